@@ -1,0 +1,55 @@
+# Two commands set everything up: `make run` and `make test`. Both are quick the second time.
+#
+#   make run ARGS="--num-prompts 512"     options of `python -m harness`
+#   make test PYTEST_ARGS="-k proxy"      options of pytest
+#   make env PYTHON=python3.12            another interpreter
+#
+# TORCH is what pip is asked for. From a plain index it brings a CUDA build, which also works, but is
+# large; name an index of CPU builds in PIP_EXTRA_INDEX_URL to avoid that.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+CONCURRENCY ?= 32
+ARGS ?=
+PYTEST_ARGS ?=
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+CORE := $(VENV)/.core-installed
+ENGINE := $(VENV)/.engine-installed
+
+.PHONY: run test test-quick lint env core clean
+
+run: $(ENGINE)
+	$(VENV)/bin/python -m harness --concurrency $(CONCURRENCY) $(ARGS)
+
+test: lint $(ENGINE)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+# Everything that needs no engine: seconds.
+test-quick: lint
+	$(VENV)/bin/python -m pytest -m "not live" $(PYTEST_ARGS)
+
+lint: $(CORE)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
+
+env: $(ENGINE)
+core: $(CORE)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(CORE): pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --editable '.[dev]'
+	touch $@
+
+# torch with what it needs; the rest exactly as pinned (requirements/engine-cpu.txt says why).
+$(ENGINE): requirements/engine-cpu.txt $(CORE)
+	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet --no-deps --requirement requirements/engine-cpu.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,257 @@
+"""The history of a run: everything that happened, in the order in which it was learned.
+
+A run is judged from its history and nothing else, so that a stored run can be judged again, offline, by a
+later version. Entries are frozen; times are seconds on the run's own monotonic clock (``RunStarted.wall``
+anchors it to the calendar).
+
+An *operation* is one request. As in Jepsen it is recorded twice, when it is sent and when it ends, and ends
+in one of three outcomes. A harness that is killed leaves operations without an end: they count as ``INFO``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from harness.scenario import Request, Route
+
+
+class Outcome(StrEnum):
+    """How an operation ended."""
+
+    OK = "ok"
+    """Completed: the whole answer arrived, with its end marker."""
+    FAIL = "fail"
+    """Certainly had no effect on the engine: refused with a 4xx, or never connected."""
+    INFO = "info"
+    """Nobody knows: a timeout, a cut stream, a 5xx, an error event inside a 200."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One served token's log-probability, in nats, and its runner-up's if the server told."""
+
+    token_id: int
+    logprob: float
+    runner_up: float | None = None
+    """Log-probability of the best *other* token, in nats; None when the server did not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The server's own count, from the answer's ``usage``; tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One completion of a request (several when n > 1)."""
+
+    token_ids: tuple[int, ...]
+    text: str = ""
+    finish_reason: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """First entry: what is needed to read the rest, and to do it again."""
+
+    wall: float
+    """Calendar time of ``at == 0``: seconds since 1970."""
+    argv: tuple[str, ...]
+    seed: int
+    harness_version: str
+    commit: str | None
+    scenarios: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted:
+    """The requests that follow belong to this phase of this scenario."""
+
+    at: float
+    scenario: str
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An operation begins. The request itself is kept: a stored run needs nothing else to be judged."""
+
+    at: float
+    request: Request
+    scenario: str
+    phase: str
+    intended_at: float
+    """When the load's schedule wanted it sent; latencies count from here (coordinated omission)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operation ends."""
+
+    at: float
+    request_id: str
+    outcome: Outcome
+    cause: str = ""
+    """Why it is not OK, in words: status and body's beginning, or the transport's error."""
+    status: int | None = None
+    """HTTP status; None when no answer came."""
+    choices: tuple[Choice, ...] = ()
+    usage: Usage | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
+    """The prompt as the server tokenized it; None when the server did not say."""
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    """One per prompt token (the first has none), when they were asked for."""
+    token_times: tuple[float, ...] = ()
+    """Arrival of each output token of the first choice, same clock as ``at``; empty when not streamed."""
+    tokens_per_chunk: tuple[int, ...] = ()
+    """How many tokens each chunk of the stream carried: ITL per chunk is not ITL per token."""
+    prefill_server: str | None = None
+    """URL of the prefill server that the proxy chose, where the proxy says so."""
+    decode_server: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of a Prometheus exposition: a family's sample name, its labels and its value."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scraped:
+    """One server's counters, as exposed, restricted to the engine's own families."""
+
+    at: float
+    server: str
+    """The server's name: ``prefill-0``, ``decode-0``, …"""
+    label: str
+    """Which reading this is: ``before`` or ``after`` the phase named next."""
+    scenario: str
+    phase: str
+    samples: tuple[Sample, ...]
+    settled: bool = True
+    """Whether the deployment was seen at rest; if not, the reading bounds nothing."""
+    unsettled_because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeFailed:
+    """A reading that could not be taken; whatever needed it is ``unknown``."""
+
+    at: float
+    server: str
+    label: str
+    scenario: str
+    phase: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHealth:
+    """How well the harness itself kept up; a slow client must not be blamed on the servers."""
+
+    at: float
+    worst_loop_lag: float
+    """Longest delay of the event loop, seconds."""
+    worst_send_delay: float
+    """Largest ``Sent.at - Sent.intended_at`` that the concurrency limit does not explain, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something a reader of the run should know and no checker needs: progress, a warning."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """Last entry of a run that was not killed."""
+
+    at: float
+    interrupted: bool = False
+
+
+Entry = RunStarted | PhaseStarted | Sent | Ended | Scraped | ScrapeFailed | ClientHealth | Noted | RunEnded
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A request with its end; ``INFO`` when the history has none."""
+
+    sent: Sent
+    ended: Ended
+
+    @property
+    def request(self) -> Request:
+        """What was sent."""
+        return self.sent.request
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        return self.ended.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A run's entries, with the questions that checkers ask of them."""
+
+    entries: tuple[Entry, ...]
+    _operations: tuple[Operation, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_operations", tuple(_pair(self.entries)))
+
+    def operations(
+        self,
+        *,
+        scenario: str | None = None,
+        phase: str | None = None,
+        route: Route | None = None,
+    ) -> tuple[Operation, ...]:
+        """Operations in the order in which they were sent, filtered by what is given."""
+        return tuple(
+            operation
+            for operation in self._operations
+            if (scenario is None or operation.sent.scenario == scenario)
+            and (phase is None or operation.sent.phase == phase)
+            and (route is None or operation.request.route == route)
+        )
+
+    def scrapes(self, *, scenario: str, phase: str, label: str) -> dict[str, Scraped]:
+        """Readings by server name; a server whose reading failed is absent."""
+        return {
+            entry.server: entry
+            for entry in self.entries
+            if isinstance(entry, Scraped)
+            and (entry.scenario, entry.phase, entry.label) == (scenario, phase, label)
+        }
+
+    def of(self, kind: type[E]) -> Iterator[E]:
+        """Entries of one kind, in order."""
+        return (entry for entry in self.entries if isinstance(entry, kind))
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run did not come to its own end."""
+        return not any(not entry.interrupted for entry in self.of(RunEnded))
+
+
+def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:
+    entries = tuple(entries)
+    ends = {entry.request_id: entry for entry in entries if isinstance(entry, Ended)}
+    for entry in entries:
+        if isinstance(entry, Sent):
+            never = Ended(entry.at, entry.request.request_id, Outcome.INFO, "the history holds no end of it")
+            yield Operation(entry, ends.get(entry.request.request_id, never))

@@ -1,0 +1,96 @@
+"""What to do: requests, grouped into phases, grouped into a scenario. Frozen literals; no behaviour.
+
+A *phase* is the unit of judgement: both servers are read before it and after it has settled, and what the
+counters must say is predicted for exactly its requests. Requests of one phase may overlap up to its
+concurrency; requests of different phases never do.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Route(StrEnum):
+    """Whom a request is sent to."""
+
+    PROXY = "proxy"
+    """Through the proxy: prefill, KV transfer, decode. The path under test."""
+    PREFILL = "prefill"
+    """To a prefill server alone, without transfer parameters."""
+    DECODE = "decode"
+    """To a decode server alone, without transfer parameters."""
+
+
+class Endpoint(StrEnum):
+    """The OpenAI endpoint."""
+
+    COMPLETIONS = "/v1/completions"
+    CHAT = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+Prompt = tuple[int, ...] | str | tuple[Message, ...]
+"""Token ids, or text, or a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Greedy unless said otherwise; fields as the OpenAI API and vLLM name them. None: not sent."""
+
+    max_tokens: int = 20
+    min_tokens: int | None = None
+    ignore_eos: bool = False
+    temperature: float = 0.0
+    n: int | None = None
+    stop: tuple[str, ...] | None = None
+    logprobs: int | None = None
+    """How many alternatives per output token; 1 also gives the margin between first and second."""
+    prompt_logprobs: int | None = None
+    """vLLM reads no cache and no connector for a request that asks for these: a clean path."""
+    echo: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. ``request_id`` is unique in a run and travels as X-Request-Id."""
+
+    request_id: str
+    prompt: Prompt
+    sampling: Sampling = field(default_factory=Sampling)
+    route: Route = Route.PROXY
+    server: int | None = None
+    """Which of several servers of the route; None: any (the proxy's choice, or round robin)."""
+    endpoint: Endpoint = Endpoint.COMPLETIONS
+    stream: bool = True
+    cache_salt: str | None = None
+    """Isolates the request from every prefix cache and offload tier (vLLM hashes it into the first block)."""
+    reference_for: str | None = None
+    """The request_id whose output this request, sent without transfer, shows the truth of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Requests that may overlap, up to ``concurrency`` at a time.
+
+    ``counted``: whether counters are read around it and judged.
+    """
+
+    name: str
+    requests: tuple[Request, ...]
+    concurrency: int = 1
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Phases, run one after another. ``purpose`` says which bug it hunts."""
+
+    name: str
+    purpose: str
+    phases: tuple[Phase, ...]

@@ -1,0 +1,1 @@
+"""A catalogue of workloads: functions that return frozen scenarios."""
