@@ -1,7 +1,7 @@
 """Verdicts, and the evidence that carries them.
 
-Three verdicts; the worst of a run's checks is the run's: invalid before unknown before valid. A check that had
-nothing to look at is ``unknown``, never ``valid``.
+Three verdicts; the worst of a run's checks is the run's: invalid before unknown before valid. A check that
+had nothing to look at is ``unknown``, never ``valid``.
 """
 
 from collections.abc import Iterable
