@@ -1,0 +1,322 @@
+"""The command line: flags in, frozen options out. Flags that ``vllm bench serve`` has keep their names."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.deploy.plan import OFFLOAD_BYTES
+from harness.errors import UsageError
+from harness.facts import Connector, Role
+
+_CONNECTORS = {
+    "nixl": (Connector.NIXL,),
+    "offloading": (Connector.OFFLOADING,),
+    "multi": (Connector.NIXL, Connector.OFFLOADING),
+    "nixl,offloading": (Connector.NIXL, Connector.OFFLOADING),
+    "offloading,nixl": (Connector.OFFLOADING, Connector.NIXL),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttachOptions:
+    """A deployment that is running already."""
+
+    prefill_urls: tuple[str, ...]
+    decode_urls: tuple[str, ...]
+    base_url: str | None
+    """The proxy; None: the harness puts its own in front of the servers."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """What is tested: attached to if ``attach`` is there, launched otherwise."""
+
+    attach: AttachOptions | None
+    model: str | None
+    """None: the canary when launching, what the servers name when attaching."""
+    served_model_name: str | None
+    headers: dict[str, str]
+    connectors: tuple[Connector, ...]
+    connectors_given: bool
+    prefill: int
+    decode: int
+    block_size: int | None
+    num_gpu_blocks: int | None
+    offload_bytes: int
+    engine_args: tuple[str, ...]
+    role_args: dict[Role, tuple[str, ...]]
+    engine_pythons: dict[Role, str | None]
+    device: str
+    ports: dict[str, int]
+    ready_timeout: float
+    num_warmups: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """The load."""
+
+    concurrency: int
+    num_prompts: int
+    input_len: tuple[int, int]
+    output_len: int
+    ignore_eos: bool
+    seed: int
+    request_timeout: float
+    settle_timeout: float
+    extra_body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """Where results go and how they are shown."""
+
+    result_dir: Path
+    result_filename: str | None
+    save_detailed: bool
+    label: str | None
+    metadata: dict[str, str]
+    junit: Path | None
+    plain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Everything of one invocation."""
+
+    command: str
+    target: TargetOptions
+    load: LoadOptions
+    report: ReportOptions
+    state_file: Path | None
+    argv: tuple[str, ...]
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Options of a command line; argparse exits with 2 on what it cannot read.
+
+    Raises:
+        UsageError: flags that contradict each other.
+
+    """
+    words = list(argv)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words = ["run", *words]
+    return _options(_parser().parse_args(words), tuple(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description="Proves a prefill/decode deployment of an LLM server right under load.",
+        epilog="Exit codes: 0 valid, 1 invalid, 2 usage, 3 unknown, 4 the harness itself failed.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    run = commands.add_parser("run", help="fire a load and judge it (the default command)", allow_abbrev=False)
+    serve = commands.add_parser("serve", help="hold a deployment up and print its facts as JSON", allow_abbrev=False)
+    for command in (run, serve):
+        _add_attach_flags(command)
+        _add_launch_flags(command)
+    _add_load_flags(run)
+    _add_report_flags(run)
+    serve.add_argument("--state-file", type=Path, help="write the facts there as well, once all is ready")
+    serve.add_argument("--result-dir", type=Path, default=Path("runs"), help="where logs go (default: %(default)s)")
+    return parser
+
+
+def _add_attach_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("attach to a running deployment")
+    group.add_argument("--base-url", metavar="URL", help="the proxy; without it the harness starts its own")
+    group.add_argument("--prefill-url", metavar="URL", action="append", default=[], help="repeatable")
+    group.add_argument("--decode-url", metavar="URL", action="append", default=[], help="repeatable")
+    group.add_argument("--header", metavar="KEY=VALUE", action="append", default=[], help="sent with every request")
+    group.add_argument("--served-model-name", metavar="NAME", help="default: what the decode server names first")
+
+
+def _add_launch_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("launch a deployment")
+    group.add_argument("--model", metavar="PATH|NAME", help="default: a small canary model made from a seed")
+    group.add_argument("--connector", choices=list(_CONNECTORS), help="default: multi (NIXL first, then offloading)")
+    group.add_argument("--prefill", metavar="N", type=_positive, default=1, help="prefill servers (default: 1)")
+    group.add_argument("--decode", metavar="N", type=_positive, default=1, help="decode servers (default: 1)")
+    group.add_argument("--block-size", metavar="TOKENS", type=_positive)
+    group.add_argument("--num-gpu-blocks", metavar="N", type=_positive, help="blocks in each server's KV pool")
+    group.add_argument("--offload-bytes", metavar="N", type=_positive, default=OFFLOAD_BYTES, help="each server's tier")
+    group.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="passed to every server")
+    group.add_argument("--prefill-arg", metavar="ARG", action="append", default=[])
+    group.add_argument("--decode-arg", metavar="ARG", action="append", default=[])
+    group.add_argument("--engine-python", metavar="PYTHON", help="interpreter that has vLLM (default: this one)")
+    group.add_argument("--prefill-python", metavar="PYTHON", help="another one for the prefill servers")
+    group.add_argument("--decode-python", metavar="PYTHON", help="another one for the decode servers")
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    group.add_argument("--port", metavar="PORT", type=_positive, help="of the proxy (default: a free one)")
+    group.add_argument("--prefill-port", metavar="PORT", type=_positive, action="append", default=[])
+    group.add_argument("--decode-port", metavar="PORT", type=_positive, action="append", default=[])
+    group.add_argument("--ready-check-timeout-sec", metavar="S", type=float, default=600.0)
+    group.add_argument("--num-warmups", metavar="N", type=_natural, help="default: until a first load no longer stalls")
+
+
+def _add_load_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("load")
+    group.add_argument("--concurrency", "--max-concurrency", metavar="N", type=_positive, default=32)
+    group.add_argument("--num-prompts", metavar="N", type=_positive, default=128)
+    group.add_argument(
+        "--random-input-len", metavar="N|LO:HI", type=_range, default=(20, 400), help="tokens (default: 20:400)"
+    )
+    group.add_argument("--random-output-len", metavar="N", type=_positive, default=20)
+    group.add_argument("--ignore-eos", action="store_true")
+    group.add_argument("--seed", type=_natural, default=0)
+    group.add_argument("--request-timeout-sec", metavar="S", type=float, default=300.0)
+    group.add_argument("--settle-timeout-sec", metavar="S", type=float, default=60.0)
+    group.add_argument("--extra-body", metavar="JSON", type=_json_object, default={})
+
+
+def _add_report_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("report")
+    group.add_argument("--result-dir", type=Path, default=Path("runs"), help="default: %(default)s")
+    group.add_argument("--result-filename", metavar="NAME", help="also write result.json to RESULT_DIR/NAME")
+    group.add_argument("--save-detailed", action="store_true", help="per-request arrays in result.json")
+    group.add_argument("--label")
+    group.add_argument("--metadata", metavar="K=V", action="append", default=[])
+    group.add_argument("--junit", metavar="FILE", type=Path, help="also write the checks as JUnit XML")
+    group.add_argument("--plain", "--disable-tqdm", action="store_true", help="plain lines, no live display")
+
+
+def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
+    return Options(
+        command=flags.command,
+        target=_target(flags),
+        load=_load(flags),
+        report=_report(flags),
+        state_file=getattr(flags, "state_file", None),
+        argv=argv,
+    )
+
+
+def _target(flags: argparse.Namespace) -> TargetOptions:
+    return TargetOptions(
+        attach=_attach(flags),
+        model=flags.model,
+        served_model_name=flags.served_model_name,
+        headers=_pairs(flags.header, "--header"),
+        connectors=_CONNECTORS[flags.connector or "multi"],
+        connectors_given=flags.connector is not None,
+        prefill=flags.prefill,
+        decode=flags.decode,
+        block_size=flags.block_size,
+        num_gpu_blocks=flags.num_gpu_blocks,
+        offload_bytes=flags.offload_bytes,
+        engine_args=tuple(flags.engine_arg),
+        role_args={Role.PREFILL: tuple(flags.prefill_arg), Role.DECODE: tuple(flags.decode_arg)},
+        engine_pythons={
+            Role.PREFILL: flags.prefill_python or flags.engine_python,
+            Role.DECODE: flags.decode_python or flags.engine_python,
+        },
+        device=flags.device,
+        ports=_ports(flags),
+        ready_timeout=flags.ready_check_timeout_sec,
+        num_warmups=flags.num_warmups,
+    )
+
+
+def _attach(flags: argparse.Namespace) -> AttachOptions | None:
+    if not (flags.base_url or flags.prefill_url or flags.decode_url):
+        return None
+    if not (flags.prefill_url and flags.decode_url):
+        raise UsageError(
+            "To judge a running deployment the harness reads the counters of its servers: give --prefill-url and "
+            "--decode-url (each repeatable) beside --base-url, the proxy. Without --base-url it starts a proxy "
+            "of its own in front of them."
+        )
+    return AttachOptions(
+        tuple(_url(url, "--prefill-url") for url in flags.prefill_url),
+        tuple(_url(url, "--decode-url") for url in flags.decode_url),
+        _url(flags.base_url, "--base-url") if flags.base_url else None,
+    )
+
+
+def _load(flags: argparse.Namespace) -> LoadOptions:
+    """The load's options; ``serve`` fires none and takes the defaults."""
+    if flags.command == "serve":
+        flags = _parser().parse_args(["run"])
+    return LoadOptions(
+        concurrency=flags.concurrency,
+        num_prompts=flags.num_prompts,
+        input_len=flags.random_input_len,
+        output_len=flags.random_output_len,
+        ignore_eos=flags.ignore_eos,
+        seed=flags.seed,
+        request_timeout=flags.request_timeout_sec,
+        settle_timeout=flags.settle_timeout_sec,
+        extra_body=flags.extra_body,
+    )
+
+
+def _report(flags: argparse.Namespace) -> ReportOptions:
+    return ReportOptions(
+        result_dir=flags.result_dir,
+        result_filename=getattr(flags, "result_filename", None),
+        save_detailed=getattr(flags, "save_detailed", False),
+        label=getattr(flags, "label", None),
+        metadata=_pairs(getattr(flags, "metadata", []), "--metadata"),
+        junit=getattr(flags, "junit", None),
+        plain=getattr(flags, "plain", False),
+    )
+
+
+def _ports(flags: argparse.Namespace) -> dict[str, int]:
+    ports = {"proxy": flags.port} if flags.port else {}
+    ports |= {f"prefill-{index}": port for index, port in enumerate(flags.prefill_port)}
+    ports |= {f"decode-{index}": port for index, port in enumerate(flags.decode_port)}
+    return ports
+
+
+def _url(text: str, flag: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise UsageError(f"{flag} {text}: not a URL. Give scheme, host and port, as in http://127.0.0.1:8000.")
+    return text.rstrip("/").removesuffix("/v1")
+
+
+def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UsageError(f"{flag} {text}: give it as KEY=VALUE.")
+        pairs[key] = value
+    return pairs
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    bounds = _positive(low), _positive(high or low)
+    if bounds[0] > bounds[1]:
+        raise argparse.ArgumentTypeError(f"{text} runs backwards")
+    return bounds
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("not a JSON object")
+    return value

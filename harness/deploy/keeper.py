@@ -1,0 +1,113 @@
+"""Runs one command and guarantees that nothing of it outlives the harness.
+
+A process of its own, standard library only, started by path:
+
+    python keeper.py GRACE_SECONDS COMMAND ...
+
+Rule 1: its standard input is a pipe whose other end only the harness holds. However the harness ends, kill -9
+included, the pipe closes, and the keeper ends the command: SIGTERM to its process group, GRACE_SECONDS later
+SIGKILL to every descendant.
+
+Rule 2: it is a *child subreaper* (Linux): an engine's worker whose parent died is handed to the keeper, not
+to init, so that it can still be found and ended.
+
+Rule 3: if the keeper itself is killed, the command gets SIGTERM from the kernel (PR_SET_PDEATHSIG).
+
+Rule 4: when the command ends by itself, what it left behind is ended as well, and the keeper exits with its
+status (128 + N for a signal N).
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL = 0.05
+
+
+def _prctl(option: int, argument: int) -> None:
+    """Elsewhere than on Linux there is no prctl; rules 2 and 3 then do not hold, rule 1 still does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+
+
+def _children(pid: int) -> list[int]:
+    """Direct children of a process; empty where /proc does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for child in _children(pid):
+        found += [child, *_descendants(child)]
+    return found
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended in the meantime: what was wanted
+        os.kill(pid, number)
+
+
+def _reap_orphans() -> None:
+    with contextlib.suppress(ChildProcessError):  # none left
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _kill_descendants() -> None:
+    """SIGKILL until none is left: a process may start another while it is being killed."""
+    while remaining := _descendants(os.getpid()):
+        for pid in remaining:
+            _signal(pid, signal.SIGKILL)
+        _reap_orphans()
+        time.sleep(_POLL / 10)
+
+
+def _stop(process: "subprocess.Popen[bytes]", grace: float) -> None:
+    with contextlib.suppress(ProcessLookupError):  # the whole group is gone already
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        # Reaped here, by its own wait: reaped as an orphan, its status would be lost.
+        process.kill()
+        process.wait()
+
+
+def _harness_gone() -> bool:
+    readable, _, _ = select.select([0], [], [], _POLL)
+    return bool(readable) and os.read(0, 1) == b""
+
+
+def _run(command: list[str], grace: float) -> int:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - no threads here
+    )
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    while process.poll() is None and not stopping and not _harness_gone():
+        pass
+    _stop(process, grace)
+    _kill_descendants()
+    status = process.returncode
+    return 128 - status if status < 0 else status
+
+
+if __name__ == "__main__":
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    sys.exit(_run(sys.argv[2:], float(sys.argv[1])))

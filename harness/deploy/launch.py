@@ -1,0 +1,71 @@
+"""Launches a deployment: servers in parallel, then the proxy; all of it ends on every way out."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from harness.deploy.nursery import Nursery
+from harness.deploy.plan import Engine, LaunchOptions, ServerPlan, Slot, plan_server
+from harness.deploy.ports import free_ports
+from harness.facts import Role
+
+Ports = Mapping[str, int]
+"""Wanted ports by name (``prefill-0``, ``proxy``); what is not named gets a free one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A deployment that this harness started and holds."""
+
+    plans: tuple[ServerPlan, ...]
+    proxy_url: str | None
+    """None where no connector transfers: there is nothing to hand over."""
+    nursery: Nursery
+
+
+@asynccontextmanager
+async def launched(
+    options: LaunchOptions, engines: Mapping[Role, Engine], ports: Ports, nursery: Nursery
+) -> AsyncIterator[Launched]:
+    """Start everything, yield it answering, end everything.
+
+    Raises:
+        DeployError: a server died or did not answer in time; carries its own words.
+
+    """
+    plans = plan_servers(options, engines, ports)
+    try:
+        for plan in plans:
+            nursery.start(plan.name, plan.argv, plan.environment)
+        await nursery.all_answer({plan.name: plan.url for plan in plans})
+        proxy_url = await start_proxy(nursery, plans, ports) if options.transfers else None
+        yield Launched(tuple(plans), proxy_url, nursery)
+    finally:
+        await nursery.stop()
+
+
+def plan_servers(options: LaunchOptions, engines: Mapping[Role, Engine], ports: Ports) -> list[ServerPlan]:
+    """One plan for each server, prefill first."""
+    wanted = [(Role.PREFILL, n) for n in range(options.prefill)] + [(Role.DECODE, n) for n in range(options.decode)]
+    free = iter(free_ports(2 * len(wanted)))
+    plans = []
+    for index, (role, number) in enumerate(wanted):
+        port, side_channel = next(free), next(free)
+        engine = engines[role]
+        slot = Slot(index, ports.get(f"{role}-{number}", port), side_channel, len(wanted), engine.build.gpus)
+        plans.append(plan_server(role, number, slot, options, engine))
+    return plans
+
+
+async def start_proxy(nursery: Nursery, plans: Sequence[ServerPlan], ports: Ports) -> str:
+    """Run the proxy as a process of its own, so that it shares no event loop with the clients; its URL."""
+    port = ports.get("proxy") or free_ports(1)[0]
+    argv = [sys.executable, "-m", "harness.proxy", "--host", "127.0.0.1", "--port", str(port)]
+    for plan in plans:
+        argv += [f"--{plan.role}", plan.url]
+    nursery.start("proxy", argv, os.environ)
+    url = f"http://127.0.0.1:{port}"
+    await nursery.all_answer({"proxy": url})
+    return url

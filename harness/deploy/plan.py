@@ -1,0 +1,179 @@
+"""What to launch, decided before anything is started. Pure: options in, one plan per server out."""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.deploy.engine import EngineBuild
+from harness.facts import Connector, Role
+
+CPU_BLOCK_SIZE = 32
+"""The smallest that vLLM's CPU attention takes: the more blocks a prompt has, the more can go wrong with them."""
+CPU_NUM_BLOCKS = 1024
+"""32,768 tokens; 32 requests in flight of 420 tokens hold under half of it."""
+OFFLOAD_BYTES = 512 * 1024 * 1024
+"""The offload tier of each server."""
+NIXL_PROGRESS_DELAY_US = 500
+"""On two cores NIXL's busy progress threads starve the servers: 53 s for a request that takes 0.3 s with this."""
+HELD_BACK_GPU_MEMORY = 0.1
+"""Of a GPU's memory, for what the servers allocate outside their own accounting."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOptions:
+    """What the user asked for; None: the harness chooses."""
+
+    model: Path | str
+    connectors: tuple[Connector, ...] = (Connector.NIXL, Connector.OFFLOADING)
+    prefill: int = 1
+    decode: int = 1
+    block_size: int | None = None
+    num_gpu_blocks: int | None = None
+    offload_bytes: int = OFFLOAD_BYTES
+    engine_args: tuple[str, ...] = ()
+    role_args: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
+    ready_timeout: float = 600.0
+
+    @property
+    def transfers(self) -> bool:
+        """Whether any connector carries KV from prefill to decode servers."""
+        return Connector.NIXL in self.connectors
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The engine of one role: its interpreter's build, and the plugins it is to find (None: it needs none)."""
+
+    build: EngineBuild
+    plugin_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """One server, ready to be started."""
+
+    name: str
+    role: Role
+    port: int
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        """Where it will listen."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A server's place: its index among all, its ports, and how many GPUs and servers there are."""
+
+    index: int
+    port: int
+    side_channel_port: int
+    servers: int
+    gpus: int
+
+
+def plan_server(role: Role, number: int, slot: Slot, options: LaunchOptions, engine: Engine) -> ServerPlan:
+    """The command line and environment of one vLLM server."""
+    argv = [
+        engine.build.python,
+        *("-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(options.model)),
+        *("--host", "127.0.0.1", "--port", str(slot.port)),
+        "--disable-uvicorn-access-log",
+        *("--kv-transfer-config", json.dumps(kv_transfer_config(options, engine))),
+        *_device_args(engine.build, slot),
+        *_pool_args(options, engine.build),
+        # The user's come last: argparse keeps the last value given.
+        *_split(options.engine_args),
+        *_split(options.role_args.get(role, ())),
+    ]
+    environment = _environment(slot, options, engine)
+    return ServerPlan(f"{role}-{number}", role, slot.port, tuple(argv), environment)
+
+
+def kv_transfer_config(options: LaunchOptions, engine: Engine) -> dict[str, Any]:
+    """The value of ``--kv-transfer-config``: one connector, or MultiConnector over several in their order."""
+    parts = [_connector_config(each, options, engine) for each in options.connectors]
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        "kv_connector": "MultiConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"connectors": parts},
+    }
+
+
+def _connector_config(connector: Connector, options: LaunchOptions, engine: Engine) -> dict[str, Any]:
+    if connector is Connector.NIXL:
+        return {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": engine.build.device}
+    extra: dict[str, Any] = {"cpu_bytes_to_use": options.offload_bytes}
+    if engine.plugin_path is not None:
+        extra |= {
+            "spec_name": "HostOffloadingSpec",
+            "spec_module_path": "pd_harness_engine_plugins.cpu_offload",
+        }
+    return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
+
+
+def _device_args(build: EngineBuild, slot: Slot) -> list[str]:
+    if build.device == "cpu":
+        # A fraction of the host's memory that each server reserves: the default stops two on one host.
+        # bfloat16 is several times slower than float32 without AVX512-BF16.
+        return ["--dtype", "float32", "--enforce-eager", "--gpu-memory-utilization", "0.15"]
+    per_gpu = -(-slot.servers // max(slot.gpus, 1))
+    if per_gpu == 1:
+        return []
+    return ["--gpu-memory-utilization", f"{(1 - HELD_BACK_GPU_MEMORY) / per_gpu:.2f}"]
+
+
+def _pool_args(options: LaunchOptions, build: EngineBuild) -> list[str]:
+    on_cpu = build.device == "cpu"
+    block_size = options.block_size or (CPU_BLOCK_SIZE if on_cpu else None)
+    num_blocks = options.num_gpu_blocks or (CPU_NUM_BLOCKS if on_cpu else None)
+    return [
+        *(["--block-size", str(block_size)] if block_size else []),
+        *(["--num-gpu-blocks-override", str(num_blocks)] if num_blocks else []),
+    ]
+
+
+def _environment(slot: Slot, options: LaunchOptions, engine: Engine) -> dict[str, str]:
+    environment = dict(os.environ) | {
+        "PYTHONUNBUFFERED": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1",
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(slot.side_channel_port),
+        # /server_info tells the connectors' order, /reset_prefix_cache makes a server cold again.
+        "VLLM_SERVER_DEV_MODE": "1",
+    }
+    if Path(options.model).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"
+    on_cpu = engine.build.device == "cpu"
+    return environment | (_cpu_environment(engine.plugin_path) if on_cpu else _cuda_environment(slot))
+
+
+def _cpu_environment(plugin_path: Path | None) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    if plugin_path is not None:
+        inherited = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(plugin_path), inherited]))
+        environment["PD_HARNESS_NIXL_PROGRESS_DELAY_US"] = str(NIXL_PROGRESS_DELAY_US)
+    return environment
+
+
+def _cuda_environment(slot: Slot) -> dict[str, str]:
+    environment = {"VLLM_KV_CACHE_LAYOUT": "HND", "UCX_NET_DEVICES": "all"}
+    if slot.gpus > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        environment["CUDA_VISIBLE_DEVICES"] = str(slot.index % slot.gpus)
+    return environment
+
+
+def _split(arguments: tuple[str, ...]) -> list[str]:
+    """Each may hold several words: ``--engine-arg '--max-num-seqs 4'``."""
+    return [word for argument in arguments for word in shlex.split(argument)]

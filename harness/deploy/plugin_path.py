@@ -1,0 +1,49 @@
+"""Puts the engine plugins where vLLM finds them, with nothing installed.
+
+vLLM looks for plugins among the entry points of installed distributions, and Python finds a distribution on
+any directory of its path that holds a ``.dist-info``. So a run gets a directory with a copy of
+``harness/engine_plugins`` and the metadata that names its entry point; put on the ``PYTHONPATH`` of an engine
+it works under any interpreter, and no other engine sees it.
+
+If ``VLLM_PLUGINS`` is set, vLLM loads only the plugins it names: :data:`PLUGIN_NAME` must be among them.
+"""
+
+from pathlib import Path
+
+PACKAGE = "pd_harness_engine_plugins"
+"""The plugins' top-level name inside an engine."""
+
+PLUGIN_NAME = "pd_harness_nixl_progress"
+"""The entry point's name, as ``VLLM_PLUGINS`` selects it."""
+
+_SOURCE = Path(__file__).parent.parent / "engine_plugins"
+
+_METADATA = f"""\
+Metadata-Version: 2.1
+Name: {PACKAGE}
+Version: 0
+"""
+
+_ENTRY_POINTS = f"""\
+[vllm.general_plugins]
+{PLUGIN_NAME} = {PACKAGE}.nixl_progress:register
+"""
+
+
+def write_plugin_path(directory: Path) -> Path:
+    """Fill ``directory``, made if need be, and return it: it is to stand on the engines' ``PYTHONPATH``.
+
+    Writing it again replaces what an earlier version left there. Raises OSError if it cannot be written.
+    """
+    package, metadata = directory / PACKAGE, directory / f"{PACKAGE}-0.dist-info"
+    _write(package, {source.name: source.read_text("utf-8") for source in _SOURCE.glob("*.py")})
+    _write(metadata, {"METADATA": _METADATA, "entry_points.txt": _ENTRY_POINTS})
+    return directory
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in set(folder.glob("*.py")) - {folder / name for name in files}:
+        stale.unlink()
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")

@@ -1,0 +1,34 @@
+"""Free ports, and a clear word when a wanted one is taken."""
+
+import socket
+
+from harness.errors import UsageError
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_ports(count: int, *, host: str = LOOPBACK) -> list[int]:
+    """Distinct free ports: all are held open until the last is found."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((host, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def require_free(port: int, flag: str, *, host: str = LOOPBACK) -> int:
+    """The port, if nobody listens there; UsageError naming the flag otherwise."""
+    with socket.socket() as probe:
+        # As servers do: without it the remains of closed connections would count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UsageError(
+                f"{flag} {port}: this port on {host} cannot be used ({error.strerror}). End the process that "
+                f"holds it, choose another port, or leave {flag} out to take a free one."
+            ) from error
+    return port

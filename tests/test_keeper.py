@@ -1,0 +1,117 @@
+"""Nothing that the harness starts outlives it, however it ends."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.deploy.process import ChildProcess, Command
+
+# A server with a worker in a session of its own, which ignores SIGTERM, as a hung engine core does; the worker
+# writes its pid when it is ready, and dies with nobody unless it is killed.
+_SERVER = """
+import os, signal, subprocess, sys, time
+worker = '''
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1] + ".new", "w").write(str(os.getpid()))
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+time.sleep(600)
+'''
+subprocess.Popen([sys.executable, "-c", worker, sys.argv[1]], start_new_session=True)
+{then}
+"""
+_STAYS = "time.sleep(600)"
+_DIES = "\nwhile not os.path.exists(sys.argv[1]): pass\nsys.exit(7)"
+_STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+_HARNESS = """
+import asyncio, sys
+from pathlib import Path
+from harness.deploy.process import ChildProcess, Command
+async def main():
+    argv = (sys.executable, "-c", sys.argv[1], sys.argv[2])
+    child = ChildProcess.start(Command("server", argv, {}, Path(sys.argv[2] + ".log")), grace=0.2)
+    await child.wait()
+asyncio.run(main())
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def _until(condition: Callable[[], bool], what: str) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0)
+    assert condition(), what
+
+
+def _start(then: str, pid_file: Path) -> ChildProcess:
+    command = Command(
+        "server",
+        (sys.executable, "-c", _SERVER.format(then=then), str(pid_file)),
+        dict(os.environ),
+        pid_file.with_suffix(".log"),
+    )
+    return ChildProcess.start(command, grace=0.2)
+
+
+async def _worker(pid_file: Path) -> int:
+    await _until(pid_file.exists, "the worker never started")
+    return int(pid_file.read_text())
+
+
+async def test_stop_ends_descendants_that_ignore_sigterm_in_other_sessions(tmp_path: Path) -> None:
+    child = _start(_STAYS, tmp_path / "pid")
+    worker = await _worker(tmp_path / "pid")
+    assert _alive(worker)
+    await child.stop()
+    assert not _alive(worker)
+
+
+async def test_stop_ends_a_server_that_ignores_sigterm(tmp_path: Path) -> None:
+    child = _start(_STUBBORN, tmp_path / "pid")
+    worker = await _worker(tmp_path / "pid")
+    await child.stop()
+    assert not _alive(worker)
+    assert child.status == 128 + signal.SIGKILL
+
+
+async def test_a_server_that_dies_takes_its_workers_along_and_its_status_is_told(tmp_path: Path) -> None:
+    child = _start(_DIES, tmp_path / "pid")
+    worker = await _worker(tmp_path / "pid")
+    assert await child.wait() == 7
+    assert not _alive(worker)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_the_harness_can_be_killed_in_any_way(tmp_path: Path, how: signal.Signals) -> None:
+    pid_file = tmp_path / "pid"
+    harness = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _HARNESS, _SERVER.format(then=_STAYS), str(pid_file), stderr=asyncio.subprocess.DEVNULL
+    )
+    worker = await _worker(pid_file)
+    assert _alive(worker)
+    harness.send_signal(how)
+    await harness.wait()
+    await _until(lambda: not _alive(worker), "the worker outlived the harness")
+
+
+async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
+    child = _start(_STAYS, tmp_path / "pid")
+    await _worker(tmp_path / "pid")
+    server = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[0])
+    os.kill(child.pid, signal.SIGKILL)
+    await child.wait()
+    await _until(lambda: not _alive(server), "the server outlived its keeper")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # the double has no parent-death signal of its own
