@@ -62,15 +62,19 @@ class ChildProcess:
 
     async def wait(self) -> int:
         """Exit status, once it has ended."""
-        while (status := self.status) is None:
+        while (status := self.status) is None:  # noqa: ASYNC110 - only asyncio's own transport would tell
             await asyncio.sleep(_POLL)
+        self._let_go()
         return status
 
     async def stop(self) -> None:
         """End it and its descendants; returns when they are gone."""
+        self._let_go()
+        await self.wait()
+
+    def _let_go(self) -> None:
         if self._keeper.stdin is not None:
             self._keeper.stdin.close()
-        await self.wait()
 
 
 async def stop_all(processes: Sequence[ChildProcess]) -> None:
