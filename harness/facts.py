@@ -36,9 +36,7 @@ class KVGeometry:
 
     def block_bytes(self, block_size: int) -> int:
         """Bytes of one block of ``block_size`` tokens over all layers, K and V."""
-        return (
-            self.layers * block_size * self.kv_heads * (self.head_size + self.head_size_v) * self.dtype_bytes
-        )
+        return self.layers * block_size * self.kv_heads * (self.head_size + self.head_size_v) * self.dtype_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,8 @@ class Deployment:
     """Tokens per chunk of the offload tier."""
     offload_blocks: int | None = None
     """Chunks that the offload tier holds."""
+    offload_prompt_only: bool | None = None
+    """Whether the tier is given prompt tokens alone, never generated ones (vLLM's ``offload_prompt_only``)."""
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None

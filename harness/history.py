@@ -33,6 +33,7 @@ class TokenLogprob:
 
     token_id: int
     logprob: float
+    """NaN where the server sent null: it computed NaN, which JSON cannot carry."""
     runner_up: float | None = None
     """Log-probability of the best *other* token, in nats; None when the server did not say."""
 
@@ -139,6 +140,8 @@ class Scraped:
     settled: bool = True
     """Whether the deployment was seen at rest; if not, the reading bounds nothing."""
     unsettled_because: str = ""
+    declared: tuple[str, ...] = ()
+    """Sample names that the exposition declares without having a sample yet: no event so far, so they stand at 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +237,7 @@ class History:
         return {
             entry.server: entry
             for entry in self.entries
-            if isinstance(entry, Scraped)
-            and (entry.scenario, entry.phase, entry.label) == (scenario, phase, label)
+            if isinstance(entry, Scraped) and (entry.scenario, entry.phase, entry.label) == (scenario, phase, label)
         }
 
     def of(self, kind: type[E]) -> Iterator[E]:

@@ -50,7 +50,7 @@ class Sampling:
     n: int | None = None
     stop: tuple[str, ...] | None = None
     logprobs: int | None = None
-    """How many alternatives per output token; 1 also gives the margin between first and second."""
+    """How many alternatives per output token, a greedy one itself the first: the margin to the second needs 2."""
     prompt_logprobs: int | None = None
     """vLLM reads no cache and no connector for a request that asks for these: a clean path."""
     echo: bool | None = None

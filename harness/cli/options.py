@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.deploy.plan import OFFLOAD_BYTES
+from harness.deploy.target import Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Connector, Role
 
@@ -18,41 +19,6 @@ _CONNECTORS = {
     "nixl,offloading": (Connector.NIXL, Connector.OFFLOADING),
     "offloading,nixl": (Connector.OFFLOADING, Connector.NIXL),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class AttachOptions:
-    """A deployment that is running already."""
-
-    prefill_urls: tuple[str, ...]
-    decode_urls: tuple[str, ...]
-    base_url: str | None
-    """The proxy; None: the harness puts its own in front of the servers."""
-
-
-@dataclass(frozen=True, slots=True)
-class TargetOptions:
-    """What is tested: attached to if ``attach`` is there, launched otherwise."""
-
-    attach: AttachOptions | None
-    model: str | None
-    """None: the canary when launching, what the servers name when attaching."""
-    served_model_name: str | None
-    headers: dict[str, str]
-    connectors: tuple[Connector, ...]
-    connectors_given: bool
-    prefill: int
-    decode: int
-    block_size: int | None
-    num_gpu_blocks: int | None
-    offload_bytes: int
-    engine_args: tuple[str, ...]
-    role_args: dict[Role, tuple[str, ...]]
-    engine_pythons: dict[Role, str | None]
-    device: str
-    ports: dict[str, int]
-    ready_timeout: float
-    num_warmups: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +54,7 @@ class Options:
     """Everything of one invocation."""
 
     command: str
-    target: TargetOptions
+    target: Target
     load: LoadOptions
     report: ReportOptions
     state_file: Path | None
@@ -196,14 +162,13 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
     )
 
 
-def _target(flags: argparse.Namespace) -> TargetOptions:
-    return TargetOptions(
-        attach=_attach(flags),
+def _target(flags: argparse.Namespace) -> Target:
+    return Target(
+        attachment=_attachment(flags),
         model=flags.model,
         served_model_name=flags.served_model_name,
         headers=_pairs(flags.header, "--header"),
         connectors=_CONNECTORS[flags.connector or "multi"],
-        connectors_given=flags.connector is not None,
         prefill=flags.prefill,
         decode=flags.decode,
         block_size=flags.block_size,
@@ -222,7 +187,7 @@ def _target(flags: argparse.Namespace) -> TargetOptions:
     )
 
 
-def _attach(flags: argparse.Namespace) -> AttachOptions | None:
+def _attachment(flags: argparse.Namespace) -> Attachment | None:
     if not (flags.base_url or flags.prefill_url or flags.decode_url):
         return None
     if not (flags.prefill_url and flags.decode_url):
@@ -231,7 +196,7 @@ def _attach(flags: argparse.Namespace) -> AttachOptions | None:
             "--decode-url (each repeatable) beside --base-url, the proxy. Without --base-url it starts a proxy "
             "of its own in front of them."
         )
-    return AttachOptions(
+    return Attachment(
         tuple(_url(url, "--prefill-url") for url in flags.prefill_url),
         tuple(_url(url, "--decode-url") for url in flags.decode_url),
         _url(flags.base_url, "--base-url") if flags.base_url else None,

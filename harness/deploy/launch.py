@@ -40,7 +40,7 @@ async def launched(
         for plan in plans:
             nursery.start(plan.name, plan.argv, plan.environment)
         await nursery.all_answer({plan.name: plan.url for plan in plans})
-        proxy_url = await start_proxy(nursery, plans, ports) if options.transfers else None
+        proxy_url = await start_proxy(nursery, *_urls(plans), ports) if options.transfers else None
         yield Launched(tuple(plans), proxy_url, nursery)
     finally:
         await nursery.stop()
@@ -59,13 +59,20 @@ def plan_servers(options: LaunchOptions, engines: Mapping[Role, Engine], ports: 
     return plans
 
 
-async def start_proxy(nursery: Nursery, plans: Sequence[ServerPlan], ports: Ports) -> str:
+async def start_proxy(nursery: Nursery, prefill: Sequence[str], decode: Sequence[str], ports: Ports) -> str:
     """Run the proxy as a process of its own, so that it shares no event loop with the clients; its URL."""
     port = ports.get("proxy") or free_ports(1)[0]
     argv = [sys.executable, "-m", "harness.proxy", "--host", "127.0.0.1", "--port", str(port)]
-    for plan in plans:
-        argv += [f"--{plan.role}", plan.url]
+    argv += [word for url in prefill for word in ("--prefill", url)]
+    argv += [word for url in decode for word in ("--decode", url)]
     nursery.start("proxy", argv, os.environ)
     url = f"http://127.0.0.1:{port}"
     await nursery.all_answer({"proxy": url})
     return url
+
+
+def _urls(plans: Sequence[ServerPlan]) -> tuple[list[str], list[str]]:
+    return (
+        [plan.url for plan in plans if plan.role is Role.PREFILL],
+        [plan.url for plan in plans if plan.role is Role.DECODE],
+    )

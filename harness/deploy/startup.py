@@ -8,12 +8,14 @@ import re
 
 _STAGES: tuple[tuple[str, str], ...] = (
     # What a line contains, in the order of a start → what the server does from then on.
-    (r"vLLM API server version|non-default args", "reading the configuration"),
-    (r"Initializing a V1 LLM engine|Waiting for init message", "starting the engine"),
+    (r"non-default args|vLLM API server version", "reading the model's configuration"),
+    (r"Using max model len", "starting the engine"),
+    (r"Initializing a V1 LLM engine", "starting its worker"),
     (r"Starting to load model", "loading weights"),
-    (r"Loading weights took|Model loading took", "preparing the KV cache"),
-    (r"GPU KV cache size|CPU KV cache size|Registering KV_Caches|NIXL compat", "registering the KV cache"),
-    (r"Warming up model|Capturing CUDA graphs|Graph capturing|torch\.compile", "warming up kernels"),
+    (r"Loading weights took", "sizing the KV cache"),
+    (r"KV cache size: ", "allocating the KV cache"),
+    (r"Initializing NIXL wrapper", "registering the KV cache with NIXL"),
+    (r"Capturing CUDA graphs|Graph capturing|[Ww]arming up|torch\.compile takes", "warming up kernels"),
     (r"init engine .* took", "starting the HTTP server"),
     (r"Application startup complete", "answering"),
 )

@@ -1,13 +1,15 @@
 """Lets NIXL's progress thread sleep between polls, so that two engines fit on two cores.
 
-NIXL's Python API fixes the progress delay of every agent at 0: the thread polls without pause and takes a whole
-core from the engine, in each process. vLLM has no setting for it. Where there are as many cores as threads that is
-the faster choice, so this plugin acts only when ``PD_HARNESS_NIXL_PROGRESS_DELAY_US`` is set, in microseconds.
+NIXL's Python API fixes the progress delay of every agent at 0: the thread polls without pause and takes a
+whole core from the engine, in each process. vLLM has no setting for it. Where there are as many cores as
+threads that is the faster choice, so this plugin acts only when ``PD_HARNESS_NIXL_PROGRESS_DELAY_US`` is set,
+in microseconds.
 
-The door: ``nixl._api`` looks the agent's class up in its bindings module each time it makes an agent. A subclass put
-there sets the delay on the configuration that it is handed, whoever made it. vLLM calls :func:`register` once per
-process, through the entry point group ``vllm.general_plugins``, before any connector exists. Where the door is not
-there, :func:`register` raises: an engine that came up without the delay would only look slow.
+The door (NIXL 1.0 to 1.5): ``nixl._api`` looks the agent's class up in its bindings module each time it makes
+an agent. A subclass put there sets the delay on the configuration that it is handed, whoever made it. vLLM
+calls :func:`register` once per process, through the entry point group ``vllm.general_plugins``, before any
+connector exists. Where the door is not there, :func:`register` raises: an engine that came up without the
+delay would only look slow.
 """
 
 import importlib
@@ -52,13 +54,13 @@ def _calm(agent: type[Any], microseconds: int) -> type[Any]:
 
 
 def _bindings_with_door(api: Any) -> Any:
-    bindings = getattr(api, "nixlBind", None)
+    bindings: Any = getattr(api, "nixlBind", None)
     missing = [name for name in ("nixlAgent", "nixlAgentConfig") if not hasattr(bindings, name)]
     if missing or not hasattr(bindings.nixlAgentConfig, "pthrDelay"):
         raise RuntimeError(
-            f"{DELAY_VARIABLE} is set, but this NIXL makes its agents in another way than 1.5.1, the version this was "
-            f"written for ({', '.join(missing) or 'nixlAgentConfig.pthrDelay'} not found in nixl._api.nixlBind). "
-            "Unset the variable and give each engine its own cores, or install nixl 1.5.1."
+            f"{DELAY_VARIABLE} is set, but this NIXL makes its agents in another way than 1.0 to 1.5 do "
+            f"({', '.join(missing) or 'nixlAgentConfig.pthrDelay'} not found in nixl._api.nixlBind). "
+            "Unset the variable and give each engine its own cores, or install nixl 1.5."
         )
     return bindings
 
@@ -73,7 +75,7 @@ def _microseconds(text: str) -> int:
 
 
 def _nixl_api() -> Any:
-    # vLLM sets this before its own import of NIXL and can no longer do so after ours (UCX leaks memory without it).
+    # Against a memory leak in UCX; vLLM sets it before its own import of NIXL, but cannot after ours.
     os.environ.setdefault("UCX_RCACHE_MAX_UNRELEASED", "1024")
     try:
         return importlib.import_module("nixl._api")

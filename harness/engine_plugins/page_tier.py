@@ -1,13 +1,14 @@
 """An offload tier in host memory for a KV cache in host memory: whole pages, copied while the caller waits.
 
-Words, as in vLLM's offloading: a *page* is one block's KV in one tensor of the cache (all of a layer's K and V, in
-whatever order the attention backend keeps them); the tier holds *chunks* of ``blocks_per_chunk`` pages. A page is
-copied byte for byte, so its inner layout does not matter. Knows torch and numpy, not vLLM.
+Words, as in vLLM's offloading: a *page* is one block's KV in one tensor of the cache (all of a layer's K and
+V, in whatever order the attention backend keeps them); the tier holds *chunks* of ``blocks_per_chunk`` pages.
+A page is copied byte for byte, so its inner layout does not matter. Knows torch and numpy, not vLLM.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +27,43 @@ class PageRef:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockRun:
-    """Blocks of one request in one cache group that follow each other, and the chunks they belong to."""
+class Transfer:
+    """Blocks of one request and the chunks they belong to, group after group in vLLM's order."""
 
     blocks: Rows
-    """Block ids in the KV cache, shape (n,)."""
+    """Block ids in the KV cache, shape (sum of ``sizes``,)."""
     chunks: Rows
-    """Chunk ids in the tier that cover the blocks, in order."""
-    first: int
-    """Index of the first block within the request: it may lie inside its chunk."""
+    """Chunk ids in the tier. A group names every chunk that its blocks touch, once."""
+    sizes: Sequence[int]
+    """Blocks of each cache group."""
+    firsts: Sequence[int]
+    """Index within the request of each group's first block: it may lie inside its chunk."""
+
+    @classmethod
+    def between(cls, blocks: Any, chunks: Any) -> "Transfer":
+        """From vLLM's ``GPULoadStoreSpec`` and ``CPULoadStoreSpec``."""
+        return cls(_ids(blocks), _ids(chunks), sizes=blocks.group_sizes, firsts=blocks.block_indices)
+
+    def rows(self, blocks_per_chunk: int) -> Iterator[tuple[Rows, Rows]]:
+        """Yield (rows of the cache, rows of the tier) of each group, of equal length.
+
+        Raises ValueError unless the chunks cover the blocks exactly: numpy would repeat one row to fill the
+        others.
+        """
+        blocks, chunks = 0, 0
+        for size, first in zip(self.sizes, self.firsts, strict=True):
+            skip = first % blocks_per_chunk
+            touched = -(-(skip + size) // blocks_per_chunk) if size else 0
+            tier = _pages_of(self.chunks[chunks : chunks + touched], blocks_per_chunk)[skip : skip + size]
+            yield _exactly(size, self.blocks[blocks : blocks + size]), _exactly(size, tier)
+            blocks, chunks = blocks + size, chunks + touched
+        _exactly(blocks, self.blocks)
+        _exactly(chunks, self.chunks)
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What one transfer moved."""
+    """What one transfer moved: bytes without padding, and the seconds it took."""
 
     bytes: int
     seconds: float
@@ -48,9 +72,9 @@ class Copied:
 class PageTier:
     """The KV cache's tensors beside the tier's, row by row.
 
-    ``tensors``: int8, shape (blocks, page bytes), on the CPU; rows may be strided. ``groups``: the pages of each
-    cache group. The tier is allocated here: tensors × chunks × blocks_per_chunk × page bytes, committed
-    by the operating system as it is first written.
+    ``tensors``: int8 on the CPU, shape (blocks, page bytes); rows may lie apart. ``groups``: the pages of
+    each cache group. The tier is allocated here, tensors * chunks * blocks_per_chunk * page bytes; the
+    operating system commits it as it is first written.
     """
 
     def __init__(
@@ -67,40 +91,49 @@ class PageTier:
         self._groups = groups
         self._blocks_per_chunk = blocks_per_chunk
 
-    def store(self, runs: Sequence[BlockRun]) -> Copied:
-        """Copy blocks of the KV cache into their chunks; one run per cache group."""
-        return self._transfer(self._cache, self._tier, runs, to_tier=True)
-
-    def load(self, runs: Sequence[BlockRun]) -> Copied:
-        """Copy blocks back from their chunks into the KV cache; one run per cache group."""
-        return self._transfer(self._tier, self._cache, runs, to_tier=False)
-
-    def _transfer(
-        self, source: list[Pages], target: list[Pages], runs: Sequence[BlockRun], *, to_tier: bool
-    ) -> Copied:
+    def store(self, transfer: Transfer) -> Copied:
+        """Copy blocks of the KV cache into their chunks."""
         started = time.perf_counter()
         moved = 0
-        for run, refs in zip(runs, self._groups, strict=True):
-            tier_rows = _tier_rows(run, self._blocks_per_chunk)
-            reads, writes = (run.blocks, tier_rows) if to_tier else (tier_rows, run.blocks)
-            for ref in refs:
-                target[ref.tensor][writes, : ref.page_bytes] = source[ref.tensor][reads, : ref.page_bytes]
-                moved += len(run.blocks) * ref.page_bytes
+        for pages, blocks, rows in self._pages(transfer):
+            moved += _copy(self._cache[pages.tensor], blocks, self._tier[pages.tensor], rows, pages.page_bytes)
         return Copied(moved, time.perf_counter() - started)
 
+    def load(self, transfer: Transfer) -> Copied:
+        """Copy blocks back from their chunks into the KV cache."""
+        started = time.perf_counter()
+        moved = 0
+        for pages, blocks, rows in self._pages(transfer):
+            moved += _copy(self._tier[pages.tensor], rows, self._cache[pages.tensor], blocks, pages.page_bytes)
+        return Copied(moved, time.perf_counter() - started)
 
-def _tier_rows(run: BlockRun, blocks_per_chunk: int) -> Rows:
-    """Row of the tier for each block of the run, shape (n,); ValueError if the chunks do not cover it exactly."""
-    skip = run.first % blocks_per_chunk
-    needed = -(-(skip + len(run.blocks)) // blocks_per_chunk) if len(run.blocks) else 0
-    if len(run.chunks) != needed:
-        # Unequal lengths must not reach numpy: it would repeat a single row to fill the others.
+    def _pages(self, transfer: Transfer) -> Iterator[tuple[PageRef, Rows, Rows]]:
+        # Listed first: a transfer that does not fit is refused before a byte of it moves.
+        groups = list(transfer.rows(self._blocks_per_chunk))
+        for refs, (blocks, rows) in zip(self._groups, groups, strict=True):
+            yield from ((ref, blocks, rows) for ref in refs)
+
+
+def _ids(spec: Any) -> Rows:
+    return np.asarray(spec.block_ids, dtype=np.int64)
+
+
+def _copy(source: Pages, reads: Rows, target: Pages, writes: Rows, page_bytes: int) -> int:
+    target[writes, :page_bytes] = source[reads, :page_bytes]
+    return len(writes) * page_bytes
+
+
+def _pages_of(chunks: Rows, blocks_per_chunk: int) -> Rows:
+    return (chunks[:, None] * blocks_per_chunk + np.arange(blocks_per_chunk)).reshape(-1)
+
+
+def _exactly(length: int, ids: Rows) -> Rows:
+    if len(ids) != length:
         raise ValueError(
-            f"{len(run.blocks)} blocks from block {run.first} on need {needed} chunks of {blocks_per_chunk}, "
-            f"but {len(run.chunks)} were named"
+            f"a transfer names {len(ids)} blocks or chunks where {length} belong together: "
+            "this vLLM describes transfers in another way than 0.20 to 0.32"
         )
-    rows = run.chunks[:, None] * blocks_per_chunk + np.arange(blocks_per_chunk)
-    return rows.reshape(-1)[skip : skip + len(run.blocks)]
+    return ids
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,5 @@
+"""Was it right? Pure functions of the deployment's facts and the run's history; :func:`judge` composes them."""
+
+from harness.checkers.compose import CHECKERS, Checker, judge
+
+__all__ = ["CHECKERS", "Checker", "judge"]

@@ -1,0 +1,60 @@
+"""All checkers together. The worst verdict wins, and a checker that crashes has not found anything valid."""
+
+from collections.abc import Callable, Iterable
+
+from harness.checkers.client_health import client_health
+from harness.checkers.completion import completion
+from harness.checkers.failed_transfers import failed_transfers
+from harness.checkers.nixl_bytes import nixl_bytes
+from harness.checkers.offload_bytes import offload_bytes
+from harness.checkers.outputs import compare_outputs, count_outputs, outputs
+from harness.checkers.settled import settled
+from harness.checkers.token_sources import token_sources
+from harness.facts import Connector, Deployment
+from harness.history import History
+from harness.verdict import Check, Judgement, Outputs, Verdict
+
+Checker = Callable[[Deployment, History], Check]
+
+CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
+    (completion, None),
+    (outputs, None),
+    (token_sources, None),
+    (nixl_bytes, Connector.NIXL),
+    (offload_bytes, Connector.OFFLOADING),
+    (failed_transfers, Connector.NIXL),
+    (settled, None),
+    (client_health, None),
+)
+"""Each with the connector without which there is nothing for it to look at."""
+
+
+def judge(
+    deployment: Deployment,
+    history: History,
+    checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
+) -> Judgement:
+    """Every checker that applies to the deployment, in the order given."""
+    connectors = deployment.connectors
+    checks = tuple(
+        _checked(checker, deployment, history)
+        for checker, needs in checkers
+        if needs is None or connectors is None or needs in connectors
+    )
+    return Judgement(checks, _counted(history))
+
+
+def _counted(history: History) -> Outputs:
+    try:
+        return count_outputs(tuple(compare_outputs(history)))
+    except Exception:  # noqa: BLE001 - the checker of outputs, which does the same, tells of it
+        return Outputs(0, 0, 0, 0, 0)
+
+
+def _checked(checker: Checker, deployment: Deployment, history: History) -> Check:
+    try:
+        return checker(deployment, history)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with a checker, the run's other evidence stands
+        name = getattr(checker, "__name__", str(checker))
+        text = f"the checker itself failed: {type(error).__name__}: {error}"
+        return Check(name, Verdict.UNKNOWN, text)

@@ -1,0 +1,46 @@
+"""Whether the engine itself counted a transfer that failed, or blocks that nobody fetched in time.
+
+``nixl_failed_transfers`` holds failed reads, handshakes and notifications together. An expired request on P means
+that its blocks were given to others while D might still have wanted them; a notification *after* that means that D
+did read them, whoever they then belonged to.
+
+A late notification need not be of this phase's requests. P looks for notifications only while it has something to
+do, so one that comes while P is idle is counted when the next request wakes it: in the next phase. At most as many as
+had expired before the phase without a notification counted for them can come so.
+"""
+
+from collections.abc import Iterator
+
+from harness.checkers.evidence import Evidence, first_problem, gather
+from harness.facts import Deployment
+from harness.history import History
+from harness.verdict import Bounds, Check, Comparison, worst
+
+_NONE = Bounds(0, 0)
+_COUNTERS = ("nixl_failed_transfers", "nixl_expired", "nixl_after_expiry")
+
+
+def failed_transfers(deployment: Deployment, history: History) -> Check:
+    """No failed transfer, no expired request, no notification after expiry."""
+    evidence = gather(deployment, history)
+    comparisons = tuple(comparison for one in evidence for comparison in _compared(one))
+    summary = first_problem(comparisons) or "no transfer failed and no request expired"
+    if not evidence:
+        summary = "no phase was counted: there is no reading of the servers' counters"
+    return Check("failed_transfers", worst(comparison.verdict for comparison in comparisons), summary, comparisons)
+
+
+def _compared(evidence: Evidence) -> Iterator[Comparison]:
+    for counter in _COUNTERS:
+        grown = evidence.delta.of(counter)
+        if grown is None and counter == "nixl_after_expiry" and "exposes no" in evidence.delta.why(counter):
+            # Younger than the other two: engines without it are judged by those.
+            continue
+        expected = _outstanding(evidence) if counter == "nixl_after_expiry" else _NONE
+        yield evidence.comparison(counter, expected, grown, evidence.delta.why(counter))
+
+
+def _outstanding(evidence: Evidence) -> Bounds:
+    """How many notifications may still come for requests that expired before the phase."""
+    owed = (int((one.nixl_expired or 0) - (one.nixl_after_expiry or 0)) for one in evidence.before)
+    return Bounds(0, sum(max(one, 0) for one in owed))

@@ -1,0 +1,120 @@
+"""Where the prompt tokens came from: the checker that sees a decode server computing what it should have pulled.
+
+A deployment that has silently lost its KV transfer answers every request correctly, only slower and at twice the
+cost. What gives it away is vLLM's own account of each prompt token: computed here, found in the local cache, or
+brought by KV transfer. Compared exactly, per server and phase, with the cache lookups beside them; and cross-checked
+twice over, since a server's counters may be wrong too: the three sources must sum to the server's prompt tokens, and
+those to what the clients were told in ``usage``.
+"""
+
+from collections.abc import Iterator
+
+from harness.checkers.evidence import Evidence, first_problem, gather
+from harness.facts import Deployment, Role
+from harness.history import History, Operation, Outcome
+from harness.scenario import Route
+from harness.verdict import Bounds, Check, Comparison, worst
+
+SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
+_COUNTERS = (
+    "external_kv_transfer",
+    "local_compute",
+    "local_cache_hit",
+    "prompt_tokens",
+    "generation_tokens",
+    "prefix_queries",
+    "prefix_hits",
+    "external_queries",
+    "external_hits",
+)
+_ROUTES = {Role.PREFILL: (Route.PROXY, Route.PREFILL), Role.DECODE: (Route.PROXY, Route.DECODE)}
+
+
+def token_sources(deployment: Deployment, history: History) -> Check:
+    """Every prompt token accounted for, by source."""
+    evidence = gather(deployment, history)
+    # Decode first: what a reader wants to know is whether anything was transferred.
+    ordered = sorted(evidence, key=lambda one: one.role is not Role.DECODE)
+    comparisons = tuple(comparison for one in ordered for comparison in _compared(one))
+    comparisons += tuple(_against_usage(evidence, history))
+    verdict = worst(comparison.verdict for comparison in comparisons)
+    return Check("token_sources", verdict, _summary(tuple(ordered), comparisons), comparisons)
+
+
+def _compared(evidence: Evidence) -> Iterator[Comparison]:
+    yield from (evidence.compare(counter) for counter in _COUNTERS)
+    whole, parts = evidence.delta.of("prompt_tokens"), [evidence.delta.of(source) for source in SOURCES]
+    known = [part for part in parts if part is not None]
+    if whole is None or len(known) < len(parts):
+        why = next(filter(None, map(evidence.delta.why, ("prompt_tokens", *SOURCES))), "")
+        yield evidence.comparison("sum over sources", None, None, why)
+    else:
+        yield evidence.comparison("sum over sources", Bounds.exactly(int(whole)), sum(known))
+
+
+def _against_usage(evidence: tuple[Evidence, ...], history: History) -> Iterator[Comparison]:
+    """The servers' prompt tokens beside the clients', phase by phase and role by role."""
+    groups: dict[tuple[str, str, Role], list[Evidence]] = {}
+    for one in evidence:
+        groups.setdefault((one.scenario, one.phase, one.role), []).append(one)
+    for (scenario, phase, role), members in groups.items():
+        asked = [
+            operation
+            for operation in history.operations(scenario=scenario, phase=phase)
+            if operation.request.route in _ROUTES[role]
+        ]
+        yield _usage(members, asked, role)
+
+
+def _usage(members: list[Evidence], asked: list[Operation], role: Role) -> Comparison:
+    first, counter = members[0], "prompt_tokens beside the clients' usage"
+    observed = [one.delta.of("prompt_tokens") for one in members]
+    predicted = [one.expectation.of("prompt_tokens") for one in members]
+    known = [value for value in observed if value is not None]
+    completed = [operation.ended.usage for operation in asked if operation.outcome is Outcome.OK]
+    told = [usage.prompt_tokens for usage in completed if usage is not None]
+    why = (
+        next((one.delta.why("prompt_tokens") or one.expectation.why("prompt_tokens") for one in members), "")
+        or f"{len(completed) - len(told)} answers carry no usage"
+    )
+    if len(known) < len(observed) or None in predicted or len(told) < len(completed):
+        return Comparison(first.scenario, first.phase, str(role), counter, None, None, why)
+    # What did not complete counts for something between nothing and all of it.
+    low = sum(told)
+    slack = sum(bounds.high - bounds.low for bounds in predicted if bounds is not None)
+    return Comparison(first.scenario, first.phase, str(role), counter, Bounds(low, low + slack), sum(known))
+
+
+def _summary(evidence: tuple[Evidence, ...], comparisons: tuple[Comparison, ...]) -> str:
+    if not evidence:
+        return "no phase was counted: there is no reading of the servers' counters"
+    problem = first_problem(comparisons)
+    decode = [one for one in evidence if one.role is Role.DECODE and _pulls(one)]
+    taken = [one.delta.of("external_kv_transfer") for one in decode]
+    if not decode or None in taken:
+        return problem or "every prompt token came from where it should"
+    wanted = sum((bounds for one in decode if (bounds := _expected_pull(one))), Bounds(0, 0))
+    came = sum(value for value in taken if value is not None)
+    if not came and wanted.low:
+        return f"{_instead(decode)}: nothing was transferred (expected {wanted} by KV transfer)"
+    line = f"decode took {came:,} of {wanted} prompt tokens by KV transfer"
+    return f"{line}; {problem}" if problem else line
+
+
+def _expected_pull(evidence: Evidence) -> Bounds | None:
+    return evidence.expectation.of("external_kv_transfer")
+
+
+def _pulls(evidence: Evidence) -> bool:
+    bounds = _expected_pull(evidence)
+    return bounds is not None and bounds.high > 0
+
+
+def _instead(decode: list[Evidence]) -> str:
+    """What the decode servers did, when they pulled nothing."""
+    prompt, computed = (sum(one.delta.of(name) or 0 for one in decode) for name in ("prompt_tokens", "local_compute"))
+    if not prompt:
+        return "decode was given no prompt at all"
+    if computed == prompt:
+        return "decode computed every prompt token itself"
+    return f"decode computed {computed:,} of {prompt:,} prompt tokens and had the rest in its own cache"

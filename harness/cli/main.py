@@ -1,0 +1,35 @@
+"""Entry: one command line in, one exit code out; every expected failure is one paragraph on stderr."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import uvloop
+
+from harness.cli.options import Options, parse
+from harness.cli.run import run
+from harness.cli.serve import serve
+from harness.errors import ExitCode, HarnessError
+
+_COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {"run": run, "serve": serve}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (errors.ExitCode)."""
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        return uvloop.run(_until_told(_COMMANDS[options.command](options)))
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("interrupted: everything that was started has been ended", file=sys.stderr)
+        return ExitCode.UNKNOWN
+
+
+async def _until_told(command: Awaitable[ExitCode]) -> ExitCode:
+    """SIGTERM ends a command as Ctrl-C does: by cancelling it, so that everything it started is ended."""
+    task = asyncio.ensure_future(command)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task

@@ -1,0 +1,73 @@
+"""``python -m harness serve``: holds a deployment up, and says where it is."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.cli.options import Options
+from harness.clock import MonotonicClock
+from harness.deploy import Surroundings, open_session
+from harness.errors import DeployError, ExitCode
+from harness.facts import Deployment, Role
+from harness.reports import make_progress
+from harness.store import RunStore
+from harness.store.atomic import write_atomically
+
+_WATCH = 0.5
+"""Seconds between two looks at the processes."""
+
+
+async def serve(options: Options) -> ExitCode:
+    """Bring it up, print its facts on stdout as one JSON object, hold it until a signal comes.
+
+    Raises:
+        DeployError: a server died while it was held.
+
+    """
+    clock = MonotonicClock()
+    with RunStore.create(options.report.result_dir, label="serve") as store:
+        # Progress goes to stderr: stdout holds the facts and nothing else.
+        with make_progress(plain=options.report.plain, clock=clock) as progress:
+            around = Surroundings(store.path, clock, progress.deploy)
+            async with open_session(options.target, around) as session:
+                progress.close()
+                text = json.dumps(facts(session.deployment))
+                print(text, flush=True)
+                if options.state_file is not None:
+                    write_atomically(options.state_file, text + "\n")
+                try:
+                    while not (dead := session.nursery.dead()):
+                        await asyncio.sleep(_WATCH)
+                finally:
+                    _forget(options.state_file)
+                raise DeployError("; ".join(dead.values()))
+
+
+def _forget(state_file: Path | None) -> None:
+    """A state file that outlives its deployment would send somebody to ports that are closed or another's."""
+    if state_file is not None:
+        state_file.unlink(missing_ok=True)
+
+
+def facts(deployment: Deployment) -> dict[str, Any]:
+    """What a client of the deployment needs, as JSON: URLs, ports, block size, model."""
+    first_prefill, first_decode = deployment.of(Role.PREFILL)[0], deployment.of(Role.DECODE)[0]
+    return {
+        "base_url": deployment.proxy_url,
+        "prefill_urls": [server.url for server in deployment.of(Role.PREFILL)],
+        "decode_urls": [server.url for server in deployment.of(Role.DECODE)],
+        "proxy_port": _port(deployment.proxy_url),
+        "prefill_port": _port(first_prefill.url),
+        "decode_port": _port(first_decode.url),
+        "block_size": first_decode.block_size,
+        "model": deployment.model,
+        "connectors": deployment.connectors,
+        "device": deployment.device,
+        "servers": [asdict(server) for server in deployment.servers],
+    }
+
+
+def _port(url: str | None) -> int | None:
+    return None if url is None else int(url.rpartition(":")[2])

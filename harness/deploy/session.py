@@ -1,0 +1,155 @@
+"""A deployment, from its options to its facts: launched or attached to, warmed up, known. The room's one door."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+
+from harness.clock import Clock
+from harness.deploy.engine import find_engine
+from harness.deploy.launch import launched, start_proxy
+from harness.deploy.nursery import Nursery, OnProgress
+from harness.deploy.plan import Engine, LaunchOptions
+from harness.deploy.plugin_path import write_plugin_path
+from harness.deploy.ports import require_free
+from harness.deploy.target import Attachment, Target
+from harness.deploy.warmup import WarmUp, warm_up_load, warm_up_transfers
+from harness.errors import ModelNotFound, UnsupportedModel
+from harness.facts import Connector, Deployment, Role
+from harness.models import make_canary, read_model
+from harness.observe.facts import learn_deployment
+
+_PORT_FLAGS = {"proxy": "--port", "prefill": "--prefill-port", "decode": "--decode-port"}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A deployment that answers."""
+
+    deployment: Deployment
+    nursery: Nursery
+    """The processes that the harness started for it; may be none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a session needs from whoever opens it."""
+
+    directory: Path
+    """Of the run: logs and the engine's plugins go there."""
+    clock: Clock
+    on_progress: OnProgress
+
+    def nursery(self, target: Target) -> Nursery:
+        """Where the session's processes live."""
+        return Nursery(self.directory / "logs", self.clock, target.ready_timeout, self.on_progress)
+
+
+@asynccontextmanager
+async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Session]:
+    """Launch or attach, warm up, learn the facts; end what was started.
+
+    Raises:
+        UsageError: a URL that does not answer, a model that is not there, a port in use, no engine.
+        DeployError: a server that died or never answered.
+
+    """
+    async with AsyncExitStack() as stack:
+        if target.attachment is None:
+            session = await _launch(target, around, stack)
+        else:
+            session = await _attach(target, target.attachment, around, stack)
+        await _warm_up(session.deployment, target, around)
+        yield session
+
+
+async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
+    ports = {name: require_free(port, _PORT_FLAGS[name.partition("-")[0]]) for name, port in target.ports.items()}
+    # Looked at first: a path with no model is told in a moment, not after the engines have loaded.
+    model = str(make_canary()) if target.model is None else target.model
+    if target.model is None or Path(target.model).exists():
+        read_model(model)
+    engines = {role: await _engine(role, target, around) for role in Role}
+    options = _launch_options(target, model)
+    parts = await stack.enter_async_context(launched(options, engines, ports, around.nursery(target)))
+    deployment = await _learn(
+        target,
+        tuple(plan.url for plan in parts.plans if plan.role is Role.PREFILL),
+        tuple(plan.url for plan in parts.plans if plan.role is Role.DECODE),
+        parts.proxy_url,
+    )
+    device = engines[Role.DECODE].build.device
+    pids = {plan.name: parts.nursery.pid(plan.name) for plan in parts.plans}
+    servers = tuple(replace(server, pid=pids[server.name]) for server in deployment.servers)
+    return Session(replace(deployment, servers=servers, launched=True, device=device), parts.nursery)
+
+
+async def _attach(target: Target, to: Attachment, around: Surroundings, stack: AsyncExitStack) -> Session:
+    nursery = around.nursery(target)
+    stack.push_async_callback(nursery.stop)
+    deployment = await _learn(target, to.prefill_urls, to.decode_urls, to.base_url)
+    if to.base_url is None:
+        url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports)
+        deployment = replace(deployment, proxy_url=url)
+    return Session(deployment, nursery)
+
+
+async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
+    build = await find_engine(target.engine_pythons[role], target.device, target.connectors)
+    plugin_path = write_plugin_path(around.directory / "engine_path") if build.device == "cpu" else None
+    return Engine(build, plugin_path)
+
+
+def _launch_options(target: Target, model: str) -> LaunchOptions:
+    return LaunchOptions(
+        model=model,
+        connectors=target.connectors,
+        prefill=target.prefill,
+        decode=target.decode,
+        block_size=target.block_size,
+        num_gpu_blocks=target.num_gpu_blocks,
+        offload_bytes=target.offload_bytes,
+        engine_args=target.engine_args,
+        role_args=target.role_args,
+        ready_timeout=target.ready_timeout,
+    )
+
+
+async def _learn(
+    target: Target, prefill: tuple[str, ...], decode: tuple[str, ...], proxy_url: str | None
+) -> Deployment:
+    async with aiohttp.ClientSession(headers=target.headers) as session:
+        deployment = await learn_deployment(session, prefill_urls=prefill, decode_urls=decode, proxy_url=proxy_url)
+    named = replace(
+        deployment,
+        model=target.served_model_name or deployment.model,
+        model_path=target.model or deployment.model_path,
+    )
+    return _with_model(named, required=target.model is not None)
+
+
+def _with_model(deployment: Deployment, *, required: bool) -> Deployment:
+    """What its configuration tells; without one the facts stay unknown, and so does what needs them."""
+    try:
+        model = read_model(deployment.model_path or "")
+    except (ModelNotFound, UnsupportedModel):
+        if required:
+            raise
+        return deployment
+    return replace(
+        deployment, geometry=model.geometry, vocab_size=model.vocab_size, special_token_ids=model.special_token_ids
+    )
+
+
+async def _warm_up(deployment: Deployment, target: Target, around: Surroundings) -> None:
+    how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout)
+    started = around.clock.now()
+    around.on_progress("warm-up", "first KV transfer", 0.0)
+    prefill, decode = ([server.url for server in deployment.of(role)] for role in Role)
+    if deployment.connectors is None or Connector.NIXL in deployment.connectors:
+        await warm_up_transfers(prefill, decode, how)
+    around.on_progress("warm-up", "first load", around.clock.now() - started)
+    await warm_up_load(deployment.proxy_url or decode[0], target.num_warmups or 8, how)
+    around.on_progress("warm-up", "done", around.clock.now() - started)

@@ -1,0 +1,114 @@
+"""The streaming client: it sends one request, watches its answer arrive, and says how that ended.
+
+It never raises for what a server did, nor for a request that cannot be sent: that is how the operation ended.
+
+The hot path is one clock reading per read of the socket, one split per event and one ``json.loads`` per chunk.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from harness.clock import Clock
+from harness.errors import UsageError
+from harness.history import Ended
+from harness.load.answer import Answer
+from harness.load.body import encode
+from harness.load.outcome import Reply, conclude
+from harness.load.sse import EventParser
+from harness.load.targets import Targets
+from harness.scenario import Request, Route
+
+_REQUEST_ID = "X-Request-Id"
+_PREFILL = "X-PD-Prefill"
+_DECODE = "X-PD-Decode"
+# The proxy's response headers, spelled as harness.proxy.headers spells them; load knows no other room's insides.
+
+_KEEPALIVE_S = 3.0
+# uvicorn closes an idle connection after 5 s (vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE). Whoever reuses one at that very
+# moment sees it cut, and the operation would be INFO for no fault of the deployment's.
+
+
+class Client:
+    """Sends requests to the servers of ``routes``; an async context manager, since it keeps connections.
+
+    ``timeout``: seconds from sending to the answer's end. ``extra_body``: fields for every body, under ours.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only settings, all of them independent
+        self,
+        routes: Mapping[Route, Sequence[str]],
+        *,
+        model: str,
+        clock: Clock,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._targets = Targets(routes)
+        self._model = model
+        self._clock = clock
+        self._timeout = timeout
+        self._headers = dict(headers or {})
+        self._extra_body = dict(extra_body or {})
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+            # A compressor would hold tokens back until its window is full.
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def send(self, request: Request) -> Ended:
+        """Send it and wait for its end, whatever that is. Cancellation closes its connection."""
+        reply, answer = Reply(), Answer()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._exchange(request, reply, answer)
+        except TimeoutError:
+            reply.trouble = f"no end of the answer within {self._timeout:g} s"
+        except (aiohttp.ClientConnectorError, UsageError) as error:
+            reply.connected = False
+            reply.trouble = f"not sent: {error}"
+        except (aiohttp.ClientError, OSError) as error:
+            reply.trouble = f"cut: {type(error).__name__}: {error}"
+        return conclude(request, reply, answer, self._clock.now())
+
+    async def _exchange(self, request: Request, reply: Reply, answer: Answer) -> None:
+        url = self._targets.url(request)
+        body = encode(request, model=self._model, extra=self._extra_body)
+        headers = {_REQUEST_ID: request.request_id}
+        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            reply.status = response.status
+            reply.prefill_server = response.headers.get(_PREFILL)
+            reply.decode_server = response.headers.get(_DECODE)
+            await self._receive(request, response, reply, answer)
+
+    async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
+        if response.status != 200:
+            reply.body = (await response.read()).decode("utf-8", "replace")
+        elif request.stream:
+            await self._watch(response.content, answer)
+        else:
+            answer.body(await response.read(), self._clock.now())
+
+    async def _watch(self, content: aiohttp.StreamReader, answer: Answer) -> None:
+        """Read on after the end marker, up to the connection's own end of the answer: only then is it reused."""
+        events = EventParser()
+        while data := await content.readany():
+            now = self._clock.now()
+            for payload in events.feed(data):
+                answer.event(payload, now)

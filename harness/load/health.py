@@ -1,0 +1,55 @@
+"""Whether the harness itself kept up. A late client measures itself and blames the servers for it."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from harness.clock import Clock
+from harness.history import ClientHealth, Sent
+
+_INTERVAL_S = 0.01
+"""A hundred wake-ups a second cost nothing, and a block longer than this cannot fall between two of them."""
+
+
+class LoopLag:
+    """Watches the event loop while it is entered: how late a task wakes that asked to sleep a little."""
+
+    def __init__(self, clock: Clock, interval: float = _INTERVAL_S) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._task: asyncio.Task[None] | None = None
+        self.worst = 0.0
+        """Longest delay so far, seconds."""
+
+    async def watch(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            due = self._clock.now() + self._interval
+            await self._clock.sleep(self._interval)
+            self.worst = max(self.worst, self._clock.now() - due)
+
+    def health(self, sent: Iterable[Sent]) -> ClientHealth:
+        """What is to be recorded about the client that sent these."""
+        return ClientHealth(at=self._clock.now(), worst_loop_lag=self.worst, worst_send_delay=worst_send_delay(sent))
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self.watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+
+def worst_send_delay(sent: Iterable[Sent]) -> float:
+    """Longest time from due to sent, seconds; 0 where nothing was sent.
+
+    In a closed loop a request is due when a slot becomes free, so that waiting for one is not in it.
+    """
+    return max((entry.at - entry.intended_at for entry in sent), default=0.0)

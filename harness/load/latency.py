@@ -1,0 +1,149 @@
+"""Latencies and throughput of operations, under the keys of a ``vllm bench serve`` result. Pure.
+
+Rule 1: times count from when a request was *due*; those from when it was sent stand beside them (``_from_send``).
+        A late client hides waiting from itself if it starts its clock only when it gets round to sending.
+Rule 2: only OK operations are measured. ``failed`` counts all others, FAIL and INFO.
+Rule 3: n tokens have n - 1 inter-token latencies, and these sum to the time from first to last token, however
+        the server grouped tokens into chunks. A chunk of k tokens that arrives d after the one before it gives k
+        latencies of d/k (as SGLang's benchmark does; vLLM's takes one of d, which is the latency of a chunk and
+        grows with speculative decoding while tokens come faster). The first chunk's further tokens came with the
+        first: 0.
+Rule 4: TPOT is (last - first) / (n - 1) of one operation; an operation of one token has none.
+Rule 5: E2E ends at the last token, or at the whole body where nothing was streamed (such an operation has no
+        TTFT, ITL or TPOT).
+Rule 6: what nothing was measured for is None, never 0.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from harness.history import Ended, Operation, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A distribution, in milliseconds; ``std`` is the population's, percentiles are interpolated linearly."""
+
+    mean: float
+    median: float
+    std: float
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyReport:
+    """How fast it was. Rates are per second of ``duration``, from the first request due to the last one's end."""
+
+    duration: float
+    completed: int
+    failed: int
+    total_input_tokens: int
+    total_output_tokens: int
+    request_throughput: float
+    output_throughput: float
+    total_token_throughput: float
+    ttft: Summary | None
+    tpot: Summary | None
+    itl: Summary | None
+    e2el: Summary | None
+    ttft_from_send: Summary | None
+    e2el_from_send: Summary | None
+
+    def as_keys(self) -> dict[str, float | None]:
+        """Flat, as ``vllm bench serve`` writes them: ``p99_ttft_ms``, and ours beside: ``p99_ttft_from_send_ms``."""
+        keys: dict[str, float | None] = {name: getattr(self, name) for name in _COUNTS}
+        for metric in _METRICS:
+            summary = getattr(self, metric)
+            values = dict.fromkeys(_STATISTICS) if summary is None else asdict(summary)
+            keys |= {f"{statistic}_{metric}_ms": value for statistic, value in values.items()}
+        return keys
+
+
+_STATISTICS = ("mean", "median", "std", "p50", "p90", "p99")
+_METRICS = ("ttft", "tpot", "itl", "e2el", "ttft_from_send", "e2el_from_send")
+_COUNTS = tuple(name for name in LatencyReport.__dataclass_fields__ if name not in _METRICS)
+
+
+def latency_report(operations: Iterable[Operation]) -> LatencyReport:
+    """Measure them; those of one phase, or of all phases that should be spoken of together."""
+    operations = tuple(operations)
+    done = [operation for operation in operations if operation.outcome is Outcome.OK]
+    streamed = [operation for operation in done if operation.ended.token_times]
+    duration = _duration(operations)
+    tokens_in, tokens_out = sum(map(_input_tokens, done)), sum(map(_output_tokens, done))
+    per_second = _rate(duration)
+    return LatencyReport(
+        duration=duration,
+        completed=len(done),
+        failed=len(operations) - len(done),
+        total_input_tokens=tokens_in,
+        total_output_tokens=tokens_out,
+        request_throughput=per_second(len(done)),
+        output_throughput=per_second(tokens_out),
+        total_token_throughput=per_second(tokens_in + tokens_out),
+        ttft=_summary([op.ended.token_times[0] - op.sent.intended_at for op in streamed]),
+        tpot=_summary([tpot for op in streamed if (tpot := time_per_output_token(op.ended)) is not None]),
+        itl=_summary([latency for op in streamed for latency in inter_token_latencies(op.ended)]),
+        e2el=_summary([_last(op.ended) - op.sent.intended_at for op in done]),
+        ttft_from_send=_summary([op.ended.token_times[0] - op.sent.at for op in streamed]),
+        e2el_from_send=_summary([_last(op.ended) - op.sent.at for op in done]),
+    )
+
+
+def inter_token_latencies(ended: Ended) -> list[float]:
+    """Seconds, one fewer than tokens of the first choice; see rule 3."""
+    chunks = list(_chunks(ended))
+    if not chunks:
+        return []
+    latencies = [0.0] * (chunks[0][1] - 1)
+    for (before, _), (at, tokens) in pairwise(chunks):
+        latencies += [(at - before) / tokens] * tokens
+    return latencies
+
+
+def time_per_output_token(ended: Ended) -> float | None:
+    """Seconds; None for fewer than two tokens."""
+    times = ended.token_times
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
+
+
+def _chunks(ended: Ended) -> Iterator[tuple[float, int]]:
+    ends = accumulate(ended.tokens_per_chunk)
+    return ((ended.token_times[end - 1], tokens) for end, tokens in zip(ends, ended.tokens_per_chunk, strict=True))
+
+
+def _last(ended: Ended) -> float:
+    return ended.token_times[-1] if ended.token_times else ended.at
+
+
+def _duration(operations: Sequence[Operation]) -> float:
+    if not operations:
+        return 0.0
+    return max(op.ended.at for op in operations) - min(op.sent.intended_at for op in operations)
+
+
+def _rate(duration: float) -> Callable[[int], float]:
+    return lambda count: count / duration if duration > 0 else 0.0
+
+
+def _input_tokens(operation: Operation) -> int:
+    """The server's count, else the ids that it echoed; 0 where it said neither."""
+    ended = operation.ended
+    return ended.usage.prompt_tokens if ended.usage else len(ended.prompt_token_ids or ())
+
+
+def _output_tokens(operation: Operation) -> int:
+    return sum(len(choice.token_ids) for choice in operation.ended.choices)
+
+
+def _summary(seconds: Sequence[float]) -> Summary | None:
+    if not seconds:
+        return None
+    ms = np.asarray(seconds) * 1000.0
+    p50, p90, p99 = np.percentile(ms, (50, 90, 99)).tolist()
+    return Summary(float(ms.mean()), float(np.median(ms)), float(ms.std()), p50, p90, p99)

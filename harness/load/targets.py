@@ -1,0 +1,43 @@
+"""Which URL a request goes to. Pure but for its turn."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+from yarl import URL
+
+from harness.errors import UsageError
+from harness.scenario import Endpoint, Request, Route
+
+_OPTION = {Route.PROXY: "--base-url", Route.PREFILL: "--prefill-url", Route.DECODE: "--decode-url"}
+
+
+class Targets:
+    """The servers of each route, by base URL (``http://host:port``, without ``/v1``)."""
+
+    def __init__(self, routes: Mapping[Route, Sequence[str]]) -> None:
+        # Parsed once: a URL's parsing costs more than the choice among them.
+        self._urls = {
+            (route, endpoint): tuple(URL(base.rstrip("/") + endpoint) for base in bases)
+            for route, bases in routes.items()
+            for endpoint in Endpoint
+        }
+        self._turns = {route: cycle(range(len(bases))) for route, bases in routes.items() if bases}
+
+    def url(self, request: Request) -> URL:
+        """The server that ``request.server`` names, or the next one in turn.
+
+        Raises UsageError where there is none.
+        """
+        urls = self._urls.get((request.route, request.endpoint), ())
+        number = request.server
+        if not urls or (number is not None and not 0 <= number < len(urls)):
+            raise UsageError(_unknown(request, len(urls)))
+        return urls[next(self._turns[request.route]) if number is None else number]
+
+
+def _unknown(request: Request, known: int) -> str:
+    wanted = "a server" if request.server is None else f"server {request.server} (counted from 0)"
+    return (
+        f"The request goes to {wanted} of the route {request.route}, and {known} are known: "
+        f"name more with {_OPTION[request.route]}."
+    )

@@ -1,0 +1,13 @@
+"""Canary checkpoints made from a seed, and what a model's configuration says about its KV cache."""
+
+from harness.models.canary import CanaryShape, default_cache, make_canary
+from harness.models.geometry import ModelFacts, read_geometry, read_model
+
+__all__ = [
+    "CanaryShape",
+    "ModelFacts",
+    "default_cache",
+    "make_canary",
+    "read_geometry",
+    "read_model",
+]

@@ -1,0 +1,237 @@
+"""How many bytes a model's KV cache takes, from its config.json alone.
+
+Rule 1. Only one group of full-attention layers with plain K and V is predicted: layers x block x kv_heads x
+        (head size of K + of V) x bytes of an element. Anything else is refused with the reason: bytes are
+        compared exactly, so a wrong prediction is worse than none.
+Rule 2. A family not known to be of that kind is refused too. A key that is absent means what its family's
+        configuration class would fill in, which differs: it is guessed only where the family is known.
+Rule 3. The hub is never asked. A hub name is looked up in the local cache of an earlier download.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import ModelNotFound, UnsupportedModel
+from harness.facts import KVGeometry
+
+_OWN_HEAD_SIZE: Final = frozenset(
+    {"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"},
+)
+"""Families whose head size, where config.json leaves it out, is a number of their own."""
+
+_PLAIN: Final = _OWN_HEAD_SIZE | {
+    *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text"),
+    *("granite", "olmo2", "phi3", "smollm3"),
+}
+"""Text model types with plain K and V in every layer, unless their configuration says otherwise."""
+
+_REFUSED: Final = {
+    "kv_lora_rank": "it caches a latent (MLA) instead of K and V",
+    "attention_chunk_size": "it attends in chunks",
+    "sliding_window_pattern": "some of its layers have a sliding window",
+    "layers_block_type": "its layers are of several kinds",
+    "hybrid_override_pattern": "its layers are of several kinds",
+    "num_kv_shared_layers": "some of its layers share their KV",
+    "ssm_cfg": "it has state-space layers",
+    "mamba_d_state": "it has state-space layers",
+    "index_topk": "it keeps an index beside its KV",
+}
+
+_ELEMENT_BYTES: Final = {
+    **dict.fromkeys(("float32", "float"), 4),
+    **dict.fromkeys(("float16", "half", "bfloat16"), 2),
+    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2"), 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model's own files say, before any engine has read them.
+
+    ``name`` is what the user wrote, ``path`` the directory found, ``max_model_len`` tokens of prompt and
+    output together, ``dtype`` the checkpoint's own, None where it does not say. ``special_token_ids`` are
+    those that config.json, generation_config.json or tokenizer.json call special.
+    """
+
+    name: str
+    path: Path
+    vocab_size: int
+    max_model_len: int
+    geometry: KVGeometry
+    special_token_ids: tuple[int, ...]
+    dtype: str | None
+
+
+def read_model(model: str | Path, *, kv_dtype: str | None = None) -> ModelFacts:
+    """Read the facts of a local directory, or of a hub name in the local hub cache.
+
+    ``kv_dtype`` is what the engine keeps its KV in, see `read_geometry`. Raises `ModelNotFound` and
+    `UnsupportedModel`.
+    """
+    path = _locate(model)
+    config = _read_json(path / "config.json")
+    text = _text_config(config)
+    return ModelFacts(
+        name=str(model),
+        path=path,
+        vocab_size=_count(text, "vocab_size"),
+        max_model_len=_count(text, "max_position_embeddings"),
+        geometry=read_geometry(config, kv_dtype=kv_dtype),
+        special_token_ids=tuple(sorted(set(_special_token_ids(path, config, text)))),
+        dtype=_dtype(config, text),
+    )
+
+
+def read_geometry(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> KVGeometry:
+    """Derive the KV geometry from a config.json's content.
+
+    ``kv_dtype`` names the cached elements: the engine's ``--kv-cache-dtype`` unless that is "auto", else its
+    ``--dtype``. None or "auto" takes the checkpoint's own, which is right only where the engine does too:
+    vLLM's ``--dtype auto`` computes a float32 checkpoint in 16 bits. Raises `UnsupportedModel`, saying
+    why, for whatever is not one full-attention group with plain K and V.
+    """
+    text = _text_config(config)
+    _refuse_other_caches(text)
+    heads = _count(text, "num_attention_heads")
+    head_size = _head_size(text, heads)
+    return KVGeometry(
+        layers=_count(text, "num_hidden_layers"),
+        kv_heads=_kv_heads(text, heads),
+        head_size=head_size,
+        head_size_v=head_size,
+        dtype_bytes=_dtype_bytes(config, text, kv_dtype),
+    )
+
+
+def _refuse(why: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"The bytes of this model's KV cache cannot be predicted: {why}. Serve a model whose every layer is "
+        "full attention with plain K and V (Llama, Mistral, Qwen2, Qwen3, ...), or the canary."
+    )
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else config
+
+
+def _refuse_other_caches(text: Mapping[str, Any]) -> None:
+    family = text.get("model_type")
+    if family not in _PLAIN:
+        raise _refuse(f"its text model is of type {family!r}, which is not known to be of that kind")
+    for key, why in _REFUSED.items():
+        if text.get(key):
+            raise _refuse(f"{why} ({key} is {text[key]!r})")
+    kinds = set(text.get("layer_types") or ())
+    if kinds - {"full_attention"}:
+        raise _refuse(f"its layers are of the kinds {', '.join(sorted(map(str, kinds)))}")
+    if not kinds and text.get("sliding_window") and text.get("use_sliding_window", True):
+        raise _refuse(f"it uses a sliding window of {text['sliding_window']} tokens")
+
+
+def _count(text: Mapping[str, Any], key: str) -> int:
+    value = text.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _refuse(f"its config.json gives {key} as {value!r}, not as a positive number")
+    return value
+
+
+def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
+    if "num_key_value_heads" not in text and text["model_type"] != "llama":
+        raise _refuse("its config.json does not state num_key_value_heads")
+    if text.get("num_key_value_heads") is None:
+        return heads
+    return _count(text, "num_key_value_heads")
+
+
+def _head_size(text: Mapping[str, Any], heads: int) -> int:
+    if text.get("head_dim") is not None:
+        return _count(text, "head_dim")
+    if text["model_type"] in _OWN_HEAD_SIZE:
+        raise _refuse("its config.json does not state head_dim")
+    hidden = _count(text, "hidden_size")
+    if hidden % heads:
+        raise _refuse(f"its {heads} heads do not divide its hidden size of {hidden}")
+    return hidden // heads
+
+
+def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
+    """Return the checkpoint's type; "dtype" is the newer name, and either may stand at the outer level."""
+    found = (level.get(key) for level in (text, config) for key in ("dtype", "torch_dtype"))
+    name = next(filter(None, found), None)
+    return None if name is None else str(name).removeprefix("torch.")
+
+
+def _dtype_bytes(config: Mapping[str, Any], text: Mapping[str, Any], kv_dtype: str | None) -> int:
+    name = kv_dtype
+    if kv_dtype in (None, "auto"):
+        if (config.get("quantization_config") or {}).get("kv_cache_scheme"):
+            raise _refuse("its checkpoint brings a quantised KV cache of its own (kv_cache_scheme)")
+        name = _dtype(config, text)
+    if name not in _ELEMENT_BYTES:
+        raise _refuse(f"the size of a cached element of type {name!r} is not known; state the engine's dtype")
+    return _ELEMENT_BYTES[name]
+
+
+def _locate(model: str | Path) -> Path:
+    for path in (Path(model).expanduser(), *_snapshots(str(model))):
+        # An empty name would be the working directory.
+        if str(model) and (path / "config.json").is_file():
+            return path.resolve()
+    raise ModelNotFound(
+        f"There is no model at {model}: no directory of that name with a config.json, and nothing downloaded "
+        f"under that name in {_hub_cache()}. Give the path of a checkpoint, download the model first "
+        f"(hf download {model}), or leave --model out to use the canary."
+    )
+
+
+def _hub_cache() -> Path:
+    """Find the hub cache as huggingface_hub does: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache."""
+    named = os.environ.get("HF_HUB_CACHE")
+    if named:
+        return Path(named).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser() / "hub"
+
+
+def _snapshots(name: str) -> Iterator[Path]:
+    """Downloaded snapshots of a hub name: the one that ``main`` points at, then the newest."""
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        return
+    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
+    main = repository / "refs" / "main"
+    if main.is_file():
+        yield repository / "snapshots" / main.read_text(encoding="utf-8").strip()
+    snapshots = repository.glob("snapshots/*")
+    yield from sorted(snapshots, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"{path} cannot be read as JSON ({error}). Download or make it again.") from error
+    if not isinstance(content, dict):
+        raise ModelNotFound(f"{path} does not hold a JSON object. Download or make the model again.")
+    return content
+
+
+def _special_token_ids(path: Path, *configs: Mapping[str, Any]) -> Iterator[int]:
+    generation = path / "generation_config.json"
+    written = [*configs, _read_json(generation)] if generation.is_file() else configs
+    for config in written:
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            yield from _ids(config.get(key))
+    vocabulary = path / "tokenizer.json"
+    if vocabulary.is_file():
+        added = _read_json(vocabulary).get("added_tokens") or ()
+        yield from (token["id"] for token in added if token.get("special"))
+
+
+def _ids(value: Any) -> Iterator[int]:
+    """One id, a list of them or nothing: generation configurations have all three."""
+    yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))

@@ -1,0 +1,187 @@
+"""Samples to typed counters, and the difference of two readings. Pure.
+
+Rules:
+
+1. Values are summed over all label sets of a family (engines, ranks); nothing is ever overwritten.
+2. ``None`` means that the server has no such family; 0 means that it counted nothing. Only the first is unknown.
+3. The offload tier's newer families get their sample with their first event. Until then they stand at 0 when they
+   are declared; where they do not exist at all, the older ``kv_offload_total_bytes_total``, which has its samples
+   from the start and counts the same bytes, speaks for them.
+4. A process that restarted counts from 0 again. Its difference is unknown, not negative.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from harness.history import Sample, Scraped
+
+_LEGACY_LOAD = "offload_load_bytes_legacy"
+_LEGACY_STORE = "offload_store_bytes_legacy"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """One server's counters at one moment; tokens, bytes or events, summed over engines and ranks."""
+
+    process_start: float | None = None
+    """Seconds since 1970 at which the serving process began."""
+    running: float | None = None
+    """Requests being computed (gauge)."""
+    waiting: float | None = None
+    """Requests queued or waiting for their KV (gauge)."""
+    kv_usage: float | None = None
+    """Share of the block pool held by requests, 0 to 1 per engine (gauge). Cached blocks nobody holds do not count."""
+    offload_usage: float | None = None
+    """Share of the offload tier pinned by transfers in flight, 0 to 1 per engine (gauge)."""
+    prompt_tokens: float | None = None
+    local_compute: float | None = None
+    local_cache_hit: float | None = None
+    external_kv_transfer: float | None = None
+    generation_tokens: float | None = None
+    prefix_queries: float | None = None
+    prefix_hits: float | None = None
+    external_queries: float | None = None
+    external_hits: float | None = None
+    preemptions: float | None = None
+    nixl_bytes: float | None = None
+    nixl_transfers: float | None = None
+    """Reads that completed: one per request and rank."""
+    nixl_descriptors: float | None = None
+    nixl_failed_transfers: float | None = None
+    """Failed reads, handshakes and notifications together."""
+    nixl_failed_notifications: float | None = None
+    nixl_expired: float | None = None
+    """Requests whose blocks were released because nobody fetched them in time (counted on P)."""
+    nixl_after_expiry: float | None = None
+    """Notifications for requests already expired: their readers may have read somebody else's blocks."""
+    offload_load_bytes: float | None = None
+    offload_store_bytes: float | None = None
+    offload_load_bytes_legacy: float | None = None
+    offload_store_bytes_legacy: float | None = None
+    offload_refused: float | None = None
+    """Stores that found no room in the tier."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    sample: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def read(self, samples: Iterable[Sample], declared: Iterable[str]) -> float | None:
+        values = [s.value for s in samples if s.name == self.sample and self._matches(s)]
+        if values:
+            return _integral(sum(values))
+        return 0 if self.sample in declared else None
+
+    def _matches(self, sample: Sample) -> bool:
+        return all(sample.labels.get(label) == value for label, value in self.labels)
+
+
+def _by_source(source: str) -> _Source:
+    return _Source("vllm:prompt_tokens_by_source_total", (("source", source),))
+
+
+def _by_direction(direction: str) -> _Source:
+    return _Source("vllm:kv_offload_total_bytes_total", (("transfer_type", direction),))
+
+
+SOURCES: Mapping[str, _Source] = {
+    "process_start": _Source("process_start_time_seconds"),
+    "running": _Source("vllm:num_requests_running"),
+    "waiting": _Source("vllm:num_requests_waiting"),
+    "kv_usage": _Source("vllm:kv_cache_usage_perc"),
+    "offload_usage": _Source("vllm:kv_offload_cpu_cache_usage_perc"),
+    "prompt_tokens": _Source("vllm:prompt_tokens_total"),
+    "local_compute": _by_source("local_compute"),
+    "local_cache_hit": _by_source("local_cache_hit"),
+    "external_kv_transfer": _by_source("external_kv_transfer"),
+    "generation_tokens": _Source("vllm:generation_tokens_total"),
+    "prefix_queries": _Source("vllm:prefix_cache_queries_total"),
+    "prefix_hits": _Source("vllm:prefix_cache_hits_total"),
+    "external_queries": _Source("vllm:external_prefix_cache_queries_total"),
+    "external_hits": _Source("vllm:external_prefix_cache_hits_total"),
+    "preemptions": _Source("vllm:num_preemptions_total"),
+    "nixl_bytes": _Source("vllm:nixl_bytes_transferred_sum"),
+    "nixl_transfers": _Source("vllm:nixl_bytes_transferred_count"),
+    "nixl_descriptors": _Source("vllm:nixl_num_descriptors_sum"),
+    "nixl_failed_transfers": _Source("vllm:nixl_num_failed_transfers_total"),
+    "nixl_failed_notifications": _Source("vllm:nixl_num_failed_notifications_total"),
+    "nixl_expired": _Source("vllm:nixl_num_kv_expired_reqs_total"),
+    "nixl_after_expiry": _Source("vllm:nixl_num_notifications_after_expiry_total"),
+    "offload_load_bytes": _Source("vllm:kv_offload_load_bytes_total"),
+    "offload_store_bytes": _Source("vllm:kv_offload_store_bytes_total"),
+    _LEGACY_LOAD: _by_direction("CPU_to_GPU"),
+    _LEGACY_STORE: _by_direction("GPU_to_CPU"),
+    "offload_refused": _Source("vllm:kv_offload_allocation_failure_total"),
+}
+SAMPLE_NAMES = frozenset(source.sample for source in SOURCES.values())
+"""What a scrape keeps: everything that somebody judges or waits for, and no more."""
+
+GAUGES = frozenset({"process_start", "running", "waiting", "kv_usage", "offload_usage"})
+COUNTED = tuple(field.name for field in fields(Counters) if field.name not in GAUGES)
+"""Fields that only ever grow while the process lives."""
+
+
+def read_counters(scraped: Scraped) -> Counters:
+    """The typed counters of one reading."""
+    values = {name: source.read(scraped.samples, scraped.declared) for name, source in SOURCES.items()}
+    for name, legacy in (("offload_load_bytes", _LEGACY_LOAD), ("offload_store_bytes", _LEGACY_STORE)):
+        if values[name] is None:
+            values[name] = values[legacy]
+    return Counters(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """By how much each counter grew; every field of :data:`COUNTED` is in exactly one of the two."""
+
+    grown: Mapping[str, float]
+    reasons: Mapping[str, str]
+    """Why a counter's growth is not known."""
+
+    def of(self, name: str) -> float | None:
+        """Growth of the counter named, or None: :meth:`why` says why."""
+        return self.grown.get(name)
+
+    def why(self, name: str) -> str:
+        """Why the growth is not known; empty when it is."""
+        return self.reasons.get(name, "")
+
+
+def unknown_delta(reason: str) -> Delta:
+    """Nothing is known, for one reason."""
+    return Delta({}, dict.fromkeys(COUNTED, reason))
+
+
+def delta(before: Counters, after: Counters) -> Delta:
+    """What was counted between two readings of one server."""
+    if before.process_start != after.process_start:
+        return unknown_delta("the server's process restarted between the readings, and its counters with it")
+    reasons = {name: reason for name in COUNTED if (reason := _why_not(name, before, after))}
+    grown = {name: _integral(getattr(after, name) - getattr(before, name)) for name in COUNTED if name not in reasons}
+    return Delta(grown, reasons)
+
+
+def total(deltas: Iterable[Delta]) -> Delta:
+    """The sum over several servers; a counter that one of them does not know is unknown."""
+    deltas = tuple(deltas)
+    reasons = {name: reason for one in reversed(deltas) for name, reason in one.reasons.items()}
+    grown = {name: _integral(sum(one.grown[name] for one in deltas)) for name in COUNTED if name not in reasons}
+    return Delta(grown, reasons)
+
+
+def _why_not(name: str, before: Counters, after: Counters) -> str:
+    family = SOURCES[name].sample
+    first, last = getattr(before, name), getattr(after, name)
+    if last is None:
+        return f"the server exposes no {family}"
+    if first is None:
+        return f"{family} was not exposed in the reading before, so where it started is not known"
+    if last < first:
+        return f"{family} went backwards, from {first:,} to {last:,}"
+    return ""
+
+
+def _integral(value: float) -> float:
+    # Tokens and bytes are integers that the exposition writes as floats; exact below 2**53.
+    return int(value) if float(value).is_integer() else value

@@ -1,0 +1,65 @@
+"""Reads all servers of a deployment around each phase, once they rest, and puts the readings into the history."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import aiohttp
+
+from harness.clock import Clock
+from harness.facts import Server
+from harness.history import Entry, Scraped, ScrapeFailed
+from harness.observe.scrape import Occasion, scrape
+from harness.observe.settle import DEADLINE, Readings, Settled, settle
+
+Record = Callable[[Entry], None]
+
+
+class DeploymentObserver:
+    """Waits for rest and records; remembers how much of each block pool was held at rest."""
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        record: Record,
+        *,
+        deadline: float = DEADLINE,
+    ) -> None:
+        self._servers = tuple(servers)
+        self._session = session
+        self._clock = clock
+        self._record = record
+        self._deadline = deadline
+        self._baseline: dict[str, float] | None = None
+
+    async def read(self, *, scenario: str, phase: str, label: str) -> None:
+        """Record one reading per server, taken at rest or marked as not; takes up to the deadline."""
+        result = await settle(
+            lambda: self._read_all(Occasion(scenario, phase, label)),
+            self._clock,
+            baseline=self._baseline,
+            deadline=self._deadline,
+        )
+        self._remember(result)
+        for name, reading in result.readings.items():
+            self._record(_marked(reading, result, name))
+
+    async def _read_all(self, occasion: Occasion) -> Readings:
+        readings = await asyncio.gather(
+            *(scrape(self._session, server, self._clock, occasion) for server in self._servers)
+        )
+        return {reading.server: reading for reading in readings}
+
+    def _remember(self, result: Settled) -> None:
+        if self._baseline is None and result.settled:
+            self._baseline = {name: one.kv_usage or 0.0 for name, one in result.counters.items()}
+
+
+def _marked(reading: Scraped | ScrapeFailed, result: Settled, name: str) -> Scraped | ScrapeFailed:
+    if isinstance(reading, ScrapeFailed) or result.settled:
+        return reading
+    # One restless server makes every reading uncertain: its request may still reach the others.
+    because = result.because.get(name) or "; ".join(f"{who}: {why}" for who, why in result.because.items())
+    return replace(reading, settled=False, unsettled_because=because)

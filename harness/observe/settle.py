@@ -1,0 +1,136 @@
+"""When a deployment has come to rest, so that its counters say everything about what was asked of it.
+
+Counters move with the engine's steps. Most are there before the client has its answer; not so the offload tier's
+stores, which finish steps later, and P's blocks, which it keeps until D's notification or the end of the lease.
+A fixed pause is neither enough nor needed. Rest is seen:
+
+1. no request is running or waiting,
+2. no more of the block pool is held than before (blocks that are only cached are not held),
+3. no transfer to or from the offload tier is in flight, and
+4. three readings in a row agree on every counter. One alone proves nothing: between an answer's last token and the
+   step that queues its last store, rules 1 to 3 hold for a moment.
+
+The first reading of a run has no usage to compare with. It waits for 0, and takes what the pool rests at when the
+deadline comes: blocks that somebody else leaked earlier are not this run's.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from harness.clock import Clock
+from harness.history import Scraped, ScrapeFailed
+from harness.observe.counters import Counters, read_counters
+
+Readings = Mapping[str, Scraped | ScrapeFailed]
+"""By server name."""
+Reader = Callable[[], Awaitable[Readings]]
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.25
+"""Seconds between readings: short at first, since most deployments rest at once."""
+AGREEING = 3
+DEADLINE = 45.0
+"""Seconds. A lost notification shows when NIXL's lease ends, 30 s after the request (``kv_lease_duration``)."""
+GIVE_UP_ON_FAILURES = 5.0
+"""Seconds without one complete reading after which a server counts as gone."""
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The last readings taken, and whether the deployment was at rest."""
+
+    readings: Readings
+    because: Mapping[str, str]
+    """Why not, by server; empty when all rest."""
+    seconds: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether every server was seen at rest."""
+        return not self.because
+
+    @property
+    def counters(self) -> dict[str, Counters]:
+        """The counters of every server that could be read."""
+        return {name: read_counters(r) for name, r in self.readings.items() if isinstance(r, Scraped)}
+
+
+async def settle(
+    read: Reader, clock: Clock, *, baseline: Mapping[str, float] | None = None, deadline: float = DEADLINE
+) -> Settled:
+    """Poll until the deployment rests, or until ``deadline`` seconds have passed.
+
+    ``baseline``: KV usage at rest by server, 0 to 1; None for the first reading of a run.
+    """
+    watch = _Watch(baseline)
+    started = last_complete = clock.now()
+    pause = FIRST_PAUSE
+    while True:
+        readings = await read()
+        because = watch.why_not(readings)
+        now = clock.now()
+        if not watch.failed:
+            last_complete = now
+        expired = now - started >= deadline
+        if expired and baseline is None and watch.only_holds_blocks:
+            because = {}
+        if not because or expired or watch.hopeless or now - last_complete >= GIVE_UP_ON_FAILURES:
+            return Settled(readings, because, now - started)
+        pause = min(pause * 1.5, LONGEST_PAUSE) if watch.because else FIRST_PAUSE
+        await clock.sleep(min(pause, started + deadline - now))
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Readings so far, as far as they matter: the last, and how often it was repeated."""
+
+    baseline: Mapping[str, float] | None
+    last: dict[str, Counters] = field(default_factory=dict)
+    repeats: int = 0
+    because: dict[str, str] = field(default_factory=dict)
+    failed: bool = False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether a family is missing that will not come."""
+        return self.repeats >= AGREEING and any(_ABSENT in why for why in self.because.values())
+
+    @property
+    def only_holds_blocks(self) -> bool:
+        """Whether all is at rest, save that the block pool is not empty."""
+        idle = (not (one.running or one.waiting or one.offload_usage) for one in self.last.values())
+        return self.repeats >= AGREEING and not self.failed and not self.hopeless and all(idle)
+
+    def why_not(self, readings: Readings) -> dict[str, str]:
+        failures = {name: r.cause for name, r in readings.items() if isinstance(r, ScrapeFailed)}
+        counters = {name: read_counters(r) for name, r in readings.items() if isinstance(r, Scraped)}
+        self.failed = bool(failures)
+        self.repeats = self.repeats + 1 if counters == self.last and not failures else 1
+        self.last = counters
+        baseline = self.baseline or {}
+        self.because = {
+            name: ", ".join(reasons)
+            for name, one in counters.items()
+            if (reasons := tuple(_unrest(one, baseline.get(name, 0.0))))
+        }
+        if failures or self.because:
+            return failures | self.because
+        return {} if self.repeats >= AGREEING else dict.fromkeys(counters, "its counters still move")
+
+
+_ABSENT = "exposes no"
+
+
+def _unrest(counters: Counters, baseline: float) -> Iterator[str]:
+    """What keeps one server from being at rest."""
+    if counters.running is None or counters.waiting is None or counters.kv_usage is None:
+        yield f"it {_ABSENT} vllm:num_requests_running, vllm:num_requests_waiting or vllm:kv_cache_usage_perc"
+        return
+    if counters.running:
+        yield f"{counters.running:,} requests are still running"
+    if counters.waiting:
+        yield f"{counters.waiting:,} requests are still waiting"
+    if counters.kv_usage > baseline + _ROUNDING:
+        yield f"{counters.kv_usage:.2%} of its KV blocks are still held ({baseline:.2%} at rest before)"
+    if counters.offload_usage:
+        yield f"transfers pin {counters.offload_usage:.2%} of its offload tier"

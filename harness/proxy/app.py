@@ -1,0 +1,176 @@
+"""The proxy's handlers: a request to P, the handover, a request to D, and its answer back.
+
+Who goes away when. If the client does, aiohttp cancels the handler (``handler_cancellation``), the cancellation
+closes the connection that the handler waits on, and vLLM aborts the request on that server. If a server does, the
+client gets 502, or a cut stream if its answer had begun.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import aiohttp
+from aiohttp import web
+
+from harness.proxy.contract import Endpoint, Json, RejectedRequest, decode_body, parse_request, prefill_body
+from harness.proxy.errors import error_response
+from harness.proxy.exchange import Exchange
+from harness.proxy.handover import IncompleteHandover, take_handover
+from harness.proxy.headers import PREFILL, request_headers
+from harness.proxy.relay import relay
+from harness.proxy.rotation import Rotation
+from harness.proxy.status import Phase, Status, UpstreamCounts
+from harness.proxy.upstream import Upstream, UpstreamFailed, ask, whole
+
+log = logging.getLogger(__name__)
+
+# A prompt of a million tokens is some 10 MB; images come as base64. The servers have their own limits.
+MAX_BODY_BYTES = 1 << 30
+HEALTH_TIMEOUT_S = 5.0
+
+_PASSED_TO_DECODE = (("GET", "/v1/models"), ("GET", "/version"), ("POST", "/tokenize"), ("POST", "/detokenize"))
+
+
+class Proxy:
+    """One proxy's state and handlers. ``session`` is the caller's to close."""
+
+    def __init__(self, session: aiohttp.ClientSession, prefill: Sequence[Upstream], decode: Sequence[Upstream]) -> None:
+        self._session = session
+        self._prefill = prefill
+        self._decode = decode
+        self._rotation = Rotation(len(prefill), len(decode))
+        self._other = replace(decode[0], counts=UpstreamCounts(decode[0].name))
+        self.status = Status(
+            [server.counts for server in prefill], [server.counts for server in decode], self._other.counts
+        )
+
+    def application(self) -> web.Application:
+        """The routes; anything else is answered with 404 and what there is."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/proxy/status", self.show_status)
+        for endpoint in Endpoint:
+            app.router.add_post(endpoint.value, self.generate)
+        for method, path in _PASSED_TO_DECODE:
+            app.router.add_route(method, path, self.pass_to_decode)
+        app.router.add_route("*", "/{path:.*}", self.unknown)
+        return app
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        """Serve a completion or a chat completion by P and then D."""
+        self.status.requests += 1
+        self.status.in_flight += 1
+        try:
+            return await self._answer(Exchange(request, await request.read()))
+        finally:
+            self.status.in_flight -= 1
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        """What ``_serve`` answers, or the error that stands for what it raised."""
+        try:
+            return await self._serve(exchange)
+        except RejectedRequest as error:
+            self.status.rejected += 1
+            response = error_response(400, str(error), error.param)
+        except IncompleteHandover as error:
+            response = _incomplete(exchange, error)
+        except UpstreamFailed as error:
+            response = self._failed(exchange, error)
+        except (asyncio.CancelledError, ConnectionError):
+            self.status.client_gone[exchange.phase] += 1
+            log.info("Request %s: the client went away in %s.", exchange.request_id, exchange.phase)
+            raise
+        response.headers.update(exchange.own_headers)
+        return response
+
+    async def _serve(self, exchange: Exchange) -> web.StreamResponse:
+        body = parse_request(exchange.raw, exchange.endpoint)
+        exchange.identify(body)
+        prefill, decode = self._next_servers()
+        answer = await self._ask(exchange, prefill, prefill_body(body, exchange.endpoint))
+        with closing(answer):
+            if answer.status != 200:
+                return await relay(exchange.request, prefill, answer, exchange.own_headers)
+            params = await self._take_handover(prefill, answer)
+        return await self._decode_from(exchange, decode, body, params)
+
+    async def _take_handover(self, prefill: Upstream, answer: aiohttp.ClientResponse) -> Json:
+        raw = await whole(prefill, answer)
+        prefill.count_answer(answer.status)
+        try:
+            return take_handover(raw)
+        except IncompleteHandover:
+            prefill.counts.incomplete_handovers += 1
+            raise
+
+    async def _decode_from(self, exchange: Exchange, decode: Upstream, body: Json, params: Json) -> web.StreamResponse:
+        exchange.phase = Phase.HANDOVER
+        answer = await self._ask(exchange, decode, decode_body(exchange.raw, body, params))
+        exchange.phase = Phase.DECODE
+        with closing(answer):
+            return await relay(exchange.request, decode, answer, exchange.own_headers)
+
+    async def _ask(self, exchange: Exchange, server: Upstream, body: bytes) -> aiohttp.ClientResponse:
+        exchange.turn_to(server)
+        path = exchange.request.rel_url.raw_path_qs
+        headers = exchange.upstream_headers
+        return await ask(self._session, server, method="POST", path_qs=path, headers=headers, body=body)
+
+    def _next_servers(self) -> tuple[Upstream, Upstream]:
+        prefill, decode = self._rotation.next_pair()
+        return self._prefill[prefill], self._decode[decode]
+
+    def _failed(self, exchange: Exchange, error: UpstreamFailed) -> web.Response:
+        if exchange.phase is Phase.HANDOVER and not error.reached:
+            self.status.stranded_prefills += 1
+        log.warning("Request %s: %s", exchange.request_id, error)
+        return error_response(502, str(error))
+
+    async def pass_to_decode(self, request: web.Request) -> web.StreamResponse:
+        """Let the first D answer; P and D serve the same model."""
+        path, headers = request.rel_url.raw_path_qs, request_headers(request.headers)
+        body = await request.read() or None
+        try:
+            answer = await ask(
+                self._session, self._other, method=request.method, path_qs=path, headers=headers, body=body
+            )
+        except UpstreamFailed as error:
+            return error_response(502, str(error))
+        with closing(answer):
+            return await relay(request, self._other, answer, {})
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """200 if every P and every D says so about itself, 503 with the names of the others."""
+        servers = [*self._prefill, *self._decode]
+        healthy = await asyncio.gather(*map(self._is_healthy, servers))
+        ill = [f"{s.role} {s.name}" for s, well in zip(servers, healthy, strict=True) if not well]
+        return error_response(503, f"Not healthy: {', '.join(ill)}.") if ill else web.Response()
+
+    async def _is_healthy(self, server: Upstream) -> bool:
+        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+        try:
+            async with self._session.get(f"{server.name}/health", timeout=timeout) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, OSError):
+            return False
+
+    async def show_status(self, _request: web.Request) -> web.Response:
+        """The counts, as JSON: see status.py."""
+        return web.json_response(self.status.as_json())
+
+    async def unknown(self, request: web.Request) -> web.Response:
+        """404, and what there is."""
+        return error_response(404, f"The proxy does not serve {request.method} {request.path}. {_served()}")
+
+
+def _served() -> str:
+    own = [("GET", "/health"), ("GET", "/proxy/status"), *(("POST", path) for path in Endpoint)]
+    return "It serves " + ", ".join(f"{method} {path}" for method, path in [*own, *_PASSED_TO_DECODE]) + "."
+
+
+def _incomplete(exchange: Exchange, error: IncompleteHandover) -> web.Response:
+    message = f"The prefill server {exchange.own_headers[PREFILL]} did not hand over: {error}."
+    log.warning("Request %s: %s", exchange.request_id, message)
+    return error_response(502, message)

@@ -1,0 +1,59 @@
+"""Which headers travel. No I/O.
+
+Everything the client or the server said goes through (``Authorization``, trace headers, ...), except for what
+belongs to one connection (RFC 9110, 7.6.1) or describes bytes that are no longer the same.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from multidict import CIMultiDict
+
+REQUEST_ID = "X-Request-Id"
+PREFILL = "X-PD-Prefill"
+"""Response header: URL of the server that prefilled."""
+DECODE = "X-PD-Decode"
+"""Response header: URL of the server that decoded."""
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# The proxy answers ``Expect: 100-continue`` itself, and sends another body: decoded, and of another length.
+_REQUEST_ONLY = frozenset({"host", "content-length", "content-encoding", "expect", "accept-encoding"})
+
+
+def request_headers(headers: Mapping[str, str], request_id: str | None = None) -> CIMultiDict[str]:
+    """The client's headers for P and D, with the request id that both shall use."""
+    forwarded = _without(headers.items(), _HOP_BY_HOP | _REQUEST_ONLY | _nominated(headers))
+    forwarded.setdefault("Content-Type", "application/json")  # vLLM refuses a body of any other type
+    # A compressor on the way would hold tokens back until its window is full.
+    forwarded["Accept-Encoding"] = "identity"
+    if request_id is not None:
+        forwarded[REQUEST_ID] = request_id
+    return forwarded
+
+
+def response_headers(headers: Mapping[str, str], own: Mapping[str, str]) -> CIMultiDict[str]:
+    """A server's headers for the client, and the proxy's own over them. Content-Length stays: the bytes do too."""
+    forwarded = _without(headers.items(), _HOP_BY_HOP | _nominated(headers))
+    forwarded.update(own)
+    return forwarded
+
+
+def _without(items: Iterable[tuple[str, str]], names: frozenset[str]) -> CIMultiDict[str]:
+    return CIMultiDict((name, value) for name, value in items if name.lower() not in names)
+
+
+def _nominated(headers: Mapping[str, str]) -> frozenset[str]:
+    """Names that the ``Connection`` header declares to be of this hop only."""
+    connection = headers.get("Connection")
+    return frozenset(name.strip().lower() for name in connection.split(",")) if connection else frozenset()

@@ -1,0 +1,136 @@
+"""The servers behind the proxy, and the connections to them."""
+
+import io
+from dataclasses import dataclass
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from harness.errors import UsageError
+from harness.facts import Role
+from harness.proxy.status import UpstreamCounts
+
+# vLLM serves with uvicorn, which closes a connection that was idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A pool
+# that keeps one longer will sometimes send a request into a closing connection, and a POST that got no answer must
+# not be sent again: it may have been served. So the pool lets go first, and a request is never retried.
+KEEPALIVE_S = 2.0
+CONNECT_TIMEOUT_S = 10.0
+# One read takes whatever has arrived; this bounds how much may wait for a slow client before D is slowed down.
+READ_BUFFER_BYTES = 1 << 20
+# From here on aiohttp warns about bodies given as bytes, and wants a file to read from.
+_LARGE_BODY_BYTES = 1 << 20
+
+
+class UpstreamFailed(Exception):  # noqa: N818 - reads as what happened
+    """No whole answer came (502). ``reached`` is false only where certainly no byte of the request arrived."""
+
+    def __init__(self, message: str, *, reached: bool) -> None:
+        super().__init__(message)
+        self.reached = reached
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One server: P or D."""
+
+    role: Role
+    name: str
+    """Its URL, without a trailing slash."""
+    counts: UpstreamCounts
+
+    def count_answer(self, status: int) -> None:
+        """Count an answer that arrived whole."""
+        if status == 200:
+            self.counts.completed += 1
+        else:
+            self.counts.http_errors += 1
+
+
+def parse_upstream(role: Role, text: str) -> Upstream:
+    """An upstream from a URL or from ``host:port``.
+
+    Raises:
+        UsageError: not an HTTP URL.
+
+    """
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise UsageError(f"{text!r} is not the URL of a {role} server. Give one like http://127.0.0.1:8100.")
+    name = str(url.with_query(None).with_fragment(None)).rstrip("/")
+    return Upstream(role, name, UpstreamCounts(name))
+
+
+def open_session() -> aiohttp.ClientSession:
+    """A pool without a limit (the load is the client's to choose) and without a deadline: an answer may take hours."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER_BYTES,
+    )
+
+
+async def ask(  # noqa: PLR0913 - the parts of an HTTP request
+    session: aiohttp.ClientSession,
+    upstream: Upstream,
+    *,
+    method: str,
+    path_qs: str,
+    headers: CIMultiDict[str],
+    body: bytes | None,
+) -> aiohttp.ClientResponse:
+    """Send one request and wait for the head of its answer; the caller closes the answer.
+
+    Raises:
+        UpstreamFailed: the connection failed; already counted.
+
+    """
+    upstream.counts.requests += 1
+    url = URL(f"{upstream.name}{path_qs}", encoded=True)
+    try:
+        return await session.request(method, url, data=_payload(body), headers=headers, allow_redirects=False)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        upstream.counts.unreachable += 1
+        raise UpstreamFailed(_complaint(upstream, "cannot be reached", error), reached=False) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise _broke_off(upstream, error) from error
+
+
+async def arrived(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
+    """All bytes of the body that have arrived, at least one; empty at its end.
+
+    Raises:
+        UpstreamFailed: the server broke off; already counted.
+
+    """
+    try:
+        return await answer.content.readany()
+    except (aiohttp.ClientError, OSError) as error:
+        raise _broke_off(upstream, error) from error
+
+
+async def whole(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body; raises as ``arrived``."""
+    chunks = []
+    while chunk := await arrived(upstream, answer):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _broke_off(upstream: Upstream, error: Exception) -> UpstreamFailed:
+    upstream.counts.broken += 1
+    return UpstreamFailed(_complaint(upstream, "broke off before the end of its answer", error), reached=True)
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    return io.BytesIO(body) if body is not None and len(body) >= _LARGE_BODY_BYTES else body
+
+
+def _complaint(upstream: Upstream, what: str, error: Exception) -> str:
+    return f"The {upstream.role} server {upstream.name} {what}: {str(error) or type(error).__name__}"

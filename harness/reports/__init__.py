@@ -1,0 +1,16 @@
+"""What a run has to say: to a person, to a dashboard, to somebody's CI. Pure functions of what was judged."""
+
+from harness.reports.progress import LiveProgress, PlainProgress, Progress, make_progress
+from harness.reports.report import Report, make_report, print_report
+from harness.reports.result_json import LoadSettings
+
+__all__ = [
+    "LiveProgress",
+    "LoadSettings",
+    "PlainProgress",
+    "Progress",
+    "Report",
+    "make_progress",
+    "make_report",
+    "print_report",
+]

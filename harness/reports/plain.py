@@ -1,0 +1,48 @@
+"""A summary as plain lines: for logs and pipes. No box, no colour, no line broken to a width."""
+
+from collections.abc import Iterator
+
+from harness.reports.counters import CounterRow
+from harness.reports.summary import Reason, Summary
+from harness.reports.text import clean, count, plural, signed
+from harness.verdict import Verdict
+
+MARK = {Verdict.VALID: "ok", Verdict.INVALID: "DIFFERS", Verdict.UNKNOWN: "UNKNOWN"}
+
+
+def plain_lines(summary: Summary) -> Iterator[str]:
+    """The report, line by line."""
+    yield f"{summary.verdict.upper()}: {summary.headline}"
+    for reason in summary.reasons:
+        yield from _reason(reason)
+    for name, text in summary.passed:
+        yield f"  valid {name}: {text}"
+    if summary.counters:
+        yield "counters:"
+        yield from (_counter(row) for row in summary.counters)
+        if summary.further:
+            yield f"  ok {plural(summary.further, 'further counter')}"
+    yield f"outputs: {summary.outputs}"
+    for row in summary.latencies:
+        mean, p50, p90, p99 = row.values
+        yield f"{row.name} ms: mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}"
+    yield f"throughput: {summary.throughput}"
+    yield f"deployment: {summary.deployment}"
+    if summary.stored:
+        yield f"stored: {summary.stored}"
+    yield f"again: {summary.again}"
+
+
+def _reason(reason: Reason) -> Iterator[str]:
+    yield f"  {reason.verdict.upper()} {reason.name}: {reason.summary}"
+    yield from (f"    {finding.subject}: {finding.text}" for finding in reason.findings)
+    if reason.more:
+        yield f"    and {reason.more:,} more"
+
+
+def _counter(row: CounterRow) -> str:
+    expected = "-" if row.expected is None else str(row.expected)
+    text = f"  {MARK[row.verdict]} {row.server} {row.counter}: expected {expected}, observed {count(row.observed)}"
+    difference = f" ({signed(row.difference)})" if row.difference else ""
+    note = f"; {clean(row.note)}" if row.note else ""
+    return text + difference + note

@@ -1,0 +1,81 @@
+"""Progress as plain lines, for logs: each line is written once and stands.
+
+A phase has a line when it begins, one at each further tenth or every ten seconds, and one when it ends. Tenths
+that pass within a second are left out: a quick phase needs no ten lines.
+"""
+
+from typing import Self, TextIO
+
+from harness.clock import Clock
+from harness.reports.phase_count import PhaseCount
+from harness.reports.text import clean, duration
+
+EVERY_SECONDS = 10.0
+AT_MOST_EVERY_SECONDS = 1.0
+
+
+class PlainProgress:
+    """Writes to ``stream``."""
+
+    def __init__(self, stream: TextIO, clock: Clock) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._phase: PhaseCount | None = None
+        self._told: dict[str, tuple[str, float]] = {}
+        """Last line about each server: its text and when."""
+        self._tenth = 0
+        self._line_at = 0.0
+
+    def deploy(self, server: str, text: str, seconds: float) -> None:
+        """A line when the text changes, and every ten seconds."""
+        before, at = self._told.get(server, ("", 0.0))
+        now = self._clock.now()
+        if text != before or now - at >= EVERY_SECONDS:
+            self._told[server] = (text, now)
+            self._print(f"{server}: {text}, {duration(seconds)}")
+
+    def phase(self, scenario: str, phase: str, total: int) -> None:
+        """End the phase before, and begin this one."""
+        self._end_phase()
+        self._phase = PhaseCount(scenario, phase, total, self._clock.now())
+        self._tenth, self._line_at = 0, self._phase.began
+        self._print(f"{self._phase.name}: {total:,} requests")
+
+    def advance(self, done: int, total: int, failed: int) -> None:
+        """Count, and say so now and then."""
+        if self._phase is not None:
+            self._phase = self._phase.advanced(done, total, failed)
+            if self._due(self._phase):
+                self._tell(self._phase)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self._print(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the phase."""
+        self._end_phase()
+
+    def _due(self, phase: PhaseCount) -> bool:
+        """The end is told when the phase ends, not here."""
+        since = self._clock.now() - self._line_at
+        further = phase.tenth > self._tenth and since >= AT_MOST_EVERY_SECONDS
+        return phase.done < phase.total and (further or since >= EVERY_SECONDS)
+
+    def _tell(self, phase: PhaseCount) -> None:
+        self._tenth, self._line_at = phase.tenth, self._clock.now()
+        self._print(f"{phase.name}: {phase.words(self._line_at)}")
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._print(f"{self._phase.name}: ended: {self._phase.words(self._clock.now())}")
+            self._phase = None
+
+    def _print(self, line: str) -> None:
+        print(clean(line), file=self._stream, flush=True)

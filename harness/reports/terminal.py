@@ -1,0 +1,139 @@
+"""A summary on a terminal: the verdict first and large, then why, then the figures.
+
+Every colour goes with a word that says the same. Without a terminal the lines of ``plain`` are printed instead;
+with NO_COLOR set (https://no-color.org) the layout stays and the colours go.
+"""
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.reports.counters import CounterRow
+from harness.reports.plain import MARK, plain_lines
+from harness.reports.summary import Reason, Summary
+from harness.reports.text import clean, count, plural, signed
+from harness.verdict import Verdict
+
+STYLE = {Verdict.VALID: "green", Verdict.INVALID: "red", Verdict.UNKNOWN: "yellow"}
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Print to ``console``, laid out if it is a terminal."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        for part in _parts(summary):
+            console.print(part, highlight=False)
+    else:
+        for line in plain_lines(summary):
+            print(line, file=console.file)
+
+
+def _parts(summary: Summary) -> Iterator[RenderableType]:
+    yield _verdict(summary)
+    yield from (_reason(reason) for reason in summary.reasons)
+    if summary.passed:
+        yield _passed(summary)
+        yield Text()
+    if summary.counters:
+        yield _counters(summary)
+        yield Text()
+    yield Text(f"outputs  {summary.outputs}", style="bold red" if summary.outputs_wrong else "")
+    yield Text()
+    yield _latencies(summary)
+    yield Text()
+    yield _facts(summary)
+
+
+def _verdict(summary: Summary) -> RenderableType:
+    """A bar as wide as the terminal; without colours it is still there, reversed."""
+    bar = Padding(
+        Text(f"{summary.verdict.upper()}   {summary.headline}"),
+        (1, 2),
+        style=f"bold reverse {STYLE[summary.verdict]}",
+    )
+    return Padding(bar, (1, 0))
+
+
+def _reason(reason: Reason) -> RenderableType:
+    style = STYLE[reason.verdict]
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=7)
+    grid.add_column(overflow="fold")
+    grid.add_row(
+        Text(reason.verdict.upper(), style=f"bold {style}"),
+        Text.assemble((f"{reason.name}: ", "bold"), reason.summary),
+    )
+    for finding in reason.findings:
+        grid.add_row("", Text.assemble((f"{finding.subject}  ", style), finding.text))
+    if reason.more:
+        grid.add_row("", Text(f"and {reason.more:,} more", style="dim"))
+    return Padding(grid, (0, 0, 1, 0))
+
+
+def _passed(summary: Summary) -> RenderableType:
+    """By name alone when something else needs attention; with what was seen when nothing does."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=7)
+    grid.add_column(overflow="fold")
+    if summary.reasons:
+        grid.add_row(Text("valid", style="green"), Text(", ".join(name for name, _ in summary.passed)))
+    else:
+        for name, text in summary.passed:
+            grid.add_row(Text("valid", style="green"), Text.assemble((f"{name}: ", "bold"), text))
+    return grid
+
+
+def _counters(summary: Summary) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for name in ("server", "counter"):
+        table.add_column(name, no_wrap=True)
+    for name in ("expected", "observed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    server = ""
+    for row in summary.counters:
+        table.add_row(*_cells(row, "" if row.server == server else row.server), style=_row_style(row))
+        server = row.server
+    if summary.further:
+        table.add_row("", Text(f"{plural(summary.further, 'other')} as expected", "dim"))
+    return table
+
+
+def _row_style(row: CounterRow) -> str:
+    return "" if row.verdict is Verdict.VALID else f"bold {STYLE[row.verdict]}"
+
+
+def _cells(row: CounterRow, server: str) -> tuple[Text, ...]:
+    expected = "-" if row.expected is None else str(row.expected)
+    return tuple(Text(cell) for cell in (server, row.counter, expected, count(row.observed), _remark(row)))
+
+
+def _remark(row: CounterRow) -> str:
+    difference = signed(row.difference) if row.difference else ""
+    mark = "" if row.verdict is Verdict.VALID else MARK[row.verdict]
+    return " ".join(filter(None, (mark, difference, clean(row.note, 60))))
+
+
+def _latencies(summary: Summary) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table.add_column("latency, ms", no_wrap=True)
+    for name in ("mean", "p50", "p90", "p99"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=8)
+    for row in summary.latencies:
+        table.add_row(row.name, *row.values)
+    return table
+
+
+def _facts(summary: Summary) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("throughput", Text(summary.throughput))
+    grid.add_row("deployment", Text(summary.deployment))
+    if summary.stored:
+        grid.add_row("stored", Text(summary.stored))
+    grid.add_row("again", Text(summary.again))
+    return grid

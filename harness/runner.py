@@ -1,0 +1,112 @@
+"""The interpreter of scenarios: it sends what a scenario says, and records what happened.
+
+It knows neither HTTP nor files: ``send`` and ``observe`` do the first, ``record`` the second. Whatever ends a run,
+each operation that was recorded as sent is recorded as ended, too, unless the process is killed.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.clock import Clock
+from harness.errors import HarnessError
+from harness.history import Ended, Entry, Outcome, PhaseStarted, Sent
+from harness.load.arrivals import Arrivals, ClosedLoop
+from harness.scenario import Phase, Request, Scenario
+
+Sender = Callable[[Request], Awaitable[Ended]]
+"""Sends a request and returns how it ended."""
+
+Progress = Callable[[int, int, Phase], None]
+"""Called with (ended, all, phase) when a phase starts and whenever one of its requests ends."""
+
+
+class Observer(Protocol):
+    """Reads the deployment's counters."""
+
+    async def read(self, *, scenario: str, phase: str, label: str) -> None:
+        """Wait until the deployment has settled, or a deadline, and record what every server's counters say."""
+        ...
+
+
+async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; keyword-only
+    scenario: Scenario,
+    *,
+    send: Sender,
+    observe: Observer,
+    record: Callable[[Entry], None],
+    clock: Clock,
+    on_progress: Progress = lambda _ended, _all, _phase: None,
+) -> None:
+    """Run its phases, one after another.
+
+    A ``send`` that raises ends its operation as INFO. Cancelled, it records all operations in flight as INFO
+    ("interrupted") and is cancelled; what ``record`` or ``observe`` raise passes through likewise.
+    Raises HarnessError where request ids are not unique: the history tells operations apart by them.
+    """
+    _refuse_equal_ids(scenario)
+    for phase in scenario.phases:
+        run = _PhaseRun(scenario.name, phase, send, record, clock, on_progress)
+        record(PhaseStarted(clock.now(), scenario.name, phase.name))
+        if phase.counted:
+            await observe.read(scenario=scenario.name, phase=phase.name, label="before")
+        await run.load(ClosedLoop(phase.concurrency, clock))
+        if phase.counted:
+            await observe.read(scenario=scenario.name, phase=phase.name, label="after")
+
+
+@dataclass(slots=True)
+class _PhaseRun:
+    scenario: str
+    phase: Phase
+    send: Sender
+    record: Callable[[Entry], None]
+    clock: Clock
+    on_progress: Progress
+    ended: int = 0
+
+    async def load(self, arrivals: Arrivals) -> None:
+        """Send all of the phase's requests when they are due, and wait for their ends."""
+        self._tell()
+        try:
+            async with asyncio.TaskGroup() as group, aclosing(arrivals.due(self.phase.requests)) as due:
+                async for request, intended_at in due:
+                    group.create_task(self._operate(request, intended_at, arrivals))
+        except BaseExceptionGroup as failures:
+            # The first one is the reason; the rest of the tasks were cancelled for it.
+            raise failures.exceptions[0] from None
+
+    async def _operate(self, request: Request, intended_at: float, arrivals: Arrivals) -> None:
+        self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at))
+        self.record(await self._outcome(request))
+        arrivals.ended()
+        self.ended += 1
+        self._tell()
+
+    async def _outcome(self, request: Request) -> Ended:
+        try:
+            return await self.send(request)
+        except asyncio.CancelledError:
+            self.record(self._nobody_knows(request, "interrupted"))
+            raise
+        except Exception as error:  # noqa: BLE001 - a crash of the client costs one operation, not the run
+            return self._nobody_knows(request, f"the client crashed: {type(error).__name__}: {error}")
+
+    def _nobody_knows(self, request: Request, cause: str) -> Ended:
+        return Ended(self.clock.now(), request.request_id, Outcome.INFO, cause)
+
+    def _tell(self) -> None:
+        self.on_progress(self.ended, len(self.phase.requests), self.phase)
+
+
+def _refuse_equal_ids(scenario: Scenario) -> None:
+    times = Counter(request.request_id for phase in scenario.phases for request in phase.requests)
+    request_id, most = max(times.items(), key=lambda item: item[1], default=("", 0))
+    if most > 1:
+        raise HarnessError(
+            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. An id tells an operation "
+            "from all others of a run: give each request its own."
+        )

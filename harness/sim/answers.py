@@ -1,0 +1,223 @@
+"""What a server answers: whole, and in the chunks of a stream, in vLLM's JSON."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.sim.intake import Order
+from harness.sim.sequence import Delta, Finish, Score, Sequence
+from harness.sim.words import Tokenizer
+
+Json = dict[str, Any]
+CREATED = 1_700_000_000
+"""The time of creation in every answer: answers are reproducible."""
+
+
+@dataclass(slots=True)
+class Output:
+    """What one sequence has said so far."""
+
+    index: int
+    sequence: Sequence
+    tokens: list[int] = field(default_factory=list)
+    scores: list[Score | None] = field(default_factory=list)
+    sent: int = 0
+    """Tokens that a stream has passed on."""
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """A request on its way through a server."""
+
+    order: Order
+    outputs: list[Output]
+    tokenizer: Tokenizer
+    model: str
+    interval: int = 1
+
+    def take(self, delta: Delta) -> None:
+        """Note what a step did."""
+        if delta.token is not None:
+            output = next(output for output in self.outputs if output.sequence is delta.sequence)
+            output.tokens.append(delta.token)
+            output.scores.append(delta.score)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sequence has ended."""
+        return all(output.sequence.finish for output in self.outputs)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any ended in an error: vLLM answers 500."""
+        return any(output.sequence.finish is Finish.ERROR for output in self.outputs)
+
+    def usage(self) -> Json:
+        """Tokens, counted once for each prompt."""
+        prompt = sum(map(len, self.order.prompts))
+        completion = sum(len(output.tokens) for output in self.outputs)
+        return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
+
+    # --- whole ---
+
+    def answer(self) -> Json:
+        """The whole answer."""
+        first = self.outputs[0].sequence
+        answer = self._head("chat.completion" if self.order.chat else "text_completion")
+        answer |= {
+            "choices": [self._choice(output) for output in self.outputs],
+            "usage": self.usage(),
+            "kv_transfer_params": first.returned_params,
+        }
+        if self.order.chat:
+            answer["prompt_logprobs"] = self._prompt_logprobs(first)
+            answer["prompt_token_ids"] = list(first.prompt) if self.order.return_token_ids else None
+        return answer
+
+    def _head(self, kind: str) -> Json:
+        prefix = "chatcmpl" if self.order.chat else "cmpl"
+        return {"id": f"{prefix}-{self.order.request_id}", "object": kind, "created": CREATED, "model": self.model}
+
+    def _choice(self, output: Output) -> Json:
+        order, sequence = self.order, output.sequence
+        text = self._text(output)
+        choice: Json = {
+            "index": output.index,
+            "logprobs": self._logprobs(output, 0),
+            "finish_reason": sequence.finish,
+            "stop_reason": sequence.stop_reason,
+            "token_ids": output.tokens if order.return_token_ids else None,
+        }
+        if order.chat:
+            return choice | {"message": {"role": "assistant", "content": text}}
+        if order.echo and not order.return_token_ids:
+            text = self.tokenizer.decode(sequence.prompt) + text
+        return choice | {
+            "text": text,
+            "prompt_logprobs": self._prompt_logprobs(sequence),
+            "prompt_token_ids": list(sequence.prompt) if order.return_token_ids else None,
+        }
+
+    def _text(self, output: Output) -> str:
+        text = self.tokenizer.decode(output.tokens)
+        stop = output.sequence.stop_reason
+        return text[: text.index(stop)] if isinstance(stop, str) else text
+
+    def _prompt_logprobs(self, sequence: Sequence) -> list[Json | None] | None:
+        if not sequence.skips_reading:
+            return None
+        return [
+            self._prompt_entry(token, score) if score else None
+            for token, score in zip(sequence.prompt, sequence.prompt_scores, strict=True)
+        ]
+
+    def _prompt_entry(self, token: int, score: Score) -> Json:
+        entries = {token: (score.logprob, score.rank)}
+        for rank, (candidate, logprob) in enumerate(score.top, 1):
+            entries.setdefault(candidate, (logprob, rank))
+        return {
+            str(candidate): {"logprob": logprob, "rank": rank, "decoded_token": self.tokenizer.spell(candidate)}
+            for candidate, (logprob, rank) in entries.items()
+        }
+
+    # --- log-probabilities ---
+
+    def _logprobs(self, output: Output, start: int) -> Json | None:
+        wanted = self.order.sampling.logprobs
+        if wanted is None:
+            return None
+        pairs = [
+            (token, score) for token, score in zip(output.tokens[start:], output.scores[start:], strict=True) if score
+        ]
+        if self.order.chat:
+            return {"content": [self._chat_entry(token, score, wanted) for token, score in pairs]}
+        if self.order.echo and start == 0:
+            prompt = zip(output.sequence.prompt, output.sequence.prompt_scores, strict=True)
+            return self._lists([*prompt, *pairs], wanted)
+        return self._lists(list(pairs), wanted)
+
+    def _lists(self, pairs: list[tuple[int, Score | None]], wanted: int) -> Json:
+        names = [self._name(token) for token, _ in pairs]
+        offsets = [0]
+        for name in names:
+            offsets.append(offsets[-1] + len(name))
+        return {
+            "text_offset": offsets[:-1],
+            "token_logprobs": [score.logprob if score else None for _, score in pairs],
+            "tokens": names,
+            "top_logprobs": [score and self._top(token, score, wanted) for token, score in pairs],
+        }
+
+    def _top(self, token: int, score: Score, wanted: int) -> dict[str, float]:
+        """The sampled token first, then the leading ones: ``wanted`` + 1 at most, the sampled one not twice."""
+        entries = {token: score.logprob} | {t: lp for t, lp in score.top if t != token}
+        return {self._name(t): lp for t, lp in list(entries.items())[: wanted + 1]}
+
+    def _chat_entry(self, token: int, score: Score, wanted: int) -> Json:
+        top = self._top(token, score, wanted)
+        named = [{"token": name, "logprob": lp, "bytes": list(name.encode())} for name, lp in top.items()]
+        name = self._name(token)
+        entry = {"token": name, "logprob": score.logprob, "bytes": list(name.encode())}
+        return entry | {"top_logprobs": named[:wanted]}
+
+    def _name(self, token: int) -> str:
+        return f"token_id:{token}" if self.order.tokens_as_ids else self.tokenizer.spell(token)
+
+    # --- in chunks ---
+
+    def chunks(self) -> Iterator[Json]:
+        """What a stream can pass on now."""
+        for output in self.outputs:
+            ready = len(output.tokens) - output.sent
+            ended = output.sequence.finish is not None
+            if output.closed or not (ended or (ready and (ready >= self.interval or not output.sent))):
+                continue
+            yield from self._chunk(output, ended=ended)
+
+    def _chunk(self, output: Output, *, ended: bool) -> Iterator[Json]:
+        start, output.sent, output.closed = output.sent, len(output.tokens), ended
+        if self.order.chat and start == 0:
+            yield self._role_chunk(output)
+        text = self.tokenizer.decode(output.tokens[start:])
+        if ended and isinstance(output.sequence.stop_reason, str):
+            text = self._text(output)[len(self.tokenizer.decode(output.tokens[:start])) :]
+        choice: Json = {
+            "index": output.index,
+            "logprobs": self._logprobs(output, start),
+            "finish_reason": output.sequence.finish if ended else None,
+            "stop_reason": output.sequence.stop_reason if ended else None,
+        }
+        if self.order.return_token_ids:
+            choice["token_ids"] = output.tokens[start:]
+        if self.order.chat:
+            yield self._framed(choice | {"delta": {"content": text}})
+            return
+        if start == 0:
+            if self.order.return_token_ids:
+                choice["prompt_token_ids"] = list(output.sequence.prompt)
+            elif self.order.echo:
+                text = self.tokenizer.decode(output.sequence.prompt) + text
+        yield self._framed(choice | {"text": text})
+
+    def _role_chunk(self, output: Output) -> Json:
+        chunk = self._framed(
+            {
+                "index": output.index,
+                "delta": {"role": "assistant", "content": ""},
+                "logprobs": None,
+                "finish_reason": None,
+            }
+        )
+        if self.order.return_token_ids:
+            chunk["prompt_token_ids"] = list(output.sequence.prompt)
+        return chunk
+
+    def _framed(self, choice: Json) -> Json:
+        kind = "chat.completion.chunk" if self.order.chat else "text_completion"
+        return self._head(kind) | {"choices": [choice]}
+
+    def usage_chunk(self) -> Json:
+        """The last chunk of a stream whose client asked for usage."""
+        kind = "chat.completion.chunk" if self.order.chat else "text_completion"
+        return self._head(kind) | {"choices": [], "usage": self.usage()}

@@ -1,0 +1,116 @@
+"""The table of bugs that can be planted: one or more for every row of FAILURES.md, and the metric traps.
+
+A bug strikes a request, drawn from the request's id; where it cannot apply (no partial tail, no other request in
+flight), it does not strike, and the ledger does not list it. ``signs`` says what must show: ``outputs`` (tokens),
+``drift`` (log-probabilities only), ``sources``, ``bytes``, ``failures`` (failed or expired transfers), ``leaks``,
+``probe`` (later prefix hits), ``counters`` (a reading that cannot be right), ``client`` (status, stream, finish).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One entry."""
+
+    name: str
+    row: str
+    """The class of failure, as FAILURES.md names it."""
+    what: str
+    signs: frozenset[str]
+
+
+def _bug(name: str, row: str, what: str, signs: str) -> Bug:
+    return Bug(name, row, what, frozenset(signs.split()))
+
+
+_LOCAL = "silent local compute (parameters dropped)"
+_EXPIRY = "read after lease expiry or reuse"
+_LEAK = "leaked blocks, hung requests"
+_PARTIAL = "partial, short or exactly full block"
+_SIZE = "block size, layout, TP mismatch"
+_REGION = "regions truncated or oversized"
+_CHUNKED = "chunked prefill, preemption"
+_OFFLOAD = "offload restores wrong blocks"
+_MULTI = "MultiConnector picks one, ignores other"
+_METRICS = "metrics wrong"
+_HANDSHAKE = "handshake, peer restart"
+_PROXY = "proxy drops or alters fields"
+_POISON = "poisoned prefix cache on D"
+_PLANTED = "planted damage to the KV itself"
+
+_TABLE = (
+    _bug("dropped_params", _LOCAL, "D computes the prompt itself; P's blocks expire", "sources bytes failures"),
+    _bug("handover_missing", _LOCAL, "P answers without kv_transfer_params", "client failures"),
+    _bug(
+        "failed_load_200",
+        "failed load answered with 200",
+        "D decodes garbage after a failed pull",
+        "outputs failures bytes",
+    ),
+    _bug("expired_read", _EXPIRY, "P's blocks have gone to another prompt when D reads them", "outputs failures"),
+    _bug("foreign_blocks", _EXPIRY, "D gets another request's KV; every counter is right", "outputs"),
+    _bug(
+        "bystander_write",
+        "write lands in a reused block on D",
+        "a pull also overwrites a running request's block",
+        "outputs",
+    ),
+    _bug("leaked_blocks", _LEAK, "P forgets to release blocks that D has read", "leaks"),
+    _bug("hung_request", _LEAK, "D never learns that its load has ended", "client leaks failures"),
+    _bug(
+        "misaligned_hit",
+        "prefix hit on D misaligned",
+        "after a local hit D pulls P's first blocks, not its last",
+        "outputs",
+    ),
+    _bug("stale_tail", _PARTIAL, "the partial last block is not transferred", "outputs bytes"),
+    _bug("tail_off_by_one", _PARTIAL, "the partial last block is shifted by a token", "outputs"),
+    _bug("exact_block_leak", _PARTIAL, "P does not release a prompt of exactly k blocks", "leaks"),
+    _bug("block_stride", _SIZE, "P's memory is read with half its block size", "outputs"),
+    _bug("unknown_engine", _SIZE, "P hands over an engine id that nobody has", "client failures"),
+    _bug("truncated_region", _REGION, "only the first half of every block arrives", "outputs bytes"),
+    _bug("oversized_region", _REGION, "a block too much is moved, and everything is shifted", "outputs bytes"),
+    _bug("chunked_partial_list", _CHUNKED, "only the blocks of the first chunk are transferred", "outputs bytes"),
+    _bug("offload_wrong_block", _OFFLOAD, "the tier restores another chunk's KV", "outputs"),
+    _bug("ignores_nixl", _MULTI, "MultiConnector never asks NIXL", "sources bytes failures"),
+    _bug("ignores_offload", _MULTI, "MultiConnector never asks the offload tier", "bytes"),
+    _bug("full_hit_wrong", "full hit reported, wrong output", "all counters healthy, all KV garbage", "outputs"),
+    _bug(
+        "recompute_wrong_offset",
+        "recompute after a failed load wrong",
+        "after a failed pull D recomputes at positions a block off",
+        "outputs failures bytes",
+    ),
+    _bug("source_doubled", _METRICS, "external tokens are counted twice by source", "sources counters"),
+    _bug("source_negative", _METRICS, "local_compute goes down by the prompt", "sources counters"),
+    _bug("bytes_doubled", _METRICS, "a transfer is observed twice", "bytes"),
+    _bug("bytes_lost", _METRICS, "a transfer is not observed", "bytes"),
+    _bug("queries_doubled", _METRICS, "prefix queries and hits are counted twice", "counters"),
+    _bug("legacy_offload_mismatch", _METRICS, "kv_offload_total_bytes disagrees with the flat counters", "counters"),
+    _bug(
+        "notification_uncounted",
+        _METRICS,
+        "a failed notification is missing from failed transfers",
+        "counters failures",
+    ),
+    _bug("counter_reset", _METRICS, "D's counters start again from zero, as after a restart", "counters"),
+    _bug("handshake_failed", _HANDSHAKE, "the handshake fails; the answer is an error", "client failures"),
+    _bug("error_in_200", _HANDSHAKE, "200 with finish_reason error and no tokens", "client"),
+    _bug("stream_cut", _HANDSHAKE, "the stream ends without its end marker", "client"),
+    _bug(
+        "swapped_blocks", _POISON, "two whole blocks change places: right now, wrong for who finds one of them", "probe"
+    ),
+    _bug("swapped_tail", _POISON, "a whole block changes places with the partial tail", "outputs probe"),
+    _bug("dropped_fields", _PROXY, "max_tokens, stop and ignore_eos are lost on the way to D", "client"),
+    _bug("burst", _PROXY, "the stream arrives in one burst at its end", "client"),
+    _bug("spurious_400", _PROXY, "D refuses a good request", "client"),
+    _bug("flipped_byte", _PLANTED, "one byte of one token's KV", "outputs"),
+    _bug("shifted_rows", _PLANTED, "all rows shifted by a token", "outputs"),
+    _bug("zeroed_last_block", _PLANTED, "the last block is zero", "outputs"),
+    _bug("stale_block", _PLANTED, "one block keeps what it held before", "outputs"),
+    _bug("zeroed_layer", _PLANTED, "one layer is zero in every block", "outputs"),
+    _bug("scaled_kv", _PLANTED, "K and V scaled by 1 %: often only log-probabilities move", "drift"),
+)
+
+BUGS = {bug.name: bug for bug in _TABLE}

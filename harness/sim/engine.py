@@ -1,0 +1,248 @@
+"""One simulated server's engine: requests in, one step at a time, tokens out. No I/O; the clock is injected.
+
+A step has vLLM's order: schedule; offload offers; loads and pulls; the forward pass; stores; who is finished; which
+loads, stores and leases have ended.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from harness.facts import Connector
+from harness.sim.blocks import BlockPool, KVMemory, Page
+from harness.sim.config import SimConfig
+from harness.sim.connectors import Connectors, KVConnector
+from harness.sim.damage import Saboteur
+from harness.sim.forward import Model
+from harness.sim.language import Language
+from harness.sim.ledger import Ledger
+from harness.sim.offload import Chunk, Offload
+from harness.sim.scheduler import Scheduler, Work
+from harness.sim.sequence import Delta, Finish, Score, Sequence, Status
+from harness.sim.stats import ServerStats
+from harness.sim.transfer import EngineDead, Nixl
+from harness.sim.words import EOS, FIRST_WORD, Tokenizer
+
+
+class Engine:
+    """What a server runs."""
+
+    def __init__(
+        self,
+        engine_id: str,
+        config: SimConfig,
+        now: Callable[[], float],
+        fabric: dict[str, Nixl] | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.engine_id, self.config, self.now = engine_id, config, now
+        self.ledger = Ledger() if ledger is None else ledger
+        self.saboteur = Saboteur(config, self.ledger, self)
+        self.language = Language(config.vocab_size, FIRST_WORD, EOS, config.eos_rate)
+        self.tokenizer = Tokenizer(config.vocab_size)
+        self._fabric = {} if fabric is None else fabric
+        self.dead: str | None = None
+        self.start()
+
+    def start(self) -> None:
+        """A fresh process: empty caches, counters at zero."""
+        config = self.config
+        self.started = self.now()
+        self.stats = ServerStats()
+        self.pool = BlockPool(config.num_blocks)
+        self.memory = KVMemory(config.num_blocks, config.block_size)
+        self.connectors = Connectors(tuple(map(self._connector, config.connectors)))
+        self.scheduler = Scheduler(config, self.pool, self.connectors, self.stats)
+        self.model = Model(config, self.language, self.memory, self.ledger)
+        self._finished: list[Sequence] = []
+
+    def _connector(self, kind: Connector) -> KVConnector:
+        if kind is Connector.NIXL:
+            return Nixl(
+                self.engine_id,
+                self.config,
+                pool=self.pool,
+                memory=self.memory,
+                stats=self.stats,
+                fabric=self._fabric,
+                faults=self.saboteur,
+                now=self.now,
+            )
+        return Offload(self.config, self.pool, self.memory, self.stats, self._restore)
+
+    def _restore(self, sequence: Sequence, pages: list[Page], chunks: list[Chunk]) -> list[Page]:
+        return self.saboteur.on_restore(sequence, pages, chunks, self.offload)
+
+    @property
+    def offload(self) -> Offload | None:
+        """The offload tier, if there is one."""
+        return next((member for member in self.connectors.members if isinstance(member, Offload)), None)
+
+    @property
+    def nixl(self) -> Nixl | None:
+        """The transfer agent, if there is one."""
+        return self.connectors.nixl
+
+    # --- requests ---
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a request."""
+        if self.dead:
+            raise EngineDead(self.dead)
+        sequence.arrived = self.now()
+        self.saboteur.on_arrival(sequence)
+        self.scheduler.add(sequence)
+
+    def abort(self, sequence: Sequence) -> None:
+        """The client has gone."""
+        if sequence.status is not Status.FINISHED:
+            self._finish(sequence, Finish.ABORT)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do something now."""
+        queues = self.scheduler
+        if self.dead:
+            return False
+        hung = all(sequence.status is Status.REMOTE and not sequence.received for sequence in queues.loading)
+        return bool(
+            queues.running
+            or queues.waiting
+            or (queues.loading and not hung)
+            or self._finished
+            or self.connectors.has_work
+        )
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When a lease ends next, on the engine's clock."""
+        return self.nixl.next_deadline if self.nixl else None
+
+    # --- a step ---
+
+    def step(self) -> list[Delta]:
+        """Compute one batch. After an assertion failed, everything in flight ends with an error."""
+        try:
+            return self._step()
+        except EngineDead as error:
+            self.dead = str(error)
+            lost = [*self.scheduler.running, *self.scheduler.loading, *self.scheduler.waiting]
+            for sequence in lost:
+                sequence.status, sequence.finish = Status.FINISHED, Finish.ERROR
+            return [Delta(sequence, None) for sequence in lost]
+
+    def _step(self) -> list[Delta]:
+        self.stats.stepped = True
+        work = self.scheduler.schedule()
+        finished, self._finished = self._finished, []
+        offload = self.offload
+        if offload:
+            offload.offer((part.sequence for part in work if offload.label not in part.sequence.without), finished)
+        received = self.connectors.run()
+        deltas = [delta for part in work if (delta := self._compute(part))]
+        if offload:
+            offload.copy_stores()
+            offload.complete_stores()
+        deltas += self._take_in(received)
+        self._release()
+        return deltas
+
+    def _compute(self, work: Work) -> Delta | None:
+        result = self.model.compute(work)
+        return self._emit(work.sequence, *result) if result else None
+
+    def _emit(self, sequence: Sequence, token: int, score: Score | None) -> Delta:
+        sequence.tokens.append(token)
+        self.stats.generation_tokens += 1
+        if sequence.first_token_at is None:
+            sequence.first_token_at = self.now()
+            self.stats.time_to_first.observe(sequence.first_token_at - sequence.arrived)
+        if sequence.sources is not None:
+            self._count_prompt(sequence, *sequence.sources)
+        if reason := self._stops(sequence, token):
+            self._finish(sequence, reason)
+        return Delta(sequence, token, score)
+
+    def _count_prompt(self, sequence: Sequence, local: int, external: int) -> None:
+        """Once for each request, with its first output, as scheduled."""
+        sequence.sources = None
+        length = len(sequence.prompt)
+        self.stats.prompt_tokens += length
+        self.stats.local_cache_hit += local
+        self.stats.external_kv_transfer += external
+        self.stats.local_compute += length - local - external
+        self.saboteur.on_counted(sequence, external)
+
+    def _stops(self, sequence: Sequence, token: int) -> Finish | None:
+        sampling = sequence.sampling
+        if token == EOS and not sampling.ignore_eos:
+            return Finish.STOP
+        if token in sampling.stop_token_ids:
+            sequence.stop_reason = token
+            return Finish.STOP
+        if sampling.stop and sequence.num_output >= sampling.min_tokens and self._meets_stop(sequence, token):
+            return Finish.STOP
+        full = len(sequence.tokens) >= self.config.max_model_len
+        return Finish.LENGTH if full or sequence.num_output >= sampling.max_tokens else None
+
+    def _meets_stop(self, sequence: Sequence, token: int) -> bool:
+        sequence.text += self.tokenizer.decode([token])
+        for stop in sequence.sampling.stop:
+            if stop in sequence.text:
+                sequence.stop_reason = stop
+                return True
+        return False
+
+    def _finish(self, sequence: Sequence, reason: Finish) -> None:
+        waits = sequence.status is Status.REMOTE and not sequence.received
+        self.scheduler.remove(sequence)
+        sequence.status, sequence.finish = Status.FINISHED, reason
+        if reason is not Finish.ABORT:
+            self.stats.success[reason] += 1
+            self.stats.latency.observe(self.now() - sequence.arrived)
+            self.stats.prompt_lengths.observe(len(sequence.prompt))
+            self.stats.output_lengths.observe(sequence.num_output)
+        held, sequence.returned_params = self.connectors.finished(sequence)
+        self._finished.append(sequence)
+        if not held and not waits:  # a load that never ends keeps its blocks
+            self.scheduler.free(sequence)
+
+    # --- what connectors report ---
+
+    def _take_in(self, received: list[tuple[Sequence, bool]]) -> list[Delta]:
+        deltas = []
+        for sequence, failed in received:
+            if failed and self.config.load_failure_policy == "fail" and not sequence.position_shift:
+                sequence.received = True
+                self._finish(sequence, Finish.ERROR)
+                deltas.append(Delta(sequence, None))
+            elif sequence.status is Status.FINISHED:
+                self.scheduler.free(sequence)
+            else:
+                sequence.received = True
+                sequence.load_failed = failed
+                if failed:
+                    sequence.computed = sequence.num_cached * self.config.block_size
+        return deltas
+
+    def _release(self) -> None:
+        if self.nixl:
+            for sequence in self.nixl.released():
+                self.scheduler.free(sequence)
+
+    def reset_prefix_cache(self, *, external: bool = False) -> bool:
+        """As POST /reset_prefix_cache; False while blocks are held."""
+        done = self.pool.reset()
+        if external and self.offload:
+            done = self.offload.reset() and done
+        return done
+
+    def describe(self) -> dict[str, Any]:
+        """For GET /server_info."""
+        return {
+            "cache_config": {"block_size": self.config.block_size, "num_gpu_blocks": self.config.num_blocks},
+            "kv_transfer_config": {
+                "connectors": [str(kind) for kind in self.config.connectors],
+                "kv_lease_duration": self.config.lease_seconds,
+                "offload_chunks": self.config.offload_chunks,
+            },
+        }

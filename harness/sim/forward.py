@@ -1,0 +1,124 @@
+"""One step's computing: KV read from memory, KV written, tokens chosen (language.py)."""
+
+from dataclasses import dataclass
+
+from harness.sim.blocks import KVMemory
+from harness.sim.config import SimConfig
+from harness.sim.language import MASK, Distribution, Language, extend, token_kv, truth
+from harness.sim.ledger import Ledger
+from harness.sim.scheduler import Work
+from harness.sim.sequence import Score, Sequence
+
+
+@dataclass(slots=True)
+class Model:
+    """One server's copy of the model, with its memory."""
+
+    config: SimConfig
+    language: Language
+    memory: KVMemory
+    ledger: Ledger
+
+    def compute(self, work: Work) -> tuple[int, Score | None] | None:
+        """Compute a sequence's tokens; the next token if they were all it has."""
+        sequence = work.sequence
+        self._attend(sequence, work.start)
+        if work.end == work.start + 1 and not sequence.skips_reading:
+            self._one(sequence, work.start)
+        else:
+            self._many(sequence, work.start, work.end)
+        if work.end < len(sequence.tokens):
+            return None
+        return self._sample(sequence)
+
+    def _attend(self, sequence: Sequence, upto: int) -> None:
+        """Know the sum of the KV before ``upto``; read it again if somebody else wrote since."""
+        if sequence.total_at == upto and sequence.foreign_seen == self.memory.foreign_writes:
+            return
+        sequence.total = self.memory.total(sequence.blocks, upto) & MASK
+        sequence.drift = self.memory.drift(sequence.blocks[: -(-upto // self.config.block_size)])
+        sequence.foreign_seen = self.memory.foreign_writes
+        self._audit(sequence, upto)
+
+    def _audit(self, sequence: Sequence, upto: int) -> None:
+        """Ground truth: has it read what it should? Marked blocks may still be right (language.py, rule 3)."""
+        suspect = not self.memory.tainted.isdisjoint(sequence.blocks) or sequence.drift
+        if not (suspect or self.config.audit_always):
+            return
+        if sequence.drift or sequence.total != truth(sequence.tokens[:upto]):
+            sequence.wrong = True
+            self.ledger.read_wrong(sequence.request_id)
+
+    def _one(self, sequence: Sequence, position: int) -> None:
+        row = token_kv(sequence.total, sequence.tokens[position], position)
+        block, offset = divmod(position, self.config.block_size)
+        self._write(sequence, block, offset, [row])
+        sequence.total = (sequence.total + row) & MASK
+        sequence.total_at = position + 1
+
+    def _many(self, sequence: Sequence, start: int, end: int) -> None:
+        if sequence.position_shift:
+            self.ledger.read_wrong(sequence.request_id)
+            sequence.wrong = True
+        first = start + sequence.position_shift
+        rows, total = extend(sequence.total, sequence.tokens[start:end], first)
+        if sequence.skips_reading:
+            self._score_prompt(sequence, start, rows)
+        size = self.config.block_size
+        position = start
+        while position < end:
+            block, offset = divmod(position, size)
+            stop = min((block + 1) * size, end)
+            self._write(sequence, block, offset, rows[position - start : stop - start])
+            position = stop
+        sequence.total, sequence.total_at = total, end
+
+    def _write(self, sequence: Sequence, index: int, offset: int, rows: list[int]) -> None:
+        block = sequence.blocks[index]
+        self.memory.write_rows(block, offset, rows)
+        if sequence.wrong:  # whoever finds this block reads KV that a wrong context made
+            self.memory.tainted.add(block)
+
+    def _score_prompt(self, sequence: Sequence, start: int, rows: list[int]) -> None:
+        """Log-probabilities of the prompt's own tokens: teacher forcing."""
+        length = len(sequence.prompt)
+        total = sequence.total
+        if start == 0:
+            sequence.prompt_scores = [None]
+        for position, row in enumerate(rows, start):
+            total = (total + row) & MASK
+            if position + 1 < length and position + 1 == len(sequence.prompt_scores):
+                following = self.language.distribution(total, sequence.drift)
+                sequence.prompt_scores.append(self._prompt_score(sequence, following, position + 1))
+
+    def _prompt_score(self, sequence: Sequence, following: Distribution, position: int) -> Score:
+        logprob, rank = following.look_up(sequence.prompt[position])
+        noise, wanted = sequence.noise, sequence.sampling.prompt_logprobs or 0
+        if wanted == 1:
+            best = following.best()[0]
+            top: list[tuple[int, float]] = [(best, noise.logprob(following.top_logprob(), position))]
+        else:
+            top = noise.ranked(following.ranking(wanted), position) if wanted else []
+        if rank == 1 and top:
+            return Score(top[0][1], rank, tuple(top))
+        own = noise.logprob(logprob, position, min(rank, 16) - 1)
+        return Score(min(own, top[0][1]) if top else own, rank, tuple(top))
+
+    def _sample(self, sequence: Sequence) -> tuple[int, Score | None]:
+        following = self.language.distribution(sequence.total, sequence.drift)
+        token, flipped = sequence.noise.choose(following)
+        if token == self.language.eos and sequence.num_output < sequence.sampling.min_tokens:
+            token, flipped = next(word for word, _ in following.ranking() if word != self.language.eos), False
+        return token, self._score(sequence, following, token, flipped=flipped)
+
+    def _score(self, sequence: Sequence, following: Distribution, token: int, *, flipped: bool) -> Score | None:
+        wanted = sequence.sampling.logprobs
+        if wanted is None:
+            return None
+        position = len(sequence.tokens)
+        # Two at least: a flipped token's probability is the best one's, and the runner-up takes the other's.
+        ranked = sequence.noise.ranked(following.ranking(max(wanted, 2)), position, flipped=flipped)
+        for rank, (candidate, logprob) in enumerate(ranked, 1):
+            if candidate == token:
+                return Score(logprob, rank, tuple(ranked[:wanted]))
+        return Score(*following.look_up(token), tuple(ranked[:wanted]))

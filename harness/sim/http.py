@@ -1,0 +1,197 @@
+"""A simulated server on the network: aiohttp, loopback, a port of the system's choice.
+
+The engine steps in a task of its own, whenever it has something to do: between two steps every handler has a turn. A
+lease that ends wakes it too.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiohttp import web
+
+from harness.clock import Clock
+from harness.scenario import Endpoint
+from harness.sim.answers import Job
+from harness.sim.intake import Refused
+from harness.sim.server import SimServer
+
+_IDLE_STEP = 0.001
+"""Seconds between steps that did nothing, as while every block is leased."""
+_LARGEST_BODY = 64 << 20
+
+
+class HttpServer:
+    """Routes, and the task that steps the engine."""
+
+    def __init__(self, server: SimServer, clock: Clock) -> None:
+        self.server, self.clock = server, clock
+        self.url = ""
+        self._work = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+        self._stepper: asyncio.Task[None] | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen and step."""
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        self.url = "http://{}:{}".format(*self._runner.addresses[0][:2])
+        self._watch_notifications()
+        self._stepper = asyncio.create_task(self._step_forever())
+
+    async def stop(self) -> None:
+        """Close everything."""
+        if self._stepper:
+            self._stepper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._stepper
+        if self._runner:
+            await self._runner.cleanup()
+
+    def _watch_notifications(self) -> None:
+        if self.server.engine.nixl:
+            self.server.engine.nixl.awake = self._work.set
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=_LARGEST_BODY)
+        app.router.add_post(Endpoint.COMPLETIONS, self._generate)
+        app.router.add_post(Endpoint.CHAT, self._generate)
+        app.router.add_get("/v1/models", lambda _: _json(self.server.models()))
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/version", lambda _: _json({"version": self.server.config.version}))
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/server_info", lambda _: _json(self.server.server_info()))
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/reset_prefix_cache", self._reset)
+        return app
+
+    # --- the engine's task ---
+
+    async def _step_forever(self) -> None:
+        engine = self.server.engine
+        while True:
+            if not engine.has_work:
+                await self._wait_for_work()
+                continue
+            produced = self.server.step()
+            await self.clock.sleep(self.server.config.step_seconds if produced else self._pause())
+
+    def _pause(self) -> float:
+        """Between two steps that make nothing: none if a load is under way, else a little."""
+        scheduler = self.server.engine.scheduler
+        return 0.0 if scheduler.loading or scheduler.running else _IDLE_STEP
+
+    async def _wait_for_work(self) -> None:
+        self._work.clear()
+        deadline = self.server.engine.next_deadline
+        patience = None if deadline in (None, float("inf")) else max(deadline - self.clock.now(), 0.0)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._work.wait(), patience)
+
+    # --- generating ---
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        endpoint = Endpoint(request.path)
+        changed = asyncio.Event()
+        try:
+            body = _object(await request.read())
+            job = self.server.submit(endpoint, body, request.headers.get("X-Request-Id"), changed.set)
+        except ValueError as error:
+            return _json_now(Refused(f"JSON decode error: {error}").body(), 400)
+        except Refused as refused:
+            return _json_now(refused.body(), refused.status)
+        self._work.set()
+        async with self._aborting(job):
+            if job.order.stream:
+                return await self._stream(request, job, changed)
+            while not job.finished:
+                await _next(changed)
+            status, answer = self.server.reply(job)
+            return _json_now(answer, status)
+
+    @asynccontextmanager
+    async def _aborting(self, job: Job) -> AsyncIterator[None]:
+        """A handler that ends early, as when the client has gone, ends its request."""
+        try:
+            yield
+        finally:
+            if not job.finished:
+                self.server.abort(job)
+                self._work.set()
+
+    async def _stream(self, request: web.Request, job: Job, changed: asyncio.Event) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        burst = self.server.bends_stream("burst", job)
+        while not job.finished:
+            await _next(changed)
+            if not burst and not job.failed:
+                await self._pass_on(response, job)
+        if self.server.bends_stream("stream_cut", job):
+            return response
+        await self._end(response, job)
+        return response
+
+    @staticmethod
+    async def _pass_on(response: web.StreamResponse, job: Job) -> None:
+        if events := b"".join(map(_event, job.chunks())):
+            await response.write(events)
+
+    async def _end(self, response: web.StreamResponse, job: Job) -> None:
+        failed = job.failed or self.server.bends_stream("error_in_200", job)
+        if failed:
+            await response.write(_event(Refused("Internal server error", 500).body()))
+        else:
+            await self._pass_on(response, job)
+            if job.order.include_usage:
+                await response.write(_event(job.usage_chunk()))
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+
+    # --- the rest ---
+
+    async def _health(self, request: web.Request) -> web.Response:
+        del request
+        return web.Response(status=503 if self.server.engine.dead else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        del request
+        return web.Response(
+            body=self.server.metrics(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        return _json_now(self.server.tokenize(await request.json()))
+
+    async def _reset(self, request: web.Request) -> web.Response:
+        external = request.query.get("reset_external", "").lower() == "true"
+        return _json_now({"success": self.server.engine.reset_prefix_cache(external=external)})
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    body = json.loads(raw)
+    if not isinstance(body, dict):
+        raise Refused("The request body must be a JSON object.")
+    return body
+
+
+async def _next(changed: asyncio.Event) -> None:
+    await changed.wait()
+    changed.clear()
+
+
+def _event(data: object) -> bytes:
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _json_now(data: Any, status: int = 200) -> web.Response:
+    return web.Response(body=json.dumps(data).encode(), status=status, content_type="application/json")
+
+
+async def _json(data: Any) -> web.Response:
+    return _json_now(data)

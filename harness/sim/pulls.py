@@ -1,0 +1,265 @@
+"""How planted bugs bend a pull. Each function says whether it could; ``bugs.py`` says what they mean.
+
+A pull's last token is computed again by D: damage to its slot alone is never seen. And a permutation of whole rows is
+none: their sum stays (language.py, rule 3). So every function here changes which rows are read, or their values.
+"""
+
+from collections.abc import Callable, Sequence
+
+from harness.sim.blocks import Page
+from harness.sim.language import mix
+from harness.sim.transfer import Nixl, Pull
+
+_BYTE = 0x7F << 48
+DRIFT = 0.15
+"""Nats by which a logit strays when K and V are 1 % too large; FAILURES.md saw up to 0.29."""
+
+Bend = Callable[[Pull, Nixl], bool]
+
+
+def _rows(pull: Pull) -> int:
+    """Token slots that matter: pulled, and not computed again."""
+    hit = len(pull.sequence.blocks) - len(pull.local)
+    return len(pull.sequence.prompt) - 1 - hit * len(pull.pages[0].rows)
+
+
+def _tail_rows(pull: Pull) -> int:
+    """Those of them in the last page."""
+    return _rows(pull) - (len(pull.pages) - 1) * len(pull.pages[0].rows)
+
+
+def _set(pull: Pull, index: int, rows: Sequence[int]) -> None:
+    pull.pages[index] = Page(tuple(rows), tainted=True)
+
+
+def _stale(pull: Pull, decode: Nixl, indexes: Sequence[int]) -> bool:
+    """Leave what those blocks hold."""
+    for index in indexes:
+        _set(pull, index, decode.memory.read(pull.local[index]).rows)
+    return True
+
+
+def _refill(pull: Pull, flat: Sequence[int]) -> bool:
+    size = len(pull.pages[0].rows)
+    for index in range(len(pull.pages)):
+        _set(pull, index, flat[index * size : (index + 1) * size])
+    return True
+
+
+def _flat(pull: Pull) -> list[int]:
+    return [row for page in pull.pages for row in page.rows]
+
+
+def failed_load_200(pull: Pull, decode: Nixl) -> bool:
+    """D decodes garbage after a failed pull."""
+    decode.stats.failed_transfers += 1
+    decode.memory.tainted.update(pull.local)
+    pull.local, pull.notify = [], False
+    return True
+
+
+def hung_request(pull: Pull, decode: Nixl) -> bool:
+    """D never learns that its load has ended."""
+    del decode
+    pull.hangs = True
+    return True
+
+
+def handshake_failed(pull: Pull, decode: Nixl) -> bool:
+    """The handshake fails; the answer is an error."""
+    del decode
+    pull.remote = None
+    return True
+
+
+def recompute_wrong_offset(pull: Pull, decode: Nixl) -> bool:
+    """After a failed pull D recomputes at positions a block off."""
+    pull.fails = True
+    pull.sequence.position_shift = decode.config.block_size
+    return True
+
+
+def misaligned_hit(pull: Pull, decode: Nixl) -> bool:
+    """After a local hit D pulls P's first blocks, not its last."""
+    del decode
+    ids = (pull.sequence.params or {})["remote_block_ids"][0]
+    if pull.remote is None or len(ids) == len(pull.pages) or _rows(pull) < 1:
+        return False
+    for index, block in enumerate(ids[: len(pull.pages)]):
+        _set(pull, index, pull.remote.memory.read(block).rows)
+    return True
+
+
+def stale_tail(pull: Pull, decode: Nixl) -> bool:
+    """The partial last block is not transferred."""
+    if len(pull.sequence.prompt) % decode.config.block_size < 2:
+        return False
+    pull.blocks_read -= 1
+    return _stale(pull, decode, [len(pull.pages) - 1])
+
+
+def tail_off_by_one(pull: Pull, decode: Nixl) -> bool:
+    """The partial last block is shifted by a token."""
+    if len(pull.sequence.prompt) % decode.config.block_size < 2:
+        return False
+    rows = pull.pages[-1].rows
+    _set(pull, -1, (0, *rows[:-1]))
+    return True
+
+
+def block_stride(pull: Pull, decode: Nixl) -> bool:
+    """P's memory is read with half its block size."""
+    half = decode.config.block_size // 2
+    if _rows(pull) <= decode.config.block_size or not half:
+        return False
+    flat = _flat(pull)
+    return _refill(pull, [row for i in range(len(pull.pages)) for row in flat[i * half : (i + 2) * half]])
+
+
+def truncated_region(pull: Pull, decode: Nixl) -> bool:
+    """Only the first half of every block arrives."""
+    half = decode.config.block_size // 2
+    if _rows(pull) <= half or pull.blocks_read < 2:
+        return False
+    for index, block in enumerate(pull.local[: len(pull.pages)]):
+        _set(pull, index, pull.pages[index].rows[:half] + decode.memory.read(block).rows[half:])
+    pull.blocks_read //= 2
+    return True
+
+
+def oversized_region(pull: Pull, decode: Nixl) -> bool:
+    """A block too much is moved, and everything is shifted."""
+    pull.blocks_read += 1
+    return shifted_rows(pull, decode)
+
+
+def chunked_partial_list(pull: Pull, decode: Nixl) -> bool:
+    """Only the blocks of the first chunk are transferred."""
+    if len(pull.pages) < 2 or _rows(pull) <= (len(pull.pages) + 1) // 2 * decode.config.block_size:
+        return False
+    missing = range((len(pull.pages) + 1) // 2, len(pull.pages))
+    pull.blocks_read -= len(missing)
+    return _stale(pull, decode, missing)
+
+
+def full_hit_wrong(pull: Pull, decode: Nixl) -> bool:
+    """All counters healthy, all KV garbage."""
+    del decode
+    return _rows(pull) > 0 and _refill(pull, [mix(row) for row in _flat(pull)])
+
+
+def zeroed_layer(pull: Pull, decode: Nixl) -> bool:
+    """One layer is zero in every block."""
+    del decode
+    return _rows(pull) > 0 and _refill(pull, [row & 0x00FFFFFFFFFFFFFF for row in _flat(pull)])
+
+
+def zeroed_last_block(pull: Pull, decode: Nixl) -> bool:
+    """The last block is zero."""
+    if _tail_rows(pull) < 1:
+        return False
+    _set(pull, -1, (0,) * decode.config.block_size)
+    return True
+
+
+def stale_block(pull: Pull, decode: Nixl) -> bool:
+    """One block keeps what it held before."""
+    return _rows(pull) > 0 and _stale(pull, decode, [0])
+
+
+def flipped_byte(pull: Pull, decode: Nixl) -> bool:
+    """One byte of one token's KV."""
+    del decode
+    if _rows(pull) < 1:
+        return False
+    first, *others = pull.pages[0].rows
+    _set(pull, 0, (first ^ _BYTE, *others))
+    return True
+
+
+def shifted_rows(pull: Pull, decode: Nixl) -> bool:
+    """All rows shifted by a token."""
+    del decode
+    return _rows(pull) > 0 and _refill(pull, [mix(1), *_flat(pull)[:-1]])
+
+
+def scaled_kv(pull: Pull, decode: Nixl) -> bool:
+    """K and V scaled by 1 %: often only log-probabilities move."""
+    del decode
+    pull.pages = [Page(page.rows, tainted=True, drift=DRIFT) for page in pull.pages]
+    return _rows(pull) > 0
+
+
+def swapped_blocks(pull: Pull, decode: Nixl) -> bool:
+    """Two whole blocks change places: right now, wrong for who finds one of them."""
+    size = decode.config.block_size
+    if _rows(pull) // size < 2:  # the block of the last token is not whole: that token is computed again
+        return False
+    first, second = pull.pages[0].rows, pull.pages[1].rows
+    _set(pull, 0, second)
+    _set(pull, 1, first)
+    return True
+
+
+def swapped_tail(pull: Pull, decode: Nixl) -> bool:
+    """A whole block changes places with the partial tail."""
+    if len(pull.pages) < 2 or len(pull.sequence.prompt) % decode.config.block_size == 0:
+        return False
+    first, last = pull.pages[0].rows, pull.pages[-1].rows
+    _set(pull, 0, last)
+    _set(pull, -1, first)
+    return True
+
+
+def bytes_doubled(pull: Pull, decode: Nixl) -> bool:
+    """A transfer is observed twice."""
+    if pull.remote is None:
+        return False
+    decode.stats.nixl_bytes.observe(pull.blocks_read * pull.remote.config.block_bytes)
+    return True
+
+
+def bytes_lost(pull: Pull, decode: Nixl) -> bool:
+    """A transfer is not observed."""
+    for block, page in zip(pull.local, pull.pages, strict=False):
+        decode.memory.write(block, page)
+    pull.local = []
+    return True
+
+
+def notification_uncounted(pull: Pull, decode: Nixl) -> bool:
+    """A failed notification is missing from failed transfers."""
+    decode.stats.failed_notifications += 1
+    decode.stats.failed_transfers -= 1  # where it would be counted as well
+    pull.notify = False
+    return True
+
+
+BENDS: dict[str, Bend] = {
+    bend.__name__: bend
+    for bend in (
+        failed_load_200,
+        hung_request,
+        handshake_failed,
+        recompute_wrong_offset,
+        misaligned_hit,
+        stale_tail,
+        tail_off_by_one,
+        block_stride,
+        truncated_region,
+        oversized_region,
+        chunked_partial_list,
+        full_hit_wrong,
+        zeroed_layer,
+        zeroed_last_block,
+        stale_block,
+        flipped_byte,
+        shifted_rows,
+        scaled_kv,
+        swapped_blocks,
+        swapped_tail,
+        bytes_doubled,
+        bytes_lost,
+        notification_uncounted,
+    )
+}

@@ -1,0 +1,209 @@
+"""One simulated server without its sockets: bodies in, answers out. http.py puts it on the network.
+
+``handle`` runs a request to its end by itself; ``submit`` and ``step`` let many be in flight.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.facts import Connector, Role
+from harness.scenario import Endpoint
+from harness.sim.answers import Job, Output
+from harness.sim.config import SimConfig
+from harness.sim.engine import Engine
+from harness.sim.intake import Order, Refused, take_order
+from harness.sim.ledger import Ledger
+from harness.sim.metrics import Exposition
+from harness.sim.sequence import Finish, Status
+from harness.sim.transfer import EngineDead, Nixl
+
+Json = dict[str, Any]
+_INTERNAL = "Internal server error"
+
+
+class SimServer:
+    """A prefill or a decode server."""
+
+    def __init__(  # noqa: PLR0913 - what a server is, and what it shares with the others
+        self,
+        name: str,
+        role: Role,
+        config: SimConfig,
+        now: Callable[[], float],
+        *,
+        fabric: dict[str, Nixl] | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.name, self.role, self.config = name, role, config.of(role)
+        self.engine = Engine(f"{name}-engine", self.config, now, fabric, ledger)
+        self.exposition = Exposition(self.engine)
+        self._jobs: dict[str, tuple[Job, Callable[[], None]]] = {}
+        self._serial = 0
+
+    # --- requests ---
+
+    def submit(
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        request_id: str | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Take a request; ``wake`` is called after each step that did something for it.
+
+        Raises:
+            Refused: the request is not served.
+
+        """
+        self._serial += 1
+        request_id = request_id or str(body.get("request_id") or f"anonymous-{self._serial}")
+        if self.engine.dead:
+            raise Refused(f"EngineDead: {self.engine.dead}", 500)
+        try:
+            order = self._take_order(endpoint, body, request_id)
+        except Refused:
+            self._let_go(body)
+            raise
+        sequences = order.sequences(self.config, self._serial)
+        outputs = [Output(index, sequence) for index, sequence in enumerate(sequences)]
+        job = Job(order, outputs, self.engine.tokenizer, self.config.model, self.config.stream_interval)
+        for sequence in sequences:
+            self._jobs[sequence.id] = job, wake
+            self.engine.add(sequence)
+        return job
+
+    def _take_order(self, endpoint: Endpoint, body: Mapping[str, Any], request_id: str) -> Order:
+        saboteur = self.engine.saboteur
+        if _is_handed_over(body):
+            if saboteur.hit("spurious_400", request_id):
+                raise Refused("The request was refused for no reason.")
+            if saboteur.hit("dropped_fields", request_id):
+                lost = ("max_tokens", "max_completion_tokens", "stop", "ignore_eos", "min_tokens")
+                body = {key: value for key, value in body.items() if key not in lost}
+        return take_order(endpoint, body, request_id, self.config, self.engine.tokenizer)
+
+    def _let_go(self, body: Mapping[str, Any]) -> None:
+        """D refuses what P has prefilled: P is told, as vLLM does."""
+        nixl = self.engine.nixl
+        if nixl and _is_handed_over(body):
+            params = body["kv_transfer_params"]
+            if remote := nixl.fabric.get(str(params.get("remote_engine_id"))):
+                remote.notify(str(params.get("remote_request_id")))
+
+    def abort(self, job: Job) -> None:
+        """The client has gone."""
+        for output in job.outputs:
+            self.engine.abort(output.sequence)
+            self._jobs.pop(output.sequence.id, None)
+
+    def step(self) -> int:
+        """One step of the engine; how many tokens and ends it produced."""
+        deltas = self.engine.step()
+        woken: dict[int, Callable[[], None]] = {}
+        for delta in deltas:
+            entry = self._jobs.get(delta.sequence.id)
+            if entry is None:
+                continue
+            job, wake = entry
+            job.take(delta)
+            woken[id(job)] = wake
+            if delta.sequence.status is Status.FINISHED:
+                del self._jobs[delta.sequence.id]
+        for wake in woken.values():
+            wake()
+        return len(deltas)
+
+    def handle(self, endpoint: Endpoint, body: Mapping[str, Any], request_id: str | None = None) -> tuple[int, Json]:
+        """Serve one request to its end: status and answer. 504 if it hangs."""
+        try:
+            job = self.submit(endpoint, body, request_id)
+        except Refused as refused:
+            return refused.status, refused.body()
+        while not job.finished and self.engine.has_work:
+            self.step()
+        return self.reply(job)
+
+    def settle(self) -> None:
+        """Step until there is nothing to do."""
+        while self.engine.has_work:
+            self.step()
+
+    def reply(self, job: Job) -> tuple[int, Json]:
+        """Status and whole answer of a job that has ended."""
+        if not job.finished:
+            return 504, Refused("The request hangs.", 504).body()
+        if job.failed:
+            return 500, Refused(_INTERNAL, 500).body()
+        if self._handed_over(job) and self.engine.saboteur.hit("error_in_200", job.order.request_id):
+            return 200, self._emptied(job)
+        return 200, job.answer()
+
+    def _emptied(self, job: Job) -> Json:
+        for output in job.outputs:
+            output.tokens.clear()
+            output.scores.clear()
+            output.sequence.finish = Finish.ERROR
+        return job.answer()
+
+    @staticmethod
+    def _handed_over(job: Job) -> bool:
+        return bool((job.order.params or {}).get("do_remote_prefill"))
+
+    def bends_stream(self, bug: str, job: Job) -> bool:
+        """Whether a planted bug of the stream strikes a job."""
+        return self._handed_over(job) and self.engine.saboteur.hit(bug, job.order.request_id)
+
+    # --- the rest of the API ---
+
+    def metrics(self) -> bytes:
+        """GET /metrics."""
+        return self.exposition.render()
+
+    def models(self) -> Json:
+        """GET /v1/models."""
+        card = {
+            "id": self.config.model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "vllm",
+            "root": self.config.model,
+            "parent": None,
+            "max_model_len": self.config.max_model_len,
+        }
+        return {"object": "list", "data": [card]}
+
+    def tokenize(self, body: Mapping[str, Any]) -> Json:
+        """POST /tokenize."""
+        tokenizer = self.engine.tokenizer
+        messages = body.get("messages")
+        tokens = tokenizer.encode_chat(messages) if messages else tokenizer.encode(str(body.get("prompt", "")))
+        return {
+            "count": len(tokens),
+            "max_model_len": self.config.max_model_len,
+            "tokens": tokens,
+            "token_strs": [tokenizer.spell(token) for token in tokens] if body.get("return_token_strs") else None,
+        }
+
+    def server_info(self) -> Json:
+        """GET /server_info?config_format=json, as far as anybody reads it."""
+        connectors = [_NAMES[kind] for kind in self.config.connectors]
+        return {"vllm_config": {"model_config": {"model": self.config.model}, **self.engine.describe()}} | {
+            "connectors": connectors
+        }
+
+    def restart(self) -> None:
+        """As a process that died and came back: caches, counters and requests in flight are gone."""
+        self._jobs.clear()
+        self.engine.dead = None
+        self.engine.start()
+
+
+_NAMES = {Connector.NIXL: "NixlConnector", Connector.OFFLOADING: "OffloadingConnector"}
+
+
+def _is_handed_over(body: Mapping[str, Any]) -> bool:
+    params = body.get("kv_transfer_params")
+    return isinstance(params, Mapping) and bool(params.get("do_remote_prefill"))
+
+
+__all__ = ["EngineDead", "SimServer"]

@@ -1,0 +1,316 @@
+"""NIXL pull transfers between simulated servers. Semantics of vLLM 0.32.0's ``kv_connector/v1/nixl``.
+
+Rule 1. P holds a finished request's blocks under a lease: until D's notification, or until the lease ends. Nobody
+checks a lease when blocks are read: D reads whatever P's memory holds at that moment.
+
+Rule 2. A pull fetches the *last* blocks of P's list, as many as D lacks. D's list is what its own prefix cache did
+not have. P's list being longer than the prompt needs therefore shifts the KV.
+
+Rule 3. Parameters are used once. ``do_remote_prefill`` turns False when blocks have been allocated.
+
+Rule 4. Missing ``remote_*`` keys: tokens are promised that nobody fetches, and the request hangs. Empty
+``remote_block_ids``, or fewer than D lacks: an assertion fails and the engine is dead.
+
+Rule 5. A request waiting on D has its lease renewed by heartbeats, one every sixth of the lease.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.sim.blocks import BlockPool, KVMemory, Page
+from harness.sim.config import SimConfig
+from harness.sim.sequence import Finish, Sequence
+from harness.sim.stats import ServerStats
+
+REMOTE_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_port")
+
+
+class EngineDead(Exception):  # noqa: N818 - reads as what happened
+    """An assertion of the engine failed; it serves nothing any more."""
+
+
+@dataclass(slots=True)
+class Pull:
+    """One read by D, as planned and as a planted bug may have bent it (damage.py)."""
+
+    sequence: Sequence
+    remote: "Nixl | None"
+    """None: the handshake failed."""
+    local: list[int]
+    pages: list[Page] = field(default_factory=list)
+    """What will be written, one for each of the local blocks that is written."""
+    blocks_read: int = 0
+    """Remote blocks that the byte counter will show."""
+    notify: bool = True
+    hangs: bool = False
+    fails: bool = False
+
+
+class PullFaults(Protocol):
+    """Where planted bugs get at a pull before it is carried out."""
+
+    def on_pull(self, pull: Pull, decode: "Nixl") -> None:
+        """Bend it."""
+        ...
+
+    def on_handover(self, sequence: Sequence, params: dict[str, Any], prefill: "Nixl") -> dict[str, Any] | None:
+        """Bend what P answers."""
+        ...
+
+    def ignores_notification(self, request_id: str) -> bool:
+        """Whether P forgets to release a request's blocks."""
+        ...
+
+
+class Nixl:
+    """One server's agent; ``fabric`` finds the others by engine id."""
+
+    label = "p2p"
+
+    def __init__(  # noqa: PLR0913 - everything of a server that a transfer touches
+        self,
+        engine_id: str,
+        config: SimConfig,
+        *,
+        pool: BlockPool,
+        memory: KVMemory,
+        stats: ServerStats,
+        fabric: dict[str, "Nixl"],
+        faults: PullFaults,
+        now: Callable[[], float],
+    ) -> None:
+        self.engine_id, self.config, self.pool, self.memory, self.stats = engine_id, config, pool, memory, stats
+        self.fabric, self.faults, self.now = fabric, faults, now
+        self.host, self.port = "127.0.0.1", 5600 + len(fabric)
+        self.leases: dict[str, float] = {}
+        self.batched: dict[str, Sequence] = {}
+        """P's requests whose blocks a notification may release."""
+        self._pulls: list[tuple[Sequence, list[int], bool]] = []
+        self._inbox: list[str] = []
+        self._beating: dict[str, tuple[str, str]] = {}
+        self._last_beat = -1e9
+        self.lapsed: list[Sequence] = []
+        """Requests whose lease was ended by hand."""
+        self.awake: Callable[[], None] = lambda: None
+        fabric[engine_id] = self
+
+    # --- scheduler side ---
+
+    def arrived(self, sequence: Sequence) -> None:
+        """Remember whose lease to keep alive while it waits."""
+        params = sequence.params or {}
+        if params.get("do_remote_prefill") and all(params.get(key) is not None for key in REMOTE_KEYS):
+            self._beating[sequence.id] = (str(params["remote_engine_id"]), str(params["remote_request_id"]))
+
+    def matched(self, sequence: Sequence, computed: int) -> int | None:
+        """Tokens that P can supply beyond those computed here."""
+        if (sequence.params or {}).get("do_remote_prefill"):
+            return max(len(sequence.prompt) - computed, 0)
+        return 0
+
+    def allocated(self, sequence: Sequence, external: int) -> None:
+        """Plan the pull, or only the notification where nothing has to be fetched (rules 3 and 4)."""
+        params = sequence.params
+        if not params:
+            return
+        if params.get("do_remote_decode"):
+            self.batched[sequence.id] = sequence
+        elif params.get("do_remote_prefill"):
+            if not params.get("remote_block_ids"):
+                if external:
+                    raise EngineDead("assert num_external_tokens == 0: remote_block_ids are empty")
+            elif all(key in params for key in REMOTE_KEYS):
+                local = [block for block in sequence.blocks if not self.pool.is_cached(block)] if external else []
+                self._pulls.append((sequence, local, external > 0))
+            params["do_remote_prefill"] = False
+
+    def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
+        """Whether to hold the blocks, and what to answer."""
+        params = sequence.params
+        self._beating.pop(sequence.id, None)
+        if not params:
+            return False, None
+        if params.get("do_remote_prefill"):
+            # Aborted before it was scheduled: P is told, so that its blocks are not stranded.
+            self._pulls.append((sequence, [], False))
+            params["do_remote_prefill"] = False
+            return False, None
+        if not params.get("do_remote_decode"):
+            return False, None
+        if sequence.finish not in (Finish.STOP, Finish.LENGTH):
+            self.batched.pop(sequence.id, None)
+            return False, None
+        self.leases[sequence.id] = self.now() + self.config.lease_seconds
+        return True, self.faults.on_handover(sequence, self._answer(sequence), self)
+
+    def _answer(self, sequence: Sequence) -> dict[str, Any]:
+        used = -(-sequence.computed // self.config.block_size)
+        return {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": [sequence.blocks[:used]],
+            "remote_engine_id": self.engine_id,
+            "remote_request_id": sequence.id,
+            "remote_host": self.host,
+            "remote_port": self.port,
+            "tp_size": 1,
+            "dcp_size": 1,
+            "pp_size": 1,
+            "remote_num_tokens": sequence.computed,
+            "remote_blocks_expiry_time": None,
+            "transfer_mode": "pull",
+        }
+
+    # --- worker side ---
+
+    def run(self) -> list[tuple[Sequence, bool]]:
+        """Carry out the planned pulls; returns who has got something, and whether it failed."""
+        pulls, self._pulls = self._pulls, []
+        results = [self._carry_out(*planned) for planned in pulls]
+        self._send_heartbeats()
+        return [result for result in results if result]
+
+    def _carry_out(self, sequence: Sequence, local: list[int], awaited: bool) -> tuple[Sequence, bool] | None:
+        self._beating.pop(sequence.id, None)
+        pull = self._plan(sequence, local)
+        if local:
+            self.faults.on_pull(pull, self)
+        if pull.hangs:
+            return None
+        if pull.remote is None or pull.fails:
+            self.stats.failed_handshakes += pull.remote is None
+            self.stats.failed_transfers += pull.remote is not None
+            return (sequence, True) if awaited else None
+        self._write(pull, pull.remote)
+        if pull.notify:
+            pull.remote.notify(str((sequence.params or {})["remote_request_id"]))
+        return (sequence, False) if awaited else None
+
+    def _plan(self, sequence: Sequence, local: list[int]) -> Pull:
+        params = sequence.params or {}
+        remote = self.fabric.get(str(params.get("remote_engine_id")))
+        if remote is not None and (params["remote_host"], params["remote_port"]) != (remote.host, remote.port):
+            remote = None
+        pull = Pull(sequence, remote, local)
+        if remote is not None and local:
+            self._read(pull, remote, _flat(params["remote_block_ids"]))
+        return pull
+
+    def _read(self, pull: Pull, remote: "Nixl", ids: list[int]) -> None:
+        ratio, odd = divmod(self.config.block_size, remote.config.block_size)
+        if odd:  # D's blocks must be whole multiples of P's
+            pull.fails = True
+            return
+        wanted = len(pull.local) * ratio
+        if ratio == 1 and len(ids) < wanted:
+            raise EngineDead("assert num_decode_blocks <= len(prefill_group)")
+        if ratio > 1:
+            hit = len(pull.sequence.blocks) - len(pull.local)
+            wanted = min(wanted, len(ids) - hit * ratio)
+        ids = ids[-wanted:]
+        if not all(0 <= block < remote.config.num_blocks for block in ids):
+            pull.fails = True
+            return
+        pages = [remote.memory.read(block) for block in ids]
+        if not remote.still_holds(pull.sequence):
+            pages = [Page(page.rows, tainted=True, drift=page.drift) for page in pages]
+        pull.pages = list(_joined(pages, ratio, self.config.block_size))
+        pull.blocks_read = len(ids)
+
+    def still_holds(self, sequence: Sequence) -> bool:
+        """Whether the blocks that a consumer's parameters name are leased to it, all and only (ground truth)."""
+        params = sequence.params or {}
+        holder = self.batched.get(str(params.get("remote_request_id")))
+        return (
+            holder is not None
+            and holder.prompt == sequence.prompt
+            and holder.root == sequence.root
+            and holder.blocks == _flat(params.get("remote_block_ids"))
+            and len(holder.blocks) == -(-len(sequence.prompt) // self.config.block_size)
+        )
+
+    def _write(self, pull: Pull, remote: "Nixl") -> None:
+        for block, page in zip(pull.local, pull.pages, strict=False):
+            self.memory.write(block, page)
+        if pull.local:
+            size = pull.blocks_read * remote.config.block_bytes
+            self.stats.nixl_bytes.observe(size)
+            self.stats.nixl_descriptors.observe(pull.blocks_read * self.config.geometry.layers * 2)
+            self.stats.nixl_time.observe(size / 1e10)
+            self.stats.nixl_post.observe(1e-5)
+
+    # --- notifications and leases ---
+
+    def notify(self, request_id: str) -> None:
+        """D has read a request's blocks."""
+        self._inbox.append(request_id)
+        self.awake()
+
+    def renew(self, request_id: str) -> None:
+        """D is still waiting to read them (rule 5)."""
+        if request_id in self.leases:
+            renewed = self.now() + self.config.lease_seconds * 2 / 3
+            self.leases[request_id] = max(self.leases[request_id], renewed)
+
+    def released(self) -> list[Sequence]:
+        """Requests whose blocks may go: notified, or their lease ended."""
+        inbox, self._inbox = self._inbox, []
+        done = []
+        for request_id in inbox:
+            if request_id not in self.batched:
+                self.stats.notifications_after_expiry += 1
+            elif not self.faults.ignores_notification(self.batched[request_id].request_id):
+                self.leases.pop(request_id, None)
+                done.append(self.batched.pop(request_id))
+            else:
+                self.leases[request_id] = float("inf")
+        done += self.lapsed
+        self.lapsed = []
+        return done + [self.expire(request_id) for request_id in self._overdue()]
+
+    def _overdue(self) -> list[str]:
+        now = self.now()
+        return [request_id for request_id, end in self.leases.items() if now >= end]
+
+    def expire(self, request_id: str) -> Sequence:
+        """End a lease that nobody used."""
+        self.stats.expired_requests += 1
+        del self.leases[request_id]
+        return self.batched.pop(request_id)
+
+    def _send_heartbeats(self) -> None:
+        if self._beating and self.now() - self._last_beat >= self.config.lease_seconds // 6:
+            self._last_beat = self.now()
+            for engine_id, request_id in self._beating.values():
+                if remote := self.fabric.get(engine_id):
+                    remote.renew(request_id)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do something now."""
+        return bool(self._pulls or self._inbox or self.lapsed or self._overdue())
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When a lease ends next."""
+        return min(self.leases.values(), default=None)
+
+
+def _flat(ids: Any) -> list[int]:
+    """One group's block ids, given flat or as one list for each KV cache group."""
+    if isinstance(ids, list) and ids and isinstance(ids[0], list):
+        return list(ids[0])
+    return list(ids or ())
+
+
+def _joined(pages: list[Page], ratio: int, block_size: int) -> Iterable[Page]:
+    """P's pages as pages of D's block size; the last one is filled up with zeros."""
+    if ratio == 1:
+        yield from pages
+        return
+    for start in range(0, len(pages), ratio):
+        group = pages[start : start + ratio]
+        rows = tuple(row for page in group for row in page.rows)
+        rows += (0,) * (block_size - len(rows))
+        yield Page(rows, any(page.tainted for page in group), max(page.drift for page in group))

@@ -1,0 +1,16 @@
+"""Runs on disk: the journal that survives the harness, and the directory that holds it."""
+
+from harness.store.journal import JournalWriter, decode_entry, encode_entry, read_journal
+from harness.store.redact import redact_argv
+from harness.store.rundir import RunStore, load_run, run_name
+
+__all__ = [
+    "JournalWriter",
+    "RunStore",
+    "decode_entry",
+    "encode_entry",
+    "load_run",
+    "read_journal",
+    "redact_argv",
+    "run_name",
+]

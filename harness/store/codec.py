@@ -1,0 +1,233 @@
+"""Frozen dataclasses as strict JSON, and back, driven by their own annotations.
+
+Rule 1: a field at its default is left out, so a later version may add fields with defaults.
+Rule 2: a small dataclass that occurs by the thousand (named in ``ROWS``) becomes an array of its fields in
+order, trailing defaults cut off; every other becomes an object.
+Rule 3: which arm of a union a value belongs to is told by the shape of the JSON alone: for a prompt a string,
+an array of numbers, or an array of objects. An empty array fits several arms and means the same in each.
+Rule 4: a number that JSON cannot say is a string, ``"nan"``, ``"inf"`` or ``"-inf"``, read back only where a
+float is declared.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from harness.history import Sample, TokenLogprob
+
+ROWS: frozenset[type] = frozenset({TokenLogprob, Sample})
+"""Dataclasses written as arrays."""
+
+T = TypeVar("T")
+
+_NON_FINITE = frozenset({"nan", "inf", "-inf"})
+
+
+class MalformedError(ValueError):
+    """JSON that is not what was asked for: damaged, or of a later version."""
+
+
+def dumps(value: Any, tag: Mapping[str, str] | None = None) -> str:
+    """One line of JSON for a dataclass; ``tag`` is put in front of its own fields."""
+    content = {**(tag or {}), **_object(value)}
+    try:
+        return _strict(content)
+    except ValueError:  # a number that JSON cannot say: rare, so looked for only now
+        return _strict(_sayable(content))
+
+
+def decode(kind: type[T], content: object) -> T:
+    """The dataclass that ``content``, parsed JSON, stands for. Raises MalformedError."""
+    annotation: Any = kind
+    decoded: T = _reader(annotation).read(content)
+    return decoded
+
+
+def _plain(value: Any) -> object:
+    if type(value) in ROWS:
+        return _row(value)
+    return dict(value) if isinstance(value, Mapping) else _object(value)
+
+
+_strict = json.JSONEncoder(default=_plain, separators=(",", ":"), allow_nan=False).encode
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return {name: content for name, default in _defaults(value) if (content := getattr(value, name)) != default}
+
+
+def _row(value: Any) -> list[Any]:
+    content = [getattr(value, name) for name, _ in _defaults(value)]
+    for _, default in reversed(_defaults(value)):
+        if content[-1] != default:
+            break
+        content.pop()
+    return content
+
+
+def _defaults(value: Any) -> tuple[tuple[str, Any], ...]:
+    kind: Any = type(value)
+    return _defaults_of(kind)
+
+
+@cache
+def _defaults_of(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """Each field with its default; ``MISSING``, which equals nothing else, where it has none."""
+    if not is_dataclass(kind):
+        raise TypeError(f"{kind.__name__} is no dataclass: the codec does not know how to write it")
+    return tuple((item.name, _default(item)) for item in fields(kind))
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, tuple | list):
+        return [_sayable(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _sayable(item) for name, item in value.items()}
+    return _sayable(_plain(value))
+
+
+class _Reader(NamedTuple):
+    """How to read one type: whether JSON has its shape, and the reading itself."""
+
+    fits: Callable[[Any], bool]
+    read: Callable[[Any], Any]
+
+
+@cache
+def _reader(kind: Any) -> _Reader:
+    """The reader of one annotation, made once."""
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return _union(tuple(_reader(arm) for arm in get_args(kind)))
+    if origin is tuple:
+        return _tuple(_reader(get_args(kind)[0]))
+    if origin is not None and issubclass(origin, Mapping):
+        return _checked(lambda content: type(content) is dict, lambda content: content, "an object")
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _from_row(kind) if kind in ROWS else _from_object(kind)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return _enum(kind)
+    return _SCALARS[kind]
+
+
+def _checked(fits: Callable[[Any], bool], read: Callable[[Any], Any], wanted: str) -> _Reader:
+    def checked(content: Any) -> Any:
+        if not fits(content):
+            raise _unexpected(content, wanted)
+        return read(content)
+
+    return _Reader(fits, checked)
+
+
+def _exactly(kind: type) -> _Reader:
+    def read(content: Any) -> Any:
+        if type(content) is not kind:
+            raise _unexpected(content, kind.__name__)
+        return content
+
+    return _Reader(lambda content: type(content) is kind, read)
+
+
+def _unexpected(content: Any, wanted: str) -> MalformedError:
+    return MalformedError(f"{str(content)[:60]!r} where {wanted} was expected")
+
+
+def _is_float(content: Any) -> bool:
+    return type(content) in (int, float) or (type(content) is str and content in _NON_FINITE)
+
+
+def _float(content: Any) -> float:
+    if type(content) is float:
+        return content
+    if not _is_float(content):
+        raise _unexpected(content, "a number")
+    return float(content)
+
+
+_SCALARS: dict[Any, _Reader] = {
+    **{kind: _exactly(kind) for kind in (int, str, bool, NoneType)},
+    float: _Reader(_is_float, _float),
+}
+
+
+def _enum(kind: type[StrEnum]) -> _Reader:
+    members = {str(member): member for member in kind}
+    return _checked(
+        lambda content: type(content) is str and content in members,
+        members.__getitem__,
+        f"one of {', '.join(members)}",
+    )
+
+
+def _tuple(item: _Reader) -> _Reader:
+    def fits(content: Any) -> bool:
+        return type(content) is list and (not content or item.fits(content[0]))
+
+    def read(content: Any) -> Any:
+        if type(content) is not list:
+            raise _unexpected(content, "an array")
+        return tuple(map(item.read, content))
+
+    return _Reader(fits, read)
+
+
+def _union(arms: tuple[_Reader, ...]) -> _Reader:
+    def read(content: Any) -> Any:
+        for arm in arms:
+            if arm.fits(content):
+                return arm.read(content)
+        raise MalformedError(f"{str(content)[:60]!r} fits none of the forms that may stand here")
+
+    return _Reader(lambda content: any(arm.fits(content) for arm in arms), read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Reads a dataclass's fields by name."""
+
+    kind: type
+    readers: Mapping[str, _Reader]
+
+    @classmethod
+    def of(cls, kind: type) -> "_Fields":
+        return cls(kind, {name: _reader(hint) for name, hint in get_type_hints(kind).items()})
+
+    def make(self, content: Mapping[str, Any]) -> Any:
+        try:
+            return self.kind(**{name: self.readers[name].read(item) for name, item in content.items()})
+        except KeyError as error:
+            raise MalformedError(f"{self.kind.__name__} has no field {error}: a later version's?") from None
+        except TypeError as error:
+            raise MalformedError(f"{self.kind.__name__} is incomplete: {error}") from None
+
+
+def _from_object(kind: type) -> _Reader:
+    return _checked(lambda content: type(content) is dict, _Fields.of(kind).make, "an object")
+
+
+def _from_row(kind: type) -> _Reader:
+    known = _Fields.of(kind)
+    reads = tuple(reader.read for reader in known.readers.values())
+
+    def read(content: list[Any]) -> Any:
+        try:
+            if len(content) <= len(reads):
+                return kind(*[read(item) for read, item in zip(reads, content, strict=False)])
+        except TypeError:
+            pass
+        raise MalformedError(f"{kind.__name__} cannot have {len(content)} fields: a later version's?")
+
+    return _checked(lambda content: type(content) is list, read, "an array")

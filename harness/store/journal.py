@@ -1,0 +1,180 @@
+"""The journal: a run's history on disk, one JSON object a line, written while the run goes.
+
+Rule 1: recording never waits for the disk. An entry is encoded and put in a buffer; a thread of its own writes
+the buffer within half a second, and at once when a phase begins or a reading is taken.
+Rule 2: what was written is the kernel's: it survives ``kill -9`` of the harness, not a power cut.
+Rule 3: a killed writer leaves at most one torn line, the last, without its newline. That one is dropped when
+reading. Any other line that cannot be read is damage, and damage is an error: a run judged on a part of its
+history could come out valid.
+"""
+
+import json
+import re
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Self, get_args
+
+from harness.errors import HarnessError, UsageError
+from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
+from harness.store.codec import MalformedError, decode, dumps
+
+FORMAT = 1
+"""Version of the journal; raised when an older reader would misread, not when it would refuse."""
+
+FLUSH_SECONDS = 0.5
+
+_MILESTONES = (RunStarted, PhaseStarted, Scraped, RunEnded)
+"""Entries after which the buffer is written at once: a phase has begun or ended."""
+
+
+def _kind(entry_type: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", entry_type.__name__).lower()
+
+
+_KINDS: dict[str, type[Entry]] = {_kind(entry_type): entry_type for entry_type in get_args(Entry)}
+_TAGS = {entry_type: {"kind": kind} for kind, entry_type in _KINDS.items()}
+
+
+def encode_entry(entry: Entry) -> str:
+    """One line, without its newline: ``{"kind": "sent", …}``."""
+    return dumps(entry, _TAGS[type(entry)])
+
+
+def decode_entry(line: str | bytes) -> Entry:
+    """The entry that a line stands for. Raises MalformedError."""
+    content = _parsed(line)
+    kind = content.pop("kind", None)
+    if kind not in _KINDS:
+        raise MalformedError(f"entries of kind {kind!r} are not known to this version of the harness")
+    return decode(_KINDS[kind], content)
+
+
+def _parsed(line: str | bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise MalformedError(f"not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise MalformedError("not a JSON object")
+    return content
+
+
+class JournalWriter:
+    """Appends entries to a journal. Use from any thread; close it, or use it as a context manager."""
+
+    def __init__(self, path: Path, *, flush_seconds: float = FLUSH_SECONDS) -> None:
+        self._path = path
+        self._file: IO[bytes] = path.open("xb", buffering=0)
+        self._flush_seconds = flush_seconds
+        # A deque: appending and taking away are one step each, so that no entry falls between two threads.
+        self._pending = deque([json.dumps({"kind": "journal", "format": FORMAT})])
+        self._writing = threading.Lock()
+        self._wanted = threading.Event()
+        self._closing = False
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._keep_writing, name="journal", daemon=True)
+        self._thread.start()
+
+    def record(self, entry: Entry) -> None:
+        """Append; returns before it is on disk. Raises HarnessError if an earlier write failed."""
+        self._raise_failure()
+        self._pending.append(encode_entry(entry))
+        if isinstance(entry, _MILESTONES):
+            self._wanted.set()
+
+    def flush(self) -> None:
+        """Return when everything recorded before is written. Blocks: not for the event loop."""
+        self._write()
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Write what is pending and let go of the file; a second time does nothing."""
+        self._closing = True
+        self._wanted.set()
+        self._thread.join()
+        if not self._file.closed:
+            self._write()
+            self._file.close()
+        self._raise_failure()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _keep_writing(self) -> None:
+        while not self._closing and self._failure is None:
+            self._wanted.wait(self._flush_seconds)
+            self._wanted.clear()
+            self._write()
+
+    def _write(self) -> None:
+        with self._writing:
+            lines = []
+            while self._pending:
+                lines.append(self._pending.popleft() + "\n")
+            if lines and self._failure is None:
+                self._append(memoryview("".join(lines).encode("ascii")))
+
+    def _append(self, content: memoryview) -> None:
+        try:
+            while content:
+                content = content[self._file.write(content) or 0 :]
+        except OSError as error:
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise HarnessError(
+                f"The history could not be written to {self._path}: {self._failure.strerror}. What was written "
+                "before is intact. Make room there, or choose another place with --result-dir, and run again."
+            ) from self._failure
+
+
+def read_journal(path: Path) -> Iterator[Entry]:
+    """Every entry in order, a torn last line left out. Raises UsageError naming file and line."""
+    try:
+        with path.open("rb") as lines:
+            yield from _entries(path, lines)
+    except OSError as error:
+        raise UsageError(f"The history {path} cannot be read: {error.strerror}. {_WANTED}") from error
+
+
+_WANTED = "Name a run's directory, one that holds history.jsonl."
+
+
+def _entries(path: Path, lines: IO[bytes]) -> Iterator[Entry]:
+    _check_header(path, lines.readline())
+    for number, line in enumerate(lines, start=2):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            yield decode_entry(line)
+        except MalformedError as error:
+            raise UsageError(_damaged(path, number, error)) from error
+
+
+def _damaged(path: Path, number: int, error: MalformedError) -> str:
+    return (
+        f"{path}, line {number}: {error}. The file is damaged, or a later version of the harness wrote it: judge "
+        "it with the version named in its run_started entry, or run again."
+    )
+
+
+def _check_header(path: Path, line: bytes) -> None:
+    if not line.endswith(b"\n"):
+        raise UsageError(f"{path} holds no entry: the run was killed as it began. Run again.")
+    try:
+        header = _parsed(line)
+    except MalformedError as error:
+        raise UsageError(_damaged(path, 1, error)) from error
+    if header.get("kind") != "journal":
+        raise UsageError(f"{path} is not a history: its first line names no journal format. {_WANTED}")
+    if header.get("format") != FORMAT:
+        raise UsageError(
+            f"{path} has journal format {header.get('format')!r}, and this version of the harness reads {FORMAT}. "
+            "Judge it with the version that wrote it, or a later one."
+        )

@@ -1,0 +1,154 @@
+"""A run's directory: what it is called, what lies in it, and how to read it back.
+
+    RESULT_DIR/
+      20260102T030405Z-nightly-s7/
+        history.jsonl      the journal, written while the run goes
+        deployment.json    the facts that oracle and checkers use
+        result.json        the verdict, and the flat keys of a benchmark's result
+        logs/              one file per server that was launched
+      latest               a link to the newest
+
+No credential is stored: headers are no part of a history, and the command line and URLs are redacted here.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+from harness.errors import HarnessError, UsageError
+from harness.facts import Deployment
+from harness.history import Entry, History, RunStarted
+from harness.store.atomic import point_at, write_atomically
+from harness.store.codec import MalformedError, decode, dumps
+from harness.store.journal import JournalWriter, read_journal
+from harness.store.redact import redact_argv, redact_text
+
+HISTORY = "history.jsonl"
+DEPLOYMENT = "deployment.json"
+RESULT = "result.json"
+LOGS = "logs"
+LATEST = "latest"
+
+
+class RunStore:
+    """Writes one run's directory. Close it, or use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs = path / LOGS
+        """Where servers write their logs; exists."""
+        self.logs.mkdir()
+        self._journal = JournalWriter(path / HISTORY)
+
+    @classmethod
+    def create(
+        cls,
+        result_dir: str | Path = "runs",
+        *,
+        label: str = "",
+        seed: int | None = None,
+        now: datetime | None = None,
+    ) -> "RunStore":
+        """Make a new directory under ``result_dir`` and point ``latest`` at it. Raises UsageError."""
+        parent = Path(result_dir)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            store = cls(_fresh(parent, run_name(now or datetime.now(UTC), label, seed)))
+        except OSError as error:
+            raise UsageError(
+                f"No run can be stored in {parent}: {error.strerror}. Name a directory that can be written to "
+                "with --result-dir."
+            ) from error
+        with contextlib.suppress(OSError):  # a filesystem without links, or a directory of that name: no harm
+            point_at(parent / LATEST, store.path.name)
+        return store
+
+    def record(self, entry: Entry) -> None:
+        """Append to the history; returns before it is on disk. Raises HarnessError if the disk fails."""
+        if isinstance(entry, RunStarted):
+            entry = replace(entry, argv=redact_argv(entry.argv))
+        self._journal.record(entry)
+
+    def flush(self) -> None:
+        """Return when everything recorded before is written. Blocks: not for the event loop."""
+        self._journal.flush()
+
+    def save_deployment(self, deployment: Deployment) -> None:
+        """Store the facts, replacing those stored before."""
+        self.save_text(DEPLOYMENT, dumps(_without_credentials(deployment)) + "\n")
+
+    def save_result(self, result: Mapping[str, object], name: str = RESULT) -> Path:
+        """Store the result; ``name`` is a file name in the run's directory, or an absolute path."""
+        return self.save_text(name, json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+    def save_text(self, name: str, text: str) -> Path:
+        """Store any other report atomically; says where."""
+        path = self.path / name
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            raise HarnessError(f"{path} could not be written: {error.strerror}. Make room there.") from error
+        return path
+
+    def close(self) -> None:
+        """Write what is pending; a second time does nothing."""
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load_run(path: str | Path) -> tuple[Deployment, History]:
+    """A stored run, also one that was killed. Raises UsageError saying what is missing or damaged."""
+    directory = Path(path)
+    history = History(tuple(read_journal(directory / HISTORY)))
+    return _load_deployment(directory / DEPLOYMENT), history
+
+
+def run_name(now: datetime, label: str = "", seed: int | None = None) -> str:
+    """UTC time first, so that names sort; then the label, as far as a file name can say it, and the seed."""
+    stem = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    word = re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")[:40]
+    return "-".join([stem, *([word] if word else []), *([] if seed is None else [f"s{seed}"])])
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    """A directory that nobody else has, also not a run started in the same second."""
+    for attempt in count(1):
+        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("count() has no end")
+
+
+def _without_credentials(deployment: Deployment) -> Deployment:
+    return replace(
+        deployment,
+        proxy_url=deployment.proxy_url and redact_text(deployment.proxy_url),
+        servers=tuple(replace(server, url=redact_text(server.url)) for server in deployment.servers),
+    )
+
+
+def _load_deployment(path: Path) -> Deployment:
+    try:
+        return decode(Deployment, json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    except (MalformedError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be understood: {error}. It is damaged, or a later version of the harness wrote it."
+        ) from error

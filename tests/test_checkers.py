@@ -1,0 +1,325 @@
+"""Each checker: a planted fault is caught, the clean run passes, missing evidence is unknown."""
+
+from dataclasses import replace
+from typing import Any
+
+import counted_run as run
+import pytest
+
+from harness.checkers import CHECKERS, judge
+from harness.checkers.client_health import client_health
+from harness.checkers.completion import completion
+from harness.checkers.failed_transfers import failed_transfers
+from harness.checkers.nixl_bytes import nixl_bytes
+from harness.checkers.offload_bytes import offload_bytes
+from harness.checkers.outputs import outputs
+from harness.checkers.settled import settled
+from harness.checkers.token_sources import token_sources
+from harness.facts import Connector, Deployment
+from harness.history import Choice, ClientHealth, History, Outcome, RunEnded, ScrapeFailed, Usage
+from harness.verdict import Outputs, Verdict
+
+COUNTING = [token_sources, nixl_bytes, offload_bytes, failed_transfers]
+RECOMPUTED = run.DECODE | {
+    "external": 0,
+    "external_hits": 0,
+    "compute": 228,
+    "nixl": 0,
+    "reads": 0,
+}
+
+
+def seen(decode: dict[str, float] | None = None, prefill: dict[str, float] | None = None) -> History:
+    """The clean run, with these counters changed at its end."""
+    return run.history(run.readings(run.PREFILL | (prefill or {}), run.DECODE | (decode or {})))
+
+
+def test_a_clean_run_is_valid_by_every_checker() -> None:
+    judgement = judge(run.DEPLOYMENT, run.history())
+    assert {check.name: (check.verdict, check.summary) for check in judgement.checks if check.verdict != "valid"} == {}
+    assert len(judgement.checks) == len(CHECKERS)
+    assert judgement.verdict is Verdict.VALID
+    assert judgement.outputs == Outputs(requests=2, exact=2, tie=0, mismatch=0, unverified=0)
+
+
+def test_the_clean_run_says_what_was_transferred() -> None:
+    check = token_sources(run.DEPLOYMENT, run.history())
+    assert check.summary == "decode took 228 of 228 prompt tokens by KV transfer"
+    assert nixl_bytes(run.DEPLOYMENT, run.history()).summary == "NIXL moved 256,000 bytes in 2 reads, as predicted"
+
+
+def test_a_decode_server_that_was_asked_directly_is_found_out() -> None:
+    idle = run.readings(run.ZERO, RECOMPUTED)
+    check = token_sources(run.DEPLOYMENT, run.history(idle))
+    assert check.verdict is Verdict.INVALID
+    assert check.summary == (
+        "decode computed every prompt token itself: nothing was transferred (expected 228 by KV transfer)"
+    )
+
+
+def test_a_part_that_was_recomputed_is_found_out() -> None:
+    check = token_sources(run.DEPLOYMENT, seen({"external": 128, "compute": 100}))
+    assert check.verdict is Verdict.INVALID
+    assert check.summary.startswith(
+        "decode took 128 of 228 prompt tokens by KV transfer; external_kv_transfer of decode-0"
+    )
+
+
+@pytest.mark.parametrize(
+    "counter", ["compute", "hit", "external", "prompt", "generated", "prefix_hits", "external_hits"]
+)
+@pytest.mark.parametrize("server", ["prefill", "decode"])
+def test_one_token_more_anywhere_is_invalid(server: str, counter: str) -> None:
+    clean = run.PREFILL if server == "prefill" else run.DECODE
+    check = token_sources(run.DEPLOYMENT, seen(**{server: {counter: clean[counter] + 1}}))
+    assert check.verdict is Verdict.INVALID
+
+
+def test_usage_that_differs_from_the_servers_count_is_invalid() -> None:
+    odd = (*run.operation(run.request(0), usage=Usage(101, 5)), *run.operation(run.request(1)))
+    check = token_sources(run.DEPLOYMENT, run.history(operations=odd))
+    assert check.verdict is Verdict.INVALID
+    assert "usage" in check.summary
+
+
+def test_usage_that_is_missing_is_unknown() -> None:
+    silent = (*run.operation(run.request(0), usage=None), *run.operation(run.request(1)))
+    check = token_sources(run.DEPLOYMENT, run.history(operations=silent))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "1 answers carry no usage" in check.summary
+
+
+@pytest.mark.parametrize("nixl", [0, 3 * run.BLOCK, 4 * run.BLOCK + 1, 5 * run.BLOCK])
+def test_nixl_bytes_too_few_or_too_many_are_invalid(nixl: int) -> None:
+    check = nixl_bytes(run.DEPLOYMENT, seen({"nixl": nixl}))
+    assert check.verdict is Verdict.INVALID
+    assert "expected 256,000" in check.summary
+
+
+def test_a_read_that_is_missing_is_invalid() -> None:
+    assert nixl_bytes(run.DEPLOYMENT, seen({"reads": 1})).verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"store": 2 * run.BLOCK, "store_legacy": 2 * run.BLOCK},
+        {"store": 4 * run.BLOCK, "store_legacy": 4 * run.BLOCK},
+        {"load": run.BLOCK, "load_legacy": run.BLOCK},
+        {"store_legacy": 2 * run.BLOCK},
+    ],
+)
+@pytest.mark.parametrize("server", ["prefill", "decode"])
+def test_offloaded_bytes_that_are_not_the_prompts_are_invalid(server: str, change: dict[str, float]) -> None:
+    assert offload_bytes(run.DEPLOYMENT, seen(**{server: change})).verdict is Verdict.INVALID
+
+
+def test_a_store_that_the_full_tier_refused_is_no_fault() -> None:
+    few = {"store": run.BLOCK, "store_legacy": run.BLOCK, "refused": 2}
+    assert offload_bytes(run.DEPLOYMENT, seen(few)).verdict is Verdict.VALID
+    many = {"store": 4 * run.BLOCK, "store_legacy": 4 * run.BLOCK, "refused": 2}
+    assert offload_bytes(run.DEPLOYMENT, seen(many)).verdict is Verdict.INVALID
+
+
+def test_a_load_after_a_preemption_is_unknown() -> None:
+    loaded = {"load": run.BLOCK, "load_legacy": run.BLOCK, "preemptions": 1}
+    check = offload_bytes(run.DEPLOYMENT, seen(loaded))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "1 preemptions" in check.summary
+
+
+@pytest.mark.parametrize(("server", "counter"), [("decode", "failed"), ("prefill", "expired"), ("prefill", "late")])
+def test_a_transfer_that_failed_or_expired_is_invalid(server: str, counter: str) -> None:
+    assert failed_transfers(run.DEPLOYMENT, seen(**{server: {counter: 1}})).verdict is Verdict.INVALID
+
+
+def test_late_notifications_for_what_expired_before_the_phase_are_not_its_fault() -> None:
+    # Eight expired in the warm-up, one notification came at once: seven are counted when P wakes up again.
+    expired = {"expired": 8, "late": 1}
+    started = [run.reading("prefill-0", "before", run.ZERO | expired), run.readings()[1]]
+    for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
+        ended = run.reading("prefill-0", "after", run.PREFILL | expired | {"late": late})
+        history = run.history([*started, ended, run.readings()[3]])
+        assert failed_transfers(run.DEPLOYMENT, history).verdict is verdict
+
+
+def test_an_engine_that_does_not_count_late_notifications_is_judged_by_the_rest() -> None:
+    older = [
+        run.reading(server, label, {k: v for k, v in values.items() if k != "late"})
+        for label, values_of in (("before", {}), ("after", {"prefill-0": run.PREFILL, "decode-0": run.DECODE}))
+        for server in ("prefill-0", "decode-0")
+        for values in [values_of.get(server, run.ZERO)]
+    ]
+    assert failed_transfers(run.DEPLOYMENT, run.history(older)).verdict is Verdict.VALID
+
+
+def _without_after() -> History:
+    return run.history(run.readings()[:2])
+
+
+def _failed() -> History:
+    cause = ScrapeFailed(0.0, "decode-0", "after", "cold", "load", "connection refused")
+    return run.history([*run.readings()[:3], cause])
+
+
+def _restless() -> History:
+    restless = [replace(one, settled=False, unsettled_because="2 requests are still running") for one in run.readings()]
+    return run.history(restless)
+
+
+def _restarted() -> History:
+    return seen({"started": 1.8e9}, {"started": 1.8e9})
+
+
+def _no_families() -> History:
+    bare = [
+        run.reading(server, label, {"started": 1.7e9})
+        for label in ("before", "after")
+        for server in ("prefill-0", "decode-0")
+    ]
+    return run.history(bare)
+
+
+@pytest.mark.parametrize("checker", COUNTING)
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [
+        (_without_after(), "there is no reading after the phase"),
+        (_failed(), "connection refused"),
+        (_restless(), "2 requests are still running"),
+        (_restarted(), "restarted"),
+        (_no_families(), "exposes no vllm:"),
+        (run.history([]), "no phase was counted"),
+        (History(()), "no phase was counted"),
+    ],
+)
+def test_missing_evidence_is_unknown_and_says_why(checker: Any, history: History, reason: str) -> None:
+    check = checker(run.DEPLOYMENT, history)
+    assert check.verdict is Verdict.UNKNOWN
+    assert reason in check.summary
+
+
+def test_a_phase_that_cannot_be_predicted_is_unknown() -> None:
+    twice = (*run.operation(run.request(0)), *run.operation(replace(run.request(0), request_id="again")))
+    told = {"prompt": 200, "compute": 200, "generated": 2, "external": 0}
+    scraped = run.readings(run.PREFILL | told, run.DECODE | told | {"generated": 10})
+    check = token_sources(run.DEPLOYMENT, run.history(scraped, twice))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "again shares its first block" in check.summary
+
+
+def ended(**fields: Any) -> History:
+    return run.history(operations=(*run.operation(run.request(0), **fields), *run.operation(run.request(1))))
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"outcome": Outcome.INFO, "status": 500, "cause": "boom"}, Verdict.INVALID),
+        ({"outcome": Outcome.FAIL, "status": 400, "cause": "bad"}, Verdict.INVALID),
+        ({"outcome": Outcome.INFO, "status": 200, "cause": "the stream was cut"}, Verdict.INVALID),
+        ({"outcome": Outcome.INFO, "status": None, "cause": "timeout after 60 s"}, Verdict.UNKNOWN),
+        ({"outcome": Outcome.INFO, "status": 200, "cause": "timed out after 60 s"}, Verdict.UNKNOWN),
+        ({"outcome": Outcome.FAIL, "status": None, "cause": "connection refused"}, Verdict.UNKNOWN),
+        ({}, Verdict.VALID),
+    ],
+)
+def test_a_request_that_was_answered_badly_is_invalid_and_one_without_answer_unknown(
+    fields: dict[str, Any], verdict: Verdict
+) -> None:
+    check = completion(run.DEPLOYMENT, ended(**fields))
+    assert check.verdict is verdict
+    assert fields.get("cause", "2 of 2") in check.summary
+    assert [finding.subject for finding in check.findings] == (["r0"] if fields else [])
+
+
+def test_a_run_of_which_nothing_completed_by_the_path_under_test_is_unknown() -> None:
+    assert completion(run.DEPLOYMENT, run.history(operations=())).verdict is Verdict.UNKNOWN
+    never = run.operation(run.request(0))[:1]
+    assert completion(run.DEPLOYMENT, run.history(operations=never)).verdict is Verdict.UNKNOWN
+
+
+def test_an_interrupted_run_is_unknown() -> None:
+    whole = run.history()
+    cut = History(tuple(entry for entry in whole.entries if not isinstance(entry, RunEnded)))
+    assert completion(run.DEPLOYMENT, cut).verdict is Verdict.UNKNOWN
+
+
+def test_a_wrong_token_is_named_with_its_place_and_the_references_margin() -> None:
+    wrong = ended(choices=(Choice((7, 8, 99, 10, 11)),))
+    check = outputs(run.DEPLOYMENT, wrong)
+    assert check.verdict is Verdict.INVALID
+    (finding,) = check.findings
+    assert finding.subject == "r0"
+    assert "output token 2: 99 instead of 9" in finding.text
+    assert "0.8000 nats" in finding.text
+
+
+def test_an_output_cut_short_is_invalid() -> None:
+    assert outputs(run.DEPLOYMENT, ended(choices=(Choice((7, 8)),))).verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize("choices", [(), (Choice(()),)])
+def test_an_output_without_token_ids_is_unverified(choices: tuple[Choice, ...]) -> None:
+    assert outputs(run.DEPLOYMENT, ended(choices=choices)).verdict is Verdict.UNKNOWN
+
+
+def test_a_missing_or_failed_reference_is_unknown_and_does_not_hide_a_mismatch() -> None:
+    served = (*run.operation(run.request(0)), *run.operation(run.request(1)))
+    alone = outputs(run.DEPLOYMENT, History((*served, *run.reference(0))))
+    assert (alone.verdict, alone.findings[0].subject) == (Verdict.UNKNOWN, "r1")
+    failed = run.reference(1, outcome=Outcome.INFO, cause="boom", choices=())
+    assert outputs(run.DEPLOYMENT, History((*served, *run.reference(0), *failed))).verdict is Verdict.UNKNOWN
+    odd = run.reference(0, choices=(Choice((1,)),))
+    assert outputs(run.DEPLOYMENT, History((*served, *odd))).verdict is Verdict.INVALID
+    assert outputs(run.DEPLOYMENT, History(())).verdict is Verdict.UNKNOWN
+
+
+def at_rest(**changes: Any) -> History:
+    """The clean run whose last reading of P is changed: ``values`` or fields of the entry."""
+    values = changes.pop("values", {})
+    last = run.reading("prefill-0", "after", run.PREFILL | values, **changes)
+    return run.history([*run.readings()[:2], last, run.readings()[3]])
+
+
+def test_blocks_that_were_never_given_back_are_invalid() -> None:
+    check = settled(run.DEPLOYMENT, at_rest(values={"kv_usage": 0.25}, settled=False, unsettled_because="held"))
+    assert check.verdict is Verdict.INVALID
+    assert "prefill-0: 25.00% of its KV blocks are still held after load, 0.00% before" in check.summary
+
+
+def test_a_request_still_running_after_all_have_their_answers_is_invalid_if_nobody_else_can_have_sent_it() -> None:
+    history = at_rest(values={"running": 1}, settled=False, unsettled_because="1 requests are still running")
+    assert settled(run.DEPLOYMENT, history).verdict is Verdict.INVALID
+    assert settled(replace(run.DEPLOYMENT, launched=False), history).verdict is Verdict.UNKNOWN
+
+
+def test_readings_not_at_rest_or_missing_are_unknown() -> None:
+    for history in (_restless(), _failed(), _without_after(), run.history([])):
+        assert settled(run.DEPLOYMENT, history).verdict is Verdict.UNKNOWN
+    assert settled(run.DEPLOYMENT, run.history()).verdict is Verdict.VALID
+
+
+def test_a_client_that_could_not_keep_up_or_did_not_say_is_unknown() -> None:
+    late = History((ClientHealth(0.0, 3.0, 0.0),))
+    assert client_health(run.DEPLOYMENT, late).verdict is Verdict.UNKNOWN
+    assert client_health(run.DEPLOYMENT, History((ClientHealth(0.0, 0.0, 3.0),))).verdict is Verdict.UNKNOWN
+    assert client_health(run.DEPLOYMENT, History(())).verdict is Verdict.UNKNOWN
+
+
+def test_connectors_that_are_not_there_are_not_looked_for() -> None:
+    alone = replace(run.DEPLOYMENT, connectors=(Connector.NIXL,))
+    names = {check.name for check in judge(alone, run.history()).checks}
+    assert "offload_bytes" not in names
+    assert "nixl_bytes" in names
+    unknown = replace(run.DEPLOYMENT, connectors=None)
+    assert "offload_bytes" in {check.name for check in judge(unknown, run.history()).checks}
+
+
+def test_a_checker_that_crashes_is_unknown() -> None:
+    def broken(_deployment: Deployment, _history: History) -> Any:
+        raise ZeroDivisionError("planted")
+
+    judgement = judge(run.DEPLOYMENT, run.history(), [(broken, None)])
+    assert judgement.verdict is Verdict.UNKNOWN
+    assert judgement.checks[0].summary == "the checker itself failed: ZeroDivisionError: planted"

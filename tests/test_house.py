@@ -1,0 +1,102 @@
+"""Who may import whom. CONTRIBUTING.md draws the same picture."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history"}
+
+# A room may import itself, and what stands here.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "clock": set(),
+    "scenario": set(),
+    "facts": set(),
+    "verdict": set(),
+    "history": {"scenario"},
+    "engine_plugins": set(),
+    "models": {"errors", "facts"},
+    "proxy": {"errors", "facts"},
+    "load": VOCABULARY,
+    "observe": VOCABULARY,
+    "runner": {"history", "scenario", "clock", "errors", "load.arrivals"},
+    "oracle": VOCABULARY,
+    # Of observe only its pure half: how samples become counters.
+    "checkers": VOCABULARY | {"oracle", "observe.counters"},
+    "store": VOCABULARY,
+    "reports": VOCABULARY | {"load.latency", "store.redact"},
+    "deploy": VOCABULARY | {"proxy", "models", "observe"},
+    # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
+    "sim": VOCABULARY | {"proxy"},
+}
+COMPOSITION_ROOT = {"cli", "__main__", "__init__"}
+
+ENGINE = {"vllm", "torch", "nixl", "transformers", "tokenizers"}
+NETWORK = {"aiohttp", "uvloop", "socket", "http", "urllib", "asyncio", "subprocess"}
+PURE = ("errors", "scenario", "facts", "verdict", "history", "oracle", "checkers")
+
+
+def _modules(top: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(top.rglob("*.py")):
+        yield ".".join(path.relative_to(top).with_suffix("").parts), path
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Absolute names that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+HARNESS = [(name, path) for name, path in _modules(ROOT / "harness") if _room(name) not in COMPOSITION_ROOT]
+
+
+@pytest.mark.parametrize(("module", "path"), HARNESS, ids=[name for name, _ in HARNESS])
+def test_a_room_imports_only_what_it_may(module: str, path: Path) -> None:
+    room = _room(module)
+    assert room in ROOMS, f"{module}: a new room; say in ROOMS what it may import"
+    allowed = {room, *ROOMS[room]}
+    for name in _imports(path):
+        inside = name.removeprefix("harness.")
+        if name == inside or name.partition(".")[0] != "harness":
+            continue
+        steps = {".".join(inside.split(".")[:n]) for n in (1, 2)}
+        assert steps & allowed, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize(("module", "path"), HARNESS, ids=[name for name, _ in HARNESS])
+def test_the_engine_is_imported_by_its_plugins_alone(module: str, path: Path) -> None:
+    if _room(module) != "engine_plugins":
+        assert not {_room(name) for name in _imports(path)} & ENGINE
+
+
+@pytest.mark.parametrize(("module", "path"), HARNESS, ids=[name for name, _ in HARNESS])
+def test_pure_rooms_do_no_input_or_output(module: str, path: Path) -> None:
+    if _room(module) in PURE:
+        assert not {_room(name) for name in _imports(path)} & NETWORK
+
+
+def test_the_runner_knows_no_transport() -> None:
+    assert "aiohttp" not in {_room(name) for name in _imports(ROOT / "harness" / "runner.py")}
+
+
+@pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "workloads")))
+def test_workloads_know_the_vocabulary_alone(module: str, path: Path) -> None:
+    for name in _imports(path):
+        if name.startswith("harness."):
+            assert name.split(".")[1] in {"scenario", "facts", "errors"}, f"workloads.{module} imports {name}"
+
+
+def test_every_room_that_is_named_exists() -> None:
+    present = {_room(name) for name, _ in _modules(ROOT / "harness")}
+    assert set(ROOMS) <= present

@@ -1,0 +1,30 @@
+"""The closed loop by itself: how late its consumer comes must not hide in the time a request was due."""
+
+from harness.load.arrivals import ClosedLoop
+from harness.scenario import Request
+
+
+class SetClock:
+    """Shows what it was set to."""
+
+    time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+async def test_a_request_is_due_since_its_slot_became_free_however_late_it_is_fetched() -> None:
+    clock = SetClock()
+    loop = ClosedLoop(1, clock)
+    due = loop.due([Request(name, ()) for name in "ab"])
+    clock.time = 1.0
+    request, intended_at = await anext(due)
+    assert (request.request_id, intended_at) == ("a", 0.0)
+    loop.ended()
+    clock.time = 3.0
+    request, intended_at = await anext(due)
+    assert (request.request_id, intended_at) == ("b", 1.0)
+    assert [left async for left in due] == []

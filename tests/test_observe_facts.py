@@ -1,0 +1,127 @@
+"""What a server tells of itself, and what is said when it does not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+
+from harness.errors import UsageError
+from harness.facts import Connector, Deployment, Role
+from harness.observe.facts import Learned, learn_deployment, learn_server
+
+DATA = Path(__file__).parent / "data"
+MULTI = {
+    "kv_connector": "MultiConnector",
+    "kv_connector_extra_config": {
+        "connectors": [
+            {
+                "kv_connector": "OffloadingConnector",
+                "kv_connector_extra_config": {"block_size": 128, "offload_prompt_only": False},
+            },
+            {"kv_connector": "NixlConnector", "kv_connector_extra_config": None},
+        ]
+    },
+}
+MODELS = {"data": [{"id": "lora", "parent": "canary"}, {"id": "canary", "root": "/m", "max_model_len": 2048}]}
+
+
+def engine(metrics: str | None = None, info: dict[str, Any] | None = None, models: object = MODELS) -> web.Application:
+    """What vLLM answers; ``info``: its kv_transfer_config, in development mode only."""
+    app = web.Application()
+
+    def answers(path: str, body: str) -> None:
+        async def handler(_: web.Request) -> web.Response:
+            return web.Response(text=body)
+
+        app.router.add_get(path, handler)
+
+    answers("/metrics", (DATA / "metrics_decode.txt").read_text() if metrics is None else metrics)
+    answers("/version", '{"version": "0.32.0"}')
+    answers("/v1/models", json.dumps(models))
+    if info is not None:
+        answers("/server_info", json.dumps({"vllm_config": {"kv_transfer_config": info}}))
+    return app
+
+
+async def learn(app: web.Application) -> Learned:
+    async with TestServer(app) as server, ClientSession() as session:
+        url = str(server.make_url("/"))
+        return await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
+
+
+async def test_a_server_tells_its_blocks_its_version_and_its_model() -> None:
+    learned = await learn(engine())
+    server = learned.server
+    expected = (DATA / "metrics_decode.txt").read_text()
+    assert f'block_size="{server.block_size}"' in expected
+    assert f'num_gpu_blocks="{server.num_blocks}"' in expected
+    assert (server.prefix_caching, server.version, server.max_model_len) == (True, "0.32.0", 2048)
+    assert (learned.model, learned.model_path) == ("canary", "/m")
+    assert not server.url.endswith("/")
+
+
+async def test_connectors_in_their_order_and_the_tier_come_from_server_info() -> None:
+    learned = await learn(engine(info=MULTI))
+    assert learned.connectors == (Connector.OFFLOADING, Connector.NIXL)
+    assert (learned.offload_block_size, learned.offload_prompt_only) == (128, False)
+
+
+async def test_chunks_are_blocks_and_prompts_only_unless_the_configuration_says_otherwise() -> None:
+    alone = {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": {"cpu_bytes_to_use": 1}}
+    learned = await learn(engine(info=alone))
+    assert learned.connectors == (Connector.OFFLOADING,)
+    assert (learned.offload_block_size, learned.offload_prompt_only) == (learned.server.block_size, True)
+    by_count = {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": {"blocks_per_chunk": 3}}
+    assert (await learn(engine(info=by_count))).offload_block_size == 3 * (learned.server.block_size or 0)
+
+
+async def test_without_server_info_the_families_tell_which_connectors_there_are() -> None:
+    learned = await learn(engine())
+    assert learned.connectors == (Connector.NIXL, Connector.OFFLOADING)
+    assert (learned.offload_block_size, learned.offload_prompt_only) == (None, None)
+
+
+async def test_a_server_without_connector_families_says_nothing_of_connectors() -> None:
+    bare = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="None",enable_prefix_caching="False"} 1\n'
+    learned = await learn(engine(bare))
+    assert learned.connectors is None
+    assert (learned.server.block_size, learned.server.num_blocks, learned.server.prefix_caching) == (16, None, False)
+
+
+@pytest.mark.parametrize(
+    ("app", "cause"),
+    [
+        (engine(metrics="up 1\n"), "exposes no vllm:cache_config_info"),
+        (engine(metrics="vllm:cache_config_info{ a b c"), "cannot be parsed"),
+        (engine(models={"data": []}), "lists no model"),
+        (engine(models=[]), "lists no model"),
+        (web.Application(), "404"),
+    ],
+)
+async def test_what_does_not_answer_as_vllm_does_is_named_with_what_to_do(app: web.Application, cause: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        await learn(app)
+    text = str(raised.value)
+    assert cause in text
+    assert "The decode server at http://127.0.0.1" in text
+    assert "--decode-url" in text
+
+
+async def test_an_unreachable_server_is_the_users_to_put_right() -> None:
+    async with ClientSession() as session:
+        with pytest.raises(UsageError, match=r"prefill server at http://127\.0\.0\.1:9 .*--prefill-url"):
+            await learn_deployment(session, prefill_urls=["http://127.0.0.1:9"], decode_urls=[], proxy_url=None)
+
+
+async def test_a_deployment_is_named_by_role_and_number() -> None:
+    async with TestServer(engine(info=MULTI)) as server, ClientSession() as session:
+        url = str(server.make_url("/"))
+        deployment: Deployment = await learn_deployment(
+            session, prefill_urls=[url], decode_urls=[url, url], proxy_url="http://proxy"
+        )
+    assert [one.name for one in deployment.servers] == ["prefill-0", "decode-0", "decode-1"]
+    assert (deployment.offload_block_size, deployment.proxy_url) == (128, "http://proxy")
+    assert deployment.model == "canary"

@@ -1,0 +1,167 @@
+"""When a deployment has come to rest; no test waits for real."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import counted_run as run
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.facts import Role, Server
+from harness.history import Entry, Scraped, ScrapeFailed
+from harness.observe.counters import read_counters
+from harness.observe.observer import DeploymentObserver
+from harness.observe.settle import AGREEING, Settled, settle
+
+QUIET = run.DECODE
+Script = Callable[[int], Mapping[str, float] | None]
+
+
+class JumpingClock:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.time += seconds
+        await asyncio.sleep(0)
+
+
+class Scripted:
+    """Reads one server that says what the script says at each reading; None is a failure."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.count = 0
+
+    async def __call__(self) -> dict[str, Scraped | ScrapeFailed]:
+        values = self.script(self.count)
+        self.count += 1
+        if values is None:
+            return {"decode-0": ScrapeFailed(0.0, "decode-0", "after", "cold", "load", "connection refused")}
+        return {"decode-0": run.reading("decode-0", "after", values)}
+
+
+async def settled_after(script: Script, *, baseline: float | None = 0.0, deadline: float = 45.0) -> tuple[Settled, int]:
+    reader = Scripted(script)
+    usage = None if baseline is None else {"decode-0": baseline}
+    return await settle(reader, JumpingClock(), baseline=usage, deadline=deadline), reader.count
+
+
+async def test_a_deployment_at_rest_costs_three_readings_and_a_tenth_of_a_second() -> None:
+    result, count = await settled_after(lambda _: QUIET)
+    assert (result.settled, count) == (True, AGREEING)
+    assert result.seconds <= 0.2
+
+
+async def test_it_waits_for_what_still_runs_waits_or_is_pinned() -> None:
+    for name in ("running", "waiting", "pinned"):
+        result, count = await settled_after(lambda n, name=name: QUIET | {name: 1 if n < 10 else 0})
+        assert result.settled, name
+        assert count >= 10 + AGREEING
+
+
+async def test_it_waits_for_blocks_to_be_given_back() -> None:
+    result, count = await settled_after(lambda n: QUIET | {"kv_usage": 0.5 if n < 7 else 0.25}, baseline=0.25)
+    assert result.settled
+    assert count == 7 + AGREEING
+
+
+async def test_counters_that_move_while_nothing_runs_are_no_rest() -> None:
+    result, _ = await settled_after(lambda n: QUIET | {"store": n}, deadline=5)
+    assert not result.settled
+    assert "still move" in result.because["decode-0"]
+
+
+async def test_a_leak_is_reported_at_the_deadline() -> None:
+    result, _ = await settled_after(lambda _: QUIET | {"kv_usage": 0.5}, deadline=45)
+    assert not result.settled
+    assert "50.00% of its KV blocks are still held" in result.because["decode-0"]
+    assert 44 < result.seconds <= 46
+
+
+async def test_the_first_reading_takes_what_somebody_else_leaked_as_its_baseline() -> None:
+    result, _ = await settled_after(lambda _: QUIET | {"kv_usage": 0.5}, baseline=None)
+    assert result.settled
+    running, _ = await settled_after(lambda _: QUIET | {"kv_usage": 0.5, "running": 1}, baseline=None)
+    assert not running.settled
+
+
+async def test_a_server_that_is_gone_is_not_waited_for() -> None:
+    result, _ = await settled_after(lambda _: None)
+    assert result.because == {"decode-0": "connection refused"}
+    assert result.seconds < 10
+
+
+async def test_one_failed_reading_is_forgiven() -> None:
+    result, _ = await settled_after(lambda n: None if n == 1 else QUIET)
+    assert result.settled
+
+
+async def test_a_missing_gauge_is_not_waited_for() -> None:
+    without = {name: value for name, value in QUIET.items() if name != "running"}
+    result, count = await settled_after(lambda _: without)
+    assert not result.settled
+    assert count == AGREEING
+
+
+@given(st.lists(st.sampled_from(["quiet", "running", "held", "moving", "failed"]), max_size=30))
+def test_whatever_the_sequence_rest_is_three_equal_quiet_readings(sequence: list[str]) -> None:
+    seen: list[Mapping[str, float] | None] = []
+
+    def script(n: int) -> Mapping[str, float] | None:
+        what = sequence[n] if n < len(sequence) else "quiet"
+        change = {"running": {"running": 1}, "held": {"kv_usage": 0.5}, "moving": {"prompt": 1000 + n}}
+        seen.append(None if what == "failed" else QUIET | change.get(what, {}))
+        return seen[-1]
+
+    result, _ = asyncio.run(settled_after(script))
+    if result.settled:
+        last = seen[-AGREEING:]
+        assert len(last) == AGREEING
+        assert last.count(last[0]) == AGREEING
+        assert last[0] is not None
+        assert last[0]["running"] == 0 == last[0]["kv_usage"]
+    else:
+        assert result.seconds >= 5
+
+
+async def test_the_observer_records_every_server_and_marks_what_is_not_at_rest() -> None:
+    held = 0.0
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text=run.text(run.DECODE | {"kv_usage": held}))
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    recorded: list[Entry] = []
+    async with TestServer(app) as server, ClientSession() as session:
+        url = str(server.make_url("")).rstrip("/")
+        servers = [Server(f"decode-{i}", Role.DECODE, url) for i in range(2)]
+        observer = DeploymentObserver(servers, session, JumpingClock(), recorded.append, deadline=1)
+        await observer.read(scenario="cold", phase="load", label="before")
+        held = 0.5
+        await observer.read(scenario="cold", phase="load", label="after")
+    before, after = recorded[:2], recorded[2:]
+    assert [(e.server, e.label, e.settled) for e in before] == [
+        ("decode-0", "before", True),
+        ("decode-1", "before", True),
+    ]
+    assert {e.settled for e in after} == {False}
+    assert "still held" in after[0].unsettled_because
+    assert read_counters(after[0]).prompt_tokens == 228
+
+
+async def test_the_observer_records_a_reading_that_could_not_be_taken() -> None:
+    recorded: list[Entry] = []
+    async with ClientSession() as session:
+        servers = [Server("decode-0", Role.DECODE, "http://127.0.0.1:9")]
+        observer = DeploymentObserver(servers, session, JumpingClock(), recorded.append, deadline=1)
+        await observer.read(scenario="cold", phase="load", label="before")
+    assert isinstance(recorded[0], ScrapeFailed)
+    assert "http://127.0.0.1:9/metrics" in recorded[0].cause

@@ -1,0 +1,225 @@
+"""The oracle on cold prompts. Expected numbers are worked out by hand, from blocks of 64 tokens."""
+
+from dataclasses import replace
+
+import counted_run as run
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.facts import Connector, Deployment, Role, Server
+from harness.history import Choice, History, Outcome, Usage
+from harness.oracle import PREDICTED, ServerExpectation, predict
+from harness.scenario import Request, Route, Sampling
+from harness.verdict import Bounds
+
+KEY = ("cold", "load")
+
+
+def prompt(length: int, start: int = 0) -> tuple[int, ...]:
+    return tuple(range(start, start + length))
+
+
+def ask(length: int, *, output: int = 5, start: int = 0, **fields: object) -> tuple[Request, dict[str, object]]:
+    sampling = fields.pop("sampling", Sampling(max_tokens=output))
+    name = f"r{start}-{length}-{len(fields)}"
+    asked = Request(name, prompt(length, start), sampling, **fields)  # type: ignore[arg-type]
+    ended = {"choices": (Choice(tuple(range(output))),), "usage": Usage(length, output)}
+    return asked, ended
+
+
+def expect(
+    *asked: tuple[Request, dict[str, object]], deployment: Deployment = run.DEPLOYMENT
+) -> dict[str, ServerExpectation]:
+    entries = [entry for request, ended in asked for entry in run.operation(request, **ended)]
+    return dict(predict(deployment, History(tuple(entries)).operations())[KEY])
+
+
+def numbers(expectation: ServerExpectation) -> dict[str, int]:
+    """The counters that are not 0; each must be exact."""
+    bounds = {name: expectation.of(name) for name in PREDICTED}
+    assert all(b is not None for b in bounds.values())
+    return {name: b.low for name, b in bounds.items() if b and b.exact and b.low}
+
+
+def test_p_computes_and_d_pulls_a_cold_prompt() -> None:
+    expected = expect(ask(130))
+    lookups = {"prompt_tokens": 130, "prefix_queries": 130, "external_queries": 130}
+    stored = {"offload_store_bytes": 2 * run.BLOCK}
+    assert numbers(expected["prefill-0"]) == lookups | stored | {"local_compute": 130, "generation_tokens": 1}
+    assert numbers(expected["decode-0"]) == lookups | stored | {
+        "external_kv_transfer": 130,
+        "external_hits": 130,
+        "generation_tokens": 5,
+        "nixl_bytes": 3 * run.BLOCK,
+    }
+    assert expected["decode-0"].of("nixl_transfers") == Bounds(1, run.GEOMETRY.kv_heads)
+
+
+def test_a_prompt_of_one_token_is_looked_up_twice_and_computed_again_on_d() -> None:
+    assert numbers(expect(ask(1))["decode-0"]) == {
+        "prompt_tokens": 1,
+        "local_compute": 1,
+        "generation_tokens": 5,
+        "prefix_queries": 2,
+        "external_queries": 2,
+        "external_hits": 1,
+        "nixl_bytes": run.BLOCK,
+    }
+
+
+@pytest.mark.parametrize(("tokens", "blocks", "chunks"), [(63, 1, 0), (64, 1, 1), (65, 2, 1), (128, 2, 2), (129, 3, 2)])
+def test_the_tail_moves_as_a_whole_block_and_is_never_stored(tokens: int, blocks: int, chunks: int) -> None:
+    decode = expect(ask(tokens))["decode-0"]
+    assert decode.of("nixl_bytes") == Bounds.exactly(blocks * run.BLOCK)
+    assert decode.of("offload_store_bytes") == Bounds.exactly(chunks * run.BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("prompt_only", "output", "chunks"),
+    [(True, 30, (1, 1)), (False, 28, (1, 1)), (False, 29, (2, 2)), (None, 29, (1, 2))],
+)
+def test_output_is_stored_when_the_tier_takes_it_save_its_last_token(
+    prompt_only: bool | None, output: int, chunks: tuple[int, int]
+) -> None:
+    # 100 prompt tokens: 128 are reached with 28 more, and the last token sampled has no KV.
+    deployment = replace(run.DEPLOYMENT, offload_prompt_only=prompt_only)
+    expected = expect(ask(100, output=output), deployment=deployment)
+    low, high = chunks
+    assert expected["decode-0"].of("offload_store_bytes") == Bounds(low * run.BLOCK, high * run.BLOCK)
+    assert expected["prefill-0"].of("offload_store_bytes") == Bounds.exactly(run.BLOCK)
+
+
+def test_chunks_of_several_blocks_are_stored_whole() -> None:
+    deployment = replace(run.DEPLOYMENT, offload_block_size=192)
+    assert expect(ask(400), deployment=deployment)["prefill-0"].of("offload_store_bytes") == Bounds.exactly(
+        6 * run.BLOCK
+    )
+    untold = replace(run.DEPLOYMENT, offload_block_size=None)
+    assert expect(ask(400), deployment=untold)["prefill-0"].of("offload_store_bytes") == Bounds(0, 6 * run.BLOCK)
+
+
+@pytest.mark.parametrize(("route", "server"), [(Route.PREFILL, "prefill-0"), (Route.DECODE, "decode-0")])
+def test_a_server_asked_directly_computes_everything_and_the_other_does_nothing(route: Route, server: str) -> None:
+    expected = expect(ask(130, route=route))
+    assert expected[server].of("local_compute") == Bounds.exactly(130)
+    assert expected[server].of("nixl_bytes") == Bounds.exactly(0)
+    (other,) = set(expected) - {server}
+    assert numbers(expected[other]) == {}
+
+
+def test_prompt_logprobs_bypass_the_caches_even_for_a_prompt_they_hold() -> None:
+    logprobs = ask(130, route=Route.DECODE, sampling=Sampling(max_tokens=5, prompt_logprobs=0))
+    decode = expect(ask(130, route=Route.DECODE), logprobs)["decode-0"]
+    # The first is cold, the second reads nothing: 130 computed twice, only the first looked up locally.
+    assert decode.why("local_compute") == ""
+    assert decode.of("local_compute") == Bounds.exactly(260)
+    assert decode.of("prefix_queries") == Bounds.exactly(130)
+    assert decode.of("external_queries") == Bounds.exactly(260)
+    assert decode.of("offload_store_bytes") == Bounds(2 * run.BLOCK, 4 * run.BLOCK)
+
+
+def test_what_nobody_knows_widens_and_what_never_arrived_counts_nothing() -> None:
+    request, _ = ask(130)
+    lost = expect((request, {"outcome": Outcome.INFO, "status": None, "choices": (), "usage": None}))
+    assert lost["decode-0"].of("external_kv_transfer") == Bounds(0, 130)
+    assert lost["decode-0"].of("generation_tokens") == Bounds(0, 5)
+    refused = expect((request, {"outcome": Outcome.FAIL, "status": None, "choices": (), "usage": None}))
+    assert numbers(refused["prefill-0"]) == numbers(refused["decode-0"]) == {}
+    assert refused["prefill-0"].of("prompt_tokens") == Bounds.exactly(0)
+
+
+def test_a_refusal_through_the_proxy_may_be_ds_after_p_has_worked() -> None:
+    request, _ = ask(130)
+    refused = expect((request, {"outcome": Outcome.FAIL, "status": 400, "choices": (), "usage": None}))
+    assert refused["prefill-0"].of("local_compute") == Bounds(0, 130)
+    assert refused["decode-0"].of("prompt_tokens") == Bounds.exactly(0)
+
+
+def test_a_shared_first_block_is_never_given_a_number() -> None:
+    request, ended = ask(130)
+    longer = replace(request, request_id="longer", prompt=(*prompt(64), *prompt(40, 900)))
+    decode = expect((request, ended), (longer, ended | {"usage": Usage(104, 5)}))["decode-0"]
+    assert decode.of("external_kv_transfer") is None
+    assert "longer shares its first block" in decode.why("external_kv_transfer")
+    assert decode.of("prompt_tokens") == Bounds.exactly(234)
+
+
+def test_a_salt_or_another_first_token_keeps_prompts_apart() -> None:
+    request, ended = ask(130)
+    salted = replace(request, request_id="salted", cache_salt="x")
+    other = replace(request, request_id="other", prompt=(7, *prompt(130)[1:]))
+    decode = expect((request, ended), (salted, ended), (other, ended))["decode-0"]
+    assert decode.of("external_kv_transfer") == Bounds.exactly(390)
+
+
+def test_output_can_complete_the_block_that_a_later_prompt_starts_with() -> None:
+    request, ended = ask(62, output=3)
+    turn = replace(request, request_id="turn", prompt=(*prompt(62), 0, 1, 50, 51))
+    decode = expect((request, ended), (turn, ended))["decode-0"]
+    assert decode.of("external_kv_transfer") is None
+
+
+@pytest.mark.parametrize("sampling", [Sampling(n=2), Sampling(echo=True)])
+def test_what_is_not_modelled_says_so(sampling: Sampling) -> None:
+    decode = expect(ask(130, sampling=sampling))["decode-0"]
+    assert decode.of("local_compute") is None
+    assert "not modelled" in decode.why("local_compute")
+
+
+def test_a_text_whose_tokens_are_not_known_is_unpredictable_and_so_is_what_it_may_have_warmed() -> None:
+    request, ended = ask(130)
+    spoken = replace(request, request_id="text", prompt="hello")
+    decode = expect((spoken, ended), (request, ended))["decode-0"]
+    assert "text was tokenized" in decode.why("local_compute")
+    told = expect((spoken, ended | {"prompt_token_ids": prompt(130)}))["decode-0"]
+    assert told.of("external_kv_transfer") == Bounds.exactly(130)
+
+
+@pytest.mark.parametrize(
+    ("missing", "counters"),
+    [
+        ({"geometry": None}, {"nixl_bytes", "offload_store_bytes", "offload_load_bytes"}),
+        ({"connectors": None}, {"offload_store_bytes", "offload_load_bytes"}),
+    ],
+)
+def test_a_fact_that_is_missing_makes_unknown_what_needs_it(missing: dict[str, None], counters: set[str]) -> None:
+    decode = expect(ask(130), deployment=replace(run.DEPLOYMENT, **missing))["decode-0"]
+    assert {name for name in PREDICTED if decode.of(name) is None} == counters
+    assert all(decode.why(name) for name in counters)
+
+
+def test_without_nixl_a_decode_server_computes() -> None:
+    deployment = replace(run.DEPLOYMENT, connectors=(Connector.OFFLOADING,))
+    decode = expect(ask(130), deployment=deployment)["decode-0"]
+    assert decode.of("local_compute") == Bounds.exactly(130)
+    assert decode.of("nixl_bytes") == Bounds.exactly(0)
+
+
+TWO = replace(
+    run.DEPLOYMENT,
+    servers=(*run.DEPLOYMENT.servers, Server("decode-1", Role.DECODE, "http://d2", 64, 100, prefix_caching=True)),
+)
+
+
+def test_of_several_servers_the_one_that_the_proxy_names_is_expected_to_have_worked() -> None:
+    request, ended = ask(130)
+    expected = expect((request, ended | {"decode_server": "http://d2"}), deployment=TWO)
+    assert expected["decode-1"].of("prompt_tokens") == Bounds.exactly(130)
+    assert expected["decode-0"].of("prompt_tokens") == Bounds.exactly(0)
+
+
+def test_of_several_servers_and_no_name_the_role_is_expected_to_have_worked() -> None:
+    expected = expect(ask(130), deployment=TWO)
+    assert set(expected) == {"prefill-0", "decode"}
+    assert expected["decode"].of("prompt_tokens") == Bounds.exactly(130)
+
+
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
+def test_sources_sum_to_the_prompt_tokens_on_every_server(lengths: list[int]) -> None:
+    expected = expect(*(ask(length, start=1000 * i) for i, length in enumerate(lengths)))
+    for one in expected.values():
+        sources = [one.of(name) for name in ("local_compute", "local_cache_hit", "external_kv_transfer")]
+        assert sum(b.low for b in sources if b) == sum(lengths)
+    blocks = sum(len(range(0, length, 64)) for length in lengths)
+    assert expected["decode-0"].of("nixl_bytes") == Bounds.exactly(blocks * run.BLOCK)
