@@ -66,6 +66,8 @@ async def _measure(url: str, options: argparse.Namespace) -> None:
         f"{whole / wall:,.0f} streams/s by the wall, {whole / cpu:,.0f} streams/s and "
         f"{whole * options.tokens / cpu:,.0f} tokens/s per core of the client"
     )
+    if whole < options.streams:
+        raise SystemExit("Streams that are not whole are not measured: the figures above say nothing.")
 
 
 def _serve(port: Connection, tokens: int, burst: int) -> None:
@@ -86,7 +88,7 @@ class _Server(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._received += data

@@ -70,6 +70,8 @@ class Deployment:
     """Where its configuration was read: a directory or a hub name."""
     vocab_size: int | None = None
     special_token_ids: tuple[int, ...] = ()
+    kv_dtype: str | None = None
+    """Of the KV cache, as the engine resolved it (``float32``, ``bfloat16``, ``fp8``); None when it does not say."""
     geometry: KVGeometry | None = None
     connectors: tuple[Connector, ...] | None = None
     """In MultiConnector's order; None when attached and the servers do not say."""

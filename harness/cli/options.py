@@ -99,6 +99,9 @@ def _add_attach_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prefill-url", metavar="URL", action="append", default=[], help="repeatable")
     group.add_argument("--decode-url", metavar="URL", action="append", default=[], help="repeatable")
     group.add_argument("--header", metavar="KEY=VALUE", action="append", default=[], help="sent with every request")
+    group.add_argument(
+        "--kv-cache-dtype", metavar="DTYPE", help="if the servers were started with one and do not say (no dev mode)"
+    )
     group.add_argument("--served-model-name", metavar="NAME", help="default: what the decode server names first")
 
 
@@ -167,6 +170,7 @@ def _target(flags: argparse.Namespace) -> Target:
         attachment=_attachment(flags),
         model=flags.model,
         served_model_name=flags.served_model_name,
+        kv_cache_dtype=flags.kv_cache_dtype,
         headers=_pairs(flags.header, "--header"),
         connectors=_CONNECTORS[flags.connector or "multi"],
         prefill=flags.prefill,

@@ -1,7 +1,6 @@
 """``python -m harness [run]``: deployment, load, judgement, report."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,12 +13,12 @@ from harness.cli.options import LoadOptions, Options
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.errors import ExitCode, UsageError
-from harness.facts import Connector, Deployment, Role
-from harness.history import Entry, History, Noted, RunEnded, RunStarted
+from harness.facts import Deployment, Role
+from harness.history import Ended, Entry, History, Noted, Outcome, PhaseStarted, RunEnded, RunStarted
 from harness.load.client import Client
 from harness.load.health import LoopLag
 from harness.observe.observer import DeploymentObserver
-from harness.reports import Progress, Report, make_progress, make_report, print_report
+from harness.reports import LoadSettings, Progress, Report, make_progress, make_report, print_report
 from harness.runner import run_scenario
 from harness.scenario import Phase, Route, Scenario
 from harness.store import RunStore
@@ -35,10 +34,20 @@ class _Recorder:
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self._entries: list[Entry] = []
+        self._failed = 0
 
     def __call__(self, entry: Entry) -> None:
         self._entries.append(entry)
         self._store.record(entry)
+        if isinstance(entry, PhaseStarted):
+            self._failed = 0
+        elif isinstance(entry, Ended):
+            self._failed += entry.outcome is not Outcome.OK
+
+    @property
+    def failed(self) -> int:
+        """Operations of the present phase that did not end OK."""
+        return self._failed
 
     @property
     def history(self) -> History:
@@ -140,7 +149,7 @@ def _shown(progress: Progress, scenario: Scenario, record: _Recorder) -> Callabl
     def on_progress(ended: int, total: int, phase: Phase) -> None:
         if ended == 0:
             progress.phase(scenario.name, phase.name, total)
-        progress.advance(ended, total, 0)
+        progress.advance(ended, total, record.failed)
 
     return on_progress
 
@@ -166,6 +175,20 @@ def _commit() -> str | None:
 
 
 def _judged(options: Options, store: RunStore, deployment: Deployment, history: History) -> Report:
-    report = make_report(deployment, history, judge(deployment, history), store.path)
+    report = make_report(deployment, history, judge(deployment, history), store.path, _settings(options))
     store.save_result(report.result)
+    if options.report.result_filename:
+        store.save_result(report.result, str((options.report.result_dir / options.report.result_filename).resolve()))
+    if options.report.junit:
+        store.save_text(str(options.report.junit.resolve()), report.junit)
     return report
+
+
+def _settings(options: Options) -> LoadSettings:
+    return LoadSettings(
+        num_prompts=options.load.num_prompts,
+        max_concurrency=options.load.concurrency,
+        label=options.report.label,
+        metadata=options.report.metadata,
+        detailed=options.report.save_detailed,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.cli.options import Options
 from harness.clock import MonotonicClock
-from harness.deploy import Surroundings, open_session
+from harness.deploy import Session, Surroundings, open_session
 from harness.errors import DeployError, ExitCode
 from harness.facts import Deployment, Role
 from harness.reports import make_progress
@@ -26,23 +26,30 @@ async def serve(options: Options) -> ExitCode:
         DeployError: a server died while it was held.
 
     """
-    clock = MonotonicClock()
-    with RunStore.create(options.report.result_dir, label="serve") as store:
-        # Progress goes to stderr: stdout holds the facts and nothing else.
-        with make_progress(plain=options.report.plain, clock=clock) as progress:
-            around = Surroundings(store.path, clock, progress.deploy)
+    clock, report = MonotonicClock(), options.report
+    with RunStore.create(report.result_dir, label="serve") as store, make_progress(clock=clock) as progress:
+        around = Surroundings(store.path, clock, progress.deploy)
+        try:
             async with open_session(options.target, around) as session:
                 progress.close()
-                text = json.dumps(facts(session.deployment))
-                print(text, flush=True)
-                if options.state_file is not None:
-                    write_atomically(options.state_file, text + "\n")
-                try:
-                    while not (dead := session.nursery.dead()):
-                        await asyncio.sleep(_WATCH)
-                finally:
-                    _forget(options.state_file)
-                raise DeployError("; ".join(dead.values()))
+                await _hold(session, options.state_file)
+        except asyncio.CancelledError:
+            return ExitCode.VALID  # a signal is how it is meant to end
+    raise AssertionError("a deployment is held until it dies or a signal comes")
+
+
+async def _hold(session: Session, state_file: Path | None) -> None:
+    # Progress goes to stderr: stdout holds the facts and nothing else.
+    text = json.dumps(facts(session.deployment))
+    print(text, flush=True)
+    if state_file is not None:
+        write_atomically(state_file, text + "\n")
+    try:
+        while not (dead := session.nursery.dead()):  # noqa: ASYNC110 - processes set no event
+            await asyncio.sleep(_WATCH)
+    finally:
+        _forget(state_file)
+    raise DeployError("; ".join(dead.values()))
 
 
 def _forget(state_file: Path | None) -> None:

@@ -29,6 +29,7 @@ class LaunchOptions:
     """What the user asked for; None: the harness chooses."""
 
     model: Path | str
+    served_model_name: str | None = None
     connectors: tuple[Connector, ...] = (Connector.NIXL, Connector.OFFLOADING)
     prefill: int = 1
     decode: int = 1
@@ -86,6 +87,7 @@ def plan_server(role: Role, number: int, slot: Slot, options: LaunchOptions, eng
         engine.build.python,
         *("-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(options.model)),
+        *(["--served-model-name", options.served_model_name] if options.served_model_name else []),
         *("--host", "127.0.0.1", "--port", str(slot.port)),
         "--disable-uvicorn-access-log",
         *("--kv-transfer-config", json.dumps(kv_transfer_config(options, engine))),

@@ -1,5 +1,6 @@
 """A deployment, from its options to its facts: launched or attached to, warmed up, known. The room's one door."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -69,7 +70,7 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     ports = {name: require_free(port, _PORT_FLAGS[name.partition("-")[0]]) for name, port in target.ports.items()}
     # Looked at first: a path with no model is told in a moment, not after the engines have loaded.
     model = str(make_canary()) if target.model is None else target.model
-    if target.model is None or Path(target.model).exists():
+    if target.model is None or _looks_like_a_path(target.model):
         read_model(model)
     engines = {role: await _engine(role, target, around) for role in Role}
     options = _launch_options(target, model)
@@ -84,6 +85,11 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     pids = {plan.name: parts.nursery.pid(plan.name) for plan in parts.plans}
     servers = tuple(replace(server, pid=pids[server.name]) for server in deployment.servers)
     return Session(replace(deployment, servers=servers, launched=True, device=device), parts.nursery)
+
+
+def _looks_like_a_path(model: str) -> bool:
+    """A hub name is at most ``owner/name``; what the engine can fetch is its own business."""
+    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
 async def _attach(target: Target, to: Attachment, around: Surroundings, stack: AsyncExitStack) -> Session:
@@ -105,6 +111,7 @@ async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
 def _launch_options(target: Target, model: str) -> LaunchOptions:
     return LaunchOptions(
         model=model,
+        served_model_name=target.served_model_name or ("canary" if target.model is None else None),
         connectors=target.connectors,
         prefill=target.prefill,
         decode=target.decode,
@@ -126,6 +133,7 @@ async def _learn(
         deployment,
         model=target.served_model_name or deployment.model,
         model_path=target.model or deployment.model_path,
+        kv_dtype=target.kv_cache_dtype or deployment.kv_dtype,
     )
     return _with_model(named, required=target.model is not None)
 
@@ -133,13 +141,19 @@ async def _learn(
 def _with_model(deployment: Deployment, *, required: bool) -> Deployment:
     """What its configuration tells; without one the facts stay unknown, and so does what needs them."""
     try:
-        model = read_model(deployment.model_path or "")
+        model = read_model(deployment.model_path or "", kv_dtype=deployment.kv_dtype)
     except (ModelNotFound, UnsupportedModel):
         if required:
             raise
         return deployment
+    # vLLM serves a checkpoint in 16 bits as it is, and casts a float32 one to whatever suits the device: without
+    # its own word the width of the KV cache would be a guess.
+    certain = deployment.kv_dtype is not None or model.dtype in ("bfloat16", "float16")
     return replace(
-        deployment, geometry=model.geometry, vocab_size=model.vocab_size, special_token_ids=model.special_token_ids
+        deployment,
+        geometry=model.geometry if certain else None,
+        vocab_size=model.vocab_size,
+        special_token_ids=model.special_token_ids,
     )
 
 
@@ -152,4 +166,7 @@ async def _warm_up(deployment: Deployment, target: Target, around: Surroundings)
         await warm_up_transfers(prefill, decode, how)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
     await warm_up_load(deployment.proxy_url or decode[0], target.num_warmups or 8, how)
+    # An idle engine takes no steps, and counts decode's last notifications only with its next request: after this
+    # one, what the warm-up left behind is in the counters before they are first read.
+    await asyncio.gather(*(warm_up_load(url, 1, how) for url in prefill))
     around.on_progress("warm-up", "done", around.clock.now() - started)

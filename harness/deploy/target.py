@@ -24,6 +24,8 @@ class Target:
     model: str | None
     """A path or a hub name. None: the canary when launching, what the servers name when attaching."""
     served_model_name: str | None
+    kv_cache_dtype: str | None
+    """What the user says of the servers' KV cache; None: what they say of it themselves."""
     headers: Mapping[str, str]
     connectors: tuple[Connector, ...]
     prefill: int

@@ -46,6 +46,7 @@ class Learned:
     offload_block_size: int | None
     """Tokens per chunk of the offload tier; None when not told."""
     offload_prompt_only: bool | None
+    kv_dtype: str | None
 
 
 async def learn_deployment(
@@ -76,6 +77,7 @@ async def learn_deployment(
         connectors=first.connectors if first else None,
         offload_block_size=first.offload_block_size if first else None,
         offload_prompt_only=first.offload_prompt_only if first else None,
+        kv_dtype=first.kv_dtype if first else None,
     )
 
 
@@ -107,6 +109,7 @@ async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role,
         offload_block_size=_chunk_size(tier, server.block_size) if tier else None,
         # vLLM 0.32's default; a server that tells its configuration tells only what was set.
         offload_prompt_only=bool(tier.get("offload_prompt_only", True)) if tier else None,
+        kv_dtype=_kv_dtype(info),
     )
 
 
@@ -183,6 +186,15 @@ def _connectors(config: Mapping[str, Any] | None) -> list[tuple[Connector, Mappi
     if not isinstance(transfer, dict):
         return []
     return list(_flattened(transfer))
+
+
+def _kv_dtype(config: Mapping[str, Any] | None) -> str | None:
+    """``cache_dtype``, or the model's own where that is auto: what the engine resolved, not what a file says."""
+    if not config:
+        return None
+    cache = config.get("cache_config", {}).get("cache_dtype", "auto")
+    model = str(config.get("model_config", {}).get("dtype", "")).removeprefix("torch.")
+    return (model if cache == "auto" else cache) or None
 
 
 def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector, Mapping[str, Any]]]:

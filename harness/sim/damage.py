@@ -86,7 +86,6 @@ class Saboteur:
             self.ledger.strike("foreign_blocks", request_id)
         if foreign and self.strikes("expired_read", request_id):
             self._let_expire(pull, foreign)
-            self.ledger.strike("expired_read", request_id)
         if self.strikes("bystander_write", request_id):
             self._overwrite_bystander(pull, decode)
         if mine and not any(page.tainted for page in mine):
@@ -115,6 +114,7 @@ class Saboteur:
             remote.pool.evict(block)
             remote.memory.write(block, page)
         pull.pages = foreign
+        self.ledger.strike("expired_read", pull.sequence.request_id)
 
     def _overwrite_bystander(self, pull: Pull, decode: Nixl) -> None:
         victims = [other for other in self.engine.scheduler.running if other.prompt != pull.sequence.prompt]

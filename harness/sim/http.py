@@ -6,11 +6,12 @@ lease that ends wakes it too.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from harness.clock import Clock
 from harness.scenario import Endpoint
@@ -60,11 +61,11 @@ class HttpServer:
         app = web.Application(client_max_size=_LARGEST_BODY)
         app.router.add_post(Endpoint.COMPLETIONS, self._generate)
         app.router.add_post(Endpoint.CHAT, self._generate)
-        app.router.add_get("/v1/models", lambda _: _json(self.server.models()))
+        app.router.add_get("/v1/models", _always(self.server.models))
         app.router.add_get("/health", self._health)
-        app.router.add_get("/version", lambda _: _json({"version": self.server.config.version}))
+        app.router.add_get("/version", _always(lambda: {"version": self.server.config.version}))
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/server_info", lambda _: _json(self.server.server_info()))
+        app.router.add_get("/server_info", _always(self.server.server_info))
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/reset_prefix_cache", self._reset)
         return app
@@ -193,5 +194,11 @@ def _json_now(data: Any, status: int = 200) -> web.Response:
     return web.Response(body=json.dumps(data).encode(), status=status, content_type="application/json")
 
 
-async def _json(data: Any) -> web.Response:
-    return _json_now(data)
+def _always(answer: Callable[[], Any]) -> Handler:
+    """A handler that says the same to everybody."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        del request
+        return _json_now(answer())
+
+    return handle
