@@ -165,6 +165,10 @@ class ClientHealth:
     """Longest delay of the event loop, seconds."""
     worst_send_delay: float
     """Largest ``Sent.at - Sent.intended_at`` that the concurrency limit does not explain, seconds."""
+    mean_loop_lag: float
+    """Mean delay of the event loop, seconds: how much too late a token's arrival is recorded, on average."""
+    cpu_share: float
+    """CPU seconds of the harness's own process per second; near 1 it, not the servers, sets the pace."""
 
 
 @dataclass(frozen=True, slots=True)

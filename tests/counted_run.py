@@ -148,7 +148,7 @@ def history(scraped: Iterable[Entry] | None = None, operations: Iterable[Entry] 
         operations = (*operation(request(0)), *operation(request(1)))
     references = (*reference(0), *reference(1))
     before, after = _halves(readings() if scraped is None else scraped)
-    end = (ClientHealth(9.0, 0.01, 0.01), RunEnded(9.0))
+    end = (ClientHealth(9.0, 0.01, 0.01, 0.001, 0.2), RunEnded(9.0))
     return History((*before, *operations, *after, *references, *more, *end))
 
 

@@ -32,10 +32,13 @@ def sent(at: float, due: float) -> Sent:
 
 async def test_the_longest_delay_of_the_loop_is_reported() -> None:
     clock = Oversleeper(0.0, 0.25, 0.125)
-    async with LoopLag(clock, interval=0.5) as lag:
+    cpu = iter((10.0, 10.75))
+    async with LoopLag(clock, interval=0.5, cpu_seconds=lambda: next(cpu)) as lag:
         await clock.over.wait()
         health = lag.health([sent(2.0, 1.5), sent(4.0, 3.75)])
-    assert health == ClientHealth(at=1.875, worst_loop_lag=0.25, worst_send_delay=0.5)
+    assert health == ClientHealth(
+        at=1.875, worst_loop_lag=0.25, worst_send_delay=0.5, mean_loop_lag=0.125, cpu_share=0.4
+    )
 
 
 async def test_it_ends_with_its_block() -> None:

@@ -194,6 +194,15 @@ def test_chunks_of_two_blocks_are_stored_and_loaded_whole() -> None:
     assert seen["load"] == (2,)
 
 
+@pytest.mark.parametrize(("prompt_only", "stored"), [(True, 3), (False, 5)])
+def test_generated_blocks_are_stored_only_if_asked_for(prompt_only: bool, stored: int) -> None:
+    """50 tokens and 40 generated: the last one's KV is never computed, so 89 tokens are 5 whole blocks."""
+    pair = make_pair(connectors=(OFFLOADING,), offload_prompt_only=prompt_only)
+    ask(pair.decode, PROMPT, "long", max_tokens=40)
+    pair.settle()
+    assert counters(pair.decode)["store"] == (stored,)
+
+
 def test_bytes_of_a_block() -> None:
     pair = make_pair()
     pass_through(pair, PROMPT, "bytes")

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -16,9 +17,16 @@ _INTERVAL_S = 0.01
 class LoopLag:
     """Watches the event loop while it is entered: how late a task wakes that asked to sleep a little."""
 
-    def __init__(self, clock: Clock, interval: float = _INTERVAL_S) -> None:
+    def __init__(
+        self, clock: Clock, interval: float = _INTERVAL_S, cpu_seconds: Callable[[], float] = time.process_time
+    ) -> None:
         self._clock = clock
         self._interval = interval
+        self._cpu_seconds = cpu_seconds
+        self._began = 0.0
+        self._cpu_before = 0.0
+        self._total = 0.0
+        self._wakes = 0
         self._task: asyncio.Task[None] | None = None
         self.worst = 0.0
         """Longest delay so far, seconds."""
@@ -28,13 +36,25 @@ class LoopLag:
         while True:
             due = self._clock.now() + self._interval
             await self._clock.sleep(self._interval)
-            self.worst = max(self.worst, self._clock.now() - due)
+            late = self._clock.now() - due
+            self.worst = max(self.worst, late)
+            self._total += late
+            self._wakes += 1
 
     def health(self, sent: Iterable[Sent]) -> ClientHealth:
         """What is to be recorded about the client that sent these."""
-        return ClientHealth(at=self._clock.now(), worst_loop_lag=self.worst, worst_send_delay=worst_send_delay(sent))
+        now = self._clock.now()
+        elapsed = now - self._began
+        return ClientHealth(
+            at=now,
+            worst_loop_lag=self.worst,
+            worst_send_delay=worst_send_delay(sent),
+            mean_loop_lag=self._total / self._wakes if self._wakes else 0.0,
+            cpu_share=(self._cpu_seconds() - self._cpu_before) / elapsed if elapsed > 0 else 0.0,
+        )
 
     async def __aenter__(self) -> Self:
+        self._began, self._cpu_before = self._clock.now(), self._cpu_seconds()
         self._task = asyncio.create_task(self.watch())
         return self
 

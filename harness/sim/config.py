@@ -42,6 +42,8 @@ class SimConfig:
     offload_chunks: int = 4096
     """Capacity of each server's offload tier."""
     blocks_per_chunk: int = 1
+    offload_prompt_only: bool = True
+    """Whether the tier takes blocks of the prompt alone, as vLLM 0.32.0 does unless told otherwise."""
     load_failure_policy: str = "fail"
     geometry: KVGeometry = field(default_factory=lambda: KVGeometry(4, 2, 32, 32, 2))
     noise: Noise = field(default_factory=Noise)

@@ -5,7 +5,6 @@ loads, stores and leases have ended.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from harness.facts import Connector
 from harness.sim.blocks import BlockPool, KVMemory, Page
@@ -235,14 +234,3 @@ class Engine:
         if external and self.offload:
             done = self.offload.reset() and done
         return done
-
-    def describe(self) -> dict[str, Any]:
-        """For GET /server_info."""
-        return {
-            "cache_config": {"block_size": self.config.block_size, "num_gpu_blocks": self.config.num_blocks},
-            "kv_transfer_config": {
-                "connectors": [str(kind) for kind in self.config.connectors],
-                "kv_lease_duration": self.config.lease_seconds,
-                "offload_chunks": self.config.offload_chunks,
-            },
-        }

@@ -1,7 +1,8 @@
 """The exposition of one server: families, labels and buckets as vLLM 0.32.0 has them.
 
-Families appear when vLLM's do: NIXL's and the deprecated offload families from the start, the flat offload families
-with their first event, the tier's gauges with the first step. With several engine labels, a counter's value is
+Samples appear when vLLM's do: NIXL's and the deprecated offload families have them from the start, the flat offload
+families with their first event, the tier's gauges with the first step; until then a family is declared (HELP and
+TYPE) and empty. With several engine labels, a counter's value is
 spread over them: a reader must add them up.
 """
 
@@ -125,21 +126,18 @@ class Exposition:
     def _offload(self) -> Iterator[Metric]:
         stats, tier = self.engine.stats, self.engine.offload
         for kind, sizes in (("load", stats.load_sizes), ("store", stats.store_sizes)):
-            if sizes.count:
-                yield self._counter(f"kv_offload_{kind}_bytes", sizes.total)
-                yield self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10)
-                yield self._histogram(f"kv_offload_{kind}_size", sizes)
-        if stats.lookups.count:
-            yield self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups)
-        if stats.allocations.count:
-            yield self._histogram("kv_offload_cpu_allocation_size", stats.allocations)
-        if stats.allocation_failures:
-            yield self._counter("kv_offload_allocation_failure", stats.allocation_failures)
-        if stats.stepped and tier:
-            storing, loading = tier.usage
-            yield self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading)
-            yield self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing)
-            yield self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading)
+            seen = sizes.count > 0
+            yield _once(seen, self._counter(f"kv_offload_{kind}_bytes", sizes.total))
+            yield _once(seen, self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10))
+            yield _once(seen, self._histogram(f"kv_offload_{kind}_size", sizes))
+        yield _once(stats.lookups.count > 0, self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups))
+        yield _once(stats.allocations.count > 0, self._histogram("kv_offload_cpu_allocation_size", stats.allocations))
+        failures = stats.allocation_failures
+        yield _once(failures > 0, self._counter("kv_offload_allocation_failure", failures))
+        storing, loading = tier.usage if tier else (0.0, 0.0)
+        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading))
+        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing))
+        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading))
 
     # --- shapes ---
 
@@ -180,6 +178,13 @@ class Exposition:
         for labels, histogram in parts:
             family.add_metric([*engine.values(), *labels.values()], _buckets(histogram), histogram.total)
         return family
+
+
+def _once(seen: bool, family: Metric) -> Metric:
+    """A family that has samples only once something happened."""
+    if not seen:
+        family.samples.clear()
+    return family
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -1,8 +1,8 @@
 """The offload tier. Semantics of vLLM 0.32.0's ``kv_connector/v1/offloading`` and ``kv_offload/cpu``.
 
 Rule 1. Whole chunks of whole blocks, keyed by the hash of their last block. Each step offers the chunks that it has
-completed; those the tier has already are skipped. A request that has finished offers once more what its last token
-completed.
+completed, of the prompt alone unless configured otherwise; those the tier has already are skipped. A request that has
+finished offers once more what its last token completed.
 
 Rule 2. A store is copied after the step that computed it and is readable when the *next* step has ended. A lookup
 that meets one earlier waits (None: ask again).
@@ -179,8 +179,9 @@ class Offload:
 
     def _offer(self, sequence: Sequence, progress: _Progress, done: int, *, at_once: bool = False) -> None:
         self._update_keys(sequence, progress)
+        last = len(sequence.prompt) if self.config.offload_prompt_only else len(sequence.tokens)
         end = min(
-            min(done, len(sequence.tokens)) // self._tokens_per_chunk,
+            min(done, last) // self._tokens_per_chunk,
             len(progress.blocks) // self.config.blocks_per_chunk,
             len(progress.keys),
         )

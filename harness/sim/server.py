@@ -19,6 +19,7 @@ from harness.sim.transfer import EngineDead, Nixl
 
 Json = dict[str, Any]
 _INTERNAL = "Internal server error"
+_DTYPE = "torch.bfloat16"
 
 
 class SimServer:
@@ -186,10 +187,32 @@ class SimServer:
 
     def server_info(self) -> Json:
         """GET /server_info?config_format=json, as far as anybody reads it."""
-        connectors = [_NAMES[kind] for kind in self.config.connectors]
-        return {"vllm_config": {"model_config": {"model": self.config.model}, **self.engine.describe()}} | {
-            "connectors": connectors
+        config = self.config
+        return {
+            "vllm_config": {
+                "model_config": {"model": config.model, "max_model_len": config.max_model_len, "dtype": _DTYPE},
+                "cache_config": {"block_size": config.block_size, "num_gpu_blocks": config.num_blocks},
+                "kv_transfer_config": self._kv_transfer_config(),
+            }
         }
+
+    def _kv_transfer_config(self) -> Json | None:
+        children = [self._connector_config(kind) for kind in self.config.connectors]
+        if len(children) < 2:
+            return children[0] if children else None
+        extra = {"connectors": children}
+        return {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
+
+    def _connector_config(self, kind: Connector) -> Json:
+        config = self.config
+        extra: Json = {"kv_lease_duration": config.lease_seconds}
+        if kind is Connector.OFFLOADING:
+            extra = {
+                "block_size": config.block_size * config.blocks_per_chunk,
+                "cpu_bytes_to_use": config.block_bytes * config.blocks_per_chunk * config.offload_chunks,
+                "offload_prompt_only": config.offload_prompt_only,
+            }
+        return {"kv_connector": _NAMES[kind], "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
     def restart(self) -> None:
         """As a process that died and came back: caches, counters and requests in flight are gone."""
