@@ -54,6 +54,8 @@ class Server:
     prefix_caching: bool | None = None
     version: str | None = None
     max_model_len: int | None = None
+    max_num_batched_tokens: int | None = None
+    """Tokens of one engine step: a longer prompt is prefilled in chunks (``/server_info``)."""
     pid: int | None = None
     """Of the process that the harness launched; None when attached."""
 

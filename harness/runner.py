@@ -6,15 +6,16 @@ each operation that was recorded as sent is recorded as ended, too, unless the p
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from harness.clock import Clock
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Outcome, PhaseStarted, Sent
 from harness.load.arrivals import Arrivals, ClosedLoop
+from harness.load.continuation import Conversations, Unanswered
 from harness.scenario import Phase, Request, Scenario
 
 Sender = Callable[[Request], Awaitable[Ended]]
@@ -48,14 +49,17 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
     Raises HarnessError where request ids are not unique: the history tells operations apart by them.
     """
     _refuse_equal_ids(scenario)
+    conversations = Conversations(_requests(scenario))
+    unsent: set[str] = set()
     for phase in scenario.phases:
-        run = _PhaseRun(scenario.name, phase, send, record, clock, on_progress)
+        run = _PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, on_progress, conversations)
         record(PhaseStarted(clock.now(), scenario.name, phase.name))
         if phase.counted:
             await observe.read(scenario=scenario.name, phase=phase.name, label="before")
         await run.load(ClosedLoop(phase.concurrency, clock))
         if phase.counted:
             await observe.read(scenario=scenario.name, phase=phase.name, label="after")
+        unsent |= run.unsent
 
 
 @dataclass(slots=True)
@@ -66,25 +70,55 @@ class _PhaseRun:
     record: Callable[[Entry], None]
     clock: Clock
     on_progress: Progress
+    conversations: Conversations
     ended: int = 0
+    unsent: set[str] = field(default_factory=set)
+    """Background requests that nobody had time for."""
 
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait for their ends."""
         self._tell()
+        self.unsent = {request.request_id for request in self.phase.background}
+        supply = iter(self.phase.background)
         try:
-            async with asyncio.TaskGroup() as group, aclosing(arrivals.due(self.phase.requests)) as due:
-                async for request, intended_at in due:
-                    group.create_task(self._operate(request, intended_at, arrivals))
+            async with asyncio.TaskGroup() as beside:
+                for _ in range(self.phase.background_concurrency):
+                    beside.create_task(self._keep_busy(supply))
+                await asyncio.sleep(0)  # their first requests leave before the phase's own
+                await self._fire(arrivals)
         except BaseExceptionGroup as failures:
-            # The first one is the reason; the rest of the tasks were cancelled for it.
-            raise failures.exceptions[0] from None
+            raise _first(failures) from None
 
-    async def _operate(self, request: Request, intended_at: float, arrivals: Arrivals) -> None:
-        self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at))
-        self.record(await self._outcome(request))
+    async def _fire(self, arrivals: Arrivals) -> None:
+        async with asyncio.TaskGroup() as group, aclosing(arrivals.due(self.phase.requests)) as due:
+            async for request, intended_at in due:
+                group.create_task(self._foreground(request, intended_at, arrivals))
+
+    async def _foreground(self, request: Request, intended_at: float, arrivals: Arrivals) -> None:
+        await self._operate(request, intended_at)
         arrivals.ended()
         self.ended += 1
         self._tell()
+
+    async def _keep_busy(self, supply: Iterator[Request]) -> None:
+        while self.ended < len(self.phase.requests) and (request := next(supply, None)):
+            self.unsent.discard(request.request_id)
+            await self._operate(request, self.clock.now())
+
+    async def _operate(self, request: Request, intended_at: float) -> None:
+        try:
+            request = self.conversations.whole(request)
+        except Unanswered as why:
+            self._sent(request, intended_at)
+            self.record(Ended(self.clock.now(), request.request_id, Outcome.FAIL, str(why)))
+            return
+        self._sent(request, intended_at)
+        ended = await self._outcome(request)
+        self.record(ended)
+        self.conversations.remember(request, ended)
+
+    def _sent(self, request: Request, intended_at: float) -> None:
+        self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at))
 
     async def _outcome(self, request: Request) -> Ended:
         try:
@@ -102,8 +136,27 @@ class _PhaseRun:
         self.on_progress(self.ended, len(self.phase.requests), self.phase)
 
 
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The reason for all: the first that was raised; the rest of the tasks were cancelled for it."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _requests(scenario: Scenario) -> Iterator[Request]:
+    for phase in scenario.phases:
+        yield from phase.requests
+        yield from phase.background
+
+
+def _without(phase: Phase, unsent: set[str]) -> Phase:
+    """The phase without references for requests that were never sent."""
+    if not unsent:
+        return phase
+    return replace(phase, requests=tuple(one for one in phase.requests if one.reference_for not in unsent))
+
+
 def _refuse_equal_ids(scenario: Scenario) -> None:
-    times = Counter(request.request_id for phase in scenario.phases for request in phase.requests)
+    times = Counter(request.request_id for request in _requests(scenario))
     request_id, most = max(times.items(), key=lambda item: item[1], default=("", 0))
     if most > 1:
         raise HarnessError(

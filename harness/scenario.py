@@ -72,6 +72,14 @@ class Request:
     """Isolates the request from every prefix cache and offload tier (vLLM hashes it into the first block)."""
     reference_for: str | None = None
     """The request_id whose output this request, sent without transfer, shows the truth of."""
+    continues: str | None = None
+    """The request_id of the turn before: its whole prompt and its answer come before this prompt.
+
+    Nobody knows an answer before it is given, so the runner puts them there when it sends, and the history holds the
+    whole prompt. As token ids, text or messages, whichever both prompts are. The other request must have ended.
+    """
+    expect_status: int | None = None
+    """The HTTP status with which it must be refused; None: it must be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,12 @@ class Phase:
     requests: tuple[Request, ...]
     concurrency: int = 1
     counted: bool = True
+    background: tuple[Request, ...] = ()
+    """Kept in flight beside the others, ``background_concurrency`` at a time, until those have ended.
+
+    They are operations of the phase like any other; what is not sent by then never is, nor is its reference.
+    """
+    background_concurrency: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "proxy": {"errors", "facts"},
     "load": VOCABULARY,
     "observe": VOCABULARY,
-    "runner": {"history", "scenario", "clock", "errors", "load.arrivals"},
+    "runner": {"history", "scenario", "clock", "errors", "load.arrivals", "load.continuation"},
     "oracle": VOCABULARY,
     # Of observe only its pure half: how samples become counters.
     "checkers": VOCABULARY | {"oracle", "observe.counters"},

@@ -1,7 +1,8 @@
 """Whether the deployment answered what it was asked.
 
 A request that got an answer and failed (a 4xx, a 5xx, a stream cut short, an error event) makes the run invalid:
-every request of a run is a valid one. Without any answer (a timeout, a refused connection, no end in the history)
+every request of a run is a valid one, save those that say with which status they must be refused
+(``Request.expect_status``); of these one that is served, or refused otherwise, is the failure. Without any answer (a timeout, a refused connection, no end in the history)
 nobody knows whose fault it was: unknown. So is a run of which nothing completed.
 """
 
@@ -17,12 +18,19 @@ _LISTED = 50
 def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
     """Every request completed, and one at least by the path under test."""
     asked = [operation for operation in history.operations() if operation.request.reference_for is None]
-    tested = [operation for operation in asked if operation.request.route is Route.PROXY] or asked
+    served = [operation for operation in asked if operation.request.expect_status is None]
+    tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)
-    failed = [operation for operation in asked if operation.outcome is not Outcome.OK]
+    failed = [operation for operation in asked if not _as_expected(operation)]
     verdict = worst((_of_all(completed, history), *map(_of_one, failed)))
     findings = tuple(_finding(operation) for operation in failed[:_LISTED])
-    return Check("completion", verdict, _summary(completed, len(tested), failed, history), findings=findings)
+    summary = _summary(completed, len(tested), failed, history, len(asked) - len(served))
+    return Check("completion", verdict, summary, findings=findings)
+
+
+def _as_expected(operation: Operation) -> bool:
+    wanted = operation.request.expect_status
+    return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
 
 
 def _of_all(completed: int, history: History) -> Verdict:
@@ -38,11 +46,15 @@ def _of_one(operation: Operation) -> Verdict:
 def _finding(operation: Operation) -> Finding:
     ended = operation.ended
     status = "" if ended.status is None else f"HTTP {ended.status}, "
-    return Finding(operation.request.request_id, f"{status}{ended.outcome}: {ended.cause}")
+    wanted = operation.request.expect_status
+    text = f"{status}{ended.outcome}: {ended.cause}" if ended.cause else f"{status}{ended.outcome}"
+    return Finding(operation.request.request_id, text if wanted is None else f"{text}; expected HTTP {wanted}")
 
 
-def _summary(completed: int, tested: int, failed: list[Operation], history: History) -> str:
+def _summary(completed: int, tested: int, failed: list[Operation], history: History, refusals: int) -> str:
     line = f"{completed:,} of {tested:,} requests completed"
+    if refusals:
+        line += f", {refusals:,} were to be refused"
     if failed:
         one = _finding(failed[0])
         line += f"; {len(failed):,} did not, the first being {one.subject}: {one.text}"

@@ -48,12 +48,13 @@ def outputs(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 
 
 
 def compare_outputs(history: History) -> Iterator[Compared]:
-    """Each completed request of the path under test, in the order sent."""
+    """Each completed request of the path under test, and any other that has a reference, in the order sent."""
     operations = history.operations()
     references = {o.request.reference_for: o for o in operations if o.request.reference_for is not None}
     for operation in operations:
         request = operation.request
-        if request.route is Route.PROXY and request.reference_for is None and operation.outcome is Outcome.OK:
+        to_verify = request.route is Route.PROXY and request.reference_for is None
+        if (to_verify or request.request_id in references) and operation.outcome is Outcome.OK:
             yield _compare(operation, references.get(request.request_id))
 
 

@@ -100,6 +100,7 @@ async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role,
         prefix_caching={"True": True, "False": False}.get(cache.get("enable_prefix_caching", "")),
         version=(version or {}).get("version"),
         max_model_len=_whole(model.get("max_model_len")),
+        max_num_batched_tokens=_step_tokens(info),
     )
     return Learned(
         server=server,
@@ -195,6 +196,10 @@ def _kv_dtype(config: Mapping[str, Any] | None) -> str | None:
     cache = config.get("cache_config", {}).get("cache_dtype", "auto")
     model = str(config.get("model_config", {}).get("dtype", "")).removeprefix("torch.")
     return (model if cache == "auto" else cache) or None
+
+
+def _step_tokens(config: Mapping[str, Any] | None) -> int | None:
+    return _whole(((config or {}).get("scheduler_config") or {}).get("max_num_batched_tokens"))
 
 
 def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector, Mapping[str, Any]]]:

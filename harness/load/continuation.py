@@ -1,0 +1,68 @@
+"""Prompts that go on from an earlier answer: the next turn of a conversation, made whole when it is sent. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from harness.errors import HarnessError
+from harness.history import Choice, Ended, Outcome
+from harness.scenario import Message, Prompt, Request
+
+T = TypeVar("T")
+
+
+class Unanswered(Exception):  # noqa: N818 - reads as what happened
+    """The turn before has no answer to go on from."""
+
+
+class Conversations:
+    """Remembers what was asked and answered, of those requests that others continue."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self._continued = {request.continues for request in requests}
+        self._turns: dict[str, tuple[Request, Ended]] = {}
+
+    def remember(self, request: Request, ended: Ended) -> None:
+        """``request``, whole, has ended."""
+        if request.request_id in self._continued:
+            self._turns[request.request_id] = request, ended
+
+    def whole(self, request: Request) -> Request:
+        """The request with its whole prompt.
+
+        Raises:
+            Unanswered: the turn before has not ended, or not well.
+            HarnessError: the two prompts are of different kinds.
+
+        """
+        if request.continues is None:
+            return request
+        before, ended = self._turns.get(request.continues, (None, None))
+        if before is None or ended is None:
+            raise Unanswered(f"not sent: it continues {request.continues}, which has not ended")
+        if ended.outcome is not Outcome.OK or not ended.choices:
+            raise Unanswered(f"not sent: it continues {request.continues}, which has no answer ({ended.cause})")
+        prompt = _joined(before.prompt, ended.choices[0], request.prompt)
+        if prompt is None:
+            raise HarnessError(
+                f"Request {request.request_id} continues {request.continues}, and their prompts are of different "
+                "kinds: give both as token ids, both as text, or both as messages."
+            )
+        return replace(request, prompt=prompt, continues=None)
+
+
+def _joined(before: Prompt, answer: Choice, after: Prompt) -> Prompt | None:
+    """None where the two are not of one kind."""
+    if isinstance(before, str) and isinstance(after, str):
+        return before + answer.text + after
+    if isinstance(before, str) or isinstance(after, str):
+        return None
+    turns = *_of(Message, before), Message("assistant", answer.text), *_of(Message, after)
+    if len(turns) == len(before) + 1 + len(after):
+        return turns
+    ids = *_of(int, before), *answer.token_ids, *_of(int, after)
+    return ids if len(ids) == len(before) + len(answer.token_ids) + len(after) else None
+
+
+def _of(kind: type[T], items: Iterable[object]) -> tuple[T, ...]:
+    return tuple(item for item in items if isinstance(item, kind))

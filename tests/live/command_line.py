@@ -1,0 +1,52 @@
+"""The command line as a user runs it: a deployment held up by ``serve``, and one run to its end."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RUN_WITHIN = 400
+"""Seconds; on two quiet cores a run that launches takes about 75."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A deployment that is held up, as its state file describes it."""
+
+    facts: dict[str, Any]
+
+    def attach(self, base_url: str | None = None) -> list[str]:
+        """Flags that attach to it; ``base_url`` instead of its proxy."""
+        return [
+            *("--base-url", base_url or self.facts["base_url"]),
+            *("--prefill-url", self.facts["prefill_urls"][0]),
+            *("--decode-url", self.facts["decode_urls"][0]),
+        ]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One invocation of the command line."""
+
+    status: int
+    output: str
+    errors: str
+    result: dict[str, Any]
+    directory: Path
+
+
+def run_harness(result_dir: Path, *arguments: str) -> Ran:
+    """``python -m harness ARGUMENTS`` to its end; ``result`` is empty where it wrote none."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments, "--result-dir", str(result_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=RUN_WITHIN,
+    )
+    latest = result_dir / "latest"
+    file = latest / "result.json"
+    result = json.loads(file.read_text()) if file.exists() else {}
+    return Ran(done.returncode, done.stdout, done.stderr, result, latest.resolve())
