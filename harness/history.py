@@ -209,6 +209,13 @@ class Operation:
         """How it ended."""
         return self.ended.outcome
 
+    @property
+    def prompt_token_ids(self) -> tuple[int, ...] | None:
+        """The prompt as sent, if it was token ids, else as the server told; None when it did not."""
+        prompt = self.request.prompt
+        ids = () if isinstance(prompt, str) else tuple(token for token in prompt if isinstance(token, int))
+        return ids or self.ended.prompt_token_ids
+
 
 @dataclass(frozen=True, slots=True)
 class History:

@@ -1,9 +1,9 @@
 """Whether the deployment answered what it was asked.
 
 A request that got an answer and failed (a 4xx, a 5xx, a stream cut short, an error event) makes the run invalid:
-every request of a run is a valid one, save those that say with which status they must be refused
-(``Request.expect_status``); of these one that is served, or refused otherwise, is the failure. Without any answer (a timeout, a refused connection, no end in the history)
-nobody knows whose fault it was: unknown. So is a run of which nothing completed.
+every request of a run is a valid one. Those that say with which status they must be refused
+(``Request.expect_status``) make it so by being served, or refused otherwise. Without any answer (a timeout, a refused
+connection, no end in the history) nobody knows whose fault it was: unknown. So is a run of which nothing completed.
 """
 
 from harness.facts import Deployment

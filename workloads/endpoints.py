@@ -1,0 +1,78 @@
+"""Both endpoints, streamed and not, and every form that a prompt can take."""
+
+from collections.abc import Iterator
+
+from harness.scenario import Endpoint, Message, Phase
+from workloads.case import Case, together
+from workloads.needs import Needs
+from workloads.registry import workload
+
+_SCRIPTS = (
+    "Grüße aus Köln: naïve façade, coöperation, Ærøskøbing, Łódź",
+    "東京は日本の首都です。天気はどうですか。",
+    "Привет, мир! Как дела сегодня?",
+    "مرحبا بالعالم، كيف حالك اليوم؟",
+    "🙂🙃👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 and \u200b nothing",
+    'quotes " and \\ backslashes \n lines \t tabs {"json": [1, null]}',
+)
+"""Letters of several bytes, right to left, joined signs, combining marks, and what JSON must escape."""
+
+
+@workload(family="endpoints")
+def both_endpoints(case: Case) -> Iterator[Phase]:
+    """Completions and chat, streamed and not, all at once.
+
+    Hunts differences between the four ways through proxy and engine.
+    """
+    requests = [
+        case.ask(case.words(case.block + 7), endpoint=endpoint, stream=stream)
+        for endpoint in Endpoint
+        for stream in (True, False)
+    ]
+    yield together("ask", requests)
+
+
+@workload(family="endpoints")
+def token_ids_and_text(case: Case) -> Iterator[Phase]:
+    """Prompts as token ids and as text, around a block's length.
+
+    Hunts prompts that prefill and decode tokenize differently: a token more or less shifts every block after it.
+    """
+    lengths = (case.block - 1, case.block, case.block + 1)
+    yield together("ask", [case.ask(prompt) for length in lengths for prompt in (case.ids(length), case.words(length))])
+
+
+@workload(family="endpoints")
+def unicode_text(case: Case) -> Iterator[Phase]:
+    """Prompts in many scripts, as text and as messages.
+
+    Hunts proxies that read and write a body's bytes, and lose or normalize some of them.
+    """
+    texts = [f"{case.words(3)} {script}" for script in _SCRIPTS]
+    prompts = [prompt for text in texts for prompt in (text, (Message("user", text),))]
+    yield together("ask", [case.ask(prompt) for prompt in prompts])
+
+
+@workload(family="endpoints")
+def too_long(case: Case) -> Iterator[Phase]:
+    """A prompt longer than the context is refused with 400, and requests beside it are served.
+
+    Hunts refusals that are hidden, turned into a 500, or take others down.
+    """
+    requests = [
+        case.ask(case.block + 1),
+        case.ask(case.setting.max_model_len + 1, expect_status=400),
+        case.ask(2 * case.block),
+    ]
+    yield together("ask", requests)
+
+
+@workload(family="endpoints", needs=Needs(most_context=8192))
+def answer_too_long(case: Case) -> Iterator[Phase]:
+    """A prompt that fits, with an answer that does not: decode refuses what prefill has computed.
+
+    Hunts blocks that prefill keeps for a decode that never comes: they must be back at the end of the lease at the
+    latest.
+    """
+    fits = case.setting.max_model_len - 4 * case.block
+    yield together("ask", [case.ask(fits, max_tokens=5 * case.block, expect_status=400), case.ask(case.block + 1)])

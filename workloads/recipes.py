@@ -1,0 +1,63 @@
+"""Deployments that the catalogue's cases are at home on, by name: how each differs from the default one."""
+
+from dataclasses import dataclass
+
+from harness.facts import Connector
+
+NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What to launch; the arguments are vLLM's own."""
+
+    name: str
+    summary: str
+    connectors: tuple[Connector, ...] = (NIXL, OFFLOADING)
+    prefill: int = 1
+    decode: int = 1
+    num_gpu_blocks: int | None = None
+    engine_args: tuple[str, ...] = ()
+    prefill_args: tuple[str, ...] = ()
+    decode_args: tuple[str, ...] = ()
+    other_engine: bool = False
+    """The two roles need different engines, which only the user can name."""
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="multi", summary="MultiConnector[nixl, offloading]: the default"),
+        Recipe(
+            name="offloading_first",
+            summary="MultiConnector[offloading, nixl]: the tier is asked before the peer",
+            connectors=(OFFLOADING, NIXL),
+        ),
+        Recipe(name="nixl", summary="NIXL alone", connectors=(NIXL,)),
+        Recipe(name="offloading", summary="offloading alone: nothing is transferred", connectors=(OFFLOADING,)),
+        Recipe(
+            name="small_pool",
+            summary="block pools too small for the load: eviction and preemption",
+            num_gpu_blocks=48,
+            engine_args=("--max-model-len 1024",),
+        ),
+        Recipe(
+            name="small_steps",
+            summary="engine steps of 64 tokens: every longer prompt is prefilled in chunks",
+            engine_args=("--max-num-batched-tokens 64 --max-num-seqs 32",),
+        ),
+        Recipe(
+            name="no_prefix_caching",
+            summary="prefix caching off on both sides",
+            engine_args=("--no-enable-prefix-caching",),
+        ),
+        Recipe(
+            name="unlike_blocks",
+            summary="prefill with blocks of 32 tokens, decode of 64",
+            prefill_args=("--block-size 32",),
+            decode_args=("--block-size 64",),
+        ),
+        Recipe(name="two_by_two", summary="two prefill and two decode servers", prefill=2, decode=2),
+        Recipe(name="unlike_versions", summary="prefill and decode of different engine versions", other_engine=True),
+    )
+}

@@ -1,0 +1,101 @@
+"""Parameters that shape the answer: whatever they are, it must be the one that the prompt has without transfer."""
+
+from collections.abc import Iterator
+
+from harness.scenario import Phase
+from workloads.case import Case, together
+from workloads.registry import workload
+
+_STOPS = ("e", "7", "o")
+"""Strings that most answers come to within a few tokens, whatever the model."""
+
+
+def _lengths(case: Case) -> tuple[int, ...]:
+    return (case.block - 1, case.block, 2 * case.block + 3)
+
+
+@workload(family="sampling")
+def one_output_token(case: Case) -> Iterator[Phase]:
+    """Answers of one token.
+
+    Hunts requests that end in the step in which their KV arrives: blocks are released while a store or a notification
+    is still due.
+    """
+    yield together("ask", [case.ask(length, max_tokens=1) for length in _lengths(case)])
+
+
+@workload(family="sampling")
+def long_answer(case: Case) -> Iterator[Phase]:
+    """Answers that fill more blocks than their prompts.
+
+    Hunts decode's first block of its own, which begins in the middle of the transferred tail.
+    """
+    lengths = (3, case.block - 2, case.block)
+    yield together("ask", [case.ask(length, max_tokens=2 * case.block + 5, ignore_eos=True) for length in lengths])
+
+
+@workload(family="sampling")
+def min_tokens(case: Case) -> Iterator[Phase]:
+    """Answers that must have so many tokens before they may end.
+
+    Hunts proxies and prefill servers that refuse a minimum above their one token, or drop it for decode.
+    """
+    yield together("ask", [case.ask(length, max_tokens=12, min_tokens=10, stop=_STOPS) for length in _lengths(case)])
+
+
+@workload(family="sampling")
+def stop_strings(case: Case) -> Iterator[Phase]:
+    """Answers that end at a string, streamed and not.
+
+    Hunts proxies that drop fields on the way to decode: the answer then goes on.
+    """
+    requests = [
+        case.ask(length, max_tokens=24, stop=_STOPS, stream=stream)
+        for length in _lengths(case)
+        for stream in (True, False)
+    ]
+    yield together("ask", requests)
+
+
+@workload(family="sampling")
+def output_logprobs(case: Case) -> Iterator[Phase]:
+    """Answers with no, with one and with five log-probabilities per token.
+
+    Hunts answers that change with what is asked about them, and one-token prefills that refuse the field.
+    """
+    yield together("ask", [case.ask(2 * case.block + 3, logprobs=number) for number in (None, 1, 5)])
+
+
+@workload(family="sampling")
+def prompt_logprobs(case: Case) -> Iterator[Phase]:
+    """Prompts whose own log-probabilities are asked: no cache and no connector may be read for them.
+
+    Hunts a decode server that waits for KV it will not use, and a prefill server that is never told to release it.
+    """
+    prompt = case.ids(2 * case.block + 3)
+    yield together("cold", [case.ask(prompt, prompt_logprobs=0, stream=False)])
+    yield together("again", [case.ask(prompt, prompt_logprobs=1, stream=False), case.ask(prompt)])
+
+
+@workload(family="sampling")
+def echo(case: Case) -> Iterator[Phase]:
+    """Answers that repeat their prompt, with log-probabilities (which compute it anew) and without, streamed and not.
+
+    Hunts echoes of what prefill was given in place of what the client sent.
+    """
+    requests = [
+        case.ask(case.block + 3, echo=True, logprobs=logprobs, stream=stream)
+        for logprobs in (None, 2)
+        for stream in (True, False)
+    ]
+    yield together("ask", requests)
+
+
+@workload(family="sampling")
+def several_choices(case: Case) -> Iterator[Phase]:
+    """Three answers to each prompt (n = 3), which greedy sampling makes alike.
+
+    Hunts single-use transfers that are used three times: every choice pulls the same blocks, and the first one's
+    notification allows prefill to give them to others.
+    """
+    yield together("ask", [case.ask(length, n=3) for length in _lengths(case)])
