@@ -81,6 +81,8 @@ class Deployment:
     """Tokens per chunk of the offload tier."""
     offload_blocks: int | None = None
     """Chunks that the offload tier holds."""
+    offload_bytes: int | None = None
+    """Host memory that each server's offload tier was given, bytes (``cpu_bytes_to_use``)."""
     offload_prompt_only: bool | None = None
     """Whether the tier is given prompt tokens alone, never generated ones (vLLM's ``offload_prompt_only``)."""
     launched: bool = False

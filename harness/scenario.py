@@ -18,6 +18,8 @@ class Route(StrEnum):
     """To a prefill server alone, without transfer parameters."""
     DECODE = "decode"
     """To a decode server alone, without transfer parameters."""
+    REFERENCE = "reference"
+    """To a server outside the deployment, of the same model, that tells what is right."""
 
 
 class Endpoint(StrEnum):
@@ -47,6 +49,8 @@ class Sampling:
     min_tokens: int | None = None
     ignore_eos: bool = False
     temperature: float = 0.0
+    seed: int | None = None
+    """Of the sampling, where the temperature is above 0."""
     n: int | None = None
     stop: tuple[str, ...] | None = None
     logprobs: int | None = None

@@ -4,8 +4,8 @@ Three verdicts; the worst of a run's checks is the run's: invalid before unknown
 had nothing to look at is ``unknown``, never ``valid``.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -106,7 +106,9 @@ class Outputs:
     """Differ first where the reference itself was undecided, within the noise."""
     mismatch: int
     unverified: int
-    """Without a completed reference."""
+    """Not verified: left out by the policy of verification, or its verification failed."""
+    noise_floor: Mapping[str, float | None] = field(default_factory=dict)
+    """Limits and what they rest on, as result.json has them; empty where no noise was measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ def reading(server: str, label: str, values: Mapping[str, float], **fields: Any)
 
 
 def operation(request: Request, phase: str = "load", **ended: Any) -> tuple[Sent, Ended]:
-    """A request that went well, unless ``ended`` says otherwise."""
+    """A request that went well, unless ``ended`` says otherwise. Other phases come after the load."""
+    at = 1.0 if phase == "load" else 3.0
     tokens = len(request.prompt)
     margins = tuple(TokenLogprob(token, -0.1, -0.9) for token in OUTPUT)
     answer: dict[str, Any] = {
@@ -118,7 +119,7 @@ def operation(request: Request, phase: str = "load", **ended: Any) -> tuple[Sent
         "choices": (Choice(OUTPUT, logprobs=margins),),
         "usage": Usage(tokens, len(OUTPUT)),
     } | ended
-    return Sent(1.0, request, "cold", phase, 1.0), Ended(2.0, request.request_id, **answer)
+    return Sent(at, request, "cold", phase, at), Ended(at + 1.0, request.request_id, **answer)
 
 
 def request(index: int, **fields: Any) -> Request:

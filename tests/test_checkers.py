@@ -200,12 +200,11 @@ def test_missing_evidence_is_unknown_and_says_why(checker: Any, history: History
 
 
 def test_a_phase_that_cannot_be_predicted_is_unknown() -> None:
-    twice = (*run.operation(run.request(0)), *run.operation(replace(run.request(0), request_id="again")))
-    told = {"prompt": 200, "compute": 200, "generated": 2, "external": 0}
-    scraped = run.readings(run.PREFILL | told, run.DECODE | told | {"generated": 10})
-    check = token_sources(run.DEPLOYMENT, run.history(scraped, twice))
+    spoken = replace(run.request(1), request_id="spoken", prompt="a text that nobody tokenized")
+    operations = (*run.operation(run.request(0)), *run.operation(spoken, usage=Usage(128, 5)))
+    check = token_sources(run.DEPLOYMENT, run.history(operations=operations))
     assert check.verdict is Verdict.UNKNOWN
-    assert "again shares its first block" in check.summary
+    assert "spoken was tokenized is not known" in check.summary
 
 
 def ended(**fields: Any) -> History:

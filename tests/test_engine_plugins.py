@@ -7,6 +7,7 @@ engine loads it, from a directory on the path.
 import importlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAME, write_plugin_path
-from harness.engine_plugins import nixl_progress
+from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAMES, write_plugin_path
+from harness.engine_plugins import nixl_progress, queue_pause
 
 torch = pytest.importorskip("torch", reason="the engine is not installed: make env")
 page_tier = importlib.import_module("harness.engine_plugins.page_tier")
@@ -43,7 +44,7 @@ class TestPluginPath:
     def test_an_interpreter_finds_the_entry_point_without_an_installation(self, tmp_path: Path) -> None:
         code = (
             "from importlib.metadata import entry_points\n"
-            f"[p] = [p for p in entry_points(group='vllm.general_plugins') if p.name == {PLUGIN_NAME!r}]\n"
+            f"[p] = [p for p in entry_points(group='vllm.general_plugins') if p.name == {PLUGIN_NAMES[0]!r}]\n"
             "print(p.load().__module__, p.load().__module__ and p.load()())"
         )
         assert run_python(code, write_plugin_path(tmp_path)) == f"{PACKAGE}.nixl_progress None\n"
@@ -293,6 +294,7 @@ for extra in ({"cpu_bytes_to_use": 1}, {"cpu_bytes_to_use": 1 << 20, "canonical_
         refused.append(str(error))
 
 import json
+import re
 print(json.dumps({
     "done": done, "left": worker.get_finished(), "first_bytes": [t[:, 0].tolist() for t in tensors],
     "refused": refused,
@@ -380,3 +382,37 @@ print(cache[:, 0].tolist())
     assert run_python(code, write_plugin_path(tmp_path)) == (
         "[(1, True, 9, ('GPU', 'CPU'))]\n[(2, True, 3, ('CPU', 'GPU'))]\n[0, 0, 0, 0, 3]\n"
     )
+
+
+class TestQueuePause:
+    """Waits at vLLM's shared queue sleep, only when asked to."""
+
+    def test_unset_it_touches_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(queue_pause.PAUSE_VARIABLE, raising=False)
+        monkeypatch.setattr(queue_pause.importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
+        queue_pause.register()
+
+    def test_a_wait_sleeps_as_long_as_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        slept: list[float] = []
+        monkeypatch.setattr(queue_pause.time, "sleep", slept.append)
+        queue = SimpleNamespace(sched_yield=lambda: pytest.fail("it yielded"))
+        queue_pause.sleep_instead_of_yielding(queue, 250)
+        queue.sched_yield()
+        assert slept == [0.00025]
+
+    @pytest.mark.parametrize("text", ["0", "-1", "fast", ""])
+    def test_nonsense_ends_the_process(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+        monkeypatch.setenv(queue_pause.PAUSE_VARIABLE, text)
+        with pytest.raises(RuntimeError, match="microseconds"):
+            queue_pause.register()
+
+    def test_an_engine_without_the_door_is_warned_about_not_refused(self, caplog: pytest.LogCaptureFixture) -> None:
+        queue_pause.sleep_instead_of_yielding(SimpleNamespace(), 200)
+        assert "no sched_yield" in caplog.text
+
+    def test_this_vllm_has_the_door(self) -> None:
+        spec = importlib.util.find_spec("vllm")
+        if spec is None or spec.origin is None:
+            pytest.skip("no engine is installed")
+        source = Path(spec.origin).parent / "distributed" / "device_communicators" / "shm_broadcast.py"
+        assert re.search(r"^\s+sched_yield\(\)$", source.read_text(), re.MULTILINE)

@@ -28,11 +28,13 @@ ROOMS: dict[str, set[str]] = {
     "checkers": VOCABULARY | {"oracle", "observe.counters"},
     "store": VOCABULARY,
     "reports": VOCABULARY | {"load.latency", "store.redact"},
-    "deploy": VOCABULARY | {"proxy", "models", "observe"},
+    "deploy": VOCABULARY | {"proxy", "models", "observe", "sim"},
     # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
     "sim": VOCABULARY | {"proxy"},
+    # Whole runs in one process: like the composition root it knows all rooms but that.
+    "selftest": VOCABULARY | {"sim", "runner", "load", "observe", "checkers", "oracle", "reports", "store"},
 }
-COMPOSITION_ROOT = {"cli", "__main__", "__init__"}
+COMPOSITION_ROOT = {"cli", "pytest_plugin", "__main__", "__init__"}
 
 ENGINE = {"vllm", "torch", "nixl", "transformers", "tokenizers"}
 NETWORK = {"aiohttp", "uvloop", "socket", "http", "urllib", "asyncio", "subprocess"}
@@ -94,7 +96,9 @@ def test_the_runner_knows_no_transport() -> None:
 def test_workloads_know_the_vocabulary_alone(module: str, path: Path) -> None:
     for name in _imports(path):
         if name.startswith("harness."):
-            assert name.split(".")[1] in {"scenario", "facts", "errors"}, f"workloads.{module} imports {name}"
+            assert name.split(".")[1] in {"scenario", "facts", "errors", "history"}, (
+                f"workloads.{module} imports {name}"
+            )
 
 
 def test_every_room_that_is_named_exists() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import counted_run as run
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.facts import Connector, Deployment, Role, Server
@@ -108,17 +108,6 @@ def test_a_server_asked_directly_computes_everything_and_the_other_does_nothing(
     assert numbers(expected[other]) == {}
 
 
-def test_prompt_logprobs_bypass_the_caches_even_for_a_prompt_they_hold() -> None:
-    logprobs = ask(130, route=Route.DECODE, sampling=Sampling(max_tokens=5, prompt_logprobs=0))
-    decode = expect(ask(130, route=Route.DECODE), logprobs)["decode-0"]
-    # The first is cold, the second reads nothing: 130 computed twice, only the first looked up locally.
-    assert decode.why("local_compute") == ""
-    assert decode.of("local_compute") == Bounds.exactly(260)
-    assert decode.of("prefix_queries") == Bounds.exactly(130)
-    assert decode.of("external_queries") == Bounds.exactly(260)
-    assert decode.of("offload_store_bytes") == Bounds(2 * run.BLOCK, 4 * run.BLOCK)
-
-
 def test_what_nobody_knows_widens_and_what_never_arrived_counts_nothing() -> None:
     request, _ = ask(130)
     lost = expect((request, {"outcome": Outcome.INFO, "status": None, "choices": (), "usage": None}))
@@ -136,35 +125,12 @@ def test_a_refusal_through_the_proxy_may_be_ds_after_p_has_worked() -> None:
     assert refused["decode-0"].of("prompt_tokens") == Bounds.exactly(0)
 
 
-def test_a_shared_first_block_is_never_given_a_number() -> None:
-    request, ended = ask(130)
-    longer = replace(request, request_id="longer", prompt=(*prompt(64), *prompt(40, 900)))
-    decode = expect((request, ended), (longer, ended | {"usage": Usage(104, 5)}))["decode-0"]
-    assert decode.of("external_kv_transfer") is None
-    assert "longer shares its first block" in decode.why("external_kv_transfer")
-    assert decode.of("prompt_tokens") == Bounds.exactly(234)
-
-
 def test_a_salt_or_another_first_token_keeps_prompts_apart() -> None:
     request, ended = ask(130)
     salted = replace(request, request_id="salted", cache_salt="x")
     other = replace(request, request_id="other", prompt=(7, *prompt(130)[1:]))
     decode = expect((request, ended), (salted, ended), (other, ended))["decode-0"]
     assert decode.of("external_kv_transfer") == Bounds.exactly(390)
-
-
-def test_output_can_complete_the_block_that_a_later_prompt_starts_with() -> None:
-    request, ended = ask(62, output=3)
-    turn = replace(request, request_id="turn", prompt=(*prompt(62), 0, 1, 50, 51))
-    decode = expect((request, ended), (turn, ended))["decode-0"]
-    assert decode.of("external_kv_transfer") is None
-
-
-@pytest.mark.parametrize("sampling", [Sampling(n=2), Sampling(echo=True)])
-def test_what_is_not_modelled_says_so(sampling: Sampling) -> None:
-    decode = expect(ask(130, sampling=sampling))["decode-0"]
-    assert decode.of("local_compute") is None
-    assert "not modelled" in decode.why("local_compute")
 
 
 def test_a_text_whose_tokens_are_not_known_is_unpredictable_and_so_is_what_it_may_have_warmed() -> None:
@@ -215,6 +181,7 @@ def test_of_several_servers_and_no_name_the_role_is_expected_to_have_worked() ->
     assert expected["decode"].of("prompt_tokens") == Bounds.exactly(130)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
 def test_sources_sum_to_the_prompt_tokens_on_every_server(lengths: list[int]) -> None:
     expected = expect(*(ask(length, start=1000 * i) for i, length in enumerate(lengths)))

@@ -53,6 +53,10 @@ def test_every_request_has_a_reference_without_transfer_and_under_a_salt_of_its_
     assert None not in salts
 
 
+def test_references_can_be_left_out() -> None:
+    assert load(reference=False).phases == load().phases[:1]
+
+
 def test_a_salt_reaches_every_request() -> None:
     def salts(scenario: Scenario) -> set[str | None]:
         return {request.cache_salt for phase in scenario.phases for request in phase.requests}

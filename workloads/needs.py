@@ -72,7 +72,7 @@ def _caching(needs: Needs, deployment: Deployment) -> Iterator[str]:
             yield f"it needs prefix caching {_on(wanted)}, and {server.name} has it {_on(there)}"
 
 
-def _on(value: bool | None) -> str:  # noqa: FBT001 - the one thing it says
+def _on(value: bool | None) -> str:
     return "on" if value else "off"
 
 

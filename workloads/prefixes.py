@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from harness.scenario import Phase
-from workloads.case import Case, together
+from workloads.case import Case, in_turn, together
 from workloads.needs import Needs
 from workloads.registry import workload
 
@@ -41,8 +41,8 @@ def growing_prompt(case: Case) -> Iterator[Phase]:
     Hunts a hit that ends where the last prompt's partial block began.
     """
     prompt = case.ids(5 * case.block)
-    for length in (case.block - 3, case.block, 2 * case.block + 1, 3 * case.block - 1, 4 * case.block, 5 * case.block):
-        yield together(f"{length} tokens", [case.ask(prompt[:length])])
+    blocks = ((1, -3), (1, 0), (2, 1), (3, -1), (4, 0), (5, 0))
+    yield in_turn("growing", [case.ask(prompt[: k * case.block + offset]) for k, offset in blocks])
 
 
 @workload(family="prefixes", needs=_CACHES)

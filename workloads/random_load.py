@@ -30,8 +30,12 @@ def random_load(  # noqa: PLR0913 - a workload's parameters are its command line
     output_len: int = 20,
     ignore_eos: bool = False,
     salt: str | None = None,
+    reference: bool = True,
 ) -> Scenario:
     """``num_prompts`` greedy requests through the proxy, and the same without transfer.
+
+    ``reference``: whether to add the latter; not needed where the answers are verified by what follows
+    (:mod:`workloads.verification`).
 
     ``input_len``: tokens of a prompt, least and most, both included, equally likely. ``salt``: new for each run
     against a deployment that outlives the run, or the same seed would meet the caches of the run before.
@@ -53,8 +57,10 @@ def random_load(  # noqa: PLR0913 - a workload's parameters are its command line
         for number, prompt in enumerate(_prompts(seed, canaries, ordinary, input_len))
     )
     load = Phase("load", requests, concurrency)
-    reference = reference_phase(requests, concurrency=concurrency, salt=f"{salt or 'run'}-reference")
-    return Scenario("random_load", _PURPOSE, (load, reference))
+    if not reference:
+        return Scenario("random_load", _PURPOSE, (load,))
+    truth = reference_phase(requests, concurrency=concurrency, salt=f"{salt or 'run'}-reference")
+    return Scenario("random_load", _PURPOSE, (load, truth))
 
 
 def _ordinary(vocab_size: int, special_token_ids: Iterable[int]) -> Ids:

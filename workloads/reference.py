@@ -1,46 +1,78 @@
-"""What the right answers are: the same requests again, without transfer."""
+"""What the right answers are, and how much of a difference means nothing: requests that ask again, without transfer.
+
+Three kinds, all of which name what they are for in ``reference_for``, and all under a ``cache_salt`` of their own: it
+goes into the hash of the first block, and so into every block's after it, so that nothing in a prefix cache or an
+offload tier can match, whoever put it there. A salt must be new for each run against a deployment that outlives the
+run.
+
+teacher forcing   Prompt and answer together, as token ids, with ``prompt_logprobs``: one prefill. It is the truth that
+                  outputs are judged by. No KV but its own is in it: without ``kv_transfer_params`` NIXL's connector
+                  offers no token; a request for ``prompt_logprobs`` reads neither prefix cache nor any connector in
+                  vLLM (``skip_reading_prefix_cache``); the salt says the same a second time, to engines that do
+                  otherwise.
+control           The request again, asked of a decode server alone, which computes the prompt itself. Served at the
+                  load's concurrency by the server that serves the load, it has every harmless difference that a served
+                  output may have from its teacher forcing, and no transferred KV. Judged by nobody: it measures noise.
+reference         The request again, decoded by a prefill server: for comparison token by token where no noise is
+                  measured.
+
+Forcings and references go to prefill servers: a decode server's caches were filled by the transfers under test, and
+what a broken transfer left there should not be a hash's distance from the truth. That P itself computes rightly is
+taken for granted, unless a third server is named (``Route.REFERENCE``); a wrong model on P or D alone shows, since the
+control arm decodes on D and is forced on P: they disagree, and the noise has no floor.
+
+No phase of these is counted: their traffic is nobody's question, and salted blocks still take room in the caches, so a
+phase that depends on what is cached should come before them.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.scenario import Phase, Request, Route
+from harness.scenario import Endpoint, Phase, Request, Route, Sampling
+
+ALTERNATIVES = 2
+"""Log-probabilities per token: the served one and the runner-up, which is told only from two on."""
 
 
 def reference_phase(
     requests: Iterable[Request], *, concurrency: int, salt: str = "reference", name: str = "reference"
 ) -> Phase:
-    """A phase of one reference for each request, with everything that shapes its output unchanged.
+    """A phase of one reference for each request, with everything that shapes its output unchanged."""
+    references = tuple(_again(request, "reference", Route.PREFILL, salt) for request in requests)
+    return Phase(name, references, concurrency, counted=False)
 
-    A reference goes to a prefill server (any), which prefills and decodes it alone. That path reads nobody's KV:
 
-    - Without ``kv_transfer_params`` NIXL's connector offers no token, and transfers nothing.
-    - A ``cache_salt`` of its own goes into the hash of the first block, and so into every block's after it: nothing
-      in the prefix cache or the offload tier can match, whoever put it there. It needs no cache to be reset.
+def control(request: Request, *, salt: str, turn: int = 0, route: Route = Route.DECODE) -> Request:
+    """The request asked of a decode server alone; ``turn`` tells repetitions apart."""
+    again = _again(request, f"control{turn}", route, salt)
+    sampling = replace(request.sampling, n=None, logprobs=max(request.sampling.logprobs or 0, ALTERNATIVES))
+    return replace(again, sampling=sampling, stream=False)
 
-    Prefill servers rather than decode servers: a decode server's caches were filled by the transfers under test, and
-    what a broken transfer left there should not be a hash's distance from the truth. That P itself computes rightly is
-    taken for granted; a wrong model on P alone shows, since D decodes with its own.
 
-    ``salt`` opens every cache_salt. It must be new for each run against a deployment that outlives the run: with
-    an old one, a reference would be read from the cache that the same reference left behind.
-
-    Not counted: the references' own traffic is nobody's question, and salted blocks still take room in the caches,
-    so a phase that depends on what is cached should come before this one.
-    """
-    return Phase(
-        name=name,
-        requests=tuple(_reference(request, salt) for request in requests),
-        concurrency=concurrency,
-        counted=False,
+def teacher_forcing(  # noqa: PLR0913 - a forcing is what these say; keyword-only but for the tokens
+    reference_for: str, prompt: tuple[int, ...], output: tuple[int, ...], *, name: str, salt: str, route: Route
+) -> Request:
+    """Prompt and output in one prefill; ``name`` is the request's own id."""
+    return Request(
+        name,
+        (*prompt, *output),
+        # vLLM answers at least one token; 1 is enough to bring the prompt's log-probabilities.
+        Sampling(max_tokens=1, prompt_logprobs=ALTERNATIVES),
+        route=route,
+        endpoint=Endpoint.COMPLETIONS,
+        stream=False,
+        cache_salt=f"{salt}-{name}",
+        reference_for=reference_for,
     )
 
 
-def _reference(request: Request, salt: str) -> Request:
+def _again(request: Request, kind: str, route: Route, salt: str) -> Request:
+    name = f"{request.request_id}-{kind}"
     return replace(
         request,
-        request_id=f"{request.request_id}-reference",
-        route=Route.PREFILL,
+        request_id=name,
+        route=route,
         server=None,
-        cache_salt=f"{salt}-{request.request_id}",
+        cache_salt=f"{salt}-{name}",
         reference_for=request.request_id,
     )

@@ -84,5 +84,9 @@ def _to_verify(phases: Iterable[Phase]) -> Iterator[Request]:
 
 def _references(requests: tuple[Request, ...], salt: str) -> Phase:
     phase = reference_phase(requests, concurrency=REFERENCE_CONCURRENCY, salt=f"{salt}-reference")
-    # Not streamed: of a reference only its outcome matters, and the client's time is spent on the rest.
-    return replace(phase, requests=tuple(replace(request, stream=False) for request in phase.requests))
+    return replace(phase, requests=tuple(map(_plainly, phase.requests)))
+
+
+def _plainly(reference: Request) -> Request:
+    """Not streamed, for only its outcome matters; and a reference that asks for its prompt's is a teacher forcing."""
+    return replace(reference, stream=False, sampling=replace(reference.sampling, prompt_logprobs=None))

@@ -7,8 +7,9 @@ from harness.checkers.completion import completion
 from harness.checkers.failed_transfers import failed_transfers
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
-from harness.checkers.outputs import compare_outputs, count_outputs, outputs
+from harness.checkers.outputs import count_outputs, outputs
 from harness.checkers.settled import settled
+from harness.checkers.streaming import streaming
 from harness.checkers.token_sources import token_sources
 from harness.facts import Connector, Deployment
 from harness.history import History
@@ -24,6 +25,7 @@ CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
     (offload_bytes, Connector.OFFLOADING),
     (failed_transfers, Connector.NIXL),
     (settled, None),
+    (streaming, None),
     (client_health, None),
 )
 """Each with the connector without which there is nothing for it to look at."""
@@ -46,7 +48,7 @@ def judge(
 
 def _counted(history: History) -> Outputs:
     try:
-        return count_outputs(tuple(compare_outputs(history)))
+        return count_outputs(history)
     except Exception:  # noqa: BLE001 - the checker of outputs, which does the same, tells of it
         return Outputs(0, 0, 0, 0, 0)
 

@@ -71,8 +71,8 @@ def _usage(members: list[Evidence], asked: list[Operation], role: Role) -> Compa
     observed = [one.delta.of("prompt_tokens") for one in members]
     predicted = [one.expectation.of("prompt_tokens") for one in members]
     known = [value for value in observed if value is not None]
-    completed = [operation.ended.usage for operation in asked if operation.outcome is Outcome.OK]
-    told = [usage.prompt_tokens for usage in completed if usage is not None]
+    completed = [operation for operation in asked if operation.outcome is Outcome.OK]
+    told = [one.ended.usage.prompt_tokens * _times(one, role) for one in completed if one.ended.usage is not None]
     why = (
         next((one.delta.why("prompt_tokens") or one.expectation.why("prompt_tokens") for one in members), "")
         or f"{len(completed) - len(told)} answers carry no usage"
@@ -83,6 +83,12 @@ def _usage(members: list[Evidence], asked: list[Operation], role: Role) -> Compa
     low = sum(told)
     slack = sum(bounds.high - bounds.low for bounds in predicted if bounds is not None)
     return Comparison(first.scenario, first.phase, str(role), counter, Bounds(low, low + slack), sum(known))
+
+
+def _times(operation: Operation, role: Role) -> int:
+    """How often a server counts a prompt that ``usage`` counts once: for each choice, save on P behind the proxy."""
+    handed_over = operation.request.route is Route.PROXY and role is Role.PREFILL
+    return 1 if handed_over else operation.request.sampling.n or 1
 
 
 def _summary(evidence: tuple[Evidence, ...], comparisons: tuple[Comparison, ...]) -> str:

@@ -7,12 +7,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import uvloop
 
+from harness.cli.catalogue import run_catalogue, show_list
 from harness.cli.options import Options, parse
 from harness.cli.run import run
+from harness.cli.selftest import selftest
 from harness.cli.serve import serve
 from harness.errors import ExitCode, HarnessError
 
-_COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {"run": run, "serve": serve}
+
+async def _run(options: Options) -> ExitCode:
+    return await (run_catalogue(options) if options.catalogue.patterns else run(options))
+
+
+_COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
+    "run": _run,
+    "serve": serve,
+    "list": show_list,
+    "selftest": selftest,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cli.selftest_flags import add_selftest_flags, selftest_options
 from harness.deploy.plan import OFFLOAD_BYTES
 from harness.deploy.target import Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Connector, Role
+from harness.selftest import SelftestOptions
+from workloads.recipes import RECIPES
+from workloads.verify_policy import DEFAULT as DEFAULT_POLICY
+from workloads.verify_policy import VerifyPolicy
 
 _CONNECTORS = {
     "nixl": (Connector.NIXL,),
@@ -34,6 +39,24 @@ class LoadOptions:
     request_timeout: float
     settle_timeout: float
     extra_body: dict[str, Any]
+    verify: str
+    """Which outputs are verified; read by ``VerifyPolicy.parse``."""
+    reference_url: str | None
+    """A third server that teacher-forces; None: the prefill servers do."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueOptions:
+    """Which workloads of the catalogue run, and on what."""
+
+    patterns: tuple[str, ...] = ()
+    """Names, families, globs; none: the plain load is run instead."""
+    recipe: str | None = None
+    """The deployment, by name; None: as the other flags describe it."""
+    everywhere: bool = False
+    """Each workload on the deployment that it is made for, one after another."""
+    background: int = 0
+    """Requests kept in flight beside each workload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +80,9 @@ class Options:
     target: Target
     load: LoadOptions
     report: ReportOptions
+    catalogue: CatalogueOptions
+    selftest: SelftestOptions | None
+    """None: another command."""
     state_file: Path | None
     argv: tuple[str, ...]
 
@@ -71,7 +97,10 @@ def parse(argv: Sequence[str]) -> Options:
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words = ["run", *words]
-    return _options(_parser().parse_args(words), tuple(argv))
+    parser = _parser()
+    # Commands have flags of different groups; what a command does not have stands at its default.
+    defaults = vars(parser.parse_args(["run"]))
+    return _options(argparse.Namespace(**{**defaults, **vars(parser.parse_args(words))}), tuple(argv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, serve):
         _add_attach_flags(command)
         _add_launch_flags(command)
+    add_selftest_flags(commands)
+    commands.add_parser("list", help="show the catalogue of workloads", allow_abbrev=False)
     _add_load_flags(run)
+    _add_catalogue_flags(run)
     _add_report_flags(run)
     serve.add_argument("--state-file", type=Path, help="write the facts there as well, once all is ready")
     serve.add_argument("--result-dir", type=Path, default=Path("runs"), help="where logs go (default: %(default)s)")
@@ -107,6 +139,7 @@ def _add_attach_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_launch_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("launch a deployment")
+    group.add_argument("--engine", choices=["vllm", "sim"], default="vllm", help="sim: the simulated pair, in a second")
     group.add_argument("--model", metavar="PATH|NAME", help="default: a small canary model made from a seed")
     group.add_argument("--connector", choices=list(_CONNECTORS), help="default: multi (NIXL first, then offloading)")
     group.add_argument("--prefill", metavar="N", type=_positive, default=1, help="prefill servers (default: 1)")
@@ -141,6 +174,28 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--request-timeout-sec", metavar="S", type=float, default=300.0)
     group.add_argument("--settle-timeout-sec", metavar="S", type=float, default=60.0)
     group.add_argument("--extra-body", metavar="JSON", type=_json_object, default={})
+    group.add_argument(
+        "--verify",
+        metavar="all|sample:N|budget:PCT",
+        default=DEFAULT_POLICY,
+        help="which outputs are teacher-forced (default: %(default)s of the engine's tokens, 128 outputs at least)",
+    )
+    group.add_argument("--reference-url", metavar="URL", help="a third server to teacher-force on")
+
+
+def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("catalogue of edge cases (in place of the plain load)")
+    group.add_argument(
+        "--workload", metavar="NAME", action="append", default=[], help="name, family or glob; repeatable"
+    )
+    where = group.add_mutually_exclusive_group()
+    where.add_argument("--deployment", choices=list(RECIPES), help="launch this one; `list` says what each is")
+    where.add_argument(
+        "--all-deployments", action="store_true", help="each workload on the deployment it is made for, in turn"
+    )
+    group.add_argument(
+        "--background-load", metavar="N", type=_natural, default=0, help="keep N other requests in flight beside it"
+    )
 
 
 def _add_report_flags(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +215,8 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         target=_target(flags),
         load=_load(flags),
         report=_report(flags),
+        catalogue=_catalogue(flags),
+        selftest=selftest_options(flags) if flags.command == "selftest" else None,
         state_file=getattr(flags, "state_file", None),
         argv=argv,
     )
@@ -188,7 +245,14 @@ def _target(flags: argparse.Namespace) -> Target:
         ports=_ports(flags),
         ready_timeout=flags.ready_check_timeout_sec,
         num_warmups=flags.num_warmups,
+        engine=_engine(flags),
     )
+
+
+def _engine(flags: argparse.Namespace) -> str:
+    if flags.engine == "sim" and (flags.base_url or flags.prefill_url or flags.decode_url):
+        raise UsageError("--engine sim starts a simulated deployment, and a URL names a running one: give one of them.")
+    return str(flags.engine)
 
 
 def _attachment(flags: argparse.Namespace) -> Attachment | None:
@@ -208,9 +272,6 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
 
 
 def _load(flags: argparse.Namespace) -> LoadOptions:
-    """The load's options; ``serve`` fires none and takes the defaults."""
-    if flags.command == "serve":
-        flags = _parser().parse_args(["run"])
     return LoadOptions(
         concurrency=flags.concurrency,
         num_prompts=flags.num_prompts,
@@ -221,18 +282,35 @@ def _load(flags: argparse.Namespace) -> LoadOptions:
         request_timeout=flags.request_timeout_sec,
         settle_timeout=flags.settle_timeout_sec,
         extra_body=flags.extra_body,
+        verify=_verify(flags.verify),
+        reference_url=_url(flags.reference_url, "--reference-url") if flags.reference_url else None,
     )
+
+
+def _catalogue(flags: argparse.Namespace) -> CatalogueOptions:
+    launches = flags.deployment or flags.all_deployments
+    if launches and (flags.base_url or flags.prefill_url or flags.decode_url):
+        raise UsageError(
+            "--deployment and --all-deployments launch deployments of their own, and --base-url, --prefill-url and "
+            "--decode-url name one that is running: give one or the other."
+        )
+    if (launches or flags.background_load) and not flags.workload:
+        raise UsageError(
+            "--deployment, --all-deployments and --background-load belong to the catalogue: say which workloads with "
+            "--workload NAME (--workload '*' is all of them)."
+        )
+    return CatalogueOptions(tuple(flags.workload), flags.deployment, flags.all_deployments, flags.background_load)
 
 
 def _report(flags: argparse.Namespace) -> ReportOptions:
     return ReportOptions(
         result_dir=flags.result_dir,
-        result_filename=getattr(flags, "result_filename", None),
-        save_detailed=getattr(flags, "save_detailed", False),
-        label=getattr(flags, "label", None),
-        metadata=_pairs(getattr(flags, "metadata", []), "--metadata"),
-        junit=getattr(flags, "junit", None),
-        plain=getattr(flags, "plain", False),
+        result_filename=flags.result_filename,
+        save_detailed=flags.save_detailed,
+        label=flags.label,
+        metadata=_pairs(flags.metadata, "--metadata"),
+        junit=flags.junit,
+        plain=flags.plain,
     )
 
 
@@ -241,6 +319,11 @@ def _ports(flags: argparse.Namespace) -> dict[str, int]:
     ports |= {f"prefill-{index}": port for index, port in enumerate(flags.prefill_port)}
     ports |= {f"decode-{index}": port for index, port in enumerate(flags.decode_port)}
     return ports
+
+
+def _verify(text: str) -> str:
+    VerifyPolicy.parse(text)
+    return text
 
 
 def _url(text: str, flag: str) -> str:

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from harness.deploy.engine import EngineBuild
-from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAME
+from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAMES
 from harness.facts import Connector, Role
 
 CPU_BLOCK_SIZE = 32
 """The smallest that vLLM's CPU attention takes: the more blocks a prompt has, the more can go wrong with them."""
-CPU_NUM_BLOCKS = 1024
-"""32,768 tokens; 32 requests in flight of 420 tokens hold under half of it."""
-OFFLOAD_BYTES = 512 * 1024 * 1024
-"""The offload tier of each server."""
+CPU_NUM_BLOCKS = 768
+"""24,576 tokens: 32 requests in flight of 420 tokens hold 448 blocks. All of it is committed at start."""
+OFFLOAD_BYTES = 256 * 1024 * 1024
+"""The offload tier of each server: 1,024 chunks of the canary's blocks. On a CPU committed at start as well."""
 NIXL_PROGRESS_DELAY_US = 500
 """On two cores NIXL's busy progress threads starve the servers: 53 s for a request that takes 0.3 s with this."""
+QUEUE_PAUSE_US = 200
+"""A step of the canary takes milliseconds; spinning between them starves it (engine_plugins/queue_pause)."""
 HELD_BACK_GPU_MEMORY = 0.1
 """Of a GPU's memory, for what the servers allocate outside their own accounting."""
 
@@ -173,8 +175,9 @@ def _cpu_environment(plugin_path: Path | None) -> dict[str, str]:
         inherited = os.environ.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(plugin_path), inherited]))
         environment["PD_HARNESS_NIXL_PROGRESS_DELAY_US"] = str(NIXL_PROGRESS_DELAY_US)
+        environment["PD_HARNESS_QUEUE_PAUSE_US"] = str(QUEUE_PAUSE_US)
         if allowed := os.environ.get("VLLM_PLUGINS"):
-            environment["VLLM_PLUGINS"] = f"{allowed},{PLUGIN_NAME}"
+            environment["VLLM_PLUGINS"] = ",".join((allowed, *PLUGIN_NAMES))
     return environment
 
 

@@ -5,7 +5,7 @@ any directory of its path that holds a ``.dist-info``. So a run gets a directory
 ``harness/engine_plugins`` and the metadata that names its entry point; put on the ``PYTHONPATH`` of an engine
 it works under any interpreter, and no other engine sees it.
 
-If ``VLLM_PLUGINS`` is set, vLLM loads only the plugins it names: :data:`PLUGIN_NAME` must be among them.
+If ``VLLM_PLUGINS`` is set, vLLM loads only the plugins it names: :data:`PLUGIN_NAMES` must be among them.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from pathlib import Path
 PACKAGE = "pd_harness_engine_plugins"
 """The plugins' top-level name inside an engine."""
 
-PLUGIN_NAME = "pd_harness_nixl_progress"
-"""The entry point's name, as ``VLLM_PLUGINS`` selects it."""
+PLUGIN_NAMES = ("pd_harness_nixl_progress", "pd_harness_queue_pause")
+"""The entry points' names, as ``VLLM_PLUGINS`` selects them."""
 
 _SOURCE = Path(__file__).parent.parent / "engine_plugins"
 
@@ -26,7 +26,8 @@ Version: 0
 
 _ENTRY_POINTS = f"""\
 [vllm.general_plugins]
-{PLUGIN_NAME} = {PACKAGE}.nixl_progress:register
+{PLUGIN_NAMES[0]} = {PACKAGE}.nixl_progress:register
+{PLUGIN_NAMES[1]} = {PACKAGE}.queue_pause:register
 """
 
 

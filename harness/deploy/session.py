@@ -15,6 +15,7 @@ from harness.deploy.nursery import Nursery, OnProgress
 from harness.deploy.plan import Engine, LaunchOptions
 from harness.deploy.plugin_path import write_plugin_path
 from harness.deploy.ports import require_free
+from harness.deploy.simulate import simulated
 from harness.deploy.target import Attachment, Target
 from harness.deploy.warmup import WarmUp, warm_up_load, warm_up_transfers
 from harness.errors import ModelNotFound, UnsupportedModel
@@ -58,7 +59,9 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
 
     """
     async with AsyncExitStack() as stack:
-        if target.attachment is None:
+        if target.engine == "sim":
+            session = await _simulate(target, around, stack)
+        elif target.attachment is None:
             session = await _launch(target, around, stack)
         else:
             session = await _attach(target, target.attachment, around, stack)
@@ -100,6 +103,12 @@ async def _attach(target: Target, to: Attachment, around: Surroundings, stack: A
         url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports)
         deployment = replace(deployment, proxy_url=url)
     return Session(deployment, nursery)
+
+
+async def _simulate(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
+    nursery = around.nursery(target)
+    stack.push_async_callback(nursery.stop)
+    return Session(await simulated(target, nursery), nursery)
 
 
 async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:

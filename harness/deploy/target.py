@@ -40,3 +40,5 @@ class Target:
     ports: Mapping[str, int]
     ready_timeout: float
     num_warmups: int | None
+    engine: str = "vllm"
+    """What is launched: ``vllm``, or ``sim`` for the simulated pair."""

@@ -57,7 +57,11 @@ class HostOffloadingSpec(CPUOffloadingSpec):  # type: ignore[misc]  # vLLM is no
                 f"{blocks_per_chunk} blocks. Make it larger, or block_size smaller."
             )
         _log.info("offload tier in host memory: %d chunks of %d blocks", chunks, blocks_per_chunk)
-        return PageTier(_rows(kv_caches), _refs(kv_caches), blocks_per_chunk=blocks_per_chunk, chunks=chunks)
+        rows = _rows(kv_caches)
+        for pages in rows:
+            # Written as it is: vLLM's own zeros are as lazy as any (page_tier.committed).
+            pages.add_(0)
+        return PageTier(rows, _refs(kv_caches), blocks_per_chunk=blocks_per_chunk, chunks=chunks)
 
     def _refuse_canonical_layout(self) -> None:
         if self.extra_config.get("canonical_layout"):

@@ -5,7 +5,6 @@ be read is kept as ``fault``, in words, and never raised: it is the deployment's
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from harness.history import Choice, TokenLogprob, Usage
@@ -30,15 +29,10 @@ class _Growing:
 
 
 class Answer:
-    """What has been said so far.
-
-    ``echo``: whether the prompt was asked back. Its ids then come before a choice's own, and are taken off, so that
-    ``token_ids`` are output alone; a prompt that comes back changed is a fault.
-    """
+    """What has been said so far."""
 
     __slots__ = (
         "_choices",
-        "_echo",
         "_prompt_logprobs",
         "done_at",
         "fault",
@@ -48,8 +42,7 @@ class Answer:
         "usage",
     )
 
-    def __init__(self, *, echo: bool = False) -> None:
-        self._echo = echo
+    def __init__(self) -> None:
         self._choices: dict[int, _Growing] = {}
         self._prompt_logprobs: list[Any] | None = None
         self.prompt_token_ids: tuple[int, ...] | None = None
@@ -111,10 +104,8 @@ class Answer:
 
     def _read_choice(self, choice: dict[str, Any], at: float | None) -> None:
         index = choice["index"]
-        token_ids = choice.get("token_ids") or ()
-        if self._echo and index not in self._choices:
-            token_ids = self._after_echo(choice, token_ids)
         growing = self._choices.setdefault(index, _Growing())
+        token_ids = choice.get("token_ids") or ()
         growing.token_ids.extend(token_ids)
         if text := _text(choice):
             growing.text.append(text)
@@ -124,14 +115,6 @@ class Answer:
         if index == 0:
             self._read_prompt(choice)  # where completions put them
             self._note_arrival(len(token_ids), at)
-
-    def _after_echo(self, choice: dict[str, Any], token_ids: Sequence[int]) -> Sequence[int]:
-        """A choice's own ids, of the first that came of it: the prompt's stand before them."""
-        self._read_prompt(choice)
-        prompt = self.prompt_token_ids or ()
-        if not prompt or tuple(token_ids[: len(prompt)]) != prompt:
-            self._blame("the echo is not the prompt, token for token")
-        return token_ids[len(prompt) :]
 
     def _read_prompt(self, holder: dict[str, Any]) -> None:
         if token_ids := holder.get("prompt_token_ids"):

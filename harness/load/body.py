@@ -45,6 +45,7 @@ def _sampling(sampling: Sampling) -> Json:
         "temperature": sampling.temperature,
         "min_tokens": sampling.min_tokens,
         "ignore_eos": sampling.ignore_eos or None,
+        "seed": sampling.seed,
         "n": sampling.n,
         "stop": sampling.stop,
         "prompt_logprobs": sampling.prompt_logprobs,

@@ -74,7 +74,7 @@ class Client:
 
     async def send(self, request: Request) -> Ended:
         """Send it and wait for its end, whatever that is. Cancellation closes its connection."""
-        reply, answer = Reply(), Answer(echo=bool(request.sampling.echo))
+        reply, answer = Reply(), Answer()
         try:
             async with asyncio.timeout(self._timeout):
                 await self._exchange(request, reply, answer)

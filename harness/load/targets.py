@@ -8,7 +8,12 @@ from yarl import URL
 from harness.errors import UsageError
 from harness.scenario import Endpoint, Request, Route
 
-_OPTION = {Route.PROXY: "--base-url", Route.PREFILL: "--prefill-url", Route.DECODE: "--decode-url"}
+_OPTION = {
+    Route.PROXY: "--base-url",
+    Route.PREFILL: "--prefill-url",
+    Route.DECODE: "--decode-url",
+    Route.REFERENCE: "--reference-url",
+}
 
 
 class Targets:

@@ -45,6 +45,8 @@ class Learned:
     """In MultiConnector's order if ``/server_info`` told; else as found in ``/metrics``, NIXL first."""
     offload_block_size: int | None
     """Tokens per chunk of the offload tier; None when not told."""
+    offload_bytes: int | None
+    """Host memory that the tier was given."""
     offload_prompt_only: bool | None
     kv_dtype: str | None
 
@@ -76,6 +78,7 @@ async def learn_deployment(
         model_path=first.model_path if first else None,
         connectors=first.connectors if first else None,
         offload_block_size=first.offload_block_size if first else None,
+        offload_bytes=first.offload_bytes if first else None,
         offload_prompt_only=first.offload_prompt_only if first else None,
         kv_dtype=first.kv_dtype if first else None,
     )
@@ -108,6 +111,7 @@ async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role,
         model_path=model.get("root"),
         connectors=tuple(kind for kind, _ in kinds) or _exposed_connectors(metrics),
         offload_block_size=_chunk_size(tier, server.block_size) if tier else None,
+        offload_bytes=_whole(tier.get("cpu_bytes_to_use")),
         # vLLM 0.32's default; a server that tells its configuration tells only what was set.
         offload_prompt_only=bool(tier.get("offload_prompt_only", True)) if tier else None,
         kv_dtype=_kv_dtype(info),

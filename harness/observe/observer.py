@@ -1,7 +1,7 @@
 """Reads all servers of a deployment around each phase, once they rest, and puts the readings into the history."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import aiohttp
@@ -15,20 +15,21 @@ from harness.observe.settle import DEADLINE, Readings, Settled, settle
 Record = Callable[[Entry], None]
 
 
-class DeploymentObserver:
-    """Waits for rest and records; remembers how much of each block pool was held at rest."""
+class RestObserver:
+    """Waits for rest and records; remembers how much of each block pool was held at rest.
+
+    ``read_all``: one reading of every server, by whatever way there is to them.
+    """
 
     def __init__(
         self,
-        servers: Sequence[Server],
-        session: aiohttp.ClientSession,
+        read_all: Callable[[Occasion], Awaitable[Readings]],
         clock: Clock,
         record: Record,
         *,
         deadline: float = DEADLINE,
     ) -> None:
-        self._servers = tuple(servers)
-        self._session = session
+        self._read_all = read_all
         self._clock = clock
         self._record = record
         self._deadline = deadline
@@ -46,15 +47,28 @@ class DeploymentObserver:
         for name, reading in result.readings.items():
             self._record(_marked(reading, result, name))
 
-    async def _read_all(self, occasion: Occasion) -> Readings:
-        readings = await asyncio.gather(
-            *(scrape(self._session, server, self._clock, occasion) for server in self._servers)
-        )
-        return {reading.server: reading for reading in readings}
-
     def _remember(self, result: Settled) -> None:
         if self._baseline is None and result.settled:
             self._baseline = {name: one.kv_usage or 0.0 for name, one in result.counters.items()}
+
+
+class DeploymentObserver(RestObserver):
+    """The same over HTTP."""
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        record: Record,
+        *,
+        deadline: float = DEADLINE,
+    ) -> None:
+        async def read_all(occasion: Occasion) -> Readings:
+            readings = await asyncio.gather(*(scrape(session, server, clock, occasion) for server in servers))
+            return {reading.server: reading for reading in readings}
+
+        super().__init__(read_all, clock, record, deadline=deadline)
 
 
 def _marked(reading: Scraped | ScrapeFailed, result: Settled, name: str) -> Scraped | ScrapeFailed:

@@ -31,6 +31,8 @@ class ServerExpectation:
     offload_store_bytes: Bounds = NOTHING
     unpredictable: Mapping[str, str] = field(default_factory=dict)
     """Why a counter cannot be predicted, by its name."""
+    bounded: Mapping[str, str] = field(default_factory=dict)
+    """Why a counter's bounds lie apart, by its name."""
 
     def of(self, counter: str) -> Bounds | None:
         """The counter's bounds; None when it cannot be predicted, and :meth:`why` says why."""
@@ -40,21 +42,47 @@ class ServerExpectation:
         return bounds
 
     def why(self, counter: str) -> str:
-        """Why the counter cannot be predicted; empty when it can."""
-        return self.unpredictable.get(counter, "")
+        """Why the counter cannot be predicted, or not exactly; empty when it is exact."""
+        return self.unpredictable.get(counter) or self.bounded.get(counter, "")
 
     def __add__(self, other: "ServerExpectation") -> "ServerExpectation":
         sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in PREDICTED}
-        return ServerExpectation(**sums, unpredictable={**other.unpredictable, **self.unpredictable})
+        return ServerExpectation(
+            **sums,
+            unpredictable={**other.unpredictable, **self.unpredictable},
+            bounded={**other.bounded, **self.bounded},
+        )
 
     def possibly(self) -> "ServerExpectation":
         """The same for a request of which nobody knows how far it came: anything from nothing to all of it."""
         widened: dict[str, Any] = {name: Bounds(0, getattr(self, name).high) for name in PREDICTED}
         return replace(self, **widened)
 
+    def because(self, reason: str) -> "ServerExpectation":
+        """The same, with the reason why its bounds lie apart where they do and none is given yet."""
+        apart = {name: reason for name in PREDICTED if not getattr(self, name).exact}
+        return replace(self, bounded={**apart, **self.bounded})
 
-PREDICTED = tuple(item.name for item in fields(ServerExpectation) if item.name != "unpredictable")
+
+PREDICTED = tuple(item.name for item in fields(ServerExpectation) if item.name not in ("unpredictable", "bounded"))
 """The counters that expectations have bounds for."""
+
+
+def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
+    """What admits whatever one of them admits."""
+    first, *others = expectations
+    if not others:
+        return first
+    every = (first, *others)
+    spans: dict[str, Any] = {
+        name: Bounds(min(getattr(e, name).low for e in every), max(getattr(e, name).high for e in every))
+        for name in PREDICTED
+    }
+    return ServerExpectation(
+        **spans,
+        unpredictable={name: why for e in every for name, why in e.unpredictable.items()},
+        bounded={name: why for e in every for name, why in e.bounded.items()},
+    )
 
 
 def unpredictable(reason: str, counters: Iterable[str] = PREDICTED) -> ServerExpectation:

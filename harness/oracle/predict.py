@@ -1,38 +1,36 @@
 """From a run's operations to what each server's counters must say, phase by phase.
 
-Operations are followed in the order in which they were sent, through phases that are counted and phases that are
-not, because what an uncounted one leaves in a cache changes what a later one is served from. Modelled so far: prompts
-of which no cache holds a whole block (:mod:`harness.oracle.cold`). A prompt whose first whole block an earlier
-request of the run may have left on a server makes that server's phase unpredictable, with the reason; it never
-yields a number that might be wrong. (A hit needs its first block, since a block's hash covers all before it.)
+All of a run's operations are followed, through phases that are counted and phases that are not, because what an
+uncounted one leaves in a cache changes what a later one is served from. Each operation becomes visits to servers
+(:mod:`harness.oracle.visit`); each server's visits are taken through its caches (:mod:`harness.oracle.server_model`).
+
+A deployment that was launched for the run knows no prompt: warm-up prompts have salts of their own, and what they
+left goes before anything of the run does. One that was attached to may have been asked anything, but not under a salt
+of this run: prompts without a salt may be cached there or not, until the run itself has asked them.
+
+Where requests overlap, their order at a server is not known, and what depends on it gets bounds that hold for every
+order; :meth:`ServerExpectation.why` says so. What does not depend on it is exact.
 
 Outcomes: ``OK`` counts in full. ``INFO`` may have come to anything between nothing and all of it. ``FAIL`` counts
 nothing, with one exception: through the proxy, a 4xx may be D's after P has done its part.
+
+Not followed: preemptions, refused stores and failed transfers. The engine counts them, and the checkers look there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from harness.facts import Deployment, Role, Server
+from harness.facts import Connector, Deployment, Role, Server
 from harness.history import Operation, Outcome
-from harness.oracle.cold import Cold
-from harness.oracle.expectation import PREDICTED, ServerExpectation, unpredictable
-from harness.oracle.shape import Shape, not_modelled, shape_of
+from harness.oracle.blocks import Names
+from harness.oracle.expectation import ServerExpectation, hull
+from harness.oracle.server_model import ServerModel
+from harness.oracle.shape import Shape, shape_of
+from harness.oracle.visit import PhaseKey, Visit, prefill_visit, serving_visits
 from harness.scenario import Route
-from harness.verdict import Bounds
 
-PhaseKey = tuple[str, str]
-"""Scenario and phase, by name."""
 ServerKey = str
 """A server's name, or a role (``prefill``) that stands for all its servers together."""
-
-_ROLES = {
-    Route.PROXY: (Role.PREFILL, Role.DECODE),
-    Route.PREFILL: (Role.PREFILL,),
-    Route.DECODE: (Role.DECODE,),
-}
-_TOTALS = frozenset({"prompt_tokens", "generation_tokens"})
-"""What does not depend on any cache."""
 
 
 def predict(
@@ -43,56 +41,49 @@ def predict(
     ``operations``: all of the run, in the order in which they were sent. Every server of the deployment is in every
     phase's mapping, by its name where the history tells who served whom, else within its role.
     """
-    caches = _Caches()
-    phases: dict[PhaseKey, list[_Part]] = {}
-    for operation in operations:
-        key = (operation.sent.scenario, operation.sent.phase)
-        phases.setdefault(key, []).extend(_parts(deployment, operation, caches))
-    return {key: _by_server(deployment, parts) for key, parts in phases.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one operation asks of one role, and of which server if that is known."""
-
-    role: Role
-    server: str | None
-    expectation: ServerExpectation
+    ledgers = {server.name: _Ledger(server, Names(server.block_size or 1)) for server in deployment.servers}
+    phases: dict[PhaseKey, None] = {}
+    for operation in sorted(operations, key=lambda one: one.sent.at):
+        phases.setdefault((operation.sent.scenario, operation.sent.phase))
+        _enter(deployment, operation, ledgers)
+    models = {name: ServerModel(deployment, one.server, one.visits) for name, one in ledgers.items()}
+    return {phase: _of_phase(deployment, phase, ledgers, models) for phase in phases}
 
 
 @dataclass(slots=True)
-class _Caches:
-    """First whole blocks that earlier requests may have left, by role: which of its servers has them is not kept."""
+class _Ledger:
+    """One server's visits. Those of which the server is not known are entered on each that it may have been."""
 
-    blocks: dict[Role, set[object]] = field(default_factory=lambda: {role: set() for role in Role})
-    unknown: dict[Role, str] = field(default_factory=dict)
-    """A request that may have left anything, because its tokens are not known."""
-
-    def may_hold(self, role: Role, shape: Shape, block_size: int) -> str:
-        """Why the prompt may hit in a cache; empty when it cannot."""
-        if shape.tokens < block_size:
-            return ""
-        if role in self.unknown:
-            return f"how the prompt of {self.unknown[role]} was tokenized is not known: its blocks may serve others"
-        if shape.first_block(block_size) in self.blocks[role]:
-            return "shares its first block with an earlier request: warm caches are not modelled yet"
-        return ""
-
-    def leave(self, role: Role, shape: Shape, block_size: int) -> None:
-        """The request may leave its first whole block behind."""
-        first = shape.first_block(block_size)
-        if first is not None:
-            self.blocks[role].add(first)
+    server: Server
+    names: Names
+    visits: list[Visit] = field(default_factory=list)
+    elsewhere: list[int] = field(default_factory=list)
+    """Visits of which the server is not known. They are entered alike on all servers that it may have been."""
 
 
-def _parts(deployment: Deployment, operation: Operation, caches: _Caches) -> Iterator[_Part]:
-    for role in _ROLES[operation.request.route]:
-        servers = deployment.of(role)
-        if not servers or _untouched(operation, role):
-            continue
-        whole = _expected(deployment, operation, role, caches)
-        expectation = whole if operation.outcome is Outcome.OK else whole.possibly()
-        yield _Part(role, _served_by(servers, operation, role), expectation)
+def _enter(deployment: Deployment, operation: Operation, ledgers: Mapping[str, _Ledger]) -> None:
+    shape = shape_of(operation)
+    for role in _roles(deployment, operation):
+        servers = _served_by(deployment.of(role), operation, role)
+        for server in servers:
+            ledger = ledgers[server.name]
+            known = len(servers) == 1
+            entered = list(_visits(deployment, operation, shape, role, ledger.names, here=known))
+            if not known:
+                ledger.elsewhere.extend(range(len(ledger.visits), len(ledger.visits) + len(entered)))
+            ledger.visits.extend(entered)
+
+
+def _roles(deployment: Deployment, operation: Operation) -> Iterator[Role]:
+    """Which kinds of server the operation may have visited."""
+    route = operation.request.route
+    connectors = deployment.connectors
+    # Where nothing transfers there is no proxy either: decode servers are asked in its place.
+    transfers = deployment.proxy_url is not None or connectors is None or Connector.NIXL in connectors
+    for role, routes in ((Role.PREFILL, (Route.PREFILL,)), (Role.DECODE, (Route.DECODE, Route.PROXY))):
+        goes_there = route in routes or (route is Route.PROXY and transfers)
+        if goes_there and not _untouched(operation, role):
+            yield role
 
 
 def _untouched(operation: Operation, role: Role) -> bool:
@@ -103,54 +94,76 @@ def _untouched(operation: Operation, role: Role) -> bool:
     return never_sent or operation.request.route is not Route.PROXY or role is Role.DECODE
 
 
-def _expected(deployment: Deployment, operation: Operation, role: Role, caches: _Caches) -> ServerExpectation:
-    who = operation.request.request_id
-    shape = shape_of(operation)
-    if shape is None:
-        caches.unknown.setdefault(role, who)
-        return unpredictable(f"how the prompt of {who} was tokenized is not known")
-    server = deployment.of(role)[0]
-    block_size = server.block_size or 1
-    warm = caches.may_hold(role, shape, block_size)
-    caches.leave(role, shape, block_size)
-    if reason := not_modelled(operation):
-        return unpredictable(reason)
-    cold = _cold(Cold(deployment, server), operation.request.route, role, shape)
-    return _warm(cold, shape, f"{who} {warm}") if warm else cold
+def _visits(  # noqa: PLR0913 - all that an operation's part on a server depends on
+    deployment: Deployment, operation: Operation, shape: Shape | None, role: Role, names: Names, *, here: bool
+) -> Iterator[Visit]:
+    if operation.request.route is Route.PROXY and role is Role.PREFILL:
+        yield prefill_visit(operation, shape, names, here=here)
+    else:
+        nixl = deployment.connectors is None or Connector.NIXL in deployment.connectors
+        pulls = operation.request.route is Route.PROXY and nixl
+        yield from serving_visits(operation, shape, names, here=here, pulls=pulls)
 
 
-def _cold(formulas: Cold, route: Route, role: Role, shape: Shape) -> ServerExpectation:
-    if route is not Route.PROXY:
-        return formulas.alone(shape)
-    return formulas.prefill(shape) if role is Role.PREFILL else formulas.decode(shape)
-
-
-def _warm(cold: ServerExpectation, shape: Shape, reason: str) -> ServerExpectation:
-    """What stays certain of a prompt that a cache may hold."""
-    if shape.skips_caches:
-        # It reads nothing, so only what it stores depends on what is stored already.
-        return replace(cold, offload_store_bytes=Bounds(0, cold.offload_store_bytes.high))
-    uncertain = {name: reason for name in PREDICTED if name not in _TOTALS}
-    return replace(cold, unpredictable={**uncertain, **cold.unpredictable})
-
-
-def _served_by(servers: Sequence[Server], operation: Operation, role: Role) -> str | None:
-    """The name of the server that did this operation's part in the role; None when the history does not tell."""
-    if len(servers) == 1:
-        return servers[0].name
+def _served_by(servers: Sequence[Server], operation: Operation, role: Role) -> Sequence[Server]:
+    """The server that did this operation's part in the role; all that it may have been where the history is silent."""
     request, ended = operation.request, operation.ended
-    if request.route is not Route.PROXY and request.server is not None:
-        return servers[request.server].name
+    if request.route is not Route.PROXY and request.server is not None and len(servers) > 1:
+        return (servers[request.server],)
     url = ended.prefill_server if role is Role.PREFILL else ended.decode_server
-    return next((server.name for server in servers if url and server.url.rstrip("/") == url.rstrip("/")), None)
+    named = [server for server in servers if url and server.url.rstrip("/") == url.rstrip("/")]
+    return named or servers
 
 
-def _by_server(deployment: Deployment, parts: Sequence[_Part]) -> dict[ServerKey, ServerExpectation]:
-    grouped = {part.role for part in parts if part.server is None}
+def _of_phase(
+    deployment: Deployment, phase: PhaseKey, ledgers: Mapping[str, _Ledger], models: Mapping[str, ServerModel]
+) -> dict[ServerKey, ServerExpectation]:
+    grouped = {role for role in Role if any(True for _ in _elsewhere(deployment, phase, ledgers, role))}
     sums: dict[ServerKey, ServerExpectation] = {}
     for server in deployment.servers:
-        sums.setdefault(server.role if server.role in grouped else server.name, ServerExpectation())
-    for part in parts:
-        key = part.role if part.role in grouped or part.server is None else part.server
-        sums[key] += part.expectation
-    return {str(key): expectation for key, expectation in sums.items()}
+        key = str(server.role) if server.role in grouped else server.name
+        sums[key] = sums.get(key, ServerExpectation()) + _on_server(phase, ledgers[server.name], models[server.name])
+    for role in grouped:
+        sums[str(role)] += _on_any(deployment, phase, ledgers, models, role)
+    return sums
+
+
+def _elsewhere(
+    deployment: Deployment, phase: PhaseKey, ledgers: Mapping[str, _Ledger], role: Role
+) -> Iterator[tuple[str, int]]:
+    """Visits of the phase whose server is not known, on each server that it may have been."""
+    for server in deployment.of(role):
+        ledger = ledgers[server.name]
+        yield from ((server.name, index) for index in ledger.elsewhere if ledger.visits[index].phase == phase)
+
+
+def _on_server(phase: PhaseKey, ledger: _Ledger, model: ServerModel) -> ServerExpectation:
+    total = model.shared.get(phase, ServerExpectation())
+    for index, visit in enumerate(ledger.visits):
+        if visit.phase == phase and index not in ledger.elsewhere:
+            one = model.visited(index)
+            total += one if visit.sure else one.possibly()
+    return total
+
+
+def _on_any(
+    deployment: Deployment,
+    phase: PhaseKey,
+    ledgers: Mapping[str, _Ledger],
+    models: Mapping[str, ServerModel],
+    role: Role,
+) -> ServerExpectation:
+    """What visits add that took place on one of the role's servers, nobody knows which."""
+    on_each = [
+        [
+            (index, models[server.name])
+            for name, index in _elsewhere(deployment, phase, ledgers, role)
+            if name == server.name
+        ]
+        for server in deployment.of(role)
+    ]
+    total = ServerExpectation()
+    for candidates in zip(*on_each, strict=True):
+        one = hull(model.visited(index) for index, model in candidates)
+        total += one if candidates[0][1].visits[candidates[0][0]].end < float("inf") else one.possibly()
+    return total

@@ -1,5 +1,6 @@
 """What a run has to say: to a person, to a dashboard, to somebody's CI. Pure functions of what was judged."""
 
+from harness.reports.catalogue import print_catalogue
 from harness.reports.progress import LiveProgress, PlainProgress, Progress, make_progress
 from harness.reports.report import Report, make_report, print_report
 from harness.reports.result_json import LoadSettings
@@ -12,5 +13,6 @@ __all__ = [
     "Report",
     "make_progress",
     "make_report",
+    "print_catalogue",
     "print_report",
 ]

@@ -59,7 +59,7 @@ def result(
         "verdict": judgement.verdict.value,
         "checks": [_check(check) for check in judgement.checks],
         "kv_transfer": kv_transfer(deployment, judgement),
-        "outputs": {"noise_floor": {}, **asdict(judgement.outputs)},
+        "outputs": asdict(judgement.outputs),
         "deployment": _deployment(deployment),
         "seed": started.seed,
         "argv": list(redact_argv(started.argv)),

@@ -7,7 +7,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.facts import Connector, KVGeometry, Role
 from harness.sim.noise import Noise
-from harness.sim.words import FIRST_WORD
+from harness.sim.words import EOS, FIRST_WORD
 
 POLICIES = ("fail", "recompute")
 
@@ -78,6 +78,11 @@ class SimConfig:
         """The configuration of one role's servers."""
         overrides = self.prefill if role is Role.PREFILL else self.decode
         return replace(self, prefill={}, decode={}, **overrides)
+
+    @property
+    def special_token_ids(self) -> tuple[int, ...]:
+        """What prompts leave out."""
+        return tuple(sorted({*range(8), EOS}))
 
     @property
     def block_bytes(self) -> int:

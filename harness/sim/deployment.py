@@ -1,7 +1,8 @@
 """A simulated deployment: any number of P and D, found by each other, on the network or without it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from harness.clock import Clock, MonotonicClock
 from harness.facts import Deployment, Role, Server
@@ -10,7 +11,6 @@ from harness.sim.http import HttpServer
 from harness.sim.ledger import Ledger
 from harness.sim.server import SimServer
 from harness.sim.transfer import Nixl
-from harness.sim.words import EOS
 
 
 @dataclass(slots=True)
@@ -49,6 +49,25 @@ class SimPair:
             for server in self.servers:
                 server.settle()
 
+    def facts(self, urls: Mapping[str, str], proxy_url: str | None = None) -> Deployment:
+        """What a launched deployment would know of itself; ``urls`` by server name."""
+        config = self.config
+        return Deployment(
+            servers=tuple(_facts_of(server, urls[server.name]) for server in self.servers),
+            proxy_url=proxy_url,
+            model=config.model,
+            vocab_size=config.vocab_size,
+            special_token_ids=config.special_token_ids,
+            geometry=config.geometry,
+            connectors=config.connectors,
+            offload_block_size=config.block_size * config.blocks_per_chunk,
+            offload_blocks=config.offload_chunks,
+            offload_prompt_only=config.offload_prompt_only,
+            launched=True,
+            engine="sim",
+            device="sim",
+        )
+
 
 @dataclass(slots=True)
 class SimDeployment:
@@ -78,21 +97,7 @@ class SimDeployment:
 
     def facts(self, proxy_url: str | None = None) -> Deployment:
         """What a launched deployment would know of itself."""
-        config = self.config
-        return Deployment(
-            servers=tuple(_facts_of(site) for site in self.sites),
-            proxy_url=proxy_url,
-            model=config.model,
-            vocab_size=config.vocab_size,
-            special_token_ids=tuple(sorted({*range(8), EOS})),
-            geometry=config.geometry,
-            connectors=config.connectors,
-            offload_block_size=config.block_size * config.blocks_per_chunk,
-            offload_blocks=config.offload_chunks,
-            launched=True,
-            engine="sim",
-            device="sim",
-        )
+        return self.pair.facts({site.server.name: site.url for site in self.sites}, proxy_url)
 
     async def stop(self) -> None:
         """Close every socket and end every task."""
@@ -100,29 +105,29 @@ class SimDeployment:
             await site.stop()
 
 
-def _facts_of(site: HttpServer) -> Server:
-    server = site.server
+def _facts_of(server: SimServer, url: str) -> Server:
     config = server.config
     return Server(
         server.name,
         server.role,
-        site.url,
+        url,
         block_size=config.block_size,
         num_blocks=config.num_blocks,
         prefix_caching=config.prefix_caching,
         version=config.version,
         max_model_len=config.max_model_len,
+        max_num_batched_tokens=config.max_num_batched_tokens,
     )
 
 
-async def start_sim(config: SimConfig, clock: Clock | None = None) -> SimDeployment:
-    """Start all servers of a deployment in this process, on loopback."""
+async def start_sim(config: SimConfig, clock: Clock | None = None, *, ports: Sequence[int] = ()) -> SimDeployment:
+    """Start all servers of a deployment in this process, on loopback; without ``ports`` at free ones."""
     clock = MonotonicClock() if clock is None else clock
     pair = SimPair(config, clock.now)
     deployment = SimDeployment(config, pair, [HttpServer(server, clock) for server in pair.servers])
     try:
-        for site in deployment.sites:
-            await site.start()
+        for site, port in zip(deployment.sites, ports or repeat(0), strict=False):
+            await site.start(port=port)
     except BaseException:
         await deployment.stop()
         raise

@@ -18,6 +18,7 @@ from harness.scenario import Endpoint
 from harness.sim.answers import Job
 from harness.sim.intake import Refused
 from harness.sim.server import SimServer
+from harness.sim.stream import Stream
 
 _IDLE_STEP = 0.001
 """Seconds between steps that did nothing, as while every block is leased."""
@@ -127,31 +128,19 @@ class HttpServer:
     async def _stream(self, request: web.Request, job: Job, changed: asyncio.Event) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        burst = self.server.bends_stream("burst", job)
+        stream = Stream(self.server, job)
         while not job.finished:
             await _next(changed)
-            if not burst and not job.failed:
-                await self._pass_on(response, job)
-        if self.server.bends_stream("stream_cut", job):
-            return response
-        await self._end(response, job)
+            await self._pass_on(response, stream.ready())
+        await self._pass_on(response, stream.end())
+        if not stream.cut:
+            await response.write_eof()
         return response
 
     @staticmethod
-    async def _pass_on(response: web.StreamResponse, job: Job) -> None:
-        if events := b"".join(map(_event, job.chunks())):
-            await response.write(events)
-
-    async def _end(self, response: web.StreamResponse, job: Job) -> None:
-        failed = job.failed or self.server.bends_stream("error_in_200", job)
-        if failed:
-            await response.write(_event(Refused("Internal server error", 500).body()))
-        else:
-            await self._pass_on(response, job)
-            if job.order.include_usage:
-                await response.write(_event(job.usage_chunk()))
-        await response.write(b"data: [DONE]\n\n")
-        await response.write_eof()
+    async def _pass_on(response: web.StreamResponse, payloads: list[bytes]) -> None:
+        if payloads:
+            await response.write(b"".join(b"data: " + payload + b"\n\n" for payload in payloads))
 
     # --- the rest ---
 
@@ -184,10 +173,6 @@ def _object(raw: bytes) -> dict[str, Any]:
 async def _next(changed: asyncio.Event) -> None:
     await changed.wait()
     changed.clear()
-
-
-def _event(data: object) -> bytes:
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _json_now(data: Any, status: int = 200) -> web.Response:

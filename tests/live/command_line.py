@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,27 @@ class Ran:
     errors: str
     result: dict[str, Any]
     directory: Path
+
+
+@contextmanager
+def serving(directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """``python -m harness serve`` for as long as it is wanted; ended with everything that it started."""
+    with (directory / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "serve", "--result-dir", str(directory)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment,
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()  # the facts, or nothing if it failed
+        assert line, (directory / "stderr").read_text()
+        yield Served(json.loads(line))
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def run_harness(result_dir: Path, *arguments: str) -> Ran:

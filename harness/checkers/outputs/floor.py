@@ -2,9 +2,9 @@
 
 The control arm serves prompts of the load on the decode server at the load's concurrency, without transfer and under
 salts of their own, and is teacher-forced beside the load. It holds every harmless reason for which a served output may
-differ from its forcing: batches of other sizes, decode kernels beside prefill kernels, two servers that round differently.
-The limits are drawn from it so that a run of nothing but that, of this run's length, crosses any of them
-with probability ALPHA at most (noise.py). No limit is a number of ours, with one exception: RESOLUTION.
+differ from its forcing: batches of other sizes, decode kernels beside prefill kernels, two servers that round in
+different ways. The limits are drawn from it so that a run of nothing but that, of this run's length, crosses any of
+them with probability ALPHA at most (noise.py). No limit is a number of ours, with one exception: RESOLUTION.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,10 @@ ALPHA = 1e-3
 _TESTS = 3
 RESOLUTION = 1e-4
 """Nats. Log-probabilities are float32 and made from logits of some tens, whose last bit is 4e-6; a few sums of those.
-Only where a control arm shows no noise at all does this count: a floor of nothing would be a claim about exact equality."""
+It counts only where a control arm shows no noise at all: a floor of nothing would be a claim of exact equality."""
+_BLIND = 0.25
+# The share of places where a second best token would be seen, below which there is no floor. A wrong output is wrong at
+# most of its places, so that seeing one in four is plenty; servers that really disagree come to hardly any.
 _LEAST_OUTPUTS = 16
 """Control outputs below which nothing is said of an output's mean drift."""
 
@@ -40,7 +43,8 @@ class NoiseFloor:
     """Control outputs behind the limits."""
     tokens: int
     power: float
-    """Share of places where a wrong token, even if it were the second best, would be seen: the margin is above the limit."""
+    """Share of places where even the second best token, if it were served, would be seen: the margin is above the
+    limit."""
     alpha: float = ALPHA
 
     def as_json(self) -> dict[str, Any]:
@@ -78,13 +82,14 @@ def _columns(control: Sequence[Forced]) -> tuple[list[Floats], list[Floats]]:
 
 
 def _known(arrays: Iterable[Floats]) -> Floats:
-    together = np.concatenate([np.empty(0), *arrays])
-    return together[np.isfinite(together)]
+    together: Floats = np.concatenate([np.empty(0), *arrays])
+    known: Floats = together[np.isfinite(together)]
+    return known
 
 
 def _usable(floor: NoiseFloor, control: Sequence[Forced]) -> NoiseFloor | str:
     """A control arm that is itself wrong must not pass for noise, and a floor over which nothing stands is none."""
-    if floor.power < 0.5:
+    if floor.power < _BLIND:
         return (
             f"without any transfer the servers disagree by so much (limit {floor.regret:.3g} nats) that a wrong token "
             f"would be seen at {floor.power:.0%} of places only: they do not compute the same"

@@ -1,9 +1,9 @@
 """An output beside its teacher forcing: what a server that computed all of it itself thinks of every served token.
 
-Teacher forcing feeds prompt and output, as token ids, to a server that reads no cache and no connector for it (a request
-with ``prompt_logprobs``), and brings back the log-probability of each token and of the best one at its place. One prefill
-instead of a decode step per token, and no cascade: each token is judged after the tokens that were really served before
-it, so that a near tie that fell the other way costs one token and not the rest of the answer.
+Teacher forcing feeds prompt and output, as token ids, to a server that reads no cache and no connector for it (a
+request with ``prompt_logprobs``), and brings back the log-probability of each token and of the best one at its place.
+One prefill instead of a decode step per token, and no cascade: each token is judged after the tokens that were really
+served before it, so that a near tie that fell the other way costs one token and not the rest of the answer.
 
 Of each served token, in nats:
 
@@ -73,6 +73,14 @@ def force(operation: Operation, asked: Sequence[Operation]) -> tuple[Forced, ...
     results = [_choice(prompt, choice, asked) for choice in operation.ended.choices]
     failure = next((result for result in results if isinstance(result, str)), None)
     return failure or tuple(result for result in results if isinstance(result, Forced))
+
+
+def regrets_from(forcing: Operation, start: int) -> Floats | None:
+    """Regrets of the tokens from ``start`` on, whatever prompt stands before them; shape (tokens,), nats."""
+    told = [one for one in (forcing.ended.prompt_logprobs or ())[start:] if one is not None and _finite(one)]
+    if forcing.ended.outcome is not Outcome.OK or not told or len(told) < len(forcing.request.prompt) - start:
+        return None
+    return np.array([max(0.0, (-math.inf if one.runner_up is None else one.runner_up) - one.logprob) for one in told])
 
 
 def _choice(prompt: tuple[int, ...], choice: Choice, asked: Iterable[Operation]) -> Forced | str:

@@ -13,10 +13,11 @@ Rule 2. Beyond u the tail is taken as exponential, of a scale that is not known 
 Rule 3. Exponential is the safe side of every tail that is at least as thin: Gaussian, uniform, rounding. There the mean
         excess falls as the level rises, so that what is seen beyond u overstates what lies further out.
 Rule 4. A mixture of scales (tokens differ in how ill-conditioned they are) is thicker than its body shows and thinner
-        further out; from which k on is not known. The limit is the largest of those for several k, from the tail
-        (square root of n) to the body (a quarter of n).
-Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest may be equal and S nothing. No limit is less than
-        twice the largest value of the sample, which admits steps not seen, and costs a factor of two at most.
+        further out; from which k on is not known. The limit is the larger of those for two k: the square root of n,
+        and a tenth of n. What is thicker still, a kind of request met once in a hundred that is many times as noisy,
+        no sample of the rest foretells: who crosses a limit must be measured again himself before he is accused.
+Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest may be equal, and S nothing. Equal values are
+        therefore spread evenly halfway to their neighbours, which is all that they say: that they were rounded.
 Rule 6. Over the N values the probabilities are added up (Bonferroni): tokens of one request go wrong together, and the
         sum holds for any dependence.
 """
@@ -30,11 +31,12 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 LEAST = 100
-"""Values below which a sample has no tail to speak of: there is no limit then. Of steps taken one time in thirty, twenty
-values may show none, and the limit would be nothing."""
+"""Values below which a sample has no tail to speak of: there is no limit then. Of steps taken one time in thirty,
+twenty values may show none, and the limit would be nothing."""
 _FEWEST_EXCESSES = 8
 # With fewer, the prediction limit of rule 2 is tens of scales wide and separates nothing from anything.
-_ROOM = 2.0
+_EQUAL = 1e-3
+# Of the largest value. A step of bfloat16 is 1/8 of the largest or more, and float32 adds 1e-6 of it.
 
 
 def noise_limit(sample: Floats, future: int, alpha: float, *, least: int = LEAST) -> float | None:
@@ -45,14 +47,30 @@ def noise_limit(sample: Floats, future: int, alpha: float, *, least: int = LEAST
     n = len(sample)
     if n < least or not np.isfinite(sample).all():
         return None
-    falling = np.sort(sample)[::-1]
+    falling = _spread(np.sort(sample))[::-1]
     each = alpha / max(future, 1)
-    return float(max(_ROOM * falling[0], *(_beyond(falling, k, each) for k in _depths(n))))
+    return float(max(_beyond(falling, k, each) for k in _depths(n)))
+
+
+def _spread(rising: Floats) -> Floats:
+    """Rule 5. Values that are equal, or as good as that, become evenly spaced; shape (n,), rising, before and after."""
+    steps = np.round(rising / (_EQUAL * rising[-1])) if rising[-1] > 0 else rising
+    first = np.concatenate(([0], np.flatnonzero(np.diff(steps)) + 1))
+    counts = np.diff(np.append(first, len(rising)))
+    atoms = rising[first]
+    between = (atoms[1:] + atoms[:-1]) / 2
+    # Below the lowest and above the highest as far as to the neighbour; a single value may be half as much again.
+    below = max(0.0, 2 * atoms[0] - between[0]) if len(between) else atoms[0] / 2
+    above = 2 * atoms[-1] - between[-1] if len(between) else atoms[0] * 1.5
+    low, high = np.append(below, between), np.append(between, above)
+    within = (np.arange(len(rising)) - np.repeat(first, counts) + 0.5) / np.repeat(counts, counts)
+    spread = np.repeat(low, counts) + within * np.repeat(high - low, counts)
+    return np.where(np.repeat(counts, counts) > 1, spread, rising)
 
 
 def _depths(n: int) -> Iterator[int]:
     """How many of the largest values are taken for the tail."""
-    yield from {min(max(k, _FEWEST_EXCESSES), n - 1) for k in (math.isqrt(n), n // 10, n // 4)}
+    yield from {min(max(k, _FEWEST_EXCESSES), n - 1) for k in (math.isqrt(n), n // 10)}
 
 
 def _beyond(falling: Floats, k: int, each: float) -> float:

@@ -1,0 +1,115 @@
+"""Whether every answer that was looked at is the one that its prompt has without KV transfer.
+
+Outputs are judged by teacher forcing against a noise floor that a control arm measured in the same run (forcing.py,
+floor.py, judging.py); where a run has plain references instead, by equality (strict.py). What was asked to be verified
+and could not be makes the run unknown, and so does a run of which nothing was verified. What a policy left out
+(``--verify sample:N``, ``budget:PCT``) is counted as unverified and said, and does not.
+"""
+
+from collections.abc import Sequence
+
+from harness.checkers.outputs.compared import Compared, Match
+from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
+from harness.checkers.outputs.floor import RESOLUTION, NoiseFloor
+from harness.checkers.outputs.ownership import Leak, find_leaks
+from harness.facts import Deployment
+from harness.history import History
+from harness.verdict import Check, Finding, Outputs, Verdict
+
+_LISTED = 50
+"""Findings kept: see :mod:`harness.checkers.completion`."""
+_ORDER = (Match.MISMATCH, Match.UNVERIFIED, Match.UNSAMPLED)
+
+
+def outputs(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
+    """Every output that was looked at is right."""
+    evidence = look_at_outputs(history)
+    counts = tally(evidence)
+    leaks = find_leaks(history, evidence.compared, _near(evidence))
+    findings = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}))
+    verdict = _verdict(counts, evidence)
+    return Check("outputs", verdict, _summary(counts, evidence, findings, verdict), findings=findings[:_LISTED])
+
+
+def compare_outputs(history: History) -> tuple[Compared, ...]:
+    """Each completed request of the path under test, in the order sent."""
+    return look_at_outputs(history).compared
+
+
+def count_outputs(history: History) -> Outputs:
+    """How many are right."""
+    return tally(look_at_outputs(history))
+
+
+def wrong_outputs(history: History) -> tuple[str, ...]:
+    """The request ids of outputs that are wrong, in the order sent."""
+    return tuple(one.request_id for one in look_at_outputs(history).compared if one.match is Match.MISMATCH)
+
+
+def tally(evidence: OutputEvidence) -> Outputs:
+    """How many of each kind."""
+    matches = [one.match for one in evidence.compared]
+    return Outputs(
+        requests=len(matches),
+        exact=matches.count(Match.EXACT),
+        tie=matches.count(Match.TIE),
+        mismatch=matches.count(Match.MISMATCH),
+        unverified=matches.count(Match.UNVERIFIED) + matches.count(Match.UNSAMPLED),
+        noise_floor=evidence.floor.as_json() if isinstance(evidence.floor, NoiseFloor) else {},
+    )
+
+
+def _near(evidence: OutputEvidence) -> float:
+    return evidence.floor.regret if isinstance(evidence.floor, NoiseFloor) else RESOLUTION
+
+
+def _leaked(leaks: Sequence[Leak]) -> tuple[Finding, ...]:
+    """Another request's KV is a matter of security and comes before anything else."""
+    return tuple(Finding(leak.request_id, leak.text) for leak in leaks)
+
+
+def _others(evidence: OutputEvidence, told: set[str]) -> tuple[Finding, ...]:
+    # What a policy left out is no finding; where there was no policy, nothing was to be left out.
+    listed = _ORDER if evidence.floor is None else _ORDER[:2]
+    rows = [one for one in evidence.compared if one.match in listed and one.request_id not in told]
+    return tuple(Finding(one.request_id, one.text) for one in sorted(rows, key=lambda one: _ORDER.index(one.match)))
+
+
+def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:
+    if counts.mismatch:
+        return Verdict.INVALID
+    failed = any(one.match is Match.UNVERIFIED for one in evidence.compared)
+    strict = evidence.floor is None
+    left_out = strict and counts.unverified
+    verified = counts.exact + counts.tie
+    return Verdict.UNKNOWN if failed or left_out or not verified or isinstance(evidence.floor, str) else Verdict.VALID
+
+
+def _summary(counts: Outputs, evidence: OutputEvidence, findings: tuple[Finding, ...], verdict: Verdict) -> str:
+    words = [_right(counts, evidence), *_wrong(counts, evidence)]
+    if isinstance(evidence.floor, str):
+        words.append(f"the noise is not known: {evidence.floor}")
+    line = ", ".join(words)
+    if verdict is not Verdict.VALID and findings:
+        return f"{line}; {findings[0].subject} {findings[0].text}"
+    return line
+
+
+def _right(counts: Outputs, evidence: OutputEvidence) -> str:
+    if evidence.floor is None:
+        return f"{counts.exact:,} of {counts.requests:,} outputs equal their reference token for token"
+    line = f"{counts.exact + counts.tie:,} of {counts.requests:,} outputs are what teacher forcing says"
+    if counts.tie:
+        line += f" ({counts.tie:,} with near ties within the noise)"
+    if isinstance(evidence.floor, NoiseFloor):
+        line += f", no token more than {evidence.floor.regret:.2g} nats behind"
+    return line if evidence.with_drift else f"{line}, tokens alone: their log-probabilities were not all served"
+
+
+def _wrong(counts: Outputs, evidence: OutputEvidence) -> list[str]:
+    failed = sum(one.match is Match.UNVERIFIED for one in evidence.compared)
+    left_out = counts.unverified - failed
+    strict = evidence.floor is None
+    words = [f"{counts.mismatch:,} differ"] if counts.mismatch else []
+    words += [f"{failed + (left_out if strict else 0):,} unverified"] if failed or (strict and left_out) else []
+    return words + ([f"{left_out:,} not sampled"] if left_out and not strict else [])

@@ -1,0 +1,87 @@
+"""What a history holds about its outputs: which are judged, what they were compared with, and how they came out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.checkers.outputs.compared import Compared, Match
+from harness.checkers.outputs.floor import NoiseFloor, measure_floor
+from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
+from harness.checkers.outputs.judging import judge_forced
+from harness.checkers.outputs.strict import compare_with_reference
+from harness.history import History, Operation, Outcome
+from harness.scenario import Route
+
+Beside = tuple[Forced, ...] | str
+"""An output's choices beside their forcing, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvidence:
+    """One history's outputs."""
+
+    compared: tuple[Compared, ...]
+    """In the order in which the requests were sent."""
+    floor: NoiseFloor | str | None
+    """None where nothing was teacher-forced; else the limits, or why there are none."""
+    with_drift: bool
+    """Whether every forced output brought the log-probabilities that drift is told from."""
+
+
+def look_at_outputs(history: History) -> OutputEvidence:
+    """Everything compared that can be."""
+    asked = forcings(history)
+    subjects, references = tuple(_subjects(history, asked)), _references(history)
+    forced = {o.request.request_id: force(o, asked[i]) for o in subjects if (i := o.request.request_id) in asked}
+    control = [
+        one for o in _control(history) if (i := o.request.request_id) in asked for one in _good(o, force(o, asked[i]))
+    ]
+    judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
+    floor = measure_floor(control, judged) if forced else None
+    compared = tuple(
+        _compare(operation, forced.get(operation.request.request_id), floor, references) for operation in subjects
+    )
+    drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
+    return OutputEvidence(compared, floor, with_drift=drifts)
+
+
+def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[Operation]:
+    """Completed requests of the path under test, and whatever else was meant to be verified."""
+    meant = {o.request.reference_for for o in history.operations() if o.request.reference_for is not None} | set(asked)
+    for operation in history.operations():
+        request = operation.request
+        tested = request.route is Route.PROXY or request.request_id in meant
+        if tested and request.reference_for is None and operation.outcome is Outcome.OK:
+            yield operation
+
+
+def _references(history: History) -> dict[str | None, Operation]:
+    """Decoded again, and not on the control arm's route, whose outputs are noise's measure and nobody's truth."""
+    return {
+        o.request.reference_for: o
+        for o in history.operations()
+        if o.request.reference_for is not None and not is_forcing(o) and o.request.route is not Route.DECODE
+    }
+
+
+def _control(history: History) -> Iterator[Operation]:
+    for operation in history.operations(route=Route.DECODE):
+        if operation.request.reference_for is not None and not is_forcing(operation):
+            yield operation
+
+
+def _good(operation: Operation, beside: Beside) -> tuple[Forced, ...]:
+    return () if isinstance(beside, str) or operation.outcome is not Outcome.OK else beside
+
+
+def _compare(
+    operation: Operation, beside: Beside | None, floor: NoiseFloor | str | None, references: dict[str | None, Operation]
+) -> Compared:
+    who = operation.request.request_id
+    reference = references.get(who)
+    if isinstance(beside, tuple) and floor is not None:
+        return judge_forced(operation, beside, floor)
+    if reference is not None:
+        return compare_with_reference(operation, reference)
+    if isinstance(beside, str):
+        return Compared(who, Match.UNVERIFIED, beside)
+    return Compared(who, Match.UNSAMPLED, "it has no reference")

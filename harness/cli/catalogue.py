@@ -1,0 +1,153 @@
+"""``python -m harness list`` and ``run --workload``: the catalogue shown, and run on the deployments that it needs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.checkers import judge_scenario, seconds_of
+from harness.cli.measure import fresh_salt, measure
+from harness.cli.options import Options
+from harness.cli.run import EXIT, judged
+from harness.deploy.target import Target
+from harness.errors import ExitCode, HarnessError
+from harness.facts import Deployment, Role
+from harness.history import History
+from harness.reports import print_catalogue, print_report
+from harness.reports.catalogue import Row, overall
+from harness.scenario import Scenario
+from harness.store import RunStore
+from harness.verdict import Check, Judgement, Outputs, Verdict
+from workloads.background import beside_load
+from workloads.catalogue import catalogue, choose
+from workloads.needs import unmet
+from workloads.recipes import RECIPES, Recipe
+from workloads.registry import Workload
+from workloads.setting import Setting
+
+
+async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - every command takes the options
+    """A line for each workload, under its family."""
+    entries = catalogue()
+    width = max(len(entry.name) for entry in entries)
+    for family in dict.fromkeys(entry.family for entry in entries):
+        print(f"{family}")
+        for entry in (entry for entry in entries if entry.family == family):
+            home = "" if entry.home == "multi" else f" [{entry.home}]"
+            print(f"  {entry.name:<{width}}  {entry.summary}{home}")
+    print("\ndeployments")
+    for recipe in RECIPES.values():
+        print(f"  {recipe.name:<{width}}  {recipe.summary}")
+    return ExitCode.VALID
+
+
+async def run_catalogue(options: Options) -> ExitCode:
+    """Run the chosen workloads, deployment by deployment, and end in one table."""
+    chosen = choose(options.catalogue.patterns)
+    rows: list[Row] = []
+    for recipe, entries in _grouped(options, chosen):
+        rows += await _on(recipe, entries, options)
+    print_catalogue(rows, plain=options.report.plain)
+    return EXIT[overall(rows)]
+
+
+def _grouped(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Recipe | None, list[Workload]]]:
+    """Each deployment with its workloads; without a recipe it is the one that the other flags describe."""
+    if not options.catalogue.everywhere:
+        yield RECIPES.get(options.catalogue.recipe or ""), list(chosen)
+        return
+    for recipe in RECIPES.values():
+        entries = [entry for entry in chosen if entry.home == recipe.name]
+        if entries:
+            yield recipe, entries
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What runs on a deployment and what does not, once its facts are known."""
+
+    entries: Sequence[Workload]
+    options: Options
+    ran: list[Workload] = field(default_factory=list)
+    skipped: dict[Workload, str] = field(default_factory=dict)
+
+    def choose(self, deployment: Deployment, history: Callable[[], History]) -> list[Scenario]:  # noqa: ARG002 - Choose
+        self.skipped = {entry: why for entry in self.entries if (why := unmet(entry.needs, deployment))}
+        self.ran = [entry for entry in self.entries if entry not in self.skipped]
+        if not self.ran:
+            return []
+        setting = Setting.of(deployment, seed=self.options.load.seed, salt=fresh_salt())
+        beside = self.options.catalogue.background
+        scenarios = [entry(setting) for entry in self.ran]
+        return [beside_load(scenario, setting, beside) if beside else scenario for scenario in scenarios]
+
+
+async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> list[Row]:
+    name = recipe.name if recipe else "as given"
+    target = options.target if recipe is None else cook(recipe, options.target)
+    if target is None:
+        why = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
+        return [Row(entry.name, entry.family, name, skipped=why) for entry in entries]
+    plan = _Plan(entries, options)
+    label = "-".join(filter(None, (options.report.label, recipe.name if recipe else "catalogue")))
+    with RunStore.create(options.report.result_dir, label=label, seed=options.load.seed) as store:
+        here = replace(options, target=target)
+        try:
+            deployment, history = await measure(here, store, plan.choose, tuple(entry.name for entry in entries))
+        except HarnessError as error:
+            if not options.catalogue.everywhere:
+                raise
+            return [_failed(entry, name, error) for entry in entries]
+        report = judged(here, store, deployment, history)
+        rows = [_row(entry, deployment, history, report.judgement, name) for entry in plan.ran]
+        rows += [Row(entry.name, entry.family, name, skipped=why) for entry, why in plan.skipped.items()]
+        store.save_result(report.result | {"workloads": [_as_json(row) for row in rows]})
+    if plan.ran:
+        print_report(report, plain=options.report.plain)
+    order = [entry.name for entry in entries]
+    return sorted(rows, key=lambda row: order.index(row.workload))
+
+
+def _row(entry: Workload, deployment: Deployment, history: History, whole: Judgement, name: str) -> Row:
+    asked = history.operations(scenario=entry.name)
+    return Row(
+        entry.name,
+        entry.family,
+        name,
+        judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes),
+        requests=sum(operation.request.reference_for is None for operation in asked),
+        seconds=seconds_of(history, entry.name),
+        known_fault=entry.known_fault,
+    )
+
+
+def _failed(entry: Workload, name: str, error: HarnessError) -> Row:
+    check = Check("deployment", Verdict.UNKNOWN, str(error))
+    return Row(entry.name, entry.family, name, Judgement((check,), Outputs(0, 0, 0, 0, 0)))
+
+
+def _as_json(row: Row) -> Mapping[str, object]:
+    return {
+        "workload": row.workload,
+        "family": row.family,
+        "verdict": row.word,
+        "requests": row.requests,
+        "seconds": round(row.seconds, 3),
+        "compared": row.compared,
+        "reasons": list(row.reasons),
+    }
+
+
+def cook(recipe: Recipe, target: Target) -> Target | None:
+    """The target that a recipe describes, the user's own arguments last; None where it lacks another engine."""
+    pythons = set(target.engine_pythons.values())
+    if recipe.other_engine and len(pythons) == 1:
+        return None
+    ours = {Role.PREFILL: recipe.prefill_args, Role.DECODE: recipe.decode_args}
+    return replace(
+        target,
+        connectors=recipe.connectors,
+        prefill=recipe.prefill,
+        decode=recipe.decode,
+        num_gpu_blocks=recipe.num_gpu_blocks or target.num_gpu_blocks,
+        engine_args=(*recipe.engine_args, *target.engine_args),
+        role_args={role: (*ours[role], *target.role_args.get(role, ())) for role in Role},
+    )

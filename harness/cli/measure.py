@@ -1,0 +1,84 @@
+"""One deployment, brought up, asked and left again; what happened is stored as it happens."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from harness.cli.fire import Firing, OnProgress, Watch, fire
+from harness.cli.options import Options
+from harness.cli.recorder import Recorder
+from harness.clock import MonotonicClock
+from harness.deploy import Session, Surroundings, open_session
+from harness.facts import Deployment
+from harness.history import History, Noted, RunEnded, RunStarted
+from harness.reports import Progress, make_progress
+from harness.scenario import Phase, Scenario
+from harness.store import RunStore
+
+Choose = Callable[[Deployment, Callable[[], History]], Iterable[Scenario]]
+"""What to run, once it is known on what. Taken one by one, so that a later one may depend on the history so far."""
+
+
+async def measure(
+    options: Options, store: RunStore, choose: Choose, names: tuple[str, ...]
+) -> tuple[Deployment, History]:
+    """Run what ``choose`` chooses; ``names``: of the scenarios that may be among it."""
+    clock = MonotonicClock()
+    record = Recorder(store.record)
+    record(_run_started(options, names))
+    with make_progress(plain=options.report.plain, clock=clock) as progress:
+        around = Surroundings(store.path, clock, progress.deploy)
+        async with open_session(options.target, around) as session:
+            store.save_deployment(session.deployment)
+            record(Noted(clock.now(), f"ready after {clock.now():.1f} s"))
+            scenarios = choose(session.deployment, lambda: record.history)
+            await _fire(scenarios, session, Firing.of(options), Watch(record, clock, _shown(progress, record)))
+    return session.deployment, record.history
+
+
+def fresh_salt() -> str:
+    """New for each run: the deployment may outlive it."""
+    return f"run-{time.time_ns():x}"
+
+
+async def _fire(scenarios: Iterable[Scenario], session: Session, how: Firing, watch: Watch) -> None:
+    record, clock = watch.record, watch.clock
+    interrupted = True
+    try:
+        await fire(scenarios, session.deployment, how, watch)
+        interrupted = False
+    finally:
+        for name, why in session.nursery.dead().items():
+            record(Noted(clock.now(), f"{name} died: {why}"))
+        record(RunEnded(clock.now(), interrupted=interrupted))
+
+
+def _shown(progress: Progress, record: Recorder) -> OnProgress:
+    def on_progress(scenario: Scenario, ended: int, total: int, phase: Phase) -> None:
+        if ended == 0:
+            progress.phase(scenario.name, phase.name, total)
+        progress.advance(ended, total, record.failed)
+
+    return on_progress
+
+
+def _run_started(options: Options, names: tuple[str, ...]) -> RunStarted:
+    return RunStarted(
+        wall=time.time(),
+        argv=options.argv,
+        seed=options.load.seed,
+        harness_version=version("pd-harness"),
+        commit=_commit(),
+        scenarios=names,
+    )
+
+
+def _commit() -> str | None:
+    """The harness's own commit, where it runs from a checkout."""
+    here = Path(__file__).parent
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False, timeout=10
+    )
+    return asked.stdout.strip() or None if asked.returncode == 0 else None

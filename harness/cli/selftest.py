@@ -1,0 +1,48 @@
+"""``python -m harness selftest``: whether the checkers can see what they are there for."""
+
+import json
+from pathlib import Path
+
+from harness.cli.options import Options
+from harness.clock import MonotonicClock
+from harness.errors import ExitCode, UsageError
+from harness.reports import Progress, make_progress
+from harness.selftest import LEGEND, Result, make_report, plan_trials, run_trials, table_lines
+from harness.selftest.report import is_caught
+from harness.store import RunStore
+from harness.verdict import Verdict
+
+
+async def selftest(options: Options) -> ExitCode:
+    """Every trial, the table, and whether all is as it should be: VALID, else INVALID."""
+    if options.selftest is None:
+        raise UsageError("selftest takes flags of its own: see python -m harness selftest --help.")
+    trials = plan_trials(options.selftest)
+    with RunStore.create(options.report.result_dir, label="selftest", seed=options.selftest.seed) as store:
+        with make_progress(plain=options.report.plain, clock=MonotonicClock()) as progress:
+            shown = _Shown(progress, store.path / "trials.jsonl", sum(trial.requests for trial in trials))
+            results = await run_trials(trials, options.selftest.jobs, shown)
+        report = make_report(results)
+        path = store.save_result({**report.as_json(), "argv": list(options.argv), "seed": options.selftest.seed})
+    for line in (*table_lines(report), "", LEGEND, "", f"stored in {path}"):
+        print(line)
+    return ExitCode.VALID if report.passed else ExitCode.INVALID
+
+
+class _Shown:
+    """Requests of the trials that have ended; what went wrong, as it is found. Each is kept: a run may be cut short."""
+
+    def __init__(self, progress: Progress, kept: Path, total: int) -> None:
+        self._progress, self._kept, self._total = progress, kept, total
+        self._ended = 0
+        progress.phase("selftest", "trials", total)
+
+    def __call__(self, result: Result) -> None:
+        self._ended += result.trial.requests
+        with self._kept.open("a") as kept:
+            kept.write(json.dumps(result.as_json()) + "\n")
+        if result.trial.bug is None and result.verdict is not Verdict.VALID:
+            self._progress.note(f"false alarm under the load {result.trial.load.name!r}")
+        elif result.struck and not is_caught(result):
+            self._progress.note(f"{result.trial.bug} was missed: {result.verdict}")
+        self._progress.advance(self._ended, self._total, 0)

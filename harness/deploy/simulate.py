@@ -1,0 +1,68 @@
+"""A simulated pair in place of engines: the same facts, the same proxy, ready in a second."""
+
+import os
+import sys
+from dataclasses import replace
+
+from harness.deploy.launch import start_proxy
+from harness.deploy.nursery import Nursery
+from harness.deploy.ports import free_ports
+from harness.deploy.target import Target
+from harness.errors import UsageError
+from harness.facts import Connector, Deployment, Role
+from harness.sim import SimConfig, SimPair
+
+
+async def simulated(target: Target, nursery: Nursery) -> Deployment:
+    """Start the servers as one process, and the proxy where anything is transferred.
+
+    Raises:
+        UsageError: the target names what only an engine has.
+        DeployError: a process did not come up.
+
+    """
+    if target.model or target.engine_args or any(target.role_args.values()):
+        raise UsageError("--engine sim has a model and arguments of its own: leave --model and the --*-arg flags out.")
+    config = _config(target)
+    ports = _ports(target)
+    nursery.start("sim", _argv(config, ports), os.environ)
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    await nursery.all_answer({"sim": next(iter(urls.values()))})
+    pair = SimPair(config, lambda: 0.0)  # only asked for its facts
+    prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
+    transfers = Connector.NIXL in config.connectors
+    proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if transfers else None
+    return pair.facts(urls, proxy_url)
+
+
+def _config(target: Target) -> SimConfig:
+    default = SimConfig()
+    config = replace(
+        default,
+        prefills=target.prefill,
+        decodes=target.decode,
+        block_size=target.block_size or default.block_size,
+        num_blocks=target.num_gpu_blocks or default.num_blocks,
+        connectors=target.connectors,
+    )
+    return replace(config, offload_chunks=target.offload_bytes // config.block_bytes)
+
+
+def _ports(target: Target) -> dict[str, int]:
+    """By server name, prefill first, as SimPair names and orders them."""
+    names = [
+        f"{role}-{n}" for role, count in zip(Role, (target.prefill, target.decode), strict=True) for n in range(count)
+    ]
+    return {name: target.ports.get(name, port) for name, port in zip(names, free_ports(len(names)), strict=True)}
+
+
+def _argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
+    return [
+        *(sys.executable, "-m", "harness.sim"),
+        *(word for name, port in ports.items() for word in (f"--{name.partition('-')[0]}-port", str(port))),
+        *(word for connector in config.connectors for word in ("--connector", connector)),
+        *("--block-size", str(config.block_size), "--num-blocks", str(config.num_blocks)),
+        *("--offload-chunks", str(config.offload_chunks)),
+        # No near tie flips: any difference is a fault then, in whichever way a run verifies its outputs.
+        *("--flip-rate", "0"),
+    ]

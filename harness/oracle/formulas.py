@@ -1,0 +1,141 @@
+"""What one request adds to each counter, once it is known what it found in the caches.
+
+T prompt tokens, B per block, L found in the server's own prefix cache (whole blocks), O loaded from the offload tier.
+Read off vLLM 0.32's scheduler:
+
+- Prefix lookups count T, hits L; none for prompt_logprobs or where prefix caching is off. External lookups count T-L on
+  any server that has a connector.
+- Asked with transfer parameters, a request whose prompt NIXL brings gets T-L tokens and counts them as external hits.
+  The blocks that move are ceil(T/B) - L/B: the partial tail as a whole one. The first connector that offers tokens
+  brings them: of [offloading, nixl] it is the tier if it has a chunk; what is left is computed, and NIXL only notifies.
+- By source: L local_cache_hit, T-L or O external_kv_transfer, the rest local_compute. If nothing is left to compute,
+  the last token is computed all the same, to sample from, and not counted.
+- T = 1, pulled: the one token that arrives must be computed again, so the scheduler begins anew. Both lookups count
+  twice (external hits once), and the source is local_compute.
+- A decode server with blocks r times as large as prefill's reads in prefill's blocks: r for each of its own that is
+  missing, at most the ceil(T/Bp) that prefill has. Smaller or odd ones the engine does not take.
+"""
+
+from dataclasses import dataclass
+
+from harness.facts import Connector, Deployment, Role, Server
+from harness.oracle.expectation import ServerExpectation
+from harness.oracle.visit import Visit
+from harness.verdict import Bounds
+
+_BYTES = ("nixl_bytes", "offload_load_bytes", "offload_store_bytes")
+_exactly = Bounds.exactly
+
+
+@dataclass(frozen=True, slots=True)
+class Formulas:
+    """For one server of one deployment."""
+
+    deployment: Deployment
+    server: Server
+
+    def counted(self, visit: Visit, local: int, offered: int) -> ServerExpectation:
+        """The counters of a visit that found ``local`` tokens here and is offered ``offered`` by the tier."""
+        rest = visit.tokens - local
+        pulled = rest if visit.pulls and visit.reads and not (offered and self.tier_first) else 0
+        external = pulled or offered
+        times = 2 if pulled == visit.tokens == 1 else 1
+        looks = visit.reads and self.caching
+        taken = 0 if times > 1 else external
+        return ServerExpectation(
+            prompt_tokens=_exactly(visit.tokens),
+            local_compute=_exactly(rest - taken),
+            local_cache_hit=_exactly(local),
+            external_kv_transfer=_exactly(taken),
+            generation_tokens=visit.generated,
+            prefix_queries=_exactly(visit.tokens * times if looks else 0),
+            prefix_hits=_exactly(local),
+            external_queries=_exactly(rest * times if self.deployment.connectors != () else 0),
+            external_hits=_exactly(external),
+            nixl_bytes=_exactly(self.moved(visit, local) if pulled else 0),
+            nixl_transfers=self._reads if pulled else _exactly(0),
+            offload_load_bytes=_exactly(0 if pulled else offered // self.block_size * self.block_bytes),
+            bounded={"nixl_transfers": "there is one read per rank, and ranks are not told"} if pulled else {},
+        )
+
+    def moved(self, visit: Visit, local: int) -> int:
+        """Bytes that NIXL reads for a visit that has ``local`` tokens already."""
+        missing = -(-visit.tokens // self.block_size) - local // self.block_size
+        theirs = self.prefill_block_size or self.block_size
+        ratio = self.block_size // theirs
+        if ratio <= 1:
+            return missing * self.block_bytes
+        return min(missing * ratio, -(-visit.tokens // theirs)) * (self.block_bytes // ratio)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens; 1 where it is not known, and then all bytes are unpredictable."""
+        return self.server.block_size or 1
+
+    @property
+    def block_bytes(self) -> int:
+        """Of one of this server's blocks; 0 where it is not known."""
+        geometry = self.deployment.geometry
+        return geometry.block_bytes(self.block_size) if geometry else 0
+
+    @property
+    def caching(self) -> bool:
+        """Whether the prefix cache is on, as it is unless the server says otherwise."""
+        return self.server.prefix_caching is not False
+
+    @property
+    def pulls(self) -> bool:
+        """Whether NIXL brings prompts.
+
+        Where the connectors are not known: the path under test is one that transfers, and that is what must be seen.
+        """
+        connectors = self.deployment.connectors
+        return connectors is None or Connector.NIXL in connectors
+
+    @property
+    def offloads(self) -> bool | None:
+        """Whether there is an offload tier; None where that is not known."""
+        connectors = self.deployment.connectors
+        return None if connectors is None else Connector.OFFLOADING in connectors
+
+    @property
+    def tier_first(self) -> bool:
+        """Whether the tier is asked before NIXL."""
+        connectors = self.deployment.connectors
+        return bool(connectors) and connectors[0] is Connector.OFFLOADING  # type: ignore[index]  # bool() excludes None
+
+    @property
+    def prefill_block_size(self) -> int | None:
+        """Tokens per block of the prefill servers, if it is one size."""
+        sizes = {server.block_size for server in self.deployment.of(Role.PREFILL)}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    @property
+    def _reads(self) -> Bounds:
+        # One per rank, and a rank holds a KV head or more; ranks are not told over HTTP.
+        geometry = self.deployment.geometry
+        return Bounds(1, geometry.kv_heads if geometry else 1)
+
+    def unpredictable(self) -> dict[str, str]:
+        """Counters that a missing fact leaves open, and why."""
+        if self.server.block_size is None:
+            why = f"the block size of {self.server.name} is not known"
+            hits = ("local_compute", "local_cache_hit", "external_kv_transfer", "prefix_hits", "external_hits")
+            return dict.fromkeys((*hits, "external_queries", *_BYTES), why)
+        if self.deployment.geometry is None:
+            return dict.fromkeys(_BYTES, "the shape of the model's KV cache is not known")
+        if self.deployment.connectors is None:
+            why = "whether an offloading connector is configured is not known"
+            return dict.fromkeys(("offload_load_bytes", "offload_store_bytes"), why)
+        return self._unlike_block_sizes()
+
+    def _unlike_block_sizes(self) -> dict[str, str]:
+        theirs = self.prefill_block_size
+        if theirs is not None and self.block_size % theirs == 0:
+            return {}
+        why = (
+            "prefill servers have different block sizes"
+            if theirs is None
+            else "its blocks are no multiple of prefill's"
+        )
+        return dict.fromkeys(("nixl_bytes",), why)

@@ -1,0 +1,88 @@
+"""The catalogue as pytest cases: fixtures ``deployment`` and ``run_workload``.
+
+    def test_cold_decode(run_workload):
+        run_workload("cold_decode")
+
+``deployment`` is launched once per session, or attached to: by ``--pd-base-url``, ``--pd-prefill-url`` and
+``--pd-decode-url``, or by the environment's ``PROXY_PORT``, ``PREFILL_PORT`` and ``DECODE_PORT`` on this host.
+``BLOCK_SIZE``, if set, must be what the servers say. ``--pd-args`` takes any other option of ``python -m harness``.
+
+Every pytest session where this package is installed loads this module: it imports nothing until a fixture is used.
+"""
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.pytest_plugin.held import HeldDeployment
+    from harness.scenario import Scenario
+    from harness.verdict import Judgement
+    from workloads.registry import Workload
+    from workloads.setting import Setting
+
+    RunWorkload = Callable[..., Judgement]
+    Runnable = str | Workload | Callable[[Setting], Scenario]
+
+__all__ = ["deployment", "run_workload"]
+
+_PORTS = (("--base-url", "PROXY_PORT"), ("--prefill-url", "PREFILL_PORT"), ("--decode-url", "DECODE_PORT"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the deployment is."""
+    group = parser.getgroup("pd-harness", "prefill/decode deployments")
+    group.addoption("--pd-base-url", metavar="URL", help="the proxy of a running deployment")
+    group.addoption("--pd-prefill-url", metavar="URL", action="append", default=[], help="repeatable")
+    group.addoption("--pd-decode-url", metavar="URL", action="append", default=[], help="repeatable")
+    group.addoption("--pd-args", metavar="ARGS", default="", help="further options of python -m harness, in one word")
+
+
+@pytest.fixture(scope="session")
+def deployment(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[HeldDeployment]":
+    """The deployment under test, launched or attached to; ended with the session if it was launched."""
+    from harness.pytest_plugin.held import holding  # noqa: PLC0415 - nothing is imported until a fixture is used
+
+    argv = [*_where(pytestconfig, os.environ), *shlex.split(pytestconfig.getoption("--pd-args"))]
+    with holding(argv, tmp_path_factory.mktemp("pd-harness")) as held:
+        held.require_block_size(os.environ.get("BLOCK_SIZE"))
+        yield held
+
+
+@pytest.fixture
+def run_workload(deployment: "HeldDeployment") -> "RunWorkload":
+    """A function that runs a workload, by name or as a function of a setting, and asserts that it is valid.
+
+    It skips the test where the deployment lacks what the workload needs, and returns the judgement. ``check=False``
+    asserts nothing.
+    """
+
+    def run(what: "Runnable", *, check: bool = True) -> "Judgement":
+        from harness.pytest_plugin.held import Lacking  # noqa: PLC0415 - as above
+        from harness.reports.assertion import explain  # noqa: PLC0415 - as above
+        from harness.verdict import Verdict  # noqa: PLC0415 - as above
+
+        try:
+            ran = deployment.run(what)
+        except Lacking as lacking:
+            pytest.skip(str(lacking))
+        if check and ran.judgement.verdict is not Verdict.VALID:
+            if ran.known_fault and ran.judgement.verdict is Verdict.INVALID:
+                pytest.xfail(ran.known_fault)
+            pytest.fail(explain(ran.name, ran.judgement), pytrace=False)
+        return ran.judgement
+
+    return run
+
+
+def _where(config: pytest.Config, environment: Mapping[str, str]) -> list[str]:
+    """Flags that attach; none where neither options nor environment name a deployment."""
+    named = [
+        *(("--base-url", url) for url in filter(None, [config.getoption("--pd-base-url")])),
+        *(("--prefill-url", url) for url in config.getoption("--pd-prefill-url")),
+        *(("--decode-url", url) for url in config.getoption("--pd-decode-url")),
+    ] or [(flag, f"http://127.0.0.1:{port}") for flag, name in _PORTS if (port := environment.get(name))]
+    return [word for pair in named for word in pair]

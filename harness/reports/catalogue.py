@@ -1,0 +1,142 @@
+"""The catalogue's table: one row per workload, what failed said under it."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.reports.terminal import STYLE
+from harness.reports.text import clean, duration, plural
+from harness.verdict import Check, Judgement, Verdict, worst
+
+_MOST_REASONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One workload on one deployment."""
+
+    workload: str
+    family: str
+    deployment: str
+    judgement: Judgement | None = None
+    """None: it was skipped."""
+    skipped: str = ""
+    """Why."""
+    requests: int = 0
+    """Sent, references left out."""
+    seconds: float = 0.0
+    known_fault: str | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None where it was skipped."""
+        return None if self.judgement is None else self.judgement.verdict
+
+    @property
+    def excused(self) -> bool:
+        """Wrong, as the engine is known to be here."""
+        return self.known_fault is not None and self.verdict is Verdict.INVALID
+
+    @property
+    def word(self) -> str:
+        """What stands in the table."""
+        if self.excused:
+            return "known fault"
+        return "skipped" if self.verdict is None else self.verdict.value
+
+    @property
+    def compared(self) -> str:
+        """What was looked at: outputs and counters."""
+        if self.judgement is None:
+            return ""
+        outputs, counters = self.judgement.outputs, self.judgement.comparisons
+        right = sum(one.verdict is Verdict.VALID for one in counters)
+        return f"{outputs.exact}/{outputs.requests} outputs, {right}/{len(counters)} counters"
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not valid, the worst first."""
+        if self.judgement is None:
+            return (self.skipped,)
+        bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
+        why = tuple(clean(f"{check.verdict} {check.name}: {check.summary}") for check in bad[:_MOST_REASONS])
+        return (*((clean(self.known_fault, None),) if self.known_fault else ()), *why)
+
+    def _with(self, verdict: Verdict) -> list[Check]:
+        return [] if self.judgement is None else [one for one in self.judgement.checks if one.verdict is verdict]
+
+
+def overall(rows: Iterable[Row]) -> Verdict:
+    """The worst of what ran; the engine's known faults, still there, are reported and not counted."""
+    return worst(row.verdict for row in rows if row.verdict is not None and not row.excused)
+
+
+def tally(rows: Sequence[Row]) -> str:
+    """``41 valid, 2 skipped``."""
+    words = [row.word for row in rows]
+    counted = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    return f"{plural(len(rows), 'workload')}: {counted or 'none ran'}"
+
+
+def print_catalogue(rows: Sequence[Row], *, plain: bool = False, stream: TextIO | None = None) -> None:
+    """Show the table on ``stream`` (default: stdout), as plain lines if asked or if it is no terminal."""
+    console = Console(file=stream or sys.stdout, highlight=False)
+    if plain or not console.is_terminal or console.is_dumb_terminal:
+        for line in catalogue_lines(rows):
+            print(line, file=console.file)
+    else:
+        console.print(_table(rows))
+        console.print(Text(tally(rows), style=f"bold {STYLE[overall(rows)]}"))
+
+
+def catalogue_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """The table, line by line."""
+    width = max((len(row.workload) for row in rows), default=0)
+    for row in rows:
+        if row.judgement is None:
+            yield f"{row.word:<11} {row.workload:<{width}}  {row.skipped}"
+            continue
+        figures = f"{plural(row.requests, 'request')}, {row.compared}, {duration(row.seconds)}"
+        yield f"{row.word:<11} {row.workload:<{width}}  {figures}, on {row.deployment}"
+        if row.verdict is not Verdict.VALID or row.known_fault:
+            yield from (f"{'':<11} {'':<{width}}  {reason}" for reason in row.reasons)
+    yield tally(rows)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for name in ("workload", "verdict", "deployment"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("requests", justify="right")
+    table.add_column("compared", overflow="fold")
+    table.add_column("time", justify="right", no_wrap=True)
+    family = ""
+    for row in rows:
+        if row.family != family:
+            table.add_row(Text(row.family, "bold"))
+        family = row.family
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> tuple[Text, ...]:
+    verdict = Verdict.UNKNOWN if row.excused else row.verdict
+    style = "dim" if verdict is None else STYLE[verdict]
+    told = row.skipped if row.judgement is None else row.compared
+    if row.judgement is not None and (row.verdict is not Verdict.VALID or row.known_fault):
+        told = "\n".join((told, *row.reasons))
+    figures = ("", "") if row.judgement is None else (f"{row.requests:,}", duration(row.seconds))
+    return (
+        Text(f"  {row.workload}"),
+        Text(row.word, style),
+        Text(row.deployment, "dim"),
+        Text(figures[0]),
+        Text(told, "dim" if row.judgement is None else ""),
+        Text(figures[1]),
+    )

@@ -1,0 +1,24 @@
+"""Is every checker able to see what it is there for? Plants each known bug in the simulated pair, and cries on none.
+
+A trial is a run like any other (load, verification, counters, judgement), on servers in the same process and in
+virtual time: no socket, no sleep, the same way every time. Trials of clean pairs measure false alarms.
+"""
+
+from harness.selftest.plan import SelftestOptions, plan_trials
+from harness.selftest.pool import run_trials
+from harness.selftest.report import SelftestReport, make_report
+from harness.selftest.text import LEGEND, table_lines
+from harness.selftest.trial import Result, Trial, run_trial
+
+__all__ = [
+    "LEGEND",
+    "Result",
+    "SelftestOptions",
+    "SelftestReport",
+    "Trial",
+    "make_report",
+    "plan_trials",
+    "run_trial",
+    "run_trials",
+    "table_lines",
+]

@@ -1,0 +1,37 @@
+"""Trials in processes of their own, as many at a time as there are jobs."""
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from harness.selftest.trial import Result, Trial, run_trial
+
+OnResult = Callable[[Result], None]
+
+
+async def run_trials(trials: Sequence[Trial], jobs: int, on_result: OnResult = lambda _result: None) -> list[Result]:
+    """All results in the order of the trials; ``on_result`` is called with each as it comes.
+
+    Processes are spawned, not forked: the caller has threads and an event loop.
+    """
+    pool = ProcessPoolExecutor(
+        max_workers=jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_signals_to_parent
+    )
+    loop = asyncio.get_running_loop()
+
+    async def one(trial: Trial) -> Result:
+        result = await loop.run_in_executor(pool, run_trial, trial)
+        on_result(result)
+        return result
+
+    try:
+        return await asyncio.gather(*map(one, trials))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_signals_to_parent() -> None:
+    """Ctrl-C reaches the whole group: the parent cancels, and a child only ends what it is at."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,27 @@
+"""Readings of simulated servers: their /metrics text through the parser that reads real servers'."""
+
+from harness.history import Scraped
+from harness.observe.counters import SAMPLE_NAMES
+from harness.observe.exposition import parse
+from harness.observe.scrape import Occasion
+from harness.observe.settle import Readings
+from harness.selftest.world import World
+from harness.sim import SimPair, SimServer
+
+
+def read_pair(pair: SimPair, world: World, occasion: Occasion) -> Readings:
+    """One reading of every server, now."""
+    return {server.name: _read(server, world.now(), occasion) for server in pair.servers}
+
+
+def _read(server: SimServer, at: float, occasion: Occasion) -> Scraped:
+    exposition = parse(server.metrics().decode(), SAMPLE_NAMES)
+    return Scraped(
+        at=at,
+        server=server.name,
+        label=occasion.label,
+        scenario=occasion.scenario,
+        phase=occasion.phase,
+        samples=exposition.samples,
+        declared=exposition.declared,
+    )

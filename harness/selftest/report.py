@@ -1,0 +1,162 @@
+"""From the results of all trials to what a selftest says. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.selftest.interval import clopper_pearson, power_per_strike, requests_needed
+from harness.selftest.loads import load_for
+from harness.selftest.trial import Result
+from harness.sim import BUGS
+from harness.verdict import Verdict
+
+UNKNOWN_IS_RIGHT = {
+    "counter_reset": "a process that restarted counts from zero again: what it did is not known",
+    "source_negative": "a counter that went backwards bounds nothing",
+}
+"""Bugs that take the evidence away instead of bending it: ``unknown`` is the verdict that catches them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtRate:
+    """One bug at one rate."""
+
+    one_in: int
+    runs: int
+    """With at least one bad request: in the others there was nothing to catch."""
+    caught: int
+    low: float
+    """Of the share caught: 95 % confidence, exact."""
+    high: float
+    bad_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class BugRow:
+    """One planted bug."""
+
+    bug: str
+    row: str
+    load: str
+    caught_by: tuple[str, ...]
+    """Checkers, those that saw it most often first."""
+    rates: tuple[AtRate, ...]
+    wrong: int
+    """Requests that read KV which was not theirs."""
+    named: int
+    needed: int | None
+    """Requests at the rarest rate for a run to be caught with 95 % confidence; None: never."""
+    needed_at_most: int | None
+    """The same, were the checkers as weak as these runs allow."""
+    clean_runs: int
+    alarms: int
+    """Clean runs under the same load that were not valid."""
+
+    @property
+    def is_caught(self) -> bool:
+        """At every rate, every time it struck; and it did strike."""
+        return all(0 < rate.runs == rate.caught for rate in self.rates)
+
+
+@dataclass(frozen=True, slots=True)
+class SelftestReport:
+    """All of it."""
+
+    rows: tuple[BugRow, ...]
+    clean_requests: int
+    clean_runs: int
+    alarms: tuple[str, ...]
+    """What was cried on clean runs, in words."""
+    accused: int
+    """Requests named in any run to which nothing had been done."""
+    flipped: float
+    """Share of clean requests that served another token than the best, with nothing wrong."""
+
+    @property
+    def passed(self) -> bool:
+        """Everything planted was caught, and nothing else."""
+        return bool(self.clean_runs) and not self.alarms and all(row.is_caught for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """For result.json."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def is_caught(result: Result) -> bool:
+    """Whether the verdict is the one that its bug deserves."""
+    if result.trial.bug in UNKNOWN_IS_RIGHT:
+        return result.verdict is not Verdict.VALID
+    return result.verdict is Verdict.INVALID
+
+
+def make_report(results: Sequence[Result]) -> SelftestReport:
+    """Rows in the order of the table of bugs."""
+    clean = [result for result in results if result.trial.bug is None]
+    bugs = dict.fromkeys(result.trial.bug for result in results if result.trial.bug is not None)
+    alarms = [result for result in clean if result.verdict is not Verdict.VALID]
+    judged = sum(result.outputs.requests for result in clean)
+    return SelftestReport(
+        rows=tuple(_row(bug, [r for r in results if r.trial.bug == bug], clean) for bug in bugs),
+        clean_requests=sum(result.asked for result in clean),
+        clean_runs=len(clean),
+        alarms=tuple(map(_alarm, alarms)),
+        accused=sum(result.accused for result in results),
+        flipped=sum(result.outputs.tie for result in clean) / max(judged, 1),
+    )
+
+
+def _row(bug: str, runs: Sequence[Result], clean: Iterable[Result]) -> BugRow:
+    load = load_for(bug)
+    twins = [result for result in clean if result.trial.load.name == load.name]
+    rates = sorted({run.trial.rate for run in runs}, reverse=True)
+    needed, at_most = _needed(runs, rates[-1])
+    return BugRow(
+        bug=bug,
+        row=BUGS[bug].row,
+        load=load.name,
+        caught_by=_catchers(runs),
+        rates=tuple(_at_rate(rate, [run for run in runs if run.trial.rate == rate]) for rate in rates),
+        wrong=sum(run.wrong for run in runs),
+        named=sum(run.named for run in runs),
+        needed=needed,
+        needed_at_most=at_most,
+        clean_runs=len(twins),
+        alarms=sum(twin.verdict is not Verdict.VALID for twin in twins),
+    )
+
+
+def _at_rate(rate: float, runs: Sequence[Result]) -> AtRate:
+    struck = [run for run in runs if run.struck]
+    caught = sum(map(is_caught, struck))
+    low, high = clopper_pearson(caught, len(struck))
+    return AtRate(round(1 / rate), len(struck), caught, low, high, sum(run.struck for run in struck))
+
+
+def _needed(runs: Sequence[Result], rate: float) -> tuple[int | None, int | None]:
+    power, least = power_per_strike([(run.struck, is_caught(run)) for run in runs])
+    # A bug may apply to some requests only; then fewer are struck than the rate says.
+    share = sum(run.struck for run in runs) / max(sum(run.trial.rate * run.asked for run in runs), 1e-9)
+    return requests_needed(power * rate * share), requests_needed(least * rate * share)
+
+
+def _catchers(runs: Iterable[Result]) -> tuple[str, ...]:
+    """By the checks that carry the verdict: what is unknown beside something invalid is its consequence."""
+    times: dict[str, int] = {}
+    for run in filter(is_caught, runs):
+        for check in run.checks:
+            if check.verdict is run.verdict:
+                times[check.name] = times.get(check.name, 0) + 1
+    return tuple(sorted(times, key=lambda name: -times[name]))
+
+
+def _alarm(result: Result) -> str:
+    trial = result.trial
+    said = [f"{check.name}: {check.summary}" for check in result.checks if check.verdict is result.verdict]
+    return f"{trial.load.name}, seed {trial.seed}: {result.verdict}: {'; '.join(said)}"
+
+
+def why_missed(row: BugRow) -> str:
+    """What should have been seen, of a bug that was not caught."""
+    if not any(rate.runs for rate in row.rates):
+        return f"it never struck under the load {row.load!r}"
+    return f"it shows in: {', '.join(sorted(BUGS[row.bug].signs))}"

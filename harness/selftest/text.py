@@ -1,0 +1,63 @@
+"""A selftest's table, in plain text of fixed columns: it reads the same on a terminal, in a log and in a mail."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.selftest.report import AtRate, BugRow, SelftestReport, why_missed
+
+
+def table_lines(report: SelftestReport) -> Iterator[str]:
+    """The table, what was missed, and the sum of it."""
+    if report.rows:
+        yield from _columns([_head(report.rows[0]), *map(_cells, report.rows)])
+        yield ""
+    for row in report.rows:
+        if not row.is_caught:
+            yield f"MISSED  {row.bug}: {why_missed(row)}"
+    for alarm in report.alarms:
+        yield f"FALSE ALARM  {alarm}"
+    yield _sum(report)
+
+
+def _head(row: BugRow) -> tuple[str, ...]:
+    rates = (f"1 in {rate.one_in}" for rate in row.rates)
+    return "bug", "caught by", *rates, "named", "needed", "false alarms"
+
+
+def _cells(row: BugRow) -> tuple[str, ...]:
+    return (
+        row.bug,
+        ", ".join(row.caught_by) or "nothing",
+        *map(_rate, row.rates),
+        f"{row.named:,}/{row.wrong:,}" if row.wrong else "-",
+        "-" if row.needed is None else f"{row.needed:,}",
+        f"{row.alarms}/{row.clean_runs}",
+    )
+
+
+def _rate(rate: AtRate) -> str:
+    return f"{rate.caught}/{rate.runs} [{rate.low:.0%}, {rate.high:.0%}]" if rate.runs else "never struck"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    for number, row in enumerate(rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        if number == 0:
+            yield "  ".join("-" * width for width in widths)
+
+
+def _sum(report: SelftestReport) -> str:
+    caught = sum(row.is_caught for row in report.rows)
+    return (
+        f"{'PASSED' if report.passed else 'FAILED'}  {caught} of {len(report.rows)} planted bugs caught; "
+        f"{len(report.alarms)} false alarms in {report.clean_runs} clean runs of {report.clean_requests:,} requests, "
+        f"{report.flipped:.1%} of which flipped a near tie; {report.accused} requests named without a reason"
+    )
+
+
+LEGEND = """\
+caught by     checkers whose verdict is the run's, the most frequent first
+1 in N        runs caught, of those in which the bug struck, at one bad request in N; 95 % interval (Clopper-Pearson)
+named         requests that read wrong KV and are named in the report, of all that did
+needed        requests at the rarest rate after which 95 % of runs are caught, as likeliest from all runs
+false alarms  clean runs under the same load and noise that were not valid, of all"""

@@ -1,0 +1,142 @@
+"""Client, proxy and network in one, without a socket.
+
+A request becomes its body, the body goes to P and then to D, and what comes back is read from its wire form by the same
+code that reads real answers.
+
+What it takes over: bodies (:mod:`harness.load.body`), what P is asked (:mod:`harness.sim.transit`), parsing
+(:mod:`harness.load.answer`), outcomes (:mod:`harness.load.outcome`). What it leaves out: HTTP and the proxy's own code.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from harness.facts import Role
+from harness.history import Ended
+from harness.load.answer import Answer
+from harness.load.body import encode
+from harness.load.outcome import Reply, conclude
+from harness.scenario import Request, Route
+from harness.selftest.world import World
+from harness.sim import SimPair, SimServer
+from harness.sim.answers import Job
+from harness.sim.intake import Refused
+from harness.sim.stream import Stream
+from harness.sim.transit import prefill_body
+
+Json = dict[str, Any]
+
+TIMEOUT = 60.0
+"""Virtual seconds: an answer of some dozen steps takes under one."""
+_ROLES = {Route.PREFILL: Role.PREFILL, Route.DECODE: Role.DECODE}
+
+
+class Transport:
+    """``send`` is a :data:`harness.runner.Sender` for the servers of a pair; ``urls`` by server name."""
+
+    def __init__(self, pair: SimPair, world: World, urls: Mapping[str, str]) -> None:
+        self._pair, self._world, self._urls = pair, world, urls
+
+    async def send(self, request: Request) -> Ended:
+        """Send it, and wait for its end in virtual time."""
+        reply, answer = Reply(), Answer()
+        exchange = _Exchange(self._world, request, reply, answer)
+        body = json.loads(encode(request, model=self._pair.config.model))
+        try:
+            if request.route is Route.PROXY:
+                await self._through_proxy(exchange, body)
+            else:
+                await exchange.with_client(self._server(_ROLES[request.route], request.server or 0), body)
+        except TimeoutError:
+            reply.trouble = f"no end of the answer within {TIMEOUT:g} s"
+        except Refused as refused:
+            exchange.refuse(refused.status, refused.body())
+        return conclude(request, reply, answer, self._world.now())
+
+    async def _through_proxy(self, exchange: "_Exchange", body: Json) -> None:
+        prefill, decode = self._server(Role.PREFILL, 0), self._server(Role.DECODE, 0)
+        exchange.reply.prefill_server = self._urls[prefill.name]
+        status, answer = await exchange.whole(prefill, prefill_body(body, exchange.request.endpoint))
+        params = answer.get("kv_transfer_params")
+        if status != 200:
+            exchange.refuse(status, answer)
+        elif not params:
+            exchange.refuse(502, {"error": {"message": "P answered without kv_transfer_params", "code": 502}})
+        else:
+            exchange.reply.decode_server = self._urls[decode.name]
+            await exchange.with_client(decode, {**body, "kv_transfer_params": params})
+
+    def _server(self, role: Role, index: int) -> SimServer:
+        return self._pair.of(role)[index]
+
+
+class _Exchange:
+    """One request on its way."""
+
+    def __init__(self, world: World, request: Request, reply: Reply, answer: Answer) -> None:
+        self.request, self.reply, self._answer, self._world = request, reply, answer, world
+        self._changed = asyncio.Event()
+
+    def refuse(self, status: int, body: Json) -> None:
+        """The client gets an error."""
+        self.reply.status, self.reply.body = status, json.dumps(body)
+
+    async def with_client(self, server: SimServer, body: Json) -> None:
+        """Ask, and pass the answer on to the client as it comes."""
+        if not self.request.stream:
+            status, answer = await self.whole(server, body)
+            if status != 200:
+                self.refuse(status, answer)
+                return
+            self.reply.status = status
+            self._answer.body(json.dumps(answer).encode(), self._world.now())
+            return
+        job = self._submit(server, body)
+        self.reply.status = 200
+        stream = Stream(server, job)
+        async with _Watch(self._world, server, job, self._changed) as watch:
+            while not job.finished:
+                await watch.next()
+                self._pass_on(stream.ready())
+        self._pass_on(stream.end())
+
+    async def whole(self, server: SimServer, body: Json) -> tuple[int, Json]:
+        """Ask, and wait for the whole answer."""
+        job = self._submit(server, body)
+        async with _Watch(self._world, server, job, self._changed) as watch:
+            while not job.finished:
+                await watch.next()
+        return server.reply(job)
+
+    def _submit(self, server: SimServer, body: Json) -> Job:
+        return server.submit(self.request.endpoint, body, self.request.request_id, self._changed.set)
+
+    def _pass_on(self, payloads: list[bytes]) -> None:
+        now = self._world.now()
+        for payload in payloads:
+            self._answer.event(payload, now)
+
+
+class _Watch:
+    """Waits for a job's steps; gives up, and aborts it, after the timeout."""
+
+    def __init__(self, world: World, server: SimServer, job: Job, changed: asyncio.Event) -> None:
+        self._world, self._server, self._job, self._changed = world, server, job, changed
+        self._deadline = world.now() + TIMEOUT
+        self._alarm = world.at(self._deadline, changed.set)
+
+    async def next(self) -> None:
+        """Return after the next step that did something; TimeoutError at the deadline."""
+        await self._changed.wait()
+        self._changed.clear()
+        if self._world.now() >= self._deadline and not self._job.finished:
+            raise TimeoutError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._alarm.cancel()
+        if not self._job.finished:
+            self._server.abort(self._job)

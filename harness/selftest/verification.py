@@ -1,0 +1,24 @@
+"""How a trial's outputs are verified: as a real run's are, all of them (:mod:`workloads.verification`)."""
+
+from collections.abc import Callable
+
+from harness.checkers.outputs import wrong_outputs
+from harness.history import History
+from harness.scenario import Scenario
+from workloads.verification import Verification, follow_ups
+from workloads.verify_policy import VerifyPolicy
+
+Step = Callable[[History], Scenario | None]
+"""What to ask next, given all that was answered; None: nothing."""
+
+
+def verification(scenario: Scenario, seed: int) -> tuple[Step, ...]:
+    """The steps that verify a scenario, in order."""
+    how = Verification(
+        policy=VerifyPolicy.parse("all"),
+        scenario=scenario.name,
+        concurrency=scenario.phases[0].concurrency,
+        salt="verification",
+        seed=seed,
+    )
+    return follow_ups(how, wrong_outputs)

@@ -1,0 +1,108 @@
+"""Virtual time for simulated servers: engines step, and when nobody has anything to do the clock jumps.
+
+Rule 1. One turn of the loop gives every client a turn and every engine a step, and lasts ``STEP`` seconds.
+Rule 2. Where no engine has work, the clock jumps to whoever wakes next. Not at once: a client that was just woken
+        needs some turns of the event loop to send its next request, and a jump between the two would let leases end
+        that nobody had let end.
+Rule 3. Nothing depends on real time: the same run goes the same way, step by step.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from harness.sim import SimPair
+
+STEP = 0.01
+"""Seconds of virtual time that a step lasts: a decode step of a mid-sized model."""
+_QUIET_TURNS = 12
+"""Turns without work before the clock jumps (rule 2): the longest chain of tasks from an answer to the next request."""
+
+
+@dataclass(slots=True)
+class Alarm:
+    """Something that is due at a time; ``cancel`` it when it no longer matters."""
+
+    call: Callable[[], None] | None
+
+    def cancel(self) -> None:
+        """It will not be called, nor waited for."""
+        self.call = None
+
+
+@dataclass(slots=True)
+class World:
+    """A clock (harness.clock.Clock) that drives the servers of ``pair`` while it is entered."""
+
+    pair: SimPair | None = None
+    time: float = 0.0
+    _due: list[tuple[float, int, Alarm]] = field(default_factory=list)
+    _serial: "count[int]" = field(default_factory=count)
+    _task: asyncio.Task[None] | None = None
+
+    def now(self) -> float:
+        """Virtual seconds since the world began."""
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait in virtual time; 0 gives others a turn."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.Event()
+        self.at(self.time + seconds, woken.set)
+        await woken.wait()
+
+    def at(self, when: float, call: Callable[[], None]) -> Alarm:
+        """Have ``call`` called at a virtual time."""
+        alarm = Alarm(call)
+        heappush(self._due, (when, next(self._serial), alarm))
+        return alarm
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._go_on())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _go_on(self) -> None:
+        quiet = 0
+        while True:
+            await asyncio.sleep(0)
+            if self._step():
+                quiet = 0
+                self.time += STEP
+            elif (quiet := quiet + 1) >= _QUIET_TURNS:
+                quiet = 0
+                self._jump()
+            self._wake()
+
+    def _step(self) -> bool:
+        """One step of every engine that has work; whether any had."""
+        busy = [server for server in self.pair.servers if server.engine.has_work] if self.pair else []
+        for server in busy:
+            server.step()
+        return bool(busy)
+
+    def _jump(self) -> None:
+        while self._due and self._due[0][2].call is None:
+            heappop(self._due)
+        if self._due:
+            self.time = max(self.time, self._due[0][0])
+
+    def _wake(self) -> None:
+        while self._due and self._due[0][0] <= self.time:
+            alarm = heappop(self._due)[2]
+            if alarm.call is not None:
+                alarm.call()

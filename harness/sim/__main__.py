@@ -1,0 +1,82 @@
+"""``python -m harness.sim``: a simulated deployment as a process of its own, which shares no event loop with clients.
+
+All of its servers live in it: they read each other's memory, as NIXL's agents do. Lives until SIGINT or SIGTERM.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import uvloop
+
+from harness.facts import Connector
+from harness.sim.bugs import BUGS
+from harness.sim.config import PlantedBug, SimConfig
+from harness.sim.deployment import start_sim
+from harness.sim.noise import Noise
+
+_DEFAULT = SimConfig()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve; the exit code."""
+    flags = _parser().parse_args(argv)
+    uvloop.run(_serve(config_of(flags), tuple(flags.prefill_port + flags.decode_port)))
+    return 0
+
+
+async def _serve(config: SimConfig, ports: tuple[int, ...]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    deployment = await start_sim(config, ports=ports)
+    try:
+        print(f"simulated: prefill {deployment.prefill_urls}, decode {deployment.decode_urls}", flush=True)
+        await stop.wait()
+    finally:
+        await deployment.stop()
+
+
+def config_of(flags: argparse.Namespace) -> SimConfig:
+    """What the command line says."""
+    return SimConfig(
+        prefills=len(flags.prefill_port),
+        decodes=len(flags.decode_port),
+        block_size=flags.block_size,
+        num_blocks=flags.num_blocks,
+        connectors=tuple(Connector(name) for name in flags.connector),
+        offload_chunks=flags.offload_chunks,
+        noise=replace(Noise(), flip_rate=flags.flip_rate),
+        seed=flags.seed,
+        bugs=tuple(map(_planted, flags.plant)),
+    )
+
+
+def _planted(text: str) -> PlantedBug:
+    name, _, rate = text.partition("=")
+    return PlantedBug(name, float(rate or 1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.sim", description=__doc__)
+    parser.add_argument("--prefill-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
+    parser.add_argument("--decode-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
+    parser.add_argument(
+        "--connector", choices=list(Connector), action="append", default=[], help="in order; repeatable"
+    )
+    parser.add_argument("--block-size", type=int, default=_DEFAULT.block_size)
+    parser.add_argument("--num-blocks", type=int, default=_DEFAULT.num_blocks)
+    parser.add_argument("--offload-chunks", type=int, default=_DEFAULT.offload_chunks)
+    parser.add_argument("--flip-rate", type=float, default=_DEFAULT.noise.flip_rate, help="share of requests that may")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--plant", metavar="BUG[=RATE]", action="append", default=[], help=f"repeatable; one of {', '.join(BUGS)}"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

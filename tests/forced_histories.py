@@ -1,0 +1,110 @@
+"""Served and teacher-forced outputs made by numpy, with nothing but noise between them unless a test adds something.
+
+At each place two tokens lead, by a margin of its own; either reading adds an error to their logits. The server takes
+whichever leads as served, so that near ties flip as often as the noise says.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.history import Choice, Ended, Entry, History, Outcome, RunEnded, Sent, TokenLogprob
+from harness.scenario import Request, Route, Sampling
+
+Floats = npt.NDArray[np.float64]
+Errors = Callable[[np.random.Generator, int], Floats]
+TOKENS = 20
+
+
+def gaussian(sigma: float) -> Errors:
+    """As float32 on one machine: 1e-5."""
+    return lambda rng, n: rng.normal(scale=sigma, size=n)
+
+
+def quantised(step: float) -> Errors:
+    """As the last bit of bfloat16 logits: one in sixteen is off by a step, and one output in seven flips a near tie."""
+    return lambda rng, n: np.round(rng.normal(scale=0.27, size=n)) * step
+
+
+def conditioned(sigma: float) -> Errors:
+    """Places differ in how ill-conditioned they are, by a factor of ten from the best to the worst twentieth."""
+    return lambda rng, n: rng.normal(size=n) * sigma * np.exp(0.7 * rng.normal(size=n).clip(-2, 2))
+
+
+@dataclass
+class Readings:
+    """One output: which token was served at each place, and both readings of it and of its rival; nats."""
+
+    served: Floats
+    rival: Floats
+    forced: Floats
+    forced_rival: Floats
+    tokens: list[int] = field(default_factory=list)
+
+
+def read(rng: np.random.Generator, errors: Errors, tokens: int = TOKENS) -> Readings:
+    best, margin = -rng.exponential(0.4, tokens), rng.exponential(1.0, tokens)
+    logits = np.stack([best, best - margin])
+    served = logits + np.stack([errors(rng, tokens), errors(rng, tokens)])
+    forced = logits + np.stack([errors(rng, tokens), errors(rng, tokens)])
+    first = served.argmax(axis=0)
+    place = np.arange(tokens)
+    return Readings(
+        served[first, place],
+        served[1 - first, place],
+        forced[first, place],
+        forced[1 - first, place],
+        [int(token) for token in rng.integers(100, 4000, tokens)],
+    )
+
+
+def prompt_of(name: str) -> tuple[int, ...]:
+    """The name, between two tokens: no two prompts differ in their last token alone."""
+    return (7, *map(ord, name), 8)
+
+
+def operations(name: str, readings: Readings, route: Route, **fields: object) -> Iterator[Entry]:
+    """An output and its teacher forcing."""
+    prompt = prompt_of(name)
+    request = replace(Request(name, prompt, Sampling(max_tokens=TOKENS, logprobs=2), route=route), **fields)
+    logprobs = tuple(map(TokenLogprob, readings.tokens, map(float, readings.served), map(float, readings.rival)))
+    yield Sent(1.0, request, "load", "load", 1.0)
+    choice = Choice(tuple(readings.tokens), finish_reason="length", logprobs=logprobs)
+    yield Ended(2.0, name, Outcome.OK, status=200, choices=(choice,))
+    yield from forcing(name, prompt, readings)
+
+
+def forcing(of: str, prompt: tuple[int, ...], readings: Readings, suffix: str = "") -> Iterator[Entry]:
+    whole = (*prompt, *readings.tokens)
+    name = f"{of}-teacher{suffix}"
+    sampling = Sampling(max_tokens=1, prompt_logprobs=2)
+    told = map(TokenLogprob, readings.tokens, map(float, readings.forced), map(float, readings.forced_rival))
+    before = [None, *(TokenLogprob(token, -3.0, -1.0) for token in prompt[1:])]
+    yield Sent(3.0, Request(name, whole, sampling, Route.PREFILL, reference_for=of), "load", "teacher", 3.0)
+    yield Ended(4.0, name, Outcome.OK, status=200, choices=(Choice((1,)),), prompt_logprobs=(*before, *told))
+
+
+Damage = Callable[[str, Readings], None]
+
+
+def run(
+    errors: Errors,
+    *,
+    seed: int = 0,
+    outputs: int = 64,
+    controls: int = 32,
+    damage: Damage = lambda _name, _readings: None,
+) -> History:
+    """A load, its control arm and the forcing of both; ``damage`` changes outputs of the load."""
+    rng = np.random.default_rng(seed)
+    entries: list[Entry] = []
+    for number in range(outputs):
+        readings = read(rng, errors)
+        damage(f"load-{number}", readings)
+        entries += operations(f"load-{number}", readings, Route.PROXY)
+    for number in range(controls):
+        name = f"control-{number}"
+        entries += operations(name, read(rng, errors), Route.DECODE, reference_for=f"load-{number % max(outputs, 1)}")
+    return History((*entries, RunEnded(9.0)))

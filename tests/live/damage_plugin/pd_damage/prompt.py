@@ -1,0 +1,62 @@
+"""What one request received: the blocks of its prompt, and which of their tokens anybody will read."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_ENGINE_ID = re.compile(r"(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt whose KV has come.
+
+    Rule: the decode server computes a prompt's last token again (it needs its logits), and overwrites that row. So
+    ``tokens - 1`` tokens are read as they came, and damage to the last one is no damage.
+    """
+
+    request: str
+    """The client's own id (X-Request-Id)."""
+    blocks: tuple[int, ...]
+    """Ids of the blocks that were transferred, in the prompt's order."""
+    tokens: int
+    """Of the whole prompt."""
+    block_size: int
+
+    @classmethod
+    def of(cls, engine_id: str, meta: Any, block_size: int) -> "Prompt":
+        """From the metadata of vLLM's NIXL worker (``ReqMeta``)."""
+        [blocks] = meta.local_physical_block_ids
+        return cls(client_id(engine_id), tuple(int(block) for block in blocks), int(meta.remote.num_tokens), block_size)
+
+    @property
+    def skipped(self) -> int:
+        """Whole blocks before the first that was transferred: the decode server had them."""
+        return -(-self.tokens // self.block_size) - len(self.blocks)
+
+    @property
+    def has_partial_tail(self) -> bool:
+        """Whether the last block is not full."""
+        return self.tokens % self.block_size != 0
+
+    def read_tokens(self, index: int) -> int:
+        """How many tokens of ``blocks[index]`` are read as they came."""
+        before = (self.skipped + index) * self.block_size
+        return min(self.block_size, max(0, self.tokens - 1 - before))
+
+    def read_blocks(self) -> list[int]:
+        """Indices of the blocks of which anything is read."""
+        return [index for index in range(len(self.blocks)) if self.read_tokens(index)]
+
+    def whole_blocks(self) -> list[int]:
+        """Indices of the blocks of which every token is read."""
+        return [index for index in range(len(self.blocks)) if self.read_tokens(index) == self.block_size]
+
+
+def client_id(engine_id: str) -> str:
+    """``load-00007`` of ``cmpl-load-00007-0-1f2e3d4c``: endpoint, client's id, number of the prompt, random suffix.
+
+    A chat has one prompt and no number.
+    """
+    matched = _ENGINE_ID.fullmatch(engine_id)
+    return matched["chat"] or matched["completion"] if matched else engine_id

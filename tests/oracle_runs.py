@@ -1,0 +1,105 @@
+"""Operations written by hand for the oracle, in time: each phase after the one before, requests as they are told.
+
+Blocks of 64 tokens, as in :mod:`counted_run`, whose deployment this is.
+"""
+
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import counted_run as run
+
+from harness.facts import Connector, Deployment
+from harness.history import Choice, Ended, Operation, Outcome, Sent, Usage
+from harness.oracle import PREDICTED, ServerExpectation, predict
+from harness.scenario import Request, Route, Sampling
+from harness.verdict import Bounds
+
+NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
+B = 64
+BLOCK = run.BLOCK
+
+
+def deployed(*connectors: Connector, blocks: int = 100, **fields: object) -> Deployment:
+    """The pair with these connectors and so many blocks to give away, its tier as large as anyone needs."""
+    servers = tuple(replace(server, num_blocks=blocks + 1) for server in run.DEPLOYMENT.servers)
+    known = {"servers": servers, "connectors": connectors, "offload_blocks": 1000}
+    return replace(run.DEPLOYMENT, **(known | fields))  # type: ignore[arg-type]
+
+
+def prompt(length: int, start: int = 0) -> tuple[int, ...]:
+    """Tokens that count up: prompts with the same start share what they can."""
+    return tuple(range(start, start + length))
+
+
+@dataclass
+class Script:
+    """A history in the making."""
+
+    deployment: Deployment
+    operations: list[Operation] = field(default_factory=list)
+    now: float = 0.0
+    numbers: "count[int]" = field(default_factory=count)
+
+    def ask(self, tokens: tuple[int, ...], *, phase: str = "load", output: int = 2, **fields: object) -> Operation:
+        """One request after all before it."""
+        (operation,) = self.together([tokens], phase=phase, output=output, **fields)
+        return operation
+
+    def together(
+        self, prompts: list[tuple[int, ...]], *, phase: str = "load", output: int = 2, **fields: object
+    ) -> list[Operation]:
+        """Requests that overlap, after all before them."""
+        self.now += 10
+        asked = [self._operation(tokens, phase, output, dict(fields)) for tokens in prompts]
+        self.operations += asked
+        return asked
+
+    def _operation(self, tokens: tuple[int, ...], phase: str, output: int, fields: dict[str, object]) -> Operation:
+        sampling = fields.pop("sampling", Sampling(max_tokens=output))
+        said = fields.pop("said", None) or (tuple(range(9000, 9000 + output)),)
+        outcome = fields.pop("outcome", Outcome.OK)
+        request = Request(f"r{next(self.numbers)}", tokens, sampling, **fields)  # type: ignore[arg-type]
+        choices = tuple(Choice(one) for one in said)  # type: ignore[union-attr, attr-defined]
+        usage = Usage(len(tokens), sum(len(one.token_ids) for one in choices))
+        ended = Ended(
+            self.now + 1,
+            request.request_id,
+            outcome,
+            status=200,
+            choices=choices,
+            usage=usage,  # type: ignore[arg-type]
+        )
+        return Operation(Sent(self.now, request, "script", phase, self.now), ended)
+
+    def expect(self, phase: str = "load") -> dict[str, ServerExpectation]:
+        """By server."""
+        return dict(predict(self.deployment, self.operations)[("script", phase)])
+
+
+def row(expectation: ServerExpectation) -> dict[str, int]:
+    """A row of the table: tokens, and blocks in place of bytes. Each must be exact."""
+    values = {
+        name: exactly(expectation, name) for name in PREDICTED if name not in ("generation_tokens", "nixl_transfers")
+    }
+    assert (
+        values["local_compute"] + values["local_cache_hit"] + values["external_kv_transfer"] == values["prompt_tokens"]
+    )
+    return {name: value // BLOCK if name.endswith("_bytes") else value for name, value in values.items() if value}
+
+
+def exactly(expectation: ServerExpectation, counter: str) -> int:
+    """The one right value of a counter."""
+    bounds = expectation.of(counter)
+    assert bounds is not None, expectation.why(counter)
+    assert bounds.exact, f"{counter} is {bounds}: {expectation.why(counter)}"
+    return bounds.low
+
+
+def bounds(expectation: ServerExpectation, counter: str) -> Bounds:
+    """A counter's bounds."""
+    found = expectation.of(counter)
+    assert found is not None
+    return found
+
+
+DIRECT_D, DIRECT_P = Route.DECODE, Route.PREFILL

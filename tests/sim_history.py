@@ -1,0 +1,92 @@
+"""Scenarios run on the simulated pair without sockets or a clock, for tests that judge what comes out."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.checkers.outputs import wrong_outputs
+from harness.history import Ended, Entry, History, RunEnded, Sent
+from harness.load.answer import Answer
+from harness.load.body import encode
+from harness.load.outcome import Reply, conclude
+from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
+from harness.sim import SimPair
+from harness.sim.transit import through_together
+from workloads.verification import Verification, follow_ups, followed
+from workloads.verify_policy import VerifyPolicy
+
+
+def load(
+    count: int, *, seed: int = 0, least: int = 20, most: int = 100, output: int = 20, at_once: int = 32
+) -> Scenario:
+    """Random prompts through the pair."""
+    rng = np.random.default_rng(seed)
+    requests = tuple(
+        Request(
+            f"load-{number:05d}",
+            tuple(int(token) for token in rng.integers(300, 4000, rng.integers(least, most, endpoint=True))),
+            Sampling(max_tokens=output, logprobs=2),
+            cache_salt="run",
+        )
+        for number in range(count)
+    )
+    return Scenario("load", "", (Phase("load", requests, at_once),))
+
+
+class SimRun:
+    """A pair and the history of what it was asked."""
+
+    def __init__(self, pair: SimPair) -> None:
+        self.pair = pair
+        self.entries: list[Entry] = []
+
+    @property
+    def history(self) -> History:
+        return History((*self.entries, RunEnded(self.pair.now())))
+
+    def run(self, scenario: Scenario | None) -> None:
+        for phase in scenario.phases if scenario else ():
+            for start in range(0, len(phase.requests), phase.concurrency):
+                self._batch(scenario.name, phase.name, phase.requests[start : start + phase.concurrency])
+
+    def verify(self, policy: str = "all", *, concurrency: int = 32, seed: int = 0) -> History:
+        verification = Verification(
+            policy=VerifyPolicy.parse(policy), scenario="load", concurrency=concurrency, salt="verify", seed=seed
+        )
+        nothing = Scenario("load", "", ())
+        for scenario in followed(nothing, lambda: self.history, follow_ups(verification, wrong_outputs)):
+            self.run(scenario)
+        return self.history
+
+    def _batch(self, scenario: str, phase: str, requests: tuple[Request, ...]) -> None:
+        at = float(len(self.entries))
+        self.entries += [Sent(at, request, scenario, phase, at) for request in requests]
+        for route in Route:
+            self.entries += self._ends([request for request in requests if request.route is route], route, at)
+
+    def _ends(self, requests: list[Request], route: Route, at: float) -> Iterator[Ended]:
+        bodies = {request.request_id: _body(request) for request in requests}
+        answers = self._through(bodies) if route is Route.PROXY else self._alone(bodies, route)
+        for request in requests:
+            status, body = answers.get(request.request_id, (502, {}))
+            answer, reply = Answer(), Reply(status=status, body=str(body))
+            if status == 200:
+                answer.body(json.dumps(body).encode(), at + 0.5)
+            yield conclude(request, reply, answer, at + 0.5)
+
+    def _through(self, bodies: dict[str, Any]) -> dict[str, tuple[int, Any]]:
+        return through_together(self.pair, bodies) if bodies else {}
+
+    def _alone(self, bodies: dict[str, Any], route: Route) -> dict[str, tuple[int, Any]]:
+        server = self.pair.decode if route is Route.DECODE else self.pair.prefill
+        jobs = {name: server.submit(Endpoint.COMPLETIONS, body, name) for name, body in bodies.items()}
+        server.settle()
+        return {name: server.reply(job) for name, job in jobs.items()}
+
+
+def _body(request: Request) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(encode(replace(request, stream=False), model="sim"))
+    return body

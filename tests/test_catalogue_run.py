@@ -1,0 +1,228 @@
+"""The catalogue on the command line: which deployment, which flags, and the table that a run ends in."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from counted_run import DEPLOYMENT, history
+
+from harness.checkers import judge, judge_scenario, seconds_of
+from harness.checkers.completion import completion
+from harness.cli.catalogue import cook
+from harness.cli.main import main
+from harness.cli.options import parse
+from harness.errors import UsageError
+from harness.facts import Connector, Role
+from harness.history import Ended, History, Outcome, RunEnded, RunStarted, Sent
+from harness.reports.assertion import explain
+from harness.reports.catalogue import Row, catalogue_lines, overall, print_catalogue, tally
+from harness.scenario import Request
+from harness.verdict import Bounds, Check, Comparison, Finding, Judgement, Outputs, Verdict
+from workloads.recipes import RECIPES
+from workloads.registry import CATALOGUE
+
+NONE = Outputs(0, 0, 0, 0, 0)
+
+
+def judged(verdict: Verdict, *comparisons: Comparison) -> Judgement:
+    return Judgement((Check("token_sources", verdict, "a summary", comparisons),), replace(NONE, requests=2, exact=2))
+
+
+VALID = Row("cold_decode", "hits", "multi", judged(Verdict.VALID), requests=2, seconds=1.25)
+INVALID = Row("short_prompt", "lengths", "multi", judged(Verdict.INVALID), requests=1, seconds=0.5)
+SKIPPED = Row("two_by_two", "topology", "multi", skipped="it needs 2 prefill servers, and there are 1")
+FAULTY = replace(INVALID, known_fault="vLLM 0.32.0 loses the tail: see the log")
+
+
+# Flags
+
+
+def test_workloads_are_named_on_the_command_line() -> None:
+    chosen = parse(["--workload", "lengths", "--workload", "cold_*", "--background-load", "8"]).catalogue
+    assert (chosen.patterns, chosen.recipe, chosen.everywhere, chosen.background) == (
+        ("lengths", "cold_*"),
+        None,
+        False,
+        8,
+    )
+    assert parse([]).catalogue.patterns == ()
+    assert parse(["run", "--workload", "*", "--all-deployments"]).catalogue.everywhere
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--deployment", "nixl"],
+        ["--all-deployments"],
+        ["--background-load", "3"],
+        ["--workload", "*", "--all-deployments", "--prefill-url", "http://p", "--decode-url", "http://d"],
+        ["--workload", "*", "--deployment", "nixl", "--prefill-url", "http://p", "--decode-url", "http://d"],
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(argv: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse(argv)
+
+
+def test_list_shows_every_workload_under_its_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for entry in CATALOGUE.values():
+        assert entry.family in lines
+        assert any(line.split()[:1] == [entry.name] and entry.summary in line for line in lines)
+
+
+def test_an_unknown_workload_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--workload", "no_such_thing"]) == 2
+    assert "No workload is called 'no_such_thing'" in capsys.readouterr().err
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=lambda recipe: recipe.name)
+def test_a_recipe_changes_what_it_says_and_nothing_else(recipe: Any) -> None:
+    target = parse(["--decode-python", "/other/python", "--engine-arg=--mine"]).target
+    cooked = cook(recipe, target)
+    assert cooked is not None
+    assert (cooked.connectors, cooked.prefill, cooked.decode) == (recipe.connectors, recipe.prefill, recipe.decode)
+    assert cooked.engine_args == (*recipe.engine_args, "--mine"), "the user's own come last, and win"
+    assert cooked.role_args[Role.DECODE] == recipe.decode_args
+    assert (cooked.model, cooked.device, cooked.attachment) == (target.model, target.device, None)
+
+
+def test_the_default_deployment_is_the_default_target() -> None:
+    target = parse([]).target
+    assert cook(RECIPES["multi"], target) == target
+    assert target.connectors == (Connector.NIXL, Connector.OFFLOADING)
+
+
+def test_different_versions_need_another_engine() -> None:
+    assert cook(RECIPES["unlike_versions"], parse([]).target) is None
+
+
+# The table
+
+
+def test_the_table_says_what_ran_what_was_compared_and_why_something_was_skipped() -> None:
+    assert list(catalogue_lines([VALID, SKIPPED])) == [
+        "valid       cold_decode  2 requests, 2/2 outputs, 0/0 counters, 1.2 s, on multi",
+        "skipped     two_by_two   it needs 2 prefill servers, and there are 1",
+        "2 workloads: 1 valid, 1 skipped",
+    ]
+
+
+def test_what_is_wrong_stands_under_its_row() -> None:
+    lines = list(catalogue_lines([INVALID]))
+    assert lines[1].strip() == "invalid token_sources: a summary"
+
+
+def test_skipped_rows_decide_nothing_and_nothing_at_all_is_unknown() -> None:
+    assert overall([VALID, SKIPPED]) is Verdict.VALID
+    assert overall([VALID, INVALID, SKIPPED]) is Verdict.INVALID
+    assert overall([SKIPPED]) is Verdict.UNKNOWN
+
+
+def test_a_known_fault_is_told_and_not_counted_until_it_is_gone() -> None:
+    assert overall([VALID, FAULTY]) is Verdict.VALID
+    assert tally([VALID, FAULTY]) == "2 workloads: 1 valid, 1 known fault"
+    assert any("loses the tail" in line for line in catalogue_lines([FAULTY]))
+    unknown = replace(FAULTY, judgement=judged(Verdict.UNKNOWN))
+    assert overall([VALID, unknown]) is Verdict.UNKNOWN, "a known fault excuses what is known, not what is not"
+
+
+def test_without_a_terminal_the_table_is_plain_lines() -> None:
+    stream = io.StringIO()
+    print_catalogue([VALID, SKIPPED], stream=stream)
+    assert stream.getvalue().splitlines() == list(catalogue_lines([VALID, SKIPPED]))
+
+
+# Assertions
+
+
+def test_an_assertion_shows_expected_beside_observed() -> None:
+    wrong = Comparison("cold_decode", "cold", "decode-0", "external_kv_transfer", Bounds.exactly(101), 0.0)
+    right = replace(wrong, counter="prompt_tokens", observed=101.0)
+    unread = replace(wrong, counter="nixl_bytes", observed=None, why_unknown="there is no reading")
+    check = Check("token_sources", Verdict.INVALID, "lost", (wrong, right, unread), (Finding("r-1", "differs"),))
+    assert explain("cold_decode", Judgement((check,), NONE)).splitlines() == [
+        "cold_decode is invalid",
+        "  invalid token_sources: lost",
+        "    cold: decode-0 external_kv_transfer: expected 101, observed 0 (-101)",
+        "    cold: decode-0 nixl_bytes: expected 101; there is no reading",
+        "    r-1: differs",
+    ]
+
+
+# One scenario of a run
+
+
+def whole_run() -> History:
+    return history()
+
+
+def test_a_scenarios_part_is_judged_by_its_own_entries() -> None:
+    run = whole_run()
+    names = {operation.sent.scenario for operation in run.operations()}
+    whole = judge(DEPLOYMENT, run)
+    for name in names:
+        part = judge_scenario(DEPLOYMENT, run, whole, name)
+        assert part.comparisons == whole.comparisons
+        assert part.outputs == whole.outputs
+        assert seconds_of(run, name) > 0
+    nothing = judge_scenario(DEPLOYMENT, run, whole, "another")
+    assert nothing.verdict is not Verdict.VALID
+    assert nothing.comparisons == ()
+
+
+def test_what_a_scenario_is_about_must_have_happened() -> None:
+    run = whole_run()
+    (name,) = {operation.sent.scenario for operation in run.operations()}
+    whole = judge(DEPLOYMENT, run)
+
+    def provoked(counter: str) -> Verdict:
+        checks = judge_scenario(DEPLOYMENT, run, whole, name, provokes=counter).checks
+        return next(check.verdict for check in checks if check.name == "provoked")
+
+    assert provoked("external_kv_transfer") is Verdict.VALID
+    assert provoked("preemptions") is Verdict.UNKNOWN
+
+
+# Refusals
+
+
+def refusal(status: int | None, outcome: Outcome, expected: int | None = 400) -> Check:
+    request = Request("too-long", (1,), expect_status=expected)
+    served = Request("served", (1,))
+    entries = (
+        RunStarted(0.0, (), 0, "", None, ()),
+        Sent(0.0, served, "s", "p", 0.0),
+        Sent(0.0, request, "s", "p", 0.0),
+        Ended(1.0, "served", Outcome.OK, status=200),
+        Ended(1.0, "too-long", outcome, "" if outcome is Outcome.OK else "too long", status),
+        RunEnded(2.0),
+    )
+    return completion(DEPLOYMENT, History(entries))
+
+
+def test_a_refusal_that_was_expected_is_right() -> None:
+    check = refusal(400, Outcome.FAIL)
+    assert check.verdict is Verdict.VALID
+    assert check.summary == "1 of 1 requests completed, 1 were to be refused"
+    assert refusal(400, Outcome.INFO).verdict is Verdict.VALID, "by decode, after prefill did its part"
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "verdict"),
+    [
+        (200, Outcome.OK, Verdict.INVALID),
+        (500, Outcome.INFO, Verdict.INVALID),
+        (404, Outcome.FAIL, Verdict.INVALID),
+        (None, Outcome.INFO, Verdict.UNKNOWN),
+    ],
+)
+def test_anything_else_is_not(status: int | None, outcome: Outcome, verdict: Verdict) -> None:
+    check = refusal(status, outcome)
+    assert check.verdict is verdict
+    assert "expected HTTP 400" in check.findings[0].text

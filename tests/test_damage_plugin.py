@@ -1,0 +1,390 @@
+"""The plugin that damages KV on real vLLM (tests/live/damage_plugin): does it hit what it says, and nothing else?
+
+Its layout of the KV cache is held against vLLM's own kernel; what the kinds do, against token rows that a plain
+dictionary keeps.
+"""
+
+import importlib
+import importlib.util
+import json
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the engine is not installed: make env")
+
+PLUGIN = Path(__file__).parent / "live" / "damage_plugin"
+sys.path.append(str(PLUGIN))
+kinds, orders, pages_module, plugin, prompt_module = (
+    importlib.import_module(f"pd_damage.{name}") for name in ("kinds", "orders", "pages", "plugin", "prompt")
+)
+
+BLOCKS, HEADS, BLOCK, HEAD_SIZE, LAYERS = 12, 2, 32, 64, 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors: threads that wait for one another cost more than they do, on a busy machine a hundredfold."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def kernel() -> Any:
+    """vLLM's operation that writes K and V into the cache; loaded without vLLM's Python, which takes seconds."""
+    found = importlib.util.find_spec("vllm")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the engine is not installed: make env")
+    library = Path(found.submodule_search_locations[0]) / "_C_AVX2.abi3.so"
+    if not library.exists():
+        pytest.skip(f"this build of vLLM has no {library.name}")
+    torch.ops.load_library(str(library))
+    return torch.ops._C.cpu_attn_reshape_and_cache
+
+
+def cache(layers: int = LAYERS) -> Any:
+    """Pages in which every float is different."""
+    size = BLOCKS * HEADS * BLOCK * 2 * HEAD_SIZE
+    return pages_module.Pages(
+        [
+            (torch.arange(size, dtype=torch.float32) + 1 + layer * size).view(BLOCKS, HEADS, BLOCK, 2 * HEAD_SIZE)
+            for layer in range(layers)
+        ]
+    )
+
+
+def rows(pages: Any, block: int) -> list[Any]:
+    """Each token's K and V in all layers: what attention would read."""
+    parts = [half(layer, block) for layer in range(pages.layers) for half in (pages.keys, pages.values)]
+    return list(torch.stack(parts).permute(2, 0, 1, 3).contiguous().unbind())  # (tokens, parts, heads, head size)
+
+
+def everything(pages: Any) -> dict[tuple[int, int], Any]:
+    return {(block, token): row for block in range(BLOCKS) for token, row in enumerate(rows(pages, block))}
+
+
+def changed(before: dict[tuple[int, int], Any], pages: Any) -> set[tuple[int, int]]:
+    """(block, token) of every row that is no longer what it was."""
+    return {place for place, row in everything(pages).items() if not torch.equal(row, before[place])}
+
+
+def prompt(tokens: int, blocks: tuple[int, ...], request: str = "load-00001") -> Any:
+    return prompt_module.Prompt(request, blocks, tokens, BLOCK)
+
+
+def rng(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - to be repeatable
+
+
+def scene(pages: Any, of: Any, **more: Any) -> Any:
+    return kinds.Scene(pages, of, rng(5), **more)
+
+
+def test_keys_and_values_are_where_the_engines_own_kernel_puts_them() -> None:
+    write = kernel()
+    layer = torch.zeros(BLOCKS, HEADS, BLOCK, 2 * HEAD_SIZE)
+    key_cache, value_cache = layer.view(BLOCKS, HEADS, 2 * BLOCK, HEAD_SIZE).chunk(2, dim=2)
+    tokens = 3 * BLOCK + 5
+    key = torch.randn(tokens, HEADS, HEAD_SIZE)
+    value = torch.randn(tokens, HEADS, HEAD_SIZE)
+    slots = torch.randperm(BLOCKS * BLOCK)[:tokens]
+    write(key, value, key_cache, value_cache, slots, "vec", 1.0, 1.0, "auto")
+
+    pages = pages_module.Pages([layer])
+    for token, slot in enumerate(slots.tolist()):
+        block, row = divmod(slot, BLOCK)
+        assert torch.equal(pages.keys(0, block)[:, row], key[token])
+        assert torch.equal(pages.values(0, block)[:, row], value[token])
+
+
+def test_layers_come_in_the_models_order() -> None:
+    names = [f"model.layers.{number}.self_attn.attn" for number in (10, 2, 1)]
+    caches = {name: torch.full((1, 1, 32, 64), float(index)) for index, name in enumerate(names)}
+    pages = pages_module.Pages.of_worker(SimpleNamespace(device_kv_caches=caches))
+    assert [pages.keys(layer, 0)[0, 0, 0].item() for layer in range(3)] == [2.0, 1.0, 0.0]
+
+
+def test_another_layout_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="float32"):
+        pages_module.Pages([torch.zeros(1, 1, 32, 64, dtype=torch.bfloat16)])
+
+
+@pytest.mark.parametrize(
+    ("engine_id", "client"),
+    [
+        ("cmpl-load-00007-0-1f2e3d4c", "load-00007"),
+        ("chatcmpl-load-00007-1f2e3d4c", "load-00007"),
+        ("cmpl-warm-up-5d1c-aa-0-00000000", "warm-up-5d1c-aa"),
+        ("other", "other"),
+    ],
+)
+def test_the_clients_request_id_is_found_in_the_engines(engine_id: str, client: str) -> None:
+    assert prompt_module.client_id(engine_id) == client
+
+
+class TestPrompt:
+    def test_the_last_token_is_not_read_as_it_came(self) -> None:
+        assert [prompt(70, (4, 5, 6)).read_tokens(index) for index in range(3)] == [32, 32, 5]
+        assert prompt(65, (4, 5, 6)).read_blocks() == [0, 1]
+        assert prompt(64, (4, 5)).whole_blocks() == [0]
+        assert prompt(1, (4,)).read_blocks() == []
+
+    def test_blocks_that_the_decode_server_had_come_before(self) -> None:
+        part = prompt(70, (6,))
+        assert part.skipped == 2
+        assert part.read_tokens(0) == 5
+
+
+class TestFlips:
+    @pytest.mark.parametrize(("kind", "mask"), [("flip_byte", 0xFF000000), ("flip_lowest_bit", 1)])
+    def test_one_float_of_one_token_that_is_read(self, kind: str, mask: int) -> None:
+        for seed in range(8):
+            pages, one = cache(), prompt(70, (4, 9, 2))
+            before = everything(pages)
+            done = kinds.KINDS[kind](kinds.Scene(pages, one, rng(seed)))
+            [(block, token)] = changed(before, pages)
+            assert done["blocks"] == [one.blocks.index(block)]
+            assert token < one.read_tokens(done["blocks"][0])
+            [(was, now)] = [
+                (was, now)
+                for was, now in zip(
+                    before[block, token].flatten().tolist(), rows(pages, block)[token].flatten().tolist(), strict=True
+                )
+                if was != now
+            ]
+            assert (was, now) == (done["was"], done["now"])
+            [bits_was], [bits_now] = (struct.unpack("<I", struct.pack("<f", value)) for value in (was, now))
+            assert bits_was ^ bits_now == mask
+
+    def test_nothing_to_flip_in_a_prompt_of_one_token(self) -> None:
+        assert kinds.flip_byte(scene(cache(), prompt(1, (4,)))) is None
+
+
+class TestWholeBlocks:
+    def test_swapping_the_tail_exchanges_it_with_a_whole_block(self) -> None:
+        pages, one = cache(), prompt(70, (4, 9, 2))
+        before = everything(pages)
+        done = kinds.swap_tail(scene(pages, one))
+        whole, tail = (one.blocks[index] for index in done["blocks"])
+        assert tail == 2
+        assert changed(before, pages) == {(block, token) for block in (whole, tail) for token in range(BLOCK)}
+        assert all(torch.equal(row, before[tail, token]) for token, row in enumerate(rows(pages, whole)))
+        assert all(torch.equal(row, before[whole, token]) for token, row in enumerate(rows(pages, tail)))
+
+    @pytest.mark.parametrize(("tokens", "blocks"), [(64, (4, 9)), (31, (4,))])
+    def test_no_tail_no_swap(self, tokens: int, blocks: tuple[int, ...]) -> None:
+        assert kinds.swap_tail(scene(cache(), prompt(tokens, blocks))) is None
+
+    def test_swapping_blocks_keeps_to_those_that_are_read_whole(self) -> None:
+        """Of 96 tokens the third block's last row is overwritten: swapped, that would show at once."""
+        for seed in range(8):
+            pages = cache()
+            done = kinds.swap_blocks(kinds.Scene(pages, prompt(96, (4, 9, 2)), rng(seed)))
+            assert done["blocks"] == [0, 1]
+        assert kinds.swap_blocks(scene(cache(), prompt(64, (4, 9)))) is None
+
+    def test_dropping_the_last_block_makes_it_zero(self) -> None:
+        pages = cache()
+        before = everything(pages)
+        assert kinds.drop_last(scene(pages, prompt(70, (4, 9, 2))))["blocks"] == [2]
+        assert changed(before, pages) == {(2, token) for token in range(BLOCK)}
+        assert all(not row.any() for row in rows(pages, 2))
+
+    def test_a_last_block_of_which_nothing_is_read_is_not_dropped(self) -> None:
+        assert kinds.drop_last(scene(cache(), prompt(65, (4, 9, 2)))) is None
+
+    def test_a_stale_block_is_what_was_there_before_the_transfer(self) -> None:
+        pages, one = cache(), prompt(70, (4, 9, 2))
+        before = pages.copy([7, 8, 10])
+        wanted = [rows(pages, block) for block in (7, 8, 10)]
+        [index] = kinds.stale_block(scene(pages, one, before=before))["blocks"]
+        assert all(torch.equal(a, b) for a, b in zip(rows(pages, one.blocks[index]), wanted[index], strict=True))
+
+    def test_a_stale_block_that_held_the_same_is_no_damage(self) -> None:
+        pages, one = cache(), prompt(70, (4, 9, 2))
+        assert kinds.stale_block(scene(pages, one, before=pages.copy(one.blocks))) is None
+        assert kinds.stale_block(scene(pages, one)) is None
+
+
+class TestForeign:
+    def kept(self, pages: Any, tokens: int, blocks: tuple[int, ...], request: str = "load-00002") -> Any:
+        return kinds.Kept(prompt(tokens, blocks, request), pages.copy(blocks))
+
+    @pytest.mark.parametrize(("kind", "count"), [("foreign_block", 1), ("foreign_prompt", 3)])
+    def test_the_owners_blocks_from_the_same_places(self, kind: str, count: int) -> None:
+        pages, one = cache(), prompt(70, (4, 9, 2))
+        done = kinds.KINDS[kind](scene(pages, one, others=[self.kept(pages, 100, (0, 1, 3, 5))]))
+        assert (done["owner"], done["owner_tokens"], len(done["blocks"])) == ("load-00002", 100, count)
+        for index in done["blocks"]:
+            theirs = rows(pages, (0, 1, 3)[index])
+            assert all(torch.equal(a, b) for a, b in zip(rows(pages, one.blocks[index]), theirs, strict=True))
+
+    def test_neither_a_shorter_prompts_nor_its_own(self) -> None:
+        pages, one = cache(), prompt(70, (4, 9, 2))
+        others = [self.kept(pages, 69, (0, 1, 3)), self.kept(pages, 100, (0, 1, 3, 5), one.request)]
+        assert kinds.foreign_prompt(scene(pages, one, others=others)) is None
+
+
+class TestLayersAndScale:
+    def test_one_layer_of_every_block_is_zero(self) -> None:
+        pages, one = cache(), prompt(70, (4, 9, 2))
+        before = everything(pages)
+        layer = kinds.zero_layer(scene(pages, one))["layer"]
+        for block in one.blocks:
+            assert not pages.keys(layer, block).any()
+            assert not pages.values(layer, block).any()
+        for (block, token), row in before.items():
+            now = rows(pages, block)[token]
+            others = [part for part in range(2 * LAYERS) if block not in one.blocks or part // 2 != layer]
+            assert torch.equal(now[others], row[others])
+
+    def test_keys_grow_by_one_in_a_hundred_and_values_stay(self) -> None:
+        pages, one = cache(), prompt(70, (4, 9, 2))
+        before = everything(pages)
+        kinds.scale_keys(scene(pages, one))
+        for (block, token), row in before.items():
+            expected = row.clone()
+            if block in one.blocks:
+                expected[::2] = (expected[::2].double() * 1.01).float()
+            assert torch.allclose(rows(pages, block)[token], expected, rtol=1e-6)
+
+
+class TestOrders:
+    def test_unknown_kinds_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="scale_keys"):
+            orders.Orders(("flip_byte", "scale"), 50, 1)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_each_row_of_fifty_has_its_one(self, seed: int) -> None:
+        turns = orders.Turns(orders.Orders(("flip_byte",), 50, seed))
+        struck = []
+        for passed in range(200):
+            if turns.next():
+                struck.append(passed)
+                turns.done()
+        assert [passed // 50 for passed in struck] == [0, 1, 2, 3]
+
+    def test_kinds_take_turns(self) -> None:
+        turns = orders.Turns(orders.Orders(("flip_byte", "swap_tail"), 1, 3))
+        told = []
+        for _ in range(3):
+            told.append(turns.next())
+            turns.done()
+        assert told == ["flip_byte", "swap_tail", "flip_byte"]
+
+    def test_a_turn_that_could_not_be_used_goes_to_the_next(self) -> None:
+        turns = orders.Turns(orders.Orders(("flip_byte",), 10, 3))
+        first = next(passed for passed in range(10) if turns.next())
+        assert turns.next(), first
+
+
+def test_the_door_is_found_when_the_engine_imports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stand_in.py").write_text("class NixlPullConnectorWorker:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    hooked: list[str] = []
+    sys.meta_path.insert(0, plugin._Doorman("stand_in", lambda module: hooked.append(module.__name__)))
+    assert hooked == []
+    importlib.import_module("stand_in")
+    assert hooked == ["stand_in"]
+
+
+class FakeWorker:
+    """As much of vLLM's NIXL worker as the hooks touch: reads end when ``get_transfer_results`` is called."""
+
+    block_size = BLOCK
+
+    def __init__(self, fails: frozenset[str] = frozenset()) -> None:
+        self.device_kv_caches = {"layers.0": torch.zeros(BLOCKS, HEADS, BLOCK, 2 * HEAD_SIZE)}
+        self._recving_metadata: dict[str, Any] = {}
+        self._fails = fails
+
+    def start(self, engine_id: str, tokens: int, blocks: list[int]) -> None:
+        remote = SimpleNamespace(num_tokens=tokens)
+        meta = SimpleNamespace(local_physical_block_ids=[blocks], remote=remote)
+        self._recving_metadata[engine_id] = meta
+        self._read_blocks_for_req(engine_id, meta)
+
+    def _read_blocks_for_req(self, engine_id: str, meta: Any) -> None:
+        """The read itself: it makes every float 1."""
+        del engine_id
+        self.device_kv_caches["layers.0"][meta.local_physical_block_ids[0]] = 1.0
+
+    def get_transfer_results(self) -> Any:
+        done, self._recving_metadata = set(self._recving_metadata), {}
+        return SimpleNamespace(finished_recving=done, failed_recving=done & self._fails)
+
+
+class TestHooks:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[Path, Path]:
+        return tmp_path / "orders.json", tmp_path / "ledger.jsonl"
+
+    def hooked(self, files: tuple[Path, Path]) -> type[FakeWorker]:
+        worker_class = type("Hooked", (FakeWorker,), {})
+        plugin.hook(worker_class, *files)
+        return worker_class
+
+    def ledger(self, files: tuple[Path, Path]) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in files[1].read_text().splitlines()] if files[1].exists() else []
+
+    def test_without_orders_nothing_is_touched(self, files: tuple[Path, Path]) -> None:
+        worker = self.hooked(files)()
+        worker.start("cmpl-load-00001-0-00000001", 70, [4, 9, 2])
+        worker.get_transfer_results()
+        assert worker.device_kv_caches["layers.0"][[4, 9, 2]].eq(1.0).all()
+        assert self.ledger(files) == []
+
+    def test_orders_are_read_again_and_every_blow_is_in_the_ledger(self, files: tuple[Path, Path]) -> None:
+        worker = self.hooked(files)()
+        for kind, block in (("drop_last", 2), ("stale_block", 5)):
+            files[0].write_text(json.dumps({"kinds": [kind], "one_in": 1, "seed": 1, "only": "load-[0-9]+"}))
+            for name in ("load-00001", "warm-up-7"):
+                worker.start(f"cmpl-{name}-0-00000001", 20, [block])
+                worker.get_transfer_results()
+                intact = worker.device_kv_caches["layers.0"][block].eq(1.0).all()
+                assert intact == (name == "warm-up-7")
+        assert [(line["request"], line["kind"], line["blocks"]) for line in self.ledger(files)] == [
+            ("load-00001", "drop_last", [0]),
+            ("load-00001", "stale_block", [0]),
+        ]
+
+    def test_kv_that_did_not_come_is_left_alone(self, files: tuple[Path, Path]) -> None:
+        engine_id = "cmpl-load-00001-0-00000001"
+        worker = self.hooked(files)(frozenset({engine_id}))
+        files[0].write_text(json.dumps({"kinds": ["drop_last"], "one_in": 1, "seed": 1}))
+        worker.start(engine_id, 20, [3])
+        worker.get_transfer_results()
+        assert self.ledger(files) == []
+
+    def test_another_requests_kv_is_given_on_as_it_came(self, files: tuple[Path, Path]) -> None:
+        worker = self.hooked(files)()
+        files[0].write_text(json.dumps({"kinds": ["foreign_prompt"], "one_in": 1, "seed": 1}))
+        for number, value in ((1, 1.0), (2, 7.0)):
+            worker.start(f"cmpl-load-0000{number}-0-00000001", 20, [number])
+            worker.device_kv_caches["layers.0"][number] = value
+            worker.get_transfer_results()
+        assert [(line["request"], line["owner"]) for line in self.ledger(files)] == [("load-00002", "load-00001")]
+        assert worker.device_kv_caches["layers.0"][2].eq(1.0).all()
+
+
+def test_an_interpreter_finds_the_entry_point_and_it_does_nothing_unasked() -> None:
+    code = (
+        "import sys\n"
+        "from importlib.metadata import entry_points\n"
+        "[p] = [p for p in entry_points(group='vllm.general_plugins') if p.name == 'pd_damage']\n"
+        "print(p.load()(), 'vllm' in sys.modules, 'harness' in sys.modules)"
+    )
+    environment = {"PYTHONPATH": str(PLUGIN), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "None False False\n", done.stderr

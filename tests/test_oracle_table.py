@@ -1,0 +1,212 @@
+"""What each combination of connectors and caches counts, row by row. Numbers are worked out by hand; B = 64."""
+
+import pytest
+from oracle_runs import DIRECT_D, DIRECT_P, NIXL, OFFLOADING, B, Script, deployed, prompt, row
+
+from harness.facts import Deployment
+from harness.scenario import Sampling
+
+T = 3 * B + 10
+
+
+def again(deployment: Deployment, tokens: tuple[int, ...] = prompt(T), **fields: object) -> Script:
+    """The same prompt through the proxy in two phases."""
+    script = Script(deployment)
+    script.ask(tokens, phase="first", **fields)
+    script.ask(tokens, phase="second", **fields)
+    return script
+
+
+@pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
+def test_cold_p_computes_and_cold_d_pulls(connectors: tuple) -> None:
+    expected = again(deployed(*connectors)).expect("first")
+    looked_up = {"prompt_tokens": T, "prefix_queries": T, "external_queries": T}
+    stored = {"offload_store_bytes": 3} if OFFLOADING in connectors else {}
+    assert row(expected["prefill-0"]) == looked_up | {"local_compute": T} | stored
+    pulled = {"external_kv_transfer": T, "external_hits": T, "nixl_bytes": 4}
+    assert row(expected["decode-0"]) == looked_up | pulled | stored
+
+
+@pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
+def test_warm_whole_blocks_are_hit_on_both_and_the_tail_is_computed_and_pulled(connectors: tuple) -> None:
+    expected = again(deployed(*connectors)).expect("second")
+    hit = {"prefix_queries": T, "prefix_hits": 3 * B, "local_cache_hit": 3 * B, "external_queries": 10}
+    assert row(expected["prefill-0"]) == hit | {"prompt_tokens": T, "local_compute": 10}
+    assert row(expected["decode-0"]) == hit | {
+        "prompt_tokens": T,
+        "external_kv_transfer": 10,
+        "external_hits": 10,
+        "nixl_bytes": 1,
+    }
+
+
+def test_a_prompt_of_whole_blocks_hits_all_but_the_last_which_is_pulled_and_loaded() -> None:
+    expected = again(deployed(NIXL, OFFLOADING), prompt(3 * B)).expect("second")
+    hit = {"prompt_tokens": 192, "prefix_queries": 192, "prefix_hits": 128, "local_cache_hit": 128}
+    last = {"external_queries": 64, "external_hits": 64, "external_kv_transfer": 64}
+    assert row(expected["prefill-0"]) == hit | last | {"offload_load_bytes": 1}
+    assert row(expected["decode-0"]) == hit | last | {"nixl_bytes": 1}
+
+
+def test_without_a_tier_p_computes_the_last_of_whole_blocks_again() -> None:
+    expected = again(deployed(NIXL), prompt(3 * B)).expect("second")["prefill-0"]
+    assert row(expected) == {
+        "prompt_tokens": 192,
+        "prefix_queries": 192,
+        "prefix_hits": 128,
+        "local_cache_hit": 128,
+        "local_compute": 64,
+        "external_queries": 64,
+    }
+
+
+def test_with_the_tier_first_d_loads_the_last_block_and_nixl_only_notifies() -> None:
+    expected = again(deployed(OFFLOADING, NIXL), prompt(3 * B)).expect("second")["decode-0"]
+    assert row(expected) == {
+        "prompt_tokens": 192,
+        "prefix_queries": 192,
+        "prefix_hits": 128,
+        "local_cache_hit": 128,
+        "external_queries": 64,
+        "external_hits": 64,
+        "external_kv_transfer": 64,
+        "offload_load_bytes": 1,
+    }
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_token_is_looked_up_twice_and_computed_on_d(times: int) -> None:
+    expected = again(deployed(NIXL, OFFLOADING), prompt(1)).expect("first" if times == 1 else "second")
+    assert row(expected["decode-0"]) == {
+        "prompt_tokens": 1,
+        "local_compute": 1,
+        "prefix_queries": 2,
+        "external_queries": 2,
+        "external_hits": 1,
+        "nixl_bytes": 1,
+    }
+
+
+def test_without_prefix_caching_the_tier_gives_p_everything_and_d_pulls_everything() -> None:
+    deployment = deployed(NIXL, OFFLOADING)
+    servers = tuple(type(s)(s.name, s.role, s.url, B, 101, prefix_caching=False) for s in deployment.servers)
+    expected = again(deployed(NIXL, OFFLOADING, servers=servers)).expect("second")
+    assert row(expected["prefill-0"]) == {
+        "prompt_tokens": T,
+        "local_compute": 10,
+        "external_kv_transfer": 192,
+        "external_queries": T,
+        "external_hits": 192,
+        "offload_load_bytes": 3,
+    }
+    assert row(expected["decode-0"]) == {
+        "prompt_tokens": T,
+        "external_kv_transfer": T,
+        "external_queries": T,
+        "external_hits": T,
+        "nixl_bytes": 4,
+    }
+
+
+def test_what_the_pool_evicted_comes_back_from_the_tier() -> None:
+    # 10 blocks: the first prompt leaves 7 without a name, the churn takes 5 and gives one back, three times.
+    script = Script(deployed(NIXL, OFFLOADING, blocks=10))
+    script.ask(prompt(T), phase="first", route=DIRECT_P)
+    for start in (10_000, 20_000, 30_000):
+        script.ask(prompt(5 * B - 2, start), phase="churn", route=DIRECT_P)
+    script.ask(prompt(T), phase="again", route=DIRECT_P)
+    assert row(script.expect("again")["prefill-0"]) == {
+        "prompt_tokens": T,
+        "prefix_queries": T,
+        "external_queries": T,
+        "external_hits": 192,
+        "external_kv_transfer": 192,
+        "local_compute": 10,
+        "offload_load_bytes": 3,
+    }
+
+
+def test_prompt_logprobs_read_nothing_on_d_and_write_all_the_same() -> None:
+    script = Script(deployed(NIXL, OFFLOADING))
+    script.ask(prompt(T), phase="scored", sampling=Sampling(max_tokens=2, prompt_logprobs=0))
+    script.ask(prompt(T), phase="scored again", sampling=Sampling(max_tokens=2, prompt_logprobs=0))
+    script.ask(prompt(T), phase="plain")
+    computed = {"prompt_tokens": T, "local_compute": T, "external_queries": T}
+    assert row(script.expect("scored")["decode-0"]) == computed | {"offload_store_bytes": 3}
+    assert row(script.expect("scored again")["decode-0"]) == computed
+    assert script.expect("plain")["decode-0"].local_cache_hit.low == 3 * B
+    # P is not asked for them: it finds what the first left.
+    assert script.expect("scored again")["prefill-0"].local_cache_hit.low == 3 * B
+
+
+def test_a_turn_hits_the_conversation_before_it_on_d_with_its_output() -> None:
+    # 100 + 40 tokens: the last one has no KV, so 139 are there, two whole blocks.
+    script = Script(deployed(NIXL, OFFLOADING))
+    said = tuple(range(5000, 5040))
+    script.ask(prompt(100), phase="one", output=40, said=(said,))
+    script.ask((*prompt(100), *said, *prompt(10, 7000)), phase="two")
+    decode, prefill = script.expect("two")["decode-0"], script.expect("two")["prefill-0"]
+    assert (decode.local_cache_hit.low, decode.external_kv_transfer.low) == (128, 22)
+    assert (prefill.local_cache_hit.low, prefill.local_compute.low) == (64, 86)
+
+
+@pytest.mark.parametrize(("output", "hit"), [(28, 64), (29, 128)])
+def test_the_last_token_sampled_fills_no_block(output: int, hit: int) -> None:
+    script = Script(deployed(NIXL))
+    said = tuple(range(5000, 5000 + output))
+    script.ask(prompt(100), phase="one", output=output, said=(said,))
+    script.ask((*prompt(100), *said, *prompt(10, 7000)), phase="two")
+    assert script.expect("two")["decode-0"].local_cache_hit.low == hit
+
+
+def test_a_salt_is_a_cache_of_its_own() -> None:
+    script = Script(deployed(NIXL))
+    for phase, salt in (("first", None), ("other", "a"), ("same", "a"), ("none", None)):
+        script.ask(prompt(T), phase=phase, cache_salt=salt)
+    hits = {phase: script.expect(phase)["decode-0"].local_cache_hit.low for phase in ("first", "other", "same", "none")}
+    assert hits == {"first": 0, "other": 0, "same": 192, "none": 192}
+
+
+def test_d_asked_directly_finds_what_it_pulled() -> None:
+    script = Script(deployed(NIXL, OFFLOADING))
+    script.ask(prompt(T), phase="pulled")
+    script.ask(prompt(T), phase="direct", route=DIRECT_D)
+    expected = script.expect("direct")
+    assert row(expected["prefill-0"]) == {}
+    assert row(expected["decode-0"]) == {
+        "prompt_tokens": T,
+        "prefix_queries": T,
+        "prefix_hits": 192,
+        "local_cache_hit": 192,
+        "local_compute": 10,
+        "external_queries": 10,
+    }
+
+
+@pytest.mark.parametrize(
+    ("tokens", "theirs"),
+    # 32 tokens to P's block: 202 tokens are 7 of them; 65 are 3, though D's two whole blocks would take 4.
+    [(202, 7), (65, 3), (256, 8)],
+)
+def test_larger_blocks_on_d_are_read_in_ps(tokens: int, theirs: int) -> None:
+    prefill, decode = deployed(NIXL).servers
+    prefill = type(prefill)(prefill.name, prefill.role, prefill.url, B // 2, 101, prefix_caching=True)
+    script = Script(deployed(NIXL, servers=(prefill, decode)))
+    script.ask(prompt(tokens))
+    assert script.expect()["decode-0"].nixl_bytes.low * 2 == theirs * 64_000
+
+
+def test_smaller_blocks_on_d_are_not_predicted() -> None:
+    prefill, decode = deployed(NIXL).servers
+    decode = type(decode)(decode.name, decode.role, decode.url, B // 2, 101, prefix_caching=True)
+    script = Script(deployed(NIXL, servers=(prefill, decode)))
+    script.ask(prompt(T))
+    assert "no multiple of prefill's" in script.expect()["decode-0"].why("nixl_bytes")
+
+
+def test_each_of_n_choices_is_a_request_on_d_and_one_on_p() -> None:
+    script = Script(deployed(NIXL))
+    script.ask(prompt(50), sampling=Sampling(max_tokens=2, n=3), said=((1, 2), (3, 4), (5, 6)))
+    decode, prefill = script.expect()["decode-0"], script.expect()["prefill-0"]
+    assert (decode.prompt_tokens.low, decode.nixl_bytes.low, decode.generation_tokens.low) == (150, 3 * 64_000, 6)
+    assert (prefill.prompt_tokens.low, prefill.generation_tokens.low) == (50, 1)

@@ -1,0 +1,249 @@
+"""Teacher-forced outputs judged against the noise of a control arm; histories drawn by numpy, not by the simulator."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from counted_run import DEPLOYMENT
+from forced_histories import Errors, Readings, conditioned, gaussian, operations, quantised, read, run
+
+from harness.checkers.outputs import count_outputs, outputs, wrong_outputs
+from harness.history import Ended, Entry, History, Outcome, RunEnded, Sent
+from harness.scenario import Route
+from harness.verdict import Verdict
+
+KINDS: dict[str, Errors] = {
+    "float32": gaussian(1e-5),
+    "bfloat16": quantised(0.0625),
+    "ill-conditioned": conditioned(0.01),
+}
+VICTIM = "load-17"
+
+
+def damaged(change: Callable[[Readings], None]) -> Callable[[str, Readings], None]:
+    return lambda name, readings: change(readings) if name == VICTIM else None
+
+
+def wrong_token(readings: Readings) -> None:
+    readings.forced[5] -= 4.0  # nats behind a rival that stays
+
+
+def small_drift_everywhere(readings: Readings) -> None:
+    readings.served -= 0.29
+    readings.rival -= 0.29
+
+
+def one_lead(readings: Readings) -> None:
+    readings.served[3] += 2.0
+
+
+def without(history: History, drop: Callable[[Entry], bool]) -> History:
+    return History(tuple(entry for entry in history.entries if not drop(entry)))
+
+
+def changed(history: History, request_id: str, **fields: object) -> History:
+    return History(
+        tuple(
+            replace(e, **fields) if isinstance(e, Ended) and e.request_id == request_id else e for e in history.entries
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_but_noise_raises_no_alarm(kind: str) -> None:
+    flipped = 0
+    for seed in range(40):
+        history = run(KINDS[kind], seed=seed)
+        check, counts = outputs(DEPLOYMENT, history), count_outputs(history)
+        assert check.verdict is Verdict.VALID, check.summary
+        assert counts.exact + counts.tie == counts.requests == 64
+        flipped += counts.tie
+    assert flipped > 40 or kind == "float32"  # there were flips to be taken for what they are
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", [wrong_token, one_lead])
+def test_one_wrong_token_in_one_output_is_found_and_named(kind: str, change: Callable[[Readings], None]) -> None:
+    for seed in range(5):
+        history = run(KINDS[kind], seed=seed, damage=damaged(change))
+        check = outputs(DEPLOYMENT, history)
+        assert check.verdict is Verdict.INVALID
+        assert [finding.subject for finding in check.findings] == [VICTIM] == list(wrong_outputs(history))
+        assert count_outputs(history).mismatch == 1
+
+
+def test_corruption_that_flips_no_token_is_found_by_drift() -> None:
+    for kind in ("float32", "ill-conditioned"):
+        history = run(KINDS[kind], damage=damaged(small_drift_everywhere))
+        check = outputs(DEPLOYMENT, history)
+        assert (check.verdict, wrong_outputs(history)) == (Verdict.INVALID, (VICTIM,))
+        assert "log-probabilit" in check.findings[0].text
+
+
+def test_drift_too_small_for_any_token_is_found_in_the_mean() -> None:
+    def slight(readings: Readings) -> None:
+        readings.served -= 0.04
+        readings.rival -= 0.04
+
+    history = run(gaussian(0.01), damage=damaged(slight))
+    (finding,) = outputs(DEPLOYMENT, history).findings
+    assert finding.subject == VICTIM
+    assert "on average" in finding.text
+
+
+def test_a_wrong_token_is_told_with_its_place_and_the_limit() -> None:
+    (finding,) = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(wrong_token))).findings
+    assert finding.text.startswith("output token 5 is ")
+    assert "1 of 20 tokens are wrong" in finding.text
+
+
+def test_a_logprob_served_as_nan_is_invalid() -> None:
+    def nan(readings: Readings) -> None:
+        readings.served[4] = math.nan
+
+    (finding,) = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(nan))).findings
+    assert "NaN" in finding.text
+
+
+def test_a_failed_control_arm_is_unknown_and_exact_outputs_are_still_counted() -> None:
+    history = run(gaussian(1e-5), controls=0)
+    check = outputs(DEPLOYMENT, history)
+    assert check.verdict is Verdict.UNKNOWN
+    assert "no control output" in check.summary
+    assert count_outputs(history).exact > 50
+    few = outputs(DEPLOYMENT, run(gaussian(1e-5), controls=4))
+    assert (few.verdict, "80 tokens" in few.summary) == (Verdict.UNKNOWN, True)
+
+
+def test_without_a_floor_a_token_behind_the_best_is_unverified_not_invalid() -> None:
+    history = run(gaussian(1e-5), controls=0, damage=damaged(wrong_token))
+    assert outputs(DEPLOYMENT, history).verdict is Verdict.UNKNOWN
+    assert count_outputs(history).unverified >= 1
+
+
+def test_servers_that_disagree_without_transfer_have_no_noise_floor() -> None:
+    check = outputs(DEPLOYMENT, run(gaussian(1.5)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "they do not compute the same" in check.summary
+
+
+def test_verification_that_failed_is_unknown_and_hides_no_mismatch() -> None:
+    history = run(gaussian(1e-5))
+    broken = changed(history, "load-3-teacher", outcome=Outcome.INFO, cause="boom", prompt_logprobs=None)
+    check = outputs(DEPLOYMENT, broken)
+    assert (check.verdict, check.findings[0].subject) == (Verdict.UNKNOWN, "load-3")
+    assert "boom" in check.summary
+    worse = run(gaussian(1e-5), damage=damaged(wrong_token))
+    worse = changed(worse, "load-3-teacher", outcome=Outcome.INFO, cause="boom", prompt_logprobs=None)
+    assert outputs(DEPLOYMENT, worse).verdict is Verdict.INVALID
+
+
+def test_forcing_without_numbers_verifies_nothing() -> None:
+    history = run(gaussian(1e-5))
+    assert outputs(DEPLOYMENT, changed(history, "load-3-teacher", prompt_logprobs=())).verdict is Verdict.UNKNOWN
+
+
+def test_what_a_policy_left_out_is_said_and_harms_nothing() -> None:
+    left_out = {f"load-{number}-teacher" for number in range(10)}
+
+    def drop(entry: Entry) -> bool:
+        name = entry.request.request_id if isinstance(entry, Sent) else getattr(entry, "request_id", "")
+        return name in left_out
+
+    history = without(run(gaussian(1e-5)), drop)
+    check, counts = outputs(DEPLOYMENT, history), count_outputs(history)
+    assert (check.verdict, check.findings) == (Verdict.VALID, ())
+    assert "10 not sampled" in check.summary
+    assert (counts.unverified, counts.exact + counts.tie) == (10, 54)
+
+
+def test_nothing_verified_is_unknown() -> None:
+    unforced = without(
+        run(gaussian(1e-5)),
+        lambda e: (
+            ("teacher" if isinstance(e, Sent) and e.request.sampling.prompt_logprobs else "") == "teacher"
+            or (isinstance(e, Ended) and "teacher" in e.request_id)
+        ),
+    )
+    assert outputs(DEPLOYMENT, unforced).verdict is Verdict.UNKNOWN
+    assert outputs(DEPLOYMENT, run(gaussian(1e-5), outputs=0, controls=0)).verdict is Verdict.UNKNOWN
+
+
+def test_an_output_that_ended_where_it_must_not_is_invalid() -> None:
+    history = run(gaussian(1e-5))
+    entries = [
+        replace(e, request=replace(e.request, sampling=replace(e.request.sampling, max_tokens=19)))
+        if isinstance(e, Sent) and e.request.request_id == VICTIM
+        else e
+        for e in history.entries
+    ]
+    (finding,) = outputs(DEPLOYMENT, History(tuple(entries))).findings
+    assert finding.text == "it has 20 tokens, and 19 at most were asked"
+
+
+def test_a_prompt_that_is_noisier_than_all_others_is_acquitted_by_its_own_control_outputs() -> None:
+    rng = np.random.default_rng(1)
+    noisy = gaussian(3e-4)  # thirty times the rest
+
+    def worse(readings: Readings) -> None:
+        for name, values in vars(read(rng, noisy)).items():
+            setattr(readings, name, values)
+
+    history = run(gaussian(1e-5), damage=damaged(worse))
+    assert wrong_outputs(history) == (VICTIM,)
+    again = [
+        entry
+        for turn in range(4)
+        for entry in operations(f"{VICTIM}-control{turn}", read(rng, noisy), Route.DECODE, reference_for=VICTIM)
+    ]
+    assert outputs(DEPLOYMENT, History((*history.entries, *again))).verdict is Verdict.VALID
+
+
+def test_the_floor_is_told() -> None:
+    floor = count_outputs(run(gaussian(1e-5))).noise_floor
+    assert (floor["control_requests"], floor["control_tokens"], floor["alpha"]) == (32, 640, 1e-3)
+    # Differences of two readings of two logits each: a standard deviation of 2e-5 nats.
+    assert 1e-4 <= float(floor["regret_nats"] or 0) < 4e-4
+    assert 0.9 < float(floor["power"] or 0) <= 1
+
+
+def test_without_served_logprobs_tokens_alone_are_judged_and_that_is_said() -> None:
+    history = run(gaussian(1e-5), damage=damaged(wrong_token))
+    bare = History(
+        tuple(
+            replace(e, choices=tuple(replace(choice, logprobs=()) for choice in e.choices))
+            if isinstance(e, Ended) and e.request_id.startswith("load-")
+            else e
+            for e in history.entries
+        )
+    )
+    check = outputs(DEPLOYMENT, bare)
+    assert check.verdict is Verdict.INVALID
+    assert "tokens alone" in check.summary
+
+
+def test_tokens_that_min_tokens_forbids_are_not_held_against_the_server() -> None:
+    def ends(readings: Readings) -> None:  # the best token at place 5 is the end, for either reading
+        readings.forced_rival[5] = readings.forced[5] + 3.0
+        readings.rival[5] = readings.served[5] + 3.0
+
+    history = run(gaussian(1e-5), damage=damaged(ends))
+    assert outputs(DEPLOYMENT, history).verdict is Verdict.INVALID
+    bound = History(
+        tuple(
+            replace(e, request=replace(e.request, sampling=replace(e.request.sampling, min_tokens=10)))
+            if isinstance(e, Sent) and e.request.request_id == VICTIM and e.request.route is Route.PROXY
+            else e
+            for e in history.entries
+        )
+    )
+    assert outputs(DEPLOYMENT, bound).verdict is Verdict.VALID
+
+
+def test_a_long_run_of_bfloat16_noise_stays_clean() -> None:
+    history = run(quantised(0.0625), outputs=2000, seed=5)
+    assert outputs(DEPLOYMENT, history).verdict is Verdict.VALID
+    assert np.isfinite(float(count_outputs(history).noise_floor["drift_nats"] or math.nan))
+    assert any(isinstance(entry, RunEnded) for entry in history.entries)

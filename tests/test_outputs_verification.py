@@ -1,0 +1,173 @@
+"""Verification's follow-ups: what is asked, of whom, and how much of it."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import UsageError
+from harness.history import Choice, Ended, Entry, History, Outcome, Sent
+from harness.scenario import Message, Request, Route, Sampling, Scenario
+from workloads.verification import OWNERS, REPEATS, SUSPECTS, Verification, follow_ups, followed
+from workloads.verify_policy import Extent, VerifyPolicy, arm_sizes
+
+ALL = VerifyPolicy(Extent.ALL)
+
+
+def verification(policy: str = "all", **fields: object) -> Verification:
+    plain = Verification(policy=VerifyPolicy.parse(policy), scenario="load", concurrency=8, salt="s")
+    return replace(plain, **fields)
+
+
+def answered(count: int, *, prompt: int = 30, output: int = 5) -> History:
+    entries: list[Entry] = []
+    for number in range(count):
+        ids = (number + 10, *range(100, 100 + prompt - 1))
+        entries.append(
+            Sent(float(number), Request(f"r{number}", ids, Sampling(max_tokens=output)), "load", "load", 0.0)
+        )
+        choice = Choice(tuple(range(number, number + output)), finish_reason="length")
+        entries.append(Ended(number + 0.5, f"r{number}", Outcome.OK, status=200, choices=(choice,)))
+    return History(tuple(entries))
+
+
+def requests(scenario: Scenario | None) -> tuple[Request, ...]:
+    assert scenario is not None
+    (phase,) = scenario.phases
+    assert (scenario.name, phase.concurrency, phase.counted) == ("load", 8, False)
+    return phase.requests
+
+
+def asked(history: History, scenario: Scenario | None) -> History:
+    """The history with everything answered by one token."""
+    more: list[Entry] = []
+    for request in requests(scenario):
+        more.append(Sent(50.0, request, "load", "later", 50.0))
+        more.append(Ended(51.0, request.request_id, Outcome.OK, status=200, choices=(Choice((1, 2)),)))
+    return History((*history.entries, *more))
+
+
+def test_the_control_arm_asks_decode_alone_the_loads_prompts_under_salts_of_their_own() -> None:
+    history = answered(200)
+    arm = requests(verification().control_arm(history))
+    prompts = {o.request.prompt for o in history.operations()}
+    assert len(arm) == 128  # 640 tokens of output
+    assert {request.route for request in arm} == {Route.DECODE}
+    assert {request.prompt for request in arm} <= prompts
+    assert len({request.cache_salt for request in arm}) == len({request.request_id for request in arm}) == len(arm)
+    assert {(request.sampling.logprobs, request.sampling.max_tokens) for request in arm} == {(2, 5)}
+
+
+def test_a_short_load_is_repeated_until_the_arm_is_large_enough() -> None:
+    arm = requests(verification().control_arm(answered(3)))
+    assert len(arm) == 128
+    assert len({request.request_id for request in arm}) == 128
+    assert {request.reference_for for request in arm} == {"r0", "r1", "r2"}
+
+
+def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
+    history = answered(40)
+    with_control = asked(history, verification().control_arm(history))
+    forcings = requests(verification().forced(with_control))
+    assert len(forcings) == 40 + 128
+    first = next(request for request in forcings if request.reference_for == "r7")
+    assert first.prompt == (17, *range(100, 129), 7, 8, 9, 10, 11)
+    assert (first.sampling.prompt_logprobs, first.sampling.max_tokens, first.stream) == (2, 1, False)
+    assert {request.route for request in forcings} == {Route.PREFILL}
+    assert len({request.cache_salt for request in forcings}) == len(forcings)
+    assert verification().forced(asked(with_control, verification().forced(with_control))) is None
+
+
+def test_both_arms_are_mixed() -> None:
+    history = answered(128)
+    kinds = [
+        "control" in (r.reference_for or "")
+        for r in requests(verification().forced(asked(history, verification().control_arm(history))))
+    ]
+    assert {kinds[start : start + 16].count(True) for start in range(0, 256, 16)} == {8}
+
+
+def test_a_conversation_is_forced_as_the_ids_that_the_server_told() -> None:
+    sent = Request("chat", (Message("user", "hi"),), Sampling(max_tokens=2))
+    ended = Ended(1.0, "chat", Outcome.OK, status=200, choices=(Choice((5, 6)),), prompt_token_ids=(1, 2, 3))
+    (forcing,) = requests(verification().forced(History((Sent(0.0, sent, "load", "load", 0.0), ended))))
+    assert forcing.prompt == (1, 2, 3, 5, 6)
+
+
+def test_a_full_context_is_forced_as_far_as_it_goes() -> None:
+    forcings = requests(verification(max_model_len=35).forced(answered(1)))
+    assert [len(request.prompt) for request in forcings] == [34]
+
+
+def test_what_did_not_complete_is_not_verified() -> None:
+    entries = [replace(e, outcome=Outcome.INFO) if isinstance(e, Ended) else e for e in answered(3).entries]
+    for step in follow_ups(verification(), lambda _history: ()):
+        assert step(History(tuple(entries))) is None
+
+
+def test_suspects_are_measured_again_and_tried_under_others_prompts() -> None:
+    history = answered(100)
+    wrong = [f"r{number}" for number in range(80, 100)]
+    again = requests(verification().confirmation(history, wrong))
+    assert len(again) == SUSPECTS * REPEATS
+    assert {request.route for request in again} == {Route.DECODE}
+    tried = requests(verification().suppositions(history, ["r90"]))
+    assert len(tried) == OWNERS
+    assert {request.reference_for for request in tried} == {"r90"}
+    # An owner's prompt but its last token, the suspect's own last token, the suspect's answer.
+    assert tried[0].prompt == (tried[0].prompt[0], *range(100, 129), 90, 91, 92, 93, 94)
+    assert tried[0].prompt[0] != 100
+    assert verification().suppositions(history, []) is None
+    assert verification().confirmation(history, []) is None
+
+
+def test_the_same_seed_picks_the_same_outputs() -> None:
+    history = answered(200)
+    one, two, other = (verification("sample:20", seed=seed).forced(history) for seed in (1, 1, 2))
+    assert one == two != other
+
+
+@pytest.mark.parametrize("text", ["", "some", "sample", "sample:x", "budget:-1", "all:3", "budget"])
+def test_a_policy_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--verify"):
+        VerifyPolicy.parse(text)
+
+
+def test_policies() -> None:
+    assert VerifyPolicy.parse("sample:20") == VerifyPolicy(Extent.SAMPLE, 20)
+    load = [200] * 1000
+    assert arm_sizes(ALL, load, 20_000, 32).verified == 1000
+    assert arm_sizes(VerifyPolicy.parse("sample:20"), load, 20_000, 32).verified == 20
+    assert arm_sizes(VerifyPolicy.parse("budget:10"), [200] * 100, 2000, 32).verified == 100
+    assert arm_sizes(ALL, [], 0, 32).controls == 0
+    assert arm_sizes(ALL, load, 20_000, 64).controls == 64
+
+
+@given(
+    count=st.integers(3000, 10**6),
+    tokens=st.integers(50, 5000),
+    concurrency=st.integers(1, 64),
+    percent=st.floats(10, 80),
+)
+def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: int, percent: float) -> None:
+    sizes = arm_sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency)
+    spent = tokens * (sizes.verified + 2 * sizes.controls)
+    assert spent <= percent / 100 * count * tokens
+    assert spent >= 0.9 * percent / 100 * count * tokens or sizes.verified == count
+
+
+def test_each_step_sees_what_the_one_before_has_left() -> None:
+    load = Scenario("load", "", ())
+    past, seen = answered(2), []
+
+    def step(history: History) -> Scenario | None:
+        seen.append(len(history.entries))
+        return load if len(seen) == 2 else None
+
+    scenarios = followed(load, lambda: past, [step, step, step])
+    assert next(scenarios) is load
+    assert seen == []  # nothing is asked of a history before the load has been run
+    past = answered(5)
+    assert list(scenarios) == [load]
+    assert seen == [10, 10, 10]

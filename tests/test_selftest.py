@@ -1,0 +1,193 @@
+"""The selftest: it catches what is planted, cries on nothing else, and is the same every time."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from harness.cli.options import parse
+from harness.errors import UsageError
+from harness.history import Outcome
+from harness.selftest import Result, SelftestOptions, Trial, make_report, plan_trials, run_trial, table_lines
+from harness.selftest.interval import clopper_pearson, power_per_strike, requests_needed
+from harness.selftest.loads import COLD, LOADS, Writer, load_for
+from harness.selftest.report import UNKNOWN_IS_RIGHT, is_caught
+from harness.selftest.transport import TIMEOUT, Transport
+from harness.selftest.trial import record_trial
+from harness.selftest.world import World
+from harness.sim import BUGS, QUIET, PlantedBug, SimConfig, SimPair
+from harness.verdict import Verdict
+
+N = 160
+"""Requests of a trial here: 8 bad ones at one in 20."""
+SEEN_BY = {
+    "flipped_byte": "outputs",
+    "swapped_blocks": "outputs",
+    "bystander_write": "outputs",
+    "dropped_params": "token_sources",
+    "bytes_lost": "nixl_bytes",
+    "ignores_offload": "offload_bytes",
+    "leaked_blocks": "settled",
+    "burst": "streaming",
+    "spurious_400": "completion",
+}
+
+
+def planted(bug: str | None, seed: int = 1, requests: int = N) -> Result:
+    load = COLD if bug is None else load_for(bug)
+    return run_trial(Trial(load, bug, 1 / 20 if bug else 0.0, requests, seed))
+
+
+@pytest.mark.parametrize("bug", sorted(SEEN_BY))
+def test_a_planted_bug_is_caught_by_the_checker_that_is_there_for_it(bug: str) -> None:
+    result = planted(bug)
+    assert result.struck
+    assert result.verdict is Verdict.INVALID
+    assert [check.verdict for check in result.checks if check.name == SEEN_BY[bug]] == [Verdict.INVALID]
+    assert result.accused == 0
+
+
+def test_lost_evidence_is_unknown() -> None:
+    result = planted("counter_reset")
+    assert result.struck
+    assert result.verdict is Verdict.UNKNOWN
+    assert is_caught(result)
+    assert UNKNOWN_IS_RIGHT.keys() <= BUGS.keys()
+
+
+@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+def test_nothing_is_cried_on_a_clean_pair_that_flips_near_ties(load: object) -> None:
+    result = run_trial(Trial(load, None, 0.0, N, 3))  # type: ignore[arg-type]  # parametrize has no types
+    assert [(check.name, check.verdict, check.summary) for check in result.checks if check.verdict != "valid"] == []
+    assert result.outputs.tie > 0
+    assert (result.struck, result.wrong, result.accused) == (0, 0, 0)
+
+
+def test_a_trial_goes_the_same_way_every_time() -> None:
+    first, second = (replace(planted("foreign_blocks", requests=60), seconds=0.0) for _ in range(2))
+    assert first == second
+
+
+def test_wrong_requests_are_named_and_no_others() -> None:
+    result = planted("full_hit_wrong")
+    assert result.wrong == result.named > 0
+    assert result.accused == 0
+
+
+def test_a_load_says_how_many_requests_it_has() -> None:
+    for load in LOADS:
+        config = SimConfig(**load.fields)
+        phases = load.write(Writer(config, 0), 100)
+        prompts = [request.prompt for phase in phases for request in phase.requests]
+        assert len(prompts) == 100
+        assert len({prompt[: config.block_size + 1] for prompt in prompts}) == 100
+
+
+async def test_the_clock_jumps_where_nobody_has_work() -> None:
+    async with World() as world:
+        woken: list[str] = []
+
+        async def sleeper(name: str, seconds: float) -> None:
+            await world.sleep(seconds)
+            woken.append(name)
+
+        await asyncio.gather(sleeper("late", 5000.0), sleeper("early", 0.5))
+    assert woken == ["early", "late"]
+    assert world.now() == pytest.approx(5000.0)
+
+
+async def test_a_cancelled_alarm_keeps_nobody_waiting() -> None:
+    async with World() as world:
+        world.at(10.0, lambda: pytest.fail("it was cancelled")).cancel()
+        await world.sleep(20.0)
+    assert world.now() == pytest.approx(20.0)
+
+
+async def test_a_request_that_hangs_times_out_in_virtual_time() -> None:
+    world = World()
+    pair = world.pair = SimPair(SimConfig(noise=QUIET, bugs=(PlantedBug("hung_request"),)), world.now)
+    transport = Transport(pair, world, {server.name: server.name for server in pair.servers})
+    request = Writer(pair.config, 0).ask((300, 301, 302))
+    async with world:
+        ended = await transport.send(request)
+    assert (ended.outcome, ended.status) == (Outcome.INFO, 200)
+    assert "no end of the answer" in ended.cause
+    assert TIMEOUT <= world.now() < TIMEOUT + 1
+
+
+async def test_a_history_holds_the_load_and_its_verification() -> None:
+    _, history, ledger = await record_trial(Trial(COLD, None, 0.0, 40, 0))
+    asked = [o for o in history.operations() if o.request.reference_for is None]
+    forced = [o for o in history.operations() if o.request.sampling.prompt_logprobs is not None]
+    assert len(asked) == 40
+    assert len(forced) >= 40
+    assert all(o.outcome is Outcome.OK for o in history.operations())
+    assert not history.interrupted
+    assert not ledger.wrong
+
+
+def test_trials_are_planned_for_each_bug_rate_and_repeat() -> None:
+    options = SelftestOptions(bugs=("burst", "swapped_blocks"), one_in=(20, 200), repeats=2, clean_requests=4000)
+    trials = plan_trials(options)
+    bad = [trial for trial in trials if trial.bug]
+    assert len(bad) == 2 * 2 * 2
+    assert {(trial.rate, trial.requests) for trial in bad} == {(1 / 20, 200), (1 / 200, 2000)}
+    assert [trial.load.name for trial in trials if not trial.bug] == ["cold", "prefixes"]
+
+
+def test_an_unknown_bug_is_refused() -> None:
+    with pytest.raises(UsageError, match="No such bug: nonsense"):
+        plan_trials(SelftestOptions(bugs=("nonsense",)))
+
+
+def test_the_table_passes_only_if_all_was_caught_and_nothing_cried() -> None:
+    caught, clean = planted("flipped_byte"), planted(None)
+    assert make_report([caught, clean]).passed
+    assert not make_report([caught]).passed  # without clean runs nothing is known of false alarms
+    missed = replace(caught, verdict=Verdict.VALID)
+    unknown = replace(caught, verdict=Verdict.UNKNOWN)
+    for results in ([missed, clean], [unknown, clean], [replace(caught, struck=0), clean]):
+        assert not make_report(results).passed
+    for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
+        report = make_report([caught, replace(clean, verdict=verdict)])
+        assert len(report.alarms) == 1
+        assert not report.passed
+    lines = "\n".join(table_lines(make_report([missed, clean])))
+    assert "MISSED  flipped_byte" in lines
+    assert "FAILED  0 of 1" in lines
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (5, 10, 0.1871, 0.8129), (1, 20, 0.0013, 0.2487), (0, 0, 0.0, 1.0)],
+)
+def test_intervals_are_those_of_the_published_tables(successes: int, trials: int, low: float, high: float) -> None:
+    assert clopper_pearson(successes, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_power_of_one_bad_request_is_read_off_runs_with_several() -> None:
+    assert power_per_strike([]) == (0.0, 0.0)
+    assert power_per_strike([(0, False), (3, False)]) == (0.0, 0.0)
+    # Runs of one each: the plain share. 1 - 0.05 ** (1 / 10) bounds ten of ten.
+    likeliest, _ = power_per_strike([(1, True)] * 6 + [(1, False)] * 2)
+    assert likeliest == pytest.approx(0.75, abs=1e-6)
+    assert power_per_strike([(1, True)] * 10) == pytest.approx((1.0, 0.05 ** (1 / 10)), abs=1e-4)
+    # Two each, three of four caught: 1 - (1 - q)^2 = 0.75.
+    likeliest, least = power_per_strike([(2, True)] * 3 + [(2, False)])
+    assert likeliest == pytest.approx(0.5, abs=1e-6)
+    assert 0 < least < likeliest
+
+
+def test_requests_needed() -> None:
+    assert requests_needed(1 / 200) == 598  # 0.995 ** 598 < 0.05 <= 0.995 ** 597
+    assert requests_needed(0.0) is None
+    assert requests_needed(1.0) == 1
+
+
+def test_flags() -> None:
+    options = parse(["selftest", "--rates", "200,50", "--repeats", "3", "--bug", "burst", "--jobs", "1", "--seed", "7"])
+    assert options.selftest == SelftestOptions(bugs=("burst",), one_in=(50, 200), repeats=3, seed=7, jobs=1)
+    assert parse(["run"]).selftest is None
+    for wrong in (["--rates", "often"], ["--requests", "0"]):
+        with pytest.raises(UsageError):
+            parse(["selftest", *wrong])

@@ -1,0 +1,315 @@
+"""The catalogue's scenarios: complete, unlike each other, the same every time, and as long as they say."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from workload_settings import HOMES, SETTING, deployment
+
+from harness.errors import HarnessError, UsageError
+from harness.models.tokenizer import WORDS as CANARY_WORDS
+from harness.scenario import Endpoint, Message, Phase, Request, Route, Scenario
+from workloads.background import beside_load
+from workloads.case import Case, together
+from workloads.catalogue import MODULES, catalogue, choose
+from workloads.needs import unmet
+from workloads.offload import flood
+from workloads.prompts import WORDS, Prompts
+from workloads.recipes import RECIPES
+from workloads.registry import CATALOGUE, Workload, workload
+from workloads.setting import Setting
+
+B = 32
+EVERY = catalogue()
+THE_NINE = (
+    "short_prompt",
+    "block_boundary",
+    "above_boundary",
+    "multi_block",
+    "cold_decode",
+    "full_decode_hit",
+    "partial_decode_hit",
+    "direct_decode",
+    "offload_recovery",
+)
+
+
+def requests(scenario: Scenario) -> list[Request]:
+    return [request for phase in scenario.phases for request in phase.requests]
+
+
+def served(scenario: Scenario) -> list[Request]:
+    return [request for request in requests(scenario) if request.reference_for is None]
+
+
+def phase(name: str, of: Scenario) -> Phase:
+    return next(phase for phase in of.phases if phase.name == name)
+
+
+def lengths(phase: Phase) -> list[int]:
+    return [len(request.prompt) for request in phase.requests]
+
+
+def scenario(name: str, setting: Setting = SETTING) -> Scenario:
+    return CATALOGUE[name](setting)
+
+
+def test_the_nine_go_by_their_names() -> None:
+    assert set(THE_NINE) <= set(CATALOGUE)
+
+
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
+def test_every_answer_has_one_reference_that_differs_in_path_and_salt_alone(entry: Workload) -> None:
+    written = entry(SETTING)
+    references = {r.reference_for: r for r in requests(written) if r.reference_for is not None}
+    to_verify = [r for r in served(written) if r.expect_status is None and r.route is Route.PROXY]
+    assert {request.request_id for request in to_verify} <= set(references)
+    by_id = {request.request_id: request for request in served(written)}
+    for of, reference in references.items():
+        request = by_id[str(of)]
+        assert (reference.route, reference.server) == (Route.PREFILL, None)
+        assert (reference.prompt, reference.sampling, reference.endpoint, reference.continues) == (
+            request.prompt,
+            replace(request.sampling, prompt_logprobs=None),
+            request.endpoint,
+            request.continues,
+        )
+    salts = [reference.cache_salt for reference in references.values()]
+    assert len(set(salts)) == len(salts)
+    assert not set(salts) & {request.cache_salt for request in served(written)}
+
+
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
+def test_a_scenario_is_the_same_every_time_and_differs_by_salt_alone_between_runs(entry: Workload) -> None:
+    assert entry(SETTING) == entry(SETTING)
+    first, second = entry(SETTING), entry(replace(SETTING, salt="two"))
+    assert [r.prompt for r in requests(first)] == [r.prompt for r in requests(second)]
+    assert not {r.cache_salt for r in requests(first)} & {r.cache_salt for r in requests(second)}
+
+
+def test_no_two_workloads_share_an_id_or_a_salt() -> None:
+    written = [entry(SETTING) for entry in EVERY]
+    ids = Counter(request.request_id for one in written for request in requests(one))
+    assert max(ids.values()) == 1
+    salts = Counter(salt for one in written for salt in {request.cache_salt for request in requests(one)})
+    assert max(salts.values()) == 1
+
+
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
+def test_a_workload_is_written_in_its_familys_module_and_lives_somewhere(entry: Workload) -> None:
+    families = [module.__name__.rpartition(".")[2] for module in MODULES]
+    assert entry.family in families
+    assert entry.write.__module__ == f"workloads.{entry.family}"
+    assert "Hunts" in entry.hunts
+    assert len(entry.summary) < 120
+    assert unmet(entry.needs, HOMES[entry.home]) is None
+
+
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
+def test_prompts_fit_the_context_unless_they_are_to_be_refused(entry: Workload) -> None:
+    home = HOMES[entry.home]
+    written = entry(Setting.of(home))
+    limit = min(server.max_model_len or 0 for server in home.servers)
+    for request in served(written):
+        if request.expect_status is None and not isinstance(request.prompt, str):
+            assert len(request.prompt) + request.sampling.max_tokens <= limit
+    assert all(1 <= phase.concurrency <= max(len(phase.requests), 32) for phase in written.phases)
+
+
+def test_only_references_are_not_counted() -> None:
+    for entry in EVERY:
+        assert all(phase.counted == (phase.name != "reference") for phase in entry(SETTING).phases)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "expected"),
+    [
+        ("short_prompt", "cold", [10]),
+        ("block_boundary", "cold", [32]),
+        ("above_boundary", "cold", [34]),
+        ("multi_block", "cold", [128]),
+        ("single_token", "cold", [1, 1, 1, 1]),
+        ("longest_prompt", "cold", [1016]),
+        ("cold_decode", "cold", [101]),
+        ("full_decode_hit", "prime", [101]),
+        ("full_decode_hit", "ask", [101]),
+        ("partial_decode_hit", "prime", [64]),
+        ("partial_decode_hit", "ask", [131]),
+        ("last_block_pulled", "ask", [32, 64, 96, 128]),
+        ("direct_decode", "direct", [10, 32, 101]),
+        ("offload_recovery", "again", [133]),
+        ("growing_prompt", "growing", [29, 32, 65, 95, 128, 160]),
+        ("too_long", "ask", [33, 1025, 64]),
+        ("chunked_prefill", "at once", [127, 128, 129, 191, 192, 193, 319, 320, 321]),
+    ],
+)
+def test_prompts_are_as_long_as_written_down_by_hand(name: str, asked: str, expected: list[int]) -> None:
+    assert lengths(phase(asked, scenario(name))) == expected
+
+
+def test_lengths_around_the_first_eight_boundaries() -> None:
+    assert lengths(phase("cold", scenario("around_boundaries"))) == [
+        *(31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 129),
+        *(159, 160, 161, 191, 192, 193, 223, 224, 225, 255, 256, 257),
+    ]
+
+
+def test_a_boundary_is_one_on_both_sides_where_block_sizes_differ() -> None:
+    unlike = replace(SETTING, prefill_block_size=32, decode_block_size=64)
+    assert lengths(phase("cold", scenario("block_boundary", unlike))) == [64]
+
+
+def first_blocks(phase: Phase) -> list[object]:
+    return [request.prompt[:B] for request in phase.requests]
+
+
+@pytest.mark.parametrize("name", ["around_boundaries", "mixed_lengths", "single_token", "cold_decode", "pool_churn"])
+def test_cold_prompts_open_differently(name: str) -> None:
+    openings = [request.prompt[0] for request in served(scenario(name))]
+    assert len(set(openings)) == len(openings)
+
+
+def test_a_decode_hit_is_of_the_very_prompt_that_primed_decode() -> None:
+    full, partial = scenario("full_decode_hit"), scenario("partial_decode_hit")
+    (primed,), (asked,) = phase("prime", full).requests, phase("ask", full).requests
+    assert (primed.route, asked.route) == (Route.DECODE, Route.PROXY)
+    assert (primed.prompt, primed.cache_salt) == (asked.prompt, asked.cache_salt)
+    (primed,), (asked,) = phase("prime", partial).requests, phase("ask", partial).requests
+    assert asked.prompt[:64] == primed.prompt
+    assert primed.cache_salt == asked.cache_salt
+
+
+def test_a_hundred_share_two_blocks_and_no_more() -> None:
+    asked = phase("at once", scenario("hundred_sharing"))
+    assert (len(asked.requests), asked.concurrency) == (100, 100)
+    assert len({request.prompt[:64] for request in asked.requests}) == 1
+    assert len({request.prompt for request in asked.requests}) == 100
+
+
+def test_twigs_of_different_branches_have_equal_blocks_at_equal_places() -> None:
+    twigs = [request.prompt for request in phase("twigs", scenario("branching_prompts")).requests]
+    assert len(set(twigs)) == 4
+    assert twigs[0][:64] == twigs[1][:64] != twigs[2][:64] == twigs[3][:64]
+    assert twigs[0][:32] == twigs[2][:32]
+    assert (twigs[0][64:], twigs[1][64:]) == (twigs[2][64:], twigs[3][64:])
+
+
+def test_a_flood_fills_the_pool_with_blocks_of_its_own() -> None:
+    setting = replace(SETTING, prefill_blocks=1024, max_model_len=8192, prefill=2)
+    for server in range(2):
+        asked = [r for r in flood(Case("any", setting), Route.PREFILL).requests if r.server == server]
+        assert sum(len(request.prompt) // 32 for request in asked) >= 1023
+        assert len({request.prompt[0] for request in asked}) == len(asked)
+
+
+def test_turns_name_the_turn_before() -> None:
+    written = scenario("chat_turns")
+    first, second = phase("turn 1", written), phase("turn 2", written)
+    assert [request.continues for request in first.requests] == [None, None, None]
+    assert [request.continues for request in second.requests] == [request.request_id for request in first.requests]
+    assert {request.endpoint for request in second.requests} == {Endpoint.CHAT}
+
+
+def test_background_requests_are_unlike_the_workloads_own_and_all_have_references() -> None:
+    plain = scenario("hit_on_both")
+    loaded = beside_load(plain, SETTING, 5)
+    background = [request for phase in loaded.phases for request in phase.background]
+    assert [phase.background_concurrency for phase in loaded.phases] == [5, 5, 5, 0, 0]
+    assert [p.requests for p in loaded.phases[:4]] == [p.requests for p in plain.phases]
+    references = {request.reference_for for request in loaded.phases[-1].requests}
+    assert references == {request.request_id for request in background}
+    assert not {r.cache_salt for r in background} & {r.cache_salt for r in requests(plain)}
+    ids = [request.request_id for request in (*requests(loaded), *background)]
+    assert len(set(ids)) == len(ids)
+
+
+# Prompts
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 200), min_size=1, max_size=40))
+@settings(max_examples=50)
+def test_prompts_have_their_length_and_an_opening_of_their_own(seed: int, wanted: list[int]) -> None:
+    prompts = Prompts(replace(SETTING, seed=seed), "any")
+    dealt = [prompts.ids(length) for length in wanted]
+    assert [len(prompt) for prompt in dealt] == wanted
+    assert len({prompt[0] for prompt in dealt}) == len(dealt)
+    assert all(7 <= token < 4096 for prompt in dealt for token in prompt)
+
+
+def test_words_are_one_token_each_for_the_canary() -> None:
+    assert set(WORDS) <= set(CANARY_WORDS)
+    assert len(set(WORDS)) == len(WORDS)
+    prompts = Prompts(SETTING, "any")
+    texts = [prompts.words(9) for _ in range(12)]
+    assert {len(text.split()) for text in texts} == {9}
+    assert len({text.split()[0] for text in texts}) == 12
+
+
+def test_too_small_a_vocabulary_is_said_to_be_so() -> None:
+    prompts = Prompts(replace(SETTING, vocab_size=9), "any")
+    prompts.ids(3), prompts.ids(3)
+    with pytest.raises(UsageError, match="too few tokens"):
+        prompts.ids(3)
+
+
+# Choosing
+
+
+def test_everything_is_chosen_by_a_star_in_the_catalogues_order() -> None:
+    assert choose(["*"]) == EVERY
+    assert [entry.name for entry in EVERY][:7] == [
+        *("short_prompt", "block_boundary", "above_boundary", "multi_block"),
+        *("single_token", "around_boundaries", "longest_prompt"),
+    ]
+
+
+def test_names_families_and_globs_choose() -> None:
+    assert [entry.name for entry in choose(["multi_block", "short_prompt"])] == ["short_prompt", "multi_block"]
+    assert {entry.family for entry in choose(["chat"])} == {"chat"}
+    assert {entry.name for entry in choose(["*_decode_hit"])} == {"full_decode_hit", "partial_decode_hit"}
+
+
+def test_what_matches_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="No workload is called 'nothing_like_it'"):
+        choose(["short_prompt", "nothing_like_it"])
+
+
+def test_a_workload_without_a_purpose_is_refused() -> None:
+    def silent(case: Case) -> Iterator[Phase]:
+        """Only a summary."""
+        yield together("ask", [case.ask(3)])
+
+    with pytest.raises(HarnessError, match="what it hunts"):
+        workload(family="lengths")(silent)
+    assert "silent" not in CATALOGUE
+
+
+def test_every_recipe_is_somebodys_home() -> None:
+    assert {entry.home for entry in EVERY} == set(RECIPES)
+
+
+# Settings
+
+
+def test_a_setting_takes_the_least_of_what_servers_allow() -> None:
+    facts = deployment()
+    prefill, decode = facts.servers
+    facts = replace(facts, servers=(replace(prefill, max_model_len=512), replace(decode, block_size=64, num_blocks=9)))
+    setting = Setting.of(facts, seed=3, salt="s")
+    assert (setting.max_model_len, setting.block, setting.decode_blocks, setting.seed) == (512, 64, 9, 3)
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": None}, {"servers": ()}])
+def test_a_deployment_that_tells_too_little_cannot_be_written_for(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        Setting.of(deployment(**change))
+
+
+def test_a_chat_prompt_goes_to_chat_and_text_to_completions() -> None:
+    case = Case("any", SETTING)
+    assert case.ask((Message("user", "hello"),)).endpoint is Endpoint.CHAT
+    assert case.ask("hello").endpoint is Endpoint.COMPLETIONS
+    assert case.ask("hello", endpoint=Endpoint.CHAT).endpoint is Endpoint.CHAT

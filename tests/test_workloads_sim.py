@@ -1,0 +1,102 @@
+"""Every workload on a simulated deployment of its own kind: answers equal references, counters are as predicted."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.checkers import judge, judge_scenario
+from harness.cli.fire import Firing, Watch, fire
+from harness.cli.recorder import Recorder
+from harness.clock import MonotonicClock
+from harness.facts import Deployment
+from harness.history import ClientHealth, History, RunEnded, RunStarted
+from harness.proxy import start_proxy
+from harness.reports.assertion import explain
+from harness.sim import QUIET, SimConfig, start_sim
+from harness.verdict import Judgement, Verdict
+from workloads.background import beside_load
+from workloads.catalogue import catalogue
+from workloads.needs import unmet
+from workloads.recipes import RECIPES
+from workloads.registry import CATALOGUE, Workload
+from workloads.setting import Setting
+
+SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024}
+BY_RECIPE: Mapping[str, Mapping[str, Any]] = {
+    "small_pool": {"num_blocks": 48, "max_model_len": 512},
+    "small_steps": {"max_num_batched_tokens": 64, "max_num_seqs": 32},
+    "no_prefix_caching": {"prefix_caching": False},
+    "unlike_blocks": {"decode": {"block_size": 32}},
+    "unlike_versions": {"decode": {"version": "0.31.0"}},
+}
+NOT_VALID = {
+    "preemption": "offload_bytes",  # a preempted request may find its own prompt in the tier: no bounds are known
+    "pool_churn": "offload_bytes",  # likewise
+    "several_choices": "failed_transfers",  # the first choice's notification frees what the others still read
+}
+"""Checks that cannot be valid for what a workload does, as the engine is."""
+HERE = [entry for entry in catalogue() if entry.home != "unlike_blocks"]
+
+
+def config(recipe: str) -> SimConfig:
+    chosen = RECIPES[recipe]
+    sides = {"prefills": chosen.prefill, "decodes": chosen.decode, "connectors": chosen.connectors}
+    return SimConfig(**{"noise": QUIET, "eos_rate": 0.0, **SMALL, **sides, **BY_RECIPE.get(recipe, {})})
+
+
+@asynccontextmanager
+async def simulated(recipe: str) -> AsyncIterator[Deployment]:
+    sim = await start_sim(config(recipe))
+    proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
+    try:
+        facts = sim.facts(proxy.url)
+        step = sim.config.max_num_batched_tokens
+        yield replace(facts, servers=tuple(replace(one, max_num_batched_tokens=step) for one in facts.servers))
+    finally:
+        await proxy.stop()
+        await sim.stop()
+
+
+async def run(entry: Workload, background: int = 0) -> tuple[Judgement, History]:
+    record, clock = Recorder(), MonotonicClock()
+    record(RunStarted(0.0, (), 0, "test", None, (entry.name,)))
+    async with simulated(entry.home) as deployment:
+        assert unmet(entry.needs, deployment) is None
+        setting = Setting.of(deployment)
+        scenario = entry(setting)
+        scenario = beside_load(scenario, setting, background) if background else scenario
+        await fire([scenario], deployment, Firing(settle_timeout=5.0), Watch(record, clock))
+        record(RunEnded(clock.now()))
+    history = record.history
+    whole = judge(deployment, history)
+    return judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes), history
+
+
+def check(judgement: Judgement, name: str) -> str:
+    """A check's verdict and summary; a failing test shows both."""
+    found = next(check for check in judgement.checks if check.name == name)
+    return found.verdict.value if found.verdict is Verdict.VALID else f"{found.verdict}: {found.summary}"
+
+
+@pytest.mark.parametrize("entry", HERE, ids=lambda entry: entry.name)
+async def test_every_answer_is_its_references_and_every_counter_as_predicted(entry: Workload) -> None:
+    judgement, _ = await run(entry)
+    assert judgement.outputs.requests == judgement.outputs.exact > 0
+    wrong = {check.name for check in judgement.checks if check.verdict is not Verdict.VALID}
+    assert wrong <= {NOT_VALID.get(entry.name)}, explain(entry.name, judgement)
+    assert entry.provokes is None or check(judgement, "provoked") == "valid"
+
+
+async def test_background_requests_are_served_verified_and_accounted_for() -> None:
+    judgement, history = await run(CATALOGUE["multi_block"], background=3)
+    plain, _ = await run(CATALOGUE["multi_block"])
+    asked = {operation.request.request_id for operation in history.operations(phase="cold")}
+    assert len(asked) >= 4
+    assert judgement.outputs.exact == len(asked) > plain.outputs.exact
+    assert check(judgement, "completion") == "valid"
+    references = {o.request.reference_for for o in history.operations() if o.request.reference_for is not None}
+    assert references == asked
+    assert not list(history.of(ClientHealth))[1:]

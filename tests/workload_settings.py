@@ -1,0 +1,76 @@
+"""Settings and facts that the catalogue's tests write scenarios for."""
+
+from dataclasses import replace
+
+from harness.facts import Connector, Deployment, KVGeometry, Role, Server
+from workloads.recipes import RECIPES, Recipe
+from workloads.setting import Setting
+
+SETTING = Setting(
+    prefill_block_size=32,
+    decode_block_size=32,
+    vocab_size=4096,
+    special_token_ids=tuple(range(7)),
+    max_model_len=1024,
+    prefill_blocks=48,
+    decode_blocks=48,
+    chunk_tokens=32,
+    batch_tokens=64,
+    prefill=1,
+    decode=1,
+    salt="one",
+)
+
+
+def server(role: Role, number: int = 0, **changes: object) -> Server:
+    plain = Server(
+        f"{role}-{number}",
+        role,
+        f"http://{role}-{number}",
+        block_size=32,
+        num_blocks=1024,
+        prefix_caching=True,
+        version="0.32.0",
+        max_model_len=8192,
+        max_num_batched_tokens=2048,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]  # the tests name the fields
+
+
+def deployment(**changes: object) -> Deployment:
+    plain = Deployment(
+        servers=(server(Role.PREFILL), server(Role.DECODE)),
+        proxy_url="http://proxy",
+        model="canary",
+        vocab_size=4096,
+        special_token_ids=tuple(range(7)),
+        geometry=KVGeometry(4, 4, 64, 64, 4),
+        connectors=(Connector.NIXL, Connector.OFFLOADING),
+        offload_block_size=32,
+        offload_prompt_only=True,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]  # the tests name the fields
+
+
+def facts_of(recipe: Recipe) -> Deployment:
+    """What a deployment launched by the recipe would say of itself, written out by hand."""
+    changes: dict[str, dict[str, object]] = {
+        "small_pool": {"num_blocks": 48, "max_model_len": 1024},
+        "small_steps": {"max_num_batched_tokens": 64},
+        "no_prefix_caching": {"prefix_caching": False},
+    }
+    of_decode: dict[str, dict[str, object]] = {
+        "unlike_blocks": {"block_size": 64},
+        "unlike_versions": {"version": "0.31.0"},
+    }
+    ours, decode = changes.get(recipe.name, {}), of_decode.get(recipe.name, {})
+    return deployment(
+        connectors=recipe.connectors,
+        servers=(
+            *(server(Role.PREFILL, number, **ours) for number in range(recipe.prefill)),
+            *(server(Role.DECODE, number, **ours, **decode) for number in range(recipe.decode)),
+        ),
+    )
+
+
+HOMES = {name: facts_of(recipe) for name, recipe in RECIPES.items()}
