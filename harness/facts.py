@@ -56,6 +56,8 @@ class Server:
     max_model_len: int | None = None
     max_num_batched_tokens: int | None = None
     """Tokens of one engine step: a longer prompt is prefilled in chunks (``/server_info``)."""
+    ranks: int | None = None
+    """Workers that share the model's KV heads (tensor parallelism; ``/server_info``)."""
     pid: int | None = None
     """Of the process that the harness launched; None when attached."""
 

@@ -1,10 +1,13 @@
 """What each combination of connectors and caches counts, row by row. Numbers are worked out by hand; B = 64."""
 
+from dataclasses import replace
+
 import pytest
-from oracle_runs import DIRECT_D, DIRECT_P, NIXL, OFFLOADING, B, Script, deployed, prompt, row
+from oracle_runs import BLOCK, DIRECT_D, DIRECT_P, NIXL, OFFLOADING, B, Script, deployed, prompt, row
 
 from harness.facts import Deployment
 from harness.scenario import Sampling
+from harness.verdict import Bounds
 
 T = 3 * B + 10
 
@@ -89,7 +92,7 @@ def test_one_token_is_looked_up_twice_and_computed_on_d(times: int) -> None:
 
 def test_without_prefix_caching_the_tier_gives_p_everything_and_d_pulls_everything() -> None:
     deployment = deployed(NIXL, OFFLOADING)
-    servers = tuple(type(s)(s.name, s.role, s.url, B, 101, prefix_caching=False) for s in deployment.servers)
+    servers = tuple(replace(server, prefix_caching=False) for server in deployment.servers)
     expected = again(deployed(NIXL, OFFLOADING, servers=servers)).expect("second")
     assert row(expected["prefill-0"]) == {
         "prompt_tokens": T,
@@ -190,7 +193,7 @@ def test_d_asked_directly_finds_what_it_pulled() -> None:
 )
 def test_larger_blocks_on_d_are_read_in_ps(tokens: int, theirs: int) -> None:
     prefill, decode = deployed(NIXL).servers
-    prefill = type(prefill)(prefill.name, prefill.role, prefill.url, B // 2, 101, prefix_caching=True)
+    prefill = replace(prefill, block_size=B // 2)
     script = Script(deployed(NIXL, servers=(prefill, decode)))
     script.ask(prompt(tokens))
     assert script.expect()["decode-0"].nixl_bytes.low * 2 == theirs * 64_000
@@ -198,7 +201,7 @@ def test_larger_blocks_on_d_are_read_in_ps(tokens: int, theirs: int) -> None:
 
 def test_smaller_blocks_on_d_are_not_predicted() -> None:
     prefill, decode = deployed(NIXL).servers
-    decode = type(decode)(decode.name, decode.role, decode.url, B // 2, 101, prefix_caching=True)
+    decode = replace(decode, block_size=B // 2)
     script = Script(deployed(NIXL, servers=(prefill, decode)))
     script.ask(prompt(T))
     assert "no multiple of prefill's" in script.expect()["decode-0"].why("nixl_bytes")
@@ -210,3 +213,35 @@ def test_each_of_n_choices_is_a_request_on_d_and_one_on_p() -> None:
     decode, prefill = script.expect()["decode-0"], script.expect()["prefill-0"]
     assert (decode.prompt_tokens.low, decode.nixl_bytes.low, decode.generation_tokens.low) == (150, 3 * 64_000, 6)
     assert (prefill.prompt_tokens.low, prefill.generation_tokens.low) == (50, 1)
+
+
+def test_one_rank_reads_once() -> None:
+    servers = tuple(replace(server, ranks=1) for server in deployed(NIXL).servers)
+    script = Script(deployed(NIXL, servers=servers))
+    script.ask(prompt(T))
+    assert script.expect()["decode-0"].nixl_transfers == Bounds.exactly(1)
+
+
+def tier_of(chunks: int, *, tokens_per_step: int | None = 8192) -> Script:
+    servers = tuple(replace(s, max_num_batched_tokens=tokens_per_step) for s in deployed(NIXL).servers)
+    return Script(deployed(NIXL, OFFLOADING, servers=servers, offload_blocks=chunks))
+
+
+def test_a_full_tier_forgets_the_oldest_request_from_its_end() -> None:
+    # Four chunks: the second prompt's three leave the first one of the first prompt.
+    script = tier_of(4)
+    script.ask(prompt(T), phase="first", route=DIRECT_P)
+    script.ask(prompt(T, 1000), phase="second", route=DIRECT_P)
+    script.ask(prompt(T), phase="again", route=DIRECT_P)
+    stored = [script.expect(phase)["prefill-0"].offload_store_bytes for phase in ("first", "second", "again")]
+    assert stored == [Bounds.exactly(3 * BLOCK), Bounds.exactly(3 * BLOCK), Bounds.exactly(2 * BLOCK)]
+
+
+def test_the_tiers_size_follows_from_its_bytes() -> None:
+    # A chunk of 64,000 bytes takes 16 pages of 4,096: four of them take 262,144 bytes.
+    script = tier_of(4)
+    for given, chunks in ((262_144, 2), (262_143, 3)):
+        sized = Script(replace(script.deployment, offload_blocks=None, offload_bytes=given))
+        for phase, start in (("first", 0), ("second", 1000), ("again", 0)):
+            sized.ask(prompt(T, start), phase=phase, route=DIRECT_P)
+        assert sized.expect("again")["prefill-0"].offload_store_bytes == Bounds.exactly(chunks * BLOCK)

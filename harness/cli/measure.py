@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.cli.fire import Firing, OnProgress, Watch, fire
@@ -69,10 +69,18 @@ def _run_started(options: Options, names: tuple[str, ...]) -> RunStarted:
         wall=time.time(),
         argv=options.argv,
         seed=options.load.seed,
-        harness_version=version("pd-harness"),
+        harness_version=_version(),
         commit=_commit(),
         scenarios=names,
     )
+
+
+def _version() -> str:
+    """The installed harness's; a checkout that runs uninstalled is told by its commit."""
+    try:
+        return version("pd-harness")
+    except PackageNotFoundError:
+        return "uninstalled"
 
 
 def _commit() -> str | None:

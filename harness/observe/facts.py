@@ -104,6 +104,7 @@ async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role,
         version=(version or {}).get("version"),
         max_model_len=_whole(model.get("max_model_len")),
         max_num_batched_tokens=_step_tokens(info),
+        ranks=_ranks(info),
     )
     return Learned(
         server=server,
@@ -204,6 +205,10 @@ def _kv_dtype(config: Mapping[str, Any] | None) -> str | None:
 
 def _step_tokens(config: Mapping[str, Any] | None) -> int | None:
     return _whole(((config or {}).get("scheduler_config") or {}).get("max_num_batched_tokens"))
+
+
+def _ranks(config: Mapping[str, Any] | None) -> int | None:
+    return _whole(((config or {}).get("parallel_config") or {}).get("tensor_parallel_size"))
 
 
 def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector, Mapping[str, Any]]]:

@@ -55,7 +55,7 @@ class Formulas:
             nixl_bytes=_exactly(self.moved(visit, local) if pulled else 0),
             nixl_transfers=self._reads if pulled else _exactly(0),
             offload_load_bytes=_exactly(0 if pulled else offered // self.block_size * self.block_bytes),
-            bounded={"nixl_transfers": "there is one read per rank, and ranks are not told"} if pulled else {},
+            bounded={} if self._reads.exact else {"nixl_transfers": "a read for each rank, and how many is not known"},
         )
 
     def moved(self, visit: Visit, local: int) -> int:
@@ -112,7 +112,9 @@ class Formulas:
 
     @property
     def _reads(self) -> Bounds:
-        # One per rank, and a rank holds a KV head or more; ranks are not told over HTTP.
+        if {server.ranks for server in self.deployment.servers} == {1}:
+            return _exactly(1)
+        # One per rank, and a rank holds a KV head or more; which of its peers' each reads is not followed.
         geometry = self.deployment.geometry
         return Bounds(1, geometry.kv_heads if geometry else 1)
 
