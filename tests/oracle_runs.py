@@ -5,6 +5,7 @@ Blocks of 64 tokens, as in :mod:`counted_run`, whose deployment this is.
 
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import counted_run as run
 
@@ -19,11 +20,11 @@ B = 64
 BLOCK = run.BLOCK
 
 
-def deployed(*connectors: Connector, blocks: int = 100, **fields: object) -> Deployment:
+def deployed(*connectors: Connector, blocks: int = 100, **fields: Any) -> Deployment:
     """The pair with these connectors and so many blocks to give away, its tier as large as anyone needs."""
     servers = tuple(replace(server, num_blocks=blocks + 1) for server in run.DEPLOYMENT.servers)
-    known = {"servers": servers, "connectors": connectors, "offload_blocks": 1000}
-    return replace(run.DEPLOYMENT, **(known | fields))  # type: ignore[arg-type]
+    known: dict[str, Any] = {"servers": servers, "connectors": connectors, "offload_blocks": 1000}
+    return replace(run.DEPLOYMENT, **(known | fields))
 
 
 def prompt(length: int, start: int = 0) -> tuple[int, ...]:
@@ -40,35 +41,33 @@ class Script:
     now: float = 0.0
     numbers: "count[int]" = field(default_factory=count)
 
-    def ask(self, tokens: tuple[int, ...], *, phase: str = "load", output: int = 2, **fields: object) -> Operation:
+    def ask(self, tokens: tuple[int, ...], phase: str = "load", **fields: Any) -> Operation:
         """One request after all before it."""
-        (operation,) = self.together([tokens], phase=phase, output=output, **fields)
+        (operation,) = self.together([tokens], phase, **fields)
         return operation
 
-    def together(
-        self, prompts: list[tuple[int, ...]], *, phase: str = "load", output: int = 2, **fields: object
-    ) -> list[Operation]:
+    def together(self, prompts: list[tuple[int, ...]], phase: str = "load", **fields: Any) -> list[Operation]:
         """Requests that overlap, after all before them."""
         self.now += 10
-        asked = [self._operation(tokens, phase, output, dict(fields)) for tokens in prompts]
+        asked = [self._operation(tokens, phase, **fields) for tokens in prompts]
         self.operations += asked
         return asked
 
-    def _operation(self, tokens: tuple[int, ...], phase: str, output: int, fields: dict[str, object]) -> Operation:
-        sampling = fields.pop("sampling", Sampling(max_tokens=output))
-        said = fields.pop("said", None) or (tuple(range(9000, 9000 + output)),)
-        outcome = fields.pop("outcome", Outcome.OK)
-        request = Request(f"r{next(self.numbers)}", tokens, sampling, **fields)  # type: ignore[arg-type]
-        choices = tuple(Choice(one) for one in said)  # type: ignore[union-attr, attr-defined]
+    def _operation(
+        self,
+        tokens: tuple[int, ...],
+        phase: str,
+        *,
+        output: int = 2,
+        said: tuple[tuple[int, ...], ...] | None = None,
+        sampling: Sampling | None = None,
+        outcome: Outcome = Outcome.OK,
+        **fields: Any,
+    ) -> Operation:
+        request = Request(f"r{next(self.numbers)}", tokens, sampling or Sampling(max_tokens=output), **fields)
+        choices = tuple(Choice(one) for one in said or (tuple(range(9000, 9000 + output)),))
         usage = Usage(len(tokens), sum(len(one.token_ids) for one in choices))
-        ended = Ended(
-            self.now + 1,
-            request.request_id,
-            outcome,
-            status=200,
-            choices=choices,
-            usage=usage,  # type: ignore[arg-type]
-        )
+        ended = Ended(self.now + 1, request.request_id, outcome, status=200, choices=choices, usage=usage)
         return Operation(Sent(self.now, request, "script", phase, self.now), ended)
 
     def expect(self, phase: str = "load") -> dict[str, ServerExpectation]:

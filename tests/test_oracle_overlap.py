@@ -1,7 +1,5 @@
 """What stays certain when requests overlap, and what gets bounds. B = 64."""
 
-from collections.abc import Iterable
-
 import pytest
 from oracle_runs import BLOCK, DIRECT_P, NIXL, OFFLOADING, B, Script, bounds, deployed, exactly, prompt
 
@@ -12,9 +10,9 @@ from harness.verdict import Bounds
 T = 3 * B + 10
 
 
-def together(*, times: int = 4, tokens: int = T, connectors: Iterable = (NIXL, OFFLOADING), **fields: object) -> Script:
-    script = Script(deployed(*connectors, **fields))
-    script.together([prompt(tokens)] * times)
+def together() -> Script:
+    script = Script(deployed(NIXL, OFFLOADING))
+    script.together([prompt(T)] * 4)
     return script
 
 

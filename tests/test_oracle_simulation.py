@@ -48,7 +48,9 @@ def run(seed: int, loads: Loads, *, plain: bool = False, **config: Any) -> tuple
     return compared(predict(served.deployment, operations), grown)
 
 
-def compared(expected: Mapping[Any, Any], grown: Mapping[Any, Mapping[str, Mapping[str, float]]]) -> Any:
+def compared(
+    expected: Mapping[Any, Any], grown: Mapping[Any, Mapping[str, Mapping[str, float]]]
+) -> tuple[Counter[str], list[str]]:
     tally, wrong = Counter[str](), []
     for phase, servers in grown.items():
         for server, counters in servers.items():
@@ -71,7 +73,9 @@ def _excused(name: str, counters: Mapping[str, float]) -> bool:
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6), concurrency=st.integers(1, 12))
-def test_no_counter_is_ever_outside_its_bounds(connectors: Any, variant: dict, seed: int, concurrency: int) -> None:
+def test_no_counter_is_ever_outside_its_bounds(
+    connectors: Any, variant: dict[str, Any], seed: int, concurrency: int
+) -> None:
     _, wrong = run(seed, [(8, 1), (14, concurrency), (6, 1)], connectors=connectors, **variant)
     assert not wrong
 

@@ -1,18 +1,19 @@
 """What each combination of connectors and caches counts, row by row. Numbers are worked out by hand; B = 64."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from oracle_runs import BLOCK, DIRECT_D, DIRECT_P, NIXL, OFFLOADING, B, Script, deployed, prompt, row
 
-from harness.facts import Deployment
+from harness.facts import Connector, Deployment
 from harness.scenario import Sampling
 from harness.verdict import Bounds
 
 T = 3 * B + 10
 
 
-def again(deployment: Deployment, tokens: tuple[int, ...] = prompt(T), **fields: object) -> Script:
+def again(deployment: Deployment, tokens: tuple[int, ...] = prompt(T), **fields: Any) -> Script:
     """The same prompt through the proxy in two phases."""
     script = Script(deployment)
     script.ask(tokens, phase="first", **fields)
@@ -21,7 +22,7 @@ def again(deployment: Deployment, tokens: tuple[int, ...] = prompt(T), **fields:
 
 
 @pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
-def test_cold_p_computes_and_cold_d_pulls(connectors: tuple) -> None:
+def test_cold_p_computes_and_cold_d_pulls(connectors: tuple[Connector, ...]) -> None:
     expected = again(deployed(*connectors)).expect("first")
     looked_up = {"prompt_tokens": T, "prefix_queries": T, "external_queries": T}
     stored = {"offload_store_bytes": 3} if OFFLOADING in connectors else {}
@@ -31,7 +32,9 @@ def test_cold_p_computes_and_cold_d_pulls(connectors: tuple) -> None:
 
 
 @pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
-def test_warm_whole_blocks_are_hit_on_both_and_the_tail_is_computed_and_pulled(connectors: tuple) -> None:
+def test_warm_whole_blocks_are_hit_on_both_and_the_tail_is_computed_and_pulled(
+    connectors: tuple[Connector, ...],
+) -> None:
     expected = again(deployed(*connectors)).expect("second")
     hit = {"prefix_queries": T, "prefix_hits": 3 * B, "local_cache_hit": 3 * B, "external_queries": 10}
     assert row(expected["prefill-0"]) == hit | {"prompt_tokens": T, "local_compute": 10}

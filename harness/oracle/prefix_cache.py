@@ -55,6 +55,8 @@ class PrefixCache:
     """Whether prompts without a salt may have been asked before the run."""
     loads: bool
     """Whether a request may load blocks from an offload tier before it computes the rest."""
+    loads_parts: bool = False
+    """Whether it may load a part of a chunk, and have the rest of it already."""
 
     @cached_property
     def residency(self) -> Residency:
@@ -212,10 +214,15 @@ class PrefixCache:
 
     def _may_copy(self, index: int, sharing: list[int]) -> bool:
         visit = self.visits[index]
-        others = (self.visits[i] for i in sharing if i != index)
         if not visit.reads:
             return len(sharing) > 1
-        return any(other.start <= visit.latest and visit.start <= other.latest for other in others)
+        others = (self.visits[i] for i in sharing if i != index)
+        return any(
+            other.start <= visit.latest and visit.start <= other.latest
+            for other in others
+            # Of two that are computed here, the second hits what the first was given; a chunk under way is waited for.
+            if visit.pulls or other.pulls or self.loads_parts
+        )
 
 
 def _leading(there: Iterator[bool]) -> int:

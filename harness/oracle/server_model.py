@@ -92,6 +92,7 @@ class ServerModel:
             None if blocks is None else blocks - 1,
             attached=not self.deployment.launched,
             loads=self.formulas.offloads is not False,
+            loads_parts=self.formulas.offloads is not False and self._blocks_per_chunk != 1,
         )
 
     @cached_property

@@ -74,6 +74,8 @@ class Load:
     what: str
     write: Callable[[Writer, int], tuple[Phase, ...]]
     fields: Mapping[str, Any] = field(default_factory=dict)
+    susceptible: float = 1.0
+    """Share of its requests, roughly, to which the bugs that need it can apply."""
 
 
 def _cold(writer: Writer, n: int) -> tuple[Phase, ...]:
@@ -117,14 +119,15 @@ def _ids(request: Request) -> Ids:
 _ROOM = {"block_size": BLOCK, "num_blocks": _ROOMY, "offload_chunks": _ROOMY}
 
 COLD = Load("cold", "prompts that no cache has seen, 10 to 36 tokens", _cold, _ROOM)
-WHOLE = Load("whole blocks", "lengths around whole blocks, half of them exact", _whole, _ROOM)
+WHOLE = Load("whole blocks", "lengths around whole blocks, half of them exact", _whole, _ROOM, susceptible=0.5)
 CROWDED = Load("crowded", "short prompts and long answers: 32 are decoded together", _crowded, _ROOM)
-PREFIXES = Load("prefixes", "half of it asks again for the first block of an earlier prompt", _prefixes, _ROOM)
+PREFIXES = Load("prefixes", "half of it asks again for the first block of an earlier prompt", _prefixes, _ROOM, 0.5)
 EVICTED = Load(
     "evicted",
     "the same, when P's pool has evicted that block and its offload tier has it",
     _evicted,
-    _ROOM | {"prefill": {"num_blocks": 256}},
+    _ROOM | {"prefill": {"num_blocks": 160}},
+    susceptible=0.3,
 )
 LOADS = (COLD, WHOLE, CROWDED, PREFIXES, EVICTED)
 

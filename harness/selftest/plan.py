@@ -9,7 +9,7 @@ from harness.selftest.trial import FLIP_RATE, Trial
 from harness.sim import BUGS
 
 STRIKES = 10
-"""Bad requests expected in a trial; its load has so many times the rate's requests, as far as ``requests`` goes."""
+"""Bad requests expected in a trial; its load is as long as that takes, as far as ``requests`` goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def _planted(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
             load_for(bug),
             bug,
             1 / one_in,
-            min(options.requests, STRIKES * one_in),
+            min(options.requests, round(STRIKES * one_in / load_for(bug).susceptible)),
             options.seed + repeat,
             options.flip_rate,
         )
