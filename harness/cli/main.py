@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (errors.ExitCode)."""
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        return uvloop.run(_until_told(_COMMANDS[options.command](options)))
+        # The runner is not closed: uvloop's close() was seen to wait for ever, on a loaded machine, for a connection
+        # that was cut. By now everything is stored and ended, and the process is about to go.
+        return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_until_told(_COMMANDS[options.command](options)))
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
