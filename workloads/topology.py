@@ -63,7 +63,7 @@ def tour_without_prefix_caching(case: Case) -> Iterator[Phase]:
     home="unlike_blocks",
     known_fault=(
         "vLLM 0.32.0 on a CPU, blocks of 32 on prefill and 64 on decode: all of seven cold prompts (80 to 256 tokens) "
-        "were answered otherwise than by prefill alone, from the first token on, with HTTP 200 and every counter right; "
+        "were answered otherwise than by prefill alone from the first token on, with HTTP 200 and every counter right; "
         "and where the prompt ends in an odd number of prefill's blocks, a second answer differed from the first"
     ),
 )
