@@ -30,7 +30,9 @@ _DIES = "\nwhile not os.path.exists(sys.argv[1]): pass\nsys.exit(7)"
 _STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 _HARNESS = """
-import asyncio, sys
+import asyncio, signal, sys
+# A shell that starts the tests in the background has SIGINT ignored in all of them; a terminal has not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from harness.deploy.process import ChildProcess, Command
 async def main():
@@ -103,7 +105,8 @@ async def test_the_harness_can_be_killed_in_any_way(tmp_path: Path, how: signal.
     worker = await _worker(pid_file)
     assert _alive(worker)
     harness.send_signal(how)
-    await harness.wait()
+    async with asyncio.timeout(20):
+        await harness.wait()
     await _until(lambda: not _alive(worker), "the worker outlived the harness")
 
 
