@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from harness.scenario import Endpoint, Message, Phase
 from workloads.case import Case, together
-from workloads.needs import Needs
 from workloads.registry import workload
 
 _SCRIPTS = (
@@ -65,14 +64,3 @@ def too_long(case: Case) -> Iterator[Phase]:
         case.ask(2 * case.block),
     ]
     yield together("ask", requests)
-
-
-@workload(family="endpoints", needs=Needs(most_context=8192))
-def answer_too_long(case: Case) -> Iterator[Phase]:
-    """A prompt that fits, with an answer that does not: decode refuses what prefill has computed.
-
-    Hunts blocks that prefill keeps for a decode that never comes: they must be back at the end of the lease at the
-    latest.
-    """
-    fits = case.setting.max_model_len - 4 * case.block
-    yield together("ask", [case.ask(fits, max_tokens=5 * case.block, expect_status=400), case.ask(case.block + 1)])

@@ -94,7 +94,13 @@ def echo(case: Case) -> Iterator[Phase]:
     yield together("ask", requests)
 
 
-@workload(family="sampling")
+@workload(
+    family="sampling",
+    known_fault=(
+        "vLLM 0.32.0: each of the three choices pulls and notifies, prefill gives its blocks back at the first "
+        "notification, and two of three are counted as after expiry (6 for 3 requests); outputs were right"
+    ),
+)
 def several_choices(case: Case) -> Iterator[Phase]:
     """Three answers to each prompt (n = 3), at a temperature that all but makes them greedy.
 
