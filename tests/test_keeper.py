@@ -14,20 +14,20 @@ from harness.deploy.process import ChildProcess, Command
 # A server with a worker in a session of its own, which ignores SIGTERM, as a hung engine core does; the worker
 # writes its pid when it is ready, and dies with nobody unless it is killed.
 _SERVER = """
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys
 worker = '''
-import os, signal, sys, time
+import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(sys.argv[1] + ".new", "w").write(str(os.getpid()))
 os.rename(sys.argv[1] + ".new", sys.argv[1])
-time.sleep(600)
+signal.pause()
 '''
 subprocess.Popen([sys.executable, "-c", worker, sys.argv[1]], start_new_session=True)
 {then}
 """
-_STAYS = "time.sleep(600)"
+_STAYS = "signal.pause()"
 _DIES = "\nwhile not os.path.exists(sys.argv[1]): pass\nsys.exit(7)"
-_STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+_STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
 
 _HARNESS = """
 import asyncio, signal, sys

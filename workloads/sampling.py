@@ -97,8 +97,8 @@ def echo(case: Case) -> Iterator[Phase]:
 @workload(
     family="sampling",
     known_fault=(
-        "vLLM 0.32.0: each of the three choices pulls and notifies, prefill gives its blocks back at the first "
-        "notification, and two of three are counted as after expiry (6 for 3 requests); outputs were right"
+        "vLLM 0.32.0: each of three choices pulls and notifies, and prefill counts two of the three notifications as "
+        "after expiry (6 for 3 requests); that it gives its blocks back at the first is inferred; outputs were right"
     ),
 )
 def several_choices(case: Case) -> Iterator[Phase]:
