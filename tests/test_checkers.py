@@ -121,11 +121,12 @@ def test_a_store_that_the_full_tier_refused_is_no_fault() -> None:
     assert offload_bytes(run.DEPLOYMENT, seen(many)).verdict is Verdict.INVALID
 
 
-def test_a_load_after_a_preemption_is_unknown() -> None:
-    loaded = {"load": run.BLOCK, "load_legacy": run.BLOCK, "preemptions": 1}
-    check = offload_bytes(run.DEPLOYMENT, seen(loaded))
-    assert check.verdict is Verdict.UNKNOWN
-    assert "1 preemptions" in check.summary
+def test_each_preemption_may_read_one_prompt_back_and_no_more() -> None:
+    whole = 2 * run.BLOCK  # of the longer prompt: 128 tokens
+    for times, verdict in ((1, Verdict.VALID), (2, Verdict.INVALID)):
+        loaded = {"load": times * whole, "load_legacy": times * whole, "preemptions": 1}
+        assert offload_bytes(run.DEPLOYMENT, seen(decode=loaded)).verdict is verdict
+    assert offload_bytes(run.DEPLOYMENT, seen(decode={"load": whole, "load_legacy": whole})).verdict is Verdict.INVALID
 
 
 @pytest.mark.parametrize(("server", "counter"), [("decode", "failed"), ("prefill", "expired"), ("prefill", "late")])

@@ -33,8 +33,6 @@ BY_RECIPE: Mapping[str, Mapping[str, Any]] = {
     "unlike_versions": {"decode": {"version": "0.31.0"}},
 }
 NOT_VALID = {
-    "preemption": "offload_bytes",  # a preempted request may find its own prompt in the tier: no bounds are known
-    "pool_churn": "offload_bytes",  # likewise
     "several_choices": "failed_transfers",  # the first choice's notification frees what the others still read
 }
 """Checks that cannot be valid for what a workload does, as the engine is."""
