@@ -32,6 +32,10 @@ class Observer(Protocol):
         """Wait until the deployment has settled, or a deadline, and record what every server's counters say."""
         ...
 
+    def disturbed(self) -> None:
+        """Requests are about to be sent: what was read before says nothing about what is read next."""
+        ...
+
 
 async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; keyword-only
     scenario: Scenario,
@@ -56,6 +60,7 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
         record(PhaseStarted(clock.now(), scenario.name, phase.name))
         if phase.counted:
             await observe.read(scenario=scenario.name, phase=phase.name, label="before")
+        observe.disturbed()
         await run.load(ClosedLoop(phase.concurrency, clock))
         if phase.counted:
             await observe.read(scenario=scenario.name, phase=phase.name, label="after")
