@@ -147,6 +147,7 @@ def cook(recipe: Recipe, target: Target) -> Target | None:
         connectors=recipe.connectors,
         prefill=recipe.prefill,
         decode=recipe.decode,
+        nixl_config={**recipe.nixl_config, **target.nixl_config},
         num_gpu_blocks=recipe.num_gpu_blocks or target.num_gpu_blocks,
         engine_args=(*recipe.engine_args, *target.engine_args),
         role_args={role: (*ours[role], *target.role_args.get(role, ())) for role in Role},

@@ -147,6 +147,13 @@ def _add_launch_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--block-size", metavar="TOKENS", type=_positive)
     group.add_argument("--num-gpu-blocks", metavar="N", type=_positive, help="blocks in each server's KV pool")
     group.add_argument("--offload-bytes", metavar="N", type=_positive, default=OFFLOAD_BYTES, help="each server's tier")
+    group.add_argument(
+        "--nixl-config",
+        metavar="JSON",
+        type=_json_object,
+        default={},
+        help="the NIXL connector's kv_connector_extra_config, as in '{\"kv_lease_duration\": 5}'",
+    )
     group.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="passed to every server")
     group.add_argument("--prefill-arg", metavar="ARG", action="append", default=[])
     group.add_argument("--decode-arg", metavar="ARG", action="append", default=[])
@@ -235,6 +242,7 @@ def _target(flags: argparse.Namespace) -> Target:
         block_size=flags.block_size,
         num_gpu_blocks=flags.num_gpu_blocks,
         offload_bytes=flags.offload_bytes,
+        nixl_config=flags.nixl_config,
         engine_args=tuple(flags.engine_arg),
         role_args={Role.PREFILL: tuple(flags.prefill_arg), Role.DECODE: tuple(flags.decode_arg)},
         engine_pythons={
