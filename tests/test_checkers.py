@@ -134,14 +134,29 @@ def test_a_transfer_that_failed_or_expired_is_invalid(server: str, counter: str)
     assert failed_transfers(run.DEPLOYMENT, seen(**{server: {counter: 1}})).verdict is Verdict.INVALID
 
 
-def test_late_notifications_for_what_expired_before_the_phase_are_not_its_fault() -> None:
-    # Eight expired in the warm-up, one notification came at once: seven are counted when P wakes up again.
+def test_what_expired_before_the_run_excuses_no_late_notification() -> None:
     expired = {"expired": 8, "late": 1}
     started = [run.reading("prefill-0", "before", run.ZERO | expired), run.readings()[1]]
-    for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
+    for late, verdict in ((1, Verdict.VALID), (2, Verdict.INVALID)):
         ended = run.reading("prefill-0", "after", run.PREFILL | expired | {"late": late})
         history = run.history([*started, ended, run.readings()[3]])
         assert failed_transfers(run.DEPLOYMENT, history).verdict is verdict
+
+
+def test_late_notifications_are_laid_to_the_phase_in_which_their_requests_expired() -> None:
+    # Eight expire in the load, one notification comes at once: seven are counted when P wakes up again.
+    expired = run.PREFILL | {"expired": 8, "late": 1}
+    for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
+        later = [
+            replace(run.reading(server, label, values), phase="later")
+            for label, values_of in (("before", expired), ("after", expired | {"late": late}))
+            for server, values in (("prefill-0", values_of), ("decode-0", run.DECODE))
+        ]
+        check = failed_transfers(run.DEPLOYMENT, run.history([*run.readings(expired), *later]))
+        of_p = [one for one in check.comparisons if one.server == "prefill-0"]
+        by_phase = {one.phase: one.verdict for one in of_p if one.counter == "nixl_after_expiry"}
+        assert check.verdict is Verdict.INVALID
+        assert by_phase["later"] is verdict
 
 
 def test_an_engine_that_does_not_count_late_notifications_is_judged_by_the_rest() -> None:

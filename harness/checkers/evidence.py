@@ -25,6 +25,8 @@ class Evidence:
     delta: Delta
     before: tuple[Counters, ...] = ()
     """What the servers had counted when the phase began, as far as it was read."""
+    first: tuple[Counters, ...] = ()
+    """The same when the run's first phase began."""
 
     def compare(self, counter: str) -> Comparison:
         """The counter's expectation and growth."""
@@ -39,6 +41,7 @@ class Evidence:
 def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """Everything that was counted, in the order of the phases; phases that nobody read are left out."""
     expected = predict(deployment, history.operations())
+    counted = _counted(history)
     return tuple(
         Evidence(
             *phase,
@@ -47,8 +50,9 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
             expectation,
             total(_grown_on(history, phase, server.name) for server in servers),
             tuple(_before(history, phase, servers)),
+            tuple(_before(history, counted[0], servers)),
         )
-        for phase in _counted(history)
+        for phase in counted
         for key, expectation in expected.get(phase, _idle(deployment)).items()
         if (servers := _servers(deployment, key))
     )
