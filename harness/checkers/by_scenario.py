@@ -1,14 +1,16 @@
 """One scenario's part of a run's judgement.
 
 Counters are predicted for the whole run, since what one scenario leaves in the caches changes what the next is served
-from; a scenario's part of them is picked out. Completion, outputs and rest are judged from its own entries alone.
+from; a scenario's part of them is picked out. Likewise noise is measured for the whole run, and each output judged by
+it; a scenario's row has its own outputs, wherever in the run their verification was. Completion and rest are judged from
+its own entries alone.
 """
 
 from collections.abc import Iterator
 
 from harness.checkers.completion import completion
 from harness.checkers.evidence import first_problem, gather
-from harness.checkers.outputs import compare_outputs, count_outputs, outputs
+from harness.checkers.outputs import OutputEvidence, look_at_outputs, part_of
 from harness.checkers.settled import settled
 from harness.facts import Deployment
 from harness.history import ClientHealth, Ended, Entry, History, Noted, RunEnded, RunStarted, Sent
@@ -17,22 +19,31 @@ from harness.verdict import Check, Finding, Judgement, Verdict, worst
 _OF_THE_RUN = (RunStarted, RunEnded, Noted, ClientHealth)
 
 
-def judge_scenario(
-    deployment: Deployment, history: History, judgement: Judgement, scenario: str, *, provokes: str | None = None
+def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come last; keyword-only
+    deployment: Deployment,
+    history: History,
+    judgement: Judgement,
+    scenario: str,
+    *,
+    provokes: str | None = None,
+    compared: OutputEvidence | None = None,
 ) -> Judgement:
     """The checks of one scenario; ``judgement`` is the whole run's.
 
     ``provokes``: a counter that must have grown on some server during it, or the scenario did not happen.
+    ``compared``: the whole run's outputs, where they were looked at already.
     """
     own = of_scenario(history, scenario)
+    asked = {operation.request.request_id for operation in own.operations()}
+    part = part_of(history, compared or look_at_outputs(history), asked)
     checks = (
         completion(deployment, own),
-        *([outputs(deployment, own)] if compare_outputs(own) else ()),
+        *([part.check] if part.check else ()),
         *_counters(judgement, scenario),
         settled(deployment, own),
         *([_provoked(deployment, own, provokes)] if provokes else ()),
     )
-    return Judgement(checks, count_outputs(own))
+    return Judgement(checks, part.counts)
 
 
 def of_scenario(history: History, scenario: str) -> History:

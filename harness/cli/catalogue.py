@@ -1,11 +1,12 @@
 """``python -m harness list`` and ``run --workload``: the catalogue shown, and run on the deployments that it needs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.checkers import judge_scenario, seconds_of
+from harness.checkers.outputs import OutputEvidence, look_at_outputs, wrong_outputs
 from harness.cli.measure import fresh_salt, measure
-from harness.cli.options import Options
+from harness.cli.options import LoadOptions, Options
 from harness.cli.run import EXIT, judged
 from harness.deploy.target import Target
 from harness.errors import ExitCode, HarnessError
@@ -13,7 +14,7 @@ from harness.facts import Deployment, Role
 from harness.history import History
 from harness.reports import print_catalogue, print_report
 from harness.reports.catalogue import Row, overall
-from harness.scenario import Scenario
+from harness.scenario import Route, Scenario
 from harness.store import RunStore
 from harness.verdict import Check, Judgement, Outputs, Verdict
 from workloads.background import beside_load
@@ -22,6 +23,7 @@ from workloads.needs import unmet
 from workloads.recipes import RECIPES, Recipe
 from workloads.registry import Workload
 from workloads.setting import Setting
+from workloads.verify_catalogue import CatalogueVerification, steps_after
 
 
 async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - every command takes the options
@@ -69,15 +71,37 @@ class _Plan:
     ran: list[Workload] = field(default_factory=list)
     skipped: dict[Workload, str] = field(default_factory=dict)
 
-    def choose(self, deployment: Deployment, history: Callable[[], History]) -> list[Scenario]:  # noqa: ARG002 - Choose
+    def choose(self, deployment: Deployment, history: Callable[[], History]) -> Iterator[Scenario]:
+        """The workloads one after another, and then the verification of all of them."""
         self.skipped = {entry: why for entry in self.entries if (why := unmet(entry.needs, deployment))}
         self.ran = [entry for entry in self.entries if entry not in self.skipped]
         if not self.ran:
-            return []
+            return
         setting = Setting.of(deployment, seed=self.options.load.seed, salt=fresh_salt())
         beside = self.options.catalogue.background
         scenarios = [entry(setting) for entry in self.ran]
-        return [beside_load(scenario, setting, beside) if beside else scenario for scenario in scenarios]
+        loads = [beside_load(scenario, setting, beside) if beside else scenario for scenario in scenarios]
+        yield from verified(loads, deployment, history, self.options.load, salt=f"{setting.salt}-verification")
+
+
+def verified(
+    scenarios: Iterable[Scenario],
+    deployment: Deployment,
+    history: Callable[[], History],
+    load: LoadOptions,
+    *,
+    salt: str,
+) -> Iterator[Scenario]:
+    """The scenarios, and then whatever is to be asked to verify their outputs."""
+    limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
+    verification = CatalogueVerification(
+        salt=salt,
+        seed=load.seed,
+        forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
+        max_model_len=min(limits, default=None),
+    )
+    yield from scenarios
+    yield from steps_after(history, verification.steps(wrong_outputs))
 
 
 async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> list[Row]:
@@ -97,7 +121,8 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
                 raise
             return [_failed(entry, name, error) for entry in entries]
         report = judged(here, store, deployment, history)
-        rows = [_row(entry, deployment, history, report.judgement, name) for entry in plan.ran]
+        compared = look_at_outputs(history)
+        rows = [_row(entry, deployment, history, report.judgement, name, compared) for entry in plan.ran]
         rows += [Row(entry.name, entry.family, name, skipped=why) for entry, why in plan.skipped.items()]
         store.save_result(report.result | {"workloads": [_as_json(row) for row in rows]})
     if plan.ran:
@@ -106,13 +131,20 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
     return sorted(rows, key=lambda row: order.index(row.workload))
 
 
-def _row(entry: Workload, deployment: Deployment, history: History, whole: Judgement, name: str) -> Row:
+def _row(  # noqa: PLR0913 - the run in all its forms
+    entry: Workload,
+    deployment: Deployment,
+    history: History,
+    whole: Judgement,
+    name: str,
+    compared: OutputEvidence,
+) -> Row:
     asked = history.operations(scenario=entry.name)
     return Row(
         entry.name,
         entry.family,
         name,
-        judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes),
+        judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes, compared=compared),
         requests=sum(operation.request.reference_for is None for operation in asked),
         seconds=seconds_of(history, entry.name),
         known_fault=entry.known_fault,

@@ -63,6 +63,4 @@ def _argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
         *(word for connector in config.connectors for word in ("--connector", connector)),
         *("--block-size", str(config.block_size), "--num-blocks", str(config.num_blocks)),
         *("--offload-chunks", str(config.offload_chunks)),
-        # No near tie flips: any difference is a fault then, in whichever way a run verifies its outputs.
-        *("--flip-rate", "0"),
     ]
