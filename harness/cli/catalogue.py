@@ -8,6 +8,7 @@ from harness.checkers.outputs import OutputEvidence, look_at_outputs, wrong_outp
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.cli.run import EXIT, judged
+from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
 from harness.errors import ExitCode, HarnessError
 from harness.facts import Deployment, Role
@@ -24,6 +25,10 @@ from workloads.recipes import RECIPES, Recipe
 from workloads.registry import Workload
 from workloads.setting import Setting
 from workloads.verify_catalogue import CatalogueVerification, steps_after
+
+
+_ONE_ENGINE = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
+_ONE_VERSION = "it needs two versions of an engine, and the simulated pair is of one"
 
 
 async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - every command takes the options
@@ -108,14 +113,17 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
     name = recipe.name if recipe else "as given"
     target = options.target if recipe is None else cook(recipe, options.target)
     if target is None:
-        why = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
-        return [Row(entry.name, entry.family, name, skipped=why) for entry in entries]
+        return _none_of(entries, name, _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE)
     plan = _Plan(entries, options)
     label = "-".join(filter(None, (options.report.label, recipe.name if recipe else "catalogue")))
     with RunStore.create(options.report.result_dir, label=label, seed=options.load.seed) as store:
         here = replace(options, target=target)
         try:
             deployment, history = await measure(here, store, plan.choose, tuple(entry.name for entry in entries))
+        except CannotSimulate as why:
+            if not options.catalogue.everywhere:
+                raise
+            return _none_of(entries, name, str(why))
         except HarnessError as error:
             if not options.catalogue.everywhere:
                 raise
@@ -123,7 +131,7 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
         report = judged(here, store, deployment, history)
         compared = look_at_outputs(history)
         rows = [_row(entry, deployment, history, report.judgement, name, compared) for entry in plan.ran]
-        rows += [Row(entry.name, entry.family, name, skipped=why) for entry, why in plan.skipped.items()]
+        rows += [row for entry, why in plan.skipped.items() for row in _none_of([entry], name, why)]
         store.save_result(report.result | {"workloads": [_as_json(row) for row in rows]})
     if plan.ran:
         print_report(report, plain=options.report.plain)
@@ -149,6 +157,10 @@ def _row(  # noqa: PLR0913 - the run in all its forms
         seconds=seconds_of(history, entry.name),
         known_fault=entry.known_fault,
     )
+
+
+def _none_of(entries: Iterable[Workload], name: str, why: str) -> list[Row]:
+    return [Row(entry.name, entry.family, name, skipped=why) for entry in entries]
 
 
 def _failed(entry: Workload, name: str, error: HarnessError) -> Row:
