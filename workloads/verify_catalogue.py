@@ -34,7 +34,7 @@ VERIFICATION = "verification"
 CONTROL_TOKENS = 8
 """Tokens of a control output, as many as most answers of the catalogue have."""
 FEWEST_CONTROLS = 16
-"""128 tokens: a noise limit needs 100, and the limit of an output's mean drift 16 outputs (outputs/noise.py, floor.py)."""
+"""128 tokens: a noise limit needs 100, and the limit of an output's mean drift needs 16 outputs (noise.py, floor.py)."""
 MOST_CONTROLS = 80
 """640 tokens: the size of the plain load's arm."""
 _SHARE = 4
@@ -240,5 +240,7 @@ def _most_in_flight(history: History) -> int:
 
 def _interleaved(one: Sequence[Operation], other: Sequence[Operation]) -> list[Operation]:
     """Both in proportion, from beginning to end."""
-    places = [(index / len(side), number, o) for number, side in enumerate((one, other)) for index, o in enumerate(side)]
+    places = [
+        (index / len(side), number, o) for number, side in enumerate((one, other)) for index, o in enumerate(side)
+    ]
     return [o for _, _, o in sorted(places, key=lambda place: place[:2])]

@@ -2,8 +2,8 @@
 
 Counters are predicted for the whole run, since what one scenario leaves in the caches changes what the next is served
 from; a scenario's part of them is picked out. Likewise noise is measured for the whole run, and each output judged by
-it; a scenario's row has its own outputs, wherever in the run their verification was. Completion and rest are judged from
-its own entries alone.
+it; a scenario's part has its own outputs, wherever in the run their verification was. Completion and rest are judged
+from its own entries alone.
 """
 
 from collections.abc import Iterator

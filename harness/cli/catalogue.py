@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.checkers import judge_scenario, seconds_of
-from harness.checkers.outputs import OutputEvidence, look_at_outputs, wrong_outputs
+from harness.checkers import seconds_of
 from harness.cli.measure import fresh_salt, measure
-from harness.cli.options import LoadOptions, Options
+from harness.cli.options import Options
 from harness.cli.run import EXIT, judged
+from harness.cli.verify_workloads import judged_workloads, verified
 from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
 from harness.errors import ExitCode, HarnessError
@@ -15,8 +15,9 @@ from harness.facts import Deployment, Role
 from harness.history import History
 from harness.reports import print_catalogue, print_report
 from harness.reports.catalogue import Row, overall
-from harness.scenario import Route, Scenario
-from harness.store import RunStore
+from harness.reports.catalogue_junit import catalogue_junit
+from harness.scenario import Scenario
+from harness.store import RunStore, save_text
 from harness.verdict import Check, Judgement, Outputs, Verdict
 from workloads.background import beside_load
 from workloads.catalogue import catalogue, choose
@@ -24,8 +25,6 @@ from workloads.needs import unmet
 from workloads.recipes import RECIPES, Recipe
 from workloads.registry import Workload
 from workloads.setting import Setting
-from workloads.verify_catalogue import CatalogueVerification, steps_after
-
 
 _ONE_ENGINE = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
 _ONE_VERSION = "it needs two versions of an engine, and the simulated pair is of one"
@@ -52,6 +51,8 @@ async def run_catalogue(options: Options) -> ExitCode:
     rows: list[Row] = []
     for recipe, entries in _grouped(options, chosen):
         rows += await _on(recipe, entries, options)
+    if options.report.junit:
+        save_text(options.report.junit.resolve(), catalogue_junit(rows))
     print_catalogue(rows, plain=options.report.plain)
     return EXIT[overall(rows)]
 
@@ -89,26 +90,6 @@ class _Plan:
         yield from verified(loads, deployment, history, self.options.load, salt=f"{setting.salt}-verification")
 
 
-def verified(
-    scenarios: Iterable[Scenario],
-    deployment: Deployment,
-    history: Callable[[], History],
-    load: LoadOptions,
-    *,
-    salt: str,
-) -> Iterator[Scenario]:
-    """The scenarios, and then whatever is to be asked to verify their outputs."""
-    limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
-    verification = CatalogueVerification(
-        salt=salt,
-        seed=load.seed,
-        forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
-        max_model_len=min(limits, default=None),
-    )
-    yield from scenarios
-    yield from steps_after(history, verification.steps(wrong_outputs))
-
-
 async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> list[Row]:
     name = recipe.name if recipe else "as given"
     target = options.target if recipe is None else cook(recipe, options.target)
@@ -117,7 +98,8 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
     plan = _Plan(entries, options)
     label = "-".join(filter(None, (options.report.label, recipe.name if recipe else "catalogue")))
     with RunStore.create(options.report.result_dir, label=label, seed=options.load.seed) as store:
-        here = replace(options, target=target)
+        # The table is written as JUnit when all have run, one case for each workload: not each deployment's checks.
+        here = replace(options, target=target, report=replace(options.report, junit=None))
         try:
             deployment, history = await measure(here, store, plan.choose, tuple(entry.name for entry in entries))
         except CannotSimulate as why:
@@ -129,8 +111,10 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
                 raise
             return [_failed(entry, name, error) for entry in entries]
         report = judged(here, store, deployment, history)
-        compared = look_at_outputs(history)
-        rows = [_row(entry, deployment, history, report.judgement, name, compared) for entry in plan.ran]
+        rows = [
+            _row(entry, history, judgement, name)
+            for entry, judgement in judged_workloads(plan.ran, deployment, history, report.judgement)
+        ]
         rows += [row for entry, why in plan.skipped.items() for row in _none_of([entry], name, why)]
         store.save_result(report.result | {"workloads": [_as_json(row) for row in rows]})
     if plan.ran:
@@ -139,20 +123,13 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
     return sorted(rows, key=lambda row: order.index(row.workload))
 
 
-def _row(  # noqa: PLR0913 - the run in all its forms
-    entry: Workload,
-    deployment: Deployment,
-    history: History,
-    whole: Judgement,
-    name: str,
-    compared: OutputEvidence,
-) -> Row:
+def _row(entry: Workload, history: History, judgement: Judgement, name: str) -> Row:
     asked = history.operations(scenario=entry.name)
     return Row(
         entry.name,
         entry.family,
         name,
-        judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes, compared=compared),
+        judgement,
         requests=sum(operation.request.reference_for is None for operation in asked),
         seconds=seconds_of(history, entry.name),
         known_fault=entry.known_fault,

@@ -14,7 +14,6 @@ from harness.errors import UsageError
 from harness.facts import Connector, Deployment, Role
 from harness.sim import SimConfig, SimPair
 
-
 _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "prefill", "decode")
 """Fields of SimConfig that its command line has no flags of their own for."""
 

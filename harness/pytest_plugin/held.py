@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.checkers import judge, judge_scenario
-from harness.cli.catalogue import verified
 from harness.cli.fire import Firing, Watch, fire
 from harness.cli.measure import fresh_salt
 from harness.cli.options import Options, parse
 from harness.cli.recorder import Recorder
+from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import UsageError

@@ -25,7 +25,6 @@ from harness.checkers.outputs.forcing import Forced
 from harness.checkers.outputs.noise import Floats
 from harness.history import Choice, Operation
 
-
 _VOCABULARY = 1 << 18
 # Tokens, of the largest vocabularies in use.
 

@@ -1,4 +1,4 @@
-"""Some of a run's outputs by themselves: each was judged against the noise of the whole run, which is theirs as well."""
+"""Some of a run's outputs by themselves; each was judged by the noise of the whole run, which is theirs as well."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
