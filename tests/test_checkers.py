@@ -121,11 +121,22 @@ def test_a_store_that_the_full_tier_refused_is_no_fault() -> None:
     assert offload_bytes(run.DEPLOYMENT, seen(many)).verdict is Verdict.INVALID
 
 
-def test_a_load_after_a_preemption_is_unknown() -> None:
-    loaded = {"load": run.BLOCK, "load_legacy": run.BLOCK, "preemptions": 1}
-    check = offload_bytes(run.DEPLOYMENT, seen(loaded))
-    assert check.verdict is Verdict.UNKNOWN
-    assert "1 preemptions" in check.summary
+def test_a_load_after_a_preemption_is_bounded_by_what_a_request_may_read_back() -> None:
+    (longest,) = {
+        (len(o.prompt_token_ids or ()) + o.request.sampling.max_tokens) // 64 for o in history().operations()
+    }
+    for preempted, blocks, verdict in (
+        (1, longest, Verdict.VALID),
+        (1, longest + 1, Verdict.INVALID),
+        (2, longest + 1, Verdict.VALID),
+    ):
+        size = blocks * run.BLOCK
+        loaded = {"load": size, "load_legacy": size, "preemptions": preempted}
+        assert offload_bytes(run.DEPLOYMENT, seen(loaded)).verdict is verdict
+
+
+def test_less_than_expected_after_a_preemption_is_unknown() -> None:
+    assert offload_bytes(run.DEPLOYMENT, seen({"preemptions": 1})).verdict is Verdict.VALID
 
 
 @pytest.mark.parametrize(("server", "counter"), [("decode", "failed"), ("prefill", "expired"), ("prefill", "late")])

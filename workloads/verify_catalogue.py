@@ -34,7 +34,10 @@ VERIFICATION = "verification"
 CONTROL_TOKENS = 8
 """Tokens of a control output, as many as most answers of the catalogue have."""
 FEWEST_CONTROLS = 16
-"""128 tokens: a noise limit needs 100, and the limit of an output's mean drift needs 16 outputs (noise.py, floor.py)."""
+"""128 tokens: a noise limit needs 100; the limit of an output's mean drift needs 16 outputs (noise.py, floor.py)."""
+CONTROL_PROMPT = 1024
+"""Tokens of a prompt that the control arm takes at most, or one prompt that fills a context would cost more than all
+else. What noise a longer one has, ``confirmation`` asks with the whole of it."""
 MOST_CONTROLS = 80
 """640 tokens: the size of the plain load's arm."""
 _SHARE = 4
@@ -73,7 +76,7 @@ class CatalogueVerification:
         tokens = sum(len(choice.token_ids) for o in subjects for choice in o.ended.choices)
         wanted = max(FEWEST_CONTROLS, min(tokens // _SHARE // CONTROL_TOKENS, MOST_CONTROLS))
         missing = max(0, wanted - sum(map(_is_control, history.operations())))
-        arm = self._controls(history, self._in_turn(subjects), missing)
+        arm = self._controls(history, self._in_turn(subjects), missing, most=CONTROL_PROMPT)
         there = {o.request.reference_for for o in history.operations() if not (_is_control(o) or _is_forcing(o))}
         doubted = [o for o in subjects if _needs_reference(o) and o.request.request_id not in there]
         return self._scenario("control", [*arm, *map(self._reference, doubted)], history)
@@ -95,7 +98,8 @@ class CatalogueVerification:
         if not suspects:
             return None
         again = self._controls(history, suspects, CONFIRMING // 2)
-        others = self._controls(history, self._in_turn([o for o in subjects if o not in suspects]), CONFIRMING // 2)
+        rest = self._in_turn([o for o in subjects if o not in suspects])
+        others = self._controls(history, rest, CONFIRMING // 2, most=CONTROL_PROMPT)
         return self._scenario("confirmation", [*again, *others], history)
 
     def suppositions(self, history: History, wrong: Collection[str]) -> Scenario | None:
@@ -130,8 +134,10 @@ class CatalogueVerification:
         rounds = zip_longest(*by_workload.values())
         return [o for each in rounds for o in each if o is not None]
 
-    def _controls(self, history: History, of: Sequence[Operation], number: int) -> list[Request]:
-        """So many control requests for the prompts of these, which are taken as often as it needs."""
+    def _controls(
+        self, history: History, of: Sequence[Operation], number: int, *, most: int | None = None
+    ) -> list[Request]:
+        """So many control requests for the prompts of these, each of ``most`` tokens, taken as often as it needs."""
         fit = [o for o in of if o.prompt_token_ids is not None and self._room(o.prompt_token_ids) > 0]
         turns: dict[str, int] = {}
         for o in history.operations():
@@ -140,12 +146,12 @@ class CatalogueVerification:
         found = []
         for o in islice(cycle(fit), number) if fit else ():
             turn = turns[o.request.request_id] = turns.get(o.request.request_id, 0) + 1
-            found.append(self._control(o, turn))
+            found.append(self._control(o, turn, (o.prompt_token_ids or ())[:most]))
         return found
 
-    def _control(self, operation: Operation, turn: int) -> Request:
+    def _control(self, operation: Operation, turn: int, prompt: tuple[int, ...]) -> Request:
         """The prompt alone: what shapes an answer would be noise's measure, too (a forbidden end is a regret)."""
-        name, prompt = f"{operation.request.request_id}-control{turn}", operation.prompt_token_ids or ()
+        name = f"{operation.request.request_id}-control{turn}"
         tokens = min(CONTROL_TOKENS, self._room(prompt))
         sampling = Sampling(max_tokens=tokens, ignore_eos=True, logprobs=ALTERNATIVES)
         return self._beside(operation, name, prompt=prompt, sampling=sampling, route=Route.DECODE)

@@ -6,7 +6,7 @@ it; a scenario's part has its own outputs, wherever in the run their verificatio
 from its own entries alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from harness.checkers.completion import completion
 from harness.checkers.evidence import first_problem, gather
@@ -14,8 +14,10 @@ from harness.checkers.outputs import OutputEvidence, look_at_outputs, part_of
 from harness.checkers.settled import settled
 from harness.facts import Deployment
 from harness.history import ClientHealth, Ended, Entry, History, Noted, RunEnded, RunStarted, Sent
-from harness.verdict import Check, Finding, Judgement, Verdict, worst
+from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
 
+_BY_ITSELF = ("completion", "outputs", "settled")
+# Checks that each scenario has of its own.
 _OF_THE_RUN = (RunStarted, RunEnded, Noted, ClientHealth)
 
 
@@ -40,6 +42,7 @@ def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come l
         completion(deployment, own),
         *([part.check] if part.check else ()),
         *_counters(judgement, scenario),
+        *_laid_to(judgement, asked),
         settled(deployment, own),
         *([_provoked(deployment, own, provokes)] if provokes else ()),
     )
@@ -77,6 +80,21 @@ def _counters(judgement: Judgement, scenario: str) -> Iterator[Check]:
         if parts:
             verdict = worst(part.verdict for part in parts)
             yield Check(check.name, verdict, first_problem(parts) or "as predicted", parts)
+
+
+def _laid_to(judgement: Judgement, asked: Collection[str]) -> Iterator[Check]:
+    """Checks of the run as a whole that found something about a request of the scenario."""
+    for check in judgement.checks:
+        found = tuple(finding for finding in check.findings if finding.subject in asked)
+        if found and not check.comparisons and check.name not in _BY_ITSELF:
+            yield Check(check.name, check.verdict, f"{found[0].subject}: {found[0].text}", findings=found)
+
+
+def of_nobody(judgement: Judgement, parts: Iterable[Judgement]) -> Judgement | None:
+    """What is wrong or unknown with the run, and stands in none of its scenarios' parts; None where nothing is."""
+    told = {check.name for part in parts for check in part.checks if check.verdict is not Verdict.VALID}
+    left = tuple(one for one in judgement.checks if one.verdict is not Verdict.VALID and one.name not in told)
+    return Judgement(left, Outputs(0, 0, 0, 0, 0)) if left else None
 
 
 def _provoked(deployment: Deployment, own: History, counter: str) -> Check:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.checkers import seconds_of
+from harness.checkers import of_nobody, seconds_of
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import Options
 from harness.cli.run import EXIT, judged
@@ -26,6 +26,8 @@ from workloads.recipes import RECIPES, Recipe
 from workloads.registry import Workload
 from workloads.setting import Setting
 
+WHOLE_RUN = "(whole run)"
+"""A row for what is wrong with a run and no workload's."""
 _ONE_ENGINE = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
 _ONE_VERSION = "it needs two versions of an engine, and the simulated pair is of one"
 
@@ -116,10 +118,13 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
             for entry, judgement in judged_workloads(plan.ran, deployment, history, report.judgement)
         ]
         rows += [row for entry, why in plan.skipped.items() for row in _none_of([entry], name, why)]
+        rest = of_nobody(report.judgement, [row.judgement for row in rows if row.judgement]) if plan.ran else None
+        if rest is not None:
+            rows.append(Row(WHOLE_RUN, "run", name, rest))
         store.save_result(report.result | {"workloads": [_as_json(row) for row in rows]})
     if plan.ran:
         print_report(report, plain=options.report.plain)
-    order = [entry.name for entry in entries]
+    order = [*(entry.name for entry in entries), WHOLE_RUN]
     return sorted(rows, key=lambda row: order.index(row.workload))
 
 
