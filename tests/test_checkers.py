@@ -122,9 +122,8 @@ def test_a_store_that_the_full_tier_refused_is_no_fault() -> None:
 
 
 def test_a_load_after_a_preemption_is_bounded_by_what_a_request_may_read_back() -> None:
-    (longest,) = {
-        (len(o.prompt_token_ids or ()) + o.request.sampling.max_tokens) // 64 for o in history().operations()
-    }
+    asked = run.history().operations(phase="load")
+    longest = max(len(o.prompt_token_ids or ()) + o.request.sampling.max_tokens for o in asked) // 64
     for preempted, blocks, verdict in (
         (1, longest, Verdict.VALID),
         (1, longest + 1, Verdict.INVALID),

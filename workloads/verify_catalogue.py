@@ -7,9 +7,11 @@ so that no workload's time has it in it. ``steps`` gives, and ``steps_after`` ta
 1. ``asked_again``    one control arm for all workloads: prompts of theirs in turn, a few tokens each, on D alone; and a
                       reference for each output of which teacher forcing does not show everything
 2. ``forced``         teacher forcing of every output, and of all control outputs, mixed
-3. ``confirmation``   for outputs that look wrong: a control arm several times as large, half of it of their prompts. A
-                      small arm may have seen none of what happens once in a hundred tokens; a wrong output stays wrong
-                      beside any arm. Then ``forced`` again, which asks only what is new
+3. ``confirmation``   for outputs that look wrong: control outputs of just these prompts, as long as they are, and once
+                      an arm as large again of all. A small arm may have seen none of what happens once in a hundred
+                      tokens; a wrong output stays wrong beside any arm. Then ``forced`` again, which asks only what is
+                      new; and both a second and a third time, for more tokens may bring a limit down as well as up,
+                      and nobody is accused before he was measured again
 4. ``suppositions``   whose KV a wrong output had
 
 What teacher forcing does not show, and a reference does: that a text or a conversation reached the servers as it was
@@ -19,6 +21,7 @@ text. Steps may be taken again after further workloads: what was asked before co
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice, zip_longest
 
 import numpy as np
@@ -43,7 +46,9 @@ MOST_CONTROLS = 80
 _SHARE = 4
 # One control token for so many that are judged: the arm must not cost more than what it is for.
 CONFIRMING = 64
-"""Further control outputs where something looks wrong."""
+"""Further control outputs where something looks wrong; half of them of what does."""
+_ROUNDS = 3
+_AGAIN = "-control-again"
 _CONCURRENCY = 32
 """At most, as far as a server's batch goes."""
 _WHY = "Whether every answer is the one that its prompt has without KV transfer, and how much of a difference is noise."
@@ -65,10 +70,17 @@ class CatalogueVerification:
         return (
             self.asked_again,
             self.forced,
-            lambda history: self.confirmation(history, wrong_outputs(history)),
-            lambda history: self.forced(history, "teacher-again"),
+            *self._rounds(wrong_outputs),
             lambda history: self.suppositions(history, wrong_outputs(history)),
         )
+
+    def _rounds(self, wrong_outputs: Judge) -> Iterator[Step]:
+        for number in range(1, _ROUNDS + 1):
+            yield self._confirm(wrong_outputs, number)
+            yield partial(self.forced, name=f"teacher-again-{number}")
+
+    def _confirm(self, wrong_outputs: Judge, number: int) -> Step:
+        return lambda history: self.confirmation(history, wrong_outputs(history), number)
 
     def asked_again(self, history: History) -> Scenario | None:
         """Step 1."""
@@ -76,7 +88,7 @@ class CatalogueVerification:
         tokens = sum(len(choice.token_ids) for o in subjects for choice in o.ended.choices)
         wanted = max(FEWEST_CONTROLS, min(tokens // _SHARE // CONTROL_TOKENS, MOST_CONTROLS))
         missing = max(0, wanted - sum(map(_is_control, history.operations())))
-        arm = self._controls(history, self._in_turn(subjects), missing, most=CONTROL_PROMPT)
+        arm = self._controls(history, self._in_turn(subjects), missing)
         there = {o.request.reference_for for o in history.operations() if not (_is_control(o) or _is_forcing(o))}
         doubted = [o for o in subjects if _needs_reference(o) and o.request.request_id not in there]
         return self._scenario("control", [*arm, *map(self._reference, doubted)], history)
@@ -91,16 +103,18 @@ class CatalogueVerification:
         ]
         return self._scenario(name, [one for o in _interleaved(*new) for one in self._forcings(o)], history)
 
-    def confirmation(self, history: History, wrong: Collection[str]) -> Scenario | None:
-        """Step 3; ``wrong``: request ids."""
+    def confirmation(self, history: History, wrong: Collection[str], number: int = 1) -> Scenario | None:
+        """Step 3, the ``number``-th time; ``wrong``: request ids."""
         subjects = to_verify(history)
-        suspects = [o for o in subjects if o.request.request_id in wrong][:SUSPECTS]
+        measured = {o.request.reference_for for o in history.operations() if _AGAIN in o.request.request_id}
+        new = [o for o in subjects if o.request.request_id in wrong and o.request.request_id not in measured]
+        suspects = new[:SUSPECTS]
         if not suspects:
             return None
-        again = self._controls(history, suspects, CONFIRMING // 2)
-        rest = self._in_turn([o for o in subjects if o not in suspects])
-        others = self._controls(history, rest, CONFIRMING // 2, most=CONTROL_PROMPT)
-        return self._scenario("confirmation", [*again, *others], history)
+        again = self._controls(history, suspects, CONFIRMING // 2, whole=True)
+        rest = self._in_turn([o for o in subjects if o not in suspects and not measured])
+        others = self._controls(history, rest, CONFIRMING // 2)
+        return self._scenario(f"confirmation-{number}", [*again, *others], history)
 
     def suppositions(self, history: History, wrong: Collection[str]) -> Scenario | None:
         """Step 4: as the plain load's, within each workload."""
@@ -135,9 +149,9 @@ class CatalogueVerification:
         return [o for each in rounds for o in each if o is not None]
 
     def _controls(
-        self, history: History, of: Sequence[Operation], number: int, *, most: int | None = None
+        self, history: History, of: Sequence[Operation], number: int, *, whole: bool = False
     ) -> list[Request]:
-        """So many control requests for the prompts of these, each of ``most`` tokens, taken as often as it needs."""
+        """So many control requests for the prompts of these, in turn; ``whole``: as long as theirs."""
         fit = [o for o in of if o.prompt_token_ids is not None and self._room(o.prompt_token_ids) > 0]
         turns: dict[str, int] = {}
         for o in history.operations():
@@ -146,13 +160,15 @@ class CatalogueVerification:
         found = []
         for o in islice(cycle(fit), number) if fit else ():
             turn = turns[o.request.request_id] = turns.get(o.request.request_id, 0) + 1
-            found.append(self._control(o, turn, (o.prompt_token_ids or ())[:most]))
+            found.append(self._control(o, turn, whole=whole))
         return found
 
-    def _control(self, operation: Operation, turn: int, prompt: tuple[int, ...]) -> Request:
+    def _control(self, operation: Operation, turn: int, *, whole: bool) -> Request:
         """The prompt alone: what shapes an answer would be noise's measure, too (a forbidden end is a regret)."""
-        name = f"{operation.request.request_id}-control{turn}"
-        tokens = min(CONTROL_TOKENS, self._room(prompt))
+        name = f"{operation.request.request_id}{_AGAIN if whole else '-control'}{turn}"
+        prompt = (operation.prompt_token_ids or ())[: None if whole else CONTROL_PROMPT]
+        length = max(CONTROL_TOKENS, *(len(choice.token_ids) for choice in operation.ended.choices))
+        tokens = min(length if whole else CONTROL_TOKENS, self._room(prompt))
         sampling = Sampling(max_tokens=tokens, ignore_eos=True, logprobs=ALTERNATIVES)
         return self._beside(operation, name, prompt=prompt, sampling=sampling, route=Route.DECODE)
 

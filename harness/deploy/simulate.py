@@ -28,9 +28,9 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     """
     if target.model:
         raise UsageError("--engine sim has a model of its own: leave --model out.")
-    config = _config(target)
+    config = sim_config(target)
     ports = _ports(target)
-    nursery.start("sim", _argv(config, ports), os.environ)
+    nursery.start("sim", sim_argv(config, ports), os.environ)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     await nursery.all_answer({"sim": next(iter(urls.values()))})
     pair = SimPair(config, lambda: 0.0)  # only asked for its facts
@@ -40,7 +40,13 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     return pair.facts(urls, proxy_url)
 
 
-def _config(target: Target) -> SimConfig:
+def sim_config(target: Target) -> SimConfig:
+    """The configuration that a target asks for.
+
+    Raises:
+        CannotSimulate: the simulator is no model of it.
+
+    """
     default = SimConfig()
     fields = {
         "prefills": target.prefill,
@@ -71,7 +77,8 @@ def _ports(target: Target) -> dict[str, int]:
     return {name: target.ports.get(name, port) for name, port in zip(names, free_ports(len(names)), strict=True)}
 
 
-def _argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
+def sim_argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
+    """The command line of the process that simulates it."""
     return [
         *(sys.executable, "-m", "harness.sim"),
         *(word for name, port in ports.items() for word in (f"--{name.partition('-')[0]}-port", str(port))),

@@ -56,7 +56,7 @@ def _agreed(operation: Operation, reference: Operation, forced: Compared, strict
 
 
 def _another_prompt(operation: Operation, reference: Operation) -> str:
-    served, right = operation.prompt_token_ids, reference.prompt_token_ids
+    served, right = operation.prompt_token_ids, reference.ended.prompt_token_ids
     if reference.outcome is not Outcome.OK or served is None or right is None or served == right:
         return ""
     at = first_difference(served, right)
