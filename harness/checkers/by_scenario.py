@@ -91,9 +91,13 @@ def _laid_to(judgement: Judgement, asked: Collection[str]) -> Iterator[Check]:
 
 
 def of_nobody(judgement: Judgement, parts: Iterable[Judgement]) -> Judgement | None:
-    """What is wrong or unknown with the run, and stands in none of its scenarios' parts; None where nothing is."""
-    told = {check.name for part in parts for check in part.checks if check.verdict is not Verdict.VALID}
-    left = tuple(one for one in judgement.checks if one.verdict is not Verdict.VALID and one.name not in told)
+    """What is wrong with the run, and stands in none of its scenarios' parts; None where nothing is.
+
+    What is only unknown there is no scenario's question: whether streams flow, and whether the client kept up, takes
+    more requests to tell than most have.
+    """
+    told = {check.name for part in parts for check in part.checks if check.verdict is Verdict.INVALID}
+    left = tuple(one for one in judgement.checks if one.verdict is Verdict.INVALID and one.name not in told)
     return Judgement(left, Outputs(0, 0, 0, 0, 0)) if left else None
 
 
