@@ -89,12 +89,7 @@ class RunStore:
 
     def save_text(self, name: str, text: str) -> Path:
         """Store any other report atomically; says where."""
-        path = self.path / name
-        try:
-            write_atomically(path, text)
-        except OSError as error:
-            raise HarnessError(f"{path} could not be written: {error.strerror}. Make room there.") from error
-        return path
+        return save_text(self.path / name, text)
 
     def close(self) -> None:
         """Write what is pending; a second time does nothing."""
@@ -152,3 +147,12 @@ def _load_deployment(path: Path) -> Deployment:
         raise UsageError(
             f"{path} cannot be understood: {error}. It is damaged, or a later version of the harness wrote it."
         ) from error
+
+
+def save_text(path: Path, text: str) -> Path:
+    """Store a report atomically; says where."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise HarnessError(f"{path} could not be written: {error.strerror}. Make room there.") from error
+    return path

@@ -1,5 +1,16 @@
 """Were the answers right? From the statistics up: noise, forcing, floor, judging; strict; ownership; check."""
 
 from harness.checkers.outputs.check import compare_outputs, count_outputs, outputs, wrong_outputs
+from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
+from harness.checkers.outputs.part import Part, part_of
 
-__all__ = ["compare_outputs", "count_outputs", "outputs", "wrong_outputs"]
+__all__ = [
+    "OutputEvidence",
+    "Part",
+    "compare_outputs",
+    "count_outputs",
+    "look_at_outputs",
+    "outputs",
+    "part_of",
+    "wrong_outputs",
+]

@@ -23,7 +23,11 @@ _ORDER = (Match.MISMATCH, Match.UNVERIFIED, Match.UNSAMPLED)
 
 def outputs(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
     """Every output that was looked at is right."""
-    evidence = look_at_outputs(history)
+    return check_outputs(history, look_at_outputs(history))
+
+
+def check_outputs(history: History, evidence: OutputEvidence) -> Check:
+    """The same of evidence that was looked at already, all of it or a part."""
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
     findings = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.checkers.outputs.beside_reference import judge_with_reference
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor
 from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
@@ -79,7 +80,8 @@ def _compare(
     who = operation.request.request_id
     reference = references.get(who)
     if isinstance(beside, tuple) and floor is not None:
-        return judge_forced(operation, beside, floor)
+        judged = judge_forced(operation, beside, floor)
+        return judged if reference is None else judge_with_reference(operation, reference, judged, floor)
     if reference is not None:
         return compare_with_reference(operation, reference)
     if isinstance(beside, str):
