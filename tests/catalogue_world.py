@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.checkers import judge, judge_scenario
-from harness.checkers.outputs import look_at_outputs, wrong_outputs
+from harness.checkers.outputs import look_at_outputs, noise_matters, wrong_outputs
 from harness.facts import Deployment
 from harness.history import ClientHealth, Entry, History, RunEnded, RunStarted
 from harness.observe.observer import RestObserver
@@ -80,7 +80,7 @@ async def run_catalogue(
     async with world:
         for scenario in scenarios:
             await fire(beside_load(scenario, setting, background) if background else scenario)
-        for scenario in steps_after(lambda: run.history, how.steps(wrong_outputs)):
+        for scenario in steps_after(lambda: run.history, how.steps(wrong_outputs, noise_matters)):
             await fire(scenario)
         run.entries += [ClientHealth(world.now(), 0.0, 0.0, 0.0, 0.0), RunEnded(world.now())]
     return run

@@ -9,7 +9,7 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import Errors, Readings, conditioned, gaussian, operations, quantised, read, run
 
-from harness.checkers.outputs import count_outputs, outputs, wrong_outputs
+from harness.checkers.outputs import count_outputs, noise_matters, outputs, wrong_outputs
 from harness.history import Ended, Entry, History, Outcome, RunEnded, Sent
 from harness.scenario import Route
 from harness.verdict import Verdict
@@ -108,13 +108,30 @@ def test_a_logprob_served_as_nan_is_invalid() -> None:
 
 
 def test_a_failed_control_arm_is_unknown_and_exact_outputs_are_still_counted() -> None:
-    history = run(gaussian(1e-5), controls=0)
+    history = run(gaussian(1e-5), controls=0, failed=32)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
-    assert "no control output" in check.summary
+    assert "no control output was completed" in check.summary
     assert count_outputs(history).exact > 50
     few = outputs(DEPLOYMENT, run(gaussian(1e-5), controls=4))
     assert (few.verdict, "80 tokens" in few.summary) == (Verdict.UNKNOWN, True)
+
+
+def test_no_arm_is_needed_where_no_output_shows_any_noise() -> None:
+    quiet = run(gaussian(1e-6), controls=0)
+    assert outputs(DEPLOYMENT, quiet).verdict is Verdict.VALID
+    assert not noise_matters(quiet)
+    for sigma in (1e-4, 1e-2):
+        noisy = run(gaussian(sigma), controls=0)
+        assert outputs(DEPLOYMENT, noisy).verdict is Verdict.UNKNOWN
+        assert noise_matters(noisy)
+
+
+def test_one_log_probability_that_is_not_told_makes_the_noise_matter() -> None:
+    def untold(readings: Readings) -> None:
+        readings.rival[3] = math.nan
+
+    assert noise_matters(run(gaussian(1e-6), controls=0, damage=damaged(untold)))
 
 
 def test_without_a_floor_a_token_behind_the_best_is_unverified_not_invalid() -> None:

@@ -8,7 +8,7 @@ from catalogue_world import CatalogueRun, run_catalogue
 from harness.checkers.outputs import wrong_outputs
 from harness.history import Operation
 from harness.scenario import Message, Route
-from harness.sim import PlantedBug, SimConfig
+from harness.sim import QUIET, PlantedBug, SimConfig
 from harness.verdict import Verdict
 from workloads.catalogue import catalogue, choose
 from workloads.verify_catalogue import (
@@ -77,8 +77,16 @@ async def test_the_nine_basic_cases_cost_few_requests_more() -> None:
     kinds = Counter(o.sent.phase for o in asked_again(run))
     outputs = len(to_verify(run.history))
     assert outputs == 12
-    assert kinds == {"control": FEWEST_CONTROLS, "teacher": outputs + FEWEST_CONTROLS}
+    assert kinds == {"teacher": outputs, "control": FEWEST_CONTROLS, "teacher-control": FEWEST_CONTROLS}
     assert run.outputs().requests == outputs
+
+
+async def test_servers_without_noise_need_no_control_arm() -> None:
+    run = await run_catalogue(choose(THE_NINE), config(noise=QUIET))
+    assert {o.sent.phase for o in asked_again(run)} == {"teacher"}
+    assert run.outputs().exact == len(to_verify(run.history))
+    _, rows = run.judged()
+    assert {row.verdict for row in rows.values()} == {Verdict.VALID}
 
 
 async def test_everything_is_asked_again_after_the_last_workload_and_counted_nowhere() -> None:
@@ -139,7 +147,7 @@ async def test_background_tokens_are_predicted() -> None:
 
 async def test_lost_kv_of_a_background_request_alone_shows_in_the_counters() -> None:
     run = await run_catalogue(
-        choose(("multi_block",)), config(PlantedBug("dropped_params", 0.25), seed=3), background=4
+        choose(("multi_block",)), config(PlantedBug("dropped_params", 0.25), seed=0), background=4
     )
     assert run.ledger.planted
     assert all("-background-" in name for name in run.ledger.planted)
@@ -152,7 +160,8 @@ async def test_steps_taken_again_ask_only_what_is_new() -> None:
     run = await run_catalogue(choose(("lengths",)), config())
     again = CatalogueVerification(salt="salt-verification", max_model_len=1024)
     assert again.asked_again(run.history) is None
-    assert again.forced(run.history) is None
+    assert again.forced(run.history, "teacher-control") is None
+    assert again.control_arm(run.history) is None
     assert again.confirmation(run.history, ()) is None
     assert again.suppositions(run.history, ()) is None
 

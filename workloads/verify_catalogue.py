@@ -4,9 +4,9 @@ All of it comes after the last workload: salted blocks take room in pools and ti
 workloads would change what the second one's counters must say. Its entries bear a name of their own (``VERIFICATION``),
 so that no workload's time has it in it. ``steps`` gives, and ``steps_after`` takes, in this order:
 
-1. ``asked_again``    one control arm for all workloads: prompts of theirs in turn, a few tokens each, on D alone; and a
-                      reference for each output of which teacher forcing does not show everything
-2. ``forced``         teacher forcing of every output, and of all control outputs, mixed
+1. ``asked_again``    teacher forcing of every output, and a reference for each where forcing does not show everything
+2. ``control_arm``    one for all workloads: prompts of theirs in turn, a few tokens each, on D alone. Only where an
+                      output shows any noise at all: what shows none is right beside every arm. Then ``forced``
 3. ``confirmation``   for outputs that look wrong: control outputs of just these prompts, as long as they are, and once
                       an arm as large again of all. A small arm may have seen none of what happens once in a hundred
                       tokens; a wrong output stays wrong beside any arm. Then ``forced`` again, which asks only what is
@@ -65,11 +65,12 @@ class CatalogueVerification:
     max_model_len: int | None = None
     """Tokens of a context: nothing longer is asked."""
 
-    def steps(self, wrong_outputs: Judge) -> tuple[Step, ...]:
+    def steps(self, wrong_outputs: Judge, noise_matters: Callable[[History], bool]) -> tuple[Step, ...]:
         """All of them, in order."""
         return (
             self.asked_again,
-            self.forced,
+            lambda history: self.control_arm(history) if noise_matters(history) else None,
+            partial(self.forced, name="teacher-control"),
             *self._rounds(wrong_outputs),
             lambda history: self.suppositions(history, wrong_outputs(history)),
         )
@@ -84,24 +85,31 @@ class CatalogueVerification:
 
     def asked_again(self, history: History) -> Scenario | None:
         """Step 1."""
+        subjects, there = to_verify(history), _references(history)
+        doubted = [o for o in subjects if _needs_reference(o) and o.request.request_id not in there]
+        asked = [*map(self._reference, doubted), *self._unforced(history)]
+        return self._scenario("teacher", asked, history)
+
+    def control_arm(self, history: History) -> Scenario | None:
+        """Step 2, and then ``forced``."""
         subjects = to_verify(history)
         tokens = sum(len(choice.token_ids) for o in subjects for choice in o.ended.choices)
         wanted = max(FEWEST_CONTROLS, min(tokens // _SHARE // CONTROL_TOKENS, MOST_CONTROLS))
         missing = max(0, wanted - sum(map(_is_control, history.operations())))
-        arm = self._controls(history, self._in_turn(subjects), missing)
-        there = {o.request.reference_for for o in history.operations() if not (_is_control(o) or _is_forcing(o))}
-        doubted = [o for o in subjects if _needs_reference(o) and o.request.request_id not in there]
-        return self._scenario("control", [*arm, *map(self._reference, doubted)], history)
+        return self._scenario("control", self._controls(history, self._in_turn(subjects), missing), history)
 
-    def forced(self, history: History, name: str = "teacher") -> Scenario | None:
-        """Step 2, and again after step 3."""
+    def forced(self, history: History, name: str) -> Scenario | None:
+        """What has none yet, after steps 2 and 3."""
+        return self._scenario(name, list(self._unforced(history)), history)
+
+    def _unforced(self, history: History) -> Iterator[Request]:
         there = {o.request.reference_for for o in history.operations() if _is_forcing(o)}
         controls = [o for o in history.operations() if _is_control(o) and o.outcome is Outcome.OK]
         new = [
             [o for o in side if o.request.request_id not in there and _can_be_forced(o)]
             for side in (to_verify(history), controls)
         ]
-        return self._scenario(name, [one for o in _interleaved(*new) for one in self._forcings(o)], history)
+        return (one for o in _interleaved(*new) for one in self._forcings(o))
 
     def confirmation(self, history: History, wrong: Collection[str], number: int = 1) -> Scenario | None:
         """Step 3, the ``number``-th time; ``wrong``: request ids."""
@@ -250,6 +258,11 @@ def _is_forcing(operation: Operation) -> bool:
 def _is_control(operation: Operation) -> bool:
     request = operation.request
     return request.reference_for is not None and request.route is Route.DECODE and not _is_forcing(operation)
+
+
+def _references(history: History) -> set[str | None]:
+    """Whose there are."""
+    return {o.request.reference_for for o in history.operations() if not (_is_control(o) or _is_forcing(o))}
 
 
 def _most_in_flight(history: History) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from harness.checkers import judge_scenario
-from harness.checkers.outputs import look_at_outputs, wrong_outputs
+from harness.checkers.outputs import look_at_outputs, noise_matters, wrong_outputs
 from harness.cli.options import LoadOptions
 from harness.facts import Deployment
 from harness.history import History
@@ -30,7 +30,7 @@ def verified(
         max_model_len=min(limits, default=None),
     )
     yield from scenarios
-    yield from steps_after(history, verification.steps(wrong_outputs))
+    yield from steps_after(history, verification.steps(wrong_outputs, noise_matters))
 
 
 def judged_workloads(

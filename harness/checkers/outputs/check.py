@@ -50,6 +50,11 @@ def wrong_outputs(history: History) -> tuple[str, ...]:
     return tuple(one.request_id for one in look_at_outputs(history).compared if one.match is Match.MISMATCH)
 
 
+def noise_matters(history: History) -> bool:
+    """Whether the verdict on some output waits for the noise to be measured."""
+    return isinstance(look_at_outputs(history).floor, str)
+
+
 def tally(evidence: OutputEvidence) -> Outputs:
     """How many of each kind."""
     matches = [one.match for one in evidence.compared]

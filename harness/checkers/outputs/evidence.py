@@ -1,11 +1,11 @@
 """What a history holds about its outputs: which are judged, what they were compared with, and how they came out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.checkers.outputs.beside_reference import judge_with_reference
 from harness.checkers.outputs.compared import Compared, Match
-from harness.checkers.outputs.floor import NoiseFloor, measure_floor
+from harness.checkers.outputs.floor import NoiseFloor, measure_floor, quiet_floor
 from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
 from harness.checkers.outputs.judging import judge_forced
 from harness.checkers.outputs.strict import compare_with_reference
@@ -33,16 +33,21 @@ def look_at_outputs(history: History) -> OutputEvidence:
     asked = forcings(history)
     subjects, references = tuple(_subjects(history, asked)), _references(history)
     forced = {o.request.request_id: force(o, asked[i]) for o in subjects if (i := o.request.request_id) in asked}
-    control = [
-        one for o in _control(history) if (i := o.request.request_id) in asked for one in _good(o, force(o, asked[i]))
-    ]
     judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
-    floor = measure_floor(control, judged) if forced else None
+    floor = _floor(history, asked, judged) if forced else None
     compared = tuple(
         _compare(operation, forced.get(operation.request.request_id), floor, references) for operation in subjects
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
     return OutputEvidence(compared, floor, with_drift=drifts)
+
+
+def _floor(history: History, asked: dict[str, list[Operation]], judged: Sequence[Forced]) -> NoiseFloor | str:
+    arm = tuple(_control(history))
+    if not arm:
+        return quiet_floor(judged)
+    control = [one for o in arm if (i := o.request.request_id) in asked for one in _good(o, force(o, asked[i]))]
+    return measure_floor(control, judged)
 
 
 def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[Operation]:

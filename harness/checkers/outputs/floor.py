@@ -4,7 +4,8 @@ The control arm serves prompts of the load on the decode server at the load's co
 salts of their own, and is teacher-forced beside the load. It holds every harmless reason for which a served output may
 differ from its forcing: batches of other sizes, decode kernels beside prefill kernels, two servers that round in
 different ways. The limits are drawn from it so that a run of nothing but that, of this run's length, crosses any of
-them with probability ALPHA at most (noise.py). No limit is a number of ours, with one exception: RESOLUTION.
+them with probability ALPHA at most (noise.py). No limit is a number of ours, with one exception: RESOLUTION. Where no
+output shows more than that, no arm could accuse any of them, and none is needed (``quiet_floor``).
 """
 
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,25 @@ def measure_floor(control: Sequence[Forced], judged: Sequence[Forced]) -> NoiseF
         power=float((_known(one.margin for one in control) > regret).mean()),
     )
     return _usable(floor, control)
+
+
+def quiet_floor(judged: Sequence[Forced]) -> NoiseFloor | str:
+    """RESOLUTION for every limit, where no output shows more than that; else why the noise has to be measured.
+
+    No limit is ever lower, so that whatever a control arm would show, it could accuse none of these outputs.
+    """
+    margins, drifts = _columns(judged)
+    shown = np.concatenate([np.empty(0), *margins, *drifts, *(one.regret for one in judged)])
+    if not len(shown) or not (shown <= RESOLUTION).all():  # NaN is not: what was not told may be anything
+        return "no control output was asked for"
+    return NoiseFloor(
+        regret=RESOLUTION,
+        drift=RESOLUTION,
+        mean_drift=RESOLUTION,
+        requests=0,
+        tokens=0,
+        power=float((_known(one.margin for one in judged) > RESOLUTION).mean()),
+    )
 
 
 def _columns(control: Sequence[Forced]) -> tuple[list[Floats], list[Floats]]:
