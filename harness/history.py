@@ -36,6 +36,17 @@ class TokenLogprob:
     """NaN where the server sent null: it computed NaN, which JSON cannot carry."""
     runner_up: float | None = None
     """Log-probability of the best *other* token, in nats; None when the server did not say."""
+    runner_up_id: int | None = None
+    """Which token that is, where ids are told."""
+    third: float | None = None
+    """Of the best token but these two: of a prompt's token, vLLM tells the two best beside its own."""
+    third_id: int | None = None
+
+    @property
+    def named(self) -> dict[int, float]:
+        """Log-probability of each token that the server named with its id."""
+        told = ((self.token_id, self.logprob), (self.runner_up_id, self.runner_up), (self.third_id, self.third))
+        return {token: logprob for token, logprob in told if token is not None and logprob is not None}
 
 
 @dataclass(frozen=True, slots=True)

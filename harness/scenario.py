@@ -37,6 +37,28 @@ class Message:
     content: str
 
 
+class InquiryKind(StrEnum):
+    """Kinds of requests that are asked to find out more."""
+
+    PROBE = "probe"
+    """A beginning of the other's prompt, through a cache that holds its blocks."""
+    SUPPOSITION = "supposition"
+    """What another prompt goes on to, with the other's last token for its own: was it answered with that one's KV?"""
+    RETRY = "retry"
+    """The other once more, or a beginning of it, by the same path: does it happen again, and from which block on?"""
+    RESET = "reset"
+    """Not a question: the server's prefix cache is emptied, its offload tier is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Why a request is asked that is neither of the load nor a reference: to learn more about another one."""
+
+    kind: InquiryKind
+    about: str = ""
+    """The other's request id."""
+
+
 Prompt = tuple[int, ...] | str | tuple[Message, ...]
 """Token ids, or text, or a conversation."""
 
@@ -82,6 +104,8 @@ class Request:
     Nobody knows an answer before it is given, so the runner puts them there when it sends, and the history holds the
     whole prompt. As token ids, text or messages, whichever both prompts are. The other request must have ended.
     """
+    inquiry: Inquiry | None = None
+    """None: the request is of the load, or somebody's reference."""
     expect_status: int | None = None
     """The HTTP status with which it must be refused; None: it must be served."""
 
