@@ -57,6 +57,8 @@ class Inquiry:
     kind: InquiryKind
     about: str = ""
     """The other's request id."""
+    under: str = ""
+    """Of a supposition: the request id of whose prompt is supposed."""
 
 
 Prompt = tuple[int, ...] | str | tuple[Message, ...]

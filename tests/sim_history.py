@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import owned_outputs, wrong_outputs
 from harness.history import Ended, Entry, History, RunEnded, Sent
 from harness.load.answer import Answer
 from harness.load.body import encode
@@ -54,10 +54,15 @@ class SimRun:
 
     def verify(self, policy: str = "all", *, concurrency: int = 32, seed: int = 0) -> History:
         verification = Verification(
-            policy=VerifyPolicy.parse(policy), scenario="load", concurrency=concurrency, salt="verify", seed=seed
+            policy=VerifyPolicy.parse(policy),
+            scenario="load",
+            concurrency=concurrency,
+            salt="verify",
+            seed=seed,
+            block_size=self.pair.config.block_size,
         )
         nothing = Scenario("load", "", ())
-        for scenario in followed(nothing, lambda: self.history, follow_ups(verification, wrong_outputs)):
+        for scenario in followed(nothing, lambda: self.history, follow_ups(verification, wrong_outputs, owned_outputs)):
             self.run(scenario)
         return self.history
 

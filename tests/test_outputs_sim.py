@@ -1,12 +1,13 @@
 """Verification from the load to the verdict on the simulated pair: planted damage is found and named, noise is not."""
 
+import re
 from collections import Counter
 
 import pytest
 from counted_run import DEPLOYMENT
 from sim_history import SimRun, load
 
-from harness.checkers.outputs import count_outputs, outputs, wrong_outputs
+from harness.checkers.outputs import count_outputs, outputs, owned_outputs, wrong_outputs
 from harness.scenario import Route
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
 from harness.verdict import Verdict
@@ -75,6 +76,19 @@ def test_damage_that_is_nobodys_kv_gets_no_owner() -> None:
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
     assert not any("answered with" in finding.text for finding in check.findings)
+    assert all(re.search("; no owner among [1-9][0-9]* other requests$", finding.text) for finding in check.findings)
+
+
+@pytest.mark.parametrize("bug", ["foreign_blocks", "expired_read"])
+def test_every_leak_is_named_with_its_owner(bug: str) -> None:
+    """Ten in a run and more: the search for one owner does not end the search for the next."""
+    run = served(200, PlantedBug(bug, 0.07), seed=2)
+    history = run.verify(seed=2)
+    owners = {who: owner for who, owner in run.pair.ledger.owners.items() if who in run.pair.ledger.wrong}
+    assert len(owners) >= 10
+    assert owned_outputs(history) == owners
+    told = {finding.subject: finding.text for finding in outputs(DEPLOYMENT, history).findings}
+    assert all(f"was answered with {owner}'s KV" in told[who] for who, owner in owners.items())
 
 
 def test_swapped_blocks_pass_the_load_and_are_found_by_the_probe() -> None:

@@ -8,8 +8,7 @@
 3. ``confirmation``      for outputs that look wrong: more control outputs of just these prompts. A prompt may be
                          noisier than the arm's; then its own control outputs show it and the noise floor rises. Then
                          ``forced`` again, which asks only what is new.
-4. ``suppositions``      for outputs that are wrong: their teacher forcing under the prompts of others, to name whose KV
-                         it was
+4. ``owners``            for outputs that are wrong and whose owner is not known: whose KV was it? In rounds (owners.py)
 
 Each follow-up bears the name of the scenario that it verifies, and its entries are that scenario's.
 """
@@ -22,18 +21,17 @@ import numpy as np
 
 from harness.history import History, Operation, Outcome
 from harness.scenario import Phase, Request, Route, Scenario
+from workloads.owners import ROUNDS, OwnerSearch
 from workloads.probe import PROBE
 from workloads.reference import control, teacher_forcing
 from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes
 
 SUSPECTS = 8
-"""Outputs whose wrongness is looked into; a run with more needs no second look."""
-ATTRIBUTED = 4
-"""Wrong outputs whose owner is looked for: each costs OWNERS prefills, and the first leak is news enough."""
+"""Outputs that are measured again before they are accused; a run with more needs no second look."""
 REPEATS = 4
 """Control outputs for each."""
-OWNERS = 64
-"""Requests that are tried as owners of a wrong output's KV: the last ones sent before it ended."""
+_SEARCHES = 2 * len(ROUNDS)
+"""Turns of the search for owners: each round is a turn of suppositions and one of forcings."""
 _WHY = "Whether every answer is the one that its prompt has without KV transfer, and how much of a difference is noise."
 
 
@@ -53,6 +51,8 @@ class Verification:
     forcing_route: Route = Route.PREFILL
     max_model_len: int | None = None
     """Tokens of a context: longer prompts with their outputs are forced as far as they go."""
+    block_size: int | None = None
+    """Tokens per KV block; the larger, where servers differ."""
 
     def control_arm(self, history: History) -> Scenario | None:
         """Step 1."""
@@ -78,11 +78,14 @@ class Verification:
         again = [self._control(operation, 1000 + turn) for turn in range(REPEATS) for operation in suspects]
         return self._scenario("confirmation", again)
 
-    def suppositions(self, history: History, wrong: Collection[str]) -> Scenario | None:
-        """Step 4."""
-        completed = _served(history, self.scenario)
-        suspects = [o for o in completed if o.request.request_id in wrong][:ATTRIBUTED]
-        return self._scenario("owners", [one for suspect in suspects for one in self._supposed(suspect, completed)])
+    def owners(self, history: History, wrong: Collection[str], named: Collection[str] = ()) -> Scenario | None:
+        """Step 4, to be taken several times; ``named``: those of the wrong whose owner is known by now."""
+        served = _served(history, self.scenario)
+        suspects = [o for o in served if o.request.request_id in wrong and o.request.request_id not in named]
+        search = OwnerSearch(
+            salt=self.salt, route=self.forcing_route, block_size=self.block_size, max_model_len=self.max_model_len
+        )
+        return self._scenario("owners", search.next_round(history, served, suspects))
 
     def _scenario(self, phase: str, requests: Sequence[Request]) -> Scenario | None:
         if not requests:
@@ -113,32 +116,41 @@ class Verification:
         room = len(output) if self.max_model_len is None else self.max_model_len - 1 - len(prompt)
         return teacher_forcing(who, prompt, output[:room], name=name, salt=self.salt, route=self.forcing_route)
 
-    def _supposed(self, suspect: Operation, completed: Sequence[Operation]) -> Iterator[Request]:
-        """The suspect's output under what D would have computed from another's KV: see the checker of ownership."""
-        prompt, who = suspect.prompt_token_ids or (), suspect.request.request_id
-        before = [o for o in completed if o.sent.at <= suspect.ended.at and o is not suspect]
-        for owner in before[-OWNERS:]:
-            head = (owner.prompt_token_ids or ())[: len(prompt) - 1]
-            if len(head) == len(prompt) - 1 and head != prompt[:-1] and suspect.ended.choices:
-                name = f"{who}-as-{owner.request.request_id}"
-                yield self._forcing(who, name, (*head, prompt[-1]), suspect.ended.choices[0].token_ids)
-
 
 Step = Callable[[History], Scenario | None]
 """What is to be asked next, in view of what happened so far; None: nothing."""
 Judge = Callable[[History], Collection[str]]
-"""Which outputs are wrong, as far as it is known now."""
+"""Which outputs are wrong, as far as it is known now; or which of them have an owner."""
 
 
-def follow_ups(verification: Verification, wrong_outputs: Judge) -> tuple[Step, ...]:
+def follow_ups(verification: Verification, wrong_outputs: Judge, owned_outputs: Judge) -> tuple[Step, ...]:
     """All steps in order: each is called with the history so far, and what it returns is run before the next."""
+    wrong_outputs, owned_outputs = _remembering(wrong_outputs), _remembering(owned_outputs)
+
+    def owners(history: History) -> Scenario | None:
+        wrong = wrong_outputs(history)
+        return verification.owners(history, wrong, owned_outputs(history)) if wrong else None
+
     return (
         verification.control_arm,
         verification.forced,
         lambda history: verification.confirmation(history, wrong_outputs(history)),
         lambda history: verification.forced(history, "teacher-again"),
-        lambda history: verification.suppositions(history, wrong_outputs(history)),
+        *[owners] * _SEARCHES,
     )
+
+
+def _remembering(judge: Judge) -> Judge:
+    """Asked again about a history that has not grown, it says what it said."""
+    last: tuple[int, Collection[str]] | None = None
+
+    def judged(history: History) -> Collection[str]:
+        nonlocal last
+        if last is None or last[0] != len(history.entries):
+            last = len(history.entries), judge(history)
+        return last[1]
+
+    return judged
 
 
 def followed(load: Scenario, history: Callable[[], History], steps: Iterable[Step]) -> Iterator[Scenario]:
@@ -162,7 +174,10 @@ def _served(history: History, scenario: str) -> list[Operation]:
     return [
         o
         for o in _completed(history, scenario)
-        if o.request.reference_for is None and o.request.route is Route.PROXY and o.prompt_token_ids is not None
+        if o.request.reference_for is None
+        and o.request.inquiry is None
+        and o.request.route is Route.PROXY
+        and o.prompt_token_ids is not None
     ]
 
 

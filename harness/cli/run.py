@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from harness.checkers import judge
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import owned_outputs, wrong_outputs
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.errors import ExitCode, UsageError
@@ -51,6 +51,7 @@ def verified(
         seed=load.seed,
         forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
         max_model_len=min(limits, default=None),
+        block_size=max(_block_sizes(deployment)),
     )
 
     def probe(so_far: History) -> Scenario | None:
@@ -63,7 +64,7 @@ def verified(
             most=PROBES,
         )
 
-    return followed(scenario, history, [probe, *follow_ups(verification, wrong_outputs)])
+    return followed(scenario, history, [probe, *follow_ups(verification, wrong_outputs, owned_outputs)])
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import owned_outputs, wrong_outputs
 from harness.history import History
 from harness.scenario import Scenario
 from workloads.verification import Verification, follow_ups
@@ -12,7 +12,7 @@ Step = Callable[[History], Scenario | None]
 """What to ask next, given all that was answered; None: nothing."""
 
 
-def verification(scenario: Scenario, seed: int) -> tuple[Step, ...]:
+def verification(scenario: Scenario, seed: int, block_size: int) -> tuple[Step, ...]:
     """The steps that verify a scenario, in order."""
     how = Verification(
         policy=VerifyPolicy.parse("all"),
@@ -20,5 +20,6 @@ def verification(scenario: Scenario, seed: int) -> tuple[Step, ...]:
         concurrency=scenario.phases[0].concurrency,
         salt="verification",
         seed=seed,
+        block_size=block_size,
     )
-    return follow_ups(how, wrong_outputs)
+    return follow_ups(how, wrong_outputs, owned_outputs)

@@ -6,12 +6,12 @@ and could not be makes the run unknown, and so does a run of which nothing was v
 (``--verify sample:N``, ``budget:PCT``) is counted as unverified and said, and does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
 from harness.checkers.outputs.floor import RESOLUTION, NoiseFloor
-from harness.checkers.outputs.ownership import Leak, find_leaks
+from harness.checkers.outputs.ownership import Leak, find_leaks, searches
 from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Check, Finding, Outputs, Verdict
@@ -26,7 +26,8 @@ def outputs(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 
     evidence = look_at_outputs(history)
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
-    findings = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}))
+    searched = searches(history)
+    findings = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}, searched))
     verdict = _verdict(counts, evidence)
     return Check("outputs", verdict, _summary(counts, evidence, findings, verdict), findings=findings[:_LISTED])
 
@@ -44,6 +45,12 @@ def count_outputs(history: History) -> Outputs:
 def wrong_outputs(history: History) -> tuple[str, ...]:
     """The request ids of outputs that are wrong, in the order sent."""
     return tuple(one.request_id for one in look_at_outputs(history).compared if one.match is Match.MISMATCH)
+
+
+def owned_outputs(history: History) -> dict[str, str]:
+    """The owners of the KV that wrong outputs were made from, as far as they can be named; by request id."""
+    evidence = look_at_outputs(history)
+    return {leak.request_id: leak.owner for leak in find_leaks(history, evidence.compared, _near(evidence))}
 
 
 def tally(evidence: OutputEvidence) -> Outputs:
@@ -68,11 +75,21 @@ def _leaked(leaks: Sequence[Leak]) -> tuple[Finding, ...]:
     return tuple(Finding(leak.request_id, leak.text) for leak in leaks)
 
 
-def _others(evidence: OutputEvidence, told: set[str]) -> tuple[Finding, ...]:
+def _others(evidence: OutputEvidence, told: set[str], searched: Mapping[str, int]) -> tuple[Finding, ...]:
     # What a policy left out is no finding; where there was no policy, nothing was to be left out.
     listed = _ORDER if evidence.floor is None else _ORDER[:2]
     rows = [one for one in evidence.compared if one.match in listed and one.request_id not in told]
-    return tuple(Finding(one.request_id, one.text) for one in sorted(rows, key=lambda one: _ORDER.index(one.match)))
+    rows.sort(key=lambda one: _ORDER.index(one.match))
+    return tuple(Finding(one.request_id, _told(one, searched)) for one in rows)
+
+
+def _told(one: Compared, searched: Mapping[str, int]) -> str:
+    """What is wrong; of a wrong output also whether anybody's KV was looked for in it."""
+    if one.match is not Match.MISMATCH:
+        return one.text
+    tried = searched.get(one.request_id, 0)
+    search = f"no owner among {tried:,} other requests" if tried else "whose KV it was has not been looked for"
+    return f"{one.text}; {search}"
 
 
 def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:

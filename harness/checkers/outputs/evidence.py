@@ -50,7 +50,7 @@ def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[O
     for operation in history.operations():
         request = operation.request
         tested = request.route is Route.PROXY or request.request_id in meant
-        if tested and request.reference_for is None and operation.outcome is Outcome.OK:
+        if tested and request.reference_for is None and request.inquiry is None and operation.outcome is Outcome.OK:
             yield operation
 
 
