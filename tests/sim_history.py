@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.checkers.outputs import owned_outputs, wrong_outputs
+from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.history import Ended, Entry, History, RunEnded, Sent
 from harness.load.answer import Answer
 from harness.load.body import encode
@@ -15,7 +15,7 @@ from harness.load.outcome import Reply, conclude
 from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
 from harness.sim import SimPair
 from harness.sim.transit import through_together
-from workloads.verification import Verification, follow_ups, followed
+from workloads.verification import Judges, Verification, follow_ups, followed
 from workloads.verify_policy import VerifyPolicy
 
 
@@ -62,7 +62,11 @@ class SimRun:
             block_size=self.pair.config.block_size,
         )
         nothing = Scenario("load", "", ())
-        for scenario in followed(nothing, lambda: self.history, follow_ups(verification, wrong_outputs, owned_outputs)):
+        for scenario in followed(
+            nothing,
+            lambda: self.history,
+            follow_ups(verification, Judges(suspects, owned_outputs, doubted_probes)),
+        ):
             self.run(scenario)
         return self.history
 

@@ -2,17 +2,21 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
+import counted_run
 import pytest
-from counted_run import DEPLOYMENT
 from sim_history import SimRun, load
 
 from harness.checkers.outputs import count_outputs, outputs, owned_outputs, wrong_outputs
+from harness.history import Ended, History, Operation, Sent
 from harness.scenario import Route
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
 from harness.verdict import Verdict
-from workloads.probe import cache_probe
 
+DEPLOYMENT = replace(
+    counted_run.DEPLOYMENT, servers=tuple(replace(one, block_size=16) for one in counted_run.DEPLOYMENT.servers)
+)
 FLIPS = Noise(flip_rate=0.21)
 """15 % of outputs flipped: not every one has a near tie."""
 
@@ -53,7 +57,7 @@ def test_exactly_the_damaged_requests_are_named(bug: str) -> None:
 def test_scaled_kv_is_found_by_drift() -> None:
     run = served(100, PlantedBug("scaled_kv", 0.04), seed=2)
     history = run.verify(seed=2)
-    damaged = {name for name in run.pair.ledger.wrong if name.startswith("load-")}
+    damaged = {name for name in run.pair.ledger.wrong if name.count("-") == 1}
     assert set(wrong_outputs(history)) <= damaged
     assert len(wrong_outputs(history)) >= 0.5 * len(damaged) > 0
 
@@ -76,7 +80,7 @@ def test_damage_that_is_nobodys_kv_gets_no_owner() -> None:
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
     assert not any("answered with" in finding.text for finding in check.findings)
-    assert all(re.search("; no owner among [1-9][0-9]* other requests$", finding.text) for finding in check.findings)
+    assert all(re.search("; no owner among [1-9][0-9]* other requests", finding.text) for finding in check.findings)
 
 
 @pytest.mark.parametrize("bug", ["foreign_blocks", "expired_read"])
@@ -93,23 +97,85 @@ def test_every_leak_is_named_with_its_owner(bug: str) -> None:
 
 def test_swapped_blocks_pass_the_load_and_are_found_by_the_probe() -> None:
     run = served(60, PlantedBug("swapped_blocks", 0.3), seed=4)
-    assert outputs(DEPLOYMENT, run.verify(seed=4)).verdict is Verdict.VALID
-    run = served(60, PlantedBug("swapped_blocks", 0.3), seed=4)
-    run.run(cache_probe(run.history, scenario="load", block_size=16, concurrency=32, seed=1))
     history = run.verify(seed=4)
+    assert not wrong_outputs(history)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
     assert all(finding.subject.endswith("-probe-decode") for finding in check.findings)
 
 
-def test_the_probe_of_a_clean_pair_is_clean_and_reads_the_caches() -> None:
+def probes(history: History, route: Route) -> list[Operation]:
+    return [o for o in history.operations(route=route) if o.sent.phase.startswith("probe-")]
+
+
+@pytest.mark.parametrize("policy", ["all", "budget:10"])
+def test_every_prompt_whose_neighbouring_blocks_changed_places_is_found_at_its_one_telling_cut(policy: str) -> None:
+    run = served(500, PlantedBug("swapped_blocks", 0.02), seed=4)
+    history = run.verify(policy, seed=4)
+    struck = {f"{name}-probe-decode" for name in run.pair.ledger.struck["swapped_blocks"]}
+    assert len(struck) == 4
+    check = outputs(DEPLOYMENT, history)
+    assert {finding.subject for finding in check.findings} == struck
+    assert all("block 1 there is the first wrong one" in finding.text for finding in check.findings)
+    assert not {f"{name}-probe-decode" for name in wrong_outputs(history) if "-probe-" not in name}
+
+
+def test_the_probe_of_a_clean_pair_is_clean_reads_the_caches_and_says_how_much_of_them() -> None:
     run = served(60, seed=4)
     hits = run.pair.decode.engine.stats.prefix_hits
-    run.run(cache_probe(run.history, scenario="load", block_size=16, concurrency=32))
-    assert run.pair.decode.engine.stats.prefix_hits > hits
     history = run.verify(seed=4)
-    assert outputs(DEPLOYMENT, history).verdict is Verdict.VALID
-    assert count_outputs(history).requests > 100
+    cuts = sum((len(o.request.prompt) - 1) // 16 for o in history.operations(phase="load"))
+    assert run.pair.decode.engine.stats.prefix_hits - hits == sum(
+        len(o.request.prompt) - 1 for o in probes(history, Route.DECODE)
+    )
+    check = outputs(DEPLOYMENT, history)
+    assert check.verdict is Verdict.VALID
+    assert f"probed {cuts} of {cuts} cuts in decode's cache" in check.summary
+    assert f"probed 64 of {cuts} cuts in prefill's cache" in check.summary
+    assert count_outputs(history).requests == 60
+    assert not history.operations(phase="doubts")
+
+
+def test_cuts_of_prompts_that_are_not_forced_are_judged_by_the_prefill_servers_answers() -> None:
+    history = served(300, seed=1).verify("sample:40", seed=1)
+    check = outputs(DEPLOYMENT, history)
+    assert check.verdict is Verdict.VALID
+    decode, prefill = (probes(history, route) for route in (Route.DECODE, Route.PREFILL))
+    assert len(decode) > len(prefill) > 0.8 * len(decode)
+    assert f"probed {len(decode):,} of {len(decode):,} cuts in decode's cache" in check.summary
+
+
+def test_a_probe_that_nothing_can_judge_is_left_out_and_not_counted() -> None:
+    history = served(60, seed=4).verify(seed=4)
+    blind = [
+        replace(e, prompt_logprobs=None)
+        if isinstance(e, Ended) and e.request_id.startswith("load-00007-teacher")
+        else e
+        for e in history.entries
+    ]
+    check = outputs(DEPLOYMENT, History(tuple(blind)))
+    cuts = sum((len(o.request.prompt) - 1) // 16 for o in history.operations(phase="load"))
+    lost = next((len(o.request.prompt) - 1) // 16 for o in history.operations() if o.request.request_id == "load-00007")
+    assert lost
+    assert f"probed {cuts} of" not in check.summary
+
+
+def test_a_doubt_that_could_not_be_settled_is_unknown_and_no_accusation() -> None:
+    history = served(60, PlantedBug("swapped_blocks", 0.3), seed=4).verify(seed=4)
+    assert history.operations(phase="doubts")
+    unforced = [
+        e
+        for e in history.entries
+        if not (isinstance(e, Sent) and e.phase == "doubts")
+        and not (isinstance(e, Sent | Ended) and "-probe-" in _name(e) and "-teacher" in _name(e))
+    ]
+    check = outputs(DEPLOYMENT, History(tuple(unforced)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert all("-probe-decode-" in finding.subject for finding in check.findings)
+
+
+def _name(entry: Sent | Ended) -> str:
+    return entry.request.request_id if isinstance(entry, Sent) else entry.request_id
 
 
 def test_a_sample_is_verified_and_the_rest_is_said_to_be_left_out() -> None:
@@ -125,5 +191,5 @@ def test_a_suspect_is_measured_again_before_it_is_accused() -> None:
     history = served(100, PlantedBug("flipped_byte", 0.05), seed=2).verify(seed=2)
     wrong = set(wrong_outputs(history))
     again = [o for o in history.operations() if o.sent.phase == "confirmation"]
-    assert {o.request.reference_for for o in again} == wrong
+    assert wrong <= {o.request.reference_for for o in again}
     assert {o.request.route for o in again} == {Route.DECODE}

@@ -11,7 +11,7 @@ from harness.errors import UsageError
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Sent
 from harness.scenario import Inquiry, InquiryKind, Message, Request, Route, Sampling, Scenario
 from workloads.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, supposed_prompt
-from workloads.verification import REPEATS, SUSPECTS, Verification, follow_ups, followed
+from workloads.verification import REPEATS, SUSPECTS, Judges, Verification, follow_ups, followed
 from workloads.verify_policy import Extent, VerifyPolicy, arm_sizes
 
 ALL = VerifyPolicy(Extent.ALL)
@@ -104,7 +104,7 @@ def test_a_full_context_is_forced_as_far_as_it_goes() -> None:
 
 def test_what_did_not_complete_is_not_verified() -> None:
     entries = [replace(e, outcome=Outcome.INFO) if isinstance(e, Ended) else e for e in answered(3).entries]
-    for step in follow_ups(verification(), lambda _history: (), lambda _history: ()):
+    for step in follow_ups(verification(), Judges(*[lambda _history: ()] * 3)):
         assert step(History(tuple(entries))) is None
 
 

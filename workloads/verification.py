@@ -2,9 +2,11 @@
 
 ``followed`` runs them in this order, each against the history that the ones before have left; None: nothing to ask.
 
+0. ``probe``             beginnings of the load's prompts, through the caches that it filled (probe.py)
 1. ``control_arm``       prompts of the load again, on D alone, at the load's concurrency
-2. ``forced``            teacher forcing of the outputs that the policy picks, of probes and of all control outputs,
-                         mixed, so that both kinds are forced in the same batches
+2. ``forced``            teacher forcing of the outputs that the policy picks and of all control outputs, mixed, so that
+                         both kinds are forced in the same batches; then of the probes that are in doubt: what a probe
+                         answered is judged by forcings of the prompt that it begins, or by the other server's answer
 3. ``confirmation``      for outputs that look wrong: more control outputs of just these prompts. A prompt may be
                          noisier than the arm's; then its own control outputs show it and the noise floor rises. Then
                          ``forced`` again, which asks only what is new.
@@ -22,12 +24,14 @@ import numpy as np
 from harness.history import History, Operation, Outcome
 from harness.scenario import Phase, Request, Route, Scenario
 from workloads.owners import ROUNDS, OwnerSearch
-from workloads.probe import PROBE
+from workloads.probe import cache_probe
 from workloads.reference import control, teacher_forcing
-from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes
+from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, cuts_probed
 
 SUSPECTS = 8
 """Outputs that are measured again before they are accused; a run with more needs no second look."""
+DOUBTS = 256
+"""Probes that are teacher-forced themselves; where more are in doubt, enough is wrong to tell."""
 REPEATS = 4
 """Control outputs for each."""
 _SEARCHES = 2 * len(ROUNDS)
@@ -54,6 +58,22 @@ class Verification:
     block_size: int | None = None
     """Tokens per KV block; the larger, where servers differ."""
 
+    def probe(self, history: History) -> Scenario | None:
+        """Step 0."""
+        served = _served(history, self.scenario)
+        if self.block_size is None or not served:
+            return None
+        picked = self._picked(served)[: self._sizes(served).verified]
+        return cache_probe(
+            history,
+            scenario=self.scenario,
+            block_size=self.block_size,
+            concurrency=self.concurrency,
+            seed=self.seed,
+            most=cuts_probed(self.policy, [_tokens(o) for o in served]),
+            forced={o.request.request_id for o in picked},
+        )
+
     def control_arm(self, history: History) -> Scenario | None:
         """Step 1."""
         served = self._picked(_served(history, self.scenario))
@@ -65,12 +85,17 @@ class Verification:
         """Step 2, and again after step 3."""
         served = self._picked(_served(history, self.scenario))
         chosen = served[: self._sizes(served).verified]
-        others = [o for o in _completed(history, self.scenario) if _is_probe(o) or _is_control(o)]
+        others = [o for o in _completed(history, self.scenario) if _is_control(o)]
         asked = {
             o.request.reference_for for o in history.operations() if o.request.sampling.prompt_logprobs is not None
         }
         new = [o for o in _interleaved(chosen, others) if o.request.request_id not in asked]
         return self._scenario(name, [request for operation in new for request in self._forcings(operation)])
+
+    def doubts(self, history: History, doubted: Collection[str]) -> Scenario | None:
+        """Step 2, of probes; ``doubted``: request ids."""
+        probes = [o for o in _completed(history, self.scenario) if o.request.request_id in doubted][:DOUBTS]
+        return self._scenario("doubts", [request for probe in probes for request in self._forcings(probe)])
 
     def confirmation(self, history: History, wrong: Collection[str]) -> Scenario | None:
         """Step 3; ``wrong``: request ids."""
@@ -99,8 +124,7 @@ class Verification:
 
     def _sizes(self, served: Sequence[Operation]) -> ArmSizes:
         outputs = [sum(len(choice.token_ids) for choice in o.ended.choices) for o in served]
-        tokens = [len(o.prompt_token_ids or ()) + output for o, output in zip(served, outputs, strict=True)]
-        return arm_sizes(self.policy, tokens, sum(outputs), self.concurrency)
+        return arm_sizes(self.policy, [_tokens(o) for o in served], sum(outputs), self.concurrency)
 
     def _control(self, operation: Operation, turn: int) -> Request:
         return control(operation.request, salt=self.salt, turn=turn, route=self.control_route)
@@ -120,20 +144,33 @@ class Verification:
 Step = Callable[[History], Scenario | None]
 """What is to be asked next, in view of what happened so far; None: nothing."""
 Judge = Callable[[History], Collection[str]]
-"""Which outputs are wrong, as far as it is known now; or which of them have an owner."""
 
 
-def follow_ups(verification: Verification, wrong_outputs: Judge, owned_outputs: Judge) -> tuple[Step, ...]:
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What the checkers say of a history that is not complete yet: request ids."""
+
+    wrong: Judge
+    """Outputs and probes that are wrong, as far as it is known now."""
+    owned: Judge
+    """Those of them whose owner is known."""
+    doubted: Judge
+    """Probes that nothing but a forcing of their own can judge."""
+
+
+def follow_ups(verification: Verification, judges: Judges) -> tuple[Step, ...]:
     """All steps in order: each is called with the history so far, and what it returns is run before the next."""
-    wrong_outputs, owned_outputs = _remembering(wrong_outputs), _remembering(owned_outputs)
+    wrong_outputs, owned_outputs = _remembering(judges.wrong), _remembering(judges.owned)
 
     def owners(history: History) -> Scenario | None:
         wrong = wrong_outputs(history)
         return verification.owners(history, wrong, owned_outputs(history)) if wrong else None
 
     return (
+        verification.probe,
         verification.control_arm,
         verification.forced,
+        lambda history: verification.doubts(history, judges.doubted(history)),
         lambda history: verification.confirmation(history, wrong_outputs(history)),
         lambda history: verification.forced(history, "teacher-again"),
         *[owners] * _SEARCHES,
@@ -181,8 +218,9 @@ def _served(history: History, scenario: str) -> list[Operation]:
     ]
 
 
-def _is_probe(operation: Operation) -> bool:
-    return operation.request.reference_for is None and operation.sent.phase.startswith(PROBE)
+def _tokens(operation: Operation) -> int:
+    """Engine tokens, prompt and answer."""
+    return len(operation.prompt_token_ids or ()) + sum(len(choice.token_ids) for choice in operation.ended.choices)
 
 
 def _is_control(operation: Operation) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from harness.checkers import judge
-from harness.checkers.outputs import owned_outputs, wrong_outputs
+from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.errors import ExitCode, UsageError
@@ -13,13 +13,11 @@ from harness.reports import LoadSettings, Report, make_report, print_report
 from harness.scenario import Route, Scenario
 from harness.store import RunStore
 from harness.verdict import Verdict
-from workloads.probe import cache_probe
 from workloads.random_load import random_load
-from workloads.verification import Verification, follow_ups, followed
+from workloads.verification import Judges, Verification, follow_ups, followed
 from workloads.verify_policy import VerifyPolicy
 
-PROBES = 64
-"""Prefixes asked again through each server's cache. Each is a prefill of what is cached already and four tokens."""
+JUDGES = Judges(suspects, owned_outputs, doubted_probes)
 EXIT = {Verdict.VALID: ExitCode.VALID, Verdict.INVALID: ExitCode.INVALID, Verdict.UNKNOWN: ExitCode.UNKNOWN}
 
 
@@ -54,17 +52,7 @@ def verified(
         block_size=max(_block_sizes(deployment)),
     )
 
-    def probe(so_far: History) -> Scenario | None:
-        return cache_probe(
-            so_far,
-            scenario=scenario.name,
-            block_size=max(_block_sizes(deployment)),
-            concurrency=load.concurrency,
-            seed=load.seed,
-            most=PROBES,
-        )
-
-    return followed(scenario, history, [probe, *follow_ups(verification, wrong_outputs, owned_outputs)])
+    return followed(scenario, history, follow_ups(verification, JUDGES))
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from harness.checkers.outputs import owned_outputs, wrong_outputs
+from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.history import History
 from harness.scenario import Scenario
-from workloads.verification import Verification, follow_ups
+from workloads.verification import Judges, Verification, follow_ups
 from workloads.verify_policy import VerifyPolicy
 
 Step = Callable[[History], Scenario | None]
@@ -22,4 +22,4 @@ def verification(scenario: Scenario, seed: int, block_size: int) -> tuple[Step, 
         seed=seed,
         block_size=block_size,
     )
-    return follow_ups(how, wrong_outputs, owned_outputs)
+    return follow_ups(how, Judges(suspects, owned_outputs, doubted_probes))

@@ -6,14 +6,16 @@ and could not be makes the run unknown, and so does a run of which nothing was v
 (``--verify sample:N``, ``budget:PCT``) is counted as unverified and said, and does not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
 from harness.checkers.outputs.floor import RESOLUTION, NoiseFloor
 from harness.checkers.outputs.ownership import Leak, find_leaks, searches
+from harness.checkers.outputs.probes import possible_cuts
 from harness.facts import Deployment
 from harness.history import History
+from harness.scenario import Route
 from harness.verdict import Check, Finding, Outputs, Verdict
 
 _LISTED = 50
@@ -21,15 +23,18 @@ _LISTED = 50
 _ORDER = (Match.MISMATCH, Match.UNVERIFIED, Match.UNSAMPLED)
 
 
-def outputs(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
+def outputs(deployment: Deployment, history: History) -> Check:
     """Every output that was looked at is right."""
     evidence = look_at_outputs(history)
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
     searched = searches(history)
-    findings = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}, searched))
+    size = max((server.block_size or 0 for server in deployment.servers), default=0) or None
+    about = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}, searched))
+    findings = (*_with_places(about, evidence, size), *_in_caches(evidence, size))
     verdict = _verdict(counts, evidence)
-    return Check("outputs", verdict, _summary(counts, evidence, findings, verdict), findings=findings[:_LISTED])
+    words = [*_words(counts, evidence), *_coverage(evidence, possible_cuts(deployment, history))]
+    return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED])
 
 
 def compare_outputs(history: History) -> tuple[Compared, ...]:
@@ -45,6 +50,19 @@ def count_outputs(history: History) -> Outputs:
 def wrong_outputs(history: History) -> tuple[str, ...]:
     """The request ids of outputs that are wrong, in the order sent."""
     return tuple(one.request_id for one in look_at_outputs(history).compared if one.match is Match.MISMATCH)
+
+
+def suspects(history: History) -> tuple[str, ...]:
+    """The request ids of outputs and of probes that are wrong, as far as it is known, in the order sent."""
+    evidence = look_at_outputs(history)
+    return tuple(one.request_id for one in (*evidence.compared, *evidence.probed) if one.match is Match.MISMATCH)
+
+
+def doubted_probes(history: History) -> tuple[str, ...]:
+    """The request ids of probes that nothing but a teacher forcing of their own can judge."""
+    evidence = look_at_outputs(history)
+    pairs = zip(evidence.readings, evidence.probed, strict=True)
+    return tuple(one.request_id for reading, one in pairs if one.match is Match.UNVERIFIED and not reading.certain)
 
 
 def owned_outputs(history: History) -> dict[str, str]:
@@ -83,6 +101,10 @@ def _others(evidence: OutputEvidence, told: set[str], searched: Mapping[str, int
     return tuple(Finding(one.request_id, _told(one, searched)) for one in rows)
 
 
+def _mismatched(evidence: OutputEvidence) -> set[str]:
+    return {one.request_id for one in evidence.compared if one.match is Match.MISMATCH}
+
+
 def _told(one: Compared, searched: Mapping[str, int]) -> str:
     """What is wrong; of a wrong output also whether anybody's KV was looked for in it."""
     if one.match is not Match.MISMATCH:
@@ -92,20 +114,59 @@ def _told(one: Compared, searched: Mapping[str, int]) -> str:
     return f"{one.text}; {search}"
 
 
+def _with_places(findings: Iterable[Finding], evidence: OutputEvidence, block_size: int | None) -> Iterator[Finding]:
+    """With the first wrong block of each, where a cache still holds it."""
+    places = {one.source: f"{one.where(block_size)} is the first wrong one" for one in reversed(evidence.damaged)}
+    caches = {one.source: one.route for one in reversed(evidence.damaged)}
+    for one in findings:
+        place = f"; in {caches[one.subject]}'s cache {places[one.subject]}" if one.subject in places else ""
+        yield Finding(one.subject, one.text + place)
+
+
+def _in_caches(evidence: OutputEvidence, block_size: int | None) -> Iterator[Finding]:
+    """One finding for each prompt and cache, whatever the number of its wrong cuts; then what could not be judged."""
+    told = _mismatched(evidence)
+    for damaged in evidence.damaged:
+        if damaged.source in told:
+            continue
+        where, wrong, all_ = damaged.where(block_size), len(damaged.wrong), len(damaged.wrong) + len(damaged.right)
+        text = (
+            f"asked again through {damaged.route}'s cache, {wrong} of {all_} beginnings of its prompt are answered "
+            f"wrong: {where} there is the first wrong one; {damaged.text}"
+        )
+        yield Finding(f"{damaged.source}-probe-{damaged.route}", text)
+    for one in evidence.probed:
+        if one.match is Match.UNVERIFIED:
+            yield Finding(one.request_id, one.text)
+
+
+def _coverage(evidence: OutputEvidence, possible: int) -> Iterator[str]:
+    """How much of the caches was looked at."""
+    for route in (Route.DECODE, Route.PREFILL):
+        pairs = zip(evidence.readings, evidence.probed, strict=True)
+        probed = [one.match for reading, one in pairs if reading.probe.request.route is route]
+        judged = len(probed) - probed.count(Match.UNSAMPLED)
+        if probed:
+            yield f"probed {judged:,} of {possible:,} cuts in {route}'s cache"
+
+
 def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:
-    if counts.mismatch:
+    everything = [one.match for one in (*evidence.compared, *evidence.probed)]
+    if Match.MISMATCH in everything:
         return Verdict.INVALID
-    failed = any(one.match is Match.UNVERIFIED for one in evidence.compared)
+    failed = Match.UNVERIFIED in everything
     strict = evidence.floor is None
     left_out = strict and counts.unverified
     verified = counts.exact + counts.tie
     return Verdict.UNKNOWN if failed or left_out or not verified or isinstance(evidence.floor, str) else Verdict.VALID
 
 
-def _summary(counts: Outputs, evidence: OutputEvidence, findings: tuple[Finding, ...], verdict: Verdict) -> str:
+def _words(counts: Outputs, evidence: OutputEvidence) -> list[str]:
     words = [_right(counts, evidence), *_wrong(counts, evidence)]
-    if isinstance(evidence.floor, str):
-        words.append(f"the noise is not known: {evidence.floor}")
+    return [*words, f"the noise is not known: {evidence.floor}"] if isinstance(evidence.floor, str) else words
+
+
+def _line(words: Sequence[str], findings: tuple[Finding, ...], verdict: Verdict) -> str:
     line = ", ".join(words)
     if verdict is not Verdict.VALID and findings:
         return f"{line}; {findings[0].subject} {findings[0].text}"

@@ -7,6 +7,14 @@ from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor
 from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
 from harness.checkers.outputs.judging import judge_forced
+from harness.checkers.outputs.probes import (
+    Damaged,
+    Reading,
+    damaged_prompts,
+    judged_probe,
+    read_probes,
+    without_truth,
+)
 from harness.checkers.outputs.strict import compare_with_reference
 from harness.history import History, Operation, Outcome
 from harness.scenario import Route
@@ -25,6 +33,15 @@ class OutputEvidence:
     """None where nothing was teacher-forced; else the limits, or why there are none."""
     with_drift: bool
     """Whether every forced output brought the log-probabilities that drift is told from."""
+    readings: tuple[Reading, ...] = ()
+    """The probes of the caches, in the order in which they were sent, and what each is judged by."""
+    probed: tuple[Compared, ...] = ()
+    """What each comes to."""
+
+    @property
+    def damaged(self) -> tuple[Damaged, ...]:
+        """Prompts of which a cache holds wrong blocks."""
+        return tuple(damaged_prompts(self.readings, self.probed))
 
 
 def look_at_outputs(history: History) -> OutputEvidence:
@@ -36,12 +53,21 @@ def look_at_outputs(history: History) -> OutputEvidence:
         one for o in _control(history) if (i := o.request.request_id) in asked for one in _good(o, force(o, asked[i]))
     ]
     judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
-    floor = measure_floor(control, judged) if forced else None
+    readings = read_probes(history, asked)
+    probed = [one.beside for one in readings if one.beside is not None]
+    floor = measure_floor(control, [*judged, *probed]) if forced else None
     compared = tuple(
         _compare(operation, forced.get(operation.request.request_id), floor, references) for operation in subjects
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
-    return OutputEvidence(compared, floor, with_drift=drifts)
+    said = tuple(_compare_probe(reading, floor) for reading in readings)
+    return OutputEvidence(compared, floor, with_drift=drifts, readings=readings, probed=said)
+
+
+def _compare_probe(reading: Reading, floor: NoiseFloor | str | None) -> Compared:
+    if reading.beside is None or floor is None:
+        return without_truth(reading)
+    return judged_probe(reading, judge_forced(reading.probe, (reading.beside,), floor))
 
 
 def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[Operation]:
