@@ -27,6 +27,8 @@ class Endpoint(StrEnum):
 
     COMPLETIONS = "/v1/completions"
     CHAT = "/v1/chat/completions"
+    RESET = "/reset_prefix_cache"
+    """Of vLLM's development mode, and no question: the prefix cache is emptied, an offload tier stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class InquiryKind(StrEnum):
     RETRY = "retry"
     """The other once more, or a beginning of it, by the same path: does it happen again, and from which block on?"""
     RESET = "reset"
-    """Not a question: the server's prefix cache is emptied, its offload tier is not."""
+    """The server's prefix cache is emptied (``Endpoint.RESET``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,14 @@ class Request:
 class Phase:
     """Requests that may overlap, up to ``concurrency`` at a time.
 
-    ``counted``: whether counters are read around it and judged.
+    ``counted``: whether counters are read around it and judged; ``watched``: whether they are read all the same.
     """
 
     name: str
     requests: tuple[Request, ...]
     concurrency: int = 1
     counted: bool = True
+    watched: bool = False
     background: tuple[Request, ...] = ()
     """Kept in flight beside the others, ``background_concurrency`` at a time, until those have ended.
 

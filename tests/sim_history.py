@@ -42,6 +42,7 @@ class SimRun:
     def __init__(self, pair: SimPair) -> None:
         self.pair = pair
         self.entries: list[Entry] = []
+        self.reset_status = 200
 
     @property
     def history(self) -> History:
@@ -60,6 +61,7 @@ class SimRun:
             salt="verify",
             seed=seed,
             block_size=self.pair.config.block_size,
+            tiers={Route.DECODE: 1, Route.PREFILL: 1},
         )
         nothing = Scenario("load", "", ())
         for scenario in followed(
@@ -78,6 +80,9 @@ class SimRun:
 
     def _ends(self, requests: list[Request], route: Route, at: float) -> Iterator[Ended]:
         bodies = {request.request_id: _body(request) for request in requests}
+        if requests and requests[0].endpoint is Endpoint.RESET:
+            yield from (self._reset(request, at) for request in requests)
+            return
         answers = self._through(bodies) if route is Route.PROXY else self._alone(bodies, route)
         for request in requests:
             status, body = answers.get(request.request_id, (502, {}))
@@ -85,6 +90,13 @@ class SimRun:
             if status == 200:
                 answer.body(json.dumps(body).encode(), at + 0.5)
             yield conclude(request, reply, answer, at + 0.5)
+
+    def _reset(self, request: Request, at: float) -> Ended:
+        server = self.pair.decode if request.route is Route.DECODE else self.pair.prefill
+        done = self.reset_status == 200 and server.engine.reset_prefix_cache()
+        return conclude(
+            request, Reply(status=self.reset_status, body=json.dumps({"success": done})), Answer(), at + 0.5
+        )
 
     def _through(self, bodies: dict[str, Any]) -> dict[str, tuple[int, Any]]:
         return through_together(self.pair, bodies) if bodies else {}

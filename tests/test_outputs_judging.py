@@ -123,6 +123,29 @@ def test_without_a_floor_a_token_behind_the_best_is_unverified_not_invalid() -> 
     assert count_outputs(history).unverified >= 1
 
 
+def test_control_requests_that_all_failed_make_the_run_unknown() -> None:
+    history = run(gaussian(1e-5))
+    failed = [
+        replace(e, outcome=Outcome.INFO, choices=(), cause="boom")
+        if isinstance(e, Ended) and e.request_id.startswith("control-") and "teacher" not in e.request_id
+        else e
+        for e in history.entries
+    ]
+    check = outputs(DEPLOYMENT, History(tuple(failed)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "no control output was completed" in check.summary
+
+
+def test_a_control_arm_that_is_itself_wrong_is_no_measure_of_noise() -> None:
+    rng = np.random.default_rng(3)
+    worse = read(rng, gaussian(1e-5))
+    wrong_token(worse)
+    more = operations("control-bad", worse, Route.DECODE, reference_for="load-0")
+    check = outputs(DEPLOYMENT, History((*run(gaussian(1e-5)).entries, *more)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "nats behind the best one" in check.summary
+
+
 def test_servers_that_disagree_without_transfer_have_no_noise_floor() -> None:
     check = outputs(DEPLOYMENT, run(gaussian(1.5)))
     assert check.verdict is Verdict.UNKNOWN

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.checkers import judge
 from harness.cli.options import parse
 from harness.errors import UsageError
 from harness.history import Outcome
@@ -23,6 +24,7 @@ N = 160
 SEEN_BY = {
     "flipped_byte": "outputs",
     "swapped_blocks": "outputs",
+    "offload_stores_wrong": "outputs",
     "bystander_write": "outputs",
     "dropped_params": "token_sources",
     "bytes_lost": "nixl_bytes",
@@ -66,6 +68,14 @@ def test_nothing_is_cried_on_a_clean_pair_that_flips_near_ties(load: object) -> 
 def test_a_trial_goes_the_same_way_every_time() -> None:
     first, second = (replace(planted("foreign_blocks", requests=60), seconds=0.0) for _ in range(2))
     assert first == second
+
+
+async def test_a_trial_reads_the_offload_tiers_and_says_how_much_of_them() -> None:
+    deployment, history, _ = await record_trial(Trial(COLD, None, 0.0, 40, 0))
+    blocks = sum((len(o.request.prompt) - 1) // 8 for o in history.operations(phase="load"))
+    [check] = [check for check in judge(deployment, history).checks if check.name == "outputs"]
+    assert f"cuts in decode's offload tier, of which it restored {8 * blocks:,} tokens" in check.summary
+    assert f"cuts in prefill's offload tier, of which it restored {8 * blocks:,} tokens" in check.summary
 
 
 def test_wrong_requests_are_named_and_no_others() -> None:

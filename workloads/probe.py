@@ -14,11 +14,16 @@ Rule 3. Not all that could be asked needs to be: cuts are drawn from all of them
         checker of outputs says how many there were.
 Rule 4. Prompts that begin alike share blocks, and a cut of them is asked once.
 
-Asked of D directly a probe reads D's prefix cache, of P P's. Not counted: what is cached by then depends on evictions
+Asked of D directly a probe reads D's prefix cache, of P P's. To read an offload tier the prefix cache must have lost
+the blocks first. It is emptied by ``POST /reset_prefix_cache``, which leaves the tier; where a server has no such
+endpoint its tier is not asked, and that is said. (Prompts enough to fill the pool would push
+the blocks out too, but out of the tier as well: they are offloaded themselves.)
+
+Not counted: what is cached by then depends on evictions
 that nobody predicts.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +35,10 @@ PROBE = "probe"
 """How the names of its phases begin."""
 ON_PREFILL = 64
 """Cuts asked of the prefill server for its own sake: what it restored from an offload tier may be wrong too."""
+TIER_CUTS = 1024
+"""Cuts that each tier is asked for at most, the longer ones first: they restore what the shorter ones read."""
+TIER = "-tier"
+"""How the names of the phases end that read an offload tier."""
 _PURPOSE = "Blocks that were stored wrong although every answer was right: poison for the prompts that hit them later."
 
 
@@ -104,3 +113,53 @@ def _probes(chosen: Sequence[Cut], route: Route, name: str) -> Iterator[Request]
             continues=None,
             inquiry=Inquiry(InquiryKind.PROBE, who),
         )
+
+
+# --- the offload tier ---
+
+
+def tier_reset(scenario: str, servers: Mapping[Route, int]) -> Scenario:
+    """Empties the prefix caches of so many servers behind each route, and leaves what is in their offload tiers.
+
+    The deployment is at rest before, since a cache of which a request holds blocks is not emptied.
+    """
+    requests = tuple(
+        Request(
+            f"reset-{route}-{number}",
+            (),
+            route=route,
+            server=number,
+            endpoint=Endpoint.RESET,
+            stream=False,
+            inquiry=Inquiry(InquiryKind.RESET),
+        )
+        for route, count in servers.items()
+        for number in range(count)
+    )
+    return Scenario(scenario, _PURPOSE, (Phase("reset", requests, counted=False, watched=True),))
+
+
+def tier_probe(  # noqa: PLR0913 - a workload's parameters are its command line
+    history: History,
+    *,
+    scenario: str,
+    block_size: int,
+    concurrency: int,
+    seed: int = 0,
+    most: int = TIER_CUTS,
+) -> Scenario | None:
+    """The cuts once more, of each route whose prefix caches were all emptied since; None where none was."""
+    resets = [o for o in history.operations(scenario=scenario) if o.request.endpoint is Endpoint.RESET]
+    emptied = [
+        route
+        for route in (Route.DECODE, Route.PREFILL)
+        if any(o.request.route is route for o in resets)
+        and all(o.outcome is Outcome.OK for o in resets if o.request.route is route)
+    ]
+    everything = cuts(history, scenario, block_size)
+    order = np.random.default_rng(seed).permutation(len(everything))
+    chosen = sorted((everything[index] for index in order[:most]), key=lambda cut: -cut.tokens)
+    if not emptied or not chosen:
+        return None
+    phases = (replace(_phase(route, chosen, concurrency, TIER), watched=True) for route in emptied)
+    return Scenario(scenario, _PURPOSE, tuple(phases))

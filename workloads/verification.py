@@ -11,12 +11,14 @@
                          noisier than the arm's; then its own control outputs show it and the noise floor rises. Then
                          ``forced`` again, which asks only what is new.
 4. ``owners``            for outputs that are wrong and whose owner is not known: whose KV was it? In rounds (owners.py)
+5. ``tier_probe``        the prefix caches are emptied, and the offload tiers are asked what the caches were asked. At
+                         the end: what is asked before hits the caches. Then steps 2 and 3 again, for these probes
 
 Each follow-up bears the name of the scenario that it verifies, and its entries are that scenario's.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 
 import numpy as np
@@ -24,7 +26,7 @@ import numpy as np
 from harness.history import History, Operation, Outcome
 from harness.scenario import Phase, Request, Route, Scenario
 from workloads.owners import ROUNDS, OwnerSearch
-from workloads.probe import cache_probe
+from workloads.probe import PROBE, cache_probe, tier_probe, tier_reset
 from workloads.reference import control, teacher_forcing
 from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, cuts_probed
 
@@ -57,6 +59,8 @@ class Verification:
     """Tokens of a context: longer prompts with their outputs are forced as far as they go."""
     block_size: int | None = None
     """Tokens per KV block; the larger, where servers differ."""
+    tiers: Mapping[Route, int] = field(default_factory=dict)
+    """Servers with an offload tier, by route."""
 
     def probe(self, history: History) -> Scenario | None:
         """Step 0."""
@@ -72,6 +76,23 @@ class Verification:
             seed=self.seed,
             most=cuts_probed(self.policy, [_tokens(o) for o in served]),
             forced={o.request.request_id for o in picked},
+        )
+
+    def tier_reset(self, history: History) -> Scenario | None:
+        """Step 0, its second part."""
+        probed = any(o.sent.phase.startswith(PROBE) for o in history.operations(scenario=self.scenario))
+        return tier_reset(self.scenario, self.tiers) if self.tiers and probed else None
+
+    def tier_probe(self, history: History) -> Scenario | None:
+        """Step 0, its third part."""
+        if self.block_size is None or not self.tiers:
+            return None
+        return tier_probe(
+            history,
+            scenario=self.scenario,
+            block_size=self.block_size,
+            concurrency=self.concurrency,
+            seed=self.seed,
         )
 
     def control_arm(self, history: History) -> Scenario | None:
@@ -99,7 +120,9 @@ class Verification:
 
     def confirmation(self, history: History, wrong: Collection[str]) -> Scenario | None:
         """Step 3; ``wrong``: request ids."""
-        suspects = [o for o in _completed(history, self.scenario) if o.request.request_id in wrong][:SUSPECTS]
+        confirmed = {o.request.reference_for for o in history.operations() if o.sent.phase == "confirmation"}
+        new = set(wrong) - confirmed
+        suspects = [o for o in _completed(history, self.scenario) if o.request.request_id in new][:SUSPECTS]
         again = [self._control(operation, 1000 + turn) for turn in range(REPEATS) for operation in suspects]
         return self._scenario("confirmation", again)
 
@@ -160,7 +183,8 @@ class Judges:
 
 def follow_ups(verification: Verification, judges: Judges) -> tuple[Step, ...]:
     """All steps in order: each is called with the history so far, and what it returns is run before the next."""
-    wrong_outputs, owned_outputs = _remembering(judges.wrong), _remembering(judges.owned)
+    judging = (_remembering(judge) for judge in (judges.wrong, judges.owned, judges.doubted))
+    wrong_outputs, owned_outputs, doubted_probes = judging
 
     def owners(history: History) -> Scenario | None:
         wrong = wrong_outputs(history)
@@ -170,10 +194,15 @@ def follow_ups(verification: Verification, judges: Judges) -> tuple[Step, ...]:
         verification.probe,
         verification.control_arm,
         verification.forced,
-        lambda history: verification.doubts(history, judges.doubted(history)),
+        lambda history: verification.doubts(history, doubted_probes(history)),
         lambda history: verification.confirmation(history, wrong_outputs(history)),
         lambda history: verification.forced(history, "teacher-again"),
         *[owners] * _SEARCHES,
+        verification.tier_reset,
+        verification.tier_probe,
+        lambda history: verification.doubts(history, doubted_probes(history)),
+        lambda history: verification.confirmation(history, wrong_outputs(history)),
+        lambda history: verification.forced(history, "teacher-last"),
     )
 
 

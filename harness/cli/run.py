@@ -7,7 +7,7 @@ from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.errors import ExitCode, UsageError
-from harness.facts import Deployment
+from harness.facts import Connector, Deployment, Role
 from harness.history import History
 from harness.reports import LoadSettings, Report, make_report, print_report
 from harness.scenario import Route, Scenario
@@ -50,9 +50,17 @@ def verified(
         forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
         max_model_len=min(limits, default=None),
         block_size=max(_block_sizes(deployment)),
+        tiers=_tiers(deployment),
     )
 
     return followed(scenario, history, follow_ups(verification, JUDGES))
+
+
+def _tiers(deployment: Deployment) -> dict[Route, int]:
+    if Connector.OFFLOADING not in (deployment.connectors or ()):
+        return {}
+    roles = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
+    return {route: count for route, role in roles.items() if (count := len(deployment.of(role)))}
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

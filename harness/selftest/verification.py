@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.history import History
-from harness.scenario import Scenario
+from harness.scenario import Route, Scenario
 from workloads.verification import Judges, Verification, follow_ups
 from workloads.verify_policy import VerifyPolicy
 
@@ -21,5 +21,6 @@ def verification(scenario: Scenario, seed: int, block_size: int) -> tuple[Step, 
         salt="verification",
         seed=seed,
         block_size=block_size,
+        tiers={Route.DECODE: 1, Route.PREFILL: 1},
     )
     return follow_ups(how, Judges(suspects, owned_outputs, doubted_probes))

@@ -183,6 +183,12 @@ class Saboteur:
 
     # --- offload tier ---
 
+    def on_store(self, request_id: str, pages: tuple[Page, ...]) -> tuple[Page, ...]:
+        """What the tier is given."""
+        if not self._rates or not self.hit("offload_stores_wrong", request_id):
+            return pages
+        return tuple(Page(tuple(map(mix, page.rows)), tainted=True) for page in pages)
+
     def on_restore(
         self, sequence: Sequence, pages: list[Page], chunks: list[Chunk], tier: Offload | None
     ) -> list[Page]:

@@ -6,16 +6,17 @@ and could not be makes the run unknown, and so does a run of which nothing was v
 (``--verify sample:N``, ``budget:PCT``) is counted as unverified and said, and does not.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from harness.checkers.outputs.caches import coverage, in_caches, with_places
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
 from harness.checkers.outputs.floor import RESOLUTION, NoiseFloor
 from harness.checkers.outputs.ownership import Leak, find_leaks, searches
 from harness.checkers.outputs.probes import possible_cuts
+from harness.checkers.outputs.tiers import tiers_read
 from harness.facts import Deployment
 from harness.history import History
-from harness.scenario import Route
 from harness.verdict import Check, Finding, Outputs, Verdict
 
 _LISTED = 50
@@ -31,9 +32,12 @@ def outputs(deployment: Deployment, history: History) -> Check:
     searched = searches(history)
     size = max((server.block_size or 0 for server in deployment.servers), default=0) or None
     about = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}, searched))
-    findings = (*_with_places(about, evidence, size), *_in_caches(evidence, size))
+    findings = (*with_places(about, evidence, size), *in_caches(evidence, size))
     verdict = _verdict(counts, evidence)
-    words = [*_words(counts, evidence), *_coverage(evidence, possible_cuts(deployment, history))]
+    words = [
+        *_words(counts, evidence),
+        *coverage(evidence, possible_cuts(deployment, history), tiers_read(deployment, history)),
+    ]
     return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED])
 
 
@@ -101,10 +105,6 @@ def _others(evidence: OutputEvidence, told: set[str], searched: Mapping[str, int
     return tuple(Finding(one.request_id, _told(one, searched)) for one in rows)
 
 
-def _mismatched(evidence: OutputEvidence) -> set[str]:
-    return {one.request_id for one in evidence.compared if one.match is Match.MISMATCH}
-
-
 def _told(one: Compared, searched: Mapping[str, int]) -> str:
     """What is wrong; of a wrong output also whether anybody's KV was looked for in it."""
     if one.match is not Match.MISMATCH:
@@ -112,42 +112,6 @@ def _told(one: Compared, searched: Mapping[str, int]) -> str:
     tried = searched.get(one.request_id, 0)
     search = f"no owner among {tried:,} other requests" if tried else "whose KV it was has not been looked for"
     return f"{one.text}; {search}"
-
-
-def _with_places(findings: Iterable[Finding], evidence: OutputEvidence, block_size: int | None) -> Iterator[Finding]:
-    """With the first wrong block of each, where a cache still holds it."""
-    places = {one.source: f"{one.where(block_size)} is the first wrong one" for one in reversed(evidence.damaged)}
-    caches = {one.source: one.route for one in reversed(evidence.damaged)}
-    for one in findings:
-        place = f"; in {caches[one.subject]}'s cache {places[one.subject]}" if one.subject in places else ""
-        yield Finding(one.subject, one.text + place)
-
-
-def _in_caches(evidence: OutputEvidence, block_size: int | None) -> Iterator[Finding]:
-    """One finding for each prompt and cache, whatever the number of its wrong cuts; then what could not be judged."""
-    told = _mismatched(evidence)
-    for damaged in evidence.damaged:
-        if damaged.source in told:
-            continue
-        where, wrong, all_ = damaged.where(block_size), len(damaged.wrong), len(damaged.wrong) + len(damaged.right)
-        text = (
-            f"asked again through {damaged.route}'s cache, {wrong} of {all_} beginnings of its prompt are answered "
-            f"wrong: {where} there is the first wrong one; {damaged.text}"
-        )
-        yield Finding(f"{damaged.source}-probe-{damaged.route}", text)
-    for one in evidence.probed:
-        if one.match is Match.UNVERIFIED:
-            yield Finding(one.request_id, one.text)
-
-
-def _coverage(evidence: OutputEvidence, possible: int) -> Iterator[str]:
-    """How much of the caches was looked at."""
-    for route in (Route.DECODE, Route.PREFILL):
-        pairs = zip(evidence.readings, evidence.probed, strict=True)
-        probed = [one.match for reading, one in pairs if reading.probe.request.route is route]
-        judged = len(probed) - probed.count(Match.UNSAMPLED)
-        if probed:
-            yield f"probed {judged:,} of {possible:,} cuts in {route}'s cache"
 
 
 def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:

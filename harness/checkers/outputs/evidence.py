@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.checkers.memo import once
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor
 from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
@@ -44,6 +45,7 @@ class OutputEvidence:
         return tuple(damaged_prompts(self.readings, self.probed))
 
 
+@once
 def look_at_outputs(history: History) -> OutputEvidence:
     """Everything compared that can be."""
     asked = forcings(history)

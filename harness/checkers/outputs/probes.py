@@ -51,7 +51,7 @@ def read_probes(history: History, asked: Mapping[str, Sequence[Operation]]) -> t
         and o.request.reference_for is None
         and o.outcome is Outcome.OK
     ]
-    twins = {_place(probe): probe for probe in probes}
+    twins = {_place(probe): probe for probe in reversed(probes)}
     return tuple(_read(probe, asked, twins) for probe in probes)
 
 
@@ -92,6 +92,11 @@ def _named(
     return logprobs[0].named if logprobs and is_finite(logprobs[0]) and len(logprobs[0].named) > 1 else None
 
 
+def cache_of(probe: Operation) -> str:
+    """Which cache it read, as its phase's name says."""
+    return probe.sent.phase.removeprefix("probe-")
+
+
 def judged_probe(reading: Reading, compared: Compared) -> Compared:
     """Who is not accused by his own forcing is not accused; ``compared``: by the noise floor."""
     if not reading.certain and compared.match is Match.MISMATCH:
@@ -112,10 +117,11 @@ def without_truth(reading: Reading) -> Compared:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """What the probes of one prompt say of one route's cache."""
+    """What the probes of one prompt say of one cache."""
 
     source: str
-    route: Route
+    cache: str
+    """``decode`` or ``prefill``; their offload tiers are ``decode-tier`` and ``prefill-tier``."""
     wrong: tuple[int, ...]
     """Cuts that were answered wrong, in tokens; ascending."""
     right: tuple[int, ...]
@@ -133,17 +139,17 @@ class Damaged:
 
 def damaged_prompts(readings: Sequence[Reading], compared: Sequence[Compared]) -> Iterator[Damaged]:
     """Prompts with a wrong cut, by route, in the order in which they were probed."""
-    cuts: dict[tuple[str, Route], list[tuple[int, Compared]]] = {}
+    cuts: dict[tuple[str, str], list[tuple[int, Compared]]] = {}
     for reading, one in zip(readings, compared, strict=True):
         inquiry = reading.probe.request.inquiry
         if inquiry is not None and one.match not in (Match.UNSAMPLED, Match.UNVERIFIED):
-            key = inquiry.about, reading.probe.request.route
+            key = inquiry.about, cache_of(reading.probe)
             cuts.setdefault(key, []).append((len(reading.probe.request.prompt) - 1, one))
-    for (source, route), places in cuts.items():
+    for (source, cache), places in cuts.items():
         wrong = sorted((cut, one.text) for cut, one in places if one.match is Match.MISMATCH)
         right = sorted(cut for cut, one in places if one.match is not Match.MISMATCH)
         if wrong:
-            yield Damaged(source, route, tuple(cut for cut, _ in wrong), tuple(right), wrong[0][1])
+            yield Damaged(source, cache, tuple(cut for cut, _ in wrong), tuple(right), wrong[0][1])
 
 
 def possible_cuts(deployment: Deployment, history: History) -> int:
