@@ -60,7 +60,7 @@ class Inquiry:
     about: str = ""
     """The other's request id."""
     under: str = ""
-    """Of a supposition: the request id of whose prompt is supposed."""
+    """Of a supposition: the request id of whose prompt is supposed. Of a retry: ``together`` or ``alone``."""
 
 
 Prompt = tuple[int, ...] | str | tuple[Message, ...]

@@ -139,7 +139,7 @@ def test_control_requests_that_all_failed_make_the_run_unknown() -> None:
 def test_a_control_arm_that_is_itself_wrong_is_no_measure_of_noise() -> None:
     rng = np.random.default_rng(3)
     worse = read(rng, gaussian(1e-5))
-    wrong_token(worse)
+    worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0  # both servers say so: no noise
     more = operations("control-bad", worse, Route.DECODE, reference_for="load-0")
     check = outputs(DEPLOYMENT, History((*run(gaussian(1e-5)).entries, *more)))
     assert check.verdict is Verdict.UNKNOWN

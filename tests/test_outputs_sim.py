@@ -83,6 +83,32 @@ def test_damage_that_is_nobodys_kv_gets_no_owner() -> None:
     assert all(re.search("; no owner among [1-9][0-9]* other requests", finding.text) for finding in check.findings)
 
 
+def test_damage_that_strikes_at_random_does_not_happen_again() -> None:
+    history = served(100, PlantedBug("zeroed_layer", 0.01), seed=6).verify(seed=6)
+    (finding,) = outputs(DEPLOYMENT, history).findings
+    assert (
+        "; in decode's cache block 1 of its prompt is the first wrong one; it did not happen again in 36"
+        in finding.text
+    )
+    assert {o.request.route for o in history.operations(phase="retry-alone")} == {Route.PROXY}
+    assert len({o.request.cache_salt for o in history.operations(phase="retry-together")}) == 32
+
+
+def test_damage_that_strikes_often_happens_again() -> None:
+    """Which requests are struck is drawn from their ids: of the retries as many as of the load."""
+    run = served(32, PlantedBug("zeroed_layer", 0.3), seed=3)
+    history = run.verify(seed=3)
+    told = [
+        finding.text
+        for finding in outputs(DEPLOYMENT, history).findings
+        if "retries" in finding.text or "wrong again" in finding.text
+    ]
+    assert len(told) == 3
+    struck = [o for o in history.operations(phase="retry-alone") if o.request.request_id in run.pair.ledger.wrong]
+    counts = [re.search(r"wrong again in (\d+) of 10 under load and (\d+) of 4 alone", text) for text in told]
+    assert sum(int(count[2]) for count in counts if count) == len(struck) > 0
+
+
 @pytest.mark.parametrize("bug", ["foreign_blocks", "expired_read"])
 def test_every_leak_is_named_with_its_owner(bug: str) -> None:
     """Ten in a run and more: the search for one owner does not end the search for the next."""

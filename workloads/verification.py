@@ -11,7 +11,8 @@
                          noisier than the arm's; then its own control outputs show it and the noise floor rises. Then
                          ``forced`` again, which asks only what is new.
 4. ``owners``            for outputs that are wrong and whose owner is not known: whose KV was it? In rounds (owners.py)
-5. ``tier_probe``        the prefix caches are emptied, and the offload tiers are asked what the caches were asked. At
+5. ``retries``           for outputs that are wrong and nobody's: do they come again? Then ``forced`` again (retries.py)
+6. ``tier_probe``        the prefix caches are emptied, and the offload tiers are asked what the caches were asked. At
                          the end: what is asked before hits the caches. Then steps 2 and 3 again, for these probes
 
 Each follow-up bears the name of the scenario that it verifies, and its entries are that scenario's.
@@ -24,10 +25,11 @@ from itertools import cycle, islice
 import numpy as np
 
 from harness.history import History, Operation, Outcome
-from harness.scenario import Phase, Request, Route, Scenario
+from harness.scenario import InquiryKind, Phase, Request, Route, Scenario
 from workloads.owners import ROUNDS, OwnerSearch
 from workloads.probe import PROBE, cache_probe, tier_probe, tier_reset
 from workloads.reference import control, teacher_forcing
+from workloads.retries import retries
 from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, cuts_probed
 
 SUSPECTS = 8
@@ -39,6 +41,11 @@ REPEATS = 4
 _SEARCHES = 2 * len(ROUNDS)
 """Turns of the search for owners: each round is a turn of suppositions and one of forcings."""
 _WHY = "Whether every answer is the one that its prompt has without KV transfer, and how much of a difference is noise."
+
+
+Step = Callable[[History], Scenario | None]
+"""What is to be asked next, in view of what happened so far; None: nothing."""
+Judge = Callable[[History], Collection[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,13 @@ class Verification:
             forced={o.request.request_id for o in picked},
         )
 
+    def retries(self, history: History, wrong: Collection[str], owned: Judge) -> Scenario | None:
+        """Step 5; ``owned`` is asked only where something is wrong."""
+        served = _served(history, self.scenario)
+        suspects = [o for o in served if o.request.request_id in wrong]
+        ownerless = [o for o in suspects if o.request.request_id not in owned(history)] if suspects else []
+        return retries(self.scenario, ownerless, concurrency=self.concurrency, salt=self.salt)
+
     def tier_reset(self, history: History) -> Scenario | None:
         """Step 0, its second part."""
         probed = any(o.sent.phase.startswith(PROBE) for o in history.operations(scenario=self.scenario))
@@ -106,7 +120,7 @@ class Verification:
         """Step 2, and again after step 3."""
         served = self._picked(_served(history, self.scenario))
         chosen = served[: self._sizes(served).verified]
-        others = [o for o in _completed(history, self.scenario) if _is_control(o)]
+        others = [o for o in _completed(history, self.scenario) if _is_control(o) or _is_retry(o)]
         asked = {
             o.request.reference_for for o in history.operations() if o.request.sampling.prompt_logprobs is not None
         }
@@ -164,11 +178,6 @@ class Verification:
         return teacher_forcing(who, prompt, output[:room], name=name, salt=self.salt, route=self.forcing_route)
 
 
-Step = Callable[[History], Scenario | None]
-"""What is to be asked next, in view of what happened so far; None: nothing."""
-Judge = Callable[[History], Collection[str]]
-
-
 @dataclass(frozen=True, slots=True)
 class Judges:
     """What the checkers say of a history that is not complete yet: request ids."""
@@ -198,6 +207,8 @@ def follow_ups(verification: Verification, judges: Judges) -> tuple[Step, ...]:
         lambda history: verification.confirmation(history, wrong_outputs(history)),
         lambda history: verification.forced(history, "teacher-again"),
         *[owners] * _SEARCHES,
+        lambda history: verification.retries(history, wrong_outputs(history), owned_outputs),
+        lambda history: verification.forced(history, "teacher-retries"),
         verification.tier_reset,
         verification.tier_probe,
         lambda history: verification.doubts(history, doubted_probes(history)),
@@ -245,6 +256,11 @@ def _served(history: History, scenario: str) -> list[Operation]:
         and o.request.route is Route.PROXY
         and o.prompt_token_ids is not None
     ]
+
+
+def _is_retry(operation: Operation) -> bool:
+    inquiry = operation.request.inquiry
+    return inquiry is not None and inquiry.kind is InquiryKind.RETRY
 
 
 def _tokens(operation: Operation) -> int:

@@ -14,6 +14,7 @@ from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
 from harness.checkers.outputs.floor import RESOLUTION, NoiseFloor
 from harness.checkers.outputs.ownership import Leak, find_leaks, searches
 from harness.checkers.outputs.probes import possible_cuts
+from harness.checkers.outputs.retried import with_retries
 from harness.checkers.outputs.tiers import tiers_read
 from harness.facts import Deployment
 from harness.history import History
@@ -32,7 +33,7 @@ def outputs(deployment: Deployment, history: History) -> Check:
     searched = searches(history)
     size = max((server.block_size or 0 for server in deployment.servers), default=0) or None
     about = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}, searched))
-    findings = (*with_places(about, evidence, size), *in_caches(evidence, size))
+    findings = (*with_retries(with_places(about, evidence, size), evidence), *in_caches(evidence, size))
     verdict = _verdict(counts, evidence)
     words = [
         *_words(counts, evidence),

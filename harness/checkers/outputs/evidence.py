@@ -18,7 +18,7 @@ from harness.checkers.outputs.probes import (
 )
 from harness.checkers.outputs.strict import compare_with_reference
 from harness.history import History, Operation, Outcome
-from harness.scenario import Route
+from harness.scenario import Inquiry, InquiryKind, Route
 
 Beside = tuple[Forced, ...] | str
 """An output's choices beside their forcing, or why there is none."""
@@ -38,6 +38,8 @@ class OutputEvidence:
     """The probes of the caches, in the order in which they were sent, and what each is judged by."""
     probed: tuple[Compared, ...] = ()
     """What each comes to."""
+    retried: tuple[tuple[Inquiry, Compared], ...] = ()
+    """Retries of wrong outputs that could be judged."""
 
     @property
     def damaged(self) -> tuple[Damaged, ...]:
@@ -63,7 +65,20 @@ def look_at_outputs(history: History) -> OutputEvidence:
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
     said = tuple(_compare_probe(reading, floor) for reading in readings)
-    return OutputEvidence(compared, floor, with_drift=drifts, readings=readings, probed=said)
+    retried = tuple(_retried(history, asked, floor)) if floor is not None else ()
+    return OutputEvidence(compared, floor, with_drift=drifts, readings=readings, probed=said, retried=retried)
+
+
+def _retried(
+    history: History, asked: dict[str, list[Operation]], floor: NoiseFloor | str
+) -> Iterator[tuple[Inquiry, Compared]]:
+    for operation in history.operations():
+        inquiry = operation.request.inquiry
+        if inquiry is None or inquiry.kind is not InquiryKind.RETRY or operation.outcome is not Outcome.OK:
+            continue
+        beside = force(operation, asked.get(operation.request.request_id, ()))
+        if not isinstance(beside, str):
+            yield inquiry, judge_forced(operation, beside, floor)
 
 
 def _compare_probe(reading: Reading, floor: NoiseFloor | str | None) -> Compared:
