@@ -191,6 +191,26 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class NoisyOutput:
+    """One control output of an earlier run beside its teacher forcing; nats, one number per token."""
+
+    regret: tuple[float, ...]
+    drift: tuple[float, ...]
+    margin_error: tuple[float, ...]
+    margin: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseMeasured:
+    """What an earlier run's control arm showed, on the same deployment."""
+
+    at: float
+    origin: str
+    """Where from, how much and how old, in words."""
+    outputs: tuple[NoisyOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """Last entry of a run that was not killed."""
 
@@ -198,7 +218,9 @@ class RunEnded:
     interrupted: bool = False
 
 
-Entry = RunStarted | PhaseStarted | Sent | Ended | Scraped | ScrapeFailed | ClientHealth | Noted | RunEnded
+Entry = (
+    RunStarted | PhaseStarted | Sent | Ended | Scraped | ScrapeFailed | ClientHealth | Noted | NoiseMeasured | RunEnded
+)
 
 E = TypeVar("E", bound=Entry)
 

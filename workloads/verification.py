@@ -3,7 +3,8 @@
 ``followed`` runs them in this order, each against the history that the ones before have left; None: nothing to ask.
 
 0. ``probe``             beginnings of the load's prompts, through the caches that it filled (probe.py)
-1. ``control_arm``       prompts of the load again, on D alone, at the load's concurrency
+1. ``control_arm``       prompts of the load again, on D alone, at the load's concurrency; not where the noise is known
+                         from an earlier run
 2. ``forced``            teacher forcing of the outputs that the policy picks and of all control outputs, mixed, so that
                          both kinds are forced in the same batches; then of the probes that are in doubt: what a probe
                          answered is judged by forcings of the prompt that it begins, or by the other server's answer
@@ -24,7 +25,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from harness.history import History, Operation, Outcome
+from harness.history import History, NoiseMeasured, Operation, Outcome
 from harness.scenario import InquiryKind, Phase, Request, Route, Scenario
 from workloads.owners import ROUNDS, OwnerSearch
 from workloads.probe import PROBE, cache_probe, tier_probe, tier_reset
@@ -111,6 +112,8 @@ class Verification:
 
     def control_arm(self, history: History) -> Scenario | None:
         """Step 1."""
+        if any(history.of(NoiseMeasured)):
+            return None
         served = self._picked(_served(history, self.scenario))
         controls = islice(cycle(served), self._sizes(served).controls) if served else iter(())
         turns = ((number // max(len(served), 1), operation) for number, operation in enumerate(controls))

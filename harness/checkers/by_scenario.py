@@ -11,10 +11,10 @@ from harness.checkers.evidence import first_problem, gather
 from harness.checkers.outputs import compare_outputs, count_outputs, outputs
 from harness.checkers.settled import settled
 from harness.facts import Deployment
-from harness.history import ClientHealth, Ended, Entry, History, Noted, RunEnded, RunStarted, Sent
+from harness.history import ClientHealth, Ended, Entry, History, NoiseMeasured, Noted, RunEnded, RunStarted, Sent
 from harness.verdict import Check, Finding, Judgement, Verdict, worst
 
-_OF_THE_RUN = (RunStarted, RunEnded, Noted, ClientHealth)
+_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, ClientHealth)
 
 
 def judge_scenario(

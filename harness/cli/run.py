@@ -1,17 +1,19 @@
 """``python -m harness [run]``: deployment, load, judgement, report."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from harness.checkers import judge
-from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
+from harness.checkers.outputs import control_outputs, count_outputs, doubted_probes, owned_outputs, suspects
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.errors import ExitCode, UsageError
 from harness.facts import Connector, Deployment, Role
-from harness.history import History
+from harness.history import Entry, History
 from harness.reports import LoadSettings, Report, make_report, print_report
 from harness.scenario import Route, Scenario
 from harness.store import RunStore
+from harness.store.noise_file import noise_key, read_noise, write_noise
 from harness.verdict import Verdict
 from workloads.random_load import random_load
 from workloads.verification import Judges, Verification, follow_ups, followed
@@ -29,10 +31,22 @@ async def run(options: Options) -> ExitCode:
         def choose(deployment: Deployment, history: Callable[[], History]) -> Iterable[Scenario]:
             return verified(options.load, deployment, history, salt=salt)
 
-        deployment, history = await measure(options, store, choose, ("random_load",))
+        deployment, history = await measure(options, store, choose, ("random_load",), partial(_known, options.load))
+        _keep_noise(options.load, deployment, history)
         report = judged(options, store, deployment, history)
     print_report(report, plain=options.report.plain)
     return EXIT[report.judgement.verdict]
+
+
+def _known(load: LoadOptions, deployment: Deployment, now: float) -> Iterable[Entry]:
+    if load.noise_floor is not None and load.noise_floor.exists():
+        yield read_noise(load.noise_floor, noise_key(deployment, load.concurrency), now)
+
+
+def _keep_noise(load: LoadOptions, deployment: Deployment, history: History) -> None:
+    """A control arm that carries a floor is kept; one that does not would make every later run unknown."""
+    if load.noise_floor is not None and not load.noise_floor.exists() and count_outputs(history).noise_floor:
+        write_noise(load.noise_floor, noise_key(deployment, load.concurrency), control_outputs(history))
 
 
 def verified(

@@ -9,9 +9,11 @@ from harness.checkers.outputs.check import (
     suspects,
     wrong_outputs,
 )
+from harness.checkers.outputs.evidence import control_outputs
 
 __all__ = [
     "compare_outputs",
+    "control_outputs",
     "count_outputs",
     "doubted_probes",
     "outputs",

@@ -17,7 +17,7 @@ from harness.checkers.outputs.probes import possible_cuts
 from harness.checkers.outputs.retried import with_retries
 from harness.checkers.outputs.tiers import tiers_read
 from harness.facts import Deployment
-from harness.history import History
+from harness.history import History, NoiseMeasured
 from harness.verdict import Check, Finding, Outputs, Verdict
 
 _LISTED = 50
@@ -37,6 +37,7 @@ def outputs(deployment: Deployment, history: History) -> Check:
     verdict = _verdict(counts, evidence)
     words = [
         *_words(counts, evidence),
+        *(f"noise as in {measured.origin}" for measured in history.of(NoiseMeasured)),
         *coverage(evidence, possible_cuts(deployment, history), tiers_read(deployment, history)),
     ]
     return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED])

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from harness.checkers.memo import once
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor
@@ -17,7 +19,7 @@ from harness.checkers.outputs.probes import (
     without_truth,
 )
 from harness.checkers.outputs.strict import compare_with_reference
-from harness.history import History, Operation, Outcome
+from harness.history import History, NoiseMeasured, NoisyOutput, Operation, Outcome
 from harness.scenario import Inquiry, InquiryKind, Route
 
 Beside = tuple[Forced, ...] | str
@@ -53,9 +55,7 @@ def look_at_outputs(history: History) -> OutputEvidence:
     asked = forcings(history)
     subjects, references = tuple(_subjects(history, asked)), _references(history)
     forced = {o.request.request_id: force(o, asked[i]) for o in subjects if (i := o.request.request_id) in asked}
-    control = [
-        one for o in _control(history) if (i := o.request.request_id) in asked for one in _good(o, force(o, asked[i]))
-    ]
+    control = [*_earlier(history), *_own_control(history, asked)]
     judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
     readings = read_probes(history, asked)
     probed = [one.beside for one in readings if one.beside is not None]
@@ -85,6 +85,24 @@ def _compare_probe(reading: Reading, floor: NoiseFloor | str | None) -> Compared
     if reading.beside is None or floor is None:
         return without_truth(reading)
     return judged_probe(reading, judge_forced(reading.probe, (reading.beside,), floor))
+
+
+def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
+    """What this run's own control arm shows, to be kept for later runs."""
+    arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in _own_control(history, forcings(history)))
+    return tuple(NoisyOutput(*(tuple(array.tolist()) for array in four)) for four in arrays)
+
+
+def _own_control(history: History, asked: dict[str, list[Operation]]) -> Iterator[Forced]:
+    for operation in _control(history):
+        if found := asked.get(operation.request.request_id):
+            yield from _good(operation, force(operation, found))
+
+
+def _earlier(history: History) -> Iterator[Forced]:
+    for measured in history.of(NoiseMeasured):
+        for one in measured.outputs:
+            yield Forced(*(np.array(array) for array in (one.regret, one.drift, one.margin_error, one.margin)))
 
 
 def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[Operation]:
