@@ -27,6 +27,8 @@ class Endpoint(StrEnum):
 
     COMPLETIONS = "/v1/completions"
     CHAT = "/v1/chat/completions"
+    RESET = "/reset_prefix_cache"
+    """Of vLLM's development mode, and no question: the prefix cache is emptied, an offload tier stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,30 @@ class Message:
 
     role: str
     content: str
+
+
+class InquiryKind(StrEnum):
+    """Kinds of requests that are asked to find out more."""
+
+    PROBE = "probe"
+    """A beginning of the other's prompt, through a cache that holds its blocks."""
+    SUPPOSITION = "supposition"
+    """What another prompt goes on to, with the other's last token for its own: was it answered with that one's KV?"""
+    RETRY = "retry"
+    """The other once more, or a beginning of it, by the same path: does it happen again, and from which block on?"""
+    RESET = "reset"
+    """The server's prefix cache is emptied (``Endpoint.RESET``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Why a request is asked that is neither of the load nor a reference: to learn more about another one."""
+
+    kind: InquiryKind
+    about: str = ""
+    """The other's request id."""
+    under: str = ""
+    """Of a supposition: the request id of whose prompt is supposed. Of a retry: ``together`` or ``alone``."""
 
 
 Prompt = tuple[int, ...] | str | tuple[Message, ...]
@@ -82,6 +108,8 @@ class Request:
     Nobody knows an answer before it is given, so the runner puts them there when it sends, and the history holds the
     whole prompt. As token ids, text or messages, whichever both prompts are. The other request must have ended.
     """
+    inquiry: Inquiry | None = None
+    """None: the request is of the load, or somebody's reference."""
     expect_status: int | None = None
     """The HTTP status with which it must be refused; None: it must be served."""
 
@@ -90,13 +118,14 @@ class Request:
 class Phase:
     """Requests that may overlap, up to ``concurrency`` at a time.
 
-    ``counted``: whether counters are read around it and judged.
+    ``counted``: whether counters are read around it and judged; ``watched``: whether they are read all the same.
     """
 
     name: str
     requests: tuple[Request, ...]
     concurrency: int = 1
     counted: bool = True
+    watched: bool = False
     background: tuple[Request, ...] = ()
     """Kept in flight beside the others, ``background_concurrency`` at a time, until those have ended.
 

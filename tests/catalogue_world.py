@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.checkers import judge, judge_scenario
-from harness.checkers.outputs import look_at_outputs, noise_matters, wrong_outputs
+from harness.checkers.outputs import look_at_outputs
+from harness.cli.verify_workloads import JUDGES
 from harness.facts import Deployment
 from harness.history import ClientHealth, Entry, History, RunEnded, RunStarted
 from harness.observe.observer import RestObserver
@@ -66,7 +67,9 @@ async def run_catalogue(
     setting = Setting.of(run.deployment, seed=seed, salt="salt")
     scenarios = [entry(setting) for entry in run.ran]
     run.entries.append(RunStarted(0.0, (), seed, "test", None, tuple(entry.name for entry in run.ran)))
-    how = CatalogueVerification(salt="salt-verification", seed=seed, max_model_len=setting.max_model_len)
+    how = CatalogueVerification(
+        salt="salt-verification", seed=seed, max_model_len=setting.max_model_len, block_size=setting.block
+    )
     transport = Transport(pair, world, urls)
 
     async def read_all(occasion: Occasion) -> Readings:
@@ -80,7 +83,7 @@ async def run_catalogue(
     async with world:
         for scenario in scenarios:
             await fire(beside_load(scenario, setting, background) if background else scenario)
-        for scenario in steps_after(lambda: run.history, how.steps(wrong_outputs, noise_matters)):
+        for scenario in steps_after(lambda: run.history, how.steps(JUDGES)):
             await fire(scenario)
         run.entries += [ClientHealth(world.now(), 0.0, 0.0, 0.0, 0.0), RunEnded(world.now())]
     return run

@@ -140,6 +140,29 @@ def test_without_a_floor_a_token_behind_the_best_is_unverified_not_invalid() -> 
     assert count_outputs(history).unverified >= 1
 
 
+def test_control_requests_that_all_failed_make_the_run_unknown() -> None:
+    history = run(gaussian(1e-5))
+    failed = [
+        replace(e, outcome=Outcome.INFO, choices=(), cause="boom")
+        if isinstance(e, Ended) and e.request_id.startswith("control-") and "teacher" not in e.request_id
+        else e
+        for e in history.entries
+    ]
+    check = outputs(DEPLOYMENT, History(tuple(failed)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "no control output was completed" in check.summary
+
+
+def test_a_control_arm_that_is_itself_wrong_is_no_measure_of_noise() -> None:
+    rng = np.random.default_rng(3)
+    worse = read(rng, gaussian(1e-5))
+    worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0  # both servers say so: no noise
+    more = operations("control-bad", worse, Route.DECODE, reference_for="load-0")
+    check = outputs(DEPLOYMENT, History((*run(gaussian(1e-5)).entries, *more)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "nats behind the best one" in check.summary
+
+
 def test_servers_that_disagree_without_transfer_have_no_noise_floor() -> None:
     check = outputs(DEPLOYMENT, run(gaussian(1.5)))
     assert check.verdict is Verdict.UNKNOWN
@@ -197,7 +220,7 @@ def test_an_output_that_ended_where_it_must_not_is_invalid() -> None:
         for e in history.entries
     ]
     (finding,) = outputs(DEPLOYMENT, History(tuple(entries))).findings
-    assert finding.text == "it has 20 tokens, and 19 at most were asked"
+    assert finding.text.startswith("it has 20 tokens, and 19 at most were asked")
 
 
 def test_a_prompt_that_is_noisier_than_all_others_is_acquitted_by_its_own_control_outputs() -> None:

@@ -163,7 +163,7 @@ async def test_steps_taken_again_ask_only_what_is_new() -> None:
     assert again.forced(run.history, "teacher-control") is None
     assert again.control_arm(run.history) is None
     assert again.confirmation(run.history, ()) is None
-    assert again.suppositions(run.history, ()) is None
+    assert again.owners(run.history, (), ()) is None
 
 
 async def test_a_field_that_the_proxy_drops_is_seen_though_every_token_is_right() -> None:

@@ -12,7 +12,7 @@ so that no workload's time has it in it. ``steps`` gives, and ``steps_after`` ta
                       tokens; a wrong output stays wrong beside any arm. Then ``forced`` again, which asks only what is
                       new; and both a second and a third time, for more tokens may bring a limit down as well as up,
                       and nobody is accused before he was measured again
-4. ``suppositions``   whose KV a wrong output had
+4. ``owners``         whose KV a wrong output had, in rounds (owners.py)
 
 What teacher forcing does not show, and a reference does: that a text or a conversation reached the servers as it was
 sent (forcing starts from the ids that they told), that a stop string ended the answer where it had to, and an echo's
@@ -28,9 +28,9 @@ import numpy as np
 
 from harness.history import History, Operation, Outcome
 from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
+from workloads.owners import OwnerSearch
 from workloads.reference import ALTERNATIVES, teacher_forcing
-from workloads.verification import SUSPECTS, Judge, Step, Verification
-from workloads.verify_policy import Extent, VerifyPolicy
+from workloads.verification import SEARCHES, SUSPECTS, Judge, Step
 
 VERIFICATION = "verification"
 """Name of the scenario."""
@@ -64,15 +64,23 @@ class CatalogueVerification:
     forcing_route: Route = Route.PREFILL
     max_model_len: int | None = None
     """Tokens of a context: nothing longer is asked."""
+    block_size: int | None = None
+    """Tokens per KV block; the larger, where servers differ."""
 
-    def steps(self, wrong_outputs: Judge, noise_matters: Callable[[History], bool]) -> tuple[Step, ...]:
+    def steps(self, judges: "CatalogueJudges") -> tuple[Step, ...]:
         """All of them, in order."""
+        wrong_outputs, noise_matters = judges.wrong, judges.noise_matters
+
+        def owners(history: History) -> Scenario | None:
+            wrong = wrong_outputs(history)
+            return self.owners(history, wrong, judges.owned(history)) if wrong else None
+
         return (
             self.asked_again,
             lambda history: self.control_arm(history) if noise_matters(history) else None,
             partial(self.forced, name="teacher-control"),
             *self._rounds(wrong_outputs),
-            lambda history: self.suppositions(history, wrong_outputs(history)),
+            *[owners] * SEARCHES,
         )
 
     def _rounds(self, wrong_outputs: Judge) -> Iterator[Step]:
@@ -124,23 +132,14 @@ class CatalogueVerification:
         others = self._controls(history, rest, CONFIRMING // 2)
         return self._scenario(f"confirmation-{number}", [*again, *others], history)
 
-    def suppositions(self, history: History, wrong: Collection[str]) -> Scenario | None:
-        """Step 4: as the plain load's, within each workload."""
-        names = dict.fromkeys(o.sent.scenario for o in to_verify(history) if o.request.request_id in wrong)
-        found = [self._as_load(name).suppositions(history, wrong) for name in names]
-        supposed = [request for one in found if one for phase in one.phases for request in phase.requests]
-        asked = {o.request.request_id for o in history.operations()}
-        return self._scenario("owners", [one for one in supposed if one.request_id not in asked], history)
-
-    def _as_load(self, scenario: str) -> Verification:
-        return Verification(
-            policy=VerifyPolicy(Extent.ALL),
-            scenario=scenario,
-            concurrency=_CONCURRENCY,
-            salt=self.salt,
-            forcing_route=self.forcing_route,
-            max_model_len=self.max_model_len,
+    def owners(self, history: History, wrong: Collection[str], named: Collection[str]) -> Scenario | None:
+        """Step 4, to be taken several times: as the plain load's, among the requests of all workloads."""
+        served = [o for o in to_verify(history) if o.request.route is Route.PROXY and o.prompt_token_ids is not None]
+        suspects = [o for o in served if o.request.request_id in wrong and o.request.request_id not in named]
+        search = OwnerSearch(
+            salt=self.salt, route=self.forcing_route, block_size=self.block_size, max_model_len=self.max_model_len
         )
+        return self._scenario("owners", search.next_round(history, served, suspects), history)
 
     def _scenario(self, phase: str, requests: Sequence[Request], history: History) -> Scenario | None:
         if not requests:
@@ -217,6 +216,18 @@ class CatalogueVerification:
     def _room(self, prompt: Sequence[int]) -> int:
         """Tokens that the context has beside the prompt; those of a long answer where no limit is known."""
         return (1 << 20) if self.max_model_len is None else self.max_model_len - len(prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueJudges:
+    """What the checkers say of a history that is not complete yet."""
+
+    wrong: Judge
+    """Request ids of outputs that are wrong, as far as it is known now."""
+    owned: Judge
+    """Those of them whose owner is known."""
+    noise_matters: Callable[[History], bool]
+    """Whether the verdict on some output waits for the noise to be measured."""
 
 
 def steps_after(history: Callable[[], History], steps: Iterable[Step]) -> Iterator[Scenario]:

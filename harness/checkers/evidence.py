@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.checkers.memo import once
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Scraped, ScrapeFailed
 from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
@@ -38,9 +39,10 @@ class Evidence:
         return Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why)
 
 
+@once
 def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """Everything that was counted, in the order of the phases; phases that nobody read are left out."""
-    expected = predict(deployment, history.operations())
+    expected = _predicted(deployment, history)
     counted = _counted(history)
     return tuple(
         Evidence(
@@ -56,6 +58,18 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
         for key, expectation in expected.get(phase, _idle(deployment)).items()
         if (servers := _servers(deployment, key))
     )
+
+
+def _predicted(deployment: Deployment, history: History) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
+    """Predictions of the counted phases; what was asked after the last of them changes none, and is left out."""
+    last = max((reading.at for reading in _readings(history)), default=0.0)
+    return predict(deployment, [operation for operation in history.operations() if operation.sent.at <= last])
+
+
+def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:
+    for entry in history.entries:
+        if isinstance(entry, Scraped | ScrapeFailed) and entry.label in (BEFORE, AFTER):
+            yield entry
 
 
 def say(comparison: Comparison) -> str:
@@ -76,8 +90,7 @@ def first_problem(comparisons: tuple[Comparison, ...]) -> str:
 
 
 def _counted(history: History) -> tuple[PhaseKey, ...]:
-    readings = (e for e in history.entries if isinstance(e, Scraped | ScrapeFailed))
-    return tuple(dict.fromkeys((reading.scenario, reading.phase) for reading in readings))
+    return tuple(dict.fromkeys((reading.scenario, reading.phase) for reading in _readings(history)))
 
 
 def _idle(deployment: Deployment) -> Mapping[str, ServerExpectation]:

@@ -41,6 +41,8 @@ class LoadOptions:
     extra_body: dict[str, Any]
     verify: str
     """Which outputs are verified; read by ``VerifyPolicy.parse``."""
+    noise_floor: Path | None
+    """Where the control arm's noise is kept from run to run."""
     reference_url: str | None
     """A third server that teacher-forces; None: the prefill servers do."""
 
@@ -187,6 +189,12 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_POLICY,
         help="which outputs are teacher-forced (default: %(default)s of the engine's tokens, 128 outputs at least)",
     )
+    group.add_argument(
+        "--noise-floor",
+        metavar="FILE",
+        type=Path,
+        help="measure the noise once, keep it there, and use it from then on",
+    )
     group.add_argument("--reference-url", metavar="URL", help="a third server to teacher-force on")
 
 
@@ -291,6 +299,7 @@ def _load(flags: argparse.Namespace) -> LoadOptions:
         settle_timeout=flags.settle_timeout_sec,
         extra_body=flags.extra_body,
         verify=_verify(flags.verify),
+        noise_floor=flags.noise_floor,
         reference_url=_url(flags.reference_url, "--reference-url") if flags.reference_url else None,
     )
 

@@ -1,25 +1,25 @@
 """``python -m harness [run]``: deployment, load, judgement, report."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from harness.checkers import judge
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import control_outputs, count_outputs, doubted_probes, owned_outputs, suspects
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.errors import ExitCode, UsageError
-from harness.facts import Deployment
-from harness.history import History
+from harness.facts import Connector, Deployment, Role
+from harness.history import Entry, History
 from harness.reports import LoadSettings, Report, make_report, print_report
 from harness.scenario import Route, Scenario
 from harness.store import RunStore
+from harness.store.noise_file import noise_key, read_noise, write_noise
 from harness.verdict import Verdict
-from workloads.probe import cache_probe
 from workloads.random_load import random_load
-from workloads.verification import Verification, follow_ups, followed
+from workloads.verification import Judges, Verification, follow_ups, followed
 from workloads.verify_policy import VerifyPolicy
 
-PROBES = 64
-"""Prefixes asked again through each server's cache. Each is a prefill of what is cached already and four tokens."""
+JUDGES = Judges(suspects, owned_outputs, doubted_probes)
 EXIT = {Verdict.VALID: ExitCode.VALID, Verdict.INVALID: ExitCode.INVALID, Verdict.UNKNOWN: ExitCode.UNKNOWN}
 
 
@@ -31,10 +31,22 @@ async def run(options: Options) -> ExitCode:
         def choose(deployment: Deployment, history: Callable[[], History]) -> Iterable[Scenario]:
             return verified(options.load, deployment, history, salt=salt)
 
-        deployment, history = await measure(options, store, choose, ("random_load",))
+        deployment, history = await measure(options, store, choose, ("random_load",), partial(_known, options.load))
+        _keep_noise(options.load, deployment, history)
         report = judged(options, store, deployment, history)
     print_report(report, plain=options.report.plain)
     return EXIT[report.judgement.verdict]
+
+
+def _known(load: LoadOptions, deployment: Deployment, now: float) -> Iterable[Entry]:
+    if load.noise_floor is not None and load.noise_floor.exists():
+        yield read_noise(load.noise_floor, noise_key(deployment, load.concurrency), now)
+
+
+def _keep_noise(load: LoadOptions, deployment: Deployment, history: History) -> None:
+    """A control arm that carries a floor is kept; one that does not would make every later run unknown."""
+    if load.noise_floor is not None and not load.noise_floor.exists() and count_outputs(history).noise_floor:
+        write_noise(load.noise_floor, noise_key(deployment, load.concurrency), control_outputs(history))
 
 
 def verified(
@@ -51,19 +63,18 @@ def verified(
         seed=load.seed,
         forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
         max_model_len=min(limits, default=None),
+        block_size=max(_block_sizes(deployment)),
+        tiers=_tiers(deployment),
     )
 
-    def probe(so_far: History) -> Scenario | None:
-        return cache_probe(
-            so_far,
-            scenario=scenario.name,
-            block_size=max(_block_sizes(deployment)),
-            concurrency=load.concurrency,
-            seed=load.seed,
-            most=PROBES,
-        )
+    return followed(scenario, history, follow_ups(verification, JUDGES))
 
-    return followed(scenario, history, [probe, *follow_ups(verification, wrong_outputs)])
+
+def _tiers(deployment: Deployment) -> dict[Route, int]:
+    if Connector.OFFLOADING not in (deployment.connectors or ()):
+        return {}
+    roles = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
+    return {route: count for route, role in roles.items() if (count := len(deployment.of(role)))}
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

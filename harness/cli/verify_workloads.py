@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from harness.checkers import judge_scenario
-from harness.checkers.outputs import look_at_outputs, noise_matters, wrong_outputs
+from harness.checkers.outputs import look_at_outputs, noise_matters, owned_outputs, wrong_outputs
 from harness.cli.options import LoadOptions
 from harness.facts import Deployment
 from harness.history import History
 from harness.scenario import Route, Scenario
 from harness.verdict import Judgement
 from workloads.registry import Workload
-from workloads.verify_catalogue import CatalogueVerification, steps_after
+from workloads.verify_catalogue import CatalogueJudges, CatalogueVerification, steps_after
+
+JUDGES = CatalogueJudges(wrong_outputs, owned_outputs, noise_matters)
 
 
 def verified(
@@ -28,9 +30,10 @@ def verified(
         seed=load.seed,
         forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
         max_model_len=min(limits, default=None),
+        block_size=max((server.block_size or 0 for server in deployment.servers), default=0) or None,
     )
     yield from scenarios
-    yield from steps_after(history, verification.steps(wrong_outputs, noise_matters))
+    yield from steps_after(history, verification.steps(JUDGES))
 
 
 def judged_workloads(

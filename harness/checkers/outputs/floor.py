@@ -56,7 +56,10 @@ class NoiseFloor:
 
 
 def measure_floor(control: Sequence[Forced], judged: Sequence[Forced]) -> NoiseFloor | str:
-    """The limits for judging all of ``judged``; or why the control arm carries none."""
+    """The limits for judging all of ``judged``; or why the control arm carries none.
+
+    The mean of one token is that token, and is neither judged nor taken for a mean of many.
+    """
     if not control:
         return "no control output was completed and teacher-forced"
     tokens, share = sum(one.tokens for one in judged), ALPHA / _TESTS
@@ -64,8 +67,8 @@ def measure_floor(control: Sequence[Forced], judged: Sequence[Forced]) -> NoiseF
     limits = [noise_limit(sample, tokens, share) for sample in (margins, drifts)]
     if limits[0] is None or limits[1] is None:
         return f"the control arm shows the noise of {min(len(margins), len(drifts))} tokens, and {LEAST} are needed"
-    means = _known([np.array([one.mean_drift for one in control])])
-    mean = noise_limit(means, len(judged), share, least=_LEAST_OUTPUTS)
+    means = _known([np.array([one.mean_drift for one in control if one.tokens > 1])])
+    mean = noise_limit(means, sum(one.tokens > 1 for one in judged), share, least=_LEAST_OUTPUTS)
     regret = max(limits[0], RESOLUTION)
     floor = NoiseFloor(
         regret=regret,

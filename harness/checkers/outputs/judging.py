@@ -2,7 +2,7 @@
 
     a token's regret above the limit                                   mismatch: a wrong token
     a token's drift or margin error above the limit                    mismatch: the KV was not the prompt's
-    the output's mean drift above the limit                            the same, too little to see in any one token
+    the mean drift of several tokens above the limit                   the same, too little to see in any one token
     a log-probability served as NaN                                    mismatch
     every token the best one                                           exact
     some tokens behind the best one, all within the noise              tie
@@ -81,7 +81,7 @@ def _drifts(forced: Forced, floor: NoiseFloor) -> Iterator[tuple[int, str]]:
             worst = float(np.nanmax(values))
             text = f"its tokens may be right, but the {what} of {len(over)} of {forced.tokens} is off by up to"
             yield int(over[0]), f"{text} {worst:.3g} nats (noise ends at {limit:.2g}): its KV was not the prompt's"
-    if floor.mean_drift is not None and forced.mean_drift > floor.mean_drift:
+    if floor.mean_drift is not None and forced.tokens > 1 and forced.mean_drift > floor.mean_drift:
         yield (
             0,
             (

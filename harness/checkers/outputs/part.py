@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from harness.checkers.outputs.check import check_outputs, tally
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.evidence import OutputEvidence
+from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Check, Outputs
 
@@ -19,11 +20,11 @@ class Part:
     counts: Outputs
 
 
-def part_of(history: History, evidence: OutputEvidence, request_ids: Collection[str]) -> Part:
+def part_of(deployment: Deployment, history: History, evidence: OutputEvidence, request_ids: Collection[str]) -> Part:
     """The outputs of these requests. No policy leaves any of them out: what was not verified is unverified."""
     own = tuple(_meant(one) for one in evidence.compared if one.request_id in request_ids)
-    part = replace(evidence, compared=own)
-    return Part(check_outputs(history, part) if own else None, tally(part))
+    part = replace(evidence, compared=own, readings=(), probed=())
+    return Part(check_outputs(deployment, history, part) if own else None, tally(part))
 
 
 def _meant(one: Compared) -> Compared:
