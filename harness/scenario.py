@@ -27,8 +27,6 @@ class Endpoint(StrEnum):
 
     COMPLETIONS = "/v1/completions"
     CHAT = "/v1/chat/completions"
-    RESET = "/reset_prefix_cache"
-    """Of vLLM's development mode, and no question: the prefix cache is emptied, an offload tier stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,10 @@ class Message:
 
     role: str
     content: str
+
+
+RESET_PATH = "/reset_prefix_cache"
+"""Of vLLM's development mode (``VLLM_SERVER_DEV_MODE=1``)."""
 
 
 class InquiryKind(StrEnum):
@@ -49,7 +51,7 @@ class InquiryKind(StrEnum):
     RETRY = "retry"
     """The other once more, or a beginning of it, by the same path: does it happen again, and from which block on?"""
     RESET = "reset"
-    """The server's prefix cache is emptied (``Endpoint.RESET``)."""
+    """No question: the server's prefix cache is emptied, its offload tier stays as it is (``RESET_PATH``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,11 @@ class Request:
     """None: the request is of the load, or somebody's reference."""
     expect_status: int | None = None
     """The HTTP status with which it must be refused; None: it must be served."""
+
+    @property
+    def resets(self) -> bool:
+        """Whether it empties a cache and asks nothing."""
+        return self.inquiry is not None and self.inquiry.kind is InquiryKind.RESET
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class SimRun:
 
     def _ends(self, requests: list[Request], route: Route, at: float) -> Iterator[Ended]:
         bodies = {request.request_id: _body(request) for request in requests}
-        if requests and requests[0].endpoint is Endpoint.RESET:
+        if requests and requests[0].resets:
             yield from (self._reset(request, at) for request in requests)
             return
         answers = self._through(bodies) if route is Route.PROXY else self._alone(bodies, route)

@@ -129,7 +129,6 @@ def tier_reset(scenario: str, servers: Mapping[Route, int]) -> Scenario:
             (),
             route=route,
             server=number,
-            endpoint=Endpoint.RESET,
             stream=False,
             inquiry=Inquiry(InquiryKind.RESET),
         )
@@ -149,7 +148,7 @@ def tier_probe(  # noqa: PLR0913 - a workload's parameters are its command line
     most: int = TIER_CUTS,
 ) -> Scenario | None:
     """The cuts once more, of each route whose prefix caches were all emptied since; None where none was."""
-    resets = [o for o in history.operations(scenario=scenario) if o.request.endpoint is Endpoint.RESET]
+    resets = [o for o in history.operations(scenario=scenario) if o.request.resets]
     emptied = [
         route
         for route in (Route.DECODE, Route.PREFILL)

@@ -8,7 +8,7 @@ connection, no end in the history) nobody knows whose fault it was: unknown. So 
 
 from harness.facts import Deployment
 from harness.history import History, Operation, Outcome
-from harness.scenario import Endpoint, Route
+from harness.scenario import Route
 from harness.verdict import Check, Finding, Verdict, worst
 
 _LISTED = 50
@@ -20,7 +20,7 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     asked = [
         operation
         for operation in history.operations()
-        if operation.request.reference_for is None and operation.request.endpoint is not Endpoint.RESET
+        if operation.request.reference_for is None and not operation.request.resets
     ]
     served = [operation for operation in asked if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served

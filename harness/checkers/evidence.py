@@ -62,8 +62,10 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
 
 def _predicted(deployment: Deployment, history: History) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
     """Predictions of the counted phases; what was asked after the last of them changes none, and is left out."""
-    last = max((reading.at for reading in _readings(history)), default=0.0)
-    return predict(deployment, [operation for operation in history.operations() if operation.sent.at <= last])
+    counted = set(_counted(history))
+    operations = sorted(history.operations(), key=lambda operation: operation.sent.at)
+    ends = [n for n, one in enumerate(operations, 1) if (one.sent.scenario, one.sent.phase) in counted]
+    return predict(deployment, operations[: max(ends, default=0)])
 
 
 def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:

@@ -20,7 +20,7 @@ from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
 from harness.load.sse import EventParser
 from harness.load.targets import Targets
-from harness.scenario import Endpoint, Request, Route
+from harness.scenario import Request, Route
 
 _REQUEST_ID = "X-Request-Id"
 _PREFILL = "X-PD-Prefill"
@@ -98,7 +98,7 @@ class Client:
             await self._receive(request, response, reply, answer)
 
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
-        if response.status != 200 or request.endpoint is Endpoint.RESET:
+        if response.status != 200 or request.resets:
             reply.body = (await response.read()).decode("utf-8", "replace")
         elif request.stream:
             await self._watch(response.content, answer)

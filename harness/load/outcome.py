@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from harness.history import Choice, Ended, Outcome
 from harness.load.answer import Answer
-from harness.scenario import Endpoint, Request, Route
+from harness.scenario import Request, Route
 
 _BAD_FINISH = frozenset({"abort", "error"})
 """vLLM's finish reasons are stop, length, abort, error, repetition; chat adds tool_calls."""
@@ -76,7 +76,7 @@ def judge(request: Request, reply: Reply, answer: Answer) -> Judged:
         return Outcome.INFO, reply.trouble or "no answer"
     if reply.status != 200:
         return _judge_refusal(request, reply)
-    if request.endpoint is Endpoint.RESET:
+    if request.resets:
         return _judge_reset(reply)
     cause = _shortcoming(request, reply, answer)
     return (Outcome.INFO, cause) if cause else (Outcome.OK, "")

@@ -17,7 +17,7 @@ from harness.history import Ended
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
-from harness.scenario import Endpoint, Request, Route
+from harness.scenario import Request, Route
 from harness.selftest.world import World
 from harness.sim import SimPair, SimServer
 from harness.sim.answers import Job
@@ -44,7 +44,7 @@ class Transport:
         exchange = _Exchange(self._world, request, reply, answer)
         body = json.loads(encode(request, model=self._pair.config.model))
         try:
-            if request.endpoint is Endpoint.RESET:
+            if request.resets:
                 done = self._server(_ROLES[request.route], request.server or 0).engine.reset_prefix_cache()
                 reply.status, reply.body = 200, json.dumps({"success": done})
             elif request.route is Route.PROXY:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.facts import Deployment, Role
 from harness.history import History, Outcome
 from harness.observe.counters import delta, read_counters
-from harness.scenario import Endpoint, Route
+from harness.scenario import Route
 
 _ROLES = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
 
@@ -26,7 +26,7 @@ class TierRead:
 
 def tiers_read(deployment: Deployment, history: History) -> tuple[TierRead, ...]:
     """One for each route whose prefix caches were to be emptied."""
-    resets = [o for o in history.operations() if o.request.endpoint is Endpoint.RESET]
+    resets = [o for o in history.operations() if o.request.resets]
     routes = dict.fromkeys(o.request.route for o in resets)
     failed = {o.request.route: o.ended.cause for o in reversed(resets) if o.outcome is not Outcome.OK}
     return tuple(
@@ -44,9 +44,7 @@ def _read(deployment: Deployment, history: History, route: Route) -> TierRead:
 
 
 def _hits(deployment: Deployment, history: History, route: Route) -> Iterator[float | None]:
-    for scenario in dict.fromkeys(
-        o.sent.scenario for o in history.operations() if o.request.endpoint is Endpoint.RESET
-    ):
+    for scenario in dict.fromkeys(o.sent.scenario for o in history.operations() if o.request.resets):
         before, after = (
             history.scrapes(scenario=scenario, phase=f"probe-{route}-tier", label=f"watched-{when}")
             for when in ("before", "after")
