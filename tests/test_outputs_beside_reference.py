@@ -161,15 +161,15 @@ def answered(sampling: Sampling, *choices: Choice, told: tuple[int, ...] | None 
 
 def test_an_answer_that_ends_for_its_length_too_early_is_wrong() -> None:
     assert answered(Sampling(max_tokens=20))[0] is Verdict.VALID
-    assert answered(Sampling(max_tokens=30)) == (
-        Verdict.INVALID,
-        "it ended for its length after 20 tokens, and 30 were asked",
-    )
+    verdict, text = answered(Sampling(max_tokens=30))
+    assert verdict is Verdict.INVALID
+    assert text.startswith("it ended for its length after 20 tokens, and 30 were asked")
 
 
 def test_fewer_choices_than_were_asked_are_wrong() -> None:
     verdict, text = answered(Sampling(max_tokens=20, n=3))
-    assert (verdict, text) == (Verdict.INVALID, "it has 1 choices, and 3 were asked")
+    assert verdict is Verdict.INVALID
+    assert text.startswith("it has 1 choices, and 3 were asked")
 
 
 def test_a_server_that_was_given_another_prompt_is_found_out() -> None:
@@ -236,8 +236,8 @@ def test_an_output_of_no_forcing_and_no_reference_is_unverified_in_its_scenarios
         and not (isinstance(entry, Ended) and entry.request_id == f"{WHO}-teacher")
     ]
     left = History(tuple(forgotten))
-    part = part_of(left, look_at_outputs(left), {WHO, "load-4"})
+    part = part_of(DEPLOYMENT, left, look_at_outputs(left), {WHO, "load-4"})
     assert part.check is not None
     assert part.check.verdict is Verdict.UNKNOWN
     assert (part.counts.requests, part.counts.unverified) == (2, 1)
-    assert part_of(left, look_at_outputs(left), ()).check is None
+    assert part_of(DEPLOYMENT, left, look_at_outputs(left), ()).check is None
