@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import counted_run as run
 import pytest
 from oracle_runs import BLOCK, DIRECT_D, DIRECT_P, NIXL, OFFLOADING, B, Script, deployed, prompt, row
 
@@ -143,6 +144,23 @@ def test_prompt_logprobs_read_nothing_on_d_and_write_all_the_same() -> None:
     assert script.expect("plain")["decode-0"].local_cache_hit.low == 3 * B
     # P is not asked for them: it finds what the first left.
     assert script.expect("scored again")["prefill-0"].local_cache_hit.low == 3 * B
+
+
+@pytest.mark.parametrize(
+    ("version", "external"),
+    [("0.26.0", Bounds(T, T)), ("0.28.1", Bounds(0, T)), (None, Bounds(0, T)), ("0.31.0", Bounds(0, 0))],
+)
+def test_what_connectors_bring_a_prompt_whose_logprobs_are_asked_depends_on_the_release(
+    version: str | None, external: Bounds
+) -> None:
+    servers = tuple(replace(server, version=version) for server in run.DEPLOYMENT.servers)
+    script = Script(deployed(NIXL, OFFLOADING, servers=servers))
+    script.ask(prompt(T), phase="scored", sampling=Sampling(max_tokens=2, prompt_logprobs=0))
+    expected = script.expect("scored")["decode-0"]
+    assert expected.external_kv_transfer == external
+    assert expected.local_compute == Bounds(T - external.high, T - external.low)
+    assert expected.nixl_bytes == Bounds(4 * BLOCK * (external.low > 0), 4 * BLOCK * (external.high > 0))
+    assert expected.prefix_queries == Bounds(0, 0)
 
 
 def test_a_turn_hits_the_conversation_before_it_on_d_with_its_output() -> None:

@@ -8,8 +8,8 @@ run.
 teacher forcing   Prompt and answer together, as token ids, with ``prompt_logprobs``: one prefill. It is the truth that
                   outputs are judged by. No KV but its own is in it: without ``kv_transfer_params`` NIXL's connector
                   offers no token; a request for ``prompt_logprobs`` reads neither prefix cache nor any connector in
-                  vLLM (``skip_reading_prefix_cache``); the salt says the same a second time, to engines that do
-                  otherwise.
+                  vLLM (``skip_reading_prefix_cache``); and where an engine does otherwise (0.26 was seen to ask its
+                  connectors for such a prompt), no block anywhere has a name under the request's salt.
 control           The request again, asked of a decode server alone, which computes the prompt itself. Served at the
                   load's concurrency by the server that serves the load, it has every harmless difference that a served
                   output may have from its teacher forcing, and no transferred KV. Judged by nobody: it measures noise.

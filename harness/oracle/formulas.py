@@ -8,6 +8,8 @@ Read off vLLM 0.32's scheduler:
 - Asked with transfer parameters, a request whose prompt NIXL brings gets T-L tokens and counts them as external hits.
   The blocks that move are ceil(T/B) - L/B: the partial tail as a whole one. The first connector that offers tokens
   brings them: of [offloading, nixl] it is the tier if it has a chunk; what is left is computed, and NIXL only notifies.
+- A request for prompt_logprobs is brought nothing by any connector from 0.31 on; 0.26 skips its prefix cache alone
+  (seen: it pulls all of T).
 - By source: L local_cache_hit, T-L or O external_kv_transfer, the rest local_compute. If nothing is left to compute,
   the last token is computed all the same, to sample from, and not counted.
 - T = 1, pulled: the one token that arrives must be computed again, so the scheduler begins anew. Both lookups count
@@ -25,6 +27,14 @@ from harness.verdict import Bounds
 
 _BYTES = ("nixl_bytes", "offload_load_bytes", "offload_store_bytes")
 _exactly = Bounds.exactly
+_READ_FOR_LOGPROBS, _SKIPPED_FOR_LOGPROBS = (0, 26), (0, 31)
+"""vLLM releases whose connectors do bring a prompt whose log-probabilities are asked (seen), and do not (read)."""
+
+
+def _release(version: str | None) -> tuple[int, int] | None:
+    """Major and minor; None where it is no such thing."""
+    numbers = (version or "").split(".")[:2]
+    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 and all(map(str.isdigit, numbers)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +44,13 @@ class Formulas:
     deployment: Deployment
     server: Server
 
-    def counted(self, visit: Visit, local: int, offered: int) -> ServerExpectation:
-        """The counters of a visit that found ``local`` tokens here and is offered ``offered`` by the tier."""
+    def counted(self, visit: Visit, local: int, offered: int, *, connected: bool) -> ServerExpectation:
+        """The counters of a visit that found ``local`` tokens here and is offered ``offered`` by the tier.
+
+        ``connected``: whether its connectors are asked for anything.
+        """
         rest = visit.tokens - local
-        pulled = rest if visit.pulls and visit.reads and not (offered and self.tier_first) else 0
+        pulled = rest if visit.pulls and connected and not (offered and self.tier_first) else 0
         external = pulled or offered
         times = 2 if pulled == visit.tokens == 1 else 1
         looks = visit.reads and self.caching
@@ -77,6 +90,15 @@ class Formulas:
         """Of one of this server's blocks; 0 where it is not known."""
         geometry = self.deployment.geometry
         return geometry.block_bytes(self.block_size) if geometry else 0
+
+    def connected(self, visit: Visit) -> tuple[bool, ...]:
+        """Whether connectors may bring something for the visit: the ways that there are."""
+        if visit.reads:
+            return (True,)
+        version = _release(self.server.version)
+        if version is None or _READ_FOR_LOGPROBS < version < _SKIPPED_FOR_LOGPROBS:
+            return (True, False)
+        return (version <= _READ_FOR_LOGPROBS,)
 
     @property
     def caching(self) -> bool:

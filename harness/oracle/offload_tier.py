@@ -61,7 +61,7 @@ class OffloadTier:
 
     def loads(self, index: int, local: int) -> Iterator[int]:
         """Tokens that the visit may load after ``local`` tokens of its own cache: none, the least and the most."""
-        visit, chain = self.visits[index], self._chunks_of(self.visits[index].chain)
+        chain = self._chunks_of(self.visits[index].chain)
         first = local // self.chunk
         certain = first
         while certain < len(chain) and self.residency.certainly(index, chain, certain):
@@ -72,7 +72,7 @@ class OffloadTier:
         # Loading nothing is not less than loading a little: another connector may then bring everything.
         for end in sorted({certain, min(certain + 1, possible), min(certain + 2, possible), possible}):
             tokens = end * self.chunk - local
-            yield tokens if visit.reads and tokens >= self.chunk else 0
+            yield tokens if tokens >= self.chunk else 0
 
     def _possibly(self, index: int, chain: Chain, depth: int) -> bool:
         if self.residency.possibly(index, chain, depth):

@@ -36,7 +36,11 @@ class ServerModel:
         visit = self.visits[index]
         if visit.blind:
             return unpredictable(f"how the prompt of {visit.who} was tokenized is not known")
-        every = hull(self.formulas.counted(visit, local, offered) for local, offered in self._found(index))
+        every = hull(
+            self.formulas.counted(visit, local, offered if connected else 0, connected=connected)
+            for local, offered in self._found(index)
+            for connected in self.formulas.connected(visit)
+        )
         unknown = self.formulas.unpredictable()
         return replace(
             every.because(self._why(index)),
@@ -46,7 +50,7 @@ class ServerModel:
 
     def _reloadable(self, visit: Visit) -> int:
         """Bytes of what the tier may hold of the visit's own tokens."""
-        if self.formulas.offloads is False or not visit.reads:
+        if self.formulas.offloads is False or not any(self.formulas.connected(visit)):
             return 0
         tokens = visit.tokens if self.deployment.offload_prompt_only else max(visit.tokens, visit.longest)
         return tokens // self.formulas.block_size * self.formulas.block_bytes
@@ -70,7 +74,7 @@ class ServerModel:
     def _offered(self, index: int, local: int) -> tuple[int, ...]:
         visit = self.visits[index]
         asks = not visit.pulls or self.formulas.tier_first or not self.formulas.pulls
-        if self.formulas.offloads is False or not visit.reads or not asks:
+        if self.formulas.offloads is False or not any(self.formulas.connected(visit)) or not asks:
             return (0,)
         depth = local // self.formulas.block_size
         if self._caches and depth < self._cache.eligible(index) and self._cache.new_if_missed(index, depth):
@@ -79,6 +83,11 @@ class ServerModel:
 
     def _why(self, index: int) -> str:
         visit = self.visits[index]
+        if len(self.formulas.connected(visit)) > 1:
+            return (
+                f"whether {self.server.version or 'this version'} asks its connectors for a prompt whose "
+                "log-probabilities are wanted is not known"
+            )
         if not visit.sure:
             return f"nobody knows how far {visit.who} came"
         if self._caches and self._cache.residency.crowded:
