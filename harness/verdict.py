@@ -92,6 +92,8 @@ class Check:
     """One line, verdict apart: what was looked at and what was seen."""
     comparisons: tuple[Comparison, ...] = ()
     findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    """How much was looked at, beyond what the summary has room for; a line each."""
 
 
 @dataclass(frozen=True, slots=True)

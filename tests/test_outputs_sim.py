@@ -155,8 +155,8 @@ def test_the_probe_of_a_clean_pair_is_clean_reads_the_caches_and_says_how_much_o
     assert hits >= sum(len(o.request.prompt) - 1 for o in probes(history, Route.DECODE))
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.VALID
-    assert f"probed {cuts} of {cuts} cuts in decode's cache" in check.summary
-    assert f"probed 64 of {cuts} cuts in prefill's cache" in check.summary
+    assert f"probed {cuts} of {cuts} cuts in decode's cache" in check.notes
+    assert f"probed 64 of {cuts} cuts in prefill's cache" in check.notes
     assert count_outputs(history).requests == 60
     assert not history.operations(phase="doubts")
 
@@ -178,7 +178,9 @@ def test_a_tier_that_cannot_be_asked_is_said_to_be_so() -> None:
     run.reset_status = 404
     check = outputs(DEPLOYMENT, history := run.verify(seed=4))
     assert check.verdict is Verdict.VALID
-    assert "decode's offload tier was not asked (its prefix cache could not be emptied: status 404" in check.summary
+    assert "decode's offload tier was not asked (its prefix cache could not be emptied: status 404" in " ".join(
+        check.notes
+    )
     assert not [o for o in history.operations() if o.sent.phase.endswith("-tier")]
 
 
@@ -188,7 +190,7 @@ def test_cuts_of_prompts_that_are_not_forced_are_judged_by_the_prefill_servers_a
     assert check.verdict is Verdict.VALID
     decode, prefill = (probes(history, route) for route in (Route.DECODE, Route.PREFILL))
     assert len(decode) > len(prefill) > 0.8 * len(decode)
-    assert f"probed {len(decode):,} of {len(decode):,} cuts in decode's cache" in check.summary
+    assert f"probed {len(decode):,} of {len(decode):,} cuts in decode's cache" in check.notes
 
 
 def test_a_probe_that_nothing_can_judge_is_left_out_and_not_counted() -> None:
@@ -203,7 +205,7 @@ def test_a_probe_that_nothing_can_judge_is_left_out_and_not_counted() -> None:
     ]
     check = outputs(DEPLOYMENT, History(tuple(blind)))
     cuts = sum((len(o.request.prompt) - 1) // 16 for o in history.operations(phase="load"))
-    assert f"probed {cuts - lost} of {cuts} cuts in decode's cache" in check.summary
+    assert f"probed {cuts - lost} of {cuts} cuts in decode's cache" in check.notes
     assert check.verdict is Verdict.VALID
 
 

@@ -23,6 +23,7 @@ def plain_lines(summary: Summary) -> Iterator[str]:
         if summary.further:
             yield f"  ok {plural(summary.further, 'further counter')}"
     yield f"outputs: {summary.outputs}"
+    yield from (f"  {note}" for note in summary.notes)
     for row in summary.latencies:
         mean, p50, p90, p99 = row.values
         yield f"{row.name} ms: mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}"

@@ -119,6 +119,7 @@ def _check(check: Check) -> dict[str, Any]:
         "comparisons": [_comparison(comparison) for comparison in check.comparisons],
         "findings": [asdict(finding) for finding in check.findings[:MOST_FINDINGS]],
         "findings_total": len(check.findings),
+        "notes": list(check.notes),
     }
 
 

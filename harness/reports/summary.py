@@ -62,6 +62,8 @@ class Summary:
     """Counters compared, as expected, and not shown."""
     outputs: str
     outputs_wrong: bool
+    notes: tuple[str, ...]
+    """How much was looked at, a line each."""
     latencies: tuple[LatencyRow, ...]
     throughput: str
     deployment: str
@@ -91,6 +93,7 @@ def summarize(
         further=len(compared) - len(shown),
         outputs=_outputs(judgement.outputs),
         outputs_wrong=judgement.outputs.mismatch > 0,
+        notes=tuple(clean(note) for check in judgement.checks for note in check.notes),
         latencies=_latencies(latency),
         throughput=_throughput(latency),
         deployment=_deployment(deployment),

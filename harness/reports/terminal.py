@@ -41,6 +41,7 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
         yield _counters(summary)
         yield Text()
     yield Text(f"outputs  {summary.outputs}", style="bold red" if summary.outputs_wrong else "")
+    yield from (Text(f"         {note}", style="dim") for note in summary.notes)
     yield Text()
     yield _latencies(summary)
     yield Text()

@@ -61,7 +61,7 @@ class Saboteur:
         """One run at concurrency 32 in which one request of ``one_in`` is damaged; the kinds take turns."""
         self._ledger.unlink(missing_ok=True)
         self._order({"kinds": list(kinds), "one_in": one_in, "seed": seed, "only": THE_LOAD})
-        load = ["--num-prompts", str(prompts), "--concurrency", "32", "--seed", str(seed)]
+        load = ["--num-prompts", str(prompts), "--concurrency", "32", "--verify", "all", "--seed", str(seed)]
         try:
             ran = run_harness(self.directory / f"seed-{seed}", *load, *served.attach())
         finally:

@@ -42,9 +42,9 @@ def check_outputs(deployment: Deployment, history: History, evidence: OutputEvid
     words = [
         *_words(counts, evidence),
         *(f"noise as in {measured.origin}" for measured in history.of(NoiseMeasured)),
-        *coverage(evidence, possible_cuts(deployment, history), tiers_read(deployment, history)),
     ]
-    return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED])
+    notes = tuple(coverage(evidence, possible_cuts(deployment, history), tiers_read(deployment, history)))
+    return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED], notes=notes)
 
 
 def compare_outputs(history: History) -> tuple[Compared, ...]:
