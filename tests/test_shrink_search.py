@@ -90,7 +90,7 @@ def test_it_is_one_minimal_also_where_less_can_fail_more(count: int, seed: int, 
     whole = load(count, concurrency=concurrency)
 
     def fails(candidate: Candidate) -> bool:
-        return candidate == whole or random.Random(hash((candidate, seed))).random() < 0.2
+        return candidate == whole or hash((candidate, seed)) % 5 == 0
 
     found = shrunk(whole, fails, Limits(1, 100_000))
     assert found.complete
@@ -99,8 +99,8 @@ def test_it_is_one_minimal_also_where_less_can_fail_more(count: int, seed: int, 
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 60), st.integers(0, 100))
-def test_never_more_tries_than_allowed_and_each_success_is_smaller(count: int, tries: int, most: int, seed: int) -> None:
-    rng = random.Random(seed)
+def test_never_more_tries_than_allowed_and_each_find_is_smaller(count: int, tries: int, most: int, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - no secret
     asked: list[Candidate] = []
 
     def fails(candidate: Candidate) -> bool:
@@ -155,7 +155,7 @@ def test_a_fault_of_concurrency_keeps_as_much_as_it_needs() -> None:
 @given(st.integers(0, 1000))
 def test_an_intermittent_fault_is_tried_often_enough(seed: int) -> None:
     """One request that fails every other time: never lost, since it is tried five times and more."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
 
     def fails(candidate: Candidate) -> bool:
         return 5 in numbers(candidate) and rng.random() < 0.8

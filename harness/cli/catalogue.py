@@ -97,16 +97,17 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
                 raise
             return [_failed(entry, name, error) for entry in entries]
         report = judged(here, store, deployment, history)
-        rows = [_row(entry, deployment, history, report.judgement, name) for entry in plan.ran]
+        rows = [row_of(entry, deployment, history, report.judgement, name) for entry in plan.ran]
         rows += [Row(entry.name, entry.family, name, skipped=why) for entry, why in plan.skipped.items()]
-        store.save_result(report.result | {"workloads": [_as_json(row) for row in rows]})
+        store.save_result(report.result | {"workloads": [row_as_json(row) for row in rows]})
     if plan.ran:
         print_report(report, plain=options.report.plain)
     order = [entry.name for entry in entries]
     return sorted(rows, key=lambda row: order.index(row.workload))
 
 
-def _row(entry: Workload, deployment: Deployment, history: History, whole: Judgement, name: str) -> Row:
+def row_of(entry: Workload, deployment: Deployment, history: History, whole: Judgement, name: str) -> Row:
+    """A workload's line in the table; ``whole`` is the run's judgement, ``name`` the deployment's."""
     asked = history.operations(scenario=entry.name)
     return Row(
         entry.name,
@@ -124,7 +125,8 @@ def _failed(entry: Workload, name: str, error: HarnessError) -> Row:
     return Row(entry.name, entry.family, name, Judgement((check,), Outputs(0, 0, 0, 0, 0)))
 
 
-def _as_json(row: Row) -> Mapping[str, object]:
+def row_as_json(row: Row) -> Mapping[str, object]:
+    """The line as result.json has it."""
     return {
         "workload": row.workload,
         "family": row.family,

@@ -5,6 +5,7 @@ All of its servers live in it: they read each other's memory, as NIXL's agents d
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from harness.sim.deployment import start_sim
 from harness.sim.noise import Noise
 
 _DEFAULT = SimConfig()
+PLANT = "PD_HARNESS_SIM_PLANT"
+"""In the environment: bugs for a simulated pair that another command starts (``--engine sim``)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flip-rate", type=float, default=_DEFAULT.noise.flip_rate, help="share of requests that may")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--plant", metavar="BUG[=RATE]", action="append", default=[], help=f"repeatable; one of {', '.join(BUGS)}"
+        "--plant",
+        metavar="BUG[=RATE]",
+        action="append",
+        default=os.environ.get(PLANT, "").split(),
+        help=f"repeatable, or several words in {PLANT}; one of {', '.join(BUGS)}",
     )
     return parser
 
