@@ -22,7 +22,7 @@ from harness.facts import Deployment
 from harness.history import Ended, Entry, History, Outcome, RunEnded, Sent
 from harness.scenario import Scenario
 from harness.shrink import Candidate, Case
-from harness.verdict import Judgement
+from harness.verdict import Judgement, Verdict
 from workloads.verification import followed
 
 
@@ -36,6 +36,8 @@ class Tried:
     history: History
     judgement: Judgement
     failed: bool
+    unsure: tuple[str, ...]
+    """Checks that were invalid in the stored run and could not be judged in this."""
     completed: int
     """Requests of the load that were answered."""
     seconds: float
@@ -109,8 +111,16 @@ class Attempts:
         record(RunEnded(self.clock.now()))
         self._refuse_the_dead()
         judgement = judge(self.deployment, history())
-        failed, completed = self.case.fails(judgement), _completed(scenario, record.history)
-        tried = Tried(candidate, seed, history(), judgement, failed, completed, self.clock.now() - began)
+        tried = Tried(
+            candidate=candidate,
+            seed=seed,
+            history=history(),
+            judgement=judgement,
+            failed=self.case.fails(judgement),
+            unsure=tuple(name for name in self.case.checks if name in _unknown(judgement)),
+            completed=_completed(scenario, record.history),
+            seconds=self.clock.now() - began,
+        )
         self.told(tried)
         return tried
 
@@ -132,6 +142,10 @@ def _control_arm(history: History) -> Iterator[Entry]:
         sent = isinstance(entry, Sent) and entry.request.request_id in wanted
         if sent or (isinstance(entry, Ended) and entry.request_id in wanted):
             yield entry
+
+
+def _unknown(judgement: Judgement) -> set[str]:
+    return {check.name for check in judgement.checks if check.verdict is Verdict.UNKNOWN}
 
 
 def _completed(scenario: Scenario, history: History) -> int:

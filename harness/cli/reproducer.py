@@ -76,7 +76,13 @@ def store_reproducer(reproducer: Reproducer, store: RunStore) -> None:
     for entry in history.entries:
         store.record(entry)
     failed, runs = reproducer.confirmed
-    story = {"failed": failed, "runs": runs, "checks": list(reproducer.case.checks), "story": list(reproducer.story)}
+    story = {
+        "failed": failed,
+        "runs": runs,
+        "concurrency": tried.candidate.concurrency,
+        "checks": list(reproducer.case.checks),
+        "story": list(reproducer.story),
+    }
     report = make_report(reproducer.deployment, history, tried.judgement, directory)
     store.save_result(report.result | {"shrink": story})
 
@@ -137,9 +143,14 @@ def _about(reproducer: Reproducer, directory: Path) -> Iterator[str]:
 
 
 def _probes(reproducer: Reproducer, lines: Mapping[str, Request]) -> Iterator[Request]:
-    """Wrong answers out of caches, asked under the salt of the request whose blocks they hit."""
+    """Wrong answers out of caches, asked under the salt of the request whose blocks they hit.
+
+    None where an answer of the load itself is wrong: that shows the fault with fewer requests.
+    """
     history = reproducer.tried.history
     wrong = set(wrong_outputs(history))
+    if wrong & set(lines):
+        return
     asked = [o for o in history.operations() if o.request.request_id in wrong and o.sent.phase.startswith(PROBE)]
     for operation in asked[:_PROBES]:
         origin = lines.get(operation.request.request_id.partition(f"-{PROBE}")[0])

@@ -26,12 +26,11 @@ from harness.reports.text import duration
 from harness.shrink import Candidate, Case, Limits, Shrinker, case_of, tries_for
 from harness.shrink.case import invalid
 from harness.store import RunStore
-from harness.verdict import Verdict
 
 _FIRST = 5
 """Runs of the whole load in which it must fail again, unless --tries says otherwise."""
-_FALLBACKS = 3
-"""Candidates that are confirmed, from the smallest up, where a smaller one did not fail once."""
+_FALLBACKS = 4
+"""Results that are confirmed, where one after the other does not fail again: a fault may depend on what was before."""
 _SILENT = 3
 """Tries in a row without an answer after which the deployment counts as gone."""
 _BLOCK = 16
@@ -88,10 +87,9 @@ class _Teller:
 def _outcome(tried: Tried) -> str:
     if tried.failed:
         return f"fails ({', '.join(invalid(tried.judgement))})"
-    unknown = [check.name for check in tried.judgement.checks if check.verdict is Verdict.UNKNOWN]
     others = invalid(tried.judgement)
     words = [f"only {', '.join(others)} invalid"] if others else []
-    words += [f"{', '.join(unknown)} unknown"] if unknown else []
+    words += [f"{', '.join(tried.unsure)} unknown"] if tried.unsure else []
     return f"does not fail ({'; '.join(words)})" if words else "does not fail"
 
 
@@ -136,7 +134,6 @@ class _Shrinking:
         try:
             if await self._fails_again(seed):
                 await self._search()
-                await self._confirm()
         except asyncio.CancelledError:
             self.stopped = "it was interrupted"
         except HarnessError as error:
@@ -177,7 +174,13 @@ class _Shrinking:
         limits = Limits(tries, self.options.most, lambda: clock.now() - began > self.options.seconds)
         self.shrinker = Shrinker(self.case.whole, self._attempt, limits)
         sizes = [server.block_size for server in self.attempts.deployment.servers if server.block_size]
-        await self.shrinker.run(self.case.hints(), self.case.cutting(max(sizes, default=_BLOCK)))
+        cutting = self.case.cutting(max(sizes, default=_BLOCK))
+        await self.shrinker.run(self.case.hints(), cutting)
+        for _ in range(_FALLBACKS):
+            if await self._confirmed(self.shrinker.best) or not self.shrinker.disown():
+                break
+            self.progress.note("the smallest did not fail again: the search goes on from the one before")
+            await self.shrinker.run((), cutting)
         if not self.shrinker.complete:
             self.stopped = "its limits were reached (--max-tries, --time-budget-sec)"
 
@@ -190,20 +193,16 @@ class _Shrinking:
             raise HarnessError(f"{self._silent} tries in a row had no answer: the deployment seems to be gone.")
         return tried.failed
 
-    async def _confirm(self) -> None:
-        """Step 4: the smallest that fails again at all."""
-        if self.shrinker is None:
-            return
-        for candidate in self.shrinker.accepted[: -_FALLBACKS - 1 : -1]:
-            first, failed = self.found[candidate], 0
-            for number in range(self.options.confirm):
-                tried = await self.attempts.whole(candidate, first.seed)
-                if tried.failed:
-                    self.best, failed = tried, failed + 1
-                self.confirmed = failed, number + 1
-            if failed:
-                return
-            self.progress.note(f"{candidate} did not fail again: the next larger one that had failed is confirmed")
+    async def _confirmed(self, candidate: Candidate) -> bool:
+        """Step 4: whether it fails again at all, in runs as ``run`` makes them."""
+        first, failed = self.found[candidate], 0
+        self.best = first
+        for number in range(self.options.confirm):
+            tried = await self.attempts.whole(candidate, first.seed)
+            if tried.failed:
+                self.best, failed = tried, failed + 1
+            self.confirmed = failed, number + 1
+        return failed > 0
 
 
 def _end(options: Options, run: Rejudged, chosen: Chosen, store: RunStore, shrinking: _Shrinking) -> ExitCode:

@@ -59,8 +59,9 @@ class Shrinker:
         return self.accepted[-1]
 
     async def run(self, hints: Iterable[Candidate], cutting: Cutting) -> Candidate:
-        """Search to the end, or to the limits."""
-        asking = search(self.accepted[0], hints, cutting)
+        """Search from the best so far to the end, or to the limits."""
+        self.complete = False
+        asking = search(self.best, hints, cutting)
         try:
             candidate = next(asking)
             while True:
@@ -70,6 +71,13 @@ class Shrinker:
         except _LimitsReached:
             asking.close()
         return self.best
+
+    def disown(self) -> bool:
+        """The best does not fail, it turned out: the one before is the best again. False where there is none."""
+        if len(self.accepted) == 1:
+            return False
+        self._known[self.accepted.pop()] = False
+        return True
 
     async def _fails(self, candidate: Candidate) -> bool:
         if candidate not in self._known:
