@@ -1,8 +1,8 @@
 """From a failing run on a simulated pair to a small one that fails: by the command line, over HTTP."""
 
 import json
-import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +19,20 @@ def healthy() -> Iterator[Pair]:
         yield pair
 
 
-def failing_run(pair: Pair, directory: Path, *, count: int = 24, concurrency: int = 8, check: str = "outputs") -> Path:
+@pytest.fixture(scope="module")
+def damaged() -> Iterator[Pair]:
+    """One request in some loses its KV, always the same ones."""
+    with served("full_hit_wrong=0.12") as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def failed(damaged: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the damaged pair."""
+    return failing_run(damaged, tmp_path_factory.mktemp("failed"))
+
+
+def failing_run(pair: Pair, directory: Path, *, count: int = 16, concurrency: int = 8, check: str = "outputs") -> Path:
     load = write_load(directory / "load.jsonl", count)
     ran = harness(
         *("run", *pair.flags, "--dataset-path", load, "--concurrency", str(concurrency), "--verify", "all"),
@@ -31,8 +44,9 @@ def failing_run(pair: Pair, directory: Path, *, count: int = 24, concurrency: in
     return ran.directory
 
 
-def shrunk(run: Path, *flags: str) -> Ran:
-    return harness("shrink", run, "--plain", "--confirm", "2", "--result-dir", run.parent, *flags)
+def shrunk(run: Path, *flags: str, tries: int = 2) -> Ran:
+    limits = ("--tries", str(tries), "--confirm", "2")
+    return harness("shrink", run, "--plain", "--result-dir", run.parent, *limits, *flags)
 
 
 def invalid(ran: Ran) -> set[str]:
@@ -45,30 +59,30 @@ def command_of(ran: Ran) -> list[str]:
     return shlex.split(lines[lines.index("with the harness:") + 1])[3:]
 
 
-def test_one_damaged_request_among_many_is_found_and_told_three_ways(tmp_path: Path, healthy: Pair) -> None:
-    with served("full_hit_wrong=0.08") as pair:
-        run = failing_run(pair, tmp_path)
-        found = shrunk(run)
-        assert found.code == 1, found.out + found.err
-        assert "attached to the run's own deployment" in found.err
-        assert "fails 2 of 2" in found.out
-        (request,) = found.left
-        assert len(request["prompt"]) <= 17
-        assert request["output_tokens"] == 1
-        assert "outputs" in invalid(found)
+def test_one_damaged_request_among_many_is_found_and_told_three_ways(
+    tmp_path: Path, failed: Path, damaged: Pair, healthy: Pair
+) -> None:
+    found = shrunk(failed)
+    assert found.code == 1, found.out + found.err
+    assert "attached to the run's own deployment" in found.err
+    assert "fails 2 of 2" in found.out
+    (request,) = found.left
+    assert len(request["prompt"]) <= 17
+    assert request["output_tokens"] == 1
+    assert "outputs" in invalid(found)
 
-        again = harness(*command_of(found), "--plain", "--result-dir", tmp_path / "again")
-        assert again.code == 1, again.out + again.err
-        assert "outputs" in invalid(again)
+    again = harness(*command_of(found), "--plain", "--result-dir", tmp_path)
+    assert again.code == 1, again.out + again.err
+    assert "outputs" in invalid(again)
 
-        assert found.directory is not None
-        rejudged = harness("check", found.directory, "--plain")
-        assert rejudged.code == 1
-        assert found.directory.name in rejudged.out
-        for proxy in (pair.proxy, ""):
-            done = bash(found.directory / "reproduce.sh", PROXY=proxy)
-            assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
-            assert "request 0: DIFFERS" in done.stdout
+    assert found.directory is not None
+    rejudged = harness("check", found.directory, "--plain")
+    assert rejudged.code == 1
+    assert found.directory.name in rejudged.out
+    for proxy in (damaged.proxy, ""):
+        done = bash(found.directory / "reproduce.sh", PROXY=proxy)
+        assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
+        assert "request 0: DIFFERS" in done.stdout
     for proxy in (healthy.proxy, ""):
         done = bash(found.directory / "reproduce.sh", PROXY=proxy, P=healthy.prefill, D=healthy.decode)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
@@ -76,21 +90,22 @@ def test_one_damaged_request_among_many_is_found_and_told_three_ways(tmp_path: P
 
 
 def test_a_fault_of_two_requests_at_once_keeps_two_at_once(tmp_path: Path, healthy: Pair) -> None:
-    with served("bystander_write=0.3") as pair:
-        found = shrunk(failing_run(pair, tmp_path))
+    with served("bystander_write=0.5") as pair:
+        found = shrunk(failing_run(pair, tmp_path), "--max-tries", "40")
         assert found.code == 1, found.out + found.err
-        assert len(found.left) == found.result["shrink"]["concurrency"] == 2
+        together = found.result["shrink"]["concurrency"]
+        assert together >= 2, "alone nobody is running whose block could be overwritten"
         assert found.directory is not None
         script = (found.directory / "reproduce.sh").read_text()
-        assert script.count(" &\n") == 2
+        assert script.count(" &\n") == len(found.left)
         assert "\nwait\n" in script
         done = bash(found.directory / "reproduce.sh", P=healthy.prefill, D=healthy.decode, PROXY=healthy.proxy)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_poisoned_cache_is_shrunk_though_every_answer_was_right(tmp_path: Path) -> None:
-    with served("swapped_blocks=0.4") as pair:
-        found = shrunk(failing_run(pair, tmp_path))
+    with served("swapped_blocks=0.6") as pair:
+        found = shrunk(failing_run(pair, tmp_path), tries=4)
         assert found.code == 1, found.out + found.err
         assert len(found.left) == 1
         assert found.directory is not None
@@ -112,66 +127,65 @@ def test_a_fault_of_the_counters_alone_is_shrunk_too(tmp_path: Path) -> None:
         assert "external_kv_transfer" in done.stdout
 
 
-def test_a_healthy_deployment_does_not_fail_any_more_and_that_is_unknown(tmp_path: Path, healthy: Pair) -> None:
-    with served("foreign_blocks=0.2") as pair:
-        run = failing_run(pair, tmp_path)
-        latest = (run.parent / "latest").readlink()
-    found = shrunk(run, *healthy.flags, "--tries", "2")
+def test_a_healthy_deployment_does_not_fail_any_more_and_that_is_unknown(failed: Path, healthy: Pair) -> None:
+    found = shrunk(failed, *healthy.flags)
     assert found.code == 3, found.out + found.err
     assert "does not fail any more" in found.out
     assert "none of 2 runs" in found.out
-    assert (run.parent / "latest").readlink() == latest, "a search that found nothing is nobody's latest run"
+    assert (failed.parent / "latest").readlink() == Path(failed.name), "what found nothing is nobody's latest run"
 
-    gone = shrunk(run)
+
+def test_servers_that_are_gone_must_be_named(tmp_path: Path, failed: Path, damaged: Pair) -> None:
+    stored = tmp_path / "moved"
+    shutil.copytree(failed, stored)
+    facts = stored / "deployment.json"
+    facts.write_text(facts.read_text().replace(damaged.decode, "http://127.0.0.1:9"))
+    gone = shrunk(stored)
     assert gone.code == 2
     assert "--prefill-url" in gone.err
 
 
 def test_a_launched_run_is_shrunk_on_a_deployment_launched_like_it(tmp_path: Path) -> None:
-    flags = ("--engine", "sim", "--connector", "nixl", "--num-prompts", "16", "--concurrency", "8", "--plain")
+    load = ("--num-prompts", "12", "--concurrency", "8", "--random-input-len", "20:60")
+    flags = ("--engine", "sim", "--connector", "nixl", *load, "--plain")
     planted = {"PD_HARNESS_SIM_PLANT": "zeroed_last_block=0.2"}
     ran = harness(*flags, "--result-dir", tmp_path, environment=planted)
     assert ran.code == 1, ran.out + ran.err
     assert ran.directory is not None
-    found = harness(
-        *("shrink", ran.directory, "--plain", "--confirm", "1", "--result-dir", tmp_path), environment=planted
-    )
+    limits = ("--tries", "1", "--confirm", "1")
+    found = harness("shrink", ran.directory, "--plain", *limits, "--result-dir", tmp_path, environment=planted)
     assert found.code == 1, found.out + found.err
     assert "launched like the run's own" in found.err
     assert command_of(found)[:4] == ["--engine", "sim", "--connector", "nixl"]
     assert len(found.left) == 1
 
 
-def test_limits_are_kept_and_said(tmp_path: Path) -> None:
-    with served("full_hit_wrong=0.08") as pair:
-        found = shrunk(failing_run(pair, tmp_path), "--max-tries", "3")
-        assert found.code == 1, found.out + found.err
-        assert "its limits were reached" in found.out
-        assert found.directory is not None
-        tries = (found.directory / "tries.jsonl").read_text().splitlines()
-        assert len(tries) == 1 + 3 + 2, "the whole load, the search, the confirmation"
-        assert [json.loads(line)["try"] for line in tries] == list(range(1, 7))
+def test_limits_are_kept_and_said(failed: Path) -> None:
+    found = shrunk(failed, "--max-tries", "3")
+    assert found.code == 1, found.out + found.err
+    assert "its limits were reached" in found.out
+    assert found.directory is not None
+    tries = (found.directory / "tries.jsonl").read_text().splitlines()
+    assert len(tries) == 1 + 3 + 2, "the whole load, the search, the confirmation"
+    assert [json.loads(line)["try"] for line in tries] == list(range(1, 7))
 
 
-def test_an_interruption_leaves_the_best_so_far(tmp_path: Path) -> None:
-    with served("full_hit_wrong=0.08") as pair:
-        run = failing_run(pair, tmp_path)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness", "shrink", str(run), "--plain", "--result-dir", str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(os.environ),
-        )
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "try 3:" in line:
-                process.send_signal(signal.SIGINT)
-                break
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 1, out + err
-        assert "failed once, not confirmed" in out
-        assert "it was interrupted" in out
+def test_an_interruption_leaves_the_best_so_far(tmp_path: Path, failed: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "shrink", str(failed), "--plain", "--result-dir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "try 3:" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, out + err
+    assert "failed once, not confirmed" in out
+    assert "it was interrupted" in out
 
 
 @pytest.mark.parametrize("command", ["check", "shrink"])

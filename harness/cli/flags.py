@@ -152,7 +152,10 @@ def _add_check_flags(parser: argparse.ArgumentParser) -> None:
 def _add_shrink_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run's directory: the one with history.jsonl")
     parser.add_argument(
-        "--tries", metavar="N", type=_positive, help="of one candidate (default: by how often the whole load fails)"
+        "--tries",
+        metavar="N",
+        type=_positive,
+        help="of one candidate (default: by how often the whole load fails); fewer keep to what fails more often",
     )
     parser.add_argument("--max-tries", metavar="N", type=_positive, default=200, help="in all (default: %(default)s)")
     parser.add_argument(

@@ -89,7 +89,8 @@ def store_reproducer(reproducer: Reproducer, store: RunStore) -> None:
 
 def print_reproducer(reproducer: Reproducer, directory: Path) -> None:
     """What was found, and how to see it again."""
-    print(f"REPRODUCED: {reproducer.headline}")
+    failed, runs = reproducer.confirmed
+    print(f"{'UNKNOWN' if runs and not failed else 'REPRODUCED'}: {reproducer.headline}")
     for line in (*_failing(reproducer), *reproducer.story):
         print(f"  {line}")
     text = (directory / SCRIPT).read_text()

@@ -31,6 +31,8 @@ _FIRST = 5
 """Runs of the whole load in which it must fail again, unless --tries says otherwise."""
 _FALLBACKS = 4
 """Results that are confirmed, where one after the other does not fail again: a fault may depend on what was before."""
+_STEPS_BACK = (2, 4, 8, 1 << 30)
+"""Which of the candidates that failed, counted from the smallest, is looked at where the smallest fails rarely."""
 _SILENT = 3
 """Tries in a row without an answer after which the deployment counts as gone."""
 _BLOCK = 16
@@ -135,11 +137,15 @@ class _Shrinking:
             if await self._fails_again(seed):
                 await self._search()
         except asyncio.CancelledError:
-            self.stopped = "it was interrupted"
+            self._stop("it was interrupted")
         except HarnessError as error:
-            self.stopped, self.broken = "the deployment failed underneath it", error
-        if self.best is None and self.shrinker is not None:
-            self.best = self.found.get(self.shrinker.best)
+            self.broken = error
+            self._stop("the deployment failed underneath it")
+
+    def _stop(self, why: str) -> None:
+        self.stopped = why
+        if not self.confirmed[0] and self.shrinker is not None:
+            self.best, self.confirmed = self.found.get(self.shrinker.best), (0, 0)
 
     async def _fails_again(self, seed: int) -> bool:
         """Step 2. Narrows the case to what is seen again, where only a part of it is."""
@@ -177,12 +183,22 @@ class _Shrinking:
         cutting = self.case.cutting(max(sizes, default=_BLOCK))
         await self.shrinker.run(self.case.hints(), cutting)
         for _ in range(_FALLBACKS):
-            if await self._confirmed(self.shrinker.best) or not self.shrinker.disown():
+            if await self._confirm(self.shrinker.best) or not self.shrinker.disown():
                 break
             self.progress.note("the smallest did not fail again: the search goes on from the one before")
             await self.shrinker.run((), cutting)
         if not self.shrinker.complete:
             self.stopped = "its limits were reached (--max-tries, --time-budget-sec)"
+        await self._step_back(self.shrinker.accepted)
+
+    async def _step_back(self, accepted: list[Candidate]) -> None:
+        """To a larger one that fails at least every other time: of a rare fault the smallest load shows too little."""
+        for step in _STEPS_BACK:
+            failed, runs = self.confirmed
+            if 2 * failed >= runs or step // 2 >= len(accepted):
+                return
+            self.progress.note(f"it failed {failed} of {runs} times: a larger one may do so more often")
+            await self._confirm(accepted[-min(step, len(accepted))])
 
     async def _attempt(self, candidate: Candidate) -> bool:
         tried = await self.attempts.quick(candidate)
@@ -193,15 +209,17 @@ class _Shrinking:
             raise HarnessError(f"{self._silent} tries in a row had no answer: the deployment seems to be gone.")
         return tried.failed
 
-    async def _confirmed(self, candidate: Candidate) -> bool:
-        """Step 4: whether it fails again at all, in runs as ``run`` makes them."""
-        first, failed = self.found[candidate], 0
-        self.best = first
+    async def _confirm(self, candidate: Candidate) -> bool:
+        """Step 4: how often it fails, in runs as ``run`` makes them; whether it does at all. Keep the best of these."""
+        last, failed, known = self.found[candidate], 0, self.confirmed[0] > 0
         for number in range(self.options.confirm):
-            tried = await self.attempts.whole(candidate, first.seed)
+            tried = await self.attempts.whole(candidate, self.found[candidate].seed)
             if tried.failed:
-                self.best, failed = tried, failed + 1
-            self.confirmed = failed, number + 1
+                last, failed = tried, failed + 1
+            if not known:
+                self.best, self.confirmed = last, (failed, number + 1)
+        if failed > self.confirmed[0]:
+            self.best, self.confirmed = last, (failed, self.options.confirm)
         return failed > 0
 
 
@@ -250,7 +268,10 @@ def _story(shrinking: _Shrinking) -> Iterator[str]:
     if shrinker is not None:
         each = shrinking.options.tries or tries_for(shrinking.runs)
         yield f"{shrinker.tries} tries, up to {each} of each candidate"
-        if shrinker.complete:
+        best = shrinking.best.candidate if shrinking.best else None
+        if best != shrinker.best:
+            yield f"smaller ones failed more rarely: {shrinker.best}"
+        elif shrinker.complete:
             yield "nothing one step smaller failed"
     if shrinking.stopped:
         yield f"the search was not finished: {shrinking.stopped}"

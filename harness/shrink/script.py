@@ -79,8 +79,9 @@ ask() { curl -sS "$1" "${HEADERS[@]}" -H "X-Request-Id: $2" -d "@$3" -o "$4" || 
 body() {
   python3 -c '
 import json, os, sys
-body = json.loads(open(sys.argv[1]).read().replace("@SALT@", sys.argv[2]))
-json.dump(body | {"model": os.environ["MODEL"]}, open(sys.argv[3], "w"))' "$1.json" "$2" "$3"
+body = json.load(open(sys.argv[1]))
+body |= {"model": os.environ["MODEL"], "cache_salt": body["cache_salt"].replace("@SALT@", sys.argv[2])}
+json.dump(body, open(sys.argv[3], "w"))' "$1.json" "$2" "$3"
 }
 
 # counters WHEN: what both servers have counted
