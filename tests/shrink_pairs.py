@@ -91,7 +91,7 @@ def harness(*arguments: str | Path, environment: dict[str, str] | None = None) -
     return Ran(done.returncode, done.stdout, done.stderr, Path(stored[-1]) if stored else None)
 
 
-def write_load(path: Path, count: int, *, longest: int = 90, output: int = 8) -> Path:
+def write_load(path: Path, count: int, *, longest: int = 60, output: int = 4) -> Path:
     """A dataset of random prompts, none like another."""
     rng = np.random.default_rng(count)
     prompts = [[300 + number, *rng.integers(300, 4000, rng.integers(20, longest)).tolist()] for number in range(count)]

@@ -32,10 +32,10 @@ def failed(damaged: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return failing_run(damaged, tmp_path_factory.mktemp("failed"))
 
 
-def failing_run(pair: Pair, directory: Path, *, count: int = 16, concurrency: int = 8, check: str = "outputs") -> Path:
-    load = write_load(directory / "load.jsonl", count)
+def failing_run(pair: Pair, directory: Path, *, output: int = 4, check: str = "outputs") -> Path:
+    load = write_load(directory / "load.jsonl", 16, output=output)
     ran = harness(
-        *("run", *pair.flags, "--dataset-path", load, "--concurrency", str(concurrency), "--verify", "all"),
+        *("run", *pair.flags, "--dataset-path", load, "--concurrency", "8", "--verify", "all"),
         *("--plain", "--result-dir", directory / "runs"),
     )
     assert ran.code == 1, ran.out + ran.err
@@ -90,8 +90,9 @@ def test_one_damaged_request_among_many_is_found_and_told_three_ways(
 
 
 def test_a_fault_of_two_requests_at_once_keeps_two_at_once(tmp_path: Path, healthy: Pair) -> None:
-    with served("bystander_write=0.5") as pair:
-        found = shrunk(failing_run(pair, tmp_path), "--max-tries", "40")
+    with served("bystander_write") as pair:
+        run = failing_run(pair, tmp_path, output=40)  # long enough for others to arrive meanwhile
+        found = shrunk(run, "--max-tries", "12")
         assert found.code == 1, found.out + found.err
         together = found.result["shrink"]["concurrency"]
         assert together >= 2, "alone nobody is running whose block could be overwritten"
@@ -105,7 +106,7 @@ def test_a_fault_of_two_requests_at_once_keeps_two_at_once(tmp_path: Path, healt
 
 def test_a_poisoned_cache_is_shrunk_though_every_answer_was_right(tmp_path: Path) -> None:
     with served("swapped_blocks=0.6") as pair:
-        found = shrunk(failing_run(pair, tmp_path), tries=4)
+        found = shrunk(failing_run(pair, tmp_path), "--max-tries", "10", tries=4)
         assert found.code == 1, found.out + found.err
         assert len(found.left) == 1
         assert found.directory is not None
@@ -117,7 +118,7 @@ def test_a_poisoned_cache_is_shrunk_though_every_answer_was_right(tmp_path: Path
 
 def test_a_fault_of_the_counters_alone_is_shrunk_too(tmp_path: Path) -> None:
     with served("source_doubled=0.1") as pair:
-        found = shrunk(failing_run(pair, tmp_path, check="token_sources"))
+        found = shrunk(failing_run(pair, tmp_path, check="token_sources"), "--max-tries", "16")
         assert found.code == 1, found.out + found.err
         assert len(found.left) == 1
         assert "token_sources" in invalid(found)
@@ -152,7 +153,7 @@ def test_a_launched_run_is_shrunk_on_a_deployment_launched_like_it(tmp_path: Pat
     ran = harness(*flags, "--result-dir", tmp_path, environment=planted)
     assert ran.code == 1, ran.out + ran.err
     assert ran.directory is not None
-    limits = ("--tries", "1", "--confirm", "1")
+    limits = ("--tries", "1", "--confirm", "1", "--max-tries", "5")
     found = harness("shrink", ran.directory, "--plain", *limits, "--result-dir", tmp_path, environment=planted)
     assert found.code == 1, found.out + found.err
     assert "launched like the run's own" in found.err

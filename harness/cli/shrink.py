@@ -49,7 +49,7 @@ async def shrink(options: Options) -> ExitCode:
     clock = MonotonicClock()
     with RunStore.create(options.report.result_dir, label="shrink", latest=False) as store:
         with make_progress(plain=options.report.plain, clock=clock) as progress:
-            progress.note(f"{options.run_dir}: {', '.join(case.checks)} invalid; {case.whole}")
+            progress.note(f"{options.run_dir}: {case.scenario}: {', '.join(case.checks)} invalid; {case.whole}")
             progress.note(chosen.why)
             around = Surroundings(store.path, clock, progress.deploy)
             async with open_session(chosen.target, around) as session:
