@@ -36,6 +36,17 @@ class TokenLogprob:
     """NaN where the server sent null: it computed NaN, which JSON cannot carry."""
     runner_up: float | None = None
     """Log-probability of the best *other* token, in nats; None when the server did not say."""
+    runner_up_id: int | None = None
+    """Which token that is, where ids are told."""
+    third: float | None = None
+    """Of the best token but these two: of a prompt's token, vLLM tells the two best beside its own."""
+    third_id: int | None = None
+
+    @property
+    def named(self) -> dict[int, float]:
+        """Log-probability of each token that the server named with its id."""
+        told = ((self.token_id, self.logprob), (self.runner_up_id, self.runner_up), (self.third_id, self.third))
+        return {token: logprob for token, logprob in told if token is not None and logprob is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +191,26 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class NoisyOutput:
+    """One control output of an earlier run beside its teacher forcing; nats, one number per token."""
+
+    regret: tuple[float, ...]
+    drift: tuple[float, ...]
+    margin_error: tuple[float, ...]
+    margin: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseMeasured:
+    """What an earlier run's control arm showed, on the same deployment."""
+
+    at: float
+    origin: str
+    """Where from, how much and how old, in words."""
+    outputs: tuple[NoisyOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """Last entry of a run that was not killed."""
 
@@ -187,7 +218,9 @@ class RunEnded:
     interrupted: bool = False
 
 
-Entry = RunStarted | PhaseStarted | Sent | Ended | Scraped | ScrapeFailed | ClientHealth | Noted | RunEnded
+Entry = (
+    RunStarted | PhaseStarted | Sent | Ended | Scraped | ScrapeFailed | ClientHealth | Noted | NoiseMeasured | RunEnded
+)
 
 E = TypeVar("E", bound=Entry)
 

@@ -32,6 +32,10 @@ class Observer(Protocol):
         """Wait until the deployment has settled, or a deadline, and record what every server's counters say."""
         ...
 
+    def disturbed(self) -> None:
+        """Requests are about to be sent: what was read before says nothing about what is read next."""
+        ...
+
 
 async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; keyword-only
     scenario: Scenario,
@@ -54,12 +58,18 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
     for phase in scenario.phases:
         run = _PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, on_progress, conversations)
         record(PhaseStarted(clock.now(), scenario.name, phase.name))
-        if phase.counted:
-            await observe.read(scenario=scenario.name, phase=phase.name, label="before")
+        if phase.counted or phase.watched:
+            await observe.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
+        observe.disturbed()
         await run.load(ClosedLoop(phase.concurrency, clock))
-        if phase.counted:
-            await observe.read(scenario=scenario.name, phase=phase.name, label="after")
+        if phase.counted or phase.watched:
+            await observe.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "after"))
         unsent |= run.unsent
+
+
+def _label(phase: Phase, when: str) -> str:
+    """Readings that nobody judges bear a label of their own."""
+    return when if phase.counted else f"watched-{when}"
 
 
 @dataclass(slots=True)

@@ -37,6 +37,34 @@ class Message:
     content: str
 
 
+RESET_PATH = "/reset_prefix_cache"
+"""Of vLLM's development mode (``VLLM_SERVER_DEV_MODE=1``)."""
+
+
+class InquiryKind(StrEnum):
+    """Kinds of requests that are asked to find out more."""
+
+    PROBE = "probe"
+    """A beginning of the other's prompt, through a cache that holds its blocks."""
+    SUPPOSITION = "supposition"
+    """What another prompt goes on to, with the other's last token for its own: was it answered with that one's KV?"""
+    RETRY = "retry"
+    """The other once more, or a beginning of it, by the same path: does it happen again, and from which block on?"""
+    RESET = "reset"
+    """No question: the server's prefix cache is emptied, its offload tier stays as it is (``RESET_PATH``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Why a request is asked that is neither of the load nor a reference: to learn more about another one."""
+
+    kind: InquiryKind
+    about: str = ""
+    """The other's request id."""
+    under: str = ""
+    """Of a supposition: the request id of whose prompt is supposed. Of a retry: ``together`` or ``alone``."""
+
+
 Prompt = tuple[int, ...] | str | tuple[Message, ...]
 """Token ids, or text, or a conversation."""
 
@@ -82,21 +110,29 @@ class Request:
     Nobody knows an answer before it is given, so the runner puts them there when it sends, and the history holds the
     whole prompt. As token ids, text or messages, whichever both prompts are. The other request must have ended.
     """
+    inquiry: Inquiry | None = None
+    """None: the request is of the load, or somebody's reference."""
     expect_status: int | None = None
     """The HTTP status with which it must be refused; None: it must be served."""
+
+    @property
+    def resets(self) -> bool:
+        """Whether it empties a cache and asks nothing."""
+        return self.inquiry is not None and self.inquiry.kind is InquiryKind.RESET
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
     """Requests that may overlap, up to ``concurrency`` at a time.
 
-    ``counted``: whether counters are read around it and judged.
+    ``counted``: whether counters are read around it and judged; ``watched``: whether they are read all the same.
     """
 
     name: str
     requests: tuple[Request, ...]
     concurrency: int = 1
     counted: bool = True
+    watched: bool = False
     background: tuple[Request, ...] = ()
     """Kept in flight beside the others, ``background_concurrency`` at a time, until those have ended.
 

@@ -96,8 +96,12 @@ def run(
     outputs: int = 64,
     controls: int = 32,
     damage: Damage = lambda _name, _readings: None,
+    failed: int = 0,
 ) -> History:
-    """A load, its control arm and the forcing of both; ``damage`` changes outputs of the load."""
+    """A load, its control arm and the forcing of both; ``damage`` changes outputs of the load.
+
+    ``failed``: control requests beside the ``controls`` that went well.
+    """
     rng = np.random.default_rng(seed)
     entries: list[Entry] = []
     for number in range(outputs):
@@ -107,4 +111,12 @@ def run(
     for number in range(controls):
         name = f"control-{number}"
         entries += operations(name, read(rng, errors), Route.DECODE, reference_for=f"load-{number % max(outputs, 1)}")
+    for number in range(failed):
+        entries += refused(f"refused-{number}", f"load-{number}")
     return History((*entries, RunEnded(9.0)))
+
+
+def refused(name: str, of: str) -> Iterator[Entry]:
+    """A control request that got no answer."""
+    yield Sent(1.0, Request(name, (1,), Sampling(), Route.DECODE, reference_for=of), "load", "control", 1.0)
+    yield Ended(2.0, name, Outcome.FAIL, "503")

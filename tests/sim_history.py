@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.history import Ended, Entry, History, RunEnded, Sent
 from harness.load.answer import Answer
 from harness.load.body import encode
@@ -15,7 +15,7 @@ from harness.load.outcome import Reply, conclude
 from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
 from harness.sim import SimPair
 from harness.sim.transit import through_together
-from workloads.verification import Verification, follow_ups, followed
+from workloads.verification import Judges, Verification, follow_ups, followed
 from workloads.verify_policy import VerifyPolicy
 
 
@@ -42,6 +42,7 @@ class SimRun:
     def __init__(self, pair: SimPair) -> None:
         self.pair = pair
         self.entries: list[Entry] = []
+        self.reset_status = 200
 
     @property
     def history(self) -> History:
@@ -54,10 +55,20 @@ class SimRun:
 
     def verify(self, policy: str = "all", *, concurrency: int = 32, seed: int = 0) -> History:
         verification = Verification(
-            policy=VerifyPolicy.parse(policy), scenario="load", concurrency=concurrency, salt="verify", seed=seed
+            policy=VerifyPolicy.parse(policy),
+            scenario="load",
+            concurrency=concurrency,
+            salt="verify",
+            seed=seed,
+            block_size=self.pair.config.block_size,
+            tiers={Route.DECODE: 1, Route.PREFILL: 1},
         )
         nothing = Scenario("load", "", ())
-        for scenario in followed(nothing, lambda: self.history, follow_ups(verification, wrong_outputs)):
+        for scenario in followed(
+            nothing,
+            lambda: self.history,
+            follow_ups(verification, Judges(suspects, owned_outputs, doubted_probes)),
+        ):
             self.run(scenario)
         return self.history
 
@@ -69,6 +80,9 @@ class SimRun:
 
     def _ends(self, requests: list[Request], route: Route, at: float) -> Iterator[Ended]:
         bodies = {request.request_id: _body(request) for request in requests}
+        if requests and requests[0].resets:
+            yield from (self._reset(request, at) for request in requests)
+            return
         answers = self._through(bodies) if route is Route.PROXY else self._alone(bodies, route)
         for request in requests:
             status, body = answers.get(request.request_id, (502, {}))
@@ -76,6 +90,13 @@ class SimRun:
             if status == 200:
                 answer.body(json.dumps(body).encode(), at + 0.5)
             yield conclude(request, reply, answer, at + 0.5)
+
+    def _reset(self, request: Request, at: float) -> Ended:
+        server = self.pair.decode if request.route is Route.DECODE else self.pair.prefill
+        done = self.reset_status == 200 and server.engine.reset_prefix_cache()
+        return conclude(
+            request, Reply(status=self.reset_status, body=json.dumps({"success": done})), Answer(), at + 0.5
+        )
 
     def _through(self, bodies: dict[str, Any]) -> dict[str, tuple[int, Any]]:
         return through_together(self.pair, bodies) if bodies else {}

@@ -1,13 +1,15 @@
 """The catalogue on the command line: which deployment, which flags, and the table that a run ends in."""
 
 import io
+import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from counted_run import DEPLOYMENT, history
 
-from harness.checkers import judge, judge_scenario, seconds_of
+from harness.checkers import judge, judge_scenario, of_nobody, seconds_of
 from harness.checkers.completion import completion
 from harness.cli.catalogue import cook
 from harness.cli.main import main
@@ -17,6 +19,7 @@ from harness.facts import Connector, Role
 from harness.history import Ended, History, Outcome, RunEnded, RunStarted, Sent
 from harness.reports.assertion import explain
 from harness.reports.catalogue import Row, catalogue_lines, overall, print_catalogue, tally
+from harness.reports.catalogue_junit import catalogue_junit
 from harness.scenario import Request
 from harness.verdict import Bounds, Check, Comparison, Finding, Judgement, Outputs, Verdict
 from workloads.recipes import RECIPES
@@ -226,3 +229,53 @@ def test_anything_else_is_not(status: int | None, outcome: Outcome, verdict: Ver
     check = refusal(status, outcome)
     assert check.verdict is verdict
     assert "expected HTTP 400" in check.findings[0].text
+
+
+# JUnit
+
+
+def test_junit_has_one_case_for_each_workload_and_marks_what_was_skipped() -> None:
+    unknown = Row("cold", "hits", "multi", judged(Verdict.UNKNOWN), requests=1)
+    written = catalogue_junit([VALID, INVALID, SKIPPED, FAULTY, unknown])
+    suite = ET.fromstring(written)[0]  # noqa: S314 - our own
+    assert {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "5",
+        "failures": "1",
+        "errors": "1",
+        "skipped": "2",
+    }
+    cases = [(case.get("classname"), case.get("name"), [child.tag for child in case]) for case in suite]
+    assert cases == [
+        ("multi.hits", "cold_decode", ["system-out"]),
+        ("multi.lengths", "short_prompt", ["failure", "system-out"]),
+        ("multi.topology", "two_by_two", ["skipped"]),
+        ("multi.lengths", "short_prompt", ["skipped", "system-out"]),
+        ("multi.hits", "cold", ["error", "system-out"]),
+    ]
+    assert suite[0][0].text == "valid: 2/2 outputs, 0/0 counters"
+    assert "invalid token_sources: a summary" in str(suite[1][0].get("message"))
+    assert suite[2][0].get("message") == SKIPPED.skipped
+    assert "known fault: vLLM 0.32.0 loses the tail" in str(suite[3][0].get("message"))
+
+
+def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    junit = tmp_path / "cases.xml"
+    where = ["--engine", "sim", "--num-warmups", "1", "--result-dir", str(tmp_path), "--junit", str(junit), "--plain"]
+    assert main(["--workload", "short_prompt", "--workload", "two_by_two", *where]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "2 workloads: 1 valid, 1 skipped"
+    cases = ET.parse(junit).iter("testcase")  # noqa: S314 - our own
+    assert [case.get("name") for case in cases] == ["short_prompt", "two_by_two"]
+
+
+# What is nobody's
+
+
+def test_what_is_wrong_with_a_run_and_stands_in_no_row_is_not_lost() -> None:
+    held = Check("streaming", Verdict.INVALID, "one answer was held back")
+    slow = Check("client_health", Verdict.UNKNOWN, "too few requests to tell")
+    whole = Judgement((held, slow, Check("token_sources", Verdict.INVALID, "lost")), NONE)
+    rest = of_nobody(whole, [judged(Verdict.INVALID), judged(Verdict.VALID)])
+    assert rest is not None
+    assert rest.checks == (held,)
+    assert of_nobody(judged(Verdict.VALID), []) is None

@@ -121,11 +121,12 @@ def test_a_store_that_the_full_tier_refused_is_no_fault() -> None:
     assert offload_bytes(run.DEPLOYMENT, seen(many)).verdict is Verdict.INVALID
 
 
-def test_a_load_after_a_preemption_is_unknown() -> None:
-    loaded = {"load": run.BLOCK, "load_legacy": run.BLOCK, "preemptions": 1}
-    check = offload_bytes(run.DEPLOYMENT, seen(loaded))
-    assert check.verdict is Verdict.UNKNOWN
-    assert "1 preemptions" in check.summary
+def test_each_preemption_may_read_one_prompt_back_and_no_more() -> None:
+    whole = 2 * run.BLOCK  # of the longer prompt: 128 tokens
+    for times, verdict in ((1, Verdict.VALID), (2, Verdict.INVALID)):
+        loaded = {"load": times * whole, "load_legacy": times * whole, "preemptions": 1}
+        assert offload_bytes(run.DEPLOYMENT, seen(decode=loaded)).verdict is verdict
+    assert offload_bytes(run.DEPLOYMENT, seen(decode={"load": whole, "load_legacy": whole})).verdict is Verdict.INVALID
 
 
 @pytest.mark.parametrize(("server", "counter"), [("decode", "failed"), ("prefill", "expired"), ("prefill", "late")])
@@ -133,14 +134,29 @@ def test_a_transfer_that_failed_or_expired_is_invalid(server: str, counter: str)
     assert failed_transfers(run.DEPLOYMENT, seen(**{server: {counter: 1}})).verdict is Verdict.INVALID
 
 
-def test_late_notifications_for_what_expired_before_the_phase_are_not_its_fault() -> None:
-    # Eight expired in the warm-up, one notification came at once: seven are counted when P wakes up again.
+def test_what_expired_before_the_run_excuses_no_late_notification() -> None:
     expired = {"expired": 8, "late": 1}
     started = [run.reading("prefill-0", "before", run.ZERO | expired), run.readings()[1]]
-    for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
+    for late, verdict in ((1, Verdict.VALID), (2, Verdict.INVALID)):
         ended = run.reading("prefill-0", "after", run.PREFILL | expired | {"late": late})
         history = run.history([*started, ended, run.readings()[3]])
         assert failed_transfers(run.DEPLOYMENT, history).verdict is verdict
+
+
+def test_late_notifications_are_laid_to_the_phase_in_which_their_requests_expired() -> None:
+    # Eight expire in the load, one notification comes at once: seven are counted when P wakes up again.
+    expired = run.PREFILL | {"expired": 8, "late": 1}
+    for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
+        later = [
+            replace(run.reading(server, label, values), phase="later")
+            for label, values_of in (("before", expired), ("after", expired | {"late": late}))
+            for server, values in (("prefill-0", values_of), ("decode-0", run.DECODE))
+        ]
+        check = failed_transfers(run.DEPLOYMENT, run.history([*run.readings(expired), *later]))
+        of_p = [one for one in check.comparisons if one.server == "prefill-0"]
+        by_phase = {one.phase: one.verdict for one in of_p if one.counter == "nixl_after_expiry"}
+        assert check.verdict is Verdict.INVALID
+        assert by_phase["later"] is verdict
 
 
 def test_an_engine_that_does_not_count_late_notifications_is_judged_by_the_rest() -> None:

@@ -49,7 +49,7 @@ def test_a_chat_stream() -> None:
         wire.chat_chunk([12], text="b", finish="length", stop_reason=None),
         DONE,
     )
-    assert answer.choices == (Choice((11, 12), "ab", "length", (TokenLogprob(11, -0.5, -1.5),)),)
+    assert answer.choices == (Choice((11, 12), "ab", "length", (TokenLogprob(11, -0.5, -1.5, 40),)),)
     assert answer.token_times == [2.0, 3.0]
     assert answer.prompt_token_ids == (1, 2, 3)
 
@@ -87,7 +87,7 @@ def test_a_whole_completion_with_prompt_logprobs() -> None:
     }
     answer = whole(wire.completion_body([choice], {"usage": {"prompt_tokens": 2, "completion_tokens": 1}}))
     assert answer.choices == (Choice((11,), "a", "length"),)
-    assert answer.prompt_logprobs == (None, TokenLogprob(2, -1.5, -0.5))
+    assert answer.prompt_logprobs == (None, TokenLogprob(2, -1.5, -0.5, 9))
     assert (answer.token_times, answer.done_at, answer.fault) == ([], 9.0, "")
 
 
@@ -117,7 +117,7 @@ def logprobs_of(token_ids: list[int], written: Any) -> tuple[TokenLogprob, ...]:
 
 def test_the_runner_up_is_the_best_other_token() -> None:
     row = (11, -2.0, {11: -2.0, 40: -0.5, 41: -1.0})
-    assert logprobs_of([11], wire.completion_logprobs(row)) == (TokenLogprob(11, -2.0, -0.5),)
+    assert logprobs_of([11], wire.completion_logprobs(row)) == (TokenLogprob(11, -2.0, -0.5, 40, -1.0, 41),)
 
 
 def test_the_sampled_token_alone_has_no_runner_up() -> None:
@@ -126,7 +126,7 @@ def test_the_sampled_token_alone_has_no_runner_up() -> None:
 
 def test_minus_infinity_is_written_as_minus_9999() -> None:
     row = (11, -0.0, {11: -0.0, 40: -9999.0})
-    assert logprobs_of([11], wire.completion_logprobs(row)) == (TokenLogprob(11, 0.0, -9999.0),)
+    assert logprobs_of([11], wire.completion_logprobs(row)) == (TokenLogprob(11, 0.0, -9999.0, 40),)
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ async def test_a_whole_stream_is_ok_and_kept() -> None:
     (choice,) = ended.choices
     assert (choice.token_ids, choice.text, choice.finish_reason) == ((11, 12, 13), "abc", "length")
     assert choice.logprobs == (
-        TokenLogprob(11, -0.5, -1.25),
-        TokenLogprob(12, -0.25, -2.5),
-        TokenLogprob(13, -0.125, -3.0),
+        TokenLogprob(11, -0.5, -1.25, 40),
+        TokenLogprob(12, -0.25, -2.5, 41),
+        TokenLogprob(13, -0.125, -3.0, 42),
     )
     assert (ended.usage, ended.prompt_token_ids, ended.prompt_logprobs) == (Usage(3, 3), (1, 2, 3), None)
     assert (ended.prefill_server, ended.decode_server) == ("http://p:1", "http://d:2")

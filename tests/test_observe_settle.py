@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import counted_run as run
 from aiohttp import ClientSession, web
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from harness.facts import Role, Server
 from harness.history import Entry, Scraped, ScrapeFailed
-from harness.observe.counters import read_counters
-from harness.observe.observer import DeploymentObserver
-from harness.observe.settle import AGREEING, Settled, settle
+from harness.observe.counters import SAMPLE_NAMES, read_counters
+from harness.observe.exposition import parse
+from harness.observe.observer import DeploymentObserver, RestObserver
+from harness.observe.scrape import Occasion
+from harness.observe.settle import AGREEING, Readings, Settled, settle
 
 QUIET = run.DECODE
 Script = Callable[[int], Mapping[str, float] | None]
@@ -145,6 +148,7 @@ async def test_the_observer_records_every_server_and_marks_what_is_not_at_rest()
         servers = [Server(f"decode-{i}", Role.DECODE, url) for i in range(2)]
         observer = DeploymentObserver(servers, session, JumpingClock(), recorded.append, deadline=1)
         await observer.read(scenario="cold", phase="load", label="before")
+        observer.disturbed()
         held = 0.5
         await observer.read(scenario="cold", phase="load", label="after")
     before, after = recorded[:2], recorded[2:]
@@ -155,6 +159,27 @@ async def test_the_observer_records_every_server_and_marks_what_is_not_at_rest()
     assert {e.settled for e in after} == {False}
     assert "still held" in after[0].unsettled_because
     assert read_counters(after[0]).prompt_tokens == 228
+
+
+async def test_a_phase_begins_where_the_one_before_ended_unless_something_was_sent_between() -> None:
+    taken: list[int] = []
+    recorded: list[Entry] = []
+
+    async def read_all(occasion: Occasion) -> Readings:
+        taken.append(1)
+        samples = parse(run.text(run.DECODE), SAMPLE_NAMES).samples
+        return {"decode-0": Scraped(1.0, "decode-0", occasion.label, occasion.scenario, occasion.phase, samples)}
+
+    observer = RestObserver(read_all, JumpingClock(), recorded.append)
+    await observer.read(scenario="cold", phase="one", label="after")
+    await observer.read(scenario="warm", phase="two", label="before")
+    assert len(taken) == AGREEING
+    first, again = recorded
+    assert isinstance(first, Scraped)
+    assert again == replace(first, scenario="warm", phase="two", label="before")
+    observer.disturbed()
+    await observer.read(scenario="warm", phase="two", label="after")
+    assert len(taken) == 2 * AGREEING
 
 
 async def test_the_observer_records_a_reading_that_could_not_be_taken() -> None:

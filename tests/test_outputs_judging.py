@@ -9,7 +9,7 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import Errors, Readings, conditioned, gaussian, operations, quantised, read, run
 
-from harness.checkers.outputs import count_outputs, outputs, wrong_outputs
+from harness.checkers.outputs import count_outputs, noise_matters, outputs, wrong_outputs
 from harness.history import Ended, Entry, History, Outcome, RunEnded, Sent
 from harness.scenario import Route
 from harness.verdict import Verdict
@@ -108,19 +108,59 @@ def test_a_logprob_served_as_nan_is_invalid() -> None:
 
 
 def test_a_failed_control_arm_is_unknown_and_exact_outputs_are_still_counted() -> None:
-    history = run(gaussian(1e-5), controls=0)
+    history = run(gaussian(1e-5), controls=0, failed=32)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
-    assert "no control output" in check.summary
+    assert "no control output was completed" in check.summary
     assert count_outputs(history).exact > 50
     few = outputs(DEPLOYMENT, run(gaussian(1e-5), controls=4))
     assert (few.verdict, "80 tokens" in few.summary) == (Verdict.UNKNOWN, True)
+
+
+def test_no_arm_is_needed_where_no_output_shows_any_noise() -> None:
+    quiet = run(gaussian(1e-6), controls=0)
+    assert outputs(DEPLOYMENT, quiet).verdict is Verdict.VALID
+    assert not noise_matters(quiet)
+    for sigma in (1e-4, 1e-2):
+        noisy = run(gaussian(sigma), controls=0)
+        assert outputs(DEPLOYMENT, noisy).verdict is Verdict.UNKNOWN
+        assert noise_matters(noisy)
+
+
+def test_one_log_probability_that_is_not_told_makes_the_noise_matter() -> None:
+    def untold(readings: Readings) -> None:
+        readings.rival[3] = math.nan
+
+    assert noise_matters(run(gaussian(1e-6), controls=0, damage=damaged(untold)))
 
 
 def test_without_a_floor_a_token_behind_the_best_is_unverified_not_invalid() -> None:
     history = run(gaussian(1e-5), controls=0, damage=damaged(wrong_token))
     assert outputs(DEPLOYMENT, history).verdict is Verdict.UNKNOWN
     assert count_outputs(history).unverified >= 1
+
+
+def test_control_requests_that_all_failed_make_the_run_unknown() -> None:
+    history = run(gaussian(1e-5))
+    failed = [
+        replace(e, outcome=Outcome.INFO, choices=(), cause="boom")
+        if isinstance(e, Ended) and e.request_id.startswith("control-") and "teacher" not in e.request_id
+        else e
+        for e in history.entries
+    ]
+    check = outputs(DEPLOYMENT, History(tuple(failed)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "no control output was completed" in check.summary
+
+
+def test_a_control_arm_that_is_itself_wrong_is_no_measure_of_noise() -> None:
+    rng = np.random.default_rng(3)
+    worse = read(rng, gaussian(1e-5))
+    worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0  # both servers say so: no noise
+    more = operations("control-bad", worse, Route.DECODE, reference_for="load-0")
+    check = outputs(DEPLOYMENT, History((*run(gaussian(1e-5)).entries, *more)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "nats behind the best one" in check.summary
 
 
 def test_servers_that_disagree_without_transfer_have_no_noise_floor() -> None:
@@ -180,7 +220,7 @@ def test_an_output_that_ended_where_it_must_not_is_invalid() -> None:
         for e in history.entries
     ]
     (finding,) = outputs(DEPLOYMENT, History(tuple(entries))).findings
-    assert finding.text == "it has 20 tokens, and 19 at most were asked"
+    assert finding.text.startswith("it has 20 tokens, and 19 at most were asked")
 
 
 def test_a_prompt_that_is_noisier_than_all_others_is_acquitted_by_its_own_control_outputs() -> None:

@@ -1,5 +1,6 @@
 """Verification's follow-ups: what is asked, of whom, and how much of it."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.history import Choice, Ended, Entry, History, Outcome, Sent
-from harness.scenario import Message, Request, Route, Sampling, Scenario
-from workloads.verification import OWNERS, REPEATS, SUSPECTS, Verification, follow_ups, followed
+from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Sent
+from harness.scenario import Inquiry, InquiryKind, Message, Request, Route, Sampling, Scenario
+from workloads.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, supposed_prompt
+from workloads.verification import REPEATS, SUSPECTS, Judges, Verification, follow_ups, followed
 from workloads.verify_policy import Extent, VerifyPolicy, arm_sizes
 
 ALL = VerifyPolicy(Extent.ALL)
@@ -102,24 +104,109 @@ def test_a_full_context_is_forced_as_far_as_it_goes() -> None:
 
 def test_what_did_not_complete_is_not_verified() -> None:
     entries = [replace(e, outcome=Outcome.INFO) if isinstance(e, Ended) else e for e in answered(3).entries]
-    for step in follow_ups(verification(), lambda _history: ()):
+    for step in follow_ups(verification(), Judges(*[lambda _history: ()] * 3)):
         assert step(History(tuple(entries))) is None
 
 
-def test_suspects_are_measured_again_and_tried_under_others_prompts() -> None:
+def test_suspects_are_measured_again() -> None:
     history = answered(100)
     wrong = [f"r{number}" for number in range(80, 100)]
     again = requests(verification().confirmation(history, wrong))
     assert len(again) == SUSPECTS * REPEATS
     assert {request.route for request in again} == {Route.DECODE}
-    tried = requests(verification().suppositions(history, ["r90"]))
-    assert len(tried) == OWNERS
-    assert {request.reference_for for request in tried} == {"r90"}
-    # An owner's prompt but its last token, the suspect's own last token, the suspect's answer.
-    assert tried[0].prompt == (tried[0].prompt[0], *range(100, 129), 90, 91, 92, 93, 94)
-    assert tried[0].prompt[0] != 100
-    assert verification().suppositions(history, []) is None
     assert verification().confirmation(history, []) is None
+
+
+def test_a_wrong_output_is_first_supposed_to_be_anothers_by_a_request_that_hits_the_others_blocks() -> None:
+    history = answered(100)
+    tried = requests(verification(block_size=8).owners(history, ["r90"]))
+    assert len(tried) == ROUNDS[0]
+    first = tried[0]
+    # The likeliest owner was sent last before it; its prompt but the last token, then the suspect's own last token.
+    assert first.prompt == (99, *range(100, 129))
+    assert first.inquiry == Inquiry(InquiryKind.SUPPOSITION, "r90", "r89")
+    assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 2, Route.PREFILL)
+    assert {request.cache_salt for request in tried} == {None}  # the load's own: they hit what it left
+    assert {request.reference_for for request in tried} == {None}
+    assert verification().owners(history, []) is None
+    assert verification().owners(history, ["r90"], ["r90"]) is None
+
+
+def supposed(history: History, scenario: Scenario | None, fits: Collection[str]) -> History:
+    """Suppositions answered: the suspect's first token where the supposed owner is named in ``fits``."""
+    more: list[Entry] = []
+    for request in requests(scenario):
+        assert request.inquiry is not None
+        token = 90 if request.inquiry.under in fits else 3
+        more.append(Sent(200.0, request, "load", "owners", 200.0))
+        more.append(Ended(201.0, request.request_id, Outcome.OK, status=200, choices=(Choice((token,)),)))
+    return History((*history.entries, *more))
+
+
+def test_who_may_be_the_owner_is_tried_by_forcing_beside_some_who_are_not() -> None:
+    history = answered(100)
+    history = supposed(history, verification(block_size=8).owners(history, ["r90"]), {"r80"})
+    forcings = requests(verification(block_size=8).owners(history, ["r90"]))
+    assert {request.reference_for for request in forcings} == {"r90"}
+    assert forcings[0].prompt == (90, *range(100, 129), 90, 91, 92, 93, 94)
+    assert next(request.inquiry.under for request in forcings if request.inquiry) == "r80"
+    assert 5 * (len(forcings) - 1) >= 150  # tokens that show how often an answer fits by chance
+    assert len({request.request_id for request in forcings}) == len(forcings)
+
+
+def test_the_search_goes_on_in_larger_rounds_until_all_were_tried() -> None:
+    history, asked_so_far, sizes = answered(500), set[str](), []
+    while scenario := verification(block_size=8).owners(history, ["r90"]):
+        names = {request.request_id for request in requests(scenario)}
+        assert not names & asked_so_far
+        asked_so_far |= names
+        sizes.append(len(names))
+        history = supposed(history, scenario, ())
+    assert sizes == [32, 58]  # whoever was sent after its end cannot own it
+    assert len(asked_so_far) == 90
+
+
+def test_the_search_keeps_to_its_budget() -> None:
+    history, wrong, cost = answered(400), [f"r{number}" for number in range(300, 400)], 0
+    served = history.operations()
+    load = 400 * 35
+    assert budget_of(served) == max(LEAST, SHARE * load) == LEAST
+    while scenario := verification(block_size=8).owners(history, wrong):
+        cost += sum((len(request.prompt) - 1) % 8 + 2 for request in requests(scenario))
+        history = supposed(history, scenario, ())
+    assert 0.99 * LEAST < cost <= LEAST
+
+
+def test_the_likeliest_owner_comes_first() -> None:
+    def operation(name: str, sent: float, ended: float, answer: tuple[int, ...], length: int = 20) -> Operation:
+        request = Request(name, (len(name), *range(length - 1)))
+        choices = (Choice(answer),)
+        return Operation(Sent(sent, request, "load", "load", sent), Ended(ended, name, Outcome.OK, choices=choices))
+
+    suspect = operation("suspect", 10.0, 12.0, (7, 8, 9))
+    others = [
+        operation("after", 13.0, 14.0, (7, 8, 9)),
+        operation("long ago", 1.0, 2.0, (1, 1, 1)),
+        operation("lately", 8.0, 9.0, (1, 1, 1)),
+        operation("short, together", 10.0, 11.0, (1, 1, 1), 5),
+        operation("together", 11.0, 13.0, (1, 1, 1)),
+        operation("long ago, alike", 1.0, 2.0, (7, 8, 5)),
+    ]
+    order = [one.request.request_id for one in candidates(suspect, [*others, suspect])]
+    assert order == ["long ago, alike", "together", "lately", "long ago", "short, together"]
+
+
+def test_of_a_shorter_prompt_whole_blocks_are_supposed() -> None:
+    def of(prompt: tuple[int, ...]) -> Operation:
+        return Operation(Sent(0.0, Request("r", prompt), "load", "load", 0.0), Ended(1.0, "r", Outcome.OK))
+
+    suspect = of(tuple(range(100, 120)))
+    assert supposed_prompt(of(tuple(range(19))), suspect, 8) == (*range(19), 119)
+    assert supposed_prompt(of(tuple(range(40))), suspect, 8) == (*range(19), 119)
+    assert supposed_prompt(of(tuple(range(18))), suspect, 8) == (*range(16), *range(116, 120))
+    assert supposed_prompt(of(tuple(range(18))), suspect, None) is None
+    assert supposed_prompt(of(tuple(range(7))), suspect, 8) is None
+    assert supposed_prompt(of((*range(100, 119), 5)), suspect, 8) is None  # the same KV: nobody could tell
 
 
 def test_the_same_seed_picks_the_same_outputs() -> None:

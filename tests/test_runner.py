@@ -71,6 +71,9 @@ class Journal(list[Entry]):
         await asyncio.sleep(0)
         self.order.append((scenario, phase, label))
 
+    def disturbed(self) -> None:
+        self.order.append("disturbed")
+
     def ends(self) -> dict[str, Ended]:
         return {entry.request_id: entry for entry in self if isinstance(entry, Ended)}
 
@@ -105,16 +108,19 @@ async def test_phases_run_in_order_each_between_its_readings() -> None:
     assert journal.order == [
         "PhaseStarted",
         ("s", "a", "before"),
+        "disturbed",
         "Sent",
         "Ended",
         ("s", "a", "after"),
         "PhaseStarted",
+        "disturbed",
         "Sent",
         "Ended",
         "Sent",
         "Ended",
         "PhaseStarted",
         ("s", "c", "before"),
+        "disturbed",
         ("s", "c", "after"),
     ]
     assert [entry.phase for entry in journal if isinstance(entry, PhaseStarted)] == ["a", "b", "c"]

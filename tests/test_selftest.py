@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.checkers import judge
 from harness.cli.options import parse
 from harness.errors import UsageError
 from harness.history import Outcome
@@ -23,6 +24,7 @@ N = 160
 SEEN_BY = {
     "flipped_byte": "outputs",
     "swapped_blocks": "outputs",
+    "offload_stores_wrong": "outputs",
     "bystander_write": "outputs",
     "dropped_params": "token_sources",
     "bytes_lost": "nixl_bytes",
@@ -66,6 +68,14 @@ def test_nothing_is_cried_on_a_clean_pair_that_flips_near_ties(load: object) -> 
 def test_a_trial_goes_the_same_way_every_time() -> None:
     first, second = (replace(planted("foreign_blocks", requests=60), seconds=0.0) for _ in range(2))
     assert first == second
+
+
+async def test_a_trial_reads_the_offload_tiers_and_says_how_much_of_them() -> None:
+    deployment, history, _ = await record_trial(Trial(COLD, None, 0.0, 40, 0))
+    blocks = sum((len(o.request.prompt) - 1) // 8 for o in history.operations(phase="load"))
+    [check] = [check for check in judge(deployment, history).checks if check.name == "outputs"]
+    assert f"cuts in decode's offload tier, of which it restored {8 * blocks:,} tokens" in check.summary
+    assert f"cuts in prefill's offload tier, of which it restored {8 * blocks:,} tokens" in check.summary
 
 
 def test_wrong_requests_are_named_and_no_others() -> None:
@@ -117,7 +127,7 @@ async def test_a_request_that_hangs_times_out_in_virtual_time() -> None:
 
 async def test_a_history_holds_the_load_and_its_verification() -> None:
     _, history, ledger = await record_trial(Trial(COLD, None, 0.0, 40, 0))
-    asked = [o for o in history.operations() if o.request.reference_for is None]
+    asked = [o for o in history.operations() if o.request.reference_for is None and o.request.inquiry is None]
     forced = [o for o in history.operations() if o.request.sampling.prompt_logprobs is not None]
     assert len(asked) == 40
     assert len(forced) >= 40
@@ -127,17 +137,17 @@ async def test_a_history_holds_the_load_and_its_verification() -> None:
 
 
 def test_trials_are_planned_for_each_bug_rate_and_repeat() -> None:
-    options = SelftestOptions(bugs=("burst", "swapped_blocks"), one_in=(20, 200), repeats=2, clean_requests=4000)
+    options = SelftestOptions(bugs=("burst", "misaligned_hit"), one_in=(20, 200), repeats=2, clean_requests=4000)
     trials = plan_trials(options)
     bad = [trial for trial in trials if trial.bug]
     assert len(bad) == 2 * 2 * 2
     sizes = {(trial.bug, trial.rate, trial.requests) for trial in bad}
-    # Half of the requests under the load of swapped_blocks can be struck: ten bad ones take twice as many.
+    # Half of the requests under the load of misaligned_hit can be struck: ten bad ones take twice as many.
     assert sizes == {
         ("burst", 1 / 20, 200),
         ("burst", 1 / 200, 2000),
-        ("swapped_blocks", 1 / 20, 400),
-        ("swapped_blocks", 1 / 200, 2000),
+        ("misaligned_hit", 1 / 20, 400),
+        ("misaligned_hit", 1 / 200, 2000),
     }
     assert [trial.load.name for trial in trials if not trial.bug] == ["cold", "prefixes"]
 

@@ -9,7 +9,7 @@ from run_fixtures import DEPLOYMENT, STARTED, ended
 
 from harness.errors import UsageError
 from harness.history import Entry, History, PhaseStarted, RunEnded, Sent
-from harness.scenario import Endpoint, Message, Request, Route, Sampling
+from harness.scenario import Endpoint, Inquiry, InquiryKind, Message, Request, Route, Sampling
 from harness.shrink import Candidate, Piece, Told, case_of, script
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
@@ -85,7 +85,8 @@ def test_text_and_messages_stay_whole() -> None:
 def test_what_verifies_is_no_part_of_the_load() -> None:
     reference = request(7, reference_for="load-1")
     refused = request(8, expect_status=400)
-    case = case_of(DEPLOYMENT, history(*SIX, reference, refused), judgement(LEAK))
+    retried = request(9, inquiry=Inquiry(InquiryKind.RETRY, "load-1"))
+    case = case_of(DEPLOYMENT, history(*SIX, reference, refused, retried), judgement(LEAK))
     assert len(case.lines) == 6
     with pytest.raises(UsageError, match="no part of its load"):
         case_of(DEPLOYMENT, history(*SIX, phase="probe-decode"), judgement(LEAK))

@@ -84,7 +84,10 @@ def test_what_is_at_its_default_takes_no_room() -> None:
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"fine"}', "one of ok, fail, info"),
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"ok","status":"200"}', "none of the forms"),
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"ok","token_times":[1.0,true]}', "True"),
-        ('{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prompt_logprobs":[[1,2.0,3.0,4]]}', "4 fields"),
+        (
+            '{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prompt_logprobs":[[1,2,3,4,5,6,7]]}',
+            "7 fields",
+        ),
         ("[1]", "not a JSON object"),
         ("{", "not JSON"),
     ],

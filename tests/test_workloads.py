@@ -62,27 +62,6 @@ def test_the_nine_go_by_their_names() -> None:
 
 
 @pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
-def test_every_answer_has_one_reference_that_differs_in_path_and_salt_alone(entry: Workload) -> None:
-    written = entry(SETTING)
-    references = {r.reference_for: r for r in requests(written) if r.reference_for is not None}
-    to_verify = [r for r in served(written) if r.expect_status is None and r.route is Route.PROXY]
-    assert {request.request_id for request in to_verify} <= set(references)
-    by_id = {request.request_id: request for request in served(written)}
-    for of, reference in references.items():
-        request = by_id[str(of)]
-        assert (reference.route, reference.server) == (Route.PREFILL, None)
-        assert (reference.prompt, reference.sampling, reference.endpoint, reference.continues) == (
-            request.prompt,
-            replace(request.sampling, prompt_logprobs=None),
-            request.endpoint,
-            request.continues,
-        )
-    salts = [reference.cache_salt for reference in references.values()]
-    assert len(set(salts)) == len(salts)
-    assert not set(salts) & {request.cache_salt for request in served(written)}
-
-
-@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
 def test_a_scenario_is_the_same_every_time_and_differs_by_salt_alone_between_runs(entry: Workload) -> None:
     assert entry(SETTING) == entry(SETTING)
     first, second = entry(SETTING), entry(replace(SETTING, salt="two"))
@@ -119,9 +98,10 @@ def test_prompts_fit_the_context_unless_they_are_to_be_refused(entry: Workload) 
     assert all(1 <= phase.concurrency <= max(len(phase.requests), 32) for phase in written.phases)
 
 
-def test_only_references_are_not_counted() -> None:
+def test_every_phase_is_counted_and_nothing_is_asked_again_between_workloads() -> None:
     for entry in EVERY:
-        assert all(phase.counted == (phase.name != "reference") for phase in entry(SETTING).phases)
+        assert all(phase.counted for phase in entry(SETTING).phases)
+        assert not any(request.reference_for for request in requests(entry(SETTING)))
 
 
 @pytest.mark.parametrize(
@@ -213,14 +193,12 @@ def test_turns_name_the_turn_before() -> None:
     assert {request.endpoint for request in second.requests} == {Endpoint.CHAT}
 
 
-def test_background_requests_are_unlike_the_workloads_own_and_all_have_references() -> None:
+def test_background_requests_are_unlike_the_workloads_own() -> None:
     plain = scenario("hit_on_both")
     loaded = beside_load(plain, SETTING, 5)
     background = [request for phase in loaded.phases for request in phase.background]
-    assert [phase.background_concurrency for phase in loaded.phases] == [5, 5, 5, 0, 0]
-    assert [p.requests for p in loaded.phases[:4]] == [p.requests for p in plain.phases]
-    references = {request.reference_for for request in loaded.phases[-1].requests}
-    assert references == {request.request_id for request in background}
+    assert [phase.background_concurrency for phase in loaded.phases] == [5, 5, 5]
+    assert [p.requests for p in loaded.phases] == [p.requests for p in plain.phases]
     assert not {r.cache_salt for r in background} & {r.cache_salt for r in requests(plain)}
     ids = [request.request_id for request in (*requests(loaded), *background)]
     assert len(set(ids)) == len(ids)

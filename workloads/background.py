@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from harness.scenario import Phase, Request, Scenario
 from workloads.case import Case
-from workloads.reference import reference_phase
 from workloads.setting import Setting
 
 _SUPPLY = 8
@@ -12,18 +11,14 @@ _SUPPLY = 8
 
 
 def beside_load(scenario: Scenario, setting: Setting, in_flight: int) -> Scenario:
-    """The scenario with ``in_flight`` requests beside each of its counted phases, and a reference for each of them.
+    """The scenario with ``in_flight`` requests beside each of its counted phases.
 
-    They are operations of the phase, so that their tokens and bytes are predicted with the phase's own. Their prompts
-    carry a salt of their own and open with tokens of their own, up to four blocks long.
+    They are operations of the phase, so that their tokens and bytes are predicted with the phase's own, and their
+    answers are verified as its own are. Their prompts carry a salt of their own and open with tokens of their own, up
+    to four blocks long.
     """
     case = Case(f"{scenario.name}-background", setting)
-    phases = tuple(_beside(phase, case, in_flight) for phase in scenario.phases)
-    background = [request for phase in phases for request in phase.background]
-    references = reference_phase(
-        background, concurrency=in_flight, salt=f"{case.salt}-reference", name="background reference"
-    )
-    return replace(scenario, phases=(*phases, references))
+    return replace(scenario, phases=tuple(_beside(phase, case, in_flight) for phase in scenario.phases))
 
 
 def _beside(phase: Phase, case: Case, in_flight: int) -> Phase:

@@ -2,31 +2,53 @@
 
 A block that arrived wrong can leave its own request right (two whole blocks that changed places do: keys are rotated
 before they are cached, so attention does not see their order) and still be found, by its hash, by every later prompt
-that begins alike. So the probe asks for such prompts: each one is cut after a whole block, drawn at random,
-and the token after it, which hits the blocks before the cut and no other. A cut between two blocks that changed places
-reads one without the other.
+that begins alike. So the probe asks for such prompts: each is *cut* after a whole block and the token after it, which
+hits the blocks before the cut and no other. Blocks i and j that changed places are seen by every cut between them, and
+two neighbours by one cut alone: only all cuts of a prompt are sure to find it.
 
-Asked of D directly it reads D's prefix cache, of P P's. To read the offload tier the prefix cache has to lose the
-blocks first: ``evict_with`` prompts of other tokens are asked before, enough to fill the pool.
+Rule 1. A probe computes one token and generates one: a cut costs two engine tokens, whatever its prompt's length.
+Rule 2. What is right comes for nothing where the prompt is teacher-forced anyway: that forcing tells the best token
+        after every beginning of it. Cuts of other prompts are asked of the prefill server too, whose cache nothing was
+        transferred to. Where the two disagree, and nowhere else, the probe itself is forced.
+Rule 3. Not all that could be asked needs to be: cuts are drawn from all of them, prompts and places alike, and the
+        checker of outputs says how many there were.
+Rule 4. Prompts that begin alike share blocks, and a cut of them is asked once.
 
-Not counted: what is cached by then depends on evictions that nobody predicts. Its answers are verified as the load's
-are.
+Asked of D directly a probe reads D's prefix cache, of P P's. To read an offload tier the prefix cache must have lost
+the blocks first. It is emptied by ``POST /reset_prefix_cache``, which leaves the tier; where a server has no such
+endpoint its tier is not asked, and that is said. (Prompts enough to fill the pool would push
+the blocks out too, but out of the tier as well: they are offloaded themselves.)
+
+Not counted: what is cached by then depends on evictions
+that nobody predicts.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.history import History, Operation, Outcome
-from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
+from harness.scenario import Endpoint, Inquiry, InquiryKind, Phase, Request, Route, Sampling, Scenario
 
 PROBE = "probe"
 """How the names of its phases begin."""
-_OUTPUT = 4
-"""Tokens of an answer: the first already depends on every block."""
-_PROBES = 64
+ON_PREFILL = 64
+"""Cuts asked of the prefill server for its own sake: what it restored from an offload tier may be wrong too."""
+TIER_CUTS = 1024
+"""Cuts that each tier is asked for at most, the longer ones first: they restore what the shorter ones read."""
+TIER = "-tier"
+"""How the names of the phases end that read an offload tier."""
 _PURPOSE = "Blocks that were stored wrong although every answer was right: poison for the prompts that hit them later."
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A beginning of a served prompt."""
+
+    source: Operation
+    tokens: int
+    """Whole blocks of them; the probe has one more."""
 
 
 def cache_probe(  # noqa: PLR0913 - a workload's parameters are its command line
@@ -36,65 +58,107 @@ def cache_probe(  # noqa: PLR0913 - a workload's parameters are its command line
     block_size: int,
     concurrency: int,
     seed: int = 0,
-    most: int = _PROBES,
-    routes: Sequence[Route] = (Route.DECODE, Route.PREFILL),
-    evict_with: Sequence[tuple[int, ...]] = (),
+    most: int | None = None,
+    forced: Collection[str] = (),
 ) -> Scenario | None:
-    """At most ``most`` prefixes of the served prompts through each route's caches; None where no prompt has a block.
+    """At most ``most`` cuts of the served prompts through D's cache, and those that need it through P's.
 
-    ``evict_with``: prompts that push the probed blocks out of the prefix caches, so that the offload tier is read; then
-    the prefixes are asked a second time.
+    ``forced``: request ids of outputs that will be teacher-forced. None where no prompt has a block.
     """
-    rng = np.random.default_rng(seed)
-    probed = [o for o in history.operations(scenario=scenario) if _leaves_blocks(o, block_size)]
-    probed = [probed[index] for index in rng.permutation(len(probed))[:most]]
-    if not probed:
+    everything = cuts(history, scenario, block_size)
+    order = np.random.default_rng(seed).permutation(len(everything))
+    chosen = [everything[index] for index in order[:most]]
+    if not chosen:
         return None
-    cuts = [int(rng.integers(1, _blocks(operation, block_size), endpoint=True)) * block_size for operation in probed]
-    phases = list(_phases("", routes, probed, cuts, concurrency))
-    if evict_with:
-        phases += [_churn(route, evict_with, concurrency) for route in routes]
-        phases += _phases("-tier", routes, probed, cuts, concurrency)
-    return Scenario(scenario, _PURPOSE, tuple(phases))
+    told = [cut for cut in chosen if cut.source.request.request_id in forced]
+    on_prefill = [cut for cut in chosen if cut.source.request.request_id not in forced] + told[:ON_PREFILL]
+    phases = (_phase(Route.DECODE, chosen, concurrency), _phase(Route.PREFILL, on_prefill, concurrency))
+    return Scenario(scenario, _PURPOSE, phases)
 
 
-def _leaves_blocks(operation: Operation, block_size: int) -> bool:
+def cuts(history: History, scenario: str, block_size: int) -> list[Cut]:
+    """Every cut of every served prompt, each once (rule 4)."""
+    found: dict[tuple[str | None, tuple[int, ...]], Cut] = {}
+    for operation in history.operations(scenario=scenario):
+        if _is_served(operation):
+            prompt, salt = operation.prompt_token_ids or (), operation.request.cache_salt
+            for tokens in range(block_size, len(prompt), block_size):
+                found.setdefault((salt, prompt[:tokens]), Cut(operation, tokens))
+    return list(found.values())
+
+
+def _is_served(operation: Operation) -> bool:
     request = operation.request
-    served = request.route is Route.PROXY and request.reference_for is None and operation.outcome is Outcome.OK
-    return served and _blocks(operation, block_size) > 0
+    of_the_load = request.route is Route.PROXY and request.reference_for is None and request.inquiry is None
+    return of_the_load and operation.outcome is Outcome.OK
 
 
-def _blocks(operation: Operation, block_size: int) -> int:
-    """Whole blocks that a prompt which goes on can hit."""
-    return (len(operation.prompt_token_ids or ()) - 1) // block_size
+def _phase(route: Route, chosen: Sequence[Cut], concurrency: int, suffix: str = "") -> Phase:
+    name = f"{PROBE}-{route}{suffix}"
+    return Phase(name, tuple(_probes(chosen, route, name)), concurrency, counted=False)
 
 
-def _phases(
-    suffix: str, routes: Sequence[Route], probed: Sequence[Operation], cuts: Sequence[int], concurrency: int
-) -> Iterator[Phase]:
-    for route in routes:
-        name = f"{PROBE}-{route}{suffix}"
-        requests = tuple(_probe(o, cut, route, name) for o, cut in zip(probed, cuts, strict=True))
-        yield Phase(name, requests, concurrency, counted=False)
+def _probes(chosen: Sequence[Cut], route: Route, name: str) -> Iterator[Request]:
+    for cut in chosen:
+        who = cut.source.request.request_id
+        yield replace(
+            cut.source.request,
+            request_id=f"{who}-{name}-{cut.tokens}",
+            prompt=(cut.source.prompt_token_ids or ())[: cut.tokens + 1],
+            sampling=Sampling(max_tokens=1, logprobs=2, ignore_eos=True),
+            route=route,
+            server=None,
+            endpoint=Endpoint.COMPLETIONS,
+            stream=False,
+            continues=None,
+            inquiry=Inquiry(InquiryKind.PROBE, who),
+        )
 
 
-def _probe(operation: Operation, cut: int, route: Route, name: str) -> Request:
-    prompt = (operation.prompt_token_ids or ())[: cut + 1]
-    return replace(
-        operation.request,
-        request_id=f"{operation.request.request_id}-{name}",
-        prompt=prompt,
-        sampling=Sampling(max_tokens=_OUTPUT, logprobs=2, ignore_eos=True),
-        route=route,
-        server=None,
-        endpoint=Endpoint.COMPLETIONS,
-        stream=False,
+# --- the offload tier ---
+
+
+def tier_reset(scenario: str, servers: Mapping[Route, int]) -> Scenario:
+    """Empties the prefix caches of so many servers behind each route, and leaves what is in their offload tiers.
+
+    The deployment is at rest before, since a cache of which a request holds blocks is not emptied.
+    """
+    requests = tuple(
+        Request(
+            f"reset-{route}-{number}",
+            (),
+            route=route,
+            server=number,
+            stream=False,
+            inquiry=Inquiry(InquiryKind.RESET),
+        )
+        for route, count in servers.items()
+        for number in range(count)
     )
+    return Scenario(scenario, _PURPOSE, (Phase("reset", requests, counted=False, watched=True),))
 
 
-def _churn(route: Route, prompts: Sequence[tuple[int, ...]], concurrency: int) -> Phase:
-    requests = (
-        Request(f"evict-{route}-{number}", prompt, Sampling(max_tokens=1), route=route, stream=False)
-        for number, prompt in enumerate(prompts)
-    )
-    return Phase(f"evict-{route}", tuple(requests), concurrency, counted=False)
+def tier_probe(  # noqa: PLR0913 - a workload's parameters are its command line
+    history: History,
+    *,
+    scenario: str,
+    block_size: int,
+    concurrency: int,
+    seed: int = 0,
+    most: int = TIER_CUTS,
+) -> Scenario | None:
+    """The cuts once more, of each route whose prefix caches were all emptied since; None where none was."""
+    resets = [o for o in history.operations(scenario=scenario) if o.request.resets]
+    emptied = [
+        route
+        for route in (Route.DECODE, Route.PREFILL)
+        if any(o.request.route is route for o in resets)
+        and all(o.outcome is Outcome.OK for o in resets if o.request.route is route)
+    ]
+    everything = cuts(history, scenario, block_size)
+    order = np.random.default_rng(seed).permutation(len(everything))
+    chosen = sorted((everything[index] for index in order[:most]), key=lambda cut: -cut.tokens)
+    if not emptied or not chosen:
+        return None
+    phases = (replace(_phase(route, chosen, concurrency, TIER), watched=True) for route in emptied)
+    return Scenario(scenario, _PURPOSE, tuple(phases))

@@ -1,6 +1,8 @@
 """Deployments that the catalogue's cases are at home on, by name: how each differs from the default one."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.facts import Connector
 
@@ -20,6 +22,8 @@ class Recipe:
     engine_args: tuple[str, ...] = ()
     prefill_args: tuple[str, ...] = ()
     decode_args: tuple[str, ...] = ()
+    nixl_config: Mapping[str, Any] = field(default_factory=dict)
+    """The NIXL connector's ``kv_connector_extra_config``."""
     other_engine: bool = False
     """The two roles need different engines, which only the user can name."""
 
@@ -58,6 +62,12 @@ RECIPES = {
             decode_args=("--block-size 64",),
         ),
         Recipe(name="two_by_two", summary="two prefill and two decode servers", prefill=2, decode=2),
-        Recipe(name="unlike_versions", summary="prefill and decode of different engine versions", other_engine=True),
+        Recipe(
+            name="unlike_versions",
+            summary="prefill and decode of different engine versions",
+            other_engine=True,
+            # vLLM refuses a peer of another version in NIXL's handshake, with every request, unless told not to.
+            nixl_config={"enforce_handshake_compat": False},
+        ),
     )
 }

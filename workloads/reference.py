@@ -75,4 +75,5 @@ def _again(request: Request, kind: str, route: Route, salt: str) -> Request:
         server=None,
         cache_salt=f"{salt}-{name}",
         reference_for=request.request_id,
+        inquiry=None,
     )

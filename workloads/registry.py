@@ -1,22 +1,16 @@
 """The catalogue's register: what a workload is, and how a function becomes one."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from inspect import cleandoc
 
 from harness.errors import HarnessError
-from harness.scenario import Phase, Request, Route, Scenario
+from harness.scenario import Phase, Scenario
 from workloads.case import Case
 from workloads.needs import Needs
-from workloads.reference import reference_phase
 from workloads.setting import Setting
 
 Writer = Callable[[Case], Iterable[Phase]]
-
-REFERENCE_CONCURRENCY = 32
-"""References are sent together as far as a server's batch goes."""
-_PREPARES = 1
-"""A direct request for one token prepares a cache; its output is nobody's question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +33,8 @@ class Workload:
     write: Writer
 
     def __call__(self, setting: Setting) -> Scenario:
-        """The scenario, its references last."""
-        case = Case(self.name, setting)
-        phases = tuple(self.write(case))
-        references = tuple(_to_verify(phases))
-        if references:
-            phases += (_references(references, case.salt),)
-        return Scenario(self.name, f"{self.summary}\n\n{self.hunts}", phases)
+        """The scenario; `workloads.verify_catalogue` verifies what it was answered."""
+        return Scenario(self.name, f"{self.summary}\n\n{self.hunts}", tuple(self.write(Case(self.name, setting))))
 
 
 CATALOGUE: dict[str, Workload] = {}
@@ -72,21 +61,3 @@ def workload(
         return entry
 
     return register
-
-
-def _to_verify(phases: Iterable[Phase]) -> Iterator[Request]:
-    """Whatever comes through the proxy, and longer answers of servers asked directly."""
-    for request in (request for phase in phases for request in phase.requests):
-        prepares = request.route is not Route.PROXY and request.sampling.max_tokens <= _PREPARES
-        if request.expect_status is None and request.reference_for is None and not prepares:
-            yield request
-
-
-def _references(requests: tuple[Request, ...], salt: str) -> Phase:
-    phase = reference_phase(requests, concurrency=REFERENCE_CONCURRENCY, salt=f"{salt}-reference")
-    return replace(phase, requests=tuple(map(_plainly, phase.requests)))
-
-
-def _plainly(reference: Request) -> Request:
-    """Not streamed, for only its outcome matters; and a reference that asks for its prompt's is a teacher forcing."""
-    return replace(reference, stream=False, sampling=replace(reference.sampling, prompt_logprobs=None))

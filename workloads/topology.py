@@ -62,9 +62,10 @@ def tour_without_prefix_caching(case: Case) -> Iterator[Phase]:
     needs=Needs(same_block_sizes=False),
     home="unlike_blocks",
     known_fault=(
-        "vLLM 0.32.0 on a CPU, blocks of 32 on prefill and 64 on decode: all of seven cold prompts (80 to 256 tokens) "
-        "were answered otherwise than by prefill alone from the first token on, with HTTP 200 and every counter right; "
-        "and where the prompt ends in an odd number of prefill's blocks, a second answer differed from the first"
+        "vLLM 0.32.0 on a CPU, blocks of 32 on prefill and 64 on decode: 35 of 38 answers were wrong with HTTP 200 and "
+        "every counter right; the other 3 had prompts of one token, for which decode reads no transferred KV. The CPU "
+        "backend keeps a block's keys as head size by tokens, and NIXL's conversion of small blocks into a large one "
+        "(kv_postprocess_blksize_on_receive) takes them for tokens by head size"
     ),
 )
 def tour_unlike_blocks(case: Case) -> Iterator[Phase]:

@@ -2,39 +2,51 @@
 
 ``followed`` runs them in this order, each against the history that the ones before have left; None: nothing to ask.
 
-1. ``control_arm``       prompts of the load again, on D alone, at the load's concurrency
-2. ``forced``            teacher forcing of the outputs that the policy picks, of probes and of all control outputs,
-                         mixed, so that both kinds are forced in the same batches
+0. ``probe``             beginnings of the load's prompts, through the caches that it filled (probe.py)
+1. ``control_arm``       prompts of the load again, on D alone, at the load's concurrency; not where the noise is known
+                         from an earlier run
+2. ``forced``            teacher forcing of the outputs that the policy picks and of all control outputs, mixed, so that
+                         both kinds are forced in the same batches; then of the probes that are in doubt: what a probe
+                         answered is judged by forcings of the prompt that it begins, or by the other server's answer
 3. ``confirmation``      for outputs that look wrong: more control outputs of just these prompts. A prompt may be
                          noisier than the arm's; then its own control outputs show it and the noise floor rises. Then
                          ``forced`` again, which asks only what is new.
-4. ``suppositions``      for outputs that are wrong: their teacher forcing under the prompts of others, to name whose KV
-                         it was
+4. ``owners``            for outputs that are wrong and whose owner is not known: whose KV was it? In rounds (owners.py)
+5. ``retries``           for outputs that are wrong and nobody's: do they come again? Then ``forced`` again (retries.py)
+6. ``tier_probe``        the prefix caches are emptied, and the offload tiers are asked what the caches were asked. At
+                         the end: what is asked before hits the caches. Then steps 2 and 3 again, for these probes
 
 Each follow-up bears the name of the scenario that it verifies, and its entries are that scenario's.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 
 import numpy as np
 
-from harness.history import History, Operation, Outcome
-from harness.scenario import Phase, Request, Route, Scenario
-from workloads.probe import PROBE
+from harness.history import History, NoiseMeasured, Operation, Outcome
+from harness.scenario import InquiryKind, Phase, Request, Route, Scenario
+from workloads.owners import ROUNDS, OwnerSearch
+from workloads.probe import PROBE, cache_probe, tier_probe, tier_reset
 from workloads.reference import control, teacher_forcing
-from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes
+from workloads.retries import retries
+from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, cuts_probed
 
 SUSPECTS = 8
-"""Outputs whose wrongness is looked into; a run with more needs no second look."""
-ATTRIBUTED = 4
-"""Wrong outputs whose owner is looked for: each costs OWNERS prefills, and the first leak is news enough."""
+"""Outputs that are measured again before they are accused; a run with more needs no second look."""
+DOUBTS = 256
+"""Probes that are teacher-forced themselves; where more are in doubt, enough is wrong to tell."""
 REPEATS = 4
 """Control outputs for each."""
-OWNERS = 64
-"""Requests that are tried as owners of a wrong output's KV: the last ones sent before it ended."""
+SEARCHES = 2 * len(ROUNDS)
+"""Turns of the search for owners: each round is a turn of suppositions and one of forcings."""
 _WHY = "Whether every answer is the one that its prompt has without KV transfer, and how much of a difference is noise."
+
+
+Step = Callable[[History], Scenario | None]
+"""What is to be asked next, in view of what happened so far; None: nothing."""
+Judge = Callable[[History], Collection[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +65,55 @@ class Verification:
     forcing_route: Route = Route.PREFILL
     max_model_len: int | None = None
     """Tokens of a context: longer prompts with their outputs are forced as far as they go."""
+    block_size: int | None = None
+    """Tokens per KV block; the larger, where servers differ."""
+    tiers: Mapping[Route, int] = field(default_factory=dict)
+    """Servers with an offload tier, by route."""
+
+    def probe(self, history: History) -> Scenario | None:
+        """Step 0."""
+        served = _served(history, self.scenario)
+        if self.block_size is None or not served:
+            return None
+        picked = self._picked(served)[: self._sizes(served).verified]
+        return cache_probe(
+            history,
+            scenario=self.scenario,
+            block_size=self.block_size,
+            concurrency=self.concurrency,
+            seed=self.seed,
+            most=cuts_probed(self.policy, [_tokens(o) for o in served]),
+            forced={o.request.request_id for o in picked},
+        )
+
+    def retries(self, history: History, wrong: Collection[str], owned: Judge) -> Scenario | None:
+        """Step 5; ``owned`` is asked only where something is wrong."""
+        served = _served(history, self.scenario)
+        suspects = [o for o in served if o.request.request_id in wrong]
+        ownerless = [o for o in suspects if o.request.request_id not in owned(history)] if suspects else []
+        return retries(self.scenario, ownerless, concurrency=self.concurrency, salt=self.salt)
+
+    def tier_reset(self, history: History) -> Scenario | None:
+        """Step 0, its second part."""
+        probed = any(o.sent.phase.startswith(PROBE) for o in history.operations(scenario=self.scenario))
+        return tier_reset(self.scenario, self.tiers) if self.tiers and probed else None
+
+    def tier_probe(self, history: History) -> Scenario | None:
+        """Step 0, its third part."""
+        if self.block_size is None or not self.tiers:
+            return None
+        return tier_probe(
+            history,
+            scenario=self.scenario,
+            block_size=self.block_size,
+            concurrency=self.concurrency,
+            seed=self.seed,
+        )
 
     def control_arm(self, history: History) -> Scenario | None:
         """Step 1."""
+        if any(history.of(NoiseMeasured)):
+            return None
         served = self._picked(_served(history, self.scenario))
         controls = islice(cycle(served), self._sizes(served).controls) if served else iter(())
         turns = ((number // max(len(served), 1), operation) for number, operation in enumerate(controls))
@@ -65,24 +123,34 @@ class Verification:
         """Step 2, and again after step 3."""
         served = self._picked(_served(history, self.scenario))
         chosen = served[: self._sizes(served).verified]
-        others = [o for o in _completed(history, self.scenario) if _is_probe(o) or _is_control(o)]
+        others = [o for o in _completed(history, self.scenario) if _is_control(o) or _is_retry(o)]
         asked = {
             o.request.reference_for for o in history.operations() if o.request.sampling.prompt_logprobs is not None
         }
         new = [o for o in _interleaved(chosen, others) if o.request.request_id not in asked]
         return self._scenario(name, [request for operation in new for request in self._forcings(operation)])
 
+    def doubts(self, history: History, doubted: Collection[str]) -> Scenario | None:
+        """Step 2, of probes; ``doubted``: request ids."""
+        probes = [o for o in _completed(history, self.scenario) if o.request.request_id in doubted][:DOUBTS]
+        return self._scenario("doubts", [request for probe in probes for request in self._forcings(probe)])
+
     def confirmation(self, history: History, wrong: Collection[str]) -> Scenario | None:
         """Step 3; ``wrong``: request ids."""
-        suspects = [o for o in _completed(history, self.scenario) if o.request.request_id in wrong][:SUSPECTS]
+        confirmed = {o.request.reference_for for o in history.operations() if o.sent.phase == "confirmation"}
+        new = set(wrong) - confirmed
+        suspects = [o for o in _completed(history, self.scenario) if o.request.request_id in new][:SUSPECTS]
         again = [self._control(operation, 1000 + turn) for turn in range(REPEATS) for operation in suspects]
         return self._scenario("confirmation", again)
 
-    def suppositions(self, history: History, wrong: Collection[str]) -> Scenario | None:
-        """Step 4."""
-        completed = _served(history, self.scenario)
-        suspects = [o for o in completed if o.request.request_id in wrong][:ATTRIBUTED]
-        return self._scenario("owners", [one for suspect in suspects for one in self._supposed(suspect, completed)])
+    def owners(self, history: History, wrong: Collection[str], named: Collection[str] = ()) -> Scenario | None:
+        """Step 4, to be taken several times; ``named``: those of the wrong whose owner is known by now."""
+        served = _served(history, self.scenario)
+        suspects = [o for o in served if o.request.request_id in wrong and o.request.request_id not in named]
+        search = OwnerSearch(
+            salt=self.salt, route=self.forcing_route, block_size=self.block_size, max_model_len=self.max_model_len
+        )
+        return self._scenario("owners", search.next_round(history, served, suspects))
 
     def _scenario(self, phase: str, requests: Sequence[Request]) -> Scenario | None:
         if not requests:
@@ -96,8 +164,7 @@ class Verification:
 
     def _sizes(self, served: Sequence[Operation]) -> ArmSizes:
         outputs = [sum(len(choice.token_ids) for choice in o.ended.choices) for o in served]
-        tokens = [len(o.prompt_token_ids or ()) + output for o, output in zip(served, outputs, strict=True)]
-        return arm_sizes(self.policy, tokens, sum(outputs), self.concurrency)
+        return arm_sizes(self.policy, [_tokens(o) for o in served], sum(outputs), self.concurrency)
 
     def _control(self, operation: Operation, turn: int) -> Request:
         return control(operation.request, salt=self.salt, turn=turn, route=self.control_route)
@@ -113,32 +180,57 @@ class Verification:
         room = len(output) if self.max_model_len is None else self.max_model_len - 1 - len(prompt)
         return teacher_forcing(who, prompt, output[:room], name=name, salt=self.salt, route=self.forcing_route)
 
-    def _supposed(self, suspect: Operation, completed: Sequence[Operation]) -> Iterator[Request]:
-        """The suspect's output under what D would have computed from another's KV: see the checker of ownership."""
-        prompt, who = suspect.prompt_token_ids or (), suspect.request.request_id
-        before = [o for o in completed if o.sent.at <= suspect.ended.at and o is not suspect]
-        for owner in before[-OWNERS:]:
-            head = (owner.prompt_token_ids or ())[: len(prompt) - 1]
-            if len(head) == len(prompt) - 1 and head != prompt[:-1] and suspect.ended.choices:
-                name = f"{who}-as-{owner.request.request_id}"
-                yield self._forcing(who, name, (*head, prompt[-1]), suspect.ended.choices[0].token_ids)
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What the checkers say of a history that is not complete yet: request ids."""
+
+    wrong: Judge
+    """Outputs and probes that are wrong, as far as it is known now."""
+    owned: Judge
+    """Those of them whose owner is known."""
+    doubted: Judge
+    """Probes that nothing but a forcing of their own can judge."""
 
 
-Step = Callable[[History], Scenario | None]
-"""What is to be asked next, in view of what happened so far; None: nothing."""
-Judge = Callable[[History], Collection[str]]
-"""Which outputs are wrong, as far as it is known now."""
-
-
-def follow_ups(verification: Verification, wrong_outputs: Judge) -> tuple[Step, ...]:
+def follow_ups(verification: Verification, judges: Judges) -> tuple[Step, ...]:
     """All steps in order: each is called with the history so far, and what it returns is run before the next."""
+    judging = (_remembering(judge) for judge in (judges.wrong, judges.owned, judges.doubted))
+    wrong_outputs, owned_outputs, doubted_probes = judging
+
+    def owners(history: History) -> Scenario | None:
+        wrong = wrong_outputs(history)
+        return verification.owners(history, wrong, owned_outputs(history)) if wrong else None
+
     return (
+        verification.probe,
         verification.control_arm,
         verification.forced,
+        lambda history: verification.doubts(history, doubted_probes(history)),
         lambda history: verification.confirmation(history, wrong_outputs(history)),
         lambda history: verification.forced(history, "teacher-again"),
-        lambda history: verification.suppositions(history, wrong_outputs(history)),
+        *[owners] * SEARCHES,
+        lambda history: verification.retries(history, wrong_outputs(history), owned_outputs),
+        lambda history: verification.forced(history, "teacher-retries"),
+        verification.tier_reset,
+        verification.tier_probe,
+        lambda history: verification.doubts(history, doubted_probes(history)),
+        lambda history: verification.confirmation(history, wrong_outputs(history)),
+        lambda history: verification.forced(history, "teacher-last"),
     )
+
+
+def _remembering(judge: Judge) -> Judge:
+    """Asked again about a history that has not grown, it says what it said."""
+    last: tuple[int, Collection[str]] | None = None
+
+    def judged(history: History) -> Collection[str]:
+        nonlocal last
+        if last is None or last[0] != len(history.entries):
+            last = len(history.entries), judge(history)
+        return last[1]
+
+    return judged
 
 
 def followed(load: Scenario, history: Callable[[], History], steps: Iterable[Step]) -> Iterator[Scenario]:
@@ -162,12 +254,21 @@ def _served(history: History, scenario: str) -> list[Operation]:
     return [
         o
         for o in _completed(history, scenario)
-        if o.request.reference_for is None and o.request.route is Route.PROXY and o.prompt_token_ids is not None
+        if o.request.reference_for is None
+        and o.request.inquiry is None
+        and o.request.route is Route.PROXY
+        and o.prompt_token_ids is not None
     ]
 
 
-def _is_probe(operation: Operation) -> bool:
-    return operation.request.reference_for is None and operation.sent.phase.startswith(PROBE)
+def _is_retry(operation: Operation) -> bool:
+    inquiry = operation.request.inquiry
+    return inquiry is not None and inquiry.kind is InquiryKind.RETRY
+
+
+def _tokens(operation: Operation) -> int:
+    """Engine tokens, prompt and answer."""
+    return len(operation.prompt_token_ids or ()) + sum(len(choice.token_ids) for choice in operation.ended.choices)
 
 
 def _is_control(operation: Operation) -> bool:

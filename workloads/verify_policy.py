@@ -18,6 +18,11 @@ _CONTROL_TOKENS = 640
 """Output tokens of the control arm: enough for its 25 largest to be its tail (square root of their number)."""
 
 
+_FEWEST_CUTS = 4096
+_CUT_TOKENS = 4
+"""A cut asked of two servers: a token computed and one generated, on each."""
+
+
 class Extent(StrEnum):
     """Kinds of policy."""
 
@@ -67,6 +72,16 @@ def arm_sizes(policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, c
     mean_output = max(output_tokens / count, 1.0)
     controls = max(_FEWEST_CONTROLS, concurrency, -(-_CONTROL_TOKENS // int(mean_output)))
     return ArmSizes(min(count, _verified(policy, count, controls)), controls)
+
+
+def cuts_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
+    """How many cuts are probed after a load whose requests have so many ``tokens``; None: all."""
+    if policy.extent is Extent.ALL:
+        return None
+    if policy.extent is Extent.SAMPLE:
+        # As much of a prompt's caches as of the outputs is looked at: a sample of nothing is nothing.
+        return min(1, int(policy.amount)) * _FEWEST_CUTS
+    return max(_FEWEST_CUTS, int(policy.amount / 100 * sum(tokens)) // _CUT_TOKENS)
 
 
 def _verified(policy: VerifyPolicy, count: int, controls: int) -> int:

@@ -17,7 +17,11 @@ _LISTED = 50
 
 def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
     """Every request completed, and one at least by the path under test."""
-    asked = [operation for operation in history.operations() if operation.request.reference_for is None]
+    asked = [
+        operation
+        for operation in history.operations()
+        if operation.request.reference_for is None and not operation.request.resets
+    ]
     served = [operation for operation in asked if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)

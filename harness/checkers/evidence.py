@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.checkers.memo import once
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Scraped, ScrapeFailed
 from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
@@ -25,6 +26,8 @@ class Evidence:
     delta: Delta
     before: tuple[Counters, ...] = ()
     """What the servers had counted when the phase began, as far as it was read."""
+    first: tuple[Counters, ...] = ()
+    """The same when the run's first phase began."""
 
     def compare(self, counter: str) -> Comparison:
         """The counter's expectation and growth."""
@@ -36,9 +39,11 @@ class Evidence:
         return Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why)
 
 
+@once
 def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """Everything that was counted, in the order of the phases; phases that nobody read are left out."""
-    expected = predict(deployment, history.operations())
+    expected = _predicted(deployment, history)
+    counted = _counted(history)
     return tuple(
         Evidence(
             *phase,
@@ -47,11 +52,26 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
             expectation,
             total(_grown_on(history, phase, server.name) for server in servers),
             tuple(_before(history, phase, servers)),
+            tuple(_before(history, counted[0], servers)),
         )
-        for phase in _counted(history)
+        for phase in counted
         for key, expectation in expected.get(phase, _idle(deployment)).items()
         if (servers := _servers(deployment, key))
     )
+
+
+def _predicted(deployment: Deployment, history: History) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
+    """Predictions of the counted phases; what was asked after the last of them changes none, and is left out."""
+    counted = set(_counted(history))
+    operations = sorted(history.operations(), key=lambda operation: operation.sent.at)
+    ends = [n for n, one in enumerate(operations, 1) if (one.sent.scenario, one.sent.phase) in counted]
+    return predict(deployment, operations[: max(ends, default=0)])
+
+
+def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:
+    for entry in history.entries:
+        if isinstance(entry, Scraped | ScrapeFailed) and entry.label in (BEFORE, AFTER):
+            yield entry
 
 
 def say(comparison: Comparison) -> str:
@@ -72,8 +92,7 @@ def first_problem(comparisons: tuple[Comparison, ...]) -> str:
 
 
 def _counted(history: History) -> tuple[PhaseKey, ...]:
-    readings = (e for e in history.entries if isinstance(e, Scraped | ScrapeFailed))
-    return tuple(dict.fromkeys((reading.scenario, reading.phase) for reading in readings))
+    return tuple(dict.fromkeys((reading.scenario, reading.phase) for reading in _readings(history)))
 
 
 def _idle(deployment: Deployment) -> Mapping[str, ServerExpectation]:

@@ -5,8 +5,9 @@ that its blocks were given to others while D might still have wanted them; a not
 did read them, whoever they then belonged to.
 
 A late notification need not be of this phase's requests. P looks for notifications only while it has something to
-do, so one that comes while P is idle is counted when the next request wakes it: in the next phase. At most as many as
-had expired before the phase without a notification counted for them can come so.
+do, so one that comes while P is idle is counted when the next request wakes it: in the next phase. At most as many can
+come so as expired in the run's phases before without a notification counted for them; and where one expired, the run is
+invalid already. What had expired before the run excuses nothing: its warm-up ends by waking P.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from harness.checkers.evidence import Evidence, first_problem, gather
 from harness.facts import Deployment
 from harness.history import History
+from harness.observe.counters import Counters
 from harness.verdict import Bounds, Check, Comparison, worst
 
 _NONE = Bounds(0, 0)
@@ -41,6 +43,11 @@ def _compared(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def _outstanding(evidence: Evidence) -> Bounds:
-    """How many notifications may still come for requests that expired before the phase."""
-    owed = (int((one.nixl_expired or 0) - (one.nixl_after_expiry or 0)) for one in evidence.before)
+    """How many notifications may still come for requests that expired in the run's phases before."""
+    owed = map(_owed, evidence.first, evidence.before)
     return Bounds(0, sum(max(one, 0) for one in owed))
+
+
+def _owed(first: Counters, before: Counters) -> int:
+    expired = (before.nixl_expired or 0) - (first.nixl_expired or 0)
+    return int(expired - (before.nixl_after_expiry or 0) + (first.nixl_after_expiry or 0))

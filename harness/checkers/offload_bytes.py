@@ -2,7 +2,7 @@
 
 Two things make a prediction too strict, and the engine counts both: a store that the tier refused because transfers
 in flight pinned all of it, and a preemption, after which a request may find its own prompt in the tier and load it.
-They excuse a comparison that fails; they do not hide one that holds.
+They widen the bounds of a comparison that fails, by as much as they can explain.
 """
 
 from collections.abc import Iterator
@@ -46,8 +46,10 @@ def _with_refusals(evidence: Evidence, comparison: Comparison) -> Comparison:
 
 
 def _with_preemptions(evidence: Evidence, comparison: Comparison) -> Comparison:
-    preempted = evidence.delta.of("preemptions")
-    if comparison.verdict is not Verdict.INVALID or not preempted:
+    """Each time a request is preempted it may find what the tier holds of it, and not more."""
+    preempted, expected = evidence.delta.of("preemptions"), comparison.expected
+    if comparison.verdict is not Verdict.INVALID or expected is None or not preempted:
         return comparison
-    why = f"{preempted:,} preemptions happened, after which prompts may be read back from the tier"
-    return replace(comparison, expected=None, why_unknown=why)
+    reloaded = int(preempted) * evidence.expectation.reload_bytes
+    why = f"{preempted:,} preemptions happened, after each of which a prompt may be read back from the tier"
+    return replace(comparison, expected=Bounds(expected.low, expected.high + reloaded), why_unknown=why)

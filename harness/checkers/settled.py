@@ -16,7 +16,7 @@ from harness.verdict import Check, Finding, Verdict, worst
 
 def settled(deployment: Deployment, history: History) -> Check:
     """Every reading taken, at rest, and after each phase no more held than before it."""
-    readings = tuple(history.of(Scraped))
+    readings = tuple(one for one in history.of(Scraped) if one.label in (BEFORE, AFTER))
     judged = [*_unread(history), *(_judged(deployment, history, one) for one in readings)]
     findings = tuple(finding for _, finding in judged if finding is not None)
     verdict = worst(verdict for verdict, _ in judged)
@@ -36,7 +36,9 @@ def _unread(history: History) -> Iterator[Judged]:
     for failure in history.of(ScrapeFailed):
         text = f"no reading {failure.label} {failure.phase}: {failure.cause}"
         yield Verdict.UNKNOWN, Finding(failure.server, text)
-    there = {(one.scenario, one.phase, one.server, one.label) for one in history.of(Scraped)}
+    there = {
+        (one.scenario, one.phase, one.server, one.label) for one in history.of(Scraped) if one.label in (BEFORE, AFTER)
+    }
     failed = {(one.scenario, one.phase, one.server, one.label) for one in history.of(ScrapeFailed)}
     for scenario, phase, server, label in sorted(there):
         other = BEFORE if label == AFTER else AFTER

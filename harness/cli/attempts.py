@@ -5,13 +5,13 @@ two requests; the arm of the whole load, run a minute earlier at a higher concur
 claimed in the end does not rest on this: results are confirmed by runs that bring an arm of their own, as ``run`` does.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harness.checkers import judge
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import control_outputs, doubted_probes, suspects
 from harness.cli.fire import Firing, Watch, fire
-from harness.cli.loads import probing, verification_of, verified
+from harness.cli.loads import JUDGES, verified
 from harness.cli.measure import fresh_salt
 from harness.cli.options import LoadOptions
 from harness.cli.recorder import Recorder
@@ -19,11 +19,15 @@ from harness.clock import Clock
 from harness.deploy import Session
 from harness.errors import DeployError
 from harness.facts import Deployment
-from harness.history import Ended, Entry, History, Outcome, RunEnded, Sent
+from harness.history import History, NoiseMeasured, Outcome, RunEnded
 from harness.scenario import Scenario
 from harness.shrink import Candidate, Case
 from harness.verdict import Judgement, Verdict
-from workloads.verification import followed
+from workloads.probe import TIER
+from workloads.verification import Judges
+
+_QUICK = Judges(suspects, suspects, doubted_probes)
+"""Whatever is wrong counts as owned: then nobody looks for its owner, nor whether it comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,71 +58,54 @@ class Attempts:
     how: Firing
     clock: Clock
     told: Callable[[Tried], None]
-    noise: tuple[Entry, ...] = ()
-    """Entries of the control arm that tries borrow; none: each brings its own."""
+    noise: tuple[NoiseMeasured, ...] = ()
+    """What the whole load's control arm showed; none: each try brings an arm of its own."""
+    tiers: bool = True
+    """Whether quick tries probe the offload tiers."""
     number: int = 0
 
     async def whole(self, candidate: Candidate, seed: int | None = None) -> Tried:
         """One try as ``run --verify all`` would make it."""
-
-        def steps(
-            scenario: Scenario, load: LoadOptions, history: Callable[[], History], salt: str
-        ) -> Iterable[Scenario]:
-            return verified(scenario, load, self.deployment, history, salt=salt)
-
-        return await self._try(candidate, seed, (), steps)
+        return await self._try(candidate, seed, Recorder(), JUDGES, tiers=True)
 
     async def quick(self, candidate: Candidate) -> Tried:
         """One try that borrows its noise and looks for no owners."""
+        record = Recorder()
+        for entry in self.noise:
+            record(entry)
+        return await self._try(candidate, None, record, _QUICK, tiers=self.tiers)
 
-        def steps(
-            scenario: Scenario, load: LoadOptions, history: Callable[[], History], salt: str
-        ) -> Iterable[Scenario]:
-            verification = verification_of(scenario, load, self.deployment, salt=salt)
-            return followed(
-                scenario,
-                history,
-                [
-                    probing(scenario, load, self.deployment),
-                    verification.forced,
-                    lambda so_far: verification.confirmation(so_far, wrong_outputs(so_far)),
-                    lambda so_far: verification.forced(so_far, "teacher-again"),
-                ],
-            )
-
-        return await self._try(candidate, None, self.noise, steps)
+    def learn(self, whole: Tried) -> None:
+        """What the quick tries take over from a run of the whole load that failed."""
+        outputs = control_outputs(whole.history)
+        self.noise = (NoiseMeasured(self.clock.now(), "the whole load's control arm", outputs),) if outputs else ()
+        self.tiers = any(TIER in name for name in suspects(whole.history))
 
     async def _try(
-        self,
-        candidate: Candidate,
-        seed: int | None,
-        borrowed: tuple[Entry, ...],
-        steps: Callable[[Scenario, LoadOptions, Callable[[], History], str], Iterable[Scenario]],
+        self, candidate: Candidate, seed: int | None, record: Recorder, judges: Judges, *, tiers: bool
     ) -> Tried:
         """The probe draws its cuts from the seed: another for each try, unless one is given."""
         self.number += 1
         seed = self.number if seed is None else seed
         began, salt = self.clock.now(), fresh_salt()
         load = replace(self.load, verify="all", concurrency=candidate.concurrency, seed=seed)
-        record = Recorder()
-
-        def history() -> History:
-            return History((*borrowed, *record.history.entries))
-
         scenario = self.case.load(candidate, salt)
-        scenarios = steps(scenario, load, history, salt)
+        scenarios = verified(
+            scenario, load, self.deployment, lambda: record.history, salt=salt, judges=judges, tiers=tiers
+        )
         await fire(scenarios, self.deployment, self.how, Watch(record, self.clock))
         record(RunEnded(self.clock.now()))
         self._refuse_the_dead()
-        judgement = judge(self.deployment, history())
+        history = record.history
+        judgement = judge(self.deployment, history)
         tried = Tried(
             candidate=candidate,
             seed=seed,
-            history=history(),
+            history=history,
             judgement=judgement,
             failed=self.case.fails(judgement),
             unsure=tuple(name for name in self.case.checks if name in _unknown(judgement)),
-            completed=_completed(scenario, record.history),
+            completed=_completed(scenario, history),
             seconds=self.clock.now() - began,
         )
         self.told(tried)
@@ -127,21 +114,6 @@ class Attempts:
     def _refuse_the_dead(self) -> None:
         if dead := self.session.nursery.dead():
             raise DeployError("; ".join(dead.values()))
-
-
-def control_arm(history: History) -> tuple[Entry, ...]:
-    """The control outputs of a run and their teacher forcings: all that its noise is known from."""
-    return tuple(_control_arm(history))
-
-
-def _control_arm(history: History) -> Iterator[Entry]:
-    operations = history.operations()
-    controls = {o.request.request_id for o in operations if o.sent.phase == "control"}
-    wanted = controls | {o.request.request_id for o in operations if o.request.reference_for in controls}
-    for entry in history.entries:
-        sent = isinstance(entry, Sent) and entry.request.request_id in wanted
-        if sent or (isinstance(entry, Ended) and entry.request_id in wanted):
-            yield entry
 
 
 def _unknown(judgement: Judgement) -> set[str]:

@@ -1,20 +1,23 @@
 """``python -m harness list`` and ``run --workload``: the catalogue shown, and run on the deployments that it needs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.checkers import judge_scenario, seconds_of
+from harness.checkers import of_nobody, seconds_of
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import Options
 from harness.cli.run import EXIT, judged
+from harness.cli.verify_workloads import judged_workloads, verified
+from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
 from harness.errors import ExitCode, HarnessError
 from harness.facts import Deployment, Role
 from harness.history import History
 from harness.reports import print_catalogue, print_report
 from harness.reports.catalogue import Row, overall
+from harness.reports.catalogue_junit import catalogue_junit
 from harness.scenario import Scenario
-from harness.store import RunStore
+from harness.store import RunStore, save_text
 from harness.verdict import Check, Judgement, Outputs, Verdict
 from workloads.background import beside_load
 from workloads.catalogue import catalogue, choose
@@ -22,6 +25,11 @@ from workloads.needs import unmet
 from workloads.recipes import RECIPES, Recipe
 from workloads.registry import Workload
 from workloads.setting import Setting
+
+WHOLE_RUN = "(whole run)"
+"""A row for what is wrong with a run and no workload's."""
+_ONE_ENGINE = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
+_ONE_VERSION = "it needs two versions of an engine, and the simulated pair is of one"
 
 
 async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - every command takes the options
@@ -45,6 +53,8 @@ async def run_catalogue(options: Options) -> ExitCode:
     rows: list[Row] = []
     for recipe, entries in _grouped(options, chosen):
         rows += await _on(recipe, entries, options)
+    if options.report.junit:
+        save_text(options.report.junit.resolve(), catalogue_junit(rows))
     print_catalogue(rows, plain=options.report.plain)
     return EXIT[overall(rows)]
 
@@ -69,55 +79,74 @@ class _Plan:
     ran: list[Workload] = field(default_factory=list)
     skipped: dict[Workload, str] = field(default_factory=dict)
 
-    def choose(self, deployment: Deployment, history: Callable[[], History]) -> list[Scenario]:  # noqa: ARG002 - Choose
+    def choose(self, deployment: Deployment, history: Callable[[], History]) -> Iterator[Scenario]:
+        """The workloads one after another, and then the verification of all of them."""
         self.skipped = {entry: why for entry in self.entries if (why := unmet(entry.needs, deployment))}
         self.ran = [entry for entry in self.entries if entry not in self.skipped]
         if not self.ran:
-            return []
+            return
         setting = Setting.of(deployment, seed=self.options.load.seed, salt=fresh_salt())
         beside = self.options.catalogue.background
         scenarios = [entry(setting) for entry in self.ran]
-        return [beside_load(scenario, setting, beside) if beside else scenario for scenario in scenarios]
+        loads = [beside_load(scenario, setting, beside) if beside else scenario for scenario in scenarios]
+        yield from verified(loads, deployment, history, self.options.load, salt=f"{setting.salt}-verification")
 
 
 async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> list[Row]:
     name = recipe.name if recipe else "as given"
     target = options.target if recipe is None else cook(recipe, options.target)
     if target is None:
-        why = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
-        return [Row(entry.name, entry.family, name, skipped=why) for entry in entries]
+        return _none_of(entries, name, _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE)
     plan = _Plan(entries, options)
     label = "-".join(filter(None, (options.report.label, recipe.name if recipe else "catalogue")))
     with RunStore.create(options.report.result_dir, label=label, seed=options.load.seed) as store:
-        here = replace(options, target=target)
+        # The table is written as JUnit when all have run, one case for each workload: not each deployment's checks.
+        here = replace(options, target=target, report=replace(options.report, junit=None))
         try:
             deployment, history = await measure(here, store, plan.choose, tuple(entry.name for entry in entries))
+        except CannotSimulate as why:
+            if not options.catalogue.everywhere:
+                raise
+            return _none_of(entries, name, str(why))
         except HarnessError as error:
             if not options.catalogue.everywhere:
                 raise
             return [_failed(entry, name, error) for entry in entries]
         report = judged(here, store, deployment, history)
-        rows = [row_of(entry, deployment, history, report.judgement, name) for entry in plan.ran]
-        rows += [Row(entry.name, entry.family, name, skipped=why) for entry, why in plan.skipped.items()]
+        rows = rows_of(plan.ran, deployment, history, report.judgement, name)
+        rows += [row for entry, why in plan.skipped.items() for row in _none_of([entry], name, why)]
         store.save_result(report.result | {"workloads": [row_as_json(row) for row in rows]})
     if plan.ran:
         print_report(report, plain=options.report.plain)
-    order = [entry.name for entry in entries]
+    order = [*(entry.name for entry in entries), WHOLE_RUN]
     return sorted(rows, key=lambda row: order.index(row.workload))
 
 
-def row_of(entry: Workload, deployment: Deployment, history: History, whole: Judgement, name: str) -> Row:
-    """A workload's line in the table; ``whole`` is the run's judgement, ``name`` the deployment's."""
+def rows_of(
+    ran: Sequence[Workload], deployment: Deployment, history: History, whole: Judgement, name: str
+) -> list[Row]:
+    """A line for each workload that ran, and one for what is wrong with the run and is nobody's."""
+    judged = judged_workloads(ran, deployment, history, whole)
+    rows = [_row(entry, history, judgement, name) for entry, judgement in judged]
+    rest = of_nobody(whole, [row.judgement for row in rows if row.judgement]) if ran else None
+    return rows if rest is None else [*rows, Row(WHOLE_RUN, "run", name, rest)]
+
+
+def _row(entry: Workload, history: History, judgement: Judgement, name: str) -> Row:
     asked = history.operations(scenario=entry.name)
     return Row(
         entry.name,
         entry.family,
         name,
-        judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes),
+        judgement,
         requests=sum(operation.request.reference_for is None for operation in asked),
         seconds=seconds_of(history, entry.name),
         known_fault=entry.known_fault,
     )
+
+
+def _none_of(entries: Iterable[Workload], name: str, why: str) -> list[Row]:
+    return [Row(entry.name, entry.family, name, skipped=why) for entry in entries]
 
 
 def _failed(entry: Workload, name: str, error: HarnessError) -> Row:
@@ -149,6 +178,7 @@ def cook(recipe: Recipe, target: Target) -> Target | None:
         connectors=recipe.connectors,
         prefill=recipe.prefill,
         decode=recipe.decode,
+        nixl_config={**recipe.nixl_config, **target.nixl_config},
         num_gpu_blocks=recipe.num_gpu_blocks or target.num_gpu_blocks,
         engine_args=(*recipe.engine_args, *target.engine_args),
         role_args={role: (*ours[role], *target.role_args.get(role, ())) for role in Role},

@@ -6,12 +6,11 @@ The whole evidence is the run's history and its deployment's facts; nothing is a
 
 import contextlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.checkers import judge
-from harness.cli.catalogue import row_as_json, row_of
+from harness.cli.catalogue import row_as_json, rows_of
 from harness.cli.options import Options, parse
 from harness.cli.run import EXIT, settings_of
 from harness.errors import ExitCode, HarnessError, UsageError
@@ -26,6 +25,8 @@ from workloads.needs import unmet
 from workloads.registry import Workload
 
 NOTHING = Outputs(0, 0, 0, 0, 0)
+_AS_STORED = "as stored"
+"""The deployment, in the table: a history does not say what it was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +84,21 @@ def _settings(history: History) -> LoadSettings | None:
         return None
 
 
-def _rows(deployment: Deployment, history: History, judgement: Judgement) -> Iterator[Row]:
-    """A line for each workload of the catalogue that the run was to run, in its order."""
+def _rows(deployment: Deployment, history: History, judgement: Judgement) -> list[Row]:
+    """A line for each workload of the catalogue that the run was to run, in its order; then what is nobody's."""
     known = {entry.name: entry for entry in catalogue()}
-    for name in run_started(history).scenarios:
-        if name in known:
-            yield _row(known[name], deployment, history, judgement)
+    meant = [known[name] for name in run_started(history).scenarios if name in known]
+    begun = {started.scenario for started in history.of(PhaseStarted)}
+    ran = [entry for entry in meant if entry.name in begun]
+    judged = rows_of(ran, deployment, history, judgement, _AS_STORED)
+    by_name = {row.workload: row for row in judged}
+    rows = [by_name.pop(one.name) if one.name in by_name else _not_run(one, deployment) for one in meant]
+    return [*rows, *by_name.values()]
 
 
-def _row(entry: Workload, deployment: Deployment, history: History, judgement: Judgement) -> Row:
-    if any(started.scenario == entry.name for started in history.of(PhaseStarted)):
-        return row_of(entry, deployment, history, judgement, "as stored")
+def _not_run(entry: Workload, deployment: Deployment) -> Row:
     if why := unmet(entry.needs, deployment):
-        return Row(entry.name, entry.family, "as stored", skipped=why)
+        return Row(entry.name, entry.family, _AS_STORED, skipped=why)
     # Neither run nor to be skipped: the run ended before. To leave it out would let half a catalogue pass for all.
     ended = Check("completion", Verdict.UNKNOWN, "the run ended before this workload began")
-    return Row(entry.name, entry.family, "as stored", Judgement((ended,), NOTHING))
+    return Row(entry.name, entry.family, _AS_STORED, Judgement((ended,), NOTHING))

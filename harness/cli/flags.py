@@ -73,6 +73,13 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--block-size", metavar="TOKENS", type=_positive)
     group.add_argument("--num-gpu-blocks", metavar="N", type=_positive, help="blocks in each server's KV pool")
     group.add_argument("--offload-bytes", metavar="N", type=_positive, default=OFFLOAD_BYTES, help="each server's tier")
+    group.add_argument(
+        "--nixl-config",
+        metavar="JSON",
+        type=_json_object,
+        default={},
+        help="the NIXL connector's kv_connector_extra_config, as in '{\"kv_lease_duration\": 5}'",
+    )
     group.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="passed to every server")
     group.add_argument("--prefill-arg", metavar="ARG", action="append", default=[])
     group.add_argument("--decode-arg", metavar="ARG", action="append", default=[])
@@ -105,6 +112,12 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
         metavar="all|sample:N|budget:PCT",
         default=DEFAULT_POLICY,
         help="which outputs are teacher-forced (default: %(default)s of the engine's tokens, 128 outputs at least)",
+    )
+    group.add_argument(
+        "--noise-floor",
+        metavar="FILE",
+        type=Path,
+        help="measure the noise once, keep it there, and use it from then on",
     )
 
 

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.cli.options import DatasetOptions, LoadOptions
 from harness.errors import UsageError
-from harness.facts import Deployment
+from harness.facts import Connector, Deployment, Role
 from harness.history import History
 from harness.scenario import Route, Scenario
 from workloads.dataset import Line, dataset_load, read_lines
-from workloads.probe import cache_probe
 from workloads.random_load import random_load
-from workloads.verification import Step, Verification, follow_ups, followed
+from workloads.verification import Judges, Verification, follow_ups, followed
 from workloads.verify_policy import VerifyPolicy
 
-PROBES = 64
-"""Prefixes asked again through each server's cache. Each is a prefill of what is cached already and four tokens."""
+JUDGES = Judges(suspects, owned_outputs, doubted_probes)
 
 
 def read_dataset(dataset: DatasetOptions) -> tuple[Line, ...]:
@@ -53,19 +51,22 @@ def load_scenario(load: LoadOptions, deployment: Deployment, lines: Sequence[Lin
     )
 
 
-def verified(
-    scenario: Scenario, load: LoadOptions, deployment: Deployment, history: Callable[[], History], *, salt: str
+def verified(  # noqa: PLR0913 - what is verified, on what, and how; the rest is keyword-only
+    scenario: Scenario,
+    load: LoadOptions,
+    deployment: Deployment,
+    history: Callable[[], History],
+    *,
+    salt: str,
+    judges: Judges = JUDGES,
+    tiers: bool = True,
 ) -> Iterable[Scenario]:
-    """The load, the probe of the caches that it filled, and the verification of both."""
-    verification = verification_of(scenario, load, deployment, salt=salt)
-    steps = [probing(scenario, load, deployment), *follow_ups(verification, wrong_outputs)]
-    return followed(scenario, history, steps)
+    """The load, the probe of the caches that it filled, and the verification of both.
 
-
-def verification_of(scenario: Scenario, load: LoadOptions, deployment: Deployment, *, salt: str) -> Verification:
-    """As the command line wants it."""
+    ``tiers``: whether offload tiers are probed, for which the prefix caches are emptied.
+    """
     limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
-    return Verification(
+    verification = Verification(
         policy=VerifyPolicy.parse(load.verify),
         scenario=scenario.name,
         concurrency=load.concurrency,
@@ -73,23 +74,17 @@ def verification_of(scenario: Scenario, load: LoadOptions, deployment: Deploymen
         seed=load.seed,
         forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
         max_model_len=min(limits, default=None),
+        block_size=max(_block_sizes(deployment)),
+        tiers=_tiers(deployment) if tiers else {},
     )
+    return followed(scenario, history, follow_ups(verification, judges))
 
 
-def probing(scenario: Scenario, load: LoadOptions, deployment: Deployment) -> Step:
-    """The probe of the caches that the scenario filled."""
-
-    def probe(so_far: History) -> Scenario | None:
-        return cache_probe(
-            so_far,
-            scenario=scenario.name,
-            block_size=max(_block_sizes(deployment)),
-            concurrency=load.concurrency,
-            seed=load.seed,
-            most=PROBES,
-        )
-
-    return probe
+def _tiers(deployment: Deployment) -> dict[Route, int]:
+    if Connector.OFFLOADING not in (deployment.connectors or ()):
+        return {}
+    roles = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
+    return {route: count for route, role in roles.items() if (count := len(deployment.of(role)))}
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

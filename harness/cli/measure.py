@@ -12,7 +12,7 @@ from harness.cli.recorder import Recorder
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.facts import Deployment
-from harness.history import History, Noted, RunEnded, RunStarted
+from harness.history import Entry, History, Noted, RunEnded, RunStarted
 from harness.reports import Progress, make_progress
 from harness.scenario import Phase, Scenario
 from harness.store import RunStore
@@ -21,8 +21,16 @@ Choose = Callable[[Deployment, Callable[[], History]], Iterable[Scenario]]
 """What to run, once it is known on what. Taken one by one, so that a later one may depend on the history so far."""
 
 
+Known = Callable[[Deployment, float], Iterable[Entry]]
+"""What is known of a deployment before anything is asked; called with the time of the run's clock."""
+
+
 async def measure(
-    options: Options, store: RunStore, choose: Choose, names: tuple[str, ...]
+    options: Options,
+    store: RunStore,
+    choose: Choose,
+    names: tuple[str, ...],
+    known: Known = lambda _deployment, _now: (),
 ) -> tuple[Deployment, History]:
     """Run what ``choose`` chooses; ``names``: of the scenarios that may be among it."""
     clock = MonotonicClock()
@@ -33,6 +41,8 @@ async def measure(
         async with open_session(options.target, around) as session:
             store.save_deployment(session.deployment)
             record(Noted(clock.now(), f"ready after {clock.now():.1f} s"))
+            for entry in known(session.deployment, clock.now()):
+                record(entry)
             scenarios = choose(session.deployment, lambda: record.history)
             await _fire(scenarios, session, Firing.of(options), Watch(record, clock, _shown(progress, record)))
     return session.deployment, record.history

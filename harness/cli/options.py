@@ -44,6 +44,8 @@ class LoadOptions:
     extra_body: dict[str, Any]
     verify: str
     """Which outputs are verified; read by ``VerifyPolicy.parse``."""
+    noise_floor: Path | None
+    """Where the control arm's noise is kept from run to run."""
     reference_url: str | None
     """A third server that teacher-forces; None: the prefill servers do."""
     dataset: DatasetOptions | None
@@ -172,6 +174,7 @@ def _target(flags: argparse.Namespace) -> Target:
         block_size=flags.block_size,
         num_gpu_blocks=flags.num_gpu_blocks,
         offload_bytes=flags.offload_bytes,
+        nixl_config=flags.nixl_config,
         engine_args=tuple(flags.engine_arg),
         role_args={Role.PREFILL: tuple(flags.prefill_arg), Role.DECODE: tuple(flags.decode_arg)},
         engine_pythons={
@@ -220,6 +223,7 @@ def _load(flags: argparse.Namespace) -> LoadOptions:
         settle_timeout=flags.settle_timeout_sec,
         extra_body=flags.extra_body,
         verify=_verify(flags.verify),
+        noise_floor=flags.noise_floor,
         reference_url=_url(flags.reference_url, "--reference-url") if flags.reference_url else None,
         dataset=_dataset(flags),
     )

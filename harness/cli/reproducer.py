@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import suspects
 from harness.cli.attempts import Tried
 from harness.cli.measure import start_of
 from harness.cli.options import LoadOptions
@@ -22,7 +22,7 @@ from harness.store import RunStore, redact_argv
 from harness.verdict import Verdict
 from workloads.dataset import NAME as DATASET
 from workloads.dataset import write_lines
-from workloads.probe import PROBE
+from workloads.probe import PROBE, TIER
 
 FILE, SCRIPT = "reproducer.jsonl", "reproduce.sh"
 _PROBES = 4
@@ -114,10 +114,12 @@ def _told(reproducer: Reproducer, directory: Path) -> Told:
     tried, deployment = reproducer.tried, reproducer.deployment
     lines = reproducer.case.left(tried.candidate)
     attachment = reproducer.chosen.target.attachment
+    probes = tuple(_probes(reproducer, {line.request.request_id: line.request for line in lines}))
     return Told(
         batches=tuple(tuple(line.request for line in group) for _, group in groupby(lines, lambda line: line.phase)),
         concurrency=tried.candidate.concurrency,
-        probes=tuple(_probes(reproducer, {line.request.request_id: line.request for line in lines})),
+        probes=probes,
+        reset=any(TIER in probe.request_id for probe in probes),
         model=deployment.model,
         prefill_url=deployment.of(Role.PREFILL)[0].url,
         decode_url=deployment.of(Role.DECODE)[0].url,
@@ -149,11 +151,11 @@ def _probes(reproducer: Reproducer, lines: Mapping[str, Request]) -> Iterator[Re
     None where an answer of the load itself is wrong: that shows the fault with fewer requests.
     """
     history = reproducer.tried.history
-    wrong = set(wrong_outputs(history))
+    wrong = set(suspects(history))
     if wrong & set(lines):
         return
     asked = [o for o in history.operations() if o.request.request_id in wrong and o.sent.phase.startswith(PROBE)]
     for operation in asked[:_PROBES]:
-        origin = lines.get(operation.request.request_id.partition(f"-{PROBE}")[0])
+        origin = lines.get(operation.request.inquiry.about) if operation.request.inquiry else None
         if origin is not None:
             yield replace(operation.request, cache_salt=origin.cache_salt)

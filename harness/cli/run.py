@@ -1,18 +1,21 @@
 """``python -m harness [run]``: deployment, load, judgement, report."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from harness.checkers import judge
+from harness.checkers.outputs import control_outputs, count_outputs
 from harness.cli.loads import load_scenario, read_dataset, verified
 from harness.cli.measure import fresh_salt, measure
-from harness.cli.options import Options
+from harness.cli.options import LoadOptions, Options
 from harness.errors import ExitCode
 from harness.facts import Deployment
-from harness.history import History
+from harness.history import Entry, History
 from harness.reports import LoadSettings, Report, make_report, print_report
 from harness.reports.measured import under_test
 from harness.scenario import Scenario
 from harness.store import RunStore
+from harness.store.noise_file import noise_key, read_noise, write_noise
 from harness.verdict import Verdict
 from workloads.dataset import NAME as DATASET
 
@@ -30,10 +33,23 @@ async def run(options: Options) -> ExitCode:
             scenario = load_scenario(options.load, deployment, lines, salt=salt)
             return verified(scenario, options.load, deployment, history, salt=salt)
 
-        deployment, history = await measure(options, store, choose, (DATASET if lines else "random_load",))
+        names = (DATASET if lines else "random_load",)
+        deployment, history = await measure(options, store, choose, names, partial(_known, options.load))
+        _keep_noise(options.load, deployment, history)
         report = judged(options, store, deployment, history)
     print_report(report, plain=options.report.plain)
     return EXIT[report.judgement.verdict]
+
+
+def _known(load: LoadOptions, deployment: Deployment, now: float) -> Iterable[Entry]:
+    if load.noise_floor is not None and load.noise_floor.exists():
+        yield read_noise(load.noise_floor, noise_key(deployment, load.concurrency), now)
+
+
+def _keep_noise(load: LoadOptions, deployment: Deployment, history: History) -> None:
+    """A control arm that carries a floor is kept; one that does not would make every later run unknown."""
+    if load.noise_floor is not None and not load.noise_floor.exists() and count_outputs(history).noise_floor:
+        write_noise(load.noise_floor, noise_key(deployment, load.concurrency), control_outputs(history))
 
 
 def judged(options: Options, store: RunStore, deployment: Deployment, history: History) -> Report:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 
-from harness.cli.attempts import Attempts, Tried, control_arm
+from harness.cli.attempts import Attempts, Tried
 from harness.cli.check import Rejudged, rejudge, run_started
 from harness.cli.fire import Firing
 from harness.cli.options import Options, ShrinkOptions
@@ -166,7 +166,7 @@ class _Shrinking:
             self.case = self.attempts.case = replace(self.case, checks=kept)
         self.case = self.attempts.case = self.case.seen_again(tried.judgement)
         self.found[self.case.whole] = tried
-        self.attempts.noise = control_arm(tried.history)
+        self.attempts.learn(tried)
         return True
 
     async def _search(self) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from harness.deploy.nursery import Nursery
 from harness.deploy.plan import Engine, LaunchOptions, ServerPlan, Slot, plan_server
@@ -13,6 +14,12 @@ from harness.facts import Role
 
 Ports = Mapping[str, int]
 """Wanted ports by name (``prefill-0``, ``proxy``); what is not named gets a free one."""
+
+_MEETING_PLACE = {
+    "cpu": ("VLLM_RPC_BASE_PATH", "TMPDIR"),
+    # Not all of TMPDIR: compiled kernels are kept there from one start to the next.
+    "cuda": ("VLLM_RPC_BASE_PATH",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +43,18 @@ async def launched(
 
     """
     plans = plan_servers(options, engines, ports)
-    try:
-        for plan in plans:
-            nursery.start(plan.name, plan.argv, plan.environment)
-        await nursery.all_answer({plan.name: plan.url for plan in plans})
-        proxy_url = await start_proxy(nursery, *_urls(plans), ports) if options.transfers else None
-        yield Launched(tuple(plans), proxy_url, nursery)
-    finally:
-        await nursery.stop()
+    # vLLM's processes leave behind the sockets and files through which they meet. The path must be short: a socket's
+    # has 107 bytes at most.
+    with TemporaryDirectory(prefix="pd-", ignore_cleanup_errors=True) as meeting_place:
+        try:
+            for plan in plans:
+                where = dict.fromkeys(_MEETING_PLACE[engines[plan.role].build.device], meeting_place)
+                nursery.start(plan.name, plan.argv, {**plan.environment, **where})
+            await nursery.all_answer({plan.name: plan.url for plan in plans})
+            proxy_url = await start_proxy(nursery, *_urls(plans), ports) if options.transfers else None
+            yield Launched(tuple(plans), proxy_url, nursery)
+        finally:
+            await nursery.stop()
 
 
 def plan_servers(options: LaunchOptions, engines: Mapping[Role, Engine], ports: Ports) -> list[ServerPlan]:

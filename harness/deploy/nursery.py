@@ -60,6 +60,11 @@ class Nursery:
         """Why each process ended that should still run, by name."""
         return {name: _obituary(process) for name, process in self._processes.items() if process.status is not None}
 
+    def complaints(self) -> dict[str, str]:
+        """The first exception in each process's log, by name; those whose log has one."""
+        causes = {name: startup.cause(_log(process)) for name, process in self._processes.items()}
+        return {name: cause for name, cause in causes.items() if cause is not None}
+
     async def _answers(self, name: str, url: str, session: aiohttp.ClientSession) -> None:
         process = self._processes[name]
         started = self._clock.now()

@@ -38,6 +38,7 @@ class LaunchOptions:
     block_size: int | None = None
     num_gpu_blocks: int | None = None
     offload_bytes: int = OFFLOAD_BYTES
+    nixl_config: Mapping[str, Any] = field(default_factory=dict)
     engine_args: tuple[str, ...] = ()
     role_args: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
     ready_timeout: float = 600.0
@@ -117,7 +118,8 @@ def kv_transfer_config(options: LaunchOptions, engine: Engine) -> dict[str, Any]
 
 def _connector_config(connector: Connector, options: LaunchOptions, engine: Engine) -> dict[str, Any]:
     if connector is Connector.NIXL:
-        return {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": engine.build.device}
+        nixl = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": engine.build.device}
+        return nixl | ({"kv_connector_extra_config": dict(options.nixl_config)} if options.nixl_config else {})
     extra: dict[str, Any] = {"cpu_bytes_to_use": options.offload_bytes}
     if engine.plugin_path is not None:
         extra |= {

@@ -18,7 +18,7 @@ from harness.deploy.ports import require_free
 from harness.deploy.simulate import simulated
 from harness.deploy.target import Attachment, Target
 from harness.deploy.warmup import WarmUp, warm_up_load, warm_up_transfers
-from harness.errors import ModelNotFound, UnsupportedModel
+from harness.errors import DeployError, ModelNotFound, UnsupportedModel
 from harness.facts import Connector, Deployment, Role
 from harness.models import make_canary, read_model
 from harness.observe.facts import learn_deployment
@@ -65,8 +65,17 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
             session = await _launch(target, around, stack)
         else:
             session = await _attach(target, target.attachment, around, stack)
-        await _warm_up(session.deployment, target, around)
+        try:
+            await _warm_up(session.deployment, target, around)
+        except* DeployError as failures:
+            raise _explained(failures.exceptions[0], session.nursery) from None
         yield session
+
+
+def _explained(failure: BaseException, nursery: Nursery) -> DeployError:
+    """With what the servers' own logs say, where the harness has them."""
+    said = [f"The first error in the log of {name}: {cause}" for name, cause in nursery.complaints().items()]
+    return DeployError("\n".join([str(failure), *said]))
 
 
 async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
@@ -127,6 +136,7 @@ def _launch_options(target: Target, model: str) -> LaunchOptions:
         block_size=target.block_size,
         num_gpu_blocks=target.num_gpu_blocks,
         offload_bytes=target.offload_bytes,
+        nixl_config=target.nixl_config,
         engine_args=target.engine_args,
         role_args=target.role_args,
         ready_timeout=target.ready_timeout,

@@ -1,5 +1,6 @@
 """A simulated pair in place of engines: the same facts, the same proxy, ready in a second."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -7,10 +8,14 @@ from dataclasses import replace
 from harness.deploy.launch import start_proxy
 from harness.deploy.nursery import Nursery
 from harness.deploy.ports import free_ports
+from harness.deploy.simulated_args import CannotSimulate, simulated_fields
 from harness.deploy.target import Target
 from harness.errors import UsageError
 from harness.facts import Connector, Deployment, Role
 from harness.sim import SimConfig, SimPair
+
+_AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "prefill", "decode")
+"""Fields of SimConfig that its command line has no flags of their own for."""
 
 
 async def simulated(target: Target, nursery: Nursery) -> Deployment:
@@ -21,11 +26,11 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
         DeployError: a process did not come up.
 
     """
-    if target.model or target.engine_args or any(target.role_args.values()):
-        raise UsageError("--engine sim has a model and arguments of its own: leave --model and the --*-arg flags out.")
-    config = _config(target)
+    if target.model:
+        raise UsageError("--engine sim has a model of its own: leave --model out.")
+    config = sim_config(target)
     ports = _ports(target)
-    nursery.start("sim", _argv(config, ports), os.environ)
+    nursery.start("sim", sim_argv(config, ports), os.environ)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     await nursery.all_answer({"sim": next(iter(urls.values()))})
     pair = SimPair(config, lambda: 0.0)  # only asked for its facts
@@ -35,17 +40,33 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     return pair.facts(urls, proxy_url)
 
 
-def _config(target: Target) -> SimConfig:
+def sim_config(target: Target) -> SimConfig:
+    """The configuration that a target asks for.
+
+    Raises:
+        CannotSimulate: the simulator is no model of it.
+
+    """
     default = SimConfig()
-    config = replace(
-        default,
-        prefills=target.prefill,
-        decodes=target.decode,
-        block_size=target.block_size or default.block_size,
-        num_blocks=target.num_gpu_blocks or default.num_blocks,
-        connectors=target.connectors,
-    )
-    return replace(config, offload_chunks=target.offload_bytes // config.block_bytes)
+    fields = {
+        "prefills": target.prefill,
+        "decodes": target.decode,
+        "block_size": target.block_size or default.block_size,
+        "num_blocks": target.num_gpu_blocks or default.num_blocks,
+        "connectors": target.connectors,
+        **simulated_fields(target.engine_args),
+    }
+    by_role = {role: simulated_fields(target.role_args.get(role, ())) for role in Role}
+    config = replace(default, **fields, prefill=by_role[Role.PREFILL], decode=by_role[Role.DECODE])
+    prefill, decode = (config.of(role) for role in Role)
+    if prefill.block_size != decode.block_size:
+        raise CannotSimulate(
+            f"the simulated pair does not count bytes as an engine does where blocks have {prefill.block_size} tokens "
+            f"on prefill and {decode.block_size} on decode: only an engine shows how that goes"
+        )
+    # An engine does not start where its pool cannot hold one request of the longest kind; nor would one ever be served.
+    longest = min(config.max_model_len, *((one.num_blocks - 1) * one.block_size for one in (prefill, decode)))
+    return replace(config, max_model_len=longest, offload_chunks=target.offload_bytes // prefill.block_bytes)
 
 
 def _ports(target: Target) -> dict[str, int]:
@@ -56,13 +77,13 @@ def _ports(target: Target) -> dict[str, int]:
     return {name: target.ports.get(name, port) for name, port in zip(names, free_ports(len(names)), strict=True)}
 
 
-def _argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
+def sim_argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
+    """The command line of the process that simulates it."""
     return [
         *(sys.executable, "-m", "harness.sim"),
         *(word for name, port in ports.items() for word in (f"--{name.partition('-')[0]}-port", str(port))),
         *(word for connector in config.connectors for word in ("--connector", connector)),
         *("--block-size", str(config.block_size), "--num-blocks", str(config.num_blocks)),
         *("--offload-chunks", str(config.offload_chunks)),
-        # No near tie flips: any difference is a fault then, in whichever way a run verifies its outputs.
-        *("--flip-rate", "0"),
+        *("--fields", json.dumps({name: getattr(config, name) for name in _AS_JSON})),
     ]

@@ -1,7 +1,8 @@
 """What is to be tested, as the user named it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.facts import Connector, Role
 
@@ -40,5 +41,7 @@ class Target:
     ports: Mapping[str, int]
     ready_timeout: float
     num_warmups: int | None
+    nixl_config: Mapping[str, Any] = field(default_factory=dict)
+    """What the NIXL connector's ``kv_connector_extra_config`` holds."""
     engine: str = "vllm"
     """What is launched: ``vllm``, or ``sim`` for the simulated pair."""

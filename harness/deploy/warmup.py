@@ -23,6 +23,9 @@ from harness.proxy.contract import Endpoint, decode_body, prefill_body
 from harness.proxy.handover import IncompleteHandover, take_handover
 
 _RETRY = 0.5
+REFUSALS_LAST = 60.0
+"""Seconds after which servers that answer, and answer nothing but errors, are believed. A handshake that is only slow
+times out after 5 s and works at the second or third try."""
 _FIRST_TOKEN_ID = 10
 """Above the special tokens of common tokenizers; a warm-up prompt's ids count up from here."""
 _PROMPT_TOKENS = 70
@@ -69,13 +72,16 @@ async def _timed(session: aiohttp.ClientSession, url: str, how: WarmUp) -> float
 async def _until_transferred(
     session: aiohttp.ClientSession, prefill: str, decode: str, how: WarmUp, deadline: float
 ) -> None:
+    started = how.clock.now()
     while True:
         try:
             await _transfer(session, prefill, decode, how.model)
         except (aiohttp.ClientError, TimeoutError, IncompleteHandover, _Refused) as error:
-            if how.clock.now() > deadline:
+            refused = isinstance(error, _Refused | IncompleteHandover)
+            now = how.clock.now()
+            if now > deadline or (refused and now - started > REFUSALS_LAST):
                 raise DeployError(
-                    f"No KV transfer from {prefill} to {decode} within {how.timeout:.0f} s; the last try ended in: "
+                    f"No KV transfer from {prefill} to {decode} within {now - started:.0f} s; the last try ended in: "
                     f"{error}. Look at both servers' logs for NIXL's handshake; are both launched with a connector "
                     "that hands KV over, and can decode reach prefill's side channel port?"
                 ) from error

@@ -98,7 +98,7 @@ class Client:
             await self._receive(request, response, reply, answer)
 
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
-        if response.status != 200:
+        if response.status != 200 or request.resets:
             reply.body = (await response.read()).decode("utf-8", "replace")
         elif request.stream:
             await self._watch(response.content, answer)

@@ -30,7 +30,7 @@ def of_tokens(written: Mapping[str, Any], token_ids: Sequence[int]) -> list[Toke
     rows = list(_rows_of_chat(written["content"] or ()) if "content" in written else _rows_of_completion(written))
     rows = rows[len(rows) - len(token_ids) :] if len(rows) > len(token_ids) else rows
     return [
-        TokenLogprob(_id(token, by_position), _number(logprob), _best(others))
+        TokenLogprob(_id(token, by_position), _number(logprob), *_leading(others))
         for (token, logprob, others), by_position in zip(rows, token_ids, strict=False)
     ]
 
@@ -47,19 +47,21 @@ def _of_prompt_token(row: Mapping[str, Any] | None, token_id: int | None) -> Tok
     if not row:
         return None
     own = next(iter(row)) if token_id is None else str(token_id)
-    others = [alternative["logprob"] for key, alternative in row.items() if key != own]
-    return TokenLogprob(int(own), _number(row[own]["logprob"] if own in row else None), _best(others))
+    others = [(key, alternative["logprob"]) for key, alternative in row.items() if key != own]
+    return TokenLogprob(int(own), _number(row[own]["logprob"] if own in row else None), *_leading(others))
 
 
-Row = tuple[str, float | None, list[float | None]]
-"""The token as written, its log-probability, and those of all other tokens named at its place."""
+Others = Sequence[tuple[str, float | None]]
+"""The other tokens named at a token's place, as written, with their log-probabilities."""
+Row = tuple[str, float | None, Others]
+"""The token as written, its log-probability, and the others."""
 
 
 def _rows_of_completion(written: Mapping[str, Any]) -> Iterator[Row]:
     tokens = written["tokens"]
     tops = written.get("top_logprobs") or repeat(None)
     for token, logprob, top in zip(tokens, written["token_logprobs"], tops, strict=False):
-        yield token, logprob, [value for key, value in (top or {}).items() if key != token]
+        yield token, logprob, [(key, value) for key, value in (top or {}).items() if key != token]
 
 
 def _rows_of_chat(content: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
@@ -67,7 +69,7 @@ def _rows_of_chat(content: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         token = entry["token"]
         tops = entry.get("top_logprobs") or ()
         # A token without a number is written without the field: -9999 is only its default value.
-        yield token, entry.get("logprob"), [top["logprob"] for top in tops if top["token"] != token]
+        yield token, entry.get("logprob"), [(top["token"], top["logprob"]) for top in tops if top["token"] != token]
 
 
 def _id(token: str, by_position: int) -> int:
@@ -78,5 +80,17 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _best(others: Sequence[float | None]) -> float | None:
-    return max((float(value) for value in others if value is not None), default=None)
+def _leading(others: Others) -> tuple[float | None, int | None, float | None, int | None]:
+    """Log-probability and id of the two best."""
+    told = sorted(((float(value), token) for token, value in others if value is not None), reverse=True)
+    (first, first_id), (second, second_id) = [*((value, _told_id(token)) for value, token in told[:2]), *_NOBODY][:2]
+    return first, first_id, second, second_id
+
+
+_NOBODY: tuple[tuple[float | None, int | None], ...] = ((None, None), (None, None))
+
+
+def _told_id(token: str) -> int | None:
+    """None where the server wrote text."""
+    number = token.removeprefix(_ID)
+    return int(number) if number.isdecimal() else None

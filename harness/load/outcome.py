@@ -7,6 +7,7 @@
     4xx through a proxy, a decode server asked or the proxy silent       INFO
     408: the server gave up waiting, for whatever it had                 INFO
     any other status but 200                                             INFO
+    200, but a prefix cache that was to be emptied was not               INFO
     timeout, cut connection                                              INFO, unless the end marker had come
     200, but an error event, an unreadable chunk, no end marker, a
     choice missing, no or a bad finish_reason, no token ids, or
@@ -75,8 +76,16 @@ def judge(request: Request, reply: Reply, answer: Answer) -> Judged:
         return Outcome.INFO, reply.trouble or "no answer"
     if reply.status != 200:
         return _judge_refusal(request, reply)
+    if request.resets:
+        return _judge_reset(reply)
     cause = _shortcoming(request, reply, answer)
     return (Outcome.INFO, cause) if cause else (Outcome.OK, "")
+
+
+def _judge_reset(reply: Reply) -> Judged:
+    """It is refused, with a 200, while a request holds blocks; older servers say nothing."""
+    refused = reply.trouble or ("false" in reply.body and reply.body)
+    return (Outcome.INFO, f"not reset: {refused[:_SHOWN]}") if refused else (Outcome.OK, "")
 
 
 def _judge_refusal(request: Request, reply: Reply) -> Judged:

@@ -6,7 +6,7 @@ from itertools import cycle
 from yarl import URL
 
 from harness.errors import UsageError
-from harness.scenario import Endpoint, Request, Route
+from harness.scenario import RESET_PATH, Endpoint, Request, Route
 
 _OPTION = {
     Route.PROXY: "--base-url",
@@ -24,7 +24,7 @@ class Targets:
         self._urls = {
             (route, endpoint): tuple(URL(base.rstrip("/") + endpoint) for base in bases)
             for route, bases in routes.items()
-            for endpoint in Endpoint
+            for endpoint in (*Endpoint, RESET_PATH)
         }
         self._turns = {route: cycle(range(len(bases))) for route, bases in routes.items() if bases}
 
@@ -33,7 +33,7 @@ class Targets:
 
         Raises UsageError where there is none.
         """
-        urls = self._urls.get((request.route, request.endpoint), ())
+        urls = self._urls.get((request.route, RESET_PATH if request.resets else request.endpoint), ())
         number = request.server
         if not urls or (number is not None and not 0 <= number < len(urls)):
             raise UsageError(_unknown(request, len(urls)))

@@ -34,9 +34,18 @@ class RestObserver:
         self._record = record
         self._deadline = deadline
         self._baseline: dict[str, float] | None = None
+        self._at_rest: Readings | None = None
 
     async def read(self, *, scenario: str, phase: str, label: str) -> None:
-        """Record one reading per server, taken at rest or marked as not; takes up to the deadline."""
+        """Record one reading per server, taken at rest or marked as not; takes up to the deadline.
+
+        Of a deployment that was seen at rest and asked nothing since, the last reading is recorded again: a phase
+        begins where the one before it ended, and whatever moved between them counts, too.
+        """
+        if self._at_rest is not None:
+            for reading in self._at_rest.values():
+                self._record(replace(reading, scenario=scenario, phase=phase, label=label))
+            return
         result = await settle(
             lambda: self._read_all(Occasion(scenario, phase, label)),
             self._clock,
@@ -44,8 +53,13 @@ class RestObserver:
             deadline=self._deadline,
         )
         self._remember(result)
+        self._at_rest = result.readings if result.settled else None
         for name, reading in result.readings.items():
             self._record(_marked(reading, result, name))
+
+    def disturbed(self) -> None:
+        """Requests are about to be sent."""
+        self._at_rest = None
 
     def _remember(self, result: Settled) -> None:
         if self._baseline is None and result.settled:

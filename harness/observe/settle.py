@@ -25,7 +25,7 @@ Readings = Mapping[str, Scraped | ScrapeFailed]
 """By server name."""
 Reader = Callable[[], Awaitable[Readings]]
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.25
+FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.25
 """Seconds between readings: short at first, since most deployments rest at once."""
 AGREEING = 3
 DEADLINE = 45.0

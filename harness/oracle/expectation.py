@@ -29,6 +29,9 @@ class ServerExpectation:
     nixl_transfers: Bounds = NOTHING
     offload_load_bytes: Bounds = NOTHING
     offload_store_bytes: Bounds = NOTHING
+    reload_bytes: int = 0
+    """Bytes that one of the requests may read back from the offload tier each time it is preempted, at most. Not a
+    counter: of two expectations together it is the larger."""
     unpredictable: Mapping[str, str] = field(default_factory=dict)
     """Why a counter cannot be predicted, by its name."""
     bounded: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class ServerExpectation:
         sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in PREDICTED}
         return ServerExpectation(
             **sums,
+            reload_bytes=max(self.reload_bytes, other.reload_bytes),
             unpredictable={**other.unpredictable, **self.unpredictable},
             bounded={**other.bounded, **self.bounded},
         )
@@ -64,7 +68,7 @@ class ServerExpectation:
         return replace(self, bounded={**apart, **self.bounded})
 
 
-PREDICTED = tuple(item.name for item in fields(ServerExpectation) if item.name not in ("unpredictable", "bounded"))
+PREDICTED = tuple(item.name for item in fields(ServerExpectation) if item.default is NOTHING)
 """The counters that expectations have bounds for."""
 
 
@@ -80,6 +84,7 @@ def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
     }
     return ServerExpectation(
         **spans,
+        reload_bytes=max(e.reload_bytes for e in every),
         unpredictable={name: why for e in every for name, why in e.unpredictable.items()},
         bounded={name: why for e in every for name, why in e.bounded.items()},
     )

@@ -38,7 +38,18 @@ class ServerModel:
             return unpredictable(f"how the prompt of {visit.who} was tokenized is not known")
         every = hull(self.formulas.counted(visit, local, offered) for local, offered in self._found(index))
         unknown = self.formulas.unpredictable()
-        return replace(every.because(self._why(index)), unpredictable={**unknown, **every.unpredictable})
+        return replace(
+            every.because(self._why(index)),
+            reload_bytes=self._reloadable(visit),
+            unpredictable={**unknown, **every.unpredictable},
+        )
+
+    def _reloadable(self, visit: Visit) -> int:
+        """Bytes of what the tier may hold of the visit's own tokens."""
+        if self.formulas.offloads is False or not visit.reads:
+            return 0
+        tokens = visit.tokens if self.deployment.offload_prompt_only else max(visit.tokens, visit.longest)
+        return tokens // self.formulas.block_size * self.formulas.block_bytes
 
     @cached_property
     def shared(self) -> dict[PhaseKey, ServerExpectation]:

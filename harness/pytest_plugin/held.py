@@ -18,6 +18,7 @@ from harness.cli.fire import Firing, Watch, fire
 from harness.cli.measure import fresh_salt
 from harness.cli.options import Options, parse
 from harness.cli.recorder import Recorder
+from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import UsageError
@@ -85,7 +86,9 @@ class HeldDeployment:
         setting = Setting.of(self.facts, seed=self._options.load.seed, salt=f"{self._salt}-{self._runs}")
         scenario = _numbered(entry(setting), self._runs)
         how, watch = Firing.of(self._options), Watch(self._record, self._clock)
-        self._call(fire([scenario], self.facts, how, watch))
+        salt = f"{setting.salt}-verification"
+        scenarios = verified([scenario], self.facts, lambda: self._record.history, self._options.load, salt=salt)
+        self._call(fire(scenarios, self.facts, how, watch))
         return self._judged(scenario.name, entry if isinstance(entry, Workload) else None)
 
     def _judged(self, name: str, entry: Workload | None) -> Ran:

@@ -57,7 +57,9 @@ class Row:
             return ""
         outputs, counters = self.judgement.outputs, self.judgement.comparisons
         right = sum(one.verdict is Verdict.VALID for one in counters)
-        return f"{outputs.exact}/{outputs.requests} outputs, {right}/{len(counters)} counters"
+        verified = f"{outputs.exact + outputs.tie}/{outputs.requests} outputs"
+        ties = f" ({plural(outputs.tie, 'near tie')})" if outputs.tie else ""
+        return f"{verified}{ties}, {right}/{len(counters)} counters"
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def junit_xml(history: History, judgement: Judgement, *, suite: str = "harness")
     for scenario in scenarios:
         for check in judgement.checks or (_NOTHING,):
             _case(element, scenario, check, blamed=scenario in (_blamed(check, places) or scenarios))
-    _count(element)
+    count_cases(element)
     element.set("time", f"{max((entry.at for entry in history.of(RunEnded)), default=0.0):.3f}")
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
@@ -44,7 +44,7 @@ def _case(suite: ET.Element, scenario: str, check: Check, *, blamed: bool) -> No
         return
     tag = "failure" if check.verdict is Verdict.INVALID else "error"
     trouble = ET.SubElement(case, tag, message=f"{check.verdict}: {clean(check.summary)}", type=check.verdict.value)
-    trouble.text = "\n".join(_evidence(check, scenario))
+    trouble.text = "\n".join(finding_lines(check, scenario))
 
 
 def _blamed(check: Check, places: dict[str, str]) -> set[str] | None:
@@ -59,7 +59,8 @@ def _wrong(check: Check) -> list[Comparison]:
     return [part for part in check.comparisons if part.verdict is not Verdict.VALID]
 
 
-def _evidence(check: Check, scenario: str) -> Iterator[str]:
+def finding_lines(check: Check, scenario: str) -> Iterator[str]:
+    """What is wrong in a scenario by a check, line by line."""
     lines = [
         f"{part.phase} {part.server} {part.counter}: expected {part.expected}, observed {part.observed} "
         f"{part.why_unknown}".rstrip()
@@ -72,6 +73,8 @@ def _evidence(check: Check, scenario: str) -> Iterator[str]:
         yield f"and {len(lines) - MOST_EVIDENCE} more"
 
 
-def _count(suite: ET.Element) -> None:
-    for attribute, path in {"tests": "testcase", "failures": "testcase/failure", "errors": "testcase/error"}.items():
+def count_cases(suite: ET.Element) -> None:
+    """Give a suite the attributes that say how many of its cases came out how."""
+    paths = {"failures": "testcase/failure", "errors": "testcase/error", "skipped": "testcase/skipped"}
+    for attribute, path in {"tests": "testcase", **paths}.items():
         suite.set(attribute, str(len(suite.findall(path))))

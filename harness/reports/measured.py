@@ -12,5 +12,9 @@ def run_started(history: History) -> RunStarted:
 
 
 def under_test(history: History) -> tuple[Operation, ...]:
-    """Requests on the path under test: through the proxy, and no references. These are measured."""
-    return tuple(op for op in history.operations(route=Route.PROXY) if op.request.reference_for is None)
+    """Requests on the path under test: through the proxy, neither references nor inquiries. These are measured."""
+    return tuple(
+        op
+        for op in history.operations(route=Route.PROXY)
+        if op.request.reference_for is None and op.request.inquiry is None
+    )

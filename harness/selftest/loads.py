@@ -135,7 +135,6 @@ _NEEDS = {
     "exact_block_leak": WHOLE,
     "bystander_write": CROWDED,
     "misaligned_hit": PREFIXES,
-    "swapped_blocks": PREFIXES,
     "offload_wrong_block": EVICTED,
 }
 

@@ -44,7 +44,10 @@ class Transport:
         exchange = _Exchange(self._world, request, reply, answer)
         body = json.loads(encode(request, model=self._pair.config.model))
         try:
-            if request.route is Route.PROXY:
+            if request.resets:
+                done = self._server(_ROLES[request.route], request.server or 0).engine.reset_prefix_cache()
+                reply.status, reply.body = 200, json.dumps({"success": done})
+            elif request.route is Route.PROXY:
                 await self._through_proxy(exchange, body)
             else:
                 await exchange.with_client(self._server(_ROLES[request.route], request.server or 0), body)

@@ -14,6 +14,7 @@ from harness.load.health import worst_send_delay
 from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
+from harness.reports.measured import under_test
 from harness.runner import run_scenario
 from harness.scenario import Scenario
 from harness.selftest.loads import Load, Writer
@@ -119,6 +120,7 @@ def _config(trial: Trial) -> SimConfig:
 class _Run:
     def __init__(self, pair: SimPair, world: World, transport: Transport) -> None:
         self._world, self._transport = world, transport
+        self._block_size = pair.config.block_size
         self._entries: list[Entry] = [Noted(world.now(), "a simulated pair, in virtual time")]
 
         async def read_all(occasion: Occasion) -> Readings:
@@ -129,7 +131,7 @@ class _Run:
     async def load(self, scenario: Scenario, seed: int) -> None:
         """The load, and then everything that verifies it."""
         await self._run(scenario)
-        for step in verification(scenario, seed):
+        for step in verification(scenario, seed, self._block_size):
             if follow_up := step(self.history):
                 await self._run(follow_up)
         # Virtual time waits for the client: it has no lag that could be measured.
@@ -152,7 +154,7 @@ class _Run:
 
 
 def _result(trial: Trial, history: History, judgement: Judgement, ledger: Ledger, seconds: float) -> Result:
-    asked = {o.request.request_id for o in history.operations() if o.request.reference_for is None}
+    asked = {o.request.request_id for o in under_test(history)}
     named = {finding.subject for check in judgement.checks for finding in check.findings} & asked
     return Result(
         trial=trial,

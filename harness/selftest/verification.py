@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 
-from harness.checkers.outputs import wrong_outputs
+from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.history import History
-from harness.scenario import Scenario
-from workloads.verification import Verification, follow_ups
+from harness.scenario import Route, Scenario
+from workloads.verification import Judges, Verification, follow_ups
 from workloads.verify_policy import VerifyPolicy
 
 Step = Callable[[History], Scenario | None]
 """What to ask next, given all that was answered; None: nothing."""
 
 
-def verification(scenario: Scenario, seed: int) -> tuple[Step, ...]:
+def verification(scenario: Scenario, seed: int, block_size: int) -> tuple[Step, ...]:
     """The steps that verify a scenario, in order."""
     how = Verification(
         policy=VerifyPolicy.parse("all"),
@@ -20,5 +20,7 @@ def verification(scenario: Scenario, seed: int) -> tuple[Step, ...]:
         concurrency=scenario.phases[0].concurrency,
         salt="verification",
         seed=seed,
+        block_size=block_size,
+        tiers={Route.DECODE: 1, Route.PREFILL: 1},
     )
-    return follow_ups(how, wrong_outputs)
+    return follow_ups(how, Judges(suspects, owned_outputs, doubted_probes))

@@ -134,7 +134,8 @@ def _case(
 def _is_load(operation: Operation) -> bool:
     """Not what verifies, nor what was sent to be refused."""
     request = operation.request
-    tested = request.reference_for is None and request.expect_status is None
+    tested = request.reference_for is None and request.inquiry is None and request.expect_status is None
+    # Histories of before there were inquiries tell a probe by its phase.
     return tested and not operation.sent.phase.startswith(PROBE)
 
 

@@ -38,6 +38,8 @@ class Told:
     header_names: tuple[str, ...] = ()
     """Headers whose values the user puts into the environment."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    reset: bool = False
+    """Whether the prefix caches are emptied before the probes: what was wrong was in an offload tier."""
     counters: bool = False
     """Whether to show the servers' counters before and after: where the fault is in them."""
 
@@ -166,6 +168,9 @@ def _asking(told: Told) -> Iterator[str]:
     if told.probes:
         yield ""
         yield "# --- what that left in a cache: beginnings of the prompts, asked of the server that holds them ---"
+        if told.reset:
+            yield "# Out of the offload tier: the prefix caches are emptied (VLLM_SERVER_DEV_MODE=1)."
+            yield 'for url in "$P" "$D"; do sleep 2; curl -sS -X POST "$url/reset_prefix_cache"; done'
         yield from (_served(number, request) for number, request in enumerate(told.probes, first))
 
 

@@ -5,6 +5,7 @@ All of its servers live in it: they read each other's memory, as NIXL's agents d
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -55,6 +56,7 @@ def config_of(flags: argparse.Namespace) -> SimConfig:
         noise=replace(Noise(), flip_rate=flags.flip_rate),
         seed=flags.seed,
         bugs=tuple(map(_planted, flags.plant)),
+        **flags.fields,
     )
 
 
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--offload-chunks", type=int, default=_DEFAULT.offload_chunks)
     parser.add_argument("--flip-rate", type=float, default=_DEFAULT.noise.flip_rate, help="share of requests that may")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fields", metavar="JSON", type=json.loads, default={}, help="further fields of SimConfig")
     parser.add_argument(
         "--plant",
         metavar="BUG[=RATE]",

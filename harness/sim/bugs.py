@@ -73,6 +73,7 @@ _TABLE = (
     _bug("oversized_region", _REGION, "a block too much is moved, and everything is shifted", "outputs bytes"),
     _bug("chunked_partial_list", _CHUNKED, "only the blocks of the first chunk are transferred", "outputs bytes"),
     _bug("offload_wrong_block", _OFFLOAD, "the tier restores another chunk's KV", "outputs"),
+    _bug("offload_stores_wrong", _OFFLOAD, "the tier is given garbage; nobody sees it until it is restored", "probe"),
     _bug("ignores_nixl", _MULTI, "MultiConnector never asks NIXL", "sources bytes failures"),
     _bug("ignores_offload", _MULTI, "MultiConnector never asks the offload tier", "bytes"),
     _bug("full_hit_wrong", "full hit reported, wrong output", "all counters healthy, all KV garbage", "outputs"),

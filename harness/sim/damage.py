@@ -82,27 +82,34 @@ class Saboteur:
         request_id = pull.sequence.request_id
         foreign = self._foreign(pull)
         if foreign and self.strikes("foreign_blocks", request_id):
-            pull.pages = foreign
+            pull.pages = self._of(foreign, pull)
             self.ledger.strike("foreign_blocks", request_id)
         if foreign and self.strikes("expired_read", request_id):
-            self._let_expire(pull, foreign)
+            self._let_expire(pull, self._of(foreign, pull))
         if self.strikes("bystander_write", request_id):
             self._overwrite_bystander(pull, decode)
         if mine and not any(page.tainted for page in mine):
             self._recent.append((pull.sequence, mine))
 
-    def _foreign(self, pull: Pull) -> list[Page]:
-        """As much of another prompt's KV as this one has blocks; of one as long, if there is any."""
-        count, length = len(pull.pages), len(pull.sequence.prompt)
+    def _foreign(self, pull: Pull) -> tuple[Sequence, list[Page]] | None:
+        """Another prompt that was pulled whole, as this one is, and is as long at least: any of the recent ones."""
+        size, length = self.config.block_size, len(pull.sequence.prompt)
         others = [
             (sequence, pages)
             for sequence, pages in self._recent
-            if sequence.prompt != pull.sequence.prompt and len(pages) >= count
+            if sequence.prompt != pull.sequence.prompt
+            and len(sequence.prompt) >= length
+            and len(pages) * size >= len(sequence.prompt)
         ]
-        if not count or not others:
-            return []
-        _, pages = next((other for other in others if len(other[0].prompt) == length), others[-1])
-        return [Page(page.rows, tainted=True) for page in pages[-count:]]
+        if not others or len(pull.pages) * size < length:
+            return None
+        return others[hash_text(pull.sequence.request_id) % len(others)]
+
+    def _of(self, foreign: tuple[Sequence, list[Page]], pull: Pull) -> list[Page]:
+        """The other's KV, from the same places."""
+        owner, pages = foreign
+        self.ledger.owners[pull.sequence.request_id] = owner.request_id
+        return [Page(page.rows, tainted=True) for page in pages[: len(pull.pages)]]
 
     def _let_expire(self, pull: Pull, foreign: list[Page]) -> None:
         """P's lease ends, another prompt gets the blocks, and then D reads them."""
@@ -175,6 +182,12 @@ class Saboteur:
         return exact and self.hit("exact_block_leak", request_id)
 
     # --- offload tier ---
+
+    def on_store(self, request_id: str, pages: tuple[Page, ...]) -> tuple[Page, ...]:
+        """What the tier is given."""
+        if not self._rates or not self.hit("offload_stores_wrong", request_id):
+            return pages
+        return tuple(Page(tuple(map(mix, page.rows)), tainted=True) for page in pages)
 
     def on_restore(
         self, sequence: Sequence, pages: list[Page], chunks: list[Chunk], tier: Offload | None

@@ -66,7 +66,7 @@ class Engine:
                 faults=self.saboteur,
                 now=self.now,
             )
-        return Offload(self.config, self.pool, self.memory, self.stats, self._restore)
+        return Offload(self.config, self.pool, self.memory, self.stats, self._restore, self.saboteur.on_store)
 
     def _restore(self, sequence: Sequence, pages: list[Page], chunks: list[Chunk]) -> list[Page]:
         return self.saboteur.on_restore(sequence, pages, chunks, self.offload)

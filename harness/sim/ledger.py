@@ -10,6 +10,8 @@ class Ledger:
 
     struck: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Request ids by the bug that was applied to them."""
+    owners: dict[str, str] = field(default_factory=dict)
+    """Whose KV a request got, by request id."""
     victims: set[str] = field(default_factory=set)
     """Bystanders whose blocks somebody else overwrote."""
     wrong: set[str] = field(default_factory=set)

@@ -56,6 +56,7 @@ class _Store:
     progress: _Progress
     keys: list[int]
     blocks: list[int]
+    request_id: str = ""
     age: int = 0
 
 
@@ -64,16 +65,17 @@ class Offload:
 
     label = "host"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - as the engine makes it: what it shares with the engine, and two hooks
         self,
         config: SimConfig,
         pool: BlockPool,
         memory: KVMemory,
         stats: ServerStats,
         on_restore: Callable[[Sequence, list[Page], list[Chunk]], list[Page]],
+        on_store: Callable[[str, tuple[Page, ...]], tuple[Page, ...]] = lambda _request_id, pages: pages,
     ) -> None:
         self.config, self.pool, self.memory, self.stats = config, pool, memory, stats
-        self.on_restore = on_restore
+        self.on_restore, self.on_store = on_restore, on_store
         self.chunks: OrderedDict[int, Chunk] = OrderedDict()
         self._requests: dict[str, _Progress] = {}
         self._stores: list[_Store] = []
@@ -202,7 +204,7 @@ class Offload:
                 if key in wanted
                 for block in progress.blocks[index * size : (index + 1) * size]
             ]
-            store = _Store(progress, list(wanted), sources)
+            store = _Store(progress, list(wanted), sources, sequence.request_id)
             progress.jobs += 1
             self._stores.append(store)
             if at_once:  # its blocks are free and may be overwritten by the step that begins
@@ -251,7 +253,8 @@ class Offload:
         for index, key in enumerate(store.keys):
             chunk = self.chunks.get(key)
             if chunk is not None and chunk.pages is None:
-                chunk.pages = tuple(self.memory.read(b) for b in store.blocks[index * size : (index + 1) * size])
+                pages = tuple(self.memory.read(b) for b in store.blocks[index * size : (index + 1) * size])
+                chunk.pages = self.on_store(store.request_id, pages)
 
     def complete_stores(self) -> None:
         """At the end of a step: stores of the step before become readable (rule 2)."""

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +40,13 @@ class Ran:
 
 
 @contextmanager
-def serving(directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serving(
+    directory: Path, environment: Mapping[str, str] | None = None, flags: Sequence[str] = ()
+) -> Iterator[Served]:
     """``python -m harness serve`` for as long as it is wanted; ended with everything that it started."""
     with (directory / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness", "serve", "--result-dir", str(directory)],
+            [sys.executable, "-m", "harness", "serve", "--result-dir", str(directory), *flags],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

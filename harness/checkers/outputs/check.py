@@ -6,14 +6,18 @@ and could not be makes the run unknown, and so does a run of which nothing was v
 (``--verify sample:N``, ``budget:PCT``) is counted as unverified and said, and does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from harness.checkers.outputs.caches import coverage, in_caches, with_places
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
 from harness.checkers.outputs.floor import RESOLUTION, NoiseFloor
-from harness.checkers.outputs.ownership import Leak, find_leaks
+from harness.checkers.outputs.ownership import Leak, find_leaks, searches
+from harness.checkers.outputs.probes import possible_cuts
+from harness.checkers.outputs.retried import with_retries
+from harness.checkers.outputs.tiers import tiers_read
 from harness.facts import Deployment
-from harness.history import History
+from harness.history import History, NoiseMeasured
 from harness.verdict import Check, Finding, Outputs, Verdict
 
 _LISTED = 50
@@ -21,14 +25,26 @@ _LISTED = 50
 _ORDER = (Match.MISMATCH, Match.UNVERIFIED, Match.UNSAMPLED)
 
 
-def outputs(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
+def outputs(deployment: Deployment, history: History) -> Check:
     """Every output that was looked at is right."""
-    evidence = look_at_outputs(history)
+    return check_outputs(deployment, history, look_at_outputs(history))
+
+
+def check_outputs(deployment: Deployment, history: History, evidence: OutputEvidence) -> Check:
+    """The same of evidence that was looked at already, all of it or a part."""
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
-    findings = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}))
+    searched = searches(history)
+    size = max((server.block_size or 0 for server in deployment.servers), default=0) or None
+    about = (*_leaked(leaks), *_others(evidence, {leak.request_id for leak in leaks}, searched))
+    findings = (*with_retries(with_places(about, evidence, size), evidence), *in_caches(evidence, size))
     verdict = _verdict(counts, evidence)
-    return Check("outputs", verdict, _summary(counts, evidence, findings, verdict), findings=findings[:_LISTED])
+    words = [
+        *_words(counts, evidence),
+        *(f"noise as in {measured.origin}" for measured in history.of(NoiseMeasured)),
+        *coverage(evidence, possible_cuts(deployment, history), tiers_read(deployment, history)),
+    ]
+    return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED])
 
 
 def compare_outputs(history: History) -> tuple[Compared, ...]:
@@ -44,6 +60,30 @@ def count_outputs(history: History) -> Outputs:
 def wrong_outputs(history: History) -> tuple[str, ...]:
     """The request ids of outputs that are wrong, in the order sent."""
     return tuple(one.request_id for one in look_at_outputs(history).compared if one.match is Match.MISMATCH)
+
+
+def noise_matters(history: History) -> bool:
+    """Whether the verdict on some output waits for the noise to be measured."""
+    return isinstance(look_at_outputs(history).floor, str)
+
+
+def suspects(history: History) -> tuple[str, ...]:
+    """The request ids of outputs and of probes that are wrong, as far as it is known, in the order sent."""
+    evidence = look_at_outputs(history)
+    return tuple(one.request_id for one in (*evidence.compared, *evidence.probed) if one.match is Match.MISMATCH)
+
+
+def doubted_probes(history: History) -> tuple[str, ...]:
+    """The request ids of probes that nothing but a teacher forcing of their own can judge."""
+    evidence = look_at_outputs(history)
+    pairs = zip(evidence.readings, evidence.probed, strict=True)
+    return tuple(one.request_id for reading, one in pairs if one.match is Match.UNVERIFIED and not reading.certain)
+
+
+def owned_outputs(history: History) -> dict[str, str]:
+    """The owners of the KV that wrong outputs were made from, as far as they can be named; by request id."""
+    evidence = look_at_outputs(history)
+    return {leak.request_id: leak.owner for leak in find_leaks(history, evidence.compared, _near(evidence))}
 
 
 def tally(evidence: OutputEvidence) -> Outputs:
@@ -68,27 +108,40 @@ def _leaked(leaks: Sequence[Leak]) -> tuple[Finding, ...]:
     return tuple(Finding(leak.request_id, leak.text) for leak in leaks)
 
 
-def _others(evidence: OutputEvidence, told: set[str]) -> tuple[Finding, ...]:
+def _others(evidence: OutputEvidence, told: set[str], searched: Mapping[str, int]) -> tuple[Finding, ...]:
     # What a policy left out is no finding; where there was no policy, nothing was to be left out.
     listed = _ORDER if evidence.floor is None else _ORDER[:2]
     rows = [one for one in evidence.compared if one.match in listed and one.request_id not in told]
-    return tuple(Finding(one.request_id, one.text) for one in sorted(rows, key=lambda one: _ORDER.index(one.match)))
+    rows.sort(key=lambda one: _ORDER.index(one.match))
+    return tuple(Finding(one.request_id, _told(one, searched)) for one in rows)
+
+
+def _told(one: Compared, searched: Mapping[str, int]) -> str:
+    """What is wrong; of a wrong output also whether anybody's KV was looked for in it."""
+    if one.match is not Match.MISMATCH:
+        return one.text
+    tried = searched.get(one.request_id, 0)
+    search = f"no owner among {tried:,} other requests" if tried else "whose KV it was has not been looked for"
+    return f"{one.text}; {search}"
 
 
 def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:
-    if counts.mismatch:
+    everything = [one.match for one in (*evidence.compared, *evidence.probed)]
+    if Match.MISMATCH in everything:
         return Verdict.INVALID
-    failed = any(one.match is Match.UNVERIFIED for one in evidence.compared)
+    failed = Match.UNVERIFIED in everything
     strict = evidence.floor is None
     left_out = strict and counts.unverified
     verified = counts.exact + counts.tie
     return Verdict.UNKNOWN if failed or left_out or not verified or isinstance(evidence.floor, str) else Verdict.VALID
 
 
-def _summary(counts: Outputs, evidence: OutputEvidence, findings: tuple[Finding, ...], verdict: Verdict) -> str:
+def _words(counts: Outputs, evidence: OutputEvidence) -> list[str]:
     words = [_right(counts, evidence), *_wrong(counts, evidence)]
-    if isinstance(evidence.floor, str):
-        words.append(f"the noise is not known: {evidence.floor}")
+    return [*words, f"the noise is not known: {evidence.floor}"] if isinstance(evidence.floor, str) else words
+
+
+def _line(words: Sequence[str], findings: tuple[Finding, ...], verdict: Verdict) -> str:
     line = ", ".join(words)
     if verdict is not Verdict.VALID and findings:
         return f"{line}; {findings[0].subject} {findings[0].text}"

@@ -1,15 +1,27 @@
 """What a history holds about its outputs: which are judged, what they were compared with, and how they came out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from harness.checkers.memo import once
+from harness.checkers.outputs.beside_reference import judge_with_reference
 from harness.checkers.outputs.compared import Compared, Match
-from harness.checkers.outputs.floor import NoiseFloor, measure_floor
+from harness.checkers.outputs.floor import NoiseFloor, measure_floor, quiet_floor
 from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
 from harness.checkers.outputs.judging import judge_forced
+from harness.checkers.outputs.probes import (
+    Damaged,
+    Reading,
+    damaged_prompts,
+    judged_probe,
+    read_probes,
+    without_truth,
+)
 from harness.checkers.outputs.strict import compare_with_reference
-from harness.history import History, Operation, Outcome
-from harness.scenario import Route
+from harness.history import History, NoiseMeasured, NoisyOutput, Operation, Outcome
+from harness.scenario import Inquiry, InquiryKind, Route
 
 Beside = tuple[Forced, ...] | str
 """An output's choices beside their forcing, or why there is none."""
@@ -25,23 +37,79 @@ class OutputEvidence:
     """None where nothing was teacher-forced; else the limits, or why there are none."""
     with_drift: bool
     """Whether every forced output brought the log-probabilities that drift is told from."""
+    readings: tuple[Reading, ...] = ()
+    """The probes of the caches, in the order in which they were sent, and what each is judged by."""
+    probed: tuple[Compared, ...] = ()
+    """What each comes to."""
+    retried: tuple[tuple[Inquiry, Compared], ...] = ()
+    """Retries of wrong outputs that could be judged."""
+
+    @property
+    def damaged(self) -> tuple[Damaged, ...]:
+        """Prompts of which a cache holds wrong blocks."""
+        return tuple(damaged_prompts(self.readings, self.probed))
 
 
+@once
 def look_at_outputs(history: History) -> OutputEvidence:
     """Everything compared that can be."""
     asked = forcings(history)
     subjects, references = tuple(_subjects(history, asked)), _references(history)
     forced = {o.request.request_id: force(o, asked[i]) for o in subjects if (i := o.request.request_id) in asked}
-    control = [
-        one for o in _control(history) if (i := o.request.request_id) in asked for one in _good(o, force(o, asked[i]))
-    ]
     judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
-    floor = measure_floor(control, judged) if forced else None
+    readings = read_probes(history, asked)
+    probed = [one.beside for one in readings if one.beside is not None]
+    floor = _floor(history, asked, [*judged, *probed]) if forced else None
     compared = tuple(
         _compare(operation, forced.get(operation.request.request_id), floor, references) for operation in subjects
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
-    return OutputEvidence(compared, floor, with_drift=drifts)
+    said = tuple(_compare_probe(reading, floor) for reading in readings)
+    retried = tuple(_retried(history, asked, floor)) if floor is not None else ()
+    return OutputEvidence(compared, floor, with_drift=drifts, readings=readings, probed=said, retried=retried)
+
+
+def _retried(
+    history: History, asked: dict[str, list[Operation]], floor: NoiseFloor | str
+) -> Iterator[tuple[Inquiry, Compared]]:
+    for operation in history.operations():
+        inquiry = operation.request.inquiry
+        if inquiry is None or inquiry.kind is not InquiryKind.RETRY or operation.outcome is not Outcome.OK:
+            continue
+        beside = force(operation, asked.get(operation.request.request_id, ()))
+        if not isinstance(beside, str):
+            yield inquiry, judge_forced(operation, beside, floor)
+
+
+def _compare_probe(reading: Reading, floor: NoiseFloor | str | None) -> Compared:
+    if reading.beside is None or floor is None:
+        return without_truth(reading)
+    return judged_probe(reading, judge_forced(reading.probe, (reading.beside,), floor))
+
+
+def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
+    """What this run's own control arm shows, to be kept for later runs."""
+    arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in _own_control(history, forcings(history)))
+    return tuple(NoisyOutput(*(tuple(array.tolist()) for array in four)) for four in arrays)
+
+
+def _own_control(history: History, asked: dict[str, list[Operation]]) -> Iterator[Forced]:
+    for operation in _control(history):
+        if found := asked.get(operation.request.request_id):
+            yield from _good(operation, force(operation, found))
+
+
+def _earlier(history: History) -> Iterator[Forced]:
+    for measured in history.of(NoiseMeasured):
+        for one in measured.outputs:
+            yield Forced(*(np.array(array) for array in (one.regret, one.drift, one.margin_error, one.margin)))
+
+
+def _floor(history: History, asked: dict[str, list[Operation]], judged: Sequence[Forced]) -> NoiseFloor | str:
+    earlier = list(_earlier(history))
+    if not earlier and not any(_control(history)):
+        return quiet_floor(judged)
+    return measure_floor([*earlier, *_own_control(history, asked)], judged)
 
 
 def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[Operation]:
@@ -50,7 +118,7 @@ def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[O
     for operation in history.operations():
         request = operation.request
         tested = request.route is Route.PROXY or request.request_id in meant
-        if tested and request.reference_for is None and operation.outcome is Outcome.OK:
+        if tested and request.reference_for is None and request.inquiry is None and operation.outcome is Outcome.OK:
             yield operation
 
 
@@ -79,7 +147,8 @@ def _compare(
     who = operation.request.request_id
     reference = references.get(who)
     if isinstance(beside, tuple) and floor is not None:
-        return judge_forced(operation, beside, floor)
+        judged = judge_forced(operation, beside, floor)
+        return judged if reference is None else judge_with_reference(operation, reference, judged, floor)
     if reference is not None:
         return compare_with_reference(operation, reference)
     if isinstance(beside, str):

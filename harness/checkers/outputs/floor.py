@@ -4,7 +4,8 @@ The control arm serves prompts of the load on the decode server at the load's co
 salts of their own, and is teacher-forced beside the load. It holds every harmless reason for which a served output may
 differ from its forcing: batches of other sizes, decode kernels beside prefill kernels, two servers that round in
 different ways. The limits are drawn from it so that a run of nothing but that, of this run's length, crosses any of
-them with probability ALPHA at most (noise.py). No limit is a number of ours, with one exception: RESOLUTION.
+them with probability ALPHA at most (noise.py). No limit is a number of ours, with one exception: RESOLUTION. Where no
+output shows more than that, no arm could accuse any of them, and none is needed (``quiet_floor``).
 """
 
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,10 @@ class NoiseFloor:
 
 
 def measure_floor(control: Sequence[Forced], judged: Sequence[Forced]) -> NoiseFloor | str:
-    """The limits for judging all of ``judged``; or why the control arm carries none."""
+    """The limits for judging all of ``judged``; or why the control arm carries none.
+
+    The mean of one token is that token, and is neither judged nor taken for a mean of many.
+    """
     if not control:
         return "no control output was completed and teacher-forced"
     tokens, share = sum(one.tokens for one in judged), ALPHA / _TESTS
@@ -63,8 +67,8 @@ def measure_floor(control: Sequence[Forced], judged: Sequence[Forced]) -> NoiseF
     limits = [noise_limit(sample, tokens, share) for sample in (margins, drifts)]
     if limits[0] is None or limits[1] is None:
         return f"the control arm shows the noise of {min(len(margins), len(drifts))} tokens, and {LEAST} are needed"
-    means = _known([np.array([one.mean_drift for one in control])])
-    mean = noise_limit(means, len(judged), share, least=_LEAST_OUTPUTS)
+    means = _known([np.array([one.mean_drift for one in control if one.tokens > 1])])
+    mean = noise_limit(means, sum(one.tokens > 1 for one in judged), share, least=_LEAST_OUTPUTS)
     regret = max(limits[0], RESOLUTION)
     floor = NoiseFloor(
         regret=regret,
@@ -75,6 +79,25 @@ def measure_floor(control: Sequence[Forced], judged: Sequence[Forced]) -> NoiseF
         power=float((_known(one.margin for one in control) > regret).mean()),
     )
     return _usable(floor, control)
+
+
+def quiet_floor(judged: Sequence[Forced]) -> NoiseFloor | str:
+    """RESOLUTION for every limit, where no output shows more than that; else why the noise has to be measured.
+
+    No limit is ever lower, so that whatever a control arm would show, it could accuse none of these outputs.
+    """
+    margins, drifts = _columns(judged)
+    shown = np.concatenate([np.empty(0), *margins, *drifts, *(one.regret for one in judged)])
+    if not len(shown) or not (shown <= RESOLUTION).all():  # NaN is not: what was not told may be anything
+        return "no control output was asked for"
+    return NoiseFloor(
+        regret=RESOLUTION,
+        drift=RESOLUTION,
+        mean_drift=RESOLUTION,
+        requests=0,
+        tokens=0,
+        power=float((_known(one.margin for one in judged) > RESOLUTION).mean()),
+    )
 
 
 def _columns(control: Sequence[Forced]) -> tuple[list[Floats], list[Floats]]:

@@ -16,7 +16,7 @@ margin error  its lead over the best other token as served, beside as forced. Si
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,10 +77,28 @@ def force(operation: Operation, asked: Sequence[Operation]) -> tuple[Forced, ...
 
 def regrets_from(forcing: Operation, start: int) -> Floats | None:
     """Regrets of the tokens from ``start`` on, whatever prompt stands before them; shape (tokens,), nats."""
-    told = [one for one in (forcing.ended.prompt_logprobs or ())[start:] if one is not None and _finite(one)]
+    told = [one for one in (forcing.ended.prompt_logprobs or ())[start:] if one is not None and is_finite(one)]
     if forcing.ended.outcome is not Outcome.OK or not told or len(told) < len(forcing.request.prompt) - start:
         return None
     return np.array([max(0.0, (-math.inf if one.runner_up is None else one.runner_up) - one.logprob) for one in told])
+
+
+def beside_named(served: TokenLogprob, named: Mapping[int, float]) -> Forced | None:
+    """One served token beside the tokens that are known to be the best at its place, by id; None where it is none.
+
+    ``named`` holds two at least, the best one among them.
+    """
+    own = named.get(served.token_id)
+    if own is None:
+        return None
+    rival = max(logprob for token, logprob in named.items() if token != served.token_id)
+    lead = math.nan if served.runner_up is None else served.logprob - served.runner_up
+    return Forced(
+        regret=np.array([max(rival - own, 0.0)]),
+        drift=np.array([abs(served.logprob - own)]),
+        margin_error=np.array([abs(lead - (own - rival))]),
+        margin=np.array([own - rival]),
+    )
 
 
 def _choice(prompt: tuple[int, ...], choice: Choice, asked: Iterable[Operation]) -> Forced | str:
@@ -92,7 +110,7 @@ def _choice(prompt: tuple[int, ...], choice: Choice, asked: Iterable[Operation])
         told = (ended.prompt_logprobs or ())[len(prompt) : len(sent)]
         if ended.outcome is not Outcome.OK:
             why = f"its teacher forcing did not complete: {ended.cause}"
-        elif len(told) < len(sent) - len(prompt) or not all(one and _finite(one) for one in told):
+        elif len(told) < len(sent) - len(prompt) or not all(one and is_finite(one) for one in told):
             why = "its teacher forcing brought no log-probabilities for every token"
         else:
             return _beside(choice, [one for one in told if one is not None])
@@ -104,7 +122,8 @@ def _is_of(sent: object, prompt: tuple[int, ...], output: tuple[int, ...]) -> bo
     return isinstance(sent, tuple) and len(sent) > len(prompt) and (*prompt, *output)[: len(sent)] == sent
 
 
-def _finite(one: TokenLogprob) -> bool:
+def is_finite(one: TokenLogprob) -> bool:
+    """Whether it says numbers."""
     return math.isfinite(one.logprob) and (one.runner_up is None or math.isfinite(one.runner_up))
 
 

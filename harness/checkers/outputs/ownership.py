@@ -18,7 +18,7 @@ A name is given only where the chance is below CHANCE, over all candidates toget
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +27,7 @@ import numpy as np
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.forcing import forcings, regrets_from
 from harness.history import History, Operation
+from harness.scenario import InquiryKind
 
 CHANCE = 1e-6
 """An accusation of this kind must not be an accident: one in a million wrong outputs."""
@@ -53,7 +54,8 @@ def find_leaks(history: History, compared: Sequence[Compared], near: float) -> t
     operations = {o.request.request_id: o for o in history.operations()}
     right = _right_answers(operations, compared)
     suppositions = _suppositions(history, operations, near)
-    found = (_owner(operations[one.request_id], one, right, suppositions) for one in wrong)
+    search = Search(suppositions, searches(history))
+    found = (_owner(operations[one.request_id], one, right, search) for one in wrong)
     return tuple(leak for leak in found if leak is not None)
 
 
@@ -71,20 +73,46 @@ def _owner(
     operation: Operation,
     wrong: Compared,
     right: dict[str, Operation],
-    suppositions: dict[str, list[_Supposed]],
+    search: "Search",
 ) -> Leak | None:
-    tried = suppositions.get(wrong.request_id, [])
-    return _by_experiment(wrong, tried) or _by_likeness(operation, wrong, right)
+    return _by_experiment(wrong, search) or _by_likeness(operation, wrong, right)
 
 
-def _by_experiment(wrong: Compared, tried: Sequence[_Supposed]) -> Leak | None:
-    best = max(tried, key=lambda one: one.near / one.tokens, default=None)
+def searches(history: History) -> Counter[str]:
+    """How many requests were tried as the owner of each output's KV, by request id."""
+    pairs = {
+        (inquiry.about, inquiry.under)
+        for operation in history.operations()
+        if (inquiry := operation.request.inquiry) and inquiry.kind is InquiryKind.SUPPOSITION
+    }
+    return Counter(about for about, _ in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """All suppositions of a run."""
+
+    forced: Mapping[str, Sequence[_Supposed]]
+    """By the wrong output's request id."""
+    tried: Mapping[str, int]
+
+    def best(self, request_id: str) -> _Supposed | None:
+        """The prompt under which most of its tokens are the best ones."""
+        return max(self.forced.get(request_id, ()), key=lambda one: one.near / one.tokens, default=None)
+
+    def share(self) -> float:
+        """How often a token is the best one, or as good as that, under a prompt that is not its owner's."""
+        others = [one for who, all_ in self.forced.items() for one in all_ if one is not self.best(who)]
+        # One is added to either count: a share of nothing would make any match certain.
+        return (sum(one.near for one in others) + 1) / (sum(one.tokens for one in others) + 2)
+
+
+def _by_experiment(wrong: Compared, search: Search) -> Leak | None:
+    best = search.best(wrong.request_id)
     if best is None or best.near < best.tokens:
         return None
-    others = [one for one in tried if one.owner != best.owner]
-    # One is added to either count: a share of nothing would make any match certain.
-    share = (sum(one.near for one in others) + 1) / (sum(one.tokens for one in others) + 2)
-    chance = len(tried) * share**best.tokens
+    tried = max(len(search.forced[wrong.request_id]), search.tried.get(wrong.request_id, 0))
+    chance = tried * search.share() ** best.tokens
     if chance > CHANCE:
         return None
     text = (
@@ -95,12 +123,16 @@ def _by_experiment(wrong: Compared, tried: Sequence[_Supposed]) -> Leak | None:
 
 
 def _suppositions(history: History, operations: dict[str, Operation], near: float) -> dict[str, list[_Supposed]]:
-    owners = [(o.prompt_token_ids, name) for name, o in operations.items() if o.request.reference_for is None]
+    owners = [(o.prompt_token_ids, name) for name, o in operations.items() if _is_asked(o)]
     return {
         who: list(_supposed(operations[who], asked, owners, near))
         for who, asked in forcings(history).items()
         if who in operations
     }
+
+
+def _is_asked(operation: Operation) -> bool:
+    return operation.request.reference_for is None and operation.request.inquiry is None
 
 
 def _supposed(
@@ -113,7 +145,12 @@ def _supposed(
         sent = forcing.request.prompt
         if not isinstance(sent, tuple) or sent[: len(prompt)] == prompt or pulled < 1:
             continue
-        owner = next((name for head, name in owners if head and head[:pulled] == sent[:pulled]), None)
+        inquiry = forcing.request.inquiry
+        owner = (
+            inquiry.under
+            if inquiry
+            else next((name for head, name in owners if head and head[:pulled] == sent[:pulled]), None)
+        )
         regret = regrets_from(forcing, len(prompt))
         if owner is not None and regret is not None:
             yield _Supposed(owner, int((regret <= near).sum()), len(regret))

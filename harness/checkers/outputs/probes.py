@@ -1,0 +1,168 @@
+"""Probes of the caches: whether the blocks that the load has left there are those of their prompts.
+
+A probe is the beginning of a served prompt, cut after a whole block, with the one token that the server answered. What
+it should have answered is told by
+
+1. the probe's own teacher forcing, where there is one;
+2. the teacher forcing of the request whose prompt it begins: with ``prompt_logprobs`` it tells the best tokens after
+   every beginning of that prompt;
+3. the same probe's answer by the other server, whose cache was filled by another way.
+
+By 2 and 3 two or three tokens are known, with their log-probabilities. An answer that is none of them, or that they say
+to be wrong, is *doubted*: it asks for 1 before anybody is accused, and until then is not verified.
+
+Of one prompt the cuts tell where it begins to be wrong: a cut after c blocks reads the first c of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.checkers.outputs.compared import Compared, Match
+from harness.checkers.outputs.forcing import Forced, beside_named, force, is_finite
+from harness.facts import Deployment
+from harness.history import History, Operation, Outcome
+from harness.scenario import InquiryKind, Route
+
+Tokens = tuple[int, ...]
+Named = Mapping[int, float]
+"""Log-probability by token id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A probe and what it is judged by."""
+
+    probe: Operation
+    beside: Forced | None
+    """None: nothing tells what is right, or the answer is none of the tokens that are known."""
+    certain: bool
+    """Whether it is the probe's own forcing."""
+    known: bool
+    """Whether anything at all tells what is right."""
+
+
+def read_probes(history: History, asked: Mapping[str, Sequence[Operation]]) -> tuple[Reading, ...]:
+    """Every completed probe, in the order sent; ``asked``: all forcings, by the request that they are for."""
+    probes = [
+        o
+        for o in history.operations()
+        if o.request.inquiry is not None
+        and o.request.inquiry.kind is InquiryKind.PROBE
+        and o.request.reference_for is None
+        and o.outcome is Outcome.OK
+    ]
+    twins = {_place(probe): probe for probe in reversed(probes)}
+    return tuple(_read(probe, asked, twins) for probe in probes)
+
+
+Place = tuple[str | None, Tokens, Route]
+
+
+def _place(probe: Operation) -> Place:
+    return probe.request.cache_salt, probe.prompt_token_ids or (), probe.request.route
+
+
+def _read(probe: Operation, asked: Mapping[str, Sequence[Operation]], twins: Mapping[Place, Operation]) -> Reading:
+    if own := asked.get(probe.request.request_id):
+        beside = force(probe, own)
+        if not isinstance(beside, str):
+            return Reading(probe, beside[0], certain=True, known=True)
+    named = _named(probe, asked, twins)
+    served = next((choice.logprobs[0] for choice in probe.ended.choices if choice.logprobs), None)
+    if named is None or served is None:
+        return Reading(probe, None, certain=False, known=False)
+    return Reading(probe, beside_named(served, named), certain=False, known=True)
+
+
+def _named(
+    probe: Operation, asked: Mapping[str, Sequence[Operation]], twins: Mapping[Place, Operation]
+) -> Named | None:
+    """The best tokens after the probe's prompt, as somebody else says."""
+    prompt = probe.prompt_token_ids or ()
+    inquiry = probe.request.inquiry
+    for forcing in asked.get(inquiry.about if inquiry else "", ()):
+        told = forcing.ended.prompt_logprobs or ()
+        sent = forcing.request.prompt
+        place = told[len(prompt)] if len(prompt) < len(told) and sent[: len(prompt)] == prompt else None
+        if place is not None and is_finite(place) and len(place.named) > 1:
+            return place.named
+    salt, _, route = _place(probe)
+    other = twins.get((salt, prompt, Route.PREFILL if route is Route.DECODE else Route.DECODE))
+    logprobs = other.ended.choices[0].logprobs if other is not None and other.ended.choices else ()
+    return logprobs[0].named if logprobs and is_finite(logprobs[0]) and len(logprobs[0].named) > 1 else None
+
+
+def cache_of(probe: Operation) -> str:
+    """Which cache it read, as its phase's name says."""
+    return probe.sent.phase.removeprefix("probe-")
+
+
+def judged_probe(reading: Reading, compared: Compared) -> Compared:
+    """Who is not accused by his own forcing is not accused; ``compared``: by the noise floor."""
+    if not reading.certain and compared.match is Match.MISMATCH:
+        return Compared(compared.request_id, Match.UNVERIFIED, f"not forced again: {compared.text}")
+    return compared
+
+
+def without_truth(reading: Reading) -> Compared:
+    """Of a probe that has nothing beside it."""
+    who = reading.probe.request.request_id
+    if reading.known:
+        return Compared(who, Match.UNVERIFIED, "its token is none of those that are known to be likely there")
+    return Compared(who, Match.UNSAMPLED, "neither its prompt's forcing nor another server tells what is right")
+
+
+# --- what they come to ---
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """What the probes of one prompt say of one cache."""
+
+    source: str
+    cache: str
+    """``decode`` or ``prefill``; their offload tiers are ``decode-tier`` and ``prefill-tier``."""
+    wrong: tuple[int, ...]
+    """Cuts that were answered wrong, in tokens; ascending."""
+    right: tuple[int, ...]
+    text: str
+    """Of the first of the wrong ones."""
+
+    def where(self, block_size: int | None) -> str:
+        """The first wrong block, counted from 1, as closely as the cuts tell."""
+        last = max((cut for cut in self.right if cut < self.wrong[0]), default=0)
+        if block_size is None:
+            return f"the first {self.wrong[0]} tokens"
+        first, after = self.wrong[0] // block_size, last // block_size
+        return f"block {first}" if first == after + 1 else f"one of blocks {after + 1} to {first}"
+
+
+def damaged_prompts(readings: Sequence[Reading], compared: Sequence[Compared]) -> Iterator[Damaged]:
+    """Prompts with a wrong cut, by route, in the order in which they were probed."""
+    cuts: dict[tuple[str, str], list[tuple[int, Compared]]] = {}
+    for reading, one in zip(readings, compared, strict=True):
+        inquiry = reading.probe.request.inquiry
+        if inquiry is not None and one.match not in (Match.UNSAMPLED, Match.UNVERIFIED):
+            key = inquiry.about, cache_of(reading.probe)
+            cuts.setdefault(key, []).append((len(reading.probe.request.prompt) - 1, one))
+    for (source, cache), places in cuts.items():
+        wrong = sorted((cut, one.text) for cut, one in places if one.match is Match.MISMATCH)
+        right = sorted(cut for cut, one in places if one.match is not Match.MISMATCH)
+        if wrong:
+            yield Damaged(source, cache, tuple(cut for cut, _ in wrong), tuple(right), wrong[0][1])
+
+
+def possible_cuts(deployment: Deployment, history: History) -> int:
+    """Cuts of the served prompts, each once, wherever its blocks may be shared."""
+    sizes = [server.block_size for server in deployment.servers if server.block_size]
+    if not sizes:
+        return 0
+    size = max(sizes)
+    found = {
+        (o.request.cache_salt, prompt[:tokens])
+        for o in history.operations(route=Route.PROXY)
+        if o.outcome is Outcome.OK and o.request.reference_for is None and o.request.inquiry is None
+        for prompt in [o.prompt_token_ids or ()]
+        for tokens in range(size, len(prompt), size)
+    }
+    return len(found)

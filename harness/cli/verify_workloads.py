@@ -1,0 +1,48 @@
+"""Workloads with the verification of their outputs behind them, and the judgement of each."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from harness.checkers import judge_scenario
+from harness.checkers.outputs import look_at_outputs, noise_matters, owned_outputs, wrong_outputs
+from harness.cli.options import LoadOptions
+from harness.facts import Deployment
+from harness.history import History
+from harness.scenario import Route, Scenario
+from harness.verdict import Judgement
+from workloads.registry import Workload
+from workloads.verify_catalogue import CatalogueJudges, CatalogueVerification, steps_after
+
+JUDGES = CatalogueJudges(wrong_outputs, owned_outputs, noise_matters)
+
+
+def verified(
+    scenarios: Iterable[Scenario],
+    deployment: Deployment,
+    history: Callable[[], History],
+    load: LoadOptions,
+    *,
+    salt: str,
+) -> Iterator[Scenario]:
+    """The scenarios, and then whatever is to be asked to verify their outputs."""
+    limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
+    verification = CatalogueVerification(
+        salt=salt,
+        seed=load.seed,
+        forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
+        max_model_len=min(limits, default=None),
+        block_size=max((server.block_size or 0 for server in deployment.servers), default=0) or None,
+    )
+    yield from scenarios
+    yield from steps_after(history, verification.steps(JUDGES))
+
+
+def judged_workloads(
+    ran: Iterable[Workload], deployment: Deployment, history: History, whole: Judgement
+) -> Iterator[tuple[Workload, Judgement]]:
+    """Each with the checks of its own part of the run."""
+    compared = look_at_outputs(history)
+    for entry in ran:
+        yield (
+            entry,
+            judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes, compared=compared),
+        )

@@ -1,0 +1,48 @@
+"""The catalogue's table as JUnit XML: one test case for each workload on each deployment.
+
+Invalid is a failure; unknown is an error, so that no CI system counts it as passed. What could not run here is skipped,
+and so is a known fault of the engine that is still there, as an expected failure is in pytest: each with its reason.
+"""
+
+from collections.abc import Iterable, Iterator
+from xml.etree import ElementTree as ET
+
+from harness.reports.catalogue import Row
+from harness.reports.junit import count_cases, finding_lines
+from harness.reports.text import clean
+from harness.verdict import Verdict
+
+
+def catalogue_junit(rows: Iterable[Row], *, suite: str = "catalogue") -> str:
+    """The whole document, with its XML declaration."""
+    rows = tuple(rows)
+    root = ET.Element("testsuites")
+    element = ET.SubElement(root, "testsuite", name=suite)
+    for row in rows:
+        _case(element, row)
+    count_cases(element)
+    element.set("time", f"{sum(row.seconds for row in rows):.3f}")
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(suite: ET.Element, row: Row) -> None:
+    names = {"classname": clean(f"{row.deployment}.{row.family}"), "name": clean(row.workload)}
+    case = ET.SubElement(suite, "testcase", names, time=f"{row.seconds:.3f}")
+    if row.judgement is None:
+        ET.SubElement(case, "skipped", message=clean(row.skipped, None))
+    elif row.excused:
+        ET.SubElement(case, "skipped", message=f"known fault: {'; '.join(row.reasons)}")
+    elif row.verdict is not Verdict.VALID:
+        tag = "failure" if row.verdict is Verdict.INVALID else "error"
+        trouble = ET.SubElement(case, tag, message="; ".join(row.reasons), type=row.word)
+        trouble.text = "\n".join(_evidence(row))
+    if row.judgement is not None:
+        ET.SubElement(case, "system-out").text = f"{row.word}: {row.compared}"
+
+
+def _evidence(row: Row) -> Iterator[str]:
+    for check in row.judgement.checks if row.judgement else ():
+        if check.verdict is not Verdict.VALID:
+            yield clean(f"{check.verdict} {check.name}: {check.summary}", None)
+            yield from finding_lines(check, row.workload)

@@ -1,0 +1,89 @@
+"""The catalogue on a simulated pair in virtual time: without sockets, deterministic, the whole of it in seconds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from harness.checkers import judge, judge_scenario
+from harness.checkers.outputs import look_at_outputs
+from harness.cli.verify_workloads import JUDGES
+from harness.facts import Deployment
+from harness.history import ClientHealth, Entry, History, RunEnded, RunStarted
+from harness.observe.observer import RestObserver
+from harness.observe.scrape import Occasion
+from harness.observe.settle import Readings
+from harness.runner import run_scenario
+from harness.scenario import Scenario
+from harness.selftest.readings import read_pair
+from harness.selftest.transport import Transport
+from harness.selftest.world import World
+from harness.sim import Ledger, SimConfig, SimPair
+from harness.verdict import Judgement, Outputs
+from workloads.background import beside_load
+from workloads.needs import unmet
+from workloads.registry import Workload
+from workloads.setting import Setting
+from workloads.verify_catalogue import CatalogueVerification, steps_after
+
+
+@dataclass(slots=True)
+class CatalogueRun:
+    """What was done, what came of it, and what was really the matter."""
+
+    deployment: Deployment
+    ledger: Ledger
+    entries: list[Entry] = field(default_factory=list)
+    ran: list[Workload] = field(default_factory=list)
+
+    @property
+    def history(self) -> History:
+        return History(tuple(self.entries))
+
+    def judged(self) -> tuple[Judgement, dict[str, Judgement]]:
+        """The whole run's judgement, and each workload's."""
+        history = self.history
+        whole, compared = judge(self.deployment, history), look_at_outputs(history)
+        rows = {
+            entry.name: judge_scenario(
+                self.deployment, history, whole, entry.name, provokes=entry.provokes, compared=compared
+            )
+            for entry in self.ran
+        }
+        return whole, rows
+
+    def outputs(self) -> Outputs:
+        """How many are right."""
+        return judge(self.deployment, self.history).outputs
+
+
+async def run_catalogue(
+    entries: Iterable[Workload], config: SimConfig, *, seed: int = 0, background: int = 0
+) -> CatalogueRun:
+    """The workloads that the pair can run, and the verification of all of them."""
+    world = World()
+    pair = world.pair = SimPair(config, world.now)
+    urls = {server.name: f"sim://{server.name}" for server in pair.servers}
+    run = CatalogueRun(pair.facts(urls, "sim://proxy"), pair.ledger)
+    run.ran = [entry for entry in entries if unmet(entry.needs, run.deployment) is None]
+    setting = Setting.of(run.deployment, seed=seed, salt="salt")
+    scenarios = [entry(setting) for entry in run.ran]
+    run.entries.append(RunStarted(0.0, (), seed, "test", None, tuple(entry.name for entry in run.ran)))
+    how = CatalogueVerification(
+        salt="salt-verification", seed=seed, max_model_len=setting.max_model_len, block_size=setting.block
+    )
+    transport = Transport(pair, world, urls)
+
+    async def read_all(occasion: Occasion) -> Readings:
+        return read_pair(pair, world, occasion)
+
+    observer = RestObserver(read_all, world, run.entries.append)
+
+    async def fire(scenario: Scenario) -> None:
+        await run_scenario(scenario, send=transport.send, observe=observer, record=run.entries.append, clock=world)
+
+    async with world:
+        for scenario in scenarios:
+            await fire(beside_load(scenario, setting, background) if background else scenario)
+        for scenario in steps_after(lambda: run.history, how.steps(JUDGES)):
+            await fire(scenario)
+        run.entries += [ClientHealth(world.now(), 0.0, 0.0, 0.0, 0.0), RunEnded(world.now())]
+    return run

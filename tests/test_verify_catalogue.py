@@ -1,0 +1,182 @@
+"""The catalogue's verification, in virtual time: noise is no alarm, planted damage is laid to the workload it hit."""
+
+from collections import Counter
+
+import pytest
+from catalogue_world import CatalogueRun, run_catalogue
+
+from harness.checkers.outputs import wrong_outputs
+from harness.history import Operation
+from harness.scenario import Message, Route
+from harness.sim import QUIET, PlantedBug, SimConfig
+from harness.verdict import Verdict
+from workloads.catalogue import catalogue, choose
+from workloads.verify_catalogue import (
+    CONTROL_PROMPT,
+    CONTROL_TOKENS,
+    FEWEST_CONTROLS,
+    VERIFICATION,
+    CatalogueVerification,
+    to_verify,
+)
+
+THE_NINE = (
+    *("short_prompt", "block_boundary", "above_boundary", "multi_block", "cold_decode", "full_decode_hit"),
+    *("partial_decode_hit", "direct_decode", "offload_recovery"),
+)
+FEW = ("lengths", "hits", "direct", "sampling")
+
+
+def config(*bugs: PlantedBug, seed: int = 0, **fields: object) -> SimConfig:
+    """A pair whose near ties flip as they do on a GPU."""
+    sizes = {"num_blocks": 512, "max_model_len": 1024, "lease_seconds": 2.0, "seed": seed, "bugs": bugs}
+    return SimConfig(**(sizes | fields))  # type: ignore[arg-type]  # the tests name the fields
+
+
+def asked_again(run: CatalogueRun) -> list[Operation]:
+    return list(run.history.operations(scenario=VERIFICATION))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_flips_of_near_ties_are_no_alarm_in_the_whole_catalogue(seed: int) -> None:
+    run = await run_catalogue(catalogue(), config(seed=seed), seed=seed)
+    whole, rows = run.judged()
+    bad = {name for name, row in rows.items() if row.verdict is not Verdict.VALID}
+    assert bad == {entry.name for entry in run.ran if entry.known_fault}
+    assert len(rows) > 40
+    assert whole.outputs.requests == whole.outputs.exact + whole.outputs.tie == len(to_verify(run.history))
+    assert whole.outputs.tie > 10, "nothing flipped: the test shows nothing"
+    assert sum(row.outputs.requests for row in rows.values()) == whole.outputs.requests
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        *("foreign_blocks", "expired_read", "stale_tail", "tail_off_by_one", "flipped_byte", "zeroed_last_block"),
+        *("stale_block", "shifted_rows", "swapped_tail", "misaligned_hit", "bystander_write", "full_hit_wrong"),
+    ],
+)
+async def test_exactly_the_damaged_outputs_are_named_and_their_workloads_invalid(bug: str) -> None:
+    run = await run_catalogue(choose(FEW), config(PlantedBug(bug, 0.15), seed=1), seed=1)
+    subjects = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
+    damaged = run.ledger.wrong & set(subjects)
+    assert damaged, "the bug struck nobody: the test shows nothing"
+    assert set(wrong_outputs(run.history)) - run.ledger.victims <= damaged <= set(wrong_outputs(run.history))
+    _, rows = run.judged()
+    invalid = {
+        name
+        for name, row in rows.items()
+        if any(check.name == "outputs" and check.verdict is Verdict.INVALID for check in row.checks)
+    }
+    assert invalid == {subjects[name] for name in wrong_outputs(run.history)}
+    assert len(invalid) < len(rows)
+
+
+async def test_the_nine_basic_cases_cost_few_requests_more() -> None:
+    run = await run_catalogue(choose(THE_NINE), config())
+    kinds = Counter(o.sent.phase for o in asked_again(run))
+    outputs = len(to_verify(run.history))
+    assert outputs == 12
+    assert kinds == {"teacher": outputs, "control": FEWEST_CONTROLS, "teacher-control": FEWEST_CONTROLS}
+    assert run.outputs().requests == outputs
+
+
+async def test_servers_without_noise_need_no_control_arm() -> None:
+    run = await run_catalogue(choose(THE_NINE), config(noise=QUIET))
+    assert {o.sent.phase for o in asked_again(run)} == {"teacher"}
+    assert run.outputs().exact == len(to_verify(run.history))
+    _, rows = run.judged()
+    assert {row.verdict for row in rows.values()} == {Verdict.VALID}
+
+
+async def test_everything_is_asked_again_after_the_last_workload_and_counted_nowhere() -> None:
+    run = await run_catalogue(choose(("short_prompt", "hits")), config())
+    last = max(o.ended.at for o in run.history.operations() if o.sent.scenario != VERIFICATION)
+    assert min(o.sent.at for o in asked_again(run)) >= last
+    assert not any(getattr(entry, "label", None) and entry.scenario == VERIFICATION for entry in run.entries)
+    salts = [o.request.cache_salt for o in asked_again(run)]
+    assert len(set(salts)) == len(salts)
+
+
+async def test_the_control_arm_asks_all_workloads_in_turn_on_decode_alone() -> None:
+    run = await run_catalogue(choose(("lengths", "hits")), config(max_model_len=2048))
+    controls = [o for o in asked_again(run) if o.sent.phase == "control"]
+    assert {o.request.route for o in controls} == {Route.DECODE}
+    assert {len(o.ended.choices[0].token_ids) for o in controls} == {CONTROL_TOKENS}
+    of = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
+    assert {of[str(o.request.reference_for)] for o in controls} == {entry.name for entry in run.ran}
+    assert max(len(o.request.prompt) for o in controls) == CONTROL_PROMPT
+
+
+async def test_a_reference_is_asked_only_where_forcing_does_not_show_everything() -> None:
+    run = await run_catalogue(choose(("sampling", "endpoints", "chat", "lengths")), config())
+    references = {o.request.reference_for for o in asked_again(run) if not _control_or_forcing(o)}
+    for o in to_verify(run.history):
+        text = isinstance(o.request.prompt, str) or any(isinstance(turn, Message) for turn in o.request.prompt)
+        shaped = o.request.sampling.stop or o.request.sampling.echo
+        assert (o.request.request_id in references) == bool(text or shaped)
+
+
+def _control_or_forcing(operation: Operation) -> bool:
+    return operation.request.route is Route.DECODE or operation.request.sampling.prompt_logprobs is not None
+
+
+async def test_damage_to_a_background_request_is_its_workloads() -> None:
+    run = await run_catalogue(
+        choose(("multi_block", "cold_decode")), config(PlantedBug("flipped_byte", 0.1), seed=2), background=4
+    )
+    subjects = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
+    damaged = run.ledger.wrong & set(subjects)
+    assert damaged
+    assert all("-background-" in name for name in damaged), "the seed is to strike background requests alone"
+    assert set(wrong_outputs(run.history)) == damaged
+    _, rows = run.judged()
+    for name, row in rows.items():
+        named = {finding.subject for check in row.checks for finding in check.findings}
+        assert named == {who for who in damaged if subjects[who] == name}
+        assert (row.verdict is Verdict.INVALID) == bool(named)
+
+
+async def test_background_tokens_are_predicted() -> None:
+    run = await run_catalogue(choose(("multi_block", "hits")), config(), background=4)
+    whole, rows = run.judged()
+    assert {row.verdict for row in rows.values()} == {Verdict.VALID}
+    assert all(comparison.expected is not None for comparison in whole.comparisons)
+    assert len(to_verify(run.history)) > 2 * len(run.ran)
+
+
+async def test_lost_kv_of_a_background_request_alone_shows_in_the_counters() -> None:
+    run = await run_catalogue(
+        choose(("multi_block",)), config(PlantedBug("dropped_params", 0.25), seed=0), background=4
+    )
+    assert run.ledger.planted
+    assert all("-background-" in name for name in run.ledger.planted)
+    _, rows = run.judged()
+    sources = next(check for check in rows["multi_block"].checks if check.name == "token_sources")
+    assert sources.verdict is Verdict.INVALID
+
+
+async def test_steps_taken_again_ask_only_what_is_new() -> None:
+    run = await run_catalogue(choose(("lengths",)), config())
+    again = CatalogueVerification(salt="salt-verification", max_model_len=1024)
+    assert again.asked_again(run.history) is None
+    assert again.forced(run.history, "teacher-control") is None
+    assert again.control_arm(run.history) is None
+    assert again.confirmation(run.history, ()) is None
+    assert again.owners(run.history, (), ()) is None
+
+
+async def test_a_field_that_the_proxy_drops_is_seen_though_every_token_is_right() -> None:
+    run = await run_catalogue(choose(("stop_strings", "lengths")), config(PlantedBug("dropped_fields", 0.4)))
+    struck = run.ledger.planted & {o.request.request_id for o in to_verify(run.history)}
+    assert struck
+    assert set(wrong_outputs(run.history)) <= struck
+    assert len(wrong_outputs(run.history)) > 0.7 * len(struck)
+
+
+async def test_a_buffered_stream_is_laid_to_its_workload() -> None:
+    run = await run_catalogue(choose(("mixed_lengths", "short_prompt")), config(PlantedBug("burst", 0.1)))
+    whole, rows = run.judged()
+    assert next(check for check in whole.checks if check.name == "streaming").verdict is Verdict.INVALID
+    assert rows["mixed_lengths"].verdict is Verdict.INVALID
+    assert rows["short_prompt"].verdict is Verdict.VALID
