@@ -28,6 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "checkers": VOCABULARY | {"oracle", "observe.counters"},
     "store": VOCABULARY,
     "reports": VOCABULARY | {"load.latency", "store.redact"},
+    # Of load only how a request becomes a body: what curl sends is what the client sends.
+    "shrink": VOCABULARY | {"checkers", "load.body"},
     "deploy": VOCABULARY | {"proxy", "models", "observe", "sim"},
     # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
     "sim": VOCABULARY | {"proxy"},

@@ -113,19 +113,23 @@ async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) 
                 raise
             return [_failed(entry, name, error) for entry in entries]
         report = judged(here, store, deployment, history)
-        rows = [
-            _row(entry, history, judgement, name)
-            for entry, judgement in judged_workloads(plan.ran, deployment, history, report.judgement)
-        ]
+        rows = rows_of(plan.ran, deployment, history, report.judgement, name)
         rows += [row for entry, why in plan.skipped.items() for row in _none_of([entry], name, why)]
-        rest = of_nobody(report.judgement, [row.judgement for row in rows if row.judgement]) if plan.ran else None
-        if rest is not None:
-            rows.append(Row(WHOLE_RUN, "run", name, rest))
-        store.save_result(report.result | {"workloads": [_as_json(row) for row in rows]})
+        store.save_result(report.result | {"workloads": [row_as_json(row) for row in rows]})
     if plan.ran:
         print_report(report, plain=options.report.plain)
     order = [*(entry.name for entry in entries), WHOLE_RUN]
     return sorted(rows, key=lambda row: order.index(row.workload))
+
+
+def rows_of(
+    ran: Sequence[Workload], deployment: Deployment, history: History, whole: Judgement, name: str
+) -> list[Row]:
+    """A line for each workload that ran, and one for what is wrong with the run and is nobody's."""
+    judged = judged_workloads(ran, deployment, history, whole)
+    rows = [_row(entry, history, judgement, name) for entry, judgement in judged]
+    rest = of_nobody(whole, [row.judgement for row in rows if row.judgement]) if ran else None
+    return rows if rest is None else [*rows, Row(WHOLE_RUN, "run", name, rest)]
 
 
 def _row(entry: Workload, history: History, judgement: Judgement, name: str) -> Row:
@@ -150,7 +154,8 @@ def _failed(entry: Workload, name: str, error: HarnessError) -> Row:
     return Row(entry.name, entry.family, name, Judgement((check,), Outputs(0, 0, 0, 0, 0)))
 
 
-def _as_json(row: Row) -> Mapping[str, object]:
+def row_as_json(row: Row) -> Mapping[str, object]:
+    """The line as result.json has it."""
     return {
         "workload": row.workload,
         "family": row.family,

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import uvloop
 
 from harness.cli.catalogue import run_catalogue, show_list
+from harness.cli.check import check
 from harness.cli.options import Options, parse
 from harness.cli.run import run
 from harness.cli.selftest import selftest
 from harness.cli.serve import serve
+from harness.cli.shrink import shrink
 from harness.errors import ExitCode, HarnessError
 
 
@@ -22,6 +24,8 @@ async def _run(options: Options) -> ExitCode:
 _COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
     "run": _run,
     "serve": serve,
+    "check": check,
+    "shrink": shrink,
     "list": show_list,
     "selftest": selftest,
 }

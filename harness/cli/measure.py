@@ -35,7 +35,7 @@ async def measure(
     """Run what ``choose`` chooses; ``names``: of the scenarios that may be among it."""
     clock = MonotonicClock()
     record = Recorder(store.record)
-    record(_run_started(options, names))
+    record(start_of(options.argv, seed=options.load.seed, names=names))
     with make_progress(plain=options.report.plain, clock=clock) as progress:
         around = Surroundings(store.path, clock, progress.deploy)
         async with open_session(options.target, around) as session:
@@ -74,14 +74,10 @@ def _shown(progress: Progress, record: Recorder) -> OnProgress:
     return on_progress
 
 
-def _run_started(options: Options, names: tuple[str, ...]) -> RunStarted:
+def start_of(argv: tuple[str, ...], *, seed: int, names: tuple[str, ...]) -> RunStarted:
+    """The first entry of a run that begins now."""
     return RunStarted(
-        wall=time.time(),
-        argv=options.argv,
-        seed=options.load.seed,
-        harness_version=_version(),
-        commit=_commit(),
-        scenarios=names,
+        wall=time.time(), argv=argv, seed=seed, harness_version=_version(), commit=_commit(), scenarios=names
     )
 
 

@@ -1,29 +1,32 @@
 """The command line: flags in, frozen options out. Flags that ``vllm bench serve`` has keep their names."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cli.selftest_flags import add_selftest_flags, selftest_options
-from harness.deploy.plan import OFFLOAD_BYTES
+from harness.cli.flags import CONNECTORS, add_attach_flags, add_launch_flags, make_parser
+from harness.cli.selftest_flags import selftest_options
 from harness.deploy.target import Attachment, Target
 from harness.errors import UsageError
-from harness.facts import Connector, Role
+from harness.facts import Role
 from harness.selftest import SelftestOptions
-from workloads.recipes import RECIPES
-from workloads.verify_policy import DEFAULT as DEFAULT_POLICY
 from workloads.verify_policy import VerifyPolicy
 
-_CONNECTORS = {
-    "nixl": (Connector.NIXL,),
-    "offloading": (Connector.OFFLOADING,),
-    "multi": (Connector.NIXL, Connector.OFFLOADING),
-    "nixl,offloading": (Connector.NIXL, Connector.OFFLOADING),
-    "offloading,nixl": (Connector.OFFLOADING, Connector.NIXL),
-}
+_PROMPTS = 128
+"""Of the random load, unless the user says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetOptions:
+    """A load from a file."""
+
+    path: Path
+    most: int | None
+    """Lines that are taken from its beginning; None: all."""
+    output_len: int | None
+    """For lines that do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class LoadOptions:
     """Where the control arm's noise is kept from run to run."""
     reference_url: str | None
     """A third server that teacher-forces; None: the prefill servers do."""
+    dataset: DatasetOptions | None
+    """None: random prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,19 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ShrinkOptions:
+    """How hard a failing run is shrunk."""
+
+    tries: int | None
+    """Of one candidate; None: as the whole load's rate of failing demands."""
+    most: int
+    """In all."""
+    seconds: float
+    confirm: int
+    """Runs of the result."""
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """Everything of one invocation."""
 
@@ -85,6 +103,12 @@ class Options:
     catalogue: CatalogueOptions
     selftest: SelftestOptions | None
     """None: another command."""
+    shrink: ShrinkOptions | None
+    """None: another command."""
+    run_dir: Path | None
+    """The stored run that is checked or shrunk."""
+    save: bool
+    """Whether a check replaces the stored result."""
     state_file: Path | None
     argv: tuple[str, ...]
 
@@ -99,129 +123,26 @@ def parse(argv: Sequence[str]) -> Options:
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words = ["run", *words]
-    parser = _parser()
+    parser = make_parser()
     # Commands have flags of different groups; what a command does not have stands at its default.
     defaults = vars(parser.parse_args(["run"]))
     return _options(argparse.Namespace(**{**defaults, **vars(parser.parse_args(words))}), tuple(argv))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m harness",
-        description="Proves a prefill/decode deployment of an LLM server right under load.",
-        epilog="Exit codes: 0 valid, 1 invalid, 2 usage, 3 unknown, 4 the harness itself failed.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    run = commands.add_parser("run", help="fire a load and judge it (the default command)", allow_abbrev=False)
-    serve = commands.add_parser("serve", help="hold a deployment up and print its facts as JSON", allow_abbrev=False)
-    for command in (run, serve):
-        _add_attach_flags(command)
-        _add_launch_flags(command)
-    add_selftest_flags(commands)
-    commands.add_parser("list", help="show the catalogue of workloads", allow_abbrev=False)
-    _add_load_flags(run)
-    _add_catalogue_flags(run)
-    _add_report_flags(run)
-    serve.add_argument("--state-file", type=Path, help="write the facts there as well, once all is ready")
-    serve.add_argument("--result-dir", type=Path, default=Path("runs"), help="where logs go (default: %(default)s)")
-    return parser
-
-
-def _add_attach_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("attach to a running deployment")
-    group.add_argument("--base-url", metavar="URL", help="the proxy; without it the harness starts its own")
-    group.add_argument("--prefill-url", metavar="URL", action="append", default=[], help="repeatable")
-    group.add_argument("--decode-url", metavar="URL", action="append", default=[], help="repeatable")
-    group.add_argument("--header", metavar="KEY=VALUE", action="append", default=[], help="sent with every request")
-    group.add_argument(
-        "--kv-cache-dtype", metavar="DTYPE", help="if the servers were started with one and do not say (no dev mode)"
-    )
-    group.add_argument("--served-model-name", metavar="NAME", help="default: what the decode server names first")
-
-
-def _add_launch_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("launch a deployment")
-    group.add_argument("--engine", choices=["vllm", "sim"], default="vllm", help="sim: the simulated pair, in a second")
-    group.add_argument("--model", metavar="PATH|NAME", help="default: a small canary model made from a seed")
-    group.add_argument("--connector", choices=list(_CONNECTORS), help="default: multi (NIXL first, then offloading)")
-    group.add_argument("--prefill", metavar="N", type=_positive, default=1, help="prefill servers (default: 1)")
-    group.add_argument("--decode", metavar="N", type=_positive, default=1, help="decode servers (default: 1)")
-    group.add_argument("--block-size", metavar="TOKENS", type=_positive)
-    group.add_argument("--num-gpu-blocks", metavar="N", type=_positive, help="blocks in each server's KV pool")
-    group.add_argument("--offload-bytes", metavar="N", type=_positive, default=OFFLOAD_BYTES, help="each server's tier")
-    group.add_argument(
-        "--nixl-config",
-        metavar="JSON",
-        type=_json_object,
-        default={},
-        help="the NIXL connector's kv_connector_extra_config, as in '{\"kv_lease_duration\": 5}'",
-    )
-    group.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="passed to every server")
-    group.add_argument("--prefill-arg", metavar="ARG", action="append", default=[])
-    group.add_argument("--decode-arg", metavar="ARG", action="append", default=[])
-    group.add_argument("--engine-python", metavar="PYTHON", help="interpreter that has vLLM (default: this one)")
-    group.add_argument("--prefill-python", metavar="PYTHON", help="another one for the prefill servers")
-    group.add_argument("--decode-python", metavar="PYTHON", help="another one for the decode servers")
-    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    group.add_argument("--port", metavar="PORT", type=_positive, help="of the proxy (default: a free one)")
-    group.add_argument("--prefill-port", metavar="PORT", type=_positive, action="append", default=[])
-    group.add_argument("--decode-port", metavar="PORT", type=_positive, action="append", default=[])
-    group.add_argument("--ready-check-timeout-sec", metavar="S", type=float, default=600.0)
-    group.add_argument("--num-warmups", metavar="N", type=_natural, help="default: until a first load no longer stalls")
-
-
-def _add_load_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("load")
-    group.add_argument("--concurrency", "--max-concurrency", metavar="N", type=_positive, default=32)
-    group.add_argument("--num-prompts", metavar="N", type=_positive, default=128)
-    group.add_argument(
-        "--random-input-len", metavar="N|LO:HI", type=_range, default=(20, 400), help="tokens (default: 20:400)"
-    )
-    group.add_argument("--random-output-len", metavar="N", type=_positive, default=20)
-    group.add_argument("--ignore-eos", action="store_true")
-    group.add_argument("--seed", type=_natural, default=0)
-    group.add_argument("--request-timeout-sec", metavar="S", type=float, default=300.0)
-    group.add_argument("--settle-timeout-sec", metavar="S", type=float, default=60.0)
-    group.add_argument("--extra-body", metavar="JSON", type=_json_object, default={})
-    group.add_argument(
-        "--verify",
-        metavar="all|sample:N|budget:PCT",
-        default=DEFAULT_POLICY,
-        help="which outputs are teacher-forced (default: %(default)s of the engine's tokens, 128 outputs at least)",
-    )
-    group.add_argument(
-        "--noise-floor",
-        metavar="FILE",
-        type=Path,
-        help="measure the noise once, keep it there, and use it from then on",
-    )
-    group.add_argument("--reference-url", metavar="URL", help="a third server to teacher-force on")
-
-
-def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("catalogue of edge cases (in place of the plain load)")
-    group.add_argument(
-        "--workload", metavar="NAME", action="append", default=[], help="name, family or glob; repeatable"
-    )
-    where = group.add_mutually_exclusive_group()
-    where.add_argument("--deployment", choices=list(RECIPES), help="launch this one; `list` says what each is")
-    where.add_argument(
-        "--all-deployments", action="store_true", help="each workload on the deployment it is made for, in turn"
-    )
-    group.add_argument(
-        "--background-load", metavar="N", type=_natural, default=0, help="keep N other requests in flight beside it"
-    )
-
-
-def _add_report_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("report")
-    group.add_argument("--result-dir", type=Path, default=Path("runs"), help="default: %(default)s")
-    group.add_argument("--result-filename", metavar="NAME", help="also write result.json to RESULT_DIR/NAME")
-    group.add_argument("--save-detailed", action="store_true", help="per-request arrays in result.json")
-    group.add_argument("--label")
-    group.add_argument("--metadata", metavar="K=V", action="append", default=[])
-    group.add_argument("--junit", metavar="FILE", type=Path, help="also write the checks as JUnit XML")
-    group.add_argument("--plain", "--disable-tqdm", action="store_true", help="plain lines, no live display")
+def target_words(argv: Sequence[str], *, attach: bool = True, launch: bool = True) -> tuple[str, ...]:
+    """The part of a command line that says what is attached to, or launched."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for wanted, add_flags in ((attach, add_attach_flags), (launch, add_launch_flags)):
+        if wanted:
+            add_flags(parser)
+    _, others = parser.parse_known_args(list(argv))
+    kept = []
+    for word in argv:
+        if others and word == others[0]:
+            others.pop(0)
+        else:
+            kept.append(word)
+    return tuple(kept)
 
 
 def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
@@ -232,6 +153,9 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         report=_report(flags),
         catalogue=_catalogue(flags),
         selftest=selftest_options(flags) if flags.command == "selftest" else None,
+        shrink=_shrink(flags) if flags.command == "shrink" else None,
+        run_dir=getattr(flags, "run_dir", None),
+        save=getattr(flags, "save", False),
         state_file=getattr(flags, "state_file", None),
         argv=argv,
     )
@@ -244,7 +168,7 @@ def _target(flags: argparse.Namespace) -> Target:
         served_model_name=flags.served_model_name,
         kv_cache_dtype=flags.kv_cache_dtype,
         headers=_pairs(flags.header, "--header"),
-        connectors=_CONNECTORS[flags.connector or "multi"],
+        connectors=CONNECTORS[flags.connector or "multi"],
         prefill=flags.prefill,
         decode=flags.decode,
         block_size=flags.block_size,
@@ -290,7 +214,7 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
 def _load(flags: argparse.Namespace) -> LoadOptions:
     return LoadOptions(
         concurrency=flags.concurrency,
-        num_prompts=flags.num_prompts,
+        num_prompts=flags.num_prompts or _PROMPTS,
         input_len=flags.random_input_len,
         output_len=flags.random_output_len,
         ignore_eos=flags.ignore_eos,
@@ -301,7 +225,25 @@ def _load(flags: argparse.Namespace) -> LoadOptions:
         verify=_verify(flags.verify),
         noise_floor=flags.noise_floor,
         reference_url=_url(flags.reference_url, "--reference-url") if flags.reference_url else None,
+        dataset=_dataset(flags),
     )
+
+
+def _dataset(flags: argparse.Namespace) -> DatasetOptions | None:
+    if (flags.dataset_name == "custom") != (flags.dataset_path is not None) and flags.dataset_name is not None:
+        raise UsageError(
+            "--dataset-name custom is a load from a file, and --dataset-name random is none: give --dataset-path "
+            "FILE.jsonl with the one and not with the other."
+        )
+    if flags.dataset_path is None:
+        return None
+    if flags.workload:
+        raise UsageError("--dataset-path is a load, and --workload names others: give one of them.")
+    return DatasetOptions(flags.dataset_path, flags.num_prompts, flags.custom_output_len)
+
+
+def _shrink(flags: argparse.Namespace) -> ShrinkOptions:
+    return ShrinkOptions(flags.tries, flags.max_tries, flags.time_budget_sec, flags.confirm)
 
 
 def _catalogue(flags: argparse.Namespace) -> CatalogueOptions:
@@ -357,35 +299,3 @@ def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
             raise UsageError(f"{flag} {text}: give it as KEY=VALUE.")
         pairs[key] = value
     return pairs
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, _, high = text.partition(":")
-    bounds = _positive(low), _positive(high or low)
-    if bounds[0] > bounds[1]:
-        raise argparse.ArgumentTypeError(f"{text} runs backwards")
-    return bounds
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("not a JSON object")
-    return value

@@ -6,6 +6,7 @@ All of its servers live in it: they read each other's memory, as NIXL's agents d
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from harness.sim.deployment import start_sim
 from harness.sim.noise import Noise
 
 _DEFAULT = SimConfig()
+PLANT = "PD_HARNESS_SIM_PLANT"
+"""In the environment: bugs for a simulated pair that another command starts (``--engine sim``)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fields", metavar="JSON", type=json.loads, default={}, help="further fields of SimConfig")
     parser.add_argument(
-        "--plant", metavar="BUG[=RATE]", action="append", default=[], help=f"repeatable; one of {', '.join(BUGS)}"
+        "--plant",
+        metavar="BUG[=RATE]",
+        action="append",
+        default=os.environ.get(PLANT, "").split(),
+        help=f"repeatable, or several words in {PLANT}; one of {', '.join(BUGS)}",
     )
     return parser
 

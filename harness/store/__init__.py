@@ -2,7 +2,7 @@
 
 from harness.store.journal import JournalWriter, decode_entry, encode_entry, read_journal
 from harness.store.redact import redact_argv
-from harness.store.rundir import RunStore, load_run, run_name, save_text
+from harness.store.rundir import RunStore, load_run, run_name, save_result, save_text
 
 __all__ = [
     "JournalWriter",
@@ -13,5 +13,6 @@ __all__ = [
     "read_journal",
     "redact_argv",
     "run_name",
+    "save_result",
     "save_text",
 ]

@@ -54,8 +54,12 @@ class RunStore:
         label: str = "",
         seed: int | None = None,
         now: datetime | None = None,
+        latest: bool = True,
     ) -> "RunStore":
-        """Make a new directory under ``result_dir`` and point ``latest`` at it. Raises UsageError."""
+        """Make a new directory under ``result_dir`` and, unless told not to, point ``latest`` at it.
+
+        Raises UsageError.
+        """
         parent = Path(result_dir)
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +69,9 @@ class RunStore:
                 f"No run can be stored in {parent}: {error.strerror}. Name a directory that can be written to "
                 "with --result-dir."
             ) from error
-        with contextlib.suppress(OSError):  # a filesystem without links, or a directory of that name: no harm
-            point_at(parent / LATEST, store.path.name)
+        if latest:
+            with contextlib.suppress(OSError):  # a filesystem without links, or a directory of that name: no harm
+                point_at(parent / LATEST, store.path.name)
         return store
 
     def record(self, entry: Entry) -> None:
@@ -85,7 +90,7 @@ class RunStore:
 
     def save_result(self, result: Mapping[str, object], name: str = RESULT) -> Path:
         """Store the result; ``name`` is a file name in the run's directory, or an absolute path."""
-        return self.save_text(name, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        return save_result(self.path, result, name)
 
     def save_text(self, name: str, text: str) -> Path:
         """Store any other report atomically; says where."""
@@ -102,10 +107,31 @@ class RunStore:
         self.close()
 
 
+def save_result(directory: Path, result: Mapping[str, object], name: str = RESULT) -> Path:
+    """Store a result in the directory of a run that has ended; says where."""
+    return save_text(directory / name, json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def save_text(path: Path, text: str) -> Path:
+    """Write a file atomically. Raises HarnessError."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise HarnessError(f"{path} could not be written: {error.strerror}. Make room there.") from error
+    return path
+
+
 def load_run(path: str | Path) -> tuple[Deployment, History]:
     """A stored run, also one that was killed. Raises UsageError saying what is missing or damaged."""
     directory = Path(path)
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is no directory. Name a run's: one that holds {HISTORY}, as runs/{LATEST} does.")
     history = History(tuple(read_journal(directory / HISTORY)))
+    if not any(True for _ in history.of(RunStarted)):
+        raise UsageError(
+            f"{directory / HISTORY} does not say how a run began: it is of a command that judges nothing (serve, "
+            "selftest), or was cut off before its first entry. Name another run's directory."
+        )
     return _load_deployment(directory / DEPLOYMENT), history
 
 
@@ -147,12 +173,3 @@ def _load_deployment(path: Path) -> Deployment:
         raise UsageError(
             f"{path} cannot be understood: {error}. It is damaged, or a later version of the harness wrote it."
         ) from error
-
-
-def save_text(path: Path, text: str) -> Path:
-    """Store a report atomically; says where."""
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise HarnessError(f"{path} could not be written: {error.strerror}. Make room there.") from error
-    return path

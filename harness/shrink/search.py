@@ -1,0 +1,106 @@
+"""What to try next. A generator yields a candidate, is sent whether it fails, and returns the smallest that does.
+
+It knows neither deployments nor time. Every candidate that it yields is smaller than the best so far in one way and
+larger in none, so that each one that fails is the new best: whoever drives it may stop at any time.
+
+For an oracle that always answers alike, the result is *1-minimal*: without any one of its requests, at half its
+concurrency or one at a time, with any one prompt (or all) cut to the next shorter length of ``Cutting``, or any one
+output (or all) to the next lower power of two, it does not fail. The passes are repeated until none of them finds
+anything more: that is when all of this has been asked of the result itself.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
+from itertools import count, takewhile
+
+from harness.shrink.candidate import Candidate, Cutting, Piece, output_lengths
+
+Asking = Generator[Candidate, bool, Candidate]
+"""Yields candidates, is sent whether each fails, returns the best."""
+
+
+def search(whole: Candidate, hints: Iterable[Candidate], cutting: Cutting) -> Asking:
+    """``whole`` fails. ``hints`` are parts of it that may do so by themselves; the first that does is gone on from."""
+    best = yield from _first(whole, hints)
+    while True:
+        before = best
+        best = yield from _fewer(best)
+        best = yield from _lower_concurrency(best)
+        best = yield from _shorter(best, cutting.lengths, cutting.shorter, lambda piece: piece.prompt)
+        best = yield from _shorter(best, output_lengths, _answered_in, lambda piece: piece.output)
+        if best == before:
+            return best
+
+
+def _first(whole: Candidate, hints: Iterable[Candidate]) -> Asking:
+    for hint in hints:
+        if hint.pieces and hint != whole and (yield hint):
+            return hint
+    return whole
+
+
+def _fewer(best: Candidate) -> Asking:
+    """Leave requests out: half of them, then quarters, at last each by itself."""
+    for size in _halves(len(best.pieces)):
+        start = 0
+        while start < len(best.pieces):
+            rest = best.pieces[:start] + best.pieces[start + size :]
+            fewer = Candidate.of(rest, best.concurrency)
+            if rest and (yield fewer):
+                best = fewer
+            else:
+                start += size
+    return best
+
+
+def _halves(size: int) -> list[int]:
+    sizes = (size >> shift for shift in count(1))
+    return list(takewhile(lambda one: one > 0, sizes))
+
+
+def _lower_concurrency(best: Candidate) -> Asking:
+    """One at a time, if that suffices; else halved as often as it goes."""
+    while best.concurrency > 1:
+        for concurrency in dict.fromkeys((1, best.concurrency // 2)):
+            if (yield replace(best, concurrency=concurrency)):
+                best = replace(best, concurrency=concurrency)
+                break
+        else:
+            return best
+    return best
+
+
+def _shorter(
+    best: Candidate,
+    lengths: Callable[[int], list[int]],
+    cut: Callable[[Piece, int], Piece],
+    length_of: Callable[[Piece], int],
+) -> Asking:
+    """All at once, then each by itself."""
+    numbers = [piece.number for piece in best.pieces]
+    for chosen in (numbers, *([number] for number in numbers if len(numbers) > 1)):
+        longest = max(length_of(piece) for piece in best.pieces if piece.number in chosen)
+        options = [_cut(best, chosen, length, cut) for length in lengths(longest)]
+        best = yield from _bisect(best, [option for option in options if option != best])
+    return best
+
+
+def _cut(best: Candidate, numbers: Sequence[int], length: int, cut: Callable[[Piece, int], Piece]) -> Candidate:
+    pieces = tuple(cut(piece, length) if piece.number in numbers else piece for piece in best.pieces)
+    return replace(best, pieces=pieces)
+
+
+def _answered_in(piece: Piece, length: int) -> Piece:
+    return replace(piece, output=min(piece.output, length))
+
+
+def _bisect(best: Candidate, options: Sequence[Candidate]) -> Asking:
+    """The smallest of ``options`` (small to large, all smaller than ``best``) that fails where the next smaller not."""
+    passing, failing = -1, len(options)
+    while failing - passing > 1:
+        middle = (passing + failing) // 2
+        if (yield options[middle]):
+            best, failing = options[middle], middle
+        else:
+            passing = middle
+    return best

@@ -1,0 +1,187 @@
+"""The search by itself: predicates in place of deployments."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.shrink.candidate import Candidate, Cutting, Piece
+from harness.shrink.shrinker import MISSED, Limits, Shrinker, tries_for
+
+BLOCK = 16
+CUTTING = Cutting(BLOCK)
+Fails = Callable[[Candidate], bool]
+
+
+def load(count: int, *, prompt: int = 100, output: int = 20, concurrency: int = 32) -> Candidate:
+    return Candidate.of((Piece(number, prompt + number, output) for number in range(count)), concurrency)
+
+
+def shrunk(whole: Candidate, fails: Fails, limits: Limits, hints: tuple[Candidate, ...] = ()) -> Shrinker:
+    async def attempt(candidate: Candidate) -> bool:
+        return fails(candidate)
+
+    shrinker = Shrinker(whole, attempt, limits)
+    asyncio.run(shrinker.run(hints, CUTTING))
+    return shrinker
+
+
+def numbers(candidate: Candidate) -> set[int]:
+    return {piece.number for piece in candidate.pieces}
+
+
+def neighbours(best: Candidate) -> Iterator[Candidate]:
+    """Everything that is one step smaller: written down from the claim, not from the search."""
+    for piece in best.pieces:
+        if len(best.pieces) > 1:
+            yield Candidate.of((other for other in best.pieces if other != piece), best.concurrency)
+        prompts = [n for n in range(1, piece.prompt) if n <= 2 or n % BLOCK in (0, 1, BLOCK - 1)]
+        outputs = [n for n in range(1, piece.output) if n & (n - 1) == 0]
+        for smaller in (
+            *(replace(piece, prompt=n) for n in prompts[-1:]),
+            *(replace(piece, output=n) for n in outputs[-1:]),
+        ):
+            pieces = tuple(smaller if other == piece else other for other in best.pieces)
+            yield replace(best, pieces=pieces)
+    if best.concurrency > 1:
+        yield replace(best, concurrency=1)
+        yield replace(best, concurrency=best.concurrency // 2)
+
+
+@st.composite
+def predicates(draw: st.DrawFn) -> tuple[Candidate, Fails]:
+    """Loads that fail while some requests are there, long enough, and enough at a time."""
+    count = draw(st.integers(1, 24))
+    whole = load(count, concurrency=draw(st.integers(1, 32)))
+    culprits = draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=4))
+    prompt = {number: draw(st.integers(1, 100)) for number in culprits}
+    output = draw(st.integers(1, 20))
+    together = draw(st.integers(1, whole.concurrency))
+    at_least = draw(st.integers(1, count))
+
+    def fails(candidate: Candidate) -> bool:
+        guilty = [piece for piece in candidate.pieces if piece.number in culprits]
+        return (
+            len(guilty) == len(culprits)
+            and all(piece.prompt >= prompt[piece.number] and piece.output >= output for piece in guilty)
+            and candidate.concurrency >= together
+            and len(candidate.pieces) >= at_least
+        )
+
+    return whole, fails
+
+
+@given(predicates())
+def test_the_result_fails_and_nothing_one_step_smaller_does(case: tuple[Candidate, Fails]) -> None:
+    whole, fails = case
+    found = shrunk(whole, fails, Limits(1, 100_000))
+    assert found.complete
+    assert fails(found.best)
+    assert not [smaller for smaller in neighbours(found.best) if fails(smaller)]
+
+
+@given(st.integers(2, 10), st.integers(0, 2**32), st.integers(1, 32))
+def test_it_is_one_minimal_also_where_less_can_fail_more(count: int, seed: int, concurrency: int) -> None:
+    """A predicate of no order at all: any candidate may fail."""
+    whole = load(count, concurrency=concurrency)
+
+    def fails(candidate: Candidate) -> bool:
+        return candidate == whole or hash((candidate, seed)) % 5 == 0
+
+    found = shrunk(whole, fails, Limits(1, 100_000))
+    assert found.complete
+    assert fails(found.best)
+    assert not [smaller for smaller in neighbours(found.best) if fails(smaller)]
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 60), st.integers(0, 100))
+def test_never_more_tries_than_allowed_and_each_find_is_smaller(count: int, tries: int, most: int, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    asked: list[Candidate] = []
+
+    def fails(candidate: Candidate) -> bool:
+        asked.append(candidate)
+        return rng.random() < 0.3
+
+    found = shrunk(load(count), fails, Limits(tries, most))
+    assert len(asked) == found.tries <= most
+    assert all(asked.count(candidate) <= tries for candidate in asked)
+    for before, after in zip(found.accepted, found.accepted[1:], strict=False):
+        assert numbers(after) <= numbers(before)
+        assert after.concurrency <= before.concurrency
+        assert after != before
+        was = {piece.number: piece for piece in before.pieces}
+        assert all(p.prompt <= was[p.number].prompt and p.output <= was[p.number].output for p in after.pieces)
+
+
+def test_one_culprit_among_many_is_found_by_halving() -> None:
+    found = shrunk(load(128), lambda one: 77 in numbers(one), Limits(1, 1000))
+    assert found.best == Candidate((Piece(77, 1, 1),), 1)
+    assert found.tries < 40
+
+
+def test_a_hint_saves_the_halving() -> None:
+    whole = load(128)
+    found = shrunk(whole, lambda one: 77 in numbers(one), Limits(1, 1000), (whole.only([3]), whole.only([77])))
+    assert found.best == Candidate((Piece(77, 1, 1),), 1)
+    assert found.tries < 15
+
+
+def test_a_prompt_is_cut_toward_block_boundaries() -> None:
+    found = shrunk(load(1), lambda one: one.pieces[0].prompt > 40, Limits(1, 1000))
+    assert found.best.pieces[0].prompt == 3 * BLOCK - 1, "the next shorter length of interest, 33, does not fail"
+
+
+def test_text_is_not_cut() -> None:
+    async def attempt(_: Candidate) -> bool:
+        return True
+
+    shrinker = Shrinker(load(3), attempt, Limits(1, 1000))
+    best = asyncio.run(shrinker.run((), Cutting(BLOCK, frozenset({0, 1, 2}))))
+    assert best.pieces[0].prompt == 100 + best.pieces[0].number
+    assert best.pieces[0].output == 1
+
+
+def test_a_fault_of_concurrency_keeps_as_much_as_it_needs() -> None:
+    found = shrunk(load(64), lambda one: one.concurrency >= 3, Limits(1, 1000))
+    assert (len(found.best.pieces), found.best.concurrency) == (3, 3)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_an_intermittent_fault_is_tried_often_enough(seed: int) -> None:
+    """One request that fails every other time: never lost, since it is tried five times and more."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
+
+    def fails(candidate: Candidate) -> bool:
+        return 5 in numbers(candidate) and rng.random() < 0.8
+
+    assert 5 in numbers(shrunk(load(32), fails, Limits(tries_for(1), 10_000)).best)
+
+
+def test_the_best_so_far_stands_when_time_is_up_or_somebody_cancels() -> None:
+    late = iter([False, False, True])
+    found = shrunk(load(64), lambda _: True, Limits(3, 100, lambda: next(late)))
+    assert (found.tries, found.complete) == (2, False)
+    assert len(found.best.pieces) == 16
+
+    async def attempt(candidate: Candidate) -> bool:
+        if len(candidate.pieces) < 10:
+            raise asyncio.CancelledError
+        return True
+
+    shrinker = Shrinker(load(64), attempt, Limits(3, 100))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(shrinker.run((), CUTTING))
+    assert len(shrinker.best.pieces) == 16
+
+
+@pytest.mark.parametrize(("runs", "tries"), [(1, 5), (2, 11), (3, 17), (5, 20)])
+def test_how_often_is_told_from_the_whole_loads_rate(runs: int, tries: int) -> None:
+    assert tries_for(runs) == tries
+    if tries < 20:
+        assert (1 - 1 / (2 * runs)) ** tries <= MISSED < (1 - 1 / (2 * runs)) ** (tries - 1)
