@@ -21,6 +21,7 @@ Each follow-up bears the name of the scenario that it verifies, and its entries 
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 
 import numpy as np
@@ -37,6 +38,7 @@ SUSPECTS = 8
 """Outputs that are measured again before they are accused; a run with more needs no second look."""
 DOUBTS = 256
 """Probes that are teacher-forced themselves; where more are in doubt, enough is wrong to tell."""
+ROUNDS_OF_CONFIRMATION = 3
 REPEATS = 4
 """Control outputs for each."""
 SEARCHES = 2 * len(ROUNDS)
@@ -207,8 +209,7 @@ def follow_ups(verification: Verification, judges: Judges) -> tuple[Step, ...]:
         verification.control_arm,
         verification.forced,
         lambda history: verification.doubts(history, doubted_probes(history)),
-        lambda history: verification.confirmation(history, wrong_outputs(history)),
-        lambda history: verification.forced(history, "teacher-again"),
+        *_confirmed(verification, wrong_outputs),
         *[owners] * SEARCHES,
         lambda history: verification.retries(history, wrong_outputs(history), owned_outputs),
         lambda history: verification.forced(history, "teacher-retries"),
@@ -218,6 +219,13 @@ def follow_ups(verification: Verification, judges: Judges) -> tuple[Step, ...]:
         lambda history: verification.confirmation(history, wrong_outputs(history)),
         lambda history: verification.forced(history, "teacher-last"),
     )
+
+
+def _confirmed(verification: Verification, wrong_outputs: Judge) -> Iterator[Step]:
+    """Step 3, in rounds: more control outputs may bring a limit down, too; nobody is accused without a second look."""
+    for number in range(1, ROUNDS_OF_CONFIRMATION + 1):
+        yield lambda history: verification.confirmation(history, wrong_outputs(history))
+        yield partial(verification.forced, name=f"teacher-again-{number}")
 
 
 def _remembering(judge: Judge) -> Judge:
