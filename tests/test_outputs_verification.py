@@ -54,16 +54,16 @@ def test_the_control_arm_asks_decode_alone_the_loads_prompts_under_salts_of_thei
     history = answered(200)
     arm = requests(verification().control_arm(history))
     prompts = {o.request.prompt for o in history.operations()}
-    assert len(arm) == 128  # 640 tokens of output
+    assert len(arm) == 80  # 640 tokens of output, 8 each
     assert {request.route for request in arm} == {Route.DECODE}
     assert {request.prompt for request in arm} <= prompts
     assert len({request.cache_salt for request in arm}) == len({request.request_id for request in arm}) == len(arm)
-    assert {(request.sampling.logprobs, request.sampling.max_tokens) for request in arm} == {(2, 5)}
+    assert {(request.sampling.logprobs, request.sampling.max_tokens) for request in arm} == {(2, 8)}
 
 
 def test_a_short_load_is_repeated_until_the_arm_is_large_enough() -> None:
     arm = requests(verification().control_arm(answered(3)))
-    assert len(arm) == 128
+    assert len(arm) == 80
     assert len({request.request_id for request in arm}) == 128
     assert {request.reference_for for request in arm} == {"r0", "r1", "r2"}
 
@@ -72,7 +72,7 @@ def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
     history = answered(40)
     with_control = asked(history, verification().control_arm(history))
     forcings = requests(verification().forced(with_control))
-    assert len(forcings) == 40 + 128
+    assert len(forcings) == 40 + 80
     first = next(request for request in forcings if request.reference_for == "r7")
     assert first.prompt == (17, *range(100, 129), 7, 8, 9, 10, 11)
     assert (first.sampling.prompt_logprobs, first.sampling.max_tokens, first.stream) == (2, 1, False)
@@ -82,12 +82,12 @@ def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
 
 
 def test_both_arms_are_mixed() -> None:
-    history = answered(128)
+    history = answered(80)
     kinds = [
         "control" in (r.reference_for or "")
         for r in requests(verification().forced(asked(history, verification().control_arm(history))))
     ]
-    assert {kinds[start : start + 16].count(True) for start in range(0, 256, 16)} == {8}
+    assert {kinds[start : start + 16].count(True) for start in range(0, 160, 16)} == {8}
 
 
 def test_a_conversation_is_forced_as_the_ids_that_the_server_told() -> None:

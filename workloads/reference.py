@@ -30,6 +30,8 @@ from dataclasses import replace
 
 from harness.scenario import Endpoint, Phase, Request, Route, Sampling
 
+CONTROL_OUTPUT = 8
+"""Tokens of a control output at least: noise is measured in tokens, and answers of one would need hundreds of them."""
 ALTERNATIVES = 2
 """Log-probabilities per token: the served one and the runner-up, which is told only from two on."""
 
@@ -43,9 +45,14 @@ def reference_phase(
 
 
 def control(request: Request, *, salt: str, turn: int = 0, route: Route = Route.DECODE) -> Request:
-    """The request asked of a decode server alone; ``turn`` tells repetitions apart."""
+    """The request asked of a decode server alone, CONTROL_OUTPUT tokens at least; ``turn`` tells repetitions apart."""
     again = _again(request, f"control{turn}", route, salt)
-    sampling = replace(request.sampling, n=None, logprobs=max(request.sampling.logprobs or 0, ALTERNATIVES))
+    sampling = replace(
+        request.sampling,
+        n=None,
+        logprobs=max(request.sampling.logprobs or 0, ALTERNATIVES),
+        max_tokens=max(request.sampling.max_tokens, CONTROL_OUTPUT),
+    )
     return replace(again, sampling=sampling, stream=False)
 
 

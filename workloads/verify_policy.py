@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.errors import UsageError
+from workloads.reference import CONTROL_OUTPUT
 
 DEFAULT = "budget:10"
 _FEWEST_VERIFIED = 128
@@ -69,7 +70,7 @@ def arm_sizes(policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, c
     count = len(tokens)
     if count == 0:
         return ArmSizes(0, 0)
-    mean_output = max(output_tokens / count, 1.0)
+    mean_output = max(output_tokens / count, CONTROL_OUTPUT)
     controls = max(_FEWEST_CONTROLS, concurrency, -(-_CONTROL_TOKENS // int(mean_output)))
     return ArmSizes(min(count, _verified(policy, count, controls)), controls)
 
