@@ -15,6 +15,7 @@ from harness.history import History, Operation, RunStarted
 from harness.load.latency import LatencyReport, inter_token_latencies
 from harness.reports.kv_transfer import json_bounds, json_number, kv_transfer
 from harness.reports.measured import run_started, under_test
+from harness.reports.verification_cost import verification_cost
 from harness.store.redact import redact_argv
 from harness.verdict import Check, Comparison, Judgement
 
@@ -60,6 +61,7 @@ def result(
         "checks": [_check(check) for check in judgement.checks],
         "kv_transfer": kv_transfer(deployment, judgement),
         "outputs": asdict(judgement.outputs),
+        "verification_cost": asdict(verification_cost(history)),
         "deployment": _deployment(deployment),
         "seed": started.seed,
         "argv": list(redact_argv(started.argv)),

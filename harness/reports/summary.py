@@ -17,6 +17,7 @@ from harness.reports.counters import CounterRow, rows
 from harness.reports.kv_transfer import TOKEN_SOURCES
 from harness.reports.measured import run_started
 from harness.reports.text import clean, duration, figure, plural
+from harness.reports.verification_cost import verification_cost
 from harness.store.redact import redact_argv
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
@@ -93,13 +94,18 @@ def summarize(
         further=len(compared) - len(shown),
         outputs=_outputs(judgement.outputs),
         outputs_wrong=judgement.outputs.mismatch > 0,
-        notes=tuple(clean(note) for check in judgement.checks for note in check.notes),
+        notes=_notes(judgement, history),
         latencies=_latencies(latency),
         throughput=_throughput(latency),
         deployment=_deployment(deployment),
         stored="" if run_dir is None else str(run_dir),
         again=_again(run_started(history)),
     )
+
+
+def _notes(judgement: Judgement, history: History) -> tuple[str, ...]:
+    told = [note for check in judgement.checks for note in check.notes]
+    return tuple(clean(note) for note in (*told, verification_cost(history).text) if note)
 
 
 def _ordered(shown: list[CounterRow], deployment: Deployment) -> tuple[CounterRow, ...]:

@@ -1,0 +1,67 @@
+"""What it cost to verify a run, beside what it verified: engine tokens and seconds.
+
+Engine tokens are those that an engine computes: a request's prompt and its answer. Of a probe's prompt it finds all but
+one token in a cache, which is what a probe is for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.history import History, Operation
+from harness.reports.text import duration
+from harness.scenario import InquiryKind
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationCost:
+    """Of one run. Seconds are of phases, each from its first request to its last answer."""
+
+    load_tokens: int
+    load_seconds: float
+    tokens: int
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """One line; empty where nothing was verified."""
+        if not self.tokens or not self.load_tokens:
+            return ""
+        share = self.tokens / self.load_tokens
+        return (
+            f"verification computed {self.tokens:,} tokens beside the load's {self.load_tokens:,} ({share:.0%}), "
+            f"in {duration(self.seconds)} beside {duration(self.load_seconds)}"
+        )
+
+
+def verification_cost(history: History) -> VerificationCost:
+    """References, forcings and inquiries against all other requests."""
+    verifying: list[Operation] = []
+    load: list[Operation] = []
+    for operation in history.operations():
+        (verifying if _verifies(operation) else load).append(operation)
+    return VerificationCost(
+        load_tokens=sum(map(_tokens, load)),
+        load_seconds=_seconds(load),
+        tokens=sum(map(_tokens, verifying)),
+        seconds=_seconds(verifying),
+    )
+
+
+def _verifies(operation: Operation) -> bool:
+    return operation.request.reference_for is not None or operation.request.inquiry is not None
+
+
+def _tokens(operation: Operation) -> int:
+    inquiry = operation.request.inquiry
+    prompt = len(operation.prompt_token_ids or ())
+    computed = 1 if inquiry is not None and inquiry.kind is InquiryKind.PROBE else prompt
+    return computed + sum(len(choice.token_ids) for choice in operation.ended.choices)
+
+
+def _seconds(operations: Iterable[Operation]) -> float:
+    spans: dict[tuple[str, str], tuple[float, float]] = {}
+    for operation in operations:
+        key = operation.sent.scenario, operation.sent.phase
+        first, last = spans.get(key, (operation.sent.at, operation.ended.at))
+        spans[key] = min(first, operation.sent.at), max(last, operation.ended.at)
+    return sum(last - first for first, last in spans.values())
