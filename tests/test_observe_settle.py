@@ -182,6 +182,31 @@ async def test_a_phase_begins_where_the_one_before_ended_unless_something_was_se
     assert len(taken) == 2 * AGREEING
 
 
+async def test_blocks_that_never_come_back_are_waited_for_once() -> None:
+    clock, held = JumpingClock(), 0.0
+    recorded: list[Entry] = []
+
+    async def read_all(occasion: Occasion) -> Readings:
+        samples = parse(run.text(run.DECODE | {"kv_usage": held}), SAMPLE_NAMES).samples
+        where = (occasion.label, occasion.scenario, occasion.phase)
+        return {"decode-0": Scraped(clock.now(), "decode-0", *where, samples)}
+
+    async def seconds_of(label: str) -> float:
+        observer.disturbed()
+        began = clock.now()
+        await observer.read(scenario="s", phase="p", label=label)
+        return clock.now() - began
+
+    observer = RestObserver(read_all, clock, recorded.append, deadline=45)
+    assert await seconds_of("before") < 1
+    held = 0.25
+    assert await seconds_of("after") >= 45
+    assert await seconds_of("before") < 1
+    held = 0.5
+    assert await seconds_of("after") >= 45
+    assert [entry.settled for entry in recorded if isinstance(entry, Scraped)] == [True, False, True, False]
+
+
 async def test_the_observer_records_a_reading_that_could_not_be_taken() -> None:
     recorded: list[Entry] = []
     async with ClientSession() as session:

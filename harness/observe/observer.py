@@ -62,7 +62,9 @@ class RestObserver:
         self._at_rest = None
 
     def _remember(self, result: Settled) -> None:
-        if self._baseline is None and result.settled:
+        # Blocks that were waited for to the deadline in vain do not come back: that stands in the history, once, and
+        # no later phase waits for them again.
+        if (self._baseline is None and result.settled) or result.holding:
             self._baseline = {name: one.kv_usage or 0.0 for name, one in result.counters.items()}
 
 

@@ -43,6 +43,8 @@ class Settled:
     because: Mapping[str, str]
     """Why not, by server; empty when all rest."""
     seconds: float
+    holding: bool = False
+    """Not at rest, and nothing but blocks that somebody still holds keeps it from that, to the deadline."""
 
     @property
     def settled(self) -> bool:
@@ -75,7 +77,7 @@ async def settle(
         if expired and baseline is None and watch.only_holds_blocks:
             because = {}
         if not because or expired or watch.hopeless or now - last_complete >= GIVE_UP_ON_FAILURES:
-            return Settled(readings, because, now - started)
+            return Settled(readings, because, now - started, expired and bool(because) and watch.only_holds_blocks)
         pause = min(pause * 1.5, LONGEST_PAUSE) if watch.because else FIRST_PAUSE
         await clock.sleep(min(pause, started + deadline - now))
 
