@@ -1,6 +1,7 @@
 """The selftest: it catches what is planted, cries on nothing else, and is the same every time."""
 
 import asyncio
+import multiprocessing
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from harness.history import Outcome
 from harness.selftest import Result, SelftestOptions, Trial, make_report, plan_trials, run_trial, table_lines
 from harness.selftest.interval import clopper_pearson, power_per_strike, requests_needed
 from harness.selftest.loads import COLD, LOADS, Writer, load_for
+from harness.selftest.pool import run_trials
 from harness.selftest.report import UNKNOWN_IS_RIGHT, is_caught
 from harness.selftest.transport import TIMEOUT, Transport
 from harness.selftest.trial import record_trial
@@ -47,6 +49,16 @@ def test_a_planted_bug_is_caught_by_the_checker_that_is_there_for_it(bug: str) -
     assert result.verdict is Verdict.INVALID
     assert [check.verdict for check in result.checks if check.name == SEEN_BY[bug]] == [Verdict.INVALID]
     assert result.accused == 0
+
+
+async def test_trials_that_nobody_wants_any_more_leave_no_process() -> None:
+    running = asyncio.create_task(run_trials([Trial(COLD, None, 0.0, 2000, seed) for seed in range(2)], jobs=2))
+    while not multiprocessing.active_children():
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not multiprocessing.active_children()
 
 
 def test_lost_evidence_is_unknown() -> None:

@@ -28,6 +28,11 @@ async def run_trials(trials: Sequence[Trial], jobs: int, on_result: OnResult = l
 
     try:
         return await asyncio.gather(*map(one, trials))
+    except BaseException:
+        # Nobody wants the results any more, and a trial may take a minute.
+        for process in list(pool._processes.values()):  # noqa: SLF001 - terminate_workers() comes with Python 3.14
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
