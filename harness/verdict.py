@@ -129,3 +129,18 @@ class Judgement:
     def comparisons(self) -> tuple[Comparison, ...]:
         """Every counter compared, over all checks."""
         return tuple(comparison for check in self.checks for comparison in check.comparisons)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFault:
+    """What an engine is known to get wrong in one case. It excuses what it names, and nothing else."""
+
+    checks: tuple[str, ...]
+    """Names of the checks that are invalid where the fault shows."""
+    evidence: str
+    """Which version, and what was seen."""
+
+    def excuses(self, judgement: Judgement) -> bool:
+        """Whether something is wrong, and nothing but what is known."""
+        bad = {check.name for check in judgement.checks if check.verdict is not Verdict.VALID}
+        return judgement.verdict is Verdict.INVALID and bad <= set(self.checks)

@@ -6,6 +6,7 @@ from inspect import cleandoc
 
 from harness.errors import HarnessError
 from harness.scenario import Phase, Scenario
+from harness.verdict import KnownFault
 from workloads.case import Case
 from workloads.needs import Needs
 from workloads.setting import Setting
@@ -28,7 +29,7 @@ class Workload:
     """The recipe (`workloads.recipes`) of a deployment that it is made for."""
     provokes: str | None
     """A counter that must have grown on some server, or the case did not happen: ``preemptions``."""
-    known_fault: str | None
+    known_fault: KnownFault | None
     """Where the engine itself was seen to be wrong: which version, and the evidence."""
     write: Writer
 
@@ -47,7 +48,7 @@ def workload(
     needs: Needs | None = None,
     home: str = "multi",
     provokes: str | None = None,
-    known_fault: str | None = None,
+    known_fault: KnownFault | None = None,
 ) -> Callable[[Writer], Workload]:
     """Register a function as the workload of its name. Its docstring's first line is the summary."""
 

@@ -25,7 +25,7 @@ from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.history import History, RunEnded, RunStarted
 from harness.scenario import Phase, Request, Scenario
-from harness.verdict import Judgement
+from harness.verdict import Judgement, KnownFault
 from workloads.catalogue import choose
 from workloads.needs import unmet
 from workloads.registry import Workload
@@ -45,7 +45,7 @@ class Ran:
 
     name: str
     judgement: Judgement
-    known_fault: str | None = None
+    known_fault: KnownFault | None = None
 
 
 class HeldDeployment:

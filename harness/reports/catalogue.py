@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.reports.terminal import STYLE
 from harness.reports.text import clean, duration, plural
-from harness.verdict import Check, Judgement, Verdict, worst
+from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 
 _MOST_REASONS = 3
 
@@ -31,7 +31,7 @@ class Row:
     requests: int = 0
     """Sent, references left out."""
     seconds: float = 0.0
-    known_fault: str | None = None
+    known_fault: KnownFault | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -41,7 +41,7 @@ class Row:
     @property
     def excused(self) -> bool:
         """Wrong, as the engine is known to be here."""
-        return self.known_fault is not None and self.verdict is Verdict.INVALID
+        return self.judgement is not None and self.known_fault is not None and self.known_fault.excuses(self.judgement)
 
     @property
     def word(self) -> str:
@@ -68,7 +68,17 @@ class Row:
             return (self.skipped,)
         bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
         why = tuple(clean(f"{check.verdict} {check.name}: {check.summary}") for check in bad[:_MOST_REASONS])
-        return (*((clean(self.known_fault, None),) if self.known_fault else ()), *why)
+        return (*self._known(), *why)
+
+    def _known(self) -> Iterator[str]:
+        if self.known_fault is None:
+            return
+        if self.excused:
+            yield clean(self.known_fault.evidence, None)
+        elif self.verdict is Verdict.VALID:
+            yield clean(f"the known fault does not show here: {self.known_fault.evidence}", None)
+        else:
+            yield clean(f"more is wrong than the known fault: {self.known_fault.evidence}", None)
 
     def _with(self, verdict: Verdict) -> list[Check]:
         return [] if self.judgement is None else [one for one in self.judgement.checks if one.verdict is verdict]
