@@ -134,10 +134,18 @@ def probes(history: History, route: Route) -> list[Operation]:
     return [o for o in history.operations(route=route) if o.sent.phase == f"probe-{route}"]
 
 
-@pytest.mark.parametrize("policy", ["all", "budget:10"])
-def test_every_prompt_whose_neighbouring_blocks_changed_places_is_found_at_its_one_telling_cut(policy: str) -> None:
+def test_a_budget_probes_some_of_the_cuts_and_says_how_many() -> None:
+    run = served(400, seed=4)
+    check = outputs(DEPLOYMENT, run.verify("budget:10", seed=4))
+    cuts = sum((len(o.request.prompt) - 1) // 16 for o in run.history.operations(phase="load"))
+    assert cuts > 1024
+    assert check.verdict is Verdict.VALID
+    assert f"probed 1,024 of {cuts:,} cuts in decode's cache" in check.notes
+
+
+def test_every_prompt_whose_neighbouring_blocks_changed_places_is_found_at_its_one_telling_cut() -> None:
     run = served(500, PlantedBug("swapped_blocks", 0.02), seed=4)
-    history = run.verify(policy, seed=4)
+    history = run.verify("all", seed=4)
     struck = {f"{name}-probe-decode" for name in run.pair.ledger.struck["swapped_blocks"]}
     assert len(struck) == 4
     check = outputs(DEPLOYMENT, history)

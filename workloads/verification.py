@@ -29,10 +29,10 @@ import numpy as np
 from harness.history import History, NoiseMeasured, Operation, Outcome
 from harness.scenario import InquiryKind, Phase, Request, Route, Scenario
 from workloads.owners import ROUNDS, OwnerSearch
-from workloads.probe import PROBE, cache_probe, tier_probe, tier_reset
+from workloads.probe import PROBE, TIER_CUTS, cache_probe, tier_probe, tier_reset
 from workloads.reference import control, teacher_forcing
 from workloads.retries import retries
-from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, cuts_probed
+from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, cuts_probed, tier_cuts
 
 SUSPECTS = 8
 """Outputs that are measured again before they are accused; a run with more needs no second look."""
@@ -84,7 +84,7 @@ class Verification:
             block_size=self.block_size,
             concurrency=self.concurrency,
             seed=self.seed,
-            most=cuts_probed(self.policy, [_tokens(o) for o in served]),
+            most=self._cuts(served),
             forced={o.request.request_id for o in picked},
         )
 
@@ -104,13 +104,18 @@ class Verification:
         """Step 0, its third part."""
         if self.block_size is None or not self.tiers:
             return None
+        cuts = self._cuts(_served(history, self.scenario))
         return tier_probe(
             history,
             scenario=self.scenario,
             block_size=self.block_size,
             concurrency=self.concurrency,
             seed=self.seed,
+            most=tier_cuts(self.policy, cuts, TIER_CUTS),
         )
+
+    def _cuts(self, served: Sequence[Operation]) -> int | None:
+        return cuts_probed(self.policy, [_tokens(o) for o in served])
 
     def control_arm(self, history: History) -> Scenario | None:
         """Step 1."""
