@@ -94,7 +94,7 @@ class _Plan:
 
 async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> list[Row]:
     name = recipe.name if recipe else "as given"
-    target = options.target if recipe is None else cook(recipe, options.target)
+    target = _target(recipe, options)
     if target is None:
         return _none_of(entries, name, _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE)
     plan = _Plan(entries, options)
@@ -167,10 +167,18 @@ def row_as_json(row: Row) -> Mapping[str, object]:
     }
 
 
+def _target(recipe: Recipe | None, options: Options) -> Target | None:
+    target = options.target if recipe is None else cook(recipe, options.target)
+    if target is None or recipe is None or recipe.other_engine or not options.catalogue.everywhere:
+        return target
+    # Of all deployments only one is to have different engines on its two sides: the others have prefill's.
+    return replace(target, engine_pythons=dict.fromkeys(Role, target.engine_pythons[Role.PREFILL]))
+
+
 def cook(recipe: Recipe, target: Target) -> Target | None:
     """The target that a recipe describes, the user's own arguments last; None where it lacks another engine."""
-    pythons = set(target.engine_pythons.values())
-    if recipe.other_engine and len(pythons) == 1:
+    pythons = target.engine_pythons
+    if recipe.other_engine and len(set(pythons.values())) == 1:
         return None
     ours = {Role.PREFILL: recipe.prefill_args, Role.DECODE: recipe.decode_args}
     return replace(
