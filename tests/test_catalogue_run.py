@@ -11,7 +11,7 @@ from counted_run import DEPLOYMENT, history
 
 from harness.checkers import judge, judge_scenario, of_nobody, seconds_of
 from harness.checkers.completion import completion
-from harness.cli.catalogue import cook
+from harness.cli.catalogue import cook, target_of
 from harness.cli.main import main
 from harness.cli.options import parse
 from harness.errors import UsageError
@@ -119,6 +119,17 @@ def test_the_table_says_what_ran_what_was_compared_and_why_something_was_skipped
 def test_what_is_wrong_stands_under_its_row() -> None:
     lines = list(catalogue_lines([INVALID]))
     assert lines[1].strip() == "invalid token_sources: a summary"
+
+
+def test_among_all_deployments_only_one_has_different_engines_on_its_sides() -> None:
+    everywhere = parse(["--workload", "*", "--all-deployments", "--decode-python", "older/bin/python"])
+    unlike, multi = (target_of(RECIPES[name], everywhere) for name in ("unlike_versions", "multi"))
+    assert unlike is not None
+    assert multi is not None
+    assert unlike.engine_pythons == {Role.PREFILL: None, Role.DECODE: "older/bin/python"}
+    assert multi.engine_pythons == {Role.PREFILL: None, Role.DECODE: None}
+    chosen = parse(["--workload", "*", "--deployment", "multi", "--decode-python", "older/bin/python"])
+    assert target_of(RECIPES["multi"], chosen) == chosen.target
 
 
 def test_skipped_rows_decide_nothing_and_nothing_at_all_is_unknown() -> None:

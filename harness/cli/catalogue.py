@@ -94,7 +94,7 @@ class _Plan:
 
 async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> list[Row]:
     name = recipe.name if recipe else "as given"
-    target = _target(recipe, options)
+    target = target_of(recipe, options)
     if target is None:
         return _none_of(entries, name, _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE)
     plan = _Plan(entries, options)
@@ -167,7 +167,8 @@ def row_as_json(row: Row) -> Mapping[str, object]:
     }
 
 
-def _target(recipe: Recipe | None, options: Options) -> Target | None:
+def target_of(recipe: Recipe | None, options: Options) -> Target | None:
+    """The deployment to launch or attach to; None where the recipe lacks another engine."""
     target = options.target if recipe is None else cook(recipe, options.target)
     if target is None or recipe is None or recipe.other_engine or not options.catalogue.everywhere:
         return target
