@@ -134,7 +134,7 @@ class Verification:
         asked = {
             o.request.reference_for for o in history.operations() if o.request.sampling.prompt_logprobs is not None
         }
-        new = [o for o in _interleaved(chosen, others) if o.request.request_id not in asked]
+        new = [o for o in interleaved(chosen, others) if o.request.request_id not in asked]
         return self._scenario(name, [request for operation in new for request in self._forcings(operation)])
 
     def doubts(self, history: History, doubted: Collection[str]) -> Scenario | None:
@@ -289,7 +289,7 @@ def _is_control(operation: Operation) -> bool:
     return request.reference_for is not None and request.sampling.prompt_logprobs is None
 
 
-def _interleaved(one: Sequence[Operation], other: Sequence[Operation]) -> list[Operation]:
+def interleaved(one: Sequence[Operation], other: Sequence[Operation]) -> list[Operation]:
     """Both in proportion, from beginning to end."""
     places = [(index / len(side), operation) for side in (one, other) for index, operation in enumerate(side)]
     return [operation for _, operation in sorted(places, key=lambda place: place[0])]

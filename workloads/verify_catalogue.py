@@ -30,7 +30,7 @@ from harness.history import History, Operation, Outcome
 from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
 from workloads.owners import OwnerSearch
 from workloads.reference import ALTERNATIVES, teacher_forcing
-from workloads.verification import SEARCHES, SUSPECTS, Judge, Step
+from workloads.verification import SEARCHES, SUSPECTS, Judge, Step, interleaved
 
 VERIFICATION = "verification"
 """Name of the scenario."""
@@ -117,7 +117,7 @@ class CatalogueVerification:
             [o for o in side if o.request.request_id not in there and _can_be_forced(o)]
             for side in (to_verify(history), controls)
         ]
-        return (one for o in _interleaved(*new) for one in self._forcings(o))
+        return (one for o in interleaved(*new) for one in self._forcings(o))
 
     def confirmation(self, history: History, wrong: Collection[str], number: int = 1) -> Scenario | None:
         """Step 3, the ``number``-th time; ``wrong``: request ids."""
@@ -282,11 +282,3 @@ def _most_in_flight(history: History) -> int:
     moments = [(o.sent.at, 1) for o in served] + [(o.ended.at, -1) for o in served]
     together = np.cumsum([change for _, change in sorted(moments)])
     return int(together.max()) if len(together) else 0
-
-
-def _interleaved(one: Sequence[Operation], other: Sequence[Operation]) -> list[Operation]:
-    """Both in proportion, from beginning to end."""
-    places = [
-        (index / len(side), number, o) for number, side in enumerate((one, other)) for index, o in enumerate(side)
-    ]
-    return [o for _, _, o in sorted(places, key=lambda place: place[:2])]
