@@ -98,7 +98,7 @@ def test_the_runner_knows_no_transport() -> None:
 def test_workloads_know_the_vocabulary_alone(module: str, path: Path) -> None:
     for name in _imports(path):
         if name.startswith("harness."):
-            assert name.split(".")[1] in {"scenario", "facts", "errors", "history"}, (
+            assert name.split(".")[1] in {"scenario", "facts", "errors", "history", "verdict"}, (
                 f"workloads.{module} imports {name}"
             )
 

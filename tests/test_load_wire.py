@@ -98,6 +98,6 @@ def test_what_vllm_writes_is_read_and_a_runner_up_needs_two_alternatives(
     vllm: Any, endpoint: str, alternatives: int, runner_up: float | None
 ) -> None:
     first, second = of_tokens(written_by(vllm, endpoint, alternatives), [11, 12])
-    assert first == TokenLogprob(11, -0.5, runner_up)
+    assert first == TokenLogprob(11, -0.5, runner_up, None if runner_up is None else 40)
     assert (second.token_id, second.runner_up) == (12, runner_up)
     assert math.isnan(second.logprob)
