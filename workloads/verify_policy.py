@@ -4,6 +4,7 @@ Costs are engine tokens, prompt and output together, of one request's tokens t: 
 output 2t, once to make it and once to force it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,8 @@ _CUT_TOKENS = 64
 """A probe computes two tokens, and takes an engine as long as so many of a load's: 58 on two CPU cores (100 probes/s
 beside 5,800 tokens/s), 115 on an H100 (270 beside 31,000)."""
 _TIER_SHARE = 4
+_PROBE_TOKENS = 5
+"""For each cut: two tokens on either server, and a quarter of that for either tier."""
 
 
 class Extent(StrEnum):
@@ -74,7 +77,8 @@ def arm_sizes(policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, c
         return ArmSizes(0, 0)
     mean_output = max(output_tokens / count, CONTROL_OUTPUT)
     controls = max(_FEWEST_CONTROLS, concurrency, -(-_CONTROL_TOKENS // int(mean_output)))
-    return ArmSizes(min(count, _verified(policy, count, controls)), controls)
+    probes = _PROBE_TOKENS * (cuts_probed(policy, tokens) or 0) / max(sum(tokens) / count, 1)
+    return ArmSizes(min(count, _verified(policy, count, 2 * controls + math.ceil(probes))), controls)
 
 
 def cuts_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
@@ -92,10 +96,11 @@ def tier_cuts(policy: VerifyPolicy, cuts: int | None, most: int) -> int:
     return most if cuts is None or policy.extent is not Extent.BUDGET else min(most, cuts // _TIER_SHARE)
 
 
-def _verified(policy: VerifyPolicy, count: int, controls: int) -> int:
+def _verified(policy: VerifyPolicy, count: int, others: int) -> int:
+    """``others``: what else verifies, in requests of the load."""
     if policy.extent is Extent.ALL:
         return count
     if policy.extent is Extent.SAMPLE:
         return int(policy.amount)
     # In units of one request's tokens, which are taken to be alike: requests are picked at random.
-    return max(_FEWEST_VERIFIED, int(policy.amount / 100 * count) - 2 * controls)
+    return max(_FEWEST_VERIFIED, int(policy.amount / 100 * count) - others)
