@@ -9,6 +9,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
+from jumping_clock import JumpingClock
 
 from harness.facts import Role, Server
 from harness.history import Entry, Scraped, ScrapeFailed
@@ -20,19 +21,6 @@ from harness.observe.settle import AGREEING, Readings, Settled, settle
 
 QUIET = run.DECODE
 Script = Callable[[int], Mapping[str, float] | None]
-
-
-class JumpingClock:
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.time += seconds
-        await asyncio.sleep(0)
 
 
 class Scripted:

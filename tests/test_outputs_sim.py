@@ -8,7 +8,9 @@ import counted_run
 import pytest
 from sim_history import SimRun, load
 
-from harness.checkers.outputs import count_outputs, outputs, owned_outputs, wrong_outputs
+from harness.checkers.outputs import count_outputs, look_at_outputs, outputs, owned_outputs, wrong_outputs
+from harness.checkers.outputs.caches import coverage
+from harness.checkers.outputs.tiers import TierRead
 from harness.history import Ended, History, Operation, Sent
 from harness.scenario import Route
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
@@ -179,6 +181,17 @@ def test_a_tier_that_was_given_garbage_is_found_when_the_prefix_caches_are_empti
     assert named == {f"{name}-probe-decode-tier" for name in loads}
     assert all("so in prefill's offload tier" in one.text for one in outputs(DEPLOYMENT, history).findings)
     assert all(server.engine.stats.external_hits_by_tier["host"] for server in run.pair.servers)
+
+
+def test_a_tier_that_restored_nothing_is_not_counted_as_probed() -> None:
+    """Its probes were computed anew: right answers say nothing about what it holds."""
+    run = served(60, seed=4)
+    evidence = look_at_outputs(run.verify(seed=4))
+    tiers = [TierRead(Route.PREFILL, restored=0, known=True), TierRead(Route.DECODE, restored=5, known=True)]
+    lines = [line for line in coverage(evidence, 300, tiers) if "tier" in line]
+    assert "prefill's offload tier was asked and restored nothing: nothing is known of it" in lines
+    assert not any("probed" in line for line in lines if "prefill" in line)
+    assert any("decode's offload tier, of which it restored 5 tokens" in line for line in lines)
 
 
 def test_a_tier_that_cannot_be_asked_is_said_to_be_so() -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from jumping_clock import JumpingClock
 
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Outcome, PhaseStarted, Sent
@@ -15,24 +16,10 @@ from harness.runner import run_scenario
 from harness.scenario import Phase, Request, Scenario
 
 
-class FakeClock:
-    """Time goes on only when told to."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        self.time += seconds
-        await asyncio.sleep(0)
-
-
 class Servers:
     """Holds every request until it is let go; knows how many it held at once."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: JumpingClock) -> None:
         self._clock = clock
         self.held: dict[str, asyncio.Future[Ended]] = {}
         self.most = 0
@@ -104,7 +91,7 @@ async def settle(condition: Callable[[], bool]) -> None:
 async def test_phases_run_in_order_each_between_its_readings() -> None:
     journal = Journal()
     phases = scenario(phase(1, name="a"), phase(2, name="b", counted=False), phase(0, name="c"))
-    await run_scenario(phases, send=at_once, observe=journal, record=journal.record, clock=FakeClock())
+    await run_scenario(phases, send=at_once, observe=journal, record=journal.record, clock=JumpingClock())
     assert journal.order == [
         "PhaseStarted",
         ("s", "a", "before"),
@@ -128,7 +115,7 @@ async def test_phases_run_in_order_each_between_its_readings() -> None:
 
 @pytest.mark.parametrize(("size", "concurrency"), [(20, 4), (5, 5), (3, 8), (7, 1)])
 async def test_concurrency_is_reached_and_never_exceeded(size: int, concurrency: int) -> None:
-    clock, journal = FakeClock(), Journal()
+    clock, journal = JumpingClock(), Journal()
     servers, chance = Servers(clock), random.Random(0)  # noqa: S311 - no secret
     limit = min(size, concurrency)
     run = asyncio.create_task(
@@ -147,7 +134,7 @@ async def test_concurrency_is_reached_and_never_exceeded(size: int, concurrency:
 
 
 async def test_a_request_is_due_when_a_slot_becomes_free() -> None:
-    clock, journal = FakeClock(), Journal()
+    clock, journal = JumpingClock(), Journal()
     servers = Servers(clock)
     clock.time = 5.0
     run = asyncio.create_task(
@@ -175,7 +162,7 @@ async def test_sent_is_recorded_before_sending() -> None:
         assert [sent.request for sent in journal.sents()] == [request]
         return await at_once(request)
 
-    await run_scenario(scenario(phase(1)), send=send, observe=journal, record=journal.record, clock=FakeClock())
+    await run_scenario(scenario(phase(1)), send=send, observe=journal, record=journal.record, clock=JumpingClock())
     assert journal.ends()["p-0"].outcome is Outcome.OK
 
 
@@ -187,13 +174,13 @@ async def test_a_send_that_crashes_is_one_operation_and_not_the_run() -> None:
             raise RuntimeError("boom")
         return await at_once(request)
 
-    await run_scenario(scenario(phase(3)), send=send, observe=journal, record=journal.record, clock=FakeClock())
+    await run_scenario(scenario(phase(3)), send=send, observe=journal, record=journal.record, clock=JumpingClock())
     assert [end.outcome for end in journal.ends().values()] == [Outcome.OK, Outcome.INFO, Outcome.OK]
     assert "RuntimeError: boom" in journal.ends()["p-1"].cause
 
 
 async def test_interrupted_operations_are_recorded_and_the_interrupt_goes_on() -> None:
-    clock, journal = FakeClock(), Journal()
+    clock, journal = JumpingClock(), Journal()
     servers = Servers(clock)
     run = asyncio.create_task(
         run_scenario(scenario(phase(5, 2)), send=servers.send, observe=journal, record=journal.record, clock=clock)
@@ -223,14 +210,14 @@ async def test_a_journal_that_cannot_be_written_ends_the_run_with_its_own_error(
         journal.record(entry)
 
     with pytest.raises(HarnessError, match="disk full"):
-        await run_scenario(scenario(phase(9, 2)), send=at_once, observe=journal, record=record, clock=FakeClock())
+        await run_scenario(scenario(phase(9, 2)), send=at_once, observe=journal, record=record, clock=JumpingClock())
 
 
 async def test_equal_ids_are_refused_before_anything_is_sent() -> None:
     journal = Journal()
     with pytest.raises(HarnessError, match="'p-0' 2 times"):
         await run_scenario(
-            scenario(phase(1), phase(1)), send=at_once, observe=journal, record=journal.record, clock=FakeClock()
+            scenario(phase(1), phase(1)), send=at_once, observe=journal, record=journal.record, clock=JumpingClock()
         )
     assert journal == []
 
@@ -243,7 +230,7 @@ async def test_progress_counts_up_within_each_phase() -> None:
         send=at_once,
         observe=journal,
         record=journal.record,
-        clock=FakeClock(),
+        clock=JumpingClock(),
         on_progress=lambda ended, size, current: told.append((ended, size, current.name)),
     )
     assert told == [(0, 2, "a"), (1, 2, "a"), (2, 2, "a"), (0, 1, "b"), (1, 1, "b")]

@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 
 import pytest
-from test_runner import FakeClock, Journal
+from jumping_clock import JumpingClock
+from test_runner import Journal
 
 from harness.errors import HarnessError
 from harness.history import Choice, Ended, Outcome
@@ -15,7 +16,7 @@ from harness.scenario import Endpoint, Message, Phase, Request, Route, Scenario
 class Answering:
     """Answers each request with token 7 and the word " yes"; knows what was asked and how many at once."""
 
-    def __init__(self, clock: FakeClock, failing: frozenset[str] = frozenset()) -> None:
+    def __init__(self, clock: JumpingClock, failing: frozenset[str] = frozenset()) -> None:
         self.clock, self.failing = clock, failing
         self.asked: dict[str, Request] = {}
         self.in_flight: Counter[bool] = Counter()
@@ -39,7 +40,7 @@ class Answering:
 
 
 async def run(scenario: Scenario, failing: frozenset[str] = frozenset()) -> tuple[Answering, Journal]:
-    clock, journal = FakeClock(), Journal()
+    clock, journal = JumpingClock(), Journal()
     send = Answering(clock, failing)
     await run_scenario(scenario, send=send, observe=journal, record=journal.record, clock=clock)
     return send, journal

@@ -53,8 +53,9 @@ def test_a_planted_bug_is_caught_by_the_checker_that_is_there_for_it(bug: str) -
 
 async def test_trials_that_nobody_wants_any_more_leave_no_process() -> None:
     running = asyncio.create_task(run_trials([Trial(COLD, None, 0.0, 2000, seed) for seed in range(2)], jobs=2))
-    while not multiprocessing.active_children():
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while not multiprocessing.active_children():
+            await asyncio.sleep(0)  # only lets the other task go on: the evidence is polled for
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

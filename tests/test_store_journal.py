@@ -185,7 +185,7 @@ def test_a_full_disk_is_told_at_the_next_entry(tmp_path: Path) -> None:
 
 
 _WRITER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from harness.history import Noted
 from harness.store import JournalWriter
@@ -193,7 +193,7 @@ journal = JournalWriter(Path(sys.argv[1]))
 for number in range(1000):
     journal.record(Noted(float(number), "x"))
 while True:
-    time.sleep(60)
+    signal.pause()
 """
 
 

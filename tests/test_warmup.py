@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from jumping_clock import JumpingClock
 
 from harness.deploy.warmup import REFUSALS_LAST, WarmUp, warm_up_transfers
 from harness.errors import DeployError
@@ -22,17 +23,6 @@ HANDED = {
     "tp_size": 1,
 }
 PATIENT = 600.0
-
-
-class JumpingClock:
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        self.time += seconds
 
 
 @asynccontextmanager

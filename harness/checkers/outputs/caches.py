@@ -55,6 +55,9 @@ def coverage(evidence: OutputEvidence, possible: int, tiers: Sequence[TierRead])
     pairs = list(zip(evidence.readings, evidence.probed, strict=True))
     told = {f"{tier.route}-tier": f", of which it restored {tier.restored:,} tokens" for tier in tiers if tier.known}
     for cache in dict.fromkeys(cache_of(reading.probe) for reading in evidence.readings):
+        if any(f"{tier.route}-tier" == cache and tier.known and not tier.restored for tier in tiers):
+            yield f"{_called(cache)} was asked and restored nothing: nothing is known of it"
+            continue
         judged = sum(one.match is not Match.UNSAMPLED for reading, one in pairs if cache_of(reading.probe) == cache)
         yield f"probed {judged:,} of {possible:,} cuts in {_called(cache)}{told.get(cache, '')}"
     for tier in tiers:
