@@ -9,7 +9,7 @@ from counted_run import DEPLOYMENT
 from forced_histories import Readings, forcing, gaussian, operations, prompt_of, read
 
 from harness.checkers.outputs import outputs
-from harness.checkers.outputs.ownership import likeness, longest_run
+from harness.checkers.outputs.likeness import likeness, shared_run
 from harness.history import Entry, History, RunEnded
 from harness.scenario import Route
 from harness.verdict import Verdict
@@ -91,10 +91,10 @@ def test_an_output_that_is_right_under_every_prompt_has_no_owner(rng: np.random.
 
 
 def test_the_longest_run_is_found_wherever_it_stands() -> None:
-    assert longest_run((1, 2, 3, 4, 9), (7, 2, 3, 4, 8, 1)) == 3
-    assert longest_run((1, 2), (3, 4)) == 0
-    assert longest_run((), (1,)) == 0
-    assert longest_run((5, 5, 5), (5, 5)) == 2
+    assert shared_run((1, 2, 3, 4, 9), (7, 2, 3, 4, 8, 1)) == range(1, 4)
+    assert not shared_run((1, 2), (3, 4))
+    assert not shared_run((), (1,))
+    assert shared_run((5, 5, 5), (5, 5)) == range(2)
 
 
 def test_likeness_is_the_share_of_equal_pairs_or_what_follows_them() -> None:
@@ -105,3 +105,72 @@ def test_likeness_is_the_share_of_equal_pairs_or_what_follows_them() -> None:
         tuple(10 * int(start) + step for start in rng.integers(0, 20, 5) for step in range(4)) for _ in range(40)
     ]
     assert likeness(phrases) > 0.5  # within a phrase the next token is certain
+
+
+LOOP = [49, 46] * 10
+"""Tokens of "1. 1. 1. ...", which prompts of many kinds end in."""
+
+
+def in_a_loop(rng: np.random.Generator, *, behind: float) -> Readings:
+    """An answer that is a loop; under its own prompt its first two tokens are ``behind`` nats behind the best."""
+    readings = read(rng, gaussian(1e-5))
+    readings.tokens = list(LOOP)
+    readings.forced[:2] -= behind
+    return readings
+
+
+def test_a_loop_that_another_prompt_rightly_ends_in_names_nobody(rng: np.random.Generator) -> None:
+    """Damage that is nobody's KV can throw an answer into a loop, and another request may be in the same one."""
+    owner = in_a_loop(rng, behind=0.0)
+    findings = outputs(DEPLOYMENT, history(in_a_loop(rng, behind=9.0), owner=owner)).findings
+    assert findings[0].subject == VICTIM
+    assert "answered with" not in findings[0].text
+
+
+def test_a_loop_that_fits_one_prompt_alone_names_nobody(rng: np.random.Generator) -> None:
+    """Also where no other prompt that was tried ends in it: a loop holds two tokens, however long it goes on."""
+    victim = in_a_loop(rng, behind=9.0)
+    tried = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
+
+
+@pytest.mark.parametrize("period", [3, 5, 8])
+def test_a_list_that_goes_on_by_itself_tells_only_its_beginning(rng: np.random.Generator, period: int) -> None:
+    """Whatever prompt stands before it, a list goes on as it has begun: those tokens are the best ones anywhere."""
+    victim, pattern = read(rng, gaussian(1e-5)), list(range(200, 200 + period))
+    victim.tokens = (pattern * 20)[: len(victim.tokens)]
+    victim.forced[:2] -= 9.0
+    owner = replace(victim, forced=victim.served.copy())
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, owner=owner)).findings[0].text
+
+
+def test_boilerplate_that_a_third_prompt_answers_too_names_nobody(rng: np.random.Generator) -> None:
+    victim, owner = wrong_answer(rng), read(rng, gaussian(1e-5))
+    victim.tokens = [*victim.tokens[:8], *owner.tokens[:12]]
+    third = operations("third", read(rng, gaussian(1e-5)), Route.PROXY)
+    alone = outputs(DEPLOYMENT, history(victim, *third, owner=owner)).findings[0].text
+    assert f"was answered with {OWNER}'s KV" in alone
+    same = replace(read(rng, gaussian(1e-5)), tokens=list(owner.tokens))
+    shared = outputs(DEPLOYMENT, history(victim, *operations("third", same, Route.PROXY), owner=owner)).findings[0].text
+    assert "answered with" not in shared
+
+
+def test_an_answer_that_its_own_prompt_goes_on_to_as_well_names_nobody(rng: np.random.Generator) -> None:
+    """One wrong token at its beginning, then a text that this prompt has, too."""
+    victim, owner = read(rng, gaussian(1e-5)), read(rng, gaussian(1e-5))
+    victim.forced[0] -= 9.0
+    victim.tokens = list(owner.tokens)
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, owner=owner)).findings[0].text
+
+
+def test_a_prompt_that_was_tried_beside_too_few_others_is_not_named(rng: np.random.Generator) -> None:
+    victim = wrong_answer(rng)
+    tried = [entry for name in (OWNER, OTHERS[0]) for entry in under(victim, name, right=name == OWNER)]
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
+
+
+def test_how_improbable_it_is_stands_with_the_name(rng: np.random.Generator) -> None:
+    victim = wrong_answer(rng)
+    tried = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
+    text = outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
+    assert "20 of them are what none of 8 other prompts does (by chance: " in text

@@ -32,6 +32,8 @@ LEAST = 1 << 15
 """Engine tokens that it may cost in any case."""
 _BY_CHANCE = 192
 """Forced tokens under prompts that are not the owner's: with none of them fitting, four in a row are no accident."""
+_FEWEST_DECOYS = 3
+"""Such prompts for each suspect: an answer that these go on to as well is one that any prompt may have."""
 
 Tokens = tuple[int, ...]
 Supposed = tuple[Operation, Tokens]
@@ -53,7 +55,9 @@ class OwnerSearch:
         """What is to be asked about the suspects next; nothing where all that can be has been."""
         asked = _Asked.of(history)
         pairs = {suspect.request.request_id: list(self._pairs(suspect, served)) for suspect in suspects}
-        decoys = [-(-_BY_CHANCE // max(len(_answer(suspect)) * len(suspects), 1)) for suspect in suspects]
+        decoys = [
+            max(_FEWEST_DECOYS, -(-_BY_CHANCE // max(len(_answer(suspect)) * len(suspects), 1))) for suspect in suspects
+        ]
         asking = [
             self._forcings(suspect, pairs[suspect.request.request_id], asked, count)
             or self._suppositions(suspect, pairs[suspect.request.request_id], asked)

@@ -75,12 +75,22 @@ def force(operation: Operation, asked: Sequence[Operation]) -> tuple[Forced, ...
     return failure or tuple(result for result in results if isinstance(result, Forced))
 
 
-def regrets_from(forcing: Operation, start: int) -> Floats | None:
-    """Regrets of the tokens from ``start`` on, whatever prompt stands before them; shape (tokens,), nats."""
+@dataclass(frozen=True, slots=True)
+class ForcedTokens:
+    """Tokens as one forcing sees them, whatever prompt stands before them; arrays of shape (tokens,), nats."""
+
+    logprob: Floats
+    regret: Floats
+
+
+def forced_tokens(forcing: Operation, start: int) -> ForcedTokens | None:
+    """The tokens from ``start`` on; None where the forcing did not complete or did not tell of all of them."""
     told = [one for one in (forcing.ended.prompt_logprobs or ())[start:] if one is not None and is_finite(one)]
     if forcing.ended.outcome is not Outcome.OK or not told or len(told) < len(forcing.request.prompt) - start:
         return None
-    return np.array([max(0.0, (-math.inf if one.runner_up is None else one.runner_up) - one.logprob) for one in told])
+    logprob = np.array([one.logprob for one in told])
+    rival = np.array([-math.inf if one.runner_up is None else one.runner_up for one in told])
+    return ForcedTokens(logprob, np.maximum(rival - logprob, 0.0))
 
 
 def beside_named(served: TokenLogprob, named: Mapping[int, float]) -> Forced | None:

@@ -1,37 +1,42 @@
-"""Whose KV was it? A wrong output that is right for another request's prompt leaks that prompt.
+"""Whose KV was a wrong output made from? A name is a security finding, so it needs evidence that nothing else explains.
 
-Two roads lead to the owner.
+Two kinds of evidence lead to an owner.
 
 By experiment. D pulls the KV of a prompt's tokens but the last, which it computes itself. If what it pulled was of
 request B, request A's answer is what B's prompt, with A's last token in place of its own, goes on to. A teacher forcing
 of just that (sent after the run for each wrong output and each request that may own the KV) has no regret where it is
-so. The chance that it has none by accident is told by all the forcings under prompts that are not the owner's: with p
-the share of their tokens within the noise, p to the number of tokens.
+so.
 
-By likeness. A run of tokens that also stands in another request's answer, known to be right, where
-that request's prompt is another. The chance of a run of m tokens is the number of pairs of places times c^m, where c is
-the larger of two shares that the right answers themselves show: that two tokens taken anywhere are equal, and that two
-tokens that follow equal ones are. (Language repeats itself: with independent tokens alone every common phrase would be
-one.)
+By likeness. A run of tokens that also stands in another request's answer, known to be right, where that request's
+prompt is another.
 
-A name is given only where the chance is below CHANCE, over all candidates together.
+Either is an accident more often than it seems: real language has loops ("1. 1. 1. ..."), lists and boilerplate, which
+many prompts end in. So a token counts only if it *tells* something about the owner. It does not if
+
+1. it is the best token, or as good as that, under the request's own prompt or under any prompt that is not the owner's;
+2. the answer repeats itself there: the token before it was followed by it earlier in the same answer;
+3. (by likeness) it follows the two tokens before it in a right answer to a third prompt as well.
+
+A token that tells has at most the probability that the other prompts gave it, and no less than the share of tokens that
+fit by accident in the whole run. The chance of the whole answer is the product over these tokens, times the number of
+requests (or places) that were compared. A name is given where FEWEST_TELLING tokens tell, the chance is below CHANCE,
+and, by experiment, FEWEST_OTHERS other prompts have been tried. Everything else is wrong, with an owner nobody knows.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-
-import numpy as np
 
 from harness.checkers.outputs.compared import Compared, Match
-from harness.checkers.outputs.forcing import forcings, regrets_from
+from harness.checkers.outputs.forcing import ForcedTokens, forced_tokens, forcings
+from harness.checkers.outputs.likeness import Likeness
+from harness.checkers.outputs.telling import CHANCE, FEWEST_TELLING, Tokens, by_accident, repeated
 from harness.history import History, Operation
 from harness.scenario import InquiryKind
 
-CHANCE = 1e-6
-"""An accusation of this kind must not be an accident: one in a million wrong outputs."""
-Tokens = tuple[int, ...]
+FEWEST_OTHERS = 3
+"""Prompts that are not the owner's, the request's own among them, under which the answer was forced: with fewer, text
+that any prompt goes on to is not recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,36 +51,20 @@ class Leak:
 def find_leaks(history: History, compared: Sequence[Compared], near: float) -> tuple[Leak, ...]:
     """The wrong outputs whose owner can be named, in the order sent.
 
-    ``near``: nats of regret up to which a token counts as the best one under a supposed prompt.
+    ``near``: nats of regret up to which a token counts as the best one under a prompt.
     """
     wrong = [one for one in compared if one.match is Match.MISMATCH]
     if not wrong:
         return ()
     operations = {o.request.request_id: o for o in history.operations()}
-    right = _right_answers(operations, compared)
-    suppositions = _suppositions(history, operations, near)
-    search = Search(suppositions, searches(history))
-    found = (_owner(operations[one.request_id], one, right, search) for one in wrong)
+    forced = _forced(history, operations)
+    search = Search(forced, searches(history), near)
+    right = [operations[one.request_id] for one in compared if one.match in (Match.EXACT, Match.TIE)]
+    likeness = Likeness.of(right)
+    found = (
+        _by_experiment(one, operations, search) or _by_likeness(one, operations, search, likeness) for one in wrong
+    )
     return tuple(leak for leak in found if leak is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Supposed:
-    """A wrong output under another request's prompt."""
-
-    owner: str
-    near: int
-    """Tokens that are the best one there, or as good as that."""
-    tokens: int
-
-
-def _owner(
-    operation: Operation,
-    wrong: Compared,
-    right: dict[str, Operation],
-    search: "Search",
-) -> Leak | None:
-    return _by_experiment(wrong, search) or _by_likeness(operation, wrong, right)
 
 
 def searches(history: History) -> Counter[str]:
@@ -89,43 +78,88 @@ def searches(history: History) -> Counter[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """All suppositions of a run."""
+class UnderPrompt:
+    """A wrong output forced under one prompt."""
 
-    forced: Mapping[str, Sequence[_Supposed]]
+    owner: str | None
+    """Whose prompt it is; None: the request's own."""
+    tokens: ForcedTokens
+
+    def near(self, limit: float) -> int:
+        """Tokens that are the best one there, or as good as that."""
+        return int((self.tokens.regret <= limit).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """All that the search for owners has found out."""
+
+    forced: Mapping[str, Sequence[UnderPrompt]]
     """By the wrong output's request id."""
     tried: Mapping[str, int]
+    near: float
 
-    def best(self, request_id: str) -> _Supposed | None:
-        """The prompt under which most of its tokens are the best ones."""
-        return max(self.forced.get(request_id, ()), key=lambda one: one.near / one.tokens, default=None)
+    def best(self, request_id: str) -> UnderPrompt | None:
+        """The other request's prompt under which most of its tokens are the best ones."""
+        others = [one for one in self.forced.get(request_id, ()) if one.owner is not None]
+        return max(others, key=lambda one: one.near(self.near) / len(one.tokens.regret), default=None)
+
+    def others(self, request_id: str, owner: str | None) -> list[ForcedTokens]:
+        """The output under every prompt but that owner's, its own prompt included."""
+        return [one.tokens for one in self.forced.get(request_id, ()) if owner is None or one.owner != owner]
 
     def share(self) -> float:
-        """How often a token is the best one, or as good as that, under a prompt that is not its owner's."""
-        others = [one for who, all_ in self.forced.items() for one in all_ if one is not self.best(who)]
+        """How often a token is the best one, or as good as that, under another prompt that is not its owner's."""
+        best = {who: self.best(who) for who in self.forced}
+        others = [one for who, every in self.forced.items() for one in every if one.owner and one is not best[who]]
+        fitting, tokens = sum(one.near(self.near) for one in others), sum(len(one.tokens.regret) for one in others)
         # One is added to either count: a share of nothing would make any match certain.
-        return (sum(one.near for one in others) + 1) / (sum(one.tokens for one in others) + 2)
+        return (fitting + 1) / (tokens + 2)
 
 
-def _by_experiment(wrong: Compared, search: Search) -> Leak | None:
-    best = search.best(wrong.request_id)
-    if best is None or best.near < best.tokens:
+def _by_experiment(wrong: Compared, operations: Mapping[str, Operation], search: Search) -> Leak | None:
+    who = wrong.request_id
+    best = search.best(who)
+    if best is None or best.owner is None or best.near(search.near) < len(best.tokens.regret):
         return None
-    tried = max(len(search.forced[wrong.request_id]), search.tried.get(wrong.request_id, 0))
-    chance = tried * search.share() ** best.tokens
-    if chance > CHANCE:
+    others = search.others(who, best.owner)
+    if len(others) < FEWEST_OTHERS:
+        return None
+    answer = operations[who].ended.choices[0].token_ids[: len(best.tokens.regret)]
+    accident = by_accident(answer, others, near=search.near, least=search.share(), general=repeated(answer))
+    tried = max(len(others), search.tried.get(who, 0))
+    chance = tried * accident.chance
+    if accident.telling < FEWEST_TELLING or chance > CHANCE:
         return None
     text = (
-        f"was answered with {best.owner}'s KV: all of its {best.tokens} tokens are what that prompt goes on to "
-        f"(by chance: {chance:.0e}); {wrong.text}"
+        f"was answered with {best.owner}'s KV: all of its {len(answer)} tokens are what that prompt goes on to, "
+        f"{accident.telling} of them are what none of {len(others)} other prompts does (by chance: {chance:.0e}); "
+        f"{wrong.text}"
     )
-    return Leak(wrong.request_id, best.owner, text)
+    return Leak(who, best.owner, text)
 
 
-def _suppositions(history: History, operations: dict[str, Operation], near: float) -> dict[str, list[_Supposed]]:
+def _by_likeness(
+    wrong: Compared, operations: Mapping[str, Operation], search: Search, likeness: Likeness
+) -> Leak | None:
+    operation = operations[wrong.request_id]
+    found = likeness.owner_of(operation, wrong.first, search.others(wrong.request_id, None), search.near)
+    if found is None:
+        return None
+    text = (
+        f"was answered with {found.owner}'s KV: {found.tokens} tokens in a row are that request's answer "
+        f"(by chance: {found.chance:.0e}); {wrong.text}"
+    )
+    return Leak(wrong.request_id, found.owner, text)
+
+
+# --- the output under each prompt ---
+
+
+def _forced(history: History, operations: Mapping[str, Operation]) -> dict[str, list[UnderPrompt]]:
     owners = [(o.prompt_token_ids, name) for name, o in operations.items() if _is_asked(o)]
     return {
-        who: list(_supposed(operations[who], asked, owners, near))
+        who: list(_under_prompts(operations[who], asked, owners))
         for who, asked in forcings(history).items()
         if who in operations
     }
@@ -135,84 +169,25 @@ def _is_asked(operation: Operation) -> bool:
     return operation.request.reference_for is None and operation.request.inquiry is None
 
 
-def _supposed(
-    operation: Operation, asked: Iterable[Operation], owners: Sequence[tuple[Tokens | None, str]], near: float
-) -> Iterator[_Supposed]:
-    """The forcings of an operation's output that stand under another's prompt."""
+def _under_prompts(
+    operation: Operation, asked: Iterable[Operation], owners: Sequence[tuple[Tokens | None, str]]
+) -> Iterator[UnderPrompt]:
+    """Every forcing of an operation's first choice, with whose prompt stands before it."""
     prompt = operation.prompt_token_ids or ()
-    pulled = len(prompt) - 1
+    answer = operation.ended.choices[0].token_ids if operation.ended.choices else ()
     for forcing in asked:
         sent = forcing.request.prompt
-        if not isinstance(sent, tuple) or sent[: len(prompt)] == prompt or pulled < 1:
+        if not prompt or not isinstance(sent, tuple) or sent[len(prompt) :] != answer[: len(sent) - len(prompt)]:
             continue
-        inquiry = forcing.request.inquiry
-        owner = (
-            inquiry.under
-            if inquiry
-            else next((name for head, name in owners if head and head[:pulled] == sent[:pulled]), None)
-        )
-        regret = regrets_from(forcing, len(prompt))
-        if owner is not None and regret is not None:
-            yield _Supposed(owner, int((regret <= near).sum()), len(regret))
+        tokens = forced_tokens(forcing, len(prompt))
+        owner = None if sent[: len(prompt)] == prompt else _whose(forcing, len(prompt) - 1, owners)
+        if tokens is not None and owner != "":
+            yield UnderPrompt(owner, tokens)
 
 
-# --- by likeness ---
-
-
-def _right_answers(operations: dict[str, Operation], compared: Iterable[Compared]) -> dict[str, Operation]:
-    return {one.request_id: operations[one.request_id] for one in compared if one.match in (Match.EXACT, Match.TIE)}
-
-
-def _by_likeness(operation: Operation, wrong: Compared, right: dict[str, Operation]) -> Leak | None:
-    answers = {name: _tokens(other) for name, other in right.items() if _is_another(operation, other)}
-    mine = _tokens(operation)[wrong.first :]
-    runs = {name: longest_run(mine, answer) for name, answer in answers.items()}
-    owner = max(runs, key=runs.__getitem__, default=None)
-    if owner is None:
-        return None
-    pairs = len(mine) * sum(map(len, answers.values()))
-    chance = pairs * likeness(answers.values()) ** runs[owner]
-    if chance > CHANCE:
-        return None
-    text = (
-        f"was answered with {owner}'s KV: {runs[owner]} tokens in a row are that request's answer "
-        f"(by chance: {chance:.0e}); {wrong.text}"
-    )
-    return Leak(wrong.request_id, owner, text)
-
-
-def _is_another(operation: Operation, other: Operation) -> bool:
-    """Another prompt, in flight with it or before it: KV of the future leaks nowhere."""
-    return other.prompt_token_ids != operation.prompt_token_ids and other.sent.at <= operation.ended.at
-
-
-def _tokens(operation: Operation) -> Tokens:
-    return operation.ended.choices[0].token_ids if operation.ended.choices else ()
-
-
-def longest_run(one: Tokens, other: Tokens) -> int:
-    """The length of the longest run of tokens that both hold."""
-    if not one or not other:
-        return 0
-    equal = np.equal.outer(np.array(one), np.array(other))
-    best, row = 0, np.zeros(len(other), dtype=int)
-    for line in equal:
-        row = (np.concatenate(([0], row[:-1])) + 1) * line
-        best = max(best, int(row.max()))
-    return best
-
-
-def likeness(answers: Iterable[Tokens]) -> float:
-    """How likely two tokens of different answers are equal: anywhere, or after equal ones, whichever is more."""
-    answers = list(answers)
-    singles = Counter(token for answer in answers for token in answer)
-    doubles = Counter(pair for answer in answers for pair in pairwise(answer))
-    firsts = Counter(pair[0] for pair in doubles.elements())
-    anywhere, equal, after = _pairs(singles), _pairs(firsts), _pairs(doubles)
-    total = sum(singles.values())
-    # One is added, so that answers in which nothing repeats still leave room for chance.
-    return max((anywhere + 1) / (total * (total - 1) / 2 + 1), (after + 1) / (equal + 2))
-
-
-def _pairs(counts: Counter[int] | Counter[tuple[int, int]]) -> float:
-    return sum(n * (n - 1) / 2 for n in counts.values())
+def _whose(forcing: Operation, pulled: int, owners: Sequence[tuple[Tokens | None, str]]) -> str:
+    """Whose prompt a forcing begins with; empty where nobody's is known to."""
+    inquiry, sent = forcing.request.inquiry, forcing.request.prompt
+    if inquiry is not None:
+        return inquiry.under
+    return next((name for head, name in owners if pulled and head and head[:pulled] == sent[:pulled]), "")
