@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.facts import Deployment, Role
+
 
 class Verdict(StrEnum):
     """What is known about a run, or about one aspect of it."""
@@ -74,12 +76,27 @@ class Comparison:
         return Verdict.VALID if self.observed in self.expected else Verdict.INVALID
 
 
+class FindingKind(StrEnum):
+    """What a finding is about, for whoever must tell findings apart without reading their words."""
+
+    OTHER = "other"
+    WRONG_OUTPUT = "wrong_output"
+    """A request's answer is not the one that its prompt has."""
+    LEAK = "leak"
+    """An answer was made from another request's KV, whose owner is named."""
+    CACHE = "cache"
+    """A cache holds wrong blocks of a prompt."""
+    UNVERIFIED = "unverified"
+    """Nobody knows whether an answer is right."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something wrong, or unknown, about one subject: a request, a server."""
 
     subject: str
     text: str
+    kind: FindingKind = FindingKind.OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +149,73 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultSign:
+    """How a known fault shows in one check. Whatever else is wrong there is not explained by it."""
+
+    check: str
+    """The check that is invalid."""
+    counters: tuple[str, ...] = ()
+    """Counters that grow by too much; all others must be as expected."""
+    role: Role | None = None
+    """On which servers they do; None: on any."""
+    most_per_request: float = 0.0
+    """By how much at most, beyond what is expected, for each request whose output was judged."""
+    findings: FindingKind | None = None
+    """The kind of finding that it makes; None: none at all."""
+
+    def explains(self, check: Check, judgement: Judgement, deployment: Deployment) -> bool:
+        """Whether all that is wrong with the check is what the fault does."""
+        servers = {str(role) for role in Role if self.role in (None, role)}
+        servers |= {server.name for server in deployment.servers if self.role in (None, server.role)}
+        wrong = [one for one in check.comparisons if one.verdict is not Verdict.VALID]
+        return (
+            check.verdict is Verdict.INVALID
+            and all(one.server in servers and self._explained(one, judgement.outputs.requests) for one in wrong)
+            and all(finding.kind is self.findings for finding in check.findings)
+        )
+
+    def _explained(self, one: Comparison, requests: int) -> bool:
+        if one.counter not in self.counters or one.expected is None or one.observed is None:
+            return False
+        return one.expected.high < one.observed <= one.expected.high + self.most_per_request * requests
+
+
+@dataclass(frozen=True, slots=True)
 class KnownFault:
-    """What an engine is known to get wrong in one case. It excuses what it names, and nothing else."""
+    """What an engine is known to get wrong in one case. It excuses that, where it was seen, and nothing else."""
 
-    checks: tuple[str, ...]
-    """Names of the checks that are invalid where the fault shows."""
+    signs: tuple[FaultSign, ...]
+    versions: tuple[str, ...]
+    """Releases of the engine in which it was seen; another one is judged as if nothing were known."""
+    devices: tuple[str, ...]
+    """Devices on which it was seen (``cpu``, ``cuda``)."""
     evidence: str
-    """Which version, and what was seen."""
+    """What was seen, in words."""
 
-    def excuses(self, judgement: Judgement) -> bool:
-        """Whether something is wrong, and nothing but what is known."""
-        bad = {check.name for check in judgement.checks if check.verdict is not Verdict.VALID}
-        return judgement.verdict is Verdict.INVALID and bad <= set(self.checks)
+    @property
+    def text(self) -> str:
+        """Where it was seen, and what."""
+        return f"known of vLLM {' and '.join(self.versions)} on {' and '.join(self.devices)}: {self.evidence}"
+
+    def concerns(self, deployment: Deployment) -> bool:
+        """Whether all servers run a release in which the fault was seen, on a device on which it was seen.
+
+        A server that does not tell its version, or a deployment of which the device is not known, is not excused.
+        """
+        # A local build's suffix (0.32.0+cpu) names the build, not the release.
+        releases = {server.version.partition("+")[0] if server.version else None for server in deployment.servers}
+        return releases <= set(self.versions) and deployment.device in self.devices
+
+    def excuses(self, judgement: Judgement, deployment: Deployment) -> bool:
+        """Whether something is wrong, and nothing but what is known of this deployment."""
+        bad = [check for check in judgement.checks if check.verdict is not Verdict.VALID]
+        return (
+            judgement.verdict is Verdict.INVALID
+            and self.concerns(deployment)
+            and not judgement.outputs.unverified
+            and all(any(self._is_sign(sign, check, judgement, deployment) for sign in self.signs) for check in bad)
+        )
+
+    @staticmethod
+    def _is_sign(sign: FaultSign, check: Check, judgement: Judgement, deployment: Deployment) -> bool:
+        return sign.check == check.name and sign.explains(check, judgement, deployment)

@@ -15,7 +15,7 @@ ROOMS: dict[str, set[str]] = {
     "clock": set(),
     "scenario": set(),
     "facts": set(),
-    "verdict": set(),
+    "verdict": {"facts"},  # what a known fault concerns
     "history": {"scenario"},
     "engine_plugins": set(),
     "models": {"errors", "facts"},

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from harness.facts import Role
 from harness.scenario import Phase
-from harness.verdict import KnownFault
+from harness.verdict import FaultSign, KnownFault
 from workloads.case import Case, together
 from workloads.registry import workload
 
@@ -98,9 +99,11 @@ def echo(case: Case) -> Iterator[Phase]:
 @workload(
     family="sampling",
     known_fault=KnownFault(
-        ("failed_transfers",),
-        "vLLM 0.32.0: each of three choices pulls and notifies, and prefill counts two of the three notifications as "
-        "after expiry (6 for 3 requests); that it gives its blocks back at the first is inferred; outputs were right",
+        signs=(FaultSign("failed_transfers", ("nixl_after_expiry",), Role.PREFILL, most_per_request=2),),
+        versions=("0.32.0",),
+        devices=("cpu", "sim"),
+        evidence="each of three choices pulls and notifies, and prefill counts two of the three notifications as after "
+        "expiry (6 for 3 requests); that it gives its blocks back at the first is inferred; outputs were right",
     ),
 )
 def several_choices(case: Case) -> Iterator[Phase]:

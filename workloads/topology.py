@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from harness.scenario import Phase, Route
-from harness.verdict import KnownFault
+from harness.verdict import FaultSign, FindingKind, KnownFault
 from workloads.case import Case, together
 from workloads.needs import Needs
 from workloads.recipes import NIXL, OFFLOADING
@@ -63,9 +63,11 @@ def tour_without_prefix_caching(case: Case) -> Iterator[Phase]:
     needs=Needs(same_block_sizes=False),
     home="unlike_blocks",
     known_fault=KnownFault(
-        ("outputs",),
-        "vLLM 0.32.0 on a CPU, blocks of 32 on prefill and 64 on decode: 35 of 38 answers were wrong with HTTP 200 and "
-        "every counter right; the other 3 had prompts of one token, for which decode reads no transferred KV. The CPU "
+        signs=(FaultSign("outputs", findings=FindingKind.WRONG_OUTPUT),),
+        versions=("0.32.0",),
+        devices=("cpu",),
+        evidence="blocks of 32 on prefill and 64 on decode: 35 of 38 answers were wrong with HTTP 200 and every "
+        "counter right; the other 3 had prompts of one token, for which decode reads no transferred KV. The CPU "
         "backend keeps a block's keys as head size by tokens, and NIXL's conversion of small blocks into a large one "
         "(kv_postprocess_blksize_on_receive) takes them for tokens by head size",
     ),

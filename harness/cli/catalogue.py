@@ -127,12 +127,12 @@ def rows_of(
 ) -> list[Row]:
     """A line for each workload that ran, and one for what is wrong with the run and is nobody's."""
     judged = judged_workloads(ran, deployment, history, whole)
-    rows = [_row(entry, history, judgement, name) for entry, judgement in judged]
+    rows = [_row(entry, history, judgement, name, deployment) for entry, judgement in judged]
     rest = of_nobody(whole, [row.judgement for row in rows if row.judgement]) if ran else None
     return rows if rest is None else [*rows, Row(WHOLE_RUN, "run", name, rest)]
 
 
-def _row(entry: Workload, history: History, judgement: Judgement, name: str) -> Row:
+def _row(entry: Workload, history: History, judgement: Judgement, name: str, deployment: Deployment) -> Row:
     asked = history.operations(scenario=entry.name)
     return Row(
         entry.name,
@@ -142,6 +142,7 @@ def _row(entry: Workload, history: History, judgement: Judgement, name: str) -> 
         requests=sum(operation.request.reference_for is None for operation in asked),
         seconds=seconds_of(history, entry.name),
         known_fault=entry.known_fault,
+        facts=deployment,
     )
 
 

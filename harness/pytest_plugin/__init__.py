@@ -70,8 +70,8 @@ def run_workload(deployment: "HeldDeployment") -> "RunWorkload":
         except Lacking as lacking:
             pytest.skip(str(lacking))
         if check and ran.judgement.verdict is not Verdict.VALID:
-            if ran.known_fault and ran.known_fault.excuses(ran.judgement):
-                pytest.xfail(ran.known_fault.evidence)
+            if ran.known_fault and ran.known_fault.excuses(ran.judgement, deployment.facts):
+                pytest.xfail(ran.known_fault.text)
             pytest.fail(explain(ran.name, ran.judgement), pytrace=False)
         return ran.judgement
 

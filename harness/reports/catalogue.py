@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.facts import Deployment
 from harness.reports.terminal import STYLE
 from harness.reports.text import clean, duration, plural
 from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
@@ -32,6 +33,8 @@ class Row:
     """Sent, references left out."""
     seconds: float = 0.0
     known_fault: KnownFault | None = None
+    facts: Deployment | None = None
+    """What it ran on; None: not known, and no fault is excused."""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -41,7 +44,9 @@ class Row:
     @property
     def excused(self) -> bool:
         """Wrong, as the engine is known to be here."""
-        return self.judgement is not None and self.known_fault is not None and self.known_fault.excuses(self.judgement)
+        if self.judgement is None or self.known_fault is None or self.facts is None:
+            return False
+        return self.known_fault.excuses(self.judgement, self.facts)
 
     @property
     def word(self) -> str:
@@ -74,11 +79,13 @@ class Row:
         if self.known_fault is None:
             return
         if self.excused:
-            yield clean(self.known_fault.evidence, None)
+            yield clean(self.known_fault.text, None)
         elif self.verdict is Verdict.VALID:
-            yield clean(f"the known fault does not show here: {self.known_fault.evidence}", None)
+            yield clean(f"a fault that does not show here is {self.known_fault.text}", None)
+        elif self.facts is None or not self.known_fault.concerns(self.facts):
+            yield clean(f"another engine or device than this one's: a fault is {self.known_fault.text}", None)
         else:
-            yield clean(f"more is wrong than the known fault: {self.known_fault.evidence}", None)
+            yield clean(f"something else is wrong than the fault {self.known_fault.text}", None)
 
     def _with(self, verdict: Verdict) -> list[Check]:
         return [] if self.judgement is None else [one for one in self.judgement.checks if one.verdict is verdict]

@@ -1,12 +1,13 @@
 """What the probes found in the caches, in words: one finding for each prompt, and how much was looked at."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from harness.checkers.outputs.compared import Match
 from harness.checkers.outputs.evidence import OutputEvidence
 from harness.checkers.outputs.probes import Damaged, cache_of
 from harness.checkers.outputs.tiers import TierRead
-from harness.verdict import Finding
+from harness.verdict import Finding, FindingKind
 
 
 def with_places(findings: Iterable[Finding], evidence: OutputEvidence, block_size: int | None) -> Iterator[Finding]:
@@ -17,7 +18,7 @@ def with_places(findings: Iterable[Finding], evidence: OutputEvidence, block_siz
         place = ""
         if damaged is not None:
             place = f"; in {_called(damaged.cache)} {damaged.where(block_size)} of its prompt is the first wrong one"
-        yield Finding(finding.subject, finding.text + place)
+        yield replace(finding, text=finding.text + place)
 
 
 def in_caches(evidence: OutputEvidence, block_size: int | None) -> Iterator[Finding]:
@@ -31,7 +32,7 @@ def in_caches(evidence: OutputEvidence, block_size: int | None) -> Iterator[Find
             yield _finding(caches, block_size)
     for one in evidence.probed:
         if one.match is Match.UNVERIFIED:
-            yield Finding(one.request_id, one.text)
+            yield Finding(one.request_id, one.text, FindingKind.UNVERIFIED)
 
 
 def _finding(caches: Sequence[Damaged], block_size: int | None) -> Finding:
@@ -42,7 +43,7 @@ def _finding(caches: Sequence[Damaged], block_size: int | None) -> Finding:
         f"{first.where(block_size)} there is the first wrong one; {first.text}"
     )
     also = "".join(f"; so in {_called(other.cache)}" for other in others)
-    return Finding(f"{first.source}-probe-{first.cache}", text + also)
+    return Finding(f"{first.source}-probe-{first.cache}", text + also, FindingKind.CACHE)
 
 
 def _called(cache: str) -> str:

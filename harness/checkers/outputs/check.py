@@ -18,7 +18,7 @@ from harness.checkers.outputs.retried import with_retries
 from harness.checkers.outputs.tiers import tiers_read
 from harness.facts import Deployment
 from harness.history import History, NoiseMeasured
-from harness.verdict import Check, Finding, Outputs, Verdict
+from harness.verdict import Check, Finding, FindingKind, Outputs, Verdict
 
 _LISTED = 50
 """Findings kept: see :mod:`harness.checkers.completion`."""
@@ -105,7 +105,7 @@ def _near(evidence: OutputEvidence) -> float:
 
 def _leaked(leaks: Sequence[Leak]) -> tuple[Finding, ...]:
     """Another request's KV is a matter of security and comes before anything else."""
-    return tuple(Finding(leak.request_id, leak.text) for leak in leaks)
+    return tuple(Finding(leak.request_id, leak.text, FindingKind.LEAK) for leak in leaks)
 
 
 def _others(evidence: OutputEvidence, told: set[str], searched: Mapping[str, int]) -> tuple[Finding, ...]:
@@ -113,7 +113,11 @@ def _others(evidence: OutputEvidence, told: set[str], searched: Mapping[str, int
     listed = _ORDER if evidence.floor is None else _ORDER[:2]
     rows = [one for one in evidence.compared if one.match in listed and one.request_id not in told]
     rows.sort(key=lambda one: _ORDER.index(one.match))
-    return tuple(Finding(one.request_id, _told(one, searched)) for one in rows)
+    return tuple(Finding(one.request_id, _told(one, searched), _kind(one)) for one in rows)
+
+
+def _kind(one: Compared) -> FindingKind:
+    return FindingKind.WRONG_OUTPUT if one.match is Match.MISMATCH else FindingKind.UNVERIFIED
 
 
 def _told(one: Compared, searched: Mapping[str, int]) -> str:

@@ -1,6 +1,7 @@
 """Whether wrong outputs came again when they were asked for once more, in words."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from harness.checkers.outputs.compared import Match
 from harness.checkers.outputs.evidence import OutputEvidence
@@ -12,7 +13,7 @@ _HOW = {"together": "under load", "alone": "alone"}
 def with_retries(findings: Iterable[Finding], evidence: OutputEvidence) -> Iterator[Finding]:
     """Findings, with what the retries of their subjects came to."""
     for finding in findings:
-        yield Finding(finding.subject, f"{finding.text}{_again(finding.subject, evidence)}")
+        yield replace(finding, text=f"{finding.text}{_again(finding.subject, evidence)}")
 
 
 def _again(subject: str, evidence: OutputEvidence) -> str:
