@@ -195,7 +195,7 @@ class KnownFault:
     @property
     def text(self) -> str:
         """Where it was seen, and what."""
-        return f"known of vLLM {' and '.join(self.versions)} on {' and '.join(self.devices)}: {self.evidence}"
+        return f"known fault of vLLM {' and '.join(self.versions)} on {' and '.join(self.devices)}: {self.evidence}"
 
     def concerns(self, deployment: Deployment) -> bool:
         """Whether all servers run a release in which the fault was seen, on a device on which it was seen.

@@ -273,7 +273,7 @@ def test_junit_has_one_case_for_each_workload_and_marks_what_was_skipped() -> No
     assert suite[0][0].text == "valid: 2/2 outputs, 0/0 counters"
     assert "invalid token_sources: a summary" in str(suite[1][0].get("message"))
     assert suite[2][0].get("message") == SKIPPED.skipped
-    assert "known fault: vLLM 0.32.0 loses the tail" in str(suite[3][0].get("message"))
+    assert "known fault of vLLM 0.32.0 on cpu: it loses the tail" in str(suite[3][0].get("message"))
 
 
 def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

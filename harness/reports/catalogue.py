@@ -81,11 +81,11 @@ class Row:
         if self.excused:
             yield clean(self.known_fault.text, None)
         elif self.verdict is Verdict.VALID:
-            yield clean(f"a fault that does not show here is {self.known_fault.text}", None)
+            yield clean(f"this does not show here: {self.known_fault.text}", None)
         elif self.facts is None or not self.known_fault.concerns(self.facts):
-            yield clean(f"another engine or device than this one's: a fault is {self.known_fault.text}", None)
+            yield clean(f"not excused, since this is another release or device: {self.known_fault.text}", None)
         else:
-            yield clean(f"something else is wrong than the fault {self.known_fault.text}", None)
+            yield clean(f"something else is wrong than the {self.known_fault.text}", None)
 
     def _with(self, verdict: Verdict) -> list[Check]:
         return [] if self.judgement is None else [one for one in self.judgement.checks if one.verdict is verdict]
