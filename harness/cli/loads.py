@@ -81,10 +81,10 @@ def verified(  # noqa: PLR0913 - what is verified, on what, and how; the rest is
 
 
 def _tiers(deployment: Deployment) -> dict[Route, int]:
-    if Connector.OFFLOADING not in (deployment.connectors or ()):
-        return {}
     roles = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
-    return {route: count for route, role in roles.items() if (count := len(deployment.of(role)))}
+    return {
+        route: len(deployment.of(role)) for route, role in roles.items() if deployment.has(Connector.OFFLOADING, role)
+    }
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

@@ -21,7 +21,7 @@ from harness.deploy.warmup import WarmUp, warm_up_load, warm_up_transfers
 from harness.errors import DeployError, ModelNotFound, UnsupportedModel
 from harness.facts import Connector, Deployment, Role
 from harness.models import make_canary, read_model
-from harness.observe.facts import learn_deployment
+from harness.observe.facts import learn
 
 _PORT_FLAGS = {"proxy": "--port", "prefill": "--prefill-port", "decode": "--decode-port"}
 
@@ -147,27 +147,30 @@ async def _learn(
     target: Target, prefill: tuple[str, ...], decode: tuple[str, ...], proxy_url: str | None
 ) -> Deployment:
     async with aiohttp.ClientSession(headers=target.headers) as session:
-        deployment = await learn_deployment(session, prefill_urls=prefill, decode_urls=decode, proxy_url=proxy_url)
+        learned = await learn(session, prefill_urls=prefill, decode_urls=decode, proxy_url=proxy_url)
+    deployment = learned.deployment
     named = replace(
         deployment,
         model=target.served_model_name or deployment.model,
         model_path=target.model or deployment.model_path,
-        kv_dtype=target.kv_cache_dtype or deployment.kv_dtype,
     )
+    if target.kv_cache_dtype is not None:
+        named = named.with_servers(kv_dtype=target.kv_cache_dtype)
     return _with_model(named, required=target.model is not None)
 
 
 def _with_model(deployment: Deployment, *, required: bool) -> Deployment:
     """What its configuration tells; without one the facts stay unknown, and so does what needs them."""
+    told = [server.kv_dtype for server in deployment.servers]
     try:
-        model = read_model(deployment.model_path or "", kv_dtype=deployment.kv_dtype)
+        model = read_model(deployment.model_path or "", kv_dtype=None if None in told else told[0])
     except (ModelNotFound, UnsupportedModel):
         if required:
             raise
         return deployment
     # vLLM serves a checkpoint in 16 bits as it is, and casts a float32 one to whatever suits the device: without
     # its own word the width of the KV cache would be a guess.
-    certain = deployment.kv_dtype is not None or model.dtype in ("bfloat16", "float16")
+    certain = None not in told or model.dtype in ("bfloat16", "float16")
     return replace(
         deployment,
         geometry=model.geometry if certain else None,
@@ -181,7 +184,7 @@ async def _warm_up(deployment: Deployment, target: Target, around: Surroundings)
     started = around.clock.now()
     around.on_progress("warm-up", "first KV transfer", 0.0)
     prefill, decode = ([server.url for server in deployment.of(role)] for role in Role)
-    if deployment.connectors is None or Connector.NIXL in deployment.connectors:
+    if deployment.has(Connector.NIXL) is not False:
         await warm_up_transfers(prefill, decode, how)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
     await warm_up_load(deployment.proxy_url or decode[0], target.num_warmups or 8, how)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import ModelNotFound, UnsupportedModel
-from harness.facts import KVGeometry
+from harness.facts import ELEMENT_BYTES, KVGeometry
 
 _OWN_HEAD_SIZE: Final = frozenset(
     {"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"},
@@ -39,12 +39,6 @@ _REFUSED: Final = {
     "ssm_cfg": "it has state-space layers",
     "mamba_d_state": "it has state-space layers",
     "index_topk": "it keeps an index beside its KV",
-}
-
-_ELEMENT_BYTES: Final = {
-    **dict.fromkeys(("float32", "float"), 4),
-    **dict.fromkeys(("float16", "half", "bfloat16"), 2),
-    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2"), 1),
 }
 
 
@@ -172,9 +166,9 @@ def _dtype_bytes(config: Mapping[str, Any], text: Mapping[str, Any], kv_dtype: s
         if (config.get("quantization_config") or {}).get("kv_cache_scheme"):
             raise _refuse("its checkpoint brings a quantised KV cache of its own (kv_cache_scheme)")
         name = _dtype(config, text)
-    if name not in _ELEMENT_BYTES:
+    if name not in ELEMENT_BYTES:
         raise _refuse(f"the size of a cached element of type {name!r} is not known; state the engine's dtype")
-    return _ELEMENT_BYTES[name]
+    return ELEMENT_BYTES[name]
 
 
 def _locate(model: str | Path) -> Path:

@@ -63,7 +63,7 @@ class Formulas:
             generation_tokens=visit.generated,
             prefix_queries=_exactly(visit.tokens * times if looks else 0),
             prefix_hits=_exactly(local),
-            external_queries=_exactly(rest * times if self.deployment.connectors != () else 0),
+            external_queries=_exactly(rest * times if self.connected_at_all else 0),
             external_hits=_exactly(external),
             nixl_bytes=_exactly(self.moved(visit, local) if pulled else 0),
             nixl_transfers=self._reads if pulled else _exactly(0),
@@ -88,7 +88,7 @@ class Formulas:
     @property
     def block_bytes(self) -> int:
         """Of one of this server's blocks; 0 where it is not known."""
-        geometry = self.deployment.geometry
+        geometry = self.deployment.geometry_of(self.server)
         return geometry.block_bytes(self.block_size) if geometry else 0
 
     def connected(self, visit: Visit) -> tuple[bool, ...]:
@@ -107,24 +107,26 @@ class Formulas:
 
     @property
     def pulls(self) -> bool:
-        """Whether NIXL brings prompts.
+        """Whether NIXL brings prompts, as it must where any server of the deployment has it.
 
         Where the connectors are not known: the path under test is one that transfers, and that is what must be seen.
         """
-        connectors = self.deployment.connectors
-        return connectors is None or Connector.NIXL in connectors
+        return self.deployment.has(Connector.NIXL) is not False
+
+    @property
+    def connected_at_all(self) -> bool:
+        """Whether the server has any connector, as it is taken to have where it does not say."""
+        return self.server.connectors != () or bool(self.server.unknown_connectors)
 
     @property
     def offloads(self) -> bool | None:
         """Whether there is an offload tier; None where that is not known."""
-        connectors = self.deployment.connectors
-        return None if connectors is None else Connector.OFFLOADING in connectors
+        return self.server.has(Connector.OFFLOADING)
 
     @property
     def tier_first(self) -> bool:
         """Whether the tier is asked before NIXL."""
-        connectors = self.deployment.connectors
-        return bool(connectors) and connectors[0] is Connector.OFFLOADING  # type: ignore[index]  # bool() excludes None
+        return (self.server.connectors or ())[:1] == (Connector.OFFLOADING,)
 
     @property
     def prefill_block_size(self) -> int | None:
@@ -146,9 +148,9 @@ class Formulas:
             why = f"the block size of {self.server.name} is not known"
             hits = ("local_compute", "local_cache_hit", "external_kv_transfer", "prefix_hits", "external_hits")
             return dict.fromkeys((*hits, "external_queries", *_BYTES), why)
-        if self.deployment.geometry is None:
+        if self.deployment.geometry_of(self.server) is None:
             return dict.fromkeys(_BYTES, "the shape of the model's KV cache is not known")
-        if self.deployment.connectors is None:
+        if self.server.connectors is None:
             why = "whether an offloading connector is configured is not known"
             return dict.fromkeys(("offload_load_bytes", "offload_store_bytes"), why)
         return self._unlike_block_sizes()

@@ -52,7 +52,7 @@ class ServerModel:
         """Bytes of what the tier may hold of the visit's own tokens."""
         if self.formulas.offloads is False or not any(self.formulas.connected(visit)):
             return 0
-        tokens = visit.tokens if self.deployment.offload_prompt_only else max(visit.tokens, visit.longest)
+        tokens = visit.tokens if self.server.offload_prompt_only else max(visit.tokens, visit.longest)
         return tokens // self.formulas.block_size * self.formulas.block_bytes
 
     @cached_property
@@ -123,21 +123,19 @@ class ServerModel:
             self.formulas.block_size,
             per_chunk or 1,
             self._chunks,
-            self.deployment.offload_prompt_only,
+            self.server.offload_prompt_only,
             attached=not self.deployment.launched,
             step_tokens=self.server.max_num_batched_tokens,
         )
 
     @property
     def _blocks_per_chunk(self) -> int | None:
-        # The deployment tells its first server's chunk; a chunk of one block is one block on every server.
-        chunk, sizes = self.deployment.offload_block_size, [server.block_size for server in self.deployment.servers]
-        first = next((size for size in sizes if size), None)
-        return chunk // first if chunk and first else None
+        chunk, block = self.server.offload_block_size, self.server.block_size
+        return chunk // block if chunk and block else None
 
     @property
     def _chunks(self) -> int | None:
-        told, given = self.deployment.offload_blocks, self.deployment.offload_bytes
+        told, given = self.server.offload_blocks, self.server.offload_bytes
         if told is not None or given is None or not self.formulas.block_bytes or self._blocks_per_chunk is None:
             return told
         size = self.formulas.block_bytes * self._blocks_per_chunk
@@ -164,7 +162,7 @@ class ServerModel:
         hits = Bounds(correction.at_least * size, -correction.at_most * size)
         misses = Bounds(correction.at_most * size, -correction.at_least * size)
         changed: dict[str, Any] = {"local_cache_hit": hits, "prefix_hits": hits}
-        if self.deployment.connectors != ():
+        if self.formulas.connected_at_all:
             changed["external_queries"] = misses
         if not correction.pulls or not self.formulas.pulls:
             changed["local_compute"] = misses
