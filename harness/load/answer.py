@@ -37,6 +37,7 @@ class Answer:
         "done_at",
         "fault",
         "prompt_token_ids",
+        "said_error",
         "token_times",
         "tokens_per_chunk",
         "usage",
@@ -55,6 +56,8 @@ class Answer:
         """When the end marker, or the whole body, was there; None: never."""
         self.fault = ""
         """The first thing that was wrong with it: an error event, a chunk that cannot be read."""
+        self.said_error = False
+        """Whether that is an error that the server told in place of an answer."""
 
     def event(self, payload: bytes, at: float) -> None:
         """Take the payload of one server-sent event that arrived at ``at``."""
@@ -94,6 +97,7 @@ class Answer:
 
     def _read(self, message: dict[str, Any], at: float | None) -> None:
         if message.get("error") is not None:
+            self.said_error = self.said_error or not self.fault
             self._blame(f"error inside a 200: {str(message['error'])[:_SHOWN]}")
             return
         for choice in message["choices"]:

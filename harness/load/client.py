@@ -14,7 +14,7 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.errors import UsageError
-from harness.history import Ended
+from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
@@ -76,15 +76,18 @@ class Client:
         """Send it and wait for its end, whatever that is. Cancellation closes its connection."""
         reply, answer = Reply(), Answer()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
                 await self._exchange(request, reply, answer)
-        except TimeoutError:
-            reply.trouble = f"no end of the answer within {self._timeout:g} s"
-        except (aiohttp.ClientConnectorError, UsageError) as error:
-            reply.connected = False
-            reply.trouble = f"not sent: {error}"
+        except aiohttp.ClientConnectorError as error:
+            reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
+        except UsageError as error:
+            reply.broken, reply.trouble = Ending.NOT_SENT, f"not sent: {error}"
         except (aiohttp.ClientError, OSError) as error:
-            reply.trouble = f"cut: {type(error).__name__}: {error}"
+            # The kernel's own ETIMEDOUT is a TimeoutError too, and comes from the other side.
+            if isinstance(error, TimeoutError) and limit.expired():
+                reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
+            else:
+                reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
         return conclude(request, reply, answer, self._clock.now())
 
     async def _exchange(self, request: Request, reply: Reply, answer: Answer) -> None:
