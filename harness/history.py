@@ -93,7 +93,11 @@ class Choice:
     token_ids: tuple[int, ...]
     text: str = ""
     finish_reason: str | None = None
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[TokenLogprob | None, ...] = ()
+    """One per token id, None where the server told none for it; empty where it told none at all."""
+    stop_reason: int | str | None = None
+    """What vLLM stopped at: a stop string, or a token id that was to stop it. None: the model's end token, or length,
+    or the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ class Ended:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     """One per prompt token (the first has none), when they were asked for."""
     token_times: tuple[float, ...] = ()
-    """Arrival of each output token of the first choice, same clock as ``at``; empty when not streamed."""
+    """Arrival of each output token of the first choice, same clock as ``at``; empty when not streamed. Where the answer
+    has no token ids, of each piece of its text."""
     tokens_per_chunk: tuple[int, ...] = ()
     """How many tokens each chunk of the stream carried: ITL per chunk is not ITL per token."""
     prefill_server: str | None = None

@@ -103,15 +103,28 @@ class Client:
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
         if response.status != 200 or request.resets:
             reply.body = (await response.read()).decode("utf-8", "replace")
-        elif request.stream:
-            await self._watch(response.content, answer)
-        else:
+        elif not request.stream:
             answer.body(await response.read(), self._clock.now())
+        elif response.content_type.endswith("json"):
+            await self._watch_json(response.content, answer)
+        else:
+            await self._watch(response.content, answer)
 
-    async def _watch(self, content: aiohttp.StreamReader, answer: Answer) -> None:
+    async def _watch_json(self, content: aiohttp.StreamReader, answer: Answer) -> None:
+        """A whole answer, or an error, in place of a stream; or a stream that bears the wrong name."""
+        begun = await content.readany()
+        if begun and not begun.lstrip().startswith((b"{", b"[")):
+            await self._watch(content, answer, begun)
+        else:
+            answer.body(begun + await content.read(), self._clock.now())
+
+    async def _watch(self, content: aiohttp.StreamReader, answer: Answer, begun: bytes = b"") -> None:
         """Read on after the end marker, up to the connection's own end of the answer: only then is it reused."""
         events = EventParser()
-        while data := await content.readany():
+        while data := begun or await content.readany():
+            begun = b""
             now = self._clock.now()
             for payload in events.feed(data):
                 answer.event(payload, now)
+        if answer.done_at is None and events.bare:
+            answer.take_aside(events.bare)

@@ -14,10 +14,11 @@
     the client's time was over, and the end marker had not come          INFO     timed_out
     the connection was cut, and the end marker had not come              INFO     cut
     200, but no end marker, a choice missing, no or a bad
-    finish_reason, no token ids, or other counts than the server's own   INFO     unfinished
+    finish_reason, nothing said, or other counts than the server's own   INFO     unfinished
     200, whole                                                           OK       completed
 
-The first row that fits counts.
+The first row that fits counts. A whole answer without any token ids is whole: something on the way may not know
+``return_token_ids``. Its output cannot be verified, and who verifies it says so.
 
 FAIL promises that no counter moved. A decode server that refuses (a context too short for max_tokens, say, where
 prefill was asked for one token) does so after prefill has worked: hence the fourth row.
@@ -27,11 +28,11 @@ from dataclasses import dataclass
 
 from harness.history import Choice, Ended, Ending, Outcome
 from harness.load.answer import Answer
+from harness.load.quoting import quoted
 from harness.scenario import Request, Route
 
 _BAD_FINISH = frozenset({"abort", "error"})
 """vLLM's finish reasons are stop, length, abort, error, repetition; chat adds tool_calls."""
-_SHOWN = 300
 _REQUEST_TIMEOUT = 408
 _COMPLETED = Outcome.OK, Ending.COMPLETED, ""
 
@@ -69,7 +70,7 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         prompt_token_ids=answer.prompt_token_ids,
         prompt_logprobs=prompt_logprobs,
         token_times=tuple(answer.token_times),
-        tokens_per_chunk=tuple(answer.tokens_per_chunk),
+        tokens_per_chunk=tuple(answer.tokens_per_chunk) or (1,) * len(answer.token_times),
         prefill_server=reply.prefill_server,
         decode_server=reply.decode_server,
         ending=ending,
@@ -102,12 +103,12 @@ def _judge_reset(reply: Reply) -> Judged:
     if reply.broken:
         return Outcome.INFO, reply.broken, f"not reset: {reply.trouble}"
     if "false" in reply.body:
-        return Outcome.INFO, Ending.REFUSED, f"not reset: {reply.body[:_SHOWN]}"
+        return Outcome.INFO, Ending.REFUSED, f"not reset: {quoted(reply.body)}"
     return _COMPLETED
 
 
 def _judge_refusal(request: Request, reply: Reply) -> Judged:
-    cause = f"status {reply.status}: {reply.body[:_SHOWN]}"
+    cause = f"status {reply.status}: {quoted(reply.body)}"
     return (Outcome.FAIL if _certain(request, reply) else Outcome.INFO), Ending.REFUSED, cause
 
 
@@ -120,20 +121,32 @@ def _certain(request: Request, reply: Reply) -> bool:
 def _shortcoming(request: Request, answer: Answer) -> str:
     """Why an answer with status 200 that can be read is not OK; empty if it is."""
     if answer.done_at is None:
-        return "the stream ended without its end marker"
+        aside = f", and held what is no event: {answer.aside}" if answer.aside else ""
+        return f"the stream ended without its end marker{aside}"
     choices = answer.choices
     wanted = request.sampling.n or 1
     if len(choices) != wanted:
         return f"{len(choices)} of {wanted} choices came"
-    return next(filter(None, map(_unfinished, choices)), "") or _miscounted(answer, choices)
+    if answer.indices != tuple(range(wanted)):
+        return f"its choices are numbered {', '.join(map(str, answer.indices))}, and not from 0 on"
+    told = any(choice.token_ids for choice in choices)
+    unfinished = next(filter(None, (_unfinished(choice, told=told) for choice in choices)), "")
+    return unfinished or (_miscounted(answer, choices) if told else _empty(answer, choices))
 
 
-def _unfinished(choice: Choice) -> str:
+def _unfinished(choice: Choice, *, told: bool) -> str:
+    """``told``: whether any choice of the answer came with token ids."""
     if choice.finish_reason is None:
         return "no finish_reason"
     if choice.finish_reason in _BAD_FINISH:
         return f"finish_reason {choice.finish_reason}"
-    return "" if choice.token_ids else "no token ids"
+    return "" if choice.token_ids or not told else "no token ids, where another choice has some"
+
+
+def _empty(answer: Answer, choices: tuple[Choice, ...]) -> str:
+    """An answer without token ids must show some other sign that something was generated."""
+    generated = answer.usage is not None and answer.usage.completion_tokens > 0
+    return "" if generated or any(choice.text for choice in choices) else "no token ids, no text and no usage"
 
 
 def _miscounted(answer: Answer, choices: tuple[Choice, ...]) -> str:
