@@ -27,6 +27,35 @@ class Outcome(StrEnum):
     """Nobody knows: a timeout, a cut stream, a 5xx, an error event inside a 200."""
 
 
+class Ending(StrEnum):
+    """How an operation came to its end, and by whom. Recorded where it is known: nobody reads it out of a text."""
+
+    COMPLETED = "completed"
+    """By the server: the whole answer."""
+    REFUSED = "refused"
+    """By the server: a status other than 200, or a prefix cache that it did not empty."""
+    ERROR_INSIDE = "error_inside"
+    """By the server: a 200 whose stream or body says an error."""
+    UNFINISHED = "unfinished"
+    """By the server: a 200 whose answer is not whole, or cannot be read."""
+    CUT = "cut"
+    """By the other side: the connection broke after the request was sent."""
+    TIMED_OUT = "timed_out"
+    """By the client, whose own time limit was over."""
+    NOT_CONNECTED = "not_connected"
+    """No connection came about; nothing was sent."""
+    NOT_SENT = "not_sent"
+    """By the harness: the request could not be made, as when the turn before it has no answer."""
+    CLIENT_CRASHED = "client_crashed"
+    """By the harness: its client failed."""
+    INTERRUPTED = "interrupted"
+    """By the harness, or its user: the run was cancelled."""
+    NO_END = "no_end"
+    """The history holds no end: the harness was killed."""
+    UNRECORDED = "unrecorded"
+    """Of a history that says no ending; no ``Ended`` keeps it, see there."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """One served token's log-probability, in nats, and its runner-up's if the server told."""
@@ -64,7 +93,11 @@ class Choice:
     token_ids: tuple[int, ...]
     text: str = ""
     finish_reason: str | None = None
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[TokenLogprob | None, ...] = ()
+    """One per token id, None where the server told none for it; empty where it told none at all."""
+    stop_reason: int | str | None = None
+    """What vLLM stopped at: a stop string, or a token id that was to stop it. None: the model's end token, or length,
+    or the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +152,19 @@ class Ended:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     """One per prompt token (the first has none), when they were asked for."""
     token_times: tuple[float, ...] = ()
-    """Arrival of each output token of the first choice, same clock as ``at``; empty when not streamed."""
+    """Arrival of each output token of the first choice, same clock as ``at``; empty when not streamed. Where the answer
+    has no token ids, of each piece of its text."""
     tokens_per_chunk: tuple[int, ...] = ()
     """How many tokens each chunk of the stream carried: ITL per chunk is not ITL per token."""
     prefill_server: str | None = None
     """URL of the prefill server that the proxy chose, where the proxy says so."""
     decode_server: str | None = None
+    ending: Ending = Ending.UNRECORDED
+    """Where it is not given, what outcome, status and cause tell of it: a history that an older version stored."""
+
+    def __post_init__(self) -> None:
+        if self.ending is Ending.UNRECORDED:
+            object.__setattr__(self, "ending", _told_ending(self.outcome, self.status, self.cause))
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,5 +339,33 @@ def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:
     ends = {entry.request_id: entry for entry in entries if isinstance(entry, Ended)}
     for entry in entries:
         if isinstance(entry, Sent):
-            never = Ended(entry.at, entry.request.request_id, Outcome.INFO, "the history holds no end of it")
+            never = Ended(
+                entry.at,
+                entry.request.request_id,
+                Outcome.INFO,
+                "the history holds no end of it",
+                ending=Ending.NO_END,
+            )
             yield Operation(entry, ends.get(entry.request.request_id, never))
+
+
+_OLD_CAUSES = (
+    ("no end of the answer within ", Ending.TIMED_OUT),
+    ("cut: ", Ending.CUT),
+    ("error inside a 200", Ending.ERROR_INSIDE),
+    ("not sent: Cannot connect ", Ending.NOT_CONNECTED),
+    ("not sent: ", Ending.NOT_SENT),
+    ("the client crashed: ", Ending.CLIENT_CRASHED),
+    ("interrupted", Ending.INTERRUPTED),
+    ("the history holds no end", Ending.NO_END),
+)
+"""How the causes began that versions without ``Ended.ending`` wrote. No other place reads a cause."""
+
+
+def _told_ending(outcome: Outcome, status: int | None, cause: str) -> Ending:
+    if outcome is Outcome.OK:
+        return Ending.COMPLETED
+    if status not in (None, 200):
+        return Ending.REFUSED
+    by_cause = (ending for beginning, ending in _OLD_CAUSES if cause.startswith(beginning))
+    return next(by_cause, Ending.NO_END if status is None else Ending.UNFINISHED)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from harness.clock import Clock
 from harness.errors import HarnessError
-from harness.history import Ended, Entry, Outcome, PhaseStarted, Sent
+from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
 from harness.load.arrivals import Arrivals, ClosedLoop
 from harness.load.continuation import Conversations, Unanswered
 from harness.scenario import Phase, Request, Scenario
@@ -120,7 +120,7 @@ class _PhaseRun:
             request = self.conversations.whole(request)
         except Unanswered as why:
             self._sent(request, intended_at)
-            self.record(Ended(self.clock.now(), request.request_id, Outcome.FAIL, str(why)))
+            self.record(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
             return
         self._sent(request, intended_at)
         ended = await self._outcome(request)
@@ -134,13 +134,14 @@ class _PhaseRun:
         try:
             return await self.send(request)
         except asyncio.CancelledError:
-            self.record(self._nobody_knows(request, "interrupted"))
+            self.record(self._end(request, Outcome.INFO, Ending.INTERRUPTED, "interrupted"))
             raise
         except Exception as error:  # noqa: BLE001 - a crash of the client costs one operation, not the run
-            return self._nobody_knows(request, f"the client crashed: {type(error).__name__}: {error}")
+            cause = f"the client crashed: {type(error).__name__}: {error}"
+            return self._end(request, Outcome.INFO, Ending.CLIENT_CRASHED, cause)
 
-    def _nobody_knows(self, request: Request, cause: str) -> Ended:
-        return Ended(self.clock.now(), request.request_id, Outcome.INFO, cause)
+    def _end(self, request: Request, outcome: Outcome, ending: Ending, cause: str) -> Ended:
+        return Ended(self.clock.now(), request.request_id, outcome, cause, ending=ending)
 
     def _tell(self) -> None:
         self.on_progress(self.ended, len(self.phase.requests), self.phase)

@@ -16,7 +16,7 @@ from harness.checkers.outputs import outputs
 from harness.checkers.settled import settled
 from harness.checkers.token_sources import token_sources
 from harness.facts import Connector, Deployment
-from harness.history import Choice, ClientHealth, History, Outcome, RunEnded, ScrapeFailed, Usage
+from harness.history import Choice, ClientHealth, Ending, History, Outcome, RunEnded, ScrapeFailed, Usage
 from harness.verdict import Outputs, Verdict
 
 COUNTING = [token_sources, nixl_bytes, offload_bytes, failed_transfers]
@@ -234,7 +234,10 @@ def ended(**fields: Any) -> History:
         ({"outcome": Outcome.FAIL, "status": 400, "cause": "bad"}, Verdict.INVALID),
         ({"outcome": Outcome.INFO, "status": 200, "cause": "the stream was cut"}, Verdict.INVALID),
         ({"outcome": Outcome.INFO, "status": None, "cause": "timeout after 60 s"}, Verdict.UNKNOWN),
-        ({"outcome": Outcome.INFO, "status": 200, "cause": "timed out after 60 s"}, Verdict.UNKNOWN),
+        (
+            {"outcome": Outcome.INFO, "status": 200, "cause": "no end within 60 s", "ending": Ending.TIMED_OUT},
+            Verdict.UNKNOWN,
+        ),
         ({"outcome": Outcome.FAIL, "status": None, "cause": "connection refused"}, Verdict.UNKNOWN),
         ({}, Verdict.VALID),
     ],

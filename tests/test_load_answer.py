@@ -49,7 +49,7 @@ def test_a_chat_stream() -> None:
         wire.chat_chunk([12], text="b", finish="length", stop_reason=None),
         DONE,
     )
-    assert answer.choices == (Choice((11, 12), "ab", "length", (TokenLogprob(11, -0.5, -1.5, 40),)),)
+    assert answer.choices == (Choice((11, 12), "ab", "length", (TokenLogprob(11, -0.5, -1.5, 40), None)),)
     assert answer.token_times == [2.0, 3.0]
     assert answer.prompt_token_ids == (1, 2, 3)
 

@@ -119,7 +119,8 @@ def plain(**fields: Any) -> wire.Json:
     [
         (plain(), OK, ""),
         (plain(finish_reason=None), INFO, "no finish_reason"),
-        (plain(token_ids=None), INFO, "no token ids"),
+        (plain(token_ids=None), OK, ""),
+        (plain(token_ids=None, text="") | {"usage": None}, INFO, "no token ids, no text and no usage"),
         (wire.ERROR, INFO, "error inside a 200"),
         ("not json", INFO, "unreadable"),
         ("", INFO, "unreadable"),
@@ -174,7 +175,7 @@ async def test_other_statuses(status: int, route: Route, headers: dict[str, str]
         (wire.sse(TOKEN, wire.completion_chunk([12], finish="abort")) + wire.DONE, "finish_reason abort"),
         (wire.sse(TOKEN, wire.completion_chunk([12], finish="error")) + wire.DONE, "finish_reason error"),
         (wire.sse(TOKEN) + b"data: {oops\n\n" + wire.sse(LAST) + wire.DONE, "unreadable chunk"),
-        (wire.sse(wire.completion_chunk([], text="a", finish="stop")) + wire.DONE, "no token ids"),
+        (wire.sse(wire.completion_chunk([], finish="stop")) + wire.DONE, "no token ids, no text and no usage"),
         (wire.sse(wire.usage(3, 0)) + wire.DONE, "0 of 1 choices"),
         (wire.DONE, "0 of 1 choices"),
         (wire.sse(TOKEN, LAST, wire.usage(3, 3)) + wire.DONE, "2 tokens came, and usage says 3"),

@@ -11,7 +11,7 @@ import pytest
 
 from harness.history import TokenLogprob
 from harness.load.body import body_of
-from harness.load.logprobs import of_tokens
+from harness.load.logprobs import read_rows
 from harness.scenario import Endpoint, Message, Request, Sampling
 
 pytestmark = pytest.mark.live
@@ -97,7 +97,9 @@ def written_by(vllm: Any, write: str, alternatives: int) -> Any:
 def test_what_vllm_writes_is_read_and_a_runner_up_needs_two_alternatives(
     vllm: Any, endpoint: str, alternatives: int, runner_up: float | None
 ) -> None:
-    first, second = of_tokens(written_by(vllm, endpoint, alternatives), [11, 12])
+    rows = read_rows(written_by(vllm, endpoint, alternatives))
+    assert [row.token_id for row in rows] == [11, 12]
+    first, second = (row.of(0 if row.token_id is None else row.token_id) for row in rows)
     assert first == TokenLogprob(11, -0.5, runner_up, None if runner_up is None else 40)
     assert (second.token_id, second.runner_up) == (12, runner_up)
     assert math.isnan(second.logprob)

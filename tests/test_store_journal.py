@@ -71,7 +71,10 @@ def test_numbers_that_json_cannot_say_survive_and_the_line_is_strict_json() -> N
 
 def test_what_is_at_its_default_takes_no_room() -> None:
     line = encode_entry(Ended(2.0, "a", Outcome.OK, prompt_logprobs=(None, TokenLogprob(3, -0.5))))
-    assert line == '{"kind":"ended","at":2.0,"request_id":"a","outcome":"ok","prompt_logprobs":[null,[3,-0.5]]}'
+    assert line == (
+        '{"kind":"ended","at":2.0,"request_id":"a","outcome":"ok","prompt_logprobs":[null,[3,-0.5]],'
+        '"ending":"completed"}'
+    )
 
 
 @pytest.mark.parametrize(

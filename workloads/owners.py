@@ -193,7 +193,7 @@ def _first_tokens(operation: Operation) -> Collection[int]:
     choice = next(iter(operation.ended.choices), None)
     if choice is None:
         return ()
-    return {*choice.token_ids[:1], *(choice.logprobs[0].named if choice.logprobs else ())}
+    return {*choice.token_ids[:1], *(choice.logprobs[0].named if choice.logprobs and choice.logprobs[0] else ())}
 
 
 def _answer(operation: Operation) -> Tokens:

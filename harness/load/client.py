@@ -14,7 +14,7 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.errors import UsageError
-from harness.history import Ended
+from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
@@ -76,15 +76,18 @@ class Client:
         """Send it and wait for its end, whatever that is. Cancellation closes its connection."""
         reply, answer = Reply(), Answer()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
                 await self._exchange(request, reply, answer)
-        except TimeoutError:
-            reply.trouble = f"no end of the answer within {self._timeout:g} s"
-        except (aiohttp.ClientConnectorError, UsageError) as error:
-            reply.connected = False
-            reply.trouble = f"not sent: {error}"
+        except aiohttp.ClientConnectorError as error:
+            reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
+        except UsageError as error:
+            reply.broken, reply.trouble = Ending.NOT_SENT, f"not sent: {error}"
         except (aiohttp.ClientError, OSError) as error:
-            reply.trouble = f"cut: {type(error).__name__}: {error}"
+            # The kernel's own ETIMEDOUT is a TimeoutError too, and comes from the other side.
+            if isinstance(error, TimeoutError) and limit.expired():
+                reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
+            else:
+                reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
         return conclude(request, reply, answer, self._clock.now())
 
     async def _exchange(self, request: Request, reply: Reply, answer: Answer) -> None:
@@ -100,15 +103,28 @@ class Client:
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
         if response.status != 200 or request.resets:
             reply.body = (await response.read()).decode("utf-8", "replace")
-        elif request.stream:
-            await self._watch(response.content, answer)
-        else:
+        elif not request.stream:
             answer.body(await response.read(), self._clock.now())
+        elif response.content_type.endswith("json"):
+            await self._watch_json(response.content, answer)
+        else:
+            await self._watch(response.content, answer)
 
-    async def _watch(self, content: aiohttp.StreamReader, answer: Answer) -> None:
+    async def _watch_json(self, content: aiohttp.StreamReader, answer: Answer) -> None:
+        """A whole answer, or an error, in place of a stream; or a stream that bears the wrong name."""
+        begun = await content.readany()
+        if begun and not begun.lstrip().startswith((b"{", b"[")):
+            await self._watch(content, answer, begun)
+        else:
+            answer.body(begun + await content.read(), self._clock.now())
+
+    async def _watch(self, content: aiohttp.StreamReader, answer: Answer, begun: bytes = b"") -> None:
         """Read on after the end marker, up to the connection's own end of the answer: only then is it reused."""
         events = EventParser()
-        while data := await content.readany():
+        while data := begun or await content.readany():
+            begun = b""
             now = self._clock.now()
             for payload in events.feed(data):
                 answer.event(payload, now)
+        if answer.done_at is None and events.bare:
+            answer.take_aside(events.bare)

@@ -1,18 +1,24 @@
-"""How an operation ended: OK, FAIL or INFO, and why. Pure.
+"""How an operation ended: OK, FAIL or INFO, by whom, and why. Pure.
 
-    what happened                                                        outcome
-    no connection                                                        FAIL
-    4xx of the server that was asked                                     FAIL
-    4xx through a proxy, which says that it asked a prefill server only  FAIL
-    4xx through a proxy, a decode server asked or the proxy silent       INFO
-    408: the server gave up waiting, for whatever it had                 INFO
-    any other status but 200                                             INFO
-    200, but a prefix cache that was to be emptied was not               INFO
-    timeout, cut connection                                              INFO, unless the end marker had come
-    200, but an error event, an unreadable chunk, no end marker, a
-    choice missing, no or a bad finish_reason, no token ids, or
-    other counts than the server's own usage                             INFO
-    200, whole                                                           OK
+    what happened                                                        outcome  ending
+    no connection                                                        FAIL     not_connected
+    a request that cannot be made                                        FAIL     not_sent
+    4xx of the server that was asked                                     FAIL     refused
+    4xx through a proxy, which says that it asked a prefill server only  FAIL     refused
+    4xx through a proxy, a decode server asked or the proxy silent       INFO     refused
+    408: the server gave up waiting, for whatever it had                 INFO     refused
+    any other status but 200                                             INFO     refused
+    200, but a prefix cache that was to be emptied was not               INFO     refused
+    200, but an error as an event or as the body                         INFO     error_inside
+    200, but an unreadable chunk                                         INFO     unfinished
+    the client's time was over, and the end marker had not come          INFO     timed_out
+    the connection was cut, and the end marker had not come              INFO     cut
+    200, but no end marker, a choice missing, no or a bad
+    finish_reason, nothing said, or other counts than the server's own   INFO     unfinished
+    200, whole                                                           OK       completed
+
+The first row that fits counts. A whole answer without any token ids is whole: something on the way may not know
+``return_token_ids``. Its output cannot be verified, and who verifies it says so.
 
 FAIL promises that no counter moved. A decode server that refuses (a context too short for max_tokens, say, where
 prefill was asked for one token) does so after prefill has worked: hence the fourth row.
@@ -20,16 +26,18 @@ prefill was asked for one token) does so after prefill has worked: hence the fou
 
 from dataclasses import dataclass
 
-from harness.history import Choice, Ended, Outcome
+from harness.history import Choice, Ended, Ending, Outcome
 from harness.load.answer import Answer
+from harness.load.quoting import quoted
 from harness.scenario import Request, Route
 
 _BAD_FINISH = frozenset({"abort", "error"})
 """vLLM's finish reasons are stop, length, abort, error, repetition; chat adds tool_calls."""
-_SHOWN = 300
 _REQUEST_TIMEOUT = 408
+_COMPLETED = Outcome.OK, Ending.COMPLETED, ""
 
-Judged = tuple[Outcome, str]
+Judged = tuple[Outcome, Ending, str]
+"""Outcome, ending and cause."""
 
 
 @dataclass(slots=True)
@@ -41,16 +49,16 @@ class Reply:
     decode_server: str | None = None
     body: str = ""
     """Of an answer that is not a 200."""
+    broken: Ending | None = None
+    """What cut the exchange short: TIMED_OUT, CUT, NOT_CONNECTED or NOT_SENT; None: nothing did."""
     trouble: str = ""
-    """What cut the exchange short."""
-    connected: bool = True
-    """False only where certainly nothing was sent."""
+    """The same in words."""
 
 
 def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended:
     """The operation's end, as the history keeps it; the answer's own end, if it has one, counts before ``at``."""
     prompt_logprobs = answer.prompt_logprobs  # first: reading them may find a fault
-    outcome, cause = judge(request, reply, answer)
+    outcome, ending, cause = judge(request, reply, answer)
     return Ended(
         at=at if answer.done_at is None else answer.done_at,
         request_id=request.request_id,
@@ -62,35 +70,46 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         prompt_token_ids=answer.prompt_token_ids,
         prompt_logprobs=prompt_logprobs,
         token_times=tuple(answer.token_times),
-        tokens_per_chunk=tuple(answer.tokens_per_chunk),
+        tokens_per_chunk=tuple(answer.tokens_per_chunk) or (1,) * len(answer.token_times),
         prefill_server=reply.prefill_server,
         decode_server=reply.decode_server,
+        ending=ending,
     )
 
 
 def judge(request: Request, reply: Reply, answer: Answer) -> Judged:
-    """Outcome and cause, by the table above."""
-    if not reply.connected:
-        return Outcome.FAIL, reply.trouble
+    """Outcome, ending and cause, by the table above."""
+    if reply.broken in (Ending.NOT_CONNECTED, Ending.NOT_SENT):
+        return Outcome.FAIL, reply.broken, reply.trouble
     if reply.status is None:
-        return Outcome.INFO, reply.trouble or "no answer"
+        return Outcome.INFO, reply.broken or Ending.CUT, reply.trouble or "no answer"
     if reply.status != 200:
         return _judge_refusal(request, reply)
-    if request.resets:
-        return _judge_reset(reply)
-    cause = _shortcoming(request, reply, answer)
-    return (Outcome.INFO, cause) if cause else (Outcome.OK, "")
+    return _judge_reset(reply) if request.resets else _judge_answer(request, reply, answer)
+
+
+def _judge_answer(request: Request, reply: Reply, answer: Answer) -> Judged:
+    """Of a 200 that is to be an answer."""
+    if answer.fault:
+        return Outcome.INFO, Ending.ERROR_INSIDE if answer.said_error else Ending.UNFINISHED, answer.fault
+    if answer.done_at is None and reply.broken:
+        return Outcome.INFO, reply.broken, reply.trouble
+    cause = _shortcoming(request, answer)
+    return (Outcome.INFO, Ending.UNFINISHED, cause) if cause else _COMPLETED
 
 
 def _judge_reset(reply: Reply) -> Judged:
     """It is refused, with a 200, while a request holds blocks; older servers say nothing."""
-    refused = reply.trouble or ("false" in reply.body and reply.body)
-    return (Outcome.INFO, f"not reset: {refused[:_SHOWN]}") if refused else (Outcome.OK, "")
+    if reply.broken:
+        return Outcome.INFO, reply.broken, f"not reset: {reply.trouble}"
+    if "false" in reply.body:
+        return Outcome.INFO, Ending.REFUSED, f"not reset: {quoted(reply.body)}"
+    return _COMPLETED
 
 
 def _judge_refusal(request: Request, reply: Reply) -> Judged:
-    cause = f"status {reply.status}: {reply.body[:_SHOWN]}"
-    return (Outcome.FAIL if _certain(request, reply) else Outcome.INFO), cause
+    cause = f"status {reply.status}: {quoted(reply.body)}"
+    return (Outcome.FAIL if _certain(request, reply) else Outcome.INFO), Ending.REFUSED, cause
 
 
 def _certain(request: Request, reply: Reply) -> bool:
@@ -99,25 +118,35 @@ def _certain(request: Request, reply: Reply) -> bool:
     return request.route is not Route.PROXY or bool(reply.prefill_server and not reply.decode_server)
 
 
-def _shortcoming(request: Request, reply: Reply, answer: Answer) -> str:
-    """Why an answer with status 200 is not OK; empty if it is."""
-    if answer.fault:
-        return answer.fault
+def _shortcoming(request: Request, answer: Answer) -> str:
+    """Why an answer with status 200 that can be read is not OK; empty if it is."""
     if answer.done_at is None:
-        return reply.trouble or "the stream ended without its end marker"
+        aside = f", and held what is no event: {answer.aside}" if answer.aside else ""
+        return f"the stream ended without its end marker{aside}"
     choices = answer.choices
     wanted = request.sampling.n or 1
     if len(choices) != wanted:
         return f"{len(choices)} of {wanted} choices came"
-    return next(filter(None, map(_unfinished, choices)), "") or _miscounted(answer, choices)
+    if answer.indices != tuple(range(wanted)):
+        return f"its choices are numbered {', '.join(map(str, answer.indices))}, and not from 0 on"
+    told = any(choice.token_ids for choice in choices)
+    unfinished = next(filter(None, (_unfinished(choice, told=told) for choice in choices)), "")
+    return unfinished or (_miscounted(answer, choices) if told else _empty(answer, choices))
 
 
-def _unfinished(choice: Choice) -> str:
+def _unfinished(choice: Choice, *, told: bool) -> str:
+    """``told``: whether any choice of the answer came with token ids."""
     if choice.finish_reason is None:
         return "no finish_reason"
     if choice.finish_reason in _BAD_FINISH:
         return f"finish_reason {choice.finish_reason}"
-    return "" if choice.token_ids else "no token ids"
+    return "" if choice.token_ids or not told else "no token ids, where another choice has some"
+
+
+def _empty(answer: Answer, choices: tuple[Choice, ...]) -> str:
+    """An answer without token ids must show some other sign that something was generated."""
+    generated = answer.usage is not None and answer.usage.completion_tokens > 0
+    return "" if generated or any(choice.text for choice in choices) else "no token ids, no text and no usage"
 
 
 def _miscounted(answer: Answer, choices: tuple[Choice, ...]) -> str:

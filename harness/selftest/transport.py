@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from harness.facts import Role
-from harness.history import Ended
+from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
@@ -52,7 +52,7 @@ class Transport:
             else:
                 await exchange.with_client(self._server(_ROLES[request.route], request.server or 0), body)
         except TimeoutError:
-            reply.trouble = f"no end of the answer within {TIMEOUT:g} s"
+            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {TIMEOUT:g} s"
         except Refused as refused:
             exchange.refuse(refused.status, refused.body())
         return conclude(request, reply, answer, self._world.now())

@@ -24,6 +24,8 @@ import numpy as np
 from harness.checkers.outputs.noise import Floats
 from harness.history import Choice, History, Operation, Outcome, TokenLogprob
 
+NO_IDS = "its answer carries no token ids: does something between here and the servers drop return_token_ids?"
+
 
 @dataclass(frozen=True, slots=True)
 class Forced:
@@ -69,7 +71,7 @@ def force(operation: Operation, asked: Sequence[Operation]) -> tuple[Forced, ...
     if prompt is None:
         return "how its prompt was tokenized is not known"
     if not operation.ended.choices or not all(choice.token_ids for choice in operation.ended.choices):
-        return "its answer carries no token ids"
+        return NO_IDS
     results = [_choice(prompt, choice, asked) for choice in operation.ended.choices]
     failure = next((result for result in results if isinstance(result, str)), None)
     return failure or tuple(result for result in results if isinstance(result, Forced))

@@ -68,8 +68,7 @@ def _faults(operation: Operation, choice: Choice, forced: Forced, floor: NoiseFl
                 f"{limit:.2g}); {len(over)} of {forced.tokens} tokens are wrong"
             ),
         )
-    if any(math.isnan(one.logprob) for one in choice.logprobs):
-        at = next(i for i, one in enumerate(choice.logprobs) if math.isnan(one.logprob))
+    for at in [i for i, one in enumerate(choice.logprobs) if one is not None and math.isnan(one.logprob)][:1]:
         yield at, f"the log-probability of output token {at} was served as NaN"
     yield from _drifts(forced, floor)
 

@@ -89,7 +89,8 @@ def _named(
     salt, _, route = _place(probe)
     other = twins.get((salt, prompt, Route.PREFILL if route is Route.DECODE else Route.DECODE))
     logprobs = other.ended.choices[0].logprobs if other is not None and other.ended.choices else ()
-    return logprobs[0].named if logprobs and is_finite(logprobs[0]) and len(logprobs[0].named) > 1 else None
+    first = logprobs[0] if logprobs else None
+    return first.named if first is not None and is_finite(first) and len(first.named) > 1 else None
 
 
 def cache_of(probe: Operation) -> str:

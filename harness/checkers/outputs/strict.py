@@ -4,6 +4,7 @@ This is the strict comparison, for a run that measures no noise: who measures no
 """
 
 from harness.checkers.outputs.compared import Compared, Match
+from harness.checkers.outputs.forcing import NO_IDS
 from harness.history import Choice, Operation, Outcome
 
 
@@ -14,7 +15,7 @@ def compare_with_reference(operation: Operation, reference: Operation) -> Compar
         return Compared(who, Match.UNVERIFIED, f"its reference did not complete: {reference.ended.cause}")
     served, right = operation.ended.choices, reference.ended.choices
     if not all(choice.token_ids for choice in (*served, *right)) or not served:
-        return Compared(who, Match.UNVERIFIED, "its answer or its reference's carries no token ids")
+        return Compared(who, Match.UNVERIFIED, NO_IDS)
     if len(served) != len(right):
         return Compared(who, Match.MISMATCH, f"it has {len(served)} choices, its reference has {len(right)}")
     for one, other in zip(served, right, strict=True):

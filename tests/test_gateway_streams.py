@@ -1,0 +1,168 @@
+"""What gateways do to streams: passed over where nothing is lost by it, and else told in the server's own words."""
+
+import json
+from dataclasses import replace
+
+import counted_run as run
+import load_wire as wire
+import pytest
+from aiohttp import web
+
+from harness.checkers.completion import completion
+from harness.checkers.outputs import outputs
+from harness.clock import MonotonicClock
+from harness.history import Choice, Ended, Ending, Outcome, Usage
+from harness.load.client import Client
+from harness.scenario import Request, Route, Sampling
+from harness.verdict import Verdict
+
+REQUEST = Request("r-1", (1, 2, 3), Sampling(3, logprobs=2))
+WHOLE = wire.whole_stream()
+BARE_USAGE = {"usage": {"prompt_tokens": 3, "completion_tokens": 3}}
+ANSWER = wire.completion_body(
+    [{"index": 0, "text": "abc", "logprobs": None, "finish_reason": "length", "token_ids": [11, 12, 13]}], BARE_USAGE
+)
+FAILED = {"error": {"message": "KV transfer timed out on decode-1", "code": 500}}
+
+
+async def ask(script: wire.Script) -> Ended:
+    async with (
+        wire.serving(script) as url,
+        Client({Route.PROXY: [url]}, model="m", clock=MonotonicClock(), timeout=20) as client,
+    ):
+        return await client.send(REQUEST)
+
+
+def typed(content_type: str, *pieces: bytes) -> wire.Script:
+    async def script(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": content_type})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+        return response
+
+    return script
+
+
+def without(piece: bytes, *fields: str) -> bytes:
+    """The stream without these fields of its choices."""
+    events = []
+    for event in piece.split(b"\n\n")[:-1]:
+        if event != b"data: [DONE]":
+            message = json.loads(event[6:])
+            message["choices"] = [{k: v for k, v in c.items() if k not in fields} for c in message["choices"]]
+            event = b"data: " + json.dumps(message).encode()  # noqa: PLW2901 - the same event, bent
+        events.append(event)
+    return b"\n\n".join(events) + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        WHOLE + wire.DONE,
+        WHOLE + wire.DONE + wire.DONE,
+        WHOLE.replace(b"[DONE]", b"[DONE] "),
+        WHOLE + b"\n",
+        WHOLE + b"\n\n\r\n \n",
+        WHOLE + wire.KEEP_ALIVE,
+        WHOLE + b"data: \n\n",
+        WHOLE + b"data:\n\ndata\n\n",
+        WHOLE + wire.sse(BARE_USAGE),
+        WHOLE + wire.sse(wire.usage(3, 3)),
+        wire.KEEP_ALIVE + b"data:\n\n" + WHOLE,
+        b"\xef\xbb\xbf" + WHOLE,
+        WHOLE.replace(b'"choices": [], ', b'"choices": null, '),
+        WHOLE.replace(b'"choices": [], ', b""),
+        wire.sse({"choices": []}) + WHOLE,
+        wire.sse({"choices": None}) + WHOLE,
+        WHOLE.replace(b"\n\n", b"\r\n\r\n"),
+        b"event: message\nid: 1\nretry: 5\n" + WHOLE,
+    ],
+)
+async def test_what_loses_nothing_is_passed_over(stream: bytes) -> None:
+    ended = await ask(wire.streams(stream))
+    assert (ended.outcome, ended.cause, ended.usage) == (Outcome.OK, "", Usage(3, 3))
+    assert ended.choices[0].token_ids == (11, 12, 13)
+
+
+@pytest.mark.parametrize("tail", [wire.completion_chunk([14]), {"object": "list"}])
+async def test_tokens_after_the_end_marker_are_not(tail: wire.Json) -> None:
+    ended = await ask(wire.streams(WHOLE + wire.sse(tail)))
+    assert ended.ending is Ending.UNFINISHED
+    assert "follows the end marker" in ended.cause
+
+
+async def test_a_whole_answer_in_place_of_a_stream_is_read_and_was_not_streamed() -> None:
+    ended = await ask(wire.answers(200, ANSWER))
+    assert (ended.outcome, ended.ending) == (Outcome.OK, Ending.COMPLETED)
+    assert ended.choices == (Choice((11, 12, 13), "abc", "length"),)
+    assert (ended.token_times, ended.tokens_per_chunk) == ((), ())
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/problem+json"])
+async def test_a_stream_that_is_called_json_is_a_stream(content_type: str) -> None:
+    ended = await ask(typed(content_type, WHOLE))
+    assert (ended.outcome, len(ended.token_times)) == (Outcome.OK, 3)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        wire.answers(200, FAILED),
+        wire.answers(200, {"detail": "KV transfer timed out on decode-1"}),
+        wire.answers(200, {"object": "error", "message": "KV transfer timed out on decode-1"}),
+        wire.streams(wire.sse(FAILED)),
+        wire.streams(b"event: error\n" + wire.sse(FAILED) + wire.DONE),
+        wire.streams(json.dumps(FAILED).encode()),
+        wire.streams(json.dumps(FAILED).encode() + b"\n\n"),
+        wire.streams(WHOLE + wire.sse(FAILED)),
+        typed("text/plain", json.dumps(FAILED).encode()),
+    ],
+)
+async def test_an_error_in_place_of_an_answer_is_told_in_the_servers_words(script: wire.Script) -> None:
+    ended = await ask(script)
+    assert (ended.outcome, ended.ending, ended.status) == (Outcome.INFO, Ending.ERROR_INSIDE, 200)
+    assert "KV transfer timed out on decode-1" in ended.cause
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (typed("text/html", b"<html>\n<h1>Bad Gateway</h1>\n\n</html>"), "<h1>Bad Gateway</h1>"),
+        (wire.answers(200, "upstream is gone"), "upstream is gone"),
+        (wire.answers(200, "[1]"), "[1]"),
+    ],
+)
+async def test_what_is_no_answer_at_all_is_quoted(script: wire.Script, words: str) -> None:
+    ended = await ask(script)
+    assert ended.ending is Ending.UNFINISHED
+    assert words in ended.cause
+
+
+async def test_an_answer_without_token_ids_is_whole_and_timed_by_its_text() -> None:
+    ended = await ask(wire.streams(without(WHOLE, "token_ids", "prompt_token_ids", "logprobs")))
+    assert (ended.outcome, ended.ending) == (Outcome.OK, Ending.COMPLETED)
+    assert (ended.choices[0].token_ids, ended.choices[0].text) == ((), "abc")
+    assert len(ended.token_times) == len(ended.tokens_per_chunk) == 3
+
+
+async def test_an_answer_of_which_some_token_ids_are_missing_is_not_whole() -> None:
+    first, rest = WHOLE.split(b"\n\n", 1)
+    ended = await ask(wire.streams(without(first + b"\n\n", "token_ids") + rest))
+    assert ended.ending is Ending.UNFINISHED
+    assert "2 tokens came, and usage says 3" in ended.cause
+
+
+def test_outputs_without_token_ids_are_unknown_for_that_reason_and_nothing_is_invalid() -> None:
+    silent = [
+        entry
+        for index in (0, 1)
+        for entry in run.operation(
+            replace(run.request(index)), choices=(Choice((), "abc", "length"),), usage=Usage(len(run.PROMPTS[index]), 5)
+        )
+    ]
+    history = run.history(operations=silent)
+    check = outputs(run.DEPLOYMENT, history)
+    assert check.verdict is Verdict.UNKNOWN
+    assert "drop return_token_ids?" in check.summary
+    assert completion(run.DEPLOYMENT, history).verdict is Verdict.VALID
