@@ -30,7 +30,9 @@ ROOMS: dict[str, set[str]] = {
     "reports": VOCABULARY | {"load.latency", "store.redact"},
     # Of load only how a request becomes a body: what curl sends is what the client sends.
     "shrink": VOCABULARY | {"checkers", "load.body"},
-    "deploy": VOCABULARY | {"proxy", "models", "observe", "sim"},
+    # What a deployment says of itself, looked at before anything is judged.
+    "preflight": VOCABULARY | {"observe", "proxy"},
+    "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight"},
     # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
     "sim": VOCABULARY | {"proxy"},
     # Whole runs in one process: like the composition root it knows all rooms but that.

@@ -23,6 +23,8 @@ from harness.facts import Connector, Deployment, Role
 from harness.models import make_canary, read_model
 from harness.observe.facts import learn
 
+_WARMUPS = 8
+"""Requests of the first load, unless the user says otherwise."""
 _PORT_FLAGS = {"proxy": "--port", "prefill": "--prefill-port", "decode": "--decode-port"}
 
 
@@ -67,12 +69,12 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
             session = await _attach(target, target.attachment, around, stack)
         try:
             await _warm_up(session.deployment, target, around)
-        except* DeployError as failures:
-            raise _explained(failures.exceptions[0], session.nursery) from None
+        except DeployError as failure:
+            raise _explained(failure, session.nursery) from failure
         yield session
 
 
-def _explained(failure: BaseException, nursery: Nursery) -> DeployError:
+def _explained(failure: DeployError, nursery: Nursery) -> DeployError:
     """With what the servers' own logs say, where the harness has them."""
     said = [f"The first error in the log of {name}: {cause}" for name, cause in nursery.complaints().items()]
     return DeployError("\n".join([str(failure), *said]))
@@ -180,14 +182,15 @@ def _with_model(deployment: Deployment, *, required: bool) -> Deployment:
 
 
 async def _warm_up(deployment: Deployment, target: Target, around: Surroundings) -> None:
-    how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout)
+    how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
     around.on_progress("warm-up", "first KV transfer", 0.0)
     prefill, decode = ([server.url for server in deployment.of(role)] for role in Role)
     if deployment.has(Connector.NIXL) is not False:
         await warm_up_transfers(prefill, decode, how)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
-    await warm_up_load(deployment.proxy_url or decode[0], target.num_warmups or 8, how)
+    requests = _WARMUPS if target.num_warmups is None else target.num_warmups
+    await warm_up_load(deployment.proxy_url or decode[0], requests, how)
     # An idle engine takes no steps, and counts decode's last notifications only with its next request: after this
     # one, what the warm-up left behind is in the counters before they are first read.
     await asyncio.gather(*(warm_up_load(url, 1, how) for url in prefill))
