@@ -28,7 +28,6 @@ _PATTERNS = (
 )
 _IN_JSON = re.compile(rf'(?i)(?P<kept>"{NAME}"\s*:\s*)"(?:[^"\\]|\\.)*"')
 
-_URL = re.compile(r"(?s)^(?P<scheme>\w+://)?(?P<rest>.*)$")
 _DEFAULT_PORT = {"http://": ":80", "https://": ":443"}
 
 
@@ -70,6 +69,5 @@ def _identity(url: str) -> str:
 
 
 def _parts(url: str) -> tuple[str, str]:
-    match = _URL.match(url)
-    assert match is not None, "both parts may be empty"
-    return match["scheme"] or "", match["rest"]
+    scheme, separator, rest = url.partition("://")
+    return (scheme + separator, rest) if separator else ("", url)
