@@ -10,10 +10,13 @@ A wrong answer of the deployment under test is neither: that is a verdict (exit 
     └── DeployError              4   an engine did not start, or died
         └── EngineNotInstalled   2
 
-Every message is one paragraph that says what happened, where, and what to do about it.
+Every message is one paragraph that says what happened, where, and what to do about it. A URL or a header in it is
+shown without its credentials, whoever raised it.
 """
 
 from enum import IntEnum
+
+from harness.redact import redact_text
 
 
 class ExitCode(IntEnum):
@@ -30,6 +33,9 @@ class HarnessError(Exception):
     """The harness could not do its work; says nothing about the deployment's correctness."""
 
     exit_code = ExitCode.HARNESS
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact_text(message))
 
 
 class UsageError(HarnessError):

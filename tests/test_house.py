@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history"}
+VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact"}
 
 # A room may import itself, and what stands here.
 ROOMS: dict[str, set[str]] = {
-    "errors": set(),
+    "errors": {"redact"},
     "clock": set(),
     "scenario": set(),
     "facts": set(),
     "verdict": {"facts"},  # what a known fault concerns
     "history": {"scenario"},
+    "redact": {"facts"},
     "engine_plugins": set(),
     "models": {"errors", "facts"},
-    "proxy": {"errors", "facts"},
+    "proxy": {"errors", "facts", "redact"},
     "load": VOCABULARY,
     "observe": VOCABULARY,
     "runner": {"history", "scenario", "clock", "errors", "load.arrivals", "load.continuation"},
@@ -42,7 +43,7 @@ COMPOSITION_ROOT = {"cli", "pytest_plugin", "__main__", "__init__"}
 
 ENGINE = {"vllm", "torch", "nixl", "transformers", "tokenizers"}
 NETWORK = {"aiohttp", "uvloop", "socket", "http", "urllib", "asyncio", "subprocess"}
-PURE = ("errors", "scenario", "facts", "verdict", "history", "oracle", "checkers")
+PURE = ("errors", "scenario", "facts", "verdict", "history", "redact", "oracle", "checkers")
 
 
 def _modules(top: Path) -> Iterator[tuple[str, Path]]:

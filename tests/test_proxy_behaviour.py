@@ -179,7 +179,7 @@ async def test_a_client_that_leaves_in_prefill_leaves_p() -> None:
         await leave_once(holding, servers)
         await within_deadline(holding.left)
         assert servers.d.seen == []
-        assert servers.proxy.status()["client_gone"] == {"prefill": 1, "handover": 0, "decode": 0}
+        assert servers.proxy.status()["client_gone"] == {"request": 0, "prefill": 1, "handover": 0, "decode": 0}
         assert servers.proxy.status()["in_flight"] == 0
 
 
@@ -191,7 +191,7 @@ async def test_a_client_that_leaves_in_decode_leaves_d(first: bytes | None, phas
         await leave_once(holding, servers)
         await within_deadline(holding.left)
         gone = servers.proxy.status()["client_gone"]
-        assert gone == {"prefill": 0, "handover": 0, "decode": 0} | {phase: 1}
+        assert gone == {"request": 0, "prefill": 0, "handover": 0, "decode": 0} | {phase: 1}
         assert servers.proxy.status()["in_flight"] == 0
 
 
@@ -363,7 +363,7 @@ async def test_health_is_that_of_all_servers() -> None:
 
 
 async def test_an_unknown_path_is_404_in_the_openai_format() -> None:
-    async with pair() as servers, servers.client.get(servers.proxy.url + "/metrics") as answer:
+    async with pair() as servers, servers.client.get(servers.proxy.url + "/unknown") as answer:
         assert answer.status == 404
         assert "GET /health" in (await answer.json())["error"]["message"]
 

@@ -3,11 +3,12 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.cli.selftest_flags import add_selftest_flags
 from harness.deploy.plan import OFFLOAD_BYTES
 from harness.facts import Connector
+from harness.redact import redact_text
 from workloads.recipes import RECIPES
 from workloads.verify_policy import DEFAULT as DEFAULT_POLICY
 
@@ -20,9 +21,16 @@ CONNECTORS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat what was given, and a URL or a header may have credentials in it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact_text(message))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """All commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m harness",
         description="Proves a prefill/decode deployment of an LLM server right under load.",
         epilog="Exit codes: 0 valid, 1 invalid, 2 usage, 3 unknown, 4 the harness itself failed.",

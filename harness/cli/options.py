@@ -11,6 +11,7 @@ from harness.cli.selftest_flags import selftest_options
 from harness.deploy.target import Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Role
+from harness.redact import redact_url
 from harness.selftest import SelftestOptions
 from workloads.verify_policy import VerifyPolicy
 
@@ -287,7 +288,13 @@ def _verify(text: str) -> str:
 
 def _url(text: str, flag: str) -> str:
     if not text.startswith(("http://", "https://")):
-        raise UsageError(f"{flag} {text}: not a URL. Give scheme, host and port, as in http://127.0.0.1:8000.")
+        shown = redact_url(text)
+        raise UsageError(f"{flag} {shown}: not a URL. Give scheme, host and port, as in http://127.0.0.1:8000.")
+    if "?" in text or "#" in text:
+        raise UsageError(
+            f"{flag} {redact_url(text)}: a server is named by scheme, host, port and path alone. A key that its "
+            "gateway wants goes into --header NAME=VALUE, or before the host, as in http://user:password@host:8000."
+        )
     return text.rstrip("/").removesuffix("/v1")
 
 
@@ -296,6 +303,7 @@ def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise UsageError(f"{flag} {text}: give it as KEY=VALUE.")
+            shown = flag if flag == "--header" else f"{flag} {text}"  # a header's value may be a credential
+            raise UsageError(f"{shown}: give it as KEY=VALUE.")
         pairs[key] = value
     return pairs

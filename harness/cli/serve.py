@@ -6,11 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from yarl import URL
+
 from harness.cli.options import Options
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.errors import DeployError, ExitCode
 from harness.facts import Deployment, Role
+from harness.redact import redact_deployment
 from harness.reports import make_progress
 from harness.store import RunStore
 from harness.store.atomic import write_atomically
@@ -59,7 +62,12 @@ def _forget(state_file: Path | None) -> None:
 
 
 def facts(deployment: Deployment) -> dict[str, Any]:
-    """What a client of the deployment needs, as JSON: URLs, ports, block size, model."""
+    """What a client of the deployment needs, as JSON: URLs, ports, block size, model.
+
+    URLs without their credentials, like headers: whoever may read standard output or the state file (a CI job's log)
+    is not whoever may use the servers. Who attaches gives the credentials again, as the one who started this did.
+    """
+    deployment = redact_deployment(deployment)
     first_prefill, first_decode = deployment.of(Role.PREFILL)[0], deployment.of(Role.DECODE)[0]
     return {
         "base_url": deployment.proxy_url,
@@ -77,4 +85,4 @@ def facts(deployment: Deployment) -> dict[str, Any]:
 
 
 def _port(url: str | None) -> int | None:
-    return None if url is None else int(url.rpartition(":")[2])
+    return None if url is None else URL(url).port

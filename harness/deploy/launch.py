@@ -11,6 +11,7 @@ from harness.deploy.nursery import Nursery
 from harness.deploy.plan import Engine, LaunchOptions, ServerPlan, Slot, plan_server
 from harness.deploy.ports import free_ports
 from harness.facts import Role
+from harness.proxy.cli import DECODE_VARIABLE, PREFILL_VARIABLE
 
 Ports = Mapping[str, int]
 """Wanted ports by name (``prefill-0``, ``proxy``); what is not named gets a free one."""
@@ -71,12 +72,14 @@ def plan_servers(options: LaunchOptions, engines: Mapping[Role, Engine], ports: 
 
 
 async def start_proxy(nursery: Nursery, prefill: Sequence[str], decode: Sequence[str], ports: Ports) -> str:
-    """Run the proxy as a process of its own, so that it shares no event loop with the clients; its URL."""
+    """Run the proxy as a process of its own, so that it shares no event loop with the clients; its URL.
+
+    The servers' URLs go through its environment: they may hold credentials, and arguments are every user's to see.
+    """
     port = ports.get("proxy") or free_ports(1)[0]
     argv = [sys.executable, "-m", "harness.proxy", "--host", "127.0.0.1", "--port", str(port)]
-    argv += [word for url in prefill for word in ("--prefill", url)]
-    argv += [word for url in decode for word in ("--decode", url)]
-    nursery.start("proxy", argv, os.environ)
+    servers = {PREFILL_VARIABLE: " ".join(prefill), DECODE_VARIABLE: " ".join(decode)}
+    nursery.start("proxy", argv, {**os.environ, **servers})
     url = f"http://127.0.0.1:{port}"
     await nursery.all_answer({"proxy": url})
     return url

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from harness.history import Choice, Ended, Ending, Outcome
 from harness.load.answer import Answer
 from harness.load.quoting import quoted
+from harness.redact import redact_text, redact_url
 from harness.scenario import Request, Route
 
 _BAD_FINISH = frozenset({"abort", "error"})
@@ -63,7 +64,7 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         at=at if answer.done_at is None else answer.done_at,
         request_id=request.request_id,
         outcome=outcome,
-        cause=cause,
+        cause=redact_text(cause),
         status=reply.status,
         choices=answer.choices,
         usage=answer.usage,
@@ -71,8 +72,8 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         prompt_logprobs=prompt_logprobs,
         token_times=tuple(answer.token_times),
         tokens_per_chunk=tuple(answer.tokens_per_chunk) or (1,) * len(answer.token_times),
-        prefill_server=reply.prefill_server,
-        decode_server=reply.decode_server,
+        prefill_server=reply.prefill_server and redact_url(reply.prefill_server),
+        decode_server=reply.decode_server and redact_url(reply.decode_server),
         ending=ending,
     )
 

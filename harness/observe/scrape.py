@@ -9,6 +9,7 @@ from harness.facts import Server
 from harness.history import Scraped, ScrapeFailed
 from harness.observe.counters import SAMPLE_NAMES
 from harness.observe.exposition import Exposition, parse
+from harness.redact import redact_text
 
 TIMEOUT = 10.0
 """Seconds for one reading: a server whose cores are all taken by a load answers in one or two."""
@@ -31,7 +32,7 @@ async def scrape(
     try:
         exposition = await _exposition(session, server)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        cause = f"GET {server.url}/metrics: {error or type(error).__name__}"
+        cause = redact_text(f"GET {server.url}/metrics: {error or type(error).__name__}")
         return ScrapeFailed(clock.now(), server.name, label, scenario, phase, cause)
     return Scraped(
         at=clock.now(),

@@ -27,6 +27,7 @@ from harness.oracle.expectation import ServerExpectation, hull
 from harness.oracle.server_model import ServerModel
 from harness.oracle.shape import Shape, shape_of
 from harness.oracle.visit import PhaseKey, Visit, prefill_visit, serving_visits
+from harness.redact import same_server
 from harness.scenario import Route
 
 ServerKey = str
@@ -109,7 +110,8 @@ def _served_by(servers: Sequence[Server], operation: Operation, role: Role) -> S
     if request.route is not Route.PROXY and request.server is not None and len(servers) > 1:
         return (servers[request.server],)
     url = ended.prefill_server if role is Role.PREFILL else ended.decode_server
-    named = [server for server in servers if url and server.url.rstrip("/") == url.rstrip("/")]
+    # The proxy shows no credentials, and a stored run has none; the servers of a run that is going on do.
+    named = [server for server in servers if url and same_server(server.url, url)]
     return named or servers
 
 

@@ -1,8 +1,8 @@
 """The proxy's handlers: a request to P, the handover, a request to D, and its answer back.
 
-Who goes away when. If the client does, aiohttp cancels the handler (``handler_cancellation``), the cancellation
-closes the connection that the handler waits on, and vLLM aborts the request on that server. If a server does, the
-client gets 502, or a cut stream if its answer had begun.
+Who goes away when. If the client does, aiohttp cancels the handler (``handler_cancellation``), or a write of the
+handler's fails (client.py); either closes the connection to the server, and vLLM aborts the request there. If a
+server does, the client gets 502, or a cut stream if its answer had begun.
 """
 
 import asyncio
@@ -10,15 +10,18 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import aiohttp
 from aiohttp import web
 
+from harness.proxy.client import ClientGone, answered, body_of, is_gone, send
 from harness.proxy.contract import Endpoint, Json, RejectedRequest, decode_body, parse_request, prefill_body
 from harness.proxy.errors import error_response
 from harness.proxy.exchange import Exchange
 from harness.proxy.handover import IncompleteHandover, take_handover
 from harness.proxy.headers import PREFILL, request_headers
+from harness.proxy.metrics import exposition
 from harness.proxy.relay import relay
 from harness.proxy.rotation import Rotation
 from harness.proxy.status import Phase, Status, UpstreamCounts
@@ -48,27 +51,34 @@ class Proxy:
 
     def application(self) -> web.Application:
         """The routes; anything else is answered with 404 and what there is."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[answered])
         app.router.add_get("/health", self.health)
         app.router.add_get("/proxy/status", self.show_status)
+        app.router.add_get("/metrics", self.metrics)
         for endpoint in Endpoint:
-            app.router.add_post(endpoint.value, self.generate)
+            app.router.add_post(endpoint.value, partial(self.generate, endpoint))
         for method, path in _PASSED_TO_DECODE:
             app.router.add_route(method, path, self.pass_to_decode)
         app.router.add_route("*", "/{path:.*}", self.unknown)
         return app
 
-    async def generate(self, request: web.Request) -> web.StreamResponse:
+    async def generate(self, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:
         """Serve a completion or a chat completion by P and then D."""
         self.status.requests += 1
         self.status.in_flight += 1
+        exchange = Exchange(request, endpoint)
         try:
-            return await self._answer(Exchange(request, await request.read()))
+            return await self._answer(exchange)
+        except (ClientGone, asyncio.CancelledError) as end:
+            if isinstance(end, ClientGone) or is_gone(request):  # else the proxy is being stopped
+                self.status.client_gone[exchange.phase] += 1
+                log.info("Request %s: the client went away in %s.", exchange.request_id, exchange.phase)
+            raise
         finally:
             self.status.in_flight -= 1
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
-        """What ``_serve`` answers, or the error that stands for what it raised."""
+        """Send what ``_serve`` answers, or the error that stands for what it raised."""
         try:
             return await self._serve(exchange)
         except RejectedRequest as error:
@@ -78,18 +88,17 @@ class Proxy:
             response = _incomplete(exchange, error)
         except UpstreamFailed as error:
             response = self._failed(exchange, error)
-        except (asyncio.CancelledError, ConnectionError):
-            self.status.client_gone[exchange.phase] += 1
-            log.info("Request %s: the client went away in %s.", exchange.request_id, exchange.phase)
-            raise
         response.headers.update(exchange.own_headers)
-        return response
+        return await send(exchange.request, response)
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
+        exchange.raw = await body_of(exchange.request)
         body = parse_request(exchange.raw, exchange.endpoint)
         exchange.identify(body)
+        to_prefill = prefill_body(body, exchange.endpoint)
         prefill, decode = self._next_servers()
-        answer = await self._ask(exchange, prefill, prefill_body(body, exchange.endpoint))
+        exchange.phase = Phase.PREFILL
+        answer = await self._ask(exchange, prefill, to_prefill)
         with closing(answer):
             if answer.status != 200:
                 return await relay(exchange.request, prefill, answer, exchange.own_headers)
@@ -106,8 +115,9 @@ class Proxy:
             raise
 
     async def _decode_from(self, exchange: Exchange, decode: Upstream, body: Json, params: Json) -> web.StreamResponse:
+        to_decode = decode_body(exchange.raw, body, params)
         exchange.phase = Phase.HANDOVER
-        answer = await self._ask(exchange, decode, decode_body(exchange.raw, body, params))
+        answer = await self._ask(exchange, decode, to_decode)
         exchange.phase = Phase.DECODE
         with closing(answer):
             return await relay(exchange.request, decode, answer, exchange.own_headers)
@@ -131,15 +141,15 @@ class Proxy:
     async def pass_to_decode(self, request: web.Request) -> web.StreamResponse:
         """Let the first D answer; P and D serve the same model."""
         path, headers = request.rel_url.raw_path_qs, request_headers(request.headers)
-        body = await request.read() or None
+        body = await body_of(request) or None
         try:
             answer = await ask(
                 self._session, self._other, method=request.method, path_qs=path, headers=headers, body=body
             )
+            with closing(answer):
+                return await relay(request, self._other, answer, {})
         except UpstreamFailed as error:
             return error_response(502, str(error))
-        with closing(answer):
-            return await relay(request, self._other, answer, {})
 
     async def health(self, _request: web.Request) -> web.Response:
         """200 if every P and every D says so about itself, 503 with the names of the others."""
@@ -151,7 +161,8 @@ class Proxy:
     async def _is_healthy(self, server: Upstream) -> bool:
         timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
         try:
-            async with self._session.get(f"{server.name}/health", timeout=timeout) as answer:
+            headers = server.headers({})
+            async with self._session.get(server.url("/health"), headers=headers, timeout=timeout) as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, OSError):
             return False
@@ -160,13 +171,18 @@ class Proxy:
         """The counts, as JSON: see status.py."""
         return web.json_response(self.status.as_json())
 
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """The same counts for Prometheus: see metrics.py."""
+        text, content_type = exposition(self.status)
+        return web.Response(body=text, headers={"Content-Type": content_type})
+
     async def unknown(self, request: web.Request) -> web.Response:
         """404, and what there is."""
         return error_response(404, f"The proxy does not serve {request.method} {request.path}. {_served()}")
 
 
 def _served() -> str:
-    own = [("GET", "/health"), ("GET", "/proxy/status"), *(("POST", path) for path in Endpoint)]
+    own = [("GET", "/health"), ("GET", "/proxy/status"), ("GET", "/metrics"), *(("POST", path) for path in Endpoint)]
     return "It serves " + ", ".join(f"{method} {path}" for method, path in [*own, *_PASSED_TO_DECODE]) + "."
 
 

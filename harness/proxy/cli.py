@@ -1,15 +1,26 @@
-"""The proxy by itself, as a process."""
+"""The proxy by itself, as a process.
+
+URLs with credentials in them are better given in the environment, which only their owner can read, than as arguments,
+which every user of the machine sees: PD_PROXY_PREFILL and PD_PROXY_DECODE hold URLs separated by spaces, and count
+where no flag names a server of that role.
+"""
 
 import argparse
 import asyncio
 import ipaddress
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from harness.errors import ExitCode, UsageError
+from harness.facts import Role
 from harness.proxy.server import ProxyHandle, start_proxy
+from harness.redact import redact_text
+
+PREFILL_VARIABLE, DECODE_VARIABLE = "PD_PROXY_PREFILL", "PD_PROXY_DECODE"
 
 _LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -31,15 +42,18 @@ async def _serve(args: argparse.Namespace) -> None:
     stop = _stop_signal()
     prefill = args.prefill + _joined("prefiller", args.prefiller_hosts, args.prefiller_ports)
     decode = args.decode + _joined("decoder", args.decoder_hosts, args.decoder_ports)
+    prefill = prefill or os.environ.get(PREFILL_VARIABLE, "").split()
+    decode = decode or os.environ.get(DECODE_VARIABLE, "").split()
     handle = await start_proxy(prefill, decode, host=args.host, port=args.port)
     try:
-        _announce(handle, prefill, decode, args.host)
+        _announce(handle, args.host)
         await stop.wait()
     finally:
         await handle.stop()
 
 
-def _announce(handle: ProxyHandle, prefill: list[str], decode: list[str], host: str) -> None:
+def _announce(handle: ProxyHandle, host: str) -> None:
+    prefill, decode = ([counts["url"] for counts in handle.status()[role]] for role in Role)
     if not _is_loopback(host):
         print(f"warning: listening on {host}: whoever reaches this machine can use P and D", file=sys.stderr)
     print(f"proxy ready on {handle.url} (prefill {', '.join(prefill)}; decode {', '.join(decode)})", flush=True)
@@ -77,8 +91,15 @@ def _joined(name: str, hosts: list[str], ports: list[int]) -> list[str]:
     return [f"http://{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat what was given, and a URL may have credentials in it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact_text(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.proxy", description=__doc__)
+    parser = _Parser(prog="python -m harness.proxy", description=__doc__)
     parser.add_argument("--prefill", action="append", default=[], metavar="URL", help="a prefill server; repeatable")
     parser.add_argument("--decode", action="append", default=[], metavar="URL", help="a decode server; repeatable")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")

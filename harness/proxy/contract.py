@@ -22,6 +22,8 @@ from typing import Any
 Json = dict[str, Any]
 
 PARAMS = "kv_transfer_params"
+_SHOWN = 40
+"""Characters of a client's value in a message."""
 
 
 class Endpoint(StrEnum):
@@ -99,9 +101,10 @@ def _refuse_another_prompt(body: Json, endpoint: Endpoint) -> None:
     # A negative value means "what fits beside max_tokens", and P's max_tokens is not the client's: P would keep
     # more of the prompt than D, and every block would hold other tokens than D believes.
     truncate = body.get("truncate_prompt_tokens")
-    if str(truncate).startswith("-"):  # vLLM takes "-1" and -1.0 for -1
+    # vLLM takes "-1" and -1.0 for -1.
+    if isinstance(truncate, int | float | str) and str(truncate).lstrip().startswith("-"):
         raise RejectedRequest(
-            f"truncate_prompt_tokens={truncate} depends on max_tokens, which differs between P and D. "
+            f"truncate_prompt_tokens={str(truncate)[:_SHOWN]} depends on max_tokens, which differs between P and D. "
             "Name the number of tokens to keep.",
             "truncate_prompt_tokens",
         )
@@ -123,7 +126,12 @@ def _sequences(prompt: object) -> int:
 
 
 def prefill_body(body: Json, endpoint: Endpoint) -> bytes:
-    """The request to P: one token, no stream, one sequence, blocks kept for a decode elsewhere."""
+    """The request to P: one token, no stream, one sequence, blocks kept for a decode elsewhere.
+
+    Raises:
+        RejectedRequest: so deeply nested that it could be read and cannot be written again.
+
+    """
     prefill = {key: value for key, value in body.items() if key not in _DROPPED_FOR_PREFILL}
     prefill |= {"stream": False, "max_tokens": 1, "n": 1, PARAMS: _TO_PREFILL}
     if endpoint is Endpoint.CHAT:
@@ -147,4 +155,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _dumps(value: Mapping[str, Any]) -> bytes:
-    return _encode(value).encode()
+    try:
+        return _encode(value).encode()
+    except RecursionError:
+        raise RejectedRequest("The request body is nested too deeply.") from None

@@ -23,12 +23,14 @@ class Exchange:
 
     __slots__ = ("endpoint", "own_headers", "phase", "raw", "request", "upstream_headers")
 
-    def __init__(self, request: web.Request, raw: bytes) -> None:
+    def __init__(self, request: web.Request, endpoint: Endpoint) -> None:
         self.request = request
-        self.raw = raw
-        self.endpoint = Endpoint(request.path)
-        self.phase = Phase.PREFILL
-        self.own_headers = {REQUEST_ID: request.headers.get(REQUEST_ID) or str(uuid.uuid4())}
+        self.raw = b""
+        """The body, once it has arrived."""
+        self.endpoint = endpoint
+        self.phase = Phase.REQUEST
+        named = request.headers.get(REQUEST_ID)
+        self.own_headers = {REQUEST_ID: named if named and named.isprintable() else str(uuid.uuid4())}
         """What the proxy adds to the answer: the id, and the servers that were asked."""
         self.upstream_headers: CIMultiDict[str] = CIMultiDict()
 
@@ -38,7 +40,7 @@ class Exchange:
         return self.own_headers[REQUEST_ID]
 
     def identify(self, body: Json) -> None:
-        """Settle the id, now that the body can be read."""
+        """Settle the id, now that the body can be read. Raises RejectedRequest: headers that cannot be passed on."""
         named = body.get("request_id")
         if not self.request.headers.get(REQUEST_ID) and _fits_a_header(named):
             self.own_headers[REQUEST_ID] = str(named)

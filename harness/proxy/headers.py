@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict
 
+from harness.proxy.contract import RejectedRequest
+
 REQUEST_ID = "X-Request-Id"
 PREFILL = "X-PD-Prefill"
 """Response header: URL of the server that prefilled."""
@@ -32,25 +34,44 @@ _REQUEST_ONLY = frozenset({"host", "content-length", "content-encoding", "expect
 
 
 def request_headers(headers: Mapping[str, str], request_id: str | None = None) -> CIMultiDict[str]:
-    """The client's headers for P and D, with the request id that both shall use."""
+    """The client's headers for P and D, with the request id that both shall use.
+
+    Raises:
+        RejectedRequest: one holds bytes that are not UTF-8, as which headers are read and written here.
+
+    """
     forwarded = _without(headers.items(), _HOP_BY_HOP | _REQUEST_ONLY | _nominated(headers))
     forwarded.setdefault("Content-Type", "application/json")  # vLLM refuses a body of any other type
     # A compressor on the way would hold tokens back until its window is full.
     forwarded["Accept-Encoding"] = "identity"
     if request_id is not None:
         forwarded[REQUEST_ID] = request_id
+    for name, value in forwarded.items():
+        if not _writable(value):
+            raise RejectedRequest(f"The header {name} is not UTF-8 and cannot be passed on.", name)
     return forwarded
 
 
 def response_headers(headers: Mapping[str, str], own: Mapping[str, str]) -> CIMultiDict[str]:
-    """A server's headers for the client, and the proxy's own over them. Content-Length stays: the bytes do too."""
-    forwarded = _without(headers.items(), _HOP_BY_HOP | _nominated(headers))
+    """A server's headers for the client, and the proxy's own over them. Content-Length stays: the bytes do too.
+
+    Left out: a Content-Length beside a chunked body, which it does not describe (RFC 9112, 6.3), and what cannot be
+    written as UTF-8.
+    """
+    unsaid = {"content-length"} if "Transfer-Encoding" in headers else set()
+    kept = ((name, value) for name, value in headers.items() if _writable(value))
+    forwarded = _without(kept, _HOP_BY_HOP | _nominated(headers) | unsaid)
     forwarded.update(own)
     return forwarded
 
 
 def _without(items: Iterable[tuple[str, str]], names: frozenset[str]) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in items if name.lower() not in names)
+
+
+def _writable(value: str) -> bool:
+    """Bytes that are not UTF-8 were read as surrogates."""
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _nominated(headers: Mapping[str, str]) -> frozenset[str]:

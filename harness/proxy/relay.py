@@ -7,15 +7,13 @@ Rule 2. The client can tell an answer that was cut from one that ended. The end 
 of a counted one, is written only after the server's own; otherwise the connection is closed in front of it.
 """
 
-import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Mapping
 
 import aiohttp
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
+from harness.proxy.client import cut, send, to_client
 from harness.proxy.headers import response_headers
 from harness.proxy.upstream import Upstream, UpstreamFailed, arrived
 
@@ -25,35 +23,30 @@ log = logging.getLogger(__name__)
 async def relay(
     request: web.Request, upstream: Upstream, answer: aiohttp.ClientResponse, own: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Pass ``answer`` to the client with the proxy's ``own`` headers; its status is counted, whatever it is."""
-    response = web.StreamResponse(
-        status=answer.status, reason=answer.reason, headers=response_headers(answer.headers, own)
-    )
-    await response.prepare(request)
+    """Pass ``answer`` to the client with the proxy's ``own`` headers; its status is counted, whatever it is.
+
+    Raises:
+        ClientGone: the client did not take all of it.
+        UpstreamFailed: the server broke off before a byte of it was passed on; already counted.
+
+    """
+    headers = response_headers(answer.headers, own)
+    response = web.StreamResponse(status=answer.status, reason=_sayable(answer.reason), headers=headers)
+    chunk = await arrived(upstream, answer)  # before its head is passed on: until then an error can be answered
+    await to_client(response.prepare(request))
     try:
-        while chunk := await arrived(upstream, answer):
-            await response.write(chunk)
+        while chunk:
+            await to_client(response.write(chunk))
+            chunk = await arrived(upstream, answer)
     except UpstreamFailed as failed:
         log.warning("%s. The client's answer is cut.", failed)
-        _cut(request)
+        cut(request)
         return response  # aiohttp would now write the end marker, but finds the connection closed
-    await response.write_eof()
+    await send(request, response)
     upstream.count_answer(answer.status)
     return response
 
 
-def _cut(request: web.Request) -> None:
-    transport = request.transport
-    if transport is None:
-        return
-    if request.version >= HttpVersion11:
-        transport.close()  # what the server did send still arrives, but no end marker
-    else:
-        _reset(transport)
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """Close with a TCP reset: where a body ends with its connection, nothing else says that it did not end."""
-    linger = struct.pack("ii", 1, 0)  # struct linger: on, and for no time
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    transport.abort()
+def _sayable(reason: str | None) -> str | None:
+    """None, for the status's usual words, where the server's cannot stand in a status line."""
+    return reason if reason and reason.isprintable() else None

@@ -1,6 +1,7 @@
 """Bringing the proxy up and down."""
 
 import errno
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,16 @@ from aiohttp import web
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.app import Proxy
+from harness.proxy.client import OneLine
 from harness.proxy.upstream import Upstream, open_session, parse_upstream
 
 # How long requests in flight may go on after stop(). Then they are cancelled, on P and D as well.
 GRACE_S = 5.0
 # A thousand clients may connect in one instant; the kernel caps this at net.core.somaxconn.
 _BACKLOG = 4096
+# Where aiohttp writes what it finds wrong before a handler is called.
+_http_log = logging.getLogger("harness.proxy.http")
+_http_log.addFilter(OneLine())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,9 @@ async def start_proxy(
     prefills, decodes = _parse(Role.PREFILL, prefill), _parse(Role.DECODE, decode)
     session = open_session()
     proxy = Proxy(session, prefills, decodes)
-    runner = web.AppRunner(proxy.application(), handler_cancellation=True, access_log=None, shutdown_timeout=GRACE_S)
+    runner = web.AppRunner(
+        proxy.application(), handler_cancellation=True, access_log=None, logger=_http_log, shutdown_timeout=GRACE_S
+    )
     try:
         url = await _listen(runner, host, port)
     except BaseException:

@@ -11,6 +11,8 @@ from typing import Any
 class Phase(StrEnum):
     """How far a request has come, seen from the proxy."""
 
+    REQUEST = "request"
+    """The request has not arrived whole, or was answered with 400: no server was asked."""
     PREFILL = "prefill"
     """P has been asked."""
     HANDOVER = "handover"

@@ -1,15 +1,19 @@
 """The servers behind the proxy, and the connections to them."""
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import aiohttp
+from aiohttp.hdrs import AUTHORIZATION
 from multidict import CIMultiDict
 from yarl import URL
 
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.status import UpstreamCounts
+from harness.redact import REDACTED, redact_text, redact_url
 
 # vLLM serves with uvicorn, which closes a connection that was idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A pool
 # that keeps one longer will sometimes send a request into a closing connection, and a POST that got no answer must
@@ -20,6 +24,7 @@ CONNECT_TIMEOUT_S = 10.0
 READ_BUFFER_BYTES = 1 << 20
 # From here on aiohttp warns about bodies given as bytes, and wants a file to read from.
 _LARGE_BODY_BYTES = 1 << 20
+_SHOWN = 300
 
 
 class UpstreamFailed(Exception):  # noqa: N818 - reads as what happened
@@ -36,8 +41,26 @@ class Upstream:
 
     role: Role
     name: str
-    """Its URL, without a trailing slash."""
+    """Its URL as clients and logs see it: without credentials and query, and without a trailing slash."""
     counts: UpstreamCounts
+    base: str
+    """What a request's path is appended to: without credentials and query too."""
+    query: str = field(repr=False)
+    """Of its URL, for every request to it: some gateways want a key there."""
+    authorization: str | None = field(repr=False)
+    """For every request to it, from user and password in its URL."""
+
+    def url(self, path_qs: str) -> URL:
+        """Where a request with this path and query goes."""
+        joint = "&" if "?" in path_qs else "?"
+        return URL(f"{self.base}{path_qs}{joint if self.query else ''}{self.query}", encoded=True)
+
+    def headers(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
+        """With this server's own credentials in place of the client's, where there are any."""
+        sent = CIMultiDict(headers)
+        if self.authorization is not None:
+            sent[AUTHORIZATION] = self.authorization
+        return sent
 
     def count_answer(self, status: int) -> None:
         """Count an answer that arrived whole."""
@@ -59,9 +82,18 @@ def parse_upstream(role: Role, text: str) -> Upstream:
     except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
-        raise UsageError(f"{text!r} is not the URL of a {role} server. Give one like http://127.0.0.1:8100.")
-    name = str(url.with_query(None).with_fragment(None)).rstrip("/")
-    return Upstream(role, name, UpstreamCounts(name))
+        shown = redact_url(text)
+        raise UsageError(f"{shown!r} is not the URL of a {role} server. Give one like http://127.0.0.1:8100.")
+    base = str(url.with_query(None).with_fragment(None).with_user(None)).rstrip("/")
+    authorization = _basic(url)
+    name = base if authorization is None else base.replace("://", f"://{REDACTED}@", 1)
+    return Upstream(role, name, UpstreamCounts(name), base, url.raw_query_string, authorization)
+
+
+def _basic(url: URL) -> str | None:
+    if url.user is None and url.password is None:
+        return None
+    return aiohttp.BasicAuth(url.user or "", url.password or "", encoding="utf-8").encode()
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -92,14 +124,18 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
 
     """
     upstream.counts.requests += 1
-    url = URL(f"{upstream.name}{path_qs}", encoded=True)
+    url, headers = upstream.url(path_qs), upstream.headers(headers)
     try:
-        return await session.request(method, url, data=_payload(body), headers=headers, allow_redirects=False)
+        answer = await session.request(method, url, data=_payload(body), headers=headers, allow_redirects=False)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         upstream.counts.unreachable += 1
         raise UpstreamFailed(_complaint(upstream, "cannot be reached", error), reached=False) from error
     except (aiohttp.ClientError, OSError) as error:
         raise _broke_off(upstream, error) from error
+    if answer.status < HTTPStatus.OK:  # 101, to a request that asked for no other protocol
+        answer.close()
+        raise _broke_off(upstream, ValueError(f"status {answer.status} answers no request"))
+    return answer
 
 
 async def arrived(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
@@ -133,4 +169,9 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
 
 
 def _complaint(upstream: Upstream, what: str, error: Exception) -> str:
-    return f"The {upstream.role} server {upstream.name} {what}: {str(error) or type(error).__name__}"
+    return f"The {upstream.role} server {upstream.name} {what}: {_words(error)}"
+
+
+def _words(error: Exception) -> str:
+    """On one line, and not the whole of what a server sent."""
+    return redact_text(" ".join(str(error).split()))[:_SHOWN] or type(error).__name__

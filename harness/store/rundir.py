@@ -8,7 +8,8 @@
         logs/              one file per server that was launched
       latest               a link to the newest
 
-No credential is stored: headers are no part of a history, and the command line and URLs are redacted here.
+No credential is stored: headers are no part of a history, and the command line, URLs and the texts of errors are
+redacted here.
 """
 
 import contextlib
@@ -23,12 +24,13 @@ from typing import Self
 
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
-from harness.history import Entry, History, RunStarted
+from harness.history import Ended, Entry, History, Noted, RunStarted, Scraped, ScrapeFailed
+from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
 from harness.store.codec import MalformedError, decode, dumps
 from harness.store.earlier import of_this_form
 from harness.store.journal import JournalWriter, read_journal
-from harness.store.redact import redact_argv, redact_text
+from harness.store.redact import redact_argv
 
 HISTORY = "history.jsonl"
 DEPLOYMENT = "deployment.json"
@@ -77,9 +79,7 @@ class RunStore:
 
     def record(self, entry: Entry) -> None:
         """Append to the history; returns before it is on disk. Raises HarnessError if the disk fails."""
-        if isinstance(entry, RunStarted):
-            entry = replace(entry, argv=redact_argv(entry.argv))
-        self._journal.record(entry)
+        self._journal.record(_redacted(entry))
 
     def flush(self) -> None:
         """Return when everything recorded before is written. Blocks: not for the event loop."""
@@ -87,7 +87,7 @@ class RunStore:
 
     def save_deployment(self, deployment: Deployment) -> None:
         """Store the facts, replacing those stored before."""
-        self.save_text(DEPLOYMENT, dumps(_without_credentials(deployment)) + "\n")
+        self.save_text(DEPLOYMENT, dumps(redact_deployment(deployment)) + "\n")
 
     def save_result(self, result: Mapping[str, object], name: str = RESULT) -> Path:
         """Store the result; ``name`` is a file name in the run's directory, or an absolute path."""
@@ -153,12 +153,27 @@ def _fresh(parent: Path, name: str) -> Path:
     raise AssertionError("count() has no end")
 
 
-def _without_credentials(deployment: Deployment) -> Deployment:
-    return replace(
-        deployment,
-        proxy_url=deployment.proxy_url and redact_text(deployment.proxy_url),
-        servers=tuple(replace(server, url=redact_text(server.url)) for server in deployment.servers),
-    )
+def _redacted(entry: Entry) -> Entry:
+    """What servers answered as outputs stays as it is: it is the evidence."""
+    match entry:
+        case RunStarted():
+            return replace(entry, argv=redact_argv(entry.argv))
+        case Ended():
+            prefill, decode = entry.prefill_server, entry.decode_server
+            return replace(
+                entry,
+                cause=redact_text(entry.cause),
+                prefill_server=prefill and redact_url(prefill),
+                decode_server=decode and redact_url(decode),
+            )
+        case ScrapeFailed():
+            return replace(entry, cause=redact_text(entry.cause))
+        case Scraped() if entry.unsettled_because:
+            return replace(entry, unsettled_because=redact_text(entry.unsettled_because))
+        case Noted():
+            return replace(entry, text=redact_text(entry.text))
+        case _:
+            return entry
 
 
 def _load_deployment(path: Path) -> Deployment:

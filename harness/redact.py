@@ -1,0 +1,73 @@
+"""What must not be shown: credentials in URLs, in query strings and in headers. Pure.
+
+The one place where they are found, for every room that shows, stores or logs a text. A server's URL keeps its
+credentials where it is asked; ``redact_url`` is how it is shown, ``redact_text`` how any sentence is that a URL or a
+header may stand in. Names are compared by whole words, so that ``tokenizer=`` and ``max_tokens=`` stay readable.
+"""
+
+import re
+from dataclasses import replace
+
+from harness.facts import Deployment
+
+REDACTED = "<redacted>"
+
+NAME = (
+    r"(?:[\w.-]*[\W_])?"  # whole words before it: X-Api-Key
+    r"(?:authorization|auth|bearer|cookie|credentials?|key|api-?key|jwt|passphrase|passwd|password|pwd|secret"
+    r"|sig|signature|token)"
+)
+"""A pattern: names under which credentials are given; for use where case does not matter."""
+
+# Up to the last @ of the word, since a password may hold one. More than the credentials goes where a path has an @.
+_USERINFO = re.compile(r'(?P<kept>\w://)[^\s"]*@')
+_PATTERNS = (
+    re.compile(rf"(?i)(?P<kept>[?&]{NAME}=)[^&\s\"']+"),
+    re.compile(r"(?i)\b(?P<kept>bearer\s+)[^\s\"']+"),
+    re.compile(r"(?i)(?P<kept>\bauthorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|digest|token)\s+)?)[^\s\"',)]+"),
+)
+_IN_JSON = re.compile(rf'(?i)(?P<kept>"{NAME}"\s*:\s*)"(?:[^"\\]|\\.)*"')
+
+_DEFAULT_PORT = {"http://": ":80", "https://": ":443"}
+
+
+def redact_text(text: str) -> str:
+    """A text with every credential replaced that a URL or a header in it shows; twice changes nothing more."""
+    text = _USERINFO.sub(rf"\g<kept>{REDACTED}@", text)
+    for pattern in _PATTERNS:
+        text = pattern.sub(rf"\g<kept>{REDACTED}", text)
+    return _IN_JSON.sub(rf'\g<kept>"{REDACTED}"', text)
+
+
+def redact_url(url: str) -> str:
+    """A URL as it may be shown: without user and password, without its query. Also of what is no valid URL.
+
+    Whatever stands before the last @ may be part of a password that nobody encoded (``user:pa/ss@host``).
+    """
+    scheme, rest = _parts(url)
+    _, userinfo, rest = rest.rpartition("@")
+    place, query, _ = rest.partition("?") if "?" in rest else rest.partition("#")
+    return scheme + (f"{REDACTED}@" if userinfo else "") + place + (f"?{REDACTED}" if query else "")
+
+
+def redact_deployment(deployment: Deployment) -> Deployment:
+    """A deployment's facts as they may be shown and stored; who asks its servers keeps the others."""
+    servers = tuple(replace(server, url=redact_url(server.url)) for server in deployment.servers)
+    return replace(deployment, proxy_url=deployment.proxy_url and redact_url(deployment.proxy_url), servers=servers)
+
+
+def same_server(one: str, other: str) -> bool:
+    """Whether two URLs name the same server, whatever credentials they carry or have had replaced."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(url: str) -> str:
+    scheme, rest = _parts(url.strip())
+    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    host = authority.rpartition("@")[2].lower().removesuffix(_DEFAULT_PORT.get(scheme.lower(), ""))
+    return scheme.lower() + host + (slash + path).rstrip("/")
+
+
+def _parts(url: str) -> tuple[str, str]:
+    scheme, separator, rest = url.partition("://")
+    return (scheme + separator, rest) if separator else ("", url)
