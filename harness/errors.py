@@ -4,6 +4,7 @@ Two kinds, kept apart: what the *user* can put right (exit code 2) and what fail
 A wrong answer of the deployment under test is neither: that is a verdict (exit code 1), never an exception.
 
     HarnessError                 4
+    ├── CrashError               4   nobody foresaw it: a mistake in the harness
     ├── UsageError               2   bad flags, unreachable URL, missing model: nothing was started
     │   ├── ModelNotFound
     │   └── UnsupportedModel
@@ -36,6 +37,10 @@ class HarnessError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact_text(message))
+
+
+class CrashError(HarnessError):
+    """Something that nobody foresaw happened inside the harness; its traceback is stored, not shown."""
 
 
 class UsageError(HarnessError):

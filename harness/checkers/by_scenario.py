@@ -6,14 +6,29 @@ it; a scenario's part has its own outputs, wherever in the run their verificatio
 from its own entries alone.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
+from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
+from harness.checkers.compose import Checker, judge
 from harness.checkers.evidence import first_problem, gather
 from harness.checkers.outputs import OutputEvidence, look_at_outputs, part_of
 from harness.checkers.settled import settled
+from harness.checkers.streaming import FEWEST_TOKENS, streaming
 from harness.facts import Deployment
-from harness.history import ClientHealth, Ended, Entry, History, NoiseMeasured, Noted, RunEnded, RunStarted, Sent
+from harness.history import (
+    ClientHealth,
+    Ended,
+    Entry,
+    History,
+    NoiseMeasured,
+    Noted,
+    Outcome,
+    RunEnded,
+    RunStarted,
+    Sent,
+)
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
 
 _BY_ITSELF = ("completion", "outputs", "settled")
@@ -90,15 +105,67 @@ def _laid_to(judgement: Judgement, asked: Collection[str]) -> Iterator[Check]:
             yield Check(check.name, check.verdict, f"{found[0].subject}: {found[0].text}", findings=found)
 
 
-def of_nobody(judgement: Judgement, parts: Iterable[Judgement]) -> Judgement | None:
-    """What is wrong with the run, and stands in none of its scenarios' parts; None where nothing is.
+def of_nobody(history: History, judgement: Judgement, parts: Mapping[str, Judgement]) -> Judgement | None:
+    """What is not valid in the run as a whole, and stands in none of its scenarios' parts; None where nothing is.
 
-    What is only unknown there is no scenario's question: whether streams flow, and whether the client kept up, takes
-    more requests to tell than most have.
+    ``parts``: judgements of scenarios by their name. Unknown counts as it does in a plain run: that the client did not
+    keep up, or that no stream was seen to flow, leaves the whole run in doubt, and no scenario tells of it. One thing
+    is excepted: that no stream was seen to flow, where none was there to be looked at. Workloads that stream nothing,
+    or next to nothing, are no less valid for it.
     """
-    told = {check.name for part in parts for check in part.checks if check.verdict is Verdict.INVALID}
-    left = tuple(one for one in judgement.checks if one.verdict is Verdict.INVALID and one.name not in told)
-    return Judgement(left, Outputs(0, 0, 0, 0, 0)) if left else None
+    left = [_left(check, parts) for check in judgement.checks]
+    counted = tuple(
+        one for one in left if one is not None and not (one.name == "streaming" and _nothing_streamed(history))
+    )
+    return Judgement(counted, Outputs(0, 0, 0, 0, 0)) if counted else None
+
+
+def of_run(deployment: Deployment, history: History, parts: Mapping[str, Judgement]) -> Judgement | None:
+    """:func:`of_nobody` of a part of a session, of which ``history`` holds the entries: what needs no earlier ones."""
+    return of_nobody(history, judge(deployment, history, [(checker, None) for checker in _OWN_ENTRIES]), parts)
+
+
+_OWN_ENTRIES: tuple[Checker, ...] = (completion, settled, streaming, client_health)
+# Counters are left out: what they must say depends on what was in the caches before.
+
+
+def _left(check: Check, parts: Mapping[str, Judgement]) -> Check | None:
+    """The check, less what is told in a scenario's part; None where nothing is left."""
+    if check.verdict is Verdict.VALID:
+        return None
+    if check.comparisons and check.verdict is worst(one.verdict for one in check.comparisons):
+        return _left_counters(check, parts)
+    own = [one for part in parts.values() for one in part.checks if one.name == check.name]
+    told = {(finding.subject, finding.text) for one in own for finding in one.findings}
+    asked = {finding.subject for one in own for finding in one.findings if one.name not in _OF_SERVERS}
+    untold = tuple(one for one in check.findings if (one.subject, one.text) not in told and one.subject not in asked)
+    if len(untold) == len(check.findings):
+        # Nothing of it is itemised in a part; without items, a part that is as bad tells of it.
+        return None if not untold and any(one.verdict in (check.verdict, Verdict.INVALID) for one in own) else check
+    if not untold:
+        return None
+    # What is told may be all that made it invalid.
+    return replace(check, verdict=Verdict.UNKNOWN, summary=f"{untold[0].subject}: {untold[0].text}", findings=untold)
+
+
+_OF_SERVERS = ("settled",)
+# Checks whose findings are about servers: another one of the same server is another matter.
+
+
+def _left_counters(check: Check, parts: Mapping[str, Judgement]) -> Check | None:
+    left = tuple(one for one in check.comparisons if one.scenario not in parts)
+    verdict = worst(one.verdict for one in left) if left else Verdict.VALID
+    return None if verdict is Verdict.VALID else Check(check.name, verdict, first_problem(left), left)
+
+
+def _nothing_streamed(history: History) -> bool:
+    """Whether no answer was there of which streaming could be told."""
+    return not any(
+        operation.request.stream
+        and operation.outcome is Outcome.OK
+        and any(len(choice.token_ids) >= FEWEST_TOKENS for choice in operation.ended.choices)
+        for operation in history.operations()
+    )
 
 
 def _provoked(deployment: Deployment, own: History, counter: str) -> Check:

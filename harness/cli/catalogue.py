@@ -1,24 +1,28 @@
 """``python -m harness list`` and ``run --workload``: the catalogue shown, and run on the deployments that it needs."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.checkers import of_nobody, seconds_of
+from harness.checkers import judge
+from harness.cli.interrupted import end_interrupted
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import Options
-from harness.cli.run import EXIT, judged
-from harness.cli.verify_workloads import judged_workloads, verified
+from harness.cli.outcome import EXIT, settings_of, store_report
+from harness.cli.rejudged import AS_GIVEN
+from harness.cli.rows import failed_rows, rows_of, skipped_rows, unknown_row
+from harness.cli.stored import stored_run
+from harness.cli.verify_workloads import verified
 from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
-from harness.errors import ExitCode, HarnessError
+from harness.errors import CrashError, ExitCode, HarnessError
 from harness.facts import Deployment, Role
 from harness.history import History
-from harness.reports import print_catalogue, print_report
-from harness.reports.catalogue import Row, overall
+from harness.reports import WHOLE_RUN, Row, make_report, overall, print_catalogue, print_report
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.scenario import Scenario
 from harness.store import RunStore, save_text
-from harness.verdict import Check, Judgement, Outputs, Verdict
+from harness.verdict import Check, Verdict
 from workloads.background import beside_load
 from workloads.catalogue import catalogue, choose
 from workloads.needs import unmet
@@ -26,8 +30,6 @@ from workloads.recipes import RECIPES, Recipe
 from workloads.registry import Workload
 from workloads.setting import Setting
 
-WHOLE_RUN = "(whole run)"
-"""A row for what is wrong with a run and no workload's."""
 _ONE_ENGINE = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
 _ONE_VERSION = "it needs two versions of an engine, and the simulated pair is of one"
 
@@ -51,12 +53,30 @@ async def run_catalogue(options: Options) -> ExitCode:
     """Run the chosen workloads, deployment by deployment, and end in one table."""
     chosen = choose(options.catalogue.patterns)
     rows: list[Row] = []
-    for recipe, entries in _grouped(options, chosen):
-        rows += await _on(recipe, entries, options)
+    crash: CrashError | None = None
+    groups = list(_grouped(options, chosen))
+    for number, (recipe, entries) in enumerate(groups):
+        done = await _on(recipe, entries, options)
+        rows += done.rows
+        crash = crash or done.crash
+        if done.interrupted:
+            rows += [row for after, left in groups[number + 1 :] for row in _not_begun(_name(after), left)]
+            break
     if options.report.junit:
         save_text(options.report.junit.resolve(), catalogue_junit(rows))
     print_catalogue(rows, plain=options.report.plain)
+    if crash is not None:
+        raise crash
     return EXIT[overall(rows)]
+
+
+def _not_begun(name: str, entries: Sequence[Workload]) -> list[Row]:
+    why = Check("completion", Verdict.UNKNOWN, "the run was interrupted before this workload began")
+    return [unknown_row(entry, name, why) for entry in entries]
+
+
+def _name(recipe: Recipe | None) -> str:
+    return recipe.name if recipe else AS_GIVEN
 
 
 def _grouped(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Recipe | None, list[Workload]]]:
@@ -92,80 +112,54 @@ class _Plan:
         yield from verified(loads, deployment, history, self.options.load, salt=f"{setting.salt}-verification")
 
 
-async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> list[Row]:
-    name = recipe.name if recipe else "as given"
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What came of the workloads of one deployment."""
+
+    rows: Sequence[Row]
+    crash: CrashError | None = None
+    """The harness's own, of which the other deployments are not to suffer."""
+    interrupted: bool = False
+
+
+async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> _Done:
+    """Run them; where all deployments are to be tried, what fails on one is told in its rows."""
+    name = _name(recipe)
     target = target_of(recipe, options)
     if target is None:
-        return _none_of(entries, name, _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE)
-    plan = _Plan(entries, options)
+        return _Done(skipped_rows(entries, name, _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE))
+    # The table is written as JUnit when all have run, one case for each workload: not each deployment's.
+    here = replace(options, target=target, report=replace(options.report, junit=None))
     label = "-".join(filter(None, (options.report.label, recipe.name if recipe else "catalogue")))
-    with RunStore.create(options.report.result_dir, label=label, seed=options.load.seed) as store:
-        # The table is written as JUnit when all have run, one case for each workload: not each deployment's checks.
-        here = replace(options, target=target, report=replace(options.report, junit=None))
-        try:
-            deployment, history = await measure(here, store, plan.choose, tuple(entry.name for entry in entries))
-        except CannotSimulate as why:
-            if not options.catalogue.everywhere:
-                raise
-            return _none_of(entries, name, str(why))
-        except HarnessError as error:
-            if not options.catalogue.everywhere:
-                raise
-            return [_failed(entry, name, error) for entry in entries]
-        report = judged(here, store, deployment, history)
-        rows = rows_of(plan.ran, deployment, history, report.judgement, name)
-        rows += [row for entry, why in plan.skipped.items() for row in _none_of([entry], name, why)]
-        store.save_result(report.result | {"workloads": [row_as_json(row) for row in rows]})
+    try:
+        with stored_run(here, label=label, seed=options.load.seed) as store:
+            return await _stored(_Plan(entries, options), here, store, name)
+    except CannotSimulate as why:
+        if not options.catalogue.everywhere:
+            raise
+        return _Done(skipped_rows(entries, name, str(why)))
+    except HarnessError as error:
+        if not options.catalogue.everywhere:
+            raise
+        return _Done(failed_rows(entries, name, error), error if isinstance(error, CrashError) else None)
+
+
+async def _stored(plan: _Plan, options: Options, store: RunStore, name: str) -> _Done:
+    try:
+        deployment, history = await measure(options, store, plan.choose, tuple(entry.name for entry in plan.entries))
+    except asyncio.CancelledError:
+        _, report = end_interrupted(store, options, table=False)
+        return _Done(report.rows if report else _not_begun(name, plan.entries), interrupted=True)
+    judgement = judge(deployment, history)
+    rows = rows_of(plan.ran, deployment, history, judgement, name)
+    rows += [row for entry, why in plan.skipped.items() for row in skipped_rows([entry], name, why)]
+    order = [*(entry.name for entry in plan.entries), WHOLE_RUN]
+    rows.sort(key=lambda row: order.index(row.workload))
+    report = make_report(deployment, history, judgement, store.path, settings_of(options, history), rows)
+    store_report(report, options.report, store.path)
     if plan.ran:
         print_report(report, plain=options.report.plain)
-    order = [*(entry.name for entry in entries), WHOLE_RUN]
-    return sorted(rows, key=lambda row: order.index(row.workload))
-
-
-def rows_of(
-    ran: Sequence[Workload], deployment: Deployment, history: History, whole: Judgement, name: str
-) -> list[Row]:
-    """A line for each workload that ran, and one for what is wrong with the run and is nobody's."""
-    judged = judged_workloads(ran, deployment, history, whole)
-    rows = [_row(entry, history, judgement, name, deployment) for entry, judgement in judged]
-    rest = of_nobody(whole, [row.judgement for row in rows if row.judgement]) if ran else None
-    return rows if rest is None else [*rows, Row(WHOLE_RUN, "run", name, rest)]
-
-
-def _row(entry: Workload, history: History, judgement: Judgement, name: str, deployment: Deployment) -> Row:
-    asked = history.operations(scenario=entry.name)
-    return Row(
-        entry.name,
-        entry.family,
-        name,
-        judgement,
-        requests=sum(operation.request.reference_for is None for operation in asked),
-        seconds=seconds_of(history, entry.name),
-        known_fault=entry.known_fault,
-        facts=deployment,
-    )
-
-
-def _none_of(entries: Iterable[Workload], name: str, why: str) -> list[Row]:
-    return [Row(entry.name, entry.family, name, skipped=why) for entry in entries]
-
-
-def _failed(entry: Workload, name: str, error: HarnessError) -> Row:
-    check = Check("deployment", Verdict.UNKNOWN, str(error))
-    return Row(entry.name, entry.family, name, Judgement((check,), Outputs(0, 0, 0, 0, 0)))
-
-
-def row_as_json(row: Row) -> Mapping[str, object]:
-    """The line as result.json has it."""
-    return {
-        "workload": row.workload,
-        "family": row.family,
-        "verdict": row.word,
-        "requests": row.requests,
-        "seconds": round(row.seconds, 3),
-        "compared": row.compared,
-        "reasons": list(row.reasons),
-    }
+    return _Done(rows)
 
 
 def target_of(recipe: Recipe | None, options: Options) -> Target | None:

@@ -54,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_sending_flags(shrink)
     serve.add_argument("--state-file", type=Path, help="write the facts there as well, once all is ready")
     serve.add_argument("--result-dir", type=Path, default=Path("runs"), help="where logs go (default: %(default)s)")
+    serve.add_argument("--plain", "--disable-tqdm", action="store_true", help="plain lines, no live display")
     return parser
 
 

@@ -1,11 +1,11 @@
 """One deployment, brought up, asked and left again; what happened is stored as it happens."""
 
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from harness.cli.checkout import own_commit
+from harness.cli.crash import ungrouped
 from harness.cli.fire import Firing, OnProgress, Watch, fire
 from harness.cli.options import Options
 from harness.cli.recorder import Recorder
@@ -36,7 +36,7 @@ async def measure(
     clock = MonotonicClock()
     record = Recorder(store.record)
     record(start_of(options.argv, seed=options.load.seed, names=names))
-    with make_progress(plain=options.report.plain, clock=clock) as progress:
+    with ungrouped(), make_progress(plain=options.report.plain, clock=clock) as progress:
         around = Surroundings(store.path, clock, progress.deploy)
         async with open_session(options.target, around) as session:
             store.save_deployment(session.deployment)
@@ -77,7 +77,7 @@ def _shown(progress: Progress, record: Recorder) -> OnProgress:
 def start_of(argv: tuple[str, ...], *, seed: int, names: tuple[str, ...]) -> RunStarted:
     """The first entry of a run that begins now."""
     return RunStarted(
-        wall=time.time(), argv=argv, seed=seed, harness_version=_version(), commit=_commit(), scenarios=names
+        wall=time.time(), argv=argv, seed=seed, harness_version=_version(), commit=own_commit(), scenarios=names
     )
 
 
@@ -87,12 +87,3 @@ def _version() -> str:
         return version("pd-harness")
     except PackageNotFoundError:
         return "uninstalled"
-
-
-def _commit() -> str | None:
-    """The harness's own commit, where it runs from a checkout."""
-    here = Path(__file__).parent
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False, timeout=10
-    )
-    return asked.stdout.strip() or None if asked.returncode == 0 else None

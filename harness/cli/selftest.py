@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from harness.cli.options import Options
+from harness.cli.stored import stored_run
 from harness.clock import MonotonicClock
 from harness.errors import ExitCode, UsageError
 from harness.reports import Progress, make_progress
 from harness.selftest import LEGEND, Result, make_report, plan_trials, run_trials, table_lines
 from harness.selftest.report import is_caught
-from harness.store import RunStore
 from harness.verdict import Verdict
 
 
@@ -18,7 +18,7 @@ async def selftest(options: Options) -> ExitCode:
     if options.selftest is None:
         raise UsageError("selftest takes flags of its own: see python -m harness selftest --help.")
     trials = plan_trials(options.selftest)
-    with RunStore.create(options.report.result_dir, label="selftest", seed=options.selftest.seed) as store:
+    with stored_run(options, label="selftest", seed=options.selftest.seed) as store:
         with make_progress(plain=options.report.plain, clock=MonotonicClock()) as progress:
             shown = _Shown(progress, store.path / "trials.jsonl", sum(trial.requests for trial in trials))
             results = await run_trials(trials, options.selftest.jobs, shown)

@@ -9,13 +9,13 @@ from typing import Any
 from yarl import URL
 
 from harness.cli.options import Options
+from harness.cli.stored import stored_run
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
-from harness.errors import DeployError, ExitCode
+from harness.errors import DeployError, ExitCode, UsageError
 from harness.facts import Deployment, Role
 from harness.redact import redact_deployment
 from harness.reports import make_progress
-from harness.store import RunStore
 from harness.store.atomic import write_atomically
 
 _WATCH = 0.5
@@ -30,7 +30,7 @@ async def serve(options: Options) -> ExitCode:
 
     """
     clock, report = MonotonicClock(), options.report
-    with RunStore.create(report.result_dir, label="serve") as store, make_progress(clock=clock) as progress:
+    with stored_run(options, label="serve") as store, make_progress(plain=report.plain, clock=clock) as progress:
         around = Surroundings(store.path, clock, progress.deploy)
         try:
             async with open_session(options.target, around) as session:
@@ -46,13 +46,23 @@ async def _hold(session: Session, state_file: Path | None) -> None:
     text = json.dumps(facts(session.deployment))
     print(text, flush=True)
     if state_file is not None:
-        write_atomically(state_file, text + "\n")
+        _remember(state_file, text)
     try:
         while not (dead := session.nursery.dead()):  # noqa: ASYNC110 - processes set no event
             await asyncio.sleep(_WATCH)
     finally:
         _forget(state_file)
     raise DeployError("; ".join(dead.values()))
+
+
+def _remember(state_file: Path, text: str) -> None:
+    try:
+        write_atomically(state_file, text + "\n")
+    except OSError as error:
+        raise UsageError(
+            f"--state-file {state_file} cannot be written: {error.strerror}. Name a file in a directory "
+            "that exists and can be written to."
+        ) from error
 
 
 def _forget(state_file: Path | None) -> None:

@@ -17,6 +17,7 @@ from harness.cli.fire import Firing
 from harness.cli.options import Options, ShrinkOptions
 from harness.cli.reproducer import Reproducer, print_reproducer, store_reproducer
 from harness.cli.shrink_target import Chosen, choose_target
+from harness.cli.stored import stored_run
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import ExitCode, HarnessError, UsageError
@@ -47,7 +48,7 @@ async def shrink(options: Options) -> ExitCode:
     case = case_of(run.deployment, run.history, run.report.judgement)
     chosen = await choose_target(options, run.deployment, run_started(run.history).argv)
     clock = MonotonicClock()
-    with RunStore.create(options.report.result_dir, label="shrink", latest=False) as store:
+    with stored_run(options, label="shrink", latest=False) as store:
         with make_progress(plain=options.report.plain, clock=clock) as progress:
             progress.note(f"{options.run_dir}: {case.scenario}: {', '.join(case.checks)} invalid; {case.whole}")
             progress.note(chosen.why)

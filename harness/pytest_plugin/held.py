@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.checkers import judge, judge_scenario
+from harness.checkers import judge, judge_scenario, of_run
 from harness.cli.fire import Firing, Watch, fire
 from harness.cli.measure import fresh_salt
 from harness.cli.options import Options, parse
@@ -88,14 +88,20 @@ class HeldDeployment:
         how, watch = Firing.of(self._options), Watch(self._record, self._clock)
         salt = f"{setting.salt}-verification"
         scenarios = verified([scenario], self.facts, lambda: self._record.history, self._options.load, salt=salt)
+        before = len(self._record.history.entries)
         self._call(fire(scenarios, self.facts, how, watch))
-        return self._judged(scenario.name, entry if isinstance(entry, Workload) else None)
+        return self._judged(scenario.name, entry if isinstance(entry, Workload) else None, before)
 
-    def _judged(self, name: str, entry: Workload | None) -> Ran:
+    def _judged(self, name: str, entry: Workload | None, before: int) -> Ran:
+        """``before``: how many entries of the session are older."""
         history = History((*self._record.history.entries, RunEnded(self._clock.now())))
         whole = judge(self.facts, history)
         provokes = None if entry is None else entry.provokes
         judgement = judge_scenario(self.facts, history, whole, name, provokes=provokes)
+        # What is in doubt about all of it, the client's own health among it, is in doubt about this workload.
+        rest = of_run(self.facts, History(history.entries[before:]), {name: judgement})
+        if rest is not None:
+            judgement = replace(judgement, checks=(*judgement.checks, *rest.checks))
         return Ran(name, judgement, None if entry is None else entry.known_fault)
 
 

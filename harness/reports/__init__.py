@@ -1,18 +1,21 @@
 """What a run has to say: to a person, to a dashboard, to somebody's CI. Pure functions of what was judged."""
 
-from harness.reports.catalogue import print_catalogue
+from harness.reports.catalogue import WHOLE_RUN, Row, overall, print_catalogue
 from harness.reports.progress import LiveProgress, PlainProgress, Progress, make_progress
 from harness.reports.report import Report, make_report, print_report
 from harness.reports.result_json import LoadSettings
 
 __all__ = [
+    "WHOLE_RUN",
     "LiveProgress",
     "LoadSettings",
     "PlainProgress",
     "Progress",
     "Report",
+    "Row",
     "make_progress",
     "make_report",
+    "overall",
     "print_catalogue",
     "print_report",
 ]

@@ -22,11 +22,12 @@ def _lines(name: str, judgement: Judgement) -> Iterator[str]:
 
 
 def _check(check: Check) -> Iterator[str]:
-    yield f"  {check.verdict} {check.name}: {clean(check.summary)}"
+    yield f"  {check.verdict} {check.name}: {clean(check.summary, None)}"
     wrong = [one for one in check.comparisons if one.verdict is not Verdict.VALID]
     yield from (f"    {_comparison(one)}" for one in wrong[:_LISTED])
-    yield from (f"    {clean(f'{finding.subject}: {finding.text}')}" for finding in check.findings[:_LISTED])
-    if further := max(len(wrong) - _LISTED, 0) + max(len(check.findings) - _LISTED, 0):
+    untold = [one for one in check.findings if f"{one.subject}: {one.text}" not in check.summary]
+    yield from (f"    {clean(f'{finding.subject}: {finding.text}', None)}" for finding in untold[:_LISTED])
+    if further := max(len(wrong) - _LISTED, 0) + max(len(untold) - _LISTED, 0):
         yield f"    and {further:,} more"
 
 
@@ -34,6 +35,6 @@ def _comparison(one: Comparison) -> str:
     what = f"{one.phase}: {one.server} {one.counter}"
     if one.expected is None or one.observed is None:
         seen = f"observed {count(one.observed)}" if one.expected is None else f"expected {one.expected}"
-        return f"{what}: {seen}; {clean(one.why_unknown)}"
+        return f"{what}: {seen}; {clean(one.why_unknown, None)}"
     short = one.observed - (one.expected.low if one.observed < one.expected.low else one.expected.high)
     return f"{what}: expected {one.expected}, observed {count(one.observed)} ({signed(short)})"

@@ -11,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.facts import Deployment
-from harness.reports.terminal import STYLE
+from harness.reports.style import STYLE
 from harness.reports.text import clean, duration, plural
 from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 
+WHOLE_RUN = "(whole run)"
+"""A row for what is wrong with a run and no workload's."""
 _MOST_REASONS = 3
 
 
@@ -72,8 +74,23 @@ class Row:
         if self.judgement is None:
             return (self.skipped,)
         bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
-        why = tuple(clean(f"{check.verdict} {check.name}: {check.summary}") for check in bad[:_MOST_REASONS])
+        why = [clean(f"{check.verdict} {check.name}: {check.summary}", None) for check in bad[:_MOST_REASONS]]
+        if len(bad) > _MOST_REASONS:
+            why.append(f"and {', '.join(f'{check.verdict} {check.name}' for check in bad[_MOST_REASONS:])}")
         return (*self._known(), *why)
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        """The line as result.json has it."""
+        return {
+            "workload": self.workload,
+            "family": self.family,
+            "verdict": self.word,
+            "requests": self.requests,
+            "seconds": round(self.seconds, 3),
+            "compared": self.compared,
+            "reasons": list(self.reasons),
+        }
 
     def _known(self) -> Iterator[str]:
         if self.known_fault is None:
@@ -97,10 +114,12 @@ def overall(rows: Iterable[Row]) -> Verdict:
 
 
 def tally(rows: Sequence[Row]) -> str:
-    """``41 valid, 2 skipped``."""
-    words = [row.word for row in rows]
+    """``43 workloads: 41 valid, 2 skipped``; and what is wrong with a run and no workload's."""
+    words = [row.word for row in rows if row.workload != WHOLE_RUN]
     counted = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    return f"{plural(len(rows), 'workload')}: {counted or 'none ran'}"
+    whole = [row.verdict for row in rows if row.workload == WHOLE_RUN and row.verdict is not None]
+    beside = f"; the run as a whole is {worst(whole)}" if whole else ""
+    return f"{plural(len(words), 'workload')}: {counted or 'none ran'}{beside}"
 
 
 def print_catalogue(rows: Sequence[Row], *, plain: bool = False, stream: TextIO | None = None) -> None:

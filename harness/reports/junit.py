@@ -43,7 +43,9 @@ def _case(suite: ET.Element, scenario: str, check: Check, *, blamed: bool) -> No
     if check.verdict is Verdict.VALID or not blamed:
         return
     tag = "failure" if check.verdict is Verdict.INVALID else "error"
-    trouble = ET.SubElement(case, tag, message=f"{check.verdict}: {clean(check.summary)}", type=check.verdict.value)
+    trouble = ET.SubElement(
+        case, tag, message=f"{check.verdict}: {clean(check.summary, None)}", type=check.verdict.value
+    )
     trouble.text = "\n".join(finding_lines(check, scenario))
 
 
@@ -68,7 +70,7 @@ def finding_lines(check: Check, scenario: str) -> Iterator[str]:
         if part.scenario == scenario
     ]
     lines += [f"{finding.subject}: {finding.text}" for finding in check.findings]
-    yield from map(clean, lines[:MOST_EVIDENCE])
+    yield from (clean(line, None) for line in lines[:MOST_EVIDENCE])
     if len(lines) > MOST_EVIDENCE:
         yield f"and {len(lines) - MOST_EVIDENCE} more"
 

@@ -49,7 +49,7 @@ class LiveProgress:
 
     def deploy(self, server: str, text: str, seconds: float) -> None:
         """Shown until the first phase begins."""
-        starting = _Starting(clean(text), seconds, self._clock.now())
+        starting = _Starting(clean(text, None), seconds, self._clock.now())
         # A new mapping each time: the thread that redraws may be walking over the old one.
         self._servers = {**self._servers, clean(server): starting}
 
@@ -65,7 +65,7 @@ class LiveProgress:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        self._console.print(Text(clean(text)))
+        self._console.print(Text(clean(text, None)))
 
     def __enter__(self) -> Self:
         self._live.start(refresh=False)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from harness.reports.counters import CounterRow
 from harness.reports.summary import Reason, Summary
-from harness.reports.text import clean, count, plural, signed
+from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
 
 MARK = {Verdict.VALID: "ok", Verdict.INVALID: "DIFFERS", Verdict.UNKNOWN: "UNKNOWN"}
@@ -19,7 +19,7 @@ def plain_lines(summary: Summary) -> Iterator[str]:
         yield f"  valid {name}: {text}"
     if summary.counters:
         yield "counters:"
-        yield from (_counter(row) for row in summary.counters)
+        yield from map(_counter, summary.counters, summary.remarks)
         if summary.further:
             yield f"  ok {plural(summary.further, 'further counter')}"
     yield f"outputs: {summary.outputs}"
@@ -35,15 +35,14 @@ def plain_lines(summary: Summary) -> Iterator[str]:
 
 
 def _reason(reason: Reason) -> Iterator[str]:
-    yield f"  {reason.verdict.upper()} {reason.name}: {reason.summary}"
+    yield f"  {reason.word} {reason.name}: {reason.summary}"
     yield from (f"    {finding.subject}: {finding.text}" for finding in reason.findings)
     if reason.more:
         yield f"    and {reason.more:,} more"
 
 
-def _counter(row: CounterRow) -> str:
+def _counter(row: CounterRow, remark: str) -> str:
     expected = "-" if row.expected is None else str(row.expected)
     text = f"  {MARK[row.verdict]} {row.server} {row.counter}: expected {expected}, observed {count(row.observed)}"
     difference = f" ({signed(row.difference)})" if row.difference else ""
-    note = f"; {clean(row.note)}" if row.note else ""
-    return text + difference + note
+    return text + difference + (f"; {remark}" if remark else "")

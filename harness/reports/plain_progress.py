@@ -78,4 +78,4 @@ class PlainProgress:
             self._phase = None
 
     def _print(self, line: str) -> None:
-        print(clean(line), file=self._stream, flush=True)
+        print(clean(line, None), file=self._stream, flush=True)

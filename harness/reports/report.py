@@ -1,6 +1,11 @@
-"""One run's reports together: made once, then stored and shown."""
+"""One run's reports together: made once, then stored and shown. All of them say one verdict, which is decided here.
+
+A plain load's verdict is the worst of its checks. A catalogue's is that of its table, in which known faults of the
+engine are told and do not count: the verdict line, result.json, JUnit and the exit code all have it from there.
+"""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,13 +15,15 @@ from rich.console import Console
 from harness.facts import Deployment
 from harness.history import History
 from harness.load.latency import latency_report
+from harness.reports.catalogue import Row, overall
+from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.junit import junit_xml
 from harness.reports.measured import under_test
 from harness.reports.plain import plain_lines
 from harness.reports.result_json import LoadSettings, result
 from harness.reports.summary import Summary, summarize
 from harness.reports.terminal import print_summary
-from harness.verdict import Judgement
+from harness.verdict import Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,11 @@ class Report:
     """A judged run in every form."""
 
     judgement: Judgement
+    """Every check of the run as a whole, known faults among them."""
+    verdict: Verdict
+    """The run's: what it exits with."""
+    rows: tuple[Row, ...]
+    """A catalogue's table; empty for a plain load."""
     result: dict[str, Any]
     """Content of result.json."""
     summary: Summary
@@ -31,21 +43,33 @@ class Report:
     """JUnit XML."""
 
 
-def make_report(
+def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but three have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
     run_dir: Path | None = None,
     load: LoadSettings | None = None,
+    *,
+    rows: Sequence[Row] = (),
 ) -> Report:
-    """Measure the requests under test and say everything; ``load`` is told from the history where it is not given."""
+    """Measure the requests under test and say everything; ``load`` is told from the history where it is not given.
+
+    ``rows``: of the catalogue's workloads, where the run was of these.
+    """
     measured = under_test(history)
     latency = latency_report(measured)
+    verdict = overall(rows) if rows else judgement.verdict
+    content = result(deployment, history, judgement, latency, load or LoadSettings(len(measured)))
+    content["verdict"] = verdict.value
+    if rows:
+        content["workloads"] = [row.as_json for row in rows]
     return Report(
         judgement,
-        result(deployment, history, judgement, latency, load or LoadSettings(len(measured))),
-        summarize(deployment, history, judgement, latency, run_dir=run_dir),
-        junit_xml(history, judgement),
+        verdict,
+        tuple(rows),
+        content,
+        summarize(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
+        catalogue_junit(rows) if rows else junit_xml(history, judgement),
     )
 
 

@@ -5,15 +5,17 @@ were the outputs right, how fast was it, what was it run on, where is it stored,
 """
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.facts import Deployment, Role, Server, alike
 from harness.history import History, RunStarted
 from harness.load.latency import LatencyReport
 from harness.load.latency import Summary as Distribution
-from harness.reports.counters import CounterRow, rows
+from harness.reports.catalogue import Row, overall, tally
+from harness.reports.counters import CounterRow
+from harness.reports.counters import rows as counter_rows
 from harness.reports.kv_transfer import TOKEN_SOURCES
 from harness.reports.measured import run_started
 from harness.reports.text import clean, duration, figure, plural
@@ -36,8 +38,16 @@ class Reason:
     name: str
     summary: str
     findings: tuple[Finding, ...]
+    """One for each text, with all the subjects that it is about; not what the summary has told already."""
     more: int
     """Findings that are not shown."""
+    known: bool = False
+    """Whether it is a known fault of the engine, which does not count."""
+
+    @property
+    def word(self) -> str:
+        """The verdict, as it is shown."""
+        return "KNOWN FAULT" if self.known else self.verdict.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,8 @@ class Summary:
     """Name and summary of each valid check."""
     counters: tuple[CounterRow, ...]
     """Where tokens came from and bytes went, and whatever else is not as expected."""
+    remarks: tuple[str, ...]
+    """Why each of these is not as expected, where no reason or remark above has told it; parallel to ``counters``."""
     further: int
     """Counters compared, as expected, and not shown."""
     outputs: str
@@ -72,25 +84,33 @@ class Summary:
     again: str
 
 
-def summarize(
+def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last two have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
     latency: LatencyReport,
     *,
     run_dir: Path | None = None,
+    rows: Sequence[Row] = (),
 ) -> Summary:
-    """Gather what will be shown; ``run_dir`` is where the run is stored, None if nowhere."""
-    compared = rows(judgement.comparisons)
-    shown = [row for row in compared if row.counter in HEADLINE or row.verdict is not Verdict.VALID]
+    """Gather what will be shown; ``run_dir`` is where the run is stored, None if nowhere.
+
+    ``rows``: of the catalogue's workloads, where the run was of these.
+    """
+    compared = counter_rows(judgement.comparisons)
+    shown = _ordered(
+        [one for one in compared if one.counter in HEADLINE or one.verdict is not Verdict.VALID], deployment
+    )
+    reasons = _reasons(judgement.checks, _excused(judgement, rows))
     return Summary(
-        verdict=judgement.verdict,
-        headline=_headline(judgement, interrupted=history.interrupted),
-        reasons=_reasons(judgement.checks),
+        verdict=overall(rows) if rows else judgement.verdict,
+        headline=_headline(tally(rows) if rows else _checked(judgement), interrupted=history.interrupted),
+        reasons=reasons,
         passed=tuple(
-            (check.name, clean(check.summary)) for check in judgement.checks if check.verdict is Verdict.VALID
+            (check.name, clean(check.summary, None)) for check in judgement.checks if check.verdict is Verdict.VALID
         ),
-        counters=_ordered(shown, deployment),
+        counters=shown,
+        remarks=_remarks(shown, reasons),
         further=len(compared) - len(shown),
         outputs=_outputs(judgement.outputs),
         outputs_wrong=judgement.outputs.mismatch > 0,
@@ -105,7 +125,7 @@ def summarize(
 
 def _notes(judgement: Judgement, history: History) -> tuple[str, ...]:
     told = [note for check in judgement.checks for note in check.notes]
-    return tuple(clean(note) for note in (*told, verification_cost(history).text) if note)
+    return tuple(clean(note, None) for note in (*told, verification_cost(history).text) if note)
 
 
 def _ordered(shown: list[CounterRow], deployment: Deployment) -> tuple[CounterRow, ...]:
@@ -119,12 +139,12 @@ def _ordered(shown: list[CounterRow], deployment: Deployment) -> tuple[CounterRo
     return tuple(sorted(shown, key=place))
 
 
-def _headline(judgement: Judgement, *, interrupted: bool) -> str:
-    text = _tally([check.verdict for check in judgement.checks])
+def _headline(text: str, *, interrupted: bool) -> str:
     return f"{text}; the run was interrupted" if interrupted else text
 
 
-def _tally(verdicts: Sequence[Verdict]) -> str:
+def _checked(judgement: Judgement) -> str:
+    verdicts = [check.verdict for check in judgement.checks]
     invalid, unknown = verdicts.count(Verdict.INVALID), verdicts.count(Verdict.UNKNOWN)
     if not verdicts:
         return "nothing was checked"
@@ -136,16 +156,80 @@ def _tally(verdicts: Sequence[Verdict]) -> str:
     return f"{invalid} of {whole} failed" + (f", {unknown} could not be judged" if unknown else "")
 
 
-def _reasons(checks: Sequence[Check]) -> tuple[Reason, ...]:
-    """What failed, then what is unknown; within each in the order in which the checks ran."""
-    return tuple(
-        _reason(check) for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in checks if check.verdict is verdict
-    )
+def _excused(judgement: Judgement, rows: Sequence[Row]) -> Collection[str]:
+    """Names of checks that are wrong in workloads with a known fault, and nowhere else."""
+    counted = {check.name for row in rows if not row.excused for check in _bad(row.judgement)}
+    known = {check.name for row in rows if row.excused for check in _bad(row.judgement)}
+    return {check.name for check in _bad(judgement)} & known - counted
 
 
-def _reason(check: Check) -> Reason:
-    shown = tuple(Finding(clean(f.subject, 60), clean(f.text)) for f in check.findings[:MOST_FINDINGS])
-    return Reason(check.verdict, check.name, clean(check.summary), shown, len(check.findings) - len(shown))
+def _bad(judgement: Judgement | None) -> Sequence[Check]:
+    return () if judgement is None else [one for one in judgement.checks if one.verdict is not Verdict.VALID]
+
+
+def _reasons(checks: Sequence[Check], excused: Collection[str]) -> tuple[Reason, ...]:
+    """What failed, then what is unknown, known faults last; within each in the order in which the checks ran."""
+    reasons: list[Reason] = []
+    told: dict[str, str] = {}
+    for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
+        for check in checks:
+            if check.verdict is verdict:
+                reasons.append(replace(_reason(check, told), known=check.name in excused))
+                for why in _whys(check):
+                    told.setdefault(why, check.name)
+    return tuple(sorted(reasons, key=lambda reason: reason.known))
+
+
+def _whys(check: Check) -> set[str]:
+    """Why comparisons could not be made, in words."""
+    return {clean(part.why_unknown, None) for part in check.comparisons if part.verdict is Verdict.UNKNOWN} - {""}
+
+
+def _reason(check: Check, told: Mapping[str, str]) -> Reason:
+    """One check; what an earlier one has told (text to its name) is referred to."""
+    summary = clean(check.summary, None)
+    for why in sorted(_whys(check) & set(told), key=len, reverse=True):
+        summary = summary.replace(why, f"for the same reason as {told[why]}")
+    findings = _by_text(check.findings, summary)
+    shown = tuple(_shown(one) for one in findings[:MOST_FINDINGS])
+    return Reason(check.verdict, check.name, summary, shown, sum(len(one.subjects) for one in findings[MOST_FINDINGS:]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """One text of findings, and whom it is about."""
+
+    text: str
+    subjects: tuple[str, ...]
+
+
+def _by_text(findings: Sequence[Finding], summary: str) -> list[_Told]:
+    """Findings of one text together; without the subject for which the summary has told it."""
+    subjects: dict[str, list[str]] = {}
+    for finding in findings:
+        subjects.setdefault(clean(finding.text, None), []).append(clean(finding.subject, 60))
+    told = []
+    for text, about in subjects.items():
+        if text not in summary:
+            told.append(_Told(text, tuple(about)))
+        elif others := [subject for subject in dict.fromkeys(about) if subject not in summary]:
+            told.append(_Told("the same", tuple(others)))
+    return told
+
+
+def _shown(told: _Told) -> Finding:
+    named, more = told.subjects[:MOST_FINDINGS], len(told.subjects) - MOST_FINDINGS
+    return Finding(", ".join(named) + (f" and {more:,} more" if more > 0 else ""), told.text)
+
+
+def _remarks(shown: Sequence[CounterRow], reasons: Sequence[Reason]) -> tuple[str, ...]:
+    """Each counter's note, unless it stands above it."""
+    told = [reason.summary for reason in reasons]
+    remarks = []
+    for note in (clean(row.note, None) for row in shown):
+        remarks.append("" if any(note in text for text in told) else note)
+        told.append(note)
+    return tuple(remarks)
 
 
 def _outputs(outputs: Outputs) -> str:

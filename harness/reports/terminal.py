@@ -14,11 +14,10 @@ from rich.text import Text
 
 from harness.reports.counters import CounterRow
 from harness.reports.plain import MARK, plain_lines
+from harness.reports.style import STYLE
 from harness.reports.summary import Reason, Summary
-from harness.reports.text import clean, count, plural, signed
+from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
-
-STYLE = {Verdict.VALID: "green", Verdict.INVALID: "red", Verdict.UNKNOWN: "yellow"}
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -59,12 +58,12 @@ def _verdict(summary: Summary) -> RenderableType:
 
 
 def _reason(reason: Reason) -> RenderableType:
-    style = STYLE[reason.verdict]
+    style = "yellow" if reason.known else STYLE[reason.verdict]
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=7)
+    grid.add_column(min_width=7, no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row(
-        Text(reason.verdict.upper(), style=f"bold {style}"),
+        Text(reason.word, style=f"bold {style}"),
         Text.assemble((f"{reason.name}: ", "bold"), reason.summary),
     )
     for finding in reason.findings:
@@ -95,8 +94,8 @@ def _counters(summary: Summary) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     server = ""
-    for row in summary.counters:
-        table.add_row(*_cells(row, "" if row.server == server else row.server), style=_row_style(row))
+    for row, remark in zip(summary.counters, summary.remarks, strict=True):
+        table.add_row(*_cells(row, "" if row.server == server else row.server, remark), style=_row_style(row))
         server = row.server
     if summary.further:
         table.add_row("", Text(f"{plural(summary.further, 'other')} as expected", "dim"))
@@ -107,15 +106,15 @@ def _row_style(row: CounterRow) -> str:
     return "" if row.verdict is Verdict.VALID else f"bold {STYLE[row.verdict]}"
 
 
-def _cells(row: CounterRow, server: str) -> tuple[Text, ...]:
+def _cells(row: CounterRow, server: str, remark: str) -> tuple[Text, ...]:
     expected = "-" if row.expected is None else str(row.expected)
-    return tuple(Text(cell) for cell in (server, row.counter, expected, count(row.observed), _remark(row)))
+    return tuple(Text(cell) for cell in (server, row.counter, expected, count(row.observed), _remark(row, remark)))
 
 
-def _remark(row: CounterRow) -> str:
+def _remark(row: CounterRow, why: str) -> str:
     difference = signed(row.difference) if row.difference else ""
     mark = "" if row.verdict is Verdict.VALID else MARK[row.verdict]
-    return " ".join(filter(None, (mark, difference, clean(row.note, 60))))
+    return " ".join(filter(None, (mark, difference, why)))
 
 
 def _latencies(summary: Summary) -> Table:

@@ -1,0 +1,31 @@
+"""The commands by name."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from harness.cli.catalogue import run_catalogue, show_list
+from harness.cli.check import check
+from harness.cli.options import Options
+from harness.cli.run import run
+from harness.cli.selftest import selftest
+from harness.cli.serve import serve
+from harness.cli.shrink import shrink
+from harness.errors import ExitCode
+
+
+async def _run(options: Options) -> ExitCode:
+    return await (run_catalogue(options) if options.catalogue.patterns else run(options))
+
+
+_COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
+    "run": _run,
+    "serve": serve,
+    "check": check,
+    "shrink": shrink,
+    "list": show_list,
+    "selftest": selftest,
+}
+
+
+def perform(options: Options) -> Awaitable[ExitCode]:
+    """The command that the options name, ready to be awaited; it ends in its exit code."""
+    return _COMMANDS[options.command](options)

@@ -1,0 +1,94 @@
+"""What nobody foresaw: told in one paragraph, with the traceback in the run's directory. Exit code 4, never a verdict.
+
+Tasks that run together put what went wrong in one of them into exception groups. An error that the harness knows is
+taken out of these; where a group holds anything else besides, it is a crash.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import CrashError, HarnessError
+from harness.reports.text import clean
+from harness.store import save_text
+from harness.store.redact import redact_text
+
+CRASH = "crash.txt"
+"""The traceback, in a run's directory."""
+_FRAMES = 3
+"""Told where no traceback could be stored; the innermost first."""
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Let an error that the harness knows out of the exception groups around it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        known = known_error(group)
+        if known is None:
+            raise
+        raise known from group
+
+
+def known_error(error: BaseException) -> BaseException | None:
+    """The HarnessError that it is, or that is all that it holds; likewise an interruption. None: it is a crash."""
+    leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, asyncio.CancelledError)]
+    if not leaves:
+        return asyncio.CancelledError()
+    if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+        return KeyboardInterrupt()
+    known = [leaf for leaf in leaves if isinstance(leaf, HarnessError)]
+    return known[0] if len(known) == len(leaves) else None
+
+
+def crashed(error: BaseException, directory: Path | None = None) -> CrashError:
+    """The error to raise instead; its traceback is stored in the run's ``directory``, if there is one."""
+    what = _what(error)
+    kept = None if directory is None else _kept(error, directory)
+    lines = [f"the harness itself failed: {what}{'' if kept else f' ({_where(error)})'}."]
+    lines.append("This says nothing about the deployment.")
+    if directory is not None:
+        lines.append(f"What was recorded before is stored in {directory}")
+        lines[-1] += f", with the traceback in {CRASH}." if kept else "; the traceback could not be stored there."
+        lines.append(f"Please report it with that file; python -m harness check {directory} judges what was recorded.")
+    else:
+        lines.append("No run was stored. Please report it with the command line.")
+    return CrashError(" ".join(lines))
+
+
+def _what(error: BaseException) -> str:
+    return "; ".join(dict.fromkeys(_one_line(leaf) for leaf in _leaves(error)))
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        text = redact_text(clean(str(error), 600))
+    except Exception:  # noqa: BLE001 - its own __str__ may be what is broken
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    frames = traceback.extract_tb(next(_leaves(error)).__traceback__)[-_FRAMES:]
+    return "in " + ", called from ".join(f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in frames[::-1])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _kept(error: BaseException, directory: Path) -> bool:
+    """Whether it could be stored: a full disk may be what went wrong."""
+    try:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        save_text(directory / CRASH, "\n".join(map(redact_text, lines)) + "\n")
+    except Exception:  # noqa: BLE001 - the first failure is the news
+        return False
+    return True
