@@ -99,7 +99,7 @@ class Answer:
         for choice in message["choices"]:
             self._read_choice(choice, at)
         if usage := message.get("usage"):
-            self.usage = Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+            self.usage = Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]), _cached_tokens(usage))
         self._read_prompt(message)  # where chat puts them
 
     def _read_choice(self, choice: dict[str, Any], at: float | None) -> None:
@@ -129,6 +129,13 @@ class Answer:
 
     def _blame(self, fault: str) -> None:
         self.fault = self.fault or fault
+
+
+def _cached_tokens(usage: dict[str, Any]) -> int | None:
+    """A detail that nobody has to give: what is not a count is as good as not said, and no fault of the answer."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if type(cached) is int and cached >= 0 else None
 
 
 def _text(choice: dict[str, Any]) -> str:
