@@ -3,7 +3,8 @@
 A fact that could not be learned is None, and whatever needs it is ``unknown``; it is never guessed.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -157,3 +158,29 @@ class Deployment:
 def alike(values: Iterable[object]) -> str:
     """The one value, or each with a slash between where servers differ, in the servers' order."""
     return "/".join(dict.fromkeys("unknown" if value is None else str(value) for value in values)) or "unknown"
+
+def serving(servers: Sequence[Server], url: str | None) -> int | None:
+    """Which of ``servers`` a proxy means by ``url``; None where it does not say, or names none of them alone.
+
+    The only server of its role is it, whatever the proxy calls it. Credentials do not count, for a proxy tells none.
+    """
+    if len(servers) == 1:
+        return 0
+    meant = _place(url) if url else None
+    found = [index for index, server in enumerate(servers) if meant is not None and _place(server.url) == meant]
+    return found[0] if len(found) == 1 else None
+
+
+_URL = re.compile(r"(?:(\w+)://)?(?:[^/@]*@)?(\[[^\]/]*\]|[^:/]*)(?::([0-9]+))?(/.*)?")
+_PORTS = {"http": "80", "https": "443"}
+
+
+def _place(url: str) -> tuple[str, str, str] | None:
+    """Host, port and path of a URL; None where it is none."""
+    parts = _URL.fullmatch(url.strip())
+    if parts is None:
+        return None
+    scheme, host, port, path = (part or "" for part in parts.groups())
+    host = host.lower()
+    place = "127.0.0.1" if host == "localhost" else host
+    return place, port or _PORTS.get(scheme or "http", ""), path.rstrip("/").removesuffix("/v1")

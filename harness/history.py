@@ -84,6 +84,10 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int | None = None
+    """Prompt tokens that were not computed for this answer, but found in a prefix cache or brought by a connector
+    (``prompt_tokens_details``). None: the server does not say. vLLM says it where it was started with
+    ``--enable-prompt-tokens-details``, and leaves a 0 out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ from harness.history import Ended, Entry, History, RunEnded, Sent
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
+from harness.observe.scrape import Occasion
 from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
+from harness.selftest.readings import read_pair
+from harness.selftest.world import World
 from harness.sim import SimPair
 from harness.sim.transit import through_together
 from workloads.verification import Judges, Verification, follow_ups, followed
@@ -50,8 +53,17 @@ class SimRun:
 
     def run(self, scenario: Scenario | None) -> None:
         for phase in scenario.phases if scenario else ():
+            self._read(scenario, phase, "before")
             for start in range(0, len(phase.requests), phase.concurrency):
                 self._batch(scenario.name, phase.name, phase.requests[start : start + phase.concurrency])
+            self._read(scenario, phase, "after")
+
+    def _read(self, scenario: Scenario | None, phase: Phase, when: str) -> None:
+        """The counters around a phase that is watched and not judged."""
+        if scenario is not None and phase.watched:
+            occasion = Occasion(scenario.name, phase.name, f"watched-{when}")
+            world = World(self.pair, time=float(len(self.entries)))
+            self.entries += read_pair(self.pair, world, occasion).values()
 
     def verify(self, policy: str = "all", *, concurrency: int = 32, seed: int = 0) -> History:
         verification = Verification(
@@ -61,7 +73,7 @@ class SimRun:
             salt="verify",
             seed=seed,
             block_size=self.pair.config.block_size,
-            tiers={Route.DECODE: 1, Route.PREFILL: 1},
+            tiers={Route.DECODE: (0,), Route.PREFILL: (0,)},
         )
         nothing = Scenario("load", "", ())
         for scenario in followed(

@@ -10,7 +10,7 @@ from sim_history import SimRun, load
 
 from harness.checkers.outputs import count_outputs, look_at_outputs, outputs, owned_outputs, wrong_outputs
 from harness.checkers.outputs.caches import coverage
-from harness.checkers.outputs.tiers import TierRead
+from harness.checkers.outputs.hits import Hits
 from harness.history import Ended, History, Operation, Sent
 from harness.scenario import Route
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
@@ -89,7 +89,7 @@ def test_damage_that_strikes_at_random_does_not_happen_again() -> None:
     history = served(100, PlantedBug("zeroed_layer", 0.01), seed=6).verify(seed=6)
     (finding,) = outputs(DEPLOYMENT, history).findings
     assert (
-        "; in decode's cache block 1 of its prompt is the first wrong one; it did not happen again in 36"
+        "; in decode-0's cache block 1 of its prompt is the first wrong one; it did not happen again in 36"
         in finding.text
     )
     assert {o.request.route for o in history.operations(phase="retry-alone")} == {Route.PROXY}
@@ -132,6 +132,13 @@ def test_swapped_blocks_pass_the_load_and_are_found_by_the_probe() -> None:
     assert all(finding.subject.endswith("-probe-decode") for finding in check.findings)
 
 
+def read_from(server: str, asked: int, possible: int) -> str:
+    return (
+        f"asked {server}'s cache for {asked:,} of {possible:,} prefixes of prompts: "
+        "all of them are shown to be read from there"
+    )
+
+
 def probes(history: History, route: Route) -> list[Operation]:
     return [o for o in history.operations(route=route) if o.sent.phase == f"probe-{route}"]
 
@@ -142,7 +149,7 @@ def test_a_budget_probes_some_of_the_cuts_and_says_how_many() -> None:
     cuts = sum((len(o.request.prompt) - 1) // 16 for o in run.history.operations(phase="load"))
     assert cuts > 1024
     assert check.verdict is Verdict.VALID
-    assert f"probed 1,024 of {cuts:,} cuts in decode's cache" in check.notes
+    assert read_from("decode-0", 1024, cuts) in check.notes
 
 
 def test_every_prompt_whose_neighbouring_blocks_changed_places_is_found_at_its_one_telling_cut() -> None:
@@ -165,8 +172,8 @@ def test_the_probe_of_a_clean_pair_is_clean_reads_the_caches_and_says_how_much_o
     assert hits >= sum(len(o.request.prompt) - 1 for o in probes(history, Route.DECODE))
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.VALID
-    assert f"probed {cuts} of {cuts} cuts in decode's cache" in check.notes
-    assert f"probed 64 of {cuts} cuts in prefill's cache" in check.notes
+    assert read_from("decode-0", cuts, cuts) in check.notes
+    assert read_from("prefill-0", 64, cuts) in check.notes
     assert count_outputs(history).requests == 60
     assert not history.operations(phase="doubts")
 
@@ -179,19 +186,19 @@ def test_a_tier_that_was_given_garbage_is_found_when_the_prefix_caches_are_empti
     assert struck
     loads = {name for name in struck if name.count("-") == 1}
     assert named == {f"{name}-probe-decode-tier" for name in loads}
-    assert all("so in prefill's offload tier" in one.text for one in outputs(DEPLOYMENT, history).findings)
+    assert all("so in prefill-0's offload tier" in one.text for one in outputs(DEPLOYMENT, history).findings)
     assert all(server.engine.stats.external_hits_by_tier["host"] for server in run.pair.servers)
 
 
-def test_a_tier_that_restored_nothing_is_not_counted_as_probed() -> None:
+def test_a_tier_that_restored_nothing_is_not_said_to_be_read() -> None:
     """Its probes were computed anew: right answers say nothing about what it holds."""
     run = served(60, seed=4)
     evidence = look_at_outputs(run.verify(seed=4))
-    tiers = [TierRead(Route.PREFILL, restored=0, known=True), TierRead(Route.DECODE, restored=5, known=True)]
-    lines = [line for line in coverage(evidence, 300, tiers) if "tier" in line]
-    assert "prefill's offload tier was asked and restored nothing: nothing is known of it" in lines
-    assert not any("probed" in line for line in lines if "prefill" in line)
-    assert any("decode's offload tier, of which it restored 5 tokens" in line for line in lines)
+    asked = Counter(o.sent.phase.removeprefix("probe-") for o in run.history.operations())["prefill-tier"]
+    nothing = Hits("prefill-tier", "prefill-0", asked, 0, 900, restored=0, why="900 tokens were computed anew")
+    (line,) = coverage(evidence, [nothing], {"prefill-0": 300})
+    assert "that it answered any of them from there is not shown (900 tokens were computed anew)" in line
+    assert line.endswith("it restored nothing")
 
 
 def test_a_tier_that_cannot_be_asked_is_said_to_be_so() -> None:
@@ -199,7 +206,7 @@ def test_a_tier_that_cannot_be_asked_is_said_to_be_so() -> None:
     run.reset_status = 404
     check = outputs(DEPLOYMENT, history := run.verify(seed=4))
     assert check.verdict is Verdict.VALID
-    assert "decode's offload tier was not asked (its prefix cache could not be emptied: status 404" in " ".join(
+    assert "decode-0's offload tier was not asked (its prefix cache could not be emptied: status 404" in " ".join(
         check.notes
     )
     assert not [o for o in history.operations() if o.sent.phase.endswith("-tier")]
@@ -211,7 +218,7 @@ def test_cuts_of_prompts_that_are_not_forced_are_judged_by_the_prefill_servers_a
     assert check.verdict is Verdict.VALID
     decode, prefill = (probes(history, route) for route in (Route.DECODE, Route.PREFILL))
     assert len(decode) > len(prefill) > 0.8 * len(decode)
-    assert f"probed {len(decode):,} of {len(decode):,} cuts in decode's cache" in check.notes
+    assert read_from("decode-0", len(decode), len(decode)) in check.notes
 
 
 def test_a_probe_that_nothing_can_judge_is_left_out_and_not_counted() -> None:
@@ -226,7 +233,9 @@ def test_a_probe_that_nothing_can_judge_is_left_out_and_not_counted() -> None:
     ]
     check = outputs(DEPLOYMENT, History(tuple(blind)))
     cuts = sum((len(o.request.prompt) - 1) // 16 for o in history.operations(phase="load"))
-    assert f"probed {cuts - lost} of {cuts} cuts in decode's cache" in check.notes
+    (note,) = (one for one in check.notes if "decode-0's cache" in one)
+    assert f"at least {cuts - lost} of them are shown to be read from there" in note
+    assert f"{lost} of them nothing could judge" in note
     assert check.verdict is Verdict.VALID
 
 

@@ -2,89 +2,150 @@
 
 A block that arrived wrong can leave its own request right (two whole blocks that changed places do: keys are rotated
 before they are cached, so attention does not see their order) and still be found, by its hash, by every later prompt
-that begins alike. So the probe asks for such prompts: each is *cut* after a whole block and the token after it, which
-hits the blocks before the cut and no other. Blocks i and j that changed places are seen by every cut between them, and
-two neighbours by one cut alone: only all cuts of a prompt are sure to find it.
+that begins alike. So the probe asks for such prompts: each is a *prefix* of a served prompt, some whole blocks and the
+token after them, and hits these blocks and no other. Blocks i and j that changed places are seen by every prefix that
+ends between them, and two neighbours by one prefix alone: only all prefixes of a prompt are sure to find it.
 
-Rule 1. A probe computes one token and generates one: a cut costs two engine tokens, whatever its prompt's length.
+Rule 1. A probe computes one token and generates one: a prefix costs two engine tokens, whatever its prompt's length.
 Rule 2. What is right comes for nothing where the prompt is teacher-forced anyway: that forcing tells the best token
-        after every beginning of it. Cuts of other prompts are asked of the prefill server too, whose cache nothing was
-        transferred to. Where the two disagree, and nowhere else, the probe itself is forced.
-Rule 3. Not all that could be asked needs to be: cuts are drawn from all of them, prompts and places alike, and the
+        after every beginning of it. Prefixes of other prompts are asked of the prefill server too, whose cache nothing
+        was transferred to. Where the two disagree, and nowhere else, the probe itself is forced.
+Rule 3. Not all that could be asked needs to be: prefixes are drawn from all of them, prompts and places alike, and the
         checker of outputs says how many there were.
-Rule 4. Prompts that begin alike share blocks, and a cut of them is asked once.
+Rule 4. Prompts that begin alike share blocks, and a prefix of them is asked once of each server that may hold it.
+Rule 5. The server that served the prompt is asked, for no other has its blocks. Where nobody knows which of several it
+        was (a proxy that does not say), each of them is.
+Rule 6. A probe that hit nothing was computed anew, and says nothing about a cache. So counters are read around the
+        probes, from which the checker of outputs tells how many hit (checkers/outputs/hits.py). Not where the
+        deployment was seen busy with something else: it would be waited for in vain, and its counters would tell
+        nothing. There the answers' own usage tells, if anything.
 
 Asked of D directly a probe reads D's prefix cache, of P P's. To read an offload tier the prefix cache must have lost
 the blocks first. It is emptied by ``POST /reset_prefix_cache``, which leaves the tier; where a server has no such
-endpoint its tier is not asked, and that is said. (Prompts enough to fill the pool would push
-the blocks out too, but out of the tier as well: they are offloaded themselves.)
+endpoint, or it is not ours to empty its caches, its tier is not asked, and that is said. (Prompts enough to fill the
+pool would push the blocks out too, but out of the tier as well: they are offloaded themselves.)
 
-Not counted: what is cached by then depends on evictions
-that nobody predicts.
+Not counted: what is cached by then depends on evictions that nobody predicts.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from harness.history import History, Operation, Outcome
+from harness.facts import Role, Server, serving
+from harness.history import History, Operation, Outcome, Scraped
 from harness.scenario import Endpoint, Inquiry, InquiryKind, Phase, Request, Route, Sampling, Scenario
 
 PROBE = "probe"
 """How the names of its phases begin."""
 ON_PREFILL = 64
-"""Cuts asked of the prefill server for its own sake: what it restored from an offload tier may be wrong too."""
-TIER_CUTS = 1024
-"""Cuts that each tier is asked for at most, the longer ones first: they restore what the shorter ones read."""
+"""Prefixes asked of the prefill server for its own sake: what it restored from an offload tier may be wrong too."""
+TIER_PREFIXES = 1024
+"""Prefixes that each tier is asked for at most, the longer ones first: they restore what the shorter ones read."""
 TIER = "-tier"
 """How the names of the phases end that read an offload tier."""
 _PURPOSE = "Blocks that were stored wrong although every answer was right: poison for the prompts that hit them later."
+_ROLES = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A beginning of a served prompt."""
+class Places:
+    """The servers of a deployment, and which of them served a request."""
+
+    servers: tuple[Server, ...] = ()
+    """None: one of each role, about which nothing else is known."""
+
+    def of(self, operation: Operation, route: Route) -> tuple[int, ...]:
+        """Indices among the route's servers: the one that served the operation, or all that may have."""
+        servers = [server for server in self.servers if server.role is _ROLES[route]]
+        ended = operation.ended
+        index = serving(servers, ended.decode_server if route is Route.DECODE else ended.prefill_server)
+        return tuple(range(max(len(servers), 1))) if index is None else (index,)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A beginning of a served prompt, to be asked of one server."""
 
     source: Operation
     tokens: int
     """Whole blocks of them; the probe has one more."""
+    server: int
+    """Index among the servers of the route that it is asked of."""
+
+    @property
+    def key(self) -> tuple[int, str | None, tuple[int, ...]]:
+        """Equal for prefixes that read the same blocks."""
+        return self.server, self.source.request.cache_salt, (self.source.prompt_token_ids or ())[: self.tokens]
 
 
-def cache_probe(  # noqa: PLR0913 - a workload's parameters are its command line
-    history: History,
-    *,
-    scenario: str,
-    block_size: int,
-    concurrency: int,
-    seed: int = 0,
-    most: int | None = None,
-    forced: Collection[str] = (),
-) -> Scenario | None:
-    """At most ``most`` cuts of the served prompts through D's cache, and those that need it through P's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probing:
+    """Which prefixes are asked, and how many at once."""
+
+    scenario: str
+    block_size: int
+    concurrency: int
+    seed: int = 0
+    most: int | None = None
+    """None: all."""
+    places: Places = field(default_factory=Places)
+
+    def drawn(self, history: History, route: Route, most: int | None) -> list[Prefix]:
+        """At most so many of the route's prefixes, in an order drawn from the seed."""
+        everything = prefixes(history, self.scenario, self.block_size, route, self.places)
+        order = np.random.default_rng(self.seed).permutation(len(everything))
+        return [everything[index] for index in order[:most]]
+
+
+def cache_probe(history: History, how: Probing, *, forced: Collection[str] = ()) -> Scenario | None:
+    """Prefixes of the served prompts through D's cache, and those that need it through P's.
 
     ``forced``: request ids of outputs that will be teacher-forced. None where no prompt has a block.
     """
-    everything = cuts(history, scenario, block_size)
-    order = np.random.default_rng(seed).permutation(len(everything))
-    chosen = [everything[index] for index in order[:most]]
+    chosen = how.drawn(history, Route.DECODE, how.most)
     if not chosen:
         return None
-    told = [cut for cut in chosen if cut.source.request.request_id in forced]
-    on_prefill = [cut for cut in chosen if cut.source.request.request_id not in forced] + told[:ON_PREFILL]
-    phases = (_phase(Route.DECODE, chosen, concurrency), _phase(Route.PREFILL, on_prefill, concurrency))
-    return Scenario(scenario, _PURPOSE, phases)
+    # The shorter ones first: should a block be gone, whatever is computed in its place is found by longer ones only.
+    told = [prefix for prefix in chosen if prefix.source.request.request_id in forced]
+    untold = [prefix for prefix in chosen if prefix.source.request.request_id not in forced]
+    on_prefill = _elsewhere([*untold, *told[:ON_PREFILL]], Route.PREFILL, how.places)
+    watched = _rested(history, how.scenario)
+    phases = (
+        replace(_phase(route, sorted(asked, key=lambda prefix: prefix.tokens), how.concurrency), watched=watched)
+        for route, asked in ((Route.DECODE, chosen), (Route.PREFILL, on_prefill))
+    )
+    return Scenario(how.scenario, _PURPOSE, tuple(phases))
 
 
-def cuts(history: History, scenario: str, block_size: int) -> list[Cut]:
-    """Every cut of every served prompt, each once (rule 4)."""
-    found: dict[tuple[str | None, tuple[int, ...]], Cut] = {}
-    for operation in history.operations(scenario=scenario):
-        if _is_served(operation):
-            prompt, salt = operation.prompt_token_ids or (), operation.request.cache_salt
-            for tokens in range(block_size, len(prompt), block_size):
-                found.setdefault((salt, prompt[:tokens]), Cut(operation, tokens))
-    return list(found.values())
+def prefixes(history: History, scenario: str, block_size: int, route: Route, places: Places) -> list[Prefix]:
+    """Every prefix of every served prompt, once for each server of the route that may hold it (rules 4 and 5)."""
+    return _once(
+        Prefix(operation, tokens, server)
+        for operation in history.operations(scenario=scenario)
+        if _is_served(operation)
+        for server in places.of(operation, route)
+        for tokens in range(block_size, len(operation.prompt_token_ids or ()), block_size)
+    )
+
+
+def _elsewhere(chosen: Iterable[Prefix], route: Route, places: Places) -> list[Prefix]:
+    """The same prefixes for the servers of another route."""
+    return _once(replace(one, server=server) for one in chosen for server in places.of(one.source, route))
+
+
+def _once(found: Iterable[Prefix]) -> list[Prefix]:
+    by_key: dict[tuple[int, str | None, tuple[int, ...]], Prefix] = {}
+    for prefix in found:
+        by_key.setdefault(prefix.key, prefix)
+    return list(by_key.values())
+
+
+def _rested(history: History, scenario: str) -> bool:
+    """Whether the deployment came to rest after the load, as far as it was looked at (rule 6)."""
+    readings = [one for one in history.of(Scraped) if one.scenario == scenario and one.label == "after"]
+    return all(one.settled for one in readings)
 
 
 def _is_served(operation: Operation) -> bool:
@@ -93,21 +154,22 @@ def _is_served(operation: Operation) -> bool:
     return of_the_load and operation.outcome is Outcome.OK
 
 
-def _phase(route: Route, chosen: Sequence[Cut], concurrency: int, suffix: str = "") -> Phase:
+def _phase(route: Route, chosen: Sequence[Prefix], concurrency: int, suffix: str = "") -> Phase:
     name = f"{PROBE}-{route}{suffix}"
     return Phase(name, tuple(_probes(chosen, route, name)), concurrency, counted=False)
 
 
-def _probes(chosen: Sequence[Cut], route: Route, name: str) -> Iterator[Request]:
-    for cut in chosen:
-        who = cut.source.request.request_id
+def _probes(chosen: Sequence[Prefix], route: Route, name: str) -> Iterator[Request]:
+    for prefix in chosen:
+        who = prefix.source.request.request_id
+        where = f"@{prefix.server}" if prefix.server else ""
         yield replace(
-            cut.source.request,
-            request_id=f"{who}-{name}-{cut.tokens}",
-            prompt=(cut.source.prompt_token_ids or ())[: cut.tokens + 1],
+            prefix.source.request,
+            request_id=f"{who}-{name}-{prefix.tokens}{where}",
+            prompt=(prefix.source.prompt_token_ids or ())[: prefix.tokens + 1],
             sampling=Sampling(max_tokens=1, logprobs=2, ignore_eos=True),
             route=route,
-            server=None,
+            server=prefix.server,
             endpoint=Endpoint.COMPLETIONS,
             stream=False,
             continues=None,
@@ -118,8 +180,8 @@ def _probes(chosen: Sequence[Cut], route: Route, name: str) -> Iterator[Request]
 # --- the offload tier ---
 
 
-def tier_reset(scenario: str, servers: Mapping[Route, int]) -> Scenario:
-    """Empties the prefix caches of so many servers behind each route, and leaves what is in their offload tiers.
+def tier_reset(scenario: str, servers: Mapping[Route, Sequence[int]]) -> Scenario:
+    """Empties the prefix caches of these servers of each route, and leaves what is in their offload tiers.
 
     The deployment is at rest before, since a cache of which a request holds blocks is not emptied.
     """
@@ -132,33 +194,23 @@ def tier_reset(scenario: str, servers: Mapping[Route, int]) -> Scenario:
             stream=False,
             inquiry=Inquiry(InquiryKind.RESET),
         )
-        for route, count in servers.items()
-        for number in range(count)
+        for route, numbers in servers.items()
+        for number in numbers
     )
     return Scenario(scenario, _PURPOSE, (Phase("reset", requests, counted=False, watched=True),))
 
 
-def tier_probe(  # noqa: PLR0913 - a workload's parameters are its command line
-    history: History,
-    *,
-    scenario: str,
-    block_size: int,
-    concurrency: int,
-    seed: int = 0,
-    most: int = TIER_CUTS,
-) -> Scenario | None:
-    """The cuts once more, of each route whose prefix caches were all emptied since; None where none was."""
-    resets = [o for o in history.operations(scenario=scenario) if o.request.resets]
-    emptied = [
-        route
-        for route in (Route.DECODE, Route.PREFILL)
-        if any(o.request.route is route for o in resets)
-        and all(o.outcome is Outcome.OK for o in resets if o.request.route is route)
-    ]
-    everything = cuts(history, scenario, block_size)
-    order = np.random.default_rng(seed).permutation(len(everything))
-    chosen = sorted((everything[index] for index in order[:most]), key=lambda cut: -cut.tokens)
-    if not emptied or not chosen:
-        return None
-    phases = (replace(_phase(route, chosen, concurrency, TIER), watched=True) for route in emptied)
-    return Scenario(scenario, _PURPOSE, tuple(phases))
+def tier_probe(history: History, how: Probing) -> Scenario | None:
+    """The prefixes once more, of each server whose prefix cache was emptied since; None where none was."""
+    emptied = {
+        (o.request.route, o.request.server or 0)
+        for o in history.operations(scenario=how.scenario)
+        if o.request.resets and o.outcome is Outcome.OK
+    }
+    phases = []
+    for route in (Route.DECODE, Route.PREFILL):
+        drawn = [one for one in how.drawn(history, route, None) if (route, one.server) in emptied]
+        chosen = sorted(drawn[: how.most], key=lambda prefix: -prefix.tokens)
+        if chosen:
+            phases.append(replace(_phase(route, chosen, how.concurrency, TIER), watched=True))
+    return Scenario(how.scenario, _PURPOSE, tuple(phases)) if phases else None

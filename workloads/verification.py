@@ -13,8 +13,9 @@
                          ``forced`` again, which asks only what is new.
 4. ``owners``            for outputs that are wrong and whose owner is not known: whose KV was it? In rounds (owners.py)
 5. ``retries``           for outputs that are wrong and nobody's: do they come again? Then ``forced`` again (retries.py)
-6. ``tier_probe``        the prefix caches are emptied, and the offload tiers are asked what the caches were asked. At
-                         the end: what is asked before hits the caches. Then steps 2 and 3 again, for these probes
+6. ``tier_probe``        the prefix caches are emptied, where that is allowed, and the offload tiers are asked what the
+                         caches were asked. At the end: what is asked before hits the caches. Then steps 2 and 3 again,
+                         for these probes
 
 Each follow-up bears the name of the scenario that it verifies, and its entries are that scenario's.
 """
@@ -29,10 +30,10 @@ import numpy as np
 from harness.history import History, NoiseMeasured, Operation, Outcome
 from harness.scenario import InquiryKind, Phase, Request, Route, Scenario
 from workloads.owners import ROUNDS, OwnerSearch
-from workloads.probe import PROBE, TIER_CUTS, cache_probe, tier_probe, tier_reset
+from workloads.probe import PROBE, TIER_PREFIXES, Places, Probing, cache_probe, tier_probe, tier_reset
 from workloads.reference import control, teacher_forcing
 from workloads.retries import retries
-from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, cuts_probed, tier_cuts
+from workloads.verify_policy import ArmSizes, VerifyPolicy, arm_sizes, prefixes_probed, tier_prefixes
 
 SUSPECTS = 8
 """Outputs that are measured again before they are accused; a run with more needs no second look."""
@@ -69,8 +70,10 @@ class Verification:
     """Tokens of a context: longer prompts with their outputs are forced as far as they go."""
     block_size: int | None = None
     """Tokens per KV block; the larger, where servers differ."""
-    tiers: Mapping[Route, int] = field(default_factory=dict)
-    """Servers with an offload tier, by route."""
+    tiers: Mapping[Route, Sequence[int]] = field(default_factory=dict)
+    """Servers whose offload tier may be probed, for which their prefix caches are emptied: indices, by route."""
+    places: Places = field(default_factory=Places)
+    """Where the probes of a request go."""
 
     def probe(self, history: History) -> Scenario | None:
         """Step 0."""
@@ -78,15 +81,8 @@ class Verification:
         if self.block_size is None or not served:
             return None
         picked = self._picked(served)[: self._sizes(served).verified]
-        return cache_probe(
-            history,
-            scenario=self.scenario,
-            block_size=self.block_size,
-            concurrency=self.concurrency,
-            seed=self.seed,
-            most=self._cuts(served),
-            forced={o.request.request_id for o in picked},
-        )
+        probing = self._probing(self.block_size, self._prefixes(served))
+        return cache_probe(history, probing, forced={o.request.request_id for o in picked})
 
     def retries(self, history: History, wrong: Collection[str], owned: Judge) -> Scenario | None:
         """Step 5; ``owned`` is asked only where something is wrong."""
@@ -96,26 +92,29 @@ class Verification:
         return retries(self.scenario, ownerless, concurrency=self.concurrency, salt=self.salt)
 
     def tier_reset(self, history: History) -> Scenario | None:
-        """Step 0, its second part."""
+        """Empties the prefix caches in front of the tiers that are probed next."""
         probed = any(o.sent.phase.startswith(PROBE) for o in history.operations(scenario=self.scenario))
         return tier_reset(self.scenario, self.tiers) if self.tiers and probed else None
 
     def tier_probe(self, history: History) -> Scenario | None:
-        """Step 0, its third part."""
+        """Asks the offload tiers for what the prefix caches were asked, after those were emptied."""
         if self.block_size is None or not self.tiers:
             return None
-        cuts = self._cuts(_served(history, self.scenario))
-        return tier_probe(
-            history,
+        probed = self._prefixes(_served(history, self.scenario))
+        return tier_probe(history, self._probing(self.block_size, tier_prefixes(self.policy, probed, TIER_PREFIXES)))
+
+    def _probing(self, block_size: int, most: int | None) -> Probing:
+        return Probing(
             scenario=self.scenario,
-            block_size=self.block_size,
+            block_size=block_size,
             concurrency=self.concurrency,
             seed=self.seed,
-            most=tier_cuts(self.policy, cuts, TIER_CUTS),
+            most=most,
+            places=self.places,
         )
 
-    def _cuts(self, served: Sequence[Operation]) -> int | None:
-        return cuts_probed(self.policy, [_tokens(o) for o in served])
+    def _prefixes(self, served: Sequence[Operation]) -> int | None:
+        return prefixes_probed(self.policy, [_tokens(o) for o in served])
 
     def control_arm(self, history: History) -> Scenario | None:
         """Step 1."""

@@ -20,13 +20,13 @@ _CONTROL_TOKENS = 640
 """Output tokens of the control arm: enough for its 25 largest to be its tail (square root of their number)."""
 
 
-_FEWEST_CUTS = 1024
-_CUT_TOKENS = 64
+_FEWEST_PREFIXES = 1024
+_PREFIX_TOKENS = 64
 """A probe computes two tokens, and takes an engine as long as so many of a load's: 58 on two CPU cores (100 probes/s
 beside 5,800 tokens/s), 115 on an H100 (270 beside 31,000)."""
 _TIER_SHARE = 4
 _PROBE_TOKENS = 5
-"""For each cut: two tokens on either server, and a quarter of that for either tier."""
+"""For each prefix: two tokens on either server, and a quarter of that for either tier."""
 
 
 class Extent(StrEnum):
@@ -77,23 +77,23 @@ def arm_sizes(policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, c
         return ArmSizes(0, 0)
     mean_output = max(output_tokens / count, CONTROL_OUTPUT)
     controls = max(_FEWEST_CONTROLS, concurrency, -(-_CONTROL_TOKENS // int(mean_output)))
-    probes = _PROBE_TOKENS * (cuts_probed(policy, tokens) or 0) / max(sum(tokens) / count, 1)
+    probes = _PROBE_TOKENS * (prefixes_probed(policy, tokens) or 0) / max(sum(tokens) / count, 1)
     return ArmSizes(min(count, _verified(policy, count, 2 * controls + math.ceil(probes))), controls)
 
 
-def cuts_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
-    """How many cuts are probed after a load whose requests have so many ``tokens``; None: all."""
+def prefixes_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
+    """How many prefixes of prompts are probed after a load whose requests have so many ``tokens``; None: all."""
     if policy.extent is Extent.ALL:
         return None
     if policy.extent is Extent.SAMPLE:
         # As much of a prompt's caches as of the outputs is looked at: a sample of nothing is nothing.
-        return min(1, int(policy.amount)) * _FEWEST_CUTS
-    return max(_FEWEST_CUTS, int(policy.amount / 100 * sum(tokens)) // _CUT_TOKENS)
+        return min(1, int(policy.amount)) * _FEWEST_PREFIXES
+    return max(_FEWEST_PREFIXES, int(policy.amount / 100 * sum(tokens)) // _PREFIX_TOKENS)
 
 
-def tier_cuts(policy: VerifyPolicy, cuts: int | None, most: int) -> int:
-    """How many cuts each offload tier is asked for, at most ``most``, where so many are probed in decode's cache."""
-    return most if cuts is None or policy.extent is not Extent.BUDGET else min(most, cuts // _TIER_SHARE)
+def tier_prefixes(policy: VerifyPolicy, prefixes: int | None, most: int) -> int:
+    """How many prefixes each offload tier is asked for, ``most`` at most, where D's prefix cache is for so many."""
+    return most if prefixes is None or policy.extent is not Extent.BUDGET else min(most, prefixes // _TIER_SHARE)
 
 
 def _verified(policy: VerifyPolicy, count: int, others: int) -> int:

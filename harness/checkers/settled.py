@@ -33,7 +33,7 @@ Judged = tuple[Verdict, Finding | None]
 
 
 def _unread(history: History) -> Iterator[Judged]:
-    for failure in history.of(ScrapeFailed):
+    for failure in (one for one in history.of(ScrapeFailed) if one.label in (BEFORE, AFTER)):
         text = f"no reading {failure.label} {failure.phase}: {failure.cause}"
         yield Verdict.UNKNOWN, Finding(failure.server, text)
     there = {

@@ -136,6 +136,12 @@ def _add_sending_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--settle-timeout-sec", metavar="S", type=float, default=60.0)
     group.add_argument("--extra-body", metavar="JSON", type=_json_object, default={})
     group.add_argument("--reference-url", metavar="URL", help="a third server to teacher-force on")
+    group.add_argument(
+        "--probe-tiers",
+        action="store_true",
+        help="ask the offload tiers of attached servers for their blocks, too: this EMPTIES the servers' prefix caches "
+        "after the load (servers that the harness launched are asked anyway)",
+    )
 
 
 def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:

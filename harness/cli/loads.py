@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.cli.options import DatasetOptions, LoadOptions
 from harness.errors import UsageError
-from harness.facts import Connector, Deployment, Role
+from harness.facts import Connector, Deployment, Role, Server
 from harness.history import History
 from harness.scenario import Route, Scenario
 from workloads.dataset import Line, dataset_load, read_lines
+from workloads.probe import Places
 from workloads.random_load import random_load
 from workloads.verification import Judges, Verification, follow_ups, followed
 from workloads.verify_policy import VerifyPolicy
@@ -63,7 +64,7 @@ def verified(  # noqa: PLR0913 - what is verified, on what, and how; the rest is
 ) -> Iterable[Scenario]:
     """The load, the probe of the caches that it filled, and the verification of both.
 
-    ``tiers``: whether offload tiers are probed, for which the prefix caches are emptied.
+    ``tiers``: whether offload tiers are probed, where that is allowed: the prefix caches are emptied for it.
     """
     limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
     verification = Verification(
@@ -75,16 +76,24 @@ def verified(  # noqa: PLR0913 - what is verified, on what, and how; the rest is
         forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
         max_model_len=min(limits, default=None),
         block_size=max(_block_sizes(deployment)),
-        tiers=_tiers(deployment) if tiers else {},
+        tiers=_tiers(deployment) if tiers and (deployment.launched or load.probe_tiers) else {},
+        places=Places(deployment.servers),
     )
     return followed(scenario, history, follow_ups(verification, judges))
 
 
-def _tiers(deployment: Deployment) -> dict[Route, int]:
+def _tiers(deployment: Deployment) -> dict[Route, tuple[int, ...]]:
+    """Servers behind which something is left when their prefix caches are emptied, or may be: by route."""
     roles = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
-    return {
-        route: len(deployment.of(role)) for route, role in roles.items() if deployment.has(Connector.OFFLOADING, role)
+    with_tier = {
+        route: tuple(index for index, server in enumerate(deployment.of(role)) if _has_tier(server))
+        for route, role in roles.items()
     }
+    return {route: indices for route, indices in with_tier.items() if indices}
+
+
+def _has_tier(server: Server) -> bool:
+    return server.has(Connector.OFFLOADING) is True or bool(server.unknown_connectors)
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

@@ -51,6 +51,8 @@ class LoadOptions:
     """A third server that teacher-forces; None: the prefill servers do."""
     dataset: DatasetOptions | None
     """None: random prompts."""
+    probe_tiers: bool = False
+    """Whether the prefix caches of servers that the harness did not launch may be emptied, to ask what is behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ def _load(flags: argparse.Namespace) -> LoadOptions:
         noise_floor=flags.noise_floor,
         reference_url=_url(flags.reference_url, "--reference-url") if flags.reference_url else None,
         dataset=_dataset(flags),
+        probe_tiers=flags.probe_tiers,
     )
 
 

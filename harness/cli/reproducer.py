@@ -56,6 +56,7 @@ class Reproducer:
             *("--seed", str(self.tried.seed)),
             *(("--extra-body", json.dumps(self.load.extra_body)) if self.load.extra_body else ()),
             *(("--reference-url", self.load.reference_url) if self.load.reference_url else ()),
+            *(("--probe-tiers",) if self.load.probe_tiers else ()),
         )
 
     @property

@@ -210,7 +210,7 @@ def _error_of(message: Any) -> str:
 def _usage(written: Any) -> Usage | None:
     """None where a count is missing."""
     counts = written.get("prompt_tokens"), written.get("completion_tokens")
-    return None if None in counts else Usage(_natural(counts[0]), _natural(counts[1]))
+    return None if None in counts else Usage(_natural(counts[0]), _natural(counts[1]), _cached_tokens(written))
 
 
 def _ids(written: Any) -> list[int]:
@@ -234,6 +234,11 @@ def _optional(written: Any, kind: Any) -> Any:
     if written is not None and (isinstance(written, bool) or not isinstance(written, kind)):
         raise TypeError(f"{quoted(written)} stands where {kind} was expected")
     return written
+def _cached_tokens(usage: dict[str, Any]) -> int | None:
+    """A detail that nobody has to give: what is not a count is as good as not said, and no fault of the answer."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if type(cached) is int and cached >= 0 else None
 
 
 def _text(choice: dict[str, Any]) -> str:

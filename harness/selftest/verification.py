@@ -21,6 +21,6 @@ def verification(scenario: Scenario, seed: int, block_size: int) -> tuple[Step, 
         salt="verification",
         seed=seed,
         block_size=block_size,
-        tiers={Route.DECODE: 1, Route.PREFILL: 1},
+        tiers={Route.DECODE: (0,), Route.PREFILL: (0,)},
     )
     return follow_ups(how, Judges(suspects, owned_outputs, doubted_probes))

@@ -35,6 +35,8 @@ class Job:
     tokenizer: Tokenizer
     model: str
     interval: int = 1
+    details: bool = False
+    """Whether usage says how much of the prompt was cached (vLLM's ``--enable-prompt-tokens-details``)."""
 
     def take(self, delta: Delta) -> None:
         """Note what a step did."""
@@ -57,7 +59,10 @@ class Job:
         """Tokens, counted once for each prompt."""
         prompt = sum(map(len, self.order.prompts))
         completion = sum(len(output.tokens) for output in self.outputs)
-        return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
+        usage: Json = {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
+        cached = sum(output.sequence.found for output in self.outputs)
+        # As vLLM: nothing is said where nothing was cached.
+        return usage | {"prompt_tokens_details": {"cached_tokens": cached}} if self.details and cached else usage
 
     # --- whole ---
 

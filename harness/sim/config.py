@@ -57,6 +57,8 @@ class SimConfig:
     metric_prefix: str = "vllm:"
     engine_labels: int = 1
     """Label sets over which counters are spread, as with data parallelism: a reader must add them up."""
+    prompt_tokens_details: bool = False
+    """Whether answers say how many prompt tokens were cached (vLLM's ``--enable-prompt-tokens-details``)."""
     stream_interval: int = 1
     """Tokens in a chunk of a stream."""
     step_seconds: float = 0.0

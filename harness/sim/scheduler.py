@@ -224,6 +224,7 @@ class Scheduler:
             if external:
                 self.stats.external_hits_by_tier[sequence.chosen.label] += external
         sequence.sources = local, external
+        sequence.found = local + external
 
     def _start(self, sequence: Sequence, start: int, count: int) -> Work:
         self.running.append(sequence)

@@ -83,6 +83,8 @@ class Sequence:
     """The connector that loads for it."""
     received: bool = False
     load_failed: bool = False
+    found: int = 0
+    """Prompt tokens found locally and externally, as usage tells them."""
     sources: tuple[int, int] | None = None
     """Prompt tokens found locally and externally, until they are counted."""
     returned_params: Mapping[str, Any] | None = None

@@ -67,7 +67,10 @@ class SimServer:
             raise
         sequences = order.sequences(self.config, self._serial)
         outputs = [Output(index, sequence) for index, sequence in enumerate(sequences)]
-        job = Job(order, outputs, self.engine.tokenizer, self.config.model, self.config.stream_interval)
+        config = self.config
+        job = Job(
+            order, outputs, self.engine.tokenizer, config.model, config.stream_interval, config.prompt_tokens_details
+        )
         for sequence in sequences:
             self._jobs[sequence.id] = job, wake
             self.engine.add(sequence)

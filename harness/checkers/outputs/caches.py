@@ -1,12 +1,13 @@
 """What the probes found in the caches, in words: one finding for each prompt, and how much was looked at."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.checkers.outputs.compared import Match
 from harness.checkers.outputs.evidence import OutputEvidence
-from harness.checkers.outputs.probes import Damaged, cache_of
-from harness.checkers.outputs.tiers import TierRead
+from harness.checkers.outputs.hits import Hits, cache_of
+from harness.checkers.outputs.probes import Damaged
+from harness.history import Operation
 from harness.verdict import Finding, FindingKind
 
 
@@ -17,7 +18,7 @@ def with_places(findings: Iterable[Finding], evidence: OutputEvidence, block_siz
         damaged = first.get(finding.subject)
         place = ""
         if damaged is not None:
-            place = f"; in {_called(damaged.cache)} {damaged.where(block_size)} of its prompt is the first wrong one"
+            place = f"; in {_called(damaged)} {damaged.where(block_size)} of its prompt is the first wrong one"
         yield replace(finding, text=finding.text + place)
 
 
@@ -39,28 +40,61 @@ def _finding(caches: Sequence[Damaged], block_size: int | None) -> Finding:
     first, *others = caches
     wrong, asked = len(first.wrong), len(first.wrong) + len(first.right)
     text = (
-        f"asked again through {_called(first.cache)}, {wrong} of {asked} beginnings of its prompt are answered wrong: "
+        f"asked again through {_called(first)}, {wrong} of {asked} prefixes of its prompt are answered wrong: "
         f"{first.where(block_size)} there is the first wrong one; {first.text}"
     )
-    also = "".join(f"; so in {_called(other.cache)}" for other in others)
+    also = "".join(f"; so in {_called(other)}" for other in others)
     return Finding(f"{first.source}-probe-{first.cache}", text + also, FindingKind.CACHE)
 
 
-def _called(cache: str) -> str:
-    server, _, tier = cache.partition("-")
+def _called(damaged: Damaged) -> str:
+    route, _, tier = damaged.cache.partition("-")
+    return _cache_called(route if damaged.server is None else f"{route}-{damaged.server}", tier)
+
+
+def _cache_called(server: str, tier: str) -> str:
     return f"{server}'s offload tier" if tier else f"{server}'s cache"
 
 
-def coverage(evidence: OutputEvidence, possible: int, tiers: Sequence[TierRead]) -> Iterator[str]:
-    """How much of the caches was looked at."""
-    pairs = list(zip(evidence.readings, evidence.probed, strict=True))
-    told = {f"{tier.route}-tier": f", of which it restored {tier.restored:,} tokens" for tier in tiers if tier.known}
-    for cache in dict.fromkeys(cache_of(reading.probe) for reading in evidence.readings):
-        if any(f"{tier.route}-tier" == cache and tier.known and not tier.restored for tier in tiers):
-            yield f"{_called(cache)} was asked and restored nothing: nothing is known of it"
-            continue
-        judged = sum(one.match is not Match.UNSAMPLED for reading, one in pairs if cache_of(reading.probe) == cache)
-        yield f"probed {judged:,} of {possible:,} cuts in {_called(cache)}{told.get(cache, '')}"
-    for tier in tiers:
-        if tier.why_not:
-            yield f"{tier.route}'s offload tier was not asked ({tier.why_not})"
+def coverage(evidence: OutputEvidence, hits: Iterable[Hits], possible: Mapping[str, int]) -> Iterator[str]:
+    """How much of each cache was looked at; ``possible``: prefixes that may be in it, by server."""
+    for one in hits:
+        judged = _judged(evidence, one)
+        cache = _cache_called(one.server, one.cache.partition("-")[2])
+        asked = f"asked {cache} for {one.asked:,} of {possible.get(one.server, one.asked):,} prefixes of prompts"
+        unjudged = f"; {one.asked - judged:,} of them nothing could judge" if judged < one.asked else ""
+        yield f"{asked}: {_shown(one, judged)}{_of_tier(one)}{unjudged}"
+
+
+def _judged(evidence: OutputEvidence, hits: Hits) -> int:
+    """Probes of the cache whose answers could be judged."""
+    pairs = zip(evidence.readings, evidence.probed, strict=True)
+    return sum(
+        one.match is not Match.UNSAMPLED and cache_of(reading.probe) == hits.cache and _is_on(reading.probe, hits)
+        for reading, one in pairs
+    )
+
+
+def _is_on(probe: Operation, hits: Hits) -> bool:
+    index = probe.request.server
+    return index is None or hits.server in (str(probe.request.route), f"{probe.request.route}-{index}")
+
+
+def _shown(hits: Hits, judged: int) -> str:
+    """What is shown of their hits; those that could not be judged are taken off."""
+    least = max(hits.least - (hits.asked - judged), 0)
+    if not least:
+        return f"that it answered any of them from there is not shown ({hits.why or 'none could be judged'})"
+    if least == hits.asked:
+        return "all of them are shown to be read from there"
+    anew = f" ({hits.missing:,} tokens were not there)" if hits.missing else ""
+    return f"at least {least:,} of them are shown to be read from there{anew}"
+
+
+def _of_tier(hits: Hits) -> str:
+    """What a tier gave back: the rest was found in the prefix cache, which that filled."""
+    if not hits.cache.endswith("-tier"):
+        return ""
+    if hits.restored is None:
+        return "; how much it restored is not known"
+    return f"; it restored {hits.restored:,} tokens" if hits.restored else "; it restored nothing"

@@ -6,16 +6,17 @@ and could not be makes the run unknown, and so does a run of which nothing was v
 (``--verify sample:N``, ``budget:PCT``) is counted as unverified and said, and does not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.checkers.outputs.caches import coverage, in_caches, with_places
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.evidence import OutputEvidence, look_at_outputs
 from harness.checkers.outputs.floor import RESOLUTION, NoiseFloor
+from harness.checkers.outputs.hits import probe_hits
 from harness.checkers.outputs.ownership import Leak, find_leaks, searches
-from harness.checkers.outputs.probes import possible_cuts
+from harness.checkers.outputs.probes import possible_prefixes
 from harness.checkers.outputs.retried import with_retries
-from harness.checkers.outputs.tiers import tiers_read
+from harness.checkers.outputs.tiers import tiers_not_asked
 from harness.facts import Deployment
 from harness.history import History, NoiseMeasured
 from harness.verdict import Check, Finding, FindingKind, Outputs, Verdict
@@ -31,7 +32,7 @@ def outputs(deployment: Deployment, history: History) -> Check:
 
 
 def check_outputs(deployment: Deployment, history: History, evidence: OutputEvidence) -> Check:
-    """The same of evidence that was looked at already, all of it or a part."""
+    """Like ``outputs``, for evidence that was already collected, all of it or a part."""
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
     searched = searches(history)
@@ -43,8 +44,15 @@ def check_outputs(deployment: Deployment, history: History, evidence: OutputEvid
         *_words(counts, evidence),
         *(f"noise as in {measured.origin}" for measured in history.of(NoiseMeasured)),
     ]
-    notes = tuple(coverage(evidence, possible_cuts(deployment, history), tiers_read(deployment, history)))
+    notes = tuple(_notes(deployment, history, evidence))
     return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED], notes=notes)
+
+
+def _notes(deployment: Deployment, history: History, evidence: OutputEvidence) -> Iterator[str]:
+    if evidence.readings:
+        hits = probe_hits(deployment, history)
+        yield from coverage(evidence, hits, possible_prefixes(deployment, history))
+        yield from tiers_not_asked(deployment, history)
 
 
 def compare_outputs(history: History) -> tuple[Compared, ...]:

@@ -1,6 +1,6 @@
 """Probes of the caches: whether the blocks that the load has left there are those of their prompts.
 
-A probe is the beginning of a served prompt, cut after a whole block, with the one token that the server answered. What
+A probe is a prefix of a served prompt, some whole blocks and a token, with the one token that the server answered. What
 it should have answered is told by
 
 1. the probe's own teacher forcing, where there is one;
@@ -11,15 +11,17 @@ it should have answered is told by
 By 2 and 3 two or three tokens are known, with their log-probabilities. An answer that is none of them, or that they say
 to be wrong, is *doubted*: it asks for 1 before anybody is accused, and until then is not verified.
 
-Of one prompt the cuts tell where it begins to be wrong: a cut after c blocks reads the first c of them.
+Of one prompt the prefixes tell where it begins to be wrong: that of c blocks reads the first c of them.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.forcing import Forced, beside_named, force, is_finite
-from harness.facts import Deployment
+from harness.checkers.outputs.hits import ROLES, cache_of
+from harness.facts import Deployment, serving
 from harness.history import History, Operation, Outcome
 from harness.scenario import InquiryKind, Route
 
@@ -93,11 +95,6 @@ def _named(
     return first.named if first is not None and is_finite(first) and len(first.named) > 1 else None
 
 
-def cache_of(probe: Operation) -> str:
-    """Which cache it read, as its phase's name says."""
-    return probe.sent.phase.removeprefix("probe-")
-
-
 def judged_probe(reading: Reading, compared: Compared) -> Compared:
     """Who is not accused by his own forcing is not accused; ``compared``: by the noise floor."""
     if not reading.certain and compared.match is Match.MISMATCH:
@@ -123,15 +120,17 @@ class Damaged:
     source: str
     cache: str
     """``decode`` or ``prefill``; their offload tiers are ``decode-tier`` and ``prefill-tier``."""
+    server: int | None
+    """Which of the route's servers; None where nobody wrote it down."""
     wrong: tuple[int, ...]
-    """Cuts that were answered wrong, in tokens; ascending."""
+    """Prefixes that were answered wrong, in tokens; ascending."""
     right: tuple[int, ...]
     text: str
     """Of the first of the wrong ones."""
 
     def where(self, block_size: int | None) -> str:
-        """The first wrong block, counted from 1, as closely as the cuts tell."""
-        last = max((cut for cut in self.right if cut < self.wrong[0]), default=0)
+        """The first wrong block, counted from 1, as closely as the prefixes tell."""
+        last = max((tokens for tokens in self.right if tokens < self.wrong[0]), default=0)
         if block_size is None:
             return f"the first {self.wrong[0]} tokens"
         first, after = self.wrong[0] // block_size, last // block_size
@@ -139,31 +138,44 @@ class Damaged:
 
 
 def damaged_prompts(readings: Sequence[Reading], compared: Sequence[Compared]) -> Iterator[Damaged]:
-    """Prompts with a wrong cut, by route, in the order in which they were probed."""
-    cuts: dict[tuple[str, str], list[tuple[int, Compared]]] = {}
+    """Prompts with a prefix that was answered wrong, by cache, in the order in which they were probed."""
+    found: dict[tuple[str, str, int | None], list[tuple[int, Compared]]] = {}
     for reading, one in zip(readings, compared, strict=True):
-        inquiry = reading.probe.request.inquiry
-        if inquiry is not None and one.match not in (Match.UNSAMPLED, Match.UNVERIFIED):
-            key = inquiry.about, cache_of(reading.probe)
-            cuts.setdefault(key, []).append((len(reading.probe.request.prompt) - 1, one))
-    for (source, cache), places in cuts.items():
-        wrong = sorted((cut, one.text) for cut, one in places if one.match is Match.MISMATCH)
-        right = sorted(cut for cut, one in places if one.match is not Match.MISMATCH)
+        request = reading.probe.request
+        if request.inquiry is not None and one.match not in (Match.UNSAMPLED, Match.UNVERIFIED):
+            key = request.inquiry.about, cache_of(reading.probe), request.server
+            found.setdefault(key, []).append((len(request.prompt) - 1, one))
+    for (source, cache, server), places in found.items():
+        wrong = sorted((tokens, one.text) for tokens, one in places if one.match is Match.MISMATCH)
+        right = sorted(tokens for tokens, one in places if one.match is not Match.MISMATCH)
         if wrong:
-            yield Damaged(source, cache, tuple(cut for cut, _ in wrong), tuple(right), wrong[0][1])
+            yield Damaged(source, cache, server, tuple(tokens for tokens, _ in wrong), tuple(right), wrong[0][1])
 
 
-def possible_cuts(deployment: Deployment, history: History) -> int:
-    """Cuts of the served prompts, each once, wherever its blocks may be shared."""
-    sizes = [server.block_size for server in deployment.servers if server.block_size]
-    if not sizes:
-        return 0
-    size = max(sizes)
-    found = {
-        (o.request.cache_salt, prompt[:tokens])
-        for o in history.operations(route=Route.PROXY)
-        if o.outcome is Outcome.OK and o.request.reference_for is None and o.request.inquiry is None
-        for prompt in [o.prompt_token_ids or ()]
-        for tokens in range(size, len(prompt), size)
-    }
-    return len(found)
+def possible_prefixes(deployment: Deployment, history: History) -> Counter[str]:
+    """Prefixes of the served prompts, each once, by the name of the server in whose cache they may be."""
+    size = max((server.block_size or 0 for server in deployment.servers), default=0)
+    found: set[tuple[str, int]] = set()
+    for operation in history.operations(route=Route.PROXY) if size else ():
+        request = operation.request
+        if operation.outcome is Outcome.OK and request.reference_for is None and request.inquiry is None:
+            keys = list(_keys(operation, size))
+            found.update((name, key) for name in _holders(deployment, operation) for key in keys)
+    return Counter(name for name, _ in found)
+
+
+def _keys(operation: Operation, size: int) -> Iterator[int]:
+    """A hash for each prefix of its prompt that is whole blocks and leaves a token."""
+    prompt, key = operation.prompt_token_ids or (), hash(operation.request.cache_salt)
+    for start in range(0, len(prompt) - size, size):
+        key = hash((key, prompt[start : start + size]))
+        yield key
+
+
+def _holders(deployment: Deployment, operation: Operation) -> Iterator[str]:
+    """The server of either role that served it, or all that may have."""
+    ended = operation.ended
+    for role, url in ((ROLES[Route.DECODE], ended.decode_server), (ROLES[Route.PREFILL], ended.prefill_server)):
+        servers = deployment.of(role)
+        index = serving(servers, url)
+        yield from (server.name for server in (servers if index is None else (servers[index],)))
