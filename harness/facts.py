@@ -60,6 +60,9 @@ class Server:
     """Workers that share the model's KV heads (tensor parallelism; ``/server_info``)."""
     pid: int | None = None
     """Of the process that the harness launched; None when attached."""
+    engines: int = 1
+    """Data-parallel engines behind the URL, each with a block pool of ``num_blocks`` and caches of its own (distinct
+    ``engine`` labels in ``/metrics``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ _CACHE = "vllm:cache_config_info"
 _NIXL = "vllm:nixl_bytes_transferred_sum"
 _OFFLOAD = "vllm:kv_offload_total_bytes_total"
 _OFFLOAD_NEWER = "vllm:kv_offload_store_bytes_total"
-_WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER})
+_PER_ENGINE = frozenset({"vllm:num_requests_running", "vllm:prompt_tokens_total"})
+_WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER}) | _PER_ENGINE
 _KINDS = {"NixlConnector": Connector.NIXL, "OffloadingConnector": Connector.OFFLOADING}
 
 
@@ -105,6 +106,7 @@ async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role,
         max_model_len=_whole(model.get("max_model_len")),
         max_num_batched_tokens=_step_tokens(info),
         ranks=_ranks(info),
+        engines=_engines(metrics),
     )
     return Learned(
         server=server,
@@ -131,8 +133,8 @@ class _Asker:
         try:
             async with self.session.get(self.url + path, timeout=timeout) as response:
                 response.raise_for_status()
-                return await response.text()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                return await response.text(encoding="utf-8", errors="replace")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self.unusable(path, str(error) or type(error).__name__) from error
 
     async def json(self, path: str) -> Any:
@@ -175,6 +177,12 @@ class _Asker:
 
 def _cache_labels(metrics: Exposition) -> Mapping[str, str]:
     return next(sample.labels for sample in metrics.samples if sample.name == _CACHE)
+
+
+def _engines(metrics: Exposition) -> int:
+    """Data-parallel engines: each has its samples in every family, under a label of its own."""
+    labels = {sample.labels["engine"] for sample in metrics.samples if "engine" in sample.labels}
+    return max(len(labels), 1)
 
 
 def _first_model(models: Any, asker: _Asker) -> Mapping[str, Any]:
