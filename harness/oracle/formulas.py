@@ -13,6 +13,7 @@ Read off vLLM 0.32's scheduler:
 - By source: L local_cache_hit, T-L or O external_kv_transfer, the rest local_compute. If nothing is left to compute,
   the last token is computed all the same, to sample from, and not counted.
 - Before 0.20 such a token is counted as computed, too, beside the T that were brought.
+- Before 0.26 a lookup that is tried again counts again.
 - T = 1, pulled: the one token that arrives must be computed again, so the scheduler begins anew. Both lookups count
   twice (external hits once), and the source is local_compute.
 - A decode server with blocks r times as large as prefill's reads in prefill's blocks: r for each of its own that is
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 
 from harness.facts import Connector, Deployment, Role, Server
 from harness.oracle.expectation import ServerExpectation
-from harness.oracle.releases import brings_prompts_for_logprobs, counts_the_last_token_again
+from harness.oracle.releases import brings_prompts_for_logprobs, counts_retried_lookups, counts_the_last_token_again
 from harness.oracle.visit import Visit
 from harness.verdict import Bounds
 
@@ -64,12 +65,18 @@ class Formulas:
             nixl_transfers=self._reads if pulled else _exactly(0),
             offload_load_bytes=_exactly(0 if pulled else offered // self.block_size * self.block_bytes),
             counted_again=again,
+            at_least=self._at_least(looks=looks, found=local > 0),
             bounded=self._bounded(again),
         )
 
     def _counted_again(self, *, whole: bool) -> int:
         """Tokens that may be counted as computed though they were brought; ``whole``: nothing is left to compute."""
         return int(whole and counts_the_last_token_again(self.server.version) is not False)
+
+    def _at_least(self, *, looks: bool, found: bool) -> frozenset[str]:
+        if counts_retried_lookups(self.server.version) is False:
+            return frozenset()
+        return frozenset(name for name, moves in (("prefix_queries", looks), ("prefix_hits", found)) if moves)
 
     def _bounded(self, again: int) -> dict[str, str]:
         why = {} if self._reads.exact else {"nixl_transfers": "a read for each rank, and how many is not known"}
@@ -139,6 +146,11 @@ class Formulas:
         """Tokens per block of the prefill servers, if it is one size."""
         sizes = {server.block_size for server in self.deployment.of(Role.PREFILL)}
         return sizes.pop() if len(sizes) == 1 else None
+
+    @property
+    def most_reads(self) -> int:
+        """Reads that NIXL does for one request, at most."""
+        return self._reads.high
 
     @property
     def _reads(self) -> Bounds:

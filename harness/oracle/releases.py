@@ -1,7 +1,7 @@
 """What differs between vLLM's releases, as far as its counters go.
 
-A development build's version tells nothing: ``0.1.dev18+g5e1a1a8`` may be built from any commit. Where the release is not
-known, every question here is answered with None, and the prediction admits both.
+A development build's version tells nothing: ``0.1.dev18+g5e1a1a8`` may be built from any commit. Where the release is
+not known, every question here is answered with None, and the prediction admits both.
 """
 
 _Release = tuple[int, int]

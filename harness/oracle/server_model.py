@@ -56,7 +56,7 @@ class ServerModel:
         return self._storable(visit) if any(self.formulas.connected(visit)) else 0
 
     def _storable(self, visit: Visit) -> int:
-        """Bytes that the visit may offer to the tier: whole blocks of its prompt, and of its output if that is taken."""
+        """Bytes that the visit may offer to the tier: of whole blocks, the output's included where that is taken."""
         if self.formulas.offloads is False:
             return 0
         tokens = visit.tokens if self.deployment.offload_prompt_only else max(visit.tokens, visit.longest)
@@ -97,6 +97,9 @@ class ServerModel:
             )
         if not visit.sure:
             return f"nobody knows how far {visit.who} came"
+        return self._why_caches(visit)
+
+    def _why_caches(self, visit: Visit) -> str:
         if self.server.engines > 1:
             return f"each of the {self.server.engines} engines of {self.server.name} has caches of its own"
         if self.disturbed:
