@@ -108,6 +108,9 @@ class Server:
         if connector in (self.connectors or ()):
             return True
         return None if self.connectors is None or self.unknown_connectors else False
+    engines: int = 1
+    """Data-parallel engines behind the URL, each with a block pool of ``num_blocks`` and caches of its own (distinct
+    ``engine`` labels in ``/metrics``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Three verdicts; the worst of a run's checks is the run's: invalid before unknown
 had nothing to look at is ``unknown``, never ``valid``.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -67,13 +68,18 @@ class Comparison:
     observed: float | None
     """None: it could not be read."""
     why_unknown: str = ""
+    explained: Bounds | None = None
+    """Where it may lie for a reason that is no fault of the deployment's, such as other people's requests: outside
+    ``expected`` but in here it is unknown, and ``why_unknown`` says why."""
 
     @property
     def verdict(self) -> Verdict:
-        """Whether what was observed lies in what was expected."""
-        if self.expected is None or self.observed is None:
+        """Whether what was observed lies in what was expected; a number that is none is not known."""
+        if self.expected is None or self.observed is None or not math.isfinite(self.observed):
             return Verdict.UNKNOWN
-        return Verdict.VALID if self.observed in self.expected else Verdict.INVALID
+        if self.observed in self.expected:
+            return Verdict.VALID
+        return Verdict.UNKNOWN if self.explained and self.observed in self.explained else Verdict.INVALID
 
 
 class FindingKind(StrEnum):

@@ -1,13 +1,14 @@
 """What checkers of counters look at: for each counted phase and server, what was expected and what was seen."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from harness.checkers.memo import once
+from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Scraped, ScrapeFailed
 from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
-from harness.oracle import PhaseKey, ServerExpectation, predict
+from harness.oracle import PREDICTED, PhaseKey, ServerExpectation, predict
 from harness.verdict import Bounds, Comparison, Verdict
 
 BEFORE, AFTER = "before", "after"
@@ -28,15 +29,35 @@ class Evidence:
     """What the servers had counted when the phase began, as far as it was read."""
     first: tuple[Counters, ...] = ()
     """The same when the run's first phase began."""
+    others: Others | None = None
+    """Other people's requests, where they show in this phase or before it."""
+    explained: Mapping[str, Bounds] = field(default_factory=dict)
+    """What they may explain, by counter."""
 
     def compare(self, counter: str) -> Comparison:
         """The counter's expectation and growth."""
         why = self.expectation.why(counter) or self.delta.why(counter)
-        return self.comparison(counter, self.expectation.of(counter), self.delta.of(counter), why)
+        observed = self.delta.of(counter)
+        return self.comparison(counter, self._expected(counter, observed), observed, why, self.explained.get(counter))
 
-    def comparison(self, counter: str, expected: Bounds | None, observed: float | None, why: str = "") -> Comparison:
-        """A comparison of this server over this phase."""
-        return Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why)
+    def comparison(
+        self,
+        counter: str,
+        expected: Bounds | None,
+        observed: float | None,
+        why: str = "",
+        explained: Bounds | None = None,
+    ) -> Comparison:
+        """A comparison of this server over this phase; ``explained``: by other people's requests."""
+        made = Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why, explained)
+        explains = self.others is not None and expected is not None and made.verdict is Verdict.UNKNOWN
+        return replace(made, why_unknown=self.others.why) if explains and self.others else made
+
+    def _expected(self, counter: str, observed: float | None) -> Bounds | None:
+        bounds = self.expectation.of(counter)
+        if bounds is None or observed is None or counter not in self.expectation.at_least:
+            return bounds
+        return Bounds(bounds.low, max(bounds.high, int(observed)))
 
 
 @once
@@ -44,7 +65,7 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """Everything that was counted, in the order of the phases; phases that nobody read are left out."""
     expected = _predicted(deployment, history)
     counted = _counted(history)
-    return tuple(
+    quiet = tuple(
         Evidence(
             *phase,
             key,
@@ -58,14 +79,97 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
         for key, expectation in expected.get(phase, _idle(deployment)).items()
         if (servers := _servers(deployment, key))
     )
+    return quiet if deployment.launched else tuple(_among_others(deployment, history, quiet, expected))
 
 
-def _predicted(deployment: Deployment, history: History) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
+def _predicted(
+    deployment: Deployment, history: History, disturbed: Sequence[str] = ()
+) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
     """Predictions of the counted phases; what was asked after the last of them changes none, and is left out."""
     counted = set(_counted(history))
     operations = sorted(history.operations(), key=lambda operation: operation.sent.at)
     ends = [n for n, one in enumerate(operations, 1) if (one.sent.scenario, one.sent.phase) in counted]
-    return predict(deployment, operations[: max(ends, default=0)])
+    return predict(deployment, operations[: max(ends, default=0)], disturbed)
+
+
+def _among_others(
+    deployment: Deployment,
+    history: History,
+    evidence: tuple[Evidence, ...],
+    expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
+) -> Iterator[Evidence]:
+    """The evidence with what other people's requests may explain of it, from where they first show."""
+    shown = _shown(deployment, history, evidence, expected)
+    names = sorted({server.name for key in shown.values() for one in key for server in _servers(deployment, one)})
+    disturbed = _predicted(deployment, history, names) if names else {}
+    since: dict[str, str] = {}
+    for one in evidence:
+        phase, servers = (one.scenario, one.phase), _servers(deployment, one.server)
+        why = shown.get(phase, {}).get(one.server, "")
+        since |= {server.name: earlier(server.name) for server in servers if why}
+        why = why or next((since[server.name] for server in servers if server.name in since), "")
+        if not why:
+            yield one
+            continue
+        growth = _growth(history, phase, servers)
+        theirs = others(growth, one.expectation, disturbed.get(phase, {}).get(one.server, one.expectation), why)
+        explained = {name: theirs.explained(name, servers, deployment) for name in PREDICTED}
+        yield replace(one, others=theirs, explained={name: each for name, each in explained.items() if each})
+
+
+def _shown(
+    deployment: Deployment,
+    history: History,
+    evidence: tuple[Evidence, ...],
+    expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
+) -> dict[PhaseKey, dict[str, str]]:
+    """Where more was counted than this run's requests come to: by phase and server, in words."""
+    found: dict[PhaseKey, dict[str, str]] = {}
+    for one in evidence:
+        phase, servers = (one.scenario, one.phase), _servers(deployment, one.server)
+        why = surplus(one.server, _growth(history, phase, servers), one.expectation)
+        why = why or (earlier(one.server) if _asked_before(deployment, history, one, expected) else "")
+        if why:
+            found.setdefault(phase, {})[one.server] = why
+    return found
+
+
+def _asked_before(
+    deployment: Deployment,
+    history: History,
+    evidence: Evidence,
+    expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
+) -> bool:
+    """Whether others show between the phase counted before and this one, where this run asks what nobody counts."""
+    counted, phase = _counted(history), (evidence.scenario, evidence.phase)
+    place = counted.index(phase)
+    if not place:
+        return False
+    servers = deployment.of(evidence.role)
+    last = history.scrapes(scenario=counted[place - 1][0], phase=counted[place - 1][1], label=AFTER)
+    first = history.scrapes(scenario=phase[0], phase=phase[1], label=BEFORE)
+    if not all(server.name in last and server.name in first for server in servers):
+        return False
+    grown = total(delta(read_counters(last[one.name]), read_counters(first[one.name])) for one in servers)
+    tokens = grown.of("prompt_tokens")
+    start, end = (min(one.at for one in readings.values()) for readings in (last, first))
+    asked = {
+        (one.sent.scenario, one.sent.phase) for one in history.operations() if tokens and start <= one.sent.at <= end
+    }
+    between = [expected[one] for one in asked if one in expected and one not in counted]
+    own = own_tokens(between, (str(evidence.role), *(server.name for server in servers)))
+    return bool(tokens) and own is not None and (tokens or 0) > own
+
+
+def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Growth:
+    """What the servers counted from one reading to the other, whether or not they were at rest."""
+    readings = [history.scrapes(scenario=phase[0], phase=phase[1], label=label) for label in (BEFORE, AFTER)]
+    if not all(server.name in reading for reading in readings for server in servers):
+        return Growth(None, None, None, None)
+    before, after = readings
+    grown = total(delta(read_counters(before[one.name]), read_counters(after[one.name])) for one in servers)
+    names = ("prompt_tokens", "prefix_queries", "generation_tokens", "preemptions")
+    return Growth(*(grown.of(name) for name in names))
 
 
 def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:
@@ -77,9 +181,11 @@ def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:
 def say(comparison: Comparison) -> str:
     """One comparison in words, for a summary line."""
     what = f"{comparison.counter} of {comparison.server} in {comparison.phase}"
-    if comparison.verdict is Verdict.UNKNOWN:
-        return f"{what} is unknown: {comparison.why_unknown}"
-    return f"{what} grew by {comparison.observed:,}, expected {comparison.expected}"
+    seen = f"{what} grew by {comparison.observed:,}, expected {comparison.expected}"
+    if comparison.verdict is not Verdict.UNKNOWN:
+        return seen
+    told = comparison.expected is not None and comparison.observed is not None
+    return f"{seen}: {comparison.why_unknown}" if told else f"{what} is unknown: {comparison.why_unknown}"
 
 
 def first_problem(comparisons: tuple[Comparison, ...]) -> str:

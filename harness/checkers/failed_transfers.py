@@ -8,6 +8,8 @@ A late notification need not be of this phase's requests. P looks for notificati
 do, so one that comes while P is idle is counted when the next request wakes it: in the next phase. At most as many can
 come so as expired in the run's phases before without a notification counted for them; and where one expired, the run is
 invalid already. What had expired before the run excuses nothing: its warm-up ends by waking P.
+
+Where somebody else asks the server, too, the transfer may have been one of theirs: unknown.
 """
 
 from collections.abc import Iterator
@@ -35,11 +37,13 @@ def failed_transfers(deployment: Deployment, history: History) -> Check:
 def _compared(evidence: Evidence) -> Iterator[Comparison]:
     for counter in _COUNTERS:
         grown = evidence.delta.of(counter)
-        if grown is None and counter == "nixl_after_expiry" and "exposes no" in evidence.delta.why(counter):
+        if counter == "nixl_after_expiry" and counter in evidence.delta.absent:
             # Younger than the other two: engines without it are judged by those.
             continue
         expected = _outstanding(evidence) if counter == "nixl_after_expiry" else _NONE
-        yield evidence.comparison(counter, expected, grown, evidence.delta.why(counter))
+        # Whose transfer failed is not told, and what fails is not counted as anybody's prompt.
+        explained = Bounds(0, int(grown)) if evidence.others is not None and grown is not None else None
+        yield evidence.comparison(counter, expected, grown, evidence.delta.why(counter), explained)
 
 
 def _outstanding(evidence: Evidence) -> Bounds:

@@ -1,8 +1,13 @@
 """Whether the offload tier was given, and gave back, the bytes that it should.
 
-Two things make a prediction too strict, and the engine counts both: a store that the tier refused because transfers
-in flight pinned all of it, and a preemption, after which a request may find its own prompt in the tier and load it.
-They widen the bounds of a comparison that fails, by as much as they can explain.
+Two things make a prediction too strict, and the engine counts both. They widen the bounds of a comparison that fails,
+by as much as they can explain:
+
+- A store that the tier refused because transfers in flight pinned all of it. ``vllm:kv_offload_allocation_failure``
+  counts offers (0.32, offloading/scheduler.py: once for each ``prepare_store`` that returns None). An offer is one
+  request's, and is refused whole; the request makes it again with its next step. So as many requests as there were
+  refusals, at most, stored nothing.
+- A preemption, after which a request may find its own prompt in the tier and load it.
 """
 
 from collections.abc import Iterator
@@ -39,10 +44,13 @@ def _compared(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def _with_refusals(evidence: Evidence, comparison: Comparison) -> Comparison:
-    refused = evidence.delta.of("offload_refused")
-    if comparison.verdict is not Verdict.INVALID or comparison.expected is None or not refused:
+    """Each offer that was refused may have kept one request's chunks out of the tier, and no more."""
+    refused, expected = evidence.delta.of("offload_refused"), comparison.expected
+    if comparison.verdict is not Verdict.INVALID or expected is None or not refused:
         return comparison
-    return replace(comparison, expected=Bounds(0, comparison.expected.high))
+    missing = int(refused) * evidence.expectation.largest_store
+    why = f"the tier refused {refused:,} offers, each of which may have been the chunks of a whole prompt"
+    return _widened(comparison, missing, 0, why)
 
 
 def _with_preemptions(evidence: Evidence, comparison: Comparison) -> Comparison:
@@ -52,4 +60,13 @@ def _with_preemptions(evidence: Evidence, comparison: Comparison) -> Comparison:
         return comparison
     reloaded = int(preempted) * evidence.expectation.reload_bytes
     why = f"{preempted:,} preemptions happened, after each of which a prompt may be read back from the tier"
-    return replace(comparison, expected=Bounds(expected.low, expected.high + reloaded), why_unknown=why)
+    return _widened(comparison, 0, reloaded, why)
+
+
+def _widened(comparison: Comparison, fewer: int, more: int, why: str) -> Comparison:
+    def wider(bounds: Bounds | None) -> Bounds | None:
+        return Bounds(max(bounds.low - fewer, 0), bounds.high + more) if bounds else None
+
+    expected, explained = wider(comparison.expected), wider(comparison.explained)
+    widened = replace(comparison, expected=expected, explained=explained)
+    return widened if widened.verdict is Verdict.UNKNOWN else replace(widened, why_unknown=why)

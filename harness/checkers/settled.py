@@ -3,11 +3,12 @@
 Every client has its answer when a phase is read after. A server that then still holds KV blocks, past the lease
 after which NIXL gives up on a lost notification, has leaked them. A server that still works on a request nobody waits
 for has a hung one, if only this run talks to it and none of its requests ended in a way that may have left one running.
+Where somebody else asks the server, too, what it holds may be theirs.
 """
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import AFTER, BEFORE
+from harness.checkers.evidence import AFTER, BEFORE, gather
 from harness.facts import Deployment
 from harness.history import History, Outcome, Scraped, ScrapeFailed
 from harness.observe.counters import read_counters
@@ -48,8 +49,12 @@ def _unread(history: History) -> Iterator[Judged]:
 
 def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judged:
     leak = _leak(history, reading) if reading.label == AFTER else ""
+    theirs = _asked_by_others(deployment, history, reading) if leak else ""
     if leak:
-        return Verdict.INVALID, Finding(reading.server, leak)
+        text = (
+            f"{leak}, or belong to other requests than this run's: {theirs}" if theirs else f"{leak}: they were leaked"
+        )
+        return (Verdict.UNKNOWN if theirs else Verdict.INVALID), Finding(reading.server, text)
     if reading.settled:
         return Verdict.VALID, None
     text = f"not at rest {reading.label} {reading.phase}: {reading.unsettled_because}"
@@ -60,12 +65,28 @@ def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judge
 def _leak(history: History, after: Scraped) -> str:
     """Blocks that are held though nobody is served; empty when there are none."""
     before = history.scrapes(scenario=after.scenario, phase=after.phase, label=BEFORE).get(after.server)
-    if before is None or _works(after):
+    if before is None or not _idle(after):
         return ""
     held, then = read_counters(after).kv_usage, read_counters(before).kv_usage
     if held is None or then is None or held <= then + 1e-9:
         return ""
-    return f"{held:.2%} of its KV blocks are still held after {after.phase}, {then:.2%} before: they were leaked"
+    return f"{held:.2%} of its KV blocks are still held after {after.phase}, {then:.2%} before"
+
+
+def _asked_by_others(deployment: Deployment, history: History, after: Scraped) -> str:
+    """How other people's requests show on the server, in words; empty where they do not."""
+    server = next((one for one in deployment.servers if one.name == after.server), None)
+    for one in gather(deployment, history):
+        same_phase = (one.scenario, one.phase) == (after.scenario, after.phase)
+        if same_phase and one.others and server and one.server in (server.name, str(server.role)):
+            return one.others.why
+    return ""
+
+
+def _idle(reading: Scraped) -> bool:
+    """Whether it says that it serves nobody; a gauge that cannot be read says nothing."""
+    counters = read_counters(reading)
+    return counters.running == 0 and counters.waiting == 0
 
 
 def _works(reading: Scraped) -> bool:

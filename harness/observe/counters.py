@@ -8,10 +8,13 @@ Rules:
    are declared; where they do not exist at all, the older ``kv_offload_total_bytes_total``, which has its samples
    from the start and counts the same bytes, speaks for them.
 4. A process that restarted counts from 0 again. Its difference is unknown, not negative.
+5. A value that no server can mean is not read at all, and :attr:`Counters.unusable` says why: NaN, infinite, negative,
+   too large for a float to count by one, a count that is no whole number, or one label set that stands there twice.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from harness.history import Sample, Scraped
 
@@ -59,7 +62,11 @@ class Counters:
     offload_load_bytes_legacy: float | None = None
     offload_store_bytes_legacy: float | None = None
     offload_refused: float | None = None
-    """Stores that found no room in the tier."""
+    """Offers of one request in one step that found no room in the tier, so that none of their chunks was stored."""
+    recomputed: float | None = None
+    """Tokens that were brought or cached, and computed again to sample from; counted by older releases alone."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Fields that are None though the server exposes their family, and what is wrong with its value, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +75,13 @@ class _Source:
     labels: tuple[tuple[str, str], ...] = ()
 
     def read(self, samples: Iterable[Sample], declared: Iterable[str]) -> float | None:
-        values = [s.value for s in samples if s.name == self.sample and self._matches(s)]
+        values = [sample.value for sample in self.of(samples)]
         if values:
             return _integral(sum(values))
         return 0 if self.sample in declared else None
+
+    def of(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        return (sample for sample in samples if sample.name == self.sample and self._matches(sample))
 
     def _matches(self, sample: Sample) -> bool:
         return all(sample.labels.get(label) == value for label, value in self.labels)
@@ -113,31 +123,66 @@ SOURCES: Mapping[str, _Source] = {
     _LEGACY_LOAD: _by_direction("CPU_to_GPU"),
     _LEGACY_STORE: _by_direction("GPU_to_CPU"),
     "offload_refused": _Source("vllm:kv_offload_allocation_failure_total"),
+    "recomputed": _Source("vllm:prompt_tokens_recomputed_total"),
 }
 SAMPLE_NAMES = frozenset(source.sample for source in SOURCES.values())
 """What a scrape keeps: everything that somebody judges or waits for, and no more."""
 
 GAUGES = frozenset({"process_start", "running", "waiting", "kv_usage", "offload_usage"})
-COUNTED = tuple(field.name for field in fields(Counters) if field.name not in GAUGES)
-"""Fields that only ever grow while the process lives."""
+_OLDER = frozenset({"recomputed"})
+COUNTED = tuple(name for name in SOURCES if name not in GAUGES | _OLDER)
+"""Fields that only ever grow while the process lives, and that vLLM 0.32 exposes."""
+_GROWING = (*COUNTED, *sorted(_OLDER))
+LARGEST = 2**53
+"""Up to here a float, which is what an exposition holds, counts by one."""
 
 
 def read_counters(scraped: Scraped) -> Counters:
     """The typed counters of one reading."""
-    values = {name: source.read(scraped.samples, scraped.declared) for name, source in SOURCES.items()}
+    unusable = {name: why for name, source in SOURCES.items() if (why := _nonsense(name, source, scraped.samples))}
+    values = {
+        name: None if name in unusable else source.read(scraped.samples, scraped.declared)
+        for name, source in SOURCES.items()
+    }
     for name, legacy in (("offload_load_bytes", _LEGACY_LOAD), ("offload_store_bytes", _LEGACY_STORE)):
-        if values[name] is None:
+        if values[name] is None and name not in unusable:
             values[name] = values[legacy]
-    return Counters(**values)
+            unusable |= {name: unusable[legacy]} if legacy in unusable else {}
+    return Counters(**values, unusable=unusable)
+
+
+def _nonsense(name: str, source: _Source, samples: Iterable[Sample]) -> str:
+    """What is wrong with a family's value, in words; empty where it can be used."""
+    total, seen = 0.0, list[Mapping[str, str]]()
+    for sample in source.of(samples):
+        if not math.isfinite(sample.value):
+            return f"the server exposes {_spelled(sample.value)} for {source.sample}"
+        if sample.value < 0:
+            return f"the server exposes a negative value for {source.sample}: {sample.value:,}"
+        if name in _GROWING and not float(sample.value).is_integer():
+            return f"the server exposes {sample.value:,} for {source.sample}, which counts whole things"
+        if sample.labels in seen:
+            return f"the server exposes {source.sample} twice with the same labels"
+        seen.append(sample.labels)
+        total += sample.value
+    if total > LARGEST:
+        return f"the server exposes {total:.3g} for {source.sample}, too large a number to count by one"
+    return ""
+
+
+def _spelled(value: float) -> str:
+    return "NaN" if math.isnan(value) else "an infinite value"
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """By how much each counter grew; every field of :data:`COUNTED` is in exactly one of the two."""
+    """By how much each counter grew; every field that only grows is in exactly one of the first two."""
 
     grown: Mapping[str, float]
     reasons: Mapping[str, str]
     """Why a counter's growth is not known."""
+    absent: frozenset[str] = frozenset()
+    """Counters of which a server has no family at all."""
 
     def of(self, name: str) -> float | None:
         """Growth of the counter named, or None: :meth:`why` says why."""
@@ -150,29 +195,38 @@ class Delta:
 
 def unknown_delta(reason: str) -> Delta:
     """Nothing is known, for one reason."""
-    return Delta({}, dict.fromkeys(COUNTED, reason))
+    return Delta({}, dict.fromkeys(_GROWING, reason))
 
 
 def delta(before: Counters, after: Counters) -> Delta:
     """What was counted between two readings of one server."""
+    if (before.process_start is None) != (after.process_start is None):
+        return unknown_delta("when the server's process began was read only once, so it may have restarted in between")
     if before.process_start != after.process_start:
         return unknown_delta("the server's process restarted between the readings, and its counters with it")
-    reasons = {name: reason for name in COUNTED if (reason := _why_not(name, before, after))}
-    grown = {name: _integral(getattr(after, name) - getattr(before, name)) for name in COUNTED if name not in reasons}
-    return Delta(grown, reasons)
+    reasons = {name: reason for name in _GROWING if (reason := _why_not(name, before, after))}
+    grown = {name: _integral(getattr(after, name) - getattr(before, name)) for name in _GROWING if name not in reasons}
+    return Delta(grown, reasons, frozenset(name for name in reasons if _absent(name, after)))
 
 
 def total(deltas: Iterable[Delta]) -> Delta:
     """The sum over several servers; a counter that one of them does not know is unknown."""
     deltas = tuple(deltas)
     reasons = {name: reason for one in reversed(deltas) for name, reason in one.reasons.items()}
-    grown = {name: _integral(sum(one.grown[name] for one in deltas)) for name in COUNTED if name not in reasons}
-    return Delta(grown, reasons)
+    grown = {name: _integral(sum(one.grown[name] for one in deltas)) for name in _GROWING if name not in reasons}
+    return Delta(grown, reasons, frozenset().union(*(one.absent for one in deltas)))
+
+
+def _absent(name: str, counters: Counters) -> bool:
+    return getattr(counters, name) is None and name not in counters.unusable
 
 
 def _why_not(name: str, before: Counters, after: Counters) -> str:
     family = SOURCES[name].sample
     first, last = getattr(before, name), getattr(after, name)
+    nonsense = after.unusable.get(name) or before.unusable.get(name)
+    if nonsense:
+        return nonsense
     if last is None:
         return f"the server exposes no {family}"
     if first is None:

@@ -10,8 +10,11 @@ Three rules of vLLM's expositions:
 2. A labelled family without any event has its ``# TYPE`` line but no sample. That is a count of 0; a family without
    even that line is one that this server does not have. The two are kept apart: see :attr:`Exposition.declared`.
 3. A counter's samples end in ``_total``, a histogram's that are kept here in ``_sum`` and ``_count``.
+
+A gateway may answer in OpenMetrics instead. Of what it adds, the end mark is a comment here, and exemplars are cut off.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.history import Sample
 
 _PREFIX = "vllm:"
+_NAME = re.compile(r"\s*([^\s{]+)")
+_EXEMPLAR = re.compile(r"\s#\s*\{[^}]*\}[^}\"]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +39,21 @@ class Exposition:
 
 def parse(text: str, wanted: Collection[str]) -> Exposition:
     """Samples whose normalised names are in ``wanted``; ValueError when the text is no exposition."""
-    kept = "".join(f"{line}\n" for line in text.splitlines() if _may_matter(line, wanted))
+    # Not splitlines(): a label's value may hold what Unicode calls the end of a line.
+    kept = "".join(f"{_without_exemplar(line)}\n" for line in text.split("\n") if _may_matter(line, wanted))
     samples: list[Sample] = []
     declared: set[str] = set()
-    for family in text_string_to_metric_families(kept):
+    for family in _families(kept):
         samples += _samples(family, wanted)
         declared |= _sample_names(family) & set(wanted)
     return Exposition(tuple(samples), tuple(sorted(declared - {sample.name for sample in samples})))
+
+
+def _families(kept: str) -> list[Metric]:
+    try:
+        return list(text_string_to_metric_families(kept))
+    except Exception as error:  # the parser fails in as many ways as there are malformed lines
+        raise ValueError(f"it is no Prometheus exposition ({type(error).__name__}: {error})") from error
 
 
 def normalised(name: str) -> str:
@@ -63,10 +76,16 @@ def _sample_names(family: Metric) -> set[str]:
 
 
 def _may_matter(line: str, wanted: Collection[str]) -> bool:
-    if not line.startswith("#"):
-        return normalised(line.partition("{")[0].partition(" ")[0]) in wanted
+    if not line.lstrip().startswith("#"):
+        start = _NAME.match(line)
+        return start is not None and normalised(start[1]) in wanted
     words = line.split(maxsplit=3)
     if len(words) < 3 or words[1] != "TYPE":
         return False
     name = normalised(words[2])
     return any(name + suffix in wanted for suffix in ("", "_total", "_sum", "_count"))
+
+
+def _without_exemplar(line: str) -> str:
+    # Only behind the labels: what looks like one inside a label's value is followed by the closing quote and brace.
+    return line if line.lstrip().startswith("#") else _EXEMPLAR.sub("", line.rstrip("\r"))

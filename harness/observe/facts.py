@@ -35,7 +35,8 @@ _CACHE = "vllm:cache_config_info"
 _NIXL = "vllm:nixl_bytes_transferred_sum"
 _OFFLOAD = "vllm:kv_offload_total_bytes_total"
 _OFFLOAD_NEWER = "vllm:kv_offload_store_bytes_total"
-_WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER})
+_PER_ENGINE = frozenset({"vllm:num_requests_running", "vllm:prompt_tokens_total"})
+_WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER}) | _PER_ENGINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ async def _ask(
         offload_block_size=found.chunk_size(block_size),
         offload_bytes=found.tier_bytes,
         offload_prompt_only=found.prompt_only,
+        engines=_engines(metrics),
     )
     return server, _model_config(info)
 
@@ -144,9 +146,8 @@ class _Asker:
         try:
             async with self.session.get(self.url + path, timeout=timeout) as response:
                 response.raise_for_status()
-                return await response.text()
-        # LookupError: a charset that nobody knows.
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError) as error:
+                return await response.text(encoding="utf-8", errors="replace")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self.unusable(path, str(error) or type(error).__name__) from error
 
     async def json(self, path: str) -> Any:
@@ -192,6 +193,12 @@ def _cache_labels(metrics: Exposition) -> Mapping[str, str]:
     """The labels on which all samples agree: there may be one for each engine behind the URL."""
     first, *others = [sample.labels for sample in metrics.samples if sample.name == _CACHE]
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+def _engines(metrics: Exposition) -> int:
+    """Data-parallel engines: each has its samples in every family, under a label of its own."""
+    labels = {sample.labels["engine"] for sample in metrics.samples if "engine" in sample.labels}
+    return max(len(labels), 1)
 
 
 def _first_model(models: Any, asker: _Asker) -> Mapping[str, Any]:

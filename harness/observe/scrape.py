@@ -14,6 +14,9 @@ from harness.redact import redact_text
 TIMEOUT = 10.0
 """Seconds for one reading: a server whose cores are all taken by a load answers in one or two."""
 
+LARGEST_BODY = 2**26
+"""Bytes read of one answer. A server with eight engines exposes less than 2 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
@@ -31,7 +34,7 @@ async def scrape(
     scenario, phase, label = occasion.scenario, occasion.phase, occasion.label
     try:
         exposition = await _exposition(session, server)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         cause = redact_text(f"GET {server.url}/metrics: {error or type(error).__name__}")
         return ScrapeFailed(clock.now(), server.name, label, scenario, phase, cause)
     return Scraped(
@@ -49,4 +52,15 @@ async def _exposition(session: aiohttp.ClientSession, server: Server) -> Exposit
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     async with session.get(f"{server.url}/metrics", timeout=timeout) as response:
         response.raise_for_status()
-        return parse(await response.text(), SAMPLE_NAMES)
+        return parse(await _text(response), SAMPLE_NAMES)
+
+
+async def _text(response: aiohttp.ClientResponse) -> str:
+    """The body. Expositions are UTF-8 by definition, whatever the header says."""
+    parts, size = list[bytes](), 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_BODY:
+            raise ValueError(f"the answer is longer than {LARGEST_BODY:,} bytes, which no exposition is")
+    return b"".join(parts).decode("utf-8", errors="replace")

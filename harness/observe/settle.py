@@ -12,14 +12,18 @@ A fixed pause is neither enough nor needed. Rest is seen:
 
 The first reading of a run has no usage to compare with. It waits for 0, and takes what the pool rests at when the
 deadline comes: blocks that somebody else leaked earlier are not this run's.
+
+Waiting ends before the deadline where it is in vain: a gauge that rests are told by is missing, or exposes a value that
+means nothing.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from harness.clock import Clock
 from harness.history import Scraped, ScrapeFailed
-from harness.observe.counters import Counters, read_counters
+from harness.observe.counters import SOURCES, Counters, read_counters
 
 Readings = Mapping[str, Scraped | ScrapeFailed]
 """By server name."""
@@ -77,31 +81,51 @@ async def settle(
         if expired and baseline is None and watch.only_holds_blocks:
             because = {}
         if not because or expired or watch.hopeless or now - last_complete >= GIVE_UP_ON_FAILURES:
+            if expired and because:
+                because = watch.with_traffic(because)
             return Settled(readings, because, now - started, expired and bool(because) and watch.only_holds_blocks)
         pause = min(pause * 1.5, LONGEST_PAUSE) if watch.because else FIRST_PAUSE
         await clock.sleep(min(pause, started + deadline - now))
 
 
+class _Wait(Enum):
+    """What waiting longer can do about an unrest."""
+
+    HELPS = "helps"
+    IS_IN_VAIN = "is in vain"
+
+
+@dataclass(frozen=True, slots=True)
+class _Unrest:
+    """What keeps one server from being at rest."""
+
+    text: str
+    wait: _Wait = _Wait.HELPS
+
+
 @dataclass(slots=True)
 class _Watch:
-    """Readings so far, as far as they matter: the last, and how often it was repeated."""
+    """Readings so far, as far as they matter: the first and the last, and how often that was repeated."""
 
     baseline: Mapping[str, float] | None
+    first: dict[str, Counters] = field(default_factory=dict)
     last: dict[str, Counters] = field(default_factory=dict)
     repeats: int = 0
     because: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    in_vain: int = 0
+    """How many readings in a row showed what waiting does not mend."""
 
     @property
     def hopeless(self) -> bool:
-        """Whether a family is missing that will not come."""
-        return self.repeats >= AGREEING and any(_ABSENT in why for why in self.because.values())
+        """Whether a gauge cannot be read and will not be, however the counters beside it move."""
+        return self.in_vain >= AGREEING
 
     @property
     def only_holds_blocks(self) -> bool:
         """Whether all is at rest, save that the block pool is not empty."""
         idle = (not (one.running or one.waiting or one.offload_usage) for one in self.last.values())
-        return self.repeats >= AGREEING and not self.failed and not self.hopeless and all(idle)
+        return self.repeats >= AGREEING and not self.failed and not self.in_vain and all(idle)
 
     def why_not(self, readings: Readings) -> dict[str, str]:
         failures = {name: r.cause for name, r in readings.items() if isinstance(r, ScrapeFailed)}
@@ -109,30 +133,57 @@ class _Watch:
         self.failed = bool(failures)
         self.repeats = self.repeats + 1 if counters == self.last and not failures else 1
         self.last = counters
+        self.first = counters | self.first
         baseline = self.baseline or {}
-        self.because = {
-            name: ", ".join(reasons)
-            for name, one in counters.items()
-            if (reasons := tuple(_unrest(one, baseline.get(name, 0.0))))
-        }
+        unrest = {name: tuple(_unrest(one, baseline.get(name, 0.0))) for name, one in counters.items()}
+        self.in_vain = self.in_vain + 1 if any(_in_vain(found) for found in unrest.values()) else 0
+        self.because = {name: ", ".join(one.text for one in found) for name, found in unrest.items() if found}
         if failures or self.because:
             return failures | self.because
         return {} if self.repeats >= AGREEING else dict.fromkeys(counters, "its counters still move")
 
+    def with_traffic(self, because: Mapping[str, str]) -> dict[str, str]:
+        """The same reasons, with what each server was asked while this run sent nothing."""
+        return {name: f"{why}{self._traffic(name)}" for name, why in because.items()}
 
-_ABSENT = "exposes no"
+    def _traffic(self, name: str) -> str:
+        counted = self._counted(name)
+        if not counted:
+            return ""
+        return (
+            f"; it counted {counted:,} prompt tokens while this run had nothing in flight: somebody else asks this "
+            "server, or it still serves requests that were given up"
+        )
+
+    def _counted(self, name: str) -> float:
+        first, last = self.first.get(name), self.last.get(name)
+        if first is None or last is None or first.prompt_tokens is None or last.prompt_tokens is None:
+            return 0
+        return max(last.prompt_tokens - first.prompt_tokens, 0)
 
 
-def _unrest(counters: Counters, baseline: float) -> Iterator[str]:
-    """What keeps one server from being at rest."""
+def _in_vain(found: tuple[_Unrest, ...]) -> bool:
+    return any(one.wait is _Wait.IS_IN_VAIN for one in found)
+
+
+_NEEDED = ("running", "waiting", "kv_usage")
+_GAUGES = (*_NEEDED, "offload_usage")
+
+
+def _unrest(counters: Counters, baseline: float) -> Iterator[_Unrest]:
+    nonsense = [counters.unusable[name] for name in _GAUGES if name in counters.unusable]
+    if nonsense:
+        yield _Unrest(f"{nonsense[0]}, so whether it is at rest is not known", _Wait.IS_IN_VAIN)
+        return
     if counters.running is None or counters.waiting is None or counters.kv_usage is None:
-        yield f"it {_ABSENT} vllm:num_requests_running, vllm:num_requests_waiting or vllm:kv_cache_usage_perc"
+        missing = ", ".join(SOURCES[name].sample for name in _NEEDED if getattr(counters, name) is None)
+        yield _Unrest(f"it exposes no {missing}, so whether it is at rest is not known", _Wait.IS_IN_VAIN)
         return
     if counters.running:
-        yield f"{counters.running:,} requests are still running"
+        yield _Unrest(f"{counters.running:,} requests are still running")
     if counters.waiting:
-        yield f"{counters.waiting:,} requests are still waiting"
+        yield _Unrest(f"{counters.waiting:,} requests are still waiting")
     if counters.kv_usage > baseline + _ROUNDING:
-        yield f"{counters.kv_usage:.2%} of its KV blocks are still held ({baseline:.2%} at rest before)"
+        yield _Unrest(f"{counters.kv_usage:.2%} of its KV blocks are still held ({baseline:.2%} at rest before)")
     if counters.offload_usage:
-        yield f"transfers pin {counters.offload_usage:.2%} of its offload tier"
+        yield _Unrest(f"transfers pin {counters.offload_usage:.2%} of its offload tier")

@@ -32,6 +32,12 @@ class ServerExpectation:
     reload_bytes: int = 0
     """Bytes that one of the requests may read back from the offload tier each time it is preempted, at most. Not a
     counter: of two expectations together it is the larger."""
+    largest_store: int = 0
+    """Bytes that one of the requests may give the offload tier, at most. Of two expectations it is the larger."""
+    counted_again: int = 0
+    """Tokens that may be counted under two sources, at most. Of two expectations together it is the sum."""
+    at_least: frozenset[str] = frozenset()
+    """Counters that the release counts more than once where a request has to wait: only their lower bounds bind."""
     unpredictable: Mapping[str, str] = field(default_factory=dict)
     """Why a counter cannot be predicted, by its name."""
     bounded: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +59,9 @@ class ServerExpectation:
         return ServerExpectation(
             **sums,
             reload_bytes=max(self.reload_bytes, other.reload_bytes),
+            largest_store=max(self.largest_store, other.largest_store),
+            counted_again=self.counted_again + other.counted_again,
+            at_least=self.at_least | other.at_least,
             unpredictable={**other.unpredictable, **self.unpredictable},
             bounded={**other.bounded, **self.bounded},
         )
@@ -85,6 +94,9 @@ def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
     return ServerExpectation(
         **spans,
         reload_bytes=max(e.reload_bytes for e in every),
+        largest_store=max(e.largest_store for e in every),
+        counted_again=max(e.counted_again for e in every),
+        at_least=frozenset().union(*(e.at_least for e in every)),
         unpredictable={name: why for e in every for name, why in e.unpredictable.items()},
         bounded={name: why for e in every for name, why in e.bounded.items()},
     )

@@ -12,6 +12,8 @@ Read off vLLM 0.32's scheduler:
   (seen: it pulls all of T).
 - By source: L local_cache_hit, T-L or O external_kv_transfer, the rest local_compute. If nothing is left to compute,
   the last token is computed all the same, to sample from, and not counted.
+- Before 0.20 such a token is counted as computed, too, beside the T that were brought.
+- Before 0.26 a lookup that is tried again counts again.
 - T = 1, pulled: the one token that arrives must be computed again, so the scheduler begins anew. Both lookups count
   twice (external hits once), and the source is local_compute.
 - A decode server with blocks r times as large as prefill's reads in prefill's blocks: r for each of its own that is
@@ -22,19 +24,12 @@ from dataclasses import dataclass
 
 from harness.facts import Connector, Deployment, Role, Server
 from harness.oracle.expectation import ServerExpectation
+from harness.oracle.releases import brings_prompts_for_logprobs, counts_retried_lookups, counts_the_last_token_again
 from harness.oracle.visit import Visit
 from harness.verdict import Bounds
 
 _BYTES = ("nixl_bytes", "offload_load_bytes", "offload_store_bytes")
 _exactly = Bounds.exactly
-_READ_FOR_LOGPROBS, _SKIPPED_FOR_LOGPROBS = (0, 26), (0, 31)
-"""vLLM releases whose connectors do bring a prompt whose log-probabilities are asked (seen), and do not (read)."""
-
-
-def _release(version: str | None) -> tuple[int, int] | None:
-    """Major and minor; None where it is no such thing."""
-    numbers = (version or "").split(".")[:2]
-    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 and all(map(str.isdigit, numbers)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +50,12 @@ class Formulas:
         times = 2 if pulled == visit.tokens == 1 else 1
         looks = visit.reads and self.caching
         taken = 0 if times > 1 else external
+        again = self._counted_again(whole=bool(taken) and taken == rest)
         return ServerExpectation(
             prompt_tokens=_exactly(visit.tokens),
-            local_compute=_exactly(rest - taken),
+            local_compute=Bounds(rest - taken, rest - taken + again),
             local_cache_hit=_exactly(local),
-            external_kv_transfer=_exactly(taken),
+            external_kv_transfer=Bounds(taken - again, taken),
             generation_tokens=visit.generated,
             prefix_queries=_exactly(visit.tokens * times if looks else 0),
             prefix_hits=_exactly(local),
@@ -68,8 +64,29 @@ class Formulas:
             nixl_bytes=_exactly(self.moved(visit, local) if pulled else 0),
             nixl_transfers=self._reads if pulled else _exactly(0),
             offload_load_bytes=_exactly(0 if pulled else offered // self.block_size * self.block_bytes),
-            bounded={} if self._reads.exact else {"nixl_transfers": "a read for each rank, and how many is not known"},
+            counted_again=again,
+            at_least=self._at_least(looks=looks, found=local > 0),
+            bounded=self._bounded(again),
         )
+
+    def _counted_again(self, *, whole: bool) -> int:
+        """Tokens that may be counted as computed though they were brought; ``whole``: nothing is left to compute."""
+        return int(whole and counts_the_last_token_again(self.server.version) is not False)
+
+    def _at_least(self, *, looks: bool, found: bool) -> frozenset[str]:
+        if counts_retried_lookups(self.server.version) is False:
+            return frozenset()
+        return frozenset(name for name, moves in (("prefix_queries", looks), ("prefix_hits", found)) if moves)
+
+    def _bounded(self, again: int) -> dict[str, str]:
+        why = {} if self._reads.exact else {"nixl_transfers": "a read for each rank, and how many is not known"}
+        if again:
+            reason = (
+                f"whether {self.server.version or 'this version'} counts the last token of a prompt that is brought "
+                "whole as computed, too, is not known"
+            )
+            why |= dict.fromkeys(("local_compute", "external_kv_transfer"), reason)
+        return why
 
     def moved(self, visit: Visit, local: int) -> int:
         """Bytes that NIXL reads for a visit that has ``local`` tokens already."""
@@ -95,10 +112,8 @@ class Formulas:
         """Whether connectors may bring something for the visit: the ways that there are."""
         if visit.reads:
             return (True,)
-        version = _release(self.server.version)
-        if version is None or _READ_FOR_LOGPROBS < version < _SKIPPED_FOR_LOGPROBS:
-            return (True, False)
-        return (version <= _READ_FOR_LOGPROBS,)
+        brings = brings_prompts_for_logprobs(self.server.version)
+        return (True, False) if brings is None else (brings,)
 
     @property
     def caching(self) -> bool:
@@ -133,6 +148,11 @@ class Formulas:
         """Tokens per block of the prefill servers, if it is one size."""
         sizes = {server.block_size for server in self.deployment.of(Role.PREFILL)}
         return sizes.pop() if len(sizes) == 1 else None
+
+    @property
+    def most_reads(self) -> int:
+        """Reads that NIXL does for one request, at most."""
+        return self._reads.high
 
     @property
     def _reads(self) -> Bounds:

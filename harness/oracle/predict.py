@@ -14,10 +14,13 @@ order; :meth:`ServerExpectation.why` says so. What does not depend on it is exac
 Outcomes: ``OK`` counts in full. ``INFO`` may have come to anything between nothing and all of it. ``FAIL`` counts
 nothing, with one exception: through the proxy, a 4xx may be D's after P has done its part.
 
+Others' requests evict what this run's left. Servers named as disturbed get bounds that hold whatever was evicted; what
+such requests add to the counters themselves is not in them.
+
 Not followed: preemptions, refused stores and failed transfers. The engine counts them, and the checkers look there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.facts import Connector, Deployment, Role, Server
@@ -35,19 +38,23 @@ ServerKey = str
 
 
 def predict(
-    deployment: Deployment, operations: Sequence[Operation]
+    deployment: Deployment, operations: Sequence[Operation], disturbed: Collection[str] = ()
 ) -> Mapping[PhaseKey, Mapping[ServerKey, ServerExpectation]]:
     """What each server must count in each phase that has operations.
 
     ``operations``: all of the run, in the order in which they were sent. Every server of the deployment is in every
-    phase's mapping, by its name where the history tells who served whom, else within its role.
+    phase's mapping, by its name where the history tells who served whom, else within its role. ``disturbed``: names of
+    servers that others asked, too.
     """
     ledgers = {server.name: _Ledger(server, Names(server.block_size or 1)) for server in deployment.servers}
     phases: dict[PhaseKey, None] = {}
     for operation in sorted(operations, key=lambda one: one.sent.at):
         phases.setdefault((operation.sent.scenario, operation.sent.phase))
         _enter(deployment, operation, ledgers)
-    models = {name: ServerModel(deployment, one.server, one.visits) for name, one in ledgers.items()}
+    models = {
+        name: ServerModel(deployment, one.server, one.visits, disturbed=name in disturbed)
+        for name, one in ledgers.items()
+    }
     return {phase: _of_phase(deployment, phase, ledgers, models) for phase in phases}
 
 

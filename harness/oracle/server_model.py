@@ -25,6 +25,8 @@ class ServerModel:
     deployment: Deployment
     server: Server
     visits: Sequence[Visit]
+    disturbed: bool = False
+    """Whether somebody else asks the server, too: then anything may be evicted at any time."""
 
     @cached_property
     def formulas(self) -> Formulas:
@@ -45,12 +47,17 @@ class ServerModel:
         return replace(
             every.because(self._why(index)),
             reload_bytes=self._reloadable(visit),
+            largest_store=self._storable(visit),
             unpredictable={**unknown, **every.unpredictable},
         )
 
     def _reloadable(self, visit: Visit) -> int:
         """Bytes of what the tier may hold of the visit's own tokens."""
-        if self.formulas.offloads is False or not any(self.formulas.connected(visit)):
+        return self._storable(visit) if any(self.formulas.connected(visit)) else 0
+
+    def _storable(self, visit: Visit) -> int:
+        """Bytes that the visit may offer to the tier: of whole blocks, the output's included where that is taken."""
+        if self.formulas.offloads is False:
             return 0
         tokens = visit.tokens if self.server.offload_prompt_only else max(visit.tokens, visit.longest)
         return tokens // self.formulas.block_size * self.formulas.block_bytes
@@ -90,6 +97,13 @@ class ServerModel:
             )
         if not visit.sure:
             return f"nobody knows how far {visit.who} came"
+        return self._why_caches(visit)
+
+    def _why_caches(self, visit: Visit) -> str:
+        if self.server.engines > 1:
+            return f"each of the {self.server.engines} engines of {self.server.name} has caches of its own"
+        if self.disturbed:
+            return f"somebody else's requests may have evicted what {visit.who} would find"
         if self._caches and self._cache.residency.crowded:
             return (
                 f"which blocks {visit.who} finds depends on the order of requests that overlap, "
@@ -103,9 +117,18 @@ class ServerModel:
     def _caches(self) -> bool:
         return self.formulas.caching and self.server.block_size is not None
 
+    @property
+    def _one_cache(self) -> bool:
+        """Whether all visits, and they alone, go through one cache.
+
+        Else each may miss what another left, and find whatever one left at any time before: as with a pool of which
+        the size is not known. What nobody asked before is missed all the same.
+        """
+        return self.server.engines == 1 and not self.disturbed
+
     @cached_property
     def _cache(self) -> PrefixCache:
-        blocks = self.server.num_blocks
+        blocks = self.server.num_blocks if self._one_cache else None
         return PrefixCache(
             self.visits,
             self.formulas.block_size,
@@ -135,6 +158,8 @@ class ServerModel:
 
     @property
     def _chunks(self) -> int | None:
+        if not self._one_cache:
+            return None
         told, given = self.server.offload_blocks, self.server.offload_bytes
         if told is not None or given is None or not self.formulas.block_bytes or self._blocks_per_chunk is None:
             return told

@@ -84,12 +84,7 @@ def server_name(deployment: Deployment, operation: Operation) -> str:
 
 def has_tier(deployment: Deployment, server: Server) -> bool:
     """Whether blocks may come back from somewhere else than its prefix cache."""
-    connectors, unknown = _connectors(deployment, server)
-    return connectors is None or Connector.OFFLOADING in connectors or bool(unknown)
-
-
-def _connectors(deployment: Deployment, server: Server) -> tuple[Sequence[Connector] | None, Sequence[str]]:
-    return deployment.connectors, getattr(server, "unknown_connectors", ())
+    return server.has(Connector.OFFLOADING) is not False
 
 
 def tells_usage(history: History, server: str, deployment: Deployment) -> bool:
