@@ -123,6 +123,12 @@ class Deployment:
     special_token_ids: tuple[int, ...] = ()
     geometry: KVGeometry | None = None
     """With the type of element that a server has which does not tell its own; see :meth:`geometry_of`."""
+    geometry_unknown: str = ""
+    """Why there is no geometry, where the model's configuration says it: "it caches a latent (MLA) ..."."""
+    cache_rules_unknown: str = ""
+    """Why the model's caches may follow other rules than those of one group of full-attention layers; empty where they
+    follow these. Then a prefix cache may find less than its blocks hold, and prefill may leave a prompt's last token
+    to decode."""
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None
