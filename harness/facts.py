@@ -108,6 +108,7 @@ class Server:
         if connector in (self.connectors or ()):
             return True
         return None if self.connectors is None or self.unknown_connectors else False
+
     engines: int = 1
     """Data-parallel engines behind the URL, each with a block pool of ``num_blocks`` and caches of its own (distinct
     ``engine`` labels in ``/metrics``)."""
@@ -127,6 +128,12 @@ class Deployment:
     special_token_ids: tuple[int, ...] = ()
     geometry: KVGeometry | None = None
     """With the type of element that a server has which does not tell its own; see :meth:`geometry_of`."""
+    geometry_unknown: str = ""
+    """Why there is no geometry, where the model's configuration says it: "it caches a latent (MLA) ..."."""
+    cache_rules_unknown: str = ""
+    """Why the model's caches may follow other rules than those of one group of full-attention layers; empty where they
+    follow these. Then a prefix cache may find less than its blocks hold, and prefill may leave a prompt's last token
+    to decode."""
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None
@@ -161,6 +168,7 @@ class Deployment:
 def alike(values: Iterable[object]) -> str:
     """The one value, or each with a slash between where servers differ, in the servers' order."""
     return "/".join(dict.fromkeys("unknown" if value is None else str(value) for value in values)) or "unknown"
+
 
 def serving(servers: Sequence[Server], url: str | None) -> int | None:
     """Which of ``servers`` a proxy means by ``url``; None where it does not say, or names none of them alone.

@@ -49,8 +49,8 @@ class Setting:
         if vocab_size is None:
             raise UsageError(
                 f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, "
-                "so no prompt can be written. Give --model: a directory with the model's config.json, or a hub name "
-                "in the local cache."
+                "and they do not tokenize (POST /tokenize), so no prompt can be written. Give --model: a directory "
+                "with the model's config.json, or a hub name in the local cache."
             )
         return cls(
             prefill_block_size=_block_size(prefill),

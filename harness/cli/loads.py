@@ -33,9 +33,9 @@ def load_scenario(load: LoadOptions, deployment: Deployment, lines: Sequence[Lin
         return dataset_load(lines, concurrency=load.concurrency, salt=salt)
     if deployment.vocab_size is None:
         raise UsageError(
-            f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, so "
-            "neither prompts nor bytes can be told. Give --model: a directory with the model's config.json, or a hub "
-            "name in the local cache."
+            f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, and "
+            "they do not tokenize (POST /tokenize), so no random prompts can be made for it. Give --model: a directory "
+            "with the model's config.json, or a hub name in the local cache; or a load of your own with --dataset-path."
         )
     return random_load(
         seed=load.seed,

@@ -234,6 +234,8 @@ def _optional(written: Any, kind: Any) -> Any:
     if written is not None and (isinstance(written, bool) or not isinstance(written, kind)):
         raise TypeError(f"{quoted(written)} stands where {kind} was expected")
     return written
+
+
 def _cached_tokens(usage: dict[str, Any]) -> int | None:
     """A detail that nobody has to give: what is not a count is as good as not said, and no fault of the answer."""
     details = usage.get("prompt_tokens_details")

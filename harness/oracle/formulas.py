@@ -20,7 +20,9 @@ Read off vLLM 0.32's scheduler:
   missing, at most the ceil(T/Bp) that prefill has. Smaller or odd ones the engine does not take.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.facts import Connector, Deployment, Role, Server
 from harness.oracle.expectation import ServerExpectation
@@ -29,7 +31,20 @@ from harness.oracle.visit import Visit
 from harness.verdict import Bounds
 
 _BYTES = ("nixl_bytes", "offload_load_bytes", "offload_store_bytes")
+_MOVED = ("nixl_bytes", "nixl_transfers")
+_OFFLOADED = ("offload_load_bytes", "offload_store_bytes")
+_BROUGHT = ("external_kv_transfer", "external_hits", "local_compute")
 _exactly = Bounds.exactly
+
+
+def unknown_on(server: Server) -> str:
+    """Why what depends on the server's unknown connectors cannot be predicted, by their names."""
+    names = server.unknown_connectors
+    one = len(names) == 1
+    return (
+        f"{' and '.join(names)} on {server.name} {'is not a connector' if one else 'are not connectors'} that the "
+        f"harness knows: what {'it brings' if one else 'they bring'} cannot be predicted"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +54,15 @@ class Formulas:
     deployment: Deployment
     server: Server
 
-    def counted(self, visit: Visit, local: int, offered: int, *, connected: bool) -> ServerExpectation:
+    def counted(
+        self, visit: Visit, local: int, offered: int, *, connected: bool, tier_first: bool
+    ) -> ServerExpectation:
         """The counters of a visit that found ``local`` tokens here and is offered ``offered`` by the tier.
 
-        ``connected``: whether its connectors are asked for anything.
+        ``connected``: whether its connectors are asked for anything; ``tier_first``: whether the tier is, before NIXL.
         """
         rest = visit.tokens - local
-        pulled = rest if visit.pulls and connected and not (offered and self.tier_first) else 0
+        pulled = rest if visit.pulls and connected and not (offered and tier_first) else 0
         external = pulled or offered
         times = 2 if pulled == visit.tokens == 1 else 1
         looks = visit.reads and self.caching
@@ -139,9 +156,12 @@ class Formulas:
         return self.server.has(Connector.OFFLOADING)
 
     @property
-    def tier_first(self) -> bool:
-        """Whether the tier is asked before NIXL."""
-        return (self.server.connectors or ())[:1] == (Connector.OFFLOADING,)
+    def tier_first(self) -> tuple[bool, ...]:
+        """Whether the tier is asked before NIXL: both ways where the order of the connectors is not known."""
+        connectors = self.server.connectors or ()
+        if not self.server.connectors_listed and len(connectors) > 1:
+            return (False, True)
+        return (connectors[:1] == (Connector.OFFLOADING,),)
 
     @property
     def prefill_block_size(self) -> int | None:
@@ -162,6 +182,24 @@ class Formulas:
         geometry = self.deployment.geometry
         return Bounds(1, geometry.kv_heads if geometry else 1)
 
+    def with_other_rules(self, visit: Visit, expectation: ServerExpectation) -> ServerExpectation:
+        """The same where prefill may leave a prompt's last token to decode, as it does for layers that keep a state."""
+        if not self.deployment.cache_rules_unknown or visit.tokens < 2:
+            return expectation
+        if self.server.role is Role.PREFILL:
+            fewer: tuple[str, ...] = ("prompt_tokens", "local_compute", "prefix_queries", "external_queries")
+            more: tuple[str, ...] = ()
+        else:
+            fewer = ("external_kv_transfer", "external_hits") if visit.pulls else ()
+            more = ("local_compute",) if visit.pulls else ()
+        changed: dict[str, Any] = {}
+        for name in fewer:
+            low, high = getattr(expectation, name).low, getattr(expectation, name).high
+            changed[name] = Bounds(max(low - 1, 0), high)
+        for name in more:
+            changed[name] = getattr(expectation, name) + Bounds(0, 1)
+        return replace(expectation, **changed)
+
     def unpredictable(self) -> dict[str, str]:
         """Counters that a missing fact leaves open, and why."""
         if self.server.block_size is None:
@@ -169,11 +207,51 @@ class Formulas:
             hits = ("local_compute", "local_cache_hit", "external_kv_transfer", "prefix_hits", "external_hits")
             return dict.fromkeys((*hits, "external_queries", *_BYTES), why)
         if self.deployment.geometry_of(self.server) is None:
-            return dict.fromkeys(_BYTES, "the shape of the model's KV cache is not known")
-        if self.server.connectors is None:
+            return dict.fromkeys(_BYTES, self._why_no_bytes)
+        if self.server.connectors is None and not self.server.unknown_connectors:
             why = "whether an offloading connector is configured is not known"
-            return dict.fromkeys(("offload_load_bytes", "offload_store_bytes"), why)
-        return self._unlike_block_sizes()
+            return dict.fromkeys(_OFFLOADED, why)
+        return self._unlike_types() or self._unlike_block_sizes()
+
+    def _unlike_types(self) -> dict[str, str]:
+        mine = self.server.kv_dtype
+        theirs = {server.kv_dtype for server in self.deployment.of(Role.PREFILL)} - {None}
+        if mine is None or theirs <= {mine}:
+            return {}
+        other = ", ".join(sorted(map(str, theirs - {mine})))
+        return {"nixl_bytes": f"the KV of {self.server.name} is of type {mine}, and prefill's of type {other}"}
+
+    def brought_by_unknown(self, visit: Visit) -> dict[str, str]:
+        """Counters of a visit that depend on what an unknown connector does, and why; none where it is not asked.
+
+        It may bring any part of the prompt, unless one before it brings all that is missing, as NIXL does. It may be
+        a variety of the connectors that are known, and count what those count; what these themselves do after it has
+        been asked depends on its answer.
+        """
+        if not self.server.unknown_connectors:
+            return {}
+        asked_first = (self.server.connectors or ())[: self.server.asked_before_unknown]
+        brings = any(self.connected(visit)) and not (visit.pulls and Connector.NIXL in asked_first)
+        return dict.fromkeys(self._of_unknown(visit, asked_first, brings=brings), unknown_on(self.server))
+
+    def _of_unknown(self, visit: Visit, asked_first: tuple[Connector, ...], *, brings: bool) -> Iterator[str]:
+        if brings:
+            yield from _BROUGHT
+        if brings and visit.tokens == 1:  # looked up once more if it is brought
+            yield from ("prefix_queries", "external_queries")
+        if self.server.has(Connector.NIXL) is None or (brings and visit.pulls):
+            yield from _MOVED
+        if self.server.has(Connector.OFFLOADING) is None:
+            yield from _OFFLOADED
+        elif brings and Connector.OFFLOADING not in asked_first:
+            yield "offload_load_bytes"
+
+    @property
+    def _why_no_bytes(self) -> str:
+        if self.deployment.geometry is not None:
+            return f"the size of an element of {self.server.name}'s KV, {self.server.kv_dtype}, is not known"
+        shape = "the shape of the model's KV cache is not known"
+        return f"{shape}: {self.deployment.geometry_unknown}" if self.deployment.geometry_unknown else shape
 
     def _unlike_block_sizes(self) -> dict[str, str]:
         theirs = self.prefill_block_size

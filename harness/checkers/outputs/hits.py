@@ -82,7 +82,7 @@ def server_name(deployment: Deployment, operation: Operation) -> str:
     return str(request.route) if index is None or index >= len(servers) else servers[index].name
 
 
-def has_tier(deployment: Deployment, server: Server) -> bool:
+def has_tier(server: Server) -> bool:
     """Whether blocks may come back from somewhere else than its prefix cache."""
     return server.has(Connector.OFFLOADING) is not False
 
@@ -152,7 +152,7 @@ class _Asked:
         clean = list(self._clean(found))
         missing = sum(max(self.wanted(probe) - cached, 0) for probe, cached in zip(self.probes, found, strict=True))
         restored = _restored(grew)
-        if self.tier or not has_tier(self.deployment, self.server):
+        if self.tier or not has_tier(self.server):
             return sum(clean), missing, restored, "" if any(clean) else "usage says that none of them hit"
         if restored is None:
             return 0, missing, None, "usage does not tell its prefix cache from its offload tier"
@@ -211,7 +211,7 @@ class _Asked:
 
     def _unit(self) -> int:
         """The least that a tier gives back, tokens: of one that nobody knows nothing is known."""
-        return 1 if _connectors(self.deployment, self.server)[1] else self.block
+        return 1 if self.server.unknown_connectors else self.block
 
 
 def _restored(grew: Delta) -> int | None:

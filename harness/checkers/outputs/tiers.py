@@ -24,7 +24,7 @@ def tiers_not_asked(deployment: Deployment, history: History) -> Iterator[str]:
             yield f"{name}'s offload tier was not asked ({why})"
     if not resets and not deployment.launched and _probed(history):
         for server in deployment.servers:
-            if server.connector_names is not None and has_tier(deployment, server):
+            if server.connector_names is not None and has_tier(server):
                 yield (
                     f"{tier_called(server)} was not asked: that takes emptying the prefix cache of a server that the "
                     f"harness did not launch, which {ALLOWED_BY} allows"
