@@ -87,6 +87,9 @@ class Deployment:
     """Host memory that each server's offload tier was given, bytes (``cpu_bytes_to_use``)."""
     offload_prompt_only: bool | None = None
     """Whether the tier is given prompt tokens alone, never generated ones (vLLM's ``offload_prompt_only``)."""
+    own_proxy: bool | None = None
+    """Whether the proxy is the harness's own, so that what it asks of prefill servers is known; None: there is none,
+    or nobody looked."""
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None

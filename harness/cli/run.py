@@ -5,7 +5,7 @@ from functools import partial
 
 from harness.checkers import judge
 from harness.checkers.outputs import control_outputs, count_outputs
-from harness.cli.loads import load_scenario, read_dataset, verified
+from harness.cli.loads import demands, load_scenario, read_dataset, verified
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.errors import ExitCode
@@ -34,7 +34,10 @@ async def run(options: Options) -> ExitCode:
             return verified(scenario, options.load, deployment, history, salt=salt)
 
         names = (DATASET if lines else "random_load",)
-        deployment, history = await measure(options, store, choose, names, partial(_known, options.load))
+        wanted = demands(options.load, lines)
+        deployment, history = await measure(
+            options, store, choose, names, partial(_known, options.load), demands=wanted
+        )
         _keep_noise(options.load, deployment, history)
         report = judged(options, store, deployment, history)
     print_report(report, plain=options.report.plain)
