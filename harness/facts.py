@@ -134,6 +134,9 @@ class Deployment:
     """Why the model's caches may follow other rules than those of one group of full-attention layers; empty where they
     follow these. Then a prefix cache may find less than its blocks hold, and prefill may leave a prompt's last token
     to decode."""
+    own_proxy: bool | None = None
+    """Whether the proxy is the harness's own, so that what it asks of prefill servers is known; None: there is none,
+    or nobody looked."""
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None

@@ -14,7 +14,7 @@ What a line leaves out stands at its default, so that a written file reads back 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -37,6 +37,8 @@ class Line:
 
     request: Request
     phase: str = _PHASE
+    number: int = field(default=0, compare=False)
+    """Where it stands in its file, from 1; 0: in none."""
 
 
 def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[Line, ...]:
@@ -52,7 +54,9 @@ def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[
         if not content.strip():
             continue
         try:
-            line = _line(json.loads(content), f"load-{len(lines):05d}", _OUTPUT if output_len is None else output_len)
+            line = _line(
+                json.loads(content), number, f"load-{len(lines):05d}", _OUTPUT if output_len is None else output_len
+            )
             _refuse_twice(line.request.request_id, seen, number)
         except ValueError as error:
             why = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
@@ -91,7 +95,7 @@ def _refuse_twice(request_id: str, seen: dict[str, int], number: int) -> None:
         raise ValueError(f"the request_id {request_id!r} stands in line {first} already")
 
 
-def _line(content: object, request_id: str, output_len: int) -> Line:
+def _line(content: object, number: int, request_id: str, output_len: int) -> Line:
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for whatever a line has wrong
     prompt = _prompt(content)
@@ -105,7 +109,7 @@ def _line(content: object, request_id: str, output_len: int) -> Line:
         stream=_of_kind(content, "stream", bool, default=True),
         cache_salt=_text(content, "cache_salt", "") or None,
     )
-    return Line(request, _text(content, "phase", _PHASE))
+    return Line(request, _text(content, "phase", _PHASE), number)
 
 
 def _prompt(content: Mapping[str, Any]) -> Prompt:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from harness.cli.catalogue import run_catalogue, show_list
 from harness.cli.check import check
+from harness.cli.doctor import doctor
 from harness.cli.options import Options
 from harness.cli.run import run
 from harness.cli.selftest import selftest
@@ -20,6 +21,7 @@ _COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
     "run": _run,
     "serve": serve,
     "check": check,
+    "doctor": doctor,
     "shrink": shrink,
     "list": show_list,
     "selftest": selftest,

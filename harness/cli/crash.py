@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import CrashError, HarnessError
+from harness.redact import redact_text
 from harness.reports.text import clean
 from harness.store import save_text
-from harness.store.redact import redact_text
 
 CRASH = "crash.txt"
 """The traceback, in a run's directory."""

@@ -39,16 +39,20 @@ def make_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="fire a load and judge it (the default command)", allow_abbrev=False)
     serve = commands.add_parser("serve", help="hold a deployment up and print its facts as JSON", allow_abbrev=False)
     check = commands.add_parser("check", help="judge a stored run again", allow_abbrev=False)
+    doctor = commands.add_parser(
+        "doctor", help="say what is wrong with a deployment before a run, with the flags of run", allow_abbrev=False
+    )
     shrink = commands.add_parser("shrink", help="reduce a failing run to the least that fails", allow_abbrev=False)
-    for command in (run, serve, shrink):
+    for command in (run, doctor, serve, shrink):
         add_attach_flags(command)
         add_launch_flags(command)
     add_selftest_flags(commands)
     commands.add_parser("list", help="show the catalogue of workloads", allow_abbrev=False)
-    _add_load_flags(run)
-    _add_sending_flags(run)
-    _add_catalogue_flags(run)
-    _add_report_flags(run)
+    for command in (run, doctor):
+        _add_load_flags(command)
+        _add_sending_flags(command)
+        _add_catalogue_flags(command)
+        _add_report_flags(command)
     _add_check_flags(check)
     _add_shrink_flags(shrink)
     _add_sending_flags(shrink)

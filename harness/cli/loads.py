@@ -7,6 +7,7 @@ from harness.cli.options import DatasetOptions, LoadOptions
 from harness.errors import UsageError
 from harness.facts import Connector, Deployment, Role, Server
 from harness.history import History
+from harness.preflight import Demand
 from harness.scenario import Route, Scenario
 from workloads.dataset import Line, dataset_load, read_lines
 from workloads.probe import Places
@@ -25,6 +26,20 @@ def read_dataset(dataset: DatasetOptions) -> tuple[Line, ...]:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(f"--dataset-path {dataset.path} cannot be read: {why}. Name a JSONL file.") from None
     return read_lines(text, str(dataset.path), output_len=dataset.output_len)[: dataset.most]
+
+
+def demands(load: LoadOptions, lines: Sequence[Line]) -> tuple[Demand, ...]:
+    """What the load asks of the servers' context and vocabulary, as far as it is known before they are."""
+    if load.dataset is None:
+        longest, output = load.input_len[1], load.output_len
+        source = f"the load (--random-input-len up to {longest}, --random-output-len {output})"
+        return (Demand(source, longest, output),)
+    return tuple(_demand(line, f"{load.dataset.path}, line {line.number}") for line in lines)
+
+
+def _demand(line: Line, source: str) -> Demand:
+    tokens = [token for token in line.request.prompt if isinstance(token, int)]
+    return Demand(source, len(tokens) or None, line.request.sampling.max_tokens, max(tokens, default=None))
 
 
 def load_scenario(load: LoadOptions, deployment: Deployment, lines: Sequence[Line], *, salt: str) -> Scenario:

@@ -1,7 +1,7 @@
 """One deployment, brought up, asked and left again; what happened is stored as it happens."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from harness.cli.checkout import own_commit
@@ -13,6 +13,7 @@ from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.facts import Deployment
 from harness.history import Entry, History, Noted, RunEnded, RunStarted
+from harness.preflight import Demand, Item, Level
 from harness.reports import Progress, make_progress
 from harness.scenario import Phase, Scenario
 from harness.store import RunStore
@@ -25,19 +26,31 @@ Known = Callable[[Deployment, float], Iterable[Entry]]
 """What is known of a deployment before anything is asked; called with the time of the run's clock."""
 
 
-async def measure(
+async def measure(  # noqa: PLR0913 - what is run, where, and what is known beforehand
     options: Options,
     store: RunStore,
     choose: Choose,
     names: tuple[str, ...],
     known: Known = lambda _deployment, _now: (),
+    *,
+    demands: Sequence[Demand] = (),
 ) -> tuple[Deployment, History]:
-    """Run what ``choose`` chooses; ``names``: of the scenarios that may be among it."""
+    """Run what ``choose`` chooses; ``names``: of the scenarios that may be among it.
+
+    ``demands``: what they ask of the servers, as far as it is known; NotReady where it is more than these can give.
+    """
     clock = MonotonicClock()
     record = Recorder(store.record)
     record(start_of(options.argv, seed=options.load.seed, names=names))
     with ungrouped(), make_progress(plain=options.report.plain, clock=clock) as progress:
-        around = Surroundings(store.path, clock, progress.deploy)
+
+        def on_checked(items: Sequence[Item]) -> None:
+            for item in items:
+                if item.level in (Level.WARNS, Level.UNKNOWN):
+                    record(Noted(clock.now(), f"before the run: {item}"))
+                    progress.note(f"{item.level}: {item}")
+
+        around = Surroundings(store.path, clock, progress.deploy, demands, on_checked)
         async with open_session(options.target, around) as session:
             store.save_deployment(session.deployment)
             record(Noted(clock.now(), f"ready after {clock.now():.1f} s"))

@@ -7,7 +7,7 @@ from functools import partial
 from harness.checkers import judge
 from harness.checkers.outputs import control_outputs, count_outputs
 from harness.cli.interrupted import end_interrupted
-from harness.cli.loads import load_scenario, read_dataset, verified
+from harness.cli.loads import demands, load_scenario, read_dataset, verified
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.cli.outcome import settings_of, show, store_report
@@ -47,7 +47,8 @@ async def _measured(options: Options, store: RunStore, lines: Sequence[Line]) ->
         return verified(scenario, options.load, deployment, history, salt=salt)
 
     names = (DATASET if lines else "random_load",)
-    return await measure(options, store, choose, names, partial(_known, options.load))
+    wanted = demands(options.load, lines)
+    return await measure(options, store, choose, names, partial(_known, options.load), demands=wanted)
 
 
 def _known(load: LoadOptions, deployment: Deployment, now: float) -> Iterable[Entry]:

@@ -1,7 +1,7 @@
 """A deployment, from its options to its facts: launched or attached to, warmed up, known. The room's one door."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +18,32 @@ from harness.deploy.plugin_path import write_plugin_path
 from harness.deploy.ports import require_free
 from harness.deploy.simulate import simulated
 from harness.deploy.target import Attachment, Target
-from harness.deploy.warmup import WarmUp, warm_up_load, warm_up_transfers
+from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_transfers
 from harness.errors import DeployError, ModelNotFound
 from harness.facts import Connector, Deployment, Role
 from harness.models import ModelFacts, make_canary, read_config, read_model
 from harness.observe.facts import learn
 from harness.observe.vocabulary import tokens_that_are_safe
+from harness.preflight import (
+    Demand,
+    Item,
+    Questions,
+    Watch,
+    arrived,
+    asks_nixl,
+    has_our_proxy,
+    leads_to,
+    look,
+    refuse,
+    taken,
+    took,
+    volume,
+)
 
 _WARMUPS = 8
 """Requests of the first load, unless the user says otherwise."""
+_COUNTED_WITHIN = 3.0
+"""Seconds after an answer within which every server has counted its part in it."""
 _PORT_FLAGS = {"proxy": "--port", "prefill": "--prefill-port", "decode": "--decode-port"}
 
 
@@ -47,6 +64,15 @@ class Surroundings:
     """Of the run: logs and the engine's plugins go there."""
     clock: Clock
     on_progress: OnProgress
+    demands: Sequence[Demand] = ()
+    """What the load will ask, as far as it is known before the servers are."""
+    on_checked: Callable[[Sequence[Item]], None] = lambda _items: None
+    """Told what was seen before the first request, and then of the first requests."""
+
+    def checked(self, items: Sequence[Item]) -> None:
+        """Tell, and raise NotReady where something stops a run."""
+        self.on_checked(items)
+        refuse(items)
 
     def nursery(self, target: Target) -> Nursery:
         """Where the session's processes live."""
@@ -69,11 +95,23 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
             session = await _launch(target, around, stack)
         else:
             session = await _attach(target, target.attachment, around, stack)
+        deployment, transfers = await _looked_at(session.deployment, target, around)
         try:
-            await _warm_up(session.deployment, target, around)
+            deployment = await _warm_up(deployment, target, around, transfers=transfers)
         except DeployError as failure:
             raise _explained(failure, session.nursery) from failure
-        yield session
+        yield replace(session, deployment=deployment)
+
+
+async def _looked_at(deployment: Deployment, target: Target, around: Surroundings) -> tuple[Deployment, bool]:
+    """The deployment, and whether its servers are to be asked for a transfer; NotReady where no run is of use."""
+    questions = Questions(around.demands, deployment.proxy_url is not None, deployment.vocab_size)
+    async with aiohttp.ClientSession(headers=target.headers) as session:
+        told, items = await look(session, deployment, around.clock, questions)
+        around.checked(items)
+        if deployment.own_proxy is None and deployment.proxy_url is not None:
+            deployment = replace(deployment, own_proxy=await has_our_proxy(session, deployment.proxy_url))
+    return deployment, asks_nixl(told)
 
 
 def _explained(failure: DeployError, nursery: Nursery) -> DeployError:
@@ -100,7 +138,8 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     device = engines[Role.DECODE].build.device
     pids = {plan.name: parts.nursery.pid(plan.name) for plan in parts.plans}
     servers = tuple(replace(server, pid=pids[server.name]) for server in deployment.servers)
-    return Session(replace(deployment, servers=servers, launched=True, device=device), parts.nursery)
+    own = None if parts.proxy_url is None else True
+    return Session(replace(deployment, servers=servers, launched=True, device=device, own_proxy=own), parts.nursery)
 
 
 def _looks_like_a_path(model: str) -> bool:
@@ -114,14 +153,15 @@ async def _attach(target: Target, to: Attachment, around: Surroundings, stack: A
     deployment = await _learn(target, to.prefill_urls, to.decode_urls, to.base_url)
     if to.base_url is None:
         url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports)
-        deployment = replace(deployment, proxy_url=url)
+        deployment = replace(deployment, proxy_url=url, own_proxy=True)
     return Session(deployment, nursery)
 
 
 async def _simulate(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
     nursery = around.nursery(target)
     stack.push_async_callback(nursery.stop)
-    return Session(await simulated(target, nursery), nursery)
+    deployment = await simulated(target, nursery)
+    return Session(replace(deployment, own_proxy=None if deployment.proxy_url is None else True), nursery)
 
 
 async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
@@ -204,19 +244,50 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
     )
 
 
-async def _warm_up(deployment: Deployment, target: Target, around: Surroundings) -> None:
+async def _warm_up(deployment: Deployment, target: Target, around: Surroundings, *, transfers: bool) -> Deployment:
+    """First transfers, then a first load; the deployment, less what the first transfers showed to be wrong."""
     how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
     around.on_progress("warm-up", "first KV transfer", 0.0)
-    prefill, decode = ([server.url for server in deployment.of(role)] for role in Role)
     # How an unknown connector hands over is not known either: the load through the proxy shows it.
     nixl = deployment.has(Connector.NIXL)
-    if nixl or (nixl is None and not deployment.unknown_connectors()):
-        await warm_up_transfers(prefill, decode, how)
+    if transfers and (nixl or (nixl is None and not deployment.unknown_connectors())):
+        deployment = await _first_transfers(deployment, target, how, around)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
-    requests = _WARMUPS if target.num_warmups is None else target.num_warmups
-    await warm_up_load(deployment.proxy_url or decode[0], requests, how)
+    await _first_load(deployment, target, how, around)
     # An idle engine takes no steps, and counts decode's last notifications only with its next request: after this
     # one, what the warm-up left behind is in the counters before they are first read.
-    await asyncio.gather(*(warm_up_load(url, 1, how) for url in prefill))
+    await asyncio.gather(*(warm_up_load(server.url, 1, how) for server in deployment.of(Role.PREFILL)))
     around.on_progress("warm-up", "done", around.clock.now() - started)
+    return deployment
+
+
+async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, around: Surroundings) -> Deployment:
+    prefill, decode = (deployment.of(role) for role in Role)
+    async with aiohttp.ClientSession(headers=target.headers) as session:
+        watch = Watch(session, decode, around.clock)
+        await watch.begin()
+        await warm_up_transfers([one.url for one in prefill], [one.url for one in decode], how)
+        since = await watch.until(lambda seen: took(seen, len(prefill)), _COUNTED_WITHIN)
+    around.checked(list(taken(decode, since)))
+    if deployment.launched:
+        return deployment
+    items = list(volume(deployment, since, tokens=PROMPT_TOKENS, named=target.model))
+    around.checked(items)
+    return replace(deployment, geometry=None) if items else deployment
+
+
+async def _first_load(deployment: Deployment, target: Target, how: WarmUp, around: Surroundings) -> None:
+    """Through the proxy, or to decode where there is none; of somebody else's proxy it is seen whom it asks."""
+    requests = _WARMUPS if target.num_warmups is None else target.num_warmups
+    url = deployment.proxy_url or deployment.of(Role.DECODE)[0].url
+    if target.attachment is None or target.attachment.base_url is None or not requests:
+        await warm_up_load(url, requests, how)
+        return
+    servers, sent = deployment.servers, requests * PROMPT_TOKENS
+    async with aiohttp.ClientSession(headers=target.headers) as session:
+        watch = Watch(session, servers, around.clock)
+        await watch.begin()
+        await warm_up_load(url, requests, how)
+        since = await watch.until(lambda seen: arrived(servers, seen, sent), _COUNTED_WITHIN)
+    around.checked(list(leads_to(url, servers, since, requests=requests, tokens=PROMPT_TOKENS)))

@@ -230,8 +230,9 @@ async def _answers_alone(session: aiohttp.ClientSession, url: str, how: WarmUp) 
 def _nothing_handed_over(prefill: str, said: str) -> str:
     return (
         f"The prefill server {shown_url(prefill)} completes a prompt that is to be decoded elsewhere, and hands "
-        f"nothing over: {words(said)}. Launch it with a connector that hands KV to decode servers (--kv-transfer-config with "
-        "NixlConnector, alone or in MultiConnector), and check that --prefill-url names the prefill server."
+        f"nothing over: {words(said)}. Launch it with a connector that hands KV to decode servers "
+        "(--kv-transfer-config with NixlConnector, alone or in MultiConnector), and check that --prefill-url names "
+        "the prefill server."
     )
 
 
