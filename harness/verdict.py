@@ -106,6 +106,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What is most likely behind a verdict that is not valid, and what to do about it."""
+
+    cause: str
+    """One likely cause; a phrase without a full stop."""
+    remedy: str
+    """What to do, in the imperative."""
+
+    def __str__(self) -> str:
+        return f"likely cause: {self.cause}. To do: {self.remedy}."
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One checker's result."""
 
@@ -117,6 +130,8 @@ class Check:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     """How much was looked at, beyond what the summary has room for; a line each."""
+    advice: Advice | None = None
+    """Of a check that is not valid: one likely cause, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from its own entries alone.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
+from harness.checkers.advice import advised
 from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
 from harness.checkers.compose import Checker, judge
@@ -61,7 +62,7 @@ def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come l
         settled(deployment, own),
         *([_provoked(deployment, own, provokes)] if provokes else ()),
     )
-    return Judgement(checks, part.counts)
+    return Judgement(advised(deployment, own, checks, asked=asked), part.counts)
 
 
 def of_scenario(history: History, scenario: str) -> History:
@@ -155,7 +156,9 @@ _OF_SERVERS = ("settled",)
 def _left_counters(check: Check, parts: Mapping[str, Judgement]) -> Check | None:
     left = tuple(one for one in check.comparisons if one.scenario not in parts)
     verdict = worst(one.verdict for one in left) if left else Verdict.VALID
-    return None if verdict is Verdict.VALID else Check(check.name, verdict, first_problem(left), left)
+    if verdict is Verdict.VALID:
+        return None
+    return Check(check.name, verdict, first_problem(left), left, advice=check.advice)
 
 
 def _nothing_streamed(history: History) -> bool:

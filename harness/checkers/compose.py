@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from harness.checkers.advice import advised
 from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
 from harness.checkers.failed_transfers import failed_transfers
@@ -13,7 +14,7 @@ from harness.checkers.streaming import streaming
 from harness.checkers.token_sources import token_sources
 from harness.facts import Connector, Deployment
 from harness.history import History
-from harness.verdict import Check, Judgement, Outputs, Verdict
+from harness.verdict import Advice, Check, Judgement, Outputs, Verdict
 
 Checker = Callable[[Deployment, History], Check]
 
@@ -31,18 +32,21 @@ CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
 """Each with the connector without which there is nothing for it to look at."""
 
 
+_OWN_FAULT = Advice("a fault of the harness, not of the deployment", "report it, with the run's directory")
+
+
 def judge(
     deployment: Deployment,
     history: History,
     checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
 ) -> Judgement:
-    """Every checker that applies to the deployment, in the order given."""
+    """Every checker that applies to the deployment, in the order given; with advice where one is not valid."""
     checks = tuple(
         _checked(checker, deployment, history)
         for checker, needs in checkers
         if needs is None or deployment.has(needs) is not False
     )
-    return Judgement(checks, _counted(history))
+    return Judgement(advised(deployment, history, checks), _counted(history))
 
 
 def _counted(history: History) -> Outputs:
@@ -58,4 +62,4 @@ def _checked(checker: Checker, deployment: Deployment, history: History) -> Chec
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a checker, the run's other evidence stands
         name = getattr(checker, "__name__", str(checker))
         text = f"the checker itself failed: {type(error).__name__}: {error}"
-        return Check(name, Verdict.UNKNOWN, text)
+        return Check(name, Verdict.UNKNOWN, text, advice=_OWN_FAULT)

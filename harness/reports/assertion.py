@@ -29,6 +29,8 @@ def _check(check: Check) -> Iterator[str]:
     yield from (f"    {clean(f'{finding.subject}: {finding.text}', None)}" for finding in untold[:_LISTED])
     if further := max(len(wrong) - _LISTED, 0) + max(len(untold) - _LISTED, 0):
         yield f"    and {further:,} more"
+    if check.advice:
+        yield f"    {clean(str(check.advice), None)}"
 
 
 def _comparison(one: Comparison) -> str:

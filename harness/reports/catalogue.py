@@ -74,7 +74,7 @@ class Row:
         if self.judgement is None:
             return (self.skipped,)
         bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
-        why = [clean(f"{check.verdict} {check.name}: {check.summary}", None) for check in bad[:_MOST_REASONS]]
+        why = [line for check in bad[:_MOST_REASONS] for line in _why(check)]
         if len(bad) > _MOST_REASONS:
             why.append(f"and {', '.join(f'{check.verdict} {check.name}' for check in bad[_MOST_REASONS:])}")
         return (*self._known(), *why)
@@ -106,6 +106,12 @@ class Row:
 
     def _with(self, verdict: Verdict) -> list[Check]:
         return [] if self.judgement is None else [one for one in self.judgement.checks if one.verdict is verdict]
+
+
+def _why(check: Check) -> Iterator[str]:
+    yield clean(f"{check.verdict} {check.name}: {check.summary}", None)
+    if check.advice:
+        yield clean(str(check.advice), None)
 
 
 def overall(rows: Iterable[Row]) -> Verdict:

@@ -73,6 +73,8 @@ def finding_lines(check: Check, scenario: str) -> Iterator[str]:
     yield from (clean(line, None) for line in lines[:MOST_EVIDENCE])
     if len(lines) > MOST_EVIDENCE:
         yield f"and {len(lines) - MOST_EVIDENCE} more"
+    if check.advice:
+        yield clean(str(check.advice), None)
 
 
 def count_cases(suite: ET.Element) -> None:

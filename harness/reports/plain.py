@@ -39,6 +39,8 @@ def _reason(reason: Reason) -> Iterator[str]:
     yield from (f"    {finding.subject}: {finding.text}" for finding in reason.findings)
     if reason.more:
         yield f"    and {reason.more:,} more"
+    if reason.advice:
+        yield f"    {reason.advice}"
 
 
 def _counter(row: CounterRow, remark: str) -> str:

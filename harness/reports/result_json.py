@@ -122,6 +122,7 @@ def _check(check: Check) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in check.findings[:MOST_FINDINGS]],
         "findings_total": len(check.findings),
         "notes": list(check.notes),
+        "advice": None if check.advice is None else asdict(check.advice),
     }
 
 

@@ -41,6 +41,8 @@ class Reason:
     """One for each text, with all the subjects that it is about; not what the summary has told already."""
     more: int
     """Findings that are not shown."""
+    advice: str = ""
+    """One likely cause, and what to do."""
     known: bool = False
     """Whether it is a known fault of the engine, which does not count."""
 
@@ -192,7 +194,9 @@ def _reason(check: Check, told: Mapping[str, str]) -> Reason:
         summary = summary.replace(why, f"for the same reason as {told[why]}")
     findings = _by_text(check.findings, summary)
     shown = tuple(_shown(one) for one in findings[:MOST_FINDINGS])
-    return Reason(check.verdict, check.name, summary, shown, sum(len(one.subjects) for one in findings[MOST_FINDINGS:]))
+    more = sum(len(one.subjects) for one in findings[MOST_FINDINGS:])
+    advice = clean(str(check.advice), None) if check.advice else ""
+    return Reason(check.verdict, check.name, summary, shown, more, advice)
 
 
 @dataclass(frozen=True, slots=True)

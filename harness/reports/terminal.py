@@ -70,6 +70,8 @@ def _reason(reason: Reason) -> RenderableType:
         grid.add_row("", Text.assemble((f"{finding.subject}  ", style), finding.text))
     if reason.more:
         grid.add_row("", Text(f"and {reason.more:,} more", style="dim"))
+    if reason.advice:
+        grid.add_row("", Text(reason.advice, style="italic"))
     return Padding(grid, (0, 0, 1, 0))
 
 

@@ -1,0 +1,76 @@
+"""Advice on outputs that are wrong or could not be verified."""
+
+from harness.checkers.advice.case import Case, plural
+from harness.history import Outcome
+from harness.verdict import Advice, FindingKind, Verdict
+
+_SHRINK = "reduce it with `python -m harness shrink RUN_DIR`, and report what remains"
+
+
+def of_outputs(case: Case) -> Advice:
+    """By what the findings are about."""
+    return _of_wrong(case) if case.invalid else _of_unverified(case)
+
+
+def _of_wrong(case: Case) -> Advice:
+    if case.subjects(FindingKind.LEAK):
+        return Advice(
+            "decode read blocks that by then held another request's KV: read after the lease had ended or after blocks "
+            "were given to another request, or a wrong list of block ids",
+            f"serve nobody with it; compare kv_lease_duration with the longest wait of a request; {_SHRINK}",
+        )
+    wrong = case.subjects(FindingKind.WRONG_OUTPUT)
+    if not wrong and case.subjects(FindingKind.CACHE):
+        return Advice(
+            "a transfer or a restore put blocks into a cache under another block's hash; later prompts that share the "
+            "prefix are answered from it",
+            f"empty the caches before serving anybody; {_SHRINK}",
+        )
+    if case.is_bad("failed_transfers"):
+        return Advice(
+            "a transfer failed and the request was answered all the same, from blocks that were never filled",
+            "set kv_load_failure_policy to fail, and find why the transfer failed in the decode server's log",
+        )
+    these = [one for one in case.load() if one.request.request_id in wrong]
+    if unlike := _unlike(case):
+        return Advice(f"prefill and decode differ in {unlike}", "launch both with the same, or expect no right answers")
+    where = case.common_server(these)
+    return Advice(
+        "the KV that decode computed with is not the prompt's: a connector that copies wrong, stale or misplaced blocks"
+        f" ({plural(len(wrong), 'wrong output')}{where})",
+        _SHRINK,
+    )
+
+
+def _unlike(case: Case) -> str:
+    """A fact in which servers differ that KV does not survive."""
+    for name, words in (("kv_dtype", "the type of their KV cache"), ("model_path", "the model that they load")):
+        values = {getattr(server, name) for server in case.deployment.servers} - {None}
+        if len(values) > 1:
+            return words
+    return ""
+
+
+def _of_unverified(case: Case) -> Advice:
+    answered = [one for one in case.load() if one.outcome is Outcome.OK]
+    if not answered:
+        return Advice("no request completed", "see completion")
+    if not any(choice.token_ids for one in answered for choice in one.ended.choices):
+        return Advice(
+            "something between the servers and here drops return_token_ids, so that answers carry no token ids",
+            "let it pass that field, or ask the harness's own proxy (leave --base-url out)",
+        )
+    salts = case.other("salts")
+    if salts is not None and salts.verdict is not Verdict.VALID:
+        return Advice("cache salts do not isolate requests here, so that nothing clean can be asked", "see salts")
+    return Advice(
+        "teacher forcing or the control requests did not complete, or servers do not agree with themselves",
+        "see the finding; penalties in --extra-body, a busy deployment and a server that refuses prompt_logprobs are "
+        "common reasons; --reference-url names another server to force on",
+    )
+
+
+SALTS = Advice(
+    "a gateway drops cache_salt, or a tier or server does not make it part of a block's identity",
+    "ask the servers directly under two salts; do not let tenants share such a deployment",
+)

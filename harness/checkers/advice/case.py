@@ -1,0 +1,72 @@
+"""What advice is drawn from: one check beside everything else that is known of its run."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.facts import Deployment, Role
+from harness.history import History, Operation
+from harness.verdict import Check, Comparison, FindingKind, Verdict
+
+_NOTHING = Check("", Verdict.UNKNOWN, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One check of a run."""
+
+    deployment: Deployment
+    history: History
+    checks: tuple[Check, ...]
+    """All checks of the run, or of the part of it that is judged."""
+    asked: frozenset[str] | None = None
+    """Request ids of that part; None: all."""
+    check: Check = _NOTHING
+    """The one that advice is for."""
+
+    @property
+    def invalid(self) -> bool:
+        """Whether it is; else it is unknown."""
+        return self.check.verdict is Verdict.INVALID
+
+    def problems(self) -> tuple[Comparison, ...]:
+        """The check's comparisons that carry its verdict."""
+        return tuple(one for one in self.check.comparisons if one.verdict is self.check.verdict)
+
+    def other(self, name: str) -> Check | None:
+        """Another check of the run."""
+        return next((check for check in self.checks if check.name == name), None)
+
+    def is_bad(self, name: str) -> bool:
+        """Whether another check is invalid."""
+        other = self.other(name)
+        return other is not None and other.verdict is Verdict.INVALID
+
+    def load(self) -> Iterator[Operation]:
+        """Requests of the load: nobody's reference, and asked to learn about no other one."""
+        for operation in self.history.operations():
+            request = operation.request
+            if self.asked is not None and request.request_id not in self.asked:
+                continue
+            if request.reference_for is None and request.inquiry is None:
+                yield operation
+
+    def subjects(self, *kinds: FindingKind) -> frozenset[str]:
+        """Whom the check's findings of these kinds are about."""
+        return frozenset(finding.subject for finding in self.check.findings if finding.kind in kinds)
+
+    def common_server(self, operations: list[Operation]) -> str:
+        """In words, the one server of several that all of these operations went to; empty where there is none."""
+        for role, attribute in ((Role.DECODE, "decode_server"), (Role.PREFILL, "prefill_server")):
+            if len(self.deployment.of(role)) < 2 or not operations:
+                continue
+            counted = Counter(getattr(operation.ended, attribute) for operation in operations)
+            url, most = counted.most_common(1)[0]
+            if url and most == len(operations) > 1:
+                return f", all of them on the {role} server {url}"
+        return ""
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 request``, ``2,000 requests``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,207 @@
+"""Advice on counters that are not what they should be, or that nobody knows."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from harness.checkers.advice.case import Case, plural
+from harness.facts import Connector, Role
+from harness.history import Scraped, ScrapeFailed
+from harness.verdict import Advice, Comparison
+
+_MIRRORED = ("external_kv_transfer", "local_compute", "nixl_bytes")
+_LARGEST_RATIO = 8
+"""Numerator and denominator of a ratio that two models' sizes may have; anything else is no other model."""
+
+
+def of_token_sources(case: Case) -> Advice | None:
+    """Of prompt tokens that came from elsewhere than they should."""
+    if not case.invalid:
+        return _of_unknown(case)
+    return (
+        _swapped(case)
+        or _never_came(case)
+        or _nothing_transferred(case)
+        or _metrics_disagree(case)
+        or Advice(
+            "some requests took another path than prefill, transfer, decode: parameters dropped for some, retried or "
+            "preempted requests, or a prefix cache that finds more or less than it holds",
+            "look at which server and phase differ; repeat with --concurrency 1, then shrink",
+        )
+    )
+
+
+def of_nixl_bytes(case: Case) -> Advice | None:
+    """Of bytes moved by NIXL."""
+    if not case.invalid:
+        return _of_unknown(case)
+    if ratio := _ratio(case):
+        return Advice(
+            f"the bytes are exactly {ratio.numerator}/{ratio.denominator} of what {case.deployment.model_path} has: "
+            "the configuration given with --model, or the type given with --kv-cache-dtype, is not the served one's",
+            "name the model that the servers load",
+        )
+    if case.is_bad("token_sources"):
+        return Advice("as under token_sources", "see there")
+    more = any(one.observed > one.expected.high for one in case.problems() if one.expected and one.observed is not None)
+    return Advice(
+        "blocks are read beyond their end, or twice" if more else "part of a prompt's blocks was not transferred",
+        "compare block sizes and tensor-parallel sizes of prefill and decode; then shrink",
+    )
+
+
+def of_offload_bytes(case: Case) -> Advice | None:
+    """Of bytes to and from the offload tier."""
+    if not case.invalid:
+        return _of_unknown(case)
+    if case.is_bad("token_sources"):
+        return Advice("as under token_sources", "see there")
+    return Advice(
+        "the tier was given, or gave back, other blocks than the prompts have: MultiConnector asks its connectors in "
+        "another order than is configured, or the tier evicts earlier than its size says",
+        "compare cpu_bytes_to_use and the connectors' order on every server",
+    )
+
+
+def of_failed_transfers(case: Case) -> Advice | None:
+    """Of transfers that the engine itself counts as failed or late."""
+    if not case.invalid:
+        return _of_unknown(case)
+    counters = {one.counter for one in case.problems()}
+    if "nixl_after_expiry" in counters:
+        return Advice(
+            "decode reads blocks after prefill has let go of them: requests wait longer than the lease",
+            "raise kv_lease_duration, or lower --concurrency; outputs of such requests may be another request's",
+        )
+    if "nixl_expired" in counters:
+        return Advice(
+            "decode never fetched blocks that prefill kept for it: a request was cancelled, refused by decode, or sent "
+            "to a decode server without the parameters",
+            "look for the request ids of that time in the proxy's and decode's logs",
+        )
+    return Advice(
+        "decode cannot reach prefill's side channel or its memory, or their handshake fails",
+        "look for NIXL's errors in the decode server's log; check VLLM_NIXL_SIDE_CHANNEL_HOST and its port",
+    )
+
+
+# --- wrong ---
+
+
+def _swapped(case: Case) -> Advice | None:
+    """Each role counted exactly what the other should have, and something was transferred."""
+    seen = {(one.phase, one.server, one.counter): one for one in case.check.comparisons if one.counter in _MIRRORED}
+    prefill, decode = ({server.name for server in case.deployment.of(role)} | {str(role)} for role in Role)
+    pairs = [
+        (one, other)
+        for (phase, server, counter), one in seen.items()
+        if server in prefill
+        for name in decode
+        if (other := seen.get((phase, name, counter))) is not None
+    ]
+    moved = any(one.observed for one, _ in pairs if one.counter == "external_kv_transfer")
+    if not pairs or not moved or not all(_mirror(*pair) and _mirror(*reversed(pair)) for pair in pairs):
+        return None
+    return Advice(
+        "prefill counted exactly what decode should have, and decode what prefill should have: their URLs are swapped",
+        "exchange --prefill-url and --decode-url",
+    )
+
+
+def _mirror(one: Comparison, other: Comparison) -> bool:
+    return one.observed is not None and other.expected is not None and one.observed in other.expected
+
+
+def _never_came(case: Case) -> Advice | None:
+    """Fewer prompt tokens than were sent: some requests went to servers that nobody reads."""
+    short = [one for one in case.problems() if one.counter == "prompt_tokens" and _below(one)]
+    if not short:
+        return None
+    roles = " and ".join(sorted({one.server for one in short}))
+    missing = sum(one.expected.low - int(one.observed or 0) for one in short if one.expected)
+    counted = [one for one in case.check.comparisons if one.counter == "generation_tokens" and _below(one)]
+    on_prefill = [one for one in counted if one.server.startswith(str(Role.PREFILL))]
+    # Prefill generates one token for each request that is handed over.
+    requests = sum(one.expected.low - int(one.observed or 0) for one in on_prefill if one.expected)
+    told = f", {plural(requests, 'request')}" if requests else ""
+    return Advice(
+        f"{plural(missing, 'prompt token')}{told} never came to {roles}: the proxy also asks servers that are not "
+        "listed",
+        "name every server behind the proxy with --prefill-url and --decode-url",
+    )
+
+
+def _nothing_transferred(case: Case) -> Advice | None:
+    wrong = [one for one in case.problems() if one.counter == "external_kv_transfer" and _below(one)]
+    if not wrong or any(one.observed for one in wrong):
+        return None
+    lacking = [s.name for s in case.deployment.of(Role.DECODE) if s.has(Connector.NIXL) is False]
+    if lacking:
+        return Advice(
+            f"{' and '.join(lacking)} has no connector that takes KV over", "launch it with --kv-transfer-config"
+        )
+    return Advice(
+        "kv_transfer_params do not reach decode: the proxy drops or changes them, or prefill hands over none",
+        "look at prefill's answer for kv_transfer_params, and at what the proxy sends to decode",
+    )
+
+
+def _metrics_disagree(case: Case) -> Advice | None:
+    if all(one.counter == "sum over sources" for one in case.problems()):
+        return Advice("the engine's own counters contradict each other", "report it to the engine's developers")
+    return None
+
+
+def _below(one: Comparison) -> bool:
+    return one.expected is not None and one.observed is not None and one.observed < one.expected.low
+
+
+def _ratio(case: Case) -> Fraction | None:
+    """What was observed beside what was expected, if it is one simple ratio on every server and in every phase."""
+    wrong = [one for one in case.problems() if one.counter == "nixl_bytes"]
+    ratios = {
+        Fraction(int(one.observed), one.expected.low)
+        for one in wrong
+        if one.observed and one.expected is not None and one.expected.exact and one.expected.low
+    }
+    if len(ratios) != 1 or len(wrong) < len(case.problems()):
+        return None
+    (ratio,) = ratios
+    return ratio if max(ratio.numerator, ratio.denominator) <= _LARGEST_RATIO and ratio != 1 else None
+
+
+# --- unknown ---
+
+
+def _of_unknown(case: Case) -> Advice:
+    return next(_reasons(case), _MISSING)
+
+
+_MISSING = Advice("the servers do not tell a fact or a counter that this check needs", "see the reason above")
+
+
+def _reasons(case: Case) -> Iterator[Advice]:
+    if any(one.explained is not None for one in case.problems()):
+        yield Advice(
+            "somebody else's requests reach the same servers (a health probe, another client, a second harness)",
+            "run when nobody else asks, or on a deployment of the harness's own",
+        )
+    if failures := list(case.history.of(ScrapeFailed)):
+        yield Advice(f"/metrics of {failures[0].server} could not be read", "make sure that it is up, and run again")
+    if restless := [one.server for one in case.history.of(Scraped) if not one.settled]:
+        yield Advice(
+            f"{restless[0]} did not come to rest, so that its counters say nothing about this run alone",
+            "see settled",
+        )
+    if unknown := case.deployment.unknown_connectors():
+        names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))
+        yield Advice(f"the harness does not know the connector {names}", "rely on the check of the outputs for it")
+    if any(server.engines > 1 for server in case.deployment.servers):
+        yield Advice(
+            "several data-parallel engines stand behind one URL, each with caches of its own",
+            "give each engine its own URL if hits are to be judged exactly",
+        )
+    if case.deployment.geometry is None:
+        yield Advice(
+            "the shape of the model's KV cache is not known",
+            "name the served model with --model, if its KV cache is of one kind in all layers",
+        )

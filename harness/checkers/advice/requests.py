@@ -1,0 +1,107 @@
+"""Advice on requests that did not complete, streams that were held back, and a client that was late."""
+
+from collections import Counter
+
+from harness.checkers.advice.case import Case, plural
+from harness.checkers.streaming import FEWEST_TOKENS
+from harness.history import Ending, Operation, Outcome
+from harness.verdict import Advice
+
+_MAKE = "make sure that it is up and reachable from here"
+_LOGS = "read the servers' logs of that time"
+_BY_ENDING = {
+    Ending.ERROR_INSIDE: ("a server failed after it had begun to answer", f"{_LOGS}; the finding quotes its own words"),
+    Ending.UNFINISHED: (
+        "something between the servers and here ends or changes answers before they are whole, or a server does",
+        "ask the decode server directly (curl), then through the proxy, and compare",
+    ),
+    Ending.CUT: (
+        "a server died or was restarted, or a proxy closed a connection that was idle for too long",
+        f"{_LOGS}; raise the proxy's idle and read timeouts",
+    ),
+    Ending.TIMED_OUT: (
+        "a request hangs, as when a transfer's notification is lost, or the servers are slower than the load asks",
+        "look at the decode server's waiting requests; raise --request-timeout-sec or lower --concurrency",
+    ),
+    Ending.NOT_CONNECTED: ("nothing listens at the address", _MAKE),
+    Ending.NOT_SENT: (
+        "an earlier turn of the conversation has no answer, or the request cannot be made",
+        "see the first request that failed",
+    ),
+    Ending.CLIENT_CRASHED: (
+        "the harness's own client failed",
+        "report it with the run's directory: it says nothing about the deployment",
+    ),
+    Ending.INTERRUPTED: ("the run was interrupted", "run again; what was stored can be judged with check"),
+    Ending.NO_END: ("the harness was killed", "run again; what was stored can be judged with check"),
+}
+_BY_STATUS = {
+    400: (
+        "the servers refuse what the requests ask for: a context that is too short, or a field of --extra-body",
+        "read the server's words in the finding",
+    ),
+    404: (
+        "what answers there serves another model name, or no such endpoint",
+        "compare --served-model-name with GET /v1/models, and check the URL",
+    ),
+    429: ("a gateway limits the rate of requests", "raise its limit, or lower --concurrency"),
+}
+_CREDENTIALS = (401, 402, 403, 407, 511)
+
+
+def of_completion(case: Case) -> Advice | None:
+    """By the commonest way in which requests failed."""
+    failed = [operation for operation in case.load() if operation.outcome is not Outcome.OK]
+    unexpected = [operation for operation in failed if not _expected(operation)]
+    if not unexpected:
+        served = [one for one in case.load() if one.request.expect_status is not None and one.outcome is Outcome.OK]
+        if served:
+            return Advice("a request that must be refused was served", "check the proxy's and the servers' validation")
+        if case.history.interrupted:
+            return Advice(*_BY_ENDING[Ending.INTERRUPTED])
+        return Advice("what the harness asked to verify others failed", "see the finding; run again")
+    ending, status = Counter((one.ended.ending, _status(one)) for one in unexpected).most_common(1)[0][0]
+    these = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
+    where = case.common_server(these)
+    cause, remedy = _refused(status) if ending is Ending.REFUSED else _BY_ENDING.get(ending, ("", ""))
+    return Advice(f"{cause} ({plural(len(these), 'request')}{where})", remedy) if cause else None
+
+
+def _expected(operation: Operation) -> bool:
+    wanted = operation.request.expect_status
+    return wanted is not None and operation.ended.status == wanted
+
+
+def _status(operation: Operation) -> int | None:
+    return operation.ended.status if operation.ended.ending is Ending.REFUSED else None
+
+
+def _refused(status: int | None) -> tuple[str, str]:
+    if status in _CREDENTIALS:
+        return (
+            "the credentials are missing or wrong",
+            "give them with --header, as in --header 'Authorization=Bearer ...'",
+        )
+    if status is not None and 300 <= status < 400:
+        return "the URL answers with a redirect", "give the URL that answers by itself"
+    known = _BY_STATUS.get(status or 0)
+    return known or ("a server or the proxy failed", f"{_LOGS}; the finding quotes the answer")
+
+
+def of_streaming(case: Case) -> Advice:
+    """What holds answers back, or why nothing can be said."""
+    if case.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in case.load()):
+        return Advice(
+            "a proxy or gateway gathers answers before it passes them on",
+            "turn response buffering off there (nginx: proxy_buffering off), and compare with the decode server itself",
+        )
+    return Advice(
+        f"no answer of {FEWEST_TOKENS} tokens or more was streamed",
+        "ask for longer answers, streamed, if streaming is to be judged",
+    )
+
+
+CLIENT_HEALTH = Advice(
+    "this machine was too busy for the load, so that latencies are the client's own as much as the servers'",
+    "lower --concurrency, or run the harness on a machine with free cores",
+)

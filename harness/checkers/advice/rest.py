@@ -1,0 +1,37 @@
+"""Advice on deployments that do not come to rest, and on cases that did not happen."""
+
+from harness.checkers.advice.case import Case
+from harness.history import Scraped, ScrapeFailed
+from harness.verdict import Advice
+
+LEASE = "NIXL's lease (30 s unless kv_lease_duration says otherwise)"
+
+
+def of_settled(case: Case) -> Advice:
+    """Leaked or hung, unread, or busy with somebody else's requests."""
+    if case.invalid:
+        return Advice(
+            f"a request that ended was never released: decode's notification was lost and {LEASE} did not free its "
+            "blocks, or a request hangs in a server",
+            "look for the request ids in the servers' logs; raise --settle-timeout-sec to see whether they come back",
+        )
+    if failures := list(case.history.of(ScrapeFailed)):
+        return Advice(
+            f"/metrics of {failures[0].server} could not be read", f"try: curl {_metrics(case, failures[0].server)}"
+        )
+    if any(not one.settled for one in case.history.of(Scraped)):
+        return Advice(
+            "somebody else uses the deployment, or a request of this run is still being worked on",
+            "run when nobody else asks, or raise --settle-timeout-sec",
+        )
+    return Advice("the run ended before its counters were read", "run again")
+
+
+def _metrics(case: Case, name: str) -> str:
+    return next((f"{server.url}/metrics" for server in case.deployment.servers if server.name == name), "/metrics")
+
+
+PROVOKED = Advice(
+    "the deployment is larger, or faster, than this case is made for",
+    "launch the deployment that `list` names for it (--deployment), or a smaller pool (--num-gpu-blocks)",
+)
