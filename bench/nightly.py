@@ -5,11 +5,13 @@
     python -m bench.nightly --result-dir nightly -- --base-url ... --prefill-url ... --decode-url ...
 
 What follows ``--`` goes to the harness: flags that launch, or flags that attach. Each load is one run in the result
-directory; ``nightly.jsonl`` there gains a line for each, for a dashboard to read.
+directory; ``nightly.jsonl`` there gains a line for each, for a dashboard to read. A load that was killed, or ended in any
+other way than the harness ends, has told nothing: it counts as a failure of the harness (4).
 """
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -27,19 +29,43 @@ LOADS: Mapping[str, tuple[str, ...]] = {
 """Each name stays what it is: a changed load is a new name, or nights could not be compared."""
 
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
-_WORST_FIRST = (4, 2, 1, 3, 0)
+_HARNESS_FAILED = 4
+_WORST_FIRST = (_HARNESS_FAILED, 2, 1, 3, 0)
 """Exit codes by badness: a harness that failed looked at nothing, so it goes before any verdict."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the loads; the worst exit code among them."""
     options = _parse(sys.argv[1:] if argv is None else argv)
-    statuses = []
+    try:
+        return worst_code(_statuses(options))
+    except (OSError, ValueError) as error:
+        print(
+            f"error: the nightly job itself failed: {type(error).__name__}: {error}. This says nothing about the "
+            f"deployment. What was measured before is in {options.result_dir}.",
+            file=sys.stderr,
+        )
+        return _HARNESS_FAILED
+
+
+def worst_code(statuses: Sequence[int]) -> int:
+    """The worst exit code; no status at all, or one that the harness does not have, is its failure."""
+    codes = [exit_code(status) for status in statuses] or [_HARNESS_FAILED]
+    return next(code for code in _WORST_FIRST if code in codes)
+
+
+def exit_code(status: int) -> int:
+    """The exit code that a process's status stands for; a negative status is the signal that killed it."""
+    return status if status in _WORST_FIRST else _HARNESS_FAILED
+
+
+def _statuses(options: argparse.Namespace) -> list[int]:
+    statuses: list[int] = []
     with _deployment(options.harness, options.result_dir) as attach:
         for name in options.loads:
             print(f"== {name}", flush=True)
             statuses.append(_run(name, options.result_dir, attach, options.seed))
-    return next(code for code in _WORST_FIRST if code in statuses)
+    return statuses
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -75,7 +101,8 @@ def _deployment(harness: list[str], result_dir: Path) -> Iterator[list[str]]:
     try:
         line = process.stdout.readline() if process.stdout else ""
         if not line:
-            sys.exit(process.wait())  # it has said on stderr why
+            # It has said on stderr why. That it was not valid is certain: it is to hold until it is ended.
+            sys.exit(exit_code(process.wait()) or _HARNESS_FAILED)
         yield _attach(json.loads(line))
     finally:
         process.terminate()
@@ -97,13 +124,27 @@ def _run(name: str, result_dir: Path, attach: Sequence[str], seed: int) -> int:
 
 
 def _line(name: str, status: int, file: Path) -> dict[str, Any]:
-    """What a dashboard plots; where no result was written, the status says why."""
-    line: dict[str, Any] = {"load": name, "status": status}
-    if status in (0, 1, 3) and file.exists():
+    """What a dashboard plots; where no result was written, the status says why.
+
+    ``status`` is the process's, ``exit_code`` what it counts as.
+    """
+    line: dict[str, Any] = {"load": name, "status": status, "exit_code": exit_code(status)}
+    if status not in _WORST_FIRST:
+        line["error"] = f"the harness {_ended(status)}: it has found nothing out"
+    elif status in (0, 1, 3) and file.exists():
         result = json.loads(file.read_text())
         keys = ("verdict", "date", "seed", "commit", "completed", "failed", "request_throughput", "p99_ttft_ms")
         line |= {key: result.get(key) for key in keys} | {"run": file.resolve().parent.name}
     return line
+
+
+def _ended(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}, which is none of its exit codes"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
 
 
 if __name__ == "__main__":

@@ -291,9 +291,9 @@ def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest
 
 def test_what_is_wrong_with_a_run_and_stands_in_no_row_is_not_lost() -> None:
     held = Check("streaming", Verdict.INVALID, "one answer was held back")
-    slow = Check("client_health", Verdict.UNKNOWN, "too few requests to tell")
+    slow = Check("client_health", Verdict.UNKNOWN, "the client was at its limit")
     whole = Judgement((held, slow, Check("token_sources", Verdict.INVALID, "lost")), NONE)
-    rest = of_nobody(whole, [judged(Verdict.INVALID), judged(Verdict.VALID)])
+    rest = of_nobody(whole_run(), whole, {"a": judged(Verdict.INVALID), "b": judged(Verdict.VALID)})
     assert rest is not None
-    assert rest.checks == (held,)
-    assert of_nobody(judged(Verdict.VALID), []) is None
+    assert rest.checks == (held, slow)
+    assert of_nobody(whole_run(), judged(Verdict.VALID), {}) is None

@@ -34,15 +34,12 @@ def test_the_plain_report_of_a_failed_run() -> None:
         == f"""\
 INVALID: 1 of 3 checks failed, 1 could not be judged
   INVALID token_sources: decode computed every prompt token itself: nothing was transferred
-    load-0: answered without KV from prefill-0
-    load-1: answered without KV from prefill-0
-    load-2: answered without KV from prefill-0
-    and 2 more
+    load-0, load-1, load-2 and 2 more: answered without KV from prefill-0
   UNKNOWN offload_bytes: offload_store_bytes of prefill-0 in load is unknown: the deployment was not at rest
   valid outputs: 128 of 128 outputs equal their reference token for token
 counters:
   DIFFERS prefill-0 local_compute: expected 26,913, observed 0 (-26,913)
-  UNKNOWN prefill-0 offload_store_bytes: expected 99,614,720, observed -; not at rest
+  UNKNOWN prefill-0 offload_store_bytes: expected 99,614,720, observed -
   DIFFERS decode-0 local_compute: expected 0, observed 26,913 (+26,913)
   ok decode-0 local_cache_hit: expected 0, observed 0
   DIFFERS decode-0 external_kv_transfer: expected 26,913, observed 0 (-26,913)

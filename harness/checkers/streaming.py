@@ -14,6 +14,7 @@ An answer that came in pieces is proof by itself. One that came at once and had 
 counted. Where no answer was streamed none was held back.
 """
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ def streaming(deployment: Deployment, history: History) -> Check:  # noqa: ARG00
     """No streamed answer was held back until its end."""
     streams = [o for o in history.operations() if o.outcome is Outcome.OK and len(o.ended.token_times) >= FEWEST_TOKENS]
     pieces = [stream for stream in streams if not _at_once(stream)]
-    pace = _pace(streams, pieces, max((one.worst_loop_lag for one in history.of(ClientHealth)), default=0.0))
+    # Where the lag was not recorded, as in a run that was killed, anything may have been late by it.
+    pace = _pace(streams, pieces, max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf))
     held = [stream for stream in streams if _at_once(stream) and _kept_flowing(stream, pace)]
     findings = tuple(Finding(stream.request.request_id, _text(stream)) for stream in held[:_LISTED])
     verdict = _verdict(len(streams), len(pieces), len(held))

@@ -155,7 +155,7 @@ async def _stored(plan: _Plan, options: Options, store: RunStore, name: str) -> 
     rows += [row for entry, why in plan.skipped.items() for row in skipped_rows([entry], name, why)]
     order = [*(entry.name for entry in plan.entries), WHOLE_RUN]
     rows.sort(key=lambda row: order.index(row.workload))
-    report = make_report(deployment, history, judgement, store.path, settings_of(options, history), rows)
+    report = make_report(deployment, history, judgement, store.path, settings_of(options, history), rows=rows)
     store_report(report, options.report, store.path)
     if plan.ran:
         print_report(report, plain=options.report.plain)

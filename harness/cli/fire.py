@@ -63,16 +63,19 @@ async def fire(scenarios: Iterable[Scenario], deployment: Deployment, how: Firin
     )
     async with client, aiohttp.ClientSession(headers=how.headers) as scraping, LoopLag(clock) as lag:
         observe = DeploymentObserver(deployment.servers, scraping, clock, record, deadline=how.settle_timeout)
-        for scenario in scenarios:
-            await run_scenario(
-                scenario,
-                send=client.send,
-                observe=observe,
-                record=record,
-                clock=clock,
-                on_progress=_bound(watch.on_progress, scenario),
-            )
-        record(lag.health(operation.sent for operation in record.history.operations()))
+        try:
+            for scenario in scenarios:
+                await run_scenario(
+                    scenario,
+                    send=client.send,
+                    observe=observe,
+                    record=record,
+                    clock=clock,
+                    on_progress=_bound(watch.on_progress, scenario),
+                )
+        finally:
+            # Also of a run that is interrupted: what it has measured is judged as far as it went.
+            record(lag.health(operation.sent for operation in record.history.operations()))
 
 
 def routes(deployment: Deployment, reference_url: str | None = None) -> dict[Route, list[str]]:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+_STDERR = 2
+
 
 class UnfailingStream:
     """A text stream whose trouble nobody else gets: what cannot be written is dropped, and so is all that follows."""
@@ -71,6 +73,7 @@ class UnfailingStream:
 @contextmanager
 def unfailing_output() -> Iterator[None]:
     """Guard both streams of this process for as long as the context lasts."""
+    _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
     guards = [UnfailingStream(stream) for stream in before]
     for stream in before:
@@ -82,6 +85,14 @@ def unfailing_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
         for guard in guards:
             guard.leave()
+
+
+def _fill_closed_descriptors() -> None:
+    """Where a process is started without a standard stream, the next file that it opens would get that one's number."""
+    with contextlib.suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
 
 
 def _say_everything(stream: object) -> None:

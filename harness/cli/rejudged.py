@@ -52,7 +52,7 @@ def rejudge(run_dir: Path) -> Rejudged:
     options = _options(history)
     settings = None if options is None else settings_of(options, history)
     rows = _rows(deployment, history, judgement, options)
-    return Rejudged(deployment, history, make_report(deployment, history, judgement, where, settings, rows))
+    return Rejudged(deployment, history, make_report(deployment, history, judgement, where, settings, rows=rows))
 
 
 def run_started(history: History) -> RunStarted:

@@ -5,7 +5,7 @@ were the outputs right, how fast was it, what was it run on, where is it stored,
 """
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,13 +43,13 @@ class Reason:
     """Findings that are not shown."""
     advice: str = ""
     """One likely cause, and what to do."""
-    known: bool = False
-    """Whether it is a known fault of the engine, which does not count."""
+    aside: str = ""
+    """Why it does not count for the verdict; empty where it does."""
 
     @property
     def word(self) -> str:
         """The verdict, as it is shown."""
-        return "KNOWN FAULT" if self.known else self.verdict.upper()
+        return self.aside.upper() or self.verdict.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last t
     shown = _ordered(
         [one for one in compared if one.counter in HEADLINE or one.verdict is not Verdict.VALID], deployment
     )
-    reasons = _reasons(judgement.checks, _excused(judgement, rows))
+    reasons = _reasons(judgement.checks, _asides(judgement, rows))
     return Summary(
         verdict=overall(rows) if rows else judgement.verdict,
         headline=_headline(tally(rows) if rows else _checked(judgement), interrupted=history.interrupted),
@@ -158,28 +158,29 @@ def _checked(judgement: Judgement) -> str:
     return f"{invalid} of {whole} failed" + (f", {unknown} could not be judged" if unknown else "")
 
 
-def _excused(judgement: Judgement, rows: Sequence[Row]) -> Collection[str]:
-    """Names of checks that are wrong in workloads with a known fault, and nowhere else."""
+def _asides(judgement: Judgement, rows: Sequence[Row]) -> Mapping[str, str]:
+    """Checks of the whole run that count in no row of the table, by name, and why they do not."""
     counted = {check.name for row in rows if not row.excused for check in _bad(row.judgement)}
     known = {check.name for row in rows if row.excused for check in _bad(row.judgement)}
-    return {check.name for check in _bad(judgement)} & known - counted
+    aside = {check.name for check in _bad(judgement)} - counted if rows else set()
+    return {name: "known fault" if name in known else "not counted" for name in aside}
 
 
 def _bad(judgement: Judgement | None) -> Sequence[Check]:
     return () if judgement is None else [one for one in judgement.checks if one.verdict is not Verdict.VALID]
 
 
-def _reasons(checks: Sequence[Check], excused: Collection[str]) -> tuple[Reason, ...]:
-    """What failed, then what is unknown, known faults last; within each in the order in which the checks ran."""
+def _reasons(checks: Sequence[Check], asides: Mapping[str, str]) -> tuple[Reason, ...]:
+    """What failed, then what is unknown, what does not count last; within each in the order in which the checks ran."""
     reasons: list[Reason] = []
     told: dict[str, str] = {}
     for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
         for check in checks:
             if check.verdict is verdict:
-                reasons.append(replace(_reason(check, told), known=check.name in excused))
+                reasons.append(replace(_reason(check, told), aside=asides.get(check.name, "")))
                 for why in _whys(check):
                     told.setdefault(why, check.name)
-    return tuple(sorted(reasons, key=lambda reason: reason.known))
+    return tuple(sorted(reasons, key=lambda reason: bool(reason.aside)))
 
 
 def _whys(check: Check) -> set[str]:

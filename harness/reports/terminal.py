@@ -58,7 +58,7 @@ def _verdict(summary: Summary) -> RenderableType:
 
 
 def _reason(reason: Reason) -> RenderableType:
-    style = "yellow" if reason.known else STYLE[reason.verdict]
+    style = "dim" if reason.aside else STYLE[reason.verdict]
     grid = Table.grid(padding=(0, 1))
     grid.add_column(min_width=7, no_wrap=True)
     grid.add_column(overflow="fold")
