@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """All commands."""
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="python -m harness",
         description="Proves a prefill/decode deployment of an LLM server right under load.",
         epilog="Exit codes: 0 valid, 1 invalid, 2 usage, 3 unknown, 4 the harness itself failed.",

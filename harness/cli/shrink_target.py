@@ -14,6 +14,7 @@ from harness.cli.options import Options, parse, target_words
 from harness.deploy.target import Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
+from harness.redact import REDACTED
 
 _PATIENCE = aiohttp.ClientTimeout(total=5)
 _OURS = ("--header", "--served-model-name", "--kv-cache-dtype")
@@ -47,6 +48,11 @@ async def choose_target(options: Options, stored: Deployment, argv: tuple[str, .
     if stored.launched and "--deployment" not in argv and "--all-deployments" not in argv:
         like = (*target_words(argv), *words)
         return Chosen(parse(["run", *like]).target, like, "launched like the run's own, which is gone")
+    if _has_lost_credentials(stored):
+        raise UsageError(
+            f"The run's servers ({', '.join(server.url for server in stored.servers)}) want credentials, and these "
+            "are not stored. Name the servers again with them: --prefill-url and --decode-url (and --base-url)."
+        )
     raise UsageError(
         f"The run's servers ({', '.join(server.url for server in stored.servers)}) do not answer, or serve another "
         "model now. Name a deployment like it: --prefill-url and --decode-url (and --base-url, its proxy), or flags "
@@ -76,8 +82,14 @@ async def _urls(stored: Deployment) -> list[str]:
 
 async def _answer(stored: Deployment, options: Options) -> bool:
     """Whether all servers do, and serve the model: a port may have gone to somebody else."""
+    if _has_lost_credentials(stored):
+        return False
     async with aiohttp.ClientSession(headers=options.target.headers, timeout=_PATIENCE) as session:
         return all([await _serves(session, server.url, stored.model) for server in stored.servers])
+
+
+def _has_lost_credentials(stored: Deployment) -> bool:
+    return any(REDACTED in url for url in (stored.proxy_url or "", *(server.url for server in stored.servers)))
 
 
 async def _is_up(session: aiohttp.ClientSession, url: str) -> bool:
