@@ -187,7 +187,7 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
     if model is None:
         name = deployment.model_path or deployment.model
         why = f"the configuration of the model {name} cannot be read here (--model names a directory that has it)"
-        return replace(deployment, geometry_unknown=why, cache_rules_unknown=why)
+        return replace(deployment, geometry=None, geometry_unknown=why, cache_rules_unknown=why)
     # vLLM serves a checkpoint in 16 bits as it is, and casts a float32 one to whatever suits the device: without
     # its own word the width of the KV cache would be a guess.
     told = all(server.kv_dtype is not None for server in deployment.servers)
