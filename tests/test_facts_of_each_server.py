@@ -1,17 +1,24 @@
 """What one server has is not taken for what all have."""
 
+import json
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import counted_run as run
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from oracle_runs import NIXL, OFFLOADING, Script, exactly, prompt
 
 from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
-from harness.facts import Deployment, KVGeometry, Role
+from harness.facts import Connector, Deployment, KVGeometry, Role
+from harness.observe.facts import learn
 from harness.oracle import ServerExpectation
+from harness.reports.result_json import _deployment as of_result
+from harness.reports.summary import _deployment as summary_line
 from harness.store.noise_file import noise_key
 from harness.verdict import Verdict
 from workloads.setting import Setting
@@ -126,3 +133,69 @@ def test_noise_is_that_of_all_servers_facts() -> None:
 def test_scenarios_are_written_for_the_largest_chunk() -> None:
     deployment = replace(having(decode={"offload_block_size": 128}), vocab_size=4096)
     assert Setting.of(deployment).chunk_tokens == 128
+
+
+def telling(name: str, *connectors: str, cache_dtype: str = "auto", config: str | None = None) -> web.Application:
+    """A server with these connectors that serves its model under this name."""
+    children = [{"kv_connector": connector} for connector in connectors]
+    answers = {
+        "/metrics": 'vllm:cache_config_info{block_size="16"} 1\n',
+        "/version": '{"version": "0.32.0"}',
+        "/v1/models": json.dumps({"data": [{"id": name, "root": f"/models/{name}"}]}),
+        "/server_info": json.dumps(
+            {
+                "vllm_config": {
+                    "cache_config": {"cache_dtype": cache_dtype},
+                    "model_config": {"dtype": "torch.bfloat16", "hf_config": config},
+                    "kv_transfer_config": {
+                        "kv_connector": "MultiConnector",
+                        "kv_connector_extra_config": {"connectors": children},
+                    },
+                }
+            }
+        ),
+    }
+    app = web.Application()
+    for path, body in answers.items():
+
+        async def handler(_: web.Request, body: str = body) -> web.Response:
+            return web.Response(text=body)
+
+        app.router.add_get(path, handler)
+    return app
+
+
+async def learned_from(prefill: web.Application, decode: web.Application) -> Any:
+    async with AsyncExitStack() as stack:
+        sites = [await stack.enter_async_context(TestServer(app)) for app in (prefill, decode)]
+        session = await stack.enter_async_context(ClientSession())
+        urls = [str(site.make_url("")).rstrip("/") for site in sites]
+        return await learn(session, prefill_urls=urls[:1], decode_urls=urls[1:], proxy_url=None)
+
+
+async def test_each_server_is_asked_for_its_own_facts() -> None:
+    told = await learned_from(
+        telling("a", "NixlConnector"), telling("a", "Other", "OffloadingConnector", "NixlConnector", cache_dtype="fp8")
+    )
+    prefill, decode = told.deployment.servers
+    assert (prefill.connectors, prefill.unknown_connectors, prefill.kv_dtype) == ((NIXL,), (), "bfloat16")
+    assert (decode.connectors, decode.unknown_connectors, decode.kv_dtype) == ((OFFLOADING, NIXL), ("Other",), "fp8")
+    assert decode.connector_names == ("Other", "offloading", "nixl")
+
+
+async def test_requests_carry_the_name_that_decode_has_for_the_model() -> None:
+    told = await learned_from(telling("of-prefill"), telling("of-decode"))
+    assert (told.deployment.model, told.deployment.model_path) == ("of-decode", "/models/of-decode")
+    assert [server.model for server in told.deployment.servers] == ["of-prefill", "of-decode"]
+
+
+async def test_a_configuration_that_one_server_tells_is_the_models() -> None:
+    told = await learned_from(telling("a"), telling("a", config='LlamaConfig {"vocab_size": 4096}'))
+    assert told.config == {"vocab_size": 4096}
+
+
+def test_a_connector_of_one_server_is_in_every_report_by_its_name() -> None:
+    deployment = having(decode={"connectors": (Connector.NIXL,), "unknown_connectors": ("Other",)})
+    assert summary_line(deployment).count("MultiConnector[nixl, offloading]/MultiConnector[Other, nixl]") == 1
+    assert of_result(deployment)["connector"] == {"prefill-0": ("nixl", "offloading"), "decode-0": ("Other", "nixl")}
+    assert of_result(run.DEPLOYMENT)["connector"] == ("nixl", "offloading")

@@ -14,7 +14,8 @@ from test_models import LLAMA
 
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.token_sources import token_sources
-from harness.deploy.session import with_model
+from harness.deploy.session import known_model, with_model
+from harness.errors import ModelNotFound
 from harness.facts import Deployment, Role, Server
 from harness.models import read_config, read_model
 from harness.observe.vocabulary import tokens_that_are_safe
@@ -159,3 +160,24 @@ async def test_a_server_that_tokenizes_tells_a_range_of_token_ids_that_are_in_it
 async def test_what_is_no_list_of_token_ids_tells_nothing(answer: object) -> None:
     assert await vocabulary_of(answer) == {}
     assert await vocabulary_of({"tokens": [500]}, status=404) == {}
+
+
+def test_a_hub_name_that_is_not_in_the_local_cache_is_a_model_of_which_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    named = replace(run.DEPLOYMENT, model_path="org/absent")
+    assert known_model(named, "org/absent", None) is None
+    told = known_model(named, "org/absent", PLAIN)
+    assert told is not None
+    assert told.vocab_size == 4096
+
+
+@pytest.mark.parametrize("path", ["/no/such/path", "./absent", "~/absent"])
+def test_a_directory_without_a_model_is_the_users_to_put_right(path: str) -> None:
+    with pytest.raises(ModelNotFound):
+        known_model(replace(run.DEPLOYMENT, model_path=path), path, PLAIN)
+
+
+def test_a_path_that_only_the_servers_can_read_is_nobodys_fault() -> None:
+    assert known_model(replace(run.DEPLOYMENT, model_path="/no/such/path"), None, None) is None

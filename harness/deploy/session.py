@@ -158,17 +158,19 @@ async def _learn(
         )
         if target.kv_cache_dtype is not None:
             named = named.with_servers(kv_dtype=target.kv_cache_dtype)
-        known = with_model(named, _model(named, target, learned.config))
+        known = with_model(named, known_model(named, target.model, learned.config))
         if known.vocab_size is not None:
             return known
         return replace(known, **await tokens_that_are_safe(session, named))
 
 
-def _model(deployment: Deployment, target: Target, told: Mapping[str, Any] | None) -> ModelFacts | None:
+def known_model(deployment: Deployment, wanted: str | None, told: Mapping[str, Any] | None) -> ModelFacts | None:
     """What the model's configuration says: in its files, else as a server told it; None where neither is there.
 
+    ``wanted``: the model that the user named.
+
     Raises:
-        ModelNotFound: the user named a directory, and there is no model in it.
+        ModelNotFound: it is a directory, and there is no model in it.
 
     """
     dtypes = [server.kv_dtype for server in deployment.servers]
@@ -177,7 +179,7 @@ def _model(deployment: Deployment, target: Target, told: Mapping[str, Any] | Non
         return read_model(deployment.model_path or "", kv_dtype=kv_dtype)
     except ModelNotFound:
         # A hub name may be known to the servers alone.
-        if target.model is not None and _looks_like_a_path(target.model):
+        if wanted is not None and _looks_like_a_path(wanted):
             raise
     return None if told is None else read_config(told, kv_dtype=kv_dtype)
 
