@@ -27,23 +27,32 @@ _COUNTERS = ("nixl_failed_transfers", "nixl_expired", "nixl_after_expiry")
 def failed_transfers(deployment: Deployment, history: History) -> Check:
     """No failed transfer, no expired request, no notification after expiry."""
     evidence = gather(deployment, history)
-    comparisons = tuple(comparison for one in evidence for comparison in _compared(one))
+    comparisons = tuple(comparison for one in evidence for comparison in _compared(deployment, one))
     summary = first_problem(comparisons) or "no transfer failed and no request expired"
     if not evidence:
         summary = "no phase was counted: there is no reading of the servers' counters"
     return Check("failed_transfers", worst(comparison.verdict for comparison in comparisons), summary, comparisons)
 
 
-def _compared(evidence: Evidence) -> Iterator[Comparison]:
+def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:
     for counter in _COUNTERS:
         grown = evidence.delta.of(counter)
         if counter == "nixl_after_expiry" and counter in evidence.delta.absent:
             # Younger than the other two: engines without it are judged by those.
             continue
         expected = _outstanding(evidence) if counter == "nixl_after_expiry" else _NONE
+        why = evidence.delta.why(counter)
         # Whose transfer failed is not told, and what fails is not counted as anybody's prompt.
         explained = Bounds(0, int(grown)) if evidence.others is not None and grown is not None else None
-        yield evidence.comparison(counter, expected, grown, evidence.delta.why(counter), explained)
+        why = f"{why}{_unknown(deployment)}" if grown is None else why
+        yield evidence.comparison(counter, expected, grown, why, explained)
+
+
+def _unknown(deployment: Deployment) -> str:
+    """Whose failures may be counted elsewhere."""
+    every = deployment.unknown_connectors()
+    names = dict.fromkeys(name for names in every.values() for name in names)
+    return f", and whether a transfer of {' or '.join(names)} failed is not known" if names else ""
 
 
 def _outstanding(evidence: Evidence) -> Bounds:

@@ -200,17 +200,19 @@ async def _learn(
         )
         if target.kv_cache_dtype is not None:
             named = named.with_servers(kv_dtype=target.kv_cache_dtype)
-        known = with_model(named, _model(named, target, learned.config))
+        known = with_model(named, known_model(named, target.model, learned.config))
         if known.vocab_size is not None:
             return known
         return replace(known, **await tokens_that_are_safe(session, named))
 
 
-def _model(deployment: Deployment, target: Target, told: Mapping[str, Any] | None) -> ModelFacts | None:
+def known_model(deployment: Deployment, wanted: str | None, told: Mapping[str, Any] | None) -> ModelFacts | None:
     """What the model's configuration says: in its files, else as a server told it; None where neither is there.
 
+    ``wanted``: the model that the user named.
+
     Raises:
-        ModelNotFound: the user named a directory, and there is no model in it.
+        ModelNotFound: it is a directory, and there is no model in it.
 
     """
     dtypes = [server.kv_dtype for server in deployment.servers]
@@ -219,7 +221,7 @@ def _model(deployment: Deployment, target: Target, told: Mapping[str, Any] | Non
         return read_model(deployment.model_path or "", kv_dtype=kv_dtype)
     except ModelNotFound:
         # A hub name may be known to the servers alone.
-        if target.model is not None and _looks_like_a_path(target.model):
+        if wanted is not None and _looks_like_a_path(wanted):
             raise
     return None if told is None else read_config(told, kv_dtype=kv_dtype)
 
@@ -229,7 +231,7 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
     if model is None:
         name = deployment.model_path or deployment.model
         why = f"the configuration of the model {name} cannot be read here (--model names a directory that has it)"
-        return replace(deployment, geometry_unknown=why, cache_rules_unknown=why)
+        return replace(deployment, geometry=None, geometry_unknown=why, cache_rules_unknown=why)
     # vLLM serves a checkpoint in 16 bits as it is, and casts a float32 one to whatever suits the device: without
     # its own word the width of the KV cache would be a guess.
     told = all(server.kv_dtype is not None for server in deployment.servers)

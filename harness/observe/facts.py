@@ -17,7 +17,7 @@ that is not vLLM's, is None.
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -104,14 +104,25 @@ async def _ask(
     metrics, models, version, info = await asyncio.gather(
         asker.metrics(), asker.json("/v1/models"), asker.json_or_none("/version"), asker.server_info()
     )
+    model = first_model(models)
+    if model is None:
+        raise asker.unusable("/v1/models", "it lists no model")
+    return _server(Server(name, role, asker.url), metrics, model, version, info), _model_config(info)
+
+
+def _server(
+    server: Server,
+    metrics: Exposition,
+    model: Mapping[str, Any],
+    version: Mapping[str, Any] | None,
+    info: Mapping[str, Any] | None,
+) -> Server:
+    """With everything that it told: ``info`` is its configuration, ``model`` the one that it lists first."""
     cache = _cache_labels(metrics)
-    model = _first_model(models, asker)
     block_size = whole(cache.get("block_size"))
     found = _connected(info, metrics)
-    server = Server(
-        name=name,
-        role=role,
-        url=asker.url,
+    return replace(
+        server,
         block_size=block_size,
         num_blocks=whole(cache.get("num_gpu_blocks")),
         prefix_caching={"True": True, "False": False}.get(cache.get("enable_prefix_caching", "")),
@@ -131,7 +142,6 @@ async def _ask(
         offload_prompt_only=found.prompt_only,
         engines=_engines(metrics),
     )
-    return server, _model_config(info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +211,14 @@ def _engines(metrics: Exposition) -> int:
     return max(len(labels), 1)
 
 
-def _first_model(models: Any, asker: _Asker) -> Mapping[str, Any]:
+def first_model(models: Any) -> Mapping[str, Any] | None:
+    """The first model in an answer of ``/v1/models``; None where it lists none."""
     # LoRA adapters are listed too, with their parent named.
     listed = mapping(models).get("data")
     for model in listed if isinstance(listed, list) else ():
         if name_of(mapping(model).get("id")) and not model.get("parent"):
             return mapping(model)
-    raise asker.unusable("/v1/models", "it lists no model")
+    return None
 
 
 def _part(config: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:

@@ -194,7 +194,11 @@ class SimServer:
         return {
             "vllm_config": {
                 "model_config": {"model": config.model, "max_model_len": config.max_model_len, "dtype": _DTYPE},
-                "cache_config": {"block_size": config.block_size, "num_gpu_blocks": config.num_blocks},
+                "cache_config": {
+                    "block_size": config.block_size,
+                    "num_gpu_blocks": config.num_blocks,
+                    "cache_dtype": "auto",
+                },
                 "kv_transfer_config": self._kv_transfer_config(),
             }
         }

@@ -1,0 +1,228 @@
+"""Whatever a server says of itself, a fact is what it said in the form that it ought to have, or it is not known."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle_runs import Script, deployed, prompt
+
+from harness.errors import UsageError
+from harness.facts import Connector, Role, Server
+from harness.models import read_config
+from harness.observe.connectors import connected
+from harness.observe.exposition import Exposition, parse
+from harness.observe.facts import _WANTED, _model_config, _server, first_model, learn_server
+from harness.observe.forms import mapping, name_of, whole
+from harness.scenario import Route, Sampling
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(
+        ["None", "auto", "", "16", "-1", "1.5", "NaN", "inf", "1e3", "1_6", "٣", "0", "{", '{"a": 1}', "[]"]
+    ),
+    st.text(max_size=8),
+)
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+)
+
+
+def objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects that have some of these fields, or anything in their place."""
+    return st.fixed_dictionaries({}, optional=fields) | ANYTHING
+
+
+NAMES = st.sampled_from(["NixlConnector", "OffloadingConnector", "MultiConnector", "Other"]) | ANYTHING
+TIER = objects(block_size=ANYTHING, blocks_per_chunk=ANYTHING, cpu_bytes_to_use=ANYTHING, offload_prompt_only=ANYTHING)
+TRANSFER = st.recursive(
+    objects(kv_connector=NAMES, kv_connector_extra_config=TIER, kv_connector_module_path=ANYTHING),
+    lambda inner: objects(
+        kv_connector=NAMES, kv_connector_extra_config=objects(connectors=st.lists(inner, max_size=3) | ANYTHING)
+    ),
+    max_leaves=4,
+)
+CONFIG = st.fixed_dictionaries(
+    {},
+    optional={
+        "kv_transfer_config": TRANSFER,
+        "cache_config": objects(cache_dtype=ANYTHING),
+        "model_config": objects(dtype=ANYTHING, hf_config=ANYTHING),
+        "scheduler_config": objects(max_num_batched_tokens=ANYTHING),
+        "parallel_config": objects(tensor_parallel_size=ANYTHING),
+    },
+)
+LABELS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(("block_size", "num_gpu_blocks", "enable_prefix_caching", "cache_dtype"), SCALARS.map(str)),
+)
+MODEL = objects(id=ANYTHING, root=ANYTHING, max_model_len=ANYTHING, parent=ANYTHING)
+NUMBERS = ("block_size", "num_blocks", "max_model_len", "max_num_batched_tokens", "ranks", "offload_block_size")
+WORDS = ("version", "model", "model_path", "kv_dtype")
+
+
+def exposing(labels: list[dict[str, str]]) -> Exposition:
+    names = "".join(
+        f"vllm:cache_config_info{{{','.join(f'{key}={json.dumps(value)}' for key, value in one.items())}}} 1\n"
+        for one in labels
+    )
+    return parse(names, _WANTED)
+
+
+@given(
+    labels=st.lists(LABELS, min_size=1, max_size=2),
+    models=objects(data=st.lists(MODEL, max_size=2) | ANYTHING),
+    version=st.none() | st.dictionaries(st.just("version"), ANYTHING),
+    info=st.none() | CONFIG,
+)
+@settings(max_examples=300, deadline=None)
+def test_a_fact_has_its_form_or_is_not_known(labels: Any, models: Any, version: Any, info: Any) -> None:
+    try:
+        metrics = exposing(labels)
+    except ValueError:  # told to the user as metrics that cannot be parsed
+        return
+    model = first_model(models)
+    if model is None:
+        return
+    server = _server(Server("d", Role.DECODE, "u"), metrics, model, version, info)
+    assert all(value is None or value > 0 for value in (getattr(server, name) for name in NUMBERS))
+    assert all(value is None or (isinstance(value, str) and value) for value in (getattr(server, n) for n in WORDS))
+    assert all(isinstance(one, Connector) for one in server.connectors or ())
+    assert all(isinstance(one, str) and one for one in server.unknown_connectors)
+    assert server.asked_before_unknown <= len(server.connectors or ())
+    assert server.prefix_caching in (None, True, False)
+    assert server.offload_prompt_only in (None, True, False)
+    config = _model_config(info)
+    if config is not None:
+        read_config(config)
+
+
+@given(config=st.dictionaries(st.sampled_from(["model_type", "vocab_size", "text_config", "layer_types"]), ANYTHING))
+@settings(deadline=None)
+def test_any_model_configuration_is_read(config: Any) -> None:
+    model = read_config(config)
+    assert model.vocab_size is None or model.vocab_size > 0
+    assert model.geometry is None
+    assert model.geometry_unknown
+
+
+@given(value=ANYTHING)
+def test_a_whole_number_is_the_number_that_was_told(value: object) -> None:
+    number = whole(value)
+    if number is not None:
+        assert not isinstance(value, bool)
+        assert math.isclose(float(str(value)), number)
+
+
+NO_NUMBERS = (True, 0, -1, 1.5, "1_6", "٣", "1e3", "None", "auto", math.nan, math.inf, [16], 10**40)
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        (16, 16),
+        ("16", 16),
+        (16.0, 16),
+        ("16.0", 16),
+        (" 16 ", 16),
+        *(
+            (odd, None)
+            for odd in (True, 0, -1, 1.5, "1_6", "٣", "1e3", "None", "auto", math.nan, math.inf, [16], 10**40)
+        ),
+    ],
+)
+def test_what_is_no_positive_whole_number_is_none(told: object, number: int | None) -> None:
+    assert whole(told) == number
+
+
+@given(value=ANYTHING)
+def test_objects_and_names_are_taken_as_they_are_or_not_at_all(value: object) -> None:
+    assert isinstance(mapping(value), dict)
+    assert name_of(value) in (None, value)
+
+
+def test_samples_that_disagree_tell_nothing() -> None:
+    labels = [{"block_size": "16", "num_gpu_blocks": "10"}, {"block_size": "16", "num_gpu_blocks": "12"}]
+    server = _server(Server("d", Role.DECODE, "u"), exposing(labels), {"id": "m"}, None, None)
+    assert (server.block_size, server.num_blocks) == (16, None)
+
+
+@pytest.mark.parametrize(
+    ("cache", "model", "dtype"),
+    [
+        ({"cache_dtype": "auto"}, {"dtype": "torch.bfloat16"}, "bfloat16"),
+        ({"cache_dtype": "fp8"}, {"dtype": "torch.bfloat16"}, "fp8"),
+        (None, {"dtype": "torch.bfloat16"}, None),
+        ({"cache_dtype": "auto"}, None, None),
+        ({"cache_dtype": ["fp8"]}, {"dtype": 16}, None),
+    ],
+)
+def test_the_type_of_the_kv_is_told_or_not_known(cache: Any, model: Any, dtype: str | None) -> None:
+    info = {"cache_config": cache, "model_config": model}
+    assert _server(Server("d", Role.DECODE, "u"), exposing([{}]), {"id": "m"}, None, info).kv_dtype == dtype
+
+
+def test_without_server_info_the_label_tells_a_type_of_the_kv_that_is_not_the_models() -> None:
+    metrics = [exposing([{"cache_dtype": told}]) for told in ("fp8", "auto", "None")]
+    servers = [_server(Server("d", Role.DECODE, "u"), one, {"id": "m"}, None, None) for one in metrics]
+    assert [server.kv_dtype for server in servers] == ["fp8", None, None]
+
+
+def test_a_configuration_without_connectors_is_none_unless_the_metrics_show_some() -> None:
+    info = {"kv_transfer_config": None}
+    silent, counting = exposing([{}]), parse("vllm:cache_config_info 1\nvllm:nixl_bytes_transferred_sum 0\n", _WANTED)
+    found = [_server(Server("d", Role.DECODE, "u"), one, {"id": "m"}, None, info) for one in (silent, counting)]
+    assert [(one.connectors, one.connectors_listed) for one in found] == [((), True), ((Connector.NIXL,), False)]
+
+
+def test_the_models_own_configuration_is_read_where_it_is_told() -> None:
+    told = 'LlamaConfig {\n  "model_type": "llama",\n  "vocab_size": 4096\n}\n'
+    assert _model_config({"model_config": {"hf_config": told}}) == {"model_type": "llama", "vocab_size": 4096}
+    assert [_model_config({"model_config": {"hf_config": odd}}) for odd in ("Llama", "{", 3, None)] == [None] * 4
+
+
+@given(transfer=ANYTHING)
+def test_a_list_of_connectors_is_read_or_tells_nothing(transfer: object) -> None:
+    found = connected(transfer)
+    assert found is None or found.known is not None
+
+
+BODIES = [b"[" * 100_000, b"\xff\xfe", b"null", b"3", b'"text"', b'{"data": null}', b'{"data": [{"id": null}]}', b""]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=nonsense"])
+async def test_an_answer_that_is_no_list_of_models_is_the_users_to_put_right(body: bytes, kind: str) -> None:
+    async def odd(_: web.Request) -> web.Response:
+        return web.Response(body=body, headers={"Content-Type": kind})
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text='vllm:cache_config_info{block_size="16"} 1\n')
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/{path:.*}", odd)
+    async with TestServer(app) as site, ClientSession() as session:
+        with pytest.raises(UsageError, match="/v1/models"):
+            await learn_server(session, name="d", role=Role.DECODE, url=str(site.make_url("")))
+
+
+@pytest.mark.parametrize("version", ["0.1.dev7+gabc", "0.32.1rc1.dev4", "unknown", "", None, "0", "²².³"])
+def test_a_build_that_is_no_release_is_compared_with_none(version: str | None) -> None:
+    script = Script(deployed(Connector.NIXL, Connector.OFFLOADING).with_servers(version=version))
+    script.ask(prompt(130))
+    script.ask(prompt(130), "logprobs", sampling=Sampling(max_tokens=2, prompt_logprobs=1), route=Route.PROXY)
+    pulled = script.expect("logprobs")["decode-0"].of("external_kv_transfer")
+    assert pulled is not None
+    assert (pulled.low, pulled.high) == (0, 130)
+
+
+def test_a_number_too_long_for_python_to_print_is_none() -> None:
+    assert whole(10**4400) is None

@@ -1,0 +1,191 @@
+"""A connector that the harness does not know: found by its name, and unknown is what depends on it, nothing else."""
+
+from dataclasses import replace
+from typing import Any
+
+import counted_run as run
+import pytest
+from oracle_runs import NIXL, OFFLOADING, Script, deployed, exactly, prompt
+from workload_settings import deployment as catalogue_deployment
+
+from harness.checkers import judge
+from harness.checkers.failed_transfers import failed_transfers
+from harness.facts import Connector, Deployment
+from harness.observe.connectors import Connected, connected
+from harness.oracle import ServerExpectation
+from harness.scenario import Route, Sampling
+from harness.verdict import Verdict
+from workloads.needs import Needs, unmet
+
+BROUGHT = {"external_kv_transfer", "external_hits", "local_compute"}
+NIXL_COUNTERS = {"nixl_bytes", "nixl_transfers"}
+TIER_COUNTERS = {"offload_load_bytes", "offload_store_bytes"}
+ALWAYS = ("prompt_tokens", "local_cache_hit", "prefix_queries", "prefix_hits", "external_queries")
+
+
+def of(name: object, extra: object = None, module: object = None) -> dict[str, Any]:
+    config = {"kv_connector": name, "kv_connector_extra_config": extra, "kv_connector_module_path": module}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def multi(*children: object) -> dict[str, Any]:
+    return of("MultiConnector", {"connectors": list(children)})
+
+
+@pytest.mark.parametrize(
+    ("transfer", "known", "unknown", "before"),
+    [
+        (multi(of("NixlConnector"), of("LMCacheConnectorV1")), (NIXL,), ("LMCacheConnectorV1",), 1),
+        (multi(of("LMCacheConnectorV1"), of("NixlConnector")), (NIXL,), ("LMCacheConnectorV1",), 0),
+        (multi(of("NixlPushConnector"), of("OffloadingConnector")), (OFFLOADING,), ("NixlPushConnector",), 0),
+        (of("ExampleConnector"), (), ("ExampleConnector",), 0),
+        (of("nixlconnector"), (), ("nixlconnector",), 0),
+        (of("MyMultiConnector", {"connectors": [of("NixlConnector")]}), (), ("MyMultiConnector",), 0),
+        (of("NixlConnector", module="mine.fast"), (), ("NixlConnector of mine.fast",), 0),
+        (of("NixlConnector", module="vllm.distributed.kv_transfer"), (NIXL,), (), 0),
+        (of("NixlPullConnector"), (NIXL,), (), 0),
+        (multi(multi(of("OffloadingConnector")), multi(of("A"), of("NixlConnector"))), (OFFLOADING, NIXL), ("A",), 1),
+        (multi(), (), (), 0),
+        (None, (), (), 0),
+    ],
+)
+def test_every_connector_of_the_list_is_kept(
+    transfer: object, known: tuple[Connector, ...], unknown: tuple[str, ...], before: int
+) -> None:
+    found = connected(transfer)
+    assert found is not None
+    assert (found.known, found.unknown, found.before_unknown, found.listed) == (known, unknown, before, True)
+
+
+@pytest.mark.parametrize(
+    "transfer",
+    [[], "NixlConnector", 3, of(7), of("MultiConnector"), multi(of("NixlConnector"), "NixlConnector"), multi({})],
+)
+def test_a_list_that_cannot_be_read_tells_nothing(transfer: object) -> None:
+    assert connected(transfer) is None
+
+
+def test_a_configuration_that_is_a_string_of_json_is_read() -> None:
+    extra = '{"connectors": [{"kv_connector": "NixlConnector"}, {"kv_connector": "Other"}]}'
+    assert connected(of("MultiConnector", extra)) == Connected(
+        (NIXL,), listed=True, unknown=("Other",), before_unknown=1
+    )
+
+
+def unknown(known: tuple[Connector, ...], before: int = 0, **fields: Any) -> Deployment:
+    return deployed(*known, unknown_connectors=("Other",), asked_before_unknown=before, **fields)
+
+
+def left_open(expectation: ServerExpectation) -> set[str]:
+    return {name for name in expectation.unpredictable if expectation.of(name) is None}
+
+
+def expect(deployment: Deployment, tokens: int = 130, **fields: Any) -> dict[str, ServerExpectation]:
+    script = Script(deployment)
+    script.ask(prompt(tokens), **fields)
+    return script.expect()
+
+
+@pytest.mark.parametrize(
+    ("known", "before", "prefill", "decode"),
+    [
+        # NIXL brings what is missing before anybody else is asked: decode is as predictable as ever, prefill is not.
+        ((NIXL,), 1, BROUGHT | TIER_COUNTERS, TIER_COUNTERS),
+        ((NIXL, OFFLOADING), 2, BROUGHT, set()),
+        ((NIXL, OFFLOADING), 1, BROUGHT | {"offload_load_bytes"}, set()),
+        ((NIXL,), 0, BROUGHT | TIER_COUNTERS, BROUGHT | TIER_COUNTERS | NIXL_COUNTERS),
+        ((OFFLOADING,), 0, BROUGHT | NIXL_COUNTERS | {"offload_load_bytes"}, None),
+        ((), 0, BROUGHT | NIXL_COUNTERS | TIER_COUNTERS, None),
+    ],
+)
+def test_what_an_unknown_connector_may_change_is_unknown_by_its_name(
+    known: tuple[Connector, ...], before: int, prefill: set[str], decode: set[str] | None
+) -> None:
+    expected = expect(unknown(known, before))
+    for name, wanted in (("prefill-0", prefill), ("decode-0", prefill if decode is None else decode)):
+        assert left_open(expected[name]) == wanted
+        assert all(f"Other on {name} is not a connector" in expected[name].why(counter) for counter in wanted)
+        assert exactly(expected[name], "prompt_tokens") == 130
+        for counter in ALWAYS:
+            exactly(expected[name], counter)
+
+
+def test_prefix_hits_that_the_local_cache_alone_decides_are_exact() -> None:
+    script = Script(unknown((NIXL,)))
+    for phase in ("first", "second"):
+        script.ask(prompt(130), phase)
+    assert [exactly(script.expect("second")[name], "prefix_hits") for name in ("prefill-0", "decode-0")] == [128, 128]
+
+
+def test_a_request_for_which_no_connector_is_asked_is_exact() -> None:
+    asked = expect(unknown((NIXL,)), route=Route.PREFILL, sampling=Sampling(prompt_logprobs=0, max_tokens=1))
+    assert exactly(asked["prefill-0"], "local_compute") == 130
+
+
+def test_no_checker_is_passed_over_in_silence() -> None:
+    deployment = run.DEPLOYMENT.with_servers(connectors=(), unknown_connectors=("NixlPushConnector",))
+    checks = {check.name: check for check in judge(deployment, run.history()).checks}
+    assert {"nixl_bytes", "offload_bytes", "failed_transfers", "token_sources"} <= set(checks)
+    for name in ("nixl_bytes", "offload_bytes", "token_sources"):
+        assert checks[name].verdict is Verdict.UNKNOWN
+        assert "NixlPushConnector on " in checks[name].summary
+
+
+def test_a_failure_that_nobody_counts_is_unknown_by_the_connectors_name() -> None:
+    silent = {name: value for name, value in run.ZERO.items() if name not in ("failed", "expired", "late")}
+    prefill, decode = ({**numbers, **silent} for numbers in (run.PREFILL, run.DECODE))
+    for numbers in (prefill, decode):
+        for name in ("failed", "expired", "late"):
+            del numbers[name]
+    readings = [
+        run.reading(server, label, values)
+        for label, both in (("before", (silent, silent)), ("after", (prefill, decode)))
+        for server, values in zip(("prefill-0", "decode-0"), both, strict=True)
+    ]
+    deployment = run.DEPLOYMENT.with_servers(connectors=(), unknown_connectors=("LMCacheConnectorV1",))
+    check = failed_transfers(deployment, run.history(readings))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "LMCacheConnectorV1" in check.summary
+
+
+def test_an_unknown_connector_meets_a_need_for_transfer_and_no_exact_list() -> None:
+    own = {"connectors": (OFFLOADING,), "unknown_connectors": ("NixlPushConnector",)}
+    there = catalogue_deployment().with_servers(**own)
+    assert unmet(Needs(offloads=True), there) is None
+    why = unmet(Needs(connectors=(OFFLOADING,)), there)
+    assert why is not None
+    assert "[NixlPushConnector, offloading]" in why
+
+
+class TestFoundByFamilies:
+    """A server that does not list its connectors has at least those that it exposes, in no known order."""
+
+    deployment = deployed(NIXL, OFFLOADING, connectors_listed=False)
+
+    def test_a_cold_prompt_is_brought_by_nixl_in_either_order(self) -> None:
+        assert exactly(expect(self.deployment)["decode-0"], "external_kv_transfer") == 130
+
+    def test_what_depends_on_the_order_has_bounds_that_hold_in_either(self) -> None:
+        script = Script(replace(self.deployment, servers=self.deployment.with_servers(num_blocks=4).servers))
+        script.ask(prompt(130), "first")
+        script.ask(prompt(192, start=5000), "evicts")
+        script.ask(prompt(130), "second")
+        bounds = script.expect("second")["decode-0"].of("nixl_bytes")
+        assert bounds is not None
+        assert bounds.low == 0 < bounds.high
+
+    def test_more_brought_than_is_known_of_is_unknown(self) -> None:
+        more = run.PREFILL | {"external": 64, "compute": 164, "external_hits": 64}
+        listed = {
+            told: judge(run.DEPLOYMENT.with_servers(connectors_listed=told), run.history(run.readings(prefill=more)))
+            for told in (True, False)
+        }
+        (strict,) = (check for check in listed[True].checks if check.name == "token_sources")
+        (lenient,) = (check for check in listed[False].checks if check.name == "token_sources")
+        assert (strict.verdict, lenient.verdict) == (Verdict.INVALID, Verdict.UNKNOWN)
+        assert "VLLM_SERVER_DEV_MODE=1" in lenient.summary
+
+    def test_nothing_transferred_stays_invalid(self) -> None:
+        silent = run.DECODE | {"external": 0, "compute": 228, "external_hits": 0, "nixl": 0, "reads": 0}
+        judged = judge(run.DEPLOYMENT.with_servers(connectors_listed=False), run.history(run.readings(decode=silent)))
+        assert judged.verdict is Verdict.INVALID
