@@ -4,9 +4,10 @@ A fact that could not be learned is None, and whatever needs it is ``unknown``; 
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any, Final
 
 
 class Role(StrEnum):
@@ -21,6 +22,14 @@ class Connector(StrEnum):
 
     NIXL = "nixl"
     OFFLOADING = "offloading"
+
+
+ELEMENT_BYTES: Final = {
+    **dict.fromkeys(("float32", "float"), 4),
+    **dict.fromkeys(("float16", "half", "bfloat16"), 2),
+    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2"), 1),
+}
+"""Bytes of one cached element, by the name that vLLM gives its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,43 @@ class Server:
     """Workers that share the model's KV heads (tensor parallelism; ``/server_info``)."""
     pid: int | None = None
     """Of the process that the harness launched; None when attached."""
+    model: str | None = None
+    """The name under which it serves its model (``/v1/models``)."""
+    model_path: str | None = None
+    """Where it says that the model came from: a directory or a hub name (``/v1/models``: root)."""
+    kv_dtype: str | None = None
+    """Of its KV cache, as the engine resolved it (``float32``, ``bfloat16``, ``fp8``); None when it does not say."""
+    connectors: tuple[Connector, ...] | None = None
+    """Those of its connectors that the harness knows, in MultiConnector's order; None when nothing tells."""
+    connectors_listed: bool = True
+    """Whether the server listed its connectors. Else they were found by what they expose in ``/metrics``: there are at
+    least these, and their order is not known."""
+    unknown_connectors: tuple[str, ...] = ()
+    """Class names of its connectors that the harness does not know, in order."""
+    asked_before_unknown: int = 0
+    """How many of ``connectors`` stand before the first of ``unknown_connectors``, and so are asked before it."""
+    offload_block_size: int | None = None
+    """Tokens per chunk of its offload tier."""
+    offload_blocks: int | None = None
+    """Chunks that its offload tier holds."""
+    offload_bytes: int | None = None
+    """Host memory that its offload tier was given, bytes (``cpu_bytes_to_use``)."""
+    offload_prompt_only: bool | None = None
+    """Whether the tier is given prompt tokens alone, never generated ones (vLLM's ``offload_prompt_only``)."""
+
+    @property
+    def connector_names(self) -> tuple[str, ...] | None:
+        """Its connectors in order, by kind or, where the harness does not know it, by class; None when not told."""
+        if self.connectors is None:
+            return self.unknown_connectors or None
+        known = tuple(connector.value for connector in self.connectors)
+        return known[: self.asked_before_unknown] + self.unknown_connectors + known[self.asked_before_unknown :]
+
+    def has(self, connector: Connector) -> bool | None:
+        """Whether it has this connector; None when that is not known: one that is not known may be of the kind."""
+        if connector in (self.connectors or ()):
+            return True
+        return None if self.connectors is None or self.unknown_connectors else False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +122,14 @@ class Deployment:
     """Where its configuration was read: a directory or a hub name."""
     vocab_size: int | None = None
     special_token_ids: tuple[int, ...] = ()
-    kv_dtype: str | None = None
-    """Of the KV cache, as the engine resolved it (``float32``, ``bfloat16``, ``fp8``); None when it does not say."""
     geometry: KVGeometry | None = None
-    connectors: tuple[Connector, ...] | None = None
-    """In MultiConnector's order; None when attached and the servers do not say."""
-    offload_block_size: int | None = None
-    """Tokens per chunk of the offload tier."""
-    offload_blocks: int | None = None
-    """Chunks that the offload tier holds."""
-    offload_bytes: int | None = None
-    """Host memory that each server's offload tier was given, bytes (``cpu_bytes_to_use``)."""
-    offload_prompt_only: bool | None = None
-    """Whether the tier is given prompt tokens alone, never generated ones (vLLM's ``offload_prompt_only``)."""
+    """With the type of element that a server has which does not tell its own; see :meth:`geometry_of`."""
+    geometry_unknown: str = ""
+    """Why there is no geometry, where the model's configuration says it: "it caches a latent (MLA) ..."."""
+    cache_rules_unknown: str = ""
+    """Why the model's caches may follow other rules than those of one group of full-attention layers; empty where they
+    follow these. Then a prefix cache may find less than its blocks hold, and prefill may leave a prompt's last token
+    to decode."""
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None
@@ -96,6 +137,33 @@ class Deployment:
     def of(self, role: Role) -> tuple[Server, ...]:
         """The servers of one role, in order."""
         return tuple(server for server in self.servers if server.role is role)
+
+    def has(self, connector: Connector, role: Role | None = None) -> bool | None:
+        """Whether any server (of this role) has the connector; None when none is known to, and one may have it."""
+        found = [server.has(connector) for server in (self.servers if role is None else self.of(role))]
+        if True in found:
+            return True
+        return None if None in found else False
+
+    def geometry_of(self, server: Server) -> KVGeometry | None:
+        """The shape of one token's KV on this server; None when it is not known."""
+        if self.geometry is None or server.kv_dtype is None:
+            return self.geometry
+        size = ELEMENT_BYTES.get(server.kv_dtype)
+        return None if size is None else replace(self.geometry, dtype_bytes=size)
+
+    def unknown_connectors(self) -> dict[str, tuple[str, ...]]:
+        """The connectors that the harness does not know, by the name of the server that has them."""
+        return {one.name: one.unknown_connectors for one in self.servers if one.unknown_connectors}
+
+    def with_servers(self, **changes: Any) -> "Deployment":
+        """The same deployment with these fields on every server."""
+        return replace(self, servers=tuple(replace(server, **changes) for server in self.servers))
+
+
+def alike(values: Iterable[object]) -> str:
+    """The one value, or each with a slash between where servers differ, in the servers' order."""
+    return "/".join(dict.fromkeys("unknown" if value is None else str(value) for value in values)) or "unknown"
 
 
 def serving(servers: Sequence[Server], url: str | None) -> int | None:

@@ -38,11 +38,8 @@ DEPLOYMENT = Deployment(
     proxy_url="http://proxy",
     model="canary",
     geometry=GEOMETRY,
-    connectors=(Connector.NIXL, Connector.OFFLOADING),
-    offload_block_size=64,
-    offload_prompt_only=True,
     launched=True,
-)
+).with_servers(connectors=(Connector.NIXL, Connector.OFFLOADING), offload_block_size=64, offload_prompt_only=True)
 ENGINE = 'engine="0",model_name="canary"'
 NAMES = {
     "running": f"vllm:num_requests_running{{{ENGINE}}}",

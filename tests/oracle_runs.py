@@ -9,7 +9,7 @@ from typing import Any
 
 import counted_run as run
 
-from harness.facts import Connector, Deployment
+from harness.facts import Connector, Deployment, Server
 from harness.history import Choice, Ended, Operation, Outcome, Sent, Usage
 from harness.oracle import PREDICTED, ServerExpectation, predict
 from harness.scenario import Request, Route, Sampling
@@ -22,9 +22,10 @@ BLOCK = run.BLOCK
 
 def deployed(*connectors: Connector, blocks: int = 100, **fields: Any) -> Deployment:
     """The pair with these connectors and so many blocks to give away, its tier as large as anyone needs."""
-    servers = tuple(replace(server, num_blocks=blocks + 1) for server in run.DEPLOYMENT.servers)
-    known: dict[str, Any] = {"servers": servers, "connectors": connectors, "offload_blocks": 1000}
-    return replace(run.DEPLOYMENT, **(known | fields))
+    servers = fields.pop("servers", run.DEPLOYMENT.with_servers(num_blocks=blocks + 1).servers)
+    own: dict[str, Any] = {"connectors": connectors, "offload_blocks": 1000}
+    own |= {name: fields.pop(name) for name in [*fields] if name in Server.__dataclass_fields__}
+    return replace(run.DEPLOYMENT, servers=servers, **fields).with_servers(**own)
 
 
 def prompt(length: int, start: int = 0) -> tuple[int, ...]:

@@ -14,10 +14,9 @@ DEPLOYMENT = Deployment(
     ),
     proxy_url="http://127.0.0.1:8000",
     model="canary",
-    connectors=(Connector.NIXL, Connector.OFFLOADING),
     launched=True,
     device="cpu",
-)
+).with_servers(connectors=(Connector.NIXL, Connector.OFFLOADING))
 
 STARTED = RunStarted(
     wall=1767323045.0,  # 2026-01-02 03:04:05 UTC

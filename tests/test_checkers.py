@@ -328,11 +328,11 @@ def test_a_client_that_could_not_keep_up_or_did_not_say_is_unknown() -> None:
 
 
 def test_connectors_that_are_not_there_are_not_looked_for() -> None:
-    alone = replace(run.DEPLOYMENT, connectors=(Connector.NIXL,))
+    alone = run.DEPLOYMENT.with_servers(connectors=(Connector.NIXL,))
     names = {check.name for check in judge(alone, run.history()).checks}
     assert "offload_bytes" not in names
     assert "nixl_bytes" in names
-    unknown = replace(run.DEPLOYMENT, connectors=None)
+    unknown = run.DEPLOYMENT.with_servers(connectors=None)
     assert "offload_bytes" in {check.name for check in judge(unknown, run.history()).checks}
 
 

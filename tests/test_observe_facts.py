@@ -9,8 +9,8 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from harness.errors import UsageError
-from harness.facts import Connector, Deployment, Role
-from harness.observe.facts import Learned, learn_deployment, learn_server
+from harness.facts import Connector, Deployment, Role, Server
+from harness.observe.facts import learn_deployment, learn_server
 
 DATA = Path(__file__).parent / "data"
 MULTI = {
@@ -46,20 +46,19 @@ def engine(metrics: str | None = None, info: dict[str, Any] | None = None, model
     return app
 
 
-async def learn(app: web.Application) -> Learned:
+async def learn(app: web.Application) -> Server:
     async with TestServer(app) as server, ClientSession() as session:
         url = str(server.make_url("/"))
         return await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
 
 
 async def test_a_server_tells_its_blocks_its_version_and_its_model() -> None:
-    learned = await learn(engine())
-    server = learned.server
+    server = await learn(engine())
     expected = (DATA / "metrics_decode.txt").read_text()
     assert f'block_size="{server.block_size}"' in expected
     assert f'num_gpu_blocks="{server.num_blocks}"' in expected
     assert (server.prefix_caching, server.version, server.max_model_len) == (True, "0.32.0", 2048)
-    assert (learned.model, learned.model_path) == ("canary", "/m")
+    assert (server.model, server.model_path) == ("canary", "/m")
     assert not server.url.endswith("/")
 
 
@@ -73,9 +72,9 @@ async def test_chunks_are_blocks_and_prompts_only_unless_the_configuration_says_
     alone = {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": {"cpu_bytes_to_use": 1}}
     learned = await learn(engine(info=alone))
     assert learned.connectors == (Connector.OFFLOADING,)
-    assert (learned.offload_block_size, learned.offload_prompt_only) == (learned.server.block_size, True)
+    assert (learned.offload_block_size, learned.offload_prompt_only) == (learned.block_size, True)
     by_count = {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": {"blocks_per_chunk": 3}}
-    assert (await learn(engine(info=by_count))).offload_block_size == 3 * (learned.server.block_size or 0)
+    assert (await learn(engine(info=by_count))).offload_block_size == 3 * (learned.block_size or 0)
 
 
 async def test_without_server_info_the_families_tell_which_connectors_there_are() -> None:
@@ -88,7 +87,7 @@ async def test_a_server_without_connector_families_says_nothing_of_connectors() 
     bare = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="None",enable_prefix_caching="False"} 1\n'
     learned = await learn(engine(bare))
     assert learned.connectors is None
-    assert (learned.server.block_size, learned.server.num_blocks, learned.server.prefix_caching) == (16, None, False)
+    assert (learned.block_size, learned.num_blocks, learned.prefix_caching) == (16, None, False)
 
 
 @pytest.mark.parametrize(
@@ -123,5 +122,5 @@ async def test_a_deployment_is_named_by_role_and_number() -> None:
             session, prefill_urls=[url], decode_urls=[url, url], proxy_url="http://proxy"
         )
     assert [one.name for one in deployment.servers] == ["prefill-0", "decode-0", "decode-1"]
-    assert (deployment.offload_block_size, deployment.proxy_url) == (128, "http://proxy")
+    assert (deployment.servers[2].offload_block_size, deployment.proxy_url) == (128, "http://proxy")
     assert deployment.model == "canary"

@@ -83,7 +83,7 @@ def test_output_is_stored_when_the_tier_takes_it_save_its_last_token(
     prompt_only: bool | None, output: int, chunks: tuple[int, int]
 ) -> None:
     # 100 prompt tokens: 128 are reached with 28 more, and the last token sampled has no KV.
-    deployment = replace(run.DEPLOYMENT, offload_prompt_only=prompt_only)
+    deployment = run.DEPLOYMENT.with_servers(offload_prompt_only=prompt_only)
     expected = expect(ask(100, output=output), deployment=deployment)
     low, high = chunks
     assert expected["decode-0"].of("offload_store_bytes") == Bounds(low * run.BLOCK, high * run.BLOCK)
@@ -91,11 +91,11 @@ def test_output_is_stored_when_the_tier_takes_it_save_its_last_token(
 
 
 def test_chunks_of_several_blocks_are_stored_whole() -> None:
-    deployment = replace(run.DEPLOYMENT, offload_block_size=192)
+    deployment = run.DEPLOYMENT.with_servers(offload_block_size=192)
     assert expect(ask(400), deployment=deployment)["prefill-0"].of("offload_store_bytes") == Bounds.exactly(
         6 * run.BLOCK
     )
-    untold = replace(run.DEPLOYMENT, offload_block_size=None)
+    untold = run.DEPLOYMENT.with_servers(offload_block_size=None)
     assert expect(ask(400), deployment=untold)["prefill-0"].of("offload_store_bytes") == Bounds(0, 6 * run.BLOCK)
 
 
@@ -143,20 +143,20 @@ def test_a_text_whose_tokens_are_not_known_is_unpredictable_and_so_is_what_it_ma
 
 
 @pytest.mark.parametrize(
-    ("missing", "counters"),
+    ("deployment", "counters"),
     [
-        ({"geometry": None}, {"nixl_bytes", "offload_store_bytes", "offload_load_bytes"}),
-        ({"connectors": None}, {"offload_store_bytes", "offload_load_bytes"}),
+        (replace(run.DEPLOYMENT, geometry=None), {"nixl_bytes", "offload_store_bytes", "offload_load_bytes"}),
+        (run.DEPLOYMENT.with_servers(connectors=None), {"offload_store_bytes", "offload_load_bytes"}),
     ],
 )
-def test_a_fact_that_is_missing_makes_unknown_what_needs_it(missing: dict[str, None], counters: set[str]) -> None:
-    decode = expect(ask(130), deployment=replace(run.DEPLOYMENT, **missing))["decode-0"]
+def test_a_fact_that_is_missing_makes_unknown_what_needs_it(deployment: Deployment, counters: set[str]) -> None:
+    decode = expect(ask(130), deployment=deployment)["decode-0"]
     assert {name for name in PREDICTED if decode.of(name) is None} == counters
     assert all(decode.why(name) for name in counters)
 
 
 def test_without_nixl_a_decode_server_computes() -> None:
-    deployment = replace(run.DEPLOYMENT, connectors=(Connector.OFFLOADING,))
+    deployment = run.DEPLOYMENT.with_servers(connectors=(Connector.OFFLOADING,))
     decode = expect(ask(130), deployment=deployment)["decode-0"]
     assert decode.of("local_compute") == Bounds.exactly(130)
     assert decode.of("nixl_bytes") == Bounds.exactly(0)

@@ -262,7 +262,7 @@ def test_the_tiers_size_follows_from_its_bytes() -> None:
     # A chunk of 64,000 bytes takes 16 pages of 4,096: four of them take 262,144 bytes.
     script = tier_of(4)
     for given, chunks in ((262_144, 2), (262_143, 3)):
-        sized = Script(replace(script.deployment, offload_blocks=None, offload_bytes=given))
+        sized = Script(script.deployment.with_servers(offload_blocks=None, offload_bytes=given))
         for phase, start in (("first", 0), ("second", 1000), ("again", 0)):
             sized.ask(prompt(T, start), phase=phase, route=DIRECT_P)
         assert sized.expect("again")["prefill-0"].offload_store_bytes == Bounds.exactly(chunks * BLOCK)

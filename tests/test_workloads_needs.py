@@ -4,7 +4,6 @@ import pytest
 from workload_settings import deployment, server
 
 from harness.facts import Connector, Deployment, Role
-from harness.observe.facts import _step_tokens
 from workloads.needs import Needs, unmet
 
 NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
@@ -68,9 +67,3 @@ def test_a_deployment_that_has_it_all_lacks_nothing(needs: Needs, facts: Deploym
 )
 def test_what_is_not_told_excludes_nothing(needs: Needs, facts: Deployment) -> None:
     assert unmet(needs, facts) is None
-
-
-def test_the_tokens_of_a_step_are_read_off_the_engines_configuration() -> None:
-    assert _step_tokens({"scheduler_config": {"max_num_batched_tokens": 64}}) == 64
-    assert _step_tokens({"scheduler_config": {}}) is None
-    assert _step_tokens(None) is None

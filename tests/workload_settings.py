@@ -38,6 +38,7 @@ def server(role: Role, number: int = 0, **changes: object) -> Server:
 
 
 def deployment(**changes: object) -> Deployment:
+    own = {name: changes.pop(name) for name in [*changes] if name in Server.__dataclass_fields__}
     plain = Deployment(
         servers=(server(Role.PREFILL), server(Role.DECODE)),
         proxy_url="http://proxy",
@@ -45,11 +46,9 @@ def deployment(**changes: object) -> Deployment:
         vocab_size=4096,
         special_token_ids=tuple(range(7)),
         geometry=KVGeometry(4, 4, 64, 64, 4),
-        connectors=(Connector.NIXL, Connector.OFFLOADING),
-        offload_block_size=32,
-        offload_prompt_only=True,
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]  # the tests name the fields
+    own = {"connectors": (Connector.NIXL, Connector.OFFLOADING), "offload_block_size": 32, **own}
+    return replace(plain, **changes).with_servers(offload_prompt_only=True, **own)  # type: ignore[arg-type]  # the tests name the fields
 
 
 def facts_of(recipe: Recipe) -> Deployment:

@@ -7,7 +7,7 @@ run, and judged as far as can be.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from harness.facts import Connector, Deployment, Role
+from harness.facts import Connector, Deployment, Role, Server, alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +46,22 @@ def unmet(needs: Needs, deployment: Deployment) -> str | None:
 
 
 def _connectors(needs: Needs, deployment: Deployment) -> Iterator[str]:
-    there = deployment.connectors
-    if there is None:
-        return
-    named = ", ".join(there) or "no connector"
-    if needs.connectors is not None and there != needs.connectors:
-        yield f"it needs the connectors [{', '.join(needs.connectors)}], and the deployment has [{named}]"
-    if needs.transfers and Connector.NIXL not in there:
-        yield f"it needs KV transfer, and the deployment has [{named}]"
-    if needs.offloads and Connector.OFFLOADING not in there:
-        yield f"it needs an offload tier, and the deployment has [{named}]"
+    named = alike(map(_named, deployment.servers))
+    if needs.connectors is not None and any(_others(needs.connectors, server) for server in deployment.servers):
+        yield f"it needs the connectors [{', '.join(needs.connectors)}], and the deployment has {named}"
+    if needs.transfers and deployment.has(Connector.NIXL) is False:
+        yield f"it needs KV transfer, and the deployment has {named}"
+    if needs.offloads and deployment.has(Connector.OFFLOADING) is False:
+        yield f"it needs an offload tier, and the deployment has {named}"
+
+
+def _others(wanted: tuple[Connector, ...], server: Server) -> bool:
+    return server.connectors is not None and server.connector_names != tuple(map(str, wanted))
+
+
+def _named(server: Server) -> str:
+    names = server.connector_names
+    return "[connectors that are not known]" if names is None else f"[{', '.join(names) or 'no connector'}]"
 
 
 def _counts(needs: Needs, deployment: Deployment) -> Iterator[str]:

@@ -49,8 +49,8 @@ class Setting:
         if vocab_size is None:
             raise UsageError(
                 f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, "
-                "so no prompt can be written. Give --model: a directory with the model's config.json, or a hub name "
-                "in the local cache."
+                "and they do not tokenize (POST /tokenize), so no prompt can be written. Give --model: a directory "
+                "with the model's config.json, or a hub name in the local cache."
             )
         return cls(
             prefill_block_size=_block_size(prefill),
@@ -60,7 +60,7 @@ class Setting:
             max_model_len=_least(server.max_model_len for server in deployment.servers) or 2048,
             prefill_blocks=_least(server.num_blocks for server in prefill),
             decode_blocks=_least(server.num_blocks for server in decode),
-            chunk_tokens=deployment.offload_block_size,
+            chunk_tokens=_most(server.offload_block_size for server in deployment.servers),
             batch_tokens=_least(server.max_num_batched_tokens for server in deployment.servers),
             prefill=len(prefill),
             decode=len(decode),
@@ -77,6 +77,10 @@ def _block_size(servers: tuple[Server, ...]) -> int:
             "every case is written in blocks. Is there a prefill and a decode server, and is the engine vLLM?"
         )
     return max(sizes)
+
+
+def _most(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _least(values: Iterable[int | None]) -> int | None:

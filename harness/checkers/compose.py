@@ -37,11 +37,10 @@ def judge(
     checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
 ) -> Judgement:
     """Every checker that applies to the deployment, in the order given."""
-    connectors = deployment.connectors
     checks = tuple(
         _checked(checker, deployment, history)
         for checker, needs in checkers
-        if needs is None or connectors is None or needs in connectors
+        if needs is None or deployment.has(needs) is not False
     )
     return Judgement(checks, _counted(history))
 

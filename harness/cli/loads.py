@@ -33,9 +33,9 @@ def load_scenario(load: LoadOptions, deployment: Deployment, lines: Sequence[Lin
         return dataset_load(lines, concurrency=load.concurrency, salt=salt)
     if deployment.vocab_size is None:
         raise UsageError(
-            f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, so "
-            "neither prompts nor bytes can be told. Give --model: a directory with the model's config.json, or a hub "
-            "name in the local cache."
+            f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, and "
+            "they do not tokenize (POST /tokenize), so no random prompts can be made for it. Give --model: a directory "
+            "with the model's config.json, or a hub name in the local cache; or a load of your own with --dataset-path."
         )
     return random_load(
         seed=load.seed,
@@ -86,15 +86,14 @@ def _tiers(deployment: Deployment) -> dict[Route, tuple[int, ...]]:
     """Servers behind which something is left when their prefix caches are emptied, or may be: by route."""
     roles = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
     with_tier = {
-        route: tuple(index for index, server in enumerate(deployment.of(role)) if _has_tier(deployment, server))
+        route: tuple(index for index, server in enumerate(deployment.of(role)) if _has_tier(server))
         for route, role in roles.items()
     }
     return {route: indices for route, indices in with_tier.items() if indices}
 
 
-def _has_tier(deployment: Deployment, server: Server) -> bool:
-    unknown: tuple[str, ...] = getattr(server, "unknown_connectors", ())
-    return Connector.OFFLOADING in (deployment.connectors or ()) or bool(unknown)
+def _has_tier(server: Server) -> bool:
+    return server.has(Connector.OFFLOADING) is True or bool(server.unknown_connectors)
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:

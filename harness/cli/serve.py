@@ -70,7 +70,7 @@ def facts(deployment: Deployment) -> dict[str, Any]:
         "decode_port": _port(first_decode.url),
         "block_size": first_decode.block_size,
         "model": deployment.model,
-        "connectors": deployment.connectors,
+        "connectors": first_decode.connector_names,
         "device": deployment.device,
         "servers": [asdict(server) for server in deployment.servers],
     }

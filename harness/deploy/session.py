@@ -1,10 +1,11 @@
 """A deployment, from its options to its facts: launched or attached to, warmed up, known. The room's one door."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -18,10 +19,11 @@ from harness.deploy.ports import require_free
 from harness.deploy.simulate import simulated
 from harness.deploy.target import Attachment, Target
 from harness.deploy.warmup import WarmUp, warm_up_load, warm_up_transfers
-from harness.errors import DeployError, ModelNotFound, UnsupportedModel
+from harness.errors import DeployError, ModelNotFound
 from harness.facts import Connector, Deployment, Role
-from harness.models import make_canary, read_model
-from harness.observe.facts import learn_deployment
+from harness.models import ModelFacts, make_canary, read_config, read_model
+from harness.observe.facts import learn
+from harness.observe.vocabulary import tokens_that_are_safe
 
 _PORT_FLAGS = {"proxy": "--port", "prefill": "--prefill-port", "decode": "--decode-port"}
 
@@ -147,30 +149,54 @@ async def _learn(
     target: Target, prefill: tuple[str, ...], decode: tuple[str, ...], proxy_url: str | None
 ) -> Deployment:
     async with aiohttp.ClientSession(headers=target.headers) as session:
-        deployment = await learn_deployment(session, prefill_urls=prefill, decode_urls=decode, proxy_url=proxy_url)
-    named = replace(
-        deployment,
-        model=target.served_model_name or deployment.model,
-        model_path=target.model or deployment.model_path,
-        kv_dtype=target.kv_cache_dtype or deployment.kv_dtype,
-    )
-    return _with_model(named, required=target.model is not None)
+        learned = await learn(session, prefill_urls=prefill, decode_urls=decode, proxy_url=proxy_url)
+        deployment = learned.deployment
+        named = replace(
+            deployment,
+            model=target.served_model_name or deployment.model,
+            model_path=target.model or deployment.model_path,
+        )
+        if target.kv_cache_dtype is not None:
+            named = named.with_servers(kv_dtype=target.kv_cache_dtype)
+        known = with_model(named, _model(named, target, learned.config))
+        if known.vocab_size is not None:
+            return known
+        return replace(known, **await tokens_that_are_safe(session, named))
 
 
-def _with_model(deployment: Deployment, *, required: bool) -> Deployment:
-    """What its configuration tells; without one the facts stay unknown, and so does what needs them."""
+def _model(deployment: Deployment, target: Target, told: Mapping[str, Any] | None) -> ModelFacts | None:
+    """What the model's configuration says: in its files, else as a server told it; None where neither is there.
+
+    Raises:
+        ModelNotFound: the user named a directory, and there is no model in it.
+
+    """
+    dtypes = [server.kv_dtype for server in deployment.servers]
+    kv_dtype = None if None in dtypes else dtypes[0]
     try:
-        model = read_model(deployment.model_path or "", kv_dtype=deployment.kv_dtype)
-    except (ModelNotFound, UnsupportedModel):
-        if required:
+        return read_model(deployment.model_path or "", kv_dtype=kv_dtype)
+    except ModelNotFound:
+        # A hub name may be known to the servers alone.
+        if target.model is not None and _looks_like_a_path(target.model):
             raise
-        return deployment
+    return None if told is None else read_config(told, kv_dtype=kv_dtype)
+
+
+def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
+    """With what the model's configuration tells; without one those facts stay unknown, and so does what needs them."""
+    if model is None:
+        name = deployment.model_path or deployment.model
+        why = f"the configuration of the model {name} cannot be read here (--model names a directory that has it)"
+        return replace(deployment, geometry_unknown=why, cache_rules_unknown=why)
     # vLLM serves a checkpoint in 16 bits as it is, and casts a float32 one to whatever suits the device: without
     # its own word the width of the KV cache would be a guess.
-    certain = deployment.kv_dtype is not None or model.dtype in ("bfloat16", "float16")
+    told = all(server.kv_dtype is not None for server in deployment.servers)
+    certain = told or model.dtype in ("bfloat16", "float16")
     return replace(
         deployment,
         geometry=model.geometry if certain else None,
+        geometry_unknown=model.geometry_unknown or ("" if certain else "the servers do not tell the type of their KV"),
+        cache_rules_unknown=model.cache_rules_unknown,
         vocab_size=model.vocab_size,
         special_token_ids=model.special_token_ids,
     )
@@ -181,7 +207,9 @@ async def _warm_up(deployment: Deployment, target: Target, around: Surroundings)
     started = around.clock.now()
     around.on_progress("warm-up", "first KV transfer", 0.0)
     prefill, decode = ([server.url for server in deployment.of(role)] for role in Role)
-    if deployment.connectors is None or Connector.NIXL in deployment.connectors:
+    # How an unknown connector hands over is not known either: the load through the proxy shows it.
+    nixl = deployment.has(Connector.NIXL)
+    if nixl or (nixl is None and not deployment.unknown_connectors()):
         await warm_up_transfers(prefill, decode, how)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
     await warm_up_load(deployment.proxy_url or decode[0], target.num_warmups or 8, how)

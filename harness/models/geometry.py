@@ -1,11 +1,14 @@
-"""How many bytes a model's KV cache takes, from its config.json alone.
+"""How many bytes a model's KV cache takes and by which rules it is kept, from its config.json alone.
 
 Rule 1. Only one group of full-attention layers with plain K and V is predicted: layers x block x kv_heads x
-        (head size of K + of V) x bytes of an element. Anything else is refused with the reason: bytes are
-        compared exactly, so a wrong prediction is worse than none.
-Rule 2. A family not known to be of that kind is refused too. A key that is absent means what its family's
+        (head size of K + of V) x bytes of an element. Of anything else the bytes are unknown, with the reason: they
+        are compared exactly, so a wrong prediction is worse than none.
+Rule 2. A family not known to be of that kind is not predicted either. A key that is absent means what its family's
         configuration class would fill in, which differs: it is guessed only where the family is known.
 Rule 3. The hub is never asked. A hub name is looked up in the local cache of an earlier download.
+Rule 4. Which tokens are found in a prefix cache is known for one group of full attention, latent (MLA) or not. Layers
+        with sliding windows or states hit less, and of a family that is not known anything may be.
+Rule 5. Vocabulary and special tokens are read whatever the cache is like.
 """
 
 import json
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import ModelNotFound, UnsupportedModel
-from harness.facts import KVGeometry
+from harness.facts import ELEMENT_BYTES, KVGeometry
 
 _OWN_HEAD_SIZE: Final = frozenset(
     {"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"},
@@ -29,8 +32,12 @@ _PLAIN: Final = _OWN_HEAD_SIZE | {
 }
 """Text model types with plain K and V in every layer, unless their configuration says otherwise."""
 
-_REFUSED: Final = {
-    "kv_lora_rank": "it caches a latent (MLA) instead of K and V",
+_LATENT: Final = frozenset({"deepseek_v2", "deepseek_v3", "kimi_k2"})
+"""Text model types with a latent (MLA) in every layer, unless their configuration says otherwise."""
+
+_MLA: Final = {"kv_lora_rank": "it caches a latent (MLA) instead of K and V"}
+
+_UNLIKE_LAYERS: Final = {
     "attention_chunk_size": "it attends in chunks",
     "sliding_window_pattern": "some of its layers have a sliding window",
     "layers_block_type": "its layers are of several kinds",
@@ -41,49 +48,64 @@ _REFUSED: Final = {
     "index_topk": "it keeps an index beside its KV",
 }
 
-_ELEMENT_BYTES: Final = {
-    **dict.fromkeys(("float32", "float"), 4),
-    **dict.fromkeys(("float16", "half", "bfloat16"), 2),
-    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2"), 1),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What a model's own files say, before any engine has read them.
 
     ``name`` is what the user wrote, ``path`` the directory found, ``max_model_len`` tokens of prompt and
-    output together, ``dtype`` the checkpoint's own, None where it does not say. ``special_token_ids`` are
+    output together, ``dtype`` the checkpoint's own; None where it does not say. ``special_token_ids`` are
     those that config.json, generation_config.json or tokenizer.json call special.
     """
 
     name: str
     path: Path
-    vocab_size: int
-    max_model_len: int
-    geometry: KVGeometry
+    vocab_size: int | None
+    max_model_len: int | None
+    geometry: KVGeometry | None
     special_token_ids: tuple[int, ...]
     dtype: str | None
+    geometry_unknown: str = ""
+    """Why there is no geometry."""
+    cache_rules_unknown: str = ""
+    """Why hits in its prefix cache cannot be predicted; empty where they can."""
 
 
 def read_model(model: str | Path, *, kv_dtype: str | None = None) -> ModelFacts:
     """Read the facts of a local directory, or of a hub name in the local hub cache.
 
-    ``kv_dtype`` is what the engine keeps its KV in, see `read_geometry`. Raises `ModelNotFound` and
-    `UnsupportedModel`.
+    ``kv_dtype`` is what the engine keeps its KV in, see `read_geometry`. Raises `ModelNotFound`.
     """
     path = _locate(model)
-    config = _read_json(path / "config.json")
+    return _facts(str(model), path, _read_json(path / "config.json"), kv_dtype)
+
+
+def read_config(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> ModelFacts:
+    """The same from a configuration that a server told, without the files beside it."""
+    return _facts("", Path(), config, kv_dtype)
+
+
+def _facts(name: str, path: Path, config: Mapping[str, Any], kv_dtype: str | None) -> ModelFacts:
     text = _text_config(config)
+    geometry, why = _geometry_or_why(config, kv_dtype)
     return ModelFacts(
-        name=str(model),
+        name=name,
         path=path,
-        vocab_size=_count(text, "vocab_size"),
-        max_model_len=_count(text, "max_position_embeddings"),
-        geometry=read_geometry(config, kv_dtype=kv_dtype),
-        special_token_ids=tuple(sorted(set(_special_token_ids(path, config, text)))),
+        vocab_size=_positive(text.get("vocab_size")),
+        max_model_len=_positive(text.get("max_position_embeddings")),
+        geometry=geometry,
+        special_token_ids=tuple(sorted(set(_special_token_ids(path if name else None, config, text)))),
         dtype=_dtype(config, text),
+        geometry_unknown=why,
+        cache_rules_unknown=_other_rules(text),
     )
+
+
+def _geometry_or_why(config: Mapping[str, Any], kv_dtype: str | None) -> tuple[KVGeometry | None, str]:
+    try:
+        return _geometry(config, kv_dtype), ""
+    except _UnpredictableError as error:
+        return None, str(error)
 
 
 def read_geometry(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> KVGeometry:
@@ -94,8 +116,24 @@ def read_geometry(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> 
     vLLM's ``--dtype auto`` computes a float32 checkpoint in 16 bits. Raises `UnsupportedModel`, saying
     why, for whatever is not one full-attention group with plain K and V.
     """
+    try:
+        return _geometry(config, kv_dtype)
+    except _UnpredictableError as error:
+        raise UnsupportedModel(
+            f"The bytes of this model's KV cache cannot be predicted: {error}. Serve a model whose every layer is "
+            "full attention with plain K and V (Llama, Mistral, Qwen2, Qwen3, ...), or the canary."
+        ) from None
+
+
+class _UnpredictableError(Exception):
+    """Why a cache is not of the kind that is predicted."""
+
+
+def _geometry(config: Mapping[str, Any], kv_dtype: str | None) -> KVGeometry:
     text = _text_config(config)
-    _refuse_other_caches(text)
+    why = next(_unlike(text, _MLA | _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN)
+    if why:
+        raise _UnpredictableError(why)
     heads = _count(text, "num_attention_heads")
     head_size = _head_size(text, heads)
     return KVGeometry(
@@ -107,42 +145,49 @@ def read_geometry(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> 
     )
 
 
-def _refuse(why: str) -> UnsupportedModel:
-    return UnsupportedModel(
-        f"The bytes of this model's KV cache cannot be predicted: {why}. Serve a model whose every layer is "
-        "full attention with plain K and V (Llama, Mistral, Qwen2, Qwen3, ...), or the canary."
-    )
-
-
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) else config
 
 
-def _refuse_other_caches(text: Mapping[str, Any]) -> None:
+def _other_rules(text: Mapping[str, Any]) -> str:
+    """Why its prefix cache may follow other rules than those of one full-attention group; empty where it does not."""
+    return next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT)
+
+
+def _other_family(text: Mapping[str, Any], known: frozenset[str]) -> str:
     family = text.get("model_type")
-    if family not in _PLAIN:
-        raise _refuse(f"its text model is of type {family!r}, which is not known to be of that kind")
-    for key, why in _REFUSED.items():
+    if isinstance(family, str) and family in known:
+        return ""
+    return f"its text model is of type {family!r}, which is not known to be of that kind"
+
+
+def _unlike(text: Mapping[str, Any], keys: Mapping[str, str]) -> Iterator[str]:
+    for key, why in keys.items():
         if text.get(key):
-            raise _refuse(f"{why} ({key} is {text[key]!r})")
-    kinds = set(text.get("layer_types") or ())
+            yield f"{why} ({key} is {text[key]!r})"
+    told = text.get("layer_types")
+    kinds = set(map(str, told)) if isinstance(told, list | tuple) else set()
     if kinds - {"full_attention"}:
-        raise _refuse(f"its layers are of the kinds {', '.join(sorted(map(str, kinds)))}")
+        yield f"its layers are of the kinds {', '.join(sorted(kinds))}"
     if not kinds and text.get("sliding_window") and text.get("use_sliding_window", True):
-        raise _refuse(f"it uses a sliding window of {text['sliding_window']} tokens")
+        yield f"it uses a sliding window of {text['sliding_window']} tokens"
+
+
+def _positive(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _count(text: Mapping[str, Any], key: str) -> int:
-    value = text.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _refuse(f"its config.json gives {key} as {value!r}, not as a positive number")
+    value = _positive(text.get(key))
+    if value is None:
+        raise _UnpredictableError(f"its config.json gives {key} as {text.get(key)!r}, not as a positive number")
     return value
 
 
 def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
     if "num_key_value_heads" not in text and text["model_type"] != "llama":
-        raise _refuse("its config.json does not state num_key_value_heads")
+        raise _UnpredictableError("its config.json does not state num_key_value_heads")
     if text.get("num_key_value_heads") is None:
         return heads
     return _count(text, "num_key_value_heads")
@@ -152,10 +197,10 @@ def _head_size(text: Mapping[str, Any], heads: int) -> int:
     if text.get("head_dim") is not None:
         return _count(text, "head_dim")
     if text["model_type"] in _OWN_HEAD_SIZE:
-        raise _refuse("its config.json does not state head_dim")
+        raise _UnpredictableError("its config.json does not state head_dim")
     hidden = _count(text, "hidden_size")
     if hidden % heads:
-        raise _refuse(f"its {heads} heads do not divide its hidden size of {hidden}")
+        raise _UnpredictableError(f"its {heads} heads do not divide its hidden size of {hidden}")
     return hidden // heads
 
 
@@ -169,12 +214,15 @@ def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
 def _dtype_bytes(config: Mapping[str, Any], text: Mapping[str, Any], kv_dtype: str | None) -> int:
     name = kv_dtype
     if kv_dtype in (None, "auto"):
-        if (config.get("quantization_config") or {}).get("kv_cache_scheme"):
-            raise _refuse("its checkpoint brings a quantised KV cache of its own (kv_cache_scheme)")
+        quantized = config.get("quantization_config")
+        if isinstance(quantized, Mapping) and quantized.get("kv_cache_scheme"):
+            raise _UnpredictableError("its checkpoint brings a quantised KV cache of its own (kv_cache_scheme)")
         name = _dtype(config, text)
-    if name not in _ELEMENT_BYTES:
-        raise _refuse(f"the size of a cached element of type {name!r} is not known; state the engine's dtype")
-    return _ELEMENT_BYTES[name]
+    if name is None or name not in ELEMENT_BYTES:
+        raise _UnpredictableError(
+            f"the size of a cached element of type {name!r} is not known; state the engine's dtype"
+        )
+    return ELEMENT_BYTES[name]
 
 
 def _locate(model: str | Path) -> Path:
@@ -213,25 +261,30 @@ def _snapshots(name: str) -> Iterator[Path]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    # RecursionError: arrays in arrays in arrays.
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelNotFound(f"{path} cannot be read as JSON ({error}). Download or make it again.") from error
     if not isinstance(content, dict):
         raise ModelNotFound(f"{path} does not hold a JSON object. Download or make the model again.")
     return content
 
 
-def _special_token_ids(path: Path, *configs: Mapping[str, Any]) -> Iterator[int]:
-    generation = path / "generation_config.json"
-    written = [*configs, _read_json(generation)] if generation.is_file() else configs
-    for config in written:
+def _special_token_ids(path: Path | None, *configs: Mapping[str, Any]) -> Iterator[int]:
+    """``path``: of the directory whose other files are read too."""
+    for config in (*configs, *([_read_if_there(path / "generation_config.json")] if path else [])):
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             yield from _ids(config.get(key))
-    vocabulary = path / "tokenizer.json"
-    if vocabulary.is_file():
-        added = _read_json(vocabulary).get("added_tokens") or ()
-        yield from (token["id"] for token in added if token.get("special"))
+    added = _read_if_there(path / "tokenizer.json").get("added_tokens") if path else None
+    for token in added if isinstance(added, list) else ():
+        if isinstance(token, Mapping) and token.get("special"):
+            yield from _ids(token.get("id"))
+
+
+def _read_if_there(path: Path) -> Mapping[str, Any]:
+    return _read_json(path) if path.is_file() else {}
 
 
 def _ids(value: Any) -> Iterator[int]:
     """One id, a list of them or nothing: generation configurations have all three."""
-    yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
+    many = value if isinstance(value, list) else [value]
+    yield from (one for one in many if isinstance(one, int) and not isinstance(one, bool) and one >= 0)

@@ -2,26 +2,31 @@
 
 Where each fact comes from:
 
-- ``/metrics``: block size, number of blocks and prefix caching, as labels of ``vllm:cache_config_info``; which kinds
-  of connector there are, since each brings its families (declared from the start, with or without samples);
+- ``/metrics``: block size, number of blocks, prefix caching and the KV cache's type, as labels of
+  ``vllm:cache_config_info``; which kinds of connector there are, since each brings its families (declared from the
+  start, with or without samples);
 - ``/version``: the engine's version;
 - ``/v1/models``: the served name, where the model came from, and the longest context;
-- ``/server_info``: the connectors' order and the offload tier's configuration. Only with ``VLLM_SERVER_DEV_MODE=1``.
+- ``/server_info``: the connectors in order and the offload tier's configuration, and the model's own configuration.
+  Only with ``VLLM_SERVER_DEV_MODE=1``.
 
-A server that cannot be reached is the user's to put right: UsageError. A fact it does not tell is None.
+A server that cannot be reached is the user's to put right: UsageError. A fact that it does not tell, or tells in a form
+that is not vLLM's, is None.
 """
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from harness.errors import UsageError
-from harness.facts import Connector, Deployment, Role, Server
+from harness.facts import Deployment, Role, Server
+from harness.observe.connectors import Connected, connected, exposed
 from harness.observe.exposition import Exposition, parse
+from harness.observe.forms import mapping, name_of, whole
 
 TIMEOUT = 15.0
 """Seconds for one question: a server under load answers late, a wrong address not at all."""
@@ -31,24 +36,15 @@ _NIXL = "vllm:nixl_bytes_transferred_sum"
 _OFFLOAD = "vllm:kv_offload_total_bytes_total"
 _OFFLOAD_NEWER = "vllm:kv_offload_store_bytes_total"
 _WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER})
-_KINDS = {"NixlConnector": Connector.NIXL, "OffloadingConnector": Connector.OFFLOADING}
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """One server and what it told of the model and its connectors."""
+    """What the servers told."""
 
-    server: Server
-    model: str
-    model_path: str | None
-    connectors: tuple[Connector, ...] | None
-    """In MultiConnector's order if ``/server_info`` told; else as found in ``/metrics``, NIXL first."""
-    offload_block_size: int | None
-    """Tokens per chunk of the offload tier; None when not told."""
-    offload_bytes: int | None
-    """Host memory that the tier was given."""
-    offload_prompt_only: bool | None
-    kv_dtype: str | None
+    deployment: Deployment
+    config: Mapping[str, Any] | None
+    """The model's configuration, as its config.json has it, where a server told it (``/server_info``)."""
 
 
 async def learn_deployment(
@@ -58,65 +54,82 @@ async def learn_deployment(
     decode_urls: Sequence[str],
     proxy_url: str | None,
 ) -> Deployment:
+    """Like :func:`learn`, without the model's configuration."""
+    learned = await learn(session, prefill_urls=prefill_urls, decode_urls=decode_urls, proxy_url=proxy_url)
+    return learned.deployment
+
+
+async def learn(
+    session: aiohttp.ClientSession,
+    *,
+    prefill_urls: Sequence[str],
+    decode_urls: Sequence[str],
+    proxy_url: str | None,
+) -> Learned:
     """Ask every server; raises UsageError naming the first that does not answer as vLLM does.
 
-    Geometry, vocabulary and device are not told over HTTP; the caller adds them from the model's configuration.
+    Geometry, vocabulary and device are no part of it; the caller adds them from the model's configuration.
     """
     wanted = ((Role.PREFILL, prefill_urls), (Role.DECODE, decode_urls))
-    learned = await asyncio.gather(
+    told = await asyncio.gather(
         *(
-            learn_server(session, name=f"{role}-{index}", role=role, url=url)
+            _ask(session, name=f"{role}-{index}", role=role, url=url)
             for role, urls in wanted
             for index, url in enumerate(urls)
         )
     )
-    first = learned[0] if learned else None
-    return Deployment(
-        servers=tuple(one.server for one in learned),
+    servers = tuple(server for server, _ in told)
+    # Decode first: clients are answered by it, and requests carry the name that it has for the model.
+    named = sorted(servers, key=lambda server: server.role is not Role.DECODE)
+    deployment = Deployment(
+        servers=servers,
         proxy_url=proxy_url,
-        model=first.model if first else "",
-        model_path=first.model_path if first else None,
-        connectors=first.connectors if first else None,
-        offload_block_size=first.offload_block_size if first else None,
-        offload_bytes=first.offload_bytes if first else None,
-        offload_prompt_only=first.offload_prompt_only if first else None,
-        kv_dtype=first.kv_dtype if first else None,
+        model=next((server.model for server in named if server.model), ""),
+        model_path=next((server.model_path for server in named if server.model_path), None),
     )
+    return Learned(deployment, next((config for _, config in reversed(told) if config), None))
 
 
-async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role, url: str) -> Learned:
+async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role, url: str) -> Server:
     """Ask one server; ``url`` without a trailing slash or ``/v1``. UsageError when it does not answer as vLLM does."""
+    server, _ = await _ask(session, name=name, role=role, url=url)
+    return server
+
+
+async def _ask(
+    session: aiohttp.ClientSession, *, name: str, role: Role, url: str
+) -> tuple[Server, Mapping[str, Any] | None]:
     asker = _Asker(session, role, url.rstrip("/"))
     metrics, models, version, info = await asyncio.gather(
         asker.metrics(), asker.json("/v1/models"), asker.json_or_none("/version"), asker.server_info()
     )
     cache = _cache_labels(metrics)
     model = _first_model(models, asker)
-    kinds = _connectors(info)
-    tier = dict(kinds).get(Connector.OFFLOADING, {})
+    block_size = whole(cache.get("block_size"))
+    found = _connected(info, metrics)
     server = Server(
         name=name,
         role=role,
         url=asker.url,
-        block_size=_whole(cache.get("block_size")),
-        num_blocks=_whole(cache.get("num_gpu_blocks")),
+        block_size=block_size,
+        num_blocks=whole(cache.get("num_gpu_blocks")),
         prefix_caching={"True": True, "False": False}.get(cache.get("enable_prefix_caching", "")),
-        version=(version or {}).get("version"),
-        max_model_len=_whole(model.get("max_model_len")),
-        max_num_batched_tokens=_step_tokens(info),
-        ranks=_ranks(info),
+        version=name_of(mapping(version).get("version")),
+        max_model_len=whole(model.get("max_model_len")),
+        max_num_batched_tokens=whole(_part(info, "scheduler_config").get("max_num_batched_tokens")),
+        ranks=whole(_part(info, "parallel_config").get("tensor_parallel_size")),
+        model=name_of(model.get("id")),
+        model_path=name_of(model.get("root")),
+        kv_dtype=_kv_dtype(info, cache),
+        connectors=found.known,
+        connectors_listed=found.listed,
+        unknown_connectors=found.unknown,
+        asked_before_unknown=found.before_unknown,
+        offload_block_size=found.chunk_size(block_size),
+        offload_bytes=found.tier_bytes,
+        offload_prompt_only=found.prompt_only,
     )
-    return Learned(
-        server=server,
-        model=str(model["id"]),
-        model_path=model.get("root"),
-        connectors=tuple(kind for kind, _ in kinds) or _exposed_connectors(metrics),
-        offload_block_size=_chunk_size(tier, server.block_size) if tier else None,
-        offload_bytes=_whole(tier.get("cpu_bytes_to_use")),
-        # vLLM 0.32's default; a server that tells its configuration tells only what was set.
-        offload_prompt_only=bool(tier.get("offload_prompt_only", True)) if tier else None,
-        kv_dtype=_kv_dtype(info),
-    )
+    return server, _model_config(info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +145,16 @@ class _Asker:
             async with self.session.get(self.url + path, timeout=timeout) as response:
                 response.raise_for_status()
                 return await response.text()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        # LookupError: a charset that nobody knows.
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError) as error:
             raise self.unusable(path, str(error) or type(error).__name__) from error
 
     async def json(self, path: str) -> Any:
         text = await self.text(path)
         try:
             return json.loads(text)
-        except ValueError as error:
+        # RecursionError: arrays in arrays in arrays.
+        except (ValueError, RecursionError) as error:
             raise self.unusable(path, "its answer is no JSON") from error
 
     async def json_or_none(self, path: str) -> Mapping[str, Any] | None:
@@ -174,68 +189,51 @@ class _Asker:
 
 
 def _cache_labels(metrics: Exposition) -> Mapping[str, str]:
-    return next(sample.labels for sample in metrics.samples if sample.name == _CACHE)
+    """The labels on which all samples agree: there may be one for each engine behind the URL."""
+    first, *others = [sample.labels for sample in metrics.samples if sample.name == _CACHE]
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def _first_model(models: Any, asker: _Asker) -> Mapping[str, Any]:
     # LoRA adapters are listed too, with their parent named.
-    listed = models.get("data") if isinstance(models, dict) else None
-    for model in listed or ():
-        if isinstance(model, dict) and "id" in model and not model.get("parent"):
-            return model
+    listed = mapping(models).get("data")
+    for model in listed if isinstance(listed, list) else ():
+        if name_of(mapping(model).get("id")) and not model.get("parent"):
+            return mapping(model)
     raise asker.unusable("/v1/models", "it lists no model")
 
 
-def _connectors(config: Mapping[str, Any] | None) -> list[tuple[Connector, Mapping[str, Any]]]:
-    """Connectors in order with their extra configuration, from the engine's own; empty when not told."""
-    transfer = (config or {}).get("kv_transfer_config")
-    if not isinstance(transfer, dict):
-        return []
-    return list(_flattened(transfer))
+def _part(config: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    return mapping((config or {}).get(name))
 
 
-def _kv_dtype(config: Mapping[str, Any] | None) -> str | None:
-    """``cache_dtype``, or the model's own where that is auto: what the engine resolved, not what a file says."""
-    if not config:
-        return None
-    cache = config.get("cache_config", {}).get("cache_dtype", "auto")
-    model = str(config.get("model_config", {}).get("dtype", "")).removeprefix("torch.")
-    return (model if cache == "auto" else cache) or None
-
-
-def _step_tokens(config: Mapping[str, Any] | None) -> int | None:
-    return _whole(((config or {}).get("scheduler_config") or {}).get("max_num_batched_tokens"))
-
-
-def _ranks(config: Mapping[str, Any] | None) -> int | None:
-    return _whole(((config or {}).get("parallel_config") or {}).get("tensor_parallel_size"))
-
-
-def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector, Mapping[str, Any]]]:
-    extra = transfer.get("kv_connector_extra_config") or {}
-    name = transfer.get("kv_connector")
-    if name == "MultiConnector":
-        for child in extra.get("connectors", ()):
-            yield from _flattened(child)
-    elif name in _KINDS:
-        yield _KINDS[name], extra
-
-
-def _exposed_connectors(metrics: Exposition) -> tuple[Connector, ...] | None:
+def _connected(config: Mapping[str, Any] | None, metrics: Exposition) -> Connected:
+    """From the engine's own configuration; where that says nothing, from the families that connectors bring."""
     names = {sample.name for sample in metrics.samples} | set(metrics.declared)
-    offloads = not names.isdisjoint({_OFFLOAD, _OFFLOAD_NEWER})
-    found = ((Connector.NIXL, _NIXL in names), (Connector.OFFLOADING, offloads))
-    return tuple(kind for kind, there in found if there) or None
+    families = exposed(nixl=_NIXL in names, offloads=not names.isdisjoint({_OFFLOAD, _OFFLOAD_NEWER}))
+    if config is None or "kv_transfer_config" not in config:
+        return families
+    listed = connected(config["kv_transfer_config"])
+    # A configuration without any connector, of a server that counts what connectors do, is not to be relied on.
+    silent = listed is None or (not listed.known and not listed.unknown and families.known)
+    return families if silent or listed is None else listed
 
 
-def _chunk_size(tier: Mapping[str, Any], block_size: int | None) -> int | None:
-    if "block_size" in tier:
-        return _whole(tier["block_size"])
-    return None if block_size is None else block_size * int(tier.get("blocks_per_chunk", 1))
+def _kv_dtype(config: Mapping[str, Any] | None, labels: Mapping[str, str]) -> str | None:
+    """``cache_dtype``, or the model's own where that is auto: what the engine resolved, not what a file says."""
+    cache = name_of(_part(config, "cache_config").get("cache_dtype")) or labels.get("cache_dtype")
+    if cache not in ("auto", "", "None", None):
+        return cache
+    model = name_of(_part(config, "model_config").get("dtype"))
+    return model.removeprefix("torch.") if model and cache == "auto" else None
 
 
-def _whole(value: object) -> int | None:
-    try:
-        return int(str(value))
-    except ValueError:
-        return None
+def _model_config(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The model's config.json, which the engine prints as ``LlamaConfig {...}``."""
+    told = _part(config, "model_config").get("hf_config")
+    if isinstance(told, str):
+        try:
+            told = json.loads(told[told.index("{") :])
+        except (ValueError, RecursionError):
+            return None
+    return told if isinstance(told, dict) else None

@@ -18,7 +18,10 @@ Read off vLLM 0.32's scheduler:
   missing, at most the ceil(T/Bp) that prefill has. Smaller or odd ones the engine does not take.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.facts import Connector, Deployment, Role, Server
 from harness.oracle.expectation import ServerExpectation
@@ -26,15 +29,30 @@ from harness.oracle.visit import Visit
 from harness.verdict import Bounds
 
 _BYTES = ("nixl_bytes", "offload_load_bytes", "offload_store_bytes")
+_MOVED = ("nixl_bytes", "nixl_transfers")
+_OFFLOADED = ("offload_load_bytes", "offload_store_bytes")
+_BROUGHT = ("external_kv_transfer", "external_hits", "local_compute")
 _exactly = Bounds.exactly
 _READ_FOR_LOGPROBS, _SKIPPED_FOR_LOGPROBS = (0, 26), (0, 31)
 """vLLM releases whose connectors do bring a prompt whose log-probabilities are asked (seen), and do not (read)."""
 
+_RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])")
+
 
 def _release(version: str | None) -> tuple[int, int] | None:
-    """Major and minor; None where it is no such thing."""
-    numbers = (version or "").split(".")[:2]
-    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 and all(map(str.isdigit, numbers)) else None
+    """Major and minor; None where it is no release's, as that of a build between two releases is not (``0.1.dev7``)."""
+    found = _RELEASE.match(version or "")
+    return None if found is None or "dev" in found.string else (int(found[1]), int(found[2]))
+
+
+def unknown_on(server: Server) -> str:
+    """Why what depends on the server's unknown connectors cannot be predicted, by their names."""
+    names = server.unknown_connectors
+    one = len(names) == 1
+    return (
+        f"{' and '.join(names)} on {server.name} {'is not a connector' if one else 'are not connectors'} that the "
+        f"harness knows: what {'it brings' if one else 'they bring'} cannot be predicted"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +62,15 @@ class Formulas:
     deployment: Deployment
     server: Server
 
-    def counted(self, visit: Visit, local: int, offered: int, *, connected: bool) -> ServerExpectation:
+    def counted(
+        self, visit: Visit, local: int, offered: int, *, connected: bool, tier_first: bool
+    ) -> ServerExpectation:
         """The counters of a visit that found ``local`` tokens here and is offered ``offered`` by the tier.
 
-        ``connected``: whether its connectors are asked for anything.
+        ``connected``: whether its connectors are asked for anything; ``tier_first``: whether the tier is, before NIXL.
         """
         rest = visit.tokens - local
-        pulled = rest if visit.pulls and connected and not (offered and self.tier_first) else 0
+        pulled = rest if visit.pulls and connected and not (offered and tier_first) else 0
         external = pulled or offered
         times = 2 if pulled == visit.tokens == 1 else 1
         looks = visit.reads and self.caching
@@ -63,7 +83,7 @@ class Formulas:
             generation_tokens=visit.generated,
             prefix_queries=_exactly(visit.tokens * times if looks else 0),
             prefix_hits=_exactly(local),
-            external_queries=_exactly(rest * times if self.deployment.connectors != () else 0),
+            external_queries=_exactly(rest * times if self.connected_at_all else 0),
             external_hits=_exactly(external),
             nixl_bytes=_exactly(self.moved(visit, local) if pulled else 0),
             nixl_transfers=self._reads if pulled else _exactly(0),
@@ -88,7 +108,7 @@ class Formulas:
     @property
     def block_bytes(self) -> int:
         """Of one of this server's blocks; 0 where it is not known."""
-        geometry = self.deployment.geometry
+        geometry = self.deployment.geometry_of(self.server)
         return geometry.block_bytes(self.block_size) if geometry else 0
 
     def connected(self, visit: Visit) -> tuple[bool, ...]:
@@ -107,24 +127,29 @@ class Formulas:
 
     @property
     def pulls(self) -> bool:
-        """Whether NIXL brings prompts.
+        """Whether NIXL brings prompts, as it must where any server of the deployment has it.
 
         Where the connectors are not known: the path under test is one that transfers, and that is what must be seen.
         """
-        connectors = self.deployment.connectors
-        return connectors is None or Connector.NIXL in connectors
+        return self.deployment.has(Connector.NIXL) is not False
+
+    @property
+    def connected_at_all(self) -> bool:
+        """Whether the server has any connector, as it is taken to have where it does not say."""
+        return self.server.connectors != () or bool(self.server.unknown_connectors)
 
     @property
     def offloads(self) -> bool | None:
         """Whether there is an offload tier; None where that is not known."""
-        connectors = self.deployment.connectors
-        return None if connectors is None else Connector.OFFLOADING in connectors
+        return self.server.has(Connector.OFFLOADING)
 
     @property
-    def tier_first(self) -> bool:
-        """Whether the tier is asked before NIXL."""
-        connectors = self.deployment.connectors
-        return bool(connectors) and connectors[0] is Connector.OFFLOADING  # type: ignore[index]  # bool() excludes None
+    def tier_first(self) -> tuple[bool, ...]:
+        """Whether the tier is asked before NIXL: both ways where the order of the connectors is not known."""
+        connectors = self.server.connectors or ()
+        if not self.server.connectors_listed and len(connectors) > 1:
+            return (False, True)
+        return (connectors[:1] == (Connector.OFFLOADING,),)
 
     @property
     def prefill_block_size(self) -> int | None:
@@ -140,18 +165,76 @@ class Formulas:
         geometry = self.deployment.geometry
         return Bounds(1, geometry.kv_heads if geometry else 1)
 
+    def with_other_rules(self, visit: Visit, expectation: ServerExpectation) -> ServerExpectation:
+        """The same where prefill may leave a prompt's last token to decode, as it does for layers that keep a state."""
+        if not self.deployment.cache_rules_unknown or visit.tokens < 2:
+            return expectation
+        if self.server.role is Role.PREFILL:
+            fewer: tuple[str, ...] = ("prompt_tokens", "local_compute", "prefix_queries", "external_queries")
+            more: tuple[str, ...] = ()
+        else:
+            fewer = ("external_kv_transfer", "external_hits") if visit.pulls else ()
+            more = ("local_compute",) if visit.pulls else ()
+        changed: dict[str, Any] = {}
+        for name in fewer:
+            low, high = getattr(expectation, name).low, getattr(expectation, name).high
+            changed[name] = Bounds(max(low - 1, 0), high)
+        for name in more:
+            changed[name] = getattr(expectation, name) + Bounds(0, 1)
+        return replace(expectation, **changed)
+
     def unpredictable(self) -> dict[str, str]:
         """Counters that a missing fact leaves open, and why."""
         if self.server.block_size is None:
             why = f"the block size of {self.server.name} is not known"
             hits = ("local_compute", "local_cache_hit", "external_kv_transfer", "prefix_hits", "external_hits")
             return dict.fromkeys((*hits, "external_queries", *_BYTES), why)
-        if self.deployment.geometry is None:
-            return dict.fromkeys(_BYTES, "the shape of the model's KV cache is not known")
-        if self.deployment.connectors is None:
+        if self.deployment.geometry_of(self.server) is None:
+            return dict.fromkeys(_BYTES, self._why_no_bytes)
+        if self.server.connectors is None and not self.server.unknown_connectors:
             why = "whether an offloading connector is configured is not known"
-            return dict.fromkeys(("offload_load_bytes", "offload_store_bytes"), why)
-        return self._unlike_block_sizes()
+            return dict.fromkeys(_OFFLOADED, why)
+        return self._unlike_types() or self._unlike_block_sizes()
+
+    def _unlike_types(self) -> dict[str, str]:
+        mine = self.server.kv_dtype
+        theirs = {server.kv_dtype for server in self.deployment.of(Role.PREFILL)} - {None}
+        if mine is None or theirs <= {mine}:
+            return {}
+        other = ", ".join(sorted(map(str, theirs - {mine})))
+        return {"nixl_bytes": f"the KV of {self.server.name} is of type {mine}, and prefill's of type {other}"}
+
+    def brought_by_unknown(self, visit: Visit) -> dict[str, str]:
+        """Counters of a visit that depend on what an unknown connector does, and why; none where it is not asked.
+
+        It may bring any part of the prompt, unless one before it brings all that is missing, as NIXL does. It may be
+        a variety of the connectors that are known, and count what those count; what these themselves do after it has
+        been asked depends on its answer.
+        """
+        if not self.server.unknown_connectors:
+            return {}
+        asked_first = (self.server.connectors or ())[: self.server.asked_before_unknown]
+        brings = any(self.connected(visit)) and not (visit.pulls and Connector.NIXL in asked_first)
+        return dict.fromkeys(self._of_unknown(visit, asked_first, brings=brings), unknown_on(self.server))
+
+    def _of_unknown(self, visit: Visit, asked_first: tuple[Connector, ...], *, brings: bool) -> Iterator[str]:
+        if brings:
+            yield from _BROUGHT
+        if brings and visit.tokens == 1:  # looked up once more if it is brought
+            yield from ("prefix_queries", "external_queries")
+        if self.server.has(Connector.NIXL) is None or (brings and visit.pulls):
+            yield from _MOVED
+        if self.server.has(Connector.OFFLOADING) is None:
+            yield from _OFFLOADED
+        elif brings and Connector.OFFLOADING not in asked_first:
+            yield "offload_load_bytes"
+
+    @property
+    def _why_no_bytes(self) -> str:
+        if self.deployment.geometry is not None:
+            return f"the size of an element of {self.server.name}'s KV, {self.server.kv_dtype}, is not known"
+        shape = "the shape of the model's KV cache is not known"
+        return f"{shape}: {self.deployment.geometry_unknown}" if self.deployment.geometry_unknown else shape
 
     def _unlike_block_sizes(self) -> dict[str, str]:
         theirs = self.prefill_block_size

@@ -77,9 +77,8 @@ def _enter(deployment: Deployment, operation: Operation, ledgers: Mapping[str, _
 def _roles(deployment: Deployment, operation: Operation) -> Iterator[Role]:
     """Which kinds of server the operation may have visited."""
     route = operation.request.route
-    connectors = deployment.connectors
     # Where nothing transfers there is no proxy either: decode servers are asked in its place.
-    transfers = deployment.proxy_url is not None or connectors is None or Connector.NIXL in connectors
+    transfers = deployment.proxy_url is not None or deployment.has(Connector.NIXL) is not False
     for role, routes in ((Role.PREFILL, (Route.PREFILL,)), (Role.DECODE, (Route.DECODE, Route.PROXY))):
         goes_there = route in routes or (route is Route.PROXY and transfers)
         if goes_there and not _untouched(operation, role):
@@ -100,8 +99,7 @@ def _visits(  # noqa: PLR0913 - all that an operation's part on a server depends
     if operation.request.route is Route.PROXY and role is Role.PREFILL:
         yield prefill_visit(operation, shape, names, here=here)
     else:
-        nixl = deployment.connectors is None or Connector.NIXL in deployment.connectors
-        pulls = operation.request.route is Route.PROXY and nixl
+        pulls = operation.request.route is Route.PROXY and deployment.has(Connector.NIXL) is not False
         yield from serving_visits(operation, shape, names, here=here, pulls=pulls)
 
 

@@ -37,11 +37,13 @@ class ServerModel:
         if visit.blind:
             return unpredictable(f"how the prompt of {visit.who} was tokenized is not known")
         every = hull(
-            self.formulas.counted(visit, local, offered if connected else 0, connected=connected)
+            self.formulas.counted(visit, local, offered if connected else 0, connected=connected, tier_first=tier_first)
             for local, offered in self._found(index)
             for connected in self.formulas.connected(visit)
+            for tier_first in self.formulas.tier_first
         )
-        unknown = self.formulas.unpredictable()
+        every = self.formulas.with_other_rules(visit, every)
+        unknown = self.formulas.brought_by_unknown(visit) | self.formulas.unpredictable()
         return replace(
             every.because(self._why(index)),
             reload_bytes=self._reloadable(visit),
@@ -52,7 +54,7 @@ class ServerModel:
         """Bytes of what the tier may hold of the visit's own tokens."""
         if self.formulas.offloads is False or not any(self.formulas.connected(visit)):
             return 0
-        tokens = visit.tokens if self.deployment.offload_prompt_only else max(visit.tokens, visit.longest)
+        tokens = visit.tokens if self.server.offload_prompt_only else max(visit.tokens, visit.longest)
         return tokens // self.formulas.block_size * self.formulas.block_bytes
 
     @cached_property
@@ -66,6 +68,8 @@ class ServerModel:
     def _found(self, index: int) -> Iterator[tuple[int, int]]:
         """Everything that the visit may have found: tokens here, tokens in the tier; extremes of the latter."""
         hits = self._cache.hits[index] if self._caches else Bounds(0, 0)
+        if self.deployment.cache_rules_unknown:
+            hits = Bounds(0, hits.high)
         for blocks in range(hits.low, hits.high + 1):
             local = blocks * self.formulas.block_size
             for offered in dict.fromkeys(self._offered(index, local)):
@@ -73,9 +77,11 @@ class ServerModel:
 
     def _offered(self, index: int, local: int) -> tuple[int, ...]:
         visit = self.visits[index]
-        asks = not visit.pulls or self.formulas.tier_first or not self.formulas.pulls
+        asks = not visit.pulls or any(self.formulas.tier_first) or not self.formulas.pulls
         if self.formulas.offloads is False or not any(self.formulas.connected(visit)) or not asks:
             return (0,)
+        if self.deployment.cache_rules_unknown:
+            return (0, *self._tier.loads(index, local))
         depth = local // self.formulas.block_size
         if self._caches and depth < self._cache.eligible(index) and self._cache.new_if_missed(index, depth):
             return (0,)
@@ -90,6 +96,8 @@ class ServerModel:
             )
         if not visit.sure:
             return f"nobody knows how far {visit.who} came"
+        if self.deployment.cache_rules_unknown:
+            return f"what the model's caches keep is not known: {self.deployment.cache_rules_unknown}"
         if self._caches and self._cache.residency.crowded:
             return (
                 f"which blocks {visit.who} finds depends on the order of requests that overlap, "
@@ -109,7 +117,7 @@ class ServerModel:
         return PrefixCache(
             self.visits,
             self.formulas.block_size,
-            None if blocks is None else blocks - 1,
+            None if blocks is None or self.deployment.cache_rules_unknown else blocks - 1,
             attached=not self.deployment.launched,
             loads=self.formulas.offloads is not False,
             loads_parts=self.formulas.offloads is not False and self._blocks_per_chunk != 1,
@@ -123,21 +131,21 @@ class ServerModel:
             self.formulas.block_size,
             per_chunk or 1,
             self._chunks,
-            self.deployment.offload_prompt_only,
+            self.server.offload_prompt_only,
             attached=not self.deployment.launched,
             step_tokens=self.server.max_num_batched_tokens,
         )
 
     @property
     def _blocks_per_chunk(self) -> int | None:
-        # The deployment tells its first server's chunk; a chunk of one block is one block on every server.
-        chunk, sizes = self.deployment.offload_block_size, [server.block_size for server in self.deployment.servers]
-        first = next((size for size in sizes if size), None)
-        return chunk // first if chunk and first else None
+        chunk, block = self.server.offload_block_size, self.server.block_size
+        return chunk // block if chunk and block else None
 
     @property
     def _chunks(self) -> int | None:
-        told, given = self.deployment.offload_blocks, self.deployment.offload_bytes
+        if self.deployment.cache_rules_unknown:
+            return None
+        told, given = self.server.offload_blocks, self.server.offload_bytes
         if told is not None or given is None or not self.formulas.block_bytes or self._blocks_per_chunk is None:
             return told
         size = self.formulas.block_bytes * self._blocks_per_chunk
@@ -154,7 +162,7 @@ class ServerModel:
             yield phase, part.because("which chunks were in the offload tier already is not known")
 
     def _corrected(self) -> Iterator[tuple[PhaseKey, ServerExpectation]]:
-        if self._caches:
+        if self._caches and not self.deployment.cache_rules_unknown:
             for correction in self._cache.corrections():
                 yield correction.phase, self._correction(correction)
 
@@ -164,11 +172,11 @@ class ServerModel:
         hits = Bounds(correction.at_least * size, -correction.at_most * size)
         misses = Bounds(correction.at_most * size, -correction.at_least * size)
         changed: dict[str, Any] = {"local_cache_hit": hits, "prefix_hits": hits}
-        if self.deployment.connectors != ():
+        if self.formulas.connected_at_all:
             changed["external_queries"] = misses
         if not correction.pulls or not self.formulas.pulls:
             changed["local_compute"] = misses
-        elif not self.formulas.tier_first:
+        elif not any(self.formulas.tier_first):
             changed |= {"external_kv_transfer": misses, "external_hits": misses}
             changed |= {"nixl_bytes": self._blocks(misses)} if self._same_blocks else {}
         return ServerExpectation(**changed)

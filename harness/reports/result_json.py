@@ -139,15 +139,14 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _deployment(deployment: Deployment) -> dict[str, Any]:
-    connectors = deployment.connectors
     return {
         "engine": deployment.engine,
         "version": _common(deployment, "version"),
-        "connector": None if connectors is None else [connector.value for connector in connectors],
+        "connector": _common(deployment, "connector_names"),
         "block_size": _common(deployment, "block_size"),
         "num_blocks": _common(deployment, "num_blocks"),
-        "offload_block_size": deployment.offload_block_size,
-        "offload_blocks": deployment.offload_blocks,
+        "offload_block_size": _common(deployment, "offload_block_size"),
+        "offload_blocks": _common(deployment, "offload_blocks"),
         "device": deployment.device,
         "launched": deployment.launched,
         "servers": [_server(server) for server in deployment.servers],

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.facts import Deployment, Role
+from harness.facts import Deployment, Role, Server, alike
 from harness.history import History, RunStarted
 from harness.load.latency import LatencyReport
 from harness.load.latency import Summary as Distribution
@@ -177,28 +177,22 @@ def _throughput(latency: LatencyReport) -> str:
 
 
 def _deployment(deployment: Deployment) -> str:
-    versions = _values([server.version for server in deployment.servers])
+    versions = alike(server.version for server in deployment.servers)
     parts = [
         f"{deployment.engine} {versions} on {deployment.device or 'an unknown device'}",
         f"{len(deployment.of(Role.PREFILL))} prefill + {len(deployment.of(Role.DECODE))} decode, "
         + ("launched" if deployment.launched else "attached"),
-        _connectors(deployment),
-        f"block size {_values([server.block_size for server in deployment.servers])}",
+        alike(map(_connectors, deployment.servers)),
+        f"block size {alike(server.block_size for server in deployment.servers)}",
         f"model {deployment.model}",
     ]
     return clean("; ".join(parts), None)
 
 
-def _values(values: Sequence[object]) -> str:
-    """The one value, or each with a slash between where servers differ, in the servers' order."""
-    distinct = dict.fromkeys("unknown" if value is None else str(value) for value in values)
-    return "/".join(distinct) or "unknown"
-
-
-def _connectors(deployment: Deployment) -> str:
-    if deployment.connectors is None:
+def _connectors(server: Server) -> str:
+    names = server.connector_names
+    if names is None:
         return "connector unknown"
-    names = [connector.value for connector in deployment.connectors]
     return f"MultiConnector[{', '.join(names)}]" if len(names) > 1 else f"connector {''.join(names) or 'none'}"
 
 

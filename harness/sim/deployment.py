@@ -59,10 +59,6 @@ class SimPair:
             vocab_size=config.vocab_size,
             special_token_ids=config.special_token_ids,
             geometry=config.geometry,
-            connectors=config.connectors,
-            offload_block_size=config.block_size * config.blocks_per_chunk,
-            offload_blocks=config.offload_chunks,
-            offload_prompt_only=config.offload_prompt_only,
             launched=True,
             engine="sim",
             device="sim",
@@ -117,6 +113,10 @@ def _facts_of(server: SimServer, url: str) -> Server:
         version=config.version,
         max_model_len=config.max_model_len,
         max_num_batched_tokens=config.max_num_batched_tokens,
+        connectors=config.connectors,
+        offload_block_size=config.block_size * config.blocks_per_chunk,
+        offload_blocks=config.offload_chunks,
+        offload_prompt_only=config.offload_prompt_only,
     )
 
 

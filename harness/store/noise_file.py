@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.facts import Deployment
+from harness.facts import Deployment, Server, alike
 from harness.history import NoiseMeasured, NoisyOutput
 from harness.store.atomic import write_atomically
 from harness.store.codec import MalformedError, decode, dumps
@@ -36,13 +36,17 @@ def noise_key(deployment: Deployment, concurrency: int) -> dict[str, str]:
     return {
         "model": deployment.model_path or deployment.model,
         "engine": " ".join([deployment.engine, *(f"{one.role} {one.version}" for one in servers)]),
-        "kv dtype": str(deployment.kv_dtype),
+        "kv dtype": alike(one.kv_dtype for one in servers),
         "device": str(deployment.device),
-        "connectors": ", ".join(deployment.connectors or ()),
+        "connectors": alike(map(_connectors, servers)),
         "block sizes": ", ".join(str(one.block_size) for one in servers),
         "ranks": ", ".join(str(one.ranks) for one in servers),
         "concurrency": str(concurrency),
     }
+
+
+def _connectors(server: Server) -> str:
+    return ", ".join((*(server.connectors or ()), *server.unknown_connectors))
 
 
 def read_noise(path: Path, key: Mapping[str, str], at: float) -> NoiseMeasured:

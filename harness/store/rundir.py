@@ -26,6 +26,7 @@ from harness.facts import Deployment
 from harness.history import Entry, History, RunStarted
 from harness.store.atomic import point_at, write_atomically
 from harness.store.codec import MalformedError, decode, dumps
+from harness.store.earlier import of_this_form
 from harness.store.journal import JournalWriter, read_journal
 from harness.store.redact import redact_argv, redact_text
 
@@ -162,7 +163,7 @@ def _without_credentials(deployment: Deployment) -> Deployment:
 
 def _load_deployment(path: Path) -> Deployment:
     try:
-        return decode(Deployment, json.loads(path.read_bytes()))
+        return decode(Deployment, of_this_form(json.loads(path.read_bytes())))
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."

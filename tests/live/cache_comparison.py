@@ -68,7 +68,7 @@ async def learn(facts: Mapping[str, Any]) -> Deployment:
             decode_urls=facts["decode_urls"],
             proxy_url=facts["base_url"],
         )
-    model = read_model(str(learned.model_path), kv_dtype=learned.kv_dtype)
+    model = read_model(str(learned.model_path), kv_dtype=learned.servers[0].kv_dtype)
     return replace(learned, geometry=model.geometry, vocab_size=model.vocab_size)
 
 

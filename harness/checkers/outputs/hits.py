@@ -82,16 +82,6 @@ def server_name(deployment: Deployment, operation: Operation) -> str:
     return str(request.route) if index is None or index >= len(servers) else servers[index].name
 
 
-def has_tier(deployment: Deployment, server: Server) -> bool:
-    """Whether blocks may come back from somewhere else than its prefix cache."""
-    connectors, unknown = _connectors(deployment, server)
-    return connectors is None or Connector.OFFLOADING in connectors or bool(unknown)
-
-
-def _connectors(deployment: Deployment, server: Server) -> tuple[Sequence[Connector] | None, Sequence[str]]:
-    return deployment.connectors, getattr(server, "unknown_connectors", ())
-
-
 def tells_usage(history: History, server: str, deployment: Deployment) -> bool:
     """Whether the server says of any answer how much of its prompt was cached; then it does of all."""
     return any(
@@ -124,7 +114,7 @@ def _hits(deployment: Deployment, history: History, key: tuple[str, str, str], p
     if server is None:
         return Hits(cache, name, len(probes), why="which of several servers was asked was not written down")
     grew = grown(history, scenario, probes[0].sent.phase, name)
-    asked = _Asked(deployment, server, probes, tier=cache.endswith(_TIER))
+    asked = _Asked(server, probes, tier=cache.endswith(_TIER))
     usage = tells_usage(history, name, deployment)
     told = asked.by_usage(grew) if usage else asked.by_counters(grew)
     return Hits(cache, name, len(probes), *told)
@@ -138,7 +128,6 @@ Told = tuple[int, int | None, int | None, str]
 class _Asked:
     """The probes of one server."""
 
-    deployment: Deployment
     server: Server
     probes: Sequence[Operation]
     tier: bool
@@ -157,7 +146,8 @@ class _Asked:
         clean = list(self._clean(found))
         missing = sum(max(self.wanted(probe) - cached, 0) for probe, cached in zip(self.probes, found, strict=True))
         restored = _restored(grew)
-        if self.tier or not has_tier(self.deployment, self.server):
+        # None: it may have a tier, for all that is known.
+        if self.tier or self.server.has(Connector.OFFLOADING) is False:
             return sum(clean), missing, restored, "" if any(clean) else "usage says that none of them hit"
         if restored is None:
             return 0, missing, None, "usage does not tell its prefix cache from its offload tier"
@@ -216,7 +206,7 @@ class _Asked:
 
     def _unit(self) -> int:
         """The least that a tier gives back, tokens: of one that nobody knows nothing is known."""
-        return 1 if _connectors(self.deployment, self.server)[1] else self.block
+        return 1 if self.server.unknown_connectors else self.block
 
 
 def _restored(grew: Delta) -> int | None:
