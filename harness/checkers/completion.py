@@ -20,7 +20,9 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     asked = [
         operation
         for operation in history.operations()
-        if operation.request.reference_for is None and not operation.request.resets
+        if operation.request.reference_for is None
+        and not operation.request.resets
+        and not operation.request.tests_salts
     ]
     served = [operation for operation in asked if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served

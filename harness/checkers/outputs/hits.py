@@ -21,9 +21,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.checkers.watched import grown
 from harness.facts import Connector, Deployment, Role, Server
-from harness.history import History, Operation, Outcome, Scraped
-from harness.observe.counters import Delta, delta, read_counters, unknown_delta
+from harness.history import History, Operation, Outcome
+from harness.observe.counters import Delta
 from harness.scenario import InquiryKind, Route
 
 ROLES = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
@@ -89,23 +90,6 @@ def tells_usage(history: History, server: str, deployment: Deployment) -> bool:
         for operation in history.operations()
         if operation.request.route in ROLES and server_name(deployment, operation) == server
     )
-
-
-def grown(history: History, scenario: str, phase: str, server: str) -> Delta:
-    """How a server's counters grew around a phase that was watched, and not judged."""
-    before, after = (
-        history.scrapes(scenario=scenario, phase=phase, label=f"watched-{when}").get(server)
-        for when in ("before", "after")
-    )
-    if before is None or after is None:
-        return unknown_delta("its counters were not read around them")
-    if not (before.settled and after.settled):
-        return unknown_delta(_restless(before) or _restless(after))
-    return delta(read_counters(before), read_counters(after))
-
-
-def _restless(reading: Scraped) -> str:
-    return "" if reading.settled else f"the deployment was not at rest: {reading.unsettled_because}"
 
 
 def _hits(deployment: Deployment, history: History, key: tuple[str, str, str], probes: list[Operation]) -> Hits:
