@@ -45,13 +45,15 @@ class InquiryKind(StrEnum):
     """Kinds of requests that are asked to find out more."""
 
     PROBE = "probe"
-    """A beginning of the other's prompt, through a cache that holds its blocks."""
+    """A prefix of the other's prompt, through a cache that holds its blocks."""
     SUPPOSITION = "supposition"
     """What another prompt goes on to, with the other's last token for its own: was it answered with that one's KV?"""
     RETRY = "retry"
-    """The other once more, or a beginning of it, by the same path: does it happen again, and from which block on?"""
+    """The other once more, or a prefix of it, by the same path: does it happen again, and from which block on?"""
     RESET = "reset"
     """No question: the server's prefix cache is emptied, its offload tier stays as it is (``RESET_PATH``)."""
+    SALT = "salt"
+    """One prompt under one ``cache_salt`` and under another: does the server keep the two apart?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Inquiry:
     about: str = ""
     """The other's request id."""
     under: str = ""
-    """Of a supposition: the request id of whose prompt is supposed. Of a retry: ``together`` or ``alone``."""
+    """Of a supposition: the request id of whose prompt is supposed. Of a retry: ``together`` or ``alone``. Of a test of
+    salts: which of its requests (workloads/salts.py)."""
 
 
 Prompt = tuple[int, ...] | str | tuple[Message, ...]
@@ -101,7 +104,9 @@ class Request:
     endpoint: Endpoint = Endpoint.COMPLETIONS
     stream: bool = True
     cache_salt: str | None = None
-    """Isolates the request from every prefix cache and offload tier (vLLM hashes it into the first block)."""
+    """Isolates the request from every prefix cache and offload tier (vLLM hashes it into the first block).
+
+    Not every gateway passes it on and not every tier heeds it: a run tests that before anything rests on it."""
     reference_for: str | None = None
     """The request_id whose output this request, sent without transfer, shows the truth of."""
     continues: str | None = None
@@ -114,6 +119,11 @@ class Request:
     """None: the request is of the load, or somebody's reference."""
     expect_status: int | None = None
     """The HTTP status with which it must be refused; None: it must be served."""
+
+    @property
+    def tests_salts(self) -> bool:
+        """Whether it asks if the server keeps salts apart, and nothing about the load."""
+        return self.inquiry is not None and self.inquiry.kind is InquiryKind.SALT
 
     @property
     def resets(self) -> bool:

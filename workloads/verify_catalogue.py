@@ -278,7 +278,7 @@ def _references(history: History) -> set[str | None]:
 
 def _most_in_flight(history: History) -> int:
     """Requests of the workloads that were in flight at one time, at most."""
-    served = [o for o in history.operations() if o.request.reference_for is None]
+    served = [o for o in history.operations() if o.request.reference_for is None and o.request.inquiry is None]
     moments = [(o.sent.at, 1) for o in served] + [(o.ended.at, -1) for o in served]
     together = np.cumsum([change for _, change in sorted(moments)])
     return int(together.max()) if len(together) else 0

@@ -47,7 +47,11 @@ _BY_SERVERS = (Ending.ERROR_INSIDE, Ending.UNFINISHED, Ending.CUT)
 
 def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
     """Every request completed, and one at least by the path under test."""
-    asked = [o for o in history.operations() if o.request.reference_for is None and not o.request.resets]
+    asked = [
+        o
+        for o in history.operations()
+        if o.request.reference_for is None and not o.request.resets and not o.request.tests_salts
+    ]
     load = [operation for operation in asked if operation.request.inquiry is None]
     served = [operation for operation in load if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served

@@ -9,6 +9,7 @@ from harness.checkers.failed_transfers import failed_transfers
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.checkers.outputs import count_outputs, outputs
+from harness.checkers.salts import salts
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming
 from harness.checkers.token_sources import token_sources
@@ -16,9 +17,11 @@ from harness.facts import Connector, Deployment
 from harness.history import History
 from harness.verdict import Advice, Check, Judgement, Outputs, Verdict
 
-Checker = Callable[[Deployment, History], Check]
+Checker = Callable[[Deployment, History], Check | None]
+"""None: it has nothing to say of such a run."""
 
 CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
+    (salts, None),
     (completion, None),
     (outputs, None),
     (token_sources, None),
@@ -41,12 +44,13 @@ def judge(
     checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
 ) -> Judgement:
     """Every checker that applies to the deployment, in the order given; with advice where one is not valid."""
-    checks = tuple(
+    checks = (
         _checked(checker, deployment, history)
         for checker, needs in checkers
         if needs is None or deployment.has(needs) is not False
     )
-    return Judgement(advised(deployment, history, checks), _counted(history))
+    said = tuple(check for check in checks if check is not None)
+    return Judgement(advised(deployment, history, said), _counted(history))
 
 
 def _counted(history: History) -> Outputs:
@@ -56,7 +60,7 @@ def _counted(history: History) -> Outputs:
         return Outputs(0, 0, 0, 0, 0)
 
 
-def _checked(checker: Checker, deployment: Deployment, history: History) -> Check:
+def _checked(checker: Checker, deployment: Deployment, history: History) -> Check | None:
     try:
         return checker(deployment, history)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a checker, the run's other evidence stands

@@ -85,9 +85,13 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
 def _predicted(
     deployment: Deployment, history: History, disturbed: Sequence[str] = ()
 ) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
-    """Predictions of the counted phases; what was asked after the last of them changes none, and is left out."""
+    """Predictions of the counted phases; what was asked after the last of them changes none, and is left out.
+
+    So is the test of salts: its blocks are older than all that is counted, the first to be evicted, and hit by nobody.
+    """
     counted = set(_counted(history))
-    operations = sorted(history.operations(), key=lambda operation: operation.sent.at)
+    asked = (operation for operation in history.operations() if not operation.request.tests_salts)
+    operations = sorted(asked, key=lambda operation: operation.sent.at)
     ends = [n for n, one in enumerate(operations, 1) if (one.sent.scenario, one.sent.phase) in counted]
     return predict(deployment, operations[: max(ends, default=0)], disturbed)
 

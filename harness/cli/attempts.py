@@ -19,11 +19,12 @@ from harness.clock import Clock
 from harness.deploy import Session
 from harness.errors import DeployError
 from harness.facts import Deployment
-from harness.history import History, NoiseMeasured, Outcome, RunEnded
+from harness.history import Entry, History, NoiseMeasured, Outcome, RunEnded
 from harness.scenario import Scenario
 from harness.shrink import Candidate, Case
 from harness.verdict import Judgement, Verdict
 from workloads.probe import TIER
+from workloads.salts import salt_entries
 from workloads.verification import Judges
 
 _QUICK = Judges(suspects, suspects, doubted_probes)
@@ -62,6 +63,8 @@ class Attempts:
     """What the whole load's control arm showed; none: each try brings an arm of its own."""
     tiers: bool = True
     """Whether quick tries probe the offload tiers."""
+    salts: tuple[Entry, ...] = ()
+    """What the first try's test of cache salts showed: the others, on the same deployment, make none."""
     number: int = 0
 
     async def whole(self, candidate: Candidate, seed: int | None = None) -> Tried:
@@ -86,6 +89,8 @@ class Attempts:
     ) -> Tried:
         """The probe draws its cuts from the seed: another for each try, unless one is given."""
         self.number += 1
+        for entry in self.salts:
+            record(entry)
         seed = self.number if seed is None else seed
         began, salt = self.clock.now(), fresh_salt()
         load = replace(self.load, verify="all", concurrency=candidate.concurrency, seed=seed)
@@ -97,6 +102,7 @@ class Attempts:
         record(RunEnded(self.clock.now()))
         self._refuse_the_dead()
         history = record.history
+        self.salts = self.salts or salt_entries(history)
         judgement = judge(self.deployment, history)
         tried = Tried(
             candidate=candidate,

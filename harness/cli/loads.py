@@ -1,6 +1,7 @@
 """The load that the command line names, and what is asked after it to verify its answers."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.cli.options import DatasetOptions, LoadOptions
@@ -12,6 +13,7 @@ from harness.scenario import Route, Scenario
 from workloads.dataset import Line, dataset_load, read_lines
 from workloads.probe import Places
 from workloads.random_load import random_load
+from workloads.salts import salt_test
 from workloads.verification import Judges, Verification, follow_ups, followed
 from workloads.verify_policy import VerifyPolicy
 
@@ -77,7 +79,7 @@ def verified(  # noqa: PLR0913 - what is verified, on what, and how; the rest is
     judges: Judges = JUDGES,
     tiers: bool = True,
 ) -> Iterable[Scenario]:
-    """The load, the probe of the caches that it filled, and the verification of both.
+    """A test of cache salts, the load, the probe of the caches that it filled, and the verification of both.
 
     ``tiers``: whether offload tiers are probed, where that is allowed: the prefix caches are emptied for it.
     """
@@ -94,7 +96,8 @@ def verified(  # noqa: PLR0913 - what is verified, on what, and how; the rest is
         tiers=_tiers(deployment) if tiers and (deployment.launched or load.probe_tiers) else {},
         places=Places(deployment.servers),
     )
-    return followed(scenario, history, follow_ups(verification, judges))
+    tested = salt_test(deployment, history, scenario=scenario.name, salt=salt, reference=load.reference_url is not None)
+    return chain(tested, followed(scenario, history, follow_ups(verification, judges)))
 
 
 def _tiers(deployment: Deployment) -> dict[Route, tuple[int, ...]]:

@@ -10,7 +10,8 @@ from harness.history import History
 from harness.scenario import Route, Scenario
 from harness.verdict import Judgement
 from workloads.registry import Workload
-from workloads.verify_catalogue import CatalogueJudges, CatalogueVerification, steps_after
+from workloads.salts import salt_test
+from workloads.verify_catalogue import VERIFICATION, CatalogueJudges, CatalogueVerification, steps_after
 
 JUDGES = CatalogueJudges(wrong_outputs, owned_outputs, noise_matters)
 
@@ -23,7 +24,7 @@ def verified(
     *,
     salt: str,
 ) -> Iterator[Scenario]:
-    """The scenarios, and then whatever is to be asked to verify their outputs."""
+    """A test of cache salts, the scenarios, and then whatever is to be asked to verify their outputs."""
     limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
     verification = CatalogueVerification(
         salt=salt,
@@ -31,6 +32,9 @@ def verified(
         forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
         max_model_len=min(limits, default=None),
         block_size=max((server.block_size or 0 for server in deployment.servers), default=0) or None,
+    )
+    yield from salt_test(
+        deployment, history, scenario=VERIFICATION, salt=salt, reference=load.reference_url is not None
     )
     yield from scenarios
     yield from steps_after(history, verification.steps(JUDGES))

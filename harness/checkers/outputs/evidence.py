@@ -1,6 +1,6 @@
 """What a history holds about its outputs: which are judged, what they were compared with, and how they came out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from harness.checkers.outputs.beside_reference import judge_with_reference
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor, quiet_floor
 from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
+from harness.checkers.outputs.gross import grossly_wrong
 from harness.checkers.outputs.judging import judge_forced
 from harness.checkers.outputs.probes import (
     Damaged,
@@ -20,6 +21,7 @@ from harness.checkers.outputs.probes import (
     without_truth,
 )
 from harness.checkers.outputs.strict import compare_with_reference
+from harness.checkers.salts import untrusted, untrusted_forcing
 from harness.history import History, NoiseMeasured, NoisyOutput, Operation, Outcome
 from harness.scenario import Inquiry, InquiryKind, Route
 
@@ -53,15 +55,28 @@ class OutputEvidence:
 @once
 def look_at_outputs(history: History) -> OutputEvidence:
     """Everything compared that can be."""
-    asked = forcings(history)
-    subjects, references = tuple(_subjects(history, asked)), _references(history)
-    forced = {o.request.request_id: force(o, asked[i]) for o in subjects if (i := o.request.request_id) in asked}
+    everything = forcings(history)
+    asked = {who: found for who, found in everything.items() if not _doubted(history, found)}
+    subjects, references = tuple(_subjects(history, everything)), _references(history)
+    doubted = {who: why for who, one in references.items() if (why := untrusted(history, one.request.route))}
+    references = {who: one for who, one in references.items() if who not in doubted}
+    forced: dict[str, Beside] = {
+        i: force(o, asked[i])
+        if i in asked
+        else f"its teacher forcing is not trusted: {_doubted(history, everything[i])}"
+        for o in subjects
+        if (i := o.request.request_id) in everything
+    }
     judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
     readings = read_probes(history, asked)
     probed = [one.beside for one in readings if one.beside is not None]
     floor = _floor(history, asked, [*judged, *probed]) if forced else None
+    gross = isinstance(floor, str) and bool(_controls_doubted(history))
     compared = tuple(
-        _compare(operation, forced.get(operation.request.request_id), floor, references) for operation in subjects
+        _believed(
+            _compare(operation, forced.get(operation.request.request_id), floor, references, gross=gross), doubted
+        )
+        for operation in subjects
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
     said = tuple(_compare_probe(reading, floor) for reading in readings)
@@ -87,8 +102,28 @@ def _compare_probe(reading: Reading, floor: NoiseFloor | str | None) -> Compared
     return judged_probe(reading, judge_forced(reading.probe, (reading.beside,), floor))
 
 
+def _doubted(history: History, asked: Sequence[Operation]) -> str:
+    """Why forcings may have read the KV that they are to judge; empty where they cannot."""
+    return next(filter(None, (untrusted_forcing(history, route) for route in {o.request.route for o in asked})), "")
+
+
+def _controls_doubted(history: History) -> str:
+    """Why control requests, this run's or an earlier one's on the same deployment, may have read transferred KV."""
+    return untrusted(history, Route.DECODE)
+
+
+def _believed(compared: Compared, doubted: Mapping[str | None, str]) -> Compared:
+    """Right in all but what its reference was asked for is not verified; ``doubted``: references, and why."""
+    why = doubted.get(compared.request_id)
+    if why is None or compared.match is Match.MISMATCH:
+        return compared
+    return Compared(compared.request_id, Match.UNVERIFIED, f"its reference may have been answered from a cache: {why}")
+
+
 def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
-    """What this run's own control arm shows, to be kept for later runs."""
+    """What this run's own control requests show, to be kept for later runs; nothing where they are not trusted."""
+    if _controls_doubted(history):
+        return ()
     arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in _own_control(history, forcings(history)))
     return tuple(NoisyOutput(*(tuple(array.tolist()) for array in four)) for four in arrays)
 
@@ -106,6 +141,10 @@ def _earlier(history: History) -> Iterator[Forced]:
 
 
 def _floor(history: History, asked: dict[str, list[Operation]], judged: Sequence[Forced]) -> NoiseFloor | str:
+    if why := _controls_doubted(history):
+        # Whose outputs show no noise at all is right beside any control requests, trusted or not.
+        quiet = quiet_floor(judged)
+        return quiet if isinstance(quiet, NoiseFloor) else f"the control requests may have read transferred KV: {why}"
     earlier = list(_earlier(history))
     if not earlier and not any(_control(history)):
         return quiet_floor(judged)
@@ -142,8 +181,16 @@ def _good(operation: Operation, beside: Beside) -> tuple[Forced, ...]:
 
 
 def _compare(
-    operation: Operation, beside: Beside | None, floor: NoiseFloor | str | None, references: dict[str | None, Operation]
+    operation: Operation,
+    beside: Beside | None,
+    floor: NoiseFloor | str | None,
+    references: dict[str | None, Operation],
+    *,
+    gross: bool = False,
 ) -> Compared:
+    """``gross``: whether damage beyond all noise is told without a floor."""
+    if gross and isinstance(beside, tuple) and (wrong := grossly_wrong(operation, beside)):
+        return wrong
     who = operation.request.request_id
     reference = references.get(who)
     if isinstance(beside, tuple) and floor is not None:

@@ -21,9 +21,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.checkers.watched import grown
 from harness.facts import Connector, Deployment, Role, Server
-from harness.history import History, Operation, Outcome, Scraped
-from harness.observe.counters import Delta, delta, read_counters, unknown_delta
+from harness.history import History, Operation, Outcome
+from harness.observe.counters import Delta
 from harness.scenario import InquiryKind, Route
 
 ROLES = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
@@ -82,11 +83,6 @@ def server_name(deployment: Deployment, operation: Operation) -> str:
     return str(request.route) if index is None or index >= len(servers) else servers[index].name
 
 
-def has_tier(server: Server) -> bool:
-    """Whether blocks may come back from somewhere else than its prefix cache."""
-    return server.has(Connector.OFFLOADING) is not False
-
-
 def tells_usage(history: History, server: str, deployment: Deployment) -> bool:
     """Whether the server says of any answer how much of its prompt was cached; then it does of all."""
     return any(
@@ -96,30 +92,13 @@ def tells_usage(history: History, server: str, deployment: Deployment) -> bool:
     )
 
 
-def grown(history: History, scenario: str, phase: str, server: str) -> Delta:
-    """How a server's counters grew around a phase that was watched, and not judged."""
-    before, after = (
-        history.scrapes(scenario=scenario, phase=phase, label=f"watched-{when}").get(server)
-        for when in ("before", "after")
-    )
-    if before is None or after is None:
-        return unknown_delta("its counters were not read around them")
-    if not (before.settled and after.settled):
-        return unknown_delta(_restless(before) or _restless(after))
-    return delta(read_counters(before), read_counters(after))
-
-
-def _restless(reading: Scraped) -> str:
-    return "" if reading.settled else f"the deployment was not at rest: {reading.unsettled_because}"
-
-
 def _hits(deployment: Deployment, history: History, key: tuple[str, str, str], probes: list[Operation]) -> Hits:
     cache, name, scenario = key
     server = next((one for one in deployment.servers if one.name == name), None)
     if server is None:
         return Hits(cache, name, len(probes), why="which of several servers was asked was not written down")
     grew = grown(history, scenario, probes[0].sent.phase, name)
-    asked = _Asked(deployment, server, probes, tier=cache.endswith(_TIER))
+    asked = _Asked(server, probes, tier=cache.endswith(_TIER))
     usage = tells_usage(history, name, deployment)
     told = asked.by_usage(grew) if usage else asked.by_counters(grew)
     return Hits(cache, name, len(probes), *told)
@@ -133,7 +112,6 @@ Told = tuple[int, int | None, int | None, str]
 class _Asked:
     """The probes of one server."""
 
-    deployment: Deployment
     server: Server
     probes: Sequence[Operation]
     tier: bool
@@ -152,7 +130,8 @@ class _Asked:
         clean = list(self._clean(found))
         missing = sum(max(self.wanted(probe) - cached, 0) for probe, cached in zip(self.probes, found, strict=True))
         restored = _restored(grew)
-        if self.tier or not has_tier(self.server):
+        # None: it may have a tier, for all that is known.
+        if self.tier or self.server.has(Connector.OFFLOADING) is False:
             return sum(clean), missing, restored, "" if any(clean) else "usage says that none of them hit"
         if restored is None:
             return 0, missing, None, "usage does not tell its prefix cache from its offload tier"

@@ -5,8 +5,8 @@ That is done unasked on a deployment that the harness launched, and on nobody el
 
 from collections.abc import Iterator
 
-from harness.checkers.outputs.hits import has_tier, server_name
-from harness.facts import Deployment, Server
+from harness.checkers.outputs.hits import server_name
+from harness.facts import Connector, Deployment, Server
 from harness.history import History, Outcome
 from harness.scenario import InquiryKind
 
@@ -24,7 +24,7 @@ def tiers_not_asked(deployment: Deployment, history: History) -> Iterator[str]:
             yield f"{name}'s offload tier was not asked ({why})"
     if not resets and not deployment.launched and _probed(history):
         for server in deployment.servers:
-            if server.connector_names is not None and has_tier(server):
+            if server.has(Connector.OFFLOADING) or server.unknown_connectors:
                 yield (
                     f"{tier_called(server)} was not asked: that takes emptying the prefix cache of a server that the "
                     f"harness did not launch, which {ALLOWED_BY} allows"
@@ -33,8 +33,8 @@ def tiers_not_asked(deployment: Deployment, history: History) -> Iterator[str]:
 
 def tier_called(server: Server) -> str:
     """With the names of connectors that nobody knows."""
-    unknown = ", ".join(server.unknown_connectors)
-    return f"{server.name}'s offload tier" + (f" ({unknown})" if unknown else "")
+    unknown = server.unknown_connectors
+    return f"{server.name}'s offload tier" + (f" ({', '.join(unknown)})" if unknown else "")
 
 
 def _probed(history: History) -> bool:
