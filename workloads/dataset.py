@@ -54,9 +54,8 @@ def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[
         if not content.strip():
             continue
         try:
-            line = _line(
-                json.loads(content), number, f"load-{len(lines):05d}", _OUTPUT if output_len is None else output_len
-            )
+            usual = _OUTPUT if output_len is None else output_len
+            line = replace(_line(json.loads(content), f"load-{len(lines):05d}", usual), number=number)
             _refuse_twice(line.request.request_id, seen, number)
         except ValueError as error:
             why = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
@@ -95,7 +94,7 @@ def _refuse_twice(request_id: str, seen: dict[str, int], number: int) -> None:
         raise ValueError(f"the request_id {request_id!r} stands in line {first} already")
 
 
-def _line(content: object, number: int, request_id: str, output_len: int) -> Line:
+def _line(content: object, request_id: str, output_len: int) -> Line:
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for whatever a line has wrong
     prompt = _prompt(content)
@@ -109,7 +108,7 @@ def _line(content: object, number: int, request_id: str, output_len: int) -> Lin
         stream=_of_kind(content, "stream", bool, default=True),
         cache_salt=_text(content, "cache_salt", "") or None,
     )
-    return Line(request, _text(content, "phase", _PHASE), number)
+    return Line(request, _text(content, "phase", _PHASE))
 
 
 def _prompt(content: Mapping[str, Any]) -> Prompt:

@@ -131,7 +131,7 @@ def told_of(server: Server, answers: Answers) -> Told:
         server=server,
         models={str(one["id"]): _text_or_none(one.get("root")) for one in listed if not one.get("parent")},
         names=tuple(str(one["id"]) for one in listed),
-        links=tuple(_links(config.get("kv_transfer_config"))) if config else None,
+        links=_all_links(config),
         families=families,
         kv_dtype=(model_dtype if cache_dtype == "auto" else cache_dtype) if config else None,
         model_dtype=model_dtype,
@@ -192,6 +192,12 @@ def _listed(models: Json | None) -> Iterator[Json]:
     for model in data if isinstance(data, list) else ():
         if isinstance(model, dict) and "id" in model:
             yield model
+
+
+def _all_links(config: Json) -> tuple[Link, ...] | None:
+    """None where the configuration does not name the field at all, or has something else in it."""
+    transfer = config.get("kv_transfer_config", ...)
+    return tuple(_links(transfer)) if transfer is None or isinstance(transfer, dict) else None
 
 
 def _links(transfer: object) -> Iterator[Link]:

@@ -1,0 +1,293 @@
+"""What a preflight makes of what servers tell: what stops a run, what is only told, and what is left alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.facts import Deployment, KVGeometry, Role, Server
+from harness.observe.counters import Delta
+from harness.preflight import Demand, Item, Level, NotReady, leads_to, refuse, taken, volume
+from harness.preflight.defaults import generation_defaults
+from harness.preflight.demand import fits
+from harness.preflight.servers import connectors, distinct, form, model, same_address
+from harness.preflight.told import Answers, Told, told_of
+
+P = Server(
+    "prefill-0", Role.PREFILL, "http://p:8100", block_size=32, num_blocks=64, version="0.32.0", max_model_len=512
+)
+D = Server("decode-0", Role.DECODE, "http://d:8200", block_size=32, num_blocks=64, version="0.32.0", max_model_len=400)
+DEPLOYMENT = Deployment((P, D), "http://proxy:8000", "canary", geometry=KVGeometry(4, 2, 32, 32, 2))
+
+
+def transfer(name: str = "NixlConnector", role: str = "kv_both", **extra: Any) -> dict[str, Any]:
+    return {"kv_connector": name, "kv_role": role, "kv_connector_extra_config": extra}
+
+
+def multi(*children: dict[str, Any]) -> dict[str, Any]:
+    return transfer("MultiConnector", connectors=list(children))
+
+
+def told(
+    server: Server,
+    *,
+    kv: Mapping[str, Any] | None = None,
+    root: str = "/models/canary",
+    names: Sequence[str] = ("canary",),
+    dtype: str = "torch.bfloat16",
+    cache: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> Told:
+    """As a server in development mode tells."""
+    model_config = {"dtype": dtype, **config.pop("model_config", {})}
+    info = {"model_config": model_config, "cache_config": dict(cache or {}), "kv_transfer_config": kv, **config}
+    models = {"data": [{"id": name, "root": root} for name in names]}
+    return told_of(server, Answers(models=models, info={"vllm_config": info}))
+
+
+def silent(server: Server) -> Told:
+    """As a server without development mode tells."""
+    return told_of(server, Answers())
+
+
+def pair(p: Mapping[str, Any], d: Mapping[str, Any]) -> list[Told]:
+    return [told(P, **{"kv": transfer(), **p}), told(D, **{"kv": transfer(), **d})]
+
+
+def levels(items: Sequence[Item] | Any) -> list[Level]:
+    return [item.level for item in items]
+
+
+def stops(items: Any) -> str:
+    """What stops a run, in the words of its error."""
+    with pytest.raises(NotReady) as refused:
+        refuse(items)
+    return str(refused.value)
+
+
+# --- servers ---
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://localhost:8100", "http://127.0.0.1:8100", True),
+        ("http://[::1]:8100", "http://127.0.0.1:8100", True),
+        ("http://127.0.0.2:8100", "http://localhost:8100/", True),
+        ("http://p:80", "http://P", True),
+        ("http://p:8100", "http://alias:8100", True),
+        ("http://127.0.0.1:8100", "http://127.0.0.1:8101", False),
+        ("http://p:8100", "http://d:8100", False),
+        ("http://p:8100/one", "http://p:8100/other", False),
+    ],
+)
+def test_an_address_is_known_in_every_spelling(one: str, other: str, *, same: bool) -> None:
+    resolved = {"alias": frozenset({"10.0.0.1"}), "p": frozenset({"10.0.0.1"}), "d": frozenset({"10.0.0.2"})}
+    assert same_address(one, other, resolved) is same
+
+
+def test_one_engine_behind_two_addresses_is_one_server() -> None:
+    kv = transfer() | {"engine_id": "e"}
+    both = [told(P, kv=kv, instance_id="1"), told(D, kv=kv, instance_id="1")]
+    assert "prefill-0 and decode-0 are the same server" in stops(distinct(both, None, {}))
+    others = [told(P, kv=kv, instance_id="1"), told(D, kv=kv, instance_id="2")]
+    assert levels(distinct(others, None, {})) == [Level.OK]
+
+
+def test_a_proxy_among_the_servers_and_a_server_as_the_proxy_are_told() -> None:
+    proxy = told_of(D, Answers(status={"prefill": [], "decode": []}))
+    assert "is a proxy" in stops(distinct([silent(P), proxy], None, {}))
+    assert "is the address of decode-0" in stops(distinct([silent(P), silent(D)], "http://d:8200/", {}))
+
+
+# --- model ---
+
+
+def test_a_name_that_is_not_served_is_told_with_those_that_are() -> None:
+    message = stops(model(pair({}, {"names": ["canary-v2", "adapter"]}), "canary"))
+    assert "decode-0 at http://d:8200 does not serve the model 'canary'" in message
+    assert "'canary-v2', 'adapter'" in message
+
+
+def test_servers_of_unlike_weights_do_not_fit() -> None:
+    assert "/models/other" in stops(model(pair({}, {"root": "/models/other"}), "canary"))
+    # NIXL compares the whole path, unless it is told not to compare.
+    assert "/mnt/canary" in stops(model(pair({}, {"root": "/mnt/canary"}), "canary"))
+    lenient = {"kv": transfer(enforce_handshake_compat=False)}
+    assert levels(model(pair(lenient, lenient | {"root": "/mnt/canary"}), "canary")) == [Level.WARNS]
+
+
+# --- connectors ---
+
+
+@pytest.mark.parametrize("kv", [None, transfer("OffloadingConnector"), multi(transfer("OffloadingConnector"))])
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_a_server_that_hands_nothing_over_is_told(role: str, kv: Mapping[str, Any] | None) -> None:
+    both = pair({"kv": kv} if role == "prefill" else {}, {"kv": kv} if role == "decode" else {})
+    assert f"{role}-0" in stops(connectors(both, transfers=True))
+    assert Level.STOPS not in levels(connectors(both, transfers=False))
+
+
+def test_connectors_that_nobody_knows_may_hand_over() -> None:
+    both = pair({"kv": transfer("TheirConnector")}, {"kv": multi(transfer("TheirConnector"))})
+    assert levels(connectors(both, transfers=True)) == [Level.OK]
+
+
+def test_servers_that_tell_nothing_are_not_stopped() -> None:
+    untold = [silent(P), silent(D)]
+    items = [
+        *distinct(untold, "http://proxy:8000", {}),
+        *model(untold, "canary"),
+        *connectors(untold, transfers=True),
+        *form(untold),
+        *generation_defaults(untold, None, 20),
+    ]
+    refuse(items)
+    assert Level.UNTOLD in levels(items)
+
+
+def test_roles_that_are_swapped_are_told() -> None:
+    swapped = pair({"kv": transfer(role="kv_consumer")}, {"kv": multi(transfer(role="kv_producer"))})
+    message = stops(connectors(swapped, transfers=True))
+    assert "prefill-0 at http://p:8100 is configured as kv_consumer" in message
+    assert "decode-0 at http://d:8200 is configured as kv_producer" in message
+    right = pair({"kv": transfer(role="kv_producer")}, {"kv": transfer(role="kv_consumer")})
+    assert levels(connectors(right, transfers=True)) == [Level.OK]
+
+
+def test_unlike_lists_of_connectors_are_told_and_run() -> None:
+    both = pair({"kv": multi(transfer(), transfer("OffloadingConnector"))}, {})
+    assert levels(connectors(both, transfers=True)) == [Level.WARNS]
+
+
+# --- form ---
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [({"dtype": "torch.float32"}, "dtype"), ({"cache": {"cache_dtype": "fp8"}}, "KV cache dtype")],
+)
+def test_servers_of_unlike_types_do_not_fit(other: Mapping[str, Any], word: str) -> None:
+    assert f"differ in {word}" in stops(form(pair({}, other)))
+
+
+@pytest.mark.parametrize(("p", "d", "fit"), [(32, 64, True), (64, 32, True), (48, 32, False)])
+def test_block_sizes_and_ranks_must_divide_each_other(p: int, d: int, *, fit: bool) -> None:
+    sizes = [silent(replace(P, block_size=p)), silent(replace(D, block_size=d))]
+    ranks = pair({"parallel_config": {"tensor_parallel_size": p}}, {"parallel_config": {"tensor_parallel_size": d}})
+    for both in (sizes, ranks):
+        assert (Level.STOPS not in levels(form(both))) is fit
+
+
+# --- load ---
+
+
+def test_a_load_beyond_the_context_is_told_with_its_line() -> None:
+    long = Demand("load.jsonl, line 7", 390, 11)
+    assert "load.jsonl, line 7" in stops(fits(DEPLOYMENT, [Demand("load.jsonl, line 1", 5, 5), long], None))
+    assert levels(fits(DEPLOYMENT, [Demand("line 7", 390, 10)], None)) == [Level.OK]
+    assert "line 2" in stops(fits(DEPLOYMENT, [Demand("line 2", None, 401)], None)), "a text that leaves no room at all"
+
+
+def test_a_token_beyond_the_vocabulary_is_told_with_its_line() -> None:
+    demand = Demand("load.jsonl, line 3", 2, 5, largest_token=100)
+    assert "load.jsonl, line 3 has the token id 100" in stops(fits(DEPLOYMENT, [demand], 100))
+    refuse(fits(DEPLOYMENT, [demand], 101))
+    refuse(fits(DEPLOYMENT, [demand], None))
+
+
+# --- generation defaults ---
+
+
+def test_defaults_that_change_greedy_answers_are_told() -> None:
+    penalty = {"model_config": {"override_generation_config": {"repetition_penalty": 1.1, "temperature": 0.6}}}
+    (item,) = generation_defaults(pair({}, penalty), {}, 20)
+    assert (item.level, "repetition_penalty=1.1" in item.seen, "temperature" in item.seen) == (Level.WARNS, True, False)
+
+
+def test_the_models_own_defaults_count_where_the_server_takes_them() -> None:
+    file = {"repetition_penalty": 1.05, "top_k": 20}
+    assert levels(generation_defaults(pair({}, {}), file, 20)) == [Level.WARNS, Level.WARNS]
+    neutral = {"model_config": {"generation_config": "vllm"}}
+    assert levels(generation_defaults(pair(neutral, neutral), file, 20)) == [Level.OK]
+
+
+def test_a_server_that_answers_shorter_than_the_load_asks_stops_it() -> None:
+    short = {"model_config": {"override_generation_config": {"max_new_tokens": 8}}}
+    assert "8 tokens at most" in stops(generation_defaults(pair({}, short), {}, 20))
+    refuse(generation_defaults(pair({}, short), {}, 8))
+
+
+# --- the first requests ---
+
+
+def counted(**grown: float) -> Delta:
+    return Delta({"prompt_tokens": 0, "external_kv_transfer": 0, **grown}, {})
+
+
+def through(p: Delta | None, d: Delta | None) -> list[Item]:
+    return list(leads_to("http://proxy:8000", (P, D), (p, d), requests=8, tokens=70))
+
+
+def test_a_proxy_that_asks_the_listed_servers_is_right() -> None:
+    right = through(counted(prompt_tokens=560), counted(prompt_tokens=560, external_kv_transfer=552))
+    assert levels(right) == [Level.OK]
+    # Whether anything is transferred is the verdict's to say.
+    assert levels(through(counted(), counted(prompt_tokens=560))) == [Level.OK]
+
+
+@pytest.mark.parametrize(
+    ("p", "d", "words"),
+    [
+        (counted(), counted(), "asks none of the listed servers"),
+        (counted(prompt_tokens=560), counted(prompt_tokens=280), "4 of 8 requests never came"),
+        (counted(prompt_tokens=560, external_kv_transfer=560), counted(prompt_tokens=560), "Swap --prefill-url"),
+        (counted(prompt_tokens=210), counted(prompt_tokens=560, external_kv_transfer=560), "5 of 8 prompts never came"),
+    ],
+)
+def test_a_proxy_that_asks_elsewhere_is_told(p: Delta, d: Delta, words: str) -> None:
+    assert words in stops(through(p, d))
+
+
+def test_counters_that_cannot_be_read_prove_nothing() -> None:
+    assert levels(through(None, counted())) == [Level.UNKNOWN]
+
+
+def test_decode_without_a_connector_is_told_by_its_counters() -> None:
+    none = Delta({"external_kv_transfer": 0}, {"nixl_bytes": "no such family"})
+    assert "has no connector" in stops(taken((D,), [none]))
+    # One with a connector that lost the transfer is the verdict's to find.
+    assert levels(taken((D,), [Delta({"external_kv_transfer": 0, "nixl_bytes": 0}, {})])) == [Level.WARNS]
+    assert levels(taken((D,), [Delta({"external_kv_transfer": 70}, {})])) == [Level.OK]
+
+
+def moved(layers: float, *, reads: int = 1, named: str | None = "/here") -> list[Item]:
+    """``layers`` of the configuration's four, of the three blocks that 70 tokens fill."""
+    per_layer = 3 * 32 * 2 * 64 * 2
+    seen = Delta({"nixl_bytes": layers * per_layer, "nixl_transfers": reads}, {})
+    return list(volume(DEPLOYMENT, [seen], tokens=70, named=named))
+
+
+def test_a_configuration_of_another_model_is_told_by_the_bytes() -> None:
+    assert not moved(4)
+    assert "1.5 times" in stops(moved(6))
+    assert levels(moved(6, named=None)) == [Level.UNKNOWN]
+    assert levels(moved(3)) == [Level.UNKNOWN]
+    assert levels(moved(2)) == [Level.UNKNOWN]
+    assert not moved(3.9), "a transfer that lost a part is the verdict's to find"
+    assert not moved(6, reads=2), "somebody else's reads are among them"
+
+
+# --- odd input ---
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"vllm_config": None}, {"vllm_config": {"kv_transfer_config": [1], "model_config": 3, "cache_config": "x"}}],
+)
+def test_what_has_another_form_tells_nothing(answer: dict[str, Any]) -> None:
+    models = json.loads('{"data": [1, {"id": 5, "root": 7}, {"x": 1}]}')
+    one = told_of(P, Answers(models=models, info=answer, metrics="{not an exposition", status={"prefill": 1}))
+    assert (one.links, one.kv_dtype, one.is_proxy, one.models) == (None, None, False, {"5": None})
