@@ -50,7 +50,8 @@ class Evidence:
     ) -> Comparison:
         """A comparison of this server over this phase; ``explained``: by other people's requests."""
         made = Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why, explained)
-        explains = self.others is not None and expected is not None and made.verdict is Verdict.UNKNOWN
+        both = expected is not None and observed is not None
+        explains = both and made.verdict is Verdict.UNKNOWN
         return replace(made, why_unknown=self.others.why) if explains and self.others else made
 
     def _expected(self, counter: str, observed: float | None) -> Bounds | None:
