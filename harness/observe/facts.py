@@ -88,9 +88,11 @@ async def learn_deployment(
 async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role, url: str) -> Learned:
     """Ask one server; ``url`` without a trailing slash or ``/v1``. UsageError when it does not answer as vLLM does."""
     asker = _Asker(session, role, url.rstrip("/"))
-    metrics, models, version, info = await asyncio.gather(
-        asker.metrics(), asker.json("/v1/models"), asker.json_or_none("/version"), asker.server_info()
-    )
+    beside = asyncio.gather(asker.json_or_none("/version"), asker.server_info())
+    try:
+        metrics, models = await asker.metrics(), await asker.json("/v1/models")
+    finally:
+        version, info = await beside  # neither raises; nothing may be left in flight when the session closes
     cache = _cache_labels(metrics)
     model = _first_model(models, asker)
     kinds = _connectors(info)
