@@ -50,7 +50,8 @@ class Evidence:
     ) -> Comparison:
         """A comparison of this server over this phase; ``explained``: by other people's requests."""
         made = Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why, explained)
-        explains = self.others is not None and expected is not None and made.verdict is Verdict.UNKNOWN
+        both = expected is not None and observed is not None
+        explains = both and made.verdict is Verdict.UNKNOWN
         return replace(made, why_unknown=self.others.why) if explains and self.others else made
 
     def _expected(self, counter: str, observed: float | None) -> Bounds | None:
@@ -185,11 +186,10 @@ def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:
 def say(comparison: Comparison) -> str:
     """One comparison in words, for a summary line."""
     what = f"{comparison.counter} of {comparison.server} in {comparison.phase}"
+    if comparison.expected is None or comparison.observed is None:
+        return f"{what} is unknown: {comparison.why_unknown}"
     seen = f"{what} grew by {comparison.observed:,}, expected {comparison.expected}"
-    if comparison.verdict is not Verdict.UNKNOWN:
-        return seen
-    told = comparison.expected is not None and comparison.observed is not None
-    return f"{seen}: {comparison.why_unknown}" if told else f"{what} is unknown: {comparison.why_unknown}"
+    return f"{seen}: {comparison.why_unknown}" if comparison.verdict is Verdict.UNKNOWN else seen
 
 
 def first_problem(comparisons: tuple[Comparison, ...]) -> str:

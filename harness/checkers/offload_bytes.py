@@ -40,10 +40,12 @@ def _compared(evidence: Evidence) -> Iterator[Comparison]:
     yield _with_preemptions(evidence, evidence.compare(_LOAD))
     yield _with_refusals(evidence, evidence.compare(_STORE))
     for name in (_LOAD, _STORE):
-        newer, legacy = evidence.delta.of(name), evidence.delta.of(f"{name}_legacy")
+        older = f"{name}_legacy"
+        newer, legacy = evidence.delta.of(name), evidence.delta.of(older)
         # Only vLLM's own CPU tier keeps the older families; another spec's absence of them is no fault.
-        if newer is not None and legacy is not None:
-            yield evidence.comparison(f"{name}_legacy", Bounds.exactly(int(newer)), legacy)
+        if older not in evidence.delta.absent:
+            expected = None if newer is None else Bounds.exactly(int(newer))
+            yield evidence.comparison(older, expected, legacy, evidence.delta.why(older) or evidence.delta.why(name))
 
 
 def _with_refusals(evidence: Evidence, comparison: Comparison) -> Comparison:

@@ -101,9 +101,11 @@ async def _ask(
     session: aiohttp.ClientSession, *, name: str, role: Role, url: str
 ) -> tuple[Server, Mapping[str, Any] | None]:
     asker = _Asker(session, role, url.rstrip("/"))
-    metrics, models, version, info = await asyncio.gather(
-        asker.metrics(), asker.json("/v1/models"), asker.json_or_none("/version"), asker.server_info()
-    )
+    beside = asyncio.gather(asker.json_or_none("/version"), asker.server_info())
+    try:
+        metrics, models = await asker.metrics(), await asker.json("/v1/models")
+    finally:
+        version, info = await beside  # neither raises; nothing may be left in flight when the session closes
     model = first_model(models)
     if model is None:
         raise asker.unusable("/v1/models", "it lists no model")

@@ -111,6 +111,8 @@ class _Watch:
     first: dict[str, Counters] = field(default_factory=dict)
     last: dict[str, Counters] = field(default_factory=dict)
     repeats: int = 0
+    moving: set[str] = field(default_factory=set)
+    """Servers whose counters differed when any last did."""
     because: dict[str, str] = field(default_factory=dict)
     failed: bool = False
     in_vain: int = 0
@@ -132,6 +134,7 @@ class _Watch:
         counters = {name: read_counters(r) for name, r in readings.items() if isinstance(r, Scraped)}
         self.failed = bool(failures)
         self.repeats = self.repeats + 1 if counters == self.last and not failures else 1
+        self.moving = {name for name in counters if counters[name] != self.last.get(name)} or self.moving
         self.last = counters
         self.first = counters | self.first
         baseline = self.baseline or {}
@@ -140,7 +143,7 @@ class _Watch:
         self.because = {name: ", ".join(one.text for one in found) for name, found in unrest.items() if found}
         if failures or self.because:
             return failures | self.because
-        return {} if self.repeats >= AGREEING else dict.fromkeys(counters, "its counters still move")
+        return {} if self.repeats >= AGREEING else dict.fromkeys(sorted(self.moving), "its counters still move")
 
     def with_traffic(self, because: Mapping[str, str]) -> dict[str, str]:
         """The same reasons, with what each server was asked while this run sent nothing."""

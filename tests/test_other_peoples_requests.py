@@ -1,0 +1,205 @@
+"""What a server counted more than this run asked for is somebody else's, and what that cannot explain stays wrong."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import counted_run as run
+import pytest
+
+from harness.checkers import judge
+from harness.checkers.failed_transfers import failed_transfers
+from harness.checkers.nixl_bytes import nixl_bytes
+from harness.checkers.offload_bytes import offload_bytes
+from harness.checkers.settled import settled
+from harness.checkers.token_sources import token_sources
+from harness.history import Entry, History, Outcome
+from harness.verdict import Verdict
+
+ATTACHED = replace(run.DEPLOYMENT, launched=False)
+PROBE = {"prompt": 30, "compute": 30, "generated": 3, "prefix_queries": 30, "external_queries": 30}
+"""Somebody else's requests: 30 prompt tokens, computed where they were asked."""
+PULLED = {
+    "prompt": 100,
+    "external": 100,
+    "generated": 4,
+    "prefix_queries": 100,
+    "external_queries": 100,
+    "external_hits": 100,
+    "nixl": 2 * run.BLOCK,
+    "reads": 1,
+    "store": run.BLOCK,
+    "store_legacy": run.BLOCK,
+}
+"""And one of theirs through a proxy, as D counts it."""
+
+
+def plus(clean: Mapping[str, float], *more: Mapping[str, float]) -> dict[str, float]:
+    return dict(clean) | {name: clean[name] + sum(one.get(name, 0) for one in more) for one in more for name in one}
+
+
+def seen(decode: Mapping[str, float] = run.DECODE, prefill: Mapping[str, float] = run.PREFILL) -> History:
+    return run.history(run.readings(prefill, decode), _operations())
+
+
+def _operations() -> tuple[Entry, ...]:
+    return tuple(entry for n in range(2) for entry in run.operation(run.request(n, cache_salt="this run's")))
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_a_probe_of_somebody_elses_makes_its_server_unknown_and_is_named(role: str) -> None:
+    clean = run.PREFILL if role == "prefill" else run.DECODE
+    check = token_sources(ATTACHED, seen(**{role: plus(clean, PROBE)}))
+    assert check.verdict is Verdict.UNKNOWN
+    assert f"{role}-0 counted 30 prompt tokens more than this run's requests have" in check.summary
+    assert "somebody else asks this server" in check.summary
+
+
+def test_somebody_elses_transfers_make_bytes_and_stores_unknown() -> None:
+    judgement = judge(ATTACHED, seen(plus(run.DECODE, PULLED)))
+    verdicts = {check.name: check.verdict for check in judgement.checks}
+    for name in ("token_sources", "nixl_bytes", "offload_bytes"):
+        assert verdicts[name] is Verdict.UNKNOWN, name
+    assert judgement.verdict is Verdict.UNKNOWN
+
+
+def test_a_launched_deployment_that_counts_more_is_invalid_since_nobody_else_knows_its_ports() -> None:
+    assert token_sources(run.DEPLOYMENT, seen(plus(run.DECODE, PROBE))).verdict is Verdict.INVALID
+
+
+def test_a_silent_recompute_stays_invalid_beside_other_peoples_requests() -> None:
+    recomputed = run.DECODE | {"external": 128, "external_hits": 128, "compute": 100}
+    assert token_sources(ATTACHED, seen(recomputed)).verdict is Verdict.INVALID
+    assert token_sources(ATTACHED, seen(plus(recomputed, PROBE))).verdict is Verdict.INVALID
+
+
+def test_what_others_computed_has_at_most_as_many_tokens_as_they_have() -> None:
+    for compute, verdict in ((30, Verdict.UNKNOWN), (31, Verdict.INVALID)):
+        decode = plus(run.DECODE, PROBE) | {"compute": compute}
+        parts = {
+            one.counter: one.verdict
+            for one in token_sources(ATTACHED, seen(decode)).comparisons
+            if "decode" in one.server
+        }
+        assert parts["local_compute"] is verdict
+
+
+def test_less_than_this_run_asked_for_stays_invalid() -> None:
+    few = plus(run.DECODE, PROBE) | {"nixl": 3 * run.BLOCK}
+    assert nixl_bytes(ATTACHED, seen(few)).verdict is Verdict.INVALID
+    unasked = plus(run.DECODE, PROBE) | {"external_queries": 200}
+    assert token_sources(ATTACHED, seen(unasked)).verdict is Verdict.INVALID
+
+
+def test_bytes_that_so_few_tokens_cannot_have_stay_invalid() -> None:
+    for blocks, verdict in ((4 + 60, Verdict.UNKNOWN), (4 + 61, Verdict.INVALID)):
+        many = plus(run.DECODE, PROBE) | {"nixl": blocks * run.BLOCK}
+        assert {
+            one.counter: one.verdict for one in nixl_bytes(ATTACHED, seen(many)).comparisons if "decode" in one.server
+        }["nixl_bytes"] is verdict
+
+
+def test_sources_that_do_not_add_up_stay_invalid() -> None:
+    odd = plus(run.DECODE, PROBE) | {"compute": 29}
+    check = token_sources(ATTACHED, seen(odd))
+    assert {one.counter: one.verdict for one in check.comparisons if "decode" in one.server}[
+        "sum over sources"
+    ] is Verdict.INVALID
+
+
+def test_a_request_of_theirs_that_was_given_up_is_looked_up_and_not_counted() -> None:
+    given_up = plus(run.DECODE, {"prefix_queries": 500, "external_queries": 500})
+    check = token_sources(ATTACHED, seen(given_up))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "decode-0 looked up 500 tokens more than this run's requests have" in check.summary
+
+
+def test_a_failed_transfer_may_be_theirs() -> None:
+    failed = {"failed": 1}
+    assert failed_transfers(ATTACHED, seen(plus(run.DECODE, failed))).verdict is Verdict.INVALID
+    assert failed_transfers(ATTACHED, seen(plus(run.DECODE, failed, PROBE))).verdict is Verdict.UNKNOWN
+
+
+def test_blocks_still_held_may_be_theirs() -> None:
+    held = {"kv_usage": 0.25}
+    assert settled(ATTACHED, seen(plus(run.DECODE, held))).verdict is Verdict.INVALID
+    check = settled(ATTACHED, seen(plus(run.DECODE, held, PROBE)))
+    assert check.verdict is Verdict.UNKNOWN
+    assert "somebody else asks" in check.summary
+
+
+def test_a_gauge_that_cannot_be_read_proves_no_leak() -> None:
+    held = run.DECODE | {"kv_usage": 0.25, "running": float("nan")}
+    assert settled(run.DEPLOYMENT, seen(held)).verdict is not Verdict.INVALID
+
+
+def later(decode_end: Mapping[str, float], prefill_end: Mapping[str, float], first: Mapping[str, float]) -> History:
+    """A second phase that asks the first prompt again: D finds its first block, unless it was evicted."""
+    phases = [
+        *run.readings(run.PREFILL, first),
+        *(
+            replace(run.reading(server, label, values), phase="again")
+            for label, pair in (("before", (run.PREFILL, first)), ("after", (prefill_end, decode_end)))
+            for server, values in zip(("prefill-0", "decode-0"), pair, strict=True)
+        ),
+    ]
+    asked = replace(run.request(0, cache_salt="this run's"), request_id="again")
+    sent, ended = run.operation(asked, "again")
+    return History((*phases, *_operations(), sent, ended))
+
+
+AGAIN_P = {
+    "prompt": 100,
+    "compute": 36,
+    "hit": 64,
+    "generated": 1,
+    "prefix_queries": 100,
+    "prefix_hits": 64,
+    "external_queries": 36,
+}
+AGAIN_D = {
+    "prompt": 100,
+    "external": 36,
+    "external_hits": 36,
+    "hit": 64,
+    "generated": 5,
+    "prefix_queries": 100,
+    "prefix_hits": 64,
+    "external_queries": 36,
+    "nixl": run.BLOCK,
+    "reads": 1,
+}
+EVICTED_D = AGAIN_D | {
+    "external": 100,
+    "external_hits": 100,
+    "hit": 0,
+    "prefix_hits": 0,
+    "external_queries": 100,
+    "nixl": 2 * run.BLOCK,
+}
+
+
+def test_what_others_may_have_evicted_is_unknown_in_later_phases_and_a_miss_without_them_is_invalid() -> None:
+    prefill = plus(run.PREFILL, AGAIN_P)
+    quiet = later(plus(run.DECODE, AGAIN_D), prefill, run.DECODE)
+    assert token_sources(ATTACHED, quiet).verdict is Verdict.VALID, token_sources(ATTACHED, quiet).summary
+    missed = later(plus(run.DECODE, EVICTED_D), prefill, run.DECODE)
+    assert token_sources(ATTACHED, missed).verdict is Verdict.INVALID
+    busy = plus(run.DECODE, PROBE)
+    evicted = token_sources(ATTACHED, later(plus(busy, EVICTED_D), prefill, busy))
+    assert evicted.verdict is Verdict.UNKNOWN
+    of_again = [one for one in evicted.comparisons if one.phase == "again" and one.verdict is Verdict.UNKNOWN]
+    assert {"local_cache_hit", "external_kv_transfer"} <= {one.counter for one in of_again}
+    assert "may have evicted" in of_again[0].why_unknown
+
+
+def test_a_request_of_which_nobody_knows_how_far_it_came_is_not_taken_for_somebody_elses() -> None:
+    cut = run.operation(run.request(1, cache_salt="this run's"), outcome=Outcome.INFO, status=None, cause="timeout")
+    history = run.history(operations=(*_operations()[:2], *cut))
+    assert not any(one.explained for one in token_sources(ATTACHED, history).comparisons)
+
+
+def test_offloaded_bytes_of_theirs_are_unknown_and_too_many_invalid() -> None:
+    for blocks, verdict in ((2, Verdict.UNKNOWN), (10, Verdict.INVALID)):
+        more = {"store": blocks * run.BLOCK, "store_legacy": blocks * run.BLOCK}
+        theirs = PROBE | {"prompt": 130, "compute": 130, "prefix_queries": 130, "external_queries": 130}
+        assert offload_bytes(ATTACHED, seen(plus(run.DECODE, theirs, more))).verdict is verdict
