@@ -1,4 +1,4 @@
-"""Every verdict that is not valid has one likely cause and what to do under it, drawn from structure, not from words."""
+"""Every verdict that is not valid has a likely cause and what to do under it, drawn from structure, not from words."""
 
 from collections.abc import Iterator
 from dataclasses import replace
