@@ -82,15 +82,27 @@ def test_corruption_that_flips_no_token_is_found_by_drift() -> None:
         assert "log-probabilit" in check.findings[0].text
 
 
-def test_drift_too_small_for_any_token_is_found_in_the_mean() -> None:
-    def slight(readings: Readings) -> None:
-        readings.served -= 0.04
-        readings.rival -= 0.04
+def shifted(by: float) -> Callable[[str, Readings], None]:
+    def change(readings: Readings) -> None:
+        readings.served -= by
+        readings.rival -= by
 
-    history = run(gaussian(0.01), damage=damaged(slight))
-    (finding,) = outputs(DEPLOYMENT, history).findings
+    return damaged(change)
+
+
+def test_drift_too_small_for_any_token_is_found_in_the_average() -> None:
+    (finding,) = outputs(DEPLOYMENT, run(gaussian(0.01), damage=shifted(0.08))).findings
     assert finding.subject == VICTIM
     assert "on average" in finding.text
+
+
+def test_what_is_a_little_more_than_noise_is_listed_as_doubtful_and_counts_as_right() -> None:
+    check = outputs(DEPLOYMENT, run(gaussian(0.01), damage=shifted(0.04)))
+    assert (check.verdict, check.findings) == (Verdict.VALID, ())
+    (note,) = [note for note in check.notes if "doubtful" in note]
+    assert note.startswith("1 doubtful, which counts against nobody")
+    assert VICTIM in note
+    assert "on average" in note
 
 
 def test_a_wrong_token_is_told_with_its_place_and_the_limit() -> None:

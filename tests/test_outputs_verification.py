@@ -11,7 +11,7 @@ from harness.errors import UsageError
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Sent
 from harness.scenario import Inquiry, InquiryKind, Message, Request, Route, Sampling, Scenario
 from workloads.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, supposed_prompt
-from workloads.verification import REPEATS, SUSPECTS, Judges, Verification, follow_ups, followed
+from workloads.verification import FURTHER, FURTHER_CONTROLS, REPEATS, SUSPECTS, Judges, Verification, follow_ups, followed
 from workloads.verify_policy import Extent, VerifyPolicy, arm_sizes
 
 ALL = VerifyPolicy(Extent.ALL)
@@ -108,12 +108,36 @@ def test_what_did_not_complete_is_not_verified() -> None:
         assert step(History(tuple(entries))) is None
 
 
+def asked_again(history: History, scenario: Scenario) -> History:
+    """The history with every request of the scenario answered."""
+    more = [
+        entry
+        for phase in scenario.phases
+        for request in phase.requests
+        for entry in (
+            Sent(50.0, request, "load", phase.name, 50.0),
+            Ended(51.0, request.request_id, Outcome.OK, status=200, choices=(Choice((1, 2)),)),
+        )
+    ]
+    return History((*history.entries, *more))
+
+
 def test_suspects_are_measured_again() -> None:
     history = answered(100)
     wrong = [f"r{number}" for number in range(80, 100)]
-    again = requests(verification().confirmation(history, wrong))
-    assert len(again) == SUSPECTS * REPEATS
-    assert {request.route for request in again} == {Route.DECODE}
+    scenario = verification().confirmation(history, wrong)
+    assert scenario is not None
+    own, further = scenario.phases
+    assert {request.reference_for for request in own.requests} == set(wrong[:SUSPECTS])
+    assert (own.name, len(own.requests)) == ("confirmation", SUSPECTS * REPEATS)
+    assert (further.name, len(further.requests)) == (FURTHER, FURTHER_CONTROLS)
+    assert len({request.reference_for for request in further.requests}) == FURTHER_CONTROLS
+    assert {request.route for phase in scenario.phases for request in phase.requests} == {Route.DECODE}
+    second = verification().confirmation(asked_again(history, scenario), wrong)
+    assert second is not None
+    assert {request.reference_for for request in second.phases[0].requests} == set(wrong[SUSPECTS : 2 * SUSPECTS])
+    names = [request.request_id for one in (scenario, second) for phase in one.phases for request in phase.requests]
+    assert len(set(names)) == len(names)
     assert verification().confirmation(history, []) is None
 
 

@@ -42,8 +42,14 @@ DOUBTS = 256
 ROUNDS_OF_CONFIRMATION = 3
 REPEATS = 4
 """Control outputs for each."""
+FURTHER_CONTROLS = 64
+"""Control outputs of any prompts that are made beside them, in each round."""
 SEARCHES = 2 * len(ROUNDS)
 """Turns of the search for owners: each round is a turn of suppositions and one of forcings."""
+FURTHER = "control-further"
+"""Name of the phase that asks them."""
+_FURTHER_TURN = 2000
+# Turns below are those of the control arm and of the suspects' own control outputs.
 _WHY = "Whether every answer is the one that its prompt has without KV transfer, and how much of a difference is noise."
 
 
@@ -146,8 +152,17 @@ class Verification:
         confirmed = {o.request.reference_for for o in history.operations() if o.sent.phase == "confirmation"}
         new = set(wrong) - confirmed
         suspects = [o for o in _completed(history, self.scenario) if o.request.request_id in new][:SUSPECTS]
+        if not suspects:
+            return None
         again = [self._control(operation, 1000 + turn) for turn in range(REPEATS) for operation in suspects]
-        return self._scenario("confirmation", again)
+        return self._scenario("confirmation", again, more=list(self._further_controls(history)))
+
+    def _further_controls(self, history: History) -> Iterator[Request]:
+        """So many for prompts of the load in turn, under names that no round before has used."""
+        served = self._picked(_served(history, self.scenario))
+        before = sum(_is_control(o) for o in history.operations())
+        for number, operation in enumerate(islice(cycle(served), FURTHER_CONTROLS) if served else ()):
+            yield self._control(operation, _FURTHER_TURN + before + number)
 
     def owners(self, history: History, wrong: Collection[str], named: Collection[str] = ()) -> Scenario | None:
         """Step 4, to be taken several times; ``named``: those of the wrong whose owner is known by now."""
@@ -158,10 +173,13 @@ class Verification:
         )
         return self._scenario("owners", search.next_round(history, served, suspects))
 
-    def _scenario(self, phase: str, requests: Sequence[Request]) -> Scenario | None:
+    def _scenario(self, phase: str, requests: Sequence[Request], more: Sequence[Request] = ()) -> Scenario | None:
+        """``more``: control requests of any prompts, asked behind the others."""
         if not requests:
             return None
-        return Scenario(self.scenario, _WHY, (Phase(phase, tuple(requests), self.concurrency, counted=False),))
+        asked = {phase: requests} | ({FURTHER: more} if more else {})
+        phases = (Phase(name, tuple(those), self.concurrency, counted=False) for name, those in asked.items())
+        return Scenario(self.scenario, _WHY, tuple(phases))
 
     def _picked(self, served: Sequence[Operation]) -> list[Operation]:
         """All of them in an order drawn from the seed: the policy takes the first ones."""

@@ -37,7 +37,7 @@ def judge_with_reference(
     strict = compare_with_reference(operation, reference)
     if strict.match is not Match.MISMATCH:
         return _agreed(operation, reference, forced, strict)
-    within = floor.regret if isinstance(floor, NoiseFloor) else RESOLUTION
+    within = floor.far.regret if isinstance(floor, NoiseFloor) else RESOLUTION
     if (undecided := _margin_at(operation, reference)) is None:
         return replace(strict, text=f"{strict.text}: it ended elsewhere")
     if undecided <= within and forced.match in _RIGHT:

@@ -24,6 +24,7 @@ from harness.verdict import Check, Finding, FindingKind, Outputs, Verdict
 
 _LISTED = 50
 """Findings kept: see :mod:`harness.checkers.completion`."""
+_DOUBTS_TOLD = 3
 _ORDER = (Match.MISMATCH, Match.UNVERIFIED, Match.UNSAMPLED)
 
 
@@ -45,7 +46,7 @@ def check_outputs(deployment: Deployment, history: History, evidence: OutputEvid
         *_words(counts, evidence),
         *(f"noise as in {measured.origin}" for measured in history.of(NoiseMeasured)),
     ]
-    notes = tuple(_notes(deployment, history, evidence))
+    notes = (*_notes(deployment, history, evidence), *_doubts(evidence))
     return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED], notes=notes)
 
 
@@ -112,7 +113,7 @@ def tally(evidence: OutputEvidence) -> Outputs:
 
 
 def _near(evidence: OutputEvidence) -> float:
-    return evidence.floor.regret if isinstance(evidence.floor, NoiseFloor) else RESOLUTION
+    return evidence.floor.near.regret if isinstance(evidence.floor, NoiseFloor) else RESOLUTION
 
 
 def _leaked(leaks: Sequence[Leak]) -> tuple[Finding, ...]:
@@ -152,6 +153,14 @@ def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:
     return Verdict.UNKNOWN if failed or left_out or not verified or isinstance(evidence.floor, str) else Verdict.VALID
 
 
+def _doubts(evidence: OutputEvidence) -> Iterator[str]:
+    """How many outputs and probes are doubtful, and the first few of them."""
+    doubtful = [one for one in (*evidence.compared, *evidence.probed) if one.doubt]
+    if doubtful:
+        few = "; ".join(f"{one.request_id} {one.doubt}" for one in doubtful[:_DOUBTS_TOLD])
+        yield f"{len(doubtful):,} doubtful, which counts against nobody (noise likely ends there, and may not): {few}"
+
+
 def _words(counts: Outputs, evidence: OutputEvidence) -> list[str]:
     words = [_right(counts, evidence), *_wrong(counts, evidence)]
     return [*words, f"the noise is not known: {evidence.floor}"] if isinstance(evidence.floor, str) else words
@@ -171,7 +180,7 @@ def _right(counts: Outputs, evidence: OutputEvidence) -> str:
     if counts.tie:
         line += f" ({counts.tie:,} with near ties within the noise)"
     if isinstance(evidence.floor, NoiseFloor):
-        line += f", no token more than {evidence.floor.regret:.2g} nats behind"
+        line += f", no token more than {evidence.floor.far.regret:.2g} nats behind"
     return line if evidence.with_drift else f"{line}, tokens alone: their log-probabilities were not all served"
 
 

@@ -28,3 +28,6 @@ class Compared:
     """What is wrong, or why it could not be verified."""
     first: int = 0
     """The first output token that is wrong, counted from 0."""
+    doubt: str = ""
+    """Why it is doubtful though it counts as right: it shows more than the control outputs make likely, and less than
+    noise cannot explain."""

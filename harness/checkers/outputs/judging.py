@@ -1,9 +1,10 @@
 """One teacher-forced output against the noise floor.
 
-    a token's regret above the limit                                   mismatch: a wrong token
-    a token's drift or margin error above the limit                    mismatch: the KV was not the prompt's
-    the mean drift of several tokens above the limit                   the same, too little to see in any one token
+    a token's regret above the far limit                               mismatch: a wrong token
+    a token's drift or margin error above the far limit                mismatch: the KV was not the prompt's
+    an average over the tokens above the far limit                     the same, too little to see in any one token
     a log-probability served as NaN                                    mismatch
+    any of these above the near limit only                             doubtful: listed, and neither wrong nor unknown
     every token the best one                                           exact
     some tokens behind the best one, all within the noise              tie
 
@@ -22,6 +23,7 @@ from harness.checkers.outputs.answer_shape import ill_formed
 from harness.checkers.outputs.compared import Compared, Match
 from harness.checkers.outputs.floor import ALPHA, NoiseFloor
 from harness.checkers.outputs.forcing import Forced
+from harness.checkers.outputs.limits import Crossing, Limits, crossings
 from harness.checkers.outputs.noise import Floats
 from harness.history import Choice, Operation
 
@@ -39,11 +41,16 @@ def judge_forced(operation: Operation, outputs: Sequence[Forced], floor: NoiseFl
     for choice, forced in zip(operation.ended.choices, outputs, strict=True):
         for first, text in _faults(operation, choice, forced, floor):
             return Compared(who, Match.MISMATCH, text, first)
+    return _within_noise(operation, outputs, _doubt(operation, outputs, floor))
+
+
+def _within_noise(operation: Operation, outputs: Sequence[Forced], doubt: str) -> Compared:
+    who = operation.request.request_id
     if _all_best(operation, outputs):
-        return Compared(who, Match.EXACT)
+        return Compared(who, Match.EXACT, doubt=doubt)
     if operation.request.sampling.temperature > 0 and not all(np.isfinite(one.drift).all() for one in outputs):
         return Compared(who, Match.UNVERIFIED, "its tokens were drawn, and came without their log-probabilities")
-    return Compared(who, Match.TIE)
+    return Compared(who, Match.TIE, doubt=doubt)
 
 
 def judged_regret(operation: Operation, forced: Forced) -> Floats:
@@ -58,36 +65,27 @@ def _drawn_within(operation: Operation, forced: Forced) -> float:
 
 def _faults(operation: Operation, choice: Choice, forced: Forced, floor: NoiseFloor) -> Iterator[tuple[int, str]]:
     """What is wrong with one choice: the first place, and words. The gravest first."""
-    regret, limit = judged_regret(operation, forced), floor.regret + _drawn_within(operation, forced)
-    if len(over := np.flatnonzero(regret > limit)):
-        at = int(over[0])
-        yield (
-            at,
-            (
-                f"output token {at} is {choice.token_ids[at]}, {regret[at]:.3g} nats behind the best (noise ends at "
-                f"{limit:.2g}); {len(over)} of {forced.tokens} tokens are wrong"
-            ),
-        )
+    beyond = list(_beyond(operation, forced, floor.far))
+    for one in beyond:
+        if one.wrong:
+            token = f"output token {one.first} is {choice.token_ids[one.first]}"
+            yield one.first, f"{token}, {one.text}; {one.wrong} of {forced.tokens} tokens are wrong"
     for at in [i for i, one in enumerate(choice.logprobs) if one is not None and math.isnan(one.logprob)][:1]:
         yield at, f"the log-probability of output token {at} was served as NaN"
-    yield from _drifts(forced, floor)
+    for one in beyond:
+        yield one.first, f"its tokens may be right, but {one.text}: its KV was not the prompt's"
 
 
-def _drifts(forced: Forced, floor: NoiseFloor) -> Iterator[tuple[int, str]]:
-    tests = ((forced.drift, floor.drift, "log-probability"), (forced.margin_error, floor.regret, "lead over the next"))
-    for values, limit, what in tests:
-        if len(over := np.flatnonzero(values > limit)):
-            worst = float(np.nanmax(values))
-            text = f"its tokens may be right, but the {what} of {len(over)} of {forced.tokens} is off by up to"
-            yield int(over[0]), f"{text} {worst:.3g} nats (noise ends at {limit:.2g}): its KV was not the prompt's"
-    if floor.mean_drift is not None and forced.tokens > 1 and forced.mean_drift > floor.mean_drift:
-        yield (
-            0,
-            (
-                f"its tokens may be right, its log-probabilities are off by {forced.mean_drift:.3g} nats on average "
-                f"(noise ends at {floor.mean_drift:.2g}): its KV was not the prompt's"
-            ),
-        )
+def _doubt(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor) -> str:
+    """Which near limit is crossed, in words; empty if none is."""
+    for forced in outputs:
+        for one in _beyond(operation, forced, floor.near):
+            return f"output token {one.first} is {one.text}" if one.wrong else one.text
+    return ""
+
+
+def _beyond(operation: Operation, forced: Forced, limits: Limits) -> Iterator[Crossing]:
+    return crossings(forced, limits, judged_regret(operation, forced), _drawn_within(operation, forced))
 
 
 def _without_floor(operation: Operation, outputs: Sequence[Forced], why: str) -> Compared:
