@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from harness.checkers.memo import once
 from harness.facts import Deployment, Role, Server
-from harness.history import History, Scraped, ScrapeFailed
+from harness.history import History, Outcome, Scraped, ScrapeFailed
 from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
 from harness.oracle import PhaseKey, ServerExpectation, predict
 from harness.verdict import Bounds, Comparison, Verdict
@@ -80,6 +80,13 @@ def say(comparison: Comparison) -> str:
     if comparison.verdict is Verdict.UNKNOWN:
         return f"{what} is unknown: {comparison.why_unknown}"
     return f"{what} grew by {comparison.observed:,}, expected {comparison.expected}"
+
+
+def nothing_moved(history: History, text: str) -> tuple[Verdict, str]:
+    """What is said where no byte was to be moved, and none was: a run that was not served shows nothing by it."""
+    if any(operation.outcome is Outcome.OK for operation in history.operations()):
+        return Verdict.VALID, text
+    return Verdict.UNKNOWN, "no request was served, so there was nothing to move"
 
 
 def first_problem(comparisons: tuple[Comparison, ...]) -> str:

@@ -25,7 +25,7 @@ from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
 from harness.history import Entry, History, RunStarted
 from harness.store.atomic import point_at, write_atomically
-from harness.store.codec import MalformedError, decode, dumps
+from harness.store.codec import MalformedError, decode, dumps, parse_stored
 from harness.store.journal import JournalWriter, read_journal
 from harness.store.redact import redact_argv, redact_text
 
@@ -162,7 +162,7 @@ def _without_credentials(deployment: Deployment) -> Deployment:
 
 def _load_deployment(path: Path) -> Deployment:
     try:
-        return decode(Deployment, json.loads(path.read_bytes()))
+        return decode(Deployment, parse_stored(path.read_bytes()))
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."
