@@ -5,8 +5,8 @@
     python -m bench.nightly --result-dir nightly -- --base-url ... --prefill-url ... --decode-url ...
 
 What follows ``--`` goes to the harness: flags that launch, or flags that attach. Each load is one run in the result
-directory; ``nightly.jsonl`` there gains a line for each, for a dashboard to read. A load that was killed, or ended in any
-other way than the harness ends, has told nothing: it counts as a failure of the harness (4).
+directory; ``nightly.jsonl`` there gains a line for each, for a dashboard to read. A load that was killed, or ended in
+any other way than the harness ends, has told nothing: it counts as a failure of the harness (4).
 """
 
 import argparse

@@ -33,8 +33,8 @@ from harness.history import (
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
 
 FEWEST_STREAMS = 32
-"""Streamed answers. A case asks for a few short ones, often one after another; of a quick engine each may well arrive in
-one piece (18 of 18 in a case of the catalogue on the simulated pair), which says nothing about streaming."""
+"""Streamed answers. A case asks for a few short ones, often one after another; of a quick engine each may well arrive
+in one piece (18 of 18 in a case of the catalogue on the simulated pair), which says nothing about streaming."""
 _BY_ITSELF = ("completion", "outputs", "settled")
 # Checks that each scenario has of its own.
 _OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, ClientHealth)

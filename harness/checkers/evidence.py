@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from harness.checkers.memo import once
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.facts import Deployment, Role, Server
-from harness.history import History, Scraped, ScrapeFailed
+from harness.history import History, Outcome, Scraped, ScrapeFailed
 from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
 from harness.oracle import PREDICTED, PhaseKey, ServerExpectation, predict
 from harness.verdict import Bounds, Comparison, Verdict
@@ -190,6 +190,13 @@ def say(comparison: Comparison) -> str:
         return f"{what} is unknown: {comparison.why_unknown}"
     seen = f"{what} grew by {comparison.observed:,}, expected {comparison.expected}"
     return f"{seen}: {comparison.why_unknown}" if comparison.verdict is Verdict.UNKNOWN else seen
+
+
+def nothing_moved(history: History, text: str) -> tuple[Verdict, str]:
+    """What is said where no byte was to be moved, and none was: a run that was not served shows nothing by it."""
+    if any(operation.outcome is Outcome.OK for operation in history.operations()):
+        return Verdict.VALID, text
+    return Verdict.UNKNOWN, "no request was served, so there was nothing to move"
 
 
 def first_problem(comparisons: tuple[Comparison, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import Evidence, first_problem, gather
+from harness.checkers.evidence import Evidence, first_problem, gather, nothing_moved
 from harness.checkers.untold_type import excused_by_untold_type
 from harness.facts import Deployment
 from harness.history import History
@@ -16,9 +16,12 @@ def nixl_bytes(deployment: Deployment, history: History) -> Check:
     moved, reads = (sum(one.delta.of(name) or 0 for one in evidence) for name in ("nixl_bytes", "nixl_transfers"))
     problem = first_problem(comparisons)
     summary = problem or f"NIXL moved {moved:,} bytes in {reads:,} reads, as predicted"
+    verdict = worst(comparison.verdict for comparison in comparisons)
+    if evidence and not problem and not moved and not reads:
+        verdict, summary = nothing_moved(history, "no request needed NIXL to move anything, and it moved nothing")
     if not evidence:
         summary = "no phase was counted: there is no reading of the servers' counters"
-    return Check("nixl_bytes", worst(comparison.verdict for comparison in comparisons), summary, comparisons)
+    return Check("nixl_bytes", verdict, summary, comparisons)
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:

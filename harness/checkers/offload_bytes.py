@@ -13,7 +13,7 @@ by as much as they can explain:
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.checkers.evidence import Evidence, first_problem, gather
+from harness.checkers.evidence import Evidence, first_problem, gather, nothing_moved
 from harness.checkers.untold_type import excused_by_untold_type
 from harness.facts import Deployment
 from harness.history import History
@@ -31,9 +31,13 @@ def offload_bytes(deployment: Deployment, history: History) -> Check:
     loaded, stored = (sum(one.delta.of(name) or 0 for one in evidence) for name in (_LOAD, _STORE))
     problem = first_problem(comparisons)
     summary = problem or f"the offload tier was given {stored:,} bytes and gave back {loaded:,}, as predicted"
+    verdict = worst(comparison.verdict for comparison in comparisons)
+    if evidence and not problem and not loaded and not stored:
+        text = "no prompt had anything for the offload tier to keep, and it was given nothing"
+        verdict, summary = nothing_moved(history, text)
     if not evidence:
         summary = "no phase was counted: there is no reading of the servers' counters"
-    return Check("offload_bytes", worst(comparison.verdict for comparison in comparisons), summary, comparisons)
+    return Check("offload_bytes", verdict, summary, comparisons)
 
 
 def _compared(evidence: Evidence) -> Iterator[Comparison]:

@@ -91,7 +91,7 @@ def _fill_closed_descriptors() -> None:
     """Where a process is started without a standard stream, the next file that it opens would get that one's number."""
     with contextlib.suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-            os.set_inheritable(descriptor, True)
+            os.set_inheritable(descriptor, True)  # noqa: FBT003 - the function has no name for it
         os.close(descriptor)
 
 

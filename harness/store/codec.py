@@ -11,10 +11,11 @@ float is declared.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -44,8 +45,45 @@ def dumps(value: Any, tag: Mapping[str, str] | None = None) -> str:
 def decode(kind: type[T], content: object) -> T:
     """The dataclass that ``content``, parsed JSON, stands for. Raises MalformedError."""
     annotation: Any = kind
-    decoded: T = _reader(annotation).read(content)
+    try:
+        decoded: T = _reader(annotation).read(content)
+    except RecursionError:
+        raise MalformedError("it is nested too deeply") from None
     return decoded
+
+
+def parse_json(text: str | bytes) -> object:
+    """JSON as ``dumps`` writes it. Raises MalformedError, also for what Python reads beyond JSON: NaN and Infinity."""
+    return _loaded(text, json.loads)
+
+
+def parse_stored(content: bytes) -> object:
+    """Like ``parse_json``, of a file that may be damaged: integers have 64 bits at most, as all that is counted has."""
+    # Looking for such a number first spares a call for each token id of a history.
+    return _loaded(content, partial(json.loads, parse_int=_bounded) if _MANY_DIGITS.search(content) else json.loads)
+
+
+def _loaded(text: str | bytes, loads: Callable[..., object]) -> object:
+    try:
+        return loads(text, parse_constant=_refuse)
+    except ValueError as error:
+        raise MalformedError(f"not JSON ({error})") from None
+    except RecursionError:
+        raise MalformedError("not JSON that can be read: it is nested too deeply") from None
+
+
+_MANY_DIGITS = re.compile(rb"\d{19}")
+
+
+def _bounded(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{digits[:30]} is a number of more than 64 bits")
+    return number
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _plain(value: Any) -> object:
@@ -115,12 +153,19 @@ def _reader(kind: Any) -> _Reader:
     if origin is tuple:
         return _tuple(_reader(get_args(kind)[0]))
     if origin is not None and issubclass(origin, Mapping):
-        return _checked(lambda content: type(content) is dict, lambda content: content, "an object")
+        return _mapping(_reader(get_args(kind)[1]))
     if is_dataclass(kind) and isinstance(kind, type):
         return _from_row(kind) if kind in ROWS else _from_object(kind)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return _enum(kind)
     return _SCALARS[kind]
+
+
+def _mapping(item: _Reader) -> _Reader:
+    def read(content: Any) -> Any:
+        return {name: item.read(value) for name, value in content.items()}
+
+    return _checked(lambda content: type(content) is dict, read, "an object")
 
 
 def _checked(fits: Callable[[Any], bool], read: Callable[[Any], Any], wanted: str) -> _Reader:
@@ -142,7 +187,14 @@ def _exactly(kind: type) -> _Reader:
 
 
 def _unexpected(content: Any, wanted: str) -> MalformedError:
-    return MalformedError(f"{str(content)[:60]!r} where {wanted} was expected")
+    return MalformedError(f"{_beginning(content)} where {wanted} was expected")
+
+
+def _beginning(content: Any) -> str:
+    try:
+        return repr(str(content)[:60])
+    except ValueError:  # Python refuses to write integers of more than some thousand digits
+        return f"a huge {type(content).__name__}"
 
 
 def _is_float(content: Any) -> bool:
@@ -150,11 +202,15 @@ def _is_float(content: Any) -> bool:
 
 
 def _float(content: Any) -> float:
-    if type(content) is float:
-        return content
     if not _is_float(content):
         raise _unexpected(content, "a number")
-    return float(content)
+    try:
+        number = float(content)
+    except OverflowError:
+        raise _unexpected(content, "a number of ordinary size") from None
+    if type(content) is float and not math.isfinite(number):  # what JSON cannot say is written as a string
+        raise _unexpected(content, "a number of ordinary size")
+    return number
 
 
 _SCALARS: dict[Any, _Reader] = {
@@ -189,7 +245,7 @@ def _union(arms: tuple[_Reader, ...]) -> _Reader:
         for arm in arms:
             if arm.fits(content):
                 return arm.read(content)
-        raise MalformedError(f"{str(content)[:60]!r} fits none of the forms that may stand here")
+        raise MalformedError(f"{_beginning(content)} fits none of the forms that may stand here")
 
     return _Reader(lambda content: any(arm.fits(content) for arm in arms), read)
 
@@ -206,12 +262,16 @@ class _Fields:
         return cls(kind, {name: _reader(hint) for name, hint in get_type_hints(kind).items()})
 
     def make(self, content: Mapping[str, Any]) -> Any:
+        if unknown := [name for name in content if name not in self.readers]:
+            raise MalformedError(f"{self.kind.__name__} has no field {unknown[0]!r}: a later version's?")
         try:
             return self.kind(**{name: self.readers[name].read(item) for name, item in content.items()})
-        except KeyError as error:
-            raise MalformedError(f"{self.kind.__name__} has no field {error}: a later version's?") from None
         except TypeError as error:
             raise MalformedError(f"{self.kind.__name__} is incomplete: {error}") from None
+        except MalformedError:
+            raise
+        except ValueError as error:
+            raise MalformedError(f"{self.kind.__name__} cannot be so: {error}") from None
 
 
 def _from_object(kind: type) -> _Reader:

@@ -9,6 +9,7 @@ history could come out valid.
 """
 
 import json
+import math
 import re
 import threading
 from collections import deque
@@ -18,7 +19,7 @@ from typing import IO, Any, Self, get_args
 
 from harness.errors import HarnessError, UsageError
 from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
-from harness.store.codec import MalformedError, decode, dumps
+from harness.store.codec import MalformedError, decode, dumps, parse_json, parse_stored
 
 FORMAT = 1
 """Version of the journal; raised when an older reader would misread, not when it would refuse."""
@@ -44,18 +45,52 @@ def encode_entry(entry: Entry) -> str:
 
 def decode_entry(line: str | bytes) -> Entry:
     """The entry that a line stands for. Raises MalformedError."""
-    content = _parsed(line)
+    return _decoded(_an_object(parse_json(line)))
+
+
+def _read_entry(line: bytes) -> Entry:
+    """Like ``decode_entry``, of a file that may be damaged. Raises MalformedError."""
+    entry = _decoded(_an_object(parse_stored(line)))
+    if nonsense := _nonsense(entry):
+        raise MalformedError(nonsense)
+    return entry
+
+
+def _decoded(content: dict[str, Any]) -> Entry:
     kind = content.pop("kind", None)
-    if kind not in _KINDS:
-        raise MalformedError(f"entries of kind {kind!r} are not known to this version of the harness")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise MalformedError(f"entries of kind {kind!r:.60} are not known to this version of the harness")
     return decode(_KINDS[kind], content)
 
 
-def _parsed(line: str | bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise MalformedError(f"not JSON ({error})") from None
+def _nonsense(entry: Entry) -> str:
+    """What no harness ever wrote, though it has the right form; empty where there is nothing of it.
+
+    A time that is no number compares as false with everything: whatever is later, or longer, would not be seen.
+    """
+    for name, value in _plain_numbers(entry):
+        if not math.isfinite(value):
+            return f"{name} is {value}, and must be a number"
+    if isinstance(entry, RunStarted) and not 0 <= entry.wall < _YEAR_9999:
+        return f"wall is {entry.wall}, which is no calendar time"
+    return ""
+
+
+_YEAR_9999 = 253_370_764_800.0
+"""Seconds since 1970; the calendar of Python ends there."""
+
+
+def _plain_numbers(entry: Entry) -> Iterator[tuple[str, float]]:
+    """The entry's own fields that hold times and shares; not what servers said, which may be anything."""
+    for name in entry.__slots__:
+        value = getattr(entry, name)
+        if isinstance(value, float):
+            yield name, value
+        elif name == "token_times":
+            yield from ((name, time) for time in value)
+
+
+def _an_object(content: object) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MalformedError("not a JSON object")
     return content
@@ -152,7 +187,7 @@ def _entries(path: Path, lines: IO[bytes]) -> Iterator[Entry]:
         if not line.endswith(b"\n"):
             return
         try:
-            yield decode_entry(line)
+            yield _read_entry(line)
         except MalformedError as error:
             raise UsageError(_damaged(path, number, error)) from error
 
@@ -168,13 +203,13 @@ def _check_header(path: Path, line: bytes) -> None:
     if not line.endswith(b"\n"):
         raise UsageError(f"{path} holds no entry: the run was killed as it began. Run again.")
     try:
-        header = _parsed(line)
+        header = _an_object(parse_stored(line))
     except MalformedError as error:
         raise UsageError(_damaged(path, 1, error)) from error
     if header.get("kind") != "journal":
         raise UsageError(f"{path} is not a history: its first line names no journal format. {_WANTED}")
     if header.get("format") != FORMAT:
         raise UsageError(
-            f"{path} has journal format {header.get('format')!r}, and this version of the harness reads {FORMAT}. "
+            f"{path} has journal format {header.get('format')!r:.60}, and this version of the harness reads {FORMAT}. "
             "Judge it with the version that wrote it, or a later one."
         )

@@ -27,7 +27,7 @@ from harness.facts import Deployment
 from harness.history import Ended, Entry, History, Noted, RunStarted, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
-from harness.store.codec import MalformedError, decode, dumps
+from harness.store.codec import MalformedError, decode, dumps, parse_stored
 from harness.store.earlier import of_this_form
 from harness.store.journal import JournalWriter, read_journal
 from harness.store.redact import redact_argv
@@ -178,7 +178,7 @@ def _redacted(entry: Entry) -> Entry:
 
 def _load_deployment(path: Path) -> Deployment:
     try:
-        return decode(Deployment, of_this_form(json.loads(path.read_bytes())))
+        return decode(Deployment, of_this_form(parse_stored(path.read_bytes())))
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."

@@ -1,0 +1,66 @@
+"""Ctrl-C tells what is known so far, where it is stored and how to judge it again; nothing is left running."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def interrupted(directory: Path, stage: str, *arguments: str, by: int = signal.SIGINT) -> tuple[int, str, str]:
+    """A run that gets a signal when its progress begins a line so; exit code, stdout, stderr."""
+    # A process in the background of a shell ignores SIGINT; this one is to have it as in a terminal.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from harness.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["--engine", "sim", "--plain", "--num-warmups", "1", "--result-dir", str(directory), *arguments]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    before = []
+    for line in process.stderr:
+        before.append(line)
+        if line.startswith(stage):
+            process.send_signal(by)
+            break
+    out, after = process.communicate()
+    return process.returncode, out, "".join(before) + after
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", ["random_load/load: ", "random_load/teacher: "])
+def test_an_interrupted_run_is_judged_as_far_as_it_went(tmp_path: Path, stage: str, by: int) -> None:
+    code, out, err = interrupted(tmp_path, stage, "--num-prompts", "60", by=by)
+    where = (tmp_path / "latest").resolve()
+    assert code == 3, out + err
+    assert "Traceback" not in err
+    assert out.startswith("UNKNOWN: ")
+    assert "the run was interrupted" in out.splitlines()[0]
+    assert f"stored: {where}" in out
+    assert f"python -m harness check {where}" in err
+    again = subprocess.run(
+        [sys.executable, "-m", "harness", "check", str(where), "--plain"], capture_output=True, text=True, check=False
+    )
+    assert (again.returncode, again.stdout) == (code, out)
+    assert json.loads((where / "result.json").read_text())["verdict"] == "unknown"
+
+
+def test_before_its_deployment_is_up_there_is_nothing_to_judge(tmp_path: Path) -> None:
+    code, out, err = interrupted(tmp_path, "sim: starting")
+    assert code == 3
+    assert out.startswith("UNKNOWN: the run was interrupted before its deployment was up")
+    assert str((tmp_path / "latest").resolve()) in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupted_catalogue_keeps_its_table(tmp_path: Path) -> None:
+    code, out, err = interrupted(
+        tmp_path, "many_identical/", "--workload", "short_prompt", "--workload", "many_identical"
+    )
+    assert code == 3, out + err
+    assert out.splitlines()[-1] == "2 workloads: 2 unknown"
+    assert f"python -m harness check {(tmp_path / 'latest').resolve()}" in err

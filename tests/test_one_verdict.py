@@ -1,0 +1,116 @@
+"""One verdict a run: the line, the exit code, result.json, JUnit and ``check`` say the same, known faults included."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import counted_run as counted
+import pytest
+from run_fixtures import DEPLOYMENT, HISTORY
+from shrink_pairs import Ran, harness
+
+from harness.checkers.nixl_bytes import nixl_bytes
+from harness.checkers.offload_bytes import offload_bytes
+from harness.history import Ended, History, Outcome
+from harness.reports import WHOLE_RUN, Row, make_report
+from harness.reports.catalogue import tally
+from harness.reports.plain import plain_lines
+from harness.verdict import Check, Judgement, KnownFault, Outputs, Verdict
+
+NONE = Outputs(0, 0, 0, 0, 0)
+FAULT = KnownFault(("failed_transfers",), "counts two of three notifications as late")
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A catalogue's run in which a known fault of the engine shows."""
+    names = ("--workload", "several_choices", "--workload", "short_prompt", "--workload", "two_by_two")
+    where = tmp_path_factory.mktemp("faulty")
+    return harness("--engine", "sim", *names, "--plain", "--result-dir", where, "--junit", where / "junit.xml")
+
+
+def test_a_known_fault_is_told_and_counts_nowhere(faulty: Ran, tmp_path: Path) -> None:
+    assert faulty.code == 0, faulty.out + faulty.err
+    assert faulty.directory is not None
+    first, second, *_ = faulty.out.splitlines()
+    assert first == "VALID: 3 workloads: 1 valid, 1 known fault, 1 skipped"
+    assert second.startswith("  KNOWN FAULT failed_transfers: ")
+    assert faulty.out.splitlines()[-1] == "3 workloads: 1 valid, 1 known fault, 1 skipped"
+    assert faulty.result["verdict"] == "valid"
+    assert [row["verdict"] for row in faulty.result["workloads"]] == ["valid", "known fault", "skipped"]
+    again = harness("check", faulty.directory, "--plain", "--junit", tmp_path / "again.xml")
+    assert (again.code, again.out) == (faulty.code, faulty.out)
+    assert (tmp_path / "again.xml").read_text() == (faulty.directory.parent / "junit.xml").read_text()
+
+
+def test_junit_of_a_checked_catalogue_has_a_case_for_each_workload(faulty: Ran, tmp_path: Path) -> None:
+    assert faulty.directory is not None
+    harness("check", faulty.directory, "--junit", tmp_path / "again.xml")
+    suite = ET.parse(tmp_path / "again.xml").getroot()[0]  # noqa: S314 - our own
+    assert [case.get("name") for case in suite] == ["short_prompt", "several_choices", "two_by_two"]
+    assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "2")
+
+
+def test_saving_a_check_changes_nothing_of_the_verdict(faulty: Ran) -> None:
+    assert faulty.directory is not None
+    harness("check", faulty.directory, "--save")
+    assert json.loads((faulty.directory / "result.json").read_text()) == faulty.result
+
+
+def judged(*checks: tuple[str, Verdict]) -> Judgement:
+    return Judgement(tuple(Check(name, verdict, f"about {name}") for name, verdict in checks), NONE)
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ([Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT)], Verdict.VALID),
+        ([Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)))], Verdict.INVALID),
+        ([Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT)], Verdict.INVALID),
+        ([Row("a", "f", "d", skipped="it needs more")], Verdict.UNKNOWN),
+        (
+            [
+                Row("a", "f", "d", judged(("outputs", Verdict.VALID))),
+                Row(WHOLE_RUN, "run", "d", judged(("client_health", Verdict.UNKNOWN))),
+            ],
+            Verdict.UNKNOWN,
+        ),
+    ],
+)
+def test_a_catalogues_reports_have_the_verdict_of_its_table(rows: list[Row], verdict: Verdict) -> None:
+    excused = Row("z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT)
+    rows = [excused, *rows]
+    if verdict is Verdict.VALID:
+        rows.append(Row("y", "f", "d", judged(("outputs", Verdict.VALID))))
+    report = make_report(DEPLOYMENT, HISTORY, judged(("failed_transfers", Verdict.INVALID)), rows=rows)
+    assert report.verdict is verdict
+    assert report.result["verdict"] == verdict.value
+    assert next(plain_lines(report.summary)).startswith(f"{verdict.upper()}: ")
+    suite = ET.fromstring(report.junit)[0]  # noqa: S314 - our own
+    assert (suite.get("failures") != "0") == (verdict is Verdict.INVALID)
+
+
+def test_the_whole_run_is_no_workload() -> None:
+    rows = [
+        Row("a", "f", "d", judged(("outputs", Verdict.VALID))),
+        Row(WHOLE_RUN, "run", "d", judged(("client_health", Verdict.UNKNOWN))),
+    ]
+    assert tally(rows) == "1 workload: 1 valid; the run as a whole is unknown"
+
+
+def unserved() -> History:
+    """The counted run, of which nothing was served and nothing was counted."""
+    entries = []
+    for entry in counted.history(counted.readings(counted.ZERO, counted.ZERO)).entries:
+        if isinstance(entry, Ended):
+            entries.append(Ended(entry.at, entry.request_id, Outcome.FAIL, "400: no", 400))
+        else:
+            entries.append(entry)
+    return History(tuple(entries))
+
+
+def test_nothing_moved_where_nothing_was_served_is_unknown() -> None:
+    for checker in (nixl_bytes, offload_bytes):
+        check = checker(counted.DEPLOYMENT, unserved())
+        assert check.verdict is Verdict.UNKNOWN
+        assert check.summary == "no request was served, so there was nothing to move"

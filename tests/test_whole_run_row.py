@@ -1,0 +1,120 @@
+"""What makes a plain run unknown makes a catalogue's run unknown, too, though it stands in no workload's part."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import counted_run as run
+import pytest
+
+from harness.checkers import judge, judge_scenario, of_nobody, of_run
+from harness.cli.options import parse
+from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, RunEnded, RunStarted, Sent, Usage
+from harness.pytest_plugin.held import HeldDeployment
+from harness.scenario import Request, Sampling
+from harness.verdict import Bounds, Check, Comparison, Finding, Judgement, Outputs, Verdict
+
+NONE = Outputs(0, 0, 0, 0, 0)
+STRAINED = ClientHealth(9.0, 0.01, 0.01, 0.001, 0.99)
+FINE = replace(STRAINED, cpu_share=0.2)
+
+
+def streams(number: int, *, in_pieces: bool, tokens: int = 6) -> Iterable[Entry]:
+    """Streamed answers of one scenario, side by side."""
+    for n in range(number):
+        asked = Request(f"s{n}", (1, 2, 3), Sampling(max_tokens=tokens))
+        times = tuple(2.0 + (0.1 * k if in_pieces else 0.0) for k in range(tokens))
+        yield Sent(1.0, asked, "chatty", "load", 1.0)
+        yield Ended(
+            3.0,
+            asked.request_id,
+            Outcome.OK,
+            status=200,
+            choices=(Choice(tuple(range(tokens)), finish_reason="length"),),
+            usage=Usage(3, tokens),
+            token_times=times,
+            tokens_per_chunk=(1,) * tokens,
+        )
+
+
+def history(*entries: Entry, health: ClientHealth = FINE) -> History:
+    start = RunStarted(0.0, (), 0, "", None, ("chatty",))
+    return History((start, *entries, health, RunEnded(9.0)))
+
+
+def left_of(told: History) -> dict[str, Verdict]:
+    """What a run of the one scenario leaves over for the row of the whole run."""
+    part = judge_scenario(run.DEPLOYMENT, told, judge(run.DEPLOYMENT, told), "chatty")
+    rest = of_run(run.DEPLOYMENT, told, {"chatty": part})
+    return {} if rest is None else {check.name: check.verdict for check in rest.checks}
+
+
+def test_a_client_that_did_not_keep_up_leaves_the_run_unknown() -> None:
+    assert left_of(history(*streams(2, in_pieces=True), health=STRAINED)) == {"client_health": Verdict.UNKNOWN}
+    assert left_of(history(*streams(2, in_pieces=True))) == {}
+
+
+def test_many_streams_of_which_none_flowed_leave_the_run_unknown() -> None:
+    assert left_of(history(*streams(40, in_pieces=False))) == {"streaming": Verdict.UNKNOWN}
+    assert left_of(history(*streams(40, in_pieces=True))) == {}
+
+
+@pytest.mark.parametrize(("number", "tokens"), [(0, 6), (3, 6), (40, 2)])
+def test_too_few_streams_to_tell_leave_nothing(number: int, tokens: int) -> None:
+    """A workload that streams next to nothing is no less valid for it."""
+    assert left_of(history(*streams(number, in_pieces=False, tokens=tokens))) == {}
+
+
+def test_a_test_suites_workload_is_in_doubt_by_its_own_entries_alone() -> None:
+    """A client that was strained makes that workload unknown, and none of the later ones."""
+    held = HeldDeployment(run.DEPLOYMENT, parse(["run"]), lambda work: work.close())
+    found = []
+    for health in (STRAINED, FINE):
+        before = len(held._record.history.entries)
+        for entry in (*streams(2, in_pieces=True), health):
+            held._record(entry)
+        checks = held._judged("chatty", None, before).judgement.checks
+        found.append([check.verdict for check in checks if check.name == "client_health"])
+    assert found == [[Verdict.UNKNOWN], []]
+
+
+def judged(*checks: Check) -> Judgement:
+    return Judgement(checks, NONE)
+
+
+def compared(scenario: str, observed: float | None, counter: str = "nixl_bytes") -> Comparison:
+    return Comparison(scenario, "load", "decode-0", counter, Bounds.exactly(1), observed, "it restarted")
+
+
+def counters(name: str, *comparisons: Comparison) -> Check:
+    verdicts = {one.verdict for one in comparisons}
+    verdict = next(one for one in (Verdict.INVALID, Verdict.UNKNOWN, Verdict.VALID) if one in verdicts)
+    return Check(name, verdict, "a summary", comparisons)
+
+
+def test_counters_outside_of_every_workload_are_left() -> None:
+    mine, other = compared("mine", 0.0), compared("verification", None)
+    parts = {"mine": judged(counters("nixl_bytes", mine))}
+    rest = of_nobody(run.history(), judged(counters("nixl_bytes", mine, other)), parts)
+    assert rest is not None
+    assert [(one.name, one.verdict) for one in rest.checks] == [("nixl_bytes", Verdict.UNKNOWN)]
+    assert "it restarted" in rest.checks[0].summary
+    assert of_nobody(run.history(), judged(counters("nixl_bytes", mine)), parts) is None
+
+
+def test_a_finding_that_no_part_tells_is_left_though_another_part_is_as_bad() -> None:
+    """A known fault excuses its own case, and not what else is wrong by the same check."""
+    told, untold = Finding("prefill-0", "leaked after ask"), Finding("prefill-0", "leaked after reset")
+    parts = {"mine": judged(Check("settled", Verdict.INVALID, "", findings=(told,)))}
+    whole = judged(Check("settled", Verdict.INVALID, "", findings=(told, untold)))
+    rest = of_nobody(run.history(), whole, parts)
+    assert rest is not None
+    assert rest.verdict is not Verdict.VALID
+    assert rest.checks[0].findings == (untold,)
+    assert of_nobody(run.history(), judged(Check("settled", Verdict.INVALID, "", findings=(told,))), parts) is None
+
+
+def test_a_checker_that_crashed_is_left() -> None:
+    whole = judged(Check("outputs", Verdict.UNKNOWN, "the checker itself failed: KeyError: 'a'"))
+    rest = of_nobody(run.history(), whole, {"mine": judged(Check("outputs", Verdict.VALID, ""))})
+    assert rest is not None
+    assert rest.verdict is Verdict.UNKNOWN
