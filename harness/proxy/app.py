@@ -15,7 +15,7 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from harness.proxy.client import ClientGone, answered, body_of, is_gone, send
+from harness.proxy.client import ClientGone, answered, body_of, send
 from harness.proxy.contract import Endpoint, Json, RejectedRequest, decode_body, parse_request, prefill_body
 from harness.proxy.errors import error_response
 from harness.proxy.exchange import Exchange
@@ -43,6 +43,8 @@ class Proxy:
         self._session = session
         self._prefill = prefill
         self._decode = decode
+        self.stopping = False
+        """Whether a handler that is cancelled is so because the proxy ends, and not because its client left."""
         self._rotation = Rotation(len(prefill), len(decode))
         self._other = replace(decode[0], counts=UpstreamCounts(decode[0].name))
         self.status = Status(
@@ -70,7 +72,7 @@ class Proxy:
         try:
             return await self._answer(exchange)
         except (ClientGone, asyncio.CancelledError) as end:
-            if isinstance(end, ClientGone) or is_gone(request):  # else the proxy is being stopped
+            if isinstance(end, ClientGone) or not self.stopping:
                 self.status.client_gone[exchange.phase] += 1
                 log.info("Request %s: the client went away in %s.", exchange.request_id, exchange.phase)
             raise

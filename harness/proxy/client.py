@@ -62,11 +62,6 @@ async def send(request: web.Request, response: web.StreamResponse) -> web.Stream
     return response
 
 
-def is_gone(request: web.Request) -> bool:
-    """Whether its connection is closed, which is how a handler that was cancelled tells why."""
-    return request.transport is None or request.transport.is_closing()
-
-
 @web.middleware
 async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Rules 1 and 2, around every handler."""

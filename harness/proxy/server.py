@@ -40,6 +40,7 @@ class ProxyHandle:
 
     async def stop(self) -> None:
         """Take no new connection, let requests in flight end for ``GRACE_S`` seconds, close everything."""
+        self._proxy.stopping = True
         await _close(self._runner, self._session)
 
 
