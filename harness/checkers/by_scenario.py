@@ -13,12 +13,23 @@ from harness.checkers.evidence import first_problem, gather
 from harness.checkers.outputs import OutputEvidence, look_at_outputs, part_of
 from harness.checkers.settled import settled
 from harness.facts import Deployment
-from harness.history import ClientHealth, Ended, Entry, History, NoiseMeasured, Noted, RunEnded, RunStarted, Sent
+from harness.history import (
+    ClientHealth,
+    Ended,
+    EndTokens,
+    Entry,
+    History,
+    NoiseMeasured,
+    Noted,
+    RunEnded,
+    RunStarted,
+    Sent,
+)
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
 
 _BY_ITSELF = ("completion", "outputs", "settled")
 # Checks that each scenario has of its own.
-_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, ClientHealth)
+_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, EndTokens, ClientHealth)
 
 
 def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come last; keyword-only

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.checkers.memo import once
 from harness.checkers.outputs.beside_reference import judge_with_reference
 from harness.checkers.outputs.compared import Compared, Match
+from harness.checkers.outputs.ends import Ends, ends_of, with_end
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor, quiet_floor
-from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
+from harness.checkers.outputs.forcing import NO_IDS, Forced, force, forcings, is_forcing
 from harness.checkers.outputs.judging import judge_forced
 from harness.checkers.outputs.probes import (
     Damaged,
@@ -56,12 +58,14 @@ def look_at_outputs(history: History) -> OutputEvidence:
     asked = forcings(history)
     subjects, references = tuple(_subjects(history, asked)), _references(history)
     forced = {o.request.request_id: force(o, asked[i]) for o in subjects if (i := o.request.request_id) in asked}
+    ends = ends_of(history)
     judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
     readings = read_probes(history, asked)
     probed = [one.beside for one in readings if one.beside is not None]
     floor = _floor(history, asked, [*judged, *probed]) if forced else None
     compared = tuple(
-        _compare(operation, forced.get(operation.request.request_id), floor, references) for operation in subjects
+        _compare(o, forced.get(i := o.request.request_id), floor, references.get(i), _Known(ends, asked.get(i, [])))
+        for o in subjects
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
     said = tuple(_compare_probe(reading, floor) for reading in readings)
@@ -141,16 +145,28 @@ def _good(operation: Operation, beside: Beside) -> tuple[Forced, ...]:
     return () if isinstance(beside, str) or operation.outcome is not Outcome.OK else beside
 
 
+class _Known(NamedTuple):
+    """What tells whether an answer ended where it had to."""
+
+    ends: Ends
+    forcings: Sequence[Operation]
+
+
 def _compare(
-    operation: Operation, beside: Beside | None, floor: NoiseFloor | str | None, references: dict[str | None, Operation]
+    operation: Operation,
+    beside: Beside | None,
+    floor: NoiseFloor | str | None,
+    reference: Operation | None,
+    known: _Known,
 ) -> Compared:
     who = operation.request.request_id
-    reference = references.get(who)
     if isinstance(beside, tuple) and floor is not None:
-        judged = judge_forced(operation, beside, floor)
+        judged = with_end(operation, judge_forced(operation, beside, floor), *known)
         return judged if reference is None else judge_with_reference(operation, reference, judged, floor)
     if reference is not None:
         return compare_with_reference(operation, reference)
     if isinstance(beside, str):
         return Compared(who, Match.UNVERIFIED, beside)
+    if not any(choice.token_ids for choice in operation.ended.choices):
+        return Compared(who, Match.UNVERIFIED, NO_IDS)
     return Compared(who, Match.UNSAMPLED, "it has no reference")
