@@ -15,6 +15,9 @@ from typing import TypeVar
 
 from harness.scenario import Request, Route
 
+END_SPELLED = 32
+"""Tokens of a prompt's end whose spelling is kept: a stop string is seldom longer."""
+
 
 class Outcome(StrEnum):
     """How an operation ended."""
@@ -163,6 +166,9 @@ class Ended:
     prefill_server: str | None = None
     """URL of the prefill server that the proxy chose, where the proxy says so."""
     decode_server: str | None = None
+    prompt_end: tuple[str, ...] = ()
+    """The prompt's last tokens (END_SPELLED at most) as the server spells them, told with ``prompt_logprobs``. The
+    prompt of a teacher forcing ends with the answer that is forced."""
     ending: Ending = Ending.UNRECORDED
     """Where it is not given, what outcome, status and cause tell of it: a history that an older version stored."""
 
@@ -255,6 +261,15 @@ class NoiseMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class EndTokens:
+    """Which tokens may end an answer of the deployment's model before its length."""
+
+    at: float
+    token_ids: tuple[int, ...]
+    """What the model's files call special: its end tokens are among them."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """Last entry of a run that was not killed."""
 
@@ -263,7 +278,17 @@ class RunEnded:
 
 
 Entry = (
-    RunStarted | PhaseStarted | Sent | Ended | Scraped | ScrapeFailed | ClientHealth | Noted | NoiseMeasured | RunEnded
+    RunStarted
+    | PhaseStarted
+    | Sent
+    | Ended
+    | Scraped
+    | ScrapeFailed
+    | ClientHealth
+    | Noted
+    | NoiseMeasured
+    | EndTokens
+    | RunEnded
 )
 
 E = TypeVar("E", bound=Entry)

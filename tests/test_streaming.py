@@ -75,8 +75,8 @@ def test_a_server_that_sends_large_chunks_holds_nothing_back() -> None:
     assert check.verdict is Verdict.VALID
 
 
-@pytest.mark.parametrize(("count", "verdict"), [(0, Verdict.VALID), (3, Verdict.UNKNOWN)])
-def test_with_nothing_in_pieces_there_is_no_pace(count: int, verdict: Verdict) -> None:
-    """No stream at all was not held back; where every stream came at once, nobody knows why."""
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_with_nothing_in_pieces_there_is_no_pace(count: int) -> None:
+    """Where every stream came at once, nobody knows why; where there was none, nothing was seen."""
     answers = [answer(f"a{index}", 0.0, at_once=True) for index in range(count)]
-    assert streaming(run.DEPLOYMENT, history(*answers)).verdict is verdict
+    assert streaming(run.DEPLOYMENT, history(*answers)).verdict is Verdict.UNKNOWN

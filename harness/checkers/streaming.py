@@ -1,31 +1,37 @@
 """Whether streamed answers came as they were made, or were held back and delivered in one piece.
 
-A proxy that buffers gives every token right and every latency wrong: TTFT becomes E2E. What tells it from a stall of
-the client, the proxy or the server is the neighbours: a stall holds everybody up, a buffer one answer. So an answer is
-held back if
+A proxy that buffers gives every token right and every latency wrong: TTFT becomes E2E. ``valid`` needs to have seen
+answers come in pieces (arrivals.py), half of all at least; an answer that came at once proves nothing by itself.
 
-1. all of its tokens arrived at one instant,
-2. they are more than a server puts into one chunk (twice the largest that most streams have, and four at least),
-3. making them takes, at the usual pace of this run, much longer than the client's own event loop is ever late, and
+What tells a buffer from a stall of the client, the proxy or the server is the neighbours: a stall holds everybody up, a
+buffer one answer. So an answer is held back if
+
+1. more than half of its tokens, and four at least, arrived in a burst at its end: within a fiftieth of the time that
+   making all of them takes at the pace of this run, and not before that time can have passed,
+2. they are more than a server puts into one chunk (twice the largest that most streams have),
+3. making them takes much longer than the client's own event loop is ever late, and
 4. all of that time, token by token, other streams' tokens arrived. (That some arrived is not enough: after a stall all
    connections are read one after another, at instants that differ.)
 
-An answer that came in pieces is proof by itself. One that came at once and had no neighbours proves nothing and is only
-counted. Where no answer was streamed none was held back.
+Where every answer came at once there is no pace to judge any by: that is unknown, and so is a run that asked for no
+stream, or whose answers are too short to show one. Judged are the answers of the path under test, beside the pace of
+all.
 """
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
+from statistics import median, quantiles
 
+from harness.checkers.arrivals import Arrivals, any_between
 from harness.facts import Deployment
 from harness.history import ClientHealth, History, Operation, Outcome
+from harness.scenario import Route
 from harness.verdict import Check, Finding, Verdict
 
 FEWEST_TOKENS = 4
+"""Of an answer that came at once: fewer may have been made within one step or two."""
 _ABOVE_LAG = 4
 """How many times the event loop's longest delay an answer must take: what is shorter may arrive at once by that alone.
 The proxy and the server have event loops too, on machines that may be as busy."""
@@ -38,6 +44,7 @@ class _Pace:
     """How answers of a run come."""
 
     seconds_per_token: float
+    """That three in four of those in pieces keep to: some that were held back may be among them."""
     chunk: float
     """Tokens of the largest chunk of the median stream."""
     instants: tuple[float, ...]
@@ -46,69 +53,112 @@ class _Pace:
     """Longest delay of the client's event loop, seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the answers that were to be streamed came to."""
+
+    asked: int
+    """Completed requests that asked for a stream."""
+    whole: int
+    """Of these, the ones that were answered by one body."""
+    streams: tuple[Arrivals, ...]
+    """Those that can show whether they came in pieces."""
+    pieces: tuple[Arrivals, ...]
+    held: tuple[Arrivals, ...]
+
+    @property
+    def untold(self) -> int:
+        """Those that came at once, for whatever reason."""
+        return len(self.streams) - len(self.pieces) - len(self.held)
+
+
 def streaming(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
-    """No streamed answer was held back until its end."""
-    streams = [o for o in history.operations() if o.outcome is Outcome.OK and len(o.ended.token_times) >= FEWEST_TOKENS]
-    pieces = [stream for stream in streams if not _at_once(stream)]
+    """Streamed answers came in pieces, and none was held back until its end."""
+    seen = _look(history)
+    findings = tuple(Finding(one.request_id, _text(one)) for one in seen.held[:_LISTED])
+    return Check("streaming", _verdict(seen), _summary(seen), findings=findings)
+
+
+def _look(history: History) -> _Seen:
+    asked = [one for one in history.operations() if one.request.stream and one.outcome is Outcome.OK]
+    tested = [one for one in asked if one.request.route is Route.PROXY] or asked
+    beside = [one for one in asked if one.request.route is not Route.PROXY] if tested is not asked else []
+    streams, others = tuple(_arrivals(tested)), tuple(_arrivals(beside))
     # Where the lag was not recorded, as in a run that was killed, anything may have been late by it.
-    pace = _pace(streams, pieces, max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf))
-    held = [stream for stream in streams if _at_once(stream) and _kept_flowing(stream, pace)]
-    findings = tuple(Finding(stream.request.request_id, _text(stream)) for stream in held[:_LISTED])
-    verdict = _verdict(len(streams), len(pieces), len(held))
-    return Check("streaming", verdict, _summary(len(streams), len(pieces), len(held)), findings=findings)
-
-
-def _at_once(stream: Operation) -> bool:
-    return stream.ended.token_times[0] == stream.ended.token_times[-1]
-
-
-def _pace(streams: Sequence[Operation], pieces: Sequence[Operation], lag: float) -> _Pace:
-    per_token = [_spread(stream) / (len(stream.ended.token_times) - 1) for stream in pieces]
-    chunks = [max(stream.ended.tokens_per_chunk, default=1) for stream in pieces]
-    instants = sorted({time for stream in streams for time in stream.ended.token_times})
-    return _Pace(median(per_token or [0.0]), median(chunks or [1]), tuple(instants), lag)
-
-
-def _spread(stream: Operation) -> float:
-    return stream.ended.token_times[-1] - stream.ended.token_times[0]
-
-
-def _kept_flowing(stream: Operation, pace: _Pace) -> bool:
-    """Whether it was alone in waiting (rules 2 to 4)."""
-    tokens, at = len(stream.ended.token_times), stream.ended.token_times[-1]
-    takes = pace.seconds_per_token * (tokens - 1)
-    if tokens < 2 * pace.chunk or takes <= _ABOVE_LAG * pace.lag:
-        return False
-    # Two tokens' time each: neighbours that keep step with it arrive on the borders.
-    steps = max(int((tokens - 1) // (2 * pace.chunk)), 1)
-    borders = [at - takes * step / steps for step in range(steps + 1)]
-    return all(_any_between(pace.instants, start, end) for end, start in pairwise(borders))
-
-
-def _any_between(instants: Sequence[float], start: float, end: float) -> bool:
-    """Start and end excluded."""
-    return bisect_left(instants, end) > bisect_right(instants, start)
-
-
-def _verdict(streams: int, pieces: int, held: int) -> Verdict:
-    if held:
-        return Verdict.INVALID
-    return Verdict.UNKNOWN if streams and not pieces else Verdict.VALID
-
-
-def _text(stream: Operation) -> str:
-    return (
-        f"its {len(stream.ended.token_times)} tokens arrived at one instant, while other answers' kept arriving one by "
-        "one: it was held back until its end"
+    lag = max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf)
+    pace = _pace((*streams, *others), lag)
+    return _Seen(
+        asked=len(tested),
+        whole=sum(_is_whole(one) for one in tested),
+        streams=streams,
+        pieces=tuple(one for one in streams if one.in_pieces and not one.hasty(pace.seconds_per_token)),
+        held=tuple(one for one in streams if _kept_flowing(one, pace)),
     )
 
 
-def _summary(streams: int, pieces: int, held: int) -> str:
-    if not streams:
-        return f"no answer of {FEWEST_TOKENS} tokens or more was streamed"
-    line = f"{pieces:,} of {streams:,} streamed answers came in pieces"
-    if held:
-        line += f"; {held:,} were held back until their end"
-    if untold := streams - pieces - held:
-        line += f"; {untold:,} came at once, with too little beside them to tell why"
-    return line
+def _arrivals(operations: Iterable[Operation]) -> Iterable[Arrivals]:
+    """Those of an answer of two or three tokens count where they came one by one."""
+    for operation in operations:
+        if len(operation.ended.token_times) > 1:
+            arrivals = Arrivals.of(operation)
+            if arrivals.tokens >= FEWEST_TOKENS or arrivals.in_pieces:
+                yield arrivals
+
+
+def _is_whole(operation: Operation) -> bool:
+    return not operation.ended.token_times and bool(operation.ended.choices)
+
+
+def _pace(streams: Sequence[Arrivals], lag: float) -> _Pace:
+    pieces = [one for one in streams if one.in_pieces]
+    per_token = [one.spread / (one.tokens - 1) for one in pieces]
+    per_token = quantiles(per_token, n=4, method="inclusive")[2:] if len(per_token) > 1 else per_token
+    chunks = [one.largest_event for one in pieces]
+    instants = sorted({time for one in streams for time in one.times})
+    return _Pace(max(per_token, default=0.0), median(chunks or [1]), tuple(instants), lag)
+
+
+def _kept_flowing(stream: Arrivals, pace: _Pace) -> bool:
+    """Whether it was alone in waiting (rules 1 to 4)."""
+    burst = stream.last_burst(pace.seconds_per_token)
+    takes, at = pace.seconds_per_token * (burst - 1), stream.times[-burst]
+    if burst * 2 <= stream.tokens or burst < max(FEWEST_TOKENS, 2 * pace.chunk):
+        return False
+    if takes <= _ABOVE_LAG * pace.lag or takes > at - stream.sent_at or not takes:
+        return False
+    # Two tokens' time each: neighbours that keep step with it arrive on the borders.
+    steps = max(int((burst - 1) // (2 * pace.chunk)), 1)
+    borders = [at - takes * step / steps for step in range(steps + 1)]
+    return all(any_between(pace.instants, end, start) for start, end in pairwise(borders))
+
+
+def _verdict(seen: _Seen) -> Verdict:
+    if seen.held:
+        return Verdict.INVALID
+    enough = seen.pieces and 2 * len(seen.pieces) >= len(seen.streams) and not seen.whole
+    return Verdict.VALID if enough else Verdict.UNKNOWN
+
+
+def _text(stream: Arrivals) -> str:
+    return (
+        f"most of its {stream.tokens} tokens arrived at one instant, while other answers' kept arriving one by one: it "
+        "was held back until its end"
+    )
+
+
+def _summary(seen: _Seen) -> str:
+    if not seen.asked:
+        return "no request that completed asked for a streamed answer"
+    words = (
+        [f"{seen.whole:,} of {seen.asked:,} answers were one body, where a stream was asked for"] if seen.whole else []
+    )
+    if not seen.streams:
+        return "; ".join([*words, f"no answer of {FEWEST_TOKENS} tokens or more was streamed"])
+    words.append(f"{len(seen.pieces):,} of {len(seen.streams):,} streamed answers came in pieces")
+    if seen.held:
+        words.append(f"{len(seen.held):,} were held back until their end")
+    if seen.untold:
+        words.append(f"{seen.untold:,} came at once, with too little beside them to tell why")
+    if not seen.pieces and len(seen.streams) > 1:
+        words.append("something between here and the servers may hold all answers back until their end")
+    return "; ".join(words)

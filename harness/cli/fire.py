@@ -10,6 +10,7 @@ from harness.cli.options import Options
 from harness.cli.recorder import Recorder
 from harness.clock import Clock
 from harness.facts import Deployment, Role
+from harness.history import EndTokens
 from harness.load.client import Client
 from harness.load.health import LoopLag
 from harness.observe.observer import DeploymentObserver
@@ -53,6 +54,7 @@ class Watch:
 async def fire(scenarios: Iterable[Scenario], deployment: Deployment, how: Firing, watch: Watch) -> None:
     """Run the scenarios one after another; the history ends with how the client kept up."""
     record, clock = watch.record, watch.clock
+    record(EndTokens(clock.now(), deployment.special_token_ids))
     client = Client(
         routes(deployment, how.reference_url),
         model=deployment.model,

@@ -10,7 +10,7 @@ are null or that tells the usage alone.
 import json
 from typing import Any
 
-from harness.history import Choice, TokenLogprob, Usage
+from harness.history import END_SPELLED, Choice, TokenLogprob, Usage
 from harness.load import logprobs
 from harness.load.alignment import Alignment
 from harness.load.logprobs import MOST_IDS, UNREADABLE
@@ -105,8 +105,13 @@ class Answer:
 
     @property
     def token_times(self) -> list[float]:
-        """Arrivals of the first choice's tokens, a chunk's all at once; where no token ids came, of its text's pieces."""
+        """Arrivals of the first choice's tokens, a chunk's at once; where no token ids came, of its pieces of text."""
         return self._token_times or self._text_times
+
+    @property
+    def prompt_end(self) -> tuple[str, ...]:
+        """The spelling of the prompt's last tokens, told with its log-probabilities."""
+        return logprobs.spelled(self._prompt_logprobs, END_SPELLED) if isinstance(self._prompt_logprobs, list) else ()
 
     @property
     def prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:

@@ -60,6 +60,18 @@ def of_prompt(
     return tuple(_of_prompt_token(row, token_id) for row, token_id in zip(written, ids, strict=False))
 
 
+def spelled(written: Sequence[Any], most: int) -> tuple[str, ...]:
+    """The last tokens of a prompt, ``most`` of them, as text; empty where the server does not spell them all."""
+    texts = []
+    for row in written[-most:]:
+        own = next(iter(row.values()), None) if isinstance(row, dict) else None
+        text = own.get("decoded_token") if isinstance(own, dict) else None
+        if not isinstance(text, str):
+            return ()
+        texts.append(text)
+    return tuple(texts)
+
+
 def _of_prompt_token(row: Mapping[str, Any] | None, token_id: int | None) -> TokenLogprob | None:
     if not row:
         return None

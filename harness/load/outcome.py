@@ -74,6 +74,7 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         tokens_per_chunk=tuple(answer.tokens_per_chunk) or (1,) * len(answer.token_times),
         prefill_server=reply.prefill_server and redact_url(reply.prefill_server),
         decode_server=reply.decode_server and redact_url(reply.decode_server),
+        prompt_end=answer.prompt_end,
         ending=ending,
     )
 

@@ -9,7 +9,7 @@ import uvloop
 
 from harness.checkers import judge
 from harness.facts import Deployment
-from harness.history import ClientHealth, Entry, History, Noted, RunEnded
+from harness.history import ClientHealth, EndTokens, Entry, History, Noted, RunEnded
 from harness.load.health import worst_send_delay
 from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
@@ -121,7 +121,10 @@ class _Run:
     def __init__(self, pair: SimPair, world: World, transport: Transport) -> None:
         self._world, self._transport = world, transport
         self._block_size = pair.config.block_size
-        self._entries: list[Entry] = [Noted(world.now(), "a simulated pair, in virtual time")]
+        self._entries: list[Entry] = [
+            Noted(world.now(), "a simulated pair, in virtual time"),
+            EndTokens(world.now(), pair.config.special_token_ids),
+        ]
 
         async def read_all(occasion: Occasion) -> Readings:
             return read_pair(pair, world, occasion)

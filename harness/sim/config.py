@@ -61,8 +61,9 @@ class SimConfig:
     """Whether answers say how many prompt tokens were cached (vLLM's ``--enable-prompt-tokens-details``)."""
     stream_interval: int = 1
     """Tokens in a chunk of a stream."""
-    step_seconds: float = 0.0
-    """How long a step waits before the next one (http.py); 0: as fast as it goes."""
+    step_seconds: float = 0.003
+    """Seconds that a step takes on the network (http.py), where nothing else does: without it whole answers are made
+    between two writes, and none is seen to come in pieces."""
     prefill: Mapping[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
 

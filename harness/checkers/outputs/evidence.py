@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.checkers.memo import once
 from harness.checkers.outputs.beside_reference import judge_with_reference
 from harness.checkers.outputs.compared import Compared, Match
+from harness.checkers.outputs.ends import Ends, ends_of, with_end
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor, quiet_floor
-from harness.checkers.outputs.forcing import Forced, force, forcings, is_forcing
+from harness.checkers.outputs.forcing import NO_IDS, Forced, force, forcings, is_forcing
 from harness.checkers.outputs.gross import grossly_wrong
 from harness.checkers.outputs.judging import judge_forced
 from harness.checkers.outputs.probes import (
@@ -67,6 +69,7 @@ def look_at_outputs(history: History) -> OutputEvidence:
         for o in subjects
         if (i := o.request.request_id) in everything
     }
+    ends = ends_of(history)
     judged = [one for beside in forced.values() if not isinstance(beside, str) for one in beside]
     readings = read_probes(history, asked)
     probed = [one.beside for one in readings if one.beside is not None]
@@ -74,9 +77,16 @@ def look_at_outputs(history: History) -> OutputEvidence:
     gross = isinstance(floor, str) and bool(_controls_doubted(history))
     compared = tuple(
         _believed(
-            _compare(operation, forced.get(operation.request.request_id), floor, references, gross=gross), doubted
+            _compare(
+                o,
+                forced.get(i := o.request.request_id),
+                floor,
+                references.get(i),
+                _Known(ends, asked.get(i, []), gross),
+            ),
+            doubted,
         )
-        for operation in subjects
+        for o in subjects
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
     said = tuple(_compare_probe(reading, floor) for reading in readings)
@@ -180,24 +190,33 @@ def _good(operation: Operation, beside: Beside) -> tuple[Forced, ...]:
     return () if isinstance(beside, str) or operation.outcome is not Outcome.OK else beside
 
 
+class _Known(NamedTuple):
+    """What else an output is judged by."""
+
+    ends: Ends
+    """What tells whether it ended where it had to."""
+    forcings: Sequence[Operation]
+    gross: bool
+    """Whether damage beyond all noise is told without a floor."""
+
+
 def _compare(
     operation: Operation,
     beside: Beside | None,
     floor: NoiseFloor | str | None,
-    references: dict[str | None, Operation],
-    *,
-    gross: bool = False,
+    reference: Operation | None,
+    known: _Known,
 ) -> Compared:
-    """``gross``: whether damage beyond all noise is told without a floor."""
-    if gross and isinstance(beside, tuple) and (wrong := grossly_wrong(operation, beside)):
+    if known.gross and isinstance(beside, tuple) and (wrong := grossly_wrong(operation, beside)):
         return wrong
     who = operation.request.request_id
-    reference = references.get(who)
     if isinstance(beside, tuple) and floor is not None:
-        judged = judge_forced(operation, beside, floor)
+        judged = with_end(operation, judge_forced(operation, beside, floor), known.ends, known.forcings)
         return judged if reference is None else judge_with_reference(operation, reference, judged, floor)
     if reference is not None:
         return compare_with_reference(operation, reference)
     if isinstance(beside, str):
         return Compared(who, Match.UNVERIFIED, beside)
+    if not any(choice.token_ids for choice in operation.ended.choices):
+        return Compared(who, Match.UNVERIFIED, NO_IDS)
     return Compared(who, Match.UNSAMPLED, "it has no reference")

@@ -1,0 +1,179 @@
+"""An answer that is shorter than it might be must have ended where it had to."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import load_wire as wire
+import pytest
+from counted_run import DEPLOYMENT
+from forced_histories import gaussian, run
+
+from harness.checkers.outputs import count_outputs, outputs
+from harness.checkers.outputs.ends import ends_of
+from harness.history import Choice, Ended, EndTokens, Entry, History, Outcome, Sent
+from harness.load.answer import Answer
+from harness.scenario import Request, Route, Sampling
+from harness.verdict import Check, Verdict
+
+VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
+VICTIM = "load-17"
+CUT = 5
+"""Tokens of the answer that ends early."""
+
+
+def ended_early(
+    ends: tuple[int, ...] | None, spelled: str = "", sampling: dict[str, Any] | None = None, **choice: Any
+) -> tuple[Check, str]:
+    """A run of quiet noise in which one answer has CUT tokens; the check, and what is said of that answer.
+
+    ``ends``: the known end tokens, 0 standing for the answer's own last token; None: the history says none.
+    ``spelled``: the text of the answer's last tokens as teacher forcing spells them, one letter a token.
+    """
+    entries = list[Entry]()
+    last = 0
+    for entry in run(gaussian(1e-6)).entries:
+        bent: Entry = entry
+        if isinstance(entry, Sent) and entry.request.request_id == VICTIM:
+            request = entry.request
+            bent = replace(entry, request=replace(request, sampling=replace(request.sampling, **(sampling or {}))))
+            prompt = len(request.prompt)
+        elif isinstance(entry, Ended) and entry.request_id == VICTIM:
+            whole = entry.choices[0]
+            last = whole.token_ids[CUT - 1]
+            told = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
+            short = replace(whole, token_ids=whole.token_ids[:CUT], logprobs=whole.logprobs[:CUT])
+            bent = replace(entry, choices=(replace(short, **choice | told),), usage=None)
+        elif isinstance(entry, Sent) and entry.request.reference_for == VICTIM and _forces(entry.request):
+            bent = replace(entry, request=replace(entry.request, prompt=entry.request.prompt[: prompt + CUT]))
+            forcing = entry.request.request_id
+        elif isinstance(entry, Ended) and last and entry.request_id == forcing:
+            logprobs = (entry.prompt_logprobs or ())[: prompt + CUT]
+            bent = replace(entry, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
+        entries.append(bent)
+    known = () if ends is None else (EndTokens(0.0, tuple(token or last for token in ends)),)
+    check = outputs(DEPLOYMENT, History((*known, *entries)))
+    return check, next((one.text for one in check.findings if one.subject == VICTIM), "")
+
+
+def _forces(request: Request) -> bool:
+    return request.sampling.prompt_logprobs is not None
+
+
+def test_an_answer_that_ends_at_its_length_needs_no_end_token() -> None:
+    assert outputs(DEPLOYMENT, run(gaussian(1e-6))).verdict is VALID
+
+
+@pytest.mark.parametrize("stop_reason", [None, 0])
+def test_a_stop_at_an_end_token_is_right(stop_reason: int | None) -> None:
+    check, _ = ended_early((3, 0), finish_reason="stop", stop_reason=stop_reason)
+    assert check.verdict is VALID
+
+
+def test_a_stop_at_any_other_token_is_an_answer_cut_short() -> None:
+    check, text = ended_early((3, 4), finish_reason="stop")
+    assert check.verdict is INVALID
+    assert "none that ends an answer of this model" in text
+
+
+@pytest.mark.parametrize("ends", [None, ()])
+def test_where_the_end_tokens_are_not_known_it_is_unverified(ends: tuple[int, ...] | None) -> None:
+    check, text = ended_early(ends, finish_reason="stop")
+    assert check.verdict is UNKNOWN
+    assert "--model" in text
+
+
+def test_a_stop_that_names_another_token_than_the_last_is_wrong() -> None:
+    check, text = ended_early((3, 0), finish_reason="stop", stop_reason=-5)
+    assert check.verdict is INVALID
+    assert "its last token is" in text
+
+
+def test_a_named_token_that_is_not_known_to_end_answers_is_unverified() -> None:
+    assert ended_early((3, 4), finish_reason="stop", stop_reason=0)[0].verdict is UNKNOWN
+
+
+@pytest.mark.parametrize("reason", ["repetition", "eos", "banana"])
+def test_a_reason_that_nobody_knows_is_unverified(reason: str) -> None:
+    assert ended_early((3, 0), finish_reason=reason)[0].verdict is UNKNOWN
+
+
+def test_a_length_below_the_length_is_wrong() -> None:
+    assert ended_early((3, 0), finish_reason="length")[0].verdict is INVALID
+
+
+STOP = {"stop": ("lo", "x")}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "verdict"), [("hello", VALID), ("jello", VALID), ("helot", UNKNOWN), ("", UNKNOWN)]
+)
+def test_a_stop_string_must_have_been_completed_by_the_last_token(spelled: str, verdict: Verdict) -> None:
+    check, _ = ended_early((3, 4), spelled, STOP, finish_reason="stop", stop_reason="lo")
+    assert check.verdict is verdict
+
+
+def test_a_stop_string_that_was_there_before_should_have_stopped_it_before() -> None:
+    assert ended_early((3, 4), "lolox", STOP, finish_reason="stop", stop_reason="lo")[0].verdict is UNKNOWN
+
+
+def test_a_stop_string_that_nobody_asked_for_is_wrong() -> None:
+    check, text = ended_early((3, 4), "hello", STOP, finish_reason="stop", stop_reason="el")
+    assert check.verdict is INVALID
+    assert "nobody asked for" in text
+
+
+def test_a_stop_that_does_not_say_at_which_string_is_unverified_or_at_an_end_token() -> None:
+    assert ended_early((3, 4), "hello", STOP, finish_reason="stop")[0].verdict is UNKNOWN
+    assert ended_early((3, 0), "hello", STOP, finish_reason="stop")[0].verdict is VALID
+
+
+def single(route: Route, choice: Choice, **sampling: Any) -> list[Entry]:
+    request = Request(f"one-{route}", (1, 2), Sampling(8, **sampling), route=route)
+    return [
+        Sent(0.0, request, "s", "p", 0.0),
+        Ended(1.0, request.request_id, Outcome.OK, status=200, choices=(choice,)),
+    ]
+
+
+def test_a_text_that_goes_on_after_a_stop_string_is_wrong() -> None:
+    full = [
+        replace(entry, request=replace(entry.request, sampling=replace(entry.request.sampling, stop=("lo",))))
+        if isinstance(entry, Sent) and entry.request.request_id == VICTIM
+        else replace(entry, choices=(replace(entry.choices[0], text="hello world"),))
+        if isinstance(entry, Ended) and entry.request_id == VICTIM
+        else entry
+        for entry in run(gaussian(1e-6)).entries
+    ]
+    assert count_outputs(History(tuple(full))).mismatch == 1
+
+
+def test_end_tokens_are_also_learned_from_servers_that_were_asked_alone() -> None:
+    direct = single(Route.PREFILL, Choice((5, 9), finish_reason="stop"))
+    proxied = single(Route.PROXY, Choice((5, 8), finish_reason="stop"))
+    by_text = single(Route.DECODE, Choice((5, 7), finish_reason="stop"), stop=("a",))
+    ends = ends_of(History((*direct, *proxied, *by_text)))
+    assert (ends.tokens, ends.complete) == (frozenset({9}), False)
+
+
+@pytest.mark.parametrize("stop_reason", [None, 9, "lo"])
+def test_the_reason_to_stop_is_read_from_both_endpoints(stop_reason: int | str | None) -> None:
+    chunks = (
+        wire.completion_chunk([9], finish="stop", stop_reason=stop_reason),
+        wire.chat_chunk([9], finish="stop", stop_reason=stop_reason),
+    )
+    for chunk in chunks:
+        answer = Answer()
+        answer.event(json.dumps(chunk).encode(), 1.0)
+        assert answer.choices == (Choice((9,), "", "stop", (), stop_reason),)
+
+
+def test_the_last_tokens_of_a_forced_prompt_are_spelled() -> None:
+    rows: list[Any] = [
+        None,
+        *({str(n): {"logprob": -1.0, "rank": 1, "decoded_token": chr(97 + n % 26)}} for n in range(40)),
+    ]
+    answer = Answer()
+    choice = {"index": 0, "text": "a", "token_ids": [1], "prompt_logprobs": rows, "finish_reason": "length"}
+    answer.body(json.dumps(wire.completion_body([choice], {})).encode(), 1.0)
+    assert "".join(answer.prompt_end) == "".join(chr(97 + n % 26) for n in range(8, 40))

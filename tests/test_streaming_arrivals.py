@@ -1,0 +1,236 @@
+"""Arrivals of many kinds, made by numpy: what is buffered is never valid, what is not buffered never invalid."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import counted_run as run
+import numpy as np
+import pytest
+
+from harness.checkers import arrivals
+from harness.checkers.streaming import streaming
+from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, Sent
+from harness.scenario import Request, Route
+from harness.verdict import Check, Verdict
+
+VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
+STEP = 0.02
+"""Seconds of an engine step."""
+
+Bend = Callable[[int, float, np.ndarray], np.ndarray]
+"""What becomes of the arrivals of one answer's events: (number, when it was sent, when each was made)."""
+
+
+def as_made(_number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+    return made
+
+
+def judged(
+    count: int,
+    bend: Bend = as_made,
+    *,
+    seed: int = 0,
+    tokens: Sequence[int] = (20, 30),
+    chunks: Sequence[int] = (1, 1),
+    step: Callable[[int], float] = lambda _number: STEP,
+    prefill: float = 0.3,
+    lag: float = 0.005,
+    **request: object,
+) -> Check:
+    """A load of ``count`` answers, eight or more in flight; ``chunks``: the least and most tokens of an event."""
+    rng = np.random.default_rng(seed)
+    entries: list[Entry] = []
+    for number in range(count):
+        sent = float(rng.uniform(0, max(count / 64, 0.1)))
+        sizes = _sizes(rng, int(rng.integers(tokens[0], tokens[1], endpoint=True)), chunks)
+        gaps = step(number) * rng.uniform(0.8, 1.2, len(sizes) - 1)
+        made = sent + prefill * rng.uniform(0.8, 1.2) + np.concatenate([[0.0], np.cumsum(gaps)])
+        arrived = np.maximum.accumulate(bend(number, sent, made))
+        times = tuple(float(at) for at, size in zip(arrived, sizes, strict=True) for _ in range(size))
+        name = f"r{number}"
+        asked = replace(Request(name, (1, 2, 3)), **request)  # type: ignore[arg-type]
+        choice = Choice(tuple(range(len(times))), finish_reason="length")
+        end = Ended(times[-1], name, Outcome.OK, status=200, choices=(choice,))
+        entries += [Sent(sent, asked, "s", "load", sent), replace(end, token_times=times, tokens_per_chunk=sizes)]
+    return streaming(run.DEPLOYMENT, History((*entries, ClientHealth(99.0, lag, 0.0, lag / 10, 0.1))))
+
+
+def _sizes(rng: np.random.Generator, tokens: int, chunks: Sequence[int]) -> tuple[int, ...]:
+    sizes = []
+    while sum(sizes) < tokens:
+        sizes.append(min(int(rng.integers(chunks[0], chunks[1], endpoint=True)), tokens - sum(sizes)))
+    return tuple(sizes)
+
+
+def reads(*shares: float, gap: float = 0.001) -> Bend:
+    """Held back until the last is made; then these shares of the events in one read each, ``gap`` seconds apart."""
+
+    def bend(_number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+        places = np.searchsorted(np.cumsum(shares), (np.arange(len(made)) + 0.5) / len(made))
+        return made[-1] + gap * places
+
+    return bend
+
+
+def only(numbers: Callable[[int], bool], bend: Bend) -> Bend:
+    return lambda number, sent, made: bend(number, sent, made) if numbers(number) else made
+
+
+SIZES = [1, 2, 8, 64, 500, 2000]
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_answers_that_come_as_they_are_made_are_valid(count: int, seed: int) -> None:
+    assert judged(count, seed=seed).verdict is VALID
+
+
+@pytest.mark.parametrize("count", SIZES[1:])
+@pytest.mark.parametrize("chunks", [(1, 5), (3, 6), (8, 8)])
+def test_so_are_several_tokens_a_chunk(count: int, chunks: tuple[int, int]) -> None:
+    assert judged(count, chunks=chunks, tokens=(30, 60)).verdict is VALID
+
+
+@pytest.mark.parametrize("tokens", [(2, 2), (2, 3), (3, 5), (4, 4)])
+@pytest.mark.parametrize("count", [1, 64])
+def test_so_are_short_answers(tokens: tuple[int, int], count: int) -> None:
+    assert judged(count, tokens=tokens).verdict is VALID
+
+
+def test_so_are_short_answers_that_may_come_in_one_chunk() -> None:
+    assert judged(64, chunks=(1, 5), tokens=(1, 12)).verdict is VALID
+
+
+@pytest.mark.parametrize("prefill", [0.005, 3.0])
+@pytest.mark.parametrize("step", [0.001, 0.005, 0.2])
+def test_so_are_slow_and_quick_engines_after_short_and_long_prompts(prefill: float, step: float) -> None:
+    assert judged(64, prefill=prefill, step=lambda _number: step).verdict is VALID
+
+
+def test_so_are_two_decode_servers_of_unlike_pace() -> None:
+    assert judged(200, step=lambda number: STEP if number % 4 else STEP / 15, prefill=1.0).verdict is VALID
+
+
+def test_so_are_engines_that_pause() -> None:
+    """A preemption, or another's prefill: nothing for a second, and then as before."""
+
+    def pauses(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(len(made)) > number % 15, made + 1.0, made)
+
+    assert judged(100, pauses).verdict is VALID
+
+
+def test_a_client_that_reads_two_or_three_events_at_a_time_sees_them_come_in_pieces() -> None:
+    def late(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+        tick = 2.5 * STEP
+        return np.ceil(made / tick) * tick + number * 1e-5
+
+    assert judged(200, late, lag=2.5 * STEP).verdict is VALID
+
+
+def test_a_client_that_is_slower_is_not_blamed_on_anybody() -> None:
+    def late(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+        return np.ceil(made / 0.4) * 0.4 + number * 1e-5
+
+    assert judged(200, late, lag=0.4).verdict is UNKNOWN
+
+
+@pytest.mark.parametrize("count", [8, 64, 500])
+def test_a_stall_of_everything_blames_nobody(count: int) -> None:
+    def stalled(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+        return np.where((made > 0.2) & (made < 1.2), 1.2 + number * 1e-4, made)
+
+    assert judged(count, stalled, prefill=0.2).verdict is not INVALID
+
+
+BUFFERED = {
+    "one read": reads(1.0),
+    "two reads": reads(0.5, 0.5),
+    "two uneven reads": reads(0.9, 0.1),
+    "three reads": reads(0.4, 0.3, 0.3),
+    "five reads": reads(0.2, 0.2, 0.2, 0.2, 0.2, gap=0.0006),
+    "its events one by one": lambda _n, _s, made: made[-1] + np.arange(len(made)) * 0.0003,
+    "its first token at once": lambda _n, _s, made: np.concatenate([made[:1], np.full(len(made) - 1, made[-1])]),
+}
+
+
+@pytest.mark.parametrize("how", BUFFERED)
+@pytest.mark.parametrize("count", [32, 500])
+def test_one_that_is_held_back_while_others_flow_is_named(how: str, count: int) -> None:
+    check = judged(count, only(lambda number: number == 7, BUFFERED[how]), tokens=(24, 30))
+    assert check.verdict is INVALID
+    assert [finding.subject for finding in check.findings] == ["r7"]
+
+
+@pytest.mark.parametrize("how", BUFFERED)
+@pytest.mark.parametrize("share", [2, 4])
+def test_a_part_that_is_held_back_is_never_valid(how: str, share: int) -> None:
+    assert judged(200, only(lambda number: number % share == 0, BUFFERED[how])).verdict is INVALID
+
+
+@pytest.mark.parametrize("how", BUFFERED)
+def test_a_majority_that_is_held_back_is_never_valid(how: str) -> None:
+    assert judged(200, only(lambda number: number % 5 > 0, BUFFERED[how])).verdict is not VALID
+
+
+@pytest.mark.parametrize("how", BUFFERED)
+@pytest.mark.parametrize("count", SIZES)
+def test_where_all_are_held_back_nobody_knows_the_pace(how: str, count: int) -> None:
+    check = judged(count, BUFFERED[how])
+    assert check.verdict is UNKNOWN
+    assert count == 1 or "may hold all answers back" in check.summary
+
+
+def test_requests_that_asked_for_no_stream_show_nothing() -> None:
+    check = judged(8, stream=False)
+    assert check.verdict is UNKNOWN
+    assert check.summary == "no request that completed asked for a streamed answer"
+
+
+def test_one_body_in_place_of_a_stream_is_no_stream() -> None:
+    entries: list[Entry] = []
+    for number in range(3):
+        ended = Ended(1.0, f"w{number}", Outcome.OK, status=200, choices=(Choice((1, 2, 3, 4, 5)),))
+        entries += [Sent(0.0, Request(f"w{number}", (1,)), "s", "load", 0.0), ended]
+    check = streaming(run.DEPLOYMENT, History((*entries, ClientHealth(9.0, 0.0, 0.0, 0.0, 0.1))))
+    assert check.verdict is UNKNOWN
+    assert check.summary.startswith("3 of 3 answers were one body, where a stream was asked for")
+
+
+def test_answers_of_one_token_show_nothing() -> None:
+    assert judged(8, tokens=(1, 1)).verdict is UNKNOWN
+
+
+def test_what_came_past_the_path_under_test_does_not_count_for_it() -> None:
+    """Control requests that stream are no evidence of what the proxy does."""
+
+    def direct_ones(check_all: bool) -> Check:
+        entries: list[Entry] = []
+        for number in range(20):
+            route = Route.DECODE if number % 2 else Route.PROXY
+            made = 0.3 + number / 100 + np.arange(20) * STEP
+            times = tuple(made) if route is Route.DECODE or check_all else (float(made[-1]),) * 20
+            ended = Ended(times[-1], f"r{number}", Outcome.OK, status=200, choices=(Choice(tuple(range(20))),))
+            asked = Request(f"r{number}", (1,), route=route)
+            entries += [
+                Sent(0.0, asked, "s", "load", 0.0),
+                replace(ended, token_times=times, tokens_per_chunk=(1,) * 20),
+            ]
+        return streaming(run.DEPLOYMENT, History((*entries, ClientHealth(9.0, 0.001, 0.0, 0.0, 0.1))))
+
+    assert direct_ones(check_all=True).verdict is VALID
+    assert direct_ones(check_all=False).verdict is INVALID
+
+
+def test_its_cost_grows_with_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    between = arrivals.any_between
+
+    def counted(instants: Sequence[float], start: float, end: float) -> bool:
+        nonlocal asked
+        asked += 1
+        return between(instants, start, end)
+
+    monkeypatch.setattr("harness.checkers.streaming.any_between", counted)
+    judged(2000, only(lambda number: number % 2 == 0, BUFFERED["two reads"]))
+    assert 0 < asked < 2000 * 30
