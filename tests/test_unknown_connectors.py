@@ -117,6 +117,33 @@ def test_prefix_hits_that_the_local_cache_alone_decides_are_exact() -> None:
     assert [exactly(script.expect("second")[name], "prefix_hits") for name in ("prefill-0", "decode-0")] == [128, 128]
 
 
+def hits_of_second(deployment: Deployment) -> tuple[int, int]:
+    script = Script(deployment)
+    for tokens, phase in ((prompt(130), "first"), (prompt(192, start=5000), "evicts"), (prompt(130), "second")):
+        script.ask(tokens, phase)
+    hits = script.expect("second")["prefill-0"].of("prefix_hits")
+    assert hits is not None
+    return hits.low, hits.high
+
+
+def test_what_a_small_pool_evicts_is_not_predicted_beside_a_connector_that_may_hold_blocks() -> None:
+    small: dict[str, Any] = {"num_blocks": 5}
+    assert hits_of_second(deployed(NIXL).with_servers(**small)) == (64, 64)
+    assert hits_of_second(unknown((NIXL,), 1).with_servers(**small)) == (0, 128)
+
+
+def test_requests_that_overlap_may_all_miss_what_an_unknown_connector_loads() -> None:
+    def hits(deployment: Deployment) -> tuple[int, int]:
+        script = Script(deployment)
+        script.together([prompt(130)] * 3)
+        found = script.expect()["prefill-0"].of("prefix_hits")
+        assert found is not None
+        return found.low, found.high
+
+    assert hits(deployed(NIXL)) == (256, 256)
+    assert hits(unknown((NIXL,), 1)) == (0, 384)
+
+
 def test_a_request_for_which_no_connector_is_asked_is_exact() -> None:
     asked = expect(unknown((NIXL,)), route=Route.PREFILL, sampling=Sampling(prompt_logprobs=0, max_tokens=1))
     assert exactly(asked["prefill-0"], "local_compute") == 130
