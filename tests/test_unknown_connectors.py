@@ -10,6 +10,7 @@ from workload_settings import deployment as catalogue_deployment
 
 from harness.checkers import judge
 from harness.checkers.failed_transfers import failed_transfers
+from harness.deploy.plugin_path import PACKAGE
 from harness.facts import Connector, Deployment
 from harness.observe.connectors import Connected, connected
 from harness.oracle import ServerExpectation
@@ -55,6 +56,36 @@ def test_every_connector_of_the_list_is_kept(
     found = connected(transfer)
     assert found is not None
     assert (found.known, found.unknown, found.before_unknown, found.listed) == (known, unknown, before, True)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        ({"spec_name": "TieringOffloadingSpec"}, "OffloadingConnector with TieringOffloadingSpec"),
+        ({"spec_name": "Mine", "spec_module_path": "mine"}, "OffloadingConnector with Mine"),
+        ({"spec_name": "HostOffloadingSpec", "spec_module_path": "x"}, "OffloadingConnector with HostOffloadingSpec"),
+        ({"eviction_policy": "arc"}, "OffloadingConnector with eviction policy arc"),
+        ({"store_threshold": 2}, "OffloadingConnector with store threshold 2"),
+    ],
+)
+def test_a_tier_with_rules_of_its_own_is_not_the_known_one(extra: dict[str, Any], name: str) -> None:
+    found = connected(of("OffloadingConnector", extra))
+    assert found is not None
+    assert (found.known, found.unknown) == ((), (name,))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"cpu_bytes_to_use": 1, "eviction_policy": "lru", "store_threshold": 0},
+        {"spec_name": "CPUOffloadingSpec"},
+        {"spec_name": "HostOffloadingSpec", "spec_module_path": f"{PACKAGE}.cpu_offload"},
+    ],
+)
+def test_the_known_tier_is_known_however_it_is_written(extra: dict[str, Any]) -> None:
+    found = connected(of("OffloadingConnector", extra))
+    assert found is not None
+    assert (found.known, found.unknown) == ((OFFLOADING,), ())
 
 
 @pytest.mark.parametrize(
