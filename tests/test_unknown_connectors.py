@@ -1,6 +1,7 @@
 """A connector that the harness does not know: found by its name, and unknown is what depends on it, nothing else."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import counted_run as run
@@ -10,6 +11,8 @@ from workload_settings import deployment as catalogue_deployment
 
 from harness.checkers import judge
 from harness.checkers.failed_transfers import failed_transfers
+from harness.deploy.engine import EngineBuild
+from harness.deploy.plan import Engine, LaunchOptions, kv_transfer_config
 from harness.deploy.plugin_path import PACKAGE
 from harness.facts import Connector, Deployment
 from harness.observe.connectors import Connected, connected
@@ -247,3 +250,12 @@ class TestFoundByFamilies:
         silent = run.DECODE | {"external": 0, "compute": 228, "external_hits": 0, "nixl": 0, "reads": 0}
         judged = judge(run.DEPLOYMENT.with_servers(connectors_listed=False), run.history(run.readings(decode=silent)))
         assert judged.verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize("connectors", [(NIXL,), (OFFLOADING,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_the_harness_launches_is_known_to_it(connectors: tuple[Connector, ...], device: str) -> None:
+    engine = Engine(EngineBuild("python", "0.32.0", device), Path("plugins") if device == "cpu" else None)
+    found = connected(kv_transfer_config(LaunchOptions("model", connectors=connectors), engine))
+    assert found is not None
+    assert (found.known, found.unknown) == (connectors, ())
