@@ -226,3 +226,20 @@ def test_a_build_that_is_no_release_is_compared_with_none(version: str | None) -
 
 def test_a_number_too_long_for_python_to_print_is_none() -> None:
     assert whole(10**4400) is None
+
+
+async def test_a_server_without_its_caches_configuration_in_the_metrics_is_vllm_all_the_same() -> None:
+    bodies = {
+        "/metrics": "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 0\n",
+        "/v1/models": '{"data": [{"id": "m"}]}',
+        "/server_info": '{"vllm_config": {"cache_config": {"block_size": 32}}}',
+    }
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=bodies.get(request.path, ""))
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handler)
+    async with TestServer(app) as site, ClientSession() as session:
+        server = await learn_server(session, name="d", role=Role.DECODE, url=str(site.make_url("")))
+    assert (server.block_size, server.num_blocks, server.version, server.connectors) == (32, None, None, None)

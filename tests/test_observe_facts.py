@@ -93,7 +93,8 @@ async def test_a_server_without_connector_families_says_nothing_of_connectors() 
 @pytest.mark.parametrize(
     ("app", "cause"),
     [
-        (engine(metrics="up 1\n"), "exposes no vllm:cache_config_info"),
+        (engine(metrics="up 1\n"), "exposes no vllm:cache_config_info, nor anything else"),
+        (engine(metrics="# about vllm: nothing\nup 1\n"), "exposes no vllm:cache_config_info"),
         (engine(metrics="vllm:cache_config_info{ a b c"), "cannot be parsed"),
         (engine(models={"data": []}), "lists no model"),
         (engine(models=[]), "lists no model"),

@@ -1,6 +1,7 @@
 """A connector that the harness does not know: found by its name, and unknown is what depends on it, nothing else."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import counted_run as run
@@ -10,6 +11,9 @@ from workload_settings import deployment as catalogue_deployment
 
 from harness.checkers import judge
 from harness.checkers.failed_transfers import failed_transfers
+from harness.deploy.engine import EngineBuild
+from harness.deploy.plan import Engine, LaunchOptions, kv_transfer_config
+from harness.deploy.plugin_path import PACKAGE
 from harness.facts import Connector, Deployment
 from harness.observe.connectors import Connected, connected
 from harness.oracle import ServerExpectation
@@ -55,6 +59,36 @@ def test_every_connector_of_the_list_is_kept(
     found = connected(transfer)
     assert found is not None
     assert (found.known, found.unknown, found.before_unknown, found.listed) == (known, unknown, before, True)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        ({"spec_name": "TieringOffloadingSpec"}, "OffloadingConnector with TieringOffloadingSpec"),
+        ({"spec_name": "Mine", "spec_module_path": "mine"}, "OffloadingConnector with Mine"),
+        ({"spec_name": "HostOffloadingSpec", "spec_module_path": "x"}, "OffloadingConnector with HostOffloadingSpec"),
+        ({"eviction_policy": "arc"}, "OffloadingConnector with eviction policy arc"),
+        ({"store_threshold": 2}, "OffloadingConnector with store threshold 2"),
+    ],
+)
+def test_a_tier_with_rules_of_its_own_is_not_the_known_one(extra: dict[str, Any], name: str) -> None:
+    found = connected(of("OffloadingConnector", extra))
+    assert found is not None
+    assert (found.known, found.unknown) == ((), (name,))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"cpu_bytes_to_use": 1, "eviction_policy": "lru", "store_threshold": 0},
+        {"spec_name": "CPUOffloadingSpec"},
+        {"spec_name": "HostOffloadingSpec", "spec_module_path": f"{PACKAGE}.cpu_offload"},
+    ],
+)
+def test_the_known_tier_is_known_however_it_is_written(extra: dict[str, Any]) -> None:
+    found = connected(of("OffloadingConnector", extra))
+    assert found is not None
+    assert (found.known, found.unknown) == ((OFFLOADING,), ())
 
 
 @pytest.mark.parametrize(
@@ -115,6 +149,33 @@ def test_prefix_hits_that_the_local_cache_alone_decides_are_exact() -> None:
     for phase in ("first", "second"):
         script.ask(prompt(130), phase)
     assert [exactly(script.expect("second")[name], "prefix_hits") for name in ("prefill-0", "decode-0")] == [128, 128]
+
+
+def hits_of_second(deployment: Deployment) -> tuple[int, int]:
+    script = Script(deployment)
+    for tokens, phase in ((prompt(130), "first"), (prompt(192, start=5000), "evicts"), (prompt(130), "second")):
+        script.ask(tokens, phase)
+    hits = script.expect("second")["prefill-0"].of("prefix_hits")
+    assert hits is not None
+    return hits.low, hits.high
+
+
+def test_what_a_small_pool_evicts_is_not_predicted_beside_a_connector_that_may_hold_blocks() -> None:
+    small: dict[str, Any] = {"num_blocks": 5}
+    assert hits_of_second(deployed(NIXL).with_servers(**small)) == (64, 64)
+    assert hits_of_second(unknown((NIXL,), 1).with_servers(**small)) == (0, 128)
+
+
+def test_requests_that_overlap_may_all_miss_what_an_unknown_connector_loads() -> None:
+    def hits(deployment: Deployment) -> tuple[int, int]:
+        script = Script(deployment)
+        script.together([prompt(130)] * 3)
+        found = script.expect()["prefill-0"].of("prefix_hits")
+        assert found is not None
+        return found.low, found.high
+
+    assert hits(deployed(NIXL)) == (256, 256)
+    assert hits(unknown((NIXL,), 1)) == (0, 384)
 
 
 def test_a_request_for_which_no_connector_is_asked_is_exact() -> None:
@@ -189,3 +250,12 @@ class TestFoundByFamilies:
         silent = run.DECODE | {"external": 0, "compute": 228, "external_hits": 0, "nixl": 0, "reads": 0}
         judged = judge(run.DEPLOYMENT.with_servers(connectors_listed=False), run.history(run.readings(decode=silent)))
         assert judged.verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize("connectors", [(NIXL,), (OFFLOADING,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_the_harness_launches_is_known_to_it(connectors: tuple[Connector, ...], device: str) -> None:
+    engine = Engine(EngineBuild("python", "0.32.0", device), Path("plugins") if device == "cpu" else None)
+    found = connected(kv_transfer_config(LaunchOptions("model", connectors=connectors), engine))
+    assert found is not None
+    assert (found.known, found.unknown) == (connectors, ())

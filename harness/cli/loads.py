@@ -115,4 +115,8 @@ def _has_tier(server: Server) -> bool:
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:
-    return [server.block_size for server in deployment.servers if server.block_size is not None]
+    """Of the servers that tell it; where none does, vLLM's usual one.
+
+    A prompt's number fits into any block; a probe of another length than whole blocks counts for what it finds.
+    """
+    return [server.block_size for server in deployment.servers if server.block_size is not None] or [16]

@@ -4,7 +4,9 @@ Rule 1. A connector is known by its class, and only where that is vLLM's own: ``
         another class of the same name, which counts and moves what it likes.
 Rule 2. MultiConnector stands for its children, in order. Of another wrapper it is not known what it does with them,
         so it is one unknown connector.
-Rule 3. A list that cannot be read tells nothing: neither which connectors there are, nor that there are none.
+Rule 3. The offload tier is known where it is vLLM's own in host memory, least recently used out first, or the harness's
+        copy of it for a CPU. Another spec, another policy or a threshold stores and restores by rules of its own.
+Rule 4. A list that cannot be read tells nothing: neither which connectors there are, nor that there are none.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,9 @@ _KINDS = {
     "NixlPullConnector": Connector.NIXL,
     "OffloadingConnector": Connector.OFFLOADING,
 }
+_TIERS = (None, "CPUOffloadingSpec")
+_OUR_TIER = ("HostOffloadingSpec", "pd_harness_engine_plugins.cpu_offload")
+"""Class and module of the tier that the harness gives to an engine on a CPU."""
 _WRAPPER = "MultiConnector"
 _OWN = "vllm."
 _MOST_NAME = 120
@@ -115,4 +120,17 @@ def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector | str, M
                 raise _UnreadableError
             yield from _flattened(mapping(child))
     else:
-        yield _KINDS.get(name, name[:_MOST_NAME]), extra
+        kind = _KINDS.get(name, name)
+        special = _special_tier(extra) if kind is Connector.OFFLOADING else ""
+        yield (f"{name} with {special}"[:_MOST_NAME] if special else kind), extra
+
+
+def _special_tier(extra: Mapping[str, Any]) -> str:
+    """What makes an offload tier another than the one that is known; empty where nothing does."""
+    ours = (extra.get("spec_name"), extra.get("spec_module_path")) == _OUR_TIER
+    if extra.get("spec_name") not in _TIERS and not ours:
+        return str(extra["spec_name"])
+    if extra.get("eviction_policy", "lru") != "lru" or extra.get("cache_policy_module_path"):
+        return f"eviction policy {extra.get('eviction_policy')}"
+    threshold = extra.get("store_threshold")
+    return "" if threshold in (None, 0, 1, "0", "1") else f"store threshold {threshold}"

@@ -7,8 +7,8 @@ Where each fact comes from:
   start, with or without samples);
 - ``/version``: the engine's version;
 - ``/v1/models``: the served name, where the model came from, and the longest context;
-- ``/server_info``: the connectors in order and the offload tier's configuration, and the model's own configuration.
-  Only with ``VLLM_SERVER_DEV_MODE=1``.
+- ``/server_info``: the block size where no label has it, the connectors in order and the offload tier's configuration,
+  and the model's own configuration. Only with ``VLLM_SERVER_DEV_MODE=1``.
 
 A server that cannot be reached is the user's to put right: UsageError. A fact that it does not tell, or tells in a form
 that is not vLLM's, is None.
@@ -16,6 +16,7 @@ that is not vLLM's, is None.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,7 @@ _CACHE = "vllm:cache_config_info"
 _NIXL = "vllm:nixl_bytes_transferred_sum"
 _OFFLOAD = "vllm:kv_offload_total_bytes_total"
 _OFFLOAD_NEWER = "vllm:kv_offload_store_bytes_total"
+_VLLM = re.compile(r"^(# (HELP|TYPE) )?\w*vllm:", re.MULTILINE)
 _PER_ENGINE = frozenset({"vllm:num_requests_running", "vllm:prompt_tokens_total"})
 _WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER}) | _PER_ENGINE
 
@@ -121,7 +123,7 @@ def _server(
 ) -> Server:
     """With everything that it told: ``info`` is its configuration, ``model`` the one that it lists first."""
     cache = _cache_labels(metrics)
-    block_size = whole(cache.get("block_size"))
+    block_size = whole(cache.get("block_size")) or whole(_part(info, "cache_config").get("block_size"))
     found = _connected(info, metrics)
     return replace(
         server,
@@ -183,8 +185,9 @@ class _Asker:
             exposition = parse(text, _WANTED)
         except ValueError as error:
             raise self.unusable("/metrics", f"what it exposes cannot be parsed: {error}") from error
-        if not any(sample.name == _CACHE for sample in exposition.samples):
-            raise self.unusable("/metrics", f"it exposes no {_CACHE}, as a vLLM server does")
+        # Some frontends of vLLM leave out the cache's configuration; any other family of vLLM's will do.
+        if not _VLLM.search(text):
+            raise self.unusable("/metrics", f"it exposes no {_CACHE}, nor anything else that a vLLM server does")
         return exposition
 
     async def server_info(self) -> Mapping[str, Any] | None:
@@ -203,7 +206,8 @@ class _Asker:
 
 def _cache_labels(metrics: Exposition) -> Mapping[str, str]:
     """The labels on which all samples agree: there may be one for each engine behind the URL."""
-    first, *others = [sample.labels for sample in metrics.samples if sample.name == _CACHE]
+    every = [sample.labels for sample in metrics.samples if sample.name == _CACHE]
+    first, others = (every[0], every[1:]) if every else ({}, [])
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 

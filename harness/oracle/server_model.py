@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.facts import Deployment, Role, Server
 from harness.oracle.expectation import ServerExpectation, hull, unpredictable
-from harness.oracle.formulas import Formulas
+from harness.oracle.formulas import Formulas, unknown_on
 from harness.oracle.offload_tier import OffloadTier
 from harness.oracle.prefix_cache import Correction, PrefixCache
 from harness.oracle.visit import PhaseKey, Visit
@@ -75,7 +75,7 @@ class ServerModel:
     def _found(self, index: int) -> Iterator[tuple[int, int]]:
         """Everything that the visit may have found: tokens here, tokens in the tier; extremes of the latter."""
         hits = self._cache.hits[index] if self._caches else Bounds(0, 0)
-        if self.deployment.cache_rules_unknown:
+        if self._undecided:
             hits = Bounds(0, hits.high)
         for blocks in range(hits.low, hits.high + 1):
             local = blocks * self.formulas.block_size
@@ -110,8 +110,8 @@ class ServerModel:
             return f"each of the {self.server.engines} engines of {self.server.name} has caches of its own"
         if self.disturbed:
             return f"somebody else's requests may have evicted what {visit.who} would find"
-        if self.deployment.cache_rules_unknown:
-            return f"what the model's caches keep is not known: {self.deployment.cache_rules_unknown}"
+        if self._undecided:
+            return self._undecided
         if self._caches and self._cache.residency.crowded:
             return (
                 f"which blocks {visit.who} finds depends on the order of requests that overlap, "
@@ -136,11 +136,25 @@ class ServerModel:
 
     @cached_property
     def _cache(self) -> PrefixCache:
-        blocks = self.server.num_blocks if self._one_cache else None
+        # What the pool had to evict is followed only where it is known who held its blocks, and for how long.
+        blocks = self.server.num_blocks
+        return self._cache_of(None if blocks is None or not self._one_cache or self._undecided else blocks - 1)
+
+    @cached_property
+    def _undecided(self) -> str:
+        """Why a visit may find anything between nothing and all that a pool without end would hold; mostly empty."""
+        if self.deployment.cache_rules_unknown:
+            return f"what the model's caches keep is not known: {self.deployment.cache_rules_unknown}"
+        blocks = self.server.num_blocks
+        if not self.server.unknown_connectors or blocks is None or not self._cache_of(blocks - 1).residency.crowded:
+            return ""
+        return f"what the pool had to evict depends on how long blocks are held, and {unknown_on(self.server)}"
+
+    def _cache_of(self, blocks: int | None) -> PrefixCache:
         return PrefixCache(
             self.visits,
             self.formulas.block_size,
-            None if blocks is None or self.deployment.cache_rules_unknown else blocks - 1,
+            blocks,
             attached=not self.deployment.launched,
             loads=self.formulas.offloads is not False,
             loads_parts=self.formulas.offloads is not False and self._blocks_per_chunk != 1,
@@ -185,7 +199,8 @@ class ServerModel:
             yield phase, part.because("which chunks were in the offload tier already is not known")
 
     def _corrected(self) -> Iterator[tuple[PhaseKey, ServerExpectation]]:
-        if self._caches and not self.deployment.cache_rules_unknown:
+        # They narrow bounds by what is known of loads: that what nobody here had before, nobody loads.
+        if self._caches and not self._undecided and not self.server.unknown_connectors:
             for correction in self._cache.corrections():
                 yield correction.phase, self._correction(correction)
 
