@@ -1,6 +1,6 @@
 """The catalogue on a simulated pair in virtual time: without sockets, deterministic, the whole of it in seconds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness.checkers import judge, judge_scenario
@@ -21,8 +21,9 @@ from harness.verdict import Judgement, Outputs
 from workloads.background import beside_load
 from workloads.needs import unmet
 from workloads.registry import Workload
+from workloads.salts import salt_test
 from workloads.setting import Setting
-from workloads.verify_catalogue import CatalogueVerification, steps_after
+from workloads.verify_catalogue import VERIFICATION, CatalogueVerification, steps_after
 
 
 @dataclass(slots=True)
@@ -56,9 +57,9 @@ class CatalogueRun:
 
 
 async def run_catalogue(
-    entries: Iterable[Workload], config: SimConfig, *, seed: int = 0, background: int = 0
+    entries: Iterable[Workload], config: SimConfig, *, seed: int = 0, background: int = 0, salts: bool = False
 ) -> CatalogueRun:
-    """The workloads that the pair can run, and the verification of all of them."""
+    """The workloads that the pair can run, and the verification of all of them; ``salts``: these are tested before."""
     world = World()
     pair = world.pair = SimPair(config, world.now)
     urls = {server.name: f"sim://{server.name}" for server in pair.servers}
@@ -78,10 +79,15 @@ async def run_catalogue(
 
     observer = RestObserver(read_all, world, run.entries.append)
 
+    def tested(of: CatalogueRun) -> Iterator[Scenario]:
+        return salt_test(of.deployment, lambda: of.history, scenario=VERIFICATION, salt="salt-test")
+
     async def fire(scenario: Scenario) -> None:
         await run_scenario(scenario, send=transport.send, observe=observer, record=run.entries.append, clock=world)
 
     async with world:
+        for scenario in tested(run) if salts else ():
+            await fire(scenario)
         for scenario in scenarios:
             await fire(beside_load(scenario, setting, background) if background else scenario)
         for scenario in steps_after(lambda: run.history, how.steps(JUDGES)):

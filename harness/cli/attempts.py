@@ -37,7 +37,7 @@ class Tried:
 
     candidate: Candidate
     seed: int
-    """Of what is drawn: where the probe cuts, in which order outputs are verified."""
+    """Of what is drawn: which prefixes are probed, in which order outputs are verified."""
     history: History
     judgement: Judgement
     failed: bool
@@ -87,7 +87,7 @@ class Attempts:
     async def _try(
         self, candidate: Candidate, seed: int | None, record: Recorder, judges: Judges, *, tiers: bool
     ) -> Tried:
-        """The probe draws its cuts from the seed: another for each try, unless one is given."""
+        """The probe draws its prefixes from the seed: another for each try, unless one is given."""
         self.number += 1
         for entry in self.salts:
             record(entry)

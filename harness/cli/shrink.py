@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 
+from harness.checkers.outputs import suspects
 from harness.cli.attempts import Attempts, Tried
 from harness.cli.check import Rejudged, rejudge, run_started
 from harness.cli.fire import Firing
-from harness.cli.options import Options, ShrinkOptions
+from harness.cli.options import LoadOptions, Options, ShrinkOptions
 from harness.cli.reproducer import Reproducer, print_reproducer, store_reproducer
 from harness.cli.shrink_target import Chosen, choose_target
 from harness.cli.stored import stored_run
@@ -27,7 +28,9 @@ from harness.reports.text import duration
 from harness.shrink import Candidate, Case, Limits, Shrinker, case_of, tries_for
 from harness.shrink.case import invalid
 from harness.store import RunStore
+from workloads.probe import TIER
 
+PROBE_TIERS = "--probe-tiers"
 _FIRST = 5
 """Runs of the whole load in which it must fail again, unless --tries says otherwise."""
 _FALLBACKS = 4
@@ -56,12 +59,30 @@ async def shrink(options: Options) -> ExitCode:
             async with open_session(chosen.target, around) as session:
                 deployment = _known(session.deployment, run.deployment) if chosen.same else session.deployment
                 store.save_deployment(deployment)
+                load = _allowed(options.load, chosen, run_started(run.history).argv)
+                if why := _left_out(run, deployment, load):
+                    progress.note(why)
                 told = _Teller(progress, store)
                 how = Firing.of(replace(options, target=chosen.target))
-                attempts = Attempts(case, session, deployment, options.load, how, clock, told)
+                attempts = Attempts(case, session, deployment, load, how, clock, told)
                 shrinking = _Shrinking(options.shrink, case, attempts, progress)
                 await shrinking.run(run_started(run.history).seed)
-        return _end(options, run, chosen, store, shrinking)
+        return _end(replace(options, load=load), run, chosen, store, shrinking)
+
+
+def _allowed(load: LoadOptions, chosen: Chosen, argv: tuple[str, ...]) -> LoadOptions:
+    """Whoever let a run empty the prefix caches of these servers lets its shrinking do so."""
+    return replace(load, probe_tiers=load.probe_tiers or (chosen.same and PROBE_TIERS in argv))
+
+
+def _left_out(run: Rejudged, deployment: Deployment, load: LoadOptions) -> str:
+    """Why what failed in the stored run will not be asked for again; empty where it will."""
+    if deployment.launched or load.probe_tiers or not any(TIER in name for name in suspects(run.history)):
+        return ""
+    return (
+        "what an offload tier answered wrong in the stored run is not asked for again: that takes emptying the prefix "
+        f"caches of servers that the harness did not launch, which {PROBE_TIERS} allows"
+    )
 
 
 def _known(learned: Deployment, stored: Deployment) -> Deployment:

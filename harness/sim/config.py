@@ -57,6 +57,10 @@ class SimConfig:
     metric_prefix: str = "vllm:"
     engine_labels: int = 1
     """Label sets over which counters are spread, as with data parallelism: a reader must add them up."""
+    ignores_salt: bool = False
+    """Whether ``cache_salt`` is dropped, as by a gateway that does not know the field."""
+    tier_ignores_salt: bool = False
+    """Whether the offload tier alone keys its chunks without it."""
     prompt_tokens_details: bool = False
     """Whether answers say how many prompt tokens were cached (vLLM's ``--enable-prompt-tokens-details``)."""
     stream_interval: int = 1

@@ -61,7 +61,7 @@ class Order:
                 prompt,
                 self.sampling,
                 RequestNoise.of(config.noise, config.seed, f"{self.request_id}/{index}/{child}"),
-                root_hash(self.salt),
+                root_hash(None if config.ignores_salt else self.salt),
                 dict(self.params) if self.params else None,
             )
             for index, prompt in enumerate(self.prompts)

@@ -24,6 +24,7 @@ from typing import Any
 
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.config import SimConfig
+from harness.sim.prefix_cache import extend_hashes, root_hash
 from harness.sim.sequence import Finish, Sequence
 from harness.sim.stats import ServerStats
 
@@ -43,6 +44,8 @@ class _Progress:
     """What the connector knows of one request."""
 
     keys: list[int] = field(default_factory=list)
+    unsalted: list[int] = field(default_factory=list)
+    """Hashes of its blocks as without a salt."""
     blocks: list[int] = field(default_factory=list)
     next_chunk: int = 0
     local: int = 0
@@ -269,8 +272,12 @@ class Offload:
         self._stores = [store for store in self._stores if store.age < 2]
 
     def _update_keys(self, sequence: Sequence, progress: _Progress) -> None:
-        size = self.config.blocks_per_chunk
-        progress.keys += sequence.hashes[(len(progress.keys) + 1) * size - 1 :: size]
+        size, hashes = self.config.blocks_per_chunk, sequence.hashes
+        if self.config.tier_ignores_salt:
+            hashes = progress.unsalted
+            known = sequence.tokens[: len(sequence.hashes) * self.config.block_size]
+            extend_hashes(hashes, known, self.config.block_size, root_hash(None))
+        progress.keys += hashes[(len(progress.keys) + 1) * size - 1 :: size]
 
     def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
         """Nothing is held: what is stored later was copied."""

@@ -15,7 +15,7 @@ ALLOWED_BY = "--probe-tiers"
 
 
 def tiers_not_asked(deployment: Deployment, history: History) -> Iterator[str]:
-    """A line for each."""
+    """What was not asked, in words."""
     resets = [operation for operation in history.operations() if operation.request.resets]
     for operation in resets:
         if operation.outcome is not Outcome.OK:
@@ -23,12 +23,16 @@ def tiers_not_asked(deployment: Deployment, history: History) -> Iterator[str]:
             why = f"its prefix cache could not be emptied: {operation.ended.cause}"
             yield f"{name}'s offload tier was not asked ({why})"
     if not resets and not deployment.launched and _probed(history):
-        for server in deployment.servers:
-            if server.has(Connector.OFFLOADING) or server.unknown_connectors:
-                yield (
-                    f"{tier_called(server)} was not asked: that takes emptying the prefix cache of a server that the "
-                    f"harness did not launch, which {ALLOWED_BY} allows"
-                )
+        left_out = [
+            tier_called(server)
+            for server in deployment.servers
+            if server.has(Connector.OFFLOADING) or server.unknown_connectors
+        ]
+        if left_out:
+            yield (
+                f"not asked: {', '.join(left_out)}; that takes emptying the prefix caches of servers that the harness "
+                f"did not launch, which {ALLOWED_BY} allows"
+            )
 
 
 def tier_called(server: Server) -> str:

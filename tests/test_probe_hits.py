@@ -1,0 +1,235 @@
+"""A probe has looked at a cache only where its hit is shown, on the server that served the prompt."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import counted_run
+import pytest
+from sim_history import SimRun, load
+
+from harness.checkers.outputs import outputs
+from harness.checkers.outputs.hits import Hits, probe_hits
+from harness.facts import Connector, Deployment, Role, Server, serving
+from harness.history import Choice, Ended, Entry, History, Outcome, Scraped, Sent, Usage
+from harness.load.answer import Answer
+from harness.scenario import InquiryKind, Request, Scenario
+from harness.sim import SimConfig, SimPair
+from harness.verdict import Verdict
+from workloads.probe import Places, Probing, cache_probe
+
+DEPLOYMENT = replace(
+    counted_run.DEPLOYMENT,
+    servers=tuple(replace(one, block_size=16, connectors=(Connector.NIXL,)) for one in counted_run.DEPLOYMENT.servers),
+)
+BOTH = pytest.mark.parametrize("told", [True, False], ids=["by usage", "by counters"])
+
+
+def served(count: int = 24, **fields: object) -> SimRun:
+    config = {"connectors": (Connector.NIXL,), "seed": 4, **fields}
+    run = SimRun(SimPair(SimConfig(**config), lambda: 0.0))  # type: ignore[arg-type]  # the tests name the fields
+    run.run(load(count, seed=4))
+    return run
+
+
+def hits(history: History, deployment: Deployment = DEPLOYMENT) -> Hits:
+    """Of decode's prefix cache."""
+    (found,) = (one for one in probe_hits(deployment, history) if one.cache == "decode")
+    return found
+
+
+@BOTH
+def test_probes_that_all_hit_are_shown_to(told: bool) -> None:
+    run = served(prompt_tokens_details=told)
+    run.verify()
+    found = hits(run.history)
+    assert found.least == found.asked > 0
+    assert found.missing == 0
+
+
+@BOTH
+def test_probes_of_a_cache_that_was_emptied_show_nothing_though_they_hit_each_others_blocks(told: bool) -> None:
+    run = served(prompt_tokens_details=told)
+    for server in run.pair.servers:
+        assert server.engine.reset_prefix_cache()
+    before = run.pair.decode.engine.stats.prefix_hits
+    check = outputs(DEPLOYMENT, run.verify())
+    assert run.pair.decode.engine.stats.prefix_hits > before, "no probe found what another computed"
+    found = hits(run.history)
+    assert (found.least, bool(found.missing), bool(found.why)) == (0, True, True)
+    note = next(note for note in check.notes if "decode-0's cache" in note)
+    assert "that it answered any of them from there is not shown" in note
+    assert check.verdict is Verdict.VALID
+
+
+@BOTH
+def test_what_was_evicted_is_not_counted(told: bool) -> None:
+    """A pool of fewer blocks than the load has: the first prompts are gone, the last are there."""
+    run = served(60, prompt_tokens_details=told, decode={"num_blocks": 200})
+    run.verify()
+    found = hits(run.history)
+    assert found.least < found.asked
+    assert found.missing
+    if told:
+        assert found.least > 0
+
+
+def test_a_hit_that_a_tier_may_have_given_is_not_one_of_the_prefix_cache() -> None:
+    run = served(prompt_tokens_details=True, connectors=(Connector.NIXL, Connector.OFFLOADING))
+    for server in run.pair.servers:
+        assert server.engine.reset_prefix_cache()
+    run.verify()
+    with_tier = DEPLOYMENT.with_servers(connectors=(Connector.NIXL, Connector.OFFLOADING))
+    found = hits(run.history, with_tier)
+    usage = [o.ended.usage for o in run.history.operations(phase="probe-decode")]
+    assert all(one is not None and one.cached_tokens for one in usage), "the tier gave everything back"
+    assert found.restored
+    assert found.least < found.asked
+
+
+def changed(run: SimRun, change: Callable[[Scraped], Scraped]) -> History:
+    entries: list[Entry] = [change(one) if isinstance(one, Scraped) else one for one in run.entries]
+    return History(tuple(entries))
+
+
+def grown(by: int, *names: str) -> Callable[[Scraped], Scraped]:
+    """The later reading of each pair, higher by so much in these families."""
+
+    def change(one: Scraped) -> Scraped:
+        if one.label != "watched-after":
+            return one
+        samples = (replace(s, value=s.value + by) if s.name in names else s for s in one.samples)
+        return replace(one, samples=tuple(samples))
+
+    return change
+
+
+def test_counters_that_somebody_else_moved_show_nothing() -> None:
+    run = served()
+    run.verify()
+    disturbed = changed(run, grown(40, "vllm:prompt_tokens_total", "vllm:prefix_cache_queries_total"))
+    found = hits(disturbed)
+    assert found.least == 0
+    assert "prompt tokens meanwhile" in found.why
+
+
+def test_lookups_that_an_older_engine_repeats_do_not_hide_the_hits() -> None:
+    """Its cache lookups are counted twice, its prompt tokens by source are not."""
+    run = served()
+    run.verify()
+    repeated = changed(run, grown(64, "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"))
+    found = hits(repeated)
+    assert found.least == found.asked
+
+
+def test_counters_that_were_not_read_show_nothing() -> None:
+    run = served()
+    run.verify()
+    unread = History(tuple(one for one in run.entries if not isinstance(one, Scraped)))
+    found = hits(unread)
+    assert (found.least, found.why) == (0, "its counters were not read around them")
+
+
+# --- which server is asked ---
+
+TWO = (
+    Server("prefill-0", Role.PREFILL, "http://p:8100", 16),
+    Server("decode-0", Role.DECODE, "http://user:secret@d0:8200", 16),
+    Server("decode-1", Role.DECODE, "http://d1:8200/", 16),
+)
+
+
+def answered(number: int, decode_server: str | None) -> tuple[Sent, Ended]:
+    request = Request(f"load-{number}", tuple(range(100 * number, 100 * number + 40)))
+    ended = Ended(1.0, request.request_id, Outcome.OK, choices=(Choice((7,)),), decode_server=decode_server)
+    return Sent(0.0, request, "load", "load", 0.0), ended
+
+
+def asked(history: History) -> dict[str, set[int | None]]:
+    """The decode servers that are asked for prefixes of each prompt."""
+    how = Probing(scenario="load", block_size=16, concurrency=4, places=Places(TWO))
+    scenario = cache_probe(history, how)
+    assert isinstance(scenario, Scenario)
+    found: dict[str, set[int | None]] = {}
+    for request in scenario.phases[0].requests:
+        assert request.inquiry is not None
+        assert request.inquiry.kind is InquiryKind.PROBE
+        found.setdefault(request.inquiry.about, set()).add(request.server)
+    ids = [request.request_id for phase in scenario.phases for request in phase.requests]
+    assert len(ids) == len(set(ids))
+    return found
+
+
+def test_a_probe_goes_to_the_server_that_served_the_prompt() -> None:
+    history = History((*answered(1, "http://d1:8200"), *answered(2, "http://d0:8200")))
+    assert asked(history) == {"load-1": {1}, "load-2": {0}}
+
+
+def test_where_a_proxy_does_not_say_who_served_every_server_is_asked() -> None:
+    assert asked(History((*answered(1, None), *answered(2, "http://elsewhere")))) == {
+        "load-1": {0, 1},
+        "load-2": {0, 1},
+    }
+
+
+def test_the_only_server_of_a_role_is_it_whatever_a_proxy_calls_it() -> None:
+    assert serving(TWO[:1], "http://10.0.0.1:1") == 0
+    assert serving(TWO[:1], None) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "which"),
+    [
+        ("http://d0:8200", 0),
+        ("d1:8200", 1),
+        ("http://D1:8200/v1", 1),
+        ("https://d1:8200", 1),
+        ("http://d1", None),
+        ("", None),
+        ("http://[", None),
+    ],
+)
+def test_servers_are_told_by_host_and_port(url: str, which: int | None) -> None:
+    assert serving(TWO[1:], url) == which
+
+
+def test_localhost_is_the_loopback_address() -> None:
+    servers = tuple(Server(f"decode-{port}", Role.DECODE, f"http://localhost:{port}") for port in (1, 2))
+    assert serving(servers, "http://127.0.0.1:2") == 1
+
+
+def test_a_deployment_that_does_not_rest_is_not_waited_for_around_the_probes() -> None:
+    history = History((*answered(1, "http://d1:8200"), *answered(2, "http://d0:8200")))
+    busy = Scraped(
+        2.0, "decode-0", "after", "load", "load", (), settled=False, unsettled_because="1 request is running"
+    )
+    how = Probing(scenario="load", block_size=16, concurrency=4, places=Places(TWO))
+    for entries, watched in ((history.entries, True), ((*history.entries, busy), False)):
+        scenario = cache_probe(History(entries), how)
+        assert scenario is not None
+        assert {phase.watched for phase in scenario.phases} == {watched}
+
+
+# --- what usage says ---
+
+
+@pytest.mark.parametrize(
+    ("details", "cached"),
+    [
+        ({"cached_tokens": 48}, 48),
+        ({"cached_tokens": 0}, 0),
+        (None, None),
+        ({}, None),
+        ("many", None),
+        ({"cached_tokens": None}, None),
+        ({"cached_tokens": "48"}, None),
+        ({"cached_tokens": -1}, None),
+        ({"cached_tokens": True}, None),
+    ],
+)
+def test_usage_tells_cached_tokens_or_nothing_and_is_never_a_fault(details: object, cached: int | None) -> None:
+    answer = Answer()
+    usage = {"prompt_tokens": 49, "completion_tokens": 1, "prompt_tokens_details": details}
+    body = repr({"choices": [], "usage": usage}).replace("'", '"').replace("None", "null").replace("True", "true")
+    answer.body(body.encode(), 1.0)
+    assert answer.usage == Usage(49, 1, cached)
+    assert not answer.fault

@@ -1,0 +1,104 @@
+"""Offload tiers are asked where the prefix caches in front of them may be emptied, whatever they are called."""
+
+from dataclasses import replace
+
+import counted_run
+import pytest
+from sim_history import SimRun, load
+
+from harness.checkers import judge
+from harness.checkers.outputs import outputs
+from harness.cli.loads import verified
+from harness.cli.options import parse
+from harness.facts import Connector, Deployment, Role
+from harness.scenario import Route
+from harness.sim import PlantedBug, SimConfig, SimPair
+from harness.verdict import Verdict
+
+LAUNCHED = replace(
+    counted_run.DEPLOYMENT,
+    servers=tuple(replace(one, block_size=16, offload_block_size=16) for one in counted_run.DEPLOYMENT.servers),
+)
+ATTACHED = replace(LAUNCHED, launched=False)
+UNKNOWN_TIER = ATTACHED.with_servers(
+    connectors=(Connector.NIXL,), unknown_connectors=("LMCacheConnectorV1",), asked_before_unknown=1
+)
+
+
+def ran(deployment: Deployment, *flags: str, bugs: tuple[PlantedBug, ...] = ()) -> SimRun:
+    """A load through a pair with a tier, verified as ``run`` would."""
+    run = SimRun(SimPair(SimConfig(bugs=bugs, seed=4), lambda: 0.0))
+    options = parse(["run", "--verify", "all", "--concurrency", "32", *flags])
+    for scenario in verified(load(24, seed=4), options.load, deployment, lambda: run.history, salt="run"):
+        run.run(scenario)
+    return run
+
+
+def emptied(run: SimRun) -> set[tuple[Route, int | None]]:
+    return {(o.request.route, o.request.server) for o in run.history.operations() if o.request.resets}
+
+
+BOTH = {(Route.DECODE, 0), (Route.PREFILL, 0)}
+
+
+def test_the_caches_of_a_deployment_that_the_harness_launched_are_emptied_for_the_tiers() -> None:
+    run = ran(LAUNCHED)
+    assert emptied(run) == BOTH
+    assert any("decode-0's offload tier" in note for note in outputs(LAUNCHED, run.history).notes)
+
+
+@pytest.mark.parametrize("deployment", [ATTACHED, UNKNOWN_TIER], ids=["offloading", "unknown"])
+def test_somebody_elses_caches_are_not_emptied_unasked(deployment: Deployment) -> None:
+    run = ran(deployment)
+    assert not emptied(run)
+    notes = " ".join(outputs(deployment, run.history).notes)
+    assert "not asked: prefill-0's offload tier" in notes
+    assert "--probe-tiers allows" in notes
+
+
+def test_somebody_elses_caches_are_emptied_where_that_is_allowed() -> None:
+    run = ran(ATTACHED, "--probe-tiers")
+    assert emptied(run) == BOTH
+    assert not any("not asked" in note for note in outputs(ATTACHED, run.history).notes)
+
+
+def test_shrinking_may_be_allowed_it_too() -> None:
+    assert parse(["shrink", "runs/latest", "--probe-tiers"]).load.probe_tiers
+    assert not parse(["shrink", "runs/latest"]).load.probe_tiers
+
+
+def test_a_tier_of_a_connector_that_nobody_knows_is_invalid_by_a_wrong_answer() -> None:
+    run = ran(UNKNOWN_TIER, "--probe-tiers", bugs=(PlantedBug("offload_stores_wrong"),))
+    check = outputs(UNKNOWN_TIER, run.history)
+    assert check.verdict is Verdict.INVALID
+    assert all(finding.subject.endswith("-probe-decode-tier") for finding in check.findings)
+
+
+def test_a_tier_of_a_connector_that_nobody_knows_is_never_valid_unasked() -> None:
+    run = ran(UNKNOWN_TIER, bugs=(PlantedBug("offload_stores_wrong"),))
+    verdict = judge(UNKNOWN_TIER, run.history).verdict
+    assert verdict is Verdict.UNKNOWN
+    notes = " ".join(outputs(UNKNOWN_TIER, run.history).notes)
+    assert "decode-0's offload tier (LMCacheConnectorV1)" in notes
+
+
+def test_only_servers_that_have_a_tier_are_emptied() -> None:
+    servers = tuple(
+        replace(one, unknown_connectors=(), connectors=(Connector.NIXL,)) if one.role is Role.PREFILL else one
+        for one in UNKNOWN_TIER.servers
+    )
+    run = ran(replace(UNKNOWN_TIER, servers=servers), "--probe-tiers")
+    assert emptied(run) == {(Route.DECODE, 0)}
+    assert not run.history.operations(phase="probe-prefill-tier")
+    assert run.history.operations(phase="probe-decode-tier")
+
+
+def test_a_tier_that_gave_nothing_back_is_said_to_have() -> None:
+    deployment = replace(UNKNOWN_TIER, launched=True)
+    run = SimRun(SimPair(SimConfig(seed=4, connectors=(Connector.NIXL,)), lambda: 0.0))
+    options = parse(["run", "--verify", "all"])
+    for scenario in verified(load(24, seed=4), options.load, deployment, lambda: run.history, salt="run"):
+        run.run(scenario)
+    note = next(note for note in outputs(deployment, run.history).notes if "decode-0's offload tier" in note)
+    assert "that it answered any of them from there is not shown" in note
+    assert "it restored nothing" in note
