@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from harness.scenario import Phase
 from harness.verdict import KnownFault
 from workloads.case import Case, together
+from workloads.needs import Needs
 from workloads.registry import workload
 
 _STOPS = ("e", "7", "o")
@@ -70,7 +71,7 @@ def output_logprobs(case: Case) -> Iterator[Phase]:
     yield together("ask", [case.ask(2 * case.block + 3, logprobs=number) for number in (None, 1, 5)])
 
 
-@workload(family="sampling")
+@workload(family="sampling", needs=Needs(own_proxy=True))
 def prompt_logprobs(case: Case) -> Iterator[Phase]:
     """Prompts whose own log-probabilities are asked: no cache and no connector may be read for them.
 
@@ -81,7 +82,7 @@ def prompt_logprobs(case: Case) -> Iterator[Phase]:
     yield together("again", [case.ask(prompt, prompt_logprobs=1, stream=False), case.ask(prompt)])
 
 
-@workload(family="sampling")
+@workload(family="sampling", needs=Needs(own_proxy=True))
 def echo(case: Case) -> Iterator[Phase]:
     """Answers that repeat their prompt, with log-probabilities (which compute it anew) and without, streamed and not.
 
@@ -97,6 +98,7 @@ def echo(case: Case) -> Iterator[Phase]:
 
 @workload(
     family="sampling",
+    needs=Needs(own_proxy=True),
     known_fault=KnownFault(
         ("failed_transfers",),
         "vLLM 0.32.0: each of three choices pulls and notifies, and prefill counts two of the three notifications as "
