@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from foreign_proxy import foreign_proxy
 
 from harness.cli.doctor import doctor
 from harness.cli.options import Options, parse
@@ -37,7 +38,7 @@ CONFIG = {
     "eos_token_id": 8,
 }
 """Of the simulated pair."""
-Bend = Callable[[web.Request, dict[str, Any] | None], Any]
+Bend = Callable[[web.Request, Any], Any]
 
 
 @pytest.fixture
@@ -56,17 +57,17 @@ async def sim_with_two() -> AsyncIterator[SimDeployment]:
 
 @asynccontextmanager
 async def front(url: str, bend: Bend = lambda _request, answer: answer) -> AsyncIterator[str]:
-    """A gateway to one server; ``bend`` may change a JSON answer, or answer with a status."""
+    """A gateway to one server; ``bend`` may change an answer (JSON parsed, others as bytes), or give a status."""
 
     async def handle(request: web.Request) -> web.Response:
         raw = await request.read()
         async with http.request(request.method, url + request.raw_path, data=raw or None) as up:
             body, kind = await up.read(), up.content_type
             answer = json.loads(body) if kind == "application/json" else None
-            bent = bend(request, answer)
+            bent = bend(request, body if answer is None else answer)
             if isinstance(bent, int):
                 return web.json_response({"error": {"message": "bent"}}, status=bent)
-            body = json.dumps(bent).encode() if answer is not None else body
+            body = json.dumps(bent).encode() if answer is not None else bent
             return web.Response(body=body, status=up.status, content_type=kind)
 
     app = web.Application()
@@ -140,6 +141,41 @@ async def test_a_server_without_a_connector_is_told(role: str, tmp_path: Path, *
         await whole.stop()
     assert "connector" in said
     assert (prefill if role == "prefill" else decode) in said
+
+
+def tells_nothing_of_connectors(request: web.Request, answer: Any) -> Any:
+    """Neither its configuration nor a connector's metrics."""
+    if request.path == "/server_info":
+        return 404
+    if request.path == "/metrics":
+        return b"\n".join(line for line in answer.split(b"\n") if b"nixl" not in line and b"offload" not in line)
+    return answer
+
+
+async def test_a_connector_that_nothing_tells_of_is_judged_by_what_arrives(sim: SimDeployment, tmp_path: Path) -> None:
+    """Behind a proxy of somebody else's, which may hand over in its own way."""
+    async with (
+        front(sim.prefill_urls[0], tells_nothing_of_connectors) as p,
+        front(sim.decode_urls[0], tells_nothing_of_connectors) as d,
+        foreign_proxy([p], [d]) as url,
+        opened(tmp_path, p, d, "--base-url", url) as (_, items),
+    ):
+        assert not [item for item in items if item.level is Level.STOPS]
+        assert [item.check for item in items if item.level is Level.OK][-2:] == ["proxy", "transfer"]
+
+
+async def test_decode_without_a_connector_behind_any_proxy_is_told(sim: SimDeployment, tmp_path: Path) -> None:
+    plain = await start_sim(SimConfig(noise=QUIET, connectors=()))
+    try:
+        async with (
+            front(sim.prefill_urls[0], tells_nothing_of_connectors) as p,
+            front(plain.decode_urls[0], tells_nothing_of_connectors) as d,
+            foreign_proxy([p], [d]) as url,
+        ):
+            said = await refused(tmp_path, p, d, "--base-url", url)
+    finally:
+        await plain.stop()
+    assert "it has no connector" in said
 
 
 async def test_a_decode_server_of_another_type_is_told(sim: SimDeployment, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from harness.scenario import Endpoint, Message, Phase
 from workloads.case import Case, together
+from workloads.needs import Needs
 from workloads.registry import workload
 
 _SCRIPTS = (
@@ -52,7 +53,7 @@ def unicode_text(case: Case) -> Iterator[Phase]:
     yield together("ask", [case.ask(prompt) for prompt in prompts])
 
 
-@workload(family="endpoints")
+@workload(family="endpoints", needs=Needs(own_proxy=True))
 def too_long(case: Case) -> Iterator[Phase]:
     """A prompt longer than the context is refused with 400, and requests beside it are served.
 

@@ -14,6 +14,9 @@ from harness.facts import Connector, Deployment, Role, Server, alike
 class Needs:
     """All of it must be so; None and 0 ask for nothing."""
 
+    own_proxy: bool = False
+    """The harness's own proxy: what another one asks of prefill servers for these requests, or makes of their refusals,
+    is not known."""
     transfers: bool = True
     """A connector that carries KV from prefill to decode servers."""
     offloads: bool = False
@@ -62,6 +65,14 @@ def _others(wanted: tuple[Connector, ...], server: Server) -> bool:
 def _named(server: Server) -> str:
     names = server.connector_names
     return "[connectors that are not known]" if names is None else f"[{', '.join(names) or 'no connector'}]"
+
+
+def _proxy(needs: Needs, deployment: Deployment) -> Iterator[str]:
+    if needs.own_proxy and deployment.own_proxy is False:
+        yield (
+            "it predicts what the harness's own proxy asks of prefill servers and passes back, and the proxy of this "
+            "deployment is another"
+        )
 
 
 def _counts(needs: Needs, deployment: Deployment) -> Iterator[str]:
@@ -114,4 +125,11 @@ def _number(value: int | None) -> str:
     return "a number that it does not tell" if value is None else f"{value:,}"
 
 
-_LACKS: tuple[Callable[[Needs, Deployment], Iterator[str]], ...] = (_connectors, _counts, _caching, _likeness, _sizes)
+_LACKS: tuple[Callable[[Needs, Deployment], Iterator[str]], ...] = (
+    _connectors,
+    _proxy,
+    _counts,
+    _caching,
+    _likeness,
+    _sizes,
+)

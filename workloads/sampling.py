@@ -6,6 +6,7 @@ from harness.facts import Role
 from harness.scenario import Phase
 from harness.verdict import FaultSign, KnownFault
 from workloads.case import Case, together
+from workloads.needs import Needs
 from workloads.registry import workload
 
 _STOPS = ("e", "7", "o")
@@ -71,7 +72,7 @@ def output_logprobs(case: Case) -> Iterator[Phase]:
     yield together("ask", [case.ask(2 * case.block + 3, logprobs=number) for number in (None, 1, 5)])
 
 
-@workload(family="sampling")
+@workload(family="sampling", needs=Needs(own_proxy=True))
 def prompt_logprobs(case: Case) -> Iterator[Phase]:
     """Prompts whose own log-probabilities are asked: no cache and no connector may be read for them.
 
@@ -82,7 +83,7 @@ def prompt_logprobs(case: Case) -> Iterator[Phase]:
     yield together("again", [case.ask(prompt, prompt_logprobs=1, stream=False), case.ask(prompt)])
 
 
-@workload(family="sampling")
+@workload(family="sampling", needs=Needs(own_proxy=True))
 def echo(case: Case) -> Iterator[Phase]:
     """Answers that repeat their prompt, with log-probabilities (which compute it anew) and without, streamed and not.
 
@@ -98,6 +99,7 @@ def echo(case: Case) -> Iterator[Phase]:
 
 @workload(
     family="sampling",
+    needs=Needs(own_proxy=True),
     known_fault=KnownFault(
         signs=(FaultSign("failed_transfers", ("nixl_after_expiry",), Role.PREFILL, most_per_request=2),),
         versions=("0.32.0",),

@@ -5,15 +5,16 @@ It takes the flags of ``run``, warms the deployment up as a run does, sends no l
 
 from collections.abc import Iterator, Sequence
 
-from harness.cli.loads import demands, read_dataset
+from harness.cli.loads import demands, load_scenario, read_dataset
 from harness.cli.options import Options
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import ExitCode, HarnessError
 from harness.facts import Deployment
-from harness.preflight import Item, Level, NotReady
+from harness.preflight import Demand, Item, Level, NotReady
 from harness.reports import make_progress
 from harness.store import RunStore
+from workloads.dataset import Line
 
 _MARKS = {
     Level.OK: "ok",
@@ -33,14 +34,26 @@ async def doctor(options: Options) -> ExitCode:
         RunStore.create(options.report.result_dir, label="doctor") as store,
         make_progress(plain=options.report.plain, clock=clock) as progress,
     ):
-        around = Surroundings(store.path, clock, progress.deploy, demands(options.load, lines), items.extend)
+        around = Surroundings(store.path, clock, progress.deploy, _demands(options, lines), items.extend)
         try:
             async with open_session(options.target, around) as session:
                 items += _of_the_model(session.deployment, options)
+                _write_load(session.deployment, options, lines)
         except HarnessError as error:
             failure = error
     _show(items, failure)
     return _ending(items, failure)
+
+
+def _demands(options: Options, lines: Sequence[Line]) -> Sequence[Demand]:
+    """Of the catalogue's workloads each says itself what it needs."""
+    return () if options.catalogue.patterns else demands(options.load, lines)
+
+
+def _write_load(deployment: Deployment, options: Options, lines: Sequence[Line]) -> None:
+    """The load as a run would send it, for what is refused while it is written; nothing is sent."""
+    if not options.catalogue.patterns and (deployment.vocab_size is not None or lines):
+        load_scenario(options.load, deployment, lines, salt="doctor")
 
 
 def _of_the_model(deployment: Deployment, options: Options) -> Iterator[Item]:

@@ -28,6 +28,7 @@ from harness.preflight import (
     Demand,
     Item,
     Questions,
+    Told,
     Watch,
     arrived,
     asks_nixl,
@@ -95,23 +96,23 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
             session = await _launch(target, around, stack)
         else:
             session = await _attach(target, target.attachment, around, stack)
-        deployment, transfers = await _looked_at(session.deployment, target, around)
+        deployment, told = await _looked_at(session.deployment, target, around)
         try:
-            deployment = await _warm_up(deployment, target, around, transfers=transfers)
+            deployment = await _warm_up(deployment, target, around, told)
         except DeployError as failure:
             raise _explained(failure, session.nursery) from failure
         yield replace(session, deployment=deployment)
 
 
-async def _looked_at(deployment: Deployment, target: Target, around: Surroundings) -> tuple[Deployment, bool]:
-    """The deployment, and whether its servers are to be asked for a transfer; NotReady where no run is of use."""
+async def _looked_at(deployment: Deployment, target: Target, around: Surroundings) -> tuple[Deployment, Sequence[Told]]:
+    """The deployment, and what its servers tell; NotReady where no run is of use."""
     questions = Questions(around.demands, deployment.proxy_url is not None, deployment.vocab_size)
     async with aiohttp.ClientSession(headers=target.headers) as session:
         told, items = await look(session, deployment, around.clock, questions)
         around.checked(items)
         if deployment.own_proxy is None and deployment.proxy_url is not None:
             deployment = replace(deployment, own_proxy=await has_our_proxy(session, deployment.proxy_url))
-    return deployment, asks_nixl(told)
+    return deployment, told
 
 
 def _explained(failure: DeployError, nursery: Nursery) -> DeployError:
@@ -246,17 +247,18 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
     )
 
 
-async def _warm_up(deployment: Deployment, target: Target, around: Surroundings, *, transfers: bool) -> Deployment:
+async def _warm_up(deployment: Deployment, target: Target, around: Surroundings, told: Sequence[Told]) -> Deployment:
     """First transfers, then a first load; the deployment, less what the first transfers showed to be wrong."""
     how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
     around.on_progress("warm-up", "first KV transfer", 0.0)
     # How an unknown connector hands over is not known either: the load through the proxy shows it.
     nixl = deployment.has(Connector.NIXL)
-    if transfers and (nixl or (nixl is None and not deployment.unknown_connectors())):
+    may_transfer = nixl or (nixl is None and not deployment.unknown_connectors())
+    if may_transfer and asks_nixl(told, own_proxy=deployment.own_proxy):
         deployment = await _first_transfers(deployment, target, how, around)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
-    await _first_load(deployment, target, how, around)
+    await _first_load(deployment, target, how, around, told)
     # An idle engine takes no steps, and counts decode's last notifications only with its next request: after this
     # one, what the warm-up left behind is in the counters before they are first read.
     await asyncio.gather(*(warm_up_load(server.url, 1, how) for server in deployment.of(Role.PREFILL)))
@@ -279,7 +281,9 @@ async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, 
     return replace(deployment, geometry=None) if items else deployment
 
 
-async def _first_load(deployment: Deployment, target: Target, how: WarmUp, around: Surroundings) -> None:
+async def _first_load(
+    deployment: Deployment, target: Target, how: WarmUp, around: Surroundings, told: Sequence[Told]
+) -> None:
     """Through the proxy, or to decode where there is none; of somebody else's proxy it is seen whom it asks."""
     requests = _WARMUPS if target.num_warmups is None else target.num_warmups
     url = deployment.proxy_url or deployment.of(Role.DECODE)[0].url
@@ -293,3 +297,6 @@ async def _first_load(deployment: Deployment, target: Target, how: WarmUp, aroun
         await warm_up_load(url, requests, how)
         since = await watch.until(lambda seen: arrived(servers, seen, sent), _COUNTED_WITHIN)
     around.checked(list(leads_to(url, servers, since, requests=requests, tokens=PROMPT_TOKENS)))
+    silent = {one.name for one in told if one.hands_over is None and one.server.role is Role.DECODE}
+    of_silent = [(one, seen) for one, seen in zip(servers, since, strict=True) if one.name in silent]
+    around.checked(list(taken([one for one, _ in of_silent], [seen for _, seen in of_silent])))

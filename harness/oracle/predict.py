@@ -29,7 +29,7 @@ from harness.oracle.blocks import Names
 from harness.oracle.expectation import ServerExpectation, hull
 from harness.oracle.server_model import ServerModel
 from harness.oracle.shape import Shape, shape_of
-from harness.oracle.visit import PhaseKey, Visit, prefill_visit, serving_visits
+from harness.oracle.visit import PhaseKey, Visit, foreign_prefill_visit, prefill_visit, serving_visits
 from harness.redact import same_server
 from harness.scenario import Route
 
@@ -105,7 +105,8 @@ def _visits(  # noqa: PLR0913 - all that an operation's part on a server depends
     deployment: Deployment, operation: Operation, shape: Shape | None, role: Role, names: Names, *, here: bool
 ) -> Iterator[Visit]:
     if operation.request.route is Route.PROXY and role is Role.PREFILL:
-        yield prefill_visit(operation, shape, names, here=here)
+        visit = prefill_visit(operation, shape, names, here=here)
+        yield foreign_prefill_visit(operation, visit) if deployment.own_proxy is False else visit
     else:
         pulls = operation.request.route is Route.PROXY and deployment.has(Connector.NIXL) is not False
         yield from serving_visits(operation, shape, names, here=here, pulls=pulls)

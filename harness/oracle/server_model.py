@@ -38,6 +38,8 @@ class ServerModel:
         visit = self.visits[index]
         if visit.blind:
             return unpredictable(f"how the prompt of {visit.who} was tokenized is not known")
+        if visit.unknown:
+            return unpredictable(visit.unknown)
         every = hull(
             self.formulas.counted(visit, local, offered if connected else 0, connected=connected, tier_first=tier_first)
             for local, offered in self._found(index)

@@ -14,7 +14,7 @@ operation that ended as INFO may go on for ever.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.history import Operation, Outcome
 from harness.oracle.blocks import Chain, Names
@@ -59,6 +59,8 @@ class Visit:
     ends_known: bool
     """Whether ``chain`` and ``beyond`` are all that it left."""
     generated: Bounds
+    unknown: str = ""
+    """Why nothing of it can be predicted, although its prompt is known; empty where it can."""
 
     @property
     def tokens(self) -> int:
@@ -76,6 +78,27 @@ def prefill_visit(operation: Operation, shape: Shape | None, names: Names, *, he
     generated = Bounds.exactly(1) if operation.outcome is Outcome.OK else Bounds(0, 1)
     # prompt_logprobs and echo are not passed on to it: it reads its caches in any case.
     return _visit(operation, shape, names, here=here, output=(), longest=1, reads=True, generated=generated, held=True)
+
+
+def foreign_prefill_visit(operation: Operation, visit: Visit) -> Visit:
+    """The same where the proxy is not the harness's own.
+
+    Most ask prefill what the client asked, for one token, and it is the same request. But some leave out, as the
+    harness's does, what another passes on: a prompt's log-probabilities keep prefill from its caches, and each further
+    choice is a request of its own.
+    """
+    sampling = operation.request.sampling
+    fields = {
+        "prompt_logprobs": sampling.prompt_logprobs is not None,
+        "echo": bool(sampling.echo) and sampling.logprobs is not None,
+        "n": (sampling.n or 1) > 1,
+    }
+    told = [name for name, there in fields.items() if there]
+    if not told:
+        return visit
+    asked = f"{visit.who} ({', '.join(told)})"
+    why = f"what the proxy, which is not the harness's own, asks of prefill for {asked} is not known"
+    return replace(visit, sure=False, unknown=why)
 
 
 def serving_visits(

@@ -12,7 +12,7 @@ from harness.preflight.gateway import arrived, leads_to
 from harness.preflight.handover import taken, took
 from harness.preflight.item import Item, Level, NotReady, refuse
 from harness.preflight.servers import asks_nixl
-from harness.preflight.told import has_our_proxy
+from harness.preflight.told import Told, has_our_proxy
 from harness.preflight.volume import volume
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Level",
     "NotReady",
     "Questions",
+    "Told",
     "Watch",
     "arrived",
     "asks_nixl",

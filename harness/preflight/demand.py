@@ -35,7 +35,7 @@ def _lacking(deployment: Deployment, demand: Demand, vocabulary: int | None) -> 
     limits = {server.name: server.max_model_len for server in deployment.servers if server.max_model_len is not None}
     if limits:
         name, limit = min(limits.items(), key=lambda one: one[1])
-        wanted = (demand.prompt_tokens or 0) + demand.output_tokens
+        wanted = (demand.prompt_tokens or 1) + demand.output_tokens
         if wanted > limit:
             prompt = f"a prompt of {demand.prompt_tokens:,} tokens and " if demand.prompt_tokens else ""
             yield Item(
@@ -60,6 +60,6 @@ def _all_fit(deployment: Deployment, demands: Sequence[Demand]) -> Item:
     known = [one for one in demands if one.prompt_tokens is not None]
     if not limits:
         return Item("load", Level.UNTOLD, "The servers do not tell the length of their context")
-    longest = max((one.prompt_tokens or 0) + one.output_tokens for one in known) if known else 0
+    longest = max((one.prompt_tokens or 1) + one.output_tokens for one in known) if known else 0
     told = f"requests of up to {longest:,} tokens" if known else "requests whose length is not known beforehand"
     return Item("load", Level.OK, f"{told}; the servers take {min(limits):,}")

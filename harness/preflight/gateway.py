@@ -68,7 +68,21 @@ def leads_to(
             listed,
         )
     else:
-        yield Item("proxy", Level.OK, f"{at} asks the listed servers")
+        yield from _never_asked(at, servers, since) or [Item("proxy", Level.OK, f"{at} asks the listed servers")]
+
+
+def _never_asked(at: str, servers: Sequence[Server], since: Sequence[Delta | None]) -> list[Item]:
+    """Servers that got none of the requests, although others of their role did."""
+    return [
+        Item(
+            "proxy",
+            Level.WARNS,
+            f"{at} asked {server.name} at {shown_url(server.url)} nothing",
+            "Check that it is one of the proxy's servers; what nobody asks is not judged",
+        )
+        for server, one in zip(servers, since, strict=True)
+        if one is not None and not one.of("prompt_tokens")
+    ]
 
 
 def _everything_pulled(pulled: dict[Role, float | None], requests: int, tokens: int) -> bool:

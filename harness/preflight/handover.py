@@ -16,6 +16,8 @@ def took(since: Sequence[Delta | None], handovers: int) -> bool:
 def taken(decode: Sequence[Server], since: Sequence[Delta | None]) -> Iterator[Item]:
     """A server without NIXL's counters that took no token by transfer has no connector: it computes every prompt.
 
+    ``decode``: those that do not show their connectors to be of another kind than NIXL.
+
     One that has a connector, and did not use it, is no matter of configuration: the run's verdict says it.
     """
     for server, one in zip(decode, since, strict=True):

@@ -14,6 +14,7 @@ Resolve = Mapping[str, frozenset[str]]
 """Addresses by host name; a name that is not in it stands for itself."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _COMPATIBLE = "enforce_handshake_compat"
+_PULLING = ("NixlConnector", "NixlPullConnector")
 _NIXL = ("NixlConnector", "NixlPullConnector", "NixlPushConnector")
 
 
@@ -224,10 +225,16 @@ def _unlike_connectors(told: Sequence[Told]) -> Iterator[Item]:
         )
 
 
-def asks_nixl(told: Sequence[Told]) -> bool:
-    """Whether a handover in NIXL's form can be tried: not where all that is told are connectors of other kinds."""
+def asks_nixl(told: Sequence[Told], *, own_proxy: bool | None) -> bool:
+    """Whether a handover in the form of NIXL's pull is to be tried on the servers themselves.
+
+    Not where only connectors of other kinds are told; nor where nothing tells of NIXL and somebody else's proxy stands
+    before the servers, which may hand over in a way of its own.
+    """
     named = {link.name for one in told for link in one.links or ()}
-    return not named or not named.isdisjoint(_NIXL)
+    if named:
+        return not named.isdisjoint(_PULLING)
+    return own_proxy is not False or any(one.families is None or "nixl" in one.families for one in told)
 
 
 # --- form of the KV cache ---
