@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.cli.output import unfailing_output
+
 LOADS: Mapping[str, tuple[str, ...]] = {
     "steady": ("--num-prompts", "256", "--concurrency", "16"),
     "burst": ("--num-prompts", "256", "--concurrency", "128"),
@@ -29,7 +31,7 @@ LOADS: Mapping[str, tuple[str, ...]] = {
 """Each name stays what it is: a changed load is a new name, or nights could not be compared."""
 
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
-_HARNESS_FAILED = 4
+_HARNESS_FAILED, _UNKNOWN = 4, 3
 _WORST_FIRST = (_HARNESS_FAILED, 2, 1, 3, 0)
 """Exit codes by badness: a harness that failed looked at nothing, so it goes before any verdict."""
 
@@ -37,15 +39,21 @@ _WORST_FIRST = (_HARNESS_FAILED, 2, 1, 3, 0)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the loads; the worst exit code among them."""
     options = _parse(sys.argv[1:] if argv is None else argv)
-    try:
-        return worst_code(_statuses(options))
-    except (OSError, ValueError) as error:
-        print(
-            f"error: the nightly job itself failed: {type(error).__name__}: {error}. This says nothing about the "
-            f"deployment. What was measured before is in {options.result_dir}.",
-            file=sys.stderr,
-        )
-        return _HARNESS_FAILED
+    statuses: list[int] = []
+    with unfailing_output():
+        try:
+            _run_all(options, statuses)
+        except KeyboardInterrupt:
+            print(f"interrupted: what was measured before is in {options.result_dir}", file=sys.stderr)
+            statuses.append(_UNKNOWN)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not look like a verdict
+            print(
+                f"error: the nightly job itself failed: {type(error).__name__}: {error}. This says nothing about the "
+                f"deployment. What was measured before is in {options.result_dir}.",
+                file=sys.stderr,
+            )
+            statuses.append(_HARNESS_FAILED)
+    return worst_code(statuses)
 
 
 def worst_code(statuses: Sequence[int]) -> int:
@@ -59,13 +67,11 @@ def exit_code(status: int) -> int:
     return status if status in _WORST_FIRST else _HARNESS_FAILED
 
 
-def _statuses(options: argparse.Namespace) -> list[int]:
-    statuses: list[int] = []
+def _run_all(options: argparse.Namespace, statuses: list[int]) -> None:
     with _deployment(options.harness, options.result_dir) as attach:
         for name in options.loads:
             print(f"== {name}", flush=True)
             statuses.append(_run(name, options.result_dir, attach, options.seed))
-    return statuses
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

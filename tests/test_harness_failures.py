@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.cli import commands, main, measure, run
+from harness.cli import catalogue, commands, main, measure, run
 from harness.errors import DeployError, HarnessError, UsageError
 
 Raise = Callable[[BaseException], None]
@@ -38,7 +38,6 @@ def test_what_nobody_foresaw_is_exit_4_with_its_traceback_in_the_runs_directory(
     assert "says nothing about the deployment" in told
     where = (tmp_path / "latest").resolve()
     assert str(where) in told
-    assert f"python -m harness check {where}" in told
     traceback = (where / "crash.txt").read_text()
     assert traceback.startswith("Traceback")
     assert "KeyError: 'surprise'" in traceback
@@ -137,3 +136,31 @@ def failing_at_once(error: Exception) -> Callable[..., Any]:
         raise error
 
     return fail
+
+
+def test_a_catalogue_goes_on_with_the_other_deployments_and_ends_in_exit_4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The harness's own failure on one deployment costs no other one its rows."""
+    real, calls = catalogue.measure, []
+
+    async def measured(*arguments: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyError("surprise")
+        return await real(*arguments, **more)
+
+    monkeypatch.setattr(catalogue, "measure", measured)
+    names = ["--workload", "short_prompt", "--workload", "tour_nixl_alone", "--all-deployments"]
+    assert main(["--engine", "sim", *names, "--num-warmups", "1", "--plain", "--result-dir", str(tmp_path)]) == 4
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "2 workloads: 1 unknown, 1 valid"
+    assert "KeyError: 'surprise'" in told.err
+
+
+def test_a_crash_after_the_deployment_was_up_says_how_to_judge_what_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "_fire", failing(KeyError("surprise")))
+    assert main(["--engine", "sim", "--plain", "--num-warmups", "1", "--result-dir", str(tmp_path)]) == 4
+    assert f"python -m harness check {(tmp_path / 'latest').resolve()}" in capsys.readouterr().err

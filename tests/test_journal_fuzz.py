@@ -109,7 +109,7 @@ def test_any_json_is_a_history_or_a_usage_error(tmp_path: Path, lines: list[Any]
         b'{"kind":"run_started","wall":1e300,"argv":[],"seed":0,"harness_version":"","commit":null,"scenarios":[]}',
         b'{"kind":"run_started","wall":-1.0,"argv":[],"seed":0,"harness_version":"","commit":null,"scenarios":[]}',
     ],
-    ids=str,
+    ids=lambda line: str(line[:50]),
 )
 def test_a_line_that_no_harness_wrote_is_refused(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "h.jsonl"

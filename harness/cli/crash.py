@@ -14,6 +14,7 @@ from harness.errors import CrashError, HarnessError
 from harness.redact import redact_text
 from harness.reports.text import clean
 from harness.store import save_text
+from harness.store.rundir import DEPLOYMENT
 
 CRASH = "crash.txt"
 """The traceback, in a run's directory."""
@@ -53,7 +54,9 @@ def crashed(error: BaseException, directory: Path | None = None) -> CrashError:
     if directory is not None:
         lines.append(f"What was recorded before is stored in {directory}")
         lines[-1] += f", with the traceback in {CRASH}." if kept else "; the traceback could not be stored there."
-        lines.append(f"Please report it with that file; python -m harness check {directory} judges what was recorded.")
+        lines.append("Please report it with that file." if kept else "Please report it.")
+        if (directory / DEPLOYMENT).exists():
+            lines.append(f"To judge what was recorded: python -m harness check {directory}")
     else:
         lines.append("No run was stored. Please report it with the command line.")
     return CrashError(" ".join(lines))

@@ -63,7 +63,8 @@ def _mention(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """What went wrong in a task that nobody waits for: a line, no traceback."""
     error = context.get("exception")
     cause = f": {type(error).__name__}: {error}" if error is not None else ""
-    print(f"warning: inside the harness: {context.get('message', 'something failed')}{cause}", file=sys.stderr)
+    text = " ".join(f"{context.get('message', 'something failed')}{cause}".split())
+    print(f"warning: inside the harness: {text}", file=sys.stderr)
 
 
 def _told(error: Exception) -> Exception:

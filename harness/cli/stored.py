@@ -1,5 +1,7 @@
 """A run's directory for as long as a command works on it; nothing unforeseen gets out without leaving a trace there."""
 
+import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +25,9 @@ def stored_run(options: Options, *, label: str, seed: int | None = None, latest:
             with ungrouped():
                 yield store
         except HarnessError:
+            raise
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            print(f"interrupted: what was recorded is stored in {store.path}", file=sys.stderr)
             raise
         except Exception as error:
             raise crashed(error, store.path) from error

@@ -5,6 +5,7 @@
         history.jsonl      the journal, written while the run goes
         deployment.json    the facts that oracle and checkers use
         result.json        the verdict, and the flat keys of a benchmark's result
+        crash.txt          only where the harness itself failed: the traceback
         logs/              one file per server that was launched
       latest               a link to the newest
 
