@@ -15,7 +15,7 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from harness.proxy.client import ClientGone, answered, body_of, send
+from harness.proxy.client import ClientGone, answered, body_of, send, welcome
 from harness.proxy.contract import Endpoint, Json, RejectedRequest, decode_body, parse_request, prefill_body
 from harness.proxy.errors import error_response
 from harness.proxy.exchange import Exchange
@@ -54,14 +54,14 @@ class Proxy:
     def application(self) -> web.Application:
         """The routes; anything else is answered with 404 and what there is."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[answered])
-        app.router.add_get("/health", self.health)
-        app.router.add_get("/proxy/status", self.show_status)
-        app.router.add_get("/metrics", self.metrics)
+        add_route = partial(app.router.add_route, expect_handler=welcome)
+        for path, page in (("/health", self.health), ("/proxy/status", self.show_status), ("/metrics", self.metrics)):
+            app.router.add_get(path, page, expect_handler=welcome)
         for endpoint in Endpoint:
-            app.router.add_post(endpoint.value, partial(self.generate, endpoint))
+            add_route("POST", endpoint.value, partial(self.generate, endpoint))
         for method, path in _PASSED_TO_DECODE:
-            app.router.add_route(method, path, self.pass_to_decode)
-        app.router.add_route("*", "/{path:.*}", self.unknown)
+            add_route(method, path, self.pass_to_decode)
+        add_route("*", "/{path:.*}", self.unknown)
         return app
 
     async def generate(self, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:

@@ -9,6 +9,7 @@ end of the connection where the answer had begun.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -16,7 +17,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aiohttp import HttpVersion11, web
+from aiohttp.hdrs import EXPECT
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import PayloadAccessError
 
 from harness.proxy.contract import RejectedRequest
 from harness.proxy.errors import error_response
@@ -25,6 +28,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+_UNREADABLE = (web.RequestPayloadError, HttpProcessingError, PayloadAccessError)
+"""What aiohttp raises for a request that is not what its head says, or is no HTTP."""
 
 
 class ClientGone(Exception):  # noqa: N818 - reads as what happened
@@ -43,7 +50,7 @@ async def body_of(request: web.Request) -> bytes:
         return await request.read()
     except ConnectionError as error:
         raise ClientGone from error
-    except (web.RequestPayloadError, HttpProcessingError) as error:
+    except _UNREADABLE as error:
         raise RejectedRequest(f"The request body cannot be read as its headers say: {_words(error)}.") from error
 
 
@@ -60,6 +67,14 @@ async def send(request: web.Request, response: web.StreamResponse) -> web.Stream
     await to_client(response.prepare(request))
     await to_client(response.write_eof())
     return response
+
+
+async def welcome(request: web.Request) -> None:
+    """Ask for a body that waits for ``100 Continue``. What else is expected is not refused: the answer will show."""
+    if request.version >= HttpVersion11 and request.headers[EXPECT].lower() == "100-continue":
+        with contextlib.suppress(ConnectionError):  # whoever reads the body finds out
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
 
 
 @web.middleware
@@ -107,9 +122,10 @@ class OneLine(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
+        if isinstance(error, _UNREADABLE):
             record.msg, record.args = "A client sent what is not HTTP: %s", (_words(error),)
             record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
         return not isinstance(error, ConnectionError)
 
 

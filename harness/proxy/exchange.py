@@ -7,7 +7,7 @@ from multidict import CIMultiDict
 
 from harness.facts import Role
 from harness.proxy.contract import Endpoint, Json
-from harness.proxy.headers import DECODE, PREFILL, REQUEST_ID, request_headers
+from harness.proxy.headers import DECODE, PREFILL, REQUEST_ID, request_headers, writable
 from harness.proxy.status import Phase
 from harness.proxy.upstream import Upstream
 
@@ -30,7 +30,7 @@ class Exchange:
         self.endpoint = endpoint
         self.phase = Phase.REQUEST
         named = request.headers.get(REQUEST_ID)
-        self.own_headers = {REQUEST_ID: named if named and named.isprintable() else str(uuid.uuid4())}
+        self.own_headers = {REQUEST_ID: named if named and writable(named) else str(uuid.uuid4())}
         """What the proxy adds to the answer: the id, and the servers that were asked."""
         self.upstream_headers: CIMultiDict[str] = CIMultiDict()
 

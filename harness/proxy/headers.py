@@ -4,11 +4,14 @@ Everything the client or the server said goes through (``Authorization``, trace 
 belongs to one connection (RFC 9110, 7.6.1) or describes bytes that are no longer the same.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict
 
 from harness.proxy.contract import RejectedRequest
+
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 REQUEST_ID = "X-Request-Id"
 PREFILL = "X-PD-Prefill"
@@ -37,7 +40,7 @@ def request_headers(headers: Mapping[str, str], request_id: str | None = None) -
     """The client's headers for P and D, with the request id that both shall use.
 
     Raises:
-        RejectedRequest: one holds bytes that are not UTF-8, as which headers are read and written here.
+        RejectedRequest: one holds what cannot be passed on.
 
     """
     forwarded = _without(headers.items(), _HOP_BY_HOP | _REQUEST_ONLY | _nominated(headers))
@@ -47,8 +50,8 @@ def request_headers(headers: Mapping[str, str], request_id: str | None = None) -
     if request_id is not None:
         forwarded[REQUEST_ID] = request_id
     for name, value in forwarded.items():
-        if not _writable(value):
-            raise RejectedRequest(f"The header {name} is not UTF-8 and cannot be passed on.", name)
+        if not writable(value):
+            raise RejectedRequest(f"The header {name} holds control characters, or is not UTF-8.", name)
     return forwarded
 
 
@@ -56,10 +59,10 @@ def response_headers(headers: Mapping[str, str], own: Mapping[str, str]) -> CIMu
     """A server's headers for the client, and the proxy's own over them. Content-Length stays: the bytes do too.
 
     Left out: a Content-Length beside a chunked body, which it does not describe (RFC 9112, 6.3), and what cannot be
-    written as UTF-8.
+    passed on.
     """
     unsaid = {"content-length"} if "Transfer-Encoding" in headers else set()
-    kept = ((name, value) for name, value in headers.items() if _writable(value))
+    kept = ((name, value) for name, value in headers.items() if writable(value))
     forwarded = _without(kept, _HOP_BY_HOP | _nominated(headers) | unsaid)
     forwarded.update(own)
     return forwarded
@@ -69,9 +72,9 @@ def _without(items: Iterable[tuple[str, str]], names: frozenset[str]) -> CIMulti
     return CIMultiDict((name, value) for name, value in items if name.lower() not in names)
 
 
-def _writable(value: str) -> bool:
-    """Bytes that are not UTF-8 were read as surrogates."""
-    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+def writable(value: str) -> bool:
+    """Whether it can stand in a head: no control characters, and UTF-8 (other bytes were read as surrogates)."""
+    return _UNWRITABLE.search(value) is None
 
 
 def _nominated(headers: Mapping[str, str]) -> frozenset[str]:

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from harness.proxy.client import cut, send, to_client
-from harness.proxy.headers import response_headers
+from harness.proxy.headers import response_headers, writable
 from harness.proxy.upstream import Upstream, UpstreamFailed, arrived
 
 log = logging.getLogger(__name__)
@@ -49,4 +49,4 @@ async def relay(
 
 def _sayable(reason: str | None) -> str | None:
     """None, for the status's usual words, where the server's cannot stand in a status line."""
-    return reason if reason and reason.isprintable() else None
+    return reason if reason and writable(reason) else None

@@ -1,6 +1,7 @@
 """The servers behind the proxy, and the connections to them."""
 
 import io
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from yarl import URL
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.status import UpstreamCounts
-from harness.redact import REDACTED, redact_text, redact_url
+from harness.redact import redact_text, redact_url
 
 # vLLM serves with uvicorn, which closes a connection that was idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A pool
 # that keeps one longer will sometimes send a request into a closing connection, and a POST that got no answer must
@@ -84,16 +85,17 @@ def parse_upstream(role: Role, text: str) -> Upstream:
     if url.scheme not in {"http", "https"} or not url.host:
         shown = redact_url(text)
         raise UsageError(f"{shown!r} is not the URL of a {role} server. Give one like http://127.0.0.1:8100.")
-    base = str(url.with_query(None).with_fragment(None).with_user(None)).rstrip("/")
+    url, query = url.with_query(None).with_fragment(None), url.raw_query_string
+    base = str(url.with_user(None)).rstrip("/")
     authorization = _basic(url)
-    name = base if authorization is None else base.replace("://", f"://{REDACTED}@", 1)
-    return Upstream(role, name, UpstreamCounts(name), base, url.raw_query_string, authorization)
+    name = base if authorization is None else redact_url(str(url)).rstrip("/")
+    return Upstream(role, name, UpstreamCounts(name), base, query, authorization)
 
 
 def _basic(url: URL) -> str | None:
     if url.user is None and url.password is None:
         return None
-    return aiohttp.BasicAuth(url.user or "", url.password or "", encoding="utf-8").encode()
+    return "Basic " + b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
 
 
 def open_session() -> aiohttp.ClientSession:
