@@ -15,8 +15,8 @@ from harness.checkers.settled import settled
 from harness.facts import Deployment
 from harness.history import (
     ClientHealth,
+    Decoding,
     Ended,
-    EndTokens,
     Entry,
     History,
     NoiseMeasured,
@@ -29,7 +29,7 @@ from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
 
 _BY_ITSELF = ("completion", "outputs", "settled")
 # Checks that each scenario has of its own.
-_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, EndTokens, ClientHealth)
+_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, ClientHealth)
 
 
 def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come last; keyword-only
