@@ -32,6 +32,9 @@ _KEEPALIVE_S = 3.0
 # uvicorn closes an idle connection after 5 s (vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE). Whoever reuses one at that very
 # moment sees it cut, and the operation would be INFO for no fault of the deployment's.
 
+_LARGEST_HEADER = 1 << 16
+# Bytes. Gateways add tokens and traces of more than the 8 KiB that aiohttp takes by default.
+
 
 class Client:
     """Sends requests to the servers of ``routes``; an async context manager, since it keeps connections.
@@ -66,6 +69,8 @@ class Client:
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=_LARGEST_HEADER,
+            max_field_size=_LARGEST_HEADER,
             auto_decompress=False,
         )
         return self
