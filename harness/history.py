@@ -261,12 +261,15 @@ class NoiseMeasured:
 
 
 @dataclass(frozen=True, slots=True)
-class EndTokens:
-    """Which tokens may end an answer of the deployment's model before its length."""
+class Decoding:
+    """How the servers choose and end answers, beyond what each request says."""
 
     at: float
-    token_ids: tuple[int, ...]
-    """What the model's files call special: its end tokens are among them."""
+    end_token_ids: tuple[int, ...]
+    """What the model's files call special: the tokens that end an answer before its length are among them. Empty where
+    no files were found."""
+    shifted_by: tuple[str, ...] = ()
+    """Fields of every body by which a server chooses other tokens than those that it finds best: a penalty, a bias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +290,7 @@ Entry = (
     | ClientHealth
     | Noted
     | NoiseMeasured
-    | EndTokens
+    | Decoding
     | RunEnded
 )
 

@@ -7,7 +7,7 @@ from harness.checkers import judge, judge_scenario
 from harness.checkers.outputs import look_at_outputs
 from harness.cli.verify_workloads import JUDGES
 from harness.facts import Deployment
-from harness.history import ClientHealth, EndTokens, Entry, History, RunEnded, RunStarted
+from harness.history import ClientHealth, Decoding, Entry, History, RunEnded, RunStarted
 from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
@@ -68,7 +68,7 @@ async def run_catalogue(
     setting = Setting.of(run.deployment, seed=seed, salt="salt")
     scenarios = [entry(setting) for entry in run.ran]
     run.entries.append(RunStarted(0.0, (), seed, "test", None, tuple(entry.name for entry in run.ran)))
-    run.entries.append(EndTokens(0.0, run.deployment.special_token_ids))
+    run.entries.append(Decoding(0.0, run.deployment.special_token_ids))
     how = CatalogueVerification(
         salt="salt-verification", seed=seed, max_model_len=setting.max_model_len, block_size=setting.block
     )

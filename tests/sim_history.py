@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
-from harness.history import Ended, EndTokens, Entry, History, RunEnded, Sent
+from harness.history import Decoding, Ended, Entry, History, RunEnded, Sent
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
@@ -44,7 +44,7 @@ class SimRun:
 
     def __init__(self, pair: SimPair) -> None:
         self.pair = pair
-        self.entries: list[Entry] = [EndTokens(0.0, pair.config.special_token_ids)]
+        self.entries: list[Entry] = [Decoding(0.0, pair.config.special_token_ids)]
         self.reset_status = 200
 
     @property

@@ -11,7 +11,7 @@ from forced_histories import gaussian, run
 
 from harness.checkers.outputs import count_outputs, outputs
 from harness.checkers.outputs.ends import ends_of
-from harness.history import Choice, Ended, EndTokens, Entry, History, Outcome, Sent
+from harness.history import Choice, Decoding, Ended, Entry, History, Outcome, Sent
 from harness.load.answer import Answer
 from harness.scenario import Request, Route, Sampling
 from harness.verdict import Check, Verdict
@@ -51,7 +51,7 @@ def ended_early(
             logprobs = (entry.prompt_logprobs or ())[: prompt + CUT]
             bent = replace(entry, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
         entries.append(bent)
-    known = () if ends is None else (EndTokens(0.0, tuple(token or last for token in ends)),)
+    known = () if ends is None else (Decoding(0.0, tuple(token or last for token in ends)),)
     check = outputs(DEPLOYMENT, History((*known, *entries)))
     return check, next((one.text for one in check.findings if one.subject == VICTIM), "")
 

@@ -85,6 +85,11 @@ async def test_what_loses_nothing_is_passed_over(stream: bytes) -> None:
     assert ended.choices[0].token_ids == (11, 12, 13)
 
 
+async def test_a_large_header_is_no_trouble() -> None:
+    ended = await ask(wire.streams(WHOLE, headers={"X-Trace": "a" * 9000}))
+    assert (ended.outcome, ended.cause) == (Outcome.OK, "")
+
+
 @pytest.mark.parametrize("tail", [wire.completion_chunk([14]), {"object": "list"}])
 async def test_tokens_after_the_end_marker_are_not(tail: wire.Json) -> None:
     ended = await ask(wire.streams(WHOLE + wire.sse(tail)))

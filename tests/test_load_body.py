@@ -9,6 +9,14 @@ from harness.load.body import body_of, encode
 from harness.scenario import Endpoint, Message, Request, Sampling
 
 IDS = (5, 6, 7)
+NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+}
 
 
 def test_a_greedy_completion() -> None:
@@ -20,6 +28,7 @@ def test_a_greedy_completion() -> None:
         "return_token_ids": True,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **NEUTRAL,
     }
 
 
@@ -42,6 +51,7 @@ def test_every_completion_field() -> None:
         "return_token_ids": True,
         "return_tokens_as_token_ids": True,
         "stream": False,
+        **NEUTRAL,
     }
 
 

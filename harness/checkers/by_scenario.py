@@ -20,8 +20,8 @@ from harness.checkers.streaming import FEWEST_TOKENS, streaming
 from harness.facts import Deployment
 from harness.history import (
     ClientHealth,
+    Decoding,
     Ended,
-    EndTokens,
     Entry,
     History,
     NoiseMeasured,
@@ -38,7 +38,7 @@ FEWEST_STREAMS = 32
 in one piece (18 of 18 in a case of the catalogue on the simulated pair), which says nothing about streaming."""
 _BY_ITSELF = ("completion", "outputs", "settled")
 # Checks that each scenario has of its own.
-_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, EndTokens, ClientHealth)
+_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, ClientHealth)
 
 
 def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come last; keyword-only

@@ -10,8 +10,9 @@ from harness.cli.options import Options
 from harness.cli.recorder import Recorder
 from harness.clock import Clock
 from harness.facts import Deployment, Role
-from harness.history import EndTokens
+from harness.history import Decoding
 from harness.load.client import Client
+from harness.load.extra_body import shifts
 from harness.load.health import LoopLag
 from harness.observe.observer import DeploymentObserver
 from harness.runner import run_scenario
@@ -54,7 +55,7 @@ class Watch:
 async def fire(scenarios: Iterable[Scenario], deployment: Deployment, how: Firing, watch: Watch) -> None:
     """Run the scenarios one after another; the history ends with how the client kept up."""
     record, clock = watch.record, watch.clock
-    record(EndTokens(clock.now(), deployment.special_token_ids))
+    record(Decoding(clock.now(), deployment.special_token_ids, shifts(how.extra_body)))
     client = Client(
         routes(deployment, how.reference_url),
         model=deployment.model,

@@ -11,6 +11,7 @@ from harness.cli.selftest_flags import selftest_options
 from harness.deploy.target import Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Role
+from harness.load.extra_body import checked
 from harness.redact import redact_url
 from harness.selftest import SelftestOptions
 from workloads.verify_policy import VerifyPolicy
@@ -224,7 +225,7 @@ def _load(flags: argparse.Namespace) -> LoadOptions:
         seed=flags.seed,
         request_timeout=flags.request_timeout_sec,
         settle_timeout=flags.settle_timeout_sec,
-        extra_body=flags.extra_body,
+        extra_body=checked(flags.extra_body),
         verify=_verify(flags.verify),
         noise_floor=flags.noise_floor,
         reference_url=_url(flags.reference_url, "--reference-url") if flags.reference_url else None,

@@ -1,7 +1,9 @@
 """A request as the JSON body that vLLM's OpenAI endpoints take. Pure.
 
 Every body asks for ``return_token_ids``: outputs are compared as ids, because different tokens can decode to the
-same text. Whoever asks for log-probabilities gets ids there too (``return_tokens_as_token_ids``).
+same text. Whoever asks for log-probabilities gets ids there too (``return_tokens_as_token_ids``). And every body says
+that there is no penalty and no cut of the candidates: where it is silent, a server takes what the model ships
+(generation_config.json), and its answers are not the best tokens any more.
 """
 
 import json
@@ -9,22 +11,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import UsageError
+from harness.load.extra_body import NEUTRAL
 from harness.scenario import Endpoint, Message, Request, Sampling
 
 Json = dict[str, Any]
 
 
 def encode(request: Request, *, model: str, extra: Mapping[str, Any] | None = None) -> bytes:
-    """The body's bytes. A field of ``extra`` never replaces one of ours: the history stores the request as sent."""
-    body = {**(extra or {}), **body_of(request, model=model)}
-    return json.dumps(body, separators=(",", ":")).encode()
+    """The body's bytes."""
+    return json.dumps(with_extra(request, model=model, extra=extra or {}), separators=(",", ":")).encode()
+
+
+def with_extra(request: Request, *, model: str, extra: Mapping[str, Any]) -> Json:
+    """The body, with the user's own fields over the neutral ones and under all others.
+
+    What they must not replace ``harness.load.extra_body.checked`` refuses: the history stores the request as sent.
+    """
+    return {**NEUTRAL, **extra, **_asked(request, model=model)}
 
 
 def body_of(request: Request, *, model: str) -> Json:
-    """The body; fields that are None are left out.
+    """The body without anybody's extra fields.
 
     Raises UsageError for token ids sent to the chat endpoint and for a conversation sent to the other one.
     """
+    return with_extra(request, model=model, extra={})
+
+
+def _asked(request: Request, *, model: str) -> Json:
+    """What the request itself says; fields that are None are left out."""
     chat = request.endpoint is Endpoint.CHAT
     fields = {
         "model": model,

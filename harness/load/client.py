@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
+from harness.load.extra_body import checked
 from harness.load.outcome import Reply, conclude
 from harness.load.sse import EventParser
 from harness.load.targets import Targets
@@ -31,11 +32,16 @@ _KEEPALIVE_S = 3.0
 # uvicorn closes an idle connection after 5 s (vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE). Whoever reuses one at that very
 # moment sees it cut, and the operation would be INFO for no fault of the deployment's.
 
+_LARGEST_HEADER = 1 << 16
+# Bytes. Gateways add tokens and traces of more than the 8 KiB that aiohttp takes by default.
+
 
 class Client:
     """Sends requests to the servers of ``routes``; an async context manager, since it keeps connections.
 
-    ``timeout``: seconds from sending to the answer's end. ``extra_body``: fields for every body, under ours.
+    ``timeout``: seconds from sending to the answer's end. ``extra_body``: fields for every body.
+
+    Raises UsageError where ``extra_body`` would set a field of the run's own.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only settings, all of them independent
@@ -53,7 +59,7 @@ class Client:
         self._clock = clock
         self._timeout = timeout
         self._headers = dict(headers or {})
-        self._extra_body = dict(extra_body or {})
+        self._extra_body = checked(extra_body or {})
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
@@ -63,6 +69,8 @@ class Client:
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=_LARGEST_HEADER,
+            max_field_size=_LARGEST_HEADER,
             auto_decompress=False,
         )
         return self

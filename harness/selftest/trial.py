@@ -9,7 +9,7 @@ import uvloop
 
 from harness.checkers import judge
 from harness.facts import Deployment
-from harness.history import ClientHealth, EndTokens, Entry, History, Noted, RunEnded
+from harness.history import ClientHealth, Decoding, Entry, History, Noted, RunEnded
 from harness.load.health import worst_send_delay
 from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
@@ -123,7 +123,7 @@ class _Run:
         self._block_size = pair.config.block_size
         self._entries: list[Entry] = [
             Noted(world.now(), "a simulated pair, in virtual time"),
-            EndTokens(world.now(), pair.config.special_token_ids),
+            Decoding(world.now(), pair.config.special_token_ids),
         ]
 
         async def read_all(occasion: Occasion) -> Readings:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.load.body import body_of
+from harness.load.body import with_extra
 from harness.redact import redact_url
 from harness.scenario import Request, Route
 
@@ -190,7 +190,7 @@ json.dump(dict(body, kv_transfer_params=params), open(sys.argv[3], "w"))' "$1.bo
 def _bodies(told: Told) -> Iterator[str]:
     yield "# --- the requests ---"
     for number, request in enumerate(_requests(told)):
-        body = {**told.extra_body, **body_of(_plain(request), model=told.model)}
+        body = with_extra(_plain(request), model=told.model, extra=told.extra_body)
         yield f"cat > {number}.json <<'JSON'"
         yield json.dumps(body, separators=(", ", ": "))
         yield "JSON"

@@ -25,7 +25,7 @@ from typing import Self
 
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
-from harness.history import Ended, EndTokens, Entry, History, Noted, RunStarted, Scraped, ScrapeFailed
+from harness.history import Decoding, Ended, Entry, History, Noted, RunStarted, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
 from harness.store.codec import MalformedError, decode, dumps, parse_stored
@@ -139,10 +139,10 @@ def load_run(path: str | Path) -> tuple[Deployment, History]:
 
 
 def _with_end_tokens(history: History, token_ids: tuple[int, ...]) -> History:
-    """What versions before ``EndTokens`` did not record, the deployment's facts tell."""
-    if not token_ids or any(True for _ in history.of(EndTokens)):
+    """What versions before ``Decoding`` did not record, the deployment's facts tell."""
+    if not token_ids or any(True for _ in history.of(Decoding)):
         return history
-    return History((*history.entries, EndTokens(0.0, token_ids)))
+    return History((*history.entries, Decoding(0.0, token_ids)))
 
 
 def run_name(now: datetime, label: str = "", seed: int | None = None) -> str:

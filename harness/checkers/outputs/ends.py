@@ -10,7 +10,7 @@ that vLLM says in ``stop_reason`` by what:
 
 Where a row is contradicted, the answer is cut short: a mismatch. Where it cannot be told, the answer is unverified,
 unless a reference of the same tokens shows its end right (beside_reference.py). Which tokens end an answer is known
-from the model's files (``history.EndTokens``), and from whatever a server ended by itself, without transfer. What text
+from the model's files (``history.Decoding``), and from whatever a server ended by itself, without transfer. What text
 a stop string stood in is told by the teacher forcing of the answer (``Ended.prompt_end``).
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from harness.checkers.outputs.compared import Compared, Match
-from harness.history import Choice, EndTokens, History, Operation, Outcome
+from harness.history import Choice, Decoding, History, Operation, Outcome
 from harness.scenario import Route
 
 _STOPPED = ("stop", "tool_calls")
@@ -39,7 +39,7 @@ class Ends:
 
 def ends_of(history: History) -> Ends:
     """What a history knows of it."""
-    told = {token for entry in history.of(EndTokens) for token in entry.token_ids}
+    told = {token for entry in history.of(Decoding) for token in entry.end_token_ids}
     return Ends(frozenset(told | _seen(history)), complete=bool(told))
 
 

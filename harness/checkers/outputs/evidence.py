@@ -24,7 +24,7 @@ from harness.checkers.outputs.probes import (
 )
 from harness.checkers.outputs.strict import compare_with_reference
 from harness.checkers.salts import untrusted, untrusted_forcing
-from harness.history import History, NoiseMeasured, NoisyOutput, Operation, Outcome
+from harness.history import Decoding, History, NoiseMeasured, NoisyOutput, Operation, Outcome
 from harness.scenario import Inquiry, InquiryKind, Route
 
 Beside = tuple[Forced, ...] | str
@@ -151,6 +151,8 @@ def _earlier(history: History) -> Iterator[Forced]:
 
 
 def _floor(history: History, asked: dict[str, list[Operation]], judged: Sequence[Forced]) -> NoiseFloor | str:
+    if (shifted := _shifted(history)) and any(one.regret.any() for one in judged):
+        return shifted
     if why := _controls_doubted(history):
         # Whose outputs show no noise at all is right beside any control requests, trusted or not.
         quiet = quiet_floor(judged)
@@ -159,6 +161,17 @@ def _floor(history: History, asked: dict[str, list[Operation]], judged: Sequence
     if not earlier and not any(_control(history)):
         return quiet_floor(judged)
     return measure_floor([*earlier, *_own_control(history, asked)], judged)
+
+
+def _shifted(history: History) -> str:
+    """Why tokens behind the best are no fault and no noise; empty where they are."""
+    names = sorted({name for entry in history.of(Decoding) for name in entry.shifted_by})
+    if not names:
+        return ""
+    return (
+        f"--extra-body sets {', '.join(names)}: the servers choose other tokens than those that they find best, and "
+        "teacher forcing cannot tell whether these are right"
+    )
 
 
 def _subjects(history: History, asked: dict[str, list[Operation]]) -> Iterator[Operation]:
