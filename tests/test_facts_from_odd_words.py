@@ -243,3 +243,10 @@ async def test_a_server_without_its_caches_configuration_in_the_metrics_is_vllm_
     async with TestServer(app) as site, ClientSession() as session:
         server = await learn_server(session, name="d", role=Role.DECODE, url=str(site.make_url("")))
     assert (server.block_size, server.num_blocks, server.version, server.connectors) == (32, None, None, None)
+
+
+def test_the_tokens_of_a_step_and_the_ranks_are_read_off_the_engines_configuration() -> None:
+    told = {"scheduler_config": {"max_num_batched_tokens": 64}, "parallel_config": {"tensor_parallel_size": 2}}
+    silent = {"scheduler_config": {}, "parallel_config": None}
+    found = [_server(Server("d", Role.DECODE, "u"), exposing([{}]), {"id": "m"}, None, one) for one in (told, silent)]
+    assert [(one.max_num_batched_tokens, one.ranks) for one in found] == [(64, 2), (None, None)]
