@@ -298,3 +298,18 @@ async def test_doctor_shows_a_server_that_does_not_answer(
     code = await doctor(options_of(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], command="doctor"))
     assert code is ExitCode.USAGE
     assert "Check that it is up" in capsys.readouterr().out
+
+
+async def test_the_first_that_a_given_proxy_is_asked_is_a_completion(sim: SimDeployment, tmp_path: Path) -> None:
+    """What a gateway says to that is told; what it says of its own pages is not worth losing it for."""
+    asked: list[str] = []
+
+    def bend(request: web.Request, answer: Any) -> Any:
+        asked.append(request.path)
+        return 401 if len(asked) == 1 else answer
+
+    p, d = sim.prefill_urls[0], sim.decode_urls[0]
+    async with foreign_proxy([p], [d]) as url, front(url, bend) as gateway:
+        said = await refused(tmp_path, p, d, "--base-url", gateway)
+    assert asked[0] == "/v1/completions"
+    assert "answered 401: bent" in said

@@ -96,23 +96,21 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
             session = await _launch(target, around, stack)
         else:
             session = await _attach(target, target.attachment, around, stack)
-        deployment, told = await _looked_at(session.deployment, target, around)
+        told = await _looked_at(session.deployment, target, around)
         try:
-            deployment = await _warm_up(deployment, target, around, told)
+            deployment = await _warm_up(session.deployment, target, around, told)
         except DeployError as failure:
             raise _explained(failure, session.nursery) from failure
         yield replace(session, deployment=deployment)
 
 
-async def _looked_at(deployment: Deployment, target: Target, around: Surroundings) -> tuple[Deployment, Sequence[Told]]:
-    """The deployment, and what its servers tell; NotReady where no run is of use."""
+async def _looked_at(deployment: Deployment, target: Target, around: Surroundings) -> Sequence[Told]:
+    """What its servers tell; NotReady where no run is of use."""
     questions = Questions(around.demands, deployment.proxy_url is not None, deployment.vocab_size)
     async with aiohttp.ClientSession(headers=target.headers) as session:
         told, items = await look(session, deployment, around.clock, questions)
         around.checked(items)
-        if deployment.own_proxy is None and deployment.proxy_url is not None:
-            deployment = replace(deployment, own_proxy=await has_our_proxy(session, deployment.proxy_url))
-    return deployment, told
+    return told
 
 
 def _explained(failure: DeployError, nursery: Nursery) -> DeployError:
@@ -255,15 +253,25 @@ async def _warm_up(deployment: Deployment, target: Target, around: Surroundings,
     # How an unknown connector hands over is not known either: the load through the proxy shows it.
     nixl = deployment.has(Connector.NIXL)
     may_transfer = nixl or (nixl is None and not deployment.unknown_connectors())
-    if may_transfer and asks_nixl(told, own_proxy=deployment.own_proxy):
+    started_proxy = deployment.own_proxy is True or deployment.proxy_url is None
+    if may_transfer and asks_nixl(told, started_proxy=started_proxy):
         deployment = await _first_transfers(deployment, target, how, around)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
     await _first_load(deployment, target, how, around, told)
+    deployment = await _with_proxy_known(deployment, target)
     # An idle engine takes no steps, and counts decode's last notifications only with its next request: after this
     # one, what the warm-up left behind is in the counters before they are first read.
     await asyncio.gather(*(warm_up_load(server.url, 1, how) for server in deployment.of(Role.PREFILL)))
     around.on_progress("warm-up", "done", around.clock.now() - started)
     return deployment
+
+
+async def _with_proxy_known(deployment: Deployment, target: Target) -> Deployment:
+    """Whose the proxy is. Asked after the first load: what a gateway that refuses says to a request is worth more."""
+    if deployment.own_proxy is not None or deployment.proxy_url is None:
+        return deployment
+    async with aiohttp.ClientSession(headers=target.headers) as session:
+        return replace(deployment, own_proxy=await has_our_proxy(session, deployment.proxy_url))
 
 
 async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, around: Surroundings) -> Deployment:

@@ -225,16 +225,16 @@ def _unlike_connectors(told: Sequence[Told]) -> Iterator[Item]:
         )
 
 
-def asks_nixl(told: Sequence[Told], *, own_proxy: bool | None) -> bool:
+def asks_nixl(told: Sequence[Told], *, started_proxy: bool) -> bool:
     """Whether a handover in the form of NIXL's pull is to be tried on the servers themselves.
 
-    Not where only connectors of other kinds are told; nor where nothing tells of NIXL and somebody else's proxy stands
-    before the servers, which may hand over in a way of its own.
+    Not where only connectors of other kinds are told; nor where nothing tells of NIXL and the proxy is one that the
+    harness did not start, which may hand over in a way of its own.
     """
     named = {link.name for one in told for link in one.links or ()}
     if named:
         return not named.isdisjoint(_PULLING)
-    return own_proxy is not False or any(one.families is None or "nixl" in one.families for one in told)
+    return started_proxy or any(one.families is None or "nixl" in one.families for one in told)
 
 
 # --- form of the KV cache ---
