@@ -12,7 +12,8 @@ from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.checkers.settled import settled
 from harness.checkers.token_sources import token_sources
-from harness.history import Entry, History, Outcome
+from harness.history import Entry, History, Outcome, Scraped
+from harness.scenario import Request, Route, Sampling
 from harness.verdict import Verdict
 
 ATTACHED = replace(run.DEPLOYMENT, launched=False)
@@ -203,3 +204,34 @@ def test_offloaded_bytes_of_theirs_are_unknown_and_too_many_invalid() -> None:
         more = {"store": blocks * run.BLOCK, "store_legacy": blocks * run.BLOCK}
         theirs = PROBE | {"prompt": 130, "compute": 130, "prefix_queries": 130, "external_queries": 130}
         assert offload_bytes(ATTACHED, seen(plus(run.DECODE, theirs, more))).verdict is verdict
+
+
+def test_what_others_asked_while_nobody_counted_may_have_evicted_blocks_too() -> None:
+    quiet, busy = plus(run.DECODE, REFERENCE), plus(run.DECODE, REFERENCE, PROBE)
+    for before, verdict in ((quiet, Verdict.INVALID), (busy, Verdict.UNKNOWN)):
+        check = token_sources(ATTACHED, _after_an_uncounted_phase(before))
+        parts = {one.counter: one.verdict for one in check.comparisons if (one.phase, one.server) == AGAIN_ON_D}
+        assert parts["local_cache_hit"] is verdict
+        assert parts["prompt_tokens"] is Verdict.VALID
+
+
+AGAIN_ON_D = ("again", "decode-0")
+REFERENCE = {"prompt": 50, "compute": 50, "generated": 5, "prefix_queries": 50, "external_queries": 50}
+"""What this run itself asked of D in the uncounted phase."""
+
+
+def _after_an_uncounted_phase(before: Mapping[str, float]) -> History:
+    """Between two counted phases D is asked for a reference; then it misses what it should find."""
+    reference = Request("ref", tuple(range(7000, 7050)), Sampling(max_tokens=5), route=Route.DECODE, cache_salt="other")
+    sent, ended = run.operation(reference, "reference")
+    asked = replace(run.request(0, cache_salt="this run's"), request_id="again")
+    later_sent, later_ended = run.operation(asked, "again")
+    first = later(plus(before, EVICTED_D), plus(run.PREFILL, AGAIN_P), run.DECODE).entries
+    readings = [one for one in first if isinstance(one, Scraped)]
+    opened = [
+        replace(run.reading("prefill-0", "before", run.PREFILL), phase="again", at=5.0),
+        replace(run.reading("decode-0", "before", before), phase="again", at=5.0),
+    ]
+    timed = [replace(one, at=2.5) for one in readings[:4]] + opened + [replace(one, at=9.0) for one in readings[6:]]
+    again = (replace(later_sent, at=6.0, intended_at=6.0), replace(later_ended, at=7.0))
+    return History((*timed, *_operations(), sent, ended, *again))
