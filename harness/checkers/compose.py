@@ -29,8 +29,8 @@ CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
     (streaming, None),
     (client_health, None),
 )
-"""Each with the connector without which there is nothing for it to look at. ``salts`` comes before them in runs in which
-salts were tested: the others rest on it."""
+"""Each with the connector without which there is nothing for it to look at. ``salts`` comes before them in runs that
+tested salts: the others rest on it."""
 
 
 def judge(
