@@ -1,7 +1,7 @@
 """A probe has looked at a cache only where its hit is shown, on the server that served the prompt."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import counted_run
 import pytest
@@ -127,6 +127,23 @@ def test_counters_that_were_not_read_show_nothing() -> None:
     unread = History(tuple(one for one in run.entries if not isinstance(one, Scraped)))
     found = hits(unread)
     assert (found.least, found.why) == (0, "its counters were not read around them")
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralEngines(Server):
+    """Behind one URL."""
+
+    engines: int = 4
+
+
+@BOTH
+def test_of_several_engines_behind_one_url_usage_alone_tells_hits(told: bool) -> None:
+    run = served(prompt_tokens_details=told)
+    run.verify()
+    facts = [{item.name: getattr(one, item.name) for item in fields(Server)} for one in DEPLOYMENT.servers]
+    several = tuple(SeveralEngines(**(one | {"engines": 4})) for one in facts)
+    found = hits(run.history, replace(DEPLOYMENT, servers=several))
+    assert found.least == (found.asked if told else 0)
 
 
 # --- which server is asked ---

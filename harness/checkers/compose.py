@@ -9,7 +9,7 @@ from harness.checkers.failed_transfers import failed_transfers
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.checkers.outputs import count_outputs, outputs
-from harness.checkers.salts import salts
+from harness.checkers.salts import salts, tested
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming
 from harness.checkers.token_sources import token_sources
@@ -17,11 +17,9 @@ from harness.facts import Connector, Deployment
 from harness.history import History
 from harness.verdict import Advice, Check, Judgement, Outputs, Verdict
 
-Checker = Callable[[Deployment, History], Check | None]
-"""None: it has nothing to say of such a run."""
+Checker = Callable[[Deployment, History], Check]
 
 CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
-    (salts, None),
     (completion, None),
     (outputs, None),
     (token_sources, None),
@@ -32,7 +30,8 @@ CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
     (streaming, None),
     (client_health, None),
 )
-"""Each with the connector without which there is nothing for it to look at."""
+"""Each with the connector without which there is nothing for it to look at. ``salts`` comes before them in runs that
+tested salts: the others rest on it."""
 
 
 _OWN_FAULT = Advice("a fault of the harness, not of the deployment", "report it, with the run's directory")
@@ -44,13 +43,11 @@ def judge(
     checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
 ) -> Judgement:
     """Every checker that applies to the deployment, in the order given; with advice where one is not valid."""
-    checks = (
-        _checked(checker, deployment, history)
-        for checker, needs in checkers
-        if needs is None or deployment.has(needs) is not False
-    )
-    said = tuple(check for check in checks if check is not None)
-    return Judgement(advised(deployment, history, said), _counted(history))
+    applying = [checker for checker, needs in checkers if needs is None or deployment.has(needs) is not False]
+    if tested(deployment, history):
+        applying.insert(0, salts)
+    checks = tuple(_checked(checker, deployment, history) for checker in applying)
+    return Judgement(advised(deployment, history, checks), _counted(history))
 
 
 def _counted(history: History) -> Outputs:
@@ -60,7 +57,7 @@ def _counted(history: History) -> Outputs:
         return Outputs(0, 0, 0, 0, 0)
 
 
-def _checked(checker: Checker, deployment: Deployment, history: History) -> Check | None:
+def _checked(checker: Checker, deployment: Deployment, history: History) -> Check:
     try:
         return checker(deployment, history)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a checker, the run's other evidence stands

@@ -13,7 +13,7 @@ Where the test could not be made, or shows nothing (nothing was cached, counters
 requests), salts are taken to isolate, as they are documented to, and that is said.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.checkers.memo import once
@@ -139,28 +139,35 @@ def untrusted_forcing(history: History, route: Route) -> str:
     return f"{' and '.join(read.server for read in ignoring)} ignored its cache_salt" if ignoring else ""
 
 
-def salts(deployment: Deployment, history: History) -> Check | None:
-    """A prompt asked under two salts is computed twice. None where no server could be tested."""
+def tested(deployment: Deployment, history: History) -> bool:
+    """Whether the test showed anything of any server: else there is nothing to be judged."""
+    return any(read.ignored or _isolates(deployment, read) for read in read_salts(history))
+
+
+def salts(deployment: Deployment, history: History) -> Check:
+    """A prompt asked under two salts is computed twice, on every server of which the test showed anything."""
     reads = read_salts(history)
     ignoring = [read for read in reads if read.ignored]
-    # Behind one URL another engine may have been asked the second time, which had nothing cached.
-    several = {server.name for server in deployment.servers if getattr(server, "engines", 1) > 1}
-    isolating = [read.server for read in reads if read.isolates and read.server not in several]
+    isolating = [read.server for read in reads if _isolates(deployment, read)]
+    notes = tuple(untested(deployment, history))
     if ignoring:
         findings = tuple(Finding(read.server, _words(read)) for read in ignoring)
         others = f" (so does {', '.join(read.server for read in ignoring[1:])})" if ignoring[1:] else ""
         summary = f"{findings[0].subject} {findings[0].text}{others}: {_CONSEQUENCE}"
-        return Check("salts", Verdict.UNKNOWN, summary, findings=findings)
+        return Check("salts", Verdict.UNKNOWN, summary, findings=findings, notes=notes)
     if not isolating:
-        return None
+        return Check("salts", Verdict.UNKNOWN, next(iter(notes), "no server was asked under two salts"))
     summary = f"a prompt asked again under another cache_salt was computed anew on {', '.join(isolating)}"
-    return Check("salts", Verdict.VALID, summary, notes=(*untested(reads), *_spread(reads, several)))
+    return Check("salts", Verdict.VALID, summary, notes=notes)
 
 
-def _spread(reads: Sequence[SaltRead], several: Collection[str]) -> Iterator[str]:
-    for read in reads:
-        if read.server in several and read.isolates:
-            yield f"whether {read.server} keeps cache salts apart was not tested (several engines share its URL)"
+def _isolates(deployment: Deployment, read: SaltRead) -> bool:
+    """Not told by several engines behind one URL: another one may have been asked, which had nothing cached."""
+    return read.isolates and not _several(deployment, read)
+
+
+def _several(deployment: Deployment, read: SaltRead) -> bool:
+    return any(server.name == read.server and getattr(server, "engines", 1) > 1 for server in deployment.servers)
 
 
 _CONSEQUENCE = (
@@ -173,8 +180,9 @@ def _words(read: SaltRead) -> str:
     return f"ignores cache_salt: of {read.tokens:,} tokens asked under a new salt {read.other:,} came out of a cache"
 
 
-def untested(reads: Sequence[SaltRead]) -> Iterator[str]:
+def untested(deployment: Deployment, history: History) -> Iterator[str]:
     """A line for each server of which nothing is known."""
-    for read in reads:
-        if not (read.ignored or read.isolates):
-            yield f"whether {read.server} keeps cache salts apart was not tested ({read.why_untested})"
+    for read in read_salts(history):
+        if not (read.ignored or _isolates(deployment, read)):
+            why = "several engines share its URL" if _several(deployment, read) else read.why_untested
+            yield f"whether {read.server} keeps cache salts apart was not tested ({why})"

@@ -60,7 +60,7 @@ class Attempts:
     clock: Clock
     told: Callable[[Tried], None]
     noise: tuple[NoiseMeasured, ...] = ()
-    """What the whole load's control arm showed; none: each try brings an arm of its own."""
+    """What the whole load's control requests showed; none: each try makes its own."""
     tiers: bool = True
     """Whether quick tries probe the offload tiers."""
     salts: tuple[Entry, ...] = ()
@@ -81,7 +81,7 @@ class Attempts:
     def learn(self, whole: Tried) -> None:
         """What the quick tries take over from a run of the whole load that failed."""
         outputs = control_outputs(whole.history)
-        self.noise = (NoiseMeasured(self.clock.now(), "the whole load's control arm", outputs),) if outputs else ()
+        self.noise = (NoiseMeasured(self.clock.now(), "the whole load's control requests", outputs),) if outputs else ()
         self.tiers = any(TIER in name for name in suspects(whole.history))
 
     async def _try(

@@ -17,7 +17,7 @@ from harness.checkers.outputs.ownership import Leak, find_leaks, searches
 from harness.checkers.outputs.probes import possible_prefixes
 from harness.checkers.outputs.retried import with_retries
 from harness.checkers.outputs.tiers import tiers_not_asked
-from harness.checkers.salts import read_salts, untested
+from harness.checkers.salts import tested, untested
 from harness.facts import Deployment
 from harness.history import History, NoiseMeasured
 from harness.verdict import Check, Finding, FindingKind, Outputs, Verdict
@@ -51,9 +51,8 @@ def check_outputs(deployment: Deployment, history: History, evidence: OutputEvid
 
 
 def _notes(deployment: Deployment, history: History, evidence: OutputEvidence) -> Iterator[str]:
-    reads = read_salts(history)
-    if not any(read.ignored or read.isolates for read in reads):  # else the checker of salts tells it
-        yield from untested(reads)
+    if not tested(deployment, history):  # else the checker of salts tells it
+        yield from untested(deployment, history)
     if evidence.readings:
         hits = probe_hits(deployment, history)
         yield from coverage(evidence, hits, possible_prefixes(deployment, history))
