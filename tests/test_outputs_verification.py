@@ -11,7 +11,16 @@ from harness.errors import UsageError
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Sent
 from harness.scenario import Inquiry, InquiryKind, Message, Request, Route, Sampling, Scenario
 from workloads.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, supposed_prompt
-from workloads.verification import FURTHER, FURTHER_CONTROLS, REPEATS, SUSPECTS, Judges, Verification, follow_ups, followed
+from workloads.verification import (
+    FURTHER,
+    FURTHER_CONTROLS,
+    REPEATS,
+    SUSPECTS,
+    Judges,
+    Verification,
+    follow_ups,
+    followed,
+)
 from workloads.verify_policy import Extent, VerifyPolicy, arm_sizes
 
 ALL = VerifyPolicy(Extent.ALL)

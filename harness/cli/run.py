@@ -1,22 +1,23 @@
 """``python -m harness [run]``: deployment, load, judgement, report."""
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from harness.checkers import judge
-from harness.checkers.outputs import control_outputs, count_outputs
+from harness.checkers.outputs import control_outputs
 from harness.cli.loads import load_scenario, read_dataset, verified
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
 from harness.facts import Deployment
 from harness.history import Entry, History
 from harness.reports import LoadSettings, Report, make_report, print_report
 from harness.reports.measured import under_test
 from harness.scenario import Scenario
 from harness.store import RunStore
-from harness.store.noise_file import noise_key, read_noise, write_noise
-from harness.verdict import Verdict
+from harness.store.noise_file import add_noise, noise_key, read_noise
+from harness.verdict import Judgement, Verdict
 from workloads.dataset import NAME as DATASET
 
 EXIT = {Verdict.VALID: ExitCode.VALID, Verdict.INVALID: ExitCode.INVALID, Verdict.UNKNOWN: ExitCode.UNKNOWN}
@@ -35,21 +36,32 @@ async def run(options: Options) -> ExitCode:
 
         names = (DATASET if lines else "random_load",)
         deployment, history = await measure(options, store, choose, names, partial(_known, options.load))
-        _keep_noise(options.load, deployment, history)
         report = judged(options, store, deployment, history)
     print_report(report, plain=options.report.plain)
+    _keep_noise(options.load, deployment, history, report.judgement)
     return EXIT[report.judgement.verdict]
 
 
 def _known(load: LoadOptions, deployment: Deployment, now: float) -> Iterable[Entry]:
-    if load.noise_floor is not None and load.noise_floor.exists():
-        yield read_noise(load.noise_floor, noise_key(deployment, load.concurrency), now)
+    if load.noise_floor is not None and (known := read_noise(load.noise_floor, _key(load, deployment), now)):
+        yield known
 
 
-def _keep_noise(load: LoadOptions, deployment: Deployment, history: History) -> None:
-    """A control arm that carries a floor is kept; one that does not would make every later run unknown."""
-    if load.noise_floor is not None and not load.noise_floor.exists() and count_outputs(history).noise_floor:
-        write_noise(load.noise_floor, noise_key(deployment, load.concurrency), control_outputs(history))
+def _key(load: LoadOptions, deployment: Deployment) -> dict[str, str]:
+    return noise_key(deployment, load.concurrency)
+
+
+def _keep_noise(load: LoadOptions, deployment: Deployment, history: History, judgement: Judgement) -> None:
+    """Keep the control arm of a run that came to its end and whose outputs were right; no other measures noise."""
+    right = any(check.name == "outputs" and check.verdict is Verdict.VALID for check in judgement.checks)
+    if load.noise_floor is None or not right or history.interrupted:
+        return
+    if outputs := control_outputs(history):
+        try:
+            add_noise(load.noise_floor, _key(load, deployment), outputs)
+        except (OSError, UsageError) as error:
+            # The verdict stands, whatever becomes of the file.
+            print(f"The noise was not kept: {error}", file=sys.stderr)
 
 
 def judged(options: Options, store: RunStore, deployment: Deployment, history: History) -> Report:

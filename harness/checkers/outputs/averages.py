@@ -6,7 +6,7 @@ an average that one token can raise has a tail as heavy as that token's, behind 
 averaged, so that the body says nothing of the tail.
 
 Averages over few tokens vary more than averages over many. An output is therefore compared with outputs that were cut
-to at most its own length, in steps of a fourth or less (``LENGTHS``).
+to at most its own length, in steps of a third or less (``_lengths``).
 """
 
 import math
@@ -35,9 +35,13 @@ def _lengths() -> Iterator[int]:
         base *= 2
 
 
+def _lengths_up_to(tokens: int) -> list[int]:
+    return list(takewhile(lambda length: length <= tokens, _lengths()))
+
+
 def compared_length(tokens: int) -> int | None:
     """The largest step that is no longer than an output of so many tokens; None where it is too short."""
-    return max(takewhile(lambda step: step <= tokens, _lengths()), default=None)
+    return max(_lengths_up_to(tokens), default=None)
 
 
 def average(values: Floats) -> float:
@@ -100,7 +104,7 @@ def _judged(tokens: Sequence[int]) -> int:
 def _compared(sample: ByOutput, tokens: Sequence[int]) -> Iterator[tuple[int, Floats]]:
     """For each length, averages to compare with; of a shorter one where the sample has too few outputs of it."""
     for step in sorted({step for count in set(tokens) if (step := compared_length(count)) is not None}):
-        for length in reversed(list(takewhile(lambda one, most=step: one <= most, _lengths()))):
+        for length in reversed(_lengths_up_to(step)):
             averages = sample.averages(length)
             if len(averages) >= FEWEST_OUTPUTS:
                 yield step, averages

@@ -1,6 +1,6 @@
 """What a history holds about its outputs: which are judged, what they were compared with, and how they came out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ from harness.checkers.outputs.strict import compare_with_reference
 from harness.history import History, NoiseMeasured, NoisyOutput, Operation, Outcome
 from harness.scenario import Inquiry, InquiryKind, Route
 
+CONFIRMING = "confirmation"
+"""How the names of the phases begin that measure suspected outputs again."""
 Beside = tuple[Forced, ...] | str
 """An output's choices beside their forcing, or why there is none."""
 
@@ -88,13 +90,27 @@ def _compare_probe(reading: Reading, floor: NoiseFloor | str | None) -> Compared
 
 
 def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
-    """What this run's own control arm shows, to be kept for later runs."""
-    arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in _own_control(history, forcings(history)))
+    """What this run's own control arm shows, to be kept for later runs.
+
+    Its first requests only, whose prompts were drawn at random: those that were made because an output looked wrong
+    are of the noisiest prompts.
+    """
+    found = _own_control(history, forcings(history), not_random=_of_suspects(history))
+    arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in found)
     return tuple(NoisyOutput(*(tuple(array.tolist()) for array in four)) for four in arrays)
 
 
-def _own_control(history: History, asked: dict[str, list[Operation]]) -> Iterator[Forced]:
+def _of_suspects(history: History) -> set[str]:
+    """Control requests for outputs that looked wrong: request ids."""
+    return {o.request.request_id for o in history.operations() if o.sent.phase.startswith(CONFIRMING)}
+
+
+def _own_control(
+    history: History, asked: dict[str, list[Operation]], not_random: Collection[str] = ()
+) -> Iterator[Forced]:
     for operation in _control(history):
+        if operation.request.request_id in not_random:
+            continue
         if found := asked.get(operation.request.request_id):
             yield from _good(operation, force(operation, found))
 

@@ -120,9 +120,7 @@ def _far_limits(noise: Sequence[Forced], judged: Sequence[Forced], near: Limits)
     tokens, share = sum(one.tokens for one in judged), ALPHA / _TESTS
     lengths = [one.tokens for one in judged]
     known = [ByOutput.of(arrays) for arrays in _columns(noise)]
-    regret, drift = (
-        far_limit(sample.values, tokens, share, part=_TAIL, owners=sample.owners) for sample in known
-    )
+    regret, drift = (far_limit(sample.values, tokens, share, part=_TAIL, owners=sample.owners) for sample in known)
     averages = [_resolved(far_average_limits(sample, lengths, share)) for sample in known]
     return Limits(max(regret, near.regret), max(drift, near.drift), *averages)
 
