@@ -52,6 +52,7 @@ def test_a_sample_of_nothing_has_a_far_limit_of_nothing_and_no_sample_has_none()
 
 def test_one_token_does_not_move_an_average() -> None:
     assert average(np.array([0.1, 9.0, 0.1, np.nan])) == pytest.approx(0.1)
+    assert average(np.array([*[0.1] * 30, 9.0, 7.0])) == pytest.approx(0.1)
     assert np.isnan(average(np.array([0.1, 9.0, np.nan])))
 
 

@@ -1,10 +1,10 @@
 """Noise kept for later runs: what control arms showed, when, and of which deployment.
 
-Noise is the deployment's: its model, engine, kernels and batches. Noise measured on another, or at another concurrency,
-says nothing, and is refused. It also changes with time (drivers, clocks, neighbours), so what was kept ages: the arms of
-several runs stand in a file with their dates, at most ``MOST_OUTPUTS`` outputs of them, none older than ``KEPT``. A run
-that finds an arm younger than ``FRESH`` measures none itself and is judged by all that are there; any other run measures
-its own, and adds it if its outputs were right.
+Noise is the deployment's: its model, engine, kernels and batches. Noise measured on another, or at another
+concurrency, says nothing, and is refused. It also changes with time (drivers, clocks, neighbours), so what was kept
+ages: the arms of several runs stand in a file with their dates, at most ``MOST_OUTPUTS`` outputs of them, none older
+than ``KEPT``. A run that finds an arm younger than ``FRESH`` measures none itself and is judged by all that are there;
+any other run measures its own, and adds it if its outputs were right.
 """
 
 import json
