@@ -3,16 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from counted_run import DEPLOYMENT
-from forced_histories import Readings, gaussian, run
+from forced_histories import Readings, gaussian, operations, read, run
 
 from harness.checkers.outputs import control_outputs, count_outputs, outputs, wrong_outputs
+from harness.cli.options import LoadOptions, parse
+from harness.cli.run import _keep_noise
 from harness.errors import UsageError
-from harness.history import Entry, History
+from harness.history import Entry, History, NoisyOutput, RunEnded, Sent
+from harness.scenario import Route
 from harness.store.journal import decode_entry, encode_entry
-from harness.store.noise_file import noise_key, read_noise, write_noise
-from harness.verdict import Verdict
+from harness.store.noise_file import FRESH, KEPT, MOST_OUTPUTS, add_noise, noise_key, read_noise
+from harness.verdict import Check, Judgement, Outputs, Verdict
 
 KEY = noise_key(DEPLOYMENT, 32)
 
@@ -20,12 +24,13 @@ KEY = noise_key(DEPLOYMENT, 32)
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "noise.json"
-    write_noise(path, KEY, control_outputs(run(gaussian(1e-5), seed=1)))
+    add_noise(path, KEY, control_outputs(run(gaussian(1e-5), seed=1)))
     return path
 
 
 def without_control(entries: tuple[Entry, ...], file: Path) -> History:
     measured = read_noise(file, KEY, 0.5)
+    assert measured is not None
     return History((decode_entry(encode_entry(measured)), *entries))
 
 
@@ -63,3 +68,87 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> Non
     path.write_text(text)
     with pytest.raises(UsageError, match="--noise-floor"):
         read_noise(path, KEY, 0.0)
+
+
+def test_a_file_of_an_older_version_is_refused_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "noise.json"
+    path.write_text('{"deployment":{"model":"m"},"wall":1.0,"outputs":[]}')
+    with pytest.raises(UsageError, match="written by another version of the harness"):
+        read_noise(path, KEY, 0.0)
+
+
+def arm(count: int, value: float) -> tuple[NoisyOutput, ...]:
+    return (NoisyOutput((0.0,), (value,), (value,), (1.0,)),) * count
+
+
+def test_what_is_no_longer_fresh_is_measured_again_and_what_is_too_old_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "noise.json"
+    add_noise(path, KEY, arm(3, 1.0), now=1000.0)
+    assert read_noise(path, KEY, 0.0, now=1000.0 + FRESH - 1) is not None
+    assert read_noise(path, KEY, 0.0, now=1000.0 + FRESH) is None
+    add_noise(path, KEY, arm(2, 2.0), now=1000.0 + FRESH)
+    both = read_noise(path, KEY, 0.0, now=1001.0 + FRESH)
+    assert both is not None
+    assert "5 control outputs of 2 runs" in both.origin
+    add_noise(path, KEY, arm(2, 3.0), now=1000.0 + KEPT)
+    kept = read_noise(path, KEY, 0.0, now=1001.0 + KEPT)
+    assert kept is not None
+    assert [output.drift[0] for output in kept.outputs] == [2.0, 2.0, 3.0, 3.0]
+
+
+def test_the_file_stays_bounded_and_the_newest_stay_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "noise.json"
+    for number in range(5):
+        add_noise(path, KEY, arm(MOST_OUTPUTS // 3, float(number)), now=1000.0 + number)
+    kept = read_noise(path, KEY, 0.0, now=1010.0)
+    assert kept is not None
+    assert len(kept.outputs) == MOST_OUTPUTS
+    assert {output.drift[0] for output in kept.outputs} == {1.0, 2.0, 3.0, 4.0}
+
+
+def test_another_deployments_file_is_left_as_it_is(file: Path) -> None:
+    before = file.read_text()
+    with pytest.raises(UsageError, match="another deployment"):
+        add_noise(file, noise_key(DEPLOYMENT, 8), arm(2, 1.0))
+    assert file.read_text() == before
+
+
+def test_control_outputs_of_suspects_are_not_kept() -> None:
+    history = run(gaussian(1e-5), seed=1)
+    rng = np.random.default_rng(5)
+    again = [
+        replace(entry, phase="confirmation") if isinstance(entry, Sent) and entry.phase == "load" else entry
+        for entry in operations("again", read(rng, gaussian(1e-2)), Route.DECODE, reference_for="load-1")
+    ]
+    assert control_outputs(History((*history.entries, *again))) == control_outputs(history)
+
+
+def load_options(path: Path) -> LoadOptions:
+    return replace(parse(["--engine", "sim", "--noise-floor", str(path)]).load, concurrency=32)
+
+
+def judged_as(verdict: Verdict) -> Judgement:
+    return Judgement((Check("outputs", verdict, ""), Check("completion", Verdict.VALID, "")), Outputs(0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("verdict", [Verdict.INVALID, Verdict.UNKNOWN])
+def test_a_run_whose_outputs_were_not_right_leaves_no_file_and_changes_none(
+    file: Path, tmp_path: Path, verdict: Verdict
+) -> None:
+    history, before = run(gaussian(1e-5), seed=2), file.read_text()
+    new = tmp_path / "new.json"
+    for path in (new, file):
+        _keep_noise(load_options(path), DEPLOYMENT, history, judged_as(verdict))
+    assert not new.exists()
+    assert file.read_text() == before
+
+
+def test_a_run_whose_outputs_were_right_is_kept_unless_it_was_interrupted(tmp_path: Path) -> None:
+    history, path = run(gaussian(1e-5), seed=2), tmp_path / "new.json"
+    stopped = History((*history.entries[:-1], RunEnded(9.0, interrupted=True)))
+    _keep_noise(load_options(path), DEPLOYMENT, stopped, judged_as(Verdict.VALID))
+    assert not path.exists()
+    _keep_noise(load_options(path), DEPLOYMENT, history, judged_as(Verdict.VALID))
+    kept = read_noise(path, KEY, 0.0)
+    assert kept is not None
+    assert len(kept.outputs) == 32

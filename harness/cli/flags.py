@@ -130,7 +130,7 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
         "--noise-floor",
         metavar="FILE",
         type=Path,
-        help="measure the noise once, keep it there, and use it from then on",
+        help="keep measured noise there, and measure it again after a day",
     )
 
 

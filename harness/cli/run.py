@@ -1,24 +1,26 @@
 """``python -m harness [run]``: deployment, load, judgement, report."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from harness.checkers import judge
-from harness.checkers.outputs import control_outputs, count_outputs
+from harness.checkers.outputs import control_outputs
 from harness.cli.interrupted import end_interrupted
 from harness.cli.loads import demands, load_scenario, read_dataset, verified
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.cli.outcome import settings_of, show, store_report
 from harness.cli.stored import stored_run
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
 from harness.facts import Deployment
 from harness.history import Entry, History
 from harness.reports import make_report
 from harness.scenario import Scenario
 from harness.store import RunStore
-from harness.store.noise_file import noise_key, read_noise, write_noise
+from harness.store.noise_file import add_noise, noise_key, read_noise
+from harness.verdict import Judgement, Verdict
 from workloads.dataset import NAME as DATASET
 from workloads.dataset import Line
 
@@ -32,10 +34,10 @@ async def run(options: Options) -> ExitCode:
             deployment, history = await _measured(options, store, lines)
         except asyncio.CancelledError:
             return end_interrupted(store, options)[0]
-        _keep_noise(options.load, deployment, history)
         judgement = judge(deployment, history)
         report = make_report(deployment, history, judgement, store.path, settings_of(options, history))
         store_report(report, options.report, store.path)
+        _keep_noise(options.load, deployment, history, judgement)
         return show(report, plain=options.report.plain)
 
 
@@ -52,11 +54,22 @@ async def _measured(options: Options, store: RunStore, lines: Sequence[Line]) ->
 
 
 def _known(load: LoadOptions, deployment: Deployment, now: float) -> Iterable[Entry]:
-    if load.noise_floor is not None and load.noise_floor.exists():
-        yield read_noise(load.noise_floor, noise_key(deployment, load.concurrency), now)
+    if load.noise_floor is not None and (known := read_noise(load.noise_floor, _key(load, deployment), now)):
+        yield known
 
 
-def _keep_noise(load: LoadOptions, deployment: Deployment, history: History) -> None:
-    """A control arm that carries a floor is kept; one that does not would make every later run unknown."""
-    if load.noise_floor is not None and not load.noise_floor.exists() and count_outputs(history).noise_floor:
-        write_noise(load.noise_floor, noise_key(deployment, load.concurrency), control_outputs(history))
+def _key(load: LoadOptions, deployment: Deployment) -> dict[str, str]:
+    return noise_key(deployment, load.concurrency)
+
+
+def _keep_noise(load: LoadOptions, deployment: Deployment, history: History, judgement: Judgement) -> None:
+    """Keep the control arm of a run that came to its end and whose outputs were right; no other measures noise."""
+    right = any(check.name == "outputs" and check.verdict is Verdict.VALID for check in judgement.checks)
+    if load.noise_floor is None or not right or history.interrupted:
+        return
+    if outputs := control_outputs(history):
+        try:
+            add_noise(load.noise_floor, _key(load, deployment), outputs)
+        except (OSError, UsageError) as error:
+            # The verdict stands, whatever becomes of the file.
+            print(f"The noise was not kept: {error}", file=sys.stderr)

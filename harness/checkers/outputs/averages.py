@@ -1,12 +1,12 @@
 """What all tokens of an output show together, and how far that reaches in outputs of nothing but noise.
 
 Wrong KV moves every token of an output a little; noise moves few of them much. So an output is judged by an average as
-well, the root mean square over its tokens *without the largest one*: what a single token does is judged by itself, and
-an average that one token can raise has a tail as heavy as that token's, behind a body that is narrow because many are
-averaged, so that the body says nothing of the tail.
+well, the root mean square over its tokens *without the largest*, one and one more for each 24 tokens: what a single
+token does is judged by itself, and an average that one token can raise has a tail as heavy as that token's, behind a
+body that is narrow because many are averaged, so that the body says nothing of the tail.
 
 Averages over few tokens vary more than averages over many. An output is therefore compared with outputs that were cut
-to at most its own length, in steps of a fourth or less (``LENGTHS``).
+to at most its own length, in steps of a third or less (``_lengths``).
 """
 
 import math
@@ -23,6 +23,7 @@ _TAIL = 0.1
 FEWEST_OUTPUTS = 16
 """Of a length, below which a shorter one is compared: an average over more tokens varies less, and is judged too
 kindly."""
+_TOKENS_PER_LARGEST = 24
 FEWEST_TOKENS = 3
 """Tokens below which an output has no average: without the largest, two are left."""
 
@@ -35,18 +36,27 @@ def _lengths() -> Iterator[int]:
         base *= 2
 
 
+def _lengths_up_to(tokens: int) -> list[int]:
+    return list(takewhile(lambda length: length <= tokens, _lengths()))
+
+
 def compared_length(tokens: int) -> int | None:
     """The largest step that is no longer than an output of so many tokens; None where it is too short."""
-    return max(takewhile(lambda step: step <= tokens, _lengths()), default=None)
+    return max(_lengths_up_to(tokens), default=None)
 
 
 def average(values: Floats) -> float:
     """The average of one output, in nats; of the values that are known. NaN where they are too few."""
     known = values[np.isfinite(values)]
-    if len(known) < FEWEST_TOKENS:
-        return math.nan
-    squares = known**2
-    return math.sqrt(max(0.0, float(squares.sum() - squares.max())) / (len(known) - 1))
+    return float(_averages(known[None, :])[0]) if len(known) >= FEWEST_TOKENS else math.nan
+
+
+def _averages(rows: Floats) -> Floats:
+    """Of shape (outputs,) for values of shape (outputs, tokens)."""
+    left = rows.shape[1] - 1 - rows.shape[1] // _TOKENS_PER_LARGEST
+    smallest = np.partition(rows**2, left - 1, axis=1)[:, :left]
+    averages: Floats = np.sqrt(smallest.mean(axis=1))
+    return averages
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +82,7 @@ class ByOutput:
     def averages(self, tokens: int) -> Floats:
         """Of the outputs with so many tokens or more, each cut to so many."""
         starts = (np.cumsum(self.lengths) - self.lengths)[self.lengths >= tokens]
-        squares = self.values[starts[:, None] + np.arange(tokens)] ** 2
-        together: Floats = np.sqrt(np.maximum(0.0, squares.sum(axis=1) - squares.max(axis=1)) / (tokens - 1))
-        return together
+        return _averages(self.values[starts[:, None] + np.arange(tokens)])
 
 
 def near_average_limits(sample: ByOutput, tokens: Sequence[int], alpha: float) -> dict[int, float]:
@@ -100,7 +108,7 @@ def _judged(tokens: Sequence[int]) -> int:
 def _compared(sample: ByOutput, tokens: Sequence[int]) -> Iterator[tuple[int, Floats]]:
     """For each length, averages to compare with; of a shorter one where the sample has too few outputs of it."""
     for step in sorted({step for count in set(tokens) if (step := compared_length(count)) is not None}):
-        for length in reversed(list(takewhile(lambda one, most=step: one <= most, _lengths()))):
+        for length in reversed(_lengths_up_to(step)):
             averages = sample.averages(length)
             if len(averages) >= FEWEST_OUTPUTS:
                 yield step, averages

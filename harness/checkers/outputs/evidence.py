@@ -1,6 +1,6 @@
 """What a history holds about its outputs: which are judged, what they were compared with, and how they came out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ from harness.checkers.salts import untrusted, untrusted_forcing
 from harness.history import Decoding, History, NoiseMeasured, NoisyOutput, Operation, Outcome
 from harness.scenario import Inquiry, InquiryKind, Route
 
+CONFIRMING = "confirmation"
+"""How the names of the phases begin that measure suspected outputs again."""
 Beside = tuple[Forced, ...] | str
 """An output's choices beside their forcing, or why there is none."""
 
@@ -131,15 +133,29 @@ def _believed(compared: Compared, doubted: Mapping[str | None, str]) -> Compared
 
 
 def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
-    """What this run's own control requests show, to be kept for later runs; nothing where they are not trusted."""
+    """What this run's own control requests show, to be kept for later runs; nothing where they are not trusted.
+
+    The first of them only, whose prompts were drawn at random: those that were made because an output looked wrong are
+    of the noisiest prompts.
+    """
     if _controls_doubted(history):
         return ()
-    arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in _own_control(history, forcings(history)))
+    found = _own_control(history, forcings(history), not_random=_of_suspects(history))
+    arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in found)
     return tuple(NoisyOutput(*(tuple(array.tolist()) for array in four)) for four in arrays)
 
 
-def _own_control(history: History, asked: dict[str, list[Operation]]) -> Iterator[Forced]:
+def _of_suspects(history: History) -> set[str]:
+    """Control requests for outputs that looked wrong: request ids."""
+    return {o.request.request_id for o in history.operations() if o.sent.phase.startswith(CONFIRMING)}
+
+
+def _own_control(
+    history: History, asked: dict[str, list[Operation]], not_random: Collection[str] = ()
+) -> Iterator[Forced]:
     for operation in _control(history):
+        if operation.request.request_id in not_random:
+            continue
         if found := asked.get(operation.request.request_id):
             yield from _good(operation, force(operation, found))
 

@@ -143,8 +143,8 @@ def _usable(floor: NoiseFloor, control: Sequence[Forced]) -> NoiseFloor | str:
     """A control arm that is itself wrong must not pass for noise, and a floor over which nothing stands is none."""
     if floor.power < _BLIND:
         return (
-            f"without any transfer the servers disagree by so much (limit {floor.near.regret:.3g} nats) that a wrong token "
-            f"would be seen at {floor.power:.0%} of places only: they do not compute the same"
+            f"without any transfer the servers disagree by so much (limit {floor.near.regret:.3g} nats) that a wrong "
+            f"token would be seen at {floor.power:.0%} of places only: they do not compute the same"
         )
     worst = max(float(one.regret.max()) for one in control)
     if worst > floor.far.regret:

@@ -122,7 +122,7 @@ def far_limit(sample: Floats, future: int, alpha: float, *, part: float, owners:
     k = min(max(_FEWEST_TAIL, int(part * n)), above_nothing - 1)
     start = float(falling[k])
     share = min(1.0, alpha / max(future, 1) * (n + 1) / (k + 1))
-    heaviest = share ** (-1.0 / HEAVIEST)
+    heaviest = math.exp(-math.log(share) / HEAVIEST)
     if k == 0:
         return start * heaviest
     independent = k if owners is None else len(np.unique(owners[order[::-1][:k]]))
