@@ -12,7 +12,7 @@ from harness.checkers.outputs.hits import Hits, probe_hits
 from harness.facts import Connector, Deployment, Role, Server, serving
 from harness.history import Choice, Ended, Entry, History, Outcome, Scraped, Sent, Usage
 from harness.load.answer import Answer
-from harness.scenario import InquiryKind, Request, Scenario
+from harness.scenario import Inquiry, InquiryKind, Request, Route, Scenario
 from harness.sim import SimConfig, SimPair
 from harness.verdict import Verdict
 from workloads.probe import Places, Probing, cache_probe
@@ -84,6 +84,28 @@ def test_a_hit_that_a_tier_may_have_given_is_not_one_of_the_prefix_cache() -> No
     assert all(one is not None and one.cached_tokens for one in usage), "the tier gave everything back"
     assert found.restored
     assert found.least < found.asked
+
+
+def probe(tokens: int, at: float, cached: int | None) -> tuple[Sent, Ended]:
+    """A probe of a prompt's first tokens, with what usage says of it."""
+    request = Request(
+        f"load-1-probe-decode-{tokens}-{at}",
+        tuple(range(1000, 1001 + tokens)),
+        route=Route.DECODE,
+        server=0,
+        inquiry=Inquiry(InquiryKind.PROBE, "load-1"),
+    )
+    ended = Ended(at + 0.5, request.request_id, Outcome.OK, usage=Usage(tokens + 1, 1, cached))
+    return Sent(at, request, "load", "probe-decode", at), ended
+
+
+def test_a_block_that_another_probe_computed_anew_is_not_the_loads() -> None:
+    """The longest prefix misses from its second block on; whoever reads that block later reads the probe's own."""
+    missed = probe(64, 1.0, 16)
+    later = (*probe(16, 2.0, 16), *probe(32, 3.0, 32), *probe(48, 4.0, 48))
+    earlier = probe(32, 0.0, 32)
+    assert hits(History((*missed, *later))).least == 1
+    assert hits(History((*earlier, *missed, *later))).least == 2
 
 
 def changed(run: SimRun, change: Callable[[Scraped], Scraped]) -> History:
