@@ -37,6 +37,10 @@ Rule 8. No tail is taken to be heavier than of index 3, which is where variances
         stand so far above everything else that rule 7 would never accuse anybody.
 Rule 9. Values of one output go together: an output that is noisier as a whole fills the tail by itself. The k of
         rule 7's prediction is therefore the number of outputs among the k largest values.
+
+What neither limit foretells is a kind of token that the sample holds once or not at all and that is many times as noisy
+as all others: with one token in 500 ten times as noisy, a few runs in a hundred still accuse one. Therefore nobody is
+accused before more control outputs were made, of his prompt and of others.
 """
 
 import math
