@@ -167,7 +167,7 @@ def _isolates(deployment: Deployment, read: SaltRead) -> bool:
 
 
 def _several(deployment: Deployment, read: SaltRead) -> bool:
-    return any(server.name == read.server and getattr(server, "engines", 1) > 1 for server in deployment.servers)
+    return any(server.name == read.server and server.engines > 1 for server in deployment.servers)
 
 
 _CONSEQUENCE = (

@@ -140,7 +140,7 @@ class _Asked:
         return least, missing + restored, restored, "" if least else "all that they hit may have come from its tier"
 
     def by_counters(self, grew: Delta) -> Told:
-        engines = getattr(self.server, "engines", 1)
+        engines = self.server.engines
         if engines > 1:
             return 0, None, None, f"{engines} engines share its URL, and its answers do not say what was cached"
         if not all(probe.outcome is Outcome.OK for probe in self.probes):
