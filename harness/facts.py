@@ -185,7 +185,7 @@ def serving(servers: Sequence[Server], url: str | None) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-_URL = re.compile(r"(?:(\w+)://)?(?:[^/@]*@)?(\[[^\]/]*\]|[^:/]*)(?::([0-9]+))?(/.*)?")
+_URL = re.compile(r"(?:(\w+)://)?(?:[^/]*@)?(\[[^\]/]*\]|[^:/]*)(?::([0-9]+))?(/.*)?")
 _PORTS = {"http": "80", "https": "443"}
 
 

@@ -28,8 +28,6 @@ _PATTERNS = (
 )
 _IN_JSON = re.compile(rf'(?i)(?P<kept>"{NAME}"\s*:\s*)"(?:[^"\\]|\\.)*"')
 
-_DEFAULT_PORT = {"http://": ":80", "https://": ":443"}
-
 
 def redact_text(text: str) -> str:
     """A text with every credential replaced that a URL or a header in it shows; twice changes nothing more."""
@@ -54,18 +52,6 @@ def redact_deployment(deployment: Deployment) -> Deployment:
     """A deployment's facts as they may be shown and stored; who asks its servers keeps the others."""
     servers = tuple(replace(server, url=redact_url(server.url)) for server in deployment.servers)
     return replace(deployment, proxy_url=deployment.proxy_url and redact_url(deployment.proxy_url), servers=servers)
-
-
-def same_server(one: str, other: str) -> bool:
-    """Whether two URLs name the same server, whatever credentials they carry or have had replaced."""
-    return _identity(one) == _identity(other)
-
-
-def _identity(url: str) -> str:
-    scheme, rest = _parts(url.strip())
-    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    host = authority.rpartition("@")[2].lower().removesuffix(_DEFAULT_PORT.get(scheme.lower(), ""))
-    return scheme.lower() + host + (slash + path).rstrip("/")
 
 
 def _parts(url: str) -> tuple[str, str]:

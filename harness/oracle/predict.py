@@ -23,14 +23,13 @@ Not followed: preemptions, refused stores and failed transfers. The engine count
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.facts import Connector, Deployment, Role, Server
+from harness.facts import Connector, Deployment, Role, Server, serving
 from harness.history import Operation, Outcome
 from harness.oracle.blocks import Names
 from harness.oracle.expectation import ServerExpectation, hull
 from harness.oracle.server_model import ServerModel
 from harness.oracle.shape import Shape, shape_of
 from harness.oracle.visit import PhaseKey, Visit, foreign_prefill_visit, prefill_visit, serving_visits
-from harness.redact import same_server
 from harness.scenario import Route
 
 ServerKey = str
@@ -118,9 +117,8 @@ def _served_by(servers: Sequence[Server], operation: Operation, role: Role) -> S
     if request.route is not Route.PROXY and request.server is not None and len(servers) > 1:
         return (servers[request.server],)
     url = ended.prefill_server if role is Role.PREFILL else ended.decode_server
-    # The proxy shows no credentials, and a stored run has none; the servers of a run that is going on do.
-    named = [server for server in servers if url and same_server(server.url, url)]
-    return named or servers
+    index = serving(servers, url)
+    return servers if index is None else (servers[index],)
 
 
 def _of_phase(
