@@ -22,12 +22,19 @@ ENGINE := $(VENV)/.engine-installed
 run: $(ENGINE)
 	$(VENV)/bin/python -m harness --concurrency $(CONCURRENCY) $(ARGS)
 
+# What needs no engine is spread over the processor's cores; the live tests share one deployment, and so one process.
+ifeq ($(strip $(PYTEST_ARGS)),)
+test: lint $(ENGINE)
+	$(VENV)/bin/python -m pytest --numprocesses auto -m "not live"
+	$(VENV)/bin/python -m pytest -m "live and not damage and not upstream"
+else
 test: lint $(ENGINE)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+endif
 
-# Everything that needs no engine: seconds.
+# Everything that needs no engine.
 test-quick: lint
-	$(VENV)/bin/python -m pytest -m "not live" $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses auto -m "not live" $(PYTEST_ARGS)
 
 lint: $(CORE)
 	$(VENV)/bin/python -m ruff check .
