@@ -125,6 +125,11 @@ class Deployment:
     model_path: str | None = None
     """Where its configuration was read: a directory or a hub name."""
     vocab_size: int | None = None
+    vocab_is_whole: bool = True
+    """Whether the vocabulary ends there; else it has so many tokens at least, which is enough to make prompts of."""
+    end_tokens_complete: bool = True
+    """Whether all tokens that end an answer are among ``special_token_ids``; else the servers may have read others in
+    files that are not here (generation_config.json)."""
     special_token_ids: tuple[int, ...] = ()
     geometry: KVGeometry | None = None
     """With the type of element that a server has which does not tell its own; see :meth:`geometry_of`."""

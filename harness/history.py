@@ -266,10 +266,12 @@ class Decoding:
 
     at: float
     end_token_ids: tuple[int, ...]
-    """What the model's files call special: the tokens that end an answer before its length are among them. Empty where
-    no files were found."""
+    """What the model's files call special: tokens that end an answer before its length. Empty where no files were
+    found."""
     shifted_by: tuple[str, ...] = ()
     """Fields of every body by which a server chooses other tokens than those that it finds best: a penalty, a bias."""
+    ends_complete: bool = True
+    """Whether no other token ends an answer; else the servers may know more than the files that were read."""
 
 
 @dataclass(frozen=True, slots=True)

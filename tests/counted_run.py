@@ -115,6 +115,8 @@ def operation(request: Request, phase: str = "load", **ended: Any) -> tuple[Sent
         "status": 200,
         "choices": (Choice(OUTPUT, logprobs=margins),),
         "usage": Usage(tokens, len(OUTPUT)),
+        "token_times": tuple(at + 0.1 * place for place in range(1, len(OUTPUT) + 1)) if request.stream else (),
+        "tokens_per_chunk": (1,) * len(OUTPUT) if request.stream else (),
     } | ended
     return Sent(at, request, "cold", phase, at), Ended(at + 1.0, request.request_id, **answer)
 

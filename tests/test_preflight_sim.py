@@ -35,7 +35,7 @@ CONFIG = {
     "max_position_embeddings": 8192,
     "torch_dtype": "bfloat16",
     "bos_token_id": 1,
-    "eos_token_id": 8,
+    "eos_token_id": list(range(9)),
 }
 """Of the simulated pair."""
 Bend = Callable[[web.Request, Any], Any]

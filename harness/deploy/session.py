@@ -106,7 +106,8 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
 
 async def _looked_at(deployment: Deployment, target: Target, around: Surroundings) -> Sequence[Told]:
     """What its servers tell; NotReady where no run is of use."""
-    questions = Questions(around.demands, deployment.proxy_url is not None, deployment.vocab_size)
+    vocabulary = deployment.vocab_size if deployment.vocab_is_whole else None
+    questions = Questions(around.demands, deployment.proxy_url is not None, vocabulary)
     async with aiohttp.ClientSession(headers=target.headers) as session:
         told, items = await look(session, deployment, around.clock, questions)
         around.checked(items)
@@ -138,7 +139,10 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     pids = {plan.name: parts.nursery.pid(plan.name) for plan in parts.plans}
     servers = tuple(replace(server, pid=pids[server.name]) for server in deployment.servers)
     own = None if parts.proxy_url is None else True
-    return Session(replace(deployment, servers=servers, launched=True, device=device, own_proxy=own), parts.nursery)
+    return Session(
+        replace(deployment, servers=servers, launched=True, end_tokens_complete=True, device=device, own_proxy=own),
+        parts.nursery,
+    )
 
 
 def _looks_like_a_path(model: str) -> bool:
@@ -242,6 +246,7 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
         cache_rules_unknown=model.cache_rules_unknown,
         vocab_size=model.vocab_size,
         special_token_ids=model.special_token_ids,
+        end_tokens_complete=model.generation_defaults,
     )
 
 

@@ -49,6 +49,9 @@ _UNLIKE_LAYERS: Final = {
 }
 
 
+_GENERATION = "generation_config.json"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What a model's own files say, before any engine has read them.
@@ -67,6 +70,8 @@ class ModelFacts:
     dtype: str | None
     geometry_unknown: str = ""
     """Why there is no geometry."""
+    generation_defaults: bool = False
+    """Whether generation_config.json is among its files: other tokens than config.json's may end an answer there."""
     cache_rules_unknown: str = ""
     """Why hits in its prefix cache cannot be predicted; empty where they can."""
 
@@ -97,6 +102,7 @@ def _facts(name: str, path: Path, config: Mapping[str, Any], kv_dtype: str | Non
         special_token_ids=tuple(sorted(set(_special_token_ids(path if name else None, config, text)))),
         dtype=_dtype(config, text),
         geometry_unknown=why,
+        generation_defaults=bool(name) and (path / _GENERATION).is_file(),
         cache_rules_unknown=_other_rules(text),
     )
 
@@ -271,7 +277,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _special_token_ids(path: Path | None, *configs: Mapping[str, Any]) -> Iterator[int]:
     """``path``: of the directory whose other files are read too."""
-    for config in (*configs, *([_read_if_there(path / "generation_config.json")] if path else [])):
+    for config in (*configs, *([_read_if_there(path / _GENERATION)] if path else [])):
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             yield from _ids(config.get(key))
     added = _read_if_there(path / "tokenizer.json").get("added_tokens") if path else None

@@ -135,14 +135,15 @@ def load_run(path: str | Path) -> tuple[Deployment, History]:
             "selftest), or was cut off before its first entry. Name another run's directory."
         )
     deployment = _load_deployment(directory / DEPLOYMENT)
-    return deployment, _with_end_tokens(history, deployment.special_token_ids)
+    return deployment, _with_end_tokens(history, deployment)
 
 
-def _with_end_tokens(history: History, token_ids: tuple[int, ...]) -> History:
+def _with_end_tokens(history: History, deployment: Deployment) -> History:
     """What versions before ``Decoding`` did not record, the deployment's facts tell."""
+    token_ids = deployment.special_token_ids
     if not token_ids or any(True for _ in history.of(Decoding)):
         return history
-    return History((*history.entries, Decoding(0.0, token_ids)))
+    return History((*history.entries, Decoding(0.0, token_ids, ends_complete=deployment.launched)))
 
 
 def run_name(now: datetime, label: str = "", seed: int | None = None) -> str:

@@ -39,8 +39,10 @@ class Ends:
 
 def ends_of(history: History) -> Ends:
     """What a history knows of it."""
-    told = {token for entry in history.of(Decoding) for token in entry.end_token_ids}
-    return Ends(frozenset(told | _seen(history)), complete=bool(told))
+    entries = tuple(history.of(Decoding))
+    told = {token for entry in entries for token in entry.end_token_ids}
+    complete = bool(told) and all(entry.ends_complete for entry in entries)
+    return Ends(frozenset(told | _seen(history)), complete=complete)
 
 
 def _seen(history: History) -> set[int]:
@@ -105,7 +107,8 @@ def _by_token(choice: Choice, ends: Ends, so_far: str, *, stops: Collection[str]
     if ends.complete:
         return Match.MISMATCH, f"{so_far}, and its last token {last} is none that ends an answer of this model"
     return Match.UNVERIFIED, (
-        f"{so_far}, and which tokens end an answer of this model is not known: name its files with --model"
+        f"{so_far} at token {last}, and whether that ends an answer of this model is not known: name the directory "
+        "that the servers load with --model, its generation_config.json included"
     )
 
 
