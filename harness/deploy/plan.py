@@ -93,6 +93,8 @@ def plan_server(role: Role, number: int, slot: Slot, options: LaunchOptions, eng
         *(["--served-model-name", options.served_model_name] if options.served_model_name else []),
         *("--host", "127.0.0.1", "--port", str(slot.port)),
         "--disable-uvicorn-access-log",
+        # Answers say how many tokens of their prompts a cache held: a probe of a cache is seen to have read it.
+        "--enable-prompt-tokens-details",
         *("--kv-transfer-config", json.dumps(kv_transfer_config(options, engine))),
         *_device_args(engine.build, slot),
         *_pool_args(options, engine.build),
