@@ -18,7 +18,7 @@ STRAINED = ClientHealth(9.0, 0.01, 0.01, 0.001, 0.99)
 FINE = replace(STRAINED, cpu_share=0.2)
 
 
-def streams(number: int, *, in_pieces: bool, tokens: int = 6) -> Iterable[Entry]:
+def streams(number: int, *, in_pieces: bool, tokens: int = 8) -> Iterable[Entry]:
     """Streamed answers of one scenario, side by side."""
     for n in range(number):
         asked = Request(f"s{n}", (1, 2, 3), Sampling(max_tokens=tokens))
@@ -118,3 +118,8 @@ def test_a_checker_that_crashed_is_left() -> None:
     rest = of_nobody(run.history(), whole, {"mine": judged(Check("outputs", Verdict.VALID, ""))})
     assert rest is not None
     assert rest.verdict is Verdict.UNKNOWN
+
+
+def test_short_answers_that_came_at_once_say_nothing_of_a_buffer() -> None:
+    """Four tokens are made within a moment, and a busy machine reads them together."""
+    assert left_of(history(*streams(100, in_pieces=False, tokens=4))) == {}

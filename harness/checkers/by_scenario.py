@@ -16,7 +16,7 @@ from harness.checkers.compose import Checker, judge
 from harness.checkers.evidence import first_problem, gather
 from harness.checkers.outputs import OutputEvidence, look_at_outputs, part_of
 from harness.checkers.settled import settled
-from harness.checkers.streaming import FEWEST_TOKENS, streaming
+from harness.checkers.streaming import streaming, streams_that_tell
 from harness.facts import Deployment
 from harness.history import (
     ClientHealth,
@@ -26,7 +26,6 @@ from harness.history import (
     History,
     NoiseMeasured,
     Noted,
-    Outcome,
     RunEnded,
     RunStarted,
     Sent,
@@ -121,7 +120,7 @@ def of_nobody(history: History, judgement: Judgement, parts: Mapping[str, Judgem
     if history.interrupted:
         # Then each part is unknown already, by its completion; that readings are missing is a consequence.
         left = [one for one in left if one.verdict is Verdict.INVALID]
-    if _streamed(history) < FEWEST_STREAMS:
+    if streams_that_tell(history) < FEWEST_STREAMS:
         left = [one for one in left if (one.name, one.verdict) != ("streaming", Verdict.UNKNOWN)]
     return Judgement(tuple(left), Outputs(0, 0, 0, 0, 0)) if left else None
 
@@ -164,16 +163,6 @@ def _left_counters(check: Check, parts: Mapping[str, Judgement]) -> Check | None
     if verdict is Verdict.VALID:
         return None
     return Check(check.name, verdict, first_problem(left), left, advice=check.advice)
-
-
-def _streamed(history: History) -> int:
-    """How many answers were there of which streaming could be told."""
-    return sum(
-        operation.request.stream
-        and operation.outcome is Outcome.OK
-        and any(len(choice.token_ids) >= FEWEST_TOKENS for choice in operation.ended.choices)
-        for operation in history.operations()
-    )
 
 
 def _provoked(deployment: Deployment, own: History, counter: str) -> Check:

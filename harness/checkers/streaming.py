@@ -1,7 +1,8 @@
 """Whether streamed answers came as they were made, or were held back and delivered in one piece.
 
 A proxy that buffers gives every token right and every latency wrong: TTFT becomes E2E. ``valid`` needs to have seen
-answers come in pieces (arrivals.py), half of all at least; an answer that came at once proves nothing by itself.
+answers come in pieces (arrivals.py), half at least of those that can tell: an answer that is made within the time by
+which the client's event loop was late may arrive at once by that alone. One that came at once proves nothing by itself.
 
 What tells a buffer from a stall of the client, the proxy or the server is the neighbours: a stall holds everybody up, a
 buffer one answer. So an answer is held back if
@@ -35,6 +36,8 @@ FEWEST_TOKENS = 4
 _ABOVE_LAG = 4
 """How many times the event loop's longest delay an answer must take: what is shorter may arrive at once by that alone.
 The proxy and the server have event loops too, on machines that may be as busy."""
+_MANY_EVENTS = 8
+"""Events of an answer that cannot all have been made in one moment."""
 _LISTED = 50
 """Findings kept: see :mod:`harness.checkers.completion`."""
 
@@ -65,6 +68,8 @@ class _Seen:
     """Those that can show whether they came in pieces."""
     pieces: tuple[Arrivals, ...]
     held: tuple[Arrivals, ...]
+    telling: int
+    """How many of ``streams`` would have come in pieces if nothing but the client's own delays had held them up."""
 
     @property
     def untold(self) -> int:
@@ -87,13 +92,32 @@ def _look(history: History) -> _Seen:
     # Where the lag was not recorded, as in a run that was killed, anything may have been late by it.
     lag = max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf)
     pace = _pace((*streams, *others), lag)
+
+    def flows(stream: Arrivals) -> bool:
+        return stream.in_pieces and not stream.hasty(pace.seconds_per_token)
+
+    pieces = tuple(filter(flows, streams))
     return _Seen(
         asked=len(tested),
         whole=sum(_is_whole(one) for one in tested),
         streams=streams,
-        pieces=tuple(one for one in streams if one.in_pieces and not one.hasty(pace.seconds_per_token)),
+        pieces=pieces,
         held=tuple(one for one in streams if _kept_flowing(one, pace)),
+        telling=len(pieces) + sum(_outlasts_lag(one, pace) for one in streams if not flows(one)),
     )
+
+
+def streams_that_tell(history: History) -> int:
+    """How many streamed answers are there from which it can be told whether they came as they were made."""
+    return _look(history).telling
+
+
+def _outlasts_lag(stream: Arrivals, pace: _Pace) -> bool:
+    """Whether making it takes longer than the client's own delays, at this run's pace; else it may come at once."""
+    if pace.seconds_per_token:
+        return pace.seconds_per_token * (stream.tokens - 1) > _ABOVE_LAG * pace.lag
+    # Nothing shows how long it took to be made, but that many steps of an engine are more than one moment.
+    return stream.events >= _MANY_EVENTS and stream.duration > _ABOVE_LAG * pace.lag
 
 
 def _arrivals(operations: Iterable[Operation]) -> Iterable[Arrivals]:
@@ -135,7 +159,7 @@ def _kept_flowing(stream: Arrivals, pace: _Pace) -> bool:
 def _verdict(seen: _Seen) -> Verdict:
     if seen.held:
         return Verdict.INVALID
-    enough = seen.pieces and 2 * len(seen.pieces) >= len(seen.streams) and not seen.whole
+    enough = seen.pieces and 2 * len(seen.pieces) >= seen.telling and not seen.whole
     return Verdict.VALID if enough else Verdict.UNKNOWN
 
 
