@@ -69,6 +69,8 @@ class Server:
     """Tokens of one engine step: a longer prompt is prefilled in chunks (``/server_info``)."""
     ranks: int | None = None
     """Workers that share the model's KV heads (tensor parallelism; ``/server_info``)."""
+    device: str | None = None
+    """What it runs on (``cpu``, ``cuda``), as its configuration says (``/server_info``)."""
     pid: int | None = None
     """Of the process that the harness launched; None when attached."""
     model: str | None = None

@@ -15,7 +15,7 @@ from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.facts import Connector, Deployment, KVGeometry, Role
-from harness.observe.facts import learn
+from harness.observe.facts import _device, learn
 from harness.oracle import ServerExpectation
 from harness.reports.result_json import _deployment as of_result
 from harness.reports.summary import _deployment as summary_line
@@ -199,3 +199,20 @@ def test_a_connector_of_one_server_is_in_every_report_by_its_name() -> None:
     assert summary_line(deployment).count("MultiConnector[nixl, offloading]/MultiConnector[Other, nixl]") == 1
     assert of_result(deployment)["connector"] == {"prefill-0": ("nixl", "offloading"), "decode-0": ("Other", "nixl")}
     assert of_result(run.DEPLOYMENT)["connector"] == ("nixl", "offloading")
+
+
+@pytest.mark.parametrize(
+    ("told", "device"),
+    [
+        ({"device": "cpu"}, "cpu"),
+        ({"device": "cuda:0"}, "cuda"),
+        ({"device": None, "device_type": "cuda"}, "cuda"),
+        ({"device": "auto"}, None),
+        ({"device": 7}, None),
+        ("cpu", None),
+        (None, None),
+    ],
+)
+def test_the_device_is_what_the_configuration_names(told: object, device: str | None) -> None:
+    assert _device({"device_config": told}) == device
+    assert _device(None) is None

@@ -71,7 +71,7 @@ async def learn(
 ) -> Learned:
     """Ask every server; raises UsageError naming the first that does not answer as vLLM does.
 
-    Geometry, vocabulary and device are no part of it; the caller adds them from the model's configuration.
+    Geometry and vocabulary are no part of it; the caller adds them from the model's configuration.
     """
     wanted = ((Role.PREFILL, prefill_urls), (Role.DECODE, decode_urls))
     told = await asyncio.gather(
@@ -89,6 +89,7 @@ async def learn(
         proxy_url=proxy_url,
         model=next((server.model for server in named if server.model), ""),
         model_path=next((server.model_path for server in named if server.model_path), None),
+        device=next(iter(devices)) if len(devices := {server.device for server in servers}) == 1 else None,
     )
     return Learned(deployment, next((config for _, config in reversed(told) if config), None))
 
@@ -134,6 +135,7 @@ def _server(
         max_model_len=whole(model.get("max_model_len")),
         max_num_batched_tokens=whole(_part(info, "scheduler_config").get("max_num_batched_tokens")),
         ranks=whole(_part(info, "parallel_config").get("tensor_parallel_size")),
+        device=_device(info),
         model=name_of(model.get("id")),
         model_path=name_of(model.get("root")),
         kv_dtype=_kv_dtype(info, cache),
@@ -209,6 +211,13 @@ def _cache_labels(metrics: Exposition) -> Mapping[str, str]:
     every = [sample.labels for sample in metrics.samples if sample.name == _CACHE]
     first, others = (every[0], every[1:]) if every else ({}, [])
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+def _device(info: Mapping[str, Any] | None) -> str | None:
+    """``cpu``, ``cuda``; vLLM 0.32 tells ``device`` alone, as ``cuda:0`` where it is one of several."""
+    told = _part(info, "device_config")
+    device = (name_of(told.get("device_type")) or name_of(told.get("device")) or "").partition(":")[0]
+    return None if device in ("", "auto") else device
 
 
 def _engines(metrics: Exposition) -> int:

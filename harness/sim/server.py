@@ -200,6 +200,7 @@ class SimServer:
                     "cache_dtype": "auto",
                 },
                 "kv_transfer_config": self._kv_transfer_config(),
+                "device_config": {"device_type": "sim"},
             }
         }
 
