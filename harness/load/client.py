@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
+from harness.load.coding import Decoder, UnknownCoding
 from harness.load.extra_body import checked
 from harness.load.outcome import Reply, conclude
 from harness.load.sse import EventParser
@@ -90,6 +91,8 @@ class Client:
             reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
         except UsageError as error:
             reply.broken, reply.trouble = Ending.NOT_SENT, f"not sent: {error}"
+        except UnknownCoding as error:
+            reply.broken, reply.trouble = Ending.UNREADABLE, f"not read: {error}"
         except (aiohttp.ClientError, OSError) as error:
             # The kernel's own ETIMEDOUT is a TimeoutError too, and comes from the other side.
             if isinstance(error, TimeoutError) and limit.expired():
@@ -109,30 +112,36 @@ class Client:
             await self._receive(request, response, reply, answer)
 
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
+        decoder = Decoder(response.headers.get("Content-Encoding", ""))
         if response.status != 200 or request.resets:
-            reply.body = (await response.read()).decode("utf-8", "replace")
+            reply.body = decoder.feed(await response.read()).decode("utf-8", "replace")
         elif not request.stream:
-            answer.body(await response.read(), self._clock.now())
+            answer.body(decoder.feed(await response.read()), self._clock.now())
         elif response.content_type.endswith("json"):
-            await self._watch_json(response.content, answer)
+            await self._watch_json(response.content, decoder, answer)
         else:
-            await self._watch(response.content, answer)
+            await self._watch(response.content, decoder, answer)
 
-    async def _watch_json(self, content: aiohttp.StreamReader, answer: Answer) -> None:
+    async def _watch_json(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer) -> None:
         """A whole answer, or an error, in place of a stream; or a stream that bears the wrong name."""
-        begun = await content.readany()
+        begun = b""
+        while not begun.strip() and (data := await content.readany()):
+            begun += decoder.feed(data)
         if begun and not begun.lstrip().startswith((b"{", b"[")):
-            await self._watch(content, answer, begun)
+            await self._watch(content, decoder, answer, begun)
         else:
-            answer.body(begun + await content.read(), self._clock.now())
+            answer.body(begun + decoder.feed(await content.read()), self._clock.now())
 
-    async def _watch(self, content: aiohttp.StreamReader, answer: Answer, begun: bytes = b"") -> None:
+    async def _watch(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer, begun: bytes = b"") -> None:
         """Read on after the end marker, up to the connection's own end of the answer: only then is it reused."""
         events = EventParser()
-        while data := begun or await content.readany():
-            begun = b""
+        for payload in events.feed(begun):
+            answer.event(payload, self._clock.now())
+        while data := await content.readany():
             now = self._clock.now()
-            for payload in events.feed(data):
+            for payload in events.feed(decoder.feed(data)):
                 answer.event(payload, now)
+        if (last := events.unended) is not None:
+            answer.last_event(last, self._clock.now())
         if answer.done_at is None and events.bare:
             answer.take_aside(events.bare)

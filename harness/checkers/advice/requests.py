@@ -15,6 +15,10 @@ _BY_ENDING = {
         "something between the servers and here ends or changes answers before they are whole, or a server does",
         "ask the decode server directly (curl), then through the proxy, and compare",
     ),
+    Ending.UNREADABLE: (
+        "a gateway compresses answers, although requests ask for none (Accept-Encoding: identity)",
+        "turn compression off there, or ask the harness's own proxy (leave --base-url out)",
+    ),
     Ending.CUT: (
         "a server died or was restarted, or a proxy closed a connection that was idle for too long",
         f"{_LOGS}; raise the proxy's idle and read timeouts",
@@ -43,6 +47,10 @@ _BY_STATUS = {
     404: (
         "what answers there serves another model name, or no such endpoint",
         "compare --served-model-name with GET /v1/models, and check the URL",
+    ),
+    408: (
+        "a request did not arrive in time",
+        "look at the machine and the network between, and at the gateway's limits",
     ),
     429: ("a gateway limits the rate of requests", "raise its limit, or lower --concurrency"),
 }
