@@ -98,7 +98,10 @@ def _refused(status: int | None) -> tuple[str, str]:
 
 def of_streaming(case: Case) -> Advice:
     """What holds answers back, or why nothing can be said."""
-    if case.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in case.load()):
+    completed = [one for one in case.load() if one.outcome is Outcome.OK and one.request.stream]
+    if not completed and not case.invalid:
+        return Advice("no streamed answer completed", "see completion")
+    if case.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in completed):
         return Advice(
             "a proxy or gateway gathers answers before it passes them on",
             "turn response buffering off there (nginx: proxy_buffering off), and compare with the decode server itself",
