@@ -7,6 +7,7 @@ The hot path is one clock reading per read of the socket, one split per event an
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from harness.load.extra_body import checked
 from harness.load.outcome import Reply, conclude
 from harness.load.sse import EventParser
 from harness.load.targets import Targets
+from harness.redact import redact_secrets, secrets_of
 from harness.scenario import Request, Route
 
 _REQUEST_ID = "X-Request-Id"
@@ -60,6 +62,7 @@ class Client:
         self._clock = clock
         self._timeout = timeout
         self._headers = dict(headers or {})
+        self._secrets = secrets_of(self._headers, (url for urls in routes.values() for url in urls))
         self._extra_body = checked(extra_body or {})
         self._session: aiohttp.ClientSession
 
@@ -99,7 +102,9 @@ class Client:
                 reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
             else:
                 reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
-        return conclude(request, reply, answer, self._clock.now())
+        ended = conclude(request, reply, answer, self._clock.now())
+        cause = redact_secrets(ended.cause, self._secrets) if ended.cause else ""
+        return replace(ended, cause=cause) if cause != ended.cause else ended
 
     async def _exchange(self, request: Request, reply: Reply, answer: Answer) -> None:
         url = self._targets.url(request)
