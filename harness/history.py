@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     """How an operation ended."""
 
     OK = "ok"
-    """Completed: the whole answer arrived, with its end marker."""
+    """Completed: the whole answer arrived."""
     FAIL = "fail"
     """Certainly had no effect on the engine: refused with a 4xx, or never connected."""
     INFO = "info"
@@ -41,6 +41,8 @@ class Ending(StrEnum):
     """By the server: a 200 whose stream or body says an error."""
     UNFINISHED = "unfinished"
     """By the server: a 200 whose answer is not whole, or cannot be read."""
+    UNREADABLE = "unreadable"
+    """By the harness: a 200 that something on the way compressed as the harness cannot read, unasked."""
     CUT = "cut"
     """By the other side: the connection broke after the request was sent."""
     TIMED_OUT = "timed_out"

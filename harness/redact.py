@@ -6,11 +6,17 @@ header may stand in. Names are compared by whole words, so that ``tokenizer=`` a
 """
 
 import re
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.facts import Deployment
 
 REDACTED = "<redacted>"
+_SHORTEST_SECRET = 4
+"""A value of fewer characters is no credential, and would be found everywhere."""
+_LONG = 8
+"""A header of any name may hold a credential of so many characters; shorter ones are names, as of a tenant."""
 
 NAME = (
     r"(?:[\w.-]*[\W_])?"  # whole words before it: X-Api-Key
@@ -46,6 +52,46 @@ def redact_url(url: str) -> str:
     _, userinfo, rest = rest.rpartition("@")
     place, query, _ = rest.partition("?") if "?" in rest else rest.partition("#")
     return scheme + (f"{REDACTED}@" if userinfo else "") + place + (f"?{REDACTED}" if query else "")
+
+
+def secrets_of(headers: Mapping[str, str], urls: Iterable[str] = ()) -> tuple[str, ...]:
+    """What must not be shown of what is sent with every request; longest first, so that none leaves a part of another.
+
+    Some servers repeat it in their words.
+    """
+    found = {
+        part
+        for name, value in headers.items()
+        if len(value) >= _LONG or re.fullmatch(f"(?i){NAME}", name)
+        for part in (value, value.rpartition(" ")[2])
+    }
+    for url in urls:
+        found.update(_of_userinfo(_parts(url)[1].rpartition("@")[0]))
+    return tuple(sorted((one for one in found if len(one) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def redact_secrets(text: str, secrets: Sequence[str]) -> str:
+    """A text without these; also where it ends within one, since words are clipped."""
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    for secret in secrets:
+        for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
+            if text.endswith(secret[:length]):
+                return text[:-length] + REDACTED
+    return text
+
+
+def _of_userinfo(userinfo: str) -> set[str]:
+    """The password, as it is written and as it is meant, and what HTTP makes of the two."""
+    user, _, password = userinfo.partition(":")
+    basic = b64encode(f"{_decoded(user)}:{_decoded(password)}".encode()).decode()
+    return {password, _decoded(password), basic} if userinfo else set()
+
+
+def _decoded(text: str) -> str:
+    """Without percent-encoding."""
+    raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), text.encode("utf-8", "replace"))
+    return raw.decode("utf-8", "replace")
 
 
 def redact_deployment(deployment: Deployment) -> Deployment:

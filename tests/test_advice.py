@@ -10,7 +10,7 @@ from harness.checkers import CHECKERS, judge
 from harness.checkers.advice import advised
 from harness.facts import Connector, Deployment, Role
 from harness.history import Choice, Ended, Ending, Entry, History, Outcome, RunEnded, Sent
-from harness.scenario import Request
+from harness.scenario import Request, Sampling
 from harness.verdict import Bounds, Check, Comparison, Finding, FindingKind, Verdict
 
 EMPTY = History((STARTED, RunEnded(1.0)))
@@ -171,3 +171,58 @@ def test_a_checkers_own_failure_is_said_to_be_the_harnesss() -> None:
     (check,) = judge(DEPLOYMENT, EMPTY, [(broken, None)]).checks
     assert check.verdict is Verdict.UNKNOWN
     assert "a fault of the harness" in str(check.advice)
+
+
+def test_requests_that_decode_computed_by_itself_went_past_prefill() -> None:
+    """Missing on prefill and computed on decode is no unlisted server."""
+    check = counters(
+        "token_sources",
+        compared("prefill-0", "prompt_tokens", 100, 60),
+        compared("prefill-0", "generation_tokens", 10, 6),
+        compared("decode-0", "local_compute", 0, 40),
+    )
+    text = advice(check)
+    assert "4 requests never came to prefill-0, and decode computed 40 itself" in text
+    assert "not listed" not in text
+
+
+def answered(*tokens: int, asked: int = 4, **fields: object) -> Iterator[Entry]:
+    for number, count in enumerate(tokens):
+        name = f"load-{number}"
+        yield Sent(0.0, Request(name, (1, 2), Sampling(asked)), "load", "load", 0.0)
+        choices = (Choice(tuple(range(count)), "text", "length"),)
+        yield replace(Ended(1.0, name, Outcome.OK, status=200, choices=choices), **fields)
+
+
+def test_requests_that_never_came_to_decode_are_counted_where_all_are_as_long() -> None:
+    """Tokens that decode did not generate tell the number of requests if every request has as many."""
+    check = counters(
+        "token_sources",
+        compared("decode-0", "prompt_tokens", 100, 60),
+        compared("decode-0", "generation_tokens", 12, 4),
+    )
+    assert "40 prompt tokens, 2 requests never came to decode-0" in advice(check, history=history(*answered(4, 4, 4)))
+    assert "40 prompt tokens never came to decode-0" in advice(check, history=history(*answered(4, 3, 4)))
+
+
+def test_shortened_answers_and_other_prompts_are_no_matter_of_kv() -> None:
+    """What a gateway did to the request is told as that."""
+
+    def told(*entries: Entry) -> str:
+        findings = tuple(Finding(f"load-{number}", "words", FindingKind.WRONG_OUTPUT) for number in range(2))
+        return advice(Check("outputs", Verdict.INVALID, "s", findings=findings), history=history(*entries))
+
+    assert "drops or lowers max_tokens" in told(*answered(2, 2))
+    assert "max_tokens" not in told(*answered(4, 2))
+    assert "rewrites prompts" in told(*answered(4, 4, prompt_token_ids=(1, 3)))
+    assert "KV that decode computed with" in told(*answered(4, 4, prompt_token_ids=(1, 2)))
+
+
+def test_where_nothing_completed_no_buffer_is_blamed() -> None:
+    """Streams that did not complete say nothing about buffering."""
+    times = (0.1, 0.2, 0.3, 0.4, 0.5)
+    late = replace(next(one for one in failed(Ending.CUT, 200) if isinstance(one, Ended)), token_times=times)
+    sent = next(iter(failed(Ending.CUT, 200)))
+    text = advice(Check("streaming", Verdict.UNKNOWN, "a summary"), history=history(sent, late))
+    assert "no streamed answer completed" in text
+    assert "gathers" not in text

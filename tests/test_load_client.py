@@ -167,8 +167,8 @@ async def test_other_statuses(status: int, route: Route, headers: dict[str, str]
     [
         (wire.sse(TOKEN, wire.ERROR) + wire.DONE, "error inside a 200: {'message': 'Internal server error'"),
         (wire.sse(wire.ERROR) + wire.DONE, "error inside a 200"),
-        (wire.sse(TOKEN, LAST, wire.usage(3, 2)), "without its end marker"),
-        (wire.sse(TOKEN, LAST, wire.usage(3, 2)) + b"data: [DONE]\n", "without its end marker"),
+        (wire.sse(TOKEN, LAST), "without its end marker"),
+        (wire.sse(TOKEN, LAST, wire.usage(3, 3)), "without its end marker"),
         (b"", "without its end marker"),
         (b'{"choices": []}', "without its end marker"),
         (wire.sse(TOKEN) + wire.DONE, "no finish_reason"),

@@ -74,7 +74,7 @@ hands_over = says(200, {"kv_transfer_params": HANDED})
         (403, UsageError, "--header"),
         (404, UsageError, "--served-model-name"),
         (422, UsageError, "does not take a field"),
-        (429, DeployError, "--num-warmups"),
+        (429, UsageError, "--num-warmups"),
         (500, DeployError, "its log"),
         (502, DeployError, "its log"),
         (503, DeployError, "Try again"),
@@ -101,9 +101,30 @@ async def test_an_address_that_cannot_be_one_is_the_users_to_put_right(url: str)
 
 
 async def test_a_header_that_is_too_long_to_read_is_no_verdict() -> None:
-    error = await loaded(says(200, COMPLETION, **{"x-debug": "z" * 9000}))
+    error = await loaded(says(200, COMPLETION, **{"x-debug": "z" * 70_000}))
     assert type(error) is DeployError
-    assert "8190" in str(error)
+    assert "65536" in str(error)
+
+
+async def test_a_header_that_the_load_would_take_the_warm_up_takes_too() -> None:
+    """Gateways add headers of several kB."""
+    async with server(says(200, COMPLETION, **{"x-debug": "z" * 9000})) as url:
+        assert len(await warm_up_load(url, 3, how(JumpingClock()))) == 3
+
+
+@pytest.mark.parametrize("now_and_then", [says(502), says(429), says(503, "busy"), says(200, {"error": "no upstream"})])
+async def test_what_fails_now_and_then_is_the_verdicts_to_find(now_and_then: Answer) -> None:
+    """A request of the first load that fails once or twice in a row ends nothing."""
+    asked = 0
+
+    def flaky(body: dict[str, Any]) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return now_and_then(body) if asked <= 2 else says(200, COMPLETION)(body)
+
+    async with server(flaky) as url:
+        assert len(await warm_up_load(url, 1, how(JumpingClock()))) == 1
+    assert asked == 3
 
 
 async def test_a_redirect_is_told_and_not_followed() -> None:

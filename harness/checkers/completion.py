@@ -12,6 +12,7 @@ Every request of a run's load is a valid one. Where one did not complete, how it
     cut, after a status of 200                         invalid  the same
     cut, before any status                             unknown  a connection may close as the request leaves
     timed_out, with or without a beginning             unknown  the client gave up: it may be the load, or the limit
+    unreadable                                         unknown  the harness cannot undo what compressed the answer
     not_connected, no_end                              unknown  there was no answer
     not_sent, client_crashed, interrupted              unknown  it was the harness, or its user
 

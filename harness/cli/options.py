@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cli.addresses import address, refuse_two_credentials
 from harness.cli.flags import CONNECTORS, add_attach_flags, add_launch_flags, make_parser
 from harness.cli.selftest_flags import selftest_options
 from harness.deploy.target import Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.load.extra_body import checked
-from harness.redact import redact_url
 from harness.selftest import SelftestOptions
 from workloads.verify_policy import VerifyPolicy
 
@@ -166,12 +166,16 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
 
 
 def _target(flags: argparse.Namespace) -> Target:
+    attachment, headers = _attachment(flags), _pairs(flags.header, "--header")
+    if attachment is not None:
+        named = (*attachment.prefill_urls, *attachment.decode_urls, attachment.base_url or "")
+        refuse_two_credentials(named, headers)
     return Target(
-        attachment=_attachment(flags),
+        attachment=attachment,
         model=flags.model,
         served_model_name=flags.served_model_name,
         kv_cache_dtype=flags.kv_cache_dtype,
-        headers=_pairs(flags.header, "--header"),
+        headers=headers,
         connectors=CONNECTORS[flags.connector or "multi"],
         prefill=flags.prefill,
         decode=flags.decode,
@@ -193,14 +197,18 @@ def _target(flags: argparse.Namespace) -> Target:
     )
 
 
+def _names_servers(flags: argparse.Namespace) -> bool:
+    return bool(flags.base_url is not None or flags.prefill_url or flags.decode_url)
+
+
 def _engine(flags: argparse.Namespace) -> str:
-    if flags.engine == "sim" and (flags.base_url or flags.prefill_url or flags.decode_url):
+    if flags.engine == "sim" and _names_servers(flags):
         raise UsageError("--engine sim starts a simulated deployment, and a URL names a running one: give one of them.")
     return str(flags.engine)
 
 
 def _attachment(flags: argparse.Namespace) -> Attachment | None:
-    if not (flags.base_url or flags.prefill_url or flags.decode_url):
+    if not _names_servers(flags):
         return None
     if not (flags.prefill_url and flags.decode_url):
         raise UsageError(
@@ -209,10 +217,15 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
             "of its own in front of them."
         )
     return Attachment(
-        tuple(_url(url, "--prefill-url") for url in flags.prefill_url),
-        tuple(_url(url, "--decode-url") for url in flags.decode_url),
-        _url(flags.base_url, "--base-url") if flags.base_url else None,
+        tuple(address(url, "--prefill-url") for url in flags.prefill_url),
+        tuple(address(url, "--decode-url") for url in flags.decode_url),
+        _optional_address(flags.base_url, "--base-url"),
     )
+
+
+def _optional_address(text: str | None, flag: str) -> str | None:
+    """An empty text, as of a shell's variable that is not set, is an address that is wrong, and not one left out."""
+    return None if text is None else address(text, flag)
 
 
 def _load(flags: argparse.Namespace) -> LoadOptions:
@@ -228,7 +241,7 @@ def _load(flags: argparse.Namespace) -> LoadOptions:
         extra_body=checked(flags.extra_body),
         verify=_verify(flags.verify),
         noise_floor=flags.noise_floor,
-        reference_url=_url(flags.reference_url, "--reference-url") if flags.reference_url else None,
+        reference_url=_optional_address(flags.reference_url, "--reference-url"),
         dataset=_dataset(flags),
         probe_tiers=flags.probe_tiers,
     )
@@ -253,7 +266,7 @@ def _shrink(flags: argparse.Namespace) -> ShrinkOptions:
 
 def _catalogue(flags: argparse.Namespace) -> CatalogueOptions:
     launches = flags.deployment or flags.all_deployments
-    if launches and (flags.base_url or flags.prefill_url or flags.decode_url):
+    if launches and _names_servers(flags):
         raise UsageError(
             "--deployment and --all-deployments launch deployments of their own, and --base-url, --prefill-url and "
             "--decode-url name one that is running: give one or the other."
@@ -288,18 +301,6 @@ def _ports(flags: argparse.Namespace) -> dict[str, int]:
 def _verify(text: str) -> str:
     VerifyPolicy.parse(text)
     return text
-
-
-def _url(text: str, flag: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        shown = redact_url(text)
-        raise UsageError(f"{flag} {shown}: not a URL. Give scheme, host and port, as in http://127.0.0.1:8000.")
-    if "?" in text or "#" in text:
-        raise UsageError(
-            f"{flag} {redact_url(text)}: a server is named by scheme, host, port and path alone. A key that its "
-            "gateway wants goes into --header NAME=VALUE, or before the host, as in http://user:password@host:8000."
-        )
-    return text.rstrip("/").removesuffix("/v1")
 
 
 def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ What a failure means:
 - A decode server's 5xx may be a handshake that is slow. It is asked again for as long as that may take; then it is
   asked the same prompt without a handover. Where it answers that, the two servers do not fit each other: UsageError.
 - A proxy that cannot be reached, answers nothing that is an API's, or sends elsewhere: UsageError. What else it answers
-  in place of a completion: DeployError, with its words.
+  in place of a completion, for each of several tries: DeployError, with its words.
 
 Prompts carry a cache salt: no later request can hit what they leave in a cache.
 """
@@ -44,6 +44,10 @@ SILENCE_LASTS = 60.0
 EMPTY_HANDOVERS = 3
 """Completions in a row without transfer parameters after which a prefill server is believed to hand nothing over: one
 alone may have been aborted."""
+_TRIES = 3
+"""Of each request of the first load."""
+_LARGEST_HEADER = 1 << 16
+"""Bytes; as the load's own client takes (harness.load.client)."""
 _FIRST_TOKEN_ID = 10
 """Above the special tokens of common tokenizers; a warm-up prompt's ids count up from here."""
 PROMPT_TOKENS = 70
@@ -79,7 +83,7 @@ async def warm_up_transfers(prefill: Sequence[str], decode: Sequence[str], how: 
 
     """
     deadline = how.clock.now() + how.timeout
-    async with aiohttp.ClientSession(headers=how.headers) as session:
+    async with _open_session(how) as session:
         await all_or_first_error(_until_transferred(session, p, d, how, deadline) for p in prefill for d in decode)
 
 
@@ -91,8 +95,12 @@ async def warm_up_load(url: str, requests: int, how: WarmUp) -> list[float]:
         DeployError: anything else than a completion came back.
 
     """
-    async with aiohttp.ClientSession(headers=how.headers) as session:
+    async with _open_session(how) as session:
         return await all_or_first_error(_timed(session, url, how) for _ in range(requests))
+
+
+def _open_session(how: WarmUp) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(headers=how.headers, max_line_size=_LARGEST_HEADER, max_field_size=_LARGEST_HEADER)
 
 
 async def all_or_first_error(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -106,15 +114,32 @@ async def all_or_first_error(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _timed(session: aiohttp.ClientSession, url: str, how: WarmUp) -> float:
+    """One that is refused for once is sent again: what fails now and then is the load's to find, and the verdict's."""
     started = how.clock.now()
+    for _ in range(_TRIES - 1):
+        try:
+            await _completion(session, url, how)
+            return how.clock.now() - started
+        except _Refused as refused:
+            if refused.permanent or refused.redirects:
+                raise refused.final() from None
+        except DeployError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise
+        await how.clock.sleep(_RETRY)
     try:
-        raw = await _ask(session, url, json.dumps(_body(how.model)).encode(), how)
+        await _completion(session, url, how)
     except _Refused as refused:
         raise refused.final() from None
+    return how.clock.now() - started
+
+
+async def _completion(session: aiohttp.ClientSession, url: str, how: WarmUp) -> None:
+    try:
+        raw = await _ask(session, url, json.dumps(_body(how.model)).encode(), how)
     except _NO_ANSWER as error:
         raise _unanswered(url, error, how) from error
     _refuse_unless_completion(url, raw, how)
-    return how.clock.now() - started
 
 
 def _unanswered(url: str, error: Exception, how: WarmUp) -> HarnessError:
@@ -270,7 +295,8 @@ class _Refused(Exception):  # noqa: N818 - reads as what happened
     def final(self) -> HarnessError:
         """As what the command ends with."""
         text = f"The first request was refused: {self}. Nothing was judged. {self._advice()}"
-        return UsageError(text) if self.permanent or self.redirects else DeployError(text)
+        limits = self.status == HTTPStatus.TOO_MANY_REQUESTS
+        return UsageError(text) if self.permanent or self.redirects or limits else DeployError(text)
 
     def _advice(self) -> str:
         if self.redirects:

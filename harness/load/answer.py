@@ -4,7 +4,8 @@ Both endpoints, streamed and not, differ only in where a field stands; what stan
 be read is kept as ``fault``, in words, and never raised: it is the deployment's doing, not the harness's.
 
 What gateways do and no token is lost by is passed over: an empty event, a second end marker, an event whose ``choices``
-are null or that tells the usage alone.
+are null or that tells the usage alone, one that has neither (a ping), a choice without its number where that is 0, a
+last event that no empty line ends.
 """
 
 import json
@@ -69,7 +70,7 @@ class Answer:
         self.said_error = False
         """Whether that is an error that the server told in place of an answer."""
         self.aside = ""
-        """What stood in the stream and was no event, in words."""
+        """What stood in the stream, or as the body, and is no part of an answer, in words."""
 
     def event(self, payload: bytes, at: float) -> None:
         """Take the payload of one server-sent event that arrived at ``at``."""
@@ -81,6 +82,11 @@ class Answer:
             self._take(payload, at)
         else:
             self._take_late(payload)
+
+    def last_event(self, payload: bytes, at: float) -> None:
+        """Take what stands at the end of a stream that was not cut, without the empty line that ends an event."""
+        if payload.strip() == _DONE or isinstance(_parsed(payload), dict):
+            self.event(payload, at)
 
     def body(self, payload: bytes, at: float) -> None:
         """Take the whole body of an answer that is not streamed."""
@@ -144,9 +150,11 @@ class Answer:
         if error := _error_of(message):
             self._blame_server(error)
             return
+        if not isinstance(message, dict):
+            raise TypeError("it is no JSON object")
         choices = message.get("choices")
         if choices is None and not ("choices" in message or message.get("usage")):
-            raise LookupError("it has no choices")
+            self.aside = self.aside or quoted(message)
         for choice in choices or ():
             self._read_choice(choice, at)
         if usage := message.get("usage"):
@@ -154,7 +162,7 @@ class Answer:
         self._read_prompt(message)  # where chat puts them
 
     def _read_choice(self, choice: dict[str, Any], at: float | None) -> None:
-        index = _natural(choice["index"])
+        index = _natural(choice.get("index", 0))  # what writes JSON from protocol buffers leaves a 0 out
         growing = self._choices.setdefault(index, _Growing())
         token_ids, text = _ids(choice.get("token_ids")), _text(choice)
         before = len(growing.token_ids)
@@ -203,6 +211,8 @@ def _parsed(payload: bytes) -> Any:
 
 def _error_of(message: Any) -> str:
     """The error that a message tells in place of an answer, in the server's own words; empty where it tells none."""
+    if isinstance(message, list):  # some gateways put the error object into one
+        return next(filter(None, (_error_of(one) for one in message if isinstance(one, dict))), "")
     if not isinstance(message, dict):
         return ""
     if message.get("error") is not None:

@@ -7,6 +7,7 @@ The hot path is one clock reading per read of the socket, one split per event an
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,10 +18,12 @@ from harness.errors import UsageError
 from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
+from harness.load.coding import Decoder, UnknownCoding
 from harness.load.extra_body import checked
 from harness.load.outcome import Reply, conclude
 from harness.load.sse import EventParser
 from harness.load.targets import Targets
+from harness.redact import redact_secrets, secrets_of
 from harness.scenario import Request, Route
 
 _REQUEST_ID = "X-Request-Id"
@@ -59,6 +62,7 @@ class Client:
         self._clock = clock
         self._timeout = timeout
         self._headers = dict(headers or {})
+        self._secrets = secrets_of(self._headers, (url for urls in routes.values() for url in urls))
         self._extra_body = checked(extra_body or {})
         self._session: aiohttp.ClientSession
 
@@ -90,13 +94,17 @@ class Client:
             reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
         except UsageError as error:
             reply.broken, reply.trouble = Ending.NOT_SENT, f"not sent: {error}"
+        except UnknownCoding as error:
+            reply.broken, reply.trouble = Ending.UNREADABLE, f"not read: {error}"
         except (aiohttp.ClientError, OSError) as error:
             # The kernel's own ETIMEDOUT is a TimeoutError too, and comes from the other side.
             if isinstance(error, TimeoutError) and limit.expired():
                 reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
             else:
                 reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
-        return conclude(request, reply, answer, self._clock.now())
+        ended = conclude(request, reply, answer, self._clock.now())
+        cause = redact_secrets(ended.cause, self._secrets) if ended.cause else ""
+        return replace(ended, cause=cause) if cause != ended.cause else ended
 
     async def _exchange(self, request: Request, reply: Reply, answer: Answer) -> None:
         url = self._targets.url(request)
@@ -109,30 +117,36 @@ class Client:
             await self._receive(request, response, reply, answer)
 
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
+        decoder = Decoder(response.headers.get("Content-Encoding", ""))
         if response.status != 200 or request.resets:
-            reply.body = (await response.read()).decode("utf-8", "replace")
+            reply.body = decoder.feed(await response.read()).decode("utf-8", "replace")
         elif not request.stream:
-            answer.body(await response.read(), self._clock.now())
+            answer.body(decoder.feed(await response.read()), self._clock.now())
         elif response.content_type.endswith("json"):
-            await self._watch_json(response.content, answer)
+            await self._watch_json(response.content, decoder, answer)
         else:
-            await self._watch(response.content, answer)
+            await self._watch(response.content, decoder, answer)
 
-    async def _watch_json(self, content: aiohttp.StreamReader, answer: Answer) -> None:
+    async def _watch_json(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer) -> None:
         """A whole answer, or an error, in place of a stream; or a stream that bears the wrong name."""
-        begun = await content.readany()
+        begun = b""
+        while not begun.strip() and (data := await content.readany()):
+            begun += decoder.feed(data)
         if begun and not begun.lstrip().startswith((b"{", b"[")):
-            await self._watch(content, answer, begun)
+            await self._watch(content, decoder, answer, begun)
         else:
-            answer.body(begun + await content.read(), self._clock.now())
+            answer.body(begun + decoder.feed(await content.read()), self._clock.now())
 
-    async def _watch(self, content: aiohttp.StreamReader, answer: Answer, begun: bytes = b"") -> None:
+    async def _watch(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer, begun: bytes = b"") -> None:
         """Read on after the end marker, up to the connection's own end of the answer: only then is it reused."""
         events = EventParser()
-        while data := begun or await content.readany():
-            begun = b""
+        for payload in events.feed(begun):
+            answer.event(payload, self._clock.now())
+        while data := await content.readany():
             now = self._clock.now()
-            for payload in events.feed(data):
+            for payload in events.feed(decoder.feed(data)):
                 answer.event(payload, now)
+        if (last := events.unended) is not None:
+            answer.last_event(last, self._clock.now())
         if answer.done_at is None and events.bare:
             answer.take_aside(events.bare)

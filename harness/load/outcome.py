@@ -13,12 +13,15 @@
     200, but an unreadable chunk                                         INFO     unfinished
     the client's time was over, and the end marker had not come          INFO     timed_out
     the connection was cut, and the end marker had not come              INFO     cut
+    200, in a content coding that nobody asked for, and that is not read INFO     unreadable
     200, but no end marker, a choice missing, no or a bad
     finish_reason, nothing said, or other counts than the server's own   INFO     unfinished
     200, whole                                                           OK       completed
 
-The first row that fits counts. A whole answer without any token ids is whole: something on the way may not know
-``return_token_ids``. Its output cannot be verified, and who verifies it says so.
+The first row that fits counts. An answer without end marker, at whose end the connection was not cut, is whole all the
+same where its end is shown otherwise: each choice has its finish_reason, and as many tokens came as the usage says,
+which is told last. Some gateways pass on all but the marker. A whole answer without any token ids is whole: something
+on the way may not know ``return_token_ids``. Its output cannot be verified, and who verifies it says so.
 
 FAIL promises that no counter moved. A decode server that refuses (a context too short for max_tokens, say, where
 prefill was asked for one token) does so after prefill has worked: hence the fourth row.
@@ -51,7 +54,7 @@ class Reply:
     body: str = ""
     """Of an answer that is not a 200."""
     broken: Ending | None = None
-    """What cut the exchange short: TIMED_OUT, CUT, NOT_CONNECTED or NOT_SENT; None: nothing did."""
+    """What cut the exchange short: TIMED_OUT, CUT, UNREADABLE, NOT_CONNECTED or NOT_SENT; None: nothing did."""
     trouble: str = ""
     """The same in words."""
 
@@ -122,18 +125,27 @@ def _certain(request: Request, reply: Reply) -> bool:
 
 def _shortcoming(request: Request, answer: Answer) -> str:
     """Why an answer with status 200 that can be read is not OK; empty if it is."""
-    if answer.done_at is None:
-        aside = f", and held what is no event: {answer.aside}" if answer.aside else ""
-        return f"the stream ended without its end marker{aside}"
     choices = answer.choices
+    told = any(choice.token_ids for choice in choices)
+    lacking = _lacking(request, answer, choices, told=told)
+    if answer.done_at is None and (lacking or not told or answer.usage is None):
+        return f"the stream ended without its end marker{_beside(answer)}"
+    return lacking
+
+
+def _lacking(request: Request, answer: Answer, choices: tuple[Choice, ...], *, told: bool) -> str:
+    """What an answer lacks, or has too much; its end marker is not looked at."""
     wanted = request.sampling.n or 1
     if len(choices) != wanted:
-        return f"{len(choices)} of {wanted} choices came"
+        return f"{len(choices)} of {wanted} choices came{_beside(answer)}"
     if answer.indices != tuple(range(wanted)):
         return f"its choices are numbered {', '.join(map(str, answer.indices))}, and not from 0 on"
-    told = any(choice.token_ids for choice in choices)
     unfinished = next(filter(None, (_unfinished(choice, told=told) for choice in choices)), "")
     return unfinished or (_miscounted(answer, choices) if told else _empty(answer, choices))
+
+
+def _beside(answer: Answer) -> str:
+    return f", and held what is no part of one: {answer.aside}" if answer.aside else ""
 
 
 def _unfinished(choice: Choice, *, told: bool) -> str:

@@ -1,6 +1,7 @@
 """Server-sent events, incrementally and without I/O (WHATWG HTML, 9.2.6).
 
-Rule 1: an event ends at an empty line. What follows the last empty line is no event, however complete it looks.
+Rule 1: an event ends at an empty line. What follows the last empty line is no event, however complete it looks; whoever
+        knows that the stream ended there, and was not cut, may look at it (``unended``).
 Rule 2: a line ends in LF, CR LF or CR. A CR at the end of one read may be half of a CR LF: it ends its line at
         once, and an LF that opens the next read belongs to it.
 Rule 3: only ``data`` fields count here. Several in one event are joined by LF; comments (``: keep-alive``), ``id``,
@@ -45,6 +46,11 @@ class EventParser:
     def unfinished(self) -> bool:
         """Whether bytes are left over that no empty line has ended."""
         return bool(self._rest.strip(b"\n"))
+
+    @property
+    def unended(self) -> bytes | None:
+        """The payload of what no empty line has ended; None where there is none."""
+        return self._payload(bytes(self._rest)) if self.unfinished else None
 
     @property
     def bare(self) -> bytes:

@@ -1,7 +1,9 @@
 """Advice on outputs that are wrong or could not be verified."""
 
+from collections.abc import Sequence
+
 from harness.checkers.advice.case import Case, plural
-from harness.history import Outcome
+from harness.history import Operation, Outcome
 from harness.verdict import Advice, FindingKind, Verdict
 
 _SHRINK = "reduce it with `python -m harness shrink RUN_DIR`, and report what remains"
@@ -32,6 +34,8 @@ def _of_wrong(case: Case) -> Advice:
             "set kv_load_failure_policy to fail, and find why the transfer failed in the decode server's log",
         )
     these = [one for one in case.load() if one.request.request_id in wrong]
+    if changed := _of_changed_requests(these):
+        return changed
     if unlike := _unlike(case):
         return Advice(f"prefill and decode differ in {unlike}", "launch both with the same, or expect no right answers")
     where = case.common_server(these)
@@ -40,6 +44,34 @@ def _of_wrong(case: Case) -> Advice:
         f" ({plural(len(wrong), 'wrong output')}{where})",
         _SHRINK,
     )
+
+
+def _of_changed_requests(wrong: Sequence[Operation]) -> Advice | None:
+    """Of requests that reached the servers otherwise than they were sent; None where not all of them did."""
+    if wrong and all(map(_cut_short, wrong)):
+        return Advice(
+            "answers end for their length before what was asked: something between here and the servers drops or "
+            f"lowers max_tokens, or the servers have a limit of their own ({plural(len(wrong), 'answer')})",
+            "let max_tokens pass, look for max_new_tokens in the generation defaults, or ask for less with "
+            "--random-output-len",
+        )
+    if wrong and all(map(_of_another_prompt, wrong)):
+        return Advice(
+            "the server was given other prompt tokens than were sent: something between here and the servers rewrites "
+            f"prompts ({plural(len(wrong), 'answer')})",
+            "let token ids pass unchanged, or ask the harness's own proxy (leave --base-url out)",
+        )
+    return None
+
+
+def _cut_short(operation: Operation) -> bool:
+    asked = operation.request.sampling.max_tokens
+    return any(one.finish_reason == "length" and len(one.token_ids) < asked for one in operation.ended.choices)
+
+
+def _of_another_prompt(operation: Operation) -> bool:
+    told = operation.ended.prompt_token_ids
+    return told is not None and told != operation.prompt_token_ids
 
 
 def _unlike(case: Case) -> str:

@@ -112,22 +112,53 @@ def _mirror(one: Comparison, other: Comparison) -> bool:
 
 
 def _never_came(case: Case) -> Advice | None:
-    """Fewer prompt tokens than were sent: some requests went to servers that nobody reads."""
+    """Fewer prompt tokens than were sent: some requests went past prefill, or to servers that nobody reads."""
     short = [one for one in case.problems() if one.counter == "prompt_tokens" and _below(one)]
     if not short:
         return None
     roles = " and ".join(sorted({one.server for one in short}))
     missing = sum(one.expected.low - int(one.observed or 0) for one in short if one.expected)
-    counted = [one for one in case.check.comparisons if one.counter == "generation_tokens" and _below(one)]
-    on_prefill = [one for one in counted if one.server.startswith(str(Role.PREFILL))]
-    # Prefill generates one token for each request that is handed over.
-    requests = sum(one.expected.low - int(one.observed or 0) for one in on_prefill if one.expected)
+    requests = _requests_that_never_came(case)
     told = f", {plural(requests, 'request')}" if requests else ""
+    if all(_is_of(one, Role.PREFILL) for one in short) and (alone := _computed_by_decode(case)):
+        return Advice(
+            f"{plural(missing, 'prompt token')}{told} never came to {roles}, and decode computed {alone:,} itself: "
+            "some requests are sent to decode without prefill",
+            "look for what sends them past the proxy, or past its prefill step (a gateway's own routes, retries or "
+            "fallbacks, a proxy that decodes short prompts by itself)",
+        )
     return Advice(
         f"{plural(missing, 'prompt token')}{told} never came to {roles}: the proxy also asks servers that are not "
         "listed",
         "name every server behind the proxy with --prefill-url and --decode-url",
     )
+
+
+def _computed_by_decode(case: Case) -> int:
+    """Prompt tokens that decode servers computed beyond what they should have."""
+    more = [one for one in case.problems() if one.counter == "local_compute" and _is_of(one, Role.DECODE)]
+    return sum(max(int(one.observed or 0) - one.expected.high, 0) for one in more if one.expected)
+
+
+def _requests_that_never_came(case: Case) -> int:
+    """By the tokens that were not generated: prefill generates one for each request, decode as many as were asked.
+
+    0 where that cannot be told, since requests ask for unlike numbers.
+    """
+    counted = [one for one in case.check.comparisons if one.counter == "generation_tokens" and _below(one)]
+    missing = {
+        role: sum(one.expected.low - int(one.observed or 0) for one in counted if one.expected and _is_of(one, role))
+        for role in Role
+    }
+    if missing[Role.PREFILL]:
+        return missing[Role.PREFILL]
+    lengths = {sum(len(choice.token_ids) for choice in one.ended.choices) for one in case.load()}
+    length = lengths.pop() if len(lengths) == 1 else 0
+    return missing[Role.DECODE] // length if length and not missing[Role.DECODE] % length else 0
+
+
+def _is_of(one: Comparison, role: Role) -> bool:
+    return one.server.startswith(str(role))
 
 
 def _nothing_transferred(case: Case) -> Advice | None:
@@ -182,8 +213,10 @@ _MISSING = Advice("the servers do not tell a fact or a counter that this check n
 def _reasons(case: Case) -> Iterator[Advice]:
     if any(one.explained is not None for one in case.problems()):
         yield Advice(
-            "somebody else's requests reach the same servers (a health probe, another client, a second harness)",
-            "run when nobody else asks, or on a deployment of the harness's own",
+            "somebody else's requests reach the same servers (a health probe, another client, a second harness), or a "
+            "gateway sends some requests twice",
+            "turn retries and mirroring off there, and run when nobody else asks, or on a deployment of the harness's "
+            "own",
         )
     if failures := list(case.history.of(ScrapeFailed)):
         yield Advice(f"/metrics of {failures[0].server} could not be read", "make sure that it is up, and run again")

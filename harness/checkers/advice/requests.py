@@ -15,6 +15,10 @@ _BY_ENDING = {
         "something between the servers and here ends or changes answers before they are whole, or a server does",
         "ask the decode server directly (curl), then through the proxy, and compare",
     ),
+    Ending.UNREADABLE: (
+        "a gateway compresses answers, although requests ask for none (Accept-Encoding: identity)",
+        "turn compression off there, or ask the harness's own proxy (leave --base-url out)",
+    ),
     Ending.CUT: (
         "a server died or was restarted, or a proxy closed a connection that was idle for too long",
         f"{_LOGS}; raise the proxy's idle and read timeouts",
@@ -43,6 +47,10 @@ _BY_STATUS = {
     404: (
         "what answers there serves another model name, or no such endpoint",
         "compare --served-model-name with GET /v1/models, and check the URL",
+    ),
+    408: (
+        "a request did not arrive in time",
+        "look at the machine and the network between, and at the gateway's limits",
     ),
     429: ("a gateway limits the rate of requests", "raise its limit, or lower --concurrency"),
 }
@@ -90,7 +98,10 @@ def _refused(status: int | None) -> tuple[str, str]:
 
 def of_streaming(case: Case) -> Advice:
     """What holds answers back, or why nothing can be said."""
-    if case.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in case.load()):
+    completed = [one for one in case.load() if one.outcome is Outcome.OK and one.request.stream]
+    if not completed and not case.invalid:
+        return Advice("no streamed answer completed", "see completion")
+    if case.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in completed):
         return Advice(
             "a proxy or gateway gathers answers before it passes them on",
             "turn response buffering off there (nginx: proxy_buffering off), and compare with the decode server itself",

@@ -1,0 +1,58 @@
+"""What can be no server's address is told before anything is asked, and without the credentials in it."""
+
+import pytest
+
+from harness.cli.addresses import address
+from harness.cli.options import parse
+from harness.errors import UsageError
+
+P, D = "http://p:8100", "http://d:8200"
+
+
+def attached(*more: str) -> list[str]:
+    return ["run", "--prefill-url", P, "--decode-url", D, *more]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "localhost:8000", "ftp://h:1", "http://", "http:///v1", "http://:8000", "http://[::1", "//h:1"),
+        *("http://h:0", "http://h:port", "http://h:99999", "http://exa mple:1", "http://h:1\n"),
+        "http://user:s3 cret@h:1",
+    ],
+)
+@pytest.mark.parametrize("flag", ["--base-url", "--reference-url", "--prefill-url"])
+def test_what_is_no_address_is_refused_at_once(text: str, flag: str) -> None:
+    """An empty one too: it is a variable that is not set, and no wish to go without a proxy."""
+    with pytest.raises(UsageError) as refused:
+        parse(attached(flag, text))
+    assert flag in str(refused.value)
+    assert "http://127.0.0.1:8000" in str(refused.value)
+    assert "cret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("http://h:1/", "http://h:1"),
+        ("http://h:1/v1/", "http://h:1"),
+        ("http://h:1//v1", "http://h:1"),
+        ("http://h:1/tenant/a/", "http://h:1/tenant/a"),
+        ("http://[::1]:1", "http://[::1]:1"),
+        ("HTTP://h", "HTTP://h"),
+        ("https://user:secret@h:1", "https://user:secret@h:1"),
+    ],
+)
+def test_an_address_is_taken_without_what_stands_at_its_end(text: str, meant: str) -> None:
+    """A slash, or the API's version, is no part of a server's name."""
+    assert address(text, "--base-url") == meant
+
+
+def test_a_user_in_the_address_and_a_header_are_two_credentials() -> None:
+    """HTTP has room for one of them."""
+    with pytest.raises(UsageError, match="Leave one out") as refused:
+        parse(attached("--base-url", "http://me:secret@h:1", "--header", "authorization=Bearer other"))
+    assert "secret" not in str(refused.value)
+    assert "other" not in str(refused.value)
+    assert parse(attached("--base-url", "http://me:secret@h:1", "--header", "X-Tenant=a")).target.attachment
