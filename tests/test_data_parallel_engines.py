@@ -132,4 +132,4 @@ async def test_the_engines_of_a_server_are_counted_by_their_labels(metrics: str,
     async with TestServer(app) as server, ClientSession() as session:
         url = str(server.make_url(""))
         learned = await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
-    assert learned.server.engines == count
+    assert learned.engines == count
