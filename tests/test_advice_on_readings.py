@@ -61,6 +61,18 @@ def test_a_counter_that_is_missing_is_told_with_its_server() -> None:
     assert "/metrics of decode-0 lacks a counter" in cause(checks["token_sources"])
 
 
+def test_a_counter_that_an_unknown_connector_has_no_family_for_is_told_with_the_connector() -> None:
+    servers = tuple(
+        replace(one, connectors=(), unknown_connectors=("OtherConnector",)) for one in run.DEPLOYMENT.servers
+    )
+    decode = {name: value for name, value in run.DECODE.items() if not name.startswith(("nixl", "failed"))}
+    readings = [*run.readings()[:3], run.reading("decode-0", "after", decode)]
+    for check in judge(replace(run.DEPLOYMENT, servers=servers), run.history(readings)).checks:
+        if check.name in ("nixl_bytes", "failed_transfers"):
+            assert check.verdict is Verdict.UNKNOWN
+            assert "does not know the connector OtherConnector" in cause(check)
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_bytes_observed_twice_are_no_other_models_where_the_tier_has_the_right_ones(stored: bool) -> None:
     """The tier's bytes are made from the same configuration."""

@@ -195,6 +195,9 @@ def _reasons(case: Case) -> Iterator[Advice]:
         )
     yield from unusable(case)
     yield from restless(case)
+    if unknown := case.deployment.unknown_connectors():
+        names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))
+        yield Advice(f"the harness does not know the connector {names}", "rely on the check of the outputs for it")
     if untold := [server.name for server in case.deployment.servers if server.block_size is None]:
         yield Advice(
             f"{untold[0]} does not tell its block size",
@@ -205,9 +208,6 @@ def _reasons(case: Case) -> Iterator[Advice]:
             f"/metrics of {absent[0].server} lacks a counter that this check needs, or shows what it cannot mean",
             "see the reason above, and whether something between here and the server leaves lines out",
         )
-    if unknown := case.deployment.unknown_connectors():
-        names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))
-        yield Advice(f"the harness does not know the connector {names}", "rely on the check of the outputs for it")
     if any(server.engines > 1 for server in case.deployment.servers):
         yield Advice(
             "several data-parallel engines stand behind one URL, each with caches of its own",
