@@ -90,3 +90,11 @@ def test_a_server_that_took_its_prompts_elsewhere_is_not_told_to_load_another_mo
     checks = judged(decode=half)
     assert checks["token_sources"].verdict is checks["nixl_bytes"].verdict is Verdict.INVALID
     assert cause(checks["nixl_bytes"]) == "as under token_sources"
+
+
+def test_a_configuration_that_was_given_is_not_asked_for_as_if_it_were_missing() -> None:
+    unlike = replace(run.DEPLOYMENT, geometry=None, geometry_unknown="the first transfers moved twice as many bytes")
+    checks = {check.name: check for check in judge(unlike, run.history()).checks}
+    assert checks["nixl_bytes"].advice is not None
+    assert "the configuration that is served" in checks["nixl_bytes"].advice.remedy
+    assert "--kv-cache-dtype" in checks["nixl_bytes"].advice.remedy

@@ -199,3 +199,13 @@ def test_a_connector_of_one_server_is_in_every_report_by_its_name() -> None:
     assert summary_line(deployment).count("MultiConnector[nixl, offloading]/MultiConnector[Other, nixl]") == 1
     assert of_result(deployment)["connector"] == {"prefill-0": ("nixl", "offloading"), "decode-0": ("Other", "nixl")}
     assert of_result(run.DEPLOYMENT)["connector"] == ("nixl", "offloading")
+
+
+def test_a_prefill_server_that_does_not_tell_its_block_size_is_named_in_decodes_reason() -> None:
+    prefill, decode = run.DEPLOYMENT.servers
+    other = replace(prefill, name="prefill-1", url="http://other", block_size=None)
+    for prefills in ((replace(prefill, block_size=None),), (prefill, other)):
+        script = Script(replace(run.DEPLOYMENT, servers=(*prefills, decode)))
+        script.ask(prompt(100))
+        why = script.expect()["decode-0"].why("nixl_bytes")
+        assert why == f"the block size of {prefills[-1].name}, whose blocks it reads, is not known"

@@ -215,6 +215,7 @@ def _reasons(case: Case) -> Iterator[Advice]:
         )
     if case.deployment.geometry is None:
         yield Advice(
-            "the shape of the model's KV cache is not known",
-            "name the served model with --model, if its KV cache is of one kind in all layers",
+            "the bytes of the model's KV cache cannot be predicted",
+            "give the configuration that is served with --model, if its KV cache is of one kind in all layers, and the "
+            "type of its KV with --kv-cache-dtype",
         )
