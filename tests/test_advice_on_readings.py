@@ -98,3 +98,10 @@ def test_a_configuration_that_was_given_is_not_asked_for_as_if_it_were_missing()
     assert checks["nixl_bytes"].advice is not None
     assert "the configuration that is served" in checks["nixl_bytes"].advice.remedy
     assert "--kv-cache-dtype" in checks["nixl_bytes"].advice.remedy
+
+
+def test_sources_that_do_not_add_up_are_the_engines_own_contradiction() -> None:
+    twice = judged(decode=run.DECODE | {"external": 456})["token_sources"]
+    assert twice.verdict is Verdict.INVALID
+    assert "the engine's own counters contradict each other" in cause(twice)
+    assert "another path" in cause(judged(decode=run.DECODE | {"external": 128, "compute": 100})["token_sources"])
