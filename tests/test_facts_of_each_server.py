@@ -216,3 +216,13 @@ def test_a_connector_of_one_server_is_in_every_report_by_its_name() -> None:
 def test_the_device_is_what_the_configuration_names(told: object, device: str | None) -> None:
     assert _device({"device_config": told}) == device
     assert _device(None) is None
+
+
+def test_a_prefill_server_that_does_not_tell_its_block_size_is_named_in_decodes_reason() -> None:
+    prefill, decode = run.DEPLOYMENT.servers
+    other = replace(prefill, name="prefill-1", url="http://other", block_size=None)
+    for prefills in ((replace(prefill, block_size=None),), (prefill, other)):
+        script = Script(replace(run.DEPLOYMENT, servers=(*prefills, decode)))
+        script.ask(prompt(100))
+        why = script.expect()["decode-0"].why("nixl_bytes")
+        assert why == f"the block size of {prefills[-1].name}, whose blocks it reads, is not known"

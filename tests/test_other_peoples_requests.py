@@ -235,3 +235,19 @@ def _after_an_uncounted_phase(before: Mapping[str, float]) -> History:
     timed = [replace(one, at=2.5) for one in readings[:4]] + opened + [replace(one, at=9.0) for one in readings[6:]]
     again = (replace(later_sent, at=6.0, intended_at=6.0), replace(later_ended, at=7.0))
     return History((*timed, *_operations(), sent, ended, *again))
+
+
+def test_lookups_counted_twice_are_nobody_elses_where_the_connectors_were_asked_no_more() -> None:
+    doubled = run.DECODE | {"prefix_queries": 2 * run.DECODE["prefix_queries"]}
+    assert token_sources(ATTACHED, seen(doubled)).verdict is Verdict.INVALID
+    given_up = plus(run.DECODE, {"prefix_queries": 50, "external_queries": 50})
+    assert token_sources(ATTACHED, seen(given_up)).verdict is Verdict.UNKNOWN
+
+
+def test_a_request_that_was_given_up_shows_in_the_connectors_where_no_prefix_is_cached() -> None:
+    uncached = ATTACHED.with_servers(prefix_caching=False)
+    decode, prefill = (clean | {"prefix_queries": 0} for clean in (run.DECODE, run.PREFILL))
+    assert token_sources(uncached, seen(decode, prefill)).verdict is Verdict.VALID
+    given_up = plus(decode, {"external_queries": 50})
+    assert token_sources(uncached, seen(given_up, prefill)).verdict is Verdict.UNKNOWN
+    assert token_sources(ATTACHED, seen(plus(run.DECODE, {"external_queries": 50}))).verdict is Verdict.INVALID

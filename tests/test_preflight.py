@@ -280,6 +280,14 @@ def test_a_configuration_of_another_model_is_told_by_the_bytes() -> None:
     assert not moved(6, reads=2), "somebody else's reads are among them"
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_region_read_beyond_its_end_is_not_taken_for_another_model(blocks: int) -> None:
+    # Of the prompt's three blocks: as much as 16/3 or 20/3 layers would be.
+    (item,) = moved(4 * (3 + blocks) / 3)
+    assert item.level is Level.UNKNOWN
+    assert "bytes are not judged" in item.seen
+
+
 # --- odd input ---
 
 

@@ -173,7 +173,7 @@ def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Gro
         return Growth(None, None, None, None)
     before, after = readings
     grown = total(delta(read_counters(before[one.name]), read_counters(after[one.name])) for one in servers)
-    names = ("prompt_tokens", "prefix_queries", "generation_tokens", "preemptions")
+    names = ("prompt_tokens", "prefix_queries", "generation_tokens", "preemptions", "external_queries")
     return Growth(*(grown.of(name) for name in names))
 
 

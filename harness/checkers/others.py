@@ -12,6 +12,10 @@ Rule 2. They only add. Less than this run's lower bound stays wrong, unless cach
 
 Rule 3. From the first phase in which they show, they may have evicted what this run's requests would have found.
 
+Rule 4. Whatever is looked up in a prefix cache holds a token at least that is not there, and on a server with any
+connector that one is looked up there, too. So where the external lookups are no more than this run's own, nobody
+else's prompt was looked up, and more lookups in the prefix cache are a fault.
+
 A deployment that was launched for the run has addresses that nobody else knows: there, more counted is a fault.
 """
 
@@ -24,6 +28,12 @@ from harness.oracle.formulas import Formulas
 from harness.verdict import Bounds
 
 _BY_TOKEN = ("prompt_tokens", "local_compute", "local_cache_hit", "external_kv_transfer")
+_TOLD_BY = (
+    ("prompt_tokens", "counted"),
+    ("prefix_queries", "looked up"),
+    ("external_queries", "looked up in its connectors"),
+)
+"""Counters of which more than this run's own shows other people's requests, and how that is said."""
 _BY_LOOKUP = ("prefix_queries", "prefix_hits", "external_queries", "external_hits")
 
 
@@ -73,13 +83,16 @@ class Growth:
     prefix_queries: float | None
     generation_tokens: float | None
     preemptions: float | None
+    external_queries: float | None = None
 
 
 def surplus(name: str, growth: Growth, expectation: ServerExpectation) -> str:
     """How the servers counted more than this run's requests come to, in words; empty where they did not."""
-    for counter, did in (("prompt_tokens", "counted"), ("prefix_queries", "looked up")):
+    for counter, did in _TOLD_BY:
         seen, own = getattr(growth, counter), expectation.of(counter)
         if seen is None or own is None or seen <= own.high or counter in expectation.at_least:
+            continue
+        if not _tells_of_others(counter, growth, expectation):
             continue
         what = "prompt tokens" if counter == "prompt_tokens" else "tokens"
         return (
@@ -87,6 +100,17 @@ def surplus(name: str, growth: Growth, expectation: ServerExpectation) -> str:
             "server (or it counts twice, which looks the same from outside)"
         )
     return ""
+
+
+def _tells_of_others(counter: str, growth: Growth, expectation: ServerExpectation) -> bool:
+    """Whether more of this counter can come from other people's requests, and not from what this run's found."""
+    external, prefix = expectation.of("external_queries"), expectation.of("prefix_queries")
+    if counter == "prefix_queries":
+        # Rule 4; a server without a connector counts no external lookups at all.
+        seen = growth.external_queries
+        return external is None or seen is None or not 0 < seen <= external.low
+    # What a prefix cache fails to find is looked up in the connectors instead: that is nobody else's request.
+    return counter != "external_queries" or (prefix is not None and prefix.high == 0)
 
 
 def earlier(name: str) -> str:
@@ -98,6 +122,8 @@ def others(growth: Growth, own: ServerExpectation, disturbed: ServerExpectation,
     """Bounds on other people's part of a phase's growth (rule 1)."""
     tokens = _above(growth.prompt_tokens, own.of("prompt_tokens"))
     looked_up = _above(growth.prefix_queries, own.of("prefix_queries"))
+    if _tells_of_others("external_queries", growth, own):
+        looked_up = max(looked_up, _above(growth.external_queries, own.of("external_queries")))
     return Others(
         tokens=tokens,
         looked_up=max(2 * tokens, looked_up),

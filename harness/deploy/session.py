@@ -291,7 +291,9 @@ async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, 
         return deployment
     items = list(volume(deployment, since, tokens=PROMPT_TOKENS, named=target.model))
     around.checked(items)
-    return replace(deployment, geometry=None) if items else deployment
+    if not items:
+        return deployment
+    return replace(deployment, geometry=None, geometry_unknown=f"{items[0].seen[:1].lower()}{items[0].seen[1:]}")
 
 
 async def _first_load(

@@ -10,6 +10,9 @@ Rules:
 4. A process that restarted counts from 0 again. Its difference is unknown, not negative.
 5. A value that no server can mean is not read at all, and :attr:`Counters.unusable` says why: NaN, infinite, negative,
    too large for a float to count by one, a count that is no whole number, or one label set that stands there twice.
+6. Each label set counts by itself: one of several engines that starts again from 0, or is not exposed any more, takes
+   from the sum what nobody sees while the others grow. Then the difference is unknown, too. A label set that is new
+   counted from 0: some get their sample with their first event.
 """
 
 import math
@@ -20,6 +23,10 @@ from harness.history import Sample, Scraped
 
 _LEGACY_LOAD = "offload_load_bytes_legacy"
 _LEGACY_STORE = "offload_store_bytes_legacy"
+
+
+Labels = frozenset[tuple[str, str]]
+"""Names and values of one sample's labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ class Counters:
     """Offers of one request in one step that found no room in the tier, so that none of their chunks was stored."""
     recomputed: float | None = None
     """Tokens that were brought or cached, and computed again to sample from; counted by older releases alone."""
+    parts: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
+    """What each field that only grows was summed from, by label set."""
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Fields that are None though the server exposes their family, and what is wrong with its value, in words."""
 
@@ -144,11 +153,16 @@ def read_counters(scraped: Scraped) -> Counters:
         name: None if name in unusable else source.read(scraped.samples, scraped.declared)
         for name, source in SOURCES.items()
     }
+    parts = {name: _parts(SOURCES[name], scraped.samples) for name in _GROWING if values[name] is not None}
     for name, legacy in (("offload_load_bytes", _LEGACY_LOAD), ("offload_store_bytes", _LEGACY_STORE)):
         if values[name] is None and name not in unusable:
             values[name] = values[legacy]
             unusable |= {name: unusable[legacy]} if legacy in unusable else {}
-    return Counters(**values, unusable=unusable)
+    return Counters(**values, parts=parts, unusable=unusable)
+
+
+def _parts(source: _Source, samples: Iterable[Sample]) -> Mapping[Labels, float]:
+    return {frozenset(sample.labels.items()): sample.value for sample in source.of(samples)}
 
 
 def _nonsense(name: str, source: _Source, samples: Iterable[Sample]) -> str:
@@ -233,6 +247,18 @@ def _why_not(name: str, before: Counters, after: Counters) -> str:
         return f"{family} was not exposed in the reading before, so where it started is not known"
     if last < first:
         return f"{family} went backwards, from {first:,} to {last:,}"
+    return _why_not_parts(family, before.parts.get(name, {}), after.parts.get(name, {}))
+
+
+def _why_not_parts(family: str, before: Mapping[Labels, float], after: Mapping[Labels, float]) -> str:
+    """What hides in a sum that grew (rule 6). What is summed from no samples has no parts."""
+    for labels, first in before.items():
+        # 0 of a label set that is not there any more is 0 less.
+        last = after.get(labels, 0.0)
+        if last < first:
+            which = ", ".join(f'{name}="{value}"' for name, value in sorted(labels)) or "no label"
+            gone = "is not exposed any more" if labels not in after else f"went backwards, from {first:,} to {last:,}"
+            return f"{family} of the sample with {which} {gone}"
     return ""
 
 

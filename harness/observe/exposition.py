@@ -3,13 +3,16 @@
 A server exposes some two thousand lines, most of them histogram buckets. They are dropped before parsing, so that a
 scrape costs little while a load runs on the same cores, and the journal stays small.
 
-Three rules of vLLM's expositions:
+Four rules of vLLM's expositions:
 
 1. The engine's families start with ``vllm:``, or with another prefix that ends in it (``kserve_vllm:``). Names are
    given back with ``vllm:`` alone.
 2. A labelled family without any event has its ``# TYPE`` line but no sample. That is a count of 0; a family without
    even that line is one that this server does not have. The two are kept apart: see :attr:`Exposition.declared`.
 3. A counter's samples end in ``_total``, a histogram's that are kept here in ``_sum`` and ``_count``.
+
+4. Every line ends in a line feed, the last one too. A sample that does not was cut in its value or before it: an
+   exposition of 2,237 tokens may say 22.
 
 A gateway may answer in OpenMetrics instead. Of what it adds, the end mark is a comment here, and exemplars are cut off.
 """
@@ -24,6 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.history import Sample
 
 _PREFIX = "vllm:"
+_SHOWN = 80
+"""Characters of a line that is quoted."""
 _NAME = re.compile(r"\s*([^\s{]+)")
 _EXEMPLAR = re.compile(r"\s#\s*\{[^}]*\}[^}\"]*$")
 
@@ -40,7 +45,10 @@ class Exposition:
 def parse(text: str, wanted: Collection[str]) -> Exposition:
     """Samples whose normalised names are in ``wanted``; ValueError when the text is no exposition."""
     # Not splitlines(): a label's value may hold what Unicode calls the end of a line.
-    kept = "".join(f"{_without_exemplar(line)}\n" for line in text.split("\n") if _may_matter(line, wanted))
+    *lines, rest = text.split("\n")
+    if _may_matter(rest, wanted) and not rest.lstrip().startswith("#"):
+        raise ValueError(f"it is cut off: its last line is not ended ({rest[-_SHOWN:]})")
+    kept = "".join(f"{_without_exemplar(line)}\n" for line in lines if _may_matter(line, wanted))
     samples: list[Sample] = []
     declared: set[str] = set()
     for family in _families(kept):

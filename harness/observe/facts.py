@@ -26,6 +26,7 @@ import aiohttp
 from harness.errors import UsageError
 from harness.facts import Deployment, Role, Server
 from harness.observe.connectors import Connected, connected, exposed
+from harness.observe.counters import SAMPLE_NAMES
 from harness.observe.exposition import Exposition, parse
 from harness.observe.forms import mapping, name_of, whole
 
@@ -37,8 +38,8 @@ _NIXL = "vllm:nixl_bytes_transferred_sum"
 _OFFLOAD = "vllm:kv_offload_total_bytes_total"
 _OFFLOAD_NEWER = "vllm:kv_offload_store_bytes_total"
 _VLLM = re.compile(r"^(# (HELP|TYPE) )?\w*vllm:", re.MULTILINE)
-_PER_ENGINE = frozenset({"vllm:num_requests_running", "vllm:prompt_tokens_total"})
-_WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER}) | _PER_ENGINE
+_RUNNING = "vllm:num_requests_running"
+_WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER}) | SAMPLE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +222,14 @@ def _device(info: Mapping[str, Any] | None) -> str | None:
 
 
 def _engines(metrics: Exposition) -> int:
-    """Data-parallel engines: each has its samples in every family, under a label of its own."""
+    """Data-parallel engines: each has its samples, under a label of its own.
+
+    A gateway may sum some families over the engines, and leave the label out of them: the family that tells most
+    engines counts. Or it may give the label another name; then there are still as many gauges as engines.
+    """
     labels = {sample.labels["engine"] for sample in metrics.samples if "engine" in sample.labels}
-    return max(len(labels), 1)
+    gauges = {frozenset(sample.labels.items()) for sample in metrics.samples if sample.name == _RUNNING}
+    return max(len(labels), len(gauges), 1)
 
 
 def first_model(models: Any) -> Mapping[str, Any] | None:

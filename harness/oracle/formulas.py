@@ -257,9 +257,11 @@ class Formulas:
         theirs = self.prefill_block_size
         if theirs is not None and self.block_size % theirs == 0:
             return {}
-        why = (
-            "prefill servers have different block sizes"
-            if theirs is None
-            else "its blocks are no multiple of prefill's"
-        )
+        silent = [server.name for server in self.deployment.of(Role.PREFILL) if server.block_size is None]
+        if silent:
+            why = f"the block size of {silent[0]}, whose blocks it reads, is not known"
+        elif theirs is None:
+            why = "prefill servers have different block sizes"
+        else:
+            why = "its blocks are no multiple of prefill's"
         return dict.fromkeys(("nixl_bytes",), why)

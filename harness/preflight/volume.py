@@ -1,8 +1,9 @@
 """Whether the model's configuration here is the one that is served: the first transfers' bytes beside what it makes.
 
-A transfer of a known prompt moves whole blocks of every layer. Where it moves more than the configuration has, that
-configuration is another model's, or its KV cache has another type: no fault of a transfer makes a block larger. Where
-it moves less, as if some layers were not there, either may be wrong, and bytes are not judged.
+A transfer of a known prompt moves whole blocks of every layer. Where each block is larger than the configuration
+makes it, that configuration is another model's, or its KV cache has another type: no fault of a transfer makes a block
+larger. Where it moves whole blocks more than the prompt has, a region may be read beyond its end; where it moves less,
+as if some layers were not there, some of it may be lost. Then either may be wrong, and bytes are not judged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,9 +31,9 @@ def volume(deployment: Deployment, since: Sequence[Delta | None], *, tokens: int
         f"{named or deployment.model_path} makes {expected:,} of them ({float(ratio):.4g} times)"
     )
     remedy = "Give --model with the configuration that is served, and --kv-cache-dtype if the servers were given one"
-    if ratio > 1:
-        yield Item("bytes", Level.STOPS if named else Level.UNKNOWN, moved, remedy)
-    elif ratio in _LESS or _whole_layers(deployment, ratio):
+    if ratio > 1 and named and not _blocks_too_many(deployment, int(observed), expected):
+        yield Item("bytes", Level.STOPS, moved, remedy)
+    elif ratio > 1 or ratio in _LESS or _whole_layers(deployment, ratio):
         yield Item("bytes", Level.UNKNOWN, f"{moved}, so that bytes are not judged", remedy)
 
 
@@ -50,6 +51,13 @@ def _bytes(deployment: Deployment, since: Sequence[Delta | None], tokens: int) -
             return None, 0
         moved += here
     return moved, len(since) * handovers * -(-tokens // size) * geometry.block_bytes(size)
+
+
+def _blocks_too_many(deployment: Deployment, observed: int, expected: int) -> bool:
+    """Whether it may be blocks of the right size, but more of them; all of them twice is another type or model."""
+    geometry, size = deployment.geometry, deployment.servers[0].block_size
+    block = geometry.block_bytes(size) if geometry is not None and size is not None else 0
+    return bool(block) and (observed - expected) % block == 0 and observed < 2 * expected
 
 
 def _whole_layers(deployment: Deployment, ratio: Fraction) -> bool:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from harness.checkers.advice.case import Case, plural
+from harness.checkers.advice.readings import restless, unusable
 from harness.facts import Connector, Role
-from harness.history import Scraped, ScrapeFailed
-from harness.verdict import Advice, Comparison
+from harness.verdict import Advice, Comparison, Verdict
 
 _MIRRORED = ("external_kv_transfer", "local_compute", "nixl_bytes")
 _LARGEST_RATIO = 8
@@ -34,14 +34,15 @@ def of_nixl_bytes(case: Case) -> Advice | None:
     """Of bytes moved by NIXL."""
     if not case.invalid:
         return _of_unknown(case)
-    if ratio := _ratio(case):
+    if case.is_bad("token_sources"):
+        return Advice("as under token_sources", "see there")
+    ratio = _ratio(case)
+    if ratio and not _tier_has_the_bytes(case):
         return Advice(
             f"the bytes are exactly {ratio.numerator}/{ratio.denominator} of what {case.deployment.model_path} has: "
             "the configuration given with --model, or the type given with --kv-cache-dtype, is not the served one's",
             "name the model that the servers load",
         )
-    if case.is_bad("token_sources"):
-        return Advice("as under token_sources", "see there")
     more = any(one.observed > one.expected.high for one in case.problems() if one.expected and one.observed is not None)
     return Advice(
         "blocks are read beyond their end, or twice" if more else "part of a prompt's blocks was not transferred",
@@ -177,13 +178,21 @@ def _nothing_transferred(case: Case) -> Advice | None:
 
 
 def _metrics_disagree(case: Case) -> Advice | None:
-    if all(one.counter == "sum over sources" for one in case.problems()):
+    # The sources of one server's tokens add up, whatever path its requests took.
+    if any(one.counter == "sum over sources" for one in case.problems()):
         return Advice("the engine's own counters contradict each other", "report it to the engine's developers")
     return None
 
 
 def _below(one: Comparison) -> bool:
     return one.expected is not None and one.observed is not None and one.observed < one.expected.low
+
+
+def _tier_has_the_bytes(case: Case) -> bool:
+    """Whether the offload tier was given just the bytes that the configuration makes: then it is the served one."""
+    tier = case.other("offload_bytes")
+    stored = [one for one in tier.comparisons if one.counter == "offload_store_bytes"] if tier else []
+    return any(one.verdict is Verdict.VALID and one.observed and one.expected and one.expected.exact for one in stored)
 
 
 def _ratio(case: Case) -> Fraction | None:
@@ -218,16 +227,21 @@ def _reasons(case: Case) -> Iterator[Advice]:
             "turn retries and mirroring off there, and run when nobody else asks, or on a deployment of the harness's "
             "own",
         )
-    if failures := list(case.history.of(ScrapeFailed)):
-        yield Advice(f"/metrics of {failures[0].server} could not be read", "make sure that it is up, and run again")
-    if restless := [one.server for one in case.history.of(Scraped) if not one.settled]:
-        yield Advice(
-            f"{restless[0]} did not come to rest, so that its counters say nothing about this run alone",
-            "see settled",
-        )
+    yield from unusable(case)
+    yield from restless(case)
     if unknown := case.deployment.unknown_connectors():
         names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))
         yield Advice(f"the harness does not know the connector {names}", "rely on the check of the outputs for it")
+    if untold := [server.name for server in case.deployment.servers if server.block_size is None]:
+        yield Advice(
+            f"{untold[0]} does not tell its block size",
+            "start it with VLLM_SERVER_DEV_MODE=1, or with a frontend whose /metrics has vllm:cache_config_info",
+        )
+    if absent := [one for one in case.problems() if one.observed is None]:
+        yield Advice(
+            f"/metrics of {absent[0].server} lacks a counter that this check needs, or shows what it cannot mean",
+            "see the reason above, and whether something between here and the server leaves lines out",
+        )
     if any(server.engines > 1 for server in case.deployment.servers):
         yield Advice(
             "several data-parallel engines stand behind one URL, each with caches of its own",
@@ -235,6 +249,7 @@ def _reasons(case: Case) -> Iterator[Advice]:
         )
     if case.deployment.geometry is None:
         yield Advice(
-            "the shape of the model's KV cache is not known",
-            "name the served model with --model, if its KV cache is of one kind in all layers",
+            "the bytes of the model's KV cache cannot be predicted",
+            "give the configuration that is served with --model, if its KV cache is of one kind in all layers, and the "
+            "type of its KV with --kv-cache-dtype",
         )

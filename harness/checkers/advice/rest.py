@@ -1,7 +1,8 @@
 """Advice on deployments that do not come to rest, and on cases that did not happen."""
 
 from harness.checkers.advice.case import Case
-from harness.history import Scraped, ScrapeFailed
+from harness.checkers.advice.readings import unusable
+from harness.history import Scraped
 from harness.verdict import Advice
 
 LEASE = "NIXL's lease (30 s unless kv_lease_duration says otherwise)"
@@ -15,20 +16,14 @@ def of_settled(case: Case) -> Advice:
             "blocks, or a request hangs in a server",
             "look for the request ids in the servers' logs; raise --settle-timeout-sec to see whether they come back",
         )
-    if failures := list(case.history.of(ScrapeFailed)):
-        return Advice(
-            f"/metrics of {failures[0].server} could not be read", f"try: curl {_metrics(case, failures[0].server)}"
-        )
+    if advice := next(unusable(case), None):
+        return advice
     if any(not one.settled for one in case.history.of(Scraped)):
         return Advice(
             "somebody else uses the deployment, or a request of this run is still being worked on",
             "run when nobody else asks, or raise --settle-timeout-sec",
         )
     return Advice("the run ended before its counters were read", "run again")
-
-
-def _metrics(case: Case, name: str) -> str:
-    return next((f"{server.url}/metrics" for server in case.deployment.servers if server.name == name), "/metrics")
 
 
 PROVOKED = Advice(

@@ -1,0 +1,107 @@
+"""What stands under a verdict that readings kept from being known: the cause is the reading's, server and all."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import counted_run as run
+import pytest
+
+from harness.checkers import judge
+from harness.history import Scraped
+from harness.verdict import Check, Verdict
+
+NAN = float("nan")
+
+
+def judged(*, attached: bool = False, **readings: Mapping[str, float] | Scraped) -> dict[str, Check]:
+    """The clean run with other readings after the load: ``decode={...}``."""
+    before, after = run.readings()[:2], run.readings()[2:]
+    made = [_after(one, readings.get(str(one.server).partition("-")[0])) for one in after]
+    deployment = replace(run.DEPLOYMENT, launched=not attached)
+    return {check.name: check for check in judge(deployment, run.history([*before, *made])).checks}
+
+
+def _after(clean: Scraped, wanted: Mapping[str, float] | Scraped | None) -> Scraped:
+    if wanted is None or isinstance(wanted, Scraped):
+        return wanted or clean
+    return run.reading(clean.server, "after", wanted)
+
+
+def cause(check: Check) -> str:
+    assert check.advice is not None
+    return check.advice.cause
+
+
+def test_a_restart_is_said_to_be_one() -> None:
+    checks = judged(decode=run.DECODE | {"started": 1.8e9})
+    assert checks["token_sources"].verdict is Verdict.UNKNOWN
+    assert "the process of decode-0 ended and began again" in cause(checks["token_sources"])
+
+
+def test_gauges_that_mean_nothing_are_named_where_they_stand() -> None:
+    unrest = {"settled": False, "unsettled_because": "the gauges of decode-0"}
+    decode = run.reading("decode-0", "after", run.DECODE | {"running": NAN}, **unrest)
+    checks = judged(decode=decode, prefill=run.reading("prefill-0", "after", run.PREFILL, **unrest))
+    for name in ("settled", "token_sources"):
+        assert checks[name].verdict is Verdict.UNKNOWN
+        assert "/metrics of decode-0 lacks the gauges" in cause(checks[name])
+
+
+def test_the_server_that_is_busy_is_the_one_that_did_not_rest() -> None:
+    unrest = {"settled": False, "unsettled_because": "still running"}
+    decode = run.reading("decode-0", "after", run.DECODE | {"running": 1}, **unrest)
+    prefill = run.reading("prefill-0", "after", run.PREFILL, **unrest)
+    assert "decode-0 did not come to rest" in cause(judged(decode=decode, prefill=prefill)["token_sources"])
+
+
+def test_a_counter_that_is_missing_is_told_with_its_server() -> None:
+    decode = {name: value for name, value in run.DECODE.items() if name != "external"}
+    checks = judged(decode=decode)
+    assert checks["token_sources"].verdict is Verdict.UNKNOWN
+    assert "/metrics of decode-0 lacks a counter" in cause(checks["token_sources"])
+
+
+def test_a_counter_that_an_unknown_connector_has_no_family_for_is_told_with_the_connector() -> None:
+    servers = tuple(
+        replace(one, connectors=(), unknown_connectors=("OtherConnector",)) for one in run.DEPLOYMENT.servers
+    )
+    decode = {name: value for name, value in run.DECODE.items() if not name.startswith(("nixl", "failed"))}
+    readings = [*run.readings()[:3], run.reading("decode-0", "after", decode)]
+    for check in judge(replace(run.DEPLOYMENT, servers=servers), run.history(readings)).checks:
+        if check.name in ("nixl_bytes", "failed_transfers"):
+            assert check.verdict is Verdict.UNKNOWN
+            assert "does not know the connector OtherConnector" in cause(check)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_bytes_observed_twice_are_no_other_models_where_the_tier_has_the_right_ones(stored: bool) -> None:
+    """The tier's bytes are made from the same configuration."""
+    twice = run.DECODE | {"nixl": 2 * run.DECODE["nixl"]}
+    if stored:
+        assert "or twice" in cause(judged(decode=twice)["nixl_bytes"])
+        return
+    none = {"store": 0, "store_legacy": 0}
+    checks = judged(decode=twice | none, prefill=run.PREFILL | none)
+    assert "exactly 2/1" in cause(checks["nixl_bytes"])
+
+
+def test_a_server_that_took_its_prompts_elsewhere_is_not_told_to_load_another_model() -> None:
+    half = run.DECODE | {"external": 100, "external_hits": 100, "compute": 128, "nixl": 2 * run.BLOCK}
+    checks = judged(decode=half)
+    assert checks["token_sources"].verdict is checks["nixl_bytes"].verdict is Verdict.INVALID
+    assert cause(checks["nixl_bytes"]) == "as under token_sources"
+
+
+def test_a_configuration_that_was_given_is_not_asked_for_as_if_it_were_missing() -> None:
+    unlike = replace(run.DEPLOYMENT, geometry=None, geometry_unknown="the first transfers moved twice as many bytes")
+    checks = {check.name: check for check in judge(unlike, run.history()).checks}
+    assert checks["nixl_bytes"].advice is not None
+    assert "the configuration that is served" in checks["nixl_bytes"].advice.remedy
+    assert "--kv-cache-dtype" in checks["nixl_bytes"].advice.remedy
+
+
+def test_sources_that_do_not_add_up_are_the_engines_own_contradiction() -> None:
+    twice = judged(decode=run.DECODE | {"external": 456})["token_sources"]
+    assert twice.verdict is Verdict.INVALID
+    assert "the engine's own counters contradict each other" in cause(twice)
+    assert "another path" in cause(judged(decode=run.DECODE | {"external": 128, "compute": 100})["token_sources"])

@@ -1,0 +1,88 @@
+"""Expositions that lack a part: cut off, without one engine's samples, with labels on some families alone."""
+
+from dataclasses import replace
+
+import counted_run as run
+import pytest
+
+from harness.checkers import judge
+from harness.facts import Role, Server
+from harness.history import Sample, Scraped
+from harness.observe.counters import SAMPLE_NAMES, Counters, delta, read_counters
+from harness.observe.exposition import parse
+from harness.observe.facts import _WANTED, _server
+from harness.verdict import Verdict
+
+GENERATED = "vllm:generation_tokens_total"
+
+
+def counters(**by_engine: float) -> Counters:
+    """``one=5``: the engine of that label has generated five tokens."""
+    samples = tuple(Sample(GENERATED, {"engine": engine}, value) for engine, value in by_engine.items())
+    return read_counters(Scraped(0.0, "s", "before", "c", "p", samples))
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_a_value_that_is_cut_off_is_not_read(cut: int) -> None:
+    whole = f'{GENERATED}{{engine="0"}} 2237.0\n'
+    assert parse(whole, SAMPLE_NAMES).samples[0].value == 2237
+    with pytest.raises(ValueError, match="cut off"):
+        parse(whole[:-cut], SAMPLE_NAMES)
+
+
+def test_the_end_of_a_text_whose_last_line_nobody_wants_may_be_missing() -> None:
+    text = f"{GENERATED} 5\n# TYPE vllm:other counter\nvllm:other_total 7"
+    assert [sample.value for sample in parse(text, SAMPLE_NAMES).samples] == [5]
+
+
+def test_an_engine_that_began_again_does_not_hide_behind_one_that_grew() -> None:
+    grown = delta(counters(one=100, two=100), counters(one=900, two=10))
+    assert grown.of("generation_tokens") is None
+    assert 'engine="two"' in grown.why("generation_tokens")
+    assert "went backwards, from 100 to 10" in grown.why("generation_tokens")
+
+
+def test_an_engine_that_is_not_exposed_any_more_takes_nothing_from_the_sum() -> None:
+    grown = delta(counters(one=100, two=100), counters(one=900))
+    assert "is not exposed any more" in grown.why("generation_tokens")
+
+
+def test_an_engine_that_is_new_counted_from_nothing() -> None:
+    assert delta(counters(one=100), counters(one=900, two=10)).of("generation_tokens") == 810
+
+
+def test_an_engine_that_counted_nothing_may_go() -> None:
+    assert delta(counters(one=100, two=0), counters(one=900)).of("generation_tokens") == 800
+
+
+@pytest.mark.parametrize(
+    ("counter", "label"), [("prompt", ""), ("external", "external_kv_transfer"), ("nixl", ""), ("generated", "")]
+)
+def test_a_run_in_which_one_engine_of_several_began_again_is_unknown(counter: str, label: str) -> None:
+    name = run.NAMES[counter].partition("{")[0]
+    labels = {"engine": "1", "model_name": "canary"} | ({"source": label} if label else {})
+    spent = {"before": 50.0, "after": 20.0}
+    scraped = [
+        replace(one, samples=(*one.samples, Sample(name, labels, spent[one.label])))
+        if one.server == "decode-0"
+        else one
+        for one in run.readings()
+    ]
+    assert judge(run.DEPLOYMENT, run.history(scraped)).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("text", "engines"),
+    [
+        ('vllm:num_requests_running{engine="0"} 0\nvllm:generation_tokens_total{engine="0"} 5\n', 1),
+        ("vllm:num_requests_running 0\nvllm:generation_tokens_total 5\n", 1),
+        (
+            "\n".join(("vllm:num_requests_running 0", *(f'{GENERATED}{{engine="{n}"}} 5' for n in range(2)), "")),
+            2,
+        ),
+        ('vllm:num_requests_running{dp_rank="0"} 0\nvllm:num_requests_running{dp_rank="1"} 0\n', 2),
+        ("vllm:num_requests_running 0\nkserve_vllm:num_requests_running 0\n", 1),
+    ],
+)
+def test_engines_are_counted_in_whatever_family_tells_them_apart(text: str, engines: int) -> None:
+    assert _server(Server("d", Role.DECODE, "http://d"), parse(text, _WANTED), {}, None, None).engines == engines
