@@ -126,6 +126,9 @@ class Deployment:
     """Where its configuration was read: a directory or a hub name."""
     vocab_size: int | None = None
     special_token_ids: tuple[int, ...] = ()
+    """What prompts are not made of."""
+    special_tokens_guessed: bool = False
+    """Whether these only leave out where special tokens usually are: then nobody knows which tokens end an answer."""
     geometry: KVGeometry | None = None
     """With the type of element that a server has which does not tell its own; see :meth:`geometry_of`."""
     geometry_unknown: str = ""
@@ -140,6 +143,11 @@ class Deployment:
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Tokens that may end an answer; empty where they are not known."""
+        return () if self.special_tokens_guessed else self.special_token_ids
 
     def of(self, role: Role) -> tuple[Server, ...]:
         """The servers of one role, in order."""

@@ -55,7 +55,7 @@ class Watch:
 async def fire(scenarios: Iterable[Scenario], deployment: Deployment, how: Firing, watch: Watch) -> None:
     """Run the scenarios one after another; the history ends with how the client kept up."""
     record, clock = watch.record, watch.clock
-    record(Decoding(clock.now(), deployment.special_token_ids, shifts(how.extra_body)))
+    record(Decoding(clock.now(), deployment.end_token_ids, shifts(how.extra_body)))
     client = Client(
         routes(deployment, how.reference_url),
         model=deployment.model,

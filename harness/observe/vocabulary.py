@@ -27,12 +27,13 @@ _TEXT = (
 
 
 async def tokens_that_are_safe(session: aiohttp.ClientSession, deployment: Deployment) -> dict[str, Any]:
-    """The fields ``vocab_size`` (at least so many) and ``special_token_ids``; empty where no server tells."""
+    """The fields ``vocab_size`` (at least so many) and about special tokens; empty where no server tells."""
     for server in (*deployment.of(Role.DECODE), *deployment.of(Role.PREFILL)):
         ids = await _tokenized(session, server.url, server.model or deployment.model)
         size = max(ids, default=0) + 1
         if size >= _LEAST:
-            return {"vocab_size": size, "special_token_ids": tuple(range(min(_LEFT_OUT, size // 16)))}
+            guessed = tuple(range(min(_LEFT_OUT, size // 16)))
+            return {"vocab_size": size, "special_token_ids": guessed, "special_tokens_guessed": True}
     return {}
 
 

@@ -135,7 +135,7 @@ def load_run(path: str | Path) -> tuple[Deployment, History]:
             "selftest), or was cut off before its first entry. Name another run's directory."
         )
     deployment = _load_deployment(directory / DEPLOYMENT)
-    return deployment, _with_end_tokens(history, deployment.special_token_ids)
+    return deployment, _with_end_tokens(history, deployment.end_token_ids)
 
 
 def _with_end_tokens(history: History, token_ids: tuple[int, ...]) -> History:
