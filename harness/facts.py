@@ -133,6 +133,9 @@ class Deployment:
     """Whether all tokens that end an answer are among ``special_token_ids``; else the servers may have read others in
     files that are not here (generation_config.json)."""
     special_token_ids: tuple[int, ...] = ()
+    """What prompts are not made of."""
+    special_tokens_guessed: bool = False
+    """Whether these only leave out where special tokens usually are: then nobody knows which tokens end an answer."""
     geometry: KVGeometry | None = None
     """With the type of element that a server has which does not tell its own; see :meth:`geometry_of`."""
     geometry_unknown: str = ""
@@ -147,6 +150,11 @@ class Deployment:
     launched: bool = False
     engine: str = "vllm"
     device: str | None = None
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Tokens that may end an answer; empty where they are not known."""
+        return () if self.special_tokens_guessed else self.special_token_ids
 
     def of(self, role: Role) -> tuple[Server, ...]:
         """The servers of one role, in order."""

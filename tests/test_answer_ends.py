@@ -13,7 +13,7 @@ from harness.checkers.outputs import count_outputs, outputs
 from harness.checkers.outputs.ends import ends_of
 from harness.history import Choice, Decoding, Ended, Entry, History, Outcome, Sent
 from harness.load.answer import Answer
-from harness.scenario import Request, Route, Sampling
+from harness.scenario import Inquiry, InquiryKind, Request, Route, Sampling
 from harness.verdict import Check, Verdict
 
 VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
@@ -128,8 +128,8 @@ def test_a_stop_that_does_not_say_at_which_string_is_unverified_or_at_an_end_tok
     assert ended_early((3, 0), "hello", STOP, finish_reason="stop")[0].verdict is VALID
 
 
-def single(route: Route, choice: Choice, **sampling: Any) -> list[Entry]:
-    request = Request(f"one-{route}", (1, 2), Sampling(8, **sampling), route=route)
+def single(route: Route, choice: Choice, name: str = "one", **sampling: Any) -> list[Entry]:
+    request = Request(f"{name}-{route}", (1, 2), Sampling(8, **sampling), route=route)
     return [
         Sent(0.0, request, "s", "p", 0.0),
         Ended(1.0, request.request_id, Outcome.OK, status=200, choices=(choice,)),
@@ -154,6 +154,62 @@ def test_end_tokens_are_also_learned_from_servers_that_were_asked_alone() -> Non
     by_text = single(Route.DECODE, Choice((5, 7), finish_reason="stop"), stop=("a",))
     ends = ends_of(History((*direct, *proxied, *by_text)))
     assert (ends.tokens, ends.complete) == (frozenset({9}), False)
+
+
+def ended_alone(*lasts: int) -> list[Entry]:
+    """One prompt for each, whose answer the decode server ended with that token by itself."""
+    stopped = (Choice((5, last), finish_reason="stop") for last in lasts)
+    return [entry for n, one in enumerate(stopped) for entry in single(Route.DECODE, one, f"prompt-{n}")]
+
+
+def test_a_server_that_cuts_control_answers_short_too_does_not_show_where_answers_end() -> None:
+    known = Decoding(0.0, (2,))
+    assert ends_of(History((known, *ended_alone(9)))).tokens == {2}
+    assert not ends_of(History(tuple(ended_alone(7, 8, 9)))).tokens
+
+
+def test_what_ended_the_answers_of_several_prompts_is_an_end_token_beside_the_known_ones() -> None:
+    known = Decoding(0.0, (2,))
+    assert ends_of(History((known, *ended_alone(9, 9)))).tokens == {2, 9}
+    assert ends_of(History(tuple(ended_alone(6, 7, 8, 9, 9)))).tokens == {9}
+
+
+def test_a_token_after_which_an_answer_went_on_ends_none() -> None:
+    went_on = single(Route.PROXY, Choice((9, 5), finish_reason="stop"))
+    asked_to = single(Route.PROXY, Choice((9, 5), finish_reason="length"), ignore_eos=True)
+    assert ends_of(History((*ended_alone(9, 9), *went_on))).tokens == set()
+    assert ends_of(History((*ended_alone(9, 9), *asked_to))).tokens == {9}
+
+
+def test_a_retry_that_was_cut_short_is_wrong_again() -> None:
+    entries = list[Entry]()
+    for entry in run(gaussian(1e-6)).entries:
+        if isinstance(entry, Sent) and entry.request.request_id == VICTIM:
+            retry = Inquiry(InquiryKind.RETRY, "load-16", "alone")
+            entries.append(replace(entry, request=replace(entry.request, inquiry=retry)))
+        elif isinstance(entry, Ended) and entry.request_id in (VICTIM, "load-16"):
+            entries.append(replace(entry, choices=(replace(entry.choices[0], finish_reason="stop"),)))
+        else:
+            entries.append(entry)
+    longer = [_with_room(entry) for entry in entries]
+    check = outputs(DEPLOYMENT, History((Decoding(0.0, (3,)), *longer)))
+    (finding,) = check.findings
+    assert finding.subject == "load-16"
+    assert "wrong again in 1 of 1 alone" in finding.text
+
+
+def _with_room(entry: Entry) -> Entry:
+    """The two requests ask for one token more than came."""
+    if not isinstance(entry, Sent) or entry.request.request_id not in (VICTIM, "load-16"):
+        return entry
+    sampling = replace(entry.request.sampling, max_tokens=entry.request.sampling.max_tokens + 1)
+    return replace(entry, request=replace(entry.request, sampling=sampling))
+
+
+def test_special_tokens_that_were_guessed_are_not_known_to_end_answers() -> None:
+    guessed = replace(DEPLOYMENT, special_token_ids=(1, 2), special_tokens_guessed=True)
+    assert guessed.end_token_ids == ()
+    assert replace(guessed, special_tokens_guessed=False).end_token_ids == (1, 2)
 
 
 @pytest.mark.parametrize("stop_reason", [None, 9, "lo"])

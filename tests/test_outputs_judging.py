@@ -119,6 +119,15 @@ def test_a_logprob_served_as_nan_is_invalid() -> None:
     assert "NaN" in finding.text
 
 
+def test_a_logprob_served_as_nan_is_invalid_where_the_noise_is_not_known() -> None:
+    def nan(readings: Readings) -> None:
+        readings.served[4] = math.nan
+
+    check = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(nan), controls=0, failed=32))
+    assert (check.verdict, check.findings[0].subject) == (Verdict.INVALID, VICTIM)
+    assert "NaN" in check.findings[0].text
+
+
 def test_a_failed_control_arm_is_unknown_and_exact_outputs_are_still_counted() -> None:
     history = run(gaussian(1e-5), controls=0, failed=32)
     check = outputs(DEPLOYMENT, history)

@@ -11,9 +11,14 @@ the start of a run, on prompts of its own, before anything is counted. ``harness
 4. ``other``     the prompt under salt B: whatever is hit now was cached under another salt. Last, so that tiers have
                  had time to store the blocks
 
-What was hit is told by the answers' usage. Where a server's usage does not tell it, counters are read around the
-requests: ``again`` is then asked a second time. Where the deployment does not come to rest for that (somebody else's
-requests are under way) the test ends: counters would tell nothing.
+Then the same is asked of the whole path: one prompt through the proxy as the load goes, under one salt, as often as is
+needed to reach every server, and once under another. A gateway that drops the field there leaves the load's blocks
+without a salt, where another run finds them. What was hit is told by counters alone (a proxy's usage may be either
+server's), and judged by ``harness/checkers/leftovers.py``.
+
+What was hit of each server is told by the answers' usage. Where a server's usage does not tell it, counters are read
+around the requests: ``again`` is then asked a second time. Where the deployment does not come to rest for that
+(somebody else's requests are under way) the test ends: counters would tell nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +33,7 @@ from harness.scenario import Inquiry, InquiryKind, Phase, Request, Route, Sampli
 SALTS = "salts"
 """How the names of its phases begin."""
 KEPT, AGAIN, COUNTED, FORCED, OTHER = "kept", "again", "again-counted", "forced", "other"
+PATH_KEPT, PATH_OTHER = "path-kept", "path-other"
 _BLOCKS = 4
 _BLOCK = 16
 _LEAST_TOKENS = 544
@@ -69,6 +75,10 @@ def salt_test(
         yield Scenario(scenario, _PURPOSE, (_phase(subjects, which, salt, watched=watched),))
         if watched and _restless(history(), scenario, which):
             return
+    if deployment.proxy_url is not None:
+        tokens = max(subject.tokens for subject in subjects)
+        phases = tuple(_path_phase(deployment, which, tokens, salt) for which in (PATH_KEPT, PATH_OTHER))
+        yield Scenario(scenario, _PURPOSE, phases)
 
 
 def salt_entries(history: History) -> tuple[Entry, ...]:
@@ -119,6 +129,25 @@ def _request(subject: _Subject, which: str, salt: str) -> Request:
         cache_salt=f"{salt}-{SALTS}-{'other' if which == OTHER else 'one'}",
         inquiry=Inquiry(InquiryKind.SALT, under=which),
     )
+
+
+def _path_phase(deployment: Deployment, which: str, tokens: int, salt: str) -> Phase:
+    """Through the proxy, one after another: twice as often as there are servers of a role, or once."""
+    most = max(len(deployment.of(role)) for role in Role)
+    times = 1 if which == PATH_OTHER or most == 1 else 2 * most
+    drawn = np.random.default_rng(list(f"{salt}-path".encode()))
+    prompt = tuple(int(token) for token in drawn.integers(_ORDINARY.start, _ORDINARY.stop, tokens))
+    requests = tuple(
+        Request(
+            f"{_name(which)}-{number}",
+            prompt,
+            Sampling(max_tokens=1, ignore_eos=True),
+            cache_salt=f"{salt}-{SALTS}-{which}",
+            inquiry=Inquiry(InquiryKind.SALT, under=which),
+        )
+        for number in range(times)
+    )
+    return Phase(_name(which), requests, 1, counted=False, watched=which == PATH_OTHER)
 
 
 def _restless(history: History, scenario: str, which: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.checkers.leftovers import explained, leftovers
 from harness.checkers.memo import once
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.facts import Deployment, Role, Server
@@ -32,7 +33,9 @@ class Evidence:
     others: Others | None = None
     """Other people's requests, where they show in this phase or before it."""
     explained: Mapping[str, Bounds] = field(default_factory=dict)
-    """What they may explain, by counter."""
+    """What they, or leftovers, may explain, by counter."""
+    leftover: str = ""
+    """Why the servers may have found what earlier requests left; empty where they cannot have."""
 
     def compare(self, counter: str) -> Comparison:
         """The counter's expectation and growth."""
@@ -48,11 +51,12 @@ class Evidence:
         why: str = "",
         explained: Bounds | None = None,
     ) -> Comparison:
-        """A comparison of this server over this phase; ``explained``: by other people's requests."""
+        """A comparison of this server over this phase; ``explained``: by other people's requests, or leftovers."""
         made = Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why, explained)
         both = expected is not None and observed is not None
         explains = both and made.verdict is Verdict.UNKNOWN
-        return replace(made, why_unknown=self.others.why) if explains and self.others else made
+        reason = self.others.why if self.others else self.leftover
+        return replace(made, why_unknown=reason) if explains and reason else made
 
     def _expected(self, counter: str, observed: float | None) -> Bounds | None:
         bounds = self.expectation.of(counter)
@@ -80,7 +84,28 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
         for key, expectation in expected.get(phase, _idle(deployment)).items()
         if (servers := _servers(deployment, key))
     )
-    return quiet if deployment.launched else tuple(_among_others(deployment, history, quiet, expected))
+    told = quiet if deployment.launched else tuple(_among_others(deployment, history, quiet, expected))
+    return tuple(_with_leftovers(deployment, history, told))
+
+
+def _with_leftovers(deployment: Deployment, history: History, evidence: tuple[Evidence, ...]) -> Iterator[Evidence]:
+    left = leftovers(deployment, history)
+    for one in evidence:
+        servers = _servers(deployment, one.server)
+        why = next((left[server.name] for server in servers if server.name in left), "")
+        if not why:
+            yield one
+            continue
+        added = {
+            name: _hull(found, one.explained.get(name))
+            for name in PREDICTED
+            if (found := explained(name, one.expectation, servers, deployment))
+        }
+        yield replace(one, leftover=why, explained={**one.explained, **added})
+
+
+def _hull(one: Bounds, other: Bounds | None) -> Bounds:
+    return one if other is None else Bounds(min(one.low, other.low), max(one.high, other.high))
 
 
 def _predicted(

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.checkers.memo import once
+from harness.checkers.salted_path import dropped_on_the_way
 from harness.checkers.watched import grown
 from harness.facts import Deployment
 from harness.history import History, Operation, Outcome
@@ -81,7 +82,7 @@ def read_salts(history: History) -> tuple[SaltRead, ...]:
     asked: dict[tuple[Route, int], dict[str, Operation]] = {}
     for operation in history.operations():
         request = operation.request
-        if request.inquiry is not None and request.tests_salts:
+        if request.inquiry is not None and request.tests_salts and request.route is not Route.PROXY:
             asked.setdefault((request.route, request.server or 0), {})[request.inquiry.under] = operation
     return tuple(_read(history, route, index, found) for (route, index), found in asked.items())
 
@@ -149,7 +150,7 @@ def salts(deployment: Deployment, history: History) -> Check:
     reads = read_salts(history)
     ignoring = [read for read in reads if read.ignored]
     isolating = [read.server for read in reads if _isolates(deployment, read)]
-    notes = tuple(untested(deployment, history))
+    notes = (*untested(deployment, history), *_on_the_way(deployment, history))
     if ignoring:
         findings = tuple(Finding(read.server, _words(read)) for read in ignoring)
         others = f" (so does {', '.join(read.server for read in ignoring[1:])})" if ignoring[1:] else ""
@@ -159,6 +160,15 @@ def salts(deployment: Deployment, history: History) -> Check:
         return Check("salts", Verdict.UNKNOWN, next(iter(notes), "no server was asked under two salts"))
     summary = f"a prompt asked again under another cache_salt was computed anew on {', '.join(isolating)}"
     return Check("salts", Verdict.VALID, summary, notes=notes)
+
+
+def _on_the_way(deployment: Deployment, history: History) -> Iterator[str]:
+    """Nothing that is judged relies on it but predictions of counters (leftovers.py)."""
+    if found := dropped_on_the_way(deployment, history):
+        yield (
+            f"something between the clients and {' and '.join(found)} drops cache_salt: a prompt that was asked "
+            "through the proxy under a new salt came out of a cache. Give each run a --seed of its own"
+        )
 
 
 def _isolates(deployment: Deployment, read: SaltRead) -> bool:

@@ -85,7 +85,8 @@ def streaming(deployment: Deployment, history: History) -> Check:  # noqa: ARG00
 
 
 def _look(history: History) -> _Seen:
-    asked = [one for one in history.operations() if one.request.stream and one.outcome is Outcome.OK]
+    answered = (one for one in history.operations() if one.outcome is Outcome.OK and not one.request.tests_salts)
+    asked = [one for one in answered if one.request.stream]
     tested = [one for one in asked if one.request.route is Route.PROXY] or asked
     beside = [one for one in asked if one.request.route is not Route.PROXY] if tested is not asked else []
     streams, others = tuple(_arrivals(tested)), tuple(_arrivals(beside))

@@ -55,9 +55,8 @@ class Watch:
 async def fire(scenarios: Iterable[Scenario], deployment: Deployment, how: Firing, watch: Watch) -> None:
     """Run the scenarios one after another; the history ends with how the client kept up."""
     record, clock = watch.record, watch.clock
-    ends = deployment.special_token_ids if deployment.vocab_is_whole else ()
     complete = deployment.end_tokens_complete
-    record(Decoding(clock.now(), ends, shifts(how.extra_body), ends_complete=complete))
+    record(Decoding(clock.now(), deployment.end_token_ids, shifts(how.extra_body), ends_complete=complete))
     client = Client(
         routes(deployment, how.reference_url),
         model=deployment.model,

@@ -32,9 +32,9 @@ async def tokens_that_are_safe(session: aiohttp.ClientSession, deployment: Deplo
         ids = await _tokenized(session, server.url, server.model or deployment.model)
         size = max(ids, default=0) + 1
         if size >= _LEAST:
-            special = tuple(range(min(_LEFT_OUT, size // 16)))
-            partly = {"vocab_is_whole": False, "end_tokens_complete": False}
-            return {"vocab_size": size, "special_token_ids": special, **partly}
+            guessed = tuple(range(min(_LEFT_OUT, size // 16)))
+            partly = {"vocab_is_whole": False, "special_tokens_guessed": True, "end_tokens_complete": False}
+            return {"vocab_size": size, "special_token_ids": guessed, **partly}
     return {}
 
 

@@ -140,7 +140,7 @@ def load_run(path: str | Path) -> tuple[Deployment, History]:
 
 def _with_end_tokens(history: History, deployment: Deployment) -> History:
     """What versions before ``Decoding`` did not record, the deployment's facts tell."""
-    token_ids = deployment.special_token_ids
+    token_ids = deployment.end_token_ids
     if not token_ids or any(True for _ in history.of(Decoding)):
         return history
     return History((*history.entries, Decoding(0.0, token_ids, ends_complete=deployment.launched)))

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from harness.checkers.advice.case import Case, plural
 from harness.checkers.advice.readings import restless, unusable
+from harness.checkers.evidence import gather
 from harness.facts import Connector, Role
 from harness.verdict import Advice, Comparison, Verdict
 
@@ -220,6 +221,12 @@ _MISSING = Advice("the servers do not tell a fact or a counter that this check n
 
 
 def _reasons(case: Case) -> Iterator[Advice]:
+    evidence = gather(case.deployment, case.history)
+    if any(one.leftover and not one.others for one in evidence) and any(one.explained for one in case.problems()):
+        yield Advice(
+            "these prompts were asked before, and cache salts, which are to keep runs apart, are dropped or not heeded",
+            "give a --seed that no run on this deployment had",
+        )
     if any(one.explained is not None for one in case.problems()):
         yield Advice(
             "somebody else's requests reach the same servers (a health probe, another client, a second harness), or a "

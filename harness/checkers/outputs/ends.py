@@ -10,11 +10,11 @@ that vLLM says in ``stop_reason`` by what:
 
 Where a row is contradicted, the answer is cut short: a mismatch. Where it cannot be told, the answer is unverified,
 unless a reference of the same tokens shows its end right (beside_reference.py). Which tokens end an answer is known
-from the model's files (``history.Decoding``), and from whatever a server ended by itself, without transfer. What text
-a stop string stood in is told by the teacher forcing of the answer (``Ended.prompt_end``).
+from the model's files (``history.Decoding``), and from what servers ended by themselves, without transfer
+(``_believed``). What text a stop string stood in is told by the teacher forcing of the answer (``Ended.prompt_end``).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.checkers.outputs.compared import Compared, Match
@@ -23,6 +23,8 @@ from harness.scenario import Route
 
 _STOPPED = ("stop", "tool_calls")
 """vLLM's chat calls a stop with a tool call by another name."""
+_MOST_SEEN_ONCE = 2
+# End tokens that are believed although only one prompt's answer ended with them; models have one to five.
 
 Doubt = tuple[Match, str]
 """MISMATCH or UNVERIFIED, and why."""
@@ -42,18 +44,45 @@ def ends_of(history: History) -> Ends:
     entries = tuple(history.of(Decoding))
     told = {token for entry in entries for token in entry.end_token_ids}
     complete = bool(told) and all(entry.ends_complete for entry in entries)
-    return Ends(frozenset(told | _seen(history)), complete=complete)
+    return Ends(frozenset(told | set(_believed(history, complete=complete))), complete=complete)
 
 
-def _seen(history: History) -> set[int]:
-    """Last tokens of what servers ended by themselves, where nothing was transferred."""
+def _believed(history: History, *, complete: bool) -> Iterator[int]:
+    """Last tokens of what servers ended by themselves, without transfer, that are not just where they cut answers.
+
+    A server that cuts answers short cuts control answers, too. Then each ends with a token of its own, which others
+    pass over; a model's end tokens are few, and end the answers of several prompts.
+    """
+    prompts = {token: len(those) for token, those in _ended_by(history).items()}
+    passed = _passed_by(history) if prompts else set()
+    once = {token for token, count in prompts.items() if count == 1}
+    few = not complete and len(once) <= _MOST_SEEN_ONCE
+    return (token for token in prompts if token not in passed and (few or token not in once))
+
+
+def _ended_by(history: History) -> dict[int, set[str]]:
+    """The prompts whose answers a token ended, by token: each is named by the request that asked it first."""
+    found: dict[int, set[str]] = {}
+    for operation in history.operations():
+        request = operation.request
+        if request.route is Route.PROXY or operation.outcome is not Outcome.OK or request.sampling.stop:
+            continue
+        for choice in operation.ended.choices:
+            if choice.token_ids and choice.finish_reason in _STOPPED and choice.stop_reason is None:
+                found.setdefault(choice.token_ids[-1], set()).add(request.reference_for or request.request_id)
+    return found
+
+
+def _passed_by(history: History) -> set[int]:
+    """Tokens after which some answer went on that would have stopped at an end token."""
     return {
-        choice.token_ids[-1]
+        token
         for operation in history.operations()
-        if operation.request.route is not Route.PROXY and operation.outcome is Outcome.OK
+        if operation.outcome is Outcome.OK
+        and not operation.request.sampling.ignore_eos
+        and not operation.request.sampling.min_tokens
         for choice in operation.ended.choices
-        if choice.token_ids and choice.finish_reason in _STOPPED and choice.stop_reason is None
-        if not operation.request.sampling.stop
+        for token in choice.token_ids[:-1]
     }
 
 

@@ -92,20 +92,21 @@ def look_at_outputs(history: History) -> OutputEvidence:
     )
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
     said = tuple(_compare_probe(reading, floor) for reading in readings)
-    retried = tuple(_retried(history, asked, floor)) if floor is not None else ()
+    retried = tuple(_retried(history, asked, floor, ends)) if floor is not None else ()
     return OutputEvidence(compared, floor, with_drift=drifts, readings=readings, probed=said, retried=retried)
 
 
 def _retried(
-    history: History, asked: dict[str, list[Operation]], floor: NoiseFloor | str
+    history: History, asked: dict[str, list[Operation]], floor: NoiseFloor | str, ends: Ends
 ) -> Iterator[tuple[Inquiry, Compared]]:
     for operation in history.operations():
         inquiry = operation.request.inquiry
         if inquiry is None or inquiry.kind is not InquiryKind.RETRY or operation.outcome is not Outcome.OK:
             continue
-        beside = force(operation, asked.get(operation.request.request_id, ()))
+        known = asked.get(operation.request.request_id, ())
+        beside = force(operation, known)
         if not isinstance(beside, str):
-            yield inquiry, judge_forced(operation, beside, floor)
+            yield inquiry, with_end(operation, judge_forced(operation, beside, floor), ends, known)
 
 
 def _compare_probe(reading: Reading, floor: NoiseFloor | str | None) -> Compared:

@@ -70,10 +70,15 @@ def _faults(operation: Operation, choice: Choice, forced: Forced, floor: NoiseFl
         if one.wrong:
             token = f"output token {one.first} is {choice.token_ids[one.first]}"
             yield one.first, f"{token}, {one.text}; {one.wrong} of {forced.tokens} tokens are wrong"
-    for at in [i for i, one in enumerate(choice.logprobs) if one is not None and math.isnan(one.logprob)][:1]:
-        yield at, f"the log-probability of output token {at} was served as NaN"
+    yield from _not_numbers(choice)
     for one in beyond:
         yield one.first, f"its tokens may be right, but {one.text}: its KV was not the prompt's"
+
+
+def _not_numbers(choice: Choice) -> Iterator[tuple[int, str]]:
+    """The first log-probability that is none; no noise explains it."""
+    for at in [i for i, one in enumerate(choice.logprobs) if one is not None and math.isnan(one.logprob)][:1]:
+        yield at, f"the log-probability of output token {at} was served as NaN"
 
 
 def _doubt(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor) -> str:
@@ -91,6 +96,8 @@ def _beyond(operation: Operation, forced: Forced, limits: Limits) -> Iterator[Cr
 def _without_floor(operation: Operation, outputs: Sequence[Forced], why: str) -> Compared:
     """Tokens that are all the best are right whatever the noise; of any other nothing can be said."""
     who = operation.request.request_id
+    for at, text in (fault for choice in operation.ended.choices for fault in _not_numbers(choice)):
+        return Compared(who, Match.MISMATCH, text, at)
     if _all_best(operation, outputs):
         return Compared(who, Match.EXACT)
     return Compared(
