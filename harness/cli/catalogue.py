@@ -62,9 +62,9 @@ async def run_catalogue(options: Options) -> ExitCode:
         if done.interrupted:
             rows += [row for after, left in groups[number + 1 :] for row in _not_begun(_name(after), left)]
             break
+    print_catalogue(rows, plain=options.report.plain)
     if options.report.junit:
         save_text(options.report.junit.resolve(), catalogue_junit(rows))
-    print_catalogue(rows, plain=options.report.plain)
     if crash is not None:
         raise crash
     return EXIT[overall(rows)]
@@ -156,7 +156,7 @@ async def _stored(plan: _Plan, options: Options, store: RunStore, name: str) -> 
     order = [*(entry.name for entry in plan.entries), WHOLE_RUN]
     rows.sort(key=lambda row: order.index(row.workload))
     report = make_report(deployment, history, judgement, store.path, settings_of(options, history), rows=rows)
-    store_report(report, options.report, store.path)
+    store_report(report, options.report, store.path, table=False)
     if plan.ran:
         print_report(report, plain=options.report.plain)
     return _Done(rows)

@@ -14,6 +14,7 @@ redacted here.
 """
 
 import contextlib
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -114,12 +115,21 @@ def save_result(directory: Path, result: Mapping[str, object], name: str = RESUL
     return save_text(directory / name, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
+_REMEDIES = {
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Make room there",
+    errno.ENOENT: "Its directory is gone: nobody may remove or rename it while it is in use",
+}
+"""By what went wrong; else another place is needed."""
+
+
 def save_text(path: Path, text: str) -> Path:
     """Write a file atomically. Raises HarnessError."""
     try:
         write_atomically(path, text)
     except OSError as error:
-        raise HarnessError(f"{path} could not be written: {error.strerror}. Make room there.") from error
+        remedy = _REMEDIES.get(error.errno or 0, "Name a place that can be written to")
+        raise HarnessError(f"{path} could not be written: {error.strerror}. {remedy}.") from error
     return path
 
 
