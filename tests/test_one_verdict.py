@@ -15,10 +15,10 @@ from harness.history import Ended, History, Outcome
 from harness.reports import WHOLE_RUN, Row, make_report
 from harness.reports.catalogue import tally
 from harness.reports.plain import plain_lines
-from harness.verdict import Check, Judgement, KnownFault, Outputs, Verdict
+from harness.verdict import Check, FaultSign, Judgement, KnownFault, Outputs, Verdict
 
 NONE = Outputs(0, 0, 0, 0, 0)
-FAULT = KnownFault(("failed_transfers",), "counts two of three notifications as late")
+FAULT = KnownFault((FaultSign("failed_transfers"),), ("0.32.0",), ("cpu",), "counts two of three notifications as late")
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,15 @@ def judged(*checks: tuple[str, Verdict]) -> Judgement:
 @pytest.mark.parametrize(
     ("rows", "verdict"),
     [
-        ([Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT)], Verdict.VALID),
+        (
+            [Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)],
+            Verdict.VALID,
+        ),
         ([Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)))], Verdict.INVALID),
-        ([Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT)], Verdict.INVALID),
+        (
+            [Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)],
+            Verdict.INVALID,
+        ),
         ([Row("a", "f", "d", skipped="it needs more")], Verdict.UNKNOWN),
         (
             [
@@ -78,7 +84,7 @@ def judged(*checks: tuple[str, Verdict]) -> Judgement:
     ],
 )
 def test_a_catalogues_reports_have_the_verdict_of_its_table(rows: list[Row], verdict: Verdict) -> None:
-    excused = Row("z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT)
+    excused = Row("z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)
     rows = [excused, *rows]
     if verdict is Verdict.VALID:
         rows.append(Row("y", "f", "d", judged(("outputs", Verdict.VALID))))

@@ -41,7 +41,12 @@ def show(report: Report, *, plain: bool, table: bool = True) -> ExitCode:
     print_report(report, plain=plain)
     if report.rows and table:
         print_catalogue(report.rows, plain=plain)
-    return EXIT[report.verdict]
+    return exit_code(report.verdict, died=report.died)
+
+
+def exit_code(verdict: Verdict, *, died: bool) -> ExitCode:
+    """Of a verdict; where a process of the harness's own died and nothing is known for that, the harness's failure."""
+    return ExitCode.HARNESS if died and verdict is Verdict.UNKNOWN else EXIT[verdict]
 
 
 def settings_of(options: Options, history: History) -> LoadSettings:

@@ -26,7 +26,7 @@ from typing import Self
 
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
-from harness.history import Decoding, Ended, Entry, History, Noted, RunStarted, Scraped, ScrapeFailed
+from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
 from harness.store.codec import MalformedError, decode, dumps, parse_stored
@@ -187,12 +187,21 @@ def _redacted(entry: Entry) -> Entry:
             )
         case ScrapeFailed():
             return replace(entry, cause=redact_text(entry.cause))
-        case Scraped() if entry.unsettled_because:
-            return replace(entry, unsettled_because=redact_text(entry.unsettled_because))
-        case Noted():
-            return replace(entry, text=redact_text(entry.text))
+        case Scraped() | RunEnded() | Noted():
+            return _with_redacted_words(entry)
         case _:
             return entry
+
+
+def _with_redacted_words(entry: Scraped | RunEnded | Noted) -> Entry:
+    match entry:
+        case Scraped():
+            words = entry.unsettled_because
+            return replace(entry, unsettled_because=redact_text(words)) if words else entry
+        case RunEnded():
+            return replace(entry, died=tuple(map(redact_text, entry.died))) if entry.died else entry
+        case Noted():
+            return replace(entry, text=redact_text(entry.text))
 
 
 def _load_deployment(path: Path) -> Deployment:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-from harness.checkers.advice.case import Case, plural
+from harness.checkers.advice.case import INTERRUPTED, Case, plural
 from harness.facts import Connector, Role
 from harness.history import Scraped, ScrapeFailed
 from harness.verdict import Advice, Comparison
@@ -187,6 +187,8 @@ def _reasons(case: Case) -> Iterator[Advice]:
         )
     if failures := list(case.history.of(ScrapeFailed)):
         yield Advice(f"/metrics of {failures[0].server} could not be read", "make sure that it is up, and run again")
+    if case.history.interrupted:
+        yield INTERRUPTED
     if restless := [one.server for one in case.history.of(Scraped) if not one.settled]:
         yield Advice(
             f"{restless[0]} did not come to rest, so that its counters say nothing about this run alone",
