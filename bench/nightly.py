@@ -6,7 +6,9 @@
 
 What follows ``--`` goes to the harness: flags that launch, or flags that attach. Each load is one run in the result
 directory; ``nightly.jsonl`` there gains a line for each, for a dashboard to read. A load that was killed, or ended in
-any other way than the harness ends, has told nothing: it counts as a failure of the harness (4).
+any other way than the harness ends, has told nothing: it counts as a failure of the harness (4). So does a load during
+which the deployment died that was held up for it; there are no loads after that one. SIGTERM ends the job as Ctrl-C
+does. However it ends, nothing that it started outlives it.
 """
 
 import argparse
@@ -16,10 +18,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import harness
 from harness.cli.output import unfailing_output
 
 LOADS: Mapping[str, tuple[str, ...]] = {
@@ -30,8 +34,16 @@ LOADS: Mapping[str, tuple[str, ...]] = {
 }
 """Each name stays what it is: a changed load is a new name, or nights could not be compared."""
 
+_HARNESS = (sys.executable, "-m", "harness")
+# Ends the command when this job ends, kill -9 included; the command has so many seconds to end by itself.
+_KEPT = (sys.executable, str(Path(harness.__file__).parent / "deploy" / "keeper.py"), "60")
+_NOTICED = 2.0
+"""Seconds within which the deployment, where it is held up by this job, has said that a server of it died."""
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
-_HARNESS_FAILED, _UNKNOWN = 4, 3
+_HARNESS_FAILED, _UNKNOWN, _USAGE = 4, 3, 2
+_SIGNALS = 128
+"""A process that was killed by signal N ends, by way of its keeper, with 128 + N."""
+_INDEX = "nightly.jsonl"
 _WORST_FIRST = (_HARNESS_FAILED, 2, 1, 3, 0)
 """Exit codes by badness: a harness that failed looked at nothing, so it goes before any verdict."""
 
@@ -40,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the loads; the worst exit code among them."""
     options = _parse(sys.argv[1:] if argv is None else argv)
     statuses: list[int] = []
-    with unfailing_output():
+    with unfailing_output(), _sigterm_interrupts():
         try:
+            _require_index(options.result_dir)
             _run_all(options, statuses)
         except KeyboardInterrupt:
             print(f"interrupted: what was measured before is in {options.result_dir}", file=sys.stderr)
@@ -67,11 +80,61 @@ def exit_code(status: int) -> int:
     return status if status in _WORST_FIRST else _HARNESS_FAILED
 
 
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """As Ctrl-C does: what was started is ended, and what is known is told."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _require_index(result_dir: Path) -> None:
+    """Ends the job where its index could not be written: after hours of loads it would be too late to say so."""
+    try:
+        result_dir.mkdir(parents=True, exist_ok=True)
+        with (result_dir / _INDEX).open("a"):
+            pass
+    except OSError as error:
+        print(
+            f"error: {result_dir / _INDEX} cannot be written: {error.strerror}. Name another --result-dir.",
+            file=sys.stderr,
+        )
+        sys.exit(_USAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What the loads are fired at."""
+
+    flags: list[str]
+    """That attach to it."""
+    held: "subprocess.Popen[str] | None" = None
+    """Holds it up for the length of the job; None: it is somebody else's."""
+
+    def died(self, seconds: float = 0.0) -> bool:
+        """Whether it ended by itself; waited for so long."""
+        if self.held is None:
+            return False
+        with suppress(subprocess.TimeoutExpired):
+            self.held.wait(seconds)
+        return self.held.poll() is not None
+
+
 def _run_all(options: argparse.Namespace, statuses: list[int]) -> None:
-    with _deployment(options.harness, options.result_dir) as attach:
+    with _deployment(options.harness, options.result_dir) as target:
         for name in options.loads:
             print(f"== {name}", flush=True)
-            statuses.append(_run(name, options.result_dir, attach, options.seed))
+            statuses.append(_run(name, options.result_dir, target, options.seed))
+            if target.died():
+                print(
+                    f"error: the deployment that was held up for the loads died, at {name} at the latest: what it said "
+                    "stands above. There are no further loads.",
+                    file=sys.stderr,
+                )
+                statuses.append(_HARNESS_FAILED)
+                return
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -97,22 +160,39 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _deployment(harness: list[str], result_dir: Path) -> Iterator[list[str]]:
-    """Flags that attach: those given, or those of a deployment held up for the length of the job."""
-    if any(word.partition("=")[0] in _ATTACHING for word in harness):
-        yield harness
+def _deployment(words: list[str], result_dir: Path) -> Iterator[_Target]:
+    """The one that the words attach to, or one held up for the length of the job."""
+    if any(word.partition("=")[0] in _ATTACHING for word in words):
+        yield _Target(words)
         return
-    command = [sys.executable, "-m", "harness", "serve", "--result-dir", str(result_dir), *harness]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = _start("serve", "--result-dir", str(result_dir), *words, stdout=subprocess.PIPE)
     try:
         line = process.stdout.readline() if process.stdout else ""
         if not line:
             # It has said on stderr why. That it was not valid is certain: it is to hold until it is ended.
-            sys.exit(exit_code(process.wait()) or _HARNESS_FAILED)
-        yield _attach(json.loads(line))
+            sys.exit(exit_code(_status(process)) or _HARNESS_FAILED)
+        yield _Target(_attach(json.loads(line)), process)
     finally:
-        process.terminate()
-        process.communicate()
+        _end(process)
+
+
+def _start(*words: str, stdout: int | None = None) -> "subprocess.Popen[str]":
+    """A command of the harness, which ends with this job."""
+    return subprocess.Popen(
+        [*_KEPT, *_HARNESS, *words], stdin=subprocess.PIPE, stdout=stdout, text=True, start_new_session=True
+    )
+
+
+def _status(process: "subprocess.Popen[str]") -> int:
+    """How it ends; a signal that killed it as a negative number, as subprocess has it."""
+    status = process.wait()
+    return _SIGNALS - status if status > _SIGNALS else status
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    if process.stdin:
+        process.stdin.close()
+    process.wait()
 
 
 def _attach(facts: Mapping[str, Any]) -> list[str]:
@@ -121,12 +201,22 @@ def _attach(facts: Mapping[str, Any]) -> list[str]:
     return flags + [word for url in facts["decode_urls"] for word in ("--decode-url", url)]
 
 
-def _run(name: str, result_dir: Path, attach: Sequence[str], seed: int) -> int:
-    flags = [*LOADS[name], "--seed", str(seed), "--label", name, "--result-dir", str(result_dir), *attach]
-    status = subprocess.run([sys.executable, "-m", "harness", *flags], check=False).returncode
-    with (result_dir / "nightly.jsonl").open("a") as index:
-        index.write(json.dumps(_line(name, status, result_dir / "latest" / "result.json")) + "\n")
-    return status
+def _run(name: str, result_dir: Path, target: _Target, seed: int) -> int:
+    flags = [*LOADS[name], "--seed", str(seed), "--label", name, "--result-dir", str(result_dir), *target.flags]
+    process = _start(*flags)
+    try:
+        status = _status(process)
+    finally:
+        _end(process)  # what was interrupted stores and tells what is known so far
+    line = _line(name, status, result_dir / "latest" / "result.json")
+    if exit_code(status) and target.died(_NOTICED):
+        line = {"load": name, "status": status, "exit_code": _HARNESS_FAILED, "error": _DIED}
+    with (result_dir / _INDEX).open("a") as index:
+        index.write(json.dumps(line) + "\n")
+    return int(line["exit_code"])
+
+
+_DIED = "the deployment that was held up for the loads died: nothing was found out"
 
 
 def _line(name: str, status: int, file: Path) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 import sys
 
-from harness.cli import main
+try:
+    from harness.cli import main
+except KeyboardInterrupt:  # Ctrl-C before anything was started: no traceback, and no verdict
+    print("interrupted: nothing was started", file=sys.stderr)
+    sys.exit(3)
 
 sys.exit(main())

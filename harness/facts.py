@@ -128,14 +128,13 @@ class Deployment:
     """Where its configuration was read: a directory or a hub name."""
     vocab_size: int | None = None
     vocab_is_whole: bool = True
-    """Whether the vocabulary ends there; else it has so many tokens at least, which is enough to make prompts of."""
+    """Whether the vocabulary ends there, as its files say; else it has so many tokens at least, which is enough to make
+    prompts of, and ``special_token_ids`` only leave out where special tokens usually are."""
     end_tokens_complete: bool = True
     """Whether all tokens that end an answer are among ``special_token_ids``; else the servers may have read others in
     files that are not here (generation_config.json)."""
     special_token_ids: tuple[int, ...] = ()
     """What prompts are not made of."""
-    special_tokens_guessed: bool = False
-    """Whether these only leave out where special tokens usually are: then nobody knows which tokens end an answer."""
     geometry: KVGeometry | None = None
     """With the type of element that a server has which does not tell its own; see :meth:`geometry_of`."""
     geometry_unknown: str = ""
@@ -154,7 +153,7 @@ class Deployment:
     @property
     def end_token_ids(self) -> tuple[int, ...]:
         """Tokens that may end an answer; empty where they are not known."""
-        return () if self.special_tokens_guessed else self.special_token_ids
+        return self.special_token_ids if self.vocab_is_whole else ()
 
     def of(self, role: Role) -> tuple[Server, ...]:
         """The servers of one role, in order."""

@@ -282,6 +282,8 @@ class RunEnded:
 
     at: float
     interrupted: bool = False
+    died: tuple[str, ...] = ()
+    """Of each process that the harness had started and that had ended by itself: its name, and how it ended."""
 
 
 Entry = (
@@ -368,6 +370,11 @@ class History:
     def interrupted(self) -> bool:
         """Whether the run did not come to its own end."""
         return not any(not entry.interrupted for entry in self.of(RunEnded))
+
+    @property
+    def died(self) -> tuple[str, ...]:
+        """Processes that the harness had started and that had ended by themselves: name, and how; usually none."""
+        return tuple(one for entry in self.of(RunEnded) for one in entry.died)
 
 
 def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:

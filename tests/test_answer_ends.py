@@ -207,9 +207,9 @@ def _with_room(entry: Entry) -> Entry:
 
 
 def test_special_tokens_that_were_guessed_are_not_known_to_end_answers() -> None:
-    guessed = replace(DEPLOYMENT, special_token_ids=(1, 2), special_tokens_guessed=True)
+    guessed = replace(DEPLOYMENT, special_token_ids=(1, 2), vocab_is_whole=False)
     assert guessed.end_token_ids == ()
-    assert replace(guessed, special_tokens_guessed=False).end_token_ids == (1, 2)
+    assert replace(guessed, vocab_is_whole=True).end_token_ids == (1, 2)
 
 
 @pytest.mark.parametrize("stop_reason", [None, 9, "lo"])

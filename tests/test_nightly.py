@@ -2,7 +2,10 @@
 
 import io
 import json
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,16 @@ def run(directory: Path, statuses: Sequence[int], monkeypatch: pytest.MonkeyPatc
     """The job's exit code and lines, its loads ending with these statuses."""
     ends = iter(statuses)
 
-    def ended(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, next(ends))
+    class Ended:
+        stdin = None
 
-    monkeypatch.setattr(subprocess, "run", ended)
+        def __init__(self, *_: object, **__: object) -> None:
+            self.status = next(ends)
+
+        def wait(self) -> int:
+            return self.status
+
+    monkeypatch.setattr(subprocess, "Popen", Ended)
     code = nightly.main(["--result-dir", str(directory), *ATTACHED])
     return code, [json.loads(line) for line in (directory / "nightly.jsonl").read_text().splitlines()]
 
@@ -78,7 +87,7 @@ def test_a_deployment_that_did_not_come_up_is_never_valid(
     """A deployment that is held up ends with 0 only when it is told to end: before its loads that is a failure."""
 
     class Ended:
-        stdout = io.StringIO()
+        stdout, stdin = io.StringIO(), None
 
         def __init__(self, *_: object, **__: object) -> None:
             pass
@@ -86,13 +95,83 @@ def test_a_deployment_that_did_not_come_up_is_never_valid(
         def wait(self) -> int:
             return status
 
-        def terminate(self) -> None:
-            pass
-
-        def communicate(self) -> None:
-            pass
-
     monkeypatch.setattr(subprocess, "Popen", Ended)
     with pytest.raises(SystemExit) as ended:
         nightly.main(["--result-dir", str(tmp_path)])
     assert ended.value.code == code
+
+
+def test_an_index_that_cannot_be_written_is_told_before_the_first_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nightly.jsonl").mkdir()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a load was begun"))
+    with pytest.raises(SystemExit) as ended:
+        nightly.main(["--result-dir", str(tmp_path), *ATTACHED])
+    assert ended.value.code == 2
+    assert "nightly.jsonl cannot be written" in capsys.readouterr().err
+
+
+# Stands for `python -m harness`: serve says that it is up and holds; a load says that it began, and then either waits
+# or ends the one that serves, by itself invalid.
+_STAND_IN = """
+import json, os, signal, sys, time
+from pathlib import Path
+here = Path({here!r})
+def put(name, text):
+    (here / (name + ".new")).write_text(text)
+    (here / (name + ".new")).rename(here / name)
+def end(*_):
+    put(name + ".ended", "")
+    sys.exit(3)
+name = "serve" if sys.argv[1] == "serve" else "load"
+signal.signal(signal.SIGTERM, end)
+put(name + ".pid", str(os.getpid()))
+if name == "serve":
+    print(json.dumps(dict(base_url=None, prefill_urls=["http://p"], decode_urls=["http://d"])), flush=True)
+elif {kills!r}:
+    os.kill(int((here / "serve.pid").read_text()), signal.SIGKILL)
+    sys.exit(1)
+while True:
+    time.sleep(60)
+"""
+_JOB = """
+import sys
+from bench import nightly
+nightly._HARNESS = (sys.executable, "-c", {stand_in!r})
+sys.exit(nightly.main(["--result-dir", {here!r}]))
+"""
+
+
+def job(here: Path, *, kills: bool) -> "subprocess.Popen[str]":
+    """The job as a process, with something else in the harness's place; ``kills``: a load ends the deployment."""
+    stand_in = _STAND_IN.format(here=str(here), kills=kills)
+    code = _JOB.format(stand_in=stand_in, here=str(here))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_ended_lets_its_load_and_its_deployment_end(tmp_path: Path, how: int) -> None:
+    process = job(tmp_path, kills=False)
+    wait_for(tmp_path / "load.pid", process)
+    process.send_signal(how)
+    _, err = process.communicate()
+    assert process.returncode == 3, err
+    assert "Traceback" not in err
+    assert (tmp_path / "load.ended").exists()
+    assert (tmp_path / "serve.ended").exists()
+
+
+def test_a_deployment_that_dies_ends_the_job_as_a_failure_and_its_load_has_judged_nothing(tmp_path: Path) -> None:
+    process = job(tmp_path, kills=True)
+    _, err = process.communicate()
+    assert process.returncode == 4, err
+    lines = [json.loads(line) for line in (tmp_path / "nightly.jsonl").read_text().splitlines()]
+    assert [(line["status"], line["exit_code"]) for line in lines] == [(1, 4)]
+    assert "the deployment that was held up for the loads died" in err

@@ -120,3 +120,9 @@ def test_nothing_moved_where_nothing_was_served_is_unknown() -> None:
         check = checker(counted.DEPLOYMENT, unserved())
         assert check.verdict is Verdict.UNKNOWN
         assert check.summary == "no request was served, so there was nothing to move"
+
+
+def test_under_a_known_fault_stands_no_other_cause(faulty: Ran) -> None:
+    assert "KNOWN FAULT" in faulty.out
+    assert "likely cause" not in faulty.out
+    assert not any("likely cause" in reason for row in faulty.result["workloads"] for reason in row["reasons"])

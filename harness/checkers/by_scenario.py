@@ -15,6 +15,7 @@ from harness.checkers.completion import completion
 from harness.checkers.compose import Checker, judge
 from harness.checkers.evidence import first_problem, gather
 from harness.checkers.outputs import OutputEvidence, look_at_outputs, part_of
+from harness.checkers.processes import excused
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming, streams_that_tell
 from harness.facts import Deployment
@@ -65,6 +66,7 @@ def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come l
         settled(deployment, own),
         *([_provoked(deployment, own, provokes)] if provokes else ()),
     )
+    checks = tuple(excused(check, history) for check in checks)
     return Judgement(advised(deployment, own, checks, asked=asked), part.counts)
 
 

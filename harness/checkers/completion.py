@@ -92,8 +92,10 @@ def _of_one(operation: Operation) -> Verdict:
 
 def _finding(operation: Operation) -> Finding:
     ended = operation.ended
-    status = "" if ended.status is None else f"HTTP {ended.status}, "
-    text = f"{status}{ended.outcome}: {ended.cause}" if ended.cause else f"{status}{ended.outcome}"
+    status = "" if ended.status is None else f"HTTP {ended.status}"
+    # The outcome (fail, info) is the history's word for what counters may show of it, and no reason.
+    cause = ended.cause.removeprefix(f"status {ended.status}: ")
+    text = ": ".join(filter(None, (status, cause))) or f"it ended as {ended.ending}"
     if (wanted := operation.request.expect_status) is not None:
         text += f"; expected HTTP {wanted}"
     if ended.ending is Ending.REFUSED and (remedy := _REMEDIES.get(ended.status or 0)):

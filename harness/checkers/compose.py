@@ -9,6 +9,7 @@ from harness.checkers.failed_transfers import failed_transfers
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.checkers.outputs import count_outputs, outputs
+from harness.checkers.processes import excused, processes
 from harness.checkers.salts import salts, tested
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming
@@ -46,7 +47,9 @@ def judge(
     applying = [checker for checker, needs in checkers if needs is None or deployment.has(needs) is not False]
     if tested(deployment, history):
         applying.insert(0, salts)
-    checks = tuple(_checked(checker, deployment, history) for checker in applying)
+    if history.died:
+        applying.insert(0, processes)
+    checks = tuple(excused(_checked(checker, deployment, history), history) for checker in applying)
     return Judgement(advised(deployment, history, checks), _counted(history))
 
 

@@ -8,7 +8,7 @@ from harness.checkers import judge
 from harness.cli.interrupted import end_interrupted
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import Options
-from harness.cli.outcome import EXIT, settings_of, store_report
+from harness.cli.outcome import exit_code, settings_of, store_report
 from harness.cli.rejudged import AS_GIVEN
 from harness.cli.rows import failed_rows, rows_of, skipped_rows, unknown_row
 from harness.cli.stored import stored_run
@@ -54,20 +54,22 @@ async def run_catalogue(options: Options) -> ExitCode:
     chosen = choose(options.catalogue.patterns)
     rows: list[Row] = []
     crash: CrashError | None = None
+    died = False
     groups = list(_grouped(options, chosen))
     for number, (recipe, entries) in enumerate(groups):
         done = await _on(recipe, entries, options)
         rows += done.rows
         crash = crash or done.crash
+        died = died or done.died
         if done.interrupted:
             rows += [row for after, left in groups[number + 1 :] for row in _not_begun(_name(after), left)]
             break
+    print_catalogue(rows, plain=options.report.plain)
     if options.report.junit:
         save_text(options.report.junit.resolve(), catalogue_junit(rows))
-    print_catalogue(rows, plain=options.report.plain)
     if crash is not None:
         raise crash
-    return EXIT[overall(rows)]
+    return exit_code(overall(rows), died=died)
 
 
 def _not_begun(name: str, entries: Sequence[Workload]) -> list[Row]:
@@ -120,6 +122,8 @@ class _Done:
     crash: CrashError | None = None
     """The harness's own, of which the other deployments are not to suffer."""
     interrupted: bool = False
+    died: bool = False
+    """Whether a process died that the harness had started there."""
 
 
 async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> _Done:
@@ -156,10 +160,10 @@ async def _stored(plan: _Plan, options: Options, store: RunStore, name: str) -> 
     order = [*(entry.name for entry in plan.entries), WHOLE_RUN]
     rows.sort(key=lambda row: order.index(row.workload))
     report = make_report(deployment, history, judgement, store.path, settings_of(options, history), rows=rows)
-    store_report(report, options.report, store.path)
+    store_report(report, options.report, store.path, table=False)
     if plan.ran:
         print_report(report, plain=options.report.plain)
-    return _Done(rows)
+    return _Done(rows, died=report.died)
 
 
 def target_of(recipe: Recipe | None, options: Options) -> Target | None:

@@ -6,6 +6,7 @@ from harness.cli.catalogue import run_catalogue, show_list
 from harness.cli.check import check
 from harness.cli.doctor import doctor
 from harness.cli.options import Options
+from harness.cli.places import require_places
 from harness.cli.run import run
 from harness.cli.selftest import selftest
 from harness.cli.serve import serve
@@ -29,5 +30,11 @@ _COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
 
 
 def perform(options: Options) -> Awaitable[ExitCode]:
-    """The command that the options name, ready to be awaited; it ends in its exit code."""
+    """The command that the options name, ready to be awaited; it ends in its exit code.
+
+    Raises:
+        UsageError: a file that is to be written at its end could not be.
+
+    """
+    require_places(options)
     return _COMMANDS[options.command](options)

@@ -31,7 +31,7 @@ async def doctor(options: Options) -> ExitCode:
     clock, items = MonotonicClock(), list[Item]()
     failure: HarnessError | None = None
     with (
-        RunStore.create(options.report.result_dir, label="doctor") as store,
+        RunStore.create(options.report.result_dir, label="doctor", latest=False) as store,
         make_progress(plain=options.report.plain, clock=clock) as progress,
     ):
         around = Surroundings(store.path, clock, progress.deploy, _demands(options, lines), items.extend)

@@ -23,7 +23,7 @@ def end_interrupted(store: RunStore, options: Options, *, table: bool = True) ->
         print("UNKNOWN: the run was interrupted before its deployment was up; nothing was asked of it")
         _tell(f"stored in {store.path}")
         return ExitCode.UNKNOWN, None
-    store_report(report, options.report, store.path)
+    store_report(report, options.report, store.path, table=table)
     code = show(report, plain=options.report.plain, table=table)
     for line in _where(store):
         _tell(line)

@@ -52,11 +52,25 @@ def _run(command: Awaitable[ExitCode]) -> ExitCode:
 
 async def _until_told(command: Awaitable[ExitCode]) -> ExitCode:
     """SIGTERM ends a command as Ctrl-C does: by cancelling it, so that everything it started is ended."""
-    task = asyncio.ensure_future(command)
+    ended: list[ExitCode] = []
+    task = asyncio.ensure_future(_kept(command, ended))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     loop.set_exception_handler(_mention)
-    return await task
+    try:
+        return await task
+    except asyncio.CancelledError:
+        # A signal that came while the command was judging and printing found nothing left to end: asyncio then calls
+        # the task cancelled though it has come to its end. What it has shown and stored is what it exits with.
+        if ended:
+            return ended[0]
+        raise
+
+
+async def _kept(command: Awaitable[ExitCode], ended: list[ExitCode]) -> ExitCode:
+    """The command's exit code, put into ``ended`` as well, where a cancellation does not reach it."""
+    ended.append(await command)
+    return ended[0]
 
 
 def _mention(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -73,9 +73,8 @@ async def _fire(scenarios: Iterable[Scenario], session: Session, how: Firing, wa
         await fire(scenarios, session.deployment, how, watch)
         interrupted = False
     finally:
-        for name, why in session.nursery.dead().items():
-            record(Noted(clock.now(), f"{name} died: {why}"))
-        record(RunEnded(clock.now(), interrupted=interrupted))
+        died = tuple(session.nursery.dead().values())
+        record(RunEnded(clock.now(), interrupted=interrupted, died=died))
 
 
 def _shown(progress: Progress, record: Recorder) -> OnProgress:

@@ -30,7 +30,10 @@ async def serve(options: Options) -> ExitCode:
 
     """
     clock, report = MonotonicClock(), options.report
-    with stored_run(options, label="serve") as store, make_progress(plain=report.plain, clock=clock) as progress:
+    with (
+        stored_run(options, label="serve", latest=False) as store,
+        make_progress(plain=report.plain, clock=clock) as progress,
+    ):
         around = Surroundings(store.path, clock, progress.deploy)
         try:
             async with open_session(options.target, around) as session:

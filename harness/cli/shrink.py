@@ -89,7 +89,9 @@ def _known(learned: Deployment, stored: Deployment) -> Deployment:
     """What could not be learned again stands as the run knew it: they are the same servers."""
     missing = {one.name: getattr(stored, one.name) for one in fields(Deployment) if getattr(learned, one.name) is None}
     if not learned.special_token_ids:
-        missing |= {name: getattr(stored, name) for name in ("special_token_ids", "special_tokens_guessed")}
+        missing |= {
+            name: getattr(stored, name) for name in ("special_token_ids", "vocab_is_whole", "end_tokens_complete")
+        }
     return replace(learned, **missing)
 
 

@@ -88,7 +88,10 @@ async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 def _log(process: ChildProcess) -> str:
-    return process.command.log.read_text(errors="replace")
+    try:
+        return process.command.log.read_text(errors="replace")
+    except OSError:  # somebody removed the run's directory: nothing is told by it any more
+        return ""
 
 
 def _obituary(process: ChildProcess) -> str:

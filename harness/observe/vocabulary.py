@@ -33,7 +33,7 @@ async def tokens_that_are_safe(session: aiohttp.ClientSession, deployment: Deplo
         size = max(ids, default=0) + 1
         if size >= _LEAST:
             guessed = tuple(range(min(_LEFT_OUT, size // 16)))
-            partly = {"vocab_is_whole": False, "special_tokens_guessed": True, "end_tokens_complete": False}
+            partly = {"vocab_is_whole": False, "end_tokens_complete": False}
             return {"vocab_size": size, "special_token_ids": guessed, **partly}
     return {}
 

@@ -11,13 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.facts import Deployment
-from harness.reports.style import STYLE
+from harness.reports.style import STYLE, fits
 from harness.reports.text import clean, duration, plural
 from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 
 WHOLE_RUN = "(whole run)"
 """A row for what is wrong with a run and no workload's."""
 _MOST_REASONS = 3
+_READABLE = 32
+"""Characters that a column of sentences needs at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class Row:
         if self.judgement is None:
             return (self.skipped,)
         bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
-        why = [line for check in bad[:_MOST_REASONS] for line in _why(check)]
+        # The cause of a known fault is known, and no remedy of the user's helps.
+        why = [line for check in bad[:_MOST_REASONS] for line in _why(check, advised=not self.excused)]
         if len(bad) > _MOST_REASONS:
             why.append(f"and {', '.join(f'{check.verdict} {check.name}' for check in bad[_MOST_REASONS:])}")
         return (*self._known(), *why)
@@ -108,9 +111,9 @@ class Row:
         return [] if self.judgement is None else [one for one in self.judgement.checks if one.verdict is verdict]
 
 
-def _why(check: Check) -> Iterator[str]:
+def _why(check: Check, *, advised: bool) -> Iterator[str]:
     yield clean(f"{check.verdict} {check.name}: {check.summary}", None)
-    if check.advice:
+    if check.advice and advised:
         yield clean(str(check.advice), None)
 
 
@@ -131,11 +134,12 @@ def tally(rows: Sequence[Row]) -> str:
 def print_catalogue(rows: Sequence[Row], *, plain: bool = False, stream: TextIO | None = None) -> None:
     """Show the table on ``stream`` (default: stdout), as plain lines if asked or if it is no terminal."""
     console = Console(file=stream or sys.stdout, highlight=False)
-    if plain or not console.is_terminal or console.is_dumb_terminal:
+    table = _table(rows)
+    if plain or not console.is_terminal or console.is_dumb_terminal or not fits(table, console):
         for line in catalogue_lines(rows):
             print(line, file=console.file)
     else:
-        console.print(_table(rows))
+        console.print(table)
         console.print(Text(tally(rows), style=f"bold {STYLE[overall(rows)]}"))
 
 
@@ -158,7 +162,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("workload", "verdict", "deployment"):
         table.add_column(name, no_wrap=True)
     table.add_column("requests", justify="right")
-    table.add_column("compared", overflow="fold")
+    table.add_column("compared", overflow="fold", min_width=_READABLE)
     table.add_column("time", justify="right", no_wrap=True)
     family = ""
     for row in rows:

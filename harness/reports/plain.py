@@ -18,20 +18,30 @@ def plain_lines(summary: Summary) -> Iterator[str]:
     for name, text in summary.passed:
         yield f"  valid {name}: {text}"
     if summary.counters:
-        yield "counters:"
-        yield from map(_counter, summary.counters, summary.remarks)
-        if summary.further:
-            yield f"  ok {plural(summary.further, 'further counter')}"
+        yield from counter_lines(summary)
     yield f"outputs: {summary.outputs}"
     yield from (f"  {note}" for note in summary.notes)
-    for row in summary.latencies:
-        mean, p50, p90, p99 = row.values
-        yield f"{row.name} ms: mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}"
+    yield from latency_lines(summary)
     yield f"throughput: {summary.throughput}"
     yield f"deployment: {summary.deployment}"
     if summary.stored:
         yield f"stored: {summary.stored}"
     yield f"again: {summary.again}"
+
+
+def counter_lines(summary: Summary) -> Iterator[str]:
+    """The counters that are shown, a line each."""
+    yield "counters:"
+    yield from map(_counter, summary.counters, summary.remarks)
+    if summary.further:
+        yield f"  ok {plural(summary.further, 'further counter')}"
+
+
+def latency_lines(summary: Summary) -> Iterator[str]:
+    """The latencies, a line each."""
+    for row in summary.latencies:
+        mean, p50, p90, p99 = row.values
+        yield f"{row.name} ms: mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}"
 
 
 def _reason(reason: Reason) -> Iterator[str]:

@@ -41,6 +41,8 @@ class Report:
     summary: Summary
     junit: str
     """JUnit XML."""
+    died: bool = False
+    """Whether a process died that the harness had started."""
 
 
 def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but three have defaults
@@ -70,6 +72,7 @@ def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but 
         content,
         summarize(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
         catalogue_junit(rows) if rows else junit_xml(history, judgement),
+        died=bool(history.died),
     )
 
 

@@ -177,10 +177,15 @@ def _reasons(checks: Sequence[Check], asides: Mapping[str, str]) -> tuple[Reason
     for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
         for check in checks:
             if check.verdict is verdict:
-                reasons.append(replace(_reason(check, told), aside=asides.get(check.name, "")))
+                reasons.append(_set_aside(_reason(check, told), asides.get(check.name, "")))
                 for why in _whys(check):
                     told.setdefault(why, check.name)
     return tuple(sorted(reasons, key=lambda reason: bool(reason.aside)))
+
+
+def _set_aside(reason: Reason, aside: str) -> Reason:
+    """Of what does not count nothing need be done."""
+    return replace(reason, aside=aside, advice="") if aside else reason
 
 
 def _whys(check: Check) -> set[str]:

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.reports.counters import CounterRow
-from harness.reports.plain import MARK, plain_lines
-from harness.reports.style import STYLE
+from harness.reports.plain import MARK, counter_lines, latency_lines, plain_lines
+from harness.reports.style import STYLE, fits
 from harness.reports.summary import Reason, Summary
 from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
@@ -23,26 +23,28 @@ from harness.verdict import Verdict
 def print_summary(summary: Summary, console: Console) -> None:
     """Print to ``console``, laid out if it is a terminal."""
     if console.is_terminal and not console.is_dumb_terminal:
-        for part in _parts(summary):
+        for part in _parts(summary, console):
             console.print(part, highlight=False)
     else:
         for line in plain_lines(summary):
             print(line, file=console.file)
 
 
-def _parts(summary: Summary) -> Iterator[RenderableType]:
+def _parts(summary: Summary, console: Console) -> Iterator[RenderableType]:
     yield _verdict(summary)
     yield from (_reason(reason) for reason in summary.reasons)
     if summary.passed:
         yield _passed(summary)
         yield Text()
     if summary.counters:
-        yield _counters(summary)
+        table = _counters(summary)
+        yield table if fits(table, console) else Text("\n".join(counter_lines(summary)))
         yield Text()
     yield Text(f"outputs  {summary.outputs}", style="bold red" if summary.outputs_wrong else "")
     yield from (Text(f"         {note}", style="dim") for note in summary.notes)
     yield Text()
-    yield _latencies(summary)
+    latencies = _latencies(summary)
+    yield latencies if fits(latencies, console) else Text("\n".join(latency_lines(summary)))
     yield Text()
     yield _facts(summary)
 

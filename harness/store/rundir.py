@@ -14,6 +14,7 @@ redacted here.
 """
 
 import contextlib
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from typing import Self
 
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
-from harness.history import Decoding, Ended, Entry, History, Noted, RunStarted, Scraped, ScrapeFailed
+from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
 from harness.store.codec import MalformedError, decode, dumps, parse_stored
@@ -114,12 +115,21 @@ def save_result(directory: Path, result: Mapping[str, object], name: str = RESUL
     return save_text(directory / name, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
+_REMEDIES = {
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Make room there",
+    errno.ENOENT: "Its directory is gone: nobody may remove or rename it while it is in use",
+}
+"""By what went wrong; else another place is needed."""
+
+
 def save_text(path: Path, text: str) -> Path:
     """Write a file atomically. Raises HarnessError."""
     try:
         write_atomically(path, text)
     except OSError as error:
-        raise HarnessError(f"{path} could not be written: {error.strerror}. Make room there.") from error
+        remedy = _REMEDIES.get(error.errno or 0, "Name a place that can be written to")
+        raise HarnessError(f"{path} could not be written: {error.strerror}. {remedy}.") from error
     return path
 
 
@@ -178,12 +188,21 @@ def _redacted(entry: Entry) -> Entry:
             )
         case ScrapeFailed():
             return replace(entry, cause=redact_text(entry.cause))
-        case Scraped() if entry.unsettled_because:
-            return replace(entry, unsettled_because=redact_text(entry.unsettled_because))
-        case Noted():
-            return replace(entry, text=redact_text(entry.text))
+        case Scraped() | RunEnded() | Noted():
+            return _with_redacted_words(entry)
         case _:
             return entry
+
+
+def _with_redacted_words(entry: Scraped | RunEnded | Noted) -> Entry:
+    match entry:
+        case Scraped():
+            words = entry.unsettled_because
+            return replace(entry, unsettled_because=redact_text(words)) if words else entry
+        case RunEnded():
+            return replace(entry, died=tuple(map(redact_text, entry.died))) if entry.died else entry
+        case Noted():
+            return replace(entry, text=redact_text(entry.text))
 
 
 def _load_deployment(path: Path) -> Deployment:

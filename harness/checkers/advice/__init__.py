@@ -12,7 +12,7 @@ from harness.checkers.advice.answers import SALTS, of_outputs
 from harness.checkers.advice.case import Case
 from harness.checkers.advice.counters import of_failed_transfers, of_nixl_bytes, of_offload_bytes, of_token_sources
 from harness.checkers.advice.requests import CLIENT_HEALTH, of_completion, of_streaming
-from harness.checkers.advice.rest import PROVOKED, of_settled
+from harness.checkers.advice.rest import AFTER_A_DEATH, PROCESSES, PROVOKED, of_settled
 from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Advice, Check, Verdict
@@ -27,7 +27,12 @@ _ADVISERS: Mapping[str, Callable[[Case], Advice | None]] = {
     "settled": of_settled,
     "streaming": of_streaming,
 }
-_ALWAYS: Mapping[str, Advice] = {"salts": SALTS, "client_health": CLIENT_HEALTH, "provoked": PROVOKED}
+_ALWAYS: Mapping[str, Advice] = {
+    "salts": SALTS,
+    "client_health": CLIENT_HEALTH,
+    "provoked": PROVOKED,
+    "processes": PROCESSES,
+}
 """Of checks that have one cause to speak of."""
 
 _ANY = {
@@ -53,6 +58,8 @@ def advised(
 def _advised(check: Check, case: Case) -> Check:
     if check.verdict is Verdict.VALID or check.advice is not None:
         return check
+    if case.history.died and check.name in _ADVISERS and check.verdict is Verdict.UNKNOWN:
+        return replace(check, advice=AFTER_A_DEATH)
     adviser = _ADVISERS.get(check.name)
     advice = adviser(replace(case, check=check)) if adviser else _ALWAYS.get(check.name)
     return replace(check, advice=advice or _ANY[check.verdict])

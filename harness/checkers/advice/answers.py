@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.checkers.advice.case import Case, plural
+from harness.checkers.advice.case import INTERRUPTED, Case, plural
 from harness.history import Operation, Outcome
 from harness.verdict import Advice, FindingKind, Verdict
 
@@ -86,7 +86,7 @@ def _unlike(case: Case) -> str:
 def _of_unverified(case: Case) -> Advice:
     answered = [one for one in case.load() if one.outcome is Outcome.OK]
     if not answered:
-        return Advice("no request completed", "see completion")
+        return INTERRUPTED if case.history.interrupted else Advice("no request completed", "see completion")
     if not any(choice.token_ids for one in answered for choice in one.ended.choices):
         return Advice(
             "something between the servers and here drops return_token_ids, so that answers carry no token ids",
@@ -95,6 +95,8 @@ def _of_unverified(case: Case) -> Advice:
     salts = case.other("salts")
     if salts is not None and salts.verdict is not Verdict.VALID:
         return Advice("cache salts do not isolate requests here, so that nothing clean can be asked", "see salts")
+    if case.history.interrupted:
+        return INTERRUPTED
     return Advice(
         "teacher forcing or the control requests did not complete, or servers do not agree with themselves",
         "see the finding; penalties in --extra-body, a busy deployment and a server that refuses prompt_logprobs are "

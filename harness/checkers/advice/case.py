@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 from harness.facts import Deployment, Role
 from harness.history import History, Operation
-from harness.verdict import Check, Comparison, FindingKind, Verdict
+from harness.verdict import Advice, Check, Comparison, FindingKind, Verdict
 
+INTERRUPTED = Advice(
+    "the run was interrupted, or the harness was killed, before there was anything to judge",
+    "run again",
+)
 _NOTHING = Check("", Verdict.UNKNOWN, "")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-from harness.checkers.advice.case import Case, plural
+from harness.checkers.advice.case import INTERRUPTED, Case, plural
 from harness.checkers.advice.readings import restless, unusable
 from harness.checkers.evidence import gather
 from harness.facts import Connector, Role
@@ -235,6 +235,8 @@ def _reasons(case: Case) -> Iterator[Advice]:
             "own",
         )
     yield from unusable(case)
+    if case.history.interrupted:
+        yield INTERRUPTED
     yield from restless(case)
     if unknown := case.deployment.unknown_connectors():
         names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))

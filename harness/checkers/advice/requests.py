@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from harness.checkers.advice.case import Case, plural
+from harness.checkers.advice.case import INTERRUPTED, Case, plural
 from harness.checkers.streaming import FEWEST_TOKENS
 from harness.history import Ending, Operation, Outcome
 from harness.verdict import Advice
@@ -106,6 +106,8 @@ def of_streaming(case: Case) -> Advice:
             "a proxy or gateway gathers answers before it passes them on",
             "turn response buffering off there (nginx: proxy_buffering off), and compare with the decode server itself",
         )
+    if not any(one.outcome is Outcome.OK for one in case.load()):
+        return INTERRUPTED if case.history.interrupted else Advice("no request completed", "see completion")
     return Advice(
         f"no answer of {FEWEST_TOKENS} tokens or more was streamed",
         "ask for longer answers, streamed, if streaming is to be judged",

@@ -26,6 +26,12 @@ def of_settled(case: Case) -> Advice:
     return Advice("the run ended before its counters were read", "run again")
 
 
+PROCESSES = Advice(
+    "the machine ran out of memory, somebody ended the process, or the engine failed by a fault of its own",
+    "read its log to the end; for want of memory give it less to do (a lower --concurrency) or a smaller pool "
+    "(--num-gpu-blocks)",
+)
+AFTER_A_DEATH = Advice("a process that the harness had started died during the run", "see processes")
 PROVOKED = Advice(
     "the deployment is larger, or faster, than this case is made for",
     "launch the deployment that `list` names for it (--deployment), or a smaller pool (--num-gpu-blocks)",
