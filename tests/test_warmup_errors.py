@@ -120,11 +120,26 @@ async def test_what_fails_now_and_then_is_the_verdicts_to_find(now_and_then: Ans
     def flaky(body: dict[str, Any]) -> web.Response:
         nonlocal asked
         asked += 1
-        return now_and_then(body) if asked <= 2 else says(200, COMPLETION)(body)
+        return now_and_then(body) if asked in (2, 3) else says(200, COMPLETION)(body)
 
     async with server(flaky) as url:
-        assert len(await warm_up_load(url, 1, how(JumpingClock()))) == 1
-    assert asked == 3
+        assert len(await warm_up_load(url, 2, how(JumpingClock()))) == 2
+    assert asked == 4
+
+
+@pytest.mark.parametrize("refusal", [says(502), says(429), says(503, "busy")])
+async def test_what_refuses_the_very_first_request_is_told_at_once(refusal: Answer) -> None:
+    asked = 0
+
+    def not_yet(body: dict[str, Any]) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return refusal(body) if asked == 1 else says(200, COMPLETION)(body)
+
+    async with server(not_yet) as url:
+        error = await failure_of(warm_up_load(url, 8, how(JumpingClock())))
+    assert isinstance(error, HarnessError)
+    assert asked == 1
 
 
 async def test_a_redirect_is_told_and_not_followed() -> None:

@@ -45,7 +45,7 @@ EMPTY_HANDOVERS = 3
 """Completions in a row without transfer parameters after which a prefill server is believed to hand nothing over: one
 alone may have been aborted."""
 _TRIES = 3
-"""Of each request of the first load."""
+"""Of each request of the first load but the first."""
 _LARGEST_HEADER = 1 << 16
 """Bytes; as the load's own client takes (harness.load.client)."""
 _FIRST_TOKEN_ID = 10
@@ -88,7 +88,10 @@ async def warm_up_transfers(prefill: Sequence[str], decode: Sequence[str], how: 
 
 
 async def warm_up_load(url: str, requests: int, how: WarmUp) -> list[float]:
-    """Send requests at once through a proxy or server; seconds that each took.
+    """Send requests through a proxy or server, the first alone, the others at once; seconds that each took.
+
+    What refuses the very first one is told as it is. Others that are refused for once are sent again: what fails now
+    and then is the load's to find, and the verdict's.
 
     Raises:
         UsageError: the URL, the credentials or the model's name are wrong.
@@ -96,7 +99,9 @@ async def warm_up_load(url: str, requests: int, how: WarmUp) -> list[float]:
 
     """
     async with _open_session(how) as session:
-        return await all_or_first_error(_timed(session, url, how) for _ in range(requests))
+        first = [await _timed(session, url, how, tries=1) for _ in range(min(requests, 1))]
+        others = (_timed(session, url, how, tries=_TRIES) for _ in range(requests - 1))
+        return first + await all_or_first_error(others)
 
 
 def _open_session(how: WarmUp) -> aiohttp.ClientSession:
@@ -113,10 +118,9 @@ async def all_or_first_error(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def _timed(session: aiohttp.ClientSession, url: str, how: WarmUp) -> float:
-    """One that is refused for once is sent again: what fails now and then is the load's to find, and the verdict's."""
+async def _timed(session: aiohttp.ClientSession, url: str, how: WarmUp, *, tries: int) -> float:
     started = how.clock.now()
-    for _ in range(_TRIES - 1):
+    for _ in range(tries - 1):
         try:
             await _completion(session, url, how)
             return how.clock.now() - started
