@@ -152,3 +152,10 @@ def test_a_run_whose_outputs_were_right_is_kept_unless_it_was_interrupted(tmp_pa
     kept = read_noise(path, KEY, 0.0)
     assert kept is not None
     assert len(kept.outputs) == 32
+
+
+def test_a_directory_is_refused_with_advice_that_does_not_remove_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        read_noise(tmp_path, {}, 0.0)
+    assert "Name a file in it" in str(refused.value)
+    assert "Remove" not in str(refused.value)

@@ -116,6 +116,8 @@ def _wall(now: float | None) -> float:
 
 
 def _read(path: Path, key: Mapping[str, str]) -> NoiseFile:
+    if path.is_dir():
+        raise UsageError(f"--noise-floor {path} is a directory. Name a file in it: the run writes it.")
     try:
         content = json.loads(path.read_text())
         if isinstance(content, dict) and "deployment" in content and content.get("format") != _FORMAT:
