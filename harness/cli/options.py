@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.cli.flags import CONNECTORS, add_attach_flags, add_launch_flags, make_parser
 from harness.cli.selftest_flags import selftest_options
@@ -279,6 +280,13 @@ def _report(flags: argparse.Namespace) -> ReportOptions:
 
 
 def _ports(flags: argparse.Namespace) -> dict[str, int]:
+    for role in Role:
+        given, servers = getattr(flags, f"{role}_port"), getattr(flags, role)
+        if len(given) > servers:
+            raise UsageError(
+                f"--{role}-port is given {len(given)} times, and {servers} {role} server{'s' * (servers > 1)} would be "
+                f"launched: give one port for each, and --{role} {len(given)} for that many servers."
+            )
     ports = {"proxy": flags.port} if flags.port else {}
     ports |= {f"prefill-{index}": port for index, port in enumerate(flags.prefill_port)}
     ports |= {f"decode-{index}": port for index, port in enumerate(flags.decode_port)}
@@ -294,12 +302,25 @@ def _url(text: str, flag: str) -> str:
     if not text.startswith(("http://", "https://")):
         shown = redact_url(text)
         raise UsageError(f"{flag} {shown}: not a URL. Give scheme, host and port, as in http://127.0.0.1:8000.")
+    if not _names_a_host(text):
+        raise UsageError(
+            f"{flag} {redact_url(text)}: it names no host, or a port that is none. Give scheme, host and port, as in "
+            "http://127.0.0.1:8000."
+        )
     if "?" in text or "#" in text:
         raise UsageError(
             f"{flag} {redact_url(text)}: a server is named by scheme, host, port and path alone. A key that its "
             "gateway wants goes into --header NAME=VALUE, or before the host, as in http://user:password@host:8000."
         )
     return text.rstrip("/").removesuffix("/v1")
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number or too large, a bracket that is not closed
+        return False
 
 
 def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
