@@ -1,10 +1,12 @@
 """A flag that makes no sense is told in one paragraph, at once and in words; nothing is started."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main
+from harness.cli.flags import make_parser
 from harness.cli.options import parse
 
 
@@ -50,3 +52,11 @@ def test_it_is_one_line_that_names_what_was_given(
 def test_ports_for_as_many_servers_are_taken() -> None:
     words = ["--prefill", "2", "--prefill-port", "8001", "--prefill-port", "8002"]
     assert parse(words).target.ports == {"prefill-0": 8001, "prefill-1": 8002}
+
+
+@pytest.mark.parametrize("command", ["run", "doctor", "serve", "check", "shrink", "selftest"])
+def test_help_says_something_of_every_flag(command: str) -> None:
+    parser = make_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    flags = commands.choices[command]._actions
+    assert [flag.option_strings for flag in flags if not flag.help] == []
