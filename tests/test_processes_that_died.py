@@ -8,8 +8,10 @@ import pytest
 
 from harness.checkers import judge
 from harness.cli import main
+from harness.cli.options import parse
 from harness.deploy.nursery import Nursery
 from harness.history import Ended, Ending, Entry, History, Outcome, RunEnded
+from harness.pytest_plugin.held import HeldDeployment
 from harness.store import load_run
 from harness.verdict import Verdict
 
@@ -72,3 +74,9 @@ def test_run_and_check_end_in_exit_code_4(
     assert "sim ended with status 137: no memory" in shown
     assert load_run(tmp_path / "latest")[1].died == ("sim ended with status 137: no memory",)
     assert main(["check", str(tmp_path / "latest"), "--plain"]) == 4
+
+
+def test_a_test_suite_hears_of_it_too() -> None:
+    held = HeldDeployment(run.DEPLOYMENT, parse(["run"]), lambda work: work.close(), lambda: {"prefill-0": DIED})
+    checks = {check.name: check.verdict for check in held._judged("cold", None, 0).judgement.checks}
+    assert checks["processes"] is Verdict.UNKNOWN

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.cli.numbers import natural, port, positive, seconds, span
 from harness.cli.selftest_flags import add_selftest_flags
 from harness.deploy.plan import OFFLOAD_BYTES
+from harness.errors import ExitCode
 from harness.facts import Connector
 from harness.redact import redact_text
 from workloads.recipes import RECIPES
@@ -22,10 +24,11 @@ CONNECTORS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors repeat what was given, and a URL or a header may have credentials in it."""
+    """Its errors are one paragraph, as all of the harness's are: not sixty lines of usage with the error below them."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(redact_text(message))
+        # It repeats what was given, and a URL or a header may have credentials in it.
+        self.exit(ExitCode.USAGE, f"error: {redact_text(message)}. All that there is: {self.prog} --help\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,12 +83,23 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("launch a deployment")
     group.add_argument("--engine", choices=["vllm", "sim"], default="vllm", help="sim: the simulated pair, in a second")
     group.add_argument("--model", metavar="PATH|NAME", help="default: a small canary model made from a seed")
-    group.add_argument("--connector", choices=list(CONNECTORS), help="default: multi (NIXL first, then offloading)")
-    group.add_argument("--prefill", metavar="N", type=_positive, default=1, help="prefill servers (default: 1)")
-    group.add_argument("--decode", metavar="N", type=_positive, default=1, help="decode servers (default: 1)")
-    group.add_argument("--block-size", metavar="TOKENS", type=_positive)
-    group.add_argument("--num-gpu-blocks", metavar="N", type=_positive, help="blocks in each server's KV pool")
-    group.add_argument("--offload-bytes", metavar="N", type=_positive, default=OFFLOAD_BYTES, help="each server's tier")
+    group.add_argument(
+        "--connector",
+        choices=list(CONNECTORS),
+        metavar="NAME",  # two of the names have a comma in them
+        help="nixl, offloading, multi (NIXL first, then offloading; the default), or offloading,nixl",
+    )
+    group.add_argument("--prefill", metavar="N", type=positive, default=1, help="prefill servers (default: 1)")
+    group.add_argument("--decode", metavar="N", type=positive, default=1, help="decode servers (default: 1)")
+    group.add_argument("--block-size", metavar="TOKENS", type=positive, help="default: the engine's own")
+    group.add_argument("--num-gpu-blocks", metavar="N", type=positive, help="blocks in each server's KV pool")
+    group.add_argument(
+        "--offload-bytes",
+        metavar="N",
+        type=positive,
+        default=OFFLOAD_BYTES,
+        help="of each server's tier (default: %(default)s)",
+    )
     group.add_argument(
         "--nixl-config",
         metavar="JSON",
@@ -94,32 +108,41 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
         help="the NIXL connector's kv_connector_extra_config, as in '{\"kv_lease_duration\": 5}'",
     )
     group.add_argument("--engine-arg", metavar="ARG", action="append", default=[], help="passed to every server")
-    group.add_argument("--prefill-arg", metavar="ARG", action="append", default=[])
-    group.add_argument("--decode-arg", metavar="ARG", action="append", default=[])
+    group.add_argument("--prefill-arg", metavar="ARG", action="append", default=[], help="to prefill's alone")
+    group.add_argument("--decode-arg", metavar="ARG", action="append", default=[], help="to decode's alone")
     group.add_argument("--engine-python", metavar="PYTHON", help="interpreter that has vLLM (default: this one)")
     group.add_argument("--prefill-python", metavar="PYTHON", help="another one for the prefill servers")
     group.add_argument("--decode-python", metavar="PYTHON", help="another one for the decode servers")
-    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    group.add_argument("--port", metavar="PORT", type=_positive, help="of the proxy (default: a free one)")
-    group.add_argument("--prefill-port", metavar="PORT", type=_positive, action="append", default=[])
-    group.add_argument("--decode-port", metavar="PORT", type=_positive, action="append", default=[])
-    group.add_argument("--ready-check-timeout-sec", metavar="S", type=float, default=600.0)
-    group.add_argument("--num-warmups", metavar="N", type=_natural, help="default: until a first load no longer stalls")
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: what is found")
+    group.add_argument("--port", metavar="PORT", type=port, help="of the proxy (default: a free one)")
+    group.add_argument("--prefill-port", metavar="PORT", type=port, action="append", default=[], help="repeatable")
+    group.add_argument("--decode-port", metavar="PORT", type=port, action="append", default=[], help="repeatable")
+    group.add_argument(
+        "--ready-check-timeout-sec", metavar="S", type=seconds, default=600.0, help="to start up (default: %(default)s)"
+    )
+    group.add_argument("--num-warmups", metavar="N", type=natural, help="requests before the run; 0: none (default: 8)")
 
 
 def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("load")
-    group.add_argument("--concurrency", "--max-concurrency", metavar="N", type=_positive, default=32)
-    group.add_argument("--num-prompts", metavar="N", type=_positive, help="default: 128, or all that the dataset has")
+    group.add_argument(
+        "--concurrency",
+        "--max-concurrency",
+        metavar="N",
+        type=positive,
+        default=32,
+        help="requests in flight (default: 32)",
+    )
+    group.add_argument("--num-prompts", metavar="N", type=positive, help="default: 128, or all that the dataset has")
     group.add_argument("--dataset-name", choices=["random", "custom"], help="default: custom where a path is given")
     group.add_argument("--dataset-path", metavar="FILE.jsonl", type=Path, help="a load from a file, a request a line")
-    group.add_argument("--custom-output-len", metavar="N", type=_positive, help="for lines without output_tokens")
+    group.add_argument("--custom-output-len", metavar="N", type=positive, help="for lines without output_tokens")
     group.add_argument(
-        "--random-input-len", metavar="N|LO:HI", type=_range, default=(20, 400), help="tokens (default: 20:400)"
+        "--random-input-len", metavar="N|LO:HI", type=span, default=(20, 400), help="tokens (default: 20:400)"
     )
-    group.add_argument("--random-output-len", metavar="N", type=_positive, default=20)
-    group.add_argument("--ignore-eos", action="store_true")
-    group.add_argument("--seed", type=_natural, default=0)
+    group.add_argument("--random-output-len", metavar="N", type=positive, default=20, help="tokens (default: 20)")
+    group.add_argument("--ignore-eos", action="store_true", help="answers go on to their full length")
+    group.add_argument("--seed", type=natural, default=0, help="of prompts, and of what is probed (default: 0)")
     group.add_argument(
         "--verify",
         metavar="all|sample:N|budget:PCT",
@@ -136,9 +159,17 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_sending_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sending")
-    group.add_argument("--request-timeout-sec", metavar="S", type=float, default=300.0)
-    group.add_argument("--settle-timeout-sec", metavar="S", type=float, default=60.0)
-    group.add_argument("--extra-body", metavar="JSON", type=_json_object, default={})
+    group.add_argument(
+        "--request-timeout-sec", metavar="S", type=seconds, default=300.0, help="for an answer (default: %(default)s)"
+    )
+    group.add_argument(
+        "--settle-timeout-sec",
+        metavar="S",
+        type=seconds,
+        default=60.0,
+        help="for the servers to come to rest before and after the load (default: %(default)s)",
+    )
+    group.add_argument("--extra-body", metavar="JSON", type=_json_object, default={}, help="fields of every request")
     group.add_argument("--reference-url", metavar="URL", help="a third server to teacher-force on")
     group.add_argument(
         "--probe-tiers",
@@ -159,7 +190,7 @@ def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:
         "--all-deployments", action="store_true", help="each workload on the deployment it is made for, in turn"
     )
     group.add_argument(
-        "--background-load", metavar="N", type=_natural, default=0, help="keep N other requests in flight beside it"
+        "--background-load", metavar="N", type=natural, default=0, help="keep N other requests in flight beside it"
     )
 
 
@@ -168,8 +199,8 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--result-dir", type=Path, default=Path("runs"), help="default: %(default)s")
     group.add_argument("--result-filename", metavar="NAME", help="also write result.json to RESULT_DIR/NAME")
     group.add_argument("--save-detailed", action="store_true", help="per-request arrays in result.json")
-    group.add_argument("--label")
-    group.add_argument("--metadata", metavar="K=V", action="append", default=[])
+    group.add_argument("--label", help="part of the run's directory name, and of result.json")
+    group.add_argument("--metadata", metavar="K=V", action="append", default=[], help="keys of your own in result.json")
     group.add_argument("--junit", metavar="FILE", type=Path, help="also write the checks as JUnit XML")
     group.add_argument("--plain", "--disable-tqdm", action="store_true", help="plain lines, no live display")
 
@@ -186,40 +217,18 @@ def _add_shrink_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tries",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="of one candidate (default: by how often the whole load fails); fewer keep to what fails more often",
     )
-    parser.add_argument("--max-tries", metavar="N", type=_positive, default=200, help="in all (default: %(default)s)")
+    parser.add_argument("--max-tries", metavar="N", type=positive, default=200, help="in all (default: %(default)s)")
     parser.add_argument(
-        "--time-budget-sec", metavar="S", type=float, default=1800.0, help="for the search (default: %(default)s)"
+        "--time-budget-sec", metavar="S", type=seconds, default=1800.0, help="for the search (default: %(default)s)"
     )
     parser.add_argument(
-        "--confirm", metavar="N", type=_positive, default=5, help="runs of the result (default: %(default)s)"
+        "--confirm", metavar="N", type=positive, default=5, help="runs of the result (default: %(default)s)"
     )
     parser.add_argument("--result-dir", type=Path, default=Path("runs"), help="default: %(default)s")
     parser.add_argument("--plain", "--disable-tqdm", action="store_true", help="plain lines, no live display")
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, _, high = text.partition(":")
-    bounds = _positive(low), _positive(high or low)
-    if bounds[0] > bounds[1]:
-        raise argparse.ArgumentTypeError(f"{text} runs backwards")
-    return bounds
 
 
 def _json_object(text: str) -> dict[str, Any]:

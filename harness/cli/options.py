@@ -292,6 +292,13 @@ def _report(flags: argparse.Namespace) -> ReportOptions:
 
 
 def _ports(flags: argparse.Namespace) -> dict[str, int]:
+    for role in Role:
+        given, servers = getattr(flags, f"{role}_port"), getattr(flags, role)
+        if len(given) > servers:
+            raise UsageError(
+                f"--{role}-port is given {len(given)} times, and {servers} {role} server{'s' * (servers > 1)} would be "
+                f"launched: give one port for each, and --{role} {len(given)} for that many servers."
+            )
     ports = {"proxy": flags.port} if flags.port else {}
     ports |= {f"prefill-{index}": port for index, port in enumerate(flags.prefill_port)}
     ports |= {f"decode-{index}": port for index, port in enumerate(flags.decode_port)}

@@ -31,7 +31,7 @@ def add_selftest_flags(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     for flag, (default, text) in numbers.items():
         parser.add_argument(flag, metavar="N", type=int, default=default, help=f"{text} (default: {default})")
     parser.add_argument("--flip-rate", metavar="SHARE", type=float, default=_DEFAULT.flip_rate, help=argparse.SUPPRESS)
-    parser.add_argument("--seed", metavar="N", type=int, default=0)
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all trials (default: 0)")
     parser.add_argument("--result-dir", type=Path, default=Path("runs"), help="default: %(default)s")
     parser.add_argument("--plain", "--disable-tqdm", action="store_true", help="plain lines, no live display")
 

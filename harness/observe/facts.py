@@ -75,13 +75,16 @@ async def learn(
     Geometry and vocabulary are no part of it; the caller adds them from the model's configuration.
     """
     wanted = ((Role.PREFILL, prefill_urls), (Role.DECODE, decode_urls))
-    told = await asyncio.gather(
-        *(
-            _ask(session, name=f"{role}-{index}", role=role, url=url)
-            for role, urls in wanted
-            for index, url in enumerate(urls)
-        )
+    asking = (
+        _ask(session, name=f"{role}-{index}", role=role, url=url)
+        for role, urls in wanted
+        for index, url in enumerate(urls)
     )
+    told = []
+    for each in await asyncio.gather(*asking, return_exceptions=True):
+        if isinstance(each, BaseException):
+            raise each
+        told.append(each)
     servers = tuple(server for server, _ in told)
     # Decode first: clients are answered by it, and requests carry the name that it has for the model.
     named = sorted(servers, key=lambda server: server.role is not Role.DECODE)

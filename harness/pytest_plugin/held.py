@@ -6,7 +6,7 @@ judged.
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from harness.cli.options import Options, parse
 from harness.cli.recorder import Recorder
 from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
-from harness.deploy import Surroundings, open_session
+from harness.deploy import Session, Surroundings, open_session
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.history import History, RunEnded, RunStarted
@@ -51,9 +51,17 @@ class Ran:
 class HeldDeployment:
     """What tests see of the deployment: its facts, and a way to run something on it."""
 
-    def __init__(self, facts: Deployment, options: Options, call: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(
+        self,
+        facts: Deployment,
+        options: Options,
+        call: Callable[[Coroutine[Any, Any, None]], None],
+        dead: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """``dead``: how each process ended that the harness had started and that had ended by itself, by name."""
         self.facts = facts
         """Servers, block sizes, connectors."""
+        self._dead = dead
         self._options = options
         self._call = call
         self._clock = MonotonicClock()
@@ -94,7 +102,8 @@ class HeldDeployment:
 
     def _judged(self, name: str, entry: Workload | None, before: int) -> Ran:
         """``before``: how many entries of the session are older."""
-        history = History((*self._record.history.entries, RunEnded(self._clock.now())))
+        ended = RunEnded(self._clock.now(), died=tuple(self._dead().values()))
+        history = History((*self._record.history.entries, ended))
         whole = judge(self.facts, history)
         provokes = None if entry is None else entry.provokes
         judgement = judge_scenario(self.facts, history, whole, name, provokes=provokes)
@@ -112,25 +121,26 @@ def holding(argv: Sequence[str], directory: Path) -> Iterator[HeldDeployment]:
     directory.mkdir(parents=True, exist_ok=True)
     with _loop_in_a_thread() as submit:
         stop = asyncio.Event()
-        ready: Future[Deployment] = Future()
+        ready: Future[Session] = Future()
         held = submit(_hold(options, directory, ready, stop))
         held.add_done_callback(lambda ended: _pass_on(ended, ready))
         try:
-            yield HeldDeployment(ready.result(), options, lambda work: submit(work).result())
+            session = ready.result()
+            yield HeldDeployment(session.deployment, options, lambda work: submit(work).result(), session.nursery.dead)
         finally:
             submit(_set(stop)).result()
             if ready.exception() is None:
                 held.result()
 
 
-async def _hold(options: Options, directory: Path, ready: "Future[Deployment]", stop: asyncio.Event) -> None:
+async def _hold(options: Options, directory: Path, ready: "Future[Session]", stop: asyncio.Event) -> None:
     around = Surroundings(directory, MonotonicClock(), lambda _server, _text, _seconds: None)
     async with open_session(options.target, around) as session:
-        ready.set_result(session.deployment)
+        ready.set_result(session)
         await stop.wait()
 
 
-def _pass_on(ended: "Future[None]", ready: "Future[Deployment]") -> None:
+def _pass_on(ended: "Future[None]", ready: "Future[Session]") -> None:
     """Whoever waits for the deployment learns that it did not come up."""
     error = ended.exception()
     if error is not None and not ready.done():

@@ -1,0 +1,57 @@
+"""Numbers on the command line: each in its range, and what is none is told in words."""
+
+import argparse
+import math
+
+_LAST_PORT = 65_535
+
+
+def natural(text: str) -> int:
+    """0 or more."""
+    number = _whole(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative: give 0 or more")
+    return number
+
+
+def positive(text: str) -> int:
+    """1 or more."""
+    number = _whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    number = positive(text)
+    if number > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is no port: the last one is {_LAST_PORT}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A time that passes and ends: at once, never and no number at all are none."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text} is no time to wait: give a number of seconds above 0")
+    return number
+
+
+def span(text: str) -> tuple[int, int]:
+    """``N``, or ``LO:HI``."""
+    low, _, high = text.partition(":")
+    bounds = positive(low), positive(high or low)
+    if bounds[0] > bounds[1]:
+        raise argparse.ArgumentTypeError(f"{text} runs backwards")
+    return bounds
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None

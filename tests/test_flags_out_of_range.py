@@ -1,0 +1,62 @@
+"""A flag that makes no sense is told in one paragraph, at once and in words; nothing is started."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.cli.flags import make_parser
+from harness.cli.options import parse
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--concurrency", "abc"), "'abc' is no whole number"),
+        (("--concurrency", "0"), "0 is not at least 1"),
+        (("--seed", "-1"), "-1 is negative"),
+        (("--random-input-len", "a:b"), "'a' is no whole number"),
+        (("--random-input-len", "9:2"), "9:2 runs backwards"),
+        (("--request-timeout-sec", "0"), "0 is no time to wait"),
+        (("--request-timeout-sec", "nan"), "nan is no time to wait"),
+        (("--settle-timeout-sec", "-1"), "-1 is no time to wait"),
+        (("--settle-timeout-sec", "inf"), "inf is no time to wait"),
+        (("--ready-check-timeout-sec", "soon"), "'soon' is no number of seconds"),
+        (("--port", "99999999"), "99999999 is no port"),
+        (("--decode-port", "65536"), "65536 is no port"),
+        (("--prefill-port", "8001", "--prefill-port", "8002"), "--prefill-port is given 2 times"),
+        (("--prefill-url", "http://", "--decode-url", "http://d"), "not a URL"),
+        (("--prefill-url", "http://p:99999", "--decode-url", "http://d"), "not a URL"),
+        (("--prefill-url", "http://p:x", "--decode-url", "http://d"), "not a URL"),
+        (("--prefill-url", "http://[::1", "--decode-url", "http://d"), "not a URL"),
+        (("--no-such-flag",), "--no-such-flag"),
+        (("selftest", "--jobs", "0"), "--jobs 0: give a number of at least 1"),
+    ],
+)
+def test_it_is_one_line_that_names_what_was_given(
+    words: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main([*words, "--result-dir", str(tmp_path / "runs")])
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    line = capsys.readouterr().err
+    assert code == 2
+    assert told in line
+    assert line.startswith("error: ")
+    assert len(line.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ports_for_as_many_servers_are_taken() -> None:
+    words = ["--prefill", "2", "--prefill-port", "8001", "--prefill-port", "8002"]
+    assert parse(words).target.ports == {"prefill-0": 8001, "prefill-1": 8002}
+
+
+@pytest.mark.parametrize("command", ["run", "doctor", "serve", "check", "shrink", "selftest"])
+def test_help_says_something_of_every_flag(command: str) -> None:
+    parser = make_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    flags = commands.choices[command]._actions
+    assert [flag.option_strings for flag in flags if not flag.help] == []
