@@ -114,7 +114,7 @@ async def test_a_header_that_the_load_would_take_the_warm_up_takes_too() -> None
 
 
 async def test_a_gateway_that_never_answers_is_given_up_when_the_user_said() -> None:
-    """The first load waits no longer than --ready-check-timeout-sec, and is not sent again."""
+    """The first load waits no longer than --ready-check-timeout-sec, and asks once."""
     asked = 0
 
     async def never(_request: web.Request) -> web.Response:
@@ -133,21 +133,6 @@ async def test_a_gateway_that_never_answers_is_given_up_when_the_user_said() -> 
     assert type(error) is DeployError
     assert "no answer within 0.05 s" in str(error)
     assert asked == 1
-
-
-@pytest.mark.parametrize("now_and_then", [says(502), says(429), says(503, "busy"), says(200, {"error": "no upstream"})])
-async def test_what_fails_now_and_then_is_the_verdicts_to_find(now_and_then: Answer) -> None:
-    """A request of the first load that fails once or twice in a row ends nothing."""
-    asked = 0
-
-    def flaky(body: dict[str, Any]) -> web.Response:
-        nonlocal asked
-        asked += 1
-        return now_and_then(body) if asked <= 2 else says(200, COMPLETION)(body)
-
-    async with server(flaky) as url:
-        assert len(await warm_up_load(url, 1, how(JumpingClock()))) == 1
-    assert asked == 3
 
 
 async def test_a_redirect_is_told_and_not_followed() -> None:

@@ -12,7 +12,7 @@ What a failure means:
 - A decode server's 5xx may be a handshake that is slow. It is asked again for as long as that may take; then it is
   asked the same prompt without a handover. Where it answers that, the two servers do not fit each other: UsageError.
 - A proxy that cannot be reached, answers nothing that is an API's, or sends elsewhere: UsageError. What else it answers
-  in place of a completion, for each of several tries: DeployError, with its words.
+  in place of a completion: DeployError, with its words.
 
 Prompts carry a cache salt: no later request can hit what they leave in a cache.
 """
@@ -46,8 +46,6 @@ ANSWER_LASTS = 300.0
 EMPTY_HANDOVERS = 3
 """Completions in a row without transfer parameters after which a prefill server is believed to hand nothing over: one
 alone may have been aborted."""
-_TRIES = 3
-"""Of each request of the first load."""
 _LARGEST_HEADER = 1 << 16
 """Bytes; as the load's own client takes (harness.load.client)."""
 _FIRST_TOKEN_ID = 10
@@ -122,32 +120,15 @@ async def all_or_first_error(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _timed(session: aiohttp.ClientSession, url: str, how: WarmUp) -> float:
-    """One that is refused for once is sent again: what fails now and then is the load's to find, and the verdict's."""
     started = how.clock.now()
-    for _ in range(_TRIES - 1):
-        try:
-            await _completion(session, url, how)
-            return how.clock.now() - started
-        except _Refused as refused:
-            if refused.permanent or refused.redirects:
-                raise refused.final() from None
-        except DeployError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                raise
-        await how.clock.sleep(_RETRY)
-    try:
-        await _completion(session, url, how)
-    except _Refused as refused:
-        raise refused.final() from None
-    return how.clock.now() - started
-
-
-async def _completion(session: aiohttp.ClientSession, url: str, how: WarmUp) -> None:
     try:
         raw = await _ask(session, url, json.dumps(_body(how.model)).encode(), how)
+    except _Refused as refused:
+        raise refused.final() from None
     except _NO_ANSWER as error:
         raise _unanswered(url, error, how) from error
     _refuse_unless_completion(url, raw, how)
+    return how.clock.now() - started
 
 
 def _unanswered(url: str, error: Exception, how: WarmUp) -> HarnessError:
