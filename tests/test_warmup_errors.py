@@ -1,5 +1,6 @@
 """What a warm-up meets: who can put it right, what the server said, and how soon it is told."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -139,6 +140,28 @@ async def test_what_refuses_the_very_first_request_is_told_at_once(refusal: Answ
     async with server(not_yet) as url:
         error = await failure_of(warm_up_load(url, 8, how(JumpingClock())))
     assert isinstance(error, HarnessError)
+    assert asked == 1
+
+
+async def test_a_gateway_that_never_answers_is_given_up_when_the_user_said() -> None:
+    """The first load waits no longer than --ready-check-timeout-sec, and asks once."""
+    asked = 0
+
+    async def never(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", never)
+    running = TestServer(app)
+    await running.start_server(shutdown_timeout=0)
+    patient = WarmUp("canary", {}, JumpingClock(), timeout=0.05)
+    error = await failure_of(warm_up_load(str(running.make_url("")).rstrip("/"), 1, patient))
+    await running.close()
+    assert type(error) is DeployError
+    assert "no answer within 0.05 s" in str(error)
     assert asked == 1
 
 

@@ -12,7 +12,7 @@ What a failure means:
 - A decode server's 5xx may be a handshake that is slow. It is asked again for as long as that may take; then it is
   asked the same prompt without a handover. Where it answers that, the two servers do not fit each other: UsageError.
 - A proxy that cannot be reached, answers nothing that is an API's, or sends elsewhere: UsageError. What else it answers
-  in place of a completion, for each of several tries: DeployError, with its words.
+  in place of a completion: DeployError, with its words.
 
 Prompts carry a cache salt: no later request can hit what they leave in a cache.
 """
@@ -41,6 +41,8 @@ REFUSALS_LAST = 20.0
 times out after 5 s and works at the second or third try."""
 SILENCE_LASTS = 60.0
 """The same for servers of somebody else's that answered a moment ago and now do not answer at all."""
+ANSWER_LASTS = 300.0
+"""Seconds after which one request of the first load is given up, unless the user allows less."""
 EMPTY_HANDOVERS = 3
 """Completions in a row without transfer parameters after which a prefill server is believed to hand nothing over: one
 alone may have been aborted."""
@@ -95,17 +97,23 @@ async def warm_up_load(url: str, requests: int, how: WarmUp) -> list[float]:
 
     Raises:
         UsageError: the URL, the credentials or the model's name are wrong.
-        DeployError: anything else than a completion came back.
+        DeployError: anything else than a completion came back, or nothing within the time for all of it.
 
     """
-    async with _open_session(how) as session:
+    limit = aiohttp.ClientTimeout(total=min(how.timeout, ANSWER_LASTS))
+    async with _open_session(how, limit) as session:
         first = [await _timed(session, url, how, tries=1) for _ in range(min(requests, 1))]
         others = (_timed(session, url, how, tries=_TRIES) for _ in range(requests - 1))
         return first + await all_or_first_error(others)
 
 
-def _open_session(how: WarmUp) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(headers=how.headers, max_line_size=_LARGEST_HEADER, max_field_size=_LARGEST_HEADER)
+def _open_session(how: WarmUp, limit: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        headers=how.headers,
+        max_line_size=_LARGEST_HEADER,
+        max_field_size=_LARGEST_HEADER,
+        timeout=limit or aiohttp.ClientTimeout(total=ANSWER_LASTS),
+    )
 
 
 async def all_or_first_error(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -154,6 +162,12 @@ def _unanswered(url: str, error: Exception, how: WarmUp) -> HarnessError:
         return UsageError(
             f"The first request to {shown_url(url)} could not be sent: {said}. Check that it is up and reachable from "
             "here, and that --base-url is its address."
+        )
+    if isinstance(error, TimeoutError):
+        return DeployError(
+            f"The first request to {shown_url(url)} had no answer within {min(how.timeout, ANSWER_LASTS):g} s. "
+            "Nothing was judged. Look at its log, and at the requests that wait in the servers behind it; allow more "
+            "with --ready-check-timeout-sec if they are only slow."
         )
     return DeployError(
         f"The first request to {shown_url(url)} was not answered in a way that can be read: {said}. Nothing was "

@@ -9,18 +9,27 @@ from harness.verdict import Advice, FindingKind, Verdict
 _SHRINK = "reduce it with `python -m harness shrink RUN_DIR`, and report what remains"
 
 
+_LEAKED = Advice(
+    "decode read blocks that by then held another request's KV: read after the lease had ended or after blocks were "
+    "given to another request, or a wrong list of block ids",
+    f"serve nobody with it; compare kv_lease_duration with the longest wait of a request; {_SHRINK}",
+)
+_EXCHANGED = Advice(
+    "something between here and the servers gives one request's answer to another (a proxy that mixes up connections, "
+    "a cache of answers with too short a key)",
+    "serve nobody with it; ask the harness's own proxy (leave --base-url out) to see that the servers are right",
+)
+
+
 def of_outputs(case: Case) -> Advice:
     """By what the findings are about."""
     return _of_wrong(case) if case.invalid else _of_unverified(case)
 
 
 def _of_wrong(case: Case) -> Advice:
-    if case.subjects(FindingKind.LEAK):
-        return Advice(
-            "decode read blocks that by then held another request's KV: read after the lease had ended or after blocks "
-            "were given to another request, or a wrong list of block ids",
-            f"serve nobody with it; compare kv_lease_duration with the longest wait of a request; {_SHRINK}",
-        )
+    if leaked := case.subjects(FindingKind.LEAK):
+        known = [one for one in case.load() if one.request.request_id in leaked]
+        return _EXCHANGED if known and all(map(_of_another_prompt, known)) else _LEAKED
     wrong = case.subjects(FindingKind.WRONG_OUTPUT)
     if not wrong and case.subjects(FindingKind.CACHE):
         return Advice(

@@ -7,6 +7,7 @@ from harness.checkers.advice.case import INTERRUPTED, Case, plural
 from harness.checkers.advice.readings import restless, unusable
 from harness.checkers.evidence import gather
 from harness.facts import Connector, Role
+from harness.history import Outcome
 from harness.verdict import Advice, Comparison, Verdict
 
 _MIRRORED = ("external_kv_transfer", "local_compute", "nixl_bytes")
@@ -16,6 +17,8 @@ _LARGEST_RATIO = 8
 
 def of_token_sources(case: Case) -> Advice | None:
     """Of prompt tokens that came from elsewhere than they should."""
+    if rewritten := _rewritten(case):
+        return rewritten
     if not case.invalid:
         return _of_unknown(case)
     return (
@@ -87,6 +90,20 @@ def of_failed_transfers(case: Case) -> Advice | None:
 
 
 # --- wrong ---
+
+
+def _rewritten(case: Case) -> Advice | None:
+    """Prompts of other lengths than were sent, by the servers' own words."""
+    answered = [one for one in case.load() if one.outcome is Outcome.OK and one.prompt_token_ids is not None]
+    told = [(one, one.ended.usage.prompt_tokens) for one in answered if one.ended.usage is not None]
+    unlike = [one for one, tokens in told if tokens != len(one.prompt_token_ids or ())]
+    if not unlike:
+        return None
+    return Advice(
+        f"{plural(len(unlike), 'prompt')} reached the servers with another number of tokens than was sent: something "
+        "between here and them rewrites prompts, or exchanges answers",
+        "let token ids pass unchanged, or ask the harness's own proxy (leave --base-url out)",
+    )
 
 
 def _swapped(case: Case) -> Advice | None:

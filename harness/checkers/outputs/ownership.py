@@ -1,6 +1,9 @@
 """Whose KV was a wrong output made from? A name is a security finding, so it needs evidence that nothing else explains.
 
-Two kinds of evidence lead to an owner.
+Three kinds of evidence lead to an owner.
+
+By what the server says. It tells the prompt that it was given. Where that is another one than was sent, KV explains
+nothing any more; if it is another request's, it is the whole answer that was exchanged on the way.
 
 By experiment. D pulls the KV of a prompt's tokens but the last, which it computes itself. If what it pulled was of
 request B, request A's answer is what B's prompt, with A's last token in place of its own, goes on to. A teacher forcing
@@ -62,7 +65,10 @@ def find_leaks(history: History, compared: Sequence[Compared], near: float) -> t
     right = [operations[one.request_id] for one in compared if one.match in (Match.EXACT, Match.TIE)]
     likeness = Likeness.of(right)
     found = (
-        _by_experiment(one, operations, search) or _by_likeness(one, operations, search, likeness) for one in wrong
+        _by_prompt(one, operations)
+        if _is_of_another_prompt(operations[one.request_id])
+        else _by_experiment(one, operations, search) or _by_likeness(one, operations, search, likeness)
+        for one in wrong
     )
     return tuple(leak for leak in found if leak is not None)
 
@@ -115,6 +121,27 @@ class Search:
         fitting, tokens = sum(one.near(self.near) for one in others), sum(len(one.tokens.regret) for one in others)
         # One is added to either count: a share of nothing would make any match certain.
         return (fitting + 1) / (tokens + 2)
+
+
+def _is_of_another_prompt(operation: Operation) -> bool:
+    told = operation.ended.prompt_token_ids
+    return told is not None and told != operation.prompt_token_ids
+
+
+def _by_prompt(wrong: Compared, operations: Mapping[str, Operation]) -> Leak | None:
+    """The request whose prompt the server says that it answered; a part of the own prompt is nobody's."""
+    operation = operations[wrong.request_id]
+    told, own = operation.ended.prompt_token_ids or (), operation.prompt_token_ids or ()
+    if not told or told in (own[: len(told)], own[-len(told) :]):
+        return None
+    owner = next((name for name, one in operations.items() if _is_asked(one) and one.prompt_token_ids == told), None)
+    if owner is None:
+        return None
+    text = (
+        f"was given {owner}'s answer: the prompt of {len(told)} tokens that the server says it answered is that "
+        "request's"
+    )
+    return Leak(wrong.request_id, owner, text)
 
 
 def _by_experiment(wrong: Compared, operations: Mapping[str, Operation], search: Search) -> Leak | None:
