@@ -31,8 +31,6 @@ _STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
 
 _HARNESS = """
 import asyncio, signal, sys
-# A shell that starts the tests in the background has SIGINT ignored in all of them; a terminal has not.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from harness.deploy.process import ChildProcess, Command
 async def main():

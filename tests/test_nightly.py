@@ -161,7 +161,7 @@ def test_a_job_that_is_ended_lets_its_load_and_its_deployment_end(tmp_path: Path
     process = job(tmp_path, kills=False)
     wait_for(tmp_path / "load.pid", process)
     process.send_signal(how)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "Traceback" not in err
     assert (tmp_path / "load.ended").exists()
@@ -170,7 +170,7 @@ def test_a_job_that_is_ended_lets_its_load_and_its_deployment_end(tmp_path: Path
 
 def test_a_deployment_that_dies_ends_the_job_as_a_failure_and_its_load_has_judged_nothing(tmp_path: Path) -> None:
     process = job(tmp_path, kills=True)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
     lines = [json.loads(line) for line in (tmp_path / "nightly.jsonl").read_text().splitlines()]
     assert [(line["status"], line["exit_code"]) for line in lines] == [(1, 4)]
