@@ -187,6 +187,12 @@ def alike(values: Iterable[object]) -> str:
     return "/".join(dict.fromkeys("unknown" if value is None else str(value) for value in values)) or "unknown"
 
 
+def listed(servers: Sequence[Server], url: str | None) -> bool:
+    """Whether a proxy that names ``url`` means one of ``servers``; False where it names none."""
+    place = _place(url) if url else None
+    return place is not None and place in {_place(server.url) for server in servers}
+
+
 def serving(servers: Sequence[Server], url: str | None) -> int | None:
     """Which of ``servers`` a proxy means by ``url``; None where it does not say, or names none of them alone.
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.checkers.elsewhere import explained as lower_by_those
+from harness.checkers.elsewhere import served_elsewhere
 from harness.checkers.leftovers import explained, leftovers
 from harness.checkers.memo import once
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
@@ -33,9 +35,11 @@ class Evidence:
     others: Others | None = None
     """Other people's requests, where they show in this phase or before it."""
     explained: Mapping[str, Bounds] = field(default_factory=dict)
-    """What they, or leftovers, may explain, by counter."""
+    """What they, leftovers, or servers that are not listed may explain, by counter."""
     leftover: str = ""
     """Why the servers may have found what earlier requests left; empty where they cannot have."""
+    elsewhere: str = ""
+    """Why servers that are not listed may have served some requests; empty where they cannot have."""
 
     def compare(self, counter: str) -> Comparison:
         """The counter's expectation and growth."""
@@ -55,7 +59,7 @@ class Evidence:
         made = Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why, explained)
         both = expected is not None and observed is not None
         explains = both and made.verdict is Verdict.UNKNOWN
-        reason = self.others.why if self.others else self.leftover
+        reason = self.others.why if self.others else self.leftover or self.elsewhere
         return replace(made, why_unknown=reason) if explains and reason else made
 
     def _expected(self, counter: str, observed: float | None) -> Bounds | None:
@@ -85,7 +89,25 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
         if (servers := _servers(deployment, key))
     )
     told = quiet if deployment.launched else tuple(_among_others(deployment, history, quiet, expected))
-    return tuple(_with_leftovers(deployment, history, told))
+    return tuple(_with_elsewhere(deployment, history, tuple(_with_leftovers(deployment, history, told))))
+
+
+def _with_elsewhere(deployment: Deployment, history: History, evidence: tuple[Evidence, ...]) -> Iterator[Evidence]:
+    lacking: dict[tuple[str, str, Role], int] = {}
+    for one in evidence:
+        wanted, seen = one.expectation.of("prompt_tokens"), one.delta.of("prompt_tokens")
+        if wanted is not None and seen is not None:
+            key = one.scenario, one.phase, one.role
+            lacking[key] = lacking.get(key, 0) + wanted.low - int(seen)
+    for one in evidence:
+        missing = lacking.get((one.scenario, one.phase, one.role), 0)
+        operations = history.operations(scenario=one.scenario, phase=one.phase) if missing > 0 else ()
+        why = served_elsewhere(deployment, one.role, operations, lacking=missing)
+        if not why:
+            yield one
+            continue
+        may = {name: _hull(found, one.explained.get(name)) for name, found in lower_by_those(one.expectation).items()}
+        yield replace(one, elsewhere=why, explained={**one.explained, **may})
 
 
 def _with_leftovers(deployment: Deployment, history: History, evidence: tuple[Evidence, ...]) -> Iterator[Evidence]:

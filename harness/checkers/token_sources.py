@@ -107,8 +107,11 @@ def _usage(members: list[Evidence], asked: list[Operation], role: Role, left: in
     slack = sum(bounds.high - bounds.low for bounds in predicted if bounds is not None)
     bounds = Bounds(max(low - left, 0), low + slack - min(left, slack))
     theirs = [one.others for one in members if one.others is not None]
-    explained = Bounds(bounds.low, bounds.high + sum(one.tokens for one in theirs)) if theirs else None
-    why = theirs[0].why if theirs else ""
+    elsewhere = next((one.elsewhere for one in members if one.elsewhere), "")
+    lowest = 0 if elsewhere else bounds.low
+    more = sum(one.tokens for one in theirs)
+    explained = Bounds(lowest, bounds.high + more) if theirs or elsewhere else None
+    why = theirs[0].why if theirs else elsewhere
     return Comparison(first.scenario, first.phase, str(role), counter, bounds, sum(known), why, explained)
 
 

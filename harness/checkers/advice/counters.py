@@ -20,7 +20,7 @@ def of_token_sources(case: Case) -> Advice | None:
     if rewritten := _rewritten(case):
         return rewritten
     if not case.invalid:
-        return _of_unknown(case)
+        return _never_came(case) or _of_unknown(case)
     return (
         _swapped(case)
         or _never_came(case)
@@ -243,6 +243,11 @@ def _reasons(case: Case) -> Iterator[Advice]:
         yield Advice(
             "these prompts were asked before, and cache salts, which are to keep runs apart, are dropped or not heeded",
             "give a --seed that no run on this deployment had",
+        )
+    if any(one.elsewhere for one in evidence) and any(one.explained for one in case.problems()):
+        yield Advice(
+            "the proxy also asks servers that are not listed",
+            "name every server behind the proxy with --prefill-url and --decode-url",
         )
     if any(one.explained is not None for one in case.problems()):
         yield Advice(
