@@ -17,6 +17,7 @@ import numpy as np
 from harness.checkers.outputs.floor import NoiseFloor, measure_floor
 from harness.checkers.outputs.forcing import Forced
 from harness.checkers.outputs.limits import Limits, crossings
+from harness.checkers.outputs.many import no_chance
 from harness.checkers.outputs.noise import Floats
 from workloads.reference import CONTROL_OUTPUT
 from workloads.verification import FURTHER_CONTROLS, ROUNDS_OF_CONFIRMATION
@@ -116,7 +117,8 @@ def _judged(control: Sequence[Forced], served: Sequence[Forced]) -> tuple[bool, 
     floor = measure_floor(control, served)
     if not isinstance(floor, NoiseFloor):
         return False, frozenset()
-    return bool(_beyond(served, floor.near)), _beyond(served, floor.far)
+    doubtful, wrong = _beyond(served, floor.near), _beyond(served, floor.far)
+    return bool(doubtful), wrong | doubtful if no_chance(served, control, floor.near) else wrong
 
 
 def _beyond(served: Sequence[Forced], limits: Limits) -> frozenset[int]:

@@ -1,7 +1,7 @@
 """What a history holds about its outputs: which are judged, what they were compared with, and how they came out."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from harness.checkers.outputs.floor import NoiseFloor, measure_floor, quiet_floo
 from harness.checkers.outputs.forcing import NO_IDS, Forced, force, forcings, is_forcing
 from harness.checkers.outputs.gross import grossly_wrong
 from harness.checkers.outputs.judging import judge_forced
+from harness.checkers.outputs.many import no_chance
 from harness.checkers.outputs.probes import (
     Damaged,
     Reading,
@@ -90,10 +91,24 @@ def look_at_outputs(history: History) -> OutputEvidence:
         )
         for o in subjects
     )
+    if isinstance(floor, NoiseFloor) and any(one.doubt for one in compared):
+        controls = [*_earlier(history), *_own_control(history, asked)]
+        compared = tuple(_together(compared, no_chance(judged, controls, floor.near)))
     drifts = all(one.tokens and one.mean_drift == one.mean_drift for one in judged)
     said = tuple(_compare_probe(reading, floor) for reading in readings)
     retried = tuple(_retried(history, asked, floor, ends)) if floor is not None else ()
     return OutputEvidence(compared, floor, with_drift=drifts, readings=readings, probed=said, retried=retried)
+
+
+def _together(compared: Sequence[Compared], why: str) -> Iterator[Compared]:
+    """Doubtful outputs are wrong where so many of them are no noise, and ``why`` says so."""
+    for one in compared:
+        right = one.match in (Match.EXACT, Match.TIE)
+        yield (
+            replace(one, match=Match.MISMATCH, text=f"{one.doubt}; {why}", doubt="")
+            if why and right and one.doubt
+            else one
+        )
 
 
 def _retried(

@@ -4,7 +4,8 @@
     a token's drift or margin error above the far limit                mismatch: the KV was not the prompt's
     an average over the tokens above the far limit                     the same, too little to see in any one token
     a log-probability served as NaN                                    mismatch
-    any of these above the near limit only                             doubtful: listed, and neither wrong nor unknown
+    any of these above the near limit only                             doubtful: listed, and neither wrong nor unknown,
+                                                                       unless so many are no noise (many.py)
     every token the best one                                           exact
     some tokens behind the best one, all within the noise              tie
 
