@@ -197,7 +197,7 @@ def test_a_tier_that_restored_nothing_is_not_said_to_be_read() -> None:
     asked = Counter(o.sent.phase.removeprefix("probe-") for o in run.history.operations())["prefill-tier"]
     nothing = Hits("prefill-tier", "prefill-0", asked, 0, 900, restored=0, why="900 tokens were computed anew")
     (line,) = coverage(evidence, [nothing], {"prefill-0": 300})
-    assert "that it answered any of them from there is not shown (900 tokens were computed anew)" in line
+    assert "none of them is shown to be read from there (900 tokens were computed anew)" in line
     assert line.endswith("it restored nothing")
 
 

@@ -57,7 +57,7 @@ def test_probes_of_a_cache_that_was_emptied_show_nothing_though_they_hit_each_ot
     found = hits(run.history)
     assert (found.least, bool(found.missing), bool(found.why)) == (0, True, True)
     note = next(note for note in check.notes if "decode-0's cache" in note)
-    assert "that it answered any of them from there is not shown" in note
+    assert "none of them is shown to be read from there" in note
     assert check.verdict is Verdict.VALID
 
 

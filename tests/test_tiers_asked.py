@@ -100,5 +100,5 @@ def test_a_tier_that_gave_nothing_back_is_said_to_have() -> None:
     for scenario in verified(load(24, seed=4), options.load, deployment, lambda: run.history, salt="run"):
         run.run(scenario)
     note = next(note for note in outputs(deployment, run.history).notes if "decode-0's offload tier" in note)
-    assert "that it answered any of them from there is not shown" in note
+    assert "none of them is shown to be read from there" in note
     assert "it restored nothing" in note

@@ -84,7 +84,7 @@ def _shown(hits: Hits, judged: int) -> str:
     """What is shown of their hits; those that could not be judged are taken off."""
     least = max(hits.least - (hits.asked - judged), 0)
     if not least:
-        return f"that it answered any of them from there is not shown ({hits.why or 'none could be judged'})"
+        return f"none of them is shown to be read from there ({hits.why or 'none could be judged'})"
     if least == hits.asked:
         return "all of them are shown to be read from there"
     anew = f" ({hits.missing:,} tokens were not there)" if hits.missing else ""
