@@ -1,11 +1,11 @@
 """The nightly job exits with the worst of its loads, and a load that told nothing is the worst there is."""
 
+import contextlib
 import io
 import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def test_an_index_that_cannot_be_written_is_told_before_the_first_load(
 # Stands for `python -m harness`: serve says that it is up and holds; a load says that it began, and then either waits
 # or ends the one that serves, by itself invalid.
 _STAND_IN = """
-import json, os, signal, sys, time
+import json, os, signal, sys
 from pathlib import Path
 here = Path({here!r})
 def put(name, text):
@@ -133,7 +133,7 @@ elif {kills!r}:
     os.kill(int((here / "serve.pid").read_text()), signal.SIGKILL)
     sys.exit(1)
 while True:
-    time.sleep(60)
+    signal.pause()
 """
 _JOB = """
 import sys
@@ -152,8 +152,8 @@ def job(here: Path, *, kills: bool) -> "subprocess.Popen[str]":
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"it ended with {process.wait(timeout=0.01)}: {process.communicate()}")
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
