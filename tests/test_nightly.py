@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,20 @@ sys.exit(nightly.main(["--result-dir", {here!r}]))
 """
 
 
-def job(here: Path, *, kills: bool) -> "subprocess.Popen[str]":
-    """The job as a process, with something else in the harness's place; ``kills``: a load ends the deployment."""
+@contextlib.contextmanager
+def job(here: Path, *, kills: bool) -> Iterator["subprocess.Popen[str]"]:
+    """The job as a process, with something else in the harness's place; ``kills``: a load ends the deployment.
+
+    A test that fails leaves none of it running: at SIGTERM the job ends what it started.
+    """
     stand_in = _STAND_IN.format(here=str(here), kills=kills)
     code = _JOB.format(stand_in=stand_in, here=str(here))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
@@ -158,10 +167,10 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_job_that_is_ended_lets_its_load_and_its_deployment_end(tmp_path: Path, how: int) -> None:
-    process = job(tmp_path, kills=False)
-    wait_for(tmp_path / "load.pid", process)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=120)
+    with job(tmp_path, kills=False) as process:
+        wait_for(tmp_path / "load.pid", process)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "Traceback" not in err
     assert (tmp_path / "load.ended").exists()
@@ -169,8 +178,8 @@ def test_a_job_that_is_ended_lets_its_load_and_its_deployment_end(tmp_path: Path
 
 
 def test_a_deployment_that_dies_ends_the_job_as_a_failure_and_its_load_has_judged_nothing(tmp_path: Path) -> None:
-    process = job(tmp_path, kills=True)
-    _, err = process.communicate(timeout=120)
+    with job(tmp_path, kills=True) as process:
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
     lines = [json.loads(line) for line in (tmp_path / "nightly.jsonl").read_text().splitlines()]
     assert [(line["status"], line["exit_code"]) for line in lines] == [(1, 4)]
