@@ -6,7 +6,6 @@ from dataclasses import replace
 import counted_run as run
 import load_wire as wire
 import pytest
-from aiohttp import web
 
 from harness.checkers.completion import completion
 from harness.checkers.outputs import outputs
@@ -31,17 +30,6 @@ async def ask(script: wire.Script) -> Ended:
         Client({Route.PROXY: [url]}, model="m", clock=MonotonicClock(), timeout=20) as client,
     ):
         return await client.send(REQUEST)
-
-
-def typed(content_type: str, *pieces: bytes) -> wire.Script:
-    async def script(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": content_type})
-        await response.prepare(request)
-        for piece in pieces:
-            await response.write(piece)
-        return response
-
-    return script
 
 
 def without(piece: bytes, *fields: str) -> bytes:
@@ -106,7 +94,7 @@ async def test_a_whole_answer_in_place_of_a_stream_is_read_and_was_not_streamed(
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/problem+json"])
 async def test_a_stream_that_is_called_json_is_a_stream(content_type: str) -> None:
-    ended = await ask(typed(content_type, WHOLE))
+    ended = await ask(wire.streams(WHOLE, headers={"Content-Type": content_type}))
     assert (ended.outcome, len(ended.token_times)) == (Outcome.OK, 3)
 
 
@@ -121,7 +109,7 @@ async def test_a_stream_that_is_called_json_is_a_stream(content_type: str) -> No
         wire.streams(json.dumps(FAILED).encode()),
         wire.streams(json.dumps(FAILED).encode() + b"\n\n"),
         wire.streams(WHOLE + wire.sse(FAILED)),
-        typed("text/plain", json.dumps(FAILED).encode()),
+        wire.streams(json.dumps(FAILED).encode(), headers={"Content-Type": "text/plain"}),
     ],
 )
 async def test_an_error_in_place_of_an_answer_is_told_in_the_servers_words(script: wire.Script) -> None:
@@ -133,7 +121,10 @@ async def test_an_error_in_place_of_an_answer_is_told_in_the_servers_words(scrip
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (typed("text/html", b"<html>\n<h1>Bad Gateway</h1>\n\n</html>"), "<h1>Bad Gateway</h1>"),
+        (
+            wire.streams(b"<html>\n<h1>Bad Gateway</h1>\n\n</html>", headers={"Content-Type": "text/html"}),
+            "<h1>Bad Gateway</h1>",
+        ),
         (wire.answers(200, "upstream is gone"), "upstream is gone"),
         (wire.answers(200, "[1]"), "[1]"),
     ],

@@ -4,10 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from polling import until
 
 from harness.deploy.process import ChildProcess, Command
 
@@ -49,13 +49,6 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def _until(condition: Callable[[], bool], what: str) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0)
-    assert condition(), what
-
-
 def _start(then: str, pid_file: Path) -> ChildProcess:
     command = Command(
         "server",
@@ -67,7 +60,7 @@ def _start(then: str, pid_file: Path) -> ChildProcess:
 
 
 async def _worker(pid_file: Path) -> int:
-    await _until(pid_file.exists, "the worker never started")
+    await until(pid_file.exists, "the worker never started")
     return int(pid_file.read_text())
 
 
@@ -105,7 +98,7 @@ async def test_the_harness_can_be_killed_in_any_way(tmp_path: Path, how: signal.
     harness.send_signal(how)
     async with asyncio.timeout(20):
         await harness.wait()
-    await _until(lambda: not _alive(worker), "the worker outlived the harness")
+    await until(lambda: not _alive(worker), "the worker outlived the harness")
 
 
 async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
@@ -114,5 +107,5 @@ async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
     server = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[0])
     os.kill(child.pid, signal.SIGKILL)
     await child.wait()
-    await _until(lambda: not _alive(server), "the server outlived its keeper")
+    await until(lambda: not _alive(server), "the server outlived its keeper")
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # the double has no parent-death signal of its own

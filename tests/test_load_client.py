@@ -10,6 +10,7 @@ from typing import Any
 import load_wire as wire
 import pytest
 from aiohttp import web
+from polling import until
 
 from harness.clock import MonotonicClock
 from harness.history import Ended, Outcome, TokenLogprob, Usage
@@ -329,8 +330,7 @@ async def test_cancelling_closes_the_connection() -> None:
     async def script(request: web.Request) -> web.StreamResponse:
         response = await wire.streams(wire.sse(TOKEN))(request)
         arrived.set()
-        while request.transport is not None and not request.transport.is_closing():
-            await asyncio.sleep(0)
+        await until(lambda: request.transport is None or request.transport.is_closing())
         gone.set()
         return response
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 from aiohttp import web
+from polling import until
 from proxy_fakes import DEADLINE_S, Pair, Script, answering, closed_port, pair
 
 from harness.proxy import start_proxy
@@ -75,13 +76,6 @@ async def _closed() -> AsyncIterator[None]:
 
 
 HOW = ("closes", "resets", "half-closes")
-
-
-async def until(condition: Any) -> None:
-    """Let the loop run until it is so; that it comes is the claim."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def until_gone(servers: Pair, phase: Phase) -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 from jumping_clock import JumpingClock
+from polling import until
 
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Outcome, PhaseStarted, Sent
@@ -80,14 +80,6 @@ async def at_once(request: Request) -> Ended:
     return Ended(0.0, request.request_id, Outcome.OK)
 
 
-async def settle(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    pytest.fail("it did not come to that")
-
-
 async def test_phases_run_in_order_each_between_its_readings() -> None:
     journal = Journal()
     phases = scenario(phase(1, name="a"), phase(2, name="b", counted=False), phase(0, name="c"))
@@ -125,7 +117,7 @@ async def test_concurrency_is_reached_and_never_exceeded(size: int, concurrency:
     )
     for ended in range(size):
         left = min(limit, size - ended)
-        await settle(partial(servers.holds, left))
+        await until(partial(servers.holds, left))
         servers.let_go(chance.choice(sorted(servers.held)))
     await run
     assert servers.most == limit
@@ -140,10 +132,10 @@ async def test_a_request_is_due_when_a_slot_becomes_free() -> None:
     run = asyncio.create_task(
         run_scenario(scenario(phase(3, 2)), send=servers.send, observe=journal, record=journal.record, clock=clock)
     )
-    await settle(lambda: len(servers.held) == 2)
+    await until(lambda: len(servers.held) == 2)
     clock.time = 7.0
     servers.let_go("p-1")
-    await settle(lambda: "p-2" in servers.held)
+    await until(lambda: "p-2" in servers.held)
     clock.time = 8.0
     servers.let_go("p-0")
     servers.let_go("p-2")
@@ -185,9 +177,9 @@ async def test_interrupted_operations_are_recorded_and_the_interrupt_goes_on() -
     run = asyncio.create_task(
         run_scenario(scenario(phase(5, 2)), send=servers.send, observe=journal, record=journal.record, clock=clock)
     )
-    await settle(lambda: len(servers.held) == 2)
+    await until(lambda: len(servers.held) == 2)
     servers.let_go("p-0")
-    await settle(lambda: "p-2" in servers.held)
+    await until(lambda: "p-2" in servers.held)
     clock.time = 3.0
     run.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from polling import until
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.facts import Role
@@ -195,8 +196,7 @@ async def test_a_client_that_goes_away_frees_the_blocks(session: aiohttp.ClientS
     async with session.post(sim.decode_urls[0] + COMPLETIONS, json=body) as response:
         await response.content.readline()
         assert engine.pool.usage > 0
-    while engine.pool.usage:
-        await asyncio.sleep(0)
+    await until(lambda: not engine.pool.usage, "the blocks were not freed")
     assert engine.stats.success["length"] == 0
 
 

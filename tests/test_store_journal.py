@@ -1,18 +1,17 @@
 """The journal: what goes in comes out, a torn end is dropped, damage is refused, a killed writer loses little."""
 
+import asyncio
 import errno
 import json
 import math
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from polling import until
 from run_fixtures import STARTED, entries
 
 from harness.errors import HarnessError, UsageError
@@ -200,18 +199,19 @@ while True:
 """
 
 
-def test_entries_survive_a_kill_of_the_writer(tmp_path: Path) -> None:
+async def test_entries_survive_a_kill_of_the_writer(tmp_path: Path) -> None:
     """Nobody flushes or closes here: the writer's own thread must have written before the kill."""
     path = tmp_path / "h.jsonl"
-    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)])
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", _WRITER, str(path))
     try:
-        deadline = time.monotonic() + 60
-        while not path.exists() or path.read_bytes().count(b"\n") < 1001:
-            assert time.monotonic() < deadline, "the writer wrote nothing by itself"
-            time.sleep(0.01)
+        await until(
+            lambda: path.exists() and path.read_bytes().count(b"\n") >= 1001,
+            "the writer wrote nothing by itself",
+            within=60,
+        )
     finally:
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
+        writer.kill()
+        await writer.wait()
     assert list(read_journal(path)) == [Noted(float(number), "x") for number in range(1000)]
 
 
