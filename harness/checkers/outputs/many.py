@@ -6,6 +6,10 @@ noise's distribution is. So where K of N outputs and c of m control outputs are 
 these K + c are the load's with the probability of a hypergeometric draw. Damage that moves every token a little (K and
 V scaled by 1 %, say) puts many outputs there, and none of the control outputs.
 
+The near limits come from the same control outputs, which are therefore beyond them a little more seldom than the load's
+are: the probability is somewhat too small where noise has a heavy tail and controls are few. How often clean runs are
+accused for that is measured by ``bench.false_alarms``, and is not to be taken from ``SHARE``.
+
 Outputs that are longer than every control output are left out: they have more tokens to go beyond a limit with.
 """
 
@@ -17,7 +21,8 @@ from harness.checkers.outputs.forcing import Forced
 from harness.checkers.outputs.limits import Limits, crossings
 
 SHARE = ALPHA / 10
-"""Probability that a clean run is accused by this rule: a tenth of what the limits may come to."""
+"""Probability that a clean run is accused by this rule, if limits were independent of the control outputs: a tenth of
+what the limits may come to."""
 
 
 def no_chance(outputs: Sequence[Forced], controls: Sequence[Forced], near: Limits) -> str:
