@@ -293,7 +293,7 @@ def test_what_is_wrong_with_a_run_and_stands_in_no_row_is_not_lost() -> None:
     held = Check("streaming", Verdict.INVALID, "one answer was held back")
     slow = Check("client_health", Verdict.UNKNOWN, "the client was at its limit")
     whole = Judgement((held, slow, Check("token_sources", Verdict.INVALID, "lost")), NONE)
-    rest = of_nobody(whole_run(), whole, {"a": judged(Verdict.INVALID), "b": judged(Verdict.VALID)})
+    rest = of_nobody(DEPLOYMENT, whole_run(), whole, {"a": judged(Verdict.INVALID), "b": judged(Verdict.VALID)})
     assert rest is not None
     assert rest.checks == (held, slow)
-    assert of_nobody(whole_run(), judged(Verdict.VALID), {}) is None
+    assert of_nobody(DEPLOYMENT, whole_run(), judged(Verdict.VALID), {}) is None

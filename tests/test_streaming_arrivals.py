@@ -9,6 +9,7 @@ import pytest
 
 from harness.checkers import arrivals
 from harness.checkers.streaming import streaming
+from harness.facts import Deployment
 from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, Sent
 from harness.scenario import Request, Route
 from harness.verdict import Check, Verdict
@@ -35,6 +36,8 @@ def judged(
     step: Callable[[int], float] = lambda _number: STEP,
     prefill: float = 0.3,
     lag: float = 0.005,
+    deployment: Deployment = run.DEPLOYMENT,
+    server: Callable[[int], str] | None = None,
     **request: object,
 ) -> Check:
     """A load of ``count`` answers, eight or more in flight; ``chunks``: the least and most tokens of an event."""
@@ -51,8 +54,9 @@ def judged(
         asked = replace(Request(name, (1, 2, 3)), **request)  # type: ignore[arg-type]
         choice = Choice(tuple(range(len(times))), finish_reason="length")
         end = Ended(times[-1], name, Outcome.OK, status=200, choices=(choice,))
+        end = replace(end, decode_server=server(number) if server else None)
         entries += [Sent(sent, asked, "s", "load", sent), replace(end, token_times=times, tokens_per_chunk=sizes)]
-    return streaming(run.DEPLOYMENT, History((*entries, ClientHealth(99.0, lag, 0.0, lag / 10, 0.1))))
+    return streaming(deployment, History((*entries, ClientHealth(99.0, lag, 0.0, lag / 10, 0.1))))
 
 
 def _sizes(rng: np.random.Generator, tokens: int, chunks: Sequence[int]) -> tuple[int, ...]:
@@ -141,6 +145,73 @@ def test_a_stall_of_everything_blames_nobody(count: int) -> None:
         return np.where((made > 0.2) & (made < 1.2), 1.2 + number * 1e-4, made)
 
     assert judged(count, stalled, prefill=0.2).verdict is not INVALID
+
+
+@pytest.mark.parametrize("tokens", [4, 8, 12])
+@pytest.mark.parametrize("lag", [0.01, 0.017])
+def test_the_first_answers_of_a_load_are_made_faster_than_the_later_ones(tokens: int, lag: float) -> None:
+    """A few requests step several times faster than many: what the client's own delay swallows of them is no buffer."""
+    early = lag * 1.5 / (tokens - 1)
+
+    def busy_at_first(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+        return np.full_like(made, made[-1]) if number < 12 else made
+
+    check = judged(
+        100,
+        busy_at_first,
+        tokens=(tokens, tokens),
+        step=lambda number: early if number < 20 else early * 4,
+        lag=lag,
+    )
+    assert check.verdict is VALID
+
+
+@pytest.mark.parametrize("merged", [3, 6, 9])
+def test_a_server_that_now_and_then_writes_several_steps_as_one_chunk_holds_nothing_back(merged: int) -> None:
+    """Most come token by token; of a few, a chunk of several, and of one as many at its end."""
+    rng = np.random.default_rng(1)
+    entries: list[Entry] = []
+    for number in range(64):
+        sizes = [1] * 16
+        if number % 8 == 0:
+            place = int(rng.integers(0, 16 - merged)) if number else 16 - merged
+            sizes = [1] * place + [merged] + [1] * (16 - merged - place)
+        entries += chunked(f"r{number}", 0.001 * number, sizes)
+    check = streaming(run.DEPLOYMENT, History((*entries, ClientHealth(99.0, 0.005, 0.0, 0.001, 0.1))))
+    assert check.verdict is VALID
+
+
+def chunked(name: str, sent: float, sizes: Sequence[int]) -> list[Entry]:
+    """An answer whose chunks have these sizes, each written when its last token is made."""
+    ends = np.cumsum(sizes) * STEP + sent + 0.3
+    times = tuple(float(end) for end, size in zip(ends, sizes, strict=True) for _ in range(size))
+    ended = Ended(
+        times[-1],
+        name,
+        Outcome.OK,
+        status=200,
+        choices=(Choice(tuple(range(len(times))), finish_reason="length"),),
+        token_times=times,
+        tokens_per_chunk=tuple(sizes),
+    )
+    return [Sent(sent, Request(name, (1, 2, 3)), "s", "load", sent), ended]
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("held", [True, False])
+def test_a_stall_of_one_of_two_decode_servers_is_no_buffer(told: bool, held: bool) -> None:
+    """Neighbours of another server show nothing; where the server is known, those of its own do."""
+
+    def stalls(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
+        if held and number == 7:
+            return np.full_like(made, made[-1])
+        waits = (made > 0.4) & (made < 1.4) & (not held and number % 2 == 0)
+        return np.where(waits, 1.4 + number * 1e-4, made)
+
+    second = replace(run.DEPLOYMENT.servers[1], name="decode-1", url="u1")
+    two = replace(run.DEPLOYMENT, servers=(*run.DEPLOYMENT.servers, second))
+    check = judged(64, stalls, deployment=two, server=(lambda number: f"u{number % 2}") if told else None)
+    assert check.verdict is (INVALID if held and told else VALID)
 
 
 BUFFERED = {

@@ -94,11 +94,11 @@ def counters(name: str, *comparisons: Comparison) -> Check:
 def test_counters_outside_of_every_workload_are_left() -> None:
     mine, other = compared("mine", 0.0), compared("verification", None)
     parts = {"mine": judged(counters("nixl_bytes", mine))}
-    rest = of_nobody(run.history(), judged(counters("nixl_bytes", mine, other)), parts)
+    rest = of_nobody(run.DEPLOYMENT, run.history(), judged(counters("nixl_bytes", mine, other)), parts)
     assert rest is not None
     assert [(one.name, one.verdict) for one in rest.checks] == [("nixl_bytes", Verdict.UNKNOWN)]
     assert "it restarted" in rest.checks[0].summary
-    assert of_nobody(run.history(), judged(counters("nixl_bytes", mine)), parts) is None
+    assert of_nobody(run.DEPLOYMENT, run.history(), judged(counters("nixl_bytes", mine)), parts) is None
 
 
 def test_a_finding_that_no_part_tells_is_left_though_another_part_is_as_bad() -> None:
@@ -106,16 +106,19 @@ def test_a_finding_that_no_part_tells_is_left_though_another_part_is_as_bad() ->
     told, untold = Finding("prefill-0", "leaked after ask"), Finding("prefill-0", "leaked after reset")
     parts = {"mine": judged(Check("settled", Verdict.INVALID, "", findings=(told,)))}
     whole = judged(Check("settled", Verdict.INVALID, "", findings=(told, untold)))
-    rest = of_nobody(run.history(), whole, parts)
+    rest = of_nobody(run.DEPLOYMENT, run.history(), whole, parts)
     assert rest is not None
     assert rest.verdict is not Verdict.VALID
     assert rest.checks[0].findings == (untold,)
-    assert of_nobody(run.history(), judged(Check("settled", Verdict.INVALID, "", findings=(told,))), parts) is None
+    assert (
+        of_nobody(run.DEPLOYMENT, run.history(), judged(Check("settled", Verdict.INVALID, "", findings=(told,))), parts)
+        is None
+    )
 
 
 def test_a_checker_that_crashed_is_left() -> None:
     whole = judged(Check("outputs", Verdict.UNKNOWN, "the checker itself failed: KeyError: 'a'"))
-    rest = of_nobody(run.history(), whole, {"mine": judged(Check("outputs", Verdict.VALID, ""))})
+    rest = of_nobody(run.DEPLOYMENT, run.history(), whole, {"mine": judged(Check("outputs", Verdict.VALID, ""))})
     assert rest is not None
     assert rest.verdict is Verdict.UNKNOWN
 

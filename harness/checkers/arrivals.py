@@ -33,9 +33,11 @@ class Arrivals:
     """Events in each."""
     largest_event: int
     """Tokens in it."""
+    server: str = ""
+    """Which one made the answer; empty where that is not known."""
 
     @classmethod
-    def of(cls, operation: Operation) -> "Arrivals":
+    def of(cls, operation: Operation, server: str = "") -> "Arrivals":
         """Of an operation whose answer was streamed: it has at least one arrival."""
         times, chunks = operation.ended.token_times, operation.ended.tokens_per_chunk or (1,)
         # A history without chunks, or with other ones than there are tokens, is read token by token.
@@ -47,6 +49,7 @@ class Arrivals:
             events=len(chunks),
             groups=_groups([times[after - 1] for after in accumulate(chunks)]),
             largest_event=max(chunks),
+            server=server,
         )
 
     @property
@@ -58,6 +61,11 @@ class Arrivals:
     def spread(self) -> float:
         """From the first to the last, seconds."""
         return self.times[-1] - self.times[0]
+
+    @property
+    def seconds_per_token(self) -> float:
+        """From one to the next, on average; the answer has two at least."""
+        return self.spread / (self.tokens - 1)
 
     @property
     def duration(self) -> float:

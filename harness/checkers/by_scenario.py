@@ -111,7 +111,9 @@ def _laid_to(judgement: Judgement, asked: Collection[str]) -> Iterator[Check]:
             yield Check(check.name, check.verdict, f"{found[0].subject}: {found[0].text}", findings=found)
 
 
-def of_nobody(history: History, judgement: Judgement, parts: Mapping[str, Judgement]) -> Judgement | None:
+def of_nobody(
+    deployment: Deployment, history: History, judgement: Judgement, parts: Mapping[str, Judgement]
+) -> Judgement | None:
     """What is not valid in the run as a whole, and stands in none of its scenarios' parts; None where nothing is.
 
     ``parts``: judgements of scenarios by their name. Unknown counts as it does in a plain run: that the client did not
@@ -122,14 +124,16 @@ def of_nobody(history: History, judgement: Judgement, parts: Mapping[str, Judgem
     if history.interrupted:
         # Then each part is unknown already, by its completion; that readings are missing is a consequence.
         left = [one for one in left if one.verdict is Verdict.INVALID]
-    if streams_that_tell(history) < FEWEST_STREAMS:
+    if streams_that_tell(deployment, history) < FEWEST_STREAMS:
         left = [one for one in left if (one.name, one.verdict) != ("streaming", Verdict.UNKNOWN)]
     return Judgement(tuple(left), Outputs(0, 0, 0, 0, 0)) if left else None
 
 
 def of_run(deployment: Deployment, history: History, parts: Mapping[str, Judgement]) -> Judgement | None:
     """:func:`of_nobody` of a part of a session, of which ``history`` holds the entries: what needs no earlier ones."""
-    return of_nobody(history, judge(deployment, history, [(checker, None) for checker in _OWN_ENTRIES]), parts)
+    return of_nobody(
+        deployment, history, judge(deployment, history, [(checker, None) for checker in _OWN_ENTRIES]), parts
+    )
 
 
 _OWN_ENTRIES: tuple[Checker, ...] = (completion, settled, streaming, client_health)

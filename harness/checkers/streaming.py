@@ -7,12 +7,17 @@ which the client's event loop was late may arrive at once by that alone. One tha
 What tells a buffer from a stall of the client, the proxy or the server is the neighbours: a stall holds everybody up, a
 buffer one answer. So an answer is held back if
 
-1. more than half of its tokens, and four at least, arrived in a burst at its end: within a fiftieth of the time that
+1. more than half of its tokens, and eight at least, arrived in a burst at its end: within a fiftieth of the time that
    making all of them takes at the pace of this run, and not before that time can have passed,
-2. they are more than a server puts into one chunk (twice the largest that most streams have),
-3. making them takes much longer than the client's own event loop is ever late, and
-4. all of that time, token by token, other streams' tokens arrived. (That some arrived is not enough: after a stall all
-   connections are read one after another, at instants that differ.)
+2. they are more than its server puts into one chunk: twice the largest of any answer that came in pieces. A busy server
+   writes what several steps made as one chunk (vLLM does, when its event loop is slower than its engine),
+3. making them takes much longer than the client's own event loop is ever late, even at the quickest pace of its server:
+   an engine with three requests steps several times faster than the same engine with fifty, and
+4. all of that time, token by token, tokens of other streams from the same server arrived. (That some arrived is not
+   enough: after a stall all connections are read one after another, at instants that differ. And that another server
+   went on says nothing of this one.)
+
+Which server an answer came from is known where there is one, or where the proxy says so; of others nobody can tell.
 
 Where every answer came at once there is no pace to judge any by: that is unknown, and so is a run that asked for no
 stream, or whose answers are too short to show one. Judged are the answers of the path under test, beside the pace of
@@ -20,19 +25,24 @@ all.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median, quantiles
+from statistics import quantiles
 
 from harness.checkers.arrivals import Arrivals, any_between
-from harness.facts import Deployment
+from harness.facts import Deployment, Role
 from harness.history import ClientHealth, History, Operation, Outcome
 from harness.scenario import Route
 from harness.verdict import Check, Finding, Verdict
 
 FEWEST_TOKENS = 4
 """Of an answer that came at once: fewer may have been made within one step or two."""
+FEWEST_HELD = 8
+"""Tokens of a burst that shows a buffer. On a vLLM pair on two cores, a hundred requests at once for four tokens each,
+11 answers whose four steps took 20 ms came at once, by the client's own delay of 17 ms: too short to tell."""
+_QUICKEST = 0.05
+"""Which part of a server's answers in pieces are quicker than the pace that a burst is held against."""
 _ABOVE_LAG = 4
 """How many times the event loop's longest delay an answer must take: what is shorter may arrive at once by that alone.
 The proxy and the server have event loops too, on machines that may be as busy."""
@@ -43,15 +53,27 @@ _LISTED = 50
 
 
 @dataclass(frozen=True, slots=True)
+class _Neighbours:
+    """The streams of one server, a stalled one among them or not."""
+
+    quickest: float
+    """Seconds per token of those in pieces that came quickest; 0 where none came so."""
+    largest_chunk: int
+    """Tokens, of any stream in pieces."""
+    instants: tuple[float, ...]
+    """When any token arrived; distinct, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Pace:
     """How answers of a run come."""
 
     seconds_per_token: float
     """That three in four of those in pieces keep to: some that were held back may be among them."""
-    chunk: float
-    """Tokens of the largest chunk of the median stream."""
-    instants: tuple[float, ...]
-    """When any token arrived; distinct, sorted."""
+    quickest: float
+    """As :attr:`_Neighbours.quickest`, of all servers together."""
+    beside: Mapping[str, _Neighbours]
+    """By server; without the streams of which the server is not known."""
     lag: float
     """Longest delay of the client's event loop, seconds."""
 
@@ -77,19 +99,19 @@ class _Seen:
         return len(self.streams) - len(self.pieces) - len(self.held)
 
 
-def streaming(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
+def streaming(deployment: Deployment, history: History) -> Check:
     """Streamed answers came in pieces, and none was held back until its end."""
-    seen = _look(history)
+    seen = _look(deployment, history)
     findings = tuple(Finding(one.request_id, _text(one)) for one in seen.held[:_LISTED])
     return Check("streaming", _verdict(seen), _summary(seen), findings=findings)
 
 
-def _look(history: History) -> _Seen:
+def _look(deployment: Deployment, history: History) -> _Seen:
     answered = (one for one in history.operations() if one.outcome is Outcome.OK and not one.request.tests_salts)
     asked = [one for one in answered if one.request.stream]
     tested = [one for one in asked if one.request.route is Route.PROXY] or asked
     beside = [one for one in asked if one.request.route is not Route.PROXY] if tested is not asked else []
-    streams, others = tuple(_arrivals(tested)), tuple(_arrivals(beside))
+    streams, others = tuple(_arrivals(deployment, tested)), tuple(_arrivals(deployment, beside))
     # Where the lag was not recorded, as in a run that was killed, anything may have been late by it.
     lag = max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf)
     pace = _pace((*streams, *others), lag)
@@ -108,24 +130,24 @@ def _look(history: History) -> _Seen:
     )
 
 
-def streams_that_tell(history: History) -> int:
+def streams_that_tell(deployment: Deployment, history: History) -> int:
     """How many streamed answers are there from which it can be told whether they came as they were made."""
-    return _look(history).telling
+    return _look(deployment, history).telling
 
 
 def _outlasts_lag(stream: Arrivals, pace: _Pace) -> bool:
     """Whether making it takes longer than the client's own delays, at this run's pace; else it may come at once."""
     if pace.seconds_per_token:
-        return pace.seconds_per_token * (stream.tokens - 1) > _ABOVE_LAG * pace.lag
+        return stream.tokens >= FEWEST_HELD and pace.quickest * (stream.tokens - 1) > _ABOVE_LAG * pace.lag
     # Nothing shows how long it took to be made, but that many steps of an engine are more than one moment.
     return stream.events >= _MANY_EVENTS and stream.duration > _ABOVE_LAG * pace.lag
 
 
-def _arrivals(operations: Iterable[Operation]) -> Iterable[Arrivals]:
+def _arrivals(deployment: Deployment, operations: Iterable[Operation]) -> Iterable[Arrivals]:
     """Those of an answer of two or three tokens count where they came one by one."""
     for operation in operations:
         if len(operation.ended.token_times) > 1:
-            arrivals = Arrivals.of(operation)
+            arrivals = Arrivals.of(operation, _server(deployment, operation))
             if arrivals.tokens >= FEWEST_TOKENS or arrivals.in_pieces:
                 yield arrivals
 
@@ -134,27 +156,53 @@ def _is_whole(operation: Operation) -> bool:
     return not operation.ended.token_times and bool(operation.ended.choices)
 
 
+def _server(deployment: Deployment, operation: Operation) -> str:
+    """Which process made the answer, as far as is known: several engines behind one URL are not told apart."""
+    request, decode = operation.request, deployment.of(Role.DECODE)
+    if request.route is Route.PREFILL:
+        return "prefill" if len(deployment.of(Role.PREFILL)) == 1 else ""
+    if any(server.engines > 1 for server in decode):
+        return ""
+    return "decode" if len(decode) == 1 else operation.ended.decode_server or ""
+
+
 def _pace(streams: Sequence[Arrivals], lag: float) -> _Pace:
+    per_token = [one.seconds_per_token for one in streams if one.in_pieces]
+    upper = quantiles(per_token, n=4, method="inclusive")[2] if len(per_token) > 1 else max(per_token, default=0.0)
+    by_server: dict[str, list[Arrivals]] = {}
+    for stream in streams:
+        by_server.setdefault(stream.server, []).append(stream)
+    beside = {server: _neighbours(own) for server, own in by_server.items() if server}
+    return _Pace(upper, _quickest(per_token), beside, lag)
+
+
+def _neighbours(streams: Sequence[Arrivals]) -> _Neighbours:
     pieces = [one for one in streams if one.in_pieces]
-    per_token = [one.spread / (one.tokens - 1) for one in pieces]
-    per_token = quantiles(per_token, n=4, method="inclusive")[2:] if len(per_token) > 1 else per_token
-    chunks = [one.largest_event for one in pieces]
     instants = sorted({time for one in streams for time in one.times})
-    return _Pace(max(per_token, default=0.0), median(chunks or [1]), tuple(instants), lag)
+    largest = max((one.largest_event for one in pieces), default=1)
+    return _Neighbours(_quickest([one.seconds_per_token for one in pieces]), largest, tuple(instants))
+
+
+def _quickest(per_token: Iterable[float]) -> float:
+    ordered = sorted(per_token)
+    return ordered[int(len(ordered) * _QUICKEST)] if ordered else 0.0
 
 
 def _kept_flowing(stream: Arrivals, pace: _Pace) -> bool:
     """Whether it was alone in waiting (rules 1 to 4)."""
+    beside = pace.beside.get(stream.server)
+    if beside is None:
+        return False
     burst = stream.last_burst(pace.seconds_per_token)
     takes, at = pace.seconds_per_token * (burst - 1), stream.times[-burst]
-    if burst * 2 <= stream.tokens or burst < max(FEWEST_TOKENS, 2 * pace.chunk):
+    if burst * 2 <= stream.tokens or burst < max(FEWEST_HELD, 2 * beside.largest_chunk):
         return False
-    if takes <= _ABOVE_LAG * pace.lag or takes > at - stream.sent_at or not takes:
+    if beside.quickest * (burst - 1) <= _ABOVE_LAG * pace.lag or takes > at - stream.sent_at:
         return False
     # Two tokens' time each: neighbours that keep step with it arrive on the borders.
-    steps = max(int((burst - 1) // (2 * pace.chunk)), 1)
+    steps = max(int((burst - 1) // (2 * beside.largest_chunk)), 1)
     borders = [at - takes * step / steps for step in range(steps + 1)]
-    return all(any_between(pace.instants, end, start) for start, end in pairwise(borders))
+    return all(any_between(beside.instants, end, start) for start, end in pairwise(borders))
 
 
 def _verdict(seen: _Seen) -> Verdict:

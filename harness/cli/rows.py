@@ -21,7 +21,7 @@ def rows_of(
     judged = judged_workloads(ran, deployment, history, whole)
     rows = [_row(entry, history, judgement, name, deployment) for entry, judgement in judged]
     parts = {row.workload: row.judgement for row in rows if row.judgement}
-    rest = of_nobody(history, whole, parts) if ran else None
+    rest = of_nobody(deployment, history, whole, parts) if ran else None
     return rows if rest is None else [*rows, Row(WHOLE_RUN, "run", name, rest)]
 
 
