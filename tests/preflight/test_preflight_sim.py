@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from foreign_proxy import foreign_proxy
+from model_configs import SIMULATED
 
 from harness.cli.doctor import doctor
 from harness.cli.options import Options, parse
@@ -24,20 +25,6 @@ from harness.proxy import start_proxy
 from harness.sim import QUIET, SimConfig, start_sim
 from harness.sim.deployment import SimDeployment
 
-CONFIG = {
-    "model_type": "llama",
-    "vocab_size": 4096,
-    "hidden_size": 64,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "num_hidden_layers": 4,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-    "bos_token_id": 1,
-    "eos_token_id": list(range(9)),
-}
-"""Of the simulated pair."""
 Bend = Callable[[web.Request, Any], Any]
 
 
@@ -79,7 +66,7 @@ async def front(url: str, bend: Bend = lambda _request, answer: answer) -> Async
 def options_of(tmp_path: Path, p: str, d: str, *more: str, command: str = "run") -> Options:
     model = tmp_path / "model"
     model.mkdir(exist_ok=True)
-    (model / "config.json").write_text(json.dumps(CONFIG))
+    (model / "config.json").write_text(json.dumps(SIMULATED))
     words = ("--prefill-url", p, "--decode-url", d, "--model", str(model), "--plain")
     return parse([command, *words, "--result-dir", str(tmp_path / "runs"), *more])
 
@@ -285,7 +272,7 @@ async def test_doctor_ends_as_unknown_where_a_verdict_would(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = options_of(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], command="doctor")
-    config = CONFIG | {"num_hidden_layers": 6}
+    config = SIMULATED | {"num_hidden_layers": 6}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     assert await doctor(options) is ExitCode.UNKNOWN
     assert "0.6667 times" in capsys.readouterr().out

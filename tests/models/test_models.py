@@ -10,20 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_configs import LLAMA
 
 from harness.errors import ModelNotFound, UnsupportedModel, UsageError
 from harness.facts import KVGeometry
 from harness.models import make_canary, read_geometry, read_model
 from harness.models.tokenizer import SPECIAL_TOKENS, VOCAB_SIZE, WORDS, vocabulary, write_tokenizer
-
-LLAMA: dict[str, Any] = {
-    "model_type": "llama",
-    "num_hidden_layers": 3,
-    "num_attention_heads": 10,
-    "num_key_value_heads": 5,
-    "hidden_size": 70,
-    "torch_dtype": "bfloat16",
-}
 
 
 def digests(checkpoint: Path) -> dict[str, str]:

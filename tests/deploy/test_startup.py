@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.deploy.startup import cause, last_lines, stage
 
-LOG = (Path(__file__).parent / "data" / "startup.log").read_text()
+LOG = (Path(__file__).parents[1] / "data" / "startup.log").read_text()
 
 ENGINE_DIED = """\
 (EngineCore pid=41) ERROR 11-23 01:02:03 [core.py:1] EngineCore failed to start.

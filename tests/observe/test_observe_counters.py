@@ -11,7 +11,7 @@ from harness.history import Sample, Scraped
 from harness.observe.counters import COUNTED, SAMPLE_NAMES, Counters, delta, read_counters, total
 from harness.observe.exposition import parse
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def read(text: str) -> Counters:

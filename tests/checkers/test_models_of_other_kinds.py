@@ -9,8 +9,8 @@ import counted_run as run
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
+from model_configs import LLAMA
 from oracle_runs import Script, deployed, exactly, prompt
-from test_models import LLAMA
 
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.token_sources import token_sources

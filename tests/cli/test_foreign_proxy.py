@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from foreign_proxy import foreign_proxy
-from test_preflight_sim import CONFIG
+from model_configs import SIMULATED
 
 from harness.cli.catalogue import run_catalogue
 from harness.cli.options import parse
@@ -36,7 +36,7 @@ async def own_proxy(sim: SimDeployment) -> AsyncIterator[str]:
 def words_of(sim: SimDeployment, url: str, tmp_path: Path, *more: str) -> list[str]:
     model = tmp_path / "model"
     model.mkdir(exist_ok=True)
-    (model / "config.json").write_text(json.dumps(CONFIG))
+    (model / "config.json").write_text(json.dumps(SIMULATED))
     attach = ("--base-url", url, "--prefill-url", sim.prefill_urls[0], "--decode-url", sim.decode_urls[0])
     return ["run", *attach, "--model", str(model), "--plain", "--result-dir", str(tmp_path / "runs"), *more]
 

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.facts import Connector, Deployment, Role, Server
 from harness.observe.facts import learn_deployment, learn_server
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 MULTI = {
     "kv_connector": "MultiConnector",
     "kv_connector_extra_config": {

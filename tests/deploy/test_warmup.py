@@ -7,22 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from handover import HANDED, PATIENT
 from jumping_clock import JumpingClock
 
 from harness.deploy.warmup import REFUSALS_LAST, WarmUp, warm_up_transfers
 from harness.errors import DeployError
-
-HANDED = {
-    "do_remote_prefill": True,
-    "do_remote_decode": False,
-    "remote_block_ids": [[1, 2, 3]],
-    "remote_engine_id": "p",
-    "remote_request_id": "r",
-    "remote_host": "127.0.0.1",
-    "remote_port": 5600,
-    "tp_size": 1,
-}
-PATIENT = 600.0
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
+from handover import HANDED, PATIENT
 from jumping_clock import JumpingClock
-from test_warmup import HANDED, PATIENT
 
 from harness.cli.options import parse
 from harness.clock import MonotonicClock

@@ -1,4 +1,4 @@
-"""The plugin that damages KV on real vLLM (tests/live/damage_plugin): does it hit what it says, and nothing else?
+"""The plugin that damages KV on real vLLM (tests/support/damage_plugin): does it hit what it says, and nothing else?
 
 Its layout of the KV cache is held against vLLM's own kernel; what the kinds do, against token rows that a plain
 dictionary keeps.
@@ -20,7 +20,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the engine is not installed: make env")
 
-PLUGIN = Path(__file__).parent / "live" / "damage_plugin"
+PLUGIN = Path(__file__).parents[1] / "support" / "damage_plugin"
 sys.path.append(str(PLUGIN))
 kinds, orders, pages_module, plugin, prompt_module = (
     importlib.import_module(f"pd_damage.{name}") for name in ("kinds", "orders", "pages", "plugin", "prompt")

@@ -4,14 +4,14 @@ import asyncio
 import random
 from collections import Counter
 from functools import partial
-from typing import Any
 
 import pytest
 from jumping_clock import JumpingClock
+from observed_journal import Journal
 from polling import until
 
 from harness.errors import HarnessError
-from harness.history import Ended, Entry, Outcome, PhaseStarted, Sent
+from harness.history import Ended, Entry, Outcome, PhaseStarted
 from harness.runner import run_scenario
 from harness.scenario import Phase, Request, Scenario
 
@@ -41,31 +41,6 @@ class Servers:
 
     def let_go(self, request_id: str) -> None:
         self.held.pop(request_id).set_result(Ended(self._clock.now(), request_id, Outcome.OK))
-
-
-class Journal(list[Entry]):
-    """Also the observer: its readings stand among the entries, in order, as pairs of label and phase."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.order: list[Any] = []
-
-    def record(self, entry: Entry) -> None:
-        self.append(entry)
-        self.order.append(type(entry).__name__)
-
-    async def read(self, *, scenario: str, phase: str, label: str) -> None:
-        await asyncio.sleep(0)
-        self.order.append((scenario, phase, label))
-
-    def disturbed(self) -> None:
-        self.order.append("disturbed")
-
-    def ends(self) -> dict[str, Ended]:
-        return {entry.request_id: entry for entry in self if isinstance(entry, Ended)}
-
-    def sents(self) -> list[Sent]:
-        return [entry for entry in self if isinstance(entry, Sent)]
 
 
 def scenario(*phases: Phase) -> Scenario:

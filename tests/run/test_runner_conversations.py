@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from jumping_clock import JumpingClock
-from test_runner import Journal
+from observed_journal import Journal
 
 from harness.errors import HarnessError
 from harness.history import Choice, Ended, Outcome
