@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.checkers.outputs.floor import NoiseFloor, measure_floor
-from harness.checkers.outputs.forcing import Forced
-from harness.checkers.outputs.limits import Limits, crossings
-from harness.checkers.outputs.many import no_chance
-from harness.checkers.outputs.noise import Floats
-from workloads.reference import CONTROL_OUTPUT
-from workloads.verification import FURTHER_CONTROLS, ROUNDS_OF_CONFIRMATION
+from harness.verify.asking.plan import FURTHER_CONTROLS, ROUNDS_OF_CONFIRMATION
+from harness.verify.asking.reference import CONTROL_OUTPUT
+from harness.verify.judging.floor import NoiseFloor, measure_floor
+from harness.verify.judging.forcing import Forced
+from harness.verify.judging.limits import Limits, crossings
+from harness.verify.judging.many import no_chance
+from harness.verify.judging.noise import Floats
 
 Generator = np.random.Generator
 Draw = Callable[[Generator, tuple[int, int, int]], Floats]

@@ -41,33 +41,62 @@ RESET_PATH = "/reset_prefix_cache"
 """Of vLLM's development mode (``VLLM_SERVER_DEV_MODE=1``)."""
 
 
-class InquiryKind(StrEnum):
-    """Kinds of requests that are asked to find out more."""
+class Purpose(StrEnum):
+    """What a request is for. Nobody tells it from an id, a route or a phase's name."""
 
+    LOAD = "load"
+    """It is one of those whose service is tested."""
+    BACKGROUND = "background"
+    """So is this, and it keeps the servers busy beside a workload's own requests."""
+    REFERENCE = "reference"
+    """Another one's prompt once more, without KV transfer: its answer is the right one."""
+    CONTROL = "control"
+    """Another one's prompt once more, on a decode server alone: its answer shows how much of a difference is noise."""
+    FORCING = "forcing"
+    """Teacher forcing: prompt and answer of another one in one prefill, whose log-probabilities judge that answer. With
+    an ``owner``, under that one's prompt."""
     PROBE = "probe"
-    """A prefix of the other's prompt, through a cache that holds its blocks."""
-    SUPPOSITION = "supposition"
-    """What another prompt goes on to, with the other's last token for its own: was it answered with that one's KV?"""
+    """A prefix of another one's prompt, through a cache that holds its blocks."""
+    OWNER_TEST = "owner-test"
+    """Which token follows the prompt of ``owner`` with another one's last token: was that answered from its KV?"""
     RETRY = "retry"
-    """The other once more, or a prefix of it, by the same path: does it happen again, and from which block on?"""
+    """Another one once more, by the same path: does a wrong answer come again?"""
     RESET = "reset"
     """No question: the server's prefix cache is emptied, its offload tier stays as it is (``RESET_PATH``)."""
-    SALT = "salt"
-    """One prompt under one ``cache_salt`` and under another: does the server keep the two apart?"""
+    SALT_TEST = "salt-test"
+    """A prompt under one ``cache_salt`` or under another: does the server keep the two apart?"""
 
 
-@dataclass(frozen=True, slots=True)
-class Inquiry:
-    """Why a request is asked that is neither of the load nor a reference: to learn more about another one."""
+class Condition(StrEnum):
+    """Under which condition a request is asked, where its purpose knows several."""
 
-    kind: InquiryKind
-    about: str = ""
-    """The other's request id."""
-    under: str = ""
-    """Of a supposition: the request id of whose prompt is supposed. Of a retry: ``together`` or ``alone``. Of a test of
-    salts: which of its requests (workloads/salts.py)."""
+    SUSPECT = "suspect"
+    """Of a control: the other one's answer looked wrong. Other controls are of prompts drawn at random."""
+    PREFIX_CACHE = "prefix-cache"
+    """Of a probe: it reads a server's prefix cache."""
+    OFFLOAD_TIER = "offload-tier"
+    """Of a probe: it reads a server's offload tier, for the prefix cache was emptied."""
+    UNDER_LOAD = "under-load"
+    """Of a retry: as many are in flight as the load had."""
+    ALONE = "alone"
+    """Of a retry: nothing else is in flight."""
+    SALT_FIRST = "salt-first"
+    """Of a salt test: what is asked first. The next three ask the same under the same salt."""
+    SALT_AGAIN = "salt-again"
+    SALT_COUNTED = "salt-counted"
+    """With the servers' counters read around it."""
+    SALT_FORCED = "salt-forced"
+    """With ``prompt_logprobs``, as a teacher forcing."""
+    SALT_OTHER = "salt-other"
+    """Under another salt."""
+    SALT_PROXY = "salt-proxy"
+    """As ``SALT_FIRST``, through the proxy."""
+    SALT_PROXY_OTHER = "salt-proxy-other"
+    """As ``SALT_OTHER``, through the proxy."""
 
 
+TOP_LOGPROBS = 2
+"""Log-probabilities per token that verification asks for: the served token's and the runner-up's."""
 Prompt = tuple[int, ...] | str | tuple[Message, ...]
 """Token ids, or text, or a conversation."""
 
@@ -107,28 +136,25 @@ class Request:
     """Isolates the request from every prefix cache and offload tier (vLLM hashes it into the first block).
 
     Not every gateway passes it on and not every tier heeds it: a run tests that before anything rests on it."""
-    reference_for: str | None = None
-    """The request_id whose output this request, sent without transfer, shows the truth of."""
+    purpose: Purpose = Purpose.LOAD
+    about: str | None = None
+    """The request_id of the request that this one is asked about; None for the load, a reset and a salt test."""
+    owner: str | None = None
+    """The request_id of another request, whose prompt stands here for the prompt of ``about``."""
+    condition: Condition | None = None
     continues: str | None = None
     """The request_id of the turn before: its whole prompt and its answer come before this prompt.
 
     Nobody knows an answer before it is given, so the runner puts them there when it sends, and the history holds the
     whole prompt. As token ids, text or messages, whichever both prompts are. The other request must have ended.
     """
-    inquiry: Inquiry | None = None
-    """None: the request is of the load, or somebody's reference."""
     expect_status: int | None = None
     """The HTTP status with which it must be refused; None: it must be served."""
 
     @property
-    def tests_salts(self) -> bool:
-        """Whether it asks if the server keeps salts apart, and nothing about the load."""
-        return self.inquiry is not None and self.inquiry.kind is InquiryKind.SALT
-
-    @property
-    def resets(self) -> bool:
-        """Whether it empties a cache and asks nothing."""
-        return self.inquiry is not None and self.inquiry.kind is InquiryKind.RESET
+    def of_load(self) -> bool:
+        """Whether it is a request of the load, and not one by which the harness finds out more about the load."""
+        return self.purpose in (Purpose.LOAD, Purpose.BACKGROUND)
 
 
 @dataclass(frozen=True, slots=True)

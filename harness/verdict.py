@@ -98,11 +98,22 @@ class FindingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong, or unknown, about one subject: a request, a server."""
+    """Something wrong, or unknown, about one subject."""
 
     subject: str
+    """What it is about, as it is shown: a request's id, a server's name, ``client``, ``deployment``."""
     text: str
     kind: FindingKind = FindingKind.OTHER
+    request: str | None = None
+    """The request of the load that it is about, by its id; None: none alone."""
+    server: str | None = None
+    """The server that it is about, by its name; None: not known, or none alone."""
+    token: int | None = None
+    """Index of the first wrong token in the request's answer, from 0."""
+    block: int | None = None
+    """The first wrong KV block of the request's prompt, counted from 1, where one alone is known to be."""
+    owner: str | None = None
+    """The request whose KV the answer was made from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact"}
+VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact", "memo"}
 
 # A room may import itself, and what stands here.
 ROOMS: dict[str, set[str]] = {
     "errors": {"redact"},
     "clock": set(),
+    "memo": set(),
     "scenario": set(),
     "facts": set(),
     "verdict": {"facts"},  # what a known fault concerns
@@ -23,27 +24,44 @@ ROOMS: dict[str, set[str]] = {
     "proxy": {"errors", "facts", "redact"},
     "load": VOCABULARY,
     "observe": VOCABULARY,
-    "runner": {"history", "scenario", "clock", "errors", "load.arrivals", "load.continuation"},
+    "loads": VOCABULARY,
+    "catalogue": VOCABULARY,
     "oracle": VOCABULARY,
     # Of observe only its pure half: how samples become counters.
-    "checkers": VOCABULARY | {"oracle", "observe.counters"},
+    "verify": VOCABULARY | {"observe.counters", "observe.watched"},
+    "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
+    "run": VOCABULARY | {"load", "observe", "verify", "checkers"},
     "store": VOCABULARY,
     "reports": VOCABULARY | {"load.latency", "store.redact"},
     # Of load only how a request becomes a body: what curl sends is what the client sends.
-    "shrink": VOCABULARY | {"checkers", "load.body"},
+    "shrink": VOCABULARY | {"checkers", "loads", "load.body"},
     # What a deployment says of itself, looked at before anything is judged.
     "preflight": VOCABULARY | {"observe", "proxy"},
     "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight"},
     # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
     "sim": VOCABULARY | {"proxy"},
     # Whole runs in one process: like the composition root it knows all rooms but that.
-    "selftest": VOCABULARY | {"sim", "runner", "load", "observe", "checkers", "oracle", "reports", "store"},
+    "selftest": VOCABULARY
+    | {"sim", "run", "load", "loads", "observe", "checkers", "oracle", "reports", "store", "verify"},
 }
 COMPOSITION_ROOT = {"cli", "pytest_plugin", "__main__", "__init__"}
 
 ENGINE = {"vllm", "torch", "nixl", "transformers", "tokenizers"}
 NETWORK = {"aiohttp", "uvloop", "socket", "http", "urllib", "asyncio", "subprocess"}
-PURE = ("errors", "scenario", "facts", "verdict", "history", "redact", "oracle", "checkers")
+PURE = (
+    "errors",
+    "scenario",
+    "facts",
+    "verdict",
+    "history",
+    "redact",
+    "memo",
+    "oracle",
+    "checkers",
+    "verify",
+    "catalogue",
+    "loads",
+)
 
 
 def _modules(top: Path) -> Iterator[tuple[str, Path]]:
@@ -94,16 +112,22 @@ def test_pure_rooms_do_no_input_or_output(module: str, path: Path) -> None:
 
 
 def test_the_runner_knows_no_transport() -> None:
-    assert "aiohttp" not in {_room(name) for name in _imports(ROOT / "harness" / "runner.py")}
+    assert "aiohttp" not in {_room(name) for name in _imports(ROOT / "harness" / "run" / "runner.py")}
 
 
 @pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "workloads")))
-def test_workloads_know_the_vocabulary_alone(module: str, path: Path) -> None:
+def test_workloads_know_the_vocabulary_and_the_catalogue_alone(module: str, path: Path) -> None:
     for name in _imports(path):
         if name.startswith("harness."):
-            assert name.split(".")[1] in {"scenario", "facts", "errors", "history", "verdict"}, (
+            assert name.split(".")[1] in {"catalogue", "scenario", "facts", "errors", "history", "verdict"}, (
                 f"workloads.{module} imports {name}"
             )
+
+
+@pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "harness")))
+def test_the_harness_imports_no_workload(module: str, path: Path) -> None:
+    """Workloads depend on the harness, which finds them by name (harness/catalogue/choice.py)."""
+    assert not [name for name in _imports(path) if _room(name) in {"workloads", "bench", "tests"}], module
 
 
 def test_every_room_that_is_named_exists() -> None:

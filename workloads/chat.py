@@ -6,10 +6,10 @@ continue, and the runner puts its prompt and answer before them (``Request.conti
 
 from collections.abc import Iterator
 
+from harness.catalogue.builder import Case, together
+from harness.catalogue.needs import Needs
+from harness.catalogue.registry import workload
 from harness.scenario import Message, Phase, Request
-from workloads.case import Case, together
-from workloads.needs import Needs
-from workloads.registry import workload
 
 _TURNS, _CONVERSATIONS = 4, 3
 

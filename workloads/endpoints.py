@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from harness.catalogue.builder import Case, together
+from harness.catalogue.needs import Needs
+from harness.catalogue.registry import workload
 from harness.scenario import Endpoint, Message, Phase
-from workloads.case import Case, together
-from workloads.needs import Needs
-from workloads.registry import workload
 
 _SCRIPTS = (
     "Grüße aus Köln: naïve façade, coöperation, Ærøskøbing, Łódź",

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from harness.catalogue.builder import Case, together
+from harness.catalogue.needs import Needs
+from harness.catalogue.registry import workload
 from harness.facts import Role
 from harness.scenario import Phase
 from harness.verdict import FaultSign, KnownFault
-from workloads.case import Case, together
-from workloads.needs import Needs
-from workloads.registry import workload
 
 _STOPS = ("e", "7", "o")
 """Strings that most answers come to within a few tokens, whatever the model."""

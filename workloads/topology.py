@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from harness.catalogue.builder import Case, together
+from harness.catalogue.needs import Needs
+from harness.catalogue.presets import NIXL, OFFLOADING
+from harness.catalogue.registry import workload
 from harness.scenario import Phase, Route
 from harness.verdict import FaultSign, FindingKind, KnownFault
-from workloads.case import Case, together
-from workloads.needs import Needs
-from workloads.recipes import NIXL, OFFLOADING
-from workloads.registry import workload
 
 
 def tour(case: Case, route: Route = Route.PROXY) -> Iterator[Phase]:

@@ -14,7 +14,6 @@ from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
 from harness.checkers.compose import Checker, judge
 from harness.checkers.evidence import first_problem, gather
-from harness.checkers.outputs import OutputEvidence, look_at_outputs, part_of
 from harness.checkers.processes import excused
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming, streams_that_tell
@@ -32,6 +31,7 @@ from harness.history import (
     Sent,
 )
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
+from harness.verify.judging import OutputEvidence, look_at_outputs, part_of
 
 FEWEST_STREAMS = 32
 """Streamed answers. A case asks for a few short ones, often one after another; of a quick engine each may well arrive

@@ -19,7 +19,7 @@ Every request of a run's load is a valid one. Where one did not complete, how it
 A request that says with which status it must be refused (``Request.expect_status``) makes the run invalid by being
 served, or refused with a status that the table above calls invalid. A run of which nothing completed is unknown.
 
-What the harness asks in order to verify others (``Request.inquiry``) is no load: whatever became of it, what it was to
+What the harness asks in order to verify others (``Request.purpose``) is no load: whatever became of it, what it was to
 show is unknown at most. References are not looked at: the check of the outputs says what is unverified without them.
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 from harness.facts import Deployment
 from harness.history import Ending, History, Operation, Outcome
-from harness.scenario import Route
+from harness.scenario import Purpose, Route
 from harness.verdict import Check, Finding, Verdict, worst
 
 _LISTED = 50
@@ -46,19 +46,19 @@ _BY_SERVERS = (Ending.ERROR_INSIDE, Ending.UNFINISHED, Ending.CUT)
 """Endings that are the deployment's doing once it has answered 200."""
 
 
+_JUDGED_ELSEWHERE = (Purpose.REFERENCE, Purpose.CONTROL, Purpose.FORCING, Purpose.RESET, Purpose.SALT_TEST)
+"""Purposes of requests of which the checkers of outputs and of salts tell what became of them."""
+
+
 def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
     """Every request completed, and one at least by the path under test."""
-    asked = [
-        o
-        for o in history.operations()
-        if o.request.reference_for is None and not o.request.resets and not o.request.tests_salts
-    ]
-    load = [operation for operation in asked if operation.request.inquiry is None]
+    asked = [o for o in history.operations() if o.request.purpose not in _JUDGED_ELSEWHERE]
+    load = [operation for operation in asked if operation.request.of_load]
     served = [operation for operation in load if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)
     failed = sorted((o for o in load if not _as_expected(o)), key=lambda o: _of_one(o) is not Verdict.INVALID)
-    inquiries = [o for o in asked if o.request.inquiry is not None and not _as_expected(o)]
+    inquiries = [o for o in asked if not o.request.of_load and not _as_expected(o)]
     verdict = worst((_of_all(completed, history), *map(_of_one, failed), *(Verdict.UNKNOWN for _ in inquiries)))
     findings = tuple(_finding(operation) for operation in (*failed, *inquiries)[:_LISTED])
     words = (
@@ -100,7 +100,8 @@ def _finding(operation: Operation) -> Finding:
         text += f"; expected HTTP {wanted}"
     if ended.ending is Ending.REFUSED and (remedy := _REMEDIES.get(ended.status or 0)):
         text += f"; {remedy}"
-    return Finding(operation.request.request_id, text)
+    who = operation.request.request_id
+    return Finding(who, text, request=who if operation.request.of_load else operation.request.about)
 
 
 def _of_tested(completed: int, tested: int, refusals: int) -> str:

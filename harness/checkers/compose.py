@@ -8,15 +8,15 @@ from harness.checkers.completion import completion
 from harness.checkers.failed_transfers import failed_transfers
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
-from harness.checkers.outputs import count_outputs, outputs
 from harness.checkers.processes import excused, processes
-from harness.checkers.salts import salts, tested
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming
 from harness.checkers.token_sources import token_sources
 from harness.facts import Connector, Deployment
 from harness.history import History
 from harness.verdict import Advice, Check, Judgement, Outputs, Verdict
+from harness.verify.judging import count_outputs, outputs
+from harness.verify.judging.salts import salts, tested
 
 Checker = Callable[[Deployment, History], Check]
 

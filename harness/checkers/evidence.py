@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from harness.checkers.elsewhere import explained as lower_by_those
 from harness.checkers.elsewhere import served_elsewhere
 from harness.checkers.leftovers import explained, leftovers
-from harness.checkers.memo import once
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Outcome, Scraped, ScrapeFailed
+from harness.memo import once
 from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
 from harness.oracle import PREDICTED, PhaseKey, ServerExpectation, predict
+from harness.scenario import Purpose
 from harness.verdict import Bounds, Comparison, Verdict
 
 BEFORE, AFTER = "before", "after"
@@ -138,7 +139,7 @@ def _predicted(
     So is the test of salts: its blocks are older than all that is counted, the first to be evicted, and hit by nobody.
     """
     counted = set(_counted(history))
-    asked = (operation for operation in history.operations() if not operation.request.tests_salts)
+    asked = (operation for operation in history.operations() if operation.request.purpose is not Purpose.SALT_TEST)
     operations = sorted(asked, key=lambda operation: operation.sent.at)
     ends = [n for n, one in enumerate(operations, 1) if (one.sent.scenario, one.sent.phase) in counted]
     return predict(deployment, operations[: max(ends, default=0)], disturbed)

@@ -13,13 +13,13 @@ How many tokens there were, and how many lookups, it changes not; nor that no to
 
 from collections.abc import Mapping, Sequence
 
-from harness.checkers.salted_path import dropped_on_the_way
-from harness.checkers.salts import read_salts
 from harness.facts import Deployment, Server
 from harness.history import History
 from harness.oracle import ServerExpectation
 from harness.oracle.formulas import Formulas
 from harness.verdict import Bounds
+from harness.verify.judging.salted_path import dropped_on_the_way
+from harness.verify.judging.salts import read_salts
 
 _MAY_HAVE_FOUND = "may have found what an earlier run with the same prompts left (one with the same --seed)"
 _FEWER = ("nixl_bytes", "nixl_transfers", "offload_store_bytes", "external_queries")

@@ -36,7 +36,7 @@ Judged = tuple[Verdict, Finding | None]
 def _unread(history: History) -> Iterator[Judged]:
     for failure in (one for one in history.of(ScrapeFailed) if one.label in (BEFORE, AFTER)):
         text = f"no reading {failure.label} {failure.phase}: {failure.cause}"
-        yield Verdict.UNKNOWN, Finding(failure.server, text)
+        yield Verdict.UNKNOWN, Finding(failure.server, text, server=failure.server)
     there = {
         (one.scenario, one.phase, one.server, one.label) for one in history.of(Scraped) if one.label in (BEFORE, AFTER)
     }
@@ -44,7 +44,7 @@ def _unread(history: History) -> Iterator[Judged]:
     for scenario, phase, server, label in sorted(there):
         other = BEFORE if label == AFTER else AFTER
         if (scenario, phase, server, other) not in there | failed:
-            yield Verdict.UNKNOWN, Finding(server, f"no reading {other} {phase} was recorded")
+            yield Verdict.UNKNOWN, Finding(server, server=server, text=f"no reading {other} {phase} was recorded")
 
 
 def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judged:
@@ -54,12 +54,12 @@ def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judge
         text = (
             f"{leak}, or belong to other requests than this run's: {theirs}" if theirs else f"{leak}: they were leaked"
         )
-        return (Verdict.UNKNOWN if theirs else Verdict.INVALID), Finding(reading.server, text)
+        return (Verdict.UNKNOWN if theirs else Verdict.INVALID), Finding(reading.server, text, server=reading.server)
     if reading.settled:
         return Verdict.VALID, None
     text = f"not at rest {reading.label} {reading.phase}: {reading.unsettled_because}"
     hung = reading.label == AFTER and _works(reading) and _must_be_idle(deployment, history, reading)
-    return (Verdict.INVALID if hung else Verdict.UNKNOWN), Finding(reading.server, text)
+    return (Verdict.INVALID if hung else Verdict.UNKNOWN), Finding(reading.server, text, server=reading.server)
 
 
 def _leak(history: History, after: Scraped) -> str:

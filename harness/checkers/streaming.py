@@ -33,7 +33,7 @@ from statistics import quantiles
 from harness.checkers.arrivals import Arrivals, any_between
 from harness.facts import Deployment, Role
 from harness.history import ClientHealth, History, Operation, Outcome
-from harness.scenario import Route
+from harness.scenario import Purpose, Route
 from harness.verdict import Check, Finding, Verdict
 
 FEWEST_TOKENS = 4
@@ -102,12 +102,16 @@ class _Seen:
 def streaming(deployment: Deployment, history: History) -> Check:
     """Streamed answers came in pieces, and none was held back until its end."""
     seen = _look(deployment, history)
-    findings = tuple(Finding(one.request_id, _text(one)) for one in seen.held[:_LISTED])
+    findings = tuple(Finding(one.request_id, _text(one), request=one.request_id) for one in seen.held[:_LISTED])
     return Check("streaming", _verdict(seen), _summary(seen), findings=findings)
 
 
 def _look(deployment: Deployment, history: History) -> _Seen:
-    answered = (one for one in history.operations() if one.outcome is Outcome.OK and not one.request.tests_salts)
+    answered = (
+        one
+        for one in history.operations()
+        if one.outcome is Outcome.OK and one.request.purpose is not Purpose.SALT_TEST
+    )
     asked = [one for one in answered if one.request.stream]
     tested = [one for one in asked if one.request.route is Route.PROXY] or asked
     beside = [one for one in asked if one.request.route is not Route.PROXY] if tested is not asked else []

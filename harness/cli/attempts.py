@@ -9,23 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harness.checkers import judge
-from harness.checkers.outputs import control_outputs, doubted_probes, suspects
-from harness.cli.fire import Firing, Watch, fire
 from harness.cli.loads import JUDGES, verified
 from harness.cli.measure import fresh_salt
 from harness.cli.options import LoadOptions
-from harness.cli.recorder import Recorder
 from harness.clock import Clock
 from harness.deploy import Session
 from harness.errors import DeployError
 from harness.facts import Deployment
 from harness.history import Entry, History, NoiseMeasured, Outcome, RunEnded
+from harness.run.fire import Firing, Watch, fire
+from harness.run.recorder import Recorder
 from harness.scenario import Scenario
 from harness.shrink import Candidate, Case
 from harness.verdict import Judgement, Verdict
-from workloads.probe import TIER
-from workloads.salts import salt_entries
-from workloads.verification import Judges
+from harness.verify.asking.plan import Judges
+from harness.verify.asking.salt_test import salt_entries
+from harness.verify.judging import control_outputs, doubted_probes, suspects, tier_suspected
 
 _QUICK = Judges(suspects, suspects, doubted_probes)
 """Whatever is wrong counts as owned: then nobody looks for its owner, nor whether it comes again."""
@@ -82,7 +81,7 @@ class Attempts:
         """What the quick tries take over from a run of the whole load that failed."""
         outputs = control_outputs(whole.history)
         self.noise = (NoiseMeasured(self.clock.now(), "the whole load's control requests", outputs),) if outputs else ()
-        self.tiers = any(TIER in name for name in suspects(whole.history))
+        self.tiers = tier_suspected(whole.history)
 
     async def _try(
         self, candidate: Candidate, seed: int | None, record: Recorder, judges: Judges, *, tiers: bool

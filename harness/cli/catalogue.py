@@ -4,6 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.catalogue.background import beside_load
+from harness.catalogue.choice import catalogue, choose
+from harness.catalogue.needs import unmet
+from harness.catalogue.presets import RECIPES, Recipe
+from harness.catalogue.registry import Workload
+from harness.catalogue.setting import Setting
 from harness.checkers import judge
 from harness.cli.interrupted import end_interrupted
 from harness.cli.measure import fresh_salt, measure
@@ -23,12 +29,6 @@ from harness.reports.catalogue_junit import catalogue_junit
 from harness.scenario import Scenario
 from harness.store import RunStore, save_text
 from harness.verdict import Check, Verdict
-from workloads.background import beside_load
-from workloads.catalogue import catalogue, choose
-from workloads.needs import unmet
-from workloads.recipes import RECIPES, Recipe
-from workloads.registry import Workload
-from workloads.setting import Setting
 
 _ONE_ENGINE = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
 _ONE_VERSION = "it needs two versions of an engine, and the simulated pair is of one"

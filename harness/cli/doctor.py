@@ -11,10 +11,10 @@ from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import ExitCode, HarnessError
 from harness.facts import Deployment
+from harness.loads.dataset import Line
 from harness.preflight import Demand, Item, Level, NotReady
 from harness.reports import make_progress
 from harness.store import RunStore
-from workloads.dataset import Line
 
 _MARKS = {
     Level.OK: "ok",

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.catalogue.presets import RECIPES
 from harness.cli.numbers import natural, port, positive, seconds, span
 from harness.cli.selftest_flags import add_selftest_flags
 from harness.deploy.plan import OFFLOAD_BYTES
 from harness.errors import ExitCode
 from harness.facts import Connector
 from harness.redact import redact_text
-from workloads.recipes import RECIPES
-from workloads.verify_policy import DEFAULT as DEFAULT_POLICY
+from harness.verify.asking.policy import DEFAULT as DEFAULT_POLICY
 
 CONNECTORS = {
     "nixl": (Connector.NIXL,),

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.cli.options import DatasetOptions, LoadOptions
 from harness.errors import UsageError
 from harness.facts import Connector, Deployment, Role, Server
 from harness.history import History
+from harness.loads.dataset import Line, dataset_load, read_lines
+from harness.loads.random_load import random_load
 from harness.preflight import Demand
 from harness.scenario import Route, Scenario
-from workloads.dataset import Line, dataset_load, read_lines
-from workloads.probe import Places
-from workloads.random_load import random_load
-from workloads.salts import salt_test
-from workloads.verification import Judges, Verification, follow_ups, followed
-from workloads.verify_policy import VerifyPolicy
+from harness.verify.asking.plan import Judges, Verification, follow_ups, followed
+from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.asking.probe import Places
+from harness.verify.asking.salt_test import salt_test
+from harness.verify.judging import doubted_probes, owned_outputs, suspects
 
 JUDGES = Judges(suspects, owned_outputs, doubted_probes)
 
@@ -65,7 +65,6 @@ def load_scenario(load: LoadOptions, deployment: Deployment, lines: Sequence[Lin
         output_len=load.output_len,
         ignore_eos=load.ignore_eos,
         salt=salt,
-        reference=False,
     )
 
 

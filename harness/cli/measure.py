@@ -6,15 +6,15 @@ from importlib.metadata import PackageNotFoundError, version
 
 from harness.cli.checkout import own_commit
 from harness.cli.crash import ungrouped
-from harness.cli.fire import Firing, OnProgress, Watch, fire
 from harness.cli.options import Options
-from harness.cli.recorder import Recorder
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.facts import Deployment
 from harness.history import Entry, History, Noted, RunEnded, RunStarted
 from harness.preflight import Demand, Item, Level
 from harness.reports import Progress, make_progress
+from harness.run.fire import Firing, OnProgress, Watch, fire
+from harness.run.recorder import Recorder
 from harness.scenario import Phase, Scenario
 from harness.store import RunStore
 
@@ -57,7 +57,7 @@ async def measure(  # noqa: PLR0913 - what is run, where, and what is known befo
             for entry in known(session.deployment, clock.now()):
                 record(entry)
             scenarios = choose(session.deployment, lambda: record.history)
-            await _fire(scenarios, session, Firing.of(options), Watch(record, clock, _shown(progress, record)))
+            await _fire(scenarios, session, options.firing, Watch(record, clock, _shown(progress, record)))
     return session.deployment, record.history
 
 

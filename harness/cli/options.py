@@ -13,8 +13,9 @@ from harness.deploy.target import Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.load.extra_body import checked
+from harness.run.fire import Firing
 from harness.selftest import SelftestOptions
-from workloads.verify_policy import VerifyPolicy
+from harness.verify.asking.policy import VerifyPolicy
 
 _PROMPTS = 128
 """Of the random load, unless the user says otherwise."""
@@ -115,6 +116,18 @@ class Options:
     """Whether a check replaces the stored result."""
     state_file: Path | None
     argv: tuple[str, ...]
+
+    @property
+    def firing(self) -> Firing:
+        """How requests are sent and counters read."""
+        load = self.load
+        return Firing(
+            headers=self.target.headers,
+            request_timeout=load.request_timeout,
+            settle_timeout=load.settle_timeout,
+            extra_body=load.extra_body,
+            reference_url=load.reference_url,
+        )
 
 
 def parse(argv: Sequence[str]) -> Options:

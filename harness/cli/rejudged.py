@@ -5,6 +5,9 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.catalogue.choice import catalogue
+from harness.catalogue.needs import unmet
+from harness.catalogue.registry import Workload
 from harness.checkers import judge
 from harness.cli.options import Options, parse
 from harness.cli.outcome import settings_of
@@ -15,9 +18,6 @@ from harness.history import History, PhaseStarted, RunStarted
 from harness.reports import Report, Row, make_report
 from harness.store import load_run
 from harness.verdict import Check, Judgement, Verdict
-from workloads.catalogue import catalogue
-from workloads.needs import unmet
-from workloads.registry import Workload
 
 AS_GIVEN = "as given"
 """The deployment, in the table, where the command line describes it without naming it."""

@@ -7,22 +7,21 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from harness.checkers.outputs import suspects
 from harness.cli.attempts import Tried
 from harness.cli.measure import start_of
 from harness.cli.options import LoadOptions
 from harness.cli.shrink_target import Chosen
 from harness.facts import Deployment, Role
 from harness.history import History
+from harness.loads.dataset import NAME as DATASET
+from harness.loads.dataset import write_lines
 from harness.reports import make_report
 from harness.reports.text import clean
-from harness.scenario import Request
+from harness.scenario import Condition, Purpose, Request
 from harness.shrink import Case, Told, script
 from harness.store import RunStore, redact_argv
 from harness.verdict import Verdict
-from workloads.dataset import NAME as DATASET
-from workloads.dataset import write_lines
-from workloads.probe import PROBE, TIER
+from harness.verify.judging import suspects
 
 FILE, SCRIPT = "reproducer.jsonl", "reproduce.sh"
 _PROBES = 4
@@ -120,7 +119,7 @@ def _told(reproducer: Reproducer, directory: Path) -> Told:
         batches=tuple(tuple(line.request for line in group) for _, group in groupby(lines, lambda line: line.phase)),
         concurrency=tried.candidate.concurrency,
         probes=probes,
-        reset=any(TIER in probe.request_id for probe in probes),
+        reset=any(probe.condition is Condition.OFFLOAD_TIER for probe in probes),
         model=deployment.model,
         prefill_url=deployment.of(Role.PREFILL)[0].url,
         decode_url=deployment.of(Role.DECODE)[0].url,
@@ -155,8 +154,8 @@ def _probes(reproducer: Reproducer, lines: Mapping[str, Request]) -> Iterator[Re
     wrong = set(suspects(history))
     if wrong & set(lines):
         return
-    asked = [o for o in history.operations() if o.request.request_id in wrong and o.sent.phase.startswith(PROBE)]
+    asked = [o for o in history.operations() if o.request.request_id in wrong and o.request.purpose is Purpose.PROBE]
     for operation in asked[:_PROBES]:
-        origin = lines.get(operation.request.inquiry.about) if operation.request.inquiry else None
+        origin = lines.get(operation.request.about or "")
         if origin is not None:
             yield replace(operation.request, cache_salt=origin.cache_salt)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from harness.catalogue.registry import Workload
 from harness.checkers import of_nobody, seconds_of
 from harness.cli.verify_workloads import judged_workloads
 from harness.errors import HarnessError
@@ -9,7 +10,6 @@ from harness.facts import Deployment
 from harness.history import History
 from harness.reports import WHOLE_RUN, Row
 from harness.verdict import Check, Judgement, Outputs, Verdict
-from workloads.registry import Workload
 
 NOTHING = Outputs(0, 0, 0, 0, 0)
 
@@ -32,7 +32,7 @@ def _row(entry: Workload, history: History, judgement: Judgement, name: str, dep
         entry.family,
         name,
         judgement,
-        requests=sum(operation.request.reference_for is None for operation in asked),
+        requests=sum(operation.request.of_load for operation in asked),
         seconds=seconds_of(history, entry.name),
         known_fault=entry.known_fault,
         facts=deployment,

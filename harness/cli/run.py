@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from harness.checkers import judge
-from harness.checkers.outputs import control_outputs
 from harness.cli.interrupted import end_interrupted
 from harness.cli.loads import demands, load_scenario, read_dataset, verified
 from harness.cli.measure import fresh_salt, measure
@@ -16,13 +15,14 @@ from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
 from harness.facts import Deployment
 from harness.history import Entry, History
+from harness.loads.dataset import NAME as DATASET
+from harness.loads.dataset import Line
 from harness.reports import make_report
 from harness.scenario import Scenario
 from harness.store import RunStore
 from harness.store.noise_file import add_noise, noise_key, read_noise
 from harness.verdict import Judgement, Verdict
-from workloads.dataset import NAME as DATASET
-from workloads.dataset import Line
+from harness.verify.judging import control_outputs
 
 
 async def run(options: Options) -> ExitCode:

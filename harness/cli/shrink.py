@@ -11,10 +11,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 
-from harness.checkers.outputs import suspects
 from harness.cli.attempts import Attempts, Tried
 from harness.cli.check import Rejudged, rejudge, run_started
-from harness.cli.fire import Firing
 from harness.cli.options import LoadOptions, Options, ShrinkOptions
 from harness.cli.reproducer import Reproducer, print_reproducer, store_reproducer
 from harness.cli.shrink_target import Chosen, choose_target
@@ -28,7 +26,7 @@ from harness.reports.text import duration
 from harness.shrink import Candidate, Case, Limits, Shrinker, case_of, tries_for
 from harness.shrink.case import invalid
 from harness.store import RunStore
-from workloads.probe import TIER
+from harness.verify.judging import tier_suspected
 
 PROBE_TIERS = "--probe-tiers"
 _FIRST = 5
@@ -63,7 +61,7 @@ async def shrink(options: Options) -> ExitCode:
                 if why := _left_out(run, deployment, load):
                     progress.note(why)
                 told = _Teller(progress, store)
-                how = Firing.of(replace(options, target=chosen.target))
+                how = replace(options, target=chosen.target).firing
                 attempts = Attempts(case, session, deployment, load, how, clock, told)
                 shrinking = _Shrinking(options.shrink, case, attempts, progress)
                 await shrinking.run(run_started(run.history).seed)
@@ -77,7 +75,7 @@ def _allowed(load: LoadOptions, chosen: Chosen, argv: tuple[str, ...]) -> LoadOp
 
 def _left_out(run: Rejudged, deployment: Deployment, load: LoadOptions) -> str:
     """Why what failed in the stored run will not be asked for again; empty where it will."""
-    if deployment.launched or load.probe_tiers or not any(TIER in name for name in suspects(run.history)):
+    if deployment.launched or load.probe_tiers or not tier_suspected(run.history):
         return ""
     return (
         "what an offload tier answered wrong in the stored run is not asked for again: that takes emptying the prefix "

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from harness.catalogue.registry import Workload
 from harness.checkers import judge_scenario
-from harness.checkers.outputs import look_at_outputs, noise_matters, owned_outputs, wrong_outputs
 from harness.cli.options import LoadOptions
 from harness.facts import Deployment
 from harness.history import History
 from harness.scenario import Route, Scenario
 from harness.verdict import Judgement
-from workloads.registry import Workload
-from workloads.salts import salt_test
-from workloads.verify_catalogue import VERIFICATION, CatalogueJudges, CatalogueVerification, steps_after
+from harness.verify.asking.catalogue_plan import VERIFICATION, CatalogueJudges, CatalogueVerification, steps_after
+from harness.verify.asking.salt_test import salt_test
+from harness.verify.judging import look_at_outputs, noise_matters, owned_outputs, wrong_outputs
 
 JUDGES = CatalogueJudges(wrong_outputs, owned_outputs, noise_matters)
 

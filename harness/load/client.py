@@ -24,7 +24,7 @@ from harness.load.outcome import Reply, conclude
 from harness.load.sse import EventParser
 from harness.load.targets import Targets
 from harness.redact import redact_secrets, secrets_of
-from harness.scenario import Request, Route
+from harness.scenario import Purpose, Request, Route
 
 _REQUEST_ID = "X-Request-Id"
 _PREFILL = "X-PD-Prefill"
@@ -118,7 +118,7 @@ class Client:
 
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
         decoder = Decoder(response.headers.get("Content-Encoding", ""))
-        if response.status != 200 or request.resets:
+        if response.status != 200 or request.purpose is Purpose.RESET:
             reply.body = decoder.feed(await response.read()).decode("utf-8", "replace")
         elif not request.stream:
             answer.body(decoder.feed(await response.read()), self._clock.now())

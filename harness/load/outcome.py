@@ -33,7 +33,7 @@ from harness.history import Choice, Ended, Ending, Outcome
 from harness.load.answer import Answer
 from harness.load.quoting import quoted
 from harness.redact import redact_text, redact_url
-from harness.scenario import Request, Route
+from harness.scenario import Purpose, Request, Route
 
 _BAD_FINISH = frozenset({"abort", "error"})
 """vLLM's finish reasons are stop, length, abort, error, repetition; chat adds tool_calls."""
@@ -90,7 +90,7 @@ def judge(request: Request, reply: Reply, answer: Answer) -> Judged:
         return Outcome.INFO, reply.broken or Ending.CUT, reply.trouble or "no answer"
     if reply.status != 200:
         return _judge_refusal(request, reply)
-    return _judge_reset(reply) if request.resets else _judge_answer(request, reply, answer)
+    return _judge_reset(reply) if request.purpose is Purpose.RESET else _judge_answer(request, reply, answer)
 
 
 def _judge_answer(request: Request, reply: Reply, answer: Answer) -> Judged:

@@ -6,7 +6,7 @@ from itertools import cycle
 from yarl import URL
 
 from harness.errors import UsageError
-from harness.scenario import RESET_PATH, Endpoint, Request, Route
+from harness.scenario import RESET_PATH, Endpoint, Purpose, Request, Route
 
 _OPTION = {
     Route.PROXY: "--base-url",
@@ -33,7 +33,7 @@ class Targets:
 
         Raises UsageError where there is none.
         """
-        urls = self._urls.get((request.route, RESET_PATH if request.resets else request.endpoint), ())
+        urls = self._urls.get((request.route, RESET_PATH if request.purpose is Purpose.RESET else request.endpoint), ())
         number = request.server
         if not urls or (number is not None and not 0 <= number < len(urls)):
             raise UsageError(_unknown(request, len(urls)))

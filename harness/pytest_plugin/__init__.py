@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from harness.catalogue.registry import Workload
+    from harness.catalogue.setting import Setting
     from harness.pytest_plugin.held import HeldDeployment
     from harness.scenario import Scenario
     from harness.verdict import Judgement
-    from workloads.registry import Workload
-    from workloads.setting import Setting
 
     RunWorkload = Callable[..., Judgement]
     Runnable = str | Workload | Callable[[Setting], Scenario]

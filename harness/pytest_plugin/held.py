@@ -13,23 +13,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.catalogue.choice import choose
+from harness.catalogue.needs import unmet
+from harness.catalogue.registry import Workload
+from harness.catalogue.setting import Setting
 from harness.checkers import judge, judge_scenario, of_run
-from harness.cli.fire import Firing, Watch, fire
 from harness.cli.measure import fresh_salt
 from harness.cli.options import Options, parse
-from harness.cli.recorder import Recorder
 from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.history import History, RunEnded, RunStarted
+from harness.run.fire import Watch, fire
+from harness.run.recorder import Recorder
 from harness.scenario import Phase, Request, Scenario
 from harness.verdict import Judgement, KnownFault
-from workloads.catalogue import choose
-from workloads.needs import unmet
-from workloads.registry import Workload
-from workloads.setting import Setting
 
 T = TypeVar("T")
 Runnable = str | Workload | Callable[[Setting], Scenario]
@@ -93,7 +93,7 @@ class HeldDeployment:
         self._runs += 1
         setting = Setting.of(self.facts, seed=self._options.load.seed, salt=f"{self._salt}-{self._runs}")
         scenario = _numbered(entry(setting), self._runs)
-        how, watch = Firing.of(self._options), Watch(self._record, self._clock)
+        how, watch = self._options.firing, Watch(self._record, self._clock)
         salt = f"{setting.salt}-verification"
         scenarios = verified([scenario], self.facts, lambda: self._record.history, self._options.load, salt=salt)
         before = len(self._record.history.entries)
@@ -183,7 +183,7 @@ def _numbered_phase(phase: Phase, number: int) -> Phase:
         return replace(
             request,
             request_id=f"{request.request_id}#{number}",
-            reference_for=request.reference_for and f"{request.reference_for}#{number}",
+            about=request.about and f"{request.about}#{number}",
             continues=request.continues and f"{request.continues}#{number}",
         )
 

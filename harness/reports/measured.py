@@ -13,8 +13,4 @@ def run_started(history: History) -> RunStarted:
 
 def under_test(history: History) -> tuple[Operation, ...]:
     """Requests on the path under test: through the proxy, neither references nor inquiries. These are measured."""
-    return tuple(
-        op
-        for op in history.operations(route=Route.PROXY)
-        if op.request.reference_for is None and op.request.inquiry is None
-    )
+    return tuple(op for op in history.operations(route=Route.PROXY) if op.request.of_load)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.history import History, Operation
 from harness.reports.text import duration
-from harness.scenario import InquiryKind
+from harness.scenario import Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class VerificationCost:
 
 
 def verification_cost(history: History) -> VerificationCost:
-    """References, forcings and inquiries against all other requests."""
+    """What the harness asked for its own sake against the load."""
     verifying: list[Operation] = []
     load: list[Operation] = []
     for operation in history.operations():
@@ -48,13 +48,12 @@ def verification_cost(history: History) -> VerificationCost:
 
 
 def _verifies(operation: Operation) -> bool:
-    return operation.request.reference_for is not None or operation.request.inquiry is not None
+    return not operation.request.of_load
 
 
 def _tokens(operation: Operation) -> int:
-    inquiry = operation.request.inquiry
     prompt = len(operation.prompt_token_ids or ())
-    computed = 1 if inquiry is not None and inquiry.kind is InquiryKind.PROBE else prompt
+    computed = 1 if operation.request.purpose is Purpose.PROBE else prompt
     return computed + sum(len(choice.token_ids) for choice in operation.ended.choices)
 
 

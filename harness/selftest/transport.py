@@ -17,7 +17,7 @@ from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
-from harness.scenario import Request, Route
+from harness.scenario import Purpose, Request, Route
 from harness.selftest.world import World
 from harness.sim import SimPair, SimServer
 from harness.sim.answers import Job
@@ -33,7 +33,7 @@ _ROLES = {Route.PREFILL: Role.PREFILL, Route.DECODE: Role.DECODE}
 
 
 class Transport:
-    """``send`` is a :data:`harness.runner.Sender` for the servers of a pair; ``urls`` by server name."""
+    """``send`` is a :data:`harness.run.runner.Sender` for the servers of a pair; ``urls`` by server name."""
 
     def __init__(self, pair: SimPair, world: World, urls: Mapping[str, str]) -> None:
         self._pair, self._world, self._urls = pair, world, urls
@@ -44,7 +44,7 @@ class Transport:
         exchange = _Exchange(self._world, request, reply, answer)
         body = json.loads(encode(request, model=self._pair.config.model))
         try:
-            if request.resets:
+            if request.purpose is Purpose.RESET:
                 done = self._server(_ROLES[request.route], request.server or 0).engine.reset_prefix_cache()
                 reply.status, reply.body = 200, json.dumps({"success": done})
             elif request.route is Route.PROXY:

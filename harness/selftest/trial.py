@@ -15,7 +15,7 @@ from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.reports.measured import under_test
-from harness.runner import run_scenario
+from harness.run.runner import run_scenario
 from harness.scenario import Scenario
 from harness.selftest.loads import Load, Writer
 from harness.selftest.readings import read_pair

@@ -1,12 +1,12 @@
-"""How a trial's outputs are verified: as a real run's are, all of them (:mod:`workloads.verification`)."""
+"""How a trial's outputs are verified: as a real run's are, all of them (:mod:`harness.verify.asking.plan`)."""
 
 from collections.abc import Callable
 
-from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.history import History
 from harness.scenario import Route, Scenario
-from workloads.verification import Judges, Verification, follow_ups
-from workloads.verify_policy import VerifyPolicy
+from harness.verify.asking.plan import Judges, Verification, follow_ups
+from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.judging import doubted_probes, owned_outputs, suspects
 
 Step = Callable[[History], Scenario | None]
 """What to ask next, given all that was answered; None: nothing."""

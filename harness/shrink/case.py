@@ -4,7 +4,6 @@ A run of several workloads is shrunk for the first of them that is invalid. The 
 verification of its outputs are no part of the load: they follow each try as they followed the run.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,14 +11,10 @@ from harness.checkers import judge_scenario
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.history import Ended, History, Operation, Sent
-from harness.scenario import Request, Sampling, Scenario
+from harness.loads.dataset import Line, dataset_load
+from harness.scenario import TOP_LOGPROBS, Request, Sampling, Scenario
 from harness.shrink.candidate import Candidate, Cutting, Piece
 from harness.verdict import Judgement, Verdict
-from workloads.dataset import Line, dataset_load
-from workloads.probe import PROBE
-from workloads.reference import ALTERNATIVES
-
-_WORD = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +66,9 @@ class Case:
         """Whom the invalid checks accuse, and whom else their words name."""
         numbers = {line.request.request_id: number for number, line in enumerate(self.lines)}
         findings = [finding for check in judgement.checks if check.name in self.checks for finding in check.findings]
-        accused = frozenset(_numbers([finding.subject for finding in findings], numbers))
-        words = (word for finding in findings for word in _WORD.findall(finding.text))
-        return accused, frozenset(_numbers(words, numbers)) - accused
+        accused = frozenset(numbers[one.request] for one in findings if one.request in numbers)
+        owners = frozenset(numbers[one.owner] for one in findings if one.owner in numbers)
+        return accused, owners - accused
 
     def seen_again(self, judgement: Judgement) -> "Case":
         """The case after another run of the whole load: who is accused both times, else whoever was last."""
@@ -134,17 +129,7 @@ def _case(
 def _is_load(operation: Operation) -> bool:
     """Not what verifies, nor what was sent to be refused."""
     request = operation.request
-    tested = request.reference_for is None and request.inquiry is None and request.expect_status is None
-    # Histories of before there were inquiries tell a probe by its phase.
-    return tested and not operation.sent.phase.startswith(PROBE)
-
-
-def _numbers(names: Iterable[str], numbers: dict[str, int]) -> Iterator[int]:
-    """Of the requests that are named, by their own id or by that of a probe of what they left."""
-    for name in names:
-        request_id = name if name in numbers else name.partition(f"-{PROBE}")[0]
-        if request_id in numbers:
-            yield numbers[request_id]
+    return request.of_load and request.expect_status is None
 
 
 def _overlapping(operations: Sequence[Operation], accused: Iterable[int]) -> Iterator[int]:
@@ -180,7 +165,7 @@ def _lines(operations: Sequence[Operation]) -> Iterator[Line]:
             seed=sampling.seed,
             n=sampling.n,
             stop=sampling.stop,
-            logprobs=ALTERNATIVES,
+            logprobs=TOP_LOGPROBS,
         )
         plain = replace(request, sampling=asked, server=None, cache_salt=names[request.cache_salt])
         yield Line(plain, operation.sent.phase)

@@ -12,12 +12,12 @@ from harness.checkers.completion import completion
 from harness.checkers.failed_transfers import failed_transfers
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
-from harness.checkers.outputs import outputs
 from harness.checkers.settled import settled
 from harness.checkers.token_sources import token_sources
 from harness.facts import Connector, Deployment
 from harness.history import Choice, ClientHealth, Ending, History, Outcome, RunEnded, ScrapeFailed, Usage
 from harness.verdict import Outputs, Verdict
+from harness.verify.judging import outputs
 
 COUNTING = [token_sources, nixl_bytes, offload_bytes, failed_transfers]
 RECOMPUTED = run.DECODE | {

@@ -11,6 +11,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from oracle_runs import NIXL, OFFLOADING, Script, exactly, prompt
 
+from harness.catalogue.setting import Setting
 from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
@@ -21,7 +22,6 @@ from harness.reports.result_json import _deployment as of_result
 from harness.reports.summary import _deployment as summary_line
 from harness.store.noise_file import noise_key
 from harness.verdict import Verdict
-from workloads.setting import Setting
 
 BOTH = run.DEPLOYMENT.with_servers(num_blocks=101, offload_blocks=1000)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from run_fixtures import DEPLOYMENT
 
+from harness.catalogue.choice import catalogue
 from harness.facts import Deployment, Role
 from harness.verdict import (
     Bounds,
@@ -18,7 +19,6 @@ from harness.verdict import (
     Outputs,
     Verdict,
 )
-from workloads.catalogue import catalogue
 
 THREE = Outputs(requests=3, exact=3, tie=0, mismatch=0, unverified=0)
 COUNTED = KnownFault(

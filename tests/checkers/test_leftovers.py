@@ -9,14 +9,14 @@ from counted_run import BLOCK, DECODE, DEPLOYMENT, PREFILL, ZERO, operation, rea
 from sim_history import SimRun
 
 from harness.checkers import judge
-from harness.checkers.salted_path import dropped_on_the_way
-from harness.checkers.salts import salts
 from harness.facts import Deployment
 from harness.history import Entry, History
-from harness.scenario import Inquiry, InquiryKind, Request, Sampling
+from harness.scenario import Condition, Purpose, Request, Sampling
 from harness.sim import SimConfig, SimPair
 from harness.verdict import Check, Verdict
-from workloads.salts import salt_test
+from harness.verify.asking.salt_test import salt_test
+from harness.verify.judging.salted_path import dropped_on_the_way
+from harness.verify.judging.salts import salts
 
 SMALL = replace(
     DEPLOYMENT, servers=tuple(replace(one, block_size=16, offload_block_size=16) for one in DEPLOYMENT.servers)
@@ -63,7 +63,8 @@ def way(prefill: float, decode: float) -> list[Entry]:
         tuple(range(3000, 3100)),
         Sampling(max_tokens=1),
         cache_salt="b",
-        inquiry=Inquiry(InquiryKind.SALT, under="path-other"),
+        purpose=Purpose.SALT_TEST,
+        condition=Condition.SALT_PROXY_OTHER,
     )
     sent, ended = operation(asked)
     phase = "salts-path-other"

@@ -9,6 +9,7 @@ import pytest
 from oracle_runs import NIXL, OFFLOADING, Script, deployed, exactly, prompt
 from workload_settings import deployment as catalogue_deployment
 
+from harness.catalogue.needs import Needs, unmet
 from harness.checkers import judge
 from harness.checkers.failed_transfers import failed_transfers
 from harness.deploy.engine import EngineBuild
@@ -19,7 +20,6 @@ from harness.observe.connectors import Connected, connected
 from harness.oracle import ServerExpectation
 from harness.scenario import Route, Sampling
 from harness.verdict import Verdict
-from workloads.needs import Needs, unmet
 
 BROUGHT = {"external_kv_transfer", "external_hits", "local_compute"}
 NIXL_COUNTERS = {"nixl_bytes", "nixl_transfers"}

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from counted_run import DEPLOYMENT, history
 
+from harness.catalogue.presets import RECIPES
+from harness.catalogue.registry import CATALOGUE
 from harness.checkers import judge, judge_scenario, of_nobody, seconds_of
 from harness.checkers.completion import completion
 from harness.cli.catalogue import cook, target_of
@@ -22,8 +24,6 @@ from harness.reports.catalogue import Row, catalogue_lines, overall, print_catal
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.scenario import Request
 from harness.verdict import Bounds, Check, Comparison, FaultSign, Finding, Judgement, KnownFault, Outputs, Verdict
-from workloads.recipes import RECIPES
-from workloads.registry import CATALOGUE
 
 NONE = Outputs(0, 0, 0, 0, 0)
 

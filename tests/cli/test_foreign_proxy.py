@@ -9,6 +9,7 @@ import pytest
 from foreign_proxy import foreign_proxy
 from model_configs import SIMULATED
 
+from harness.catalogue.choice import catalogue
 from harness.cli.catalogue import run_catalogue
 from harness.cli.options import parse
 from harness.cli.run import run
@@ -16,7 +17,6 @@ from harness.errors import ExitCode
 from harness.proxy import start_proxy
 from harness.sim import QUIET, SimConfig, start_sim
 from harness.sim.deployment import SimDeployment
-from workloads.catalogue import catalogue
 
 
 @pytest.fixture

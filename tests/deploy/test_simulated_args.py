@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.catalogue.presets import RECIPES
 from harness.cli.catalogue import cook
 from harness.cli.options import parse
 from harness.deploy.simulate import sim_argv, sim_config
@@ -11,7 +12,6 @@ from harness.deploy.simulated_args import CannotSimulate, simulated_fields
 from harness.facts import Role
 from harness.sim.__main__ import _parser, config_of
 from harness.sim.noise import Noise
-from workloads.recipes import RECIPES
 
 TARGET = parse(["--engine", "sim"]).target
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from command_line import Served
 
+from harness.catalogue.choice import catalogue
+from harness.catalogue.registry import Workload
 from harness.pytest_plugin.held import HeldDeployment, holding
-from workloads.catalogue import catalogue
-from workloads.registry import Workload
 
 pytestmark = pytest.mark.live
 

@@ -11,7 +11,6 @@ from forced_histories import Readings, gaussian, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.checkers.outputs import outputs
 from harness.cli.options import parse
 from harness.clock import MonotonicClock
 from harness.errors import UsageError
@@ -19,9 +18,10 @@ from harness.history import Decoding, History
 from harness.load.body import body_of, with_extra
 from harness.load.client import Client
 from harness.load.extra_body import NEUTRAL, checked, shifts
-from harness.scenario import Endpoint, Inquiry, InquiryKind, Message, Request, Route, Sampling
+from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
 from harness.verdict import Verdict
-from workloads.reference import control, reference_phase, teacher_forcing
+from harness.verify.asking.reference import control, teacher_forcing
+from harness.verify.judging import outputs
 
 LOAD = Request("r", (1, 2, 3), Sampling(8))
 KINDS = {
@@ -29,10 +29,9 @@ KINDS = {
     "text": Request("r", "text"),
     "chat": Request("r", (Message("user", "hi"),), endpoint=Endpoint.CHAT),
     "drawn": Request("r", (1,), Sampling(8, temperature=0.7, seed=1)),
-    "reference": reference_phase([LOAD], concurrency=1).requests[0],
     "control": control(LOAD, salt="s"),
     "forcing": teacher_forcing("r", (1, 2), (3,), name="f", salt="s", route=Route.PREFILL),
-    "probe": Request("p", (1,), inquiry=Inquiry(InquiryKind.PROBE, "r")),
+    "probe": Request("p", (1,), purpose=Purpose.PROBE, about="r"),
 }
 
 

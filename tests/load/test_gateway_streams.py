@@ -8,12 +8,12 @@ import load_wire as wire
 import pytest
 
 from harness.checkers.completion import completion
-from harness.checkers.outputs import outputs
 from harness.clock import MonotonicClock
 from harness.history import Choice, Ended, Ending, Outcome, Usage
 from harness.load.client import Client
 from harness.scenario import Request, Route, Sampling
 from harness.verdict import Verdict
+from harness.verify.judging import outputs
 
 REQUEST = Request("r-1", (1, 2, 3), Sampling(3, logprobs=2))
 WHOLE = wire.whole_stream()

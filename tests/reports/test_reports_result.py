@@ -66,12 +66,8 @@ def test_detailed_adds_vllms_arrays_with_an_entry_for_each_request() -> None:
 
 @pytest.mark.parametrize(("route", "of"), [(Route.PREFILL, "load-0"), (Route.PROXY, "load-0"), (Route.DECODE, None)])
 def test_only_the_path_under_test_is_measured(route: Route, of: str | None) -> None:
-    sent = [
-        replace(e, request=replace(e.request, route=route, reference_for=of))
-        for e in HISTORY.of(Sent)
-        if e.request.reference_for
-    ]
-    others = tuple(e for e in HISTORY.entries if not (isinstance(e, Sent) and e.request.reference_for))
+    sent = [replace(e, request=replace(e.request, route=route, about=of)) for e in HISTORY.of(Sent) if e.request.about]
+    others = tuple(e for e in HISTORY.entries if not (isinstance(e, Sent) and e.request.about))
     result = make_report(DEPLOYMENT, History((*others, *sent)), VALID).result
     assert (result["num_prompts"], result["completed"], result["failed"]) == (2, 1, 1)
     assert result["mean_ttft_ms"] == pytest.approx(200)

@@ -2,7 +2,7 @@
 
 from harness.history import Choice, Ended, Entry, History, Outcome, Sent
 from harness.reports.verification_cost import VerificationCost, verification_cost
-from harness.scenario import Inquiry, InquiryKind, Request, Sampling
+from harness.scenario import Purpose, Request, Sampling
 
 
 def asked(name: str, phase: str, at: float, prompt: int, output: int, **fields: object) -> list[Entry]:
@@ -19,10 +19,10 @@ def test_a_probe_computes_one_token_of_its_prompt_and_phases_are_timed_from_firs
         (
             *asked("a", "load", 0.0, 100, 20),
             *asked("b", "load", 1.0, 50, 20),
-            *asked("a-probe", "probe", 10.0, 65, 1, inquiry=Inquiry(InquiryKind.PROBE, "a")),
-            *asked("a-control", "control", 20.0, 100, 20, reference_for="a"),
-            *asked("a-teacher", "teacher", 30.0, 120, 1, reference_for="a"),
-            *asked("b-teacher", "teacher", 31.0, 70, 1, reference_for="b"),
+            *asked("a-probe", "probe", 10.0, 65, 1, purpose=Purpose.PROBE, about="a"),
+            *asked("a-control", "control", 20.0, 100, 20, purpose=Purpose.CONTROL, about="a"),
+            *asked("a-teacher", "teacher", 30.0, 120, 1, purpose=Purpose.FORCING, about="a"),
+            *asked("b-teacher", "teacher", 31.0, 70, 1, purpose=Purpose.FORCING, about="b"),
         )
     )
     cost = verification_cost(history)

@@ -13,8 +13,8 @@ from harness.checkers.completion import completion
 from harness.clock import MonotonicClock
 from harness.history import Ended, Ending, Entry, History, Outcome, RunEnded, Sent
 from harness.load.client import Client
-from harness.runner import run_scenario
-from harness.scenario import Inquiry, InquiryKind, Phase, Request, Route, Sampling, Scenario
+from harness.run.runner import run_scenario
+from harness.scenario import Phase, Purpose, Request, Route, Sampling, Scenario
 from harness.store import decode_entry, encode_entry
 from harness.verdict import Check, Verdict
 
@@ -208,16 +208,16 @@ def test_a_refusal_that_the_user_can_mend_says_how(status: int, advice: str) -> 
     assert advice in check.summary
 
 
-@pytest.mark.parametrize("kind", [InquiryKind.PROBE, InquiryKind.RETRY, InquiryKind.SUPPOSITION])
+@pytest.mark.parametrize("purpose", [Purpose.PROBE, Purpose.RETRY, Purpose.OWNER_TEST])
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_refused_request_of_the_verification_is_unknown_at_most(kind: InquiryKind, status: int) -> None:
-    check = judged(Outcome.INFO, status, Ending.REFUSED, inquiry=Inquiry(kind, "r1"))
+def test_a_refused_request_of_the_verification_is_unknown_at_most(purpose: Purpose, status: int) -> None:
+    check = judged(Outcome.INFO, status, Ending.REFUSED, purpose=purpose, about="r1")
     assert check.verdict is UNKNOWN
     assert check.summary.startswith("1 of 1 requests completed; 1 of the harness's own")
 
 
 def test_a_failed_reference_is_not_completions_business() -> None:
-    assert judged(Outcome.INFO, 500, Ending.REFUSED, reference_for="r1").verdict is VALID
+    assert judged(Outcome.INFO, 500, Ending.REFUSED, purpose=Purpose.REFERENCE, about="r1").verdict is VALID
 
 
 def test_what_is_evidence_stands_before_what_is_none() -> None:

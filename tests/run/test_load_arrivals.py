@@ -1,6 +1,6 @@
 """The closed loop by itself: how late its consumer comes must not hide in the time a request was due."""
 
-from harness.load.arrivals import ClosedLoop
+from harness.run.arrivals import ClosedLoop
 from harness.scenario import Request
 
 

@@ -12,7 +12,7 @@ from polling import until
 
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Outcome, PhaseStarted
-from harness.runner import run_scenario
+from harness.run.runner import run_scenario
 from harness.scenario import Phase, Request, Scenario
 
 

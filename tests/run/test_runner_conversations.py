@@ -9,8 +9,8 @@ from observed_journal import Journal
 
 from harness.errors import HarnessError
 from harness.history import Choice, Ended, Outcome
-from harness.runner import run_scenario
-from harness.scenario import Endpoint, Message, Phase, Request, Route, Scenario
+from harness.run.runner import run_scenario
+from harness.scenario import Endpoint, Message, Phase, Purpose, Request, Route, Scenario
 
 
 class Answering:
@@ -76,7 +76,7 @@ async def test_text_and_messages_go_on_likewise() -> None:
 
 
 async def test_a_reference_goes_on_from_what_was_served_not_from_the_reference_before() -> None:
-    reference = Request("b-reference", (3,), route=Route.PREFILL, reference_for="b", continues="a")
+    reference = Request("b-reference", (3,), route=Route.PREFILL, purpose=Purpose.REFERENCE, about="b", continues="a")
     send, _ = await run(turns(Request("a", (1,)), Request("b", (3,), continues="a"), reference))
     assert send.asked["b-reference"].prompt == send.asked["b"].prompt
 
@@ -114,7 +114,10 @@ async def test_background_requests_are_in_flight_until_the_phases_own_have_ended
 async def test_what_was_never_sent_needs_no_reference() -> None:
     own = Request("own", (1,))
     background = beside(50)
-    references = tuple(Request(f"{one.request_id}-r", one.prompt, reference_for=one.request_id) for one in background)
+    references = tuple(
+        Request(f"{one.request_id}-r", one.prompt, purpose=Purpose.REFERENCE, about=one.request_id)
+        for one in background
+    )
     phases = (Phase("load", (own,), background=background, background_concurrency=2), Phase("reference", references))
     send, _ = await run(Scenario("s", "", phases))
     sent = {name for name in send.asked if name.startswith("beside") and not name.endswith("-r")}

@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
+from harness.catalogue.background import beside_load
+from harness.catalogue.choice import catalogue
+from harness.catalogue.needs import unmet
+from harness.catalogue.presets import RECIPES
+from harness.catalogue.registry import CATALOGUE, Workload
+from harness.catalogue.setting import Setting
 from harness.checkers import judge, judge_scenario
-from harness.cli.fire import Firing, Watch, fire
 from harness.cli.options import parse
-from harness.cli.recorder import Recorder
 from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
 from harness.facts import Deployment
 from harness.history import ClientHealth, History, RunEnded, RunStarted
 from harness.proxy import start_proxy
 from harness.reports.assertion import explain
+from harness.run.fire import Firing, Watch, fire
+from harness.run.recorder import Recorder
 from harness.sim import SimConfig, start_sim
 from harness.verdict import Judgement, Verdict
-from workloads.background import beside_load
-from workloads.catalogue import catalogue
-from workloads.needs import unmet
-from workloads.recipes import RECIPES
-from workloads.registry import CATALOGUE, Workload
-from workloads.setting import Setting
 
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024}
 BY_RECIPE: Mapping[str, Mapping[str, Any]] = {
@@ -98,6 +98,6 @@ async def test_background_requests_are_served_verified_and_accounted_for() -> No
     assert len(asked) >= 4
     assert judgement.outputs.exact + judgement.outputs.tie == len(asked) > plain.outputs.requests
     assert check(judgement, "completion") == "valid"
-    again = {o.request.reference_for for o in history.operations() if o.request.reference_for is not None}
+    again = {o.request.about for o in history.operations() if o.request.about is not None}
     assert asked < again
     assert not list(history.of(ClientHealth))[1:]

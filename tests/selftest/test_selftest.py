@@ -140,7 +140,7 @@ async def test_a_request_that_hangs_times_out_in_virtual_time() -> None:
 
 async def test_a_history_holds_the_load_and_its_verification() -> None:
     _, history, ledger = await record_trial(Trial(COLD, None, 0.0, 40, 0))
-    asked = [o for o in history.operations() if o.request.reference_for is None and o.request.inquiry is None]
+    asked = [o for o in history.operations() if o.request.of_load]
     forced = [o for o in history.operations() if o.request.sampling.prompt_logprobs is not None]
     assert len(asked) == 40
     assert len(forced) >= 40

@@ -9,7 +9,7 @@ from run_fixtures import DEPLOYMENT, STARTED, ended
 
 from harness.errors import UsageError
 from harness.history import Entry, History, PhaseStarted, RunEnded, Sent
-from harness.scenario import Endpoint, Inquiry, InquiryKind, Message, Request, Route, Sampling
+from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
 from harness.shrink import Candidate, Piece, Told, case_of, script
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
@@ -35,7 +35,7 @@ def judgement(*findings: Finding, name: str = "outputs", verdict: Verdict = Verd
 
 
 SIX = [request(number) for number in range(6)]
-LEAK = Finding("load-4", "was answered with load-1's KV: all of its 20 tokens")
+LEAK = Finding("load-4", "was answered with load-1's KV: all of its 20 tokens", request="load-4", owner="load-1")
 
 
 def test_a_case_is_the_load_as_it_was_sent() -> None:
@@ -49,15 +49,16 @@ def test_a_case_is_the_load_as_it_was_sent() -> None:
 def test_the_accused_are_tried_first_then_with_the_leaks_owner_then_with_whoever_was_in_flight() -> None:
     case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
     assert [[piece.number for piece in hint.pieces] for hint in case.hints()] == [[4], [1, 4], [1, 4, 5]]
-    probed = case_of(DEPLOYMENT, history(*SIX), judgement(Finding("load-2-probe-decode", "is wrong")))
+    probed = case_of(DEPLOYMENT, history(*SIX), judgement(Finding("load-2", "is wrong", request="load-2")))
     assert probed.accused == {2}
     assert not list(case_of(DEPLOYMENT, history(*SIX), judgement(name="token_sources")).hints())
 
 
 def test_another_run_of_the_load_narrows_the_accused() -> None:
-    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK, Finding("load-3", "")))
-    assert case.seen_again(judgement(Finding("load-3", ""), Finding("load-0", ""))).accused == {3}
-    assert case.seen_again(judgement(Finding("load-0", ""))).accused == {0}, "the fault strikes others each time"
+    three, none = (Finding(name, "", request=name) for name in ("load-3", "load-0"))
+    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK, three))
+    assert case.seen_again(judgement(three, none)).accused == {3}
+    assert case.seen_again(judgement(none)).accused == {0}, "the fault strikes others each time"
 
 
 def test_a_candidate_becomes_requests_under_a_fresh_salt() -> None:
@@ -83,13 +84,14 @@ def test_text_and_messages_stay_whole() -> None:
 
 
 def test_what_verifies_is_no_part_of_the_load() -> None:
-    reference = request(7, reference_for="load-1")
+    reference = request(7, purpose=Purpose.REFERENCE, about="load-1")
     refused = request(8, expect_status=400)
-    retried = request(9, inquiry=Inquiry(InquiryKind.RETRY, "load-1"))
+    retried = request(9, purpose=Purpose.RETRY, about="load-1")
     case = case_of(DEPLOYMENT, history(*SIX, reference, refused, retried), judgement(LEAK))
     assert len(case.lines) == 6
+    probes = (replace(one, purpose=Purpose.PROBE, about="load-1") for one in SIX)
     with pytest.raises(UsageError, match="no part of its load"):
-        case_of(DEPLOYMENT, history(*SIX, phase="probe-decode"), judgement(LEAK))
+        case_of(DEPLOYMENT, history(*probes), judgement(LEAK))
 
 
 @pytest.mark.parametrize("verdict", [Verdict.VALID, Verdict.UNKNOWN])

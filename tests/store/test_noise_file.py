@@ -8,15 +8,15 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import Readings, gaussian, operations, read, run
 
-from harness.checkers.outputs import control_outputs, count_outputs, outputs, wrong_outputs
 from harness.cli.options import LoadOptions, parse
 from harness.cli.run import _keep_noise
 from harness.errors import UsageError
-from harness.history import Entry, History, NoisyOutput, RunEnded, Sent
-from harness.scenario import Route
+from harness.history import Entry, History, NoisyOutput, RunEnded
+from harness.scenario import Condition, Route
 from harness.store.journal import decode_entry, encode_entry
 from harness.store.noise_file import FRESH, KEPT, MOST_OUTPUTS, add_noise, noise_key, read_noise
 from harness.verdict import Check, Judgement, Outputs, Verdict
+from harness.verify.judging import control_outputs, count_outputs, outputs, wrong_outputs
 
 KEY = noise_key(DEPLOYMENT, 32)
 
@@ -116,10 +116,7 @@ def test_another_deployments_file_is_left_as_it_is(file: Path) -> None:
 def test_control_outputs_of_suspects_are_not_kept() -> None:
     history = run(gaussian(1e-5), seed=1)
     rng = np.random.default_rng(5)
-    again = [
-        replace(entry, phase="confirmation") if isinstance(entry, Sent) and entry.phase == "load" else entry
-        for entry in operations("again", read(rng, gaussian(1e-2)), Route.DECODE, reference_for="load-1")
-    ]
+    again = [*operations("again", read(rng, gaussian(1e-2)), Route.DECODE, about="load-1", condition=Condition.SUSPECT)]
     assert control_outputs(History((*history.entries, *again))) == control_outputs(history)
 
 

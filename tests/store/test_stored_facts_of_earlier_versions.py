@@ -4,9 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from run_fixtures import entries
 
 from harness.facts import Connector, Deployment, Server
+from harness.history import Sent
+from harness.scenario import Condition, Purpose, Request
+from harness.store.codec import MalformedError
+from harness.store.journal import decode_entry
 from harness.store.rundir import DEPLOYMENT, HISTORY, RunStore, load_run
 
 EARLIER: dict[str, Any] = {
@@ -58,3 +63,61 @@ def test_facts_stored_today_come_back_as_they_were(tmp_path: Path) -> None:
     (server,) = stored(tmp_path, content).servers
     assert isinstance(server, Server)
     assert (server.connectors, server.offload_blocks) == ((Connector.NIXL,), None)
+
+
+def decoded(request: dict[str, Any], phase: str = "teacher") -> Request:
+    """A request as a version before requests had a purpose wrote it."""
+    plain = {"request_id": "x", "prompt": [1, 2]}
+    entry = {"kind": "sent", "at": 1.0, "request": plain | request, "scenario": "s", "phase": phase, "intended_at": 1.0}
+    sent = decode_entry(json.dumps(entry))
+    assert isinstance(sent, Sent)
+    return sent.request
+
+
+PROBED = {"inquiry": {"kind": "probe", "about": "a"}}
+SUPPOSED = {"inquiry": {"kind": "supposition", "about": "a", "under": "b"}}
+FORCED = {"reference_for": "a", "route": "prefill", "sampling": {"max_tokens": 1, "prompt_logprobs": 2}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "phase", "purpose", "condition", "owner"),
+    [
+        ({}, "load", Purpose.LOAD, None, None),
+        (FORCED, "teacher", Purpose.FORCING, None, None),
+        ({"reference_for": "a", "route": "prefill"}, "reference", Purpose.REFERENCE, None, None),
+        ({"reference_for": "a", "route": "decode"}, "control", Purpose.CONTROL, None, None),
+        ({"reference_for": "a", "route": "decode"}, "confirmation", Purpose.CONTROL, Condition.SUSPECT, None),
+        (PROBED, "probe-decode", Purpose.PROBE, Condition.PREFIX_CACHE, None),
+        (PROBED, "probe-prefill-tier", Purpose.PROBE, Condition.OFFLOAD_TIER, None),
+        (SUPPOSED, "owners", Purpose.OWNER_TEST, None, "b"),
+        (FORCED | SUPPOSED, "owners", Purpose.FORCING, None, "b"),
+        (
+            {"inquiry": {"kind": "retry", "about": "a", "under": "together"}},
+            "retry-together",
+            Purpose.RETRY,
+            Condition.UNDER_LOAD,
+            None,
+        ),
+        ({"inquiry": {"kind": "reset"}}, "reset", Purpose.RESET, None, None),
+        (
+            {"inquiry": {"kind": "salt", "under": "path-other"}},
+            "salts-path-other",
+            Purpose.SALT_TEST,
+            Condition.SALT_PROXY_OTHER,
+            None,
+        ),
+    ],
+)
+def test_what_a_request_was_for_is_read_where_names_told_it(
+    request_: dict[str, Any], phase: str, purpose: Purpose, condition: Condition | None, owner: str | None
+) -> None:
+    request = decoded(request_, phase)
+    assert (request.purpose, request.condition, request.owner) == (purpose, condition, owner)
+    nobodys = (Purpose.LOAD, Purpose.RESET, Purpose.SALT_TEST)
+    assert request.about == (None if purpose in nobodys else "a")
+
+
+@pytest.mark.parametrize("odd", [{"inquiry": {"kind": "other"}}, {"inquiry": {}}, {"inquiry": {"kind": ["probe"]}}])
+def test_an_inquiry_of_no_known_kind_is_refused(odd: dict[str, Any]) -> None:
+    with pytest.raises(MalformedError):
+        decoded(odd)

@@ -18,7 +18,7 @@ from harness.observe.counters import COUNTED
 from harness.observe.facts import learn_deployment
 from harness.observe.observer import DeploymentObserver
 from harness.oracle import PREDICTED
-from harness.runner import run_scenario
+from harness.run.runner import run_scenario
 from harness.scenario import Phase, Route, Scenario
 from harness.verdict import Comparison, Verdict
 

@@ -3,27 +3,27 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from harness.catalogue.background import beside_load
+from harness.catalogue.needs import unmet
+from harness.catalogue.registry import Workload
+from harness.catalogue.setting import Setting
 from harness.checkers import judge, judge_scenario
-from harness.checkers.outputs import look_at_outputs
 from harness.cli.verify_workloads import JUDGES
 from harness.facts import Deployment
 from harness.history import ClientHealth, Decoding, Entry, History, RunEnded, RunStarted
 from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
-from harness.runner import run_scenario
+from harness.run.runner import run_scenario
 from harness.scenario import Scenario
 from harness.selftest.readings import read_pair
 from harness.selftest.transport import Transport
 from harness.selftest.world import World
 from harness.sim import Ledger, SimConfig, SimPair
 from harness.verdict import Judgement, Outputs
-from workloads.background import beside_load
-from workloads.needs import unmet
-from workloads.registry import Workload
-from workloads.salts import salt_test
-from workloads.setting import Setting
-from workloads.verify_catalogue import VERIFICATION, CatalogueVerification, steps_after
+from harness.verify.asking.catalogue_plan import VERIFICATION, CatalogueVerification, steps_after
+from harness.verify.asking.salt_test import salt_test
+from harness.verify.judging import look_at_outputs
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from harness.history import (
 )
 from harness.observe.counters import SAMPLE_NAMES
 from harness.observe.exposition import parse
-from harness.scenario import Request, Route, Sampling
+from harness.scenario import Purpose, Request, Route, Sampling
 
 BLOCK = 64_000
 GEOMETRY = KVGeometry(layers=5, kv_heads=5, head_size=10, head_size_v=10, dtype_bytes=2)
@@ -128,7 +128,9 @@ def request(index: int, **fields: Any) -> Request:
 
 def reference(index: int, **ended: Any) -> tuple[Sent, Ended]:
     """The same prompt, asked of P without transfer in a phase of its own."""
-    asked = replace(request(index), request_id=f"ref{index}", route=Route.PREFILL, reference_for=f"r{index}")
+    asked = replace(
+        request(index), request_id=f"ref{index}", route=Route.PREFILL, purpose=Purpose.REFERENCE, about=f"r{index}"
+    )
     return operation(asked, "reference", **ended)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.history import Choice, Ended, Entry, History, Outcome, RunEnded, Sent, TokenLogprob
-from harness.scenario import Request, Route, Sampling
+from harness.scenario import Purpose, Request, Route, Sampling
 
 Floats = npt.NDArray[np.float64]
 Errors = Callable[[np.random.Generator, int], Floats]
@@ -69,6 +69,8 @@ def operations(name: str, readings: Readings, route: Route, **fields: object) ->
     """An output and its teacher forcing."""
     prompt = prompt_of(name)
     request = replace(Request(name, prompt, Sampling(max_tokens=TOKENS, logprobs=2), route=route), **fields)
+    if request.about is not None and request.of_load:
+        request = replace(request, purpose=Purpose.CONTROL)
     logprobs = tuple(map(TokenLogprob, readings.tokens, map(float, readings.served), map(float, readings.rival)))
     yield Sent(1.0, request, "load", "load", 1.0)
     choice = Choice(tuple(readings.tokens), finish_reason="length", logprobs=logprobs)
@@ -82,7 +84,9 @@ def forcing(of: str, prompt: tuple[int, ...], readings: Readings, suffix: str = 
     sampling = Sampling(max_tokens=1, prompt_logprobs=2)
     told = map(TokenLogprob, readings.tokens, map(float, readings.forced), map(float, readings.forced_rival))
     before = [None, *(TokenLogprob(token, -3.0, -1.0) for token in prompt[1:])]
-    yield Sent(3.0, Request(name, whole, sampling, Route.PREFILL, reference_for=of), "load", "teacher", 3.0)
+    yield Sent(
+        3.0, Request(name, whole, sampling, Route.PREFILL, purpose=Purpose.FORCING, about=of), "load", "teacher", 3.0
+    )
     yield Ended(4.0, name, Outcome.OK, status=200, choices=(Choice((1,)),), prompt_logprobs=(*before, *told))
 
 
@@ -110,7 +114,7 @@ def run(
         entries += operations(f"load-{number}", readings, Route.PROXY)
     for number in range(controls):
         name = f"control-{number}"
-        entries += operations(name, read(rng, errors), Route.DECODE, reference_for=f"load-{number % max(outputs, 1)}")
+        entries += operations(name, read(rng, errors), Route.DECODE, about=f"load-{number % max(outputs, 1)}")
     for number in range(failed):
         entries += refused(f"refused-{number}", f"load-{number}")
     return History((*entries, RunEnded(9.0)))
@@ -118,5 +122,7 @@ def run(
 
 def refused(name: str, of: str) -> Iterator[Entry]:
     """A control request that got no answer."""
-    yield Sent(1.0, Request(name, (1,), Sampling(), Route.DECODE, reference_for=of), "load", "control", 1.0)
+    yield Sent(
+        1.0, Request(name, (1,), Sampling(), Route.DECODE, purpose=Purpose.CONTROL, about=of), "load", "control", 1.0
+    )
     yield Ended(2.0, name, Outcome.FAIL, "503")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from harness.facts import Connector, Deployment, Role, Server
 from harness.history import Choice, Ended, Entry, History, Outcome, PhaseStarted, RunEnded, RunStarted, Sent, Usage
-from harness.scenario import Request, Route
+from harness.scenario import Purpose, Request, Route
 from harness.verdict import Bounds, Check, Comparison, Finding, Judgement, Outputs, Verdict
 
 DEPLOYMENT = Deployment(
@@ -46,7 +46,9 @@ def ended(request_id: str, sent_at: float, outcome: Outcome = Outcome.OK) -> End
 def entries() -> tuple[Entry, ...]:
     """Two requests under test, one of which failed, and a reference."""
     a, b = Request("load-0", (1, 2, 3, 4)), Request("load-1", (5, 6))
-    reference = replace(a, request_id="load-0-reference", route=Route.PREFILL, reference_for="load-0")
+    reference = replace(
+        a, request_id="load-0-reference", route=Route.PREFILL, purpose=Purpose.REFERENCE, about="load-0"
+    )
     return (
         STARTED,
         PhaseStarted(1.0, "random_load", "load"),

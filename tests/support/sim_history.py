@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from harness.checkers.outputs import doubted_probes, owned_outputs, suspects
 from harness.history import Decoding, Ended, Entry, History, RunEnded, Sent
 from harness.load.answer import Answer
 from harness.load.body import encode
 from harness.load.outcome import Reply, conclude
 from harness.observe.scrape import Occasion
-from harness.scenario import Endpoint, Phase, Request, Route, Sampling, Scenario
+from harness.scenario import Endpoint, Phase, Purpose, Request, Route, Sampling, Scenario
 from harness.selftest.readings import read_pair
 from harness.selftest.world import World
 from harness.sim import SimPair
 from harness.sim.transit import through_together
-from workloads.verification import Judges, Verification, follow_ups, followed
-from workloads.verify_policy import VerifyPolicy
+from harness.verify.asking.plan import Judges, Verification, follow_ups, followed
+from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.judging import doubted_probes, owned_outputs, suspects
 
 
 def load(
@@ -92,7 +92,7 @@ class SimRun:
 
     def _ends(self, requests: list[Request], route: Route, at: float) -> Iterator[Ended]:
         bodies = {request.request_id: _body(request) for request in requests}
-        if requests and requests[0].resets:
+        if requests and requests[0].purpose is Purpose.RESET:
             yield from (self._reset(request, at) for request in requests)
             return
         answers = self._through(bodies) if route is Route.PROXY else self._alone(bodies, route)

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from harness.catalogue.presets import RECIPES, Recipe
+from harness.catalogue.setting import Setting
 from harness.facts import Connector, Deployment, KVGeometry, Role, Server
-from workloads.recipes import RECIPES, Recipe
-from workloads.setting import Setting
 
 SETTING = Setting(
     prefill_block_size=32,

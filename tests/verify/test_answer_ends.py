@@ -9,12 +9,12 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import gaussian, run
 
-from harness.checkers.outputs import count_outputs, outputs
-from harness.checkers.outputs.ends import ends_of
 from harness.history import Choice, Decoding, Ended, Entry, History, Outcome, Sent
 from harness.load.answer import Answer
-from harness.scenario import Inquiry, InquiryKind, Request, Route, Sampling
+from harness.scenario import Condition, Purpose, Request, Route, Sampling
 from harness.verdict import Check, Verdict
+from harness.verify.judging import count_outputs, outputs
+from harness.verify.judging.ends import ends_of
 
 VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
 VICTIM = "load-17"
@@ -44,7 +44,7 @@ def ended_early(
             told = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
             short = replace(whole, token_ids=whole.token_ids[:CUT], logprobs=whole.logprobs[:CUT])
             bent = replace(entry, choices=(replace(short, **choice | told),), usage=None)
-        elif isinstance(entry, Sent) and entry.request.reference_for == VICTIM and _forces(entry.request):
+        elif isinstance(entry, Sent) and entry.request.about == VICTIM and _forces(entry.request):
             bent = replace(entry, request=replace(entry.request, prompt=entry.request.prompt[: prompt + CUT]))
             forcing = entry.request.request_id
         elif isinstance(entry, Ended) and last and entry.request_id == forcing:
@@ -185,8 +185,8 @@ def test_a_retry_that_was_cut_short_is_wrong_again() -> None:
     entries = list[Entry]()
     for entry in run(gaussian(1e-6)).entries:
         if isinstance(entry, Sent) and entry.request.request_id == VICTIM:
-            retry = Inquiry(InquiryKind.RETRY, "load-16", "alone")
-            entries.append(replace(entry, request=replace(entry.request, inquiry=retry)))
+            retry = replace(entry.request, purpose=Purpose.RETRY, about="load-16", condition=Condition.ALONE)
+            entries.append(replace(entry, request=retry))
         elif isinstance(entry, Ended) and entry.request_id in (VICTIM, "load-16"):
             entries.append(replace(entry, choices=(replace(entry.choices[0], finish_reason="stop"),)))
         else:

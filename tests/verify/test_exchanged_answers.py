@@ -4,10 +4,10 @@ import counted_run as run
 import pytest
 
 from harness.checkers.advice import advised
-from harness.checkers.outputs.compared import Compared, Match
-from harness.checkers.outputs.ownership import Leak, find_leaks
 from harness.history import Choice, Entry, History, RunEnded, Usage
 from harness.verdict import Check, Finding, FindingKind, Verdict
+from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.ownership import Leak, find_leaks
 
 OTHER = run.PROMPTS[1]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bench.false_alarms import KINDS, Size, judge_run
-from harness.checkers.outputs.averages import ByOutput, average, compared_length
-from harness.checkers.outputs.noise import far_limit
+from harness.verify.judging.averages import ByOutput, average, compared_length
+from harness.verify.judging.noise import far_limit
 
 RUNS = 60
 SIZES = [Size(16, 32, 60), Size(64, 80, 1), Size(64, 32, 20)]

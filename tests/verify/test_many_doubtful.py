@@ -7,9 +7,9 @@ from forced_histories import Readings, gaussian, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.checkers.outputs import outputs
-from harness.checkers.outputs.many import SHARE, by_chance
 from harness.verdict import Verdict
+from harness.verify.judging import outputs
+from harness.verify.judging.many import SHARE, by_chance
 
 
 def shifted(every: int, by: float) -> "object":

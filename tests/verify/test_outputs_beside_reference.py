@@ -7,10 +7,10 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import Readings, gaussian, prompt_of, run
 
-from harness.checkers.outputs import count_outputs, look_at_outputs, outputs, part_of
 from harness.history import Choice, Ended, Entry, History, Outcome, RunEnded, Sent, TokenLogprob
-from harness.scenario import Request, Route, Sampling
+from harness.scenario import Purpose, Request, Route, Sampling
 from harness.verdict import Verdict
+from harness.verify.judging import count_outputs, look_at_outputs, outputs, part_of
 
 WHO = "load-3"
 SIGMA = 0.01
@@ -30,7 +30,8 @@ def with_reference(change: Callable[[Ended], Ended], history: History | None = N
         prompt_of(WHO),
         Sampling(max_tokens=20, logprobs=2, **sampling),  # type: ignore[arg-type]  # the tests name the fields
         Route.PREFILL,
-        reference_for=WHO,
+        purpose=Purpose.REFERENCE,
+        about=WHO,
     )
     ended = replace(answer, request_id=reference.request_id, prompt_token_ids=prompt_of(WHO))
     entries: list[Entry] = [*history.entries, Sent(5.0, reference, "load", "control", 5.0), change(ended)]
@@ -232,7 +233,7 @@ def test_an_output_of_no_forcing_and_no_reference_is_unverified_in_its_scenarios
     forgotten = [
         entry
         for entry in history.entries
-        if not (isinstance(entry, Sent) and entry.request.reference_for == WHO)
+        if not (isinstance(entry, Sent) and entry.request.about == WHO)
         and not (isinstance(entry, Ended) and entry.request_id == f"{WHO}-teacher")
     ]
     left = History(tuple(forgotten))

@@ -9,10 +9,10 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import Errors, Readings, conditioned, gaussian, operations, quantised, read, run
 
-from harness.checkers.outputs import count_outputs, noise_matters, outputs, wrong_outputs
 from harness.history import Ended, Entry, History, Outcome, RunEnded, Sent
 from harness.scenario import Route
 from harness.verdict import Verdict
+from harness.verify.judging import count_outputs, noise_matters, outputs, wrong_outputs
 
 KINDS: dict[str, Errors] = {
     "float32": gaussian(1e-5),
@@ -178,7 +178,7 @@ def test_a_control_arm_that_is_itself_wrong_is_no_measure_of_noise() -> None:
     rng = np.random.default_rng(3)
     worse = read(rng, gaussian(1e-5))
     worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0  # both servers say so: no noise
-    more = operations("control-bad", worse, Route.DECODE, reference_for="load-0")
+    more = operations("control-bad", worse, Route.DECODE, about="load-0")
     check = outputs(DEPLOYMENT, History((*run(gaussian(1e-5)).entries, *more)))
     assert check.verdict is Verdict.UNKNOWN
     assert "nats behind the best one" in check.summary
@@ -257,7 +257,7 @@ def test_a_prompt_that_is_noisier_than_all_others_is_acquitted_by_its_own_contro
     again = [
         entry
         for turn in range(4)
-        for entry in operations(f"{VICTIM}-control{turn}", read(rng, noisy), Route.DECODE, reference_for=VICTIM)
+        for entry in operations(f"{VICTIM}-control{turn}", read(rng, noisy), Route.DECODE, about=VICTIM)
     ]
     assert outputs(DEPLOYMENT, History((*history.entries, *again))).verdict is Verdict.VALID
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.checkers.outputs.noise import LEAST, noise_limit
+from harness.verify.judging.noise import LEAST, noise_limit
 
 Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
 ALPHA = 0.01  # ten times that of a run, so that a few hundred trials can show it

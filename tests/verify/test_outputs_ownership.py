@@ -8,11 +8,11 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import Readings, forcing, gaussian, operations, prompt_of, read
 
-from harness.checkers.outputs import outputs
-from harness.checkers.outputs.likeness import likeness, shared_run
 from harness.history import Entry, History, RunEnded
 from harness.scenario import Route
 from harness.verdict import Verdict
+from harness.verify.judging import outputs
+from harness.verify.judging.likeness import likeness, shared_run
 
 VICTIM, OWNER = "load-05", "load-03"
 OTHERS = [f"load-{number:02d}" for number in range(32) if f"load-{number:02d}" != VICTIM]
@@ -33,7 +33,7 @@ def history(victim: Readings, *more: Entry, seed: int = 0, owner: Readings | Non
         entries += operations(name, owner if owner and name == OWNER else readings, Route.PROXY)
     for number in range(32):
         control = read(rng, gaussian(1e-5))
-        entries += operations(f"control-{number}", control, Route.DECODE, reference_for=OTHERS[0])
+        entries += operations(f"control-{number}", control, Route.DECODE, about=OTHERS[0])
     return History((*entries, *more, RunEnded(9.0)))
 
 

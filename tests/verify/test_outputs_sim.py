@@ -8,13 +8,13 @@ import counted_run
 import pytest
 from sim_history import SimRun, load
 
-from harness.checkers.outputs import count_outputs, look_at_outputs, outputs, owned_outputs, wrong_outputs
-from harness.checkers.outputs.caches import coverage
-from harness.checkers.outputs.hits import Hits
 from harness.history import Ended, History, Operation, Sent
-from harness.scenario import Route
+from harness.scenario import Condition, Route
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
-from harness.verdict import Verdict
+from harness.verdict import FindingKind, Verdict
+from harness.verify.judging import count_outputs, look_at_outputs, outputs, owned_outputs, wrong_outputs
+from harness.verify.judging.caches import coverage
+from harness.verify.judging.hits import Hits
 
 DEPLOYMENT = replace(
     counted_run.DEPLOYMENT, servers=tuple(replace(one, block_size=16) for one in counted_run.DEPLOYMENT.servers)
@@ -129,7 +129,7 @@ def test_swapped_blocks_pass_the_load_and_are_found_by_the_probe() -> None:
     assert not wrong_outputs(history)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
-    assert all(finding.subject.endswith("-probe-decode") for finding in check.findings)
+    assert {(one.kind, one.server) for one in check.findings} == {(FindingKind.CACHE, "decode-0")}
 
 
 def read_from(server: str, asked: int, possible: int) -> str:
@@ -155,12 +155,13 @@ def test_a_budget_probes_some_of_the_cuts_and_says_how_many() -> None:
 def test_every_prompt_whose_neighbouring_blocks_changed_places_is_found_at_its_one_telling_cut() -> None:
     run = served(500, PlantedBug("swapped_blocks", 0.02), seed=4)
     history = run.verify("all", seed=4)
-    struck = {f"{name}-probe-decode" for name in run.pair.ledger.struck["swapped_blocks"]}
+    struck = set(run.pair.ledger.struck["swapped_blocks"])
     assert len(struck) == 4
     check = outputs(DEPLOYMENT, history)
-    assert {finding.subject for finding in check.findings} == struck
+    assert {finding.request for finding in check.findings} == struck
+    assert {(one.kind, one.server, one.block) for one in check.findings} == {(FindingKind.CACHE, "decode-0", 1)}
     assert all("block 1 there is the first wrong one" in finding.text for finding in check.findings)
-    assert not {f"{name}-probe-decode" for name in wrong_outputs(history) if "-probe-" not in name}
+    assert not wrong_outputs(history)
 
 
 def test_the_probe_of_a_clean_pair_is_clean_reads_the_caches_and_says_how_much_of_them() -> None:
@@ -182,10 +183,10 @@ def test_a_tier_that_was_given_garbage_is_found_when_the_prefix_caches_are_empti
     run = served(60, PlantedBug("offload_stores_wrong", 0.1), seed=4)
     history = run.verify(seed=4)
     struck = run.pair.ledger.struck["offload_stores_wrong"]
-    named = {finding.subject for finding in outputs(DEPLOYMENT, history).findings}
+    named = {finding.request for finding in outputs(DEPLOYMENT, history).findings}
     assert struck
     loads = {name for name in struck if name.count("-") == 1}
-    assert named == {f"{name}-probe-decode-tier" for name in loads}
+    assert named == loads
     assert all("so in prefill-0's offload tier" in one.text for one in outputs(DEPLOYMENT, history).findings)
     assert all(server.engine.stats.external_hits_by_tier["host"] for server in run.pair.servers)
 
@@ -194,8 +195,9 @@ def test_a_tier_that_restored_nothing_is_not_said_to_be_read() -> None:
     """Its probes were computed anew: right answers say nothing about what it holds."""
     run = served(60, seed=4)
     evidence = look_at_outputs(run.verify(seed=4))
-    asked = Counter(o.sent.phase.removeprefix("probe-") for o in run.history.operations())["prefill-tier"]
-    nothing = Hits("prefill-tier", "prefill-0", asked, 0, 900, restored=0, why="900 tokens were computed anew")
+    tier = [o for o in run.history.operations() if o.request.condition is Condition.OFFLOAD_TIER]
+    asked = sum(o.request.route is Route.PREFILL for o in tier)
+    nothing = Hits(Condition.OFFLOAD_TIER, "prefill-0", asked, 0, 900, restored=0, why="900 tokens were computed anew")
     (line,) = coverage(evidence, [nothing], {"prefill-0": 300})
     assert "none of them is shown to be read from there (900 tokens were computed anew)" in line
     assert line.endswith("it restored nothing")
@@ -270,5 +272,5 @@ def test_a_suspect_is_measured_again_before_it_is_accused() -> None:
     history = served(100, PlantedBug("flipped_byte", 0.05), seed=2).verify(seed=2)
     wrong = set(wrong_outputs(history))
     again = [o for o in history.operations() if o.sent.phase == "confirmation"]
-    assert wrong <= {o.request.reference_for for o in again}
+    assert wrong <= {o.request.about for o in again}
     assert {o.request.route for o in again} == {Route.DECODE}

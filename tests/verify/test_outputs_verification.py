@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Sent
-from harness.scenario import Inquiry, InquiryKind, Message, Request, Route, Sampling, Scenario
-from workloads.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, supposed_prompt
-from workloads.verification import (
+from harness.scenario import Message, Purpose, Request, Route, Sampling, Scenario
+from harness.verify.asking.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, supposed_prompt
+from harness.verify.asking.plan import (
     FURTHER,
     FURTHER_CONTROLS,
     REPEATS,
@@ -21,7 +21,7 @@ from workloads.verification import (
     follow_ups,
     followed,
 )
-from workloads.verify_policy import Extent, VerifyPolicy, arm_sizes
+from harness.verify.asking.policy import Extent, VerifyPolicy, arm_sizes
 
 ALL = VerifyPolicy(Extent.ALL)
 
@@ -74,7 +74,7 @@ def test_a_short_load_is_repeated_until_the_arm_is_large_enough() -> None:
     arm = requests(verification().control_arm(answered(3)))
     assert len(arm) == 80
     assert len({request.request_id for request in arm}) == 80
-    assert {request.reference_for for request in arm} == {"r0", "r1", "r2"}
+    assert {request.about for request in arm} == {"r0", "r1", "r2"}
 
 
 def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
@@ -82,7 +82,7 @@ def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
     with_control = asked(history, verification().control_arm(history))
     forcings = requests(verification().forced(with_control))
     assert len(forcings) == 40 + 80
-    first = next(request for request in forcings if request.reference_for == "r7")
+    first = next(request for request in forcings if request.about == "r7")
     assert first.prompt == (17, *range(100, 129), 7, 8, 9, 10, 11)
     assert (first.sampling.prompt_logprobs, first.sampling.max_tokens, first.stream) == (2, 1, False)
     assert {request.route for request in forcings} == {Route.PREFILL}
@@ -93,7 +93,7 @@ def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
 def test_both_arms_are_mixed() -> None:
     history = answered(80)
     kinds = [
-        "control" in (r.reference_for or "")
+        "control" in (r.about or "")
         for r in requests(verification().forced(asked(history, verification().control_arm(history))))
     ]
     assert {kinds[start : start + 16].count(True) for start in range(0, 160, 16)} == {8}
@@ -137,14 +137,14 @@ def test_suspects_are_measured_again() -> None:
     scenario = verification().confirmation(history, wrong)
     assert scenario is not None
     own, further = scenario.phases
-    assert {request.reference_for for request in own.requests} == set(wrong[:SUSPECTS])
+    assert {request.about for request in own.requests} == set(wrong[:SUSPECTS])
     assert (own.name, len(own.requests)) == ("confirmation", SUSPECTS * REPEATS)
     assert (further.name, len(further.requests)) == (FURTHER, FURTHER_CONTROLS)
-    assert len({request.reference_for for request in further.requests}) == FURTHER_CONTROLS
+    assert len({request.about for request in further.requests}) == FURTHER_CONTROLS
     assert {request.route for phase in scenario.phases for request in phase.requests} == {Route.DECODE}
     second = verification().confirmation(asked_again(history, scenario), wrong)
     assert second is not None
-    assert {request.reference_for for request in second.phases[0].requests} == set(wrong[SUSPECTS : 2 * SUSPECTS])
+    assert {request.about for request in second.phases[0].requests} == set(wrong[SUSPECTS : 2 * SUSPECTS])
     names = [request.request_id for one in (scenario, second) for phase in one.phases for request in phase.requests]
     assert len(set(names)) == len(names)
     assert verification().confirmation(history, []) is None
@@ -157,10 +157,10 @@ def test_a_wrong_output_is_first_supposed_to_be_anothers_by_a_request_that_hits_
     first = tried[0]
     # The likeliest owner was sent last before it; its prompt but the last token, then the suspect's own last token.
     assert first.prompt == (99, *range(100, 129))
-    assert first.inquiry == Inquiry(InquiryKind.SUPPOSITION, "r90", "r89")
+    assert (first.purpose, first.about, first.owner) == (Purpose.OWNER_TEST, "r90", "r89")
     assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 2, Route.PREFILL)
     assert {request.cache_salt for request in tried} == {None}  # the load's own: they hit what it left
-    assert {request.reference_for for request in tried} == {None}
+    assert {request.purpose for request in tried} == {Purpose.OWNER_TEST}
     assert verification().owners(history, []) is None
     assert verification().owners(history, ["r90"], ["r90"]) is None
 
@@ -169,8 +169,7 @@ def supposed(history: History, scenario: Scenario | None, fits: Collection[str])
     """Suppositions answered: the suspect's first token where the supposed owner is named in ``fits``."""
     more: list[Entry] = []
     for request in requests(scenario):
-        assert request.inquiry is not None
-        token = 90 if request.inquiry.under in fits else 3
+        token = 90 if request.owner in fits else 3
         more.append(Sent(200.0, request, "load", "owners", 200.0))
         more.append(Ended(201.0, request.request_id, Outcome.OK, status=200, choices=(Choice((token,)),)))
     return History((*history.entries, *more))
@@ -180,9 +179,9 @@ def test_who_may_be_the_owner_is_tried_by_forcing_beside_some_who_are_not() -> N
     history = answered(100)
     history = supposed(history, verification(block_size=8).owners(history, ["r90"]), {"r80"})
     forcings = requests(verification(block_size=8).owners(history, ["r90"]))
-    assert {request.reference_for for request in forcings} == {"r90"}
+    assert {request.about for request in forcings} == {"r90"}
     assert forcings[0].prompt == (90, *range(100, 129), 90, 91, 92, 93, 94)
-    assert next(request.inquiry.under for request in forcings if request.inquiry) == "r80"
+    assert next(request.owner for request in forcings if request.owner) == "r80"
     assert 5 * (len(forcings) - 1) >= 150  # tokens that show how often an answer fits by chance
     assert len({request.request_id for request in forcings}) == len(forcings)
 

@@ -7,15 +7,15 @@ import counted_run
 import pytest
 from sim_history import SimRun, load
 
-from harness.checkers.outputs import outputs
-from harness.checkers.outputs.hits import Hits, probe_hits
 from harness.facts import Connector, Deployment, Role, Server, serving
 from harness.history import Choice, Ended, Entry, History, Outcome, Scraped, Sent, Usage
 from harness.load.answer import Answer
-from harness.scenario import Inquiry, InquiryKind, Request, Route, Scenario
+from harness.scenario import Condition, Purpose, Request, Route, Scenario
 from harness.sim import SimConfig, SimPair
 from harness.verdict import Verdict
-from workloads.probe import Places, Probing, cache_probe
+from harness.verify.asking.probe import Places, Probing, cache_probe
+from harness.verify.judging import outputs
+from harness.verify.judging.hits import Hits, probe_hits
 
 DEPLOYMENT = replace(
     counted_run.DEPLOYMENT,
@@ -33,7 +33,11 @@ def served(count: int = 24, **fields: object) -> SimRun:
 
 def hits(history: History, deployment: Deployment = DEPLOYMENT) -> Hits:
     """Of decode's prefix cache."""
-    (found,) = (one for one in probe_hits(deployment, history) if one.cache == "decode")
+    (found,) = (
+        one
+        for one in probe_hits(deployment, history)
+        if (one.cache, one.server) == (Condition.PREFIX_CACHE, "decode-0")
+    )
     return found
 
 
@@ -93,7 +97,9 @@ def probe(tokens: int, at: float, cached: int | None) -> tuple[Sent, Ended]:
         tuple(range(1000, 1001 + tokens)),
         route=Route.DECODE,
         server=0,
-        inquiry=Inquiry(InquiryKind.PROBE, "load-1"),
+        purpose=Purpose.PROBE,
+        about="load-1",
+        condition=Condition.PREFIX_CACHE,
     )
     ended = Ended(at + 0.5, request.request_id, Outcome.OK, usage=Usage(tokens + 1, 1, cached))
     return Sent(at, request, "load", "probe-decode", at), ended
@@ -190,9 +196,9 @@ def asked(history: History) -> dict[str, set[int | None]]:
     assert isinstance(scenario, Scenario)
     found: dict[str, set[int | None]] = {}
     for request in scenario.phases[0].requests:
-        assert request.inquiry is not None
-        assert request.inquiry.kind is InquiryKind.PROBE
-        found.setdefault(request.inquiry.about, set()).add(request.server)
+        assert request.purpose is Purpose.PROBE
+        assert request.about is not None
+        found.setdefault(request.about, set()).add(request.server)
     ids = [request.request_id for phase in scenario.phases for request in phase.requests]
     assert len(ids) == len(set(ids))
     return found

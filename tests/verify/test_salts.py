@@ -9,19 +9,19 @@ import pytest
 from catalogue_world import run_catalogue
 from sim_history import SimRun, load
 
+from harness.catalogue.choice import choose
 from harness.checkers import judge
-from harness.checkers.outputs import control_outputs, outputs, wrong_outputs
-from harness.checkers.outputs.compared import Match
-from harness.checkers.outputs.forcing import Forced
-from harness.checkers.outputs.gross import GROSS, grossly_wrong
-from harness.checkers.salts import read_salts, salts
 from harness.facts import Deployment, Server
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Scraped, Sent, Usage
-from harness.scenario import Request, Route, Sampling
+from harness.scenario import Condition, Purpose, Request, Route, Sampling
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
 from harness.verdict import Check, Verdict
-from workloads.catalogue import choose
-from workloads.salts import salt_entries, salt_test
+from harness.verify.asking.salt_test import salt_entries, salt_test
+from harness.verify.judging import control_outputs, outputs, wrong_outputs
+from harness.verify.judging.compared import Match
+from harness.verify.judging.forcing import Forced
+from harness.verify.judging.gross import GROSS, grossly_wrong
+from harness.verify.judging.salts import read_salts, salts
 
 DEPLOYMENT = replace(
     counted_run.DEPLOYMENT,
@@ -191,9 +191,12 @@ def test_a_refused_salt_makes_nobody_invalid() -> None:
 def with_forcings_that_read(history: History) -> History:
     """As an engine that asks its caches even for prompt_logprobs, and says so in usage."""
 
+    asked = (operation.request for operation in history.operations())
+    tests = {request.request_id: request.condition for request in asked if request.purpose is Purpose.SALT_TEST}
+
     def told(entry: Entry) -> Entry:
-        if isinstance(entry, Ended) and entry.request_id.startswith(("salts-",)) and entry.usage is not None:
-            cached = None if "-kept-" in entry.request_id else 64
+        if isinstance(entry, Ended) and entry.usage is not None and entry.request_id in tests:
+            cached = None if tests[entry.request_id] is Condition.SALT_FIRST else 64
             return replace(entry, usage=Usage(65, 1, cached))
         return entry
 
@@ -214,7 +217,7 @@ def test_a_run_tests_once_and_hands_on_what_it_found() -> None:
     second.entries += salt_entries(first.history)
     assert not list(salt_test(DEPLOYMENT, lambda: second.history, scenario="load", salt="again"))
     assert read_salts(second.history) == read_salts(first.history)
-    assert all(operation.request.tests_salts for operation in second.history.operations())
+    assert all(operation.request.purpose is Purpose.SALT_TEST for operation in second.history.operations())
 
 
 def test_the_test_costs_each_server_few_requests() -> None:

@@ -7,13 +7,13 @@ import pytest
 from sim_history import SimRun, load
 
 from harness.checkers import judge
-from harness.checkers.outputs import outputs
 from harness.cli.loads import verified
 from harness.cli.options import parse
 from harness.facts import Connector, Deployment, Role
-from harness.scenario import Route
+from harness.scenario import Purpose, Route
 from harness.sim import PlantedBug, SimConfig, SimPair
-from harness.verdict import Verdict
+from harness.verdict import FindingKind, Verdict
+from harness.verify.judging import outputs
 
 LAUNCHED = replace(
     counted_run.DEPLOYMENT,
@@ -35,7 +35,7 @@ def ran(deployment: Deployment, *flags: str, bugs: tuple[PlantedBug, ...] = ()) 
 
 
 def emptied(run: SimRun) -> set[tuple[Route, int | None]]:
-    return {(o.request.route, o.request.server) for o in run.history.operations() if o.request.resets}
+    return {(o.request.route, o.request.server) for o in run.history.operations() if o.request.purpose is Purpose.RESET}
 
 
 BOTH = {(Route.DECODE, 0), (Route.PREFILL, 0)}
@@ -71,7 +71,8 @@ def test_a_tier_of_a_connector_that_nobody_knows_is_invalid_by_a_wrong_answer() 
     run = ran(UNKNOWN_TIER, "--probe-tiers", bugs=(PlantedBug("offload_stores_wrong"),))
     check = outputs(UNKNOWN_TIER, run.history)
     assert check.verdict is Verdict.INVALID
-    assert all(finding.subject.endswith("-probe-decode-tier") for finding in check.findings)
+    assert {(one.kind, one.server) for one in check.findings} == {(FindingKind.CACHE, "decode-0")}
+    assert all("asked again through decode-0's offload tier" in one.text for one in check.findings)
 
 
 def test_a_tier_of_a_connector_that_nobody_knows_is_never_valid_unasked() -> None:

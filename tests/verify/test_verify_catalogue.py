@@ -5,13 +5,12 @@ from collections import Counter
 import pytest
 from catalogue_world import CatalogueRun, run_catalogue
 
-from harness.checkers.outputs import wrong_outputs
+from harness.catalogue.choice import catalogue, choose
 from harness.history import Operation
-from harness.scenario import Message, Route
+from harness.scenario import Message, Purpose, Route
 from harness.sim import QUIET, PlantedBug, SimConfig
 from harness.verdict import Verdict
-from workloads.catalogue import catalogue, choose
-from workloads.verify_catalogue import (
+from harness.verify.asking.catalogue_plan import (
     CONTROL_PROMPT,
     CONTROL_TOKENS,
     FEWEST_CONTROLS,
@@ -19,6 +18,7 @@ from workloads.verify_catalogue import (
     CatalogueVerification,
     to_verify,
 )
+from harness.verify.judging import wrong_outputs
 
 THE_NINE = (
     *("short_prompt", "block_boundary", "above_boundary", "multi_block", "cold_decode", "full_decode_hit"),
@@ -104,21 +104,17 @@ async def test_the_control_arm_asks_all_workloads_in_turn_on_decode_alone() -> N
     assert {o.request.route for o in controls} == {Route.DECODE}
     assert {len(o.ended.choices[0].token_ids) for o in controls} == {CONTROL_TOKENS}
     of = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
-    assert {of[str(o.request.reference_for)] for o in controls} == {entry.name for entry in run.ran}
+    assert {of[str(o.request.about)] for o in controls} == {entry.name for entry in run.ran}
     assert max(len(o.request.prompt) for o in controls) == CONTROL_PROMPT
 
 
 async def test_a_reference_is_asked_only_where_forcing_does_not_show_everything() -> None:
     run = await run_catalogue(choose(("sampling", "endpoints", "chat", "lengths")), config())
-    references = {o.request.reference_for for o in asked_again(run) if not _control_or_forcing(o)}
+    references = {o.request.about for o in asked_again(run) if o.request.purpose is Purpose.REFERENCE}
     for o in to_verify(run.history):
         text = isinstance(o.request.prompt, str) or any(isinstance(turn, Message) for turn in o.request.prompt)
         shaped = o.request.sampling.stop or o.request.sampling.echo
         assert (o.request.request_id in references) == bool(text or shaped)
-
-
-def _control_or_forcing(operation: Operation) -> bool:
-    return operation.request.route is Route.DECODE or operation.request.sampling.prompt_logprobs is not None
 
 
 async def test_damage_to_a_background_request_is_its_workloads() -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.loads.dataset import Line, dataset_load, read_lines, write_lines
 from harness.scenario import Endpoint, Message, Request, Route, Sampling
-from workloads.dataset import Line, dataset_load, read_lines, write_lines
 
 TEXTS = st.text(min_size=1, max_size=20)
 SAMPLINGS = st.builds(

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.loads.random_load import random_load
 from harness.scenario import Request, Route, Sampling, Scenario
-from workloads.random_load import random_load
 
 DEFAULTS: dict[str, Any] = {
     "seed": 7,
@@ -29,32 +29,12 @@ def prompts(scenario: Scenario) -> list[tuple[Any, ...]]:
 
 
 def test_the_load_is_greedy_counted_and_through_the_proxy() -> None:
-    phase, _ = load().phases
+    (phase,) = load().phases
     assert (phase.name, phase.counted, phase.concurrency) == ("load", True, 8)
     assert [request.request_id for request in phase.requests] == [f"load-{n:05d}" for n in range(64)]
     assert {request.route for request in phase.requests} == {Route.PROXY}
     assert {request.sampling for request in phase.requests} == {Sampling(max_tokens=20, logprobs=2)}
     assert all(20 <= len(prompt) <= 400 for prompt in prompts(load()))
-
-
-def test_every_request_has_a_reference_without_transfer_and_under_a_salt_of_its_own() -> None:
-    phase, reference = load().phases
-    assert (reference.name, reference.counted, reference.concurrency) == ("reference", False, 8)
-    pairs = list(zip(phase.requests, reference.requests, strict=True))
-    for served, truth in pairs:
-        assert (truth.reference_for, truth.prompt, truth.sampling) == (
-            served.request_id,
-            served.prompt,
-            served.sampling,
-        )
-        assert (truth.route, truth.server, truth.endpoint) == (Route.PREFILL, None, served.endpoint)
-    salts = {truth.cache_salt for _, truth in pairs}
-    assert len(salts) == 64
-    assert None not in salts
-
-
-def test_references_can_be_left_out() -> None:
-    assert load(reference=False).phases == load().phases[:1]
 
 
 def test_a_salt_reaches_every_request() -> None:
@@ -106,7 +86,7 @@ def test_lengths_reach_both_ends() -> None:
 
 
 def test_requests_can_be_told_to_go_on_to_the_end() -> None:
-    request: Request = load(ignore_eos=True, output_len=5).phases[1].requests[0]
+    request: Request = load(ignore_eos=True, output_len=5).phases[0].requests[0]
     assert request.sampling == Sampling(max_tokens=5, logprobs=2, ignore_eos=True)
 
 

@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workload_settings import HOMES, SETTING, deployment
 
+import workloads
+from harness.catalogue.background import beside_load
+from harness.catalogue.builder import Case, together
+from harness.catalogue.choice import catalogue, choose
+from harness.catalogue.needs import unmet
+from harness.catalogue.presets import RECIPES
+from harness.catalogue.prompts import WORDS, Prompts
+from harness.catalogue.registry import CATALOGUE, Workload, workload
+from harness.catalogue.setting import Setting
 from harness.errors import HarnessError, UsageError
 from harness.models.tokenizer import WORDS as CANARY_WORDS
 from harness.scenario import Endpoint, Message, Phase, Request, Route, Scenario
-from workloads.background import beside_load
-from workloads.case import Case, together
-from workloads.catalogue import MODULES, catalogue, choose
-from workloads.needs import unmet
 from workloads.offload import flood
-from workloads.prompts import WORDS, Prompts
-from workloads.recipes import RECIPES
-from workloads.registry import CATALOGUE, Workload, workload
-from workloads.setting import Setting
 
 B = 32
 EVERY = catalogue()
@@ -42,7 +43,7 @@ def requests(scenario: Scenario) -> list[Request]:
 
 
 def served(scenario: Scenario) -> list[Request]:
-    return [request for request in requests(scenario) if request.reference_for is None]
+    return [request for request in requests(scenario) if request.of_load]
 
 
 def phase(name: str, of: Scenario) -> Phase:
@@ -79,8 +80,7 @@ def test_no_two_workloads_share_an_id_or_a_salt() -> None:
 
 @pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
 def test_a_workload_is_written_in_its_familys_module_and_lives_somewhere(entry: Workload) -> None:
-    families = [module.__name__.rpartition(".")[2] for module in MODULES]
-    assert entry.family in families
+    assert entry.family in workloads.__all__
     assert entry.write.__module__ == f"workloads.{entry.family}"
     assert "Hunts" in entry.hunts
     assert len(entry.summary) < 120
@@ -101,7 +101,7 @@ def test_prompts_fit_the_context_unless_they_are_to_be_refused(entry: Workload) 
 def test_every_phase_is_counted_and_nothing_is_asked_again_between_workloads() -> None:
     for entry in EVERY:
         assert all(phase.counted for phase in entry(SETTING).phases)
-        assert not any(request.reference_for for request in requests(entry(SETTING)))
+        assert all(request.of_load for request in requests(entry(SETTING)))
 
 
 @pytest.mark.parametrize(

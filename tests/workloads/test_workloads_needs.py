@@ -3,8 +3,8 @@
 import pytest
 from workload_settings import deployment, server
 
+from harness.catalogue.needs import Needs, unmet
 from harness.facts import Connector, Deployment, Role
-from workloads.needs import Needs, unmet
 
 NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
 

@@ -52,7 +52,7 @@ class Case:
             request = operation.request
             if self.asked is not None and request.request_id not in self.asked:
                 continue
-            if request.reference_for is None and request.inquiry is None:
+            if request.of_load:
                 yield operation
 
     def subjects(self, *kinds: FindingKind) -> frozenset[str]:

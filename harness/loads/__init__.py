@@ -1,0 +1,1 @@
+"""Loads of the main job: random prompts, or a dataset's requests."""

@@ -1,0 +1,218 @@
+"""A load from a file: JSONL, one request a line, as ``vllm bench serve --dataset-name custom`` reads it, and more.
+
+    {"prompt": "Tell me of rivers.", "output_tokens": 40}
+    {"prompt": [17, 4, 93], "output_tokens": 20, "request_id": "load-00007", "ignore_eos": true}
+
+``prompt`` is text, or token ids; ``messages`` in its place are a chat. ``output_tokens`` (or ``max_tokens``) is what
+the answer may have at most. Optional: ``request_id``; ``min_tokens``, ``ignore_eos``, ``stop``, ``temperature``,
+``seed``, ``n``, as the API names them; ``stream``; ``cache_salt``, which keeps prompts apart that would share a prefix;
+``phase``: lines of one phase are sent together, the next phase after they have ended; ``route`` (``prefill``,
+``decode``) asks that server itself in place of the proxy. Other keys are left alone, as the benchmark leaves them.
+
+What a line leaves out stands at its default, so that a written file reads back as the same requests.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from typing import Any
+
+from harness.errors import UsageError
+from harness.scenario import (
+    TOP_LOGPROBS,
+    Endpoint,
+    Message,
+    Phase,
+    Prompt,
+    Request,
+    Route,
+    Sampling,
+    Scenario,
+)
+
+NAME = "dataset"
+"""Of the scenario."""
+_PHASE = "load"
+_OUTPUT = Sampling().max_tokens
+_PURPOSE = "Whether these requests are answered rightly: a load of the user's own, or what another run was reduced to."
+_SAMPLING = {"min_tokens": int, "ignore_eos": bool, "temperature": (int, float), "seed": int, "n": int}
+_FORM = '{"prompt": "text, or a list of token ids", "output_tokens": 20}'
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line's request, and the phase that it is sent in."""
+
+    request: Request
+    phase: str = _PHASE
+    number: int = field(default=0, compare=False)
+    """Where it stands in its file, from 1; 0: in none."""
+
+
+def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[Line, ...]:
+    """The requests of a file called ``name``. ``output_len``: for lines that do not say.
+
+    Raises:
+        UsageError: a line that is no request, with its number; a file without any.
+
+    """
+    lines: list[Line] = []
+    seen: dict[str, int] = {}
+    for number, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        try:
+            usual = _OUTPUT if output_len is None else output_len
+            line = replace(_line(json.loads(content), f"load-{len(lines):05d}", usual), number=number)
+            _refuse_twice(line.request.request_id, seen, number)
+        except ValueError as error:
+            why = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise UsageError(f"{name}, line {number}: {why}. A line is one request: {_FORM}.") from None
+        lines.append(line)
+    if not lines:
+        raise UsageError(f"{name} holds no request. Write one a line: {_FORM}.")
+    return tuple(lines)
+
+
+def write_lines(lines: Iterable[Line]) -> str:
+    """The file that reads back as these lines."""
+    return "".join(json.dumps(_as_json(line)) + "\n" for line in lines)
+
+
+def dataset_load(lines: Sequence[Line], *, concurrency: int, salt: str) -> Scenario:
+    """The scenario, each phase's requests together. ``salt``: new for each run; salts of the lines' own go under it."""
+    phases: list[Phase] = []
+    for index, (name, group) in enumerate(groupby(lines, key=lambda line: line.phase)):
+        requests = tuple(replace(line.request, cache_salt=salted(line.request, salt)) for line in group)
+        again = sum(phase.name.partition("#")[0] == name for phase in phases)
+        phases.append(Phase(f"{name}#{index}" if again else name, requests, concurrency))
+    return Scenario(NAME, _PURPOSE, tuple(phases))
+
+
+def salted(request: Request, salt: str) -> str:
+    """A run's own salt: requests that shared one still do, and nothing from before the run answers any."""
+    return f"{salt}-{request.cache_salt}" if request.cache_salt else salt
+
+
+# --- one line ---
+
+
+def _refuse_twice(request_id: str, seen: dict[str, int], number: int) -> None:
+    if (first := seen.setdefault(request_id, number)) != number:
+        raise ValueError(f"the request_id {request_id!r} stands in line {first} already")
+
+
+def _line(content: object, request_id: str, output_len: int) -> Line:
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for whatever a line has wrong
+    prompt = _prompt(content)
+    chat = "messages" in content
+    request = Request(
+        request_id=_text(content, "request_id", request_id),
+        prompt=prompt,
+        sampling=_sampling(content, output_len),
+        route=_route(content),
+        endpoint=Endpoint.CHAT if chat else Endpoint.COMPLETIONS,
+        stream=_of_kind(content, "stream", bool, default=True),
+        cache_salt=_text(content, "cache_salt", "") or None,
+    )
+    return Line(request, _text(content, "phase", _PHASE))
+
+
+def _prompt(content: Mapping[str, Any]) -> Prompt:
+    if ("prompt" in content) == ("messages" in content):
+        raise ValueError('it needs a "prompt", or "messages" in its place')
+    if "messages" in content:
+        return _messages(content["messages"])
+    prompt = content["prompt"]
+    if isinstance(prompt, str) and prompt:
+        return prompt
+    if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
+        return tuple(prompt)
+    raise ValueError("its prompt is neither a text nor a list of token ids, or it is empty")
+
+
+def _messages(turns: object) -> tuple[Message, ...]:
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("its messages are not a list of them")
+    try:
+        messages = tuple(Message(turn["role"], turn["content"]) for turn in turns)
+    except (TypeError, KeyError):
+        raise ValueError('a message needs "role" and "content"') from None
+    if not all(isinstance(one.role, str) and isinstance(one.content, str) for one in messages):
+        raise ValueError("a message's role and content are texts")
+    return messages
+
+
+def _sampling(content: Mapping[str, Any], output_len: int) -> Sampling:
+    limit = content.get("output_tokens", content.get("max_tokens", output_len))
+    # A table that was written by pandas has 20.0 in place of 20.
+    if type(limit) is float and limit.is_integer():
+        limit = int(limit)
+    if type(limit) is not int or limit < 1:
+        raise ValueError(f"its output_tokens are {limit!r}, and must be a whole number of at least 1")
+    chosen = {name: _of_kind(content, name, kind) for name, kind in _SAMPLING.items() if content.get(name) is not None}
+    stop = content.get("stop")
+    if stop is not None:
+        chosen["stop"] = _stops(stop)
+    return Sampling(max_tokens=limit, logprobs=TOP_LOGPROBS, **chosen)
+
+
+def _stops(stop: object) -> tuple[str, ...]:
+    words = [stop] if isinstance(stop, str) else stop
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError("its stop is neither a text nor a list of texts")
+    return tuple(words)
+
+
+def _route(content: Mapping[str, Any]) -> Route:
+    name = _text(content, "route", Route.PROXY)
+    known = [Route.PROXY, Route.PREFILL, Route.DECODE]
+    if name not in known:
+        raise ValueError(f"its route is {name!r}, and must be one of {', '.join(known)}")
+    return Route(name)
+
+
+def _text(content: Mapping[str, Any], name: str, default: str) -> str:
+    value = content.get(name)
+    # Identifiers are numbers in many files.
+    return default if value is None or value == "" else str(value)
+
+
+def _of_kind(content: Mapping[str, Any], name: str, kind: Any, *, default: Any = None) -> Any:
+    value = content.get(name, default)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _as_json(line: Line) -> dict[str, Any]:
+    request = line.request
+    content: dict[str, Any] = {"request_id": request.request_id}
+    if request.endpoint is Endpoint.CHAT:
+        content["messages"] = list(_turns(request.prompt))
+    else:
+        content["prompt"] = request.prompt
+    content["output_tokens"] = request.sampling.max_tokens
+    default = Sampling()
+    named = (*_SAMPLING, "stop")
+    content |= {
+        one.name: value
+        for one in fields(Sampling)
+        if one.name in named and (value := getattr(request.sampling, one.name)) != getattr(default, one.name)
+    }
+    optional = {
+        "stream": (request.stream, True),
+        "cache_salt": (request.cache_salt, None),
+        "route": (request.route, Route.PROXY),
+        "phase": (line.phase, _PHASE),
+    }
+    return content | {name: value for name, (value, usual) in optional.items() if value != usual}
+
+
+def _turns(prompt: Prompt) -> Iterator[dict[str, str]]:
+    if isinstance(prompt, str):
+        yield {"role": "user", "content": prompt}
+        return
+    yield from ({"role": turn.role, "content": turn.content} for turn in prompt if isinstance(turn, Message))

@@ -1,0 +1,95 @@
+"""The plain load: many different prompts at once, none of which any cache has seen."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+from harness.scenario import TOP_LOGPROBS, Phase, Request, Route, Sampling, Scenario
+
+Ids = npt.NDArray[np.int64]
+"""Token ids."""
+
+_PURPOSE = (
+    "Silent local recompute, lost or mixed-up KV, and leaks under concurrent cold requests: every prompt token must "
+    "travel from prefill to decode, and every answer must be the one that the prompt has without transfer."
+)
+
+
+def random_load(  # noqa: PLR0913 - a workload's parameters are its command line
+    *,
+    seed: int,
+    num_prompts: int,
+    concurrency: int,
+    vocab_size: int,
+    special_token_ids: Sequence[int],
+    block_size: int,
+    input_len: tuple[int, int] = (20, 400),
+    output_len: int = 20,
+    ignore_eos: bool = False,
+    salt: str | None = None,
+) -> Scenario:
+    """``num_prompts`` greedy requests through the proxy.
+
+    ``input_len``: tokens of a prompt, least and most, both included, equally likely. ``salt``: new for each run
+    against a deployment that outlives the run, or the same seed would meet the caches of the run before.
+
+    Each prompt opens with a canary: its number, written in as few tokens as the largest number needs. No two prompts
+    share a first block, by construction, so none hits what another left in a cache; an answer that belongs to another
+    prompt cannot be right by chance. The rest is random; special tokens do not occur.
+
+    Two alternatives are asked for each output token: the sampled one counts as the first, the second is the runner-up.
+
+    Raises UsageError where the canary does not fit into one block or into the shortest prompt.
+    """
+    ordinary = _ordinary(vocab_size, special_token_ids)
+    canaries = _canaries(num_prompts, ordinary)
+    _refuse_unless_fits(canaries.shape[1], block_size, input_len)
+    sampling = Sampling(max_tokens=output_len, logprobs=TOP_LOGPROBS, ignore_eos=ignore_eos)
+    requests = tuple(
+        Request(f"load-{number:05d}", prompt, sampling, route=Route.PROXY, cache_salt=salt)
+        for number, prompt in enumerate(_prompts(seed, canaries, ordinary, input_len))
+    )
+    load = Phase("load", requests, concurrency)
+    return Scenario("random_load", _PURPOSE, (load,))
+
+
+def _ordinary(vocab_size: int, special_token_ids: Iterable[int]) -> Ids:
+    """Token ids that are not special, in order; shape (at most vocab_size,)."""
+    ordinary = np.setdiff1d(np.arange(vocab_size), np.fromiter(special_token_ids, dtype=np.int64))
+    if len(ordinary) < 2:
+        raise UsageError(
+            f"A vocabulary of {vocab_size} tokens has {len(ordinary)} that are not special; prompts that differ "
+            "need two. Check the model's configuration."
+        )
+    return ordinary
+
+
+def _canaries(count: int, ordinary: Ids) -> Ids:
+    """The numbers below ``count``, each in digits of base ``len(ordinary)``, as token ids; shape (count, digits)."""
+    base, digits = len(ordinary), 1
+    while base**digits < count:
+        digits += 1
+    powers = base ** np.arange(digits - 1, -1, -1)
+    canaries: Ids = ordinary[np.arange(count)[:, None] // powers % base]
+    return canaries
+
+
+def _prompts(seed: int, canaries: Ids, ordinary: Ids, input_len: tuple[int, int]) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(seed)
+    least, most = input_len
+    lengths = rng.integers(least, most, size=len(canaries), endpoint=True)
+    rests = (rng.choice(ordinary, size=length - canaries.shape[1]) for length in lengths)
+    return [(*canary.tolist(), *rest.tolist()) for canary, rest in zip(canaries, rests, strict=True)]
+
+
+def _refuse_unless_fits(digits: int, block_size: int, input_len: tuple[int, int]) -> None:
+    least, most = input_len
+    if most < least:
+        raise UsageError(f"Prompt lengths from {least} to {most} tokens: the least must not exceed the most.")
+    if digits > min(block_size, least):
+        raise UsageError(
+            f"Telling all prompts apart takes their first {digits} tokens, and a block has {block_size} while the "
+            f"shortest prompt has {least}: ask for fewer or longer prompts."
+        )

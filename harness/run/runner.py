@@ -1,0 +1,176 @@
+"""The interpreter of scenarios: it sends what a scenario says, and records what happened.
+
+It knows neither HTTP nor files: ``send`` and ``observe`` do the first, ``record`` the second. Whatever ends a run,
+each operation that was recorded as sent is recorded as ended, too, unless the process is killed.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from harness.clock import Clock
+from harness.errors import HarnessError
+from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
+from harness.run.arrivals import Arrivals, ClosedLoop
+from harness.run.conversations import Conversations, Unanswered
+from harness.scenario import Phase, Request, Scenario
+
+Sender = Callable[[Request], Awaitable[Ended]]
+"""Sends a request and returns how it ended."""
+
+Progress = Callable[[int, int, Phase], None]
+"""Called with (ended, all, phase) when a phase starts and whenever one of its requests ends."""
+
+
+class Observer(Protocol):
+    """Reads the deployment's counters."""
+
+    async def read(self, *, scenario: str, phase: str, label: str) -> None:
+        """Wait until the deployment has settled, or a deadline, and record what every server's counters say."""
+        ...
+
+    def disturbed(self) -> None:
+        """Requests are about to be sent: what was read before says nothing about what is read next."""
+        ...
+
+
+async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; keyword-only
+    scenario: Scenario,
+    *,
+    send: Sender,
+    observe: Observer,
+    record: Callable[[Entry], None],
+    clock: Clock,
+    on_progress: Progress = lambda _ended, _all, _phase: None,
+) -> None:
+    """Run its phases, one after another.
+
+    A ``send`` that raises ends its operation as INFO. Cancelled, it records all operations in flight as INFO
+    ("interrupted") and is cancelled; what ``record`` or ``observe`` raise passes through likewise.
+    Raises HarnessError where request ids are not unique: the history tells operations apart by them.
+    """
+    _refuse_equal_ids(scenario)
+    conversations = Conversations(_requests(scenario))
+    unsent: set[str] = set()
+    for phase in scenario.phases:
+        run = _PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, on_progress, conversations)
+        record(PhaseStarted(clock.now(), scenario.name, phase.name))
+        if phase.counted or phase.watched:
+            await observe.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
+        observe.disturbed()
+        await run.load(ClosedLoop(phase.concurrency, clock))
+        if phase.counted or phase.watched:
+            await observe.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "after"))
+        unsent |= run.unsent
+
+
+def _label(phase: Phase, when: str) -> str:
+    """Readings that nobody judges bear a label of their own."""
+    return when if phase.counted else f"watched-{when}"
+
+
+@dataclass(slots=True)
+class _PhaseRun:
+    scenario: str
+    phase: Phase
+    send: Sender
+    record: Callable[[Entry], None]
+    clock: Clock
+    on_progress: Progress
+    conversations: Conversations
+    ended: int = 0
+    unsent: set[str] = field(default_factory=set)
+    """Background requests that nobody had time for."""
+
+    async def load(self, arrivals: Arrivals) -> None:
+        """Send all of the phase's requests when they are due, and wait for their ends."""
+        self._tell()
+        self.unsent = {request.request_id for request in self.phase.background}
+        supply = iter(self.phase.background)
+        try:
+            async with asyncio.TaskGroup() as beside:
+                for _ in range(self.phase.background_concurrency):
+                    beside.create_task(self._keep_busy(supply))
+                await asyncio.sleep(0)  # their first requests leave before the phase's own
+                await self._fire(arrivals)
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+
+    async def _fire(self, arrivals: Arrivals) -> None:
+        async with asyncio.TaskGroup() as group, aclosing(arrivals.due(self.phase.requests)) as due:
+            async for request, intended_at in due:
+                group.create_task(self._foreground(request, intended_at, arrivals))
+
+    async def _foreground(self, request: Request, intended_at: float, arrivals: Arrivals) -> None:
+        await self._operate(request, intended_at)
+        arrivals.ended()
+        self.ended += 1
+        self._tell()
+
+    async def _keep_busy(self, supply: Iterator[Request]) -> None:
+        while self.ended < len(self.phase.requests) and (request := next(supply, None)):
+            self.unsent.discard(request.request_id)
+            await self._operate(request, self.clock.now())
+
+    async def _operate(self, request: Request, intended_at: float) -> None:
+        try:
+            request = self.conversations.whole(request)
+        except Unanswered as why:
+            self._sent(request, intended_at)
+            self.record(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
+            return
+        self._sent(request, intended_at)
+        ended = await self._outcome(request)
+        self.record(ended)
+        self.conversations.remember(request, ended)
+
+    def _sent(self, request: Request, intended_at: float) -> None:
+        self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at))
+
+    async def _outcome(self, request: Request) -> Ended:
+        try:
+            return await self.send(request)
+        except asyncio.CancelledError:
+            self.record(self._end(request, Outcome.INFO, Ending.INTERRUPTED, "interrupted"))
+            raise
+        except Exception as error:  # noqa: BLE001 - a crash of the client costs one operation, not the run
+            cause = f"the client crashed: {type(error).__name__}: {error}"
+            return self._end(request, Outcome.INFO, Ending.CLIENT_CRASHED, cause)
+
+    def _end(self, request: Request, outcome: Outcome, ending: Ending, cause: str) -> Ended:
+        return Ended(self.clock.now(), request.request_id, outcome, cause, ending=ending)
+
+    def _tell(self) -> None:
+        self.on_progress(self.ended, len(self.phase.requests), self.phase)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The reason for all: the first that was raised; the rest of the tasks were cancelled for it."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _requests(scenario: Scenario) -> Iterator[Request]:
+    for phase in scenario.phases:
+        yield from phase.requests
+        yield from phase.background
+
+
+def _without(phase: Phase, unsent: set[str]) -> Phase:
+    """The phase without references for requests that were never sent."""
+    if not unsent:
+        return phase
+    return replace(phase, requests=tuple(one for one in phase.requests if one.about not in unsent))
+
+
+def _refuse_equal_ids(scenario: Scenario) -> None:
+    times = Counter(request.request_id for request in _requests(scenario))
+    request_id, most = max(times.items(), key=lambda item: item[1], default=("", 0))
+    if most > 1:
+        raise HarnessError(
+            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. An id tells an operation "
+            "from all others of a run: give each request its own."
+        )

@@ -1,0 +1,1 @@
+"""What is asked to verify outputs: scenarios, made from the history so far."""

@@ -1,0 +1,30 @@
+"""Were the answers right? From the statistics up: noise, forcing, floor, judging; strict; ownership; check."""
+
+from harness.verify.judging.check import (
+    count_outputs,
+    doubted_probes,
+    noise_matters,
+    outputs,
+    owned_outputs,
+    suspects,
+    tier_suspected,
+    wrong_outputs,
+)
+from harness.verify.judging.evidence import OutputEvidence, control_outputs, look_at_outputs
+from harness.verify.judging.part import Part, part_of
+
+__all__ = [
+    "OutputEvidence",
+    "Part",
+    "control_outputs",
+    "count_outputs",
+    "doubted_probes",
+    "look_at_outputs",
+    "noise_matters",
+    "outputs",
+    "owned_outputs",
+    "part_of",
+    "suspects",
+    "tier_suspected",
+    "wrong_outputs",
+]
