@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.catalogue.builder import Case
+from harness.catalogue.builder import Builder
 from harness.catalogue.setting import Setting
 from harness.scenario import Phase, Request, Scenario
 
@@ -17,16 +17,16 @@ def beside_load(scenario: Scenario, setting: Setting, in_flight: int) -> Scenari
     answers are verified as its own are. Their prompts carry a salt of their own and open with tokens of their own, up
     to four blocks long.
     """
-    case = Case(f"{scenario.name}-background", setting)
-    return replace(scenario, phases=tuple(_beside(phase, case, in_flight) for phase in scenario.phases))
+    build = Builder(f"{scenario.name}-background", setting)
+    return replace(scenario, phases=tuple(_beside(phase, build, in_flight) for phase in scenario.phases))
 
 
-def _beside(phase: Phase, case: Case, in_flight: int) -> Phase:
+def _beside(phase: Phase, build: Builder, in_flight: int) -> Phase:
     if not phase.counted:
         return phase
-    background = tuple(_request(case, number) for number in range(in_flight * _SUPPLY))
+    background = tuple(_request(build, number) for number in range(in_flight * _SUPPLY))
     return replace(phase, background=background, background_concurrency=in_flight)
 
 
-def _request(case: Case, number: int) -> Request:
-    return case.ask(1 + number * 7 % (4 * case.block), max_tokens=4 + number % 13)
+def _request(build: Builder, number: int) -> Request:
+    return build.ask(1 + number * 7 % (4 * build.block), max_tokens=4 + number % 13)

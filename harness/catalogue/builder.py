@@ -14,7 +14,7 @@ MARGINS = 2
 """Log-probabilities asked per output token: the sampled one's and the runner-up's, which tells a tie from a fault."""
 
 
-class Case:
+class Builder:
     """One workload being written for one setting.
 
     Requests are numbered in the order in which they are made. All carry one cache salt, the run's and the workload's:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from inspect import cleandoc
 
-from harness.catalogue.builder import Case
+from harness.catalogue.builder import Builder
 from harness.catalogue.needs import Needs
 from harness.catalogue.setting import Setting
 from harness.errors import HarnessError
 from harness.scenario import Phase, Scenario
 from harness.verdict import KnownFault
 
-Writer = Callable[[Case], Iterable[Phase]]
+Writer = Callable[[Builder], Iterable[Phase]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Workload:
 
     def __call__(self, setting: Setting) -> Scenario:
         """The scenario; `harness.verify.asking.catalogue_plan` verifies what it was answered."""
-        return Scenario(self.name, f"{self.summary}\n\n{self.hunts}", tuple(self.write(Case(self.name, setting))))
+        return Scenario(self.name, f"{self.summary}\n\n{self.hunts}", tuple(self.write(Builder(self.name, setting))))
 
 
 CATALOGUE: dict[str, Workload] = {}

@@ -11,7 +11,7 @@ from workload_settings import HOMES, SETTING, deployment
 
 import workloads
 from harness.catalogue.background import beside_load
-from harness.catalogue.builder import Case, together
+from harness.catalogue.builder import Builder, together
 from harness.catalogue.choice import catalogue, choose
 from harness.catalogue.needs import unmet
 from harness.catalogue.presets import RECIPES
@@ -180,7 +180,7 @@ def test_twigs_of_different_branches_have_equal_blocks_at_equal_places() -> None
 def test_a_flood_fills_the_pool_with_blocks_of_its_own() -> None:
     setting = replace(SETTING, prefill_blocks=1024, max_model_len=8192, prefill=2)
     for server in range(2):
-        asked = [r for r in flood(Case("any", setting), Route.PREFILL).requests if r.server == server]
+        asked = [r for r in flood(Builder("any", setting), Route.PREFILL).requests if r.server == server]
         assert sum(len(request.prompt) // 32 for request in asked) >= 1023
         assert len({request.prompt[0] for request in asked}) == len(asked)
 
@@ -256,9 +256,9 @@ def test_what_matches_nothing_is_refused() -> None:
 
 
 def test_a_workload_without_a_purpose_is_refused() -> None:
-    def silent(case: Case) -> Iterator[Phase]:
+    def silent(build: Builder) -> Iterator[Phase]:
         """Only a summary."""
-        yield together("ask", [case.ask(3)])
+        yield together("ask", [build.ask(3)])
 
     with pytest.raises(HarnessError, match="what it hunts"):
         workload(family="lengths")(silent)
@@ -287,7 +287,7 @@ def test_a_deployment_that_tells_too_little_cannot_be_written_for(change: dict[s
 
 
 def test_a_chat_prompt_goes_to_chat_and_text_to_completions() -> None:
-    case = Case("any", SETTING)
-    assert case.ask((Message("user", "hello"),)).endpoint is Endpoint.CHAT
-    assert case.ask("hello").endpoint is Endpoint.COMPLETIONS
-    assert case.ask("hello", endpoint=Endpoint.CHAT).endpoint is Endpoint.CHAT
+    build = Builder("any", SETTING)
+    assert build.ask((Message("user", "hello"),)).endpoint is Endpoint.CHAT
+    assert build.ask("hello").endpoint is Endpoint.COMPLETIONS
+    assert build.ask("hello", endpoint=Endpoint.CHAT).endpoint is Endpoint.CHAT
