@@ -1,7 +1,7 @@
-"""Conversations: each turn goes on from the answer before it.
+"""Conversations: each turn continues the previous answer.
 
-The later prompts are not literals, since nobody knows an answer before it is given: they name the turn that they
-continue, and the runner puts its prompt and answer before them (``Request.continues``).
+A later turn's request contains only its new message and names the turn that it continues: the runner prepends that
+turn's prompt and answer, which is not known before (``Request.continues``).
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ _TURNS, _CONVERSATIONS = 4, 3
 
 @workload(family="chat", needs=Needs(prefix_caching=True))
 def chat_turns(build: Builder) -> Iterator[Phase]:
-    """Three conversations of four turns each, side by side: every turn finds the blocks of the last.
+    """Three parallel conversations of four turns: each turn finds the previous turns in decode's prefix cache.
 
-    Hunts decode's own blocks: what it generated is cached, hit by the next turn, and must agree with what prefill
-    computes of the same tokens.
+    Hunts wrong KV of generated tokens: decode caches the blocks of its answers, the next turn hits them, and they must
+    agree with what prefill computes for the same tokens.
     """
     turns = [build.ask((build.user(build.block + 3),), max_tokens=12) for _ in range(_CONVERSATIONS)]
     yield together("turn 1", turns)
@@ -30,9 +30,9 @@ def chat_turns(build: Builder) -> Iterator[Phase]:
 
 @workload(family="chat", needs=Needs(prefix_caching=True))
 def continued_tokens(build: Builder) -> Iterator[Phase]:
-    """Answers continued as token ids, three times: prompt and answer together fill whole blocks each time.
+    """Token-id prompts that continue earlier answers three times; prompt and answer always fill whole blocks.
 
-    Hunts the block that holds the end of a prompt and the beginning of its answer.
+    Hunts errors in the block that holds the end of a prompt and the beginning of its answer.
     """
     turns: list[Request] = [build.ask(build.block - 4, max_tokens=12), build.ask(2 * build.block - 12, max_tokens=12)]
     yield together("first", turns)
@@ -43,9 +43,9 @@ def continued_tokens(build: Builder) -> Iterator[Phase]:
 
 @workload(family="chat", needs=Needs(prefix_caching=True))
 def chat_system_prompt(build: Builder) -> Iterator[Phase]:
-    """Eight users at once under one system prompt, which one user had before them.
+    """Eight concurrent users under one system prompt, which an earlier request has put into the caches.
 
-    Hunts what shared_blocks hunts, by way of the chat template.
+    Hunts the bug of shared_blocks, in prompts rendered by the chat template.
     """
     system = Message("system", build.words(2 * build.block))
     yield together("first", [build.ask((system, build.user(5)))])

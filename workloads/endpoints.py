@@ -1,4 +1,4 @@
-"""Both endpoints, streamed and not, and every form that a prompt can take."""
+"""Both endpoints, streamed and not streamed, and every form of prompt."""
 
 from collections.abc import Iterator
 
@@ -15,14 +15,14 @@ _SCRIPTS = (
     "🙂🙃👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 and \u200b nothing",
     'quotes " and \\ backslashes \n lines \t tabs {"json": [1, null]}',
 )
-"""Letters of several bytes, right to left, joined signs, combining marks, and what JSON must escape."""
+"""Multi-byte letters, right-to-left text, joined emoji, combining marks, and characters that JSON must escape."""
 
 
 @workload(family="endpoints")
 def both_endpoints(build: Builder) -> Iterator[Phase]:
-    """Completions and chat, streamed and not, all at once.
+    """The completions and the chat endpoint, streamed and not streamed, all at once.
 
-    Hunts differences between the four ways through proxy and engine.
+    Hunts differences between the four paths through proxy and engine.
     """
     requests = [
         build.ask(build.words(build.block + 7), endpoint=endpoint, stream=stream)
@@ -34,9 +34,9 @@ def both_endpoints(build: Builder) -> Iterator[Phase]:
 
 @workload(family="endpoints")
 def token_ids_and_text(build: Builder) -> Iterator[Phase]:
-    """Prompts as token ids and as text, around a block's length.
+    """Prompts of about one block, as token ids and as text.
 
-    Hunts prompts that prefill and decode tokenize differently: a token more or less shifts every block after it.
+    Hunts prompts that prefill and decode tokenize differently: one token more or less shifts every following block.
     """
     lengths = (build.block - 1, build.block, build.block + 1)
     prompts = [prompt for length in lengths for prompt in (build.ids(length), build.words(length))]
@@ -45,9 +45,9 @@ def token_ids_and_text(build: Builder) -> Iterator[Phase]:
 
 @workload(family="endpoints")
 def unicode_text(build: Builder) -> Iterator[Phase]:
-    """Prompts in many scripts, as text and as messages.
+    """Prompts in many scripts, as text and as chat messages.
 
-    Hunts proxies that read and write a body's bytes, and lose or normalize some of them.
+    Hunts proxies that decode and re-encode a request's body and lose or normalize characters.
     """
     texts = [f"{build.words(3)} {script}" for script in _SCRIPTS]
     prompts = [prompt for text in texts for prompt in (text, (Message("user", text),))]
@@ -56,9 +56,9 @@ def unicode_text(build: Builder) -> Iterator[Phase]:
 
 @workload(family="endpoints", needs=Needs(own_proxy=True))
 def too_long(build: Builder) -> Iterator[Phase]:
-    """A prompt longer than the context is refused with 400, and requests beside it are served.
+    """A prompt longer than the context is refused with HTTP 400, while requests beside it are served.
 
-    Hunts refusals that are hidden, turned into a 500, or take others down.
+    Hunts refusals that are swallowed, turned into a 500, or make other requests fail.
     """
     requests = [
         build.ask(build.block + 1),

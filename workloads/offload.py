@@ -1,4 +1,4 @@
-"""The offload tier: blocks that were evicted from a server's pool and are read back."""
+"""The offload tier: blocks that were evicted from a server's pool and are loaded again."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ from harness.scenario import Phase, Route
 
 _TIER = Needs(offloads=True, prefix_caching=True, most_blocks=4096)
 _FLOOD_BLOCKS = 12
-"""Per request: long enough to be few, short enough for attention to stay cheap."""
+"""Blocks per request: long enough to need few requests, short enough for attention to stay cheap."""
 _FLOOD_CONCURRENCY = 8
 
 
 def flood(build: Builder, route: Route) -> Phase:
-    """As many new blocks on the servers of a route as its pool has: whatever it held before is evicted."""
+    """As many new blocks as the pools of a route's servers hold, so that everything cached before is evicted."""
     on_prefill = route is Route.PREFILL
     pool = build.setting.prefill_blocks if on_prefill else build.setting.decode_blocks
     block = build.setting.prefill_block_size if on_prefill else build.setting.decode_block_size
@@ -31,9 +31,9 @@ def flood(build: Builder, route: Route) -> Phase:
 
 @workload(family="offload", needs=_TIER, provokes="offload_load_bytes")
 def offload_recovery(build: Builder) -> Iterator[Phase]:
-    """A prompt whose blocks were evicted from prefill's pool is asked again: prefill reads them back.
+    """A prompt is asked again after eviction from prefill's pool: prefill loads it from its offload tier.
 
-    Hunts restores of the wrong blocks: byte counts are healthy, and the answer is not the one of the first time.
+    Hunts loads of the wrong blocks: byte counts are right, but the answer differs from the first one.
     """
     prompt = build.ids(4 * build.block + 5)
     yield together("cold", [build.ask(prompt)])
@@ -43,10 +43,9 @@ def offload_recovery(build: Builder) -> Iterator[Phase]:
 
 @workload(family="offload", needs=_TIER, provokes="offload_load_bytes")
 def restored_then_transferred(build: Builder) -> Iterator[Phase]:
-    """Prefill reads prompts back from its tier, and decode, which never saw them, pulls what was read back.
+    """Prefill loads prompts from its offload tier, and decode, which has never seen them, pulls them from prefill.
 
-    Hunts a transfer that begins before the restore has ended, and a MultiConnector that lets only one of the two do
-    its work.
+    Hunts a transfer that begins before the load has ended, and a MultiConnector of which only one connector works.
     """
     prompts = [build.ids(k * build.block + offset) for k in (1, 2, 4) for offset in (-1, 0, 5)]
     yield together("prime", [build.on_prefill(prompt) for prompt in prompts])
@@ -56,9 +55,9 @@ def restored_then_transferred(build: Builder) -> Iterator[Phase]:
 
 @workload(family="offload", needs=_TIER)
 def decode_evicted(build: Builder) -> Iterator[Phase]:
-    """A prompt evicted from decode's pool, and held by its tier, is asked again.
+    """Prompts are asked again after eviction from decode's pool, while decode's offload tier still holds them.
 
-    Hunts the wrong one of two sources: the connector that is asked first must bring all of it, the other nothing.
+    Hunts KV from the wrong source: the connector that is asked first must bring all of it, and the second one nothing.
     """
     prompts = [build.ids(k * build.block + 5) for k in (1, 3)]
     yield together("cold", [build.ask(prompt) for prompt in prompts])
@@ -68,9 +67,9 @@ def decode_evicted(build: Builder) -> Iterator[Phase]:
 
 @workload(family="offload", needs=_TIER, provokes="offload_load_bytes")
 def restored_beside_new(build: Builder) -> Iterator[Phase]:
-    """Prompts that are read back from the tier, together with new ones and with ones that share their prefix.
+    """Prefill loads prompts from its tier beside new prompts and prompts that share their prefix.
 
-    Hunts restores under load: a block that is being read back given to somebody else.
+    Hunts errors in loads under concurrency: a block that is being loaded must not be given to another request.
     """
     prompts = [build.ids(3 * build.block + offset) for offset in (0, 1, 5, 9)]
     yield together("prime", [build.on_prefill(prompt) for prompt in prompts])

@@ -1,4 +1,4 @@
-"""Prompts that begin alike."""
+"""Prompts that share a prefix."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ _CACHES = Needs(prefix_caching=True)
 
 @workload(family="prefixes", needs=_CACHES)
 def shared_blocks(build: Builder) -> Iterator[Phase]:
-    """Six prompts that share two whole blocks with one that was asked before them.
+    """Six concurrent prompts share two full blocks with an earlier prompt.
 
-    Hunts hits whose following blocks are attached to the wrong request.
+    Hunts cache hits whose following blocks are attached to the wrong request.
     """
     prefix = build.ids(2 * build.block)
     yield together("first", [build.ask(prefix + build.more(7))])
@@ -24,9 +24,9 @@ def shared_blocks(build: Builder) -> Iterator[Phase]:
 
 @workload(family="prefixes", needs=_CACHES)
 def shared_half_block(build: Builder) -> Iterator[Phase]:
-    """Six prompts that share two and a half blocks with one that was asked before them.
+    """Six concurrent prompts share two and a half blocks with an earlier prompt.
 
-    Hunts partial blocks that are shared though they end differently: only whole blocks may hit.
+    Hunts partial blocks that are shared although they end differently: only full blocks may be cache hits.
     """
     prefix = build.ids(2 * build.block + build.block // 2)
     yield together("first", [build.ask(prefix + build.more(build.block))])
@@ -36,9 +36,9 @@ def shared_half_block(build: Builder) -> Iterator[Phase]:
 
 @workload(family="prefixes", needs=_CACHES)
 def growing_prompt(build: Builder) -> Iterator[Phase]:
-    """One prompt asked at six growing lengths, one after another: each finds the whole blocks of the one before.
+    """One prompt at six growing lengths, one after another: each finds the full blocks of the previous one.
 
-    Hunts a hit that ends where the last prompt's partial block began.
+    Hunts a cache hit that includes the previous prompt's partial block.
     """
     prompt = build.ids(5 * build.block)
     blocks = ((1, -3), (1, 0), (2, 1), (3, -1), (4, 0), (5, 0))
@@ -47,9 +47,9 @@ def growing_prompt(build: Builder) -> Iterator[Phase]:
 
 @workload(family="prefixes", needs=_CACHES)
 def branching_prompts(build: Builder) -> Iterator[Phase]:
-    """A tree of prompts: a trunk, two branches of it, two twigs of each, level by level.
+    """A tree of prompts, level by level: one trunk, two branches of it, and two continuations of each branch.
 
-    Hunts hashes that forget a block's past: twigs of different branches have equal blocks at equal places.
+    Hunts block hashes that ignore the prefix: continuations of different branches have equal blocks at equal places.
     """
     trunk = build.ids(build.block)
     branches = [trunk + build.more(build.block) for _ in range(2)]
@@ -61,9 +61,9 @@ def branching_prompts(build: Builder) -> Iterator[Phase]:
 
 @workload(family="prefixes")
 def hundred_sharing(build: Builder) -> Iterator[Phase]:
-    """A hundred prompts at once that share two blocks nobody has seen before.
+    """A hundred concurrent prompts share two blocks that are in no cache.
 
-    Hunts blocks in flight: what one request is still computing or pulling is taken by ninety-nine others.
+    Hunts blocks that are used before they are complete: ninety-nine requests need what one is still computing.
     """
     prefix = build.ids(2 * build.block)
     yield together("at once", [build.ask(prefix + build.more(1 + number % 20), max_tokens=4) for number in range(100)])

@@ -1,4 +1,4 @@
-"""Too little of something: steps, blocks."""
+"""Scarce resources: small engine steps and small block pools."""
 
 from collections.abc import Iterator
 
@@ -12,16 +12,16 @@ _POOL = Needs(most_blocks=128)
 
 
 def _pool(build: Builder) -> int:
-    """Blocks in the smallest pool, the null block left out."""
+    """Usable blocks of the smallest pool, without the null block."""
     sizes = (build.setting.prefill_blocks, build.setting.decode_blocks)
     return min(size for size in sizes if size is not None) - 1
 
 
 @workload(family="pressure", needs=_STEPS, home="small_steps")
 def chunked_prefill(build: Builder) -> Iterator[Phase]:
-    """Prompts that take several engine steps to prefill, at and around the steps' ends, alone and together.
+    """Prompts that end around the boundary of an engine step after several steps of prefill, alone and together.
 
-    Hunts partial block lists: what prefill hands over after its first chunk, or a tail that the last chunk began.
+    Hunts incomplete block lists: prefill hands over only the first chunk's blocks, or loses the last partial block.
     """
     step = build.setting.batch_tokens or 1
     lengths = [k * step + offset for k in (2, 3, 5) for offset in (-1, 0, 1)]
@@ -31,9 +31,9 @@ def chunked_prefill(build: Builder) -> Iterator[Phase]:
 
 @workload(family="pressure", needs=Needs(batch_tokens=512, prefix_caching=True), home="small_steps")
 def chunked_hits(build: Builder) -> Iterator[Phase]:
-    """Prompts whose beginning is cached and whose rest takes several steps.
+    """Prompts whose beginning is cached and whose rest takes several engine steps to prefill.
 
-    Hunts chunks that are counted from the prompt's beginning and not from the hit's end.
+    Hunts chunks that are counted from the beginning of the prompt instead of from the end of the cache hit.
     """
     step = build.setting.batch_tokens or 1
     prefix = build.ids(2 * build.block)
@@ -43,9 +43,9 @@ def chunked_hits(build: Builder) -> Iterator[Phase]:
 
 @workload(family="pressure", needs=_POOL, home="small_pool", provokes="preemptions")
 def preemption(build: Builder) -> Iterator[Phase]:
-    """More answers at once than decode's pool can hold to their end: some are preempted and begun again.
+    """More concurrent answers than decode's pool can hold: some requests are preempted and resumed.
 
-    Hunts requests that were transferred, preempted and resumed with blocks that are no longer theirs.
+    Hunts requests that resume after a transfer and a preemption with blocks that are no longer theirs.
     """
     prompt, answer = 2 * build.block - 5, 4 * build.block
     number = 3 * _pool(build) // 12
@@ -54,9 +54,9 @@ def preemption(build: Builder) -> Iterator[Phase]:
 
 @workload(family="pressure", needs=_POOL, home="small_pool")
 def pool_churn(build: Builder) -> Iterator[Phase]:
-    """Three times as many prompts at once as the pools can hold together.
+    """Three times as many concurrent prompts as the pools can hold together.
 
-    Hunts prefill blocks that are given away before decode has read them, and requests that wait for ever.
+    Hunts prefill blocks that are given away before decode has read them, and requests that wait forever.
     """
     number = 3 * _pool(build) // 4
     yield together("at once", [build.ask(3 * build.block + n % 40) for n in range(number)])
@@ -69,9 +69,9 @@ def pool_churn(build: Builder) -> Iterator[Phase]:
     provokes="offload_load_bytes",
 )
 def reload_under_load(build: Builder) -> Iterator[Phase]:
-    """Twice as many prompts as the pools can hold, asked twice: the second time the tier reads back under load.
+    """Twice as many prompts as the pools can hold, asked twice: the second time the tier loads them under load.
 
-    Hunts restores that garble each other, or the blocks of requests that run beside them.
+    Hunts loads that corrupt each other or the blocks of requests that run beside them.
     """
     number = 2 * _pool(build) // 4
     prompts = [build.ids(3 * build.block + n % 40) for n in range(number)]

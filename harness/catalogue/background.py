@@ -1,4 +1,4 @@
-"""Any workload inside load: other requests are kept in flight beside it, unlike any of its own."""
+"""Any workload under load: other requests are kept in flight beside the workload's own."""
 
 from dataclasses import replace
 
@@ -7,15 +7,14 @@ from harness.catalogue.setting import Setting
 from harness.scenario import Phase, Request, Scenario
 
 _SUPPLY = 8
-"""Requests for each that is to be in flight: enough for a phase that lasts eight answers."""
+"""Background requests per request in flight: enough for a phase that lasts as long as eight answers."""
 
 
 def beside_load(scenario: Scenario, setting: Setting, in_flight: int) -> Scenario:
-    """The scenario with ``in_flight`` requests beside each of its counted phases.
+    """The scenario with ``in_flight`` background requests beside each of its counted phases.
 
-    They are operations of the phase, so that their tokens and bytes are predicted with the phase's own, and their
-    answers are verified as its own are. Their prompts carry a salt of their own and open with tokens of their own, up
-    to four blocks long.
+    They are operations of the phase: their tokens and bytes are predicted and their answers verified with the
+    phase's own. Their prompts, up to four blocks long, have their own salt and their own first tokens.
     """
     build = Builder(f"{scenario.name}-background", setting)
     return replace(scenario, phases=tuple(_beside(phase, build, in_flight) for phase in scenario.phases))

@@ -1,4 +1,4 @@
-"""What a case needs beside what a deployment has: skipped with a reason from the deployment's own facts."""
+"""A workload whose needs a deployment does not meet is skipped, for a reason in the deployment's own figures."""
 
 import pytest
 from workload_settings import deployment, server
@@ -29,7 +29,7 @@ LACKS = [
     (Needs(same_block_sizes=True), with_decode(block_size=64), "equal block sizes, and the servers have 32, 64"),
     (Needs(same_versions=False), deployment(), "needs different engine versions, and the servers have 0.32.0"),
     (Needs(most_blocks=128), deployment(), "fills a pool of up to 128 blocks, and prefill-0 has 1,024"),
-    (Needs(most_blocks=2000), with_decode(num_blocks=None), "decode-0 has a number that it does not tell"),
+    (Needs(most_blocks=2000), with_decode(num_blocks=None), "decode-0 has a number that the server does not report"),
     (Needs(least_blocks=2000), deployment(), "needs a pool of 2,000 blocks, and prefill-0 has 1,024"),
     (Needs(context=9000), deployment(), "needs a context of 9,000 tokens, and prefill-0 takes 8,192"),
     (Needs(most_context=4096), deployment(), "fills a context of up to 4,096 tokens, and prefill-0 has 8,192"),
