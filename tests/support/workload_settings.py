@@ -1,4 +1,4 @@
-"""Settings and facts that the catalogue's tests write scenarios for."""
+"""Settings and deployments for the tests of workloads."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def deployment(**changes: object) -> Deployment:
 
 
 def facts_of(preset: Preset) -> Deployment:
-    """What a deployment launched by the preset would say of itself, written out by hand."""
+    """The facts of a deployment launched from the preset, written by hand."""
     changes: dict[str, dict[str, object]] = {
         "small_pool": {"num_blocks": 48, "max_model_len": 1024},
         "small_steps": {"max_num_batched_tokens": 64},

@@ -34,7 +34,7 @@ LINES = st.lists(
 
 
 @given(LINES)
-def test_what_is_written_reads_back_as_the_same_requests(lines: list[Line]) -> None:
+def test_written_lines_read_back_as_the_same_requests(lines: list[Line]) -> None:
     assert read_lines(write_lines(lines), "x.jsonl") == tuple(lines)
 
 
@@ -88,7 +88,7 @@ def test_a_file_without_a_request_is_refused() -> None:
         read_lines("\n \n", "load.jsonl")
 
 
-def test_phases_follow_one_another_and_salts_are_the_runs_own() -> None:
+def test_phases_keep_their_order_and_salts_are_new_for_the_run() -> None:
     requests = [Request(f"r{n}", (n,), cache_salt=salt) for n, salt in enumerate([None, "a", "a", None])]
     lines = [Line(request, phase) for request, phase in zip(requests, ["x", "x", "y", "x"], strict=True)]
     scenario = dataset_load(lines, concurrency=4, salt="run-1")
