@@ -5,7 +5,8 @@ and does nothing where no bug is planted.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from harness.errors import UsageError
 from harness.sim.blocks import Page
@@ -15,20 +16,37 @@ from harness.sim.language import hash_text, mix, uniform
 from harness.sim.ledger import Ledger
 from harness.sim.offload import Chunk, Offload
 from harness.sim.pulls import BENDS
+from harness.sim.scheduler import Scheduler
 from harness.sim.sequence import Sequence
 from harness.sim.stats import ServerStats
 from harness.sim.transfer import Nixl, Pull
 
-if TYPE_CHECKING:
-    from harness.sim.engine import Engine
-
 _REMEMBERED = 64
+
+
+class Damaged(Protocol):
+    """What bugs reach of the engine that they are planted in."""
+
+    scheduler: Scheduler
+    stats: ServerStats
+    now: Callable[[], float]
+    started: float
+
+    @property
+    def offload(self) -> Offload | None:
+        """The offload tier, if there is one."""
+        ...
+
+    @property
+    def nixl(self) -> Nixl | None:
+        """The transfer agent, if there is one."""
+        ...
 
 
 class Saboteur:
     """One engine's planted bugs."""
 
-    def __init__(self, config: SimConfig, ledger: Ledger, engine: "Engine") -> None:
+    def __init__(self, config: SimConfig, ledger: Ledger, engine: Damaged) -> None:
         self.config, self.ledger, self.engine = config, ledger, engine
         self._rates = {bug.name: bug.rate for bug in config.bugs}
         if unknown := self._rates.keys() - BUGS.keys():

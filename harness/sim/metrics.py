@@ -7,9 +7,10 @@ spread over them: a reader must add them up.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 from harness.facts import Connector
 from harness.sim.engine import Engine
@@ -25,12 +26,10 @@ class Exposition:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def render(self) -> bytes:
-        """Text in Prometheus' format."""
-        return generate_latest(self._registry)
+        """Text in Prometheus' format, as ``generate_latest`` writes it for these families."""
+        return "".join(line for family in self.collect() for line in _lines(family)).encode()
 
     def describe(self) -> list[Metric]:
         """Nothing beforehand: registering must not collect."""
@@ -178,6 +177,25 @@ class Exposition:
         for labels, histogram in parts:
             family.add_metric([*engine.values(), *labels.values()], _buckets(histogram), histogram.total)
         return family
+
+
+def _lines(family: Metric) -> Iterator[str]:
+    # A simulated server is read around every phase, several times: generate_latest, which checks and escapes names that
+    # are always the same, would cost more than the rest of such a reading.
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    yield f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+    for sample in family.samples:
+        value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
+        yield f"{sample.name}{_braced(tuple(sorted(sample.labels.items())))} {value}\n"
+
+
+@cache
+def _braced(labels: tuple[tuple[str, str], ...]) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 def _once(seen: bool, family: Metric) -> Metric:
