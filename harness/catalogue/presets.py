@@ -11,7 +11,7 @@ NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """What to launch beside the defaults; arguments are those of ``vllm serve``."""
+    """How a launched deployment differs from the default one; arguments are those of ``vllm serve``."""
 
     name: str
     summary: str

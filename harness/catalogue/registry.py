@@ -23,7 +23,7 @@ class Workload:
     summary: str
     """What the workload sends, in one line."""
     hunts: str
-    """Which bugs the workload is meant to find."""
+    """Which bugs the workload finds."""
     needs: Needs
     home: str
     """The preset (`harness.catalogue.presets`) of the deployment that the workload is made for."""

@@ -9,7 +9,7 @@ that the tier holds or is storing is not stored again. So however requests overl
 
 Rule 2. A request that found L tokens in the prefix cache loads the chunks that follow, from the chunk in which L
 lies, as long as the tier has them. It loads at least one chunk's worth of new tokens, or none, and may load all T
-tokens. It waits for a chunk that is being stored or loaded. Chunks that it loads, and those before, it does not offer.
+tokens. It waits for a chunk that is being stored or loaded. It does not offer chunks that it loads, nor earlier ones.
 
 Rule 3. When room is needed, the least recently used chunk is evicted, except chunks in transfer and chunks just
 offered. A chunk is used when it is stored, and when a request that offered or loaded it ends; the last chunk of a
@@ -140,7 +140,7 @@ class OffloadTier:
         return Use(request.start, request.end, released, self._certain_chunks(request), possible, spare)
 
     def _reliable_use(self, index: int) -> Use:
-        """The use with only those certain chunks that were neither refused nor evicted (rule 3) before its end."""
+        """The use with only the certain chunks that cannot have been refused, or evicted before its end (rule 3)."""
         uses, use = self.offers.uses, self.offers.uses[index]
         overlapping = [i for i, other in enumerate(uses) if other.start <= use.released and use.start <= other.released]
         held = sum(len(uses[i].possible) for i in overlapping)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from workload_settings import HOMES, SETTING, deployment
 
 import workloads
+from bench.edge_cases import NINE
 from harness.catalogue.background import beside_load
 from harness.catalogue.builder import Builder, together
 from harness.catalogue.choice import catalogue, choose
@@ -25,17 +26,6 @@ from workloads.offload import flood
 
 B = 32
 EVERY = catalogue()
-THE_NINE = (
-    "short_prompt",
-    "block_boundary",
-    "above_boundary",
-    "multi_block",
-    "cold_decode",
-    "full_decode_hit",
-    "partial_decode_hit",
-    "direct_decode",
-    "offload_recovery",
-)
 
 
 def requests(scenario: Scenario) -> list[Request]:
@@ -59,7 +49,7 @@ def scenario(name: str, setting: Setting = SETTING) -> Scenario:
 
 
 def test_the_nine_basic_workloads_exist() -> None:
-    assert set(THE_NINE) <= set(CATALOGUE)
+    assert set(NINE) <= set(CATALOGUE)
 
 
 @pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
