@@ -225,4 +225,4 @@ def test_a_prefill_server_that_does_not_tell_its_block_size_is_named_in_decodes_
         script = Script(replace(run.DEPLOYMENT, servers=(*prefills, decode)))
         script.ask(prompt(100))
         why = script.expect()["decode-0"].why("nixl_bytes")
-        assert why == f"the block size of {prefills[-1].name}, whose blocks it reads, is not known"
+        assert why == f"the block size of {prefills[-1].name}, whose blocks decode-0 reads, is not known"

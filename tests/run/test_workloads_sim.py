@@ -10,7 +10,7 @@ import pytest
 from harness.catalogue.background import beside_load
 from harness.catalogue.choice import catalogue
 from harness.catalogue.needs import unmet
-from harness.catalogue.presets import RECIPES
+from harness.catalogue.presets import PRESETS
 from harness.catalogue.registry import CATALOGUE, Workload
 from harness.catalogue.setting import Setting
 from harness.checkers import judge, judge_scenario
@@ -28,7 +28,7 @@ from harness.sim import SimConfig, start_sim
 from harness.verdict import Judgement, Verdict
 
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024, "step_seconds": 0.001}
-BY_RECIPE: Mapping[str, Mapping[str, Any]] = {
+BY_PRESET: Mapping[str, Mapping[str, Any]] = {
     "small_pool": {"num_blocks": 48, "max_model_len": 512},
     "small_steps": {"max_num_batched_tokens": 64, "max_num_seqs": 32},
     "no_prefix_caching": {"prefix_caching": False},
@@ -58,15 +58,15 @@ class Brisk(MonotonicClock):
         await super().sleep(seconds / 6 if seconds >= FIRST_PAUSE else seconds)
 
 
-def config(recipe: str) -> SimConfig:
-    chosen = RECIPES[recipe]
+def config(preset: str) -> SimConfig:
+    chosen = PRESETS[preset]
     sides = {"prefills": chosen.prefill, "decodes": chosen.decode, "connectors": chosen.connectors}
-    return SimConfig(**{"eos_rate": 0.0, **SMALL, **sides, **BY_RECIPE.get(recipe, {})})
+    return SimConfig(**{"eos_rate": 0.0, **SMALL, **sides, **BY_PRESET.get(preset, {})})
 
 
 @asynccontextmanager
-async def simulated(recipe: str) -> AsyncIterator[Deployment]:
-    sim = await start_sim(config(recipe))
+async def simulated(preset: str) -> AsyncIterator[Deployment]:
+    sim = await start_sim(config(preset))
     proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
     try:
         facts = sim.facts(proxy.url)
