@@ -5,6 +5,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
+
+# No test asserts how long something takes: machines are shared.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 # A shell that starts the tests in the background has SIGINT ignored in all of them, and in every process that they
 # start; a terminal has not.
