@@ -20,8 +20,8 @@ from harness.facts import Role, Server
 from harness.history import Sample, Scraped, ScrapeFailed
 from harness.observe.counters import COUNTED, SAMPLE_NAMES, SOURCES, Counters, delta, read_counters
 from harness.observe.exposition import parse
-from harness.observe.facts import learn_server
 from harness.observe.scrape import Occasion, scrape
+from harness.observe.server_info import learn_server
 from harness.observe.settle import AGREEING, Settled, settle
 from harness.verdict import Bounds, Comparison, Verdict
 

@@ -10,7 +10,7 @@ from harness.facts import Role, Server
 from harness.history import Sample, Scraped
 from harness.observe.counters import SAMPLE_NAMES, Counters, delta, read_counters
 from harness.observe.exposition import parse
-from harness.observe.facts import _WANTED, _server
+from harness.observe.server_info import _WANTED, _server
 from harness.verdict import Verdict
 
 GENERATED = "vllm:generation_tokens_total"

@@ -15,7 +15,7 @@ from oracle_runs import BLOCK, NIXL, OFFLOADING, bounds, deployed, exactly, prom
 
 from harness.facts import Deployment, Role
 from harness.history import Operation
-from harness.observe.facts import learn_server
+from harness.observe.server_info import learn_server
 from harness.oracle import PREDICTED, predict
 from harness.sim import QUIET, SimConfig
 from harness.verdict import Bounds

@@ -15,8 +15,8 @@ from harness.history import Entry, History, RunEnded
 from harness.load.client import Client
 from harness.models import read_model
 from harness.observe.counters import COUNTED
-from harness.observe.facts import learn_deployment
 from harness.observe.observer import DeploymentObserver
+from harness.observe.server_info import learn_deployment
 from harness.oracle import PREDICTED
 from harness.run.runner import run_scenario
 from harness.scenario import Phase, Route, Scenario

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from harness.errors import UsageError
 from harness.facts import Connector, Deployment, Role, Server
-from harness.observe.facts import learn_deployment, learn_server
+from harness.observe.server_info import learn_deployment, learn_server
 
 DATA = Path(__file__).parents[1] / "data"
 MULTI = {

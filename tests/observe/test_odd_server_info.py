@@ -16,8 +16,8 @@ from harness.facts import Connector, Role, Server
 from harness.models import read_config
 from harness.observe.connectors import connected
 from harness.observe.exposition import Exposition, parse
-from harness.observe.facts import _WANTED, _model_config, _server, first_model, learn_server
 from harness.observe.forms import mapping, name_of, whole
+from harness.observe.server_info import _WANTED, _model_config, _server, first_model, learn_server
 from harness.scenario import Route, Sampling
 
 SCALARS = st.one_of(
