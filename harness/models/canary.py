@@ -66,7 +66,7 @@ class CanaryShape:
     max_model_len: int = 8192
 
 
-DEFAULT_SHAPE: Final = CanaryShape()
+SHAPE: Final = CanaryShape()
 
 
 def default_cache() -> Path:
@@ -79,7 +79,6 @@ def make_canary(
     *,
     seed: int = 0,
     dtype: Literal["float32", "bfloat16"] = "float32",
-    shape: CanaryShape = DEFAULT_SHAPE,
 ) -> Path:
     """Return the canary of these parameters, made now if it is not there yet.
 
@@ -89,11 +88,11 @@ def make_canary(
     processes may make the same one at once. Raises `UsageError` when the directory cannot be written.
     """
     root = directory or default_cache()
-    target = root / f"canary-{_fingerprint(seed, dtype, shape)}"
+    target = root / f"canary-{_fingerprint(seed, dtype)}"
     if target.is_dir():
         return target
     try:
-        _publish(root, target, seed, dtype, shape)
+        _publish(root, target, seed, dtype)
     except OSError as error:
         raise UsageError(
             f"The canary checkpoint cannot be written to {root} ({error}). Name a directory that can be "
@@ -102,19 +101,19 @@ def make_canary(
     return target
 
 
-def _fingerprint(seed: int, dtype: str, shape: CanaryShape) -> str:
+def _fingerprint(seed: int, dtype: str) -> str:
     gains = (QK_GAIN, VO_GAIN, HEAD_GAIN, RECENCY, GROWTH)
-    named = json.dumps([FORMAT_VERSION, seed, dtype, asdict(shape), gains])
+    named = json.dumps([FORMAT_VERSION, seed, dtype, asdict(SHAPE), gains])
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
-def _publish(root: Path, target: Path, seed: int, dtype: str, shape: CanaryShape) -> None:
+def _publish(root: Path, target: Path, seed: int, dtype: str) -> None:
     """Write beside ``target`` and rename: whoever renames first wins, and both wrote the same bytes."""
     root.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=root))
     try:
         draft.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from other users
-        _write_checkpoint(draft, seed, dtype, shape)
+        _write_checkpoint(draft, seed, dtype)
         draft.rename(target)
     except OSError:
         if not target.is_dir():
@@ -123,12 +122,12 @@ def _publish(root: Path, target: Path, seed: int, dtype: str, shape: CanaryShape
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_checkpoint(directory: Path, seed: int, dtype: str, shape: CanaryShape) -> None:
-    _write_json(directory / "config.json", _config(dtype, shape))
+def _write_checkpoint(directory: Path, seed: int, dtype: str) -> None:
+    _write_json(directory / "config.json", _config(dtype))
     _write_json(directory / "generation_config.json", _generation_config())
-    tokenizer.write_tokenizer(directory, max_model_len=shape.max_model_len)
+    tokenizer.write_tokenizer(directory, max_model_len=SHAPE.max_model_len)
     weights = directory / "model.safetensors"
-    save_file(dict(_weights(seed, shape)), weights, metadata={"format": "pt"})
+    save_file(dict(_weights(seed)), weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # save_file makes it 0600, and a shared cache has other readers
 
 
@@ -136,21 +135,21 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _config(dtype: str, shape: CanaryShape) -> dict[str, Any]:
+def _config(dtype: str) -> dict[str, Any]:
     """config.json; dtype and rotary base stand under their older names too, for transformers before 5."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": tokenizer.VOCAB_SIZE,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_size,
+        "hidden_size": SHAPE.hidden,
+        "intermediate_size": SHAPE.intermediate,
+        "num_hidden_layers": SHAPE.layers,
+        "num_attention_heads": SHAPE.heads,
+        "num_key_value_heads": SHAPE.kv_heads,
+        "head_dim": SHAPE.head_size,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,
-        "max_position_embeddings": shape.max_model_len,
+        "max_position_embeddings": SHAPE.max_model_len,
         "rope_theta": 10000.0,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
         "attention_bias": False,
@@ -175,9 +174,9 @@ def _generation_config() -> dict[str, Any]:
     return _special_ids() | {"eos_token_id": [tokenizer.EOS, tokenizer.END], "do_sample": False}
 
 
-def _weights(seed: int, shape: CanaryShape) -> Iterator[tuple[str, Weights]]:
+def _weights(seed: int) -> Iterator[tuple[str, Weights]]:
     """Every tensor by its name in a Llama checkpoint; matrices are [outputs, inputs]."""
-    hidden, vocab = shape.hidden, tokenizer.VOCAB_SIZE
+    hidden, vocab = SHAPE.hidden, tokenizer.VOCAB_SIZE
     embedding = _normal(seed, "model.embed_tokens.weight", (vocab, hidden), 1.0)
     embedding[:, 0] = 1.0
     head = _normal(seed, "lm_head.weight", (vocab, hidden), HEAD_GAIN / math.sqrt(hidden))
@@ -186,14 +185,14 @@ def _weights(seed: int, shape: CanaryShape) -> Iterator[tuple[str, Weights]]:
     yield "model.embed_tokens.weight", embedding
     yield "model.norm.weight", np.ones(hidden, np.float32)
     yield "lm_head.weight", head
-    for layer in range(shape.layers):
-        yield from _layer(seed, layer, shape)
+    for layer in range(SHAPE.layers):
+        yield from _layer(seed, layer)
 
 
-def _layer(seed: int, layer: int, shape: CanaryShape) -> Iterator[tuple[str, Weights]]:
+def _layer(seed: int, layer: int) -> Iterator[tuple[str, Weights]]:
     prefix = f"model.layers.{layer}."
-    hidden, inner = shape.hidden, shape.intermediate
-    queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    hidden, inner = SHAPE.hidden, SHAPE.intermediate
+    queries, keys = SHAPE.heads * SHAPE.head_size, SHAPE.kv_heads * SHAPE.head_size
     for name, outputs, inputs, gain in (
         ("self_attn.q_proj", queries, hidden, QK_GAIN),
         ("self_attn.k_proj", keys, hidden, QK_GAIN),
@@ -205,12 +204,12 @@ def _layer(seed: int, layer: int, shape: CanaryShape) -> Iterator[tuple[str, Wei
     ):
         full = f"{prefix}{name}.weight"
         matrix = _normal(seed, full, (outputs, inputs), gain / math.sqrt(inputs))
-        yield full, _keep_constant(name, matrix, layer, shape.head_size)
+        yield full, _keep_constant(name, matrix, layer)
     for norm in ("input_layernorm", "post_attention_layernorm"):
         yield f"{prefix}{norm}.weight", np.ones(hidden, np.float32)
 
 
-def _keep_constant(name: str, matrix: Weights, layer: int, head_size: int) -> Weights:
+def _keep_constant(name: str, matrix: Weights, layer: int) -> Weights:
     """Rule 2: nobody writes channel 0, and only queries and keys read it, louder as the norm shrinks it."""
     if name.endswith(("o_proj", "down_proj")):
         matrix[0] = 0.0
@@ -218,7 +217,9 @@ def _keep_constant(name: str, matrix: Weights, layer: int, head_size: int) -> We
     matrix[:, 0] = 0.0
     if name.endswith(("q_proj", "k_proj")):
         # A rotary pair is (i, i + head_size/2): the first of each makes one cosine per frequency.
-        matrix.reshape(-1, head_size, matrix.shape[1])[:, : head_size // 2, 0] = RECENCY * (1 + GROWTH * layer)
+        matrix.reshape(-1, SHAPE.head_size, matrix.shape[1])[:, : SHAPE.head_size // 2, 0] = RECENCY * (
+            1 + GROWTH * layer
+        )
     return matrix
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import ModelNotFound, UnsupportedModel
+from harness.errors import ModelNotFound
 from harness.facts import ELEMENT_BYTES, KVGeometry
 
 _OWN_HEAD_SIZE: Final = frozenset(
@@ -79,7 +79,9 @@ class ModelFacts:
 def read_model(model: str | Path, *, kv_dtype: str | None = None) -> ModelFacts:
     """Read the facts of a local directory, or of a hub name in the local hub cache.
 
-    ``kv_dtype`` is what the engine keeps its KV in, see `read_geometry`. Raises `ModelNotFound`.
+    ``kv_dtype`` is the type of the cached elements: the engine's ``--kv-cache-dtype``, or its ``--dtype`` if that flag
+    is "auto". None or "auto" means the checkpoint's own type, which is right only if the engine uses it too: vLLM's
+    ``--dtype auto`` computes a float32 checkpoint in 16 bits. Raises `ModelNotFound`.
     """
     path = _locate(model)
     return _facts(str(model), path, _read_json(path / "config.json"), kv_dtype)
@@ -112,23 +114,6 @@ def _geometry_or_why(config: Mapping[str, Any], kv_dtype: str | None) -> tuple[K
         return _geometry(config, kv_dtype), ""
     except _UnpredictableError as error:
         return None, str(error)
-
-
-def read_geometry(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> KVGeometry:
-    """Derive the KV geometry from a config.json's content.
-
-    ``kv_dtype`` names the cached elements: the engine's ``--kv-cache-dtype`` unless that is "auto", else its
-    ``--dtype``. None or "auto" takes the checkpoint's own, which is right only where the engine does too:
-    vLLM's ``--dtype auto`` computes a float32 checkpoint in 16 bits. Raises `UnsupportedModel`, saying
-    why, for whatever is not one full-attention group with plain K and V.
-    """
-    try:
-        return _geometry(config, kv_dtype)
-    except _UnpredictableError as error:
-        raise UnsupportedModel(
-            f"The bytes of this model's KV cache cannot be predicted: {error}. Serve a model whose every layer is "
-            "full attention with plain K and V (Llama, Mistral, Qwen2, Qwen3, ...), or the canary."
-        ) from None
 
 
 class _UnpredictableError(Exception):

@@ -51,18 +51,6 @@ class Learned:
     """The model's configuration, as its config.json has it, where a server told it (``/server_info``)."""
 
 
-async def learn_deployment(
-    session: aiohttp.ClientSession,
-    *,
-    prefill_urls: Sequence[str],
-    decode_urls: Sequence[str],
-    proxy_url: str | None,
-) -> Deployment:
-    """Like :func:`learn`, without the model's configuration."""
-    learned = await learn(session, prefill_urls=prefill_urls, decode_urls=decode_urls, proxy_url=proxy_url)
-    return learned.deployment
-
-
 async def learn(
     session: aiohttp.ClientSession,
     *,
@@ -96,12 +84,6 @@ async def learn(
         device=next(iter(devices)) if len(devices := {server.device for server in servers}) == 1 else None,
     )
     return Learned(deployment, next((config for _, config in reversed(told) if config), None))
-
-
-async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role, url: str) -> Server:
-    """Ask one server; ``url`` without a trailing slash or ``/v1``. UsageError when it does not answer as vLLM does."""
-    server, _ = await _ask(session, name=name, role=role, url=url)
-    return server
 
 
 async def _ask(

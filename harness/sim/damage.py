@@ -157,9 +157,8 @@ class Saboteur:
 
     # --- P ---
 
-    def on_handover(self, sequence: Sequence, params: dict[str, Any], prefill: Nixl) -> dict[str, Any] | None:
+    def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
         """What P answers."""
-        del prefill
         if not self._rates:
             return params
         if self.hit("handover_missing", sequence.request_id):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
-from harness.clock import Clock, MonotonicClock
+from harness.clock import MonotonicClock
 from harness.facts import Deployment, Role, Server
 from harness.sim.config import SimConfig
 from harness.sim.http import HttpServer
@@ -120,9 +120,9 @@ def _facts_of(server: SimServer, url: str) -> Server:
     )
 
 
-async def start_sim(config: SimConfig, clock: Clock | None = None, *, ports: Sequence[int] = ()) -> SimDeployment:
+async def start_sim(config: SimConfig, *, ports: Sequence[int] = ()) -> SimDeployment:
     """Start all servers of a deployment in this process, on loopback; without ``ports`` at free ones."""
-    clock = MonotonicClock() if clock is None else clock
+    clock = MonotonicClock()
     pair = SimPair(config, clock.now)
     deployment = SimDeployment(config, pair, [HttpServer(server, clock) for server in pair.servers])
     try:

@@ -30,28 +30,21 @@ class Engine:
         engine_id: str,
         config: SimConfig,
         now: Callable[[], float],
-        fabric: dict[str, Nixl] | None = None,
-        ledger: Ledger | None = None,
+        fabric: dict[str, Nixl],
+        ledger: Ledger,
     ) -> None:
-        self.engine_id, self.config, self.now = engine_id, config, now
-        self.ledger = Ledger() if ledger is None else ledger
-        self.saboteur = Saboteur(config, self.ledger, self)
+        self.engine_id, self.config, self.now, self._fabric = engine_id, config, now, fabric
+        self.saboteur = Saboteur(config, ledger, self)
         self.language = Language(config.vocab_size, FIRST_WORD, EOS, config.eos_rate)
         self.tokenizer = Tokenizer(config.vocab_size)
-        self._fabric = {} if fabric is None else fabric
         self.dead: str | None = None
-        self.start()
-
-    def start(self) -> None:
-        """A fresh process: empty caches, counters at zero."""
-        config = self.config
         self.started = self.now()
         self.stats = ServerStats()
         self.pool = BlockPool(config.num_blocks)
         self.memory = KVMemory(config.num_blocks, config.block_size)
         self.connectors = Connectors(tuple(map(self._connector, config.connectors)))
         self.scheduler = Scheduler(config, self.pool, self.connectors, self.stats)
-        self.model = Model(config, self.language, self.memory, self.ledger)
+        self.model = Model(config, self.language, self.memory, ledger)
         self._finished: list[Sequence] = []
 
     def _connector(self, kind: Connector) -> KVConnector:

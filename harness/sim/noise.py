@@ -12,7 +12,6 @@ depend on who else is being served, so that a run can be done again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp
 
 from harness.sim.language import Distribution, gauss, hash_text, mix, uniform
 
@@ -29,11 +28,6 @@ class Noise:
     """Largest margin that flips, nats: the last bit of a bfloat16 logit."""
     sigma: float = 0.007
     """Standard deviation of a reported log-probability, nats."""
-
-    @property
-    def near_tie_share(self) -> float:
-        """How many tokens are near ties (margins are exponential with mean 1)."""
-        return 1.0 - exp(-self.epsilon)
 
 
 QUIET = Noise(flip_rate=0.0, sigma=0.0)

@@ -75,7 +75,7 @@ class Offload:
         memory: KVMemory,
         stats: ServerStats,
         on_restore: Callable[[Sequence, list[Page], list[Chunk]], list[Page]],
-        on_store: Callable[[str, tuple[Page, ...]], tuple[Page, ...]] = lambda _request_id, pages: pages,
+        on_store: Callable[[str, tuple[Page, ...]], tuple[Page, ...]],
     ) -> None:
         self.config, self.pool, self.memory, self.stats = config, pool, memory, stats
         self.on_restore, self.on_store = on_restore, on_store

@@ -15,7 +15,7 @@ from harness.sim.intake import Order, Refused, take_order
 from harness.sim.ledger import Ledger
 from harness.sim.metrics import Exposition
 from harness.sim.sequence import Finish, Status
-from harness.sim.transfer import EngineDead, Nixl
+from harness.sim.transfer import Nixl
 
 Json = dict[str, Any]
 _INTERNAL = "Internal server error"
@@ -32,8 +32,8 @@ class SimServer:
         config: SimConfig,
         now: Callable[[], float],
         *,
-        fabric: dict[str, Nixl] | None = None,
-        ledger: Ledger | None = None,
+        fabric: dict[str, Nixl],
+        ledger: Ledger,
     ) -> None:
         self.name, self.role, self.config = name, role, config.of(role)
         self.engine = Engine(f"{name}-engine", self.config, now, fabric, ledger)
@@ -222,12 +222,6 @@ class SimServer:
             }
         return {"kv_connector": _NAMES[kind], "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
-    def restart(self) -> None:
-        """As a process that died and came back: caches, counters and requests in flight are gone."""
-        self._jobs.clear()
-        self.engine.dead = None
-        self.engine.start()
-
 
 _NAMES = {Connector.NIXL: "NixlConnector", Connector.OFFLOADING: "OffloadingConnector"}
 
@@ -235,6 +229,3 @@ _NAMES = {Connector.NIXL: "NixlConnector", Connector.OFFLOADING: "OffloadingConn
 def _is_handed_over(body: Mapping[str, Any]) -> bool:
     params = body.get("kv_transfer_params")
     return isinstance(params, Mapping) and bool(params.get("do_remote_prefill"))
-
-
-__all__ = ["EngineDead", "SimServer"]

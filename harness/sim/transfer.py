@@ -54,7 +54,7 @@ class PullFaults(Protocol):
         """Bend it."""
         ...
 
-    def on_handover(self, sequence: Sequence, params: dict[str, Any], prefill: "Nixl") -> dict[str, Any] | None:
+    def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
         """Bend what P answers."""
         ...
 
@@ -142,7 +142,7 @@ class Nixl:
             self.batched.pop(sequence.id, None)
             return False, None
         self.leases[sequence.id] = self.now() + self.config.lease_seconds
-        return True, self.faults.on_handover(sequence, self._answer(sequence), self)
+        return True, self.faults.on_handover(sequence, self._answer(sequence))
 
     def _answer(self, sequence: Sequence) -> dict[str, Any]:
         used = -(-sequence.computed // self.config.block_size)

@@ -21,7 +21,7 @@ from harness.history import Sample, Scraped, ScrapeFailed
 from harness.observe.counters import COUNTED, SAMPLE_NAMES, SOURCES, Counters, delta, read_counters
 from harness.observe.exposition import parse
 from harness.observe.scrape import Occasion, scrape
-from harness.observe.server_info import learn_server
+from harness.observe.server_info import learn
 from harness.observe.settle import AGREEING, Settled, settle
 from harness.verdict import Bounds, Comparison, Verdict
 
@@ -234,7 +234,7 @@ async def answered(body: dict[str, Any]) -> tuple[Scraped | ScrapeFailed, str]:
         url = str(server.make_url("")).rstrip("/")
         got = await scrape(session, Server("decode-0", Role.DECODE, url), JumpingClock(), Occasion("c", "p", "after"))
         with pytest.raises(UsageError) as refused:
-            await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
+            await learn(session, prefill_urls=[], decode_urls=[url], proxy_url=None)
     return got, str(refused.value)
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_configs import LLAMA
 
-from harness.errors import ModelNotFound, UnsupportedModel, UsageError
+from harness.errors import ModelNotFound, UsageError
 from harness.facts import KVGeometry
-from harness.models import make_canary, read_geometry, read_model
+from harness.models import ModelFacts, make_canary, read_config, read_model
 from harness.models.tokenizer import SPECIAL_TOKENS, VOCAB_SIZE, WORDS, vocabulary, write_tokenizer
 
 
@@ -115,8 +115,8 @@ def test_special_tokens_are_one_token_inside_text(encoder: Any) -> None:
     ],
 )
 def test_plain_families_are_read(change: dict[str, Any], expected: KVGeometry) -> None:
-    assert read_geometry(LLAMA | change) == expected
-    assert read_geometry({"model_type": "llava", "text_config": LLAMA | change}) == expected
+    assert read_config(LLAMA | change).geometry == expected
+    assert read_config({"model_type": "llava", "text_config": LLAMA | change}).geometry == expected
 
 
 @pytest.mark.parametrize(
@@ -136,26 +136,28 @@ def test_plain_families_are_read(change: dict[str, Any], expected: KVGeometry) -
         ({"quantization_config": {"kv_cache_scheme": {"num_bits": 8}}}, "kv_cache_scheme"),
     ],
 )
-def test_what_cannot_be_predicted_is_refused_with_its_reason(change: dict[str, Any], why: str) -> None:
-    with pytest.raises(UnsupportedModel, match=why):
-        read_geometry(LLAMA | change)
+def test_an_unpredictable_cache_has_no_geometry_but_a_reason(change: dict[str, Any], why: str) -> None:
+    assert_unknown(read_config(LLAMA | change), why)
+
+
+def assert_unknown(model: ModelFacts, why: str) -> None:
+    assert model.geometry is None
+    assert why in model.geometry_unknown
 
 
 def test_missing_kv_heads_are_guessed_for_llama_alone() -> None:
     silent = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
-    assert read_geometry(silent).kv_heads == 10
-    with pytest.raises(UnsupportedModel, match="num_key_value_heads"):
-        read_geometry(silent | {"model_type": "mistral"})
+    assert read_config(silent).geometry.kv_heads == 10
+    assert_unknown(read_config(silent | {"model_type": "mistral"}), "num_key_value_heads")
 
 
 @pytest.mark.parametrize(("kv_dtype", "size"), [("auto", 2), ("float32", 4), ("half", 2), ("fp8_e4m3", 1)])
 def test_the_engines_type_decides_an_elements_size(kv_dtype: str, size: int) -> None:
-    assert read_geometry(LLAMA, kv_dtype=kv_dtype).dtype_bytes == size
+    assert read_config(LLAMA, kv_dtype=kv_dtype).geometry.dtype_bytes == size
 
 
-def test_an_unknown_type_is_refused() -> None:
-    with pytest.raises(UnsupportedModel, match="int5"):
-        read_geometry(LLAMA, kv_dtype="int5")
+def test_the_size_of_an_unknown_type_is_unknown() -> None:
+    assert_unknown(read_config(LLAMA, kv_dtype="int5"), "int5")
 
 
 FULL = LLAMA | {"vocab_size": 11, "max_position_embeddings": 13, "bos_token_id": 1, "eos_token_id": [2, 3]}

@@ -17,7 +17,7 @@ from harness.models import read_config
 from harness.observe.connectors import connected
 from harness.observe.exposition import Exposition, parse
 from harness.observe.forms import mapping, name_of, whole
-from harness.observe.server_info import _WANTED, _model_config, _server, first_model, learn_server
+from harness.observe.server_info import _WANTED, _model_config, _server, first_model, learn
 from harness.scenario import Route, Sampling
 
 SCALARS = st.one_of(
@@ -211,7 +211,7 @@ async def test_an_answer_that_is_no_list_of_models_is_the_users_to_put_right(bod
     app.router.add_get("/{path:.*}", odd)
     async with TestServer(app) as site, ClientSession() as session:
         with pytest.raises(UsageError, match="/v1/models"):
-            await learn_server(session, name="d", role=Role.DECODE, url=str(site.make_url("")))
+            await learn(session, prefill_urls=[], decode_urls=[str(site.make_url(""))], proxy_url=None)
 
 
 @pytest.mark.parametrize("version", ["0.1.dev7+gabc", "0.32.1rc1.dev4", "unknown", "", None, "0", "²².³"])
@@ -241,7 +241,8 @@ async def test_a_server_without_its_caches_configuration_in_the_metrics_is_vllm_
     app = web.Application()
     app.router.add_get("/{path:.*}", handler)
     async with TestServer(app) as site, ClientSession() as session:
-        server = await learn_server(session, name="d", role=Role.DECODE, url=str(site.make_url("")))
+        learned = await learn(session, prefill_urls=[], decode_urls=[str(site.make_url(""))], proxy_url=None)
+    server = learned.deployment.servers[0]
     assert (server.block_size, server.num_blocks, server.version, server.connectors) == (32, None, None, None)
 
 

@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sim_transit import through
 
 from harness.facts import Connector
 from harness.scenario import Endpoint
 from harness.sim import QUIET, SimConfig, SimPair
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.prefix_cache import extend_hashes, longest_hit, root_hash
-from harness.sim.transit import through
 
 
 def test_null_block_is_never_given_out() -> None:

@@ -4,13 +4,14 @@ import random
 from typing import Any
 
 import pytest
+from sim_transit import through, through_together
 
 from harness.errors import UsageError
 from harness.facts import Connector
 from harness.scenario import Endpoint
 from harness.sim import BUGS, QUIET, PlantedBug, SimConfig, SimPair
 from harness.sim.pulls import BENDS
-from harness.sim.transit import prefill_body, through, through_together
+from harness.sim.transit import prefill_body
 
 C = Endpoint.COMPLETIONS
 B = 16

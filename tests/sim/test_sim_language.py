@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sim_transit import through
 
 from harness.scenario import Endpoint
 from harness.sim import QUIET, Noise, SimConfig, SimPair
 from harness.sim.language import MASK, Language, extend, mix, truth
-from harness.sim.transit import through
 from harness.sim.words import EOS, FIRST_WORD, Tokenizer
 
 C = Endpoint.COMPLETIONS

@@ -6,11 +6,12 @@ B = 16 throughout; T = 50 is three whole blocks and a tail of 2.
 from typing import Any
 
 import pytest
+from sim_transit import through
 
 from harness.facts import Connector
 from harness.scenario import Endpoint
 from harness.sim import QUIET, SimConfig, SimPair, SimServer
-from harness.sim.transit import prefill_body, through
+from harness.sim.transit import prefill_body
 
 NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
 PROMPT = [264 + 7 * i for i in range(50)]
