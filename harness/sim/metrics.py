@@ -1,9 +1,8 @@
-"""The exposition of one server: families, labels and buckets as vLLM 0.32.0 has them.
+"""The Prometheus exposition of one server, with the families, labels and buckets of vLLM 0.32.0.
 
-Samples appear when vLLM's do: NIXL's and the deprecated offload families have them from the start, the flat offload
-families with their first event, the tier's gauges with the first step; until then a family is declared (HELP and
-TYPE) and empty. With several engine labels, a counter's value is
-spread over them: a reader must add them up.
+Samples appear when vLLM's do. NIXL's families and the deprecated offload families have samples from the start, the
+newer offload families from their first event, and the offload tier's gauges from the first step. Until then a family is
+declared (HELP and TYPE) but empty. With several engine labels, a counter's value is spread over them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ _REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
 class Exposition:
-    """A collector for one engine."""
+    """A Prometheus collector for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -29,15 +28,15 @@ class Exposition:
         self._registry.register(self)
 
     def render(self) -> bytes:
-        """Text in Prometheus' format."""
+        """Render all families in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand: registering must not collect."""
+        """Describe nothing in advance, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """Yield all families."""
         yield self._gauge("process_start_time_seconds", {}, self.engine.started, plain=True)
         yield self._cache_config()
         yield from self._scheduler()
@@ -115,7 +114,7 @@ class Exposition:
 
     def _offload_legacy(self) -> Iterator[Metric]:
         loads, stores = self.engine.stats.load_sizes, self.engine.stats.store_sizes
-        off = self.engine.saboteur.legacy_offset
+        off = self.engine.bugs.legacy_offset
         by_type = {"CPU_to_GPU": int(loads.total), "GPU_to_CPU": int(stores.total) + off}
         yield self._labelled("kv_offload_total_bytes", "transfer_type", by_type)
         times = {"CPU_to_GPU": loads.total / 1e10, "GPU_to_CPU": stores.total / 1e10}
@@ -127,19 +126,19 @@ class Exposition:
         stats, tier = self.engine.stats, self.engine.offload
         for kind, sizes in (("load", stats.load_sizes), ("store", stats.store_sizes)):
             seen = sizes.count > 0
-            yield _once(seen, self._counter(f"kv_offload_{kind}_bytes", sizes.total))
-            yield _once(seen, self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10))
-            yield _once(seen, self._histogram(f"kv_offload_{kind}_size", sizes))
-        yield _once(stats.lookups.count > 0, self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups))
-        yield _once(stats.allocations.count > 0, self._histogram("kv_offload_cpu_allocation_size", stats.allocations))
+            yield _since(seen, self._counter(f"kv_offload_{kind}_bytes", sizes.total))
+            yield _since(seen, self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10))
+            yield _since(seen, self._histogram(f"kv_offload_{kind}_size", sizes))
+        yield _since(stats.lookups.count > 0, self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups))
+        yield _since(stats.allocations.count > 0, self._histogram("kv_offload_cpu_allocation_size", stats.allocations))
         failures = stats.allocation_failures
-        yield _once(failures > 0, self._counter("kv_offload_allocation_failure", failures))
+        yield _since(failures > 0, self._counter("kv_offload_allocation_failure", failures))
         storing, loading = tier.usage if tier else (0.0, 0.0)
-        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading))
-        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing))
-        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading))
+        yield _since(stats.stepped, self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading))
+        yield _since(stats.stepped, self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing))
+        yield _since(stats.stepped, self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading))
 
-    # --- shapes ---
+    # --- building blocks ---
 
     def _name(self, name: str) -> str:
         return self.engine.config.metric_prefix + name
@@ -180,8 +179,8 @@ class Exposition:
         return family
 
 
-def _once(seen: bool, family: Metric) -> Metric:
-    """A family that has samples only once something happened."""
+def _since(seen: bool, family: Metric) -> Metric:
+    """Return the family; without samples if nothing was seen yet that it counts."""
     if not seen:
         family.samples.clear()
     return family
@@ -196,7 +195,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 def _spread(value: float, parts: int) -> list[float]:
-    """Nearly equal shares that add up."""
+    """Split a value into nearly equal whole shares that add up to it."""
     if parts == 1:
         return [value]
     share = value // parts

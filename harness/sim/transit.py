@@ -1,4 +1,4 @@
-"""A request through both servers, without a proxy or a socket: what the contract between proxy, P and D says."""
+"""The body that a proxy sends to P, by the contract between proxy, P and D."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ _NOT_FOR_P = ("stream_options", "min_tokens", "prompt_logprobs", "echo", "return
 
 
 def prefill_body(body: Mapping[str, Any], endpoint: Endpoint = Endpoint.COMPLETIONS) -> Json:
-    """What P is asked: one token, no stream, one of n."""
+    """Turn a client's body into the one for P: one token of one sequence, not streamed."""
     asked = {key: value for key, value in body.items() if key not in _NOT_FOR_P}
     asked |= {"max_tokens": 1, "n": 1, "stream": False, "kv_transfer_params": dict(_ASK)}
     return asked | ({"max_completion_tokens": 1} if endpoint is Endpoint.CHAT else {})
