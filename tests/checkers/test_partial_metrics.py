@@ -44,7 +44,7 @@ def test_an_engine_that_began_again_does_not_hide_behind_one_that_grew() -> None
 
 def test_an_engine_that_is_not_exposed_any_more_takes_nothing_from_the_sum() -> None:
     grown = delta(counters(one=100, two=100), counters(one=900))
-    assert "is not exposed any more" in grown.why("generation_tokens")
+    assert "is no longer exposed" in grown.why("generation_tokens")
 
 
 def test_an_engine_that_is_new_counted_from_nothing() -> None:
