@@ -15,7 +15,7 @@ Rules:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.history import Sample, Scraped
@@ -147,17 +147,26 @@ LARGEST = 2**53
 
 def read_counters(scraped: Scraped) -> Counters:
     """Turn one reading into typed counters."""
-    unusable = {name: why for name, source in SOURCES.items() if (why := _why_unusable(name, source, scraped.samples))}
+    samples = _by_field(scraped.samples)
+    unusable = {name: why for name, source in SOURCES.items() if (why := _why_unusable(name, source, samples[name]))}
     values = {
-        name: None if name in unusable else source.read(scraped.samples, scraped.declared)
+        name: None if name in unusable else source.read(samples[name], scraped.declared)
         for name, source in SOURCES.items()
     }
-    parts = {name: _parts(SOURCES[name], scraped.samples) for name in _GROWING if values[name] is not None}
+    parts = {name: _parts(SOURCES[name], samples[name]) for name in _GROWING if values[name] is not None}
     for name, legacy in (("offload_load_bytes", _LEGACY_LOAD), ("offload_store_bytes", _LEGACY_STORE)):
         if values[name] is None and name not in unusable:
             values[name] = values[legacy]
             unusable |= {name: unusable[legacy]} if legacy in unusable else {}
     return Counters(**values, parts=parts, unusable=unusable)
+
+
+def _by_field(samples: Iterable[Sample]) -> Mapping[str, Sequence[Sample]]:
+    """Group the samples by field, in their order; one pass over a reading is faster than one per field."""
+    families: dict[str, list[Sample]] = {}
+    for sample in samples:
+        families.setdefault(sample.name, []).append(sample)
+    return {name: families.get(source.sample, ()) for name, source in SOURCES.items()}
 
 
 def _parts(source: _Source, samples: Iterable[Sample]) -> Mapping[Labels, float]:

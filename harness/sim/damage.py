@@ -5,7 +5,8 @@ anything.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from harness.errors import UsageError
 from harness.sim.blocks import Page
@@ -15,21 +16,38 @@ from harness.sim.language import hash_text, mix, uniform
 from harness.sim.ledger import Ledger
 from harness.sim.offload import Chunk, Offload
 from harness.sim.pulls import PULL_BUGS
+from harness.sim.scheduler import Scheduler
 from harness.sim.sequence import Sequence
 from harness.sim.stats import ServerStats
 from harness.sim.transfer import Nixl, Pull
-
-if TYPE_CHECKING:
-    from harness.sim.engine import Engine
 
 _REMEMBERED = 64
 """Pulls whose KV is kept, to be given to other requests."""
 
 
+class BuggyEngine(Protocol):
+    """The parts of an engine that planted bugs use."""
+
+    scheduler: Scheduler
+    stats: ServerStats
+    now: Callable[[], float]
+    started: float
+
+    @property
+    def offload(self) -> Offload | None:
+        """The offload tier, if there is one."""
+        ...
+
+    @property
+    def nixl(self) -> Nixl | None:
+        """The transfer agent, if there is one."""
+        ...
+
+
 class PlantedBugs:
     """One engine's planted bugs."""
 
-    def __init__(self, config: SimConfig, ledger: Ledger, engine: "Engine") -> None:
+    def __init__(self, config: SimConfig, ledger: Ledger, engine: BuggyEngine) -> None:
         self.config, self.ledger, self.engine = config, ledger, engine
         self._rates = {bug.name: bug.rate for bug in config.bugs}
         if unknown := self._rates.keys() - BUGS.keys():

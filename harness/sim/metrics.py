@@ -6,9 +6,10 @@ declared (HELP and TYPE) but empty. With several engine labels, a counter's valu
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 from harness.facts import Connector
 from harness.sim.engine import Engine
@@ -24,12 +25,10 @@ class Exposition:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def render(self) -> bytes:
-        """Render all families in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """Render all families in Prometheus' text format, exactly as ``generate_latest`` would."""
+        return "".join(line for family in self.collect() for line in _lines(family)).encode()
 
     def describe(self) -> list[Metric]:
         """Describe nothing in advance, so that registering does not collect."""
@@ -126,17 +125,17 @@ class Exposition:
         stats, tier = self.engine.stats, self.engine.offload
         for kind, sizes in (("load", stats.load_sizes), ("store", stats.store_sizes)):
             seen = sizes.count > 0
-            yield _since(seen, self._counter(f"kv_offload_{kind}_bytes", sizes.total))
-            yield _since(seen, self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10))
-            yield _since(seen, self._histogram(f"kv_offload_{kind}_size", sizes))
-        yield _since(stats.lookups.count > 0, self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups))
-        yield _since(stats.allocations.count > 0, self._histogram("kv_offload_cpu_allocation_size", stats.allocations))
+            yield _when(seen, self._counter(f"kv_offload_{kind}_bytes", sizes.total))
+            yield _when(seen, self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10))
+            yield _when(seen, self._histogram(f"kv_offload_{kind}_size", sizes))
+        yield _when(stats.lookups.count > 0, self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups))
+        yield _when(stats.allocations.count > 0, self._histogram("kv_offload_cpu_allocation_size", stats.allocations))
         failures = stats.allocation_failures
-        yield _since(failures > 0, self._counter("kv_offload_allocation_failure", failures))
+        yield _when(failures > 0, self._counter("kv_offload_allocation_failure", failures))
         storing, loading = tier.usage if tier else (0.0, 0.0)
-        yield _since(stats.stepped, self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading))
-        yield _since(stats.stepped, self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing))
-        yield _since(stats.stepped, self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading))
+        yield _when(stats.stepped, self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading))
+        yield _when(stats.stepped, self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing))
+        yield _when(stats.stepped, self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading))
 
     # --- building blocks ---
 
@@ -179,8 +178,27 @@ class Exposition:
         return family
 
 
-def _since(seen: bool, family: Metric) -> Metric:
-    """Return the family; without samples if nothing was seen yet that it counts."""
+def _lines(family: Metric) -> Iterator[str]:
+    # A simulated server is read several times around every phase. generate_latest checks and escapes names, which are
+    # always the same here; that would cost more than the rest of a reading.
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    yield f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+    for sample in family.samples:
+        value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
+        yield f"{sample.name}{_braced(tuple(sorted(sample.labels.items())))} {value}\n"
+
+
+@cache
+def _braced(labels: tuple[tuple[str, str], ...]) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _when(seen: bool, family: Metric) -> Metric:
+    """Return the family, without its samples unless ``seen``."""
     if not seen:
         family.samples.clear()
     return family

@@ -36,7 +36,7 @@ class SimServer:
     ) -> None:
         self.name, self.role, self.config = name, role, config.of(role)
         self.engine = Engine(f"{name}-engine", self.config, now, fabric, ledger)
-        self._exposition = Exposition(self.engine)
+        self.exposition = Exposition(self.engine)
         self._jobs: dict[str, tuple[Job, Callable[[], None]]] = {}
         self._serial = 0
 
@@ -160,7 +160,7 @@ class SimServer:
 
     def metrics(self) -> bytes:
         """Answer GET /metrics."""
-        return self._exposition.render()
+        return self.exposition.render()
 
     def models(self) -> Json:
         """Answer GET /v1/models."""

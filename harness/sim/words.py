@@ -6,6 +6,7 @@ predictable length, and any text can be a prompt.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 EOS = 2
@@ -41,7 +42,7 @@ class Tokenizer:
 
     def spell(self, token: int) -> str:
         """Spell one token as text, special tokens included, as in the names of log-probabilities."""
-        return _SPECIAL.get(token) or _bytes_of(token).decode(errors="replace")
+        return _spelled(token)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Encode a conversation with the chat template, up to the start of the assistant's turn."""
@@ -50,6 +51,12 @@ class Tokenizer:
             role = _ROLES.get(str(message.get("role")), _ROLES["user"])
             tokens += [role, *self.encode(_content(message.get("content"))), _END_OF_TURN]
         return [*tokens, _ROLES["assistant"]]
+
+
+# Answers with log-probabilities spell the same few thousand tokens again and again.
+@cache
+def _spelled(token: int) -> str:
+    return _SPECIAL.get(token) or _bytes_of(token).decode(errors="replace")
 
 
 def _bytes_of(token: int) -> bytes:

@@ -276,6 +276,7 @@ def test_junit_has_one_case_for_each_workload_and_marks_what_was_skipped() -> No
     assert "known fault of vLLM 0.32.0 on cpu: it loses the tail" in str(suite[3][0].get("message"))
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     junit = tmp_path / "cases.xml"
     where = ["--engine", "sim", "--num-warmups", "1", "--result-dir", str(tmp_path), "--junit", str(junit), "--plain"]

@@ -312,6 +312,7 @@ def inside_vllm(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(run_python(VLLM_CODE, plugins).splitlines()[-1])
 
 
+@pytest.mark.slow
 class TestInsideVllm:
     def test_its_factory_makes_the_spec_whose_worker_stores_and_loads(self, inside_vllm: Any) -> None:
         """Three blocks of three layers with 64-byte pages are stored, and the third is restored into block 6."""

@@ -41,7 +41,7 @@ def first_difference(llama: Llama, changed: Array, at: int, cache: Cache, expect
     return None
 
 
-@pytest.mark.parametrize("length", [20, 32, 33, 100, 256, 1024])
+@pytest.mark.parametrize("length", [20, 32, 33, 100, 256, pytest.param(1024, marks=pytest.mark.slow)])
 def test_one_changed_token_in_any_block_changes_sixteen_greedy_tokens(llama: Llama, length: int) -> None:
     prompt = prompts(1, length)
     _, cache = llama.prefill(prompt)

@@ -76,7 +76,10 @@ def _widened(expected: ServerExpectation, name: str, counters: Mapping[str, floa
     return Bounds(bounds.low, bounds.high + int(counters["preemptions"]) * expected.reload_bytes)
 
 
-@pytest.mark.parametrize("connectors", ORDERS)
+@pytest.mark.parametrize(
+    "connectors",
+    [pytest.param(one, marks=() if one == (NIXL, OFFLOADING) else pytest.mark.slow) for one in ORDERS],
+)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6), concurrency=st.integers(1, 12))
@@ -96,6 +99,7 @@ def test_one_after_the_other_every_counter_is_exact(connectors: Any, seed: int) 
     assert not tally["bounds"]
 
 
+@pytest.mark.slow
 def test_bounds_are_the_exception() -> None:
     # 40 seeds, all kinds of requests, up to 4 at a time, a pool that evicts: figures of this very sequence.
     tally: Counter[str] = Counter()

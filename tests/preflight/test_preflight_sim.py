@@ -20,12 +20,18 @@ from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.errors import ExitCode, UsageError
 from harness.facts import Connector
-from harness.preflight import Item, Level
+from harness.preflight import Item, Level, traffic
 from harness.proxy import start_proxy
 from harness.sim import QUIET, SimConfig, start_sim
 from harness.sim.deployment import SimDeployment
 
 Bend = Callable[[web.Request, Any], Any]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three readings are enough to see other people's requests here, where a test makes them."""
+    monkeypatch.setattr(traffic, "LISTENS", 0.2)
 
 
 @pytest.fixture
@@ -109,7 +115,7 @@ async def test_a_name_that_nobody_serves_is_told_with_those_that_are(sim: SimDep
     assert "does not serve the model 'simm'; it serves 'sim'" in said
 
 
-@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("tells", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 async def test_a_server_without_a_connector_is_told(role: str, tmp_path: Path, *, tells: bool) -> None:
     """Whether or not it shows its configuration."""
@@ -184,6 +190,7 @@ async def test_urls_that_are_swapped_behind_a_proxy_are_told(sim: SimDeployment,
     assert "Swap --prefill-url and --decode-url" in said
 
 
+@pytest.mark.slow
 async def test_a_proxy_that_also_asks_others_is_told(sim_with_two: SimDeployment, tmp_path: Path) -> None:
     sim = sim_with_two
     proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
@@ -194,6 +201,7 @@ async def test_a_proxy_that_also_asks_others_is_told(sim_with_two: SimDeployment
     assert "4 of 8 requests never came to a listed one" in said
 
 
+@pytest.mark.slow
 async def test_a_given_proxy_of_the_harness_is_known_as_such(sim: SimDeployment, tmp_path: Path) -> None:
     p, d = sim.prefill_urls[0], sim.decode_urls[0]
     proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)

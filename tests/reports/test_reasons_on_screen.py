@@ -99,7 +99,7 @@ def test_progress_is_not_clipped() -> None:
     assert LONG in stream.getvalue()
 
 
-@pytest.mark.parametrize("flags", [["--plain"], []])
+@pytest.mark.parametrize("flags", [pytest.param(["--plain"], marks=pytest.mark.slow), []])
 def test_serve_holds_a_deployment_with_plain_progress_on_a_terminal(tmp_path: Path, flags: list[str]) -> None:
     """Its stdout is the facts alone, and its stderr has no escape sequence where plain lines are asked for."""
     terminal_side, process_side = pty.openpty()

@@ -58,6 +58,7 @@ def command_of(ran: Ran) -> list[str]:
     return shlex.split(lines[lines.index("with the harness:") + 1])[3:]
 
 
+@pytest.mark.slow
 def test_one_damaged_request_among_many_is_found_and_told_three_ways(
     tmp_path: Path, failed: Path, damaged: Pair, healthy: Pair
 ) -> None:
@@ -88,6 +89,7 @@ def test_one_damaged_request_among_many_is_found_and_told_three_ways(
         assert "request 0: as it should be" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_fault_of_two_requests_at_once_keeps_two_at_once(tmp_path: Path, healthy: Pair) -> None:
     with served("bystander_write") as pair:
         run = failing_run(pair, tmp_path, output=40)  # long enough for others to arrive meanwhile
@@ -103,6 +105,7 @@ def test_a_fault_of_two_requests_at_once_keeps_two_at_once(tmp_path: Path, healt
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_poisoned_cache_is_shrunk_though_every_answer_was_right(tmp_path: Path) -> None:
     with served("swapped_blocks=0.6") as pair:
         found = shrunk(failing_run(pair, tmp_path), "--max-tries", "10", tries=4)
@@ -115,6 +118,7 @@ def test_a_poisoned_cache_is_shrunk_though_every_answer_was_right(tmp_path: Path
         assert "request 1: DIFFERS" in done.stdout, "the next prompt that begins alike is answered wrong"
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_counters_alone_is_shrunk_too(tmp_path: Path) -> None:
     with served("source_doubled=0.1") as pair:
         found = shrunk(failing_run(pair, tmp_path, check="token_sources"), "--max-tries", "16")
@@ -127,6 +131,7 @@ def test_a_fault_of_the_counters_alone_is_shrunk_too(tmp_path: Path) -> None:
         assert "external_kv_transfer" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_healthy_deployment_does_not_fail_any_more_and_that_is_unknown(failed: Path, healthy: Pair) -> None:
     found = shrunk(failed, *healthy.flags)
     assert found.code == 3, found.out + found.err
@@ -135,6 +140,7 @@ def test_a_healthy_deployment_does_not_fail_any_more_and_that_is_unknown(failed:
     assert (failed.parent / "latest").readlink() == Path(failed.name), "what found nothing is nobody's latest run"
 
 
+@pytest.mark.slow
 def test_servers_that_are_gone_must_be_named(tmp_path: Path, failed: Path, damaged: Pair) -> None:
     stored = tmp_path / "moved"
     shutil.copytree(failed, stored)
@@ -145,6 +151,7 @@ def test_servers_that_are_gone_must_be_named(tmp_path: Path, failed: Path, damag
     assert "--prefill-url" in gone.err
 
 
+@pytest.mark.slow
 def test_a_launched_run_is_shrunk_on_a_deployment_launched_like_it(tmp_path: Path) -> None:
     load = ("--num-prompts", "12", "--concurrency", "8", "--random-input-len", "20:60")
     flags = ("--engine", "sim", "--connector", "nixl", *load, "--plain")
@@ -160,6 +167,7 @@ def test_a_launched_run_is_shrunk_on_a_deployment_launched_like_it(tmp_path: Pat
     assert len(found.left) == 1
 
 
+@pytest.mark.slow
 def test_limits_are_kept_and_said(failed: Path) -> None:
     found = shrunk(failed, "--max-tries", "3")
     assert found.code == 1, found.out + found.err
@@ -170,6 +178,7 @@ def test_limits_are_kept_and_said(failed: Path) -> None:
     assert [json.loads(line)["try"] for line in tries] == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_the_best_so_far(tmp_path: Path, failed: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "shrink", str(failed), "--plain", "--result-dir", str(tmp_path)],

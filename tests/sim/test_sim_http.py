@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from polling import until
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.facts import Role
@@ -167,6 +168,19 @@ async def test_metric_families_appear_when_vllms_do(session: aiohttp.ClientSessi
     names = {name for name, _ in await families(session, sim.decode_urls[0])}
     assert {"vllm:kv_offload_store_bytes_total", "vllm:kv_offload_cpu_cache_usage_perc"} <= names
     assert "vllm:kv_offload_load_bytes_total" not in names
+
+
+async def test_metrics_are_written_as_prometheus_client_does(session: aiohttp.ClientSession) -> None:
+    sim = await start_sim(SimConfig(noise=QUIET, model='a "model"\\of\nmine', engine_labels=2))
+    try:
+        body = await hand_over(session, sim, {"prompt": PROMPT, "max_tokens": 5})
+        await post(session, sim.decode_urls[0] + COMPLETIONS, body)
+        for server in (sim.pair.prefill, sim.pair.decode):
+            registry = CollectorRegistry()
+            registry.register(server.exposition)
+            assert server.metrics() == generate_latest(registry)
+    finally:
+        await sim.stop()
 
 
 async def test_engine_labels_add_up(session: aiohttp.ClientSession) -> None:

@@ -98,7 +98,7 @@ class SimRun:
         answers = self._through(bodies) if route is Route.PROXY else self._alone(bodies, route)
         for request in requests:
             status, body = answers.get(request.request_id, (502, {}))
-            answer, reply = Answer(), Reply(status=status, body=str(body))
+            answer, reply = Answer(), Reply(status=status, body="" if status == 200 else str(body))
             if status == 200:
                 answer.body(json.dumps(body).encode(), at + 0.5)
             yield conclude(request, reply, answer, at + 0.5)

@@ -8,10 +8,17 @@ from harness.verify.judging.averages import ByOutput, average, compared_length
 from harness.verify.judging.noise import far_limit
 
 RUNS = 60
-SIZES = [Size(16, 32, 60), Size(64, 80, 1), Size(64, 32, 20)]
+SIZES = [
+    pytest.param(size, marks=marks, id=str(size))
+    for size, marks in (
+        (Size(16, 32, 60), ()),
+        (Size(64, 80, 1), pytest.mark.slow),
+        (Size(64, 32, 20), pytest.mark.slow),
+    )
+]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_of_nothing_but_noise_is_not_accused(kind: str, size: Size) -> None:
     rng = np.random.default_rng(7)
@@ -23,7 +30,14 @@ def test_heavy_tails_cross_the_near_limit_often_which_is_why_there_is_a_far_one(
     assert sum(judge_run(rng, KINDS["student-3"], Size(64, 32, 20)).near for _ in range(RUNS)) >= 3
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "exponential", "steps-16", "flips", "dependent"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "gaussian",
+        "flips",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("exponential", "steps-16", "dependent")),
+    ],
+)
 def test_an_output_that_was_made_with_other_kv_is_accused_and_no_other_is(kind: str) -> None:
     rng = np.random.default_rng(8)
     for _ in range(20):

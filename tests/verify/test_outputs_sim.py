@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import counted_run
 import pytest
@@ -29,6 +30,12 @@ def served(count: int, *bugs: PlantedBug, seed: int = 0, noise: Noise = FLIPS) -
     return run
 
 
+@cache  # several tests look at the same run, each for something else
+def verified(count: int, *bugs: PlantedBug, seed: int, policy: str = "all") -> History:
+    return served(count, *bugs, seed=seed).verify(policy, seed=seed)
+
+
+@pytest.mark.slow
 def test_benign_flips_are_ties_and_no_alarm() -> None:
     flipped = 0
     for seed in range(2):
@@ -43,8 +50,15 @@ def test_benign_flips_are_ties_and_no_alarm() -> None:
 @pytest.mark.parametrize(
     "bug",
     [
-        *("foreign_blocks", "expired_read", "stale_tail", "tail_off_by_one", "flipped_byte", "zeroed_last_block"),
-        *("stale_block", "zeroed_layer", "shifted_rows", "swapped_tail", "block_stride", "truncated_region"),
+        "foreign_blocks",
+        "zeroed_last_block",
+        *(
+            pytest.param(bug, marks=pytest.mark.slow)
+            for bug in (
+                *("expired_read", "stale_tail", "tail_off_by_one", "flipped_byte", "stale_block", "zeroed_layer"),
+                *("shifted_rows", "swapped_tail", "block_stride", "truncated_region"),
+            )
+        ),
     ],
 )
 def test_exactly_the_damaged_requests_are_named(bug: str) -> None:
@@ -56,6 +70,7 @@ def test_exactly_the_damaged_requests_are_named(bug: str) -> None:
     assert outputs(DEPLOYMENT, history).verdict is Verdict.INVALID
 
 
+@pytest.mark.slow
 def test_scaled_kv_is_found_by_drift() -> None:
     run = served(100, PlantedBug("scaled_kv", 0.04), seed=2)
     history = run.verify(seed=2)
@@ -64,6 +79,7 @@ def test_scaled_kv_is_found_by_drift() -> None:
     assert len(wrong_outputs(history)) >= 0.5 * len(damaged) > 0
 
 
+@pytest.mark.slow
 def test_foreign_kv_is_named_with_its_owner_and_reported_first() -> None:
     run = served(100, PlantedBug("foreign_blocks", 0.04), PlantedBug("flipped_byte", 0.04), seed=2)
     history = run.verify(seed=2)
@@ -77,8 +93,9 @@ def test_foreign_kv_is_named_with_its_owner_and_reported_first() -> None:
     assert prompts[owner] != prompts[first.subject]
 
 
+@pytest.mark.slow
 def test_damage_that_is_nobodys_kv_gets_no_owner() -> None:
-    history = served(100, PlantedBug("flipped_byte", 0.05), seed=2).verify(seed=2)
+    history = verified(100, PlantedBug("flipped_byte", 0.05), seed=2)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
     assert not any("answered with" in finding.text for finding in check.findings)
@@ -96,6 +113,7 @@ def test_damage_that_strikes_at_random_does_not_happen_again() -> None:
     assert len({o.request.cache_salt for o in history.operations(phase="retry-together")}) == 32
 
 
+@pytest.mark.slow
 def test_damage_that_strikes_often_happens_again() -> None:
     """Which requests are struck is drawn from their ids: of the retries as many as of the load."""
     run = served(32, PlantedBug("zeroed_layer", 0.3), seed=3)
@@ -111,6 +129,7 @@ def test_damage_that_strikes_often_happens_again() -> None:
     assert sum(int(count[2]) for count in counts if count) == len(struck) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", ["foreign_blocks", "expired_read"])
 def test_every_leak_is_named_with_its_owner(bug: str) -> None:
     """Ten in a run and more: the search for one owner does not end the search for the next."""
@@ -123,9 +142,9 @@ def test_every_leak_is_named_with_its_owner(bug: str) -> None:
     assert all(f"was answered with {owner}'s KV" in told[who] for who, owner in owners.items())
 
 
+@pytest.mark.slow
 def test_swapped_blocks_pass_the_load_and_are_found_by_the_probe() -> None:
-    run = served(60, PlantedBug("swapped_blocks", 0.3), seed=4)
-    history = run.verify(seed=4)
+    history = verified(60, PlantedBug("swapped_blocks", 0.3), seed=4)
     assert not wrong_outputs(history)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
@@ -143,6 +162,7 @@ def probes(history: History, route: Route) -> list[Operation]:
     return [o for o in history.operations(route=route) if o.sent.phase == f"probe-{route}"]
 
 
+@pytest.mark.slow
 def test_a_budget_probes_some_of_the_cuts_and_says_how_many() -> None:
     run = served(400, seed=4)
     check = outputs(DEPLOYMENT, run.verify("budget:10", seed=4))
@@ -152,6 +172,7 @@ def test_a_budget_probes_some_of_the_cuts_and_says_how_many() -> None:
     assert read_from("decode-0", 1024, cuts) in check.notes
 
 
+@pytest.mark.slow
 def test_every_prompt_whose_neighbouring_blocks_changed_places_is_found_at_its_one_telling_cut() -> None:
     run = served(500, PlantedBug("swapped_blocks", 0.02), seed=4)
     history = run.verify("all", seed=4)
@@ -193,9 +214,9 @@ def test_a_tier_that_was_given_garbage_is_found_when_the_prefix_caches_are_empti
 
 def test_a_tier_that_restored_nothing_is_not_said_to_be_read() -> None:
     """Its probes were computed anew: right answers say nothing about what it holds."""
-    run = served(60, seed=4)
-    evidence = look_at_outputs(run.verify(seed=4))
-    tier = [o for o in run.history.operations() if o.request.condition is Condition.OFFLOAD_TIER]
+    history = verified(60, seed=4)
+    evidence = look_at_outputs(history)
+    tier = [o for o in history.operations() if o.request.condition is Condition.OFFLOAD_TIER]
     asked = sum(o.request.route is Route.PREFILL for o in tier)
     nothing = Hits(Condition.OFFLOAD_TIER, "prefill-0", asked, 0, 900, restored=0, why="900 tokens were computed anew")
     (line,) = coverage(evidence, [nothing], {"prefill-0": 300})
@@ -214,8 +235,9 @@ def test_a_tier_that_cannot_be_asked_is_said_to_be_so() -> None:
     assert not [o for o in history.operations() if o.sent.phase.endswith("-tier")]
 
 
+@pytest.mark.slow
 def test_cuts_of_prompts_that_are_not_forced_are_judged_by_the_prefill_servers_answers() -> None:
-    history = served(300, seed=1).verify("sample:40", seed=1)
+    history = verified(300, seed=1, policy="sample:40")
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.VALID
     decode, prefill = (probes(history, route) for route in (Route.DECODE, Route.PREFILL))
@@ -224,7 +246,7 @@ def test_cuts_of_prompts_that_are_not_forced_are_judged_by_the_prefill_servers_a
 
 
 def test_a_probe_that_nothing_can_judge_is_left_out_and_not_counted() -> None:
-    history = served(60, seed=4).verify(seed=4)
+    history = verified(60, seed=4)
     lost = next((len(o.request.prompt) - 1) // 16 for o in history.operations() if o.request.request_id == "load-00007")
     assert lost
     blind = [
@@ -241,8 +263,9 @@ def test_a_probe_that_nothing_can_judge_is_left_out_and_not_counted() -> None:
     assert check.verdict is Verdict.VALID
 
 
+@pytest.mark.slow
 def test_a_doubt_that_could_not_be_settled_is_unknown_and_no_accusation() -> None:
-    history = served(60, PlantedBug("swapped_blocks", 0.3), seed=4).verify(seed=4)
+    history = verified(60, PlantedBug("swapped_blocks", 0.3), seed=4)
     assert history.operations(phase="doubts")
     unforced = [
         e
@@ -259,8 +282,9 @@ def _name(entry: Sent | Ended) -> str:
     return entry.request.request_id if isinstance(entry, Sent) else entry.request_id
 
 
+@pytest.mark.slow
 def test_a_sample_is_verified_and_the_rest_is_said_to_be_left_out() -> None:
-    history = served(300, seed=1).verify("sample:40", seed=1)
+    history = verified(300, seed=1, policy="sample:40")
     counts, check = count_outputs(history), outputs(DEPLOYMENT, history)
     assert (counts.exact + counts.tie, counts.unverified, check.verdict) == (40, 260, Verdict.VALID)
     assert "260 not sampled" in check.summary
@@ -268,8 +292,9 @@ def test_a_sample_is_verified_and_the_rest_is_said_to_be_left_out() -> None:
     assert 32 <= kinds["control"] <= 40
 
 
+@pytest.mark.slow
 def test_a_suspect_is_measured_again_before_it_is_accused() -> None:
-    history = served(100, PlantedBug("flipped_byte", 0.05), seed=2).verify(seed=2)
+    history = verified(100, PlantedBug("flipped_byte", 0.05), seed=2)
     wrong = set(wrong_outputs(history))
     again = [o for o in history.operations() if o.sent.phase == "confirmation"]
     assert wrong <= {o.request.about for o in again}

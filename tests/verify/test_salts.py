@@ -99,6 +99,7 @@ def test_outputs_that_are_all_the_best_need_no_control_requests() -> None:
     assert judge(DEPLOYMENT, history).verdict is not Verdict.VALID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", ["shifted_rows", "foreign_blocks"])
 def test_kv_that_is_wholly_wrong_is_invalid_though_salts_are_ignored(bug: str) -> None:
     history = verified(PlantedBug(bug), ignores_salt=True)
@@ -109,6 +110,7 @@ def test_kv_that_is_wholly_wrong_is_invalid_though_salts_are_ignored(bug: str) -
     assert names.index("salts") < names.index("outputs")
 
 
+@pytest.mark.slow
 def test_only_damaged_requests_are_accused_though_salts_are_ignored() -> None:
     run = ask_under_two_salts(pair(PlantedBug("shifted_rows", 0.2), ignores_salt=True))
     run.run(load(48, seed=2))
@@ -203,12 +205,13 @@ def with_forcings_that_read(history: History) -> History:
     return History(tuple(map(told, history.entries)))
 
 
+@pytest.mark.slow
 def test_forcings_that_read_caches_are_not_trusted_where_salts_are_ignored() -> None:
-    history = verified(PlantedBug("shifted_rows"), ignores_salt=True)
-    check = outputs(DEPLOYMENT, with_forcings_that_read(history))
+    history = with_forcings_that_read(verified(PlantedBug("shifted_rows"), ignores_salt=True))
+    check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
     assert any("its teacher forcing is not trusted" in finding.text for finding in check.findings)
-    assert not wrong_outputs(with_forcings_that_read(history))
+    assert not wrong_outputs(history)
 
 
 def test_a_run_tests_once_and_hands_on_what_it_found() -> None:

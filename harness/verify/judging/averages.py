@@ -12,6 +12,7 @@ to at most its own length, in steps of a third or less (``_lengths``).
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 
 import numpy as np
@@ -40,6 +41,7 @@ def _lengths_up_to(tokens: int) -> list[int]:
     return list(takewhile(lambda length: length <= tokens, _lengths()))
 
 
+@cache  # asked of every output, and there are few lengths
 def compared_length(tokens: int) -> int | None:
     """The largest step that is no longer than an output of so many tokens; None where it is too short."""
     return max(_lengths_up_to(tokens), default=None)

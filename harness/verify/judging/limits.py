@@ -45,7 +45,8 @@ def crossings(forced: Forced, limits: Limits, regret: Floats, drawn: float = 0.0
     have by a random draw alone, nats.
     """
     limit = limits.regret + drawn
-    if len(over := np.flatnonzero(regret > limit)):
+    if (beyond := regret > limit).any():
+        over = np.flatnonzero(beyond)
         at = int(over[0])
         yield Crossing(
             at,
@@ -61,7 +62,8 @@ def crossings(forced: Forced, limits: Limits, regret: Floats, drawn: float = 0.0
 
 
 def _one_token(values: Floats, limit: float, what: str) -> Iterator[Crossing]:
-    if len(over := np.flatnonzero(values > limit)):
+    if (beyond := values > limit).any():
+        over = np.flatnonzero(beyond)
         worst = float(np.nanmax(values))
         yield Crossing(
             int(over[0]),
