@@ -187,7 +187,7 @@ class _Asker:
         flag = f"--{self.role}-url"
         return UsageError(
             f"The {self.role} server at {self.url} did not answer GET {path} as a vLLM server does: {cause}. "
-            f"Check that the server is running and can be reached from here (try: curl {self.url}/metrics), and that "
+            f"Check that the server is up and can be reached from here (try: curl {self.url}/metrics), and that "
             f"{flag} is the address of the vLLM server itself, not of the proxy."
         )
 

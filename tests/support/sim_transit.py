@@ -13,7 +13,7 @@ Json = dict[str, Any]
 def through(
     pair: SimPair, body: Mapping[str, Any], request_id: str, endpoint: Endpoint = Endpoint.COMPLETIONS
 ) -> tuple[int, Json]:
-    """Serve one request through the first P and the first D, to its end: status and answer."""
+    """Serve one request through the first P and the first D; return status and answer."""
     status, answer = pair.prefill.handle(endpoint, prefill_body(body, endpoint), request_id)
     if status != 200:
         return status, answer
@@ -26,7 +26,7 @@ def through(
 def through_together(
     pair: SimPair, bodies: Mapping[str, Mapping[str, Any]], endpoint: Endpoint = Endpoint.COMPLETIONS
 ) -> dict[str, tuple[int, Json]]:
-    """Serve requests through the first P and D, all in flight at once; ids to bodies in, ids to answers out."""
+    """Serve requests, given by id, through the first P and D at once; return status and answer by id."""
     prefills = {
         request_id: pair.prefill.submit(endpoint, prefill_body(body, endpoint), request_id)
         for request_id, body in bodies.items()
