@@ -22,7 +22,7 @@ from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_t
 from harness.errors import DeployError, ModelNotFound
 from harness.facts import Connector, Deployment, Role
 from harness.models import ModelFacts, make_canary, read_config, read_model
-from harness.observe.facts import learn
+from harness.observe.server_info import learn
 from harness.observe.vocabulary import tokens_that_are_safe
 from harness.preflight import (
     Demand,

@@ -7,7 +7,7 @@
 ``/proxy/status``    which the harness's own proxy has, and no server
 
 What is not told is None, and stops nothing. A server that cannot be read at all was refused before, by
-``observe.facts``; here it tells nothing.
+``observe.server_info``; here it tells nothing.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.facts import Connector, Deployment, KVGeometry, Role
-from harness.observe.facts import _device, learn
+from harness.observe.server_info import _device, learn
 from harness.oracle import ServerExpectation
 from harness.reports.result_json import _deployment as of_result
 from harness.reports.summary import _deployment as summary_line

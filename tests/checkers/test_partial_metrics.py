@@ -10,7 +10,7 @@ from harness.facts import Role, Server
 from harness.history import Sample, Scraped
 from harness.observe.counters import SAMPLE_NAMES, Counters, delta, read_counters
 from harness.observe.exposition import parse
-from harness.observe.facts import _WANTED, _server
+from harness.observe.server_info import _WANTED, _server
 from harness.verdict import Verdict
 
 GENERATED = "vllm:generation_tokens_total"
@@ -44,7 +44,7 @@ def test_an_engine_that_began_again_does_not_hide_behind_one_that_grew() -> None
 
 def test_an_engine_that_is_not_exposed_any_more_takes_nothing_from_the_sum() -> None:
     grown = delta(counters(one=100, two=100), counters(one=900))
-    assert "is not exposed any more" in grown.why("generation_tokens")
+    assert "is no longer exposed" in grown.why("generation_tokens")
 
 
 def test_an_engine_that_is_new_counted_from_nothing() -> None:

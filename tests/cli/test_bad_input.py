@@ -62,7 +62,7 @@ def _expect(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
 def test_an_unreachable_url(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{_closed_port()}"
     done = _harness(tmp_path, "--base-url", url, "--prefill-url", url, "--decode-url", url)
-    _expect(done, 2, url, "--prefill-url", "Check that it is up")
+    _expect(done, 2, url, "--prefill-url", "Check that the server is up")
 
 
 def test_something_that_is_no_url(tmp_path: Path) -> None:

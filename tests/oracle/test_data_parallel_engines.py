@@ -15,7 +15,7 @@ from oracle_runs import BLOCK, NIXL, OFFLOADING, bounds, deployed, exactly, prom
 
 from harness.facts import Deployment, Role
 from harness.history import Operation
-from harness.observe.facts import learn_server
+from harness.observe.server_info import learn
 from harness.oracle import PREDICTED, predict
 from harness.sim import QUIET, SimConfig
 from harness.verdict import Bounds
@@ -131,5 +131,5 @@ async def test_the_engines_of_a_server_are_counted_by_their_labels(metrics: str,
     app.router.add_get("/v1/models", answer_models)
     async with TestServer(app) as server, ClientSession() as session:
         url = str(server.make_url(""))
-        learned = await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
-    assert learned.engines == count
+        learned = await learn(session, prefill_urls=[], decode_urls=[url], proxy_url=None)
+    assert learned.deployment.servers[0].engines == count

@@ -292,7 +292,7 @@ async def test_doctor_shows_a_server_that_does_not_answer(
     await sim.stop()
     code = await doctor(options_of(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], command="doctor"))
     assert code is ExitCode.USAGE
-    assert "Check that it is up" in capsys.readouterr().out
+    assert "Check that the server is up" in capsys.readouterr().out
 
 
 async def test_the_first_that_a_given_proxy_is_asked_is_a_completion(sim: SimDeployment, tmp_path: Path) -> None:
