@@ -19,8 +19,8 @@ from harness.verify.asking.plan import FURTHER_CONTROLS, ROUNDS_OF_CONFIRMATION
 from harness.verify.asking.reference import CONTROL_OUTPUT
 from harness.verify.judging.floor import NoiseFloor, measure_floor
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Limits, crossings
-from harness.verify.judging.many import no_chance
+from harness.verify.judging.limits import Limits, exceedances
+from harness.verify.judging.many_doubtful import too_many_doubtful
 from harness.verify.judging.noise import Floats
 
 Generator = np.random.Generator
@@ -119,11 +119,11 @@ def _judged(control: Sequence[Forced], served: Sequence[Forced]) -> tuple[bool, 
     if not isinstance(floor, NoiseFloor):
         return False, frozenset()
     doubtful, wrong = _beyond(served, floor.near), _beyond(served, floor.far)
-    return bool(doubtful), wrong | doubtful if no_chance(served, control, floor.near) else wrong
+    return bool(doubtful), wrong | doubtful if too_many_doubtful(served, control, floor.near) else wrong
 
 
 def _beyond(served: Sequence[Forced], limits: Limits) -> frozenset[int]:
-    return frozenset(i for i, one in enumerate(served) if next(crossings(one, limits, one.regret), None) is not None)
+    return frozenset(i for i, one in enumerate(served) if next(exceedances(one, limits, one.regret), None) is not None)
 
 
 def _rows(kinds: Sequence[str], sizes: Sequence[Size], runs: int, seed: int) -> Iterator[str]:

@@ -39,7 +39,7 @@ def test_the_limits_are_those_of_the_control_arm_that_was_kept(file: Path) -> No
     assert count_outputs(history) == count_outputs(run(gaussian(1e-5), seed=1))
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.VALID
-    assert "noise as in noise.json: 32 control outputs, measured 0.0 days ago" in check.summary
+    assert "noise limit from noise.json: 32 control outputs, measured 0.0 days ago" in check.summary
 
 
 def test_what_is_wrong_is_found_and_other_runs_noise_is_not(file: Path) -> None:
