@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""Round robin over the servers."""
 
 from itertools import count
 from math import lcm
@@ -17,9 +17,9 @@ class Rotation:
 
 
 def pair(request: int, prefills: int, decodes: int) -> tuple[int, int]:
-    """Which P and which D serve the ``request``-th request: two round robins that meet in every pair.
+    """The P and D that serve the ``request``-th request: two round robins that produce every pair.
 
-    Stepping both at once would, with two of each, only ever join P0 to D0 and P1 to D1. So D's turn slips by one
-    whenever both come round together; each server's share stays even.
+    With two servers of each role, advancing both by one would only ever join P0 to D0 and P1 to D1. So D's index skips
+    one server whenever both reach the start together; each server's share stays even.
     """
     return request % prefills, (request + request // lcm(prefills, decodes)) % decodes

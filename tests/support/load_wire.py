@@ -149,9 +149,9 @@ def streams(*pieces: bytes, headers: dict[str, str] | None = None) -> Script:
     return script
 
 
-def cuts(*pieces: bytes) -> Script:
-    """Answer 200 with these pieces, and then cut the connection."""
-    begin = streams(*pieces)
+def cuts(*pieces: bytes, headers: dict[str, str] | None = None) -> Script:
+    """Answer 200 with these pieces, and then close the connection before the end of the body."""
+    begin = streams(*pieces, headers=headers)
 
     async def script(request: web.Request) -> web.StreamResponse:
         response = await begin(request)
