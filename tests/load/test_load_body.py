@@ -1,4 +1,4 @@
-"""Bodies, field by field, against what vLLM's request classes accept."""
+"""The fields of request bodies, as vLLM's request classes accept them."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_every_completion_field() -> None:
     }
 
 
-def test_chat_names_limits_its_own_way() -> None:
+def test_chat_has_its_own_names_for_limits() -> None:
     conversation = (Message("system", "be brief"), Message("user", "hello"))
     request = Request("r", conversation, Sampling(5, logprobs=2), endpoint=Endpoint.CHAT)
     body = body_of(request, model="m")
@@ -67,7 +67,7 @@ def test_chat_names_limits_its_own_way() -> None:
     assert not {"prompt", "max_tokens"} & set(body)
 
 
-def test_text_to_chat_is_a_users_turn() -> None:
+def test_text_sent_to_chat_becomes_a_message_of_the_user() -> None:
     body = body_of(Request("r", "hello", endpoint=Endpoint.CHAT), model="m")
     assert body["messages"] == [{"role": "user", "content": "hello"}]
     assert not {"logprobs", "top_logprobs", "return_tokens_as_token_ids"} & set(body)
@@ -78,10 +78,10 @@ def test_text_to_chat_is_a_users_turn() -> None:
     [Request("r", IDS, endpoint=Endpoint.CHAT), Request("r", (Message("user", "x"),))],
 )
 def test_a_prompt_of_the_wrong_kind_is_refused(request_: Request) -> None:
-    with pytest.raises(UsageError, match="send it to"):
+    with pytest.raises(UsageError, match="Send it to"):
         body_of(request_, model="m")
 
 
-def test_extra_fields_go_under_ours() -> None:
+def test_extra_fields_do_not_replace_the_requests_own() -> None:
     body = json.loads(encode(Request("r", IDS), model="m", extra={"top_k": 1, "max_tokens": 999}))
     assert (body["top_k"], body["max_tokens"], body["prompt"]) == (1, 20, [5, 6, 7])
