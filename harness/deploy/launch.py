@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
 from harness.deploy.nursery import Nursery
@@ -28,10 +28,13 @@ _SOCKET_VARIABLES = {
 class Launched:
     """A running deployment that the harness launched."""
 
-    plans: tuple[ServerPlan, ...]
+    plans: Sequence[ServerPlan]
     proxy_url: str | None
     """None if no connector transfers KV."""
-    nursery: Nursery
+
+    def urls(self, role: Role) -> tuple[str, ...]:
+        """The addresses of the servers with this role, in order."""
+        return tuple(plan.url for plan in self.plans if plan.role is role)
 
 
 @asynccontextmanager
@@ -45,6 +48,7 @@ async def launched(
 
     """
     plans = plan_servers(options, engines, ports)
+    parts = Launched(plans, None)
     # vLLM's processes leave their sockets and files behind. The path must be short, since a socket's path may have
     # 107 bytes at most.
     with TemporaryDirectory(prefix="pd-", ignore_cleanup_errors=True) as directory:
@@ -53,8 +57,10 @@ async def launched(
                 sockets = dict.fromkeys(_SOCKET_VARIABLES[engines[plan.role].build.device], directory)
                 nursery.start(plan.name, plan.argv, {**plan.environment, **sockets})
             await nursery.all_answer({plan.name: plan.url for plan in plans})
-            proxy_url = await start_proxy(nursery, *_urls(plans), ports) if options.transfers else None
-            yield Launched(tuple(plans), proxy_url, nursery)
+            if options.transfers:
+                proxy_url = await start_proxy(nursery, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), ports)
+                parts = replace(parts, proxy_url=proxy_url)
+            yield parts
         finally:
             await nursery.stop()
 
@@ -84,10 +90,3 @@ async def start_proxy(nursery: Nursery, prefill: Sequence[str], decode: Sequence
     url = f"http://127.0.0.1:{port}"
     await nursery.all_answer({"proxy": url})
     return url
-
-
-def _urls(plans: Sequence[ServerPlan]) -> tuple[list[str], list[str]]:
-    return (
-        [plan.url for plan in plans if plan.role is Role.PREFILL],
-        [plan.url for plan in plans if plan.role is Role.DECODE],
-    )

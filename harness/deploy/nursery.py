@@ -8,7 +8,7 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.deploy import startup
-from harness.deploy.process import ChildProcess, Command, stop_all
+from harness.deploy.process import ChildProcess, Command
 from harness.errors import DeployError
 
 POLL = 0.25
@@ -50,7 +50,7 @@ class Nursery:
 
     async def stop(self) -> None:
         """End all processes. Shielded: a second Ctrl-C must not leave some of them running."""
-        await asyncio.shield(stop_all(list(self._processes.values())))
+        await asyncio.shield(asyncio.gather(*(process.stop() for process in self._processes.values())))
 
     def pid(self, name: str) -> int:
         """The process id of a process's keeper."""

@@ -41,7 +41,6 @@ class LaunchOptions:
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
     engine_args: tuple[str, ...] = ()
     role_args: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
-    ready_timeout: float = 600.0
 
     @property
     def transfers(self) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,3 @@ class ChildProcess:
     def _close_pipe(self) -> None:
         if self._keeper.stdin is not None:
             self._keeper.stdin.close()
-
-
-async def stop_all(processes: Sequence[ChildProcess]) -> None:
-    """End several processes concurrently: each may take its grace period."""
-    await asyncio.gather(*(process.stop() for process in processes))

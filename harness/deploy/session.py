@@ -128,18 +128,13 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
         read_model(model)
     engines = {role: await _engine(role, target, around) for role in Role}
     options = _launch_options(target, model)
-    parts = await stack.enter_async_context(launched(options, engines, ports, around.nursery(target)))
-    deployment = await _learn(
-        target,
-        tuple(plan.url for plan in parts.plans if plan.role is Role.PREFILL),
-        tuple(plan.url for plan in parts.plans if plan.role is Role.DECODE),
-        parts.proxy_url,
-    )
+    nursery = around.nursery(target)
+    parts = await stack.enter_async_context(launched(options, engines, ports, nursery))
+    deployment = await _learn(target, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), parts.proxy_url)
     device = engines[Role.DECODE].build.device
-    pids = {plan.name: parts.nursery.pid(plan.name) for plan in parts.plans}
-    servers = tuple(replace(server, pid=pids[server.name]) for server in deployment.servers)
+    servers = tuple(replace(server, pid=nursery.pid(server.name)) for server in deployment.servers)
     deployment = replace(deployment, servers=servers, launched=True, end_tokens_complete=True, device=device)
-    return Session(_with_own_proxy(deployment), parts.nursery)
+    return Session(_with_own_proxy(deployment), nursery)
 
 
 def _with_own_proxy(deployment: Deployment) -> Deployment:
@@ -187,7 +182,6 @@ def _launch_options(target: Target, model: str) -> LaunchOptions:
         nixl_config=target.nixl_config,
         engine_args=target.engine_args,
         role_args=target.role_args,
-        ready_timeout=target.ready_timeout,
     )
 
 

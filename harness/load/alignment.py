@@ -16,19 +16,18 @@ Rule 4: a row belongs to a token if it fits no other, given all rows before and 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from harness.history import TokenLogprob
 from harness.load.logprobs import Row
 
 
+@dataclass(slots=True)
 class Alignment:
     """The rows of one choice, collected chunk by chunk."""
 
-    __slots__ = ("_chunks",)
-
-    def __init__(self) -> None:
-        self._chunks: list[tuple[int, int, list[Row]]] = []
-        """For each chunk with rows: the position of its first token, the position after its last, and the rows."""
+    _chunks: list[tuple[int, int, list[Row]]] = field(default_factory=list)
+    """For each chunk with rows: the position of its first token, the position after its last, and the rows."""
 
     def add(self, first: int, after: int, rows: list[Row]) -> None:
         """Add the rows of the chunk that holds the tokens at positions ``first`` up to, not including, ``after``."""

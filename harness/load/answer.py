@@ -9,6 +9,7 @@ without the empty line that should end it.
 """
 
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.history import END_SPELLED, Choice, TokenLogprob, Usage
@@ -22,55 +23,39 @@ _ERROR_KEYS = ("error", "errors", "detail", "message")
 """The fields in which servers and gateways report an error instead of an answer."""
 
 
+@dataclass(slots=True)
 class _PartialChoice:
-    __slots__ = ("alignment", "finish_reason", "stop_reason", "text", "token_ids")
-
-    def __init__(self) -> None:
-        self.token_ids: list[int] = []
-        self.text: list[str] = []
-        self.alignment = Alignment()
-        self.finish_reason: str | None = None
-        self.stop_reason: int | str | None = None
+    token_ids: list[int] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    alignment: Alignment = field(default_factory=Alignment)
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
 
     def so_far(self) -> Choice:
         rows = self.alignment.of(self.token_ids)
         return Choice(tuple(self.token_ids), "".join(self.text), self.finish_reason, rows, self.stop_reason)
 
 
+@dataclass(slots=True)
 class Answer:
     """One answer, as far as it has arrived."""
 
-    __slots__ = (
-        "_choices",
-        "_prompt_logprobs",
-        "_text_times",
-        "_token_times",
-        "done_at",
-        "error_reported",
-        "fault",
-        "prompt_token_ids",
-        "stray_text",
-        "tokens_per_chunk",
-        "usage",
-    )
-
-    def __init__(self) -> None:
-        self._choices: dict[int, _PartialChoice] = {}
-        self._prompt_logprobs: list[Any] | None = None
-        self._token_times: list[float] = []
-        self._text_times: list[float] = []
-        self.prompt_token_ids: tuple[int, ...] | None = None
-        self.usage: Usage | None = None
-        self.tokens_per_chunk: list[int] = []
-        """Of the first choice; chunks without a token (a role, a finish reason) are left out."""
-        self.done_at: float | None = None
-        """Seconds on the clock when the end marker or the whole body had arrived; None if it never did."""
-        self.fault = ""
-        """A description of the answer's first fault: an error event, an unreadable chunk."""
-        self.error_reported = False
-        """Whether ``fault`` is an error that the server reported instead of an answer."""
-        self.stray_text = ""
-        """The beginning of text in the stream or body that is not part of an answer."""
+    _choices: dict[int, _PartialChoice] = field(default_factory=dict)
+    _prompt_logprobs: list[Any] | None = None
+    _token_times: list[float] = field(default_factory=list)
+    _text_times: list[float] = field(default_factory=list)
+    prompt_token_ids: tuple[int, ...] | None = None
+    usage: Usage | None = None
+    tokens_per_chunk: list[int] = field(default_factory=list)
+    """Of the first choice; chunks without a token (a role, a finish reason) are left out."""
+    done_at: float | None = None
+    """Seconds on the clock when the end marker or the whole body had arrived; None if it never did."""
+    fault: str = ""
+    """A description of the answer's first fault: an error event, an unreadable chunk."""
+    error_reported: bool = False
+    """Whether ``fault`` is an error that the server reported instead of an answer."""
+    stray_text: str = ""
+    """The beginning of text in the stream or body that is not part of an answer."""
 
     def event(self, payload: bytes, at: float) -> None:
         """Read the payload of one server-sent event that arrived at ``at``."""

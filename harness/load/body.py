@@ -26,16 +26,10 @@ def with_extra(request: Request, *, model: str, extra: Mapping[str, Any]) -> Jso
     """The body with the user's extra fields, which replace the neutral fields and no others.
 
     ``harness.load.extra_body.checked`` refuses extra fields that would change the request stored in the history.
-    """
-    return {**NEUTRAL, **extra, **_request_fields(request, model=model)}
-
-
-def body_of(request: Request, *, model: str) -> Json:
-    """The body without extra fields.
 
     Raises UsageError for token ids sent to the chat endpoint and for a conversation sent to the completions endpoint.
     """
-    return with_extra(request, model=model, extra={})
+    return {**NEUTRAL, **extra, **_request_fields(request, model=model)}
 
 
 def _request_fields(request: Request, *, model: str) -> Json:

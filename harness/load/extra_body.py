@@ -26,7 +26,7 @@ NEUTRAL: Mapping[str, Any] = MappingProxyType(
 """vLLM's values for "off". For an absent field vLLM takes the value in the model's generation_config.json."""
 
 _REMEDIES = {
-    **dict.fromkeys(("model",), "give --model, or --served-model-name"),
+    "model": "give --model, or --served-model-name",
     **dict.fromkeys(("prompt", "messages"), "give a load of your own with --dataset-path"),
     **dict.fromkeys(("max_tokens", "max_completion_tokens"), "give --random-output-len, or output_tokens in a dataset"),
     "ignore_eos": "give --ignore-eos",

@@ -10,21 +10,21 @@ Rule 4: a byte order mark at the very beginning is ignored.
 Rule 5: text in the stream that is not an event, such as a gateway's error, is not returned, but kept as ``stray``.
 """
 
+from dataclasses import dataclass, field
+
 _FIELD = b"data:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIELD_STARTS = (b"data", b":", b"event", b"id", b"retry")
 
 
+@dataclass(slots=True)
 class EventParser:
     """Turns bytes into the payloads of whole events, the same however the bytes are split."""
 
-    __slots__ = ("_after_cr", "_rest", "_started", "_stray")
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-        self._after_cr = False
-        self._started = False
-        self._stray = b""
+    _rest: bytearray = field(default_factory=bytearray)
+    _after_cr: bool = False
+    _started: bool = False
+    _stray: bytes = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Payloads of the events that ``data`` completes, in order."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import aiohttp
 from aiohttp import web
@@ -23,7 +24,7 @@ from harness.proxy.handover import IncompleteHandover, take_handover
 from harness.proxy.headers import PREFILL, request_headers
 from harness.proxy.metrics import exposition
 from harness.proxy.relay import relay
-from harness.proxy.rotation import Rotation
+from harness.proxy.rotation import pair
 from harness.proxy.status import Stage, Status, UpstreamCounts
 from harness.proxy.upstream import Upstream, UpstreamFailed, ask, read_whole
 
@@ -45,7 +46,7 @@ class Proxy:
         self._decode = decode
         self.stopping = False
         """Whether the proxy is shutting down: a handler cancelled then says nothing about its client."""
-        self._rotation = Rotation(len(prefill), len(decode))
+        self._numbers = count()
         self._other = replace(decode[0], counts=UpstreamCounts(decode[0].name))
         self.status = Status(
             [server.counts for server in prefill], [server.counts for server in decode], self._other.counts
@@ -131,7 +132,7 @@ class Proxy:
         return await ask(self._session, server, method="POST", path_qs=path, headers=headers, body=body)
 
     def _next_servers(self) -> tuple[Upstream, Upstream]:
-        prefill, decode = self._rotation.next_pair()
+        prefill, decode = pair(next(self._numbers), len(self._prefill), len(self._decode))
         return self._prefill[prefill], self._decode[decode]
 
     def _upstream_failed(self, exchange: Exchange, error: UpstreamFailed) -> web.Response:

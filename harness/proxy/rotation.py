@@ -1,19 +1,6 @@
 """Round robin over the servers."""
 
-from itertools import count
 from math import lcm
-
-
-class Rotation:
-    """Round robin over several P and several D."""
-
-    def __init__(self, prefills: int, decodes: int) -> None:
-        self._shape = prefills, decodes
-        self._requests = count()
-
-    def next_pair(self) -> tuple[int, int]:
-        """The indices of the next request's P and D."""
-        return pair(next(self._requests), *self._shape)
 
 
 def pair(request: int, prefills: int, decodes: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from harness.cli.options import parse
 from harness.clock import MonotonicClock
 from harness.errors import UsageError
 from harness.history import Decoding, History
-from harness.load.body import body_of, with_extra
+from harness.load.body import with_extra
 from harness.load.client import Client
 from harness.load.extra_body import NEUTRAL, checked, shifts
 from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
@@ -37,7 +37,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_request_sends_the_neutral_sampling_fields(kind: str) -> None:
-    body = body_of(KINDS[kind], model="m")
+    body = with_extra(KINDS[kind], model="m", extra={})
     assert {name: body[name] for name in NEUTRAL} == {
         "repetition_penalty": 1.0,
         "presence_penalty": 0.0,
@@ -77,7 +77,7 @@ FULL = Sampling(4, 2, ignore_eos=True, seed=1, n=2, stop=("x",), logprobs=2, pro
 @pytest.mark.parametrize("endpoint", Endpoint)
 def test_no_field_that_a_request_sets_can_be_overridden(endpoint: Endpoint) -> None:
     prompt: Any = (1,) if endpoint is Endpoint.COMPLETIONS else "hi"
-    body = body_of(Request("r", prompt, FULL, endpoint=endpoint, cache_salt="s"), model="m")
+    body = with_extra(Request("r", prompt, FULL, endpoint=endpoint, cache_salt="s"), model="m", extra={})
     for name in set(body) - set(NEUTRAL):
         with pytest.raises(UsageError):
             checked({name: 1})

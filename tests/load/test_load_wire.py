@@ -10,7 +10,7 @@ import load_wire as wire
 import pytest
 
 from harness.history import TokenLogprob
-from harness.load.body import body_of
+from harness.load.body import with_extra
 from harness.load.logprobs import read_rows
 from harness.scenario import Endpoint, Message, Request, Sampling
 
@@ -55,12 +55,12 @@ def test_vllm_knows_every_field_of_the_stream_chunks(vllm: Any) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_vllm_knows_every_field_of_our_bodies(vllm: Any, *, stream: bool) -> None:
-    completion = body_of(Request("r", (1, 2), FULL, stream=stream, cache_salt="s"), model="m")
+    completion = with_extra(Request("r", (1, 2), FULL, stream=stream, cache_salt="s"), model="m", extra={})
     chat_request = Request("r", (Message("user", "x"),), FULL, endpoint=Endpoint.CHAT, stream=stream, cache_salt="s")
     read = vllm.completion.CompletionRequest.model_validate(completion)
     assert not unknown_fields(read)
     assert (read.return_token_ids, read.logprobs, read.cache_salt, read.prompt) == (True, 2, "s", [1, 2])
-    chat = vllm.chat.ChatCompletionRequest.model_validate(body_of(chat_request, model="m"))
+    chat = vllm.chat.ChatCompletionRequest.model_validate(with_extra(chat_request, model="m", extra={}))
     assert not unknown_fields(chat)
     assert (chat.return_token_ids, chat.logprobs, chat.top_logprobs, chat.max_completion_tokens) == (True, True, 2, 4)
 
