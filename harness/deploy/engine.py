@@ -72,7 +72,7 @@ async def _versions(python: str) -> dict[str, str | None]:
         )
     except OSError as error:
         raise UsageError(
-            f"--engine-python {python} cannot be run ({error.strerror}). Give the path of a Python interpreter."
+            f"--engine-python {python} cannot be run ({error.strerror}). Name a Python interpreter."
         ) from error
     output, errors = await process.communicate()
     if process.returncode != 0:

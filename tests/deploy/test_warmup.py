@@ -41,7 +41,7 @@ async def server(answer: Answer) -> AsyncIterator[str]:
         yield str(running.make_url("")).rstrip("/")
 
 
-def says(status: int, body: Any = "", **headers: str) -> Answer:
+def responding(status: int, body: Any = "", **headers: str) -> Answer:
     text = body if isinstance(body, str) else json.dumps(body)
     return lambda _: web.Response(status=status, text=text, headers=headers)
 
@@ -67,7 +67,7 @@ async def transferred(clock: JumpingClock, p: Answer, d: Answer, *, launched: bo
         return await failure_of(warm_up_transfers([prefill], [decode], how(clock, launched=launched)))
 
 
-hands_over = says(200, {"kv_transfer_params": PARAMS})
+hands_over = responding(200, {"kv_transfer_params": PARAMS})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ hands_over = says(200, {"kv_transfer_params": PARAMS})
     ],
 )
 async def test_a_refusal_of_a_gateway_is_quoted_with_advice(status: int, kind: type[HarnessError], advice: str) -> None:
-    error = await loaded(says(status, {"error": {"message": "the gateway's own words"}}))
+    error = await loaded(responding(status, {"error": {"message": "the gateway's own words"}}))
     assert type(error) is kind
     assert f"answered {status}: the gateway's own words" in str(error)
     assert advice in str(error)
@@ -103,39 +103,41 @@ async def test_an_invalid_address_is_a_usage_error(url: str) -> None:
 
 
 async def test_a_header_that_is_too_long_to_read_is_a_deploy_error() -> None:
-    error = await loaded(says(200, COMPLETION, **{"x-debug": "z" * 70_000}))
+    error = await loaded(responding(200, COMPLETION, **{"x-debug": "z" * 70_000}))
     assert type(error) is DeployError
     assert "65536" in str(error)
 
 
 async def test_the_warm_up_accepts_headers_as_long_as_the_load_does() -> None:
     """Gateways add headers of several kB."""
-    async with server(says(200, COMPLETION, **{"x-debug": "z" * 9000})) as url:
+    async with server(responding(200, COMPLETION, **{"x-debug": "z" * 9000})) as url:
         assert len(await warm_up_load(url, 3, how(JumpingClock()))) == 3
 
 
-@pytest.mark.parametrize("failure", [says(502), says(429), says(503, "busy"), says(200, {"error": "no upstream"})])
+@pytest.mark.parametrize(
+    "failure", [responding(502), responding(429), responding(503, "busy"), responding(200, {"error": "no upstream"})]
+)
 async def test_an_occasional_failure_is_retried(failure: Answer) -> None:
     asked = 0
 
     def flaky(body: dict[str, Any]) -> web.Response:
         nonlocal asked
         asked += 1
-        return failure(body) if asked in (2, 3) else says(200, COMPLETION)(body)
+        return failure(body) if asked in (2, 3) else responding(200, COMPLETION)(body)
 
     async with server(flaky) as url:
         assert len(await warm_up_load(url, 2, how(JumpingClock()))) == 2
     assert asked == 4
 
 
-@pytest.mark.parametrize("refusal", [says(502), says(429), says(503, "busy")])
+@pytest.mark.parametrize("refusal", [responding(502), responding(429), responding(503, "busy")])
 async def test_a_refusal_of_the_first_request_is_reported_at_once(refusal: Answer) -> None:
     asked = 0
 
     def not_yet(body: dict[str, Any]) -> web.Response:
         nonlocal asked
         asked += 1
-        return refusal(body) if asked == 1 else says(200, COMPLETION)(body)
+        return refusal(body) if asked == 1 else responding(200, COMPLETION)(body)
 
     async with server(not_yet) as url:
         error = await failure_of(warm_up_load(url, 8, how(JumpingClock())))
@@ -166,26 +168,26 @@ async def test_a_gateway_that_never_answers_is_given_up_after_the_users_time_lim
 
 
 async def test_a_redirect_is_reported_and_not_followed() -> None:
-    error = await loaded(says(307, "", Location="http://elsewhere:8000/v1/completions"))
+    error = await loaded(responding(307, "", Location="http://elsewhere:8000/v1/completions"))
     assert type(error) is UsageError
     assert "http://elsewhere:8000" in str(error)
 
 
 async def test_a_web_page_instead_of_a_completion_is_a_usage_error() -> None:
-    error = await loaded(says(200, "<html>Welcome</html>"))
+    error = await loaded(responding(200, "<html>Welcome</html>"))
     assert type(error) is UsageError
     assert "Welcome" in str(error)
 
 
 async def test_an_error_inside_a_200_is_quoted() -> None:
-    error = await loaded(says(200, {"error": {"message": "no healthy upstream"}}))
+    error = await loaded(responding(200, {"error": {"message": "no healthy upstream"}}))
     assert type(error) is DeployError
     assert "no healthy upstream" in str(error)
 
 
 async def test_no_credential_is_in_a_message() -> None:
     error = await loaded(
-        says(401, "bad key sesame-opens; see http://me:hidden@proxy/help"), Authorization="Bearer sesame-opens"
+        responding(401, "bad key sesame-opens; see http://me:hidden@proxy/help"), Authorization="Bearer sesame-opens"
     )
     assert "sesame" not in str(error)
     assert "hidden" not in str(error)
@@ -195,7 +197,9 @@ async def test_no_credential_is_in_a_message() -> None:
 
 async def test_a_wrong_model_name_ends_the_warm_up_at_once() -> None:
     clock = JumpingClock()
-    error = await transferred(clock, says(404, {"error": {"message": "The model `x` does not exist."}}), says(200))
+    error = await transferred(
+        clock, responding(404, {"error": {"message": "The model `x` does not exist."}}), responding(200)
+    )
     assert type(error) is UsageError
     assert "The model `x` does not exist" in str(error)
     assert clock.time == 0.0
@@ -203,7 +207,7 @@ async def test_a_wrong_model_name_ends_the_warm_up_at_once() -> None:
 
 async def test_a_prefill_server_without_handovers_has_no_connector() -> None:
     clock = JumpingClock()
-    error = await transferred(clock, says(200, COMPLETION), says(200))
+    error = await transferred(clock, responding(200, COMPLETION), responding(200))
     assert type(error) is UsageError
     assert "hands no KV over" in str(error)
     assert "--kv-transfer-config" in str(error)
@@ -230,7 +234,7 @@ async def test_incompatible_servers_that_the_harness_launched_are_a_deploy_error
 
 async def test_a_handshake_that_can_never_work_is_not_tried_again() -> None:
     clock = JumpingClock()
-    mismatch = says(500, {"error": {"message": "NIXL compatibility hash mismatch. Local: a, Remote: b."}})
+    mismatch = responding(500, {"error": {"message": "NIXL compatibility hash mismatch. Local: a, Remote: b."}})
     error = await transferred(clock, hands_over, mismatch)
     assert "NIXL compatibility hash mismatch" in str(error)
     assert clock.time == 0.0
@@ -242,7 +246,7 @@ async def test_a_handshake_that_times_out_at_first_is_tried_again() -> None:
     def slow(body: dict[str, Any]) -> web.Response:
         nonlocal asked
         asked += 1
-        return says(500, {"error": "handshake"})(body) if asked <= 20 else says(200)(body)
+        return responding(500, {"error": "handshake"})(body) if asked <= 20 else responding(200)(body)
 
     async with server(hands_over) as p, server(slow) as d:
         await warm_up_transfers([p], [d], how(JumpingClock()))
@@ -250,7 +254,7 @@ async def test_a_handshake_that_times_out_at_first_is_tried_again() -> None:
 
 async def test_a_decode_server_that_always_refuses_is_given_up_long_before_the_deadline() -> None:
     clock = JumpingClock()
-    error = await transferred(clock, hands_over, says(500, {"error": "hash mismatch"}))
+    error = await transferred(clock, hands_over, responding(500, {"error": "hash mismatch"}))
     assert type(error) is DeployError
     assert "answered 500" in str(error)
     assert "hash mismatch" in str(error)
