@@ -6,8 +6,8 @@
 ``/reset_prefix_cache``  whether it exists: a GET gets 405 if so, and 404 if not
 ``/proxy/status``        exists on the harness's own proxy, and on no server
 
-A fact that is not reported is None, and stops nothing. ``observe.server_info`` has already refused servers that cannot be
-read at all; here such a server reports nothing.
+A fact that is not reported is None, and stops nothing. ``observe.server_info`` has already refused servers that cannot
+be read at all; here such a server reports nothing.
 """
 
 import asyncio
