@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact", "memo"}
+VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact", "memo", "observer"}
 
 # A room may import itself, and what stands here.
 ROOMS: dict[str, set[str]] = {
     "errors": {"redact"},
     "clock": set(),
     "memo": set(),
+    "observer": set(),
     "scenario": set(),
     "facts": set(),
     "verdict": {"facts"},  # what a known fault concerns
@@ -25,16 +26,17 @@ ROOMS: dict[str, set[str]] = {
     "load": VOCABULARY,
     "observe": VOCABULARY,
     "loads": VOCABULARY,
-    "catalogue": VOCABULARY,
+    # Of deploy only what a target is: a preset becomes one.
+    "catalogue": VOCABULARY | {"deploy.target"},
     "oracle": VOCABULARY,
     # Of observe only its pure half: how samples become counters.
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
-    "run": VOCABULARY | {"load", "observe", "verify", "checkers"},
+    "run": VOCABULARY | {"load", "loads", "catalogue", "observe", "verify", "checkers", "preflight.demand"},
     "store": VOCABULARY,
-    "reports": VOCABULARY | {"load.latency", "store.redact"},
+    "reports": VOCABULARY | {"load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
     # Of load only how a request becomes a body: what curl sends is what the client sends.
-    "shrink": VOCABULARY | {"checkers", "loads", "load.body"},
+    "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},
     # What a deployment says of itself, looked at before anything is judged.
     "preflight": VOCABULARY | {"observe", "proxy"},
     "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight"},
@@ -44,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "selftest": VOCABULARY
     | {"sim", "run", "load", "loads", "observe", "checkers", "oracle", "reports", "store", "verify"},
 }
-COMPOSITION_ROOT = {"cli", "pytest_plugin", "__main__", "__init__"}
+COMPOSITION_ROOT = {"api", "cli", "pytest_plugin", "__main__", "__init__"}
 
 ENGINE = {"vllm", "torch", "nixl", "transformers", "tokenizers"}
 NETWORK = {"aiohttp", "uvloop", "socket", "http", "urllib", "asyncio", "subprocess"}
@@ -111,8 +113,24 @@ def test_pure_rooms_do_no_input_or_output(module: str, path: Path) -> None:
         assert not {_room(name) for name in _imports(path)} & NETWORK
 
 
-def test_the_runner_knows_no_transport() -> None:
-    assert "aiohttp" not in {_room(name) for name in _imports(ROOT / "harness" / "run" / "runner.py")}
+RUN = list(_modules(ROOT / "harness" / "run"))
+
+
+@pytest.mark.parametrize(("module", "path"), RUN, ids=[name for name, _ in RUN])
+def test_carrying_out_scenarios_opens_no_connection_stores_nothing_and_reads_no_flags(module: str, path: Path) -> None:
+    assert not {_room(name) for name in _imports(path)} & {"aiohttp", "argparse", "rich", "sys"}, module
+    assert "print(" not in path.read_text()
+
+
+@pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "harness" / "pytest_plugin")))
+def test_the_pytest_plugin_knows_of_the_command_line_only_its_options(module: str, path: Path) -> None:
+    of_cli = {name for name in _imports(path) if name.startswith("harness.cli")}
+    assert of_cli <= {"harness.cli.options", "harness.cli.options.Options", "harness.cli.options.parse"}, module
+
+
+def test_the_api_knows_nothing_of_the_command_line() -> None:
+    for module, path in _modules(ROOT / "harness" / "api"):
+        assert not [name for name in _imports(path) if name.startswith("harness.cli")], module
 
 
 @pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "workloads")))

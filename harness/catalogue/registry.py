@@ -26,7 +26,7 @@ class Workload:
     """Which bug, in some more lines."""
     needs: Needs
     home: str
-    """The recipe (`harness.catalogue.presets`) of a deployment that it is made for."""
+    """The preset (`harness.catalogue.presets`) of the deployment that it is made for."""
     provokes: str | None
     """A counter that must have grown on some server, or the case did not happen: ``preemptions``."""
     known_fault: KnownFault | None

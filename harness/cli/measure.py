@@ -1,32 +1,26 @@
-"""One deployment, brought up, asked and left again; what happened is stored as it happens."""
+"""A deployment brought up as the command line says, and scenarios carried out on it, with everything stored."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-from harness.cli.checkout import own_commit
 from harness.cli.crash import ungrouped
 from harness.cli.options import Options
 from harness.clock import MonotonicClock
-from harness.deploy import Session, Surroundings, open_session
+from harness.deploy import Surroundings, open_session
 from harness.facts import Deployment
-from harness.history import Entry, History, Noted, RunEnded, RunStarted
+from harness.history import Entry, Noted
 from harness.preflight import Demand, Item, Level
-from harness.reports import Progress, make_progress
-from harness.run.fire import Firing, OnProgress, Watch, fire
-from harness.run.recorder import Recorder
-from harness.scenario import Phase, Scenario
+from harness.reports import make_progress
+from harness.run import Carried, Recorder, VerifyOptions, carry_out, run_started_now
+from harness.scenario import Scenario
 from harness.store import RunStore
 
-Choose = Callable[[Deployment, Callable[[], History]], Iterable[Scenario]]
-"""What to run, once it is known on what. Taken one by one, so that a later one may depend on the history so far."""
-
-
+Choose = Callable[[Deployment], tuple[Iterable[Scenario], VerifyOptions | None]]
+"""What to run on the deployment, and how to verify it."""
 Known = Callable[[Deployment, float], Iterable[Entry]]
-"""What is known of a deployment before anything is asked; called with the time of the run's clock."""
+"""What is known of the deployment before the run; called with the run's time in seconds."""
 
 
-async def measure(  # noqa: PLR0913 - what is run, where, and what is known beforehand
+async def measure(  # noqa: PLR0913 - what is run and where; the last two have defaults
     options: Options,
     store: RunStore,
     choose: Choose,
@@ -34,14 +28,15 @@ async def measure(  # noqa: PLR0913 - what is run, where, and what is known befo
     known: Known = lambda _deployment, _now: (),
     *,
     demands: Sequence[Demand] = (),
-) -> tuple[Deployment, History]:
-    """Run what ``choose`` chooses; ``names``: of the scenarios that may be among it.
+) -> Carried:
+    """Launch or attach, carry out what ``choose`` chooses, and end what was launched.
 
-    ``demands``: what they ask of the servers, as far as it is known; NotReady where it is more than these can give.
+    ``names``: of the scenarios that ``choose`` may choose. ``demands``: what they need of the servers, as far as it is
+    known beforehand. Raises NotReady if the servers cannot meet them.
     """
     clock = MonotonicClock()
     record = Recorder(store.record)
-    record(start_of(options.argv, seed=options.load.seed, names=names))
+    record(run_started_now(options.argv, seed=options.load.seed, names=names))
     with ungrouped(), make_progress(plain=options.report.plain, clock=clock) as progress:
 
         def on_checked(items: Sequence[Item]) -> None:
@@ -50,52 +45,20 @@ async def measure(  # noqa: PLR0913 - what is run, where, and what is known befo
                     record(Noted(clock.now(), f"before the run: {item}"))
                     progress.note(f"{item.level}: {item}")
 
-        around = Surroundings(store.path, clock, progress.deploy, demands, on_checked)
+        around = Surroundings(store.path, clock, progress, demands, on_checked)
         async with open_session(options.target, around) as session:
             store.save_deployment(session.deployment)
             record(Noted(clock.now(), f"ready after {clock.now():.1f} s"))
             for entry in known(session.deployment, clock.now()):
                 record(entry)
-            scenarios = choose(session.deployment, lambda: record.history)
-            await _fire(scenarios, session, options.firing, Watch(record, clock, _shown(progress, record)))
-    return session.deployment, record.history
-
-
-def fresh_salt() -> str:
-    """New for each run: the deployment may outlive it."""
-    return f"run-{time.time_ns():x}"
-
-
-async def _fire(scenarios: Iterable[Scenario], session: Session, how: Firing, watch: Watch) -> None:
-    record, clock = watch.record, watch.clock
-    interrupted = True
-    try:
-        await fire(scenarios, session.deployment, how, watch)
-        interrupted = False
-    finally:
-        died = tuple(session.nursery.dead().values())
-        record(RunEnded(clock.now(), interrupted=interrupted, died=died))
-
-
-def _shown(progress: Progress, record: Recorder) -> OnProgress:
-    def on_progress(scenario: Scenario, ended: int, total: int, phase: Phase) -> None:
-        if ended == 0:
-            progress.phase(scenario.name, phase.name, total)
-        progress.advance(ended, total, record.failed)
-
-    return on_progress
-
-
-def start_of(argv: tuple[str, ...], *, seed: int, names: tuple[str, ...]) -> RunStarted:
-    """The first entry of a run that begins now."""
-    return RunStarted(
-        wall=time.time(), argv=argv, seed=seed, harness_version=_version(), commit=own_commit(), scenarios=names
-    )
-
-
-def _version() -> str:
-    """The installed harness's; a checkout that runs uninstalled is told by its commit."""
-    try:
-        return version("pd-harness")
-    except PackageNotFoundError:
-        return "uninstalled"
+            scenarios, verify = choose(session.deployment)
+            return await carry_out(
+                scenarios,
+                session.deployment,
+                sending=options.sending,
+                verify=verify,
+                record=record,
+                clock=clock,
+                observer=progress,
+                died=session.died,
+            )

@@ -10,14 +10,13 @@ from typing import Any
 
 from harness.deploy.engine import EngineBuild
 from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAMES
+from harness.deploy.target import OFFLOAD_BYTES
 from harness.facts import Connector, Role
 
 CPU_BLOCK_SIZE = 32
 """The smallest that vLLM's CPU attention takes: the more blocks a prompt has, the more can go wrong with them."""
 CPU_NUM_BLOCKS = 768
 """24,576 tokens: 32 requests in flight of 420 tokens hold 448 blocks. All of it is committed at start."""
-OFFLOAD_BYTES = 256 * 1024 * 1024
-"""The offload tier of each server: 1,024 chunks of the canary's blocks. On a CPU committed at start as well."""
 NIXL_PROGRESS_DELAY_US = 500
 """On two cores NIXL's busy progress threads starve the servers: 53 s for a request that takes 0.3 s with this."""
 QUEUE_PAUSE_US = 200

@@ -12,7 +12,7 @@ import aiohttp
 from harness.clock import Clock
 from harness.deploy.engine import find_engine
 from harness.deploy.launch import launched, start_proxy
-from harness.deploy.nursery import Nursery, OnProgress
+from harness.deploy.nursery import Nursery
 from harness.deploy.plan import Engine, LaunchOptions
 from harness.deploy.plugin_path import write_plugin_path
 from harness.deploy.ports import require_free
@@ -24,6 +24,7 @@ from harness.facts import Connector, Deployment, Role
 from harness.models import ModelFacts, make_canary, read_config, read_model
 from harness.observe.facts import learn
 from harness.observe.vocabulary import tokens_that_are_safe
+from harness.observer import SILENT, RunObserver
 from harness.preflight import (
     Demand,
     Item,
@@ -54,7 +55,11 @@ class Session:
 
     deployment: Deployment
     nursery: Nursery
-    """The processes that the harness started for it; may be none."""
+    """The processes that the harness started for the deployment; there may be none."""
+
+    def died(self) -> tuple[str, ...]:
+        """How each process ended that the harness had started and that ended by itself."""
+        return tuple(self.nursery.dead().values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Surroundings:
     directory: Path
     """Of the run: logs and the engine's plugins go there."""
     clock: Clock
-    on_progress: OnProgress
+    observer: RunObserver = SILENT
     demands: Sequence[Demand] = ()
     """What the load will ask, as far as it is known before the servers are."""
     on_checked: Callable[[Sequence[Item]], None] = lambda _items: None
@@ -77,7 +82,7 @@ class Surroundings:
 
     def nursery(self, target: Target) -> Nursery:
         """Where the session's processes live."""
-        return Nursery(self.directory / "logs", self.clock, target.ready_timeout, self.on_progress)
+        return Nursery(self.directory / "logs", self.clock, target.ready_timeout, self.observer)
 
 
 @asynccontextmanager
@@ -254,20 +259,20 @@ async def _warm_up(deployment: Deployment, target: Target, around: Surroundings,
     """First transfers, then a first load; the deployment, less what the first transfers showed to be wrong."""
     how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
-    around.on_progress("warm-up", "first KV transfer", 0.0)
+    around.observer.deploy("warm-up", "first KV transfer", 0.0)
     # How an unknown connector hands over is not known either: the load through the proxy shows it.
     nixl = deployment.has(Connector.NIXL)
     may_transfer = nixl or (nixl is None and not deployment.unknown_connectors())
     started_proxy = deployment.own_proxy is True or deployment.proxy_url is None
     if may_transfer and asks_nixl(told, started_proxy=started_proxy):
         deployment = await _first_transfers(deployment, target, how, around)
-    around.on_progress("warm-up", "first load", around.clock.now() - started)
+    around.observer.deploy("warm-up", "first load", around.clock.now() - started)
     await _first_load(deployment, target, how, around, told)
     deployment = await _with_proxy_known(deployment, target)
     # An idle engine takes no steps, and counts decode's last notifications only with its next request: after this
     # one, what the warm-up left behind is in the counters before they are first read.
     await asyncio.gather(*(warm_up_load(server.url, 1, how) for server in deployment.of(Role.PREFILL)))
-    around.on_progress("warm-up", "done", around.clock.now() - started)
+    around.observer.deploy("warm-up", "done", around.clock.now() - started)
     return deployment
 
 

@@ -32,7 +32,7 @@ TIMEOUT = 60.0
 _ROLES = {Route.PREFILL: Role.PREFILL, Route.DECODE: Role.DECODE}
 
 
-class Transport:
+class SimTransport:
     """``send`` is a :data:`harness.run.runner.Sender` for the servers of a pair; ``urls`` by server name."""
 
     def __init__(self, pair: SimPair, world: World, urls: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.cli import catalogue, commands, main, measure, run
 from harness.errors import DeployError, HarnessError, UsageError
+from harness.run import run_started_now
 
 Raise = Callable[[BaseException], None]
 
@@ -128,7 +129,7 @@ def test_a_server_that_redirects_and_a_proxy_that_answers_with_a_huge_header_are
 
 def test_what_a_run_starts_with_cannot_fail_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", failing_at_once(PermissionError("git")))
-    assert measure.start_of((), seed=1, names=()).commit is None
+    assert run_started_now((), seed=1, names=()).commit is None
 
 
 def failing_at_once(error: Exception) -> Callable[..., Any]:
@@ -161,6 +162,6 @@ def test_a_catalogue_goes_on_with_the_other_deployments_and_ends_in_exit_4(
 def test_a_crash_after_the_deployment_was_up_says_how_to_judge_what_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(measure, "_fire", failing(KeyError("surprise")))
+    monkeypatch.setattr(measure, "carry_out", failing(KeyError("surprise")))
     assert main(["--engine", "sim", "--plain", "--num-warmups", "1", "--result-dir", str(tmp_path)]) == 4
     assert f"python -m harness check {(tmp_path / 'latest').resolve()}" in capsys.readouterr().err

@@ -239,7 +239,7 @@ async def test_a_handshake_that_names_its_reason_is_not_tried_again() -> None:
 async def test_no_warm_up_load_is_sent_where_none_is_wanted(tmp_path: Path) -> None:
     """``--num-warmups 0`` asks the proxy nothing."""
     options = parse(["run", "--engine", "sim", "--num-warmups", "0"])
-    around = Surroundings(tmp_path, MonotonicClock(), lambda _server, _text, _seconds: None)
+    around = Surroundings(tmp_path, MonotonicClock())
     async with (
         open_session(options.target, around) as session,
         aiohttp.ClientSession() as http,

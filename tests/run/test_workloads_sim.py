@@ -10,24 +10,22 @@ import pytest
 from harness.catalogue.background import beside_load
 from harness.catalogue.choice import catalogue
 from harness.catalogue.needs import unmet
-from harness.catalogue.presets import RECIPES
+from harness.catalogue.presets import PRESETS
 from harness.catalogue.registry import CATALOGUE, Workload
 from harness.catalogue.setting import Setting
-from harness.checkers import judge, judge_scenario
-from harness.cli.options import parse
-from harness.cli.verify_workloads import verified
+from harness.checkers import judge_scenario
 from harness.clock import MonotonicClock
 from harness.facts import Deployment
-from harness.history import ClientHealth, History, RunEnded, RunStarted
+from harness.history import ClientHealth, History, RunStarted
 from harness.proxy import start_proxy
 from harness.reports.assertion import explain
-from harness.run.fire import Firing, Watch, fire
-from harness.run.recorder import Recorder
+from harness.run import Recorder, Sending, VerifyOptions, carry_out
 from harness.sim import SimConfig, start_sim
 from harness.verdict import Judgement, Verdict
+from harness.verify.asking.policy import VerifyPolicy
 
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024}
-BY_RECIPE: Mapping[str, Mapping[str, Any]] = {
+BY_PRESET: Mapping[str, Mapping[str, Any]] = {
     "small_pool": {"num_blocks": 48, "max_model_len": 512},
     "small_steps": {"max_num_batched_tokens": 64, "max_num_seqs": 32},
     "no_prefix_caching": {"prefix_caching": False},
@@ -41,15 +39,15 @@ NOT_VALID = {
 HERE = [entry for entry in catalogue() if entry.home != "unlike_blocks"]
 
 
-def config(recipe: str) -> SimConfig:
-    chosen = RECIPES[recipe]
+def config(preset: str) -> SimConfig:
+    chosen = PRESETS[preset]
     sides = {"prefills": chosen.prefill, "decodes": chosen.decode, "connectors": chosen.connectors}
-    return SimConfig(**{"eos_rate": 0.0, **SMALL, **sides, **BY_RECIPE.get(recipe, {})})
+    return SimConfig(**{"eos_rate": 0.0, **SMALL, **sides, **BY_PRESET.get(preset, {})})
 
 
 @asynccontextmanager
-async def simulated(recipe: str) -> AsyncIterator[Deployment]:
-    sim = await start_sim(config(recipe))
+async def simulated(preset: str) -> AsyncIterator[Deployment]:
+    sim = await start_sim(config(preset))
     proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
     try:
         facts = sim.facts(proxy.url)
@@ -68,12 +66,16 @@ async def run(entry: Workload, background: int = 0) -> tuple[Judgement, History]
         setting = Setting.of(deployment)
         scenario = entry(setting)
         scenario = beside_load(scenario, setting, background) if background else scenario
-        scenarios = verified([scenario], deployment, lambda: record.history, parse([]).load, salt="verification")
-        await fire(scenarios, deployment, Firing(settle_timeout=5.0), Watch(record, clock))
-        record(RunEnded(clock.now()))
-    history = record.history
-    whole = judge(deployment, history)
-    return judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes), history
+        carried = await carry_out(
+            [scenario],
+            deployment,
+            sending=Sending(settle_timeout=5.0),
+            verify=VerifyOptions(VerifyPolicy.parse("all"), salt="verification"),
+            record=record,
+            clock=clock,
+        )
+    whole = carried.judgement
+    return judge_scenario(deployment, carried.history, whole, entry.name, provokes=entry.provokes), carried.history
 
 
 def check(judgement: Judgement, name: str) -> str:

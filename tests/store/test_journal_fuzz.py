@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from harness.checkers import judge
-from harness.cli.check import rejudge
+from harness.cli.rejudged import rejudge
 from harness.errors import UsageError
 from harness.history import ClientHealth, Entry, History, PhaseStarted, RunStarted, Scraped
 from harness.store import JournalWriter, RunStore, load_run, read_journal

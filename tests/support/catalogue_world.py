@@ -8,16 +8,16 @@ from harness.catalogue.needs import unmet
 from harness.catalogue.registry import Workload
 from harness.catalogue.setting import Setting
 from harness.checkers import judge, judge_scenario
-from harness.cli.verify_workloads import JUDGES
 from harness.facts import Deployment
 from harness.history import ClientHealth, Decoding, Entry, History, RunEnded, RunStarted
 from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.run.runner import run_scenario
+from harness.run.verifying import CATALOGUE_JUDGES as JUDGES
 from harness.scenario import Scenario
 from harness.selftest.readings import read_pair
-from harness.selftest.transport import Transport
+from harness.selftest.transport import SimTransport
 from harness.selftest.world import World
 from harness.sim import Ledger, SimConfig, SimPair
 from harness.verdict import Judgement, Outputs
@@ -72,7 +72,7 @@ async def run_catalogue(
     how = CatalogueVerification(
         salt="salt-verification", seed=seed, max_model_len=setting.max_model_len, block_size=setting.block
     )
-    transport = Transport(pair, world, urls)
+    transport = SimTransport(pair, world, urls)
 
     async def read_all(occasion: Occasion) -> Readings:
         return read_pair(pair, world, occasion)
@@ -83,7 +83,7 @@ async def run_catalogue(
         return salt_test(of.deployment, lambda: of.history, scenario=VERIFICATION, salt="salt-test")
 
     async def fire(scenario: Scenario) -> None:
-        await run_scenario(scenario, send=transport.send, observe=observer, record=run.entries.append, clock=world)
+        await run_scenario(scenario, send=transport.send, counters=observer, record=run.entries.append, clock=world)
 
     async with world:
         for scenario in tested(run) if salts else ():

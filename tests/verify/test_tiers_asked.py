@@ -7,9 +7,9 @@ import pytest
 from sim_history import SimRun, load
 
 from harness.checkers import judge
-from harness.cli.loads import verified
 from harness.cli.options import parse
 from harness.facts import Connector, Deployment, Role
+from harness.run.verifying import verified
 from harness.scenario import Purpose, Route
 from harness.sim import PlantedBug, SimConfig, SimPair
 from harness.verdict import FindingKind, Verdict
@@ -29,7 +29,8 @@ def ran(deployment: Deployment, *flags: str, bugs: tuple[PlantedBug, ...] = ()) 
     """A load through a pair with a tier, verified as ``run`` would."""
     run = SimRun(SimPair(SimConfig(bugs=bugs, seed=4), lambda: 0.0))
     options = parse(["run", "--verify", "all", "--concurrency", "32", *flags])
-    for scenario in verified(load(24, seed=4), options.load, deployment, lambda: run.history, salt="run"):
+    how = options.verify(deployment, "run")
+    for scenario in verified([load(24, seed=4)], deployment, lambda: run.history, how):
         run.run(scenario)
     return run
 
@@ -63,8 +64,8 @@ def test_somebody_elses_caches_are_emptied_where_that_is_allowed() -> None:
 
 
 def test_shrinking_may_be_allowed_it_too() -> None:
-    assert parse(["shrink", "runs/latest", "--probe-tiers"]).load.probe_tiers
-    assert not parse(["shrink", "runs/latest"]).load.probe_tiers
+    assert parse(["shrink", "runs/latest", "--probe-tiers"]).verification.probe_tiers
+    assert not parse(["shrink", "runs/latest"]).verification.probe_tiers
 
 
 def test_a_tier_of_a_connector_that_nobody_knows_is_invalid_by_a_wrong_answer() -> None:
@@ -98,7 +99,8 @@ def test_a_tier_that_gave_nothing_back_is_said_to_have() -> None:
     deployment = replace(UNKNOWN_TIER, launched=True)
     run = SimRun(SimPair(SimConfig(seed=4, connectors=(Connector.NIXL,)), lambda: 0.0))
     options = parse(["run", "--verify", "all"])
-    for scenario in verified(load(24, seed=4), options.load, deployment, lambda: run.history, salt="run"):
+    how = options.verify(deployment, "run")
+    for scenario in verified([load(24, seed=4)], deployment, lambda: run.history, how):
         run.run(scenario)
     note = next(note for note in outputs(deployment, run.history).notes if "decode-0's offload tier" in note)
     assert "none of them is shown to be read from there" in note

@@ -14,7 +14,7 @@ from harness.catalogue.background import beside_load
 from harness.catalogue.builder import Case, together
 from harness.catalogue.choice import catalogue, choose
 from harness.catalogue.needs import unmet
-from harness.catalogue.presets import RECIPES
+from harness.catalogue.presets import PRESETS
 from harness.catalogue.prompts import WORDS, Prompts
 from harness.catalogue.registry import CATALOGUE, Workload, workload
 from harness.catalogue.setting import Setting
@@ -265,8 +265,8 @@ def test_a_workload_without_a_purpose_is_refused() -> None:
     assert "silent" not in CATALOGUE
 
 
-def test_every_recipe_is_somebodys_home() -> None:
-    assert {entry.home for entry in EVERY} == set(RECIPES)
+def test_every_preset_is_somebodys_home() -> None:
+    assert {entry.home for entry in EVERY} == set(PRESETS)
 
 
 # Settings
