@@ -4,7 +4,7 @@ As it stands, this uses a simulated deployment, which needs no GPU and no vLLM, 
 
     python examples/python_api.py
 
-For a real deployment, replace ``harness.simulate()`` below. vLLM servers launched on this machine, and ended at the end:
+For a real deployment, replace ``harness.simulate()`` below. vLLM servers on this machine, ended at the end:
 
     harness.launch(model="Qwen/Qwen2.5-0.5B", connector="multi")
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli.flags import add_attach_flags, add_launch_flags, make_parser
-from harness.cli.selftest_flags import selftest_options
 from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
@@ -142,7 +141,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         verification=VerificationOptions(VerifyPolicy.parse(flags.verify), flags.noise_floor, flags.probe_tiers),
         report=_report(flags),
         catalogue=_catalogue(flags),
-        selftest=selftest_options(flags) if flags.command == "selftest" else None,
+        selftest=_selftest(flags) if flags.command == "selftest" else None,
         shrink=_shrink(flags) if flags.command == "shrink" else None,
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
@@ -239,6 +238,19 @@ def _load(flags: argparse.Namespace) -> Load:
         output_len=flags.random_output_len,
         ignore_eos=flags.ignore_eos,
         seed=flags.seed,
+    )
+
+
+def _selftest(flags: argparse.Namespace) -> SelftestOptions:
+    return SelftestOptions(
+        bugs=tuple(flags.bug),
+        one_in=flags.rates,
+        requests=flags.requests,
+        repeats=flags.repeats,
+        clean_requests=flags.clean_requests,
+        flip_rate=flags.flip_rate,
+        seed=flags.seed,
+        jobs=flags.jobs,
     )
 
 

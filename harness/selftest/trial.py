@@ -25,17 +25,17 @@ from harness.verdict import Outputs, Verdict
 from harness.verify.asking.policy import VerifyPolicy
 
 FLIP_RATE = 0.4
-"""Share of requests that flip at their first near tie. Not all have one: it gives 15 % of flipped requests in answers
-of 40 tokens, and fewer in shorter ones."""
+"""Share of requests that flip at their first near tie. Not all have one: 15 % of requests are flipped if answers have
+40 tokens, and fewer if they are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What to do."""
+    """One trial to run."""
 
     load: Load
     bug: str | None
-    """None: the clean twin."""
+    """The planted bug's name; None: a trial without a bug."""
     rate: float
     """Share of the requests to which the bug can apply."""
     requests: int
@@ -54,26 +54,26 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it."""
+    """The result of a trial."""
 
     trial: Trial
     verdict: Verdict
     checks: tuple[Seen, ...]
     outputs: Outputs
     asked: int
-    """Requests of the load itself, those of its verification apart."""
+    """Requests of the load, without those of the verification."""
     struck: int
     """Requests to which the bug was applied."""
     wrong: int
-    """Requests that read KV which was not theirs (ground truth)."""
+    """Requests that really read wrong KV."""
     named: int
     """Those of them that the report names."""
     accused: int
-    """Requests that the report names and nothing was done to."""
+    """Requests that the report names, to which nothing had been done."""
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The result as trials.jsonl has it."""
         trial = {name: getattr(self.trial, name) for name in Trial.__slots__} | {"load": self.trial.load.name}
         parts = {name: getattr(self, name) for name in Result.__slots__}
         checks = [asdict(check) for check in self.checks]

@@ -221,5 +221,6 @@ def test_flags() -> None:
     assert options.selftest == SelftestOptions(bugs=("burst",), one_in=(50, 200), repeats=3, seed=7, jobs=1)
     assert parse(["run"]).selftest is None
     for wrong in (["--rates", "often"], ["--requests", "0"]):
-        with pytest.raises(UsageError):
+        with pytest.raises(SystemExit) as refused:
             parse(["selftest", *wrong])
+        assert refused.value.code == 2
