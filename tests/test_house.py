@@ -32,14 +32,14 @@ ROOMS: dict[str, set[str]] = {
     # Of observe only its pure half: how samples become counters.
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
-    "run": VOCABULARY | {"load", "loads", "catalogue", "observe", "verify", "checkers", "preflight.demand"},
+    "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
     "store": VOCABULARY,
     "reports": VOCABULARY | {"load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
     # Of load only how a request becomes a body: what curl sends is what the client sends.
     "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},
     # What a deployment says of itself, looked at before anything is judged.
-    "preflight": VOCABULARY | {"observe", "proxy"},
-    "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight"},
+    "preflight": VOCABULARY | {"loads.demand", "observe", "proxy"},
+    "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight", "loads.demand"},
     # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
     "sim": VOCABULARY | {"proxy"},
     # Whole runs in one process: like the composition root it knows all rooms but that.

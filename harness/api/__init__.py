@@ -20,9 +20,9 @@ from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, Attachment, Target
 from harness.errors import DeployError, HarnessError, UsageError
 from harness.facts import Connector, Role
+from harness.loads import DatasetLoad, RandomLoad
 from harness.observer import SILENT, RunObserver, SilentObserver
 from harness.reports import Report
-from harness.run import DatasetLoad, RandomLoad
 from harness.verdict import Check, Finding, Verdict
 
 __all__ = [

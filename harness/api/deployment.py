@@ -18,21 +18,11 @@ from harness.deploy.target import Target
 from harness.facts import Deployment as Facts
 from harness.history import Entry
 from harness.load.extra_body import checked
+from harness.loads import Load, RandomLoad
 from harness.observer import RunObserver
 from harness.reports import WHOLE_RUN, LoadSettings, Report, make_report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_rows
-from harness.run import (
-    Carried,
-    Load,
-    RandomLoad,
-    Recorder,
-    Sending,
-    VerifyOptions,
-    carry_out,
-    fit,
-    fresh_salt,
-    run_started_now,
-)
+from harness.run import Carried, Recorder, Sending, VerifyOptions, carry_out, fit, fresh_salt, run_started_now
 from harness.run.transport import REQUEST_TIMEOUT
 from harness.scenario import Scenario
 from harness.store import RunStore

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from harness.deploy.target import Target
 from harness.facts import Role
-from harness.run import Load, RandomLoad
+from harness.loads import Load, RandomLoad
 
 _FLAGS = {
     "engine": "--engine",

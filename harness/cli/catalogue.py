@@ -1,7 +1,7 @@
 """``python -m harness list`` and ``run --workload``: the catalogue shown, and run on the deployments that it needs."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.catalogue.choice import catalogue, choose
@@ -9,19 +9,18 @@ from harness.catalogue.launching import build_target
 from harness.catalogue.presets import PRESETS, Preset
 from harness.catalogue.registry import Workload
 from harness.cli.ending import end_interrupted, store_report
-from harness.cli.measure import measure
+from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
 from harness.errors import CrashError, ExitCode, HarnessError
-from harness.facts import Deployment, Role
+from harness.facts import Role
 from harness.reports import WHOLE_RUN, Row, exit_code, make_report, overall, print_catalogue, print_report
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.rows import AS_GIVEN, failed_rows, rows_of, skipped_rows, unknown_row
-from harness.run import Fitting, VerifyOptions, fit, fresh_salt
-from harness.scenario import Scenario
+from harness.run import fit, fresh_salt
 from harness.store import RunStore, save_text
 from harness.verdict import Check, Verdict
 
@@ -118,17 +117,12 @@ async def _on(preset: Preset | None, entries: list[Workload], options: Options) 
 
 
 async def _stored(entries: Sequence[Workload], options: Options, store: RunStore, name: str) -> _Done:
-    fitting = Fitting((), {}, ())
-
-    def choose_fitting(deployment: Deployment) -> tuple[Iterable[Scenario], VerifyOptions | None]:
-        nonlocal fitting
-        salt, background = fresh_salt(), options.catalogue.background
-        fitting = fit(entries, deployment, seed=options.load.seed, salt=salt, background=background)
-        verify = options.verify(deployment, f"{salt}-verification", everything=True)
-        return fitting.scenarios, verify if fitting.scenarios else None
-
     try:
-        carried = await measure(options, store, choose_fitting, tuple(entry.name for entry in entries))
+        async with measuring(options, store, tuple(entry.name for entry in entries)) as on:
+            seed, salt = options.load.seed, fresh_salt()
+            fitting = fit(entries, on.deployment, seed=seed, salt=salt, background=options.catalogue.background)
+            verify = options.verify(on.deployment, f"{salt}-verification", everything=True)
+            carried = await on.carry_out(fitting.scenarios, verify=verify if fitting.scenarios else None)
     except asyncio.CancelledError:
         interrupted = end_interrupted(store, options, table=False)
         return _Done(interrupted.rows if interrupted else _not_begun(name, entries), interrupted=True)

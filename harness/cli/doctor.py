@@ -10,9 +10,9 @@ from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import ExitCode, HarnessError
 from harness.facts import Deployment
+from harness.loads import RandomLoad
 from harness.preflight import Item, Level, NotReady
 from harness.reports import make_progress
-from harness.run import RandomLoad
 from harness.store import RunStore
 
 _MARKS = {

@@ -1,38 +1,42 @@
-"""A deployment brought up as the command line says, and scenarios carried out on it, with everything stored."""
+"""A deployment brought up as the command line says, with everything that happens stored as it happens."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 
 from harness.cli.crash import ungrouped
 from harness.cli.options import Options
-from harness.clock import MonotonicClock
+from harness.clock import Clock, MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.facts import Deployment
-from harness.history import Entry, Noted
-from harness.preflight import Demand, Item, Level
+from harness.history import Noted
+from harness.loads.demand import Demand
+from harness.preflight import Item, Level
 from harness.reports import make_progress
-from harness.run import Carried, Recorder, VerifyOptions, carry_out, run_started_now
-from harness.scenario import Scenario
+from harness.run import Carried, Recorder, carry_out, run_started_now
 from harness.store import RunStore
 
-Choose = Callable[[Deployment], tuple[Iterable[Scenario], VerifyOptions | None]]
-"""What to run on the deployment, and how to verify it."""
-Known = Callable[[Deployment, float], Iterable[Entry]]
-"""What is known of the deployment before the run; called with the run's time in seconds."""
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """A deployment that answers, and a run on it that has begun."""
+
+    deployment: Deployment
+    record: Recorder
+    clock: Clock
+    carry_out: Callable[..., Awaitable[Carried]]
+    """:func:`harness.run.carry_out`; only ``scenarios`` and ``verify`` are left to be given."""
 
 
-async def measure(  # noqa: PLR0913 - what is run and where; the last two have defaults
-    options: Options,
-    store: RunStore,
-    choose: Choose,
-    names: tuple[str, ...],
-    known: Known = lambda _deployment, _now: (),
-    *,
-    demands: Sequence[Demand] = (),
-) -> Carried:
-    """Launch or attach, carry out what ``choose`` chooses, and end what was launched.
+@asynccontextmanager
+async def measuring(
+    options: Options, store: RunStore, names: tuple[str, ...], demands: Sequence[Demand] = ()
+) -> AsyncIterator[Measuring]:
+    """Launch or attach, and end what was launched.
 
-    ``names``: of the scenarios that ``choose`` may choose. ``demands``: what they need of the servers, as far as it is
-    known beforehand. Raises NotReady if the servers cannot meet them.
+    ``names``: of the scenarios that the run is about to send. ``demands``: what these need of the servers, as far as it
+    is known beforehand. Raises NotReady if the servers cannot meet them.
     """
     clock = MonotonicClock()
     record = Recorder(store.record)
@@ -49,16 +53,13 @@ async def measure(  # noqa: PLR0913 - what is run and where; the last two have d
         async with open_session(options.target, around) as session:
             store.save_deployment(session.deployment)
             record(Noted(clock.now(), f"ready after {clock.now():.1f} s"))
-            for entry in known(session.deployment, clock.now()):
-                record(entry)
-            scenarios, verify = choose(session.deployment)
-            return await carry_out(
-                scenarios,
-                session.deployment,
+            carrying = partial(
+                carry_out,
+                deployment=session.deployment,
                 sending=options.sending,
-                verify=verify,
                 record=record,
                 clock=clock,
                 observer=progress,
                 died=session.died,
             )
+            yield Measuring(session.deployment, record, clock, carrying)

@@ -11,7 +11,8 @@ from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
 from harness.load.extra_body import checked
-from harness.run import DatasetLoad, Load, RandomLoad, Sending, VerifyOptions
+from harness.loads import DatasetLoad, Load, RandomLoad
+from harness.run import Sending, VerifyOptions
 from harness.selftest import SelftestOptions
 from harness.shrink.shrinking import Effort
 from harness.verify.asking.policy import VerifyPolicy

@@ -12,10 +12,10 @@ from harness.cli.options import Options, parse
 from harness.errors import HarnessError
 from harness.facts import Deployment
 from harness.history import History, PhaseStarted
+from harness.loads import RandomLoad
 from harness.reports import LoadSettings, Report, Row, make_report
 from harness.reports.measured import run_started, under_test
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_rows, unknown_row
-from harness.run import RandomLoad
 from harness.store import load_run
 from harness.verdict import Check, Judgement, Verdict
 

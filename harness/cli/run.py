@@ -2,20 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
-from functools import partial
 
 from harness.cli.ending import end_interrupted, show, store_report
-from harness.cli.measure import measure
+from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
-from harness.facts import Deployment
-from harness.history import Entry
 from harness.reports import make_report
-from harness.run import Carried, VerifyOptions, fresh_salt
-from harness.scenario import Scenario
+from harness.run import Carried, fresh_salt
 from harness.store.noise_file import add_noise, noise_key, read_noise
 from harness.verdict import Verdict
 from harness.verify.judging import control_outputs
@@ -23,12 +18,19 @@ from harness.verify.judging import control_outputs
 
 async def run(options: Options) -> ExitCode:
     """One run, from nothing to its verdict."""
+    load, noise_floor = options.load, options.verification.noise_floor
     # A dataset is read before anything is started, so that a bad line is reported at once.
-    demands = options.load.demands()
-    choose, known = partial(_choose, options), partial(_known, options)
-    with stored_run(options, label=options.report.label or "", seed=options.load.seed) as store:
+    demands = load.demands()
+    with stored_run(options, label=options.report.label or "", seed=load.seed) as store:
         try:
-            carried = await measure(options, store, choose, (options.load.name,), known, demands=demands)
+            async with measuring(options, store, (load.name,), demands) as on:
+                if noise_floor is not None:
+                    key = noise_key(on.deployment, load.concurrency)
+                    if noise := read_noise(noise_floor, key, on.clock.now()):
+                        on.record(noise)
+                salt = fresh_salt()
+                verify = options.verify(on.deployment, salt)
+                carried = await on.carry_out([load.scenario(on.deployment, salt)], verify=verify)
         except asyncio.CancelledError:
             interrupted = end_interrupted(store, options)
             return interrupted.exit_code if interrupted else ExitCode.UNKNOWN
@@ -38,18 +40,6 @@ async def run(options: Options) -> ExitCode:
         _keep_noise(options, carried)
         show(report, plain=options.report.plain)
         return report.exit_code
-
-
-def _choose(options: Options, deployment: Deployment) -> tuple[Iterable[Scenario], VerifyOptions]:
-    salt = fresh_salt()
-    return [options.load.scenario(deployment, salt)], options.verify(deployment, salt)
-
-
-def _known(options: Options, deployment: Deployment, now: float) -> Iterable[Entry]:
-    """The noise that earlier runs measured on this deployment."""
-    file = options.verification.noise_floor
-    if file is not None and (noise := read_noise(file, noise_key(deployment, options.load.concurrency), now)):
-        yield noise
 
 
 def _keep_noise(options: Options, carried: Carried) -> None:

@@ -21,12 +21,12 @@ from harness.deploy.target import Attachment, Target
 from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_transfers
 from harness.errors import DeployError, ModelNotFound
 from harness.facts import Connector, Deployment, Role
+from harness.loads.demand import Demand
 from harness.models import ModelFacts, make_canary, read_config, read_model
 from harness.observe.facts import learn
 from harness.observe.vocabulary import tokens_that_are_safe
 from harness.observer import SILENT, RunObserver
 from harness.preflight import (
-    Demand,
     Item,
     Questions,
     Told,

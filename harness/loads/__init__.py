@@ -1,1 +1,8 @@
-"""Loads of the main job: random prompts, or a dataset's requests."""
+"""Loads: random prompts, or requests from a file. Each says what it needs of the servers, and makes its scenario."""
+
+from harness.loads.dataset import DatasetLoad
+from harness.loads.random_load import RandomLoad
+
+Load = RandomLoad | DatasetLoad
+
+__all__ = ["DatasetLoad", "Load", "RandomLoad"]

@@ -7,7 +7,6 @@ raises for those that stop a run.
 
 from harness.preflight.asking import Watch
 from harness.preflight.check import Questions, look
-from harness.preflight.demand import Demand
 from harness.preflight.gateway import arrived, leads_to
 from harness.preflight.handover import taken, took
 from harness.preflight.item import Item, Level, NotReady, refuse
@@ -16,7 +15,6 @@ from harness.preflight.told import Told, has_our_proxy
 from harness.preflight.volume import volume
 
 __all__ = [
-    "Demand",
     "Item",
     "Level",
     "NotReady",

@@ -12,8 +12,9 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.facts import Deployment
+from harness.loads.demand import Demand
 from harness.preflight.defaults import generation_defaults
-from harness.preflight.demand import Demand, fits
+from harness.preflight.demand import fits
 from harness.preflight.item import Item, Level
 from harness.preflight.servers import Resolve, connectors, distinct, form, hosts, may_be_one, model, same_server
 from harness.preflight.told import Told, tell_all

@@ -1,24 +1,10 @@
 """What a load asks of the servers, and whether they can give it: context and vocabulary. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from harness.facts import Deployment
+from harness.loads.demand import Demand
 from harness.preflight.item import Item, Level
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """One request, or the largest of many."""
-
-    source: str
-    """Where it comes from, as the user knows it: ``load.jsonl, line 7``, ``--random-input-len 20:400``."""
-    prompt_tokens: int | None
-    """None: a text, whose tokens are not known before it is sent."""
-    output_tokens: int
-    largest_token: int | None = None
-    """Of the prompt's ids; None where they are chosen within the vocabulary, or not known."""
-    smallest_token: int = 0
 
 
 def fits(deployment: Deployment, demands: Sequence[Demand], vocabulary: int | None) -> Iterator[Item]:

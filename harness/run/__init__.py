@@ -5,7 +5,6 @@ it. The room prints nothing, stores nothing and reads no command line.
 """
 
 from harness.run.carry_out import Carried, carry_out
-from harness.run.loads import DatasetLoad, Load, RandomLoad
 from harness.run.recorder import Recorder
 from harness.run.started import fresh_salt, run_started_now
 from harness.run.transport import Sending, Transport
@@ -14,10 +13,7 @@ from harness.run.workloads import Fitting, fit
 
 __all__ = [
     "Carried",
-    "DatasetLoad",
     "Fitting",
-    "Load",
-    "RandomLoad",
     "Recorder",
     "Sending",
     "Transport",

@@ -11,7 +11,7 @@ from shrink_pairs import Ran, harness
 from harness.cli.options import parse, target_words
 from harness.cli.rejudged import rejudge
 from harness.errors import UsageError
-from harness.run import DatasetLoad, RandomLoad
+from harness.loads import DatasetLoad, RandomLoad
 from harness.verdict import Verdict
 
 PLANTED = {"PD_HARNESS_SIM_PLANT": "zeroed_last_block=0.2"}

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,17 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
+def failing_to_open(error: BaseException) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def fail(*_: object, **__: object) -> AsyncIterator[None]:
+        raise error
+        yield
+
+    return fail
+
+
 def run_that_fails(error: BaseException, directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(run, "measure", failing(error))
+    monkeypatch.setattr(run, "measuring", failing_to_open(error))
     return main(["--engine", "sim", "--plain", "--result-dir", str(directory)])
 
 
@@ -143,15 +153,13 @@ def test_a_catalogue_goes_on_with_the_other_deployments_and_ends_in_exit_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The harness's own failure on one deployment costs no other one its rows."""
-    real, calls = catalogue.measure, []
+    real, calls = catalogue.measuring, []
 
-    async def measured(*arguments: Any, **more: Any) -> Any:
+    def measured(*arguments: Any, **more: Any) -> Any:
         calls.append(1)
-        if len(calls) == 1:
-            raise KeyError("surprise")
-        return await real(*arguments, **more)
+        return failing_to_open(KeyError("surprise"))() if len(calls) == 1 else real(*arguments, **more)
 
-    monkeypatch.setattr(catalogue, "measure", measured)
+    monkeypatch.setattr(catalogue, "measuring", measured)
     names = ["--workload", "short_prompt", "--workload", "tour_nixl_alone", "--all-deployments"]
     assert main(["--engine", "sim", *names, "--num-warmups", "1", "--plain", "--result-dir", str(tmp_path)]) == 4
     told = capsys.readouterr()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from harness.facts import Deployment, KVGeometry, Role, Server
+from harness.loads.demand import Demand
 from harness.observe.counters import Delta
-from harness.preflight import Demand, Item, Level, NotReady, leads_to, refuse, taken, volume
+from harness.preflight import Item, Level, NotReady, leads_to, refuse, taken, volume
 from harness.preflight.defaults import generation_defaults
 from harness.preflight.demand import fits
 from harness.preflight.servers import connectors, distinct, form, model, same_address
