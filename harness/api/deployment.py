@@ -20,8 +20,8 @@ from harness.history import Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
 from harness.observer import RunObserver
-from harness.reports import WHOLE_RUN, LoadSettings, Report, make_report
-from harness.reports.rows import AS_GIVEN, rows_of, skipped_rows
+from harness.reports import LoadSettings, Report, make_report
+from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
 from harness.run import Carried, Recorder, Sending, VerifyOptions, carry_out, fit, fresh_salt, run_started_now
 from harness.run.transport import REQUEST_TIMEOUT
 from harness.scenario import Scenario
@@ -97,10 +97,15 @@ class AsyncDeployment:
                 argv=argv,
                 seed=seed,
             )
-            rows = rows_of(fitting.runnable, self.facts, carried.history, carried.judgement, AS_GIVEN)
-            rows += [row for entry, why in fitting.skipped.items() for row in skipped_rows([entry], AS_GIVEN, why)]
-            order = [*(entry.name for entry in entries), WHOLE_RUN]
-            rows.sort(key=lambda row: order.index(row.workload))
+            left = {entry: skipped_row(entry, AS_GIVEN, why) for entry, why in fitting.skipped.items()}
+            rows = rows_of(
+                entries,
+                AS_GIVEN,
+                left=left,
+                deployment=self.facts,
+                history=carried.history,
+                whole=carried.judgement,
+            )
             return _reported(carried, store, None, rows=rows)
 
     async def _carry_out(  # noqa: PLR0913 - private, and each is named

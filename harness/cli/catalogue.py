@@ -17,9 +17,9 @@ from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
 from harness.errors import CrashError, ExitCode, HarnessError
 from harness.facts import Role
-from harness.reports import WHOLE_RUN, Row, exit_code, make_report, overall, print_catalogue, print_report
+from harness.reports import Row, exit_code, make_report, overall, print_catalogue, print_report
 from harness.reports.catalogue_junit import catalogue_junit
-from harness.reports.rows import AS_GIVEN, failed_rows, rows_of, skipped_rows, unknown_row
+from harness.reports.rows import AS_GIVEN, rows_of, skipped_row, unknown_row
 from harness.run import fit, fresh_salt
 from harness.store import RunStore, save_text
 from harness.verdict import Check, Verdict
@@ -99,21 +99,22 @@ async def _on(preset: Preset | None, entries: list[Workload], options: Options) 
     name = _name(preset)
     target = target_of(preset, options)
     if target is None:
-        return _Done(skipped_rows(entries, name, _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE))
+        why = _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE
+        return _Done([skipped_row(entry, name, why) for entry in entries])
     # JUnit has one case for each workload of all deployments: it is written when all have run.
     here = replace(options, target=target, report=replace(options.report, junit=None))
     label = "-".join(filter(None, (options.report.label, preset.name if preset else "catalogue")))
     try:
         with stored_run(here, label=label, seed=options.load.seed) as store:
             return await _stored(entries, here, store, name)
-    except CannotSimulate as why:
-        if not options.catalogue.everywhere:
-            raise
-        return _Done(skipped_rows(entries, name, str(why)))
     except HarnessError as error:
         if not options.catalogue.everywhere:
             raise
-        return _Done(failed_rows(entries, name, error), error if isinstance(error, CrashError) else None)
+        if isinstance(error, CannotSimulate):
+            return _Done([skipped_row(entry, name, str(error)) for entry in entries])
+        failed = Check("deployment", Verdict.UNKNOWN, str(error))
+        rows = [unknown_row(entry, name, failed) for entry in entries]
+        return _Done(rows, error if isinstance(error, CrashError) else None)
 
 
 async def _stored(entries: Sequence[Workload], options: Options, store: RunStore, name: str) -> _Done:
@@ -126,15 +127,13 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
     except asyncio.CancelledError:
         interrupted = end_interrupted(store, options, table=False)
         return _Done(interrupted.rows if interrupted else _not_begun(name, entries), interrupted=True)
-    deployment, history = carried.deployment, carried.history
-    rows = rows_of(fitting.runnable, deployment, history, carried.judgement, name)
-    rows += [row for entry, why in fitting.skipped.items() for row in skipped_rows([entry], name, why)]
-    order = [*(entry.name for entry in entries), WHOLE_RUN]
-    rows.sort(key=lambda row: order.index(row.workload))
+    deployment, history, judgement = carried.deployment, carried.history, carried.judgement
+    left = {entry: skipped_row(entry, name, why) for entry, why in fitting.skipped.items()}
+    rows = rows_of(entries, name, left=left, deployment=deployment, history=history, whole=judgement)
     settings = settings_of(options, history)
-    report = make_report(deployment, history, carried.judgement, store.path, settings, rows=rows)
+    report = make_report(deployment, history, judgement, store.path, settings, rows=rows)
     store_report(report, options.report, store.path, table=False)
-    if fitting.runnable:
+    if fitting.scenarios:
         print_report(report, plain=options.report.plain)
     return _Done(rows, died=bool(history.died))
 

@@ -15,7 +15,7 @@ from harness.history import History, PhaseStarted
 from harness.loads import RandomLoad
 from harness.reports import LoadSettings, Report, Row, make_report
 from harness.reports.measured import run_started, under_test
-from harness.reports.rows import AS_GIVEN, rows_of, skipped_rows, unknown_row
+from harness.reports.rows import AS_GIVEN, rows_of, skipped_row, unknown_row
 from harness.store import load_run
 from harness.verdict import Check, Judgement, Verdict
 
@@ -64,10 +64,8 @@ def _rows(deployment: Deployment, history: History, judgement: Judgement, option
         return []
     name = _deployment_name(planned, options)
     begun = {started.scenario for started in history.of(PhaseStarted)}
-    ran = [entry for entry in planned if entry.name in begun]
-    by_name = {row.workload: row for row in rows_of(ran, deployment, history, judgement, name)}
-    rows = [by_name.pop(one.name) if one.name in by_name else _not_run(one, deployment, name) for one in planned]
-    return [*rows, *by_name.values()]
+    left = {entry: _not_run(entry, deployment, name) for entry in planned if entry.name not in begun}
+    return rows_of(planned, name, left=left, deployment=deployment, history=history, whole=judgement)
 
 
 def _deployment_name(planned: list[Workload], options: Options | None) -> str:
@@ -82,5 +80,5 @@ def _deployment_name(planned: list[Workload], options: Options | None) -> str:
 
 def _not_run(entry: Workload, deployment: Deployment, name: str) -> Row:
     if why := unmet(entry.needs, deployment):
-        return skipped_rows([entry], name, why)[0]
+        return skipped_row(entry, name, why)
     return unknown_row(entry, name, _ENDED)

@@ -1,15 +1,14 @@
 """The lines of the catalogue's table, made from a run that was judged."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from harness.catalogue.registry import Workload
 from harness.checkers import judge_scenario, of_nobody, seconds_of
-from harness.errors import HarnessError
 from harness.facts import Deployment
 from harness.history import History
 from harness.reports.catalogue import WHOLE_RUN, Row
-from harness.verdict import Check, Judgement, Outputs, Verdict
+from harness.verdict import Check, Judgement, Outputs
 from harness.verify.judging import look_at_outputs
 
 AS_GIVEN = "as given"
@@ -17,19 +16,30 @@ AS_GIVEN = "as given"
 NOTHING = Outputs(0, 0, 0, 0, 0)
 
 
-def rows_of(
-    ran: Sequence[Workload], deployment: Deployment, history: History, whole: Judgement, name: str
+def rows_of(  # noqa: PLR0913 - keyword-only: what was run, and how it was judged
+    entries: Sequence[Workload],
+    name: str,
+    *,
+    left: Mapping[Workload, Row],
+    deployment: Deployment,
+    history: History,
+    whole: Judgement,
 ) -> list[Row]:
-    """A line for each workload that ran, and one for what is not valid in the run and belongs to no workload.
+    """A line for each workload, and one for what is not valid in the run and belongs to no workload.
 
-    ``whole``: the judgement of the run as a whole. ``name``: the deployment's, in the table.
+    ``name``: the deployment's, in the table. ``left``: the lines of workloads that did not run. ``whole``: the
+    judgement of the run as a whole.
     """
+    ran = [entry for entry in entries if entry not in left]
     compared = look_at_outputs(history) if ran else None
     judge = partial(judge_scenario, deployment, history, whole, compared=compared)
-    rows = [_row(entry, history, judge(entry.name, provokes=entry.provokes), name, deployment) for entry in ran]
-    parts = {row.workload: row.judgement for row in rows if row.judgement}
+    rows = dict(left)
+    for entry in ran:
+        rows[entry] = _row(entry, history, judge(entry.name, provokes=entry.provokes), name, deployment)
+    parts = {entry.name: judgement for entry in ran if (judgement := rows[entry].judgement)}
     rest = of_nobody(deployment, history, whole, parts) if ran else None
-    return rows if rest is None else [*rows, Row(WHOLE_RUN, "run", name, rest)]
+    table = [rows[entry] for entry in entries]
+    return table if rest is None else [*table, Row(WHOLE_RUN, "run", name, rest)]
 
 
 def _row(entry: Workload, history: History, judgement: Judgement, name: str, deployment: Deployment) -> Row:
@@ -46,14 +56,9 @@ def _row(entry: Workload, history: History, judgement: Judgement, name: str, dep
     )
 
 
-def skipped_rows(entries: Iterable[Workload], name: str, why: str) -> list[Row]:
-    """Lines of workloads that cannot run on this deployment."""
-    return [Row(entry.name, entry.family, name, skipped=why) for entry in entries]
-
-
-def failed_rows(entries: Iterable[Workload], name: str, error: HarnessError) -> list[Row]:
-    """Lines of workloads that did not run because the harness or the deployment failed."""
-    return [unknown_row(entry, name, Check("deployment", Verdict.UNKNOWN, str(error))) for entry in entries]
+def skipped_row(entry: Workload, name: str, why: str) -> Row:
+    """The line of a workload that cannot run on this deployment."""
+    return Row(entry.name, entry.family, name, skipped=why)
 
 
 def unknown_row(entry: Workload, name: str, why: Check) -> Row:

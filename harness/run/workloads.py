@@ -15,11 +15,10 @@ from harness.scenario import Scenario
 class Fitting:
     """The chosen workloads, divided by whether the deployment has what they need."""
 
-    runnable: tuple[Workload, ...]
+    scenarios: tuple[Scenario, ...]
+    """Of the workloads that can run, in their order."""
     skipped: Mapping[Workload, str]
     """Why each of the others cannot run."""
-    scenarios: tuple[Scenario, ...]
-    """Of the runnable ones, in their order."""
 
 
 def fit(entries: Sequence[Workload], deployment: Deployment, *, seed: int, salt: str, background: int = 0) -> Fitting:
@@ -28,13 +27,12 @@ def fit(entries: Sequence[Workload], deployment: Deployment, *, seed: int, salt:
     Raises UsageError if a scenario cannot be written for what is known of the deployment.
     """
     skipped = {entry: why for entry in entries if (why := unmet(entry.needs, deployment))}
-    runnable = tuple(entry for entry in entries if entry not in skipped)
+    runnable = [entry for entry in entries if entry not in skipped]
     if not runnable:
-        return Fitting((), skipped, ())
+        return Fitting((), skipped)
     setting = Setting.of(deployment, seed=seed, salt=salt)
     scenarios = (entry(setting) for entry in runnable)
     return Fitting(
-        runnable,
-        skipped,
         tuple(beside_load(scenario, setting, background) if background else scenario for scenario in scenarios),
+        skipped,
     )
