@@ -212,8 +212,10 @@ class Deployment:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
 
 class Opening:
@@ -241,8 +243,10 @@ class Opening:
     def __enter__(self) -> Deployment:
         return self._stack.enter_context(self.open())
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> AsyncDeployment:
         self._opened = self._open()
@@ -256,22 +260,14 @@ class Opening:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[AsyncDeployment]:
-        with _logging_to(self._log_dir) as directory:
-            around = Surroundings(directory, MonotonicClock(), self._observer)
-            async with open_session(self._target, around) as session:
-                yield AsyncDeployment(session.deployment, self._target, self._observer, session.died)
-
-
-@contextmanager
-def _logging_to(directory: str | Path | None) -> Iterator[Path]:
-    """The servers' log directory. A temporary one is kept after a failure, since the error's text names a log in it."""
-    if directory is not None:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        yield Path(directory)
-        return
-    temporary = Path(tempfile.mkdtemp(prefix="pd-harness-"))
-    yield temporary
-    shutil.rmtree(temporary, ignore_errors=True)
+        directory = Path(tempfile.mkdtemp(prefix="pd-harness-") if self._log_dir is None else self._log_dir)
+        around = Surroundings(directory, MonotonicClock(), self._observer)
+        async with open_session(self._target, around) as session:
+            yield AsyncDeployment(session.deployment, self._target, self._observer, session.died)
+            died = session.died()
+        # After a failure, messages name a log there.
+        if self._log_dir is None and not died:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager
