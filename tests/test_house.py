@@ -111,6 +111,12 @@ def test_pure_rooms_do_no_input_or_output(module: str, path: Path) -> None:
         assert not {_room(name) for name in _imports(path)} & NETWORK
 
 
+def test_outputs_are_judged_without_knowing_what_was_to_be_asked() -> None:
+    """The plan of verification calls the judging, so the judging must not import the plan."""
+    for module, path in _modules(ROOT / "harness" / "verify" / "judging"):
+        assert not [name for name in _imports(path) if name.startswith("harness.verify.asking")], module
+
+
 def test_the_runner_knows_no_transport() -> None:
     assert "aiohttp" not in {_room(name) for name in _imports(ROOT / "harness" / "run" / "runner.py")}
 

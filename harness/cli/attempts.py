@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harness.checkers import judge
-from harness.cli.loads import JUDGES, verified
+from harness.cli.loads import verify_options
 from harness.cli.measure import fresh_salt
 from harness.cli.options import LoadOptions
 from harness.clock import Clock
@@ -22,12 +22,8 @@ from harness.run.recorder import Recorder
 from harness.scenario import Scenario
 from harness.shrink import Candidate, Case
 from harness.verdict import Judgement, Verdict
-from harness.verify.asking.plan import Judges
-from harness.verify.asking.salt_test import salt_entries
-from harness.verify.judging import control_outputs, doubted_probes, suspects, tier_suspected
-
-_QUICK = Judges(suspects, suspects, doubted_probes)
-"""Whatever is wrong counts as owned: then nobody looks for its owner, nor whether it comes again."""
+from harness.verify.asking import salt_entries, verified
+from harness.verify.judging import control_outputs, tier_suspected
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +64,14 @@ class Attempts:
 
     async def whole(self, candidate: Candidate, seed: int | None = None) -> Tried:
         """One try as ``run --verify all`` would make it."""
-        return await self._try(candidate, seed, Recorder(), JUDGES, tiers=True)
+        return await self._try(candidate, seed, Recorder(), quick=False)
 
     async def quick(self, candidate: Candidate) -> Tried:
         """One try that borrows its noise and looks for no owners."""
         record = Recorder()
         for entry in self.noise:
             record(entry)
-        return await self._try(candidate, None, record, _QUICK, tiers=self.tiers)
+        return await self._try(candidate, None, record, quick=True)
 
     def learn(self, whole: Tried) -> None:
         """What the quick tries take over from a run of the whole load that failed."""
@@ -83,9 +79,7 @@ class Attempts:
         self.noise = (NoiseMeasured(self.clock.now(), "the whole load's control requests", outputs),) if outputs else ()
         self.tiers = tier_suspected(whole.history)
 
-    async def _try(
-        self, candidate: Candidate, seed: int | None, record: Recorder, judges: Judges, *, tiers: bool
-    ) -> Tried:
+    async def _try(self, candidate: Candidate, seed: int | None, record: Recorder, *, quick: bool) -> Tried:
         """The probe draws its prefixes from the seed: another for each try, unless one is given."""
         self.number += 1
         for entry in self.salts:
@@ -94,9 +88,10 @@ class Attempts:
         began, salt = self.clock.now(), fresh_salt()
         load = replace(self.load, verify="all", concurrency=candidate.concurrency, seed=seed)
         scenario = self.case.load(candidate, salt)
-        scenarios = verified(
-            scenario, load, self.deployment, lambda: record.history, salt=salt, judges=judges, tiers=tiers
-        )
+        verify = verify_options(load, self.deployment, salt=salt)
+        if quick:
+            verify = replace(verify, investigate=False, probe_tiers=verify.probe_tiers and self.tiers)
+        scenarios = verified([scenario], self.deployment, lambda: record.history, verify)
         await fire(scenarios, self.deployment, self.how, Watch(record, self.clock))
         record(RunEnded(self.clock.now()))
         self._refuse_the_dead()

@@ -12,13 +12,13 @@ from harness.catalogue.registry import Workload
 from harness.catalogue.setting import Setting
 from harness.checkers import judge
 from harness.cli.interrupted import end_interrupted
+from harness.cli.loads import verify_options
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import Options
 from harness.cli.outcome import exit_code, settings_of, store_report
 from harness.cli.rejudged import AS_GIVEN
 from harness.cli.rows import failed_rows, rows_of, skipped_rows, unknown_row
 from harness.cli.stored import stored_run
-from harness.cli.verify_workloads import verified
 from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
 from harness.errors import CrashError, ExitCode, HarnessError
@@ -29,6 +29,7 @@ from harness.reports.catalogue_junit import catalogue_junit
 from harness.scenario import Scenario
 from harness.store import RunStore, save_text
 from harness.verdict import Check, Verdict
+from harness.verify.asking import verified
 
 _ONE_ENGINE = "it needs different engines on the two sides: name them with --prefill-python and --decode-python"
 _ONE_VERSION = "it needs two versions of an engine, and the simulated pair is of one"
@@ -111,7 +112,9 @@ class _Plan:
         beside = self.options.catalogue.background
         scenarios = [entry(setting) for entry in self.ran]
         loads = [beside_load(scenario, setting, beside) if beside else scenario for scenario in scenarios]
-        yield from verified(loads, deployment, history, self.options.load, salt=f"{setting.salt}-verification")
+        salt = f"{setting.salt}-verification"
+        how = verify_options(self.options.load, deployment, salt=salt, everything=True)
+        yield from verified(loads, deployment, history, how)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,15 @@
-"""The load that the command line names, and what is asked after it to verify its answers."""
+"""The load that the command line names, and how its answers are verified."""
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 
 from harness.cli.options import DatasetOptions, LoadOptions
 from harness.errors import UsageError
-from harness.facts import Connector, Deployment, Role, Server
-from harness.history import History
+from harness.facts import Deployment
 from harness.loads.dataset import Line, dataset_load, read_lines
 from harness.loads.random_load import random_load
 from harness.preflight import Demand
-from harness.scenario import Route, Scenario
-from harness.verify.asking.plan import Judges, Verification, follow_ups, followed
-from harness.verify.asking.policy import VerifyPolicy
-from harness.verify.asking.probe import Places
-from harness.verify.asking.salt_test import salt_test
-from harness.verify.judging import doubted_probes, owned_outputs, suspects
-
-JUDGES = Judges(suspects, owned_outputs, doubted_probes)
+from harness.scenario import Scenario
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 
 def read_dataset(dataset: DatasetOptions) -> tuple[Line, ...]:
@@ -68,54 +60,22 @@ def load_scenario(load: LoadOptions, deployment: Deployment, lines: Sequence[Lin
     )
 
 
-def verified(  # noqa: PLR0913 - what is verified, on what, and how; the rest is keyword-only
-    scenario: Scenario,
-    load: LoadOptions,
-    deployment: Deployment,
-    history: Callable[[], History],
-    *,
-    salt: str,
-    judges: Judges = JUDGES,
-    tiers: bool = True,
-) -> Iterable[Scenario]:
-    """A test of cache salts, the load, the probe of the caches that it filled, and the verification of both.
+def verify_options(load: LoadOptions, deployment: Deployment, *, salt: str, everything: bool = False) -> VerifyOptions:
+    """How a run's outputs are verified; ``everything``: all of them, whatever ``--verify`` says.
 
-    ``tiers``: whether offload tiers are probed, where that is allowed: the prefix caches are emptied for it.
+    Prefix caches are emptied, to probe the offload tiers, on servers that the harness launched, else where
+    ``--probe-tiers`` allows it.
     """
-    limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
-    verification = Verification(
-        policy=VerifyPolicy.parse(load.verify),
-        scenario=scenario.name,
-        concurrency=load.concurrency,
+    return VerifyOptions(
+        policy=VerifyPolicy.parse("all" if everything else load.verify),
         salt=salt,
         seed=load.seed,
-        forcing_route=Route.REFERENCE if load.reference_url else Route.PREFILL,
-        max_model_len=min(limits, default=None),
-        block_size=max(_block_sizes(deployment)),
-        tiers=_tiers(deployment) if tiers and (deployment.launched or load.probe_tiers) else {},
-        places=Places(deployment.servers),
+        concurrency=None if everything else load.concurrency,
+        reference=load.reference_url is not None,
+        probe_tiers=deployment.launched or load.probe_tiers,
     )
-    tested = salt_test(deployment, history, scenario=scenario.name, salt=salt, reference=load.reference_url is not None)
-    return chain(tested, followed(scenario, history, follow_ups(verification, judges)))
-
-
-def _tiers(deployment: Deployment) -> dict[Route, tuple[int, ...]]:
-    """Servers behind which something is left when their prefix caches are emptied, or may be: by route."""
-    roles = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
-    with_tier = {
-        route: tuple(index for index, server in enumerate(deployment.of(role)) if _has_tier(server))
-        for route, role in roles.items()
-    }
-    return {route: indices for route, indices in with_tier.items() if indices}
-
-
-def _has_tier(server: Server) -> bool:
-    return server.has(Connector.OFFLOADING) is True or bool(server.unknown_connectors)
 
 
 def _block_sizes(deployment: Deployment) -> list[int]:
-    """Of the servers that tell it; where none does, vLLM's usual one.
-
-    A prompt's number fits into any block; a probe of another length than whole blocks counts for what it finds.
-    """
+    """Of the servers that report it; where none does, vLLM's usual one: a prompt's number fits into any block."""
     return [server.block_size for server in deployment.servers if server.block_size is not None] or [16]

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 from harness.catalogue.registry import Workload
-from harness.checkers import of_nobody, seconds_of
-from harness.cli.verify_workloads import judged_workloads
+from harness.checkers import judge_scenario, of_nobody, seconds_of
 from harness.errors import HarnessError
 from harness.facts import Deployment
 from harness.history import History
 from harness.reports import WHOLE_RUN, Row
 from harness.verdict import Check, Judgement, Outputs, Verdict
+from harness.verify.judging import look_at_outputs
 
 NOTHING = Outputs(0, 0, 0, 0, 0)
 
@@ -18,8 +18,17 @@ def rows_of(
     ran: Sequence[Workload], deployment: Deployment, history: History, whole: Judgement, name: str
 ) -> list[Row]:
     """A line for each workload that ran, and one for what is not valid in the run and is nobody's."""
-    judged = judged_workloads(ran, deployment, history, whole)
-    rows = [_row(entry, history, judgement, name, deployment) for entry, judgement in judged]
+    compared = look_at_outputs(history)
+    rows = [
+        _row(
+            entry,
+            history,
+            judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes, compared=compared),
+            name,
+            deployment,
+        )
+        for entry in ran
+    ]
     parts = {row.workload: row.judgement for row in rows if row.judgement}
     rest = of_nobody(deployment, history, whole, parts) if ran else None
     return rows if rest is None else [*rows, Row(WHOLE_RUN, "run", name, rest)]

@@ -7,7 +7,7 @@ from functools import partial
 
 from harness.checkers import judge
 from harness.cli.interrupted import end_interrupted
-from harness.cli.loads import demands, load_scenario, read_dataset, verified
+from harness.cli.loads import demands, load_scenario, read_dataset, verify_options
 from harness.cli.measure import fresh_salt, measure
 from harness.cli.options import LoadOptions, Options
 from harness.cli.outcome import settings_of, show, store_report
@@ -22,6 +22,7 @@ from harness.scenario import Scenario
 from harness.store import RunStore
 from harness.store.noise_file import add_noise, noise_key, read_noise
 from harness.verdict import Judgement, Verdict
+from harness.verify.asking import verified
 from harness.verify.judging import control_outputs
 
 
@@ -46,7 +47,7 @@ async def _measured(options: Options, store: RunStore, lines: Sequence[Line]) ->
 
     def choose(deployment: Deployment, history: Callable[[], History]) -> Iterable[Scenario]:
         scenario = load_scenario(options.load, deployment, lines, salt=salt)
-        return verified(scenario, options.load, deployment, history, salt=salt)
+        return verified([scenario], deployment, history, verify_options(options.load, deployment, salt=salt))
 
     names = (DATASET if lines else "random_load",)
     wanted = demands(options.load, lines)

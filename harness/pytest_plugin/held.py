@@ -18,9 +18,9 @@ from harness.catalogue.needs import unmet
 from harness.catalogue.registry import Workload
 from harness.catalogue.setting import Setting
 from harness.checkers import judge, judge_scenario, of_run
+from harness.cli.loads import verify_options
 from harness.cli.measure import fresh_salt
 from harness.cli.options import Options, parse
-from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.errors import UsageError
@@ -30,6 +30,7 @@ from harness.run.fire import Watch, fire
 from harness.run.recorder import Recorder
 from harness.scenario import Phase, Request, Scenario
 from harness.verdict import Judgement, KnownFault
+from harness.verify.asking import verified
 
 T = TypeVar("T")
 Runnable = str | Workload | Callable[[Setting], Scenario]
@@ -95,7 +96,10 @@ class HeldDeployment:
         scenario = _numbered(entry(setting), self._runs)
         how, watch = self._options.firing, Watch(self._record, self._clock)
         salt = f"{setting.salt}-verification"
-        scenarios = verified([scenario], self.facts, lambda: self._record.history, self._options.load, salt=salt)
+        # Further workloads may follow, whose counters are predicted from what the prefix caches hold.
+        verify = verify_options(self._options.load, self.facts, salt=salt, everything=True)
+        verify = replace(verify, probe_tiers=False)
+        scenarios = verified([scenario], self.facts, lambda: self._record.history, verify)
         before = len(self._record.history.entries)
         self._call(fire(scenarios, self.facts, how, watch))
         return self._judged(scenario.name, entry if isinstance(entry, Workload) else None, before)

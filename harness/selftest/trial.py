@@ -20,10 +20,10 @@ from harness.scenario import Scenario
 from harness.selftest.loads import Load, Writer
 from harness.selftest.readings import read_pair
 from harness.selftest.transport import Transport
-from harness.selftest.verification import verification
 from harness.selftest.world import World
 from harness.sim import Ledger, Noise, PlantedBug, SimConfig, SimPair
 from harness.verdict import Judgement, Outputs, Verdict
+from harness.verify.asking import VerifyOptions, VerifyPolicy, verified
 
 FLIP_RATE = 0.4
 """Share of requests that flip at their first near tie. Not all have one: it gives 15 % of flipped requests in answers
@@ -104,11 +104,12 @@ async def record_trial(trial: Trial) -> Recorded:
     world = World()
     pair = world.pair = SimPair(config, world.now)
     urls = {server.name: f"sim://{server.name}" for server in pair.servers}
-    run = _Run(pair, world, Transport(pair, world, urls))
+    facts = pair.facts(urls, "sim://proxy")
+    run = _Run(pair, world, Transport(pair, world, urls), facts)
     async with world:
         phases = trial.load.write(Writer(config, trial.seed), trial.requests)
         await run.load(Scenario("selftest", "Does every checker see what it is there for?", phases), trial.seed)
-    return pair.facts(urls, "sim://proxy"), run.history, pair.ledger
+    return facts, run.history, pair.ledger
 
 
 def _config(trial: Trial) -> SimConfig:
@@ -118,9 +119,8 @@ def _config(trial: Trial) -> SimConfig:
 
 
 class _Run:
-    def __init__(self, pair: SimPair, world: World, transport: Transport) -> None:
-        self._world, self._transport = world, transport
-        self._block_size = pair.config.block_size
+    def __init__(self, pair: SimPair, world: World, transport: Transport, facts: Deployment) -> None:
+        self._world, self._transport, self._facts = world, transport, facts
         self._entries: list[Entry] = [
             Noted(world.now(), "a simulated pair, in virtual time"),
             Decoding(world.now(), pair.config.special_token_ids),
@@ -132,11 +132,16 @@ class _Run:
         self._observer = RestObserver(read_all, world, self._entries.append)
 
     async def load(self, scenario: Scenario, seed: int) -> None:
-        """The load, and then everything that verifies it."""
-        await self._run(scenario)
-        for step in verification(scenario, seed, self._block_size):
-            if follow_up := step(self.history):
-                await self._run(follow_up)
+        """The load, and everything that verifies all of its outputs, as in a real run."""
+        how = VerifyOptions(
+            policy=VerifyPolicy.parse("all"),
+            salt="verification",
+            seed=seed,
+            concurrency=scenario.phases[0].concurrency,
+            probe_tiers=True,
+        )
+        for one in verified([scenario], self._facts, lambda: self.history, how):
+            await self._run(one)
         # Virtual time waits for the client: it has no lag that could be measured.
         sent = (operation.sent for operation in self.history.operations())
         self._entries.append(ClientHealth(self._world.now(), 0.0, worst_send_delay(sent), 0.0, 0.0))

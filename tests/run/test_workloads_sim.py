@@ -14,8 +14,8 @@ from harness.catalogue.presets import RECIPES
 from harness.catalogue.registry import CATALOGUE, Workload
 from harness.catalogue.setting import Setting
 from harness.checkers import judge, judge_scenario
+from harness.cli.loads import verify_options
 from harness.cli.options import parse
-from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
 from harness.facts import Deployment
 from harness.history import ClientHealth, History, RunEnded, RunStarted
@@ -25,6 +25,7 @@ from harness.run.fire import Firing, Watch, fire
 from harness.run.recorder import Recorder
 from harness.sim import SimConfig, start_sim
 from harness.verdict import Judgement, Verdict
+from harness.verify.asking import verified
 
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024}
 BY_RECIPE: Mapping[str, Mapping[str, Any]] = {
@@ -68,7 +69,8 @@ async def run(entry: Workload, background: int = 0) -> tuple[Judgement, History]
         setting = Setting.of(deployment)
         scenario = entry(setting)
         scenario = beside_load(scenario, setting, background) if background else scenario
-        scenarios = verified([scenario], deployment, lambda: record.history, parse([]).load, salt="verification")
+        how = verify_options(parse([]).load, deployment, salt="verification", everything=True)
+        scenarios = verified([scenario], deployment, lambda: record.history, how)
         await fire(scenarios, deployment, Firing(settle_timeout=5.0), Watch(record, clock))
         record(RunEnded(clock.now()))
     history = record.history
