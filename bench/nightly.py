@@ -4,11 +4,11 @@
     python -m bench.nightly --result-dir nightly --loads steady,burst
     python -m bench.nightly --result-dir nightly -- --base-url ... --prefill-url ... --decode-url ...
 
-What follows ``--`` goes to the harness: flags that launch, or flags that attach. Each load is one run in the result
-directory; ``nightly.jsonl`` there gains a line for each, for a dashboard to read. A load that was killed, or ended in
-any other way than the harness ends, has told nothing: it counts as a failure of the harness (4). So does a load during
-which the deployment died that was held up for it; there are no loads after that one. SIGTERM ends the job as Ctrl-C
-does. However it ends, nothing that it started outlives it.
+Words after ``--`` go to the harness: flags that launch, or flags that attach. Each load is one run in the result
+directory, and adds a line to ``nightly.jsonl`` there, for a dashboard to read. A load that was killed, or ended with a
+status that is no exit code of the harness, counts as a failure of the harness (4). So does a load during which the
+launched deployment died; no load follows it. SIGTERM ends the job as Ctrl-C does. However the job ends, everything that
+it started ends with it.
 """
 
 import argparse
@@ -32,24 +32,24 @@ LOADS: Mapping[str, tuple[str, ...]] = {
     "short_prompts": ("--num-prompts", "256", "--concurrency", "32", "--random-input-len", "4:40"),
     "long_prompts": ("--num-prompts", "48", "--concurrency", "8", "--random-input-len", "800:2000"),
 }
-"""Each name stays what it is: a changed load is a new name, or nights could not be compared."""
+"""A changed load gets a new name, so that nights can be compared by name."""
 
 _HARNESS = (sys.executable, "-m", "harness")
-# Ends the command when this job ends, kill -9 included; the command has so many seconds to end by itself.
+# Ends the command when this job ends, even by kill -9. The number: seconds that the command has to end by itself.
 _KEPT = (sys.executable, str(Path(harness.__file__).parent / "deploy" / "keeper.py"), "60")
 _NOTICED = 2.0
-"""Seconds within which the deployment, where it is held up by this job, has said that a server of it died."""
+"""Seconds within which ``serve`` notices that one of its servers died."""
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
 _HARNESS_FAILED, _UNKNOWN, _USAGE = 4, 3, 2
 _SIGNALS = 128
-"""A process that was killed by signal N ends, by way of its keeper, with 128 + N."""
+"""If a process is killed by signal N, its keeper ends with status 128 + N."""
 _INDEX = "nightly.jsonl"
 _WORST_FIRST = (_HARNESS_FAILED, 2, 1, 3, 0)
-"""Exit codes by badness: a harness that failed looked at nothing, so it goes before any verdict."""
+"""Exit codes, the worst first. A failed harness has checked nothing, so that it is worse than any verdict."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the loads; the worst exit code among them."""
+    """Run the loads; returns the worst exit code."""
     options = _parse(sys.argv[1:] if argv is None else argv)
     statuses: list[int] = []
     with unfailing_output(), _sigterm_interrupts():
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f"interrupted: what was measured before is in {options.result_dir}", file=sys.stderr)
             statuses.append(_UNKNOWN)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not look like a verdict
+        except Exception as error:  # noqa: BLE001 - no unforeseen error may look like a verdict
             print(
                 f"error: the nightly job itself failed: {type(error).__name__}: {error}. This says nothing about the "
                 f"deployment. What was measured before is in {options.result_dir}.",
@@ -70,19 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def worst_code(statuses: Sequence[int]) -> int:
-    """The worst exit code; no status at all, or one that the harness does not have, is its failure."""
+    """The worst exit code. No status at all counts as a failure of the harness."""
     codes = [exit_code(status) for status in statuses] or [_HARNESS_FAILED]
     return next(code for code in _WORST_FIRST if code in codes)
 
 
 def exit_code(status: int) -> int:
-    """The exit code that a process's status stands for; a negative status is the signal that killed it."""
+    """The exit code for a process's status; a negative status is the signal that killed it."""
     return status if status in _WORST_FIRST else _HARNESS_FAILED
 
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """As Ctrl-C does: what was started is ended, and what is known is told."""
+    """Let SIGTERM do what Ctrl-C does: end everything that was started, and report what is known."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -91,7 +91,7 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _require_index(result_dir: Path) -> None:
-    """Ends the job where its index could not be written: after hours of loads it would be too late to say so."""
+    """End the job at once if its index cannot be written, and not after hours of loads."""
     try:
         result_dir.mkdir(parents=True, exist_ok=True)
         with (result_dir / _INDEX).open("a"):
@@ -106,15 +106,15 @@ def _require_index(result_dir: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the loads are fired at."""
+    """The deployment that the loads are sent to."""
 
     flags: list[str]
-    """That attach to it."""
+    """Flags that attach to it."""
     held: "subprocess.Popen[str] | None" = None
-    """Holds it up for the length of the job; None: it is somebody else's."""
+    """The ``serve`` process that keeps it running during the job; None: it was running before."""
 
     def died(self, seconds: float = 0.0) -> bool:
-        """Whether it ended by itself; waited for so long."""
+        """Whether ``serve`` ended by itself, or does within ``seconds``."""
         if self.held is None:
             return False
         with suppress(subprocess.TimeoutExpired):
@@ -129,8 +129,8 @@ def _run_all(options: argparse.Namespace, statuses: list[int]) -> None:
             statuses.append(_run(name, options.result_dir, target, options.seed))
             if target.died():
                 print(
-                    f"error: the deployment that was held up for the loads died, at {name} at the latest: what it said "
-                    "stands above. There are no further loads.",
+                    f"error: the deployment that was launched for the loads died, at {name} at the latest: its error "
+                    "stands above. No further load is run.",
                     file=sys.stderr,
                 )
                 statuses.append(_HARNESS_FAILED)
@@ -141,7 +141,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     mine, _, harness = _split(argv)
     parser = argparse.ArgumentParser(prog="python -m bench.nightly", description=__doc__.partition("\n")[0])
     parser.add_argument("--result-dir", type=Path, required=True)
-    parser.add_argument("--loads", type=_names, default=tuple(LOADS), help=f"of {', '.join(LOADS)} (default: all)")
+    parser.add_argument("--loads", type=_names, default=tuple(LOADS), help=f"some of {', '.join(LOADS)} (default: all)")
     # A new seed each night meets new prompts; the seed is in the result, so that a night can be repeated.
     parser.add_argument("--seed", type=int, default=int(time.time()) // 86400)
     return parser.parse_args(mine, argparse.Namespace(harness=list(harness)))
@@ -161,7 +161,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 @contextmanager
 def _deployment(words: list[str], result_dir: Path) -> Iterator[_Target]:
-    """The one that the words attach to, or one held up for the length of the job."""
+    """The deployment that the words attach to, or one that is launched for the length of the job."""
     if any(word.partition("=")[0] in _ATTACHING for word in words):
         yield _Target(words)
         return
@@ -169,7 +169,7 @@ def _deployment(words: list[str], result_dir: Path) -> Iterator[_Target]:
     try:
         line = process.stdout.readline() if process.stdout else ""
         if not line:
-            # It has said on stderr why. That it was not valid is certain: it is to hold until it is ended.
+            # serve has reported on stderr why. It must not end by itself, so that even status 0 is a failure.
             sys.exit(exit_code(_status(process)) or _HARNESS_FAILED)
         yield _Target(_attach(json.loads(line)), process)
     finally:
@@ -177,14 +177,14 @@ def _deployment(words: list[str], result_dir: Path) -> Iterator[_Target]:
 
 
 def _start(*words: str, stdout: int | None = None) -> "subprocess.Popen[str]":
-    """A command of the harness, which ends with this job."""
+    """Start a command of the harness, which ends with this job."""
     return subprocess.Popen(
         [*_KEPT, *_HARNESS, *words], stdin=subprocess.PIPE, stdout=stdout, text=True, start_new_session=True
     )
 
 
 def _status(process: "subprocess.Popen[str]") -> int:
-    """How it ends; a signal that killed it as a negative number, as subprocess has it."""
+    """Wait for the status; a signal that killed the process is a negative number, as in subprocess."""
     status = process.wait()
     return _SIGNALS - status if status > _SIGNALS else status
 
@@ -207,7 +207,8 @@ def _run(name: str, result_dir: Path, target: _Target, seed: int) -> int:
     try:
         status = _status(process)
     finally:
-        _end(process)  # what was interrupted stores and tells what is known so far
+        # An interrupted run stores and reports what is known so far.
+        _end(process)
     line = _line(name, status, result_dir / "latest" / "result.json")
     if exit_code(status) and target.died(_NOTICED):
         line = {"load": name, "status": status, "exit_code": _HARNESS_FAILED, "error": _DIED}
@@ -216,17 +217,14 @@ def _run(name: str, result_dir: Path, target: _Target, seed: int) -> int:
     return int(line["exit_code"])
 
 
-_DIED = "the deployment that was held up for the loads died: nothing was found out"
+_DIED = "the deployment that was launched for the loads died: nothing was found out"
 
 
 def _line(name: str, status: int, file: Path) -> dict[str, Any]:
-    """What a dashboard plots; where no result was written, the status says why.
-
-    ``status`` is the process's, ``exit_code`` what it counts as.
-    """
+    """The load's line in the index. Without a result, it has the process's status, and the exit code that counts."""
     line: dict[str, Any] = {"load": name, "status": status, "exit_code": exit_code(status)}
     if status not in _WORST_FIRST:
-        line["error"] = f"the harness {_ended(status)}: it has found nothing out"
+        line["error"] = f"the harness {_ended(status)}: nothing was found out"
     elif status in (0, 1, 3) and file.exists():
         result = json.loads(file.read_text())
         keys = ("verdict", "date", "seed", "commit", "completed", "failed", "request_throughput", "p99_ttft_ms")

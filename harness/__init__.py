@@ -1,1 +1,59 @@
-"""Proves a prefill/decode deployment of an LLM server right under load, or says what is wrong with it."""
+"""Proves a prefill/decode deployment of an LLM server right under load, or says exactly what is wrong with it.
+
+The Python API (:mod:`harness.api`) is found here: ``harness.attach``, ``harness.launch``, ``harness.simulate``,
+``harness.RandomLoad`` and so on. It is loaded when one of these names is first used, so that importing a single module
+stays cheap.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.api import (
+        AsyncDeployment,
+        Check,
+        DatasetLoad,
+        DeployError,
+        Deployment,
+        Finding,
+        HarnessError,
+        RandomLoad,
+        Report,
+        RunObserver,
+        SilentObserver,
+        UsageError,
+        Verdict,
+        attach,
+        launch,
+        simulate,
+    )
+
+__all__ = [
+    "AsyncDeployment",
+    "Check",
+    "DatasetLoad",
+    "DeployError",
+    "Deployment",
+    "Finding",
+    "HarnessError",
+    "RandomLoad",
+    "Report",
+    "RunObserver",
+    "SilentObserver",
+    "UsageError",
+    "Verdict",
+    "attach",
+    "launch",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from harness import api  # noqa: PLC0415 - only now: it imports the whole harness
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

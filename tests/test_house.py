@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact", "memo"}
+VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact", "memo", "observer"}
 
 # A room may import itself, and what stands here.
 ROOMS: dict[str, set[str]] = {
     "errors": {"redact"},
     "clock": set(),
     "memo": set(),
+    "observer": set(),
     "scenario": set(),
     "facts": set(),
     "verdict": {"facts"},  # what a known fault concerns
@@ -25,26 +26,27 @@ ROOMS: dict[str, set[str]] = {
     "load": VOCABULARY,
     "observe": VOCABULARY,
     "loads": VOCABULARY,
-    "catalogue": VOCABULARY,
+    # Of deploy only what a target is: a preset becomes one.
+    "catalogue": VOCABULARY | {"deploy.target"},
     "oracle": VOCABULARY,
     # Of observe only its pure half: how samples become counters.
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
-    "run": VOCABULARY | {"load", "observe", "verify", "checkers"},
+    "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
     "store": VOCABULARY,
-    "reports": VOCABULARY | {"load.latency", "store.redact"},
+    "reports": VOCABULARY | {"load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
     # Of load only how a request becomes a body: what curl sends is what the client sends.
-    "shrink": VOCABULARY | {"checkers", "loads", "load.body"},
+    "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},
     # What a deployment says of itself, looked at before anything is judged.
-    "preflight": VOCABULARY | {"observe", "proxy"},
-    "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight"},
+    "preflight": VOCABULARY | {"loads.demand", "observe", "proxy"},
+    "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight", "loads.demand"},
     # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
     "sim": VOCABULARY | {"proxy"},
     # Whole runs in one process: like the composition root it knows all rooms but that.
     "selftest": VOCABULARY
     | {"sim", "run", "load", "loads", "observe", "checkers", "oracle", "reports", "store", "verify"},
 }
-COMPOSITION_ROOT = {"cli", "pytest_plugin", "__main__", "__init__"}
+COMPOSITION_ROOT = {"api", "cli", "pytest_plugin", "__main__", "__init__"}
 
 ENGINE = {"vllm", "torch", "nixl", "transformers", "tokenizers"}
 NETWORK = {"aiohttp", "uvloop", "socket", "http", "urllib", "asyncio", "subprocess"}
@@ -111,8 +113,30 @@ def test_pure_rooms_do_no_input_or_output(module: str, path: Path) -> None:
         assert not {_room(name) for name in _imports(path)} & NETWORK
 
 
-def test_the_runner_knows_no_transport() -> None:
-    assert "aiohttp" not in {_room(name) for name in _imports(ROOT / "harness" / "run" / "runner.py")}
+RUN = list(_modules(ROOT / "harness" / "run"))
+
+
+@pytest.mark.parametrize(("module", "path"), RUN, ids=[name for name, _ in RUN])
+def test_carrying_out_scenarios_opens_no_connection_stores_nothing_and_reads_no_flags(module: str, path: Path) -> None:
+    assert not {_room(name) for name in _imports(path)} & {"aiohttp", "argparse", "rich", "sys"}, module
+    assert "print(" not in path.read_text()
+
+
+@pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "harness" / "pytest_plugin")))
+def test_the_pytest_plugin_knows_of_the_command_line_only_its_options(module: str, path: Path) -> None:
+    of_cli = {name for name in _imports(path) if name.startswith("harness.cli")}
+    assert of_cli <= {"harness.cli.options", "harness.cli.options.Options", "harness.cli.options.parse"}, module
+
+
+def test_the_api_knows_nothing_of_the_command_line() -> None:
+    for module, path in _modules(ROOT / "harness" / "api"):
+        assert not [name for name in _imports(path) if name.startswith("harness.cli")], module
+
+
+def test_outputs_are_judged_without_knowing_what_was_to_be_asked() -> None:
+    """The plan of verification calls the judging, so the judging must not import the plan."""
+    for module, path in _modules(ROOT / "harness" / "verify" / "judging"):
+        assert not [name for name in _imports(path) if name.startswith("harness.verify.asking")], module
 
 
 @pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "workloads")))

@@ -1,4 +1,4 @@
-"""The composition root: the only room that knows all the others."""
+"""The command line: flags, and one thin module for each command."""
 
 from harness.cli.main import main
 

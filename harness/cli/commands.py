@@ -13,13 +13,8 @@ from harness.cli.serve import serve
 from harness.cli.shrink import shrink
 from harness.errors import ExitCode
 
-
-async def _run(options: Options) -> ExitCode:
-    return await (run_catalogue(options) if options.catalogue.patterns else run(options))
-
-
 _COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
-    "run": _run,
+    "run": lambda options: run_catalogue(options) if options.catalogue.patterns else run(options),
     "serve": serve,
     "check": check,
     "doctor": doctor,
@@ -30,10 +25,10 @@ _COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
 
 
 def perform(options: Options) -> Awaitable[ExitCode]:
-    """The command that the options name, ready to be awaited; it ends in its exit code.
+    """The command that the options name, to be awaited; it returns its exit code.
 
     Raises:
-        UsageError: a file that is to be written at its end could not be.
+        UsageError: a file that the command would write at its end cannot be written.
 
     """
     require_places(options)

@@ -1,7 +1,7 @@
-"""What nobody foresaw: told in one paragraph, with the traceback in the run's directory. Exit code 4, never a verdict.
+"""Unforeseen errors: one paragraph for the user, and the traceback in the run's directory. Exit code 4, no verdict.
 
-Tasks that run together put what went wrong in one of them into exception groups. An error that the harness knows is
-taken out of these; where a group holds anything else besides, it is a crash.
+Tasks that run together raise exception groups. An error that the harness knows is taken out of its group; if a group
+holds any other error besides, it is a crash.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from harness.store.rundir import DEPLOYMENT
 CRASH = "crash.txt"
 """The traceback, in a run's directory."""
 _FRAMES = 3
-"""Told where no traceback could be stored; the innermost first."""
+"""Frames shown if no traceback could be stored; the innermost first."""
 
 
 @contextmanager
 def ungrouped() -> Iterator[None]:
-    """Let an error that the harness knows out of the exception groups around it."""
+    """Take an error that the harness knows out of the exception groups around it."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -35,7 +35,7 @@ def ungrouped() -> Iterator[None]:
 
 
 def known_error(error: BaseException) -> BaseException | None:
-    """The HarnessError that it is, or that is all that it holds; likewise an interruption. None: it is a crash."""
+    """The HarnessError or the interruption that this is, or that is all that this group holds. None: it is a crash."""
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, asyncio.CancelledError)]
     if not leaves:
         return asyncio.CancelledError()
@@ -46,13 +46,13 @@ def known_error(error: BaseException) -> BaseException | None:
 
 
 def crashed(error: BaseException, directory: Path | None = None) -> CrashError:
-    """The error to raise instead; its traceback is stored in the run's ``directory``, if there is one."""
+    """The error to raise instead. The traceback is stored in the run's ``directory``, if there is one."""
     what = _what(error)
     kept = None if directory is None else _kept(error, directory)
     lines = [f"the harness itself failed: {what}{'' if kept else f' ({_where(error)})'}."]
     lines.append("This says nothing about the deployment.")
     if directory is not None:
-        lines.append(f"What was recorded before is stored in {directory}")
+        lines.append(f"Everything recorded before is stored in {directory}")
         lines[-1] += f", with the traceback in {CRASH}." if kept else "; the traceback could not be stored there."
         lines.append("Please report it with that file." if kept else "Please report it.")
         if (directory / DEPLOYMENT).exists():
@@ -88,10 +88,10 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _kept(error: BaseException, directory: Path) -> bool:
-    """Whether it could be stored: a full disk may be what went wrong."""
+    """Store the traceback; False if that failed, as on a full disk."""
     try:
         lines = "".join(traceback.format_exception(error)).splitlines()
         save_text(directory / CRASH, "\n".join(map(redact_text, lines)) + "\n")
-    except Exception:  # noqa: BLE001 - the first failure is the news
+    except Exception:  # noqa: BLE001 - the first failure is the one to report
         return False
     return True

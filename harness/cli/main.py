@@ -1,6 +1,6 @@
-"""Entry: one command line in, one exit code out. Whatever goes wrong is one paragraph on stderr, never a traceback.
+"""The entry: one command line in, one exit code out. Every failure is one paragraph on stderr, never a traceback.
 
-The commands are imported inside the guard, so that a broken installation is told like any other failure.
+The commands are imported inside the guard, so that a broken installation is reported like any other failure.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (errors.ExitCode).
 
     Raises:
-        SystemExit: as argparse does, for ``--help`` (0) and for what it cannot read (2).
+        SystemExit: as argparse does, for ``--help`` (0) and for a command line that it cannot read (2).
 
     """
     with unfailing_output():
@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, asyncio.CancelledError):
             print("interrupted: everything that was started has been ended", file=sys.stderr)
             return ExitCode.UNKNOWN
-        except Exception as error:  # noqa: BLE001 - nothing unforeseen may look like a verdict
-            told = _told(error)
-            print(f"error: {told}", file=sys.stderr)
-            return told.exit_code if isinstance(told, HarnessError) else ExitCode.HARNESS
+        except Exception as error:  # noqa: BLE001 - no unforeseen error may look like a verdict
+            known = _known(error)
+            print(f"error: {known}", file=sys.stderr)
+            return known.exit_code
 
 
 def _command(argv: Sequence[str]) -> int:
@@ -45,51 +45,51 @@ def _command(argv: Sequence[str]) -> int:
 def _run(command: Awaitable[ExitCode]) -> ExitCode:
     import uvloop  # noqa: PLC0415 - see above
 
-    # The runner is not closed: uvloop's close() was seen to wait for ever, on a loaded machine, for a connection
-    # that was cut. By now everything is stored and ended, and the process is about to go.
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_until_told(command))
+    # The runner is not closed: on a loaded machine, uvloop's close() was seen to wait forever for a connection that had
+    # been cut. By now everything is stored and ended, and the process is about to exit.
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_until_signalled(command))
 
 
-async def _until_told(command: Awaitable[ExitCode]) -> ExitCode:
-    """SIGTERM ends a command as Ctrl-C does: by cancelling it, so that everything it started is ended."""
+async def _until_signalled(command: Awaitable[ExitCode]) -> ExitCode:
+    """Run the command. SIGTERM cancels it, as Ctrl-C does, so that everything it started is ended."""
     ended: list[ExitCode] = []
     task = asyncio.ensure_future(_kept(command, ended))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    loop.set_exception_handler(_mention)
+    loop.set_exception_handler(_warn)
     try:
         return await task
     except asyncio.CancelledError:
-        # A signal that came while the command was judging and printing found nothing left to end: asyncio then calls
-        # the task cancelled though it has come to its end. What it has shown and stored is what it exits with.
+        # If the signal came while the command was judging and printing, the command has come to its end all the same,
+        # though asyncio calls its task cancelled. The exit code is that of the verdict that was shown and stored.
         if ended:
             return ended[0]
         raise
 
 
 async def _kept(command: Awaitable[ExitCode], ended: list[ExitCode]) -> ExitCode:
-    """The command's exit code, put into ``ended`` as well, where a cancellation does not reach it."""
+    """The command's exit code, also put into ``ended``, where a cancellation does not reach it."""
     ended.append(await command)
     return ended[0]
 
 
-def _mention(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What went wrong in a task that nobody waits for: a line, no traceback."""
+def _warn(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report an error of a task that nothing awaits as one line, without a traceback."""
     error = context.get("exception")
     cause = f": {type(error).__name__}: {error}" if error is not None else ""
     text = " ".join(f"{context.get('message', 'something failed')}{cause}".split())
     print(f"warning: inside the harness: {text}", file=sys.stderr)
 
 
-def _told(error: Exception) -> Exception:
-    """The error as it is told; an unforeseen one in a paragraph."""
+def _known(error: Exception) -> HarnessError:
+    """The error itself if the harness knows it, else one that describes it in a paragraph."""
     if isinstance(error, HarnessError):
         return error
     try:
         from harness.cli.crash import crashed  # noqa: PLC0415 - the installation may be what is broken
 
         return crashed(error)
-    except Exception:  # noqa: BLE001 - then as much as can be told without it
+    except Exception:  # noqa: BLE001 - then it is described without that module
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return HarnessError(
             f"the harness itself failed: {text}. This says nothing about the deployment. Is the harness completely "

@@ -1,4 +1,4 @@
-"""Numbers on the command line: each in its range, and what is none is told in words."""
+"""Numbers on the command line, each checked against its range."""
 
 import argparse
 import math
@@ -26,18 +26,18 @@ def port(text: str) -> int:
     """A TCP port."""
     number = positive(text)
     if number > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text} is no port: the last one is {_LAST_PORT}")
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give 1 to {_LAST_PORT}")
     return number
 
 
 def seconds(text: str) -> float:
-    """A time that passes and ends: at once, never and no number at all are none."""
+    """A finite number of seconds above 0."""
     try:
         number = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
     if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text} is no time to wait: give a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text}: give a number of seconds above 0")
     return number
 
 
@@ -46,12 +46,17 @@ def span(text: str) -> tuple[int, int]:
     low, _, high = text.partition(":")
     bounds = positive(low), positive(high or low)
     if bounds[0] > bounds[1]:
-        raise argparse.ArgumentTypeError(f"{text} runs backwards")
+        raise argparse.ArgumentTypeError(f"{text} runs backwards: give the smaller number first")
     return bounds
+
+
+def rates(text: str) -> tuple[int, ...]:
+    """``N,N``: one in N, in rising order."""
+    return tuple(sorted({positive(word) for word in text.split(",")}))
 
 
 def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None

@@ -4,57 +4,30 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.cli.addresses import address, refuse_two_credentials
-from harness.cli.flags import CONNECTORS, add_attach_flags, add_launch_flags, make_parser
-from harness.cli.selftest_flags import selftest_options
-from harness.deploy.target import Attachment, Target
+from harness.cli.flags import add_attach_flags, add_launch_flags, make_parser
+from harness.deploy.addresses import address, refuse_two_credentials
+from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
-from harness.facts import Role
+from harness.facts import Deployment, Role
 from harness.load.extra_body import checked
-from harness.run.fire import Firing
+from harness.loads import DatasetLoad, Load, RandomLoad
+from harness.run import Sending
 from harness.selftest import SelftestOptions
-from harness.verify.asking.policy import VerifyPolicy
-
-_PROMPTS = 128
-"""Of the random load, unless the user says otherwise."""
+from harness.shrink.shrinking import Effort
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetOptions:
-    """A load from a file."""
+class VerificationOptions:
+    """How answers are verified."""
 
-    path: Path
-    most: int | None
-    """Lines that are taken from its beginning; None: all."""
-    output_len: int | None
-    """For lines that do not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """The load."""
-
-    concurrency: int
-    num_prompts: int
-    input_len: tuple[int, int]
-    output_len: int
-    ignore_eos: bool
-    seed: int
-    request_timeout: float
-    settle_timeout: float
-    extra_body: dict[str, Any]
-    verify: str
-    """Which outputs are verified; read by ``VerifyPolicy.parse``."""
+    policy: VerifyPolicy
+    """How many outputs are verified."""
     noise_floor: Path | None
-    """Where the control arm's noise is kept from run to run."""
-    reference_url: str | None
-    """A third server that teacher-forces; None: the prefill servers do."""
-    dataset: DatasetOptions | None
-    """None: random prompts."""
-    probe_tiers: bool = False
-    """Whether the prefix caches of servers that the harness did not launch may be emptied, to ask what is behind."""
+    """The file that keeps the control requests' noise from run to run; None: each run measures its own."""
+    probe_tiers: bool
+    """Whether prefix caches of servers that the harness did not launch may be emptied, to read the offload tiers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +35,11 @@ class CatalogueOptions:
     """Which workloads of the catalogue run, and on what."""
 
     patterns: tuple[str, ...] = ()
-    """Names, families, globs; none: the plain load is run instead."""
-    recipe: str | None = None
-    """The deployment, by name; None: as the other flags describe it."""
+    """Names, families or globs. Empty: no workload but the plain load is run."""
+    preset: str | None = None
+    """The deployment's name; None: the other flags describe the deployment."""
     everywhere: bool = False
-    """Each workload on the deployment that it is made for, one after another."""
+    """Whether each workload runs on the deployment that it is made for, one deployment after another."""
     background: int = 0
     """Requests kept in flight beside each workload."""
 
@@ -85,48 +58,40 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ShrinkOptions:
-    """How hard a failing run is shrunk."""
-
-    tries: int | None
-    """Of one candidate; None: as the whole load's rate of failing demands."""
-    most: int
-    """In all."""
-    seconds: float
-    confirm: int
-    """Runs of the result."""
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
-    """Everything of one invocation."""
+    """Everything that one command line says."""
 
     command: str
     target: Target
-    load: LoadOptions
+    load: Load
+    sending: Sending
+    verification: VerificationOptions
     report: ReportOptions
     catalogue: CatalogueOptions
     selftest: SelftestOptions | None
     """None: another command."""
-    shrink: ShrinkOptions | None
+    shrink: Effort | None
     """None: another command."""
     run_dir: Path | None
     """The stored run that is checked or shrunk."""
     save: bool
-    """Whether a check replaces the stored result."""
+    """Whether ``check`` replaces the stored result."""
     state_file: Path | None
     argv: tuple[str, ...]
 
-    @property
-    def firing(self) -> Firing:
-        """How requests are sent and counters read."""
-        load = self.load
-        return Firing(
-            headers=self.target.headers,
-            request_timeout=load.request_timeout,
-            settle_timeout=load.settle_timeout,
-            extra_body=load.extra_body,
-            reference_url=load.reference_url,
+    def verify(self, deployment: Deployment, salt: str, *, everything: bool = False) -> VerifyOptions:
+        """How a run's answers are verified; ``everything``: all of them, whatever ``--verify`` says.
+
+        Prefix caches are emptied, to probe the offload tiers, on servers that the harness launched, and on others only
+        with ``--probe-tiers``.
+        """
+        return VerifyOptions(
+            policy=VerifyPolicy.parse("all") if everything else self.verification.policy,
+            salt=salt,
+            seed=self.load.seed,
+            concurrency=None if everything else self.load.concurrency,
+            reference=self.sending.reference_url is not None,
+            probe_tiers=deployment.launched or self.verification.probe_tiers,
         )
 
 
@@ -141,17 +106,16 @@ def parse(argv: Sequence[str]) -> Options:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words = ["run", *words]
     parser = make_parser()
-    # Commands have flags of different groups; what a command does not have stands at its default.
+    # Each command has some of the groups of flags; the flags that it lacks have their defaults.
     defaults = vars(parser.parse_args(["run"]))
     return _options(argparse.Namespace(**{**defaults, **vars(parser.parse_args(words))}), tuple(argv))
 
 
-def target_words(argv: Sequence[str], *, attach: bool = True, launch: bool = True) -> tuple[str, ...]:
-    """The part of a command line that says what is attached to, or launched."""
+def target_words(argv: Sequence[str]) -> tuple[str, ...]:
+    """The words of a command line that say which deployment is attached to, or launched."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for wanted, add_flags in ((attach, add_attach_flags), (launch, add_launch_flags)):
-        if wanted:
-            add_flags(parser)
+    add_attach_flags(parser)
+    add_launch_flags(parser)
     _, others = parser.parse_known_args(list(argv))
     kept = []
     for word in argv:
@@ -163,13 +127,22 @@ def target_words(argv: Sequence[str], *, attach: bool = True, launch: bool = Tru
 
 
 def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
+    target = _target(flags)
     return Options(
         command=flags.command,
-        target=_target(flags),
+        target=target,
         load=_load(flags),
+        sending=Sending(
+            headers=target.headers,
+            request_timeout=flags.request_timeout_sec,
+            settle_timeout=flags.settle_timeout_sec,
+            extra_body=checked(flags.extra_body),
+            reference_url=_optional_address(flags.reference_url, "--reference-url"),
+        ),
+        verification=VerificationOptions(VerifyPolicy.parse(flags.verify), flags.noise_floor, flags.probe_tiers),
         report=_report(flags),
         catalogue=_catalogue(flags),
-        selftest=selftest_options(flags) if flags.command == "selftest" else None,
+        selftest=_selftest(flags) if flags.command == "selftest" else None,
         shrink=_shrink(flags) if flags.command == "shrink" else None,
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
@@ -216,7 +189,9 @@ def _names_servers(flags: argparse.Namespace) -> bool:
 
 def _engine(flags: argparse.Namespace) -> str:
     if flags.engine == "sim" and _names_servers(flags):
-        raise UsageError("--engine sim starts a simulated deployment, and a URL names a running one: give one of them.")
+        raise UsageError(
+            "--engine sim starts a simulated deployment, and a URL names a running one: give one or the other."
+        )
     return str(flags.engine)
 
 
@@ -225,9 +200,9 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
         return None
     if not (flags.prefill_url and flags.decode_url):
         raise UsageError(
-            "To judge a running deployment the harness reads the counters of its servers: give --prefill-url and "
-            "--decode-url (each repeatable) beside --base-url, the proxy. Without --base-url it starts a proxy "
-            "of its own in front of them."
+            "The harness reads the counters of the servers behind a running deployment's proxy: give --prefill-url "
+            "and --decode-url (both repeatable) besides --base-url, the proxy's. Without --base-url the harness starts "
+            "a proxy of its own in front of the servers."
         )
     return Attachment(
         tuple(address(url, "--prefill-url") for url in flags.prefill_url),
@@ -237,57 +212,64 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
 
 
 def _optional_address(text: str | None, flag: str) -> str | None:
-    """An empty text, as of a shell's variable that is not set, is an address that is wrong, and not one left out."""
+    """The address, None only if the flag was left out: an empty value (an unset shell variable) is a wrong address."""
     return None if text is None else address(text, flag)
 
 
-def _load(flags: argparse.Namespace) -> LoadOptions:
-    return LoadOptions(
+def _load(flags: argparse.Namespace) -> Load:
+    if (flags.dataset_name == "custom") != (flags.dataset_path is not None) and flags.dataset_name is not None:
+        raise UsageError(
+            "--dataset-name custom is a load from a file, and --dataset-name random is not: give --dataset-path "
+            "FILE.jsonl together with custom, and leave it out with random."
+        )
+    if flags.dataset_path is not None:
+        if flags.workload:
+            raise UsageError("--dataset-path and --workload both name what is sent: give one of them.")
+        return DatasetLoad(
+            path=flags.dataset_path,
+            num_prompts=flags.num_prompts,
+            output_len=flags.custom_output_len,
+            concurrency=flags.concurrency,
+            seed=flags.seed,
+        )
+    return RandomLoad(
+        num_prompts=flags.num_prompts or RandomLoad.num_prompts,
         concurrency=flags.concurrency,
-        num_prompts=flags.num_prompts or _PROMPTS,
         input_len=flags.random_input_len,
         output_len=flags.random_output_len,
         ignore_eos=flags.ignore_eos,
         seed=flags.seed,
-        request_timeout=flags.request_timeout_sec,
-        settle_timeout=flags.settle_timeout_sec,
-        extra_body=checked(flags.extra_body),
-        verify=_verify(flags.verify),
-        noise_floor=flags.noise_floor,
-        reference_url=_optional_address(flags.reference_url, "--reference-url"),
-        dataset=_dataset(flags),
-        probe_tiers=flags.probe_tiers,
     )
 
 
-def _dataset(flags: argparse.Namespace) -> DatasetOptions | None:
-    if (flags.dataset_name == "custom") != (flags.dataset_path is not None) and flags.dataset_name is not None:
-        raise UsageError(
-            "--dataset-name custom is a load from a file, and --dataset-name random is none: give --dataset-path "
-            "FILE.jsonl with the one and not with the other."
-        )
-    if flags.dataset_path is None:
-        return None
-    if flags.workload:
-        raise UsageError("--dataset-path is a load, and --workload names others: give one of them.")
-    return DatasetOptions(flags.dataset_path, flags.num_prompts, flags.custom_output_len)
+def _selftest(flags: argparse.Namespace) -> SelftestOptions:
+    return SelftestOptions(
+        bugs=tuple(flags.bug),
+        one_in=flags.rates,
+        requests=flags.requests,
+        repeats=flags.repeats,
+        clean_requests=flags.clean_requests,
+        flip_rate=flags.flip_rate,
+        seed=flags.seed,
+        jobs=flags.jobs,
+    )
 
 
-def _shrink(flags: argparse.Namespace) -> ShrinkOptions:
-    return ShrinkOptions(flags.tries, flags.max_tries, flags.time_budget_sec, flags.confirm)
+def _shrink(flags: argparse.Namespace) -> Effort:
+    return Effort(flags.tries, flags.max_tries, flags.time_budget_sec, flags.confirm)
 
 
 def _catalogue(flags: argparse.Namespace) -> CatalogueOptions:
     launches = flags.deployment or flags.all_deployments
     if launches and _names_servers(flags):
         raise UsageError(
-            "--deployment and --all-deployments launch deployments of their own, and --base-url, --prefill-url and "
-            "--decode-url name one that is running: give one or the other."
+            "--deployment and --all-deployments launch deployments, and --base-url, --prefill-url and --decode-url "
+            "name one that is running: give one or the other."
         )
     if (launches or flags.background_load) and not flags.workload:
         raise UsageError(
-            "--deployment, --all-deployments and --background-load belong to the catalogue: say which workloads with "
-            "--workload NAME (--workload '*' is all of them)."
+            "--deployment, --all-deployments and --background-load are for workloads of the catalogue: name the "
+            "workloads with --workload NAME (--workload '*' is all of them)."
         )
     return CatalogueOptions(tuple(flags.workload), flags.deployment, flags.all_deployments, flags.background_load)
 
@@ -309,8 +291,8 @@ def _ports(flags: argparse.Namespace) -> dict[str, int]:
         given, servers = getattr(flags, f"{role}_port"), getattr(flags, role)
         if len(given) > servers:
             raise UsageError(
-                f"--{role}-port is given {len(given)} times, and {servers} {role} server{'s' * (servers > 1)} would be "
-                f"launched: give one port for each, and --{role} {len(given)} for that many servers."
+                f"--{role}-port is given {len(given)} times, but {servers} {role} server{'s' * (servers > 1)} would be "
+                f"launched: give one port for each server, or launch {len(given)} servers with --{role} {len(given)}."
             )
     ports = {"proxy": flags.port} if flags.port else {}
     ports |= {f"prefill-{index}": port for index, port in enumerate(flags.prefill_port)}
@@ -318,17 +300,13 @@ def _ports(flags: argparse.Namespace) -> dict[str, int]:
     return ports
 
 
-def _verify(text: str) -> str:
-    VerifyPolicy.parse(text)
-    return text
-
-
 def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
     pairs = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            shown = flag if flag == "--header" else f"{flag} {text}"  # a header's value may be a credential
-            raise UsageError(f"{shown}: give it as KEY=VALUE.")
+            # A header's value may be a credential.
+            shown = flag if flag == "--header" else f"{flag} {text}"
+            raise UsageError(f"{shown}: give the value as KEY=VALUE.")
         pairs[key] = value
     return pairs

@@ -1,9 +1,9 @@
 """Standard output and standard error that cannot make a run fail.
 
-Whoever reads them may go away (``| head -1``), their disk may be full (``> /dev/full``), they may be closed, or may not
-be able to say a character. None of this is about the deployment, so none of it may change the exit code or leave
-something unstored. Everything that prints, also argparse, rich and logging, looks ``sys.stdout`` and ``sys.stderr`` up
-when it prints: so the guard stands there.
+The reader may go away (``| head -1``), the disk may be full (``> /dev/full``), a stream may be closed, or unable to
+encode a character. None of this is about the deployment, so it must not change the exit code or keep a file from being
+stored. Everything that prints, argparse, rich and logging included, looks up ``sys.stdout`` and ``sys.stderr`` when it
+prints: the guard replaces these two.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ _STDERR = 2
 
 
 class UnfailingStream:
-    """A text stream whose trouble nobody else gets: what cannot be written is dropped, and so is all that follows."""
+    """A text stream that never raises: after the first write that fails, everything is dropped."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        """None: the process was started without it."""
+        """None: the process was started without this stream."""
         self.lost = stream is None
-        """Whether something could not be written."""
+        """Whether a write failed."""
 
     def write(self, text: str) -> int:
         """Like a file's; never fails."""
@@ -44,7 +44,7 @@ class UnfailingStream:
                 self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
+        """Whether the stream is a terminal."""
         with contextlib.suppress(OSError, ValueError):
             return self._stream is not None and self._stream.isatty()
         return False
@@ -56,14 +56,15 @@ class UnfailingStream:
     def _dropping(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError):  # ValueError: it was closed in this process
+        # ValueError: the stream was closed in this process.
+        except (OSError, ValueError):
             self.lost = True
 
     def leave(self) -> None:
-        """Flush for the last time; what cannot be written is let go, or the interpreter would try again as it ends."""
+        """Flush for the last time. What cannot be written is dropped: the interpreter would try again at its exit."""
         self.flush()
         if self._stream is not None and self.lost:
-            # The exit code would then be 120, whatever the run came to.
+            # Otherwise the exit code would be 120, whatever the verdict.
             with contextlib.suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
@@ -72,12 +73,12 @@ class UnfailingStream:
 
 @contextmanager
 def unfailing_output() -> Iterator[None]:
-    """Guard both streams of this process for as long as the context lasts."""
+    """Guard both streams of this process while the context lasts."""
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
     guards = [UnfailingStream(stream) for stream in before]
     for stream in before:
-        _say_everything(stream)
+        _escape_unencodable(stream)
     sys.stdout, sys.stderr = (cast("TextIO", guard) for guard in guards)
     try:
         yield
@@ -88,15 +89,15 @@ def unfailing_output() -> Iterator[None]:
 
 
 def _fill_closed_descriptors() -> None:
-    """Where a process is started without a standard stream, the next file that it opens would get that one's number."""
+    """Open the closed standard descriptors: otherwise the next file that is opened would get their numbers."""
     with contextlib.suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the function has no name for it
         os.close(descriptor)
 
 
-def _say_everything(stream: object) -> None:
-    """A character that the terminal's encoding lacks is written as its number, not refused."""
+def _escape_unencodable(stream: object) -> None:
+    """Write a character that the stream's encoding lacks as an escape, instead of raising."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         with contextlib.suppress(OSError, ValueError, TypeError):

@@ -1,6 +1,6 @@
-"""Files that the user wants written: refused before anything is started where they could not be.
+"""Checks before anything is started that the files which the user wants written can be written.
 
-A run may take an hour. That its verdict has nowhere to go must not be found out at its end.
+A run may take an hour: a wrong path must not be found out at its end.
 """
 
 import tempfile
@@ -12,7 +12,7 @@ from harness.errors import UsageError
 
 
 def require_places(options: Options) -> None:
-    """Make the directories of all files that flags name, and see that a file can be put there. Raises UsageError."""
+    """Make the directories of all files that flags name, and check that files can be made there. Raises UsageError."""
     for flag, path in _named(options):
         try:
             _require(path)
@@ -29,8 +29,8 @@ def _named(options: Options) -> Iterator[tuple[str, Path]]:
         yield "--junit", report.junit
     if report.result_filename:
         yield "--result-filename", report.result_dir / report.result_filename
-    if options.load.noise_floor is not None:
-        yield "--noise-floor", options.load.noise_floor
+    if options.verification.noise_floor is not None:
+        yield "--noise-floor", options.verification.noise_floor
     if options.state_file is not None:
         yield "--state-file", options.state_file
 
@@ -39,6 +39,6 @@ def _require(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(None, "it is a directory")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Asked by doing: permissions alone do not tell of a file system that is read-only or full.
+    # A file is really made: permissions alone do not show that a file system is read-only or full.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
         pass

@@ -2,74 +2,55 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
-from harness.checkers import judge
-from harness.cli.interrupted import end_interrupted
-from harness.cli.loads import demands, load_scenario, read_dataset, verified
-from harness.cli.measure import fresh_salt, measure
-from harness.cli.options import LoadOptions, Options
-from harness.cli.outcome import settings_of, show, store_report
+from harness.cli.ending import end_interrupted, show, store_report
+from harness.cli.measure import measuring
+from harness.cli.options import Options
+from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
-from harness.facts import Deployment
-from harness.history import Entry, History
-from harness.loads.dataset import NAME as DATASET
-from harness.loads.dataset import Line
 from harness.reports import make_report
-from harness.scenario import Scenario
-from harness.store import RunStore
+from harness.run import Carried, fresh_salt
 from harness.store.noise_file import add_noise, noise_key, read_noise
-from harness.verdict import Judgement, Verdict
+from harness.verdict import Verdict
 from harness.verify.judging import control_outputs
 
 
 async def run(options: Options) -> ExitCode:
     """One run, from nothing to its verdict."""
-    # Before anything is started: a bad line is told at once.
-    lines = read_dataset(options.load.dataset) if options.load.dataset else ()
-    with stored_run(options, label=options.report.label or "", seed=options.load.seed) as store:
+    load, noise_floor = options.load, options.verification.noise_floor
+    # A dataset is read before anything is started, so that a bad line is reported at once.
+    demands = load.demands()
+    with stored_run(options, label=options.report.label or "", seed=load.seed) as store:
         try:
-            deployment, history = await _measured(options, store, lines)
+            async with measuring(options, store, (load.name,), demands) as on:
+                if noise_floor is not None:
+                    key = noise_key(on.deployment, load.concurrency)
+                    if noise := read_noise(noise_floor, key, on.clock.now()):
+                        on.record(noise)
+                salt = fresh_salt()
+                verify = options.verify(on.deployment, salt)
+                carried = await on.carry_out([load.scenario(on.deployment, salt)], verify=verify)
         except asyncio.CancelledError:
-            return end_interrupted(store, options)[0]
-        judgement = judge(deployment, history)
-        report = make_report(deployment, history, judgement, store.path, settings_of(options, history))
+            interrupted = end_interrupted(store, options)
+            return interrupted.exit_code if interrupted else ExitCode.UNKNOWN
+        settings = settings_of(options, carried.history)
+        report = make_report(carried.deployment, carried.history, carried.judgement, store.path, settings)
         store_report(report, options.report, store.path)
-        _keep_noise(options.load, deployment, history, judgement)
-        return show(report, plain=options.report.plain)
+        _keep_noise(options, carried)
+        show(report, plain=options.report.plain)
+        return report.exit_code
 
 
-async def _measured(options: Options, store: RunStore, lines: Sequence[Line]) -> tuple[Deployment, History]:
-    salt = fresh_salt()
-
-    def choose(deployment: Deployment, history: Callable[[], History]) -> Iterable[Scenario]:
-        scenario = load_scenario(options.load, deployment, lines, salt=salt)
-        return verified(scenario, options.load, deployment, history, salt=salt)
-
-    names = (DATASET if lines else "random_load",)
-    wanted = demands(options.load, lines)
-    return await measure(options, store, choose, names, partial(_known, options.load), demands=wanted)
-
-
-def _known(load: LoadOptions, deployment: Deployment, now: float) -> Iterable[Entry]:
-    if load.noise_floor is not None and (known := read_noise(load.noise_floor, _key(load, deployment), now)):
-        yield known
-
-
-def _key(load: LoadOptions, deployment: Deployment) -> dict[str, str]:
-    return noise_key(deployment, load.concurrency)
-
-
-def _keep_noise(load: LoadOptions, deployment: Deployment, history: History, judgement: Judgement) -> None:
-    """Keep the control arm of a run that came to its end and whose outputs were right; no other measures noise."""
-    right = any(check.name == "outputs" and check.verdict is Verdict.VALID for check in judgement.checks)
-    if load.noise_floor is None or not right or history.interrupted:
+def _keep_noise(options: Options, carried: Carried) -> None:
+    """Keep the noise of the control requests, if the run came to its end and its outputs were right."""
+    file = options.verification.noise_floor
+    right = any(check.name == "outputs" and check.verdict is Verdict.VALID for check in carried.judgement.checks)
+    if file is None or not right or carried.history.interrupted:
         return
-    if outputs := control_outputs(history):
+    if outputs := control_outputs(carried.history):
         try:
-            add_noise(load.noise_floor, _key(load, deployment), outputs)
+            add_noise(file, noise_key(carried.deployment, options.load.concurrency), outputs)
         except (OSError, UsageError) as error:
-            # The verdict stands, whatever becomes of the file.
-            print(f"The noise was not kept: {error}", file=sys.stderr)
+            # The verdict does not depend on this file.
+            print(f"The measured noise was not kept: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``python -m harness selftest``: whether the checkers can see what they are there for."""
+"""``python -m harness selftest``: plants known bugs in simulated servers, and shows which checkers catch them."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,9 @@ from harness.verdict import Verdict
 
 
 async def selftest(options: Options) -> ExitCode:
-    """Every trial, the table, and whether all is as it should be: VALID, else INVALID."""
+    """Run every trial and show the table. VALID if every bug was caught without a false alarm, else INVALID."""
     if options.selftest is None:
-        raise UsageError("selftest takes flags of its own: see python -m harness selftest --help.")
+        raise UsageError("selftest has its own flags: see python -m harness selftest --help.")
     trials = plan_trials(options.selftest)
     with stored_run(options, label="selftest", seed=options.selftest.seed) as store:
         with make_progress(plain=options.report.plain, clock=MonotonicClock()) as progress:
@@ -30,7 +30,7 @@ async def selftest(options: Options) -> ExitCode:
 
 
 class _Shown:
-    """Requests of the trials that have ended; what went wrong, as it is found. Each is kept: a run may be cut short."""
+    """Shows how many requests have ended, and each missed bug or false alarm. Each result is stored at once."""
 
     def __init__(self, progress: Progress, kept: Path, total: int) -> None:
         self._progress, self._kept, self._total = progress, kept, total

@@ -1,4 +1,4 @@
-"""``python -m harness serve``: holds a deployment up, and says where it is."""
+"""``python -m harness serve``: launches a deployment, prints its URLs, and keeps it running until a signal comes."""
 
 import asyncio
 import json
@@ -19,14 +19,14 @@ from harness.reports import make_progress
 from harness.store.atomic import write_atomically
 
 _WATCH = 0.5
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 
 async def serve(options: Options) -> ExitCode:
-    """Bring it up, print its facts on stdout as one JSON object, hold it until a signal comes.
+    """Launch, print the deployment's facts on stdout as one JSON object, and wait for a signal.
 
     Raises:
-        DeployError: a server died while it was held.
+        DeployError: a server died meanwhile.
 
     """
     clock, report = MonotonicClock(), options.report
@@ -34,31 +34,32 @@ async def serve(options: Options) -> ExitCode:
         stored_run(options, label="serve", latest=False) as store,
         make_progress(plain=report.plain, clock=clock) as progress,
     ):
-        around = Surroundings(store.path, clock, progress.deploy)
+        around = Surroundings(store.path, clock, progress)
         try:
             async with open_session(options.target, around) as session:
                 progress.close()
                 await _hold(session, options.state_file)
         except asyncio.CancelledError:
-            return ExitCode.VALID  # a signal is how it is meant to end
-    raise AssertionError("a deployment is held until it dies or a signal comes")
+            # A signal is the intended end.
+            return ExitCode.VALID
+    raise AssertionError("serve ends with a signal or with a dead process")
 
 
 async def _hold(session: Session, state_file: Path | None) -> None:
-    # Progress goes to stderr: stdout holds the facts and nothing else.
+    # Progress is shown on stderr, so that stdout holds the facts and nothing else.
     text = json.dumps(facts(session.deployment))
     print(text, flush=True)
     if state_file is not None:
-        _remember(state_file, text)
+        _write(state_file, text)
     try:
-        while not (dead := session.nursery.dead()):  # noqa: ASYNC110 - processes set no event
+        while not (dead := session.died()):  # noqa: ASYNC110 - processes set no event
             await asyncio.sleep(_WATCH)
     finally:
-        _forget(state_file)
-    raise DeployError("; ".join(dead.values()))
+        _remove(state_file)
+    raise DeployError("; ".join(dead))
 
 
-def _remember(state_file: Path, text: str) -> None:
+def _write(state_file: Path, text: str) -> None:
     try:
         write_atomically(state_file, text + "\n")
     except OSError as error:
@@ -68,8 +69,8 @@ def _remember(state_file: Path, text: str) -> None:
         ) from error
 
 
-def _forget(state_file: Path | None) -> None:
-    """A state file that outlives its deployment would send somebody to ports that are closed or another's."""
+def _remove(state_file: Path | None) -> None:
+    """Remove the state file: its ports would be closed, or another program's, after this deployment has ended."""
     if state_file is not None:
         state_file.unlink(missing_ok=True)
 
@@ -77,8 +78,8 @@ def _forget(state_file: Path | None) -> None:
 def facts(deployment: Deployment) -> dict[str, Any]:
     """What a client of the deployment needs, as JSON: URLs, ports, block size, model.
 
-    URLs without their credentials, like headers: whoever may read standard output or the state file (a CI job's log)
-    is not whoever may use the servers. Who attaches gives the credentials again, as the one who started this did.
+    URLs have no credentials, and headers are left out: standard output and the state file (a CI job's log) may be read
+    by people who may not use the servers. Whoever attaches gives the credentials again.
     """
     deployment = redact_deployment(deployment)
     first_prefill, first_decode = deployment.of(Role.PREFILL)[0], deployment.of(Role.DECODE)[0]

@@ -1,4 +1,4 @@
-"""A run's directory for as long as a command works on it; nothing unforeseen gets out without leaving a trace there."""
+"""A run's directory while a command works on it. The traceback of an unforeseen error is stored there."""
 
 import asyncio
 import sys
@@ -13,11 +13,11 @@ from harness.store import RunStore
 
 @contextmanager
 def stored_run(options: Options, *, label: str, seed: int | None = None, latest: bool = True) -> Iterator[RunStore]:
-    """The directory to write to.
+    """Make the directory to write to.
 
     Raises:
-        UsageError: there can be none.
-        CrashError: something unforeseen happened meanwhile; its traceback is in the directory.
+        UsageError: it cannot be made.
+        CrashError: something unforeseen happened inside the context; the traceback is in the directory.
 
     """
     with RunStore.create(options.report.result_dir, label=label, seed=seed, latest=latest) as store:
@@ -27,7 +27,7 @@ def stored_run(options: Options, *, label: str, seed: int | None = None, latest:
         except HarnessError:
             raise
         except (asyncio.CancelledError, KeyboardInterrupt):
-            print(f"interrupted: what was recorded is stored in {store.path}", file=sys.stderr)
+            print(f"interrupted: everything recorded so far is stored in {store.path}", file=sys.stderr)
             raise
         except Exception as error:
             raise crashed(error, store.path) from error

@@ -1,7 +1,7 @@
 """Child processes that start and end together, and the error message if one of them fails."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -10,22 +10,20 @@ from harness.clock import Clock
 from harness.deploy import startup
 from harness.deploy.process import ChildProcess, Command
 from harness.errors import DeployError
+from harness.observer import RunObserver
 
 POLL = 0.25
 """Seconds between two requests to a starting server."""
-
-OnProgress = Callable[[str, str, float], None]
-"""Called with a server's name, its stage of starting, and the seconds since its start."""
 
 
 class Nursery:
     """A group of child processes: starts them, waits until they answer, ends them all."""
 
-    def __init__(self, logs: Path, clock: Clock, ready_timeout: float, on_progress: OnProgress) -> None:
+    def __init__(self, logs: Path, clock: Clock, ready_timeout: float, observer: RunObserver) -> None:
         self._logs = logs
         self._clock = clock
         self._ready_timeout = ready_timeout
-        self._on_progress = on_progress
+        self._observer = observer
         self._processes: dict[str, ChildProcess] = {}
 
     def start(self, name: str, argv: Iterable[str], environment: Mapping[str, str]) -> None:
@@ -74,9 +72,9 @@ class Nursery:
                 raise DeployError(_ended(process))
             if elapsed > self._ready_timeout:
                 raise DeployError(_timed_out(process, elapsed))
-            self._on_progress(name, startup.stage(_log(process)) or "starting", elapsed)
+            self._observer.deploy(name, startup.stage(_log(process)) or "starting", elapsed)
             await self._clock.sleep(POLL)
-        self._on_progress(name, "answering", self._clock.now() - started)
+        self._observer.deploy(name, "answering", self._clock.now() - started)
 
 
 async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:

@@ -10,14 +10,13 @@ from typing import Any
 
 from harness.deploy.engine import EngineBuild
 from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAMES
+from harness.deploy.target import OFFLOAD_BYTES
 from harness.facts import Connector, Role
 
 CPU_BLOCK_SIZE = 32
 """The smallest that vLLM's CPU attention accepts: more blocks per prompt reveal more faults."""
 CPU_NUM_BLOCKS = 768
 """24,576 tokens: 32 requests in flight of 420 tokens hold 448 blocks. The memory is committed at the start."""
-OFFLOAD_BYTES = 256 * 1024 * 1024
-"""The offload tier of each server: 1,024 chunks of the canary's blocks. On a CPU also committed at the start."""
 NIXL_PROGRESS_DELAY_US = 500
 """Without the delay NIXL's busy progress threads starve the servers on two cores: 53 s instead of 0.3 s a request."""
 QUEUE_PAUSE_US = 200

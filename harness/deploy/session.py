@@ -12,7 +12,7 @@ import aiohttp
 from harness.clock import Clock
 from harness.deploy.engine import find_engine
 from harness.deploy.launch import launched, start_proxy
-from harness.deploy.nursery import Nursery, OnProgress
+from harness.deploy.nursery import Nursery
 from harness.deploy.plan import Engine, LaunchOptions
 from harness.deploy.plugin_path import write_plugin_path
 from harness.deploy.ports import require_free
@@ -21,12 +21,13 @@ from harness.deploy.target import Attachment, Target
 from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_transfers
 from harness.errors import DeployError, ModelNotFound
 from harness.facts import Connector, Deployment, Role
+from harness.loads.demand import Demand
 from harness.models import ModelFacts, make_canary, read_config, read_model
 from harness.observe.server_info import learn
 from harness.observe.vocabulary import tokens_that_are_safe
+from harness.observer import SILENT, RunObserver
 from harness.preflight import (
     CounterWatch,
-    Demand,
     Expectations,
     Item,
     ServerReport,
@@ -54,7 +55,11 @@ class Session:
 
     deployment: Deployment
     nursery: Nursery
-    """The processes that the harness started for the deployment; may be none."""
+    """The processes that the harness started for the deployment; there may be none."""
+
+    def died(self) -> tuple[str, ...]:
+        """How each process ended that the harness had started and that ended by itself."""
+        return tuple(self.nursery.dead().values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Surroundings:
     directory: Path
     """The run's directory, for logs and the engine's plugins."""
     clock: Clock
-    on_progress: OnProgress
+    observer: RunObserver = SILENT
     demands: Sequence[Demand] = ()
     """The load's requests, as far as they are known before the servers are."""
     on_checked: Callable[[Sequence[Item]], None] = lambda _items: None
@@ -77,7 +82,7 @@ class Surroundings:
 
     def nursery(self, target: Target) -> Nursery:
         """The group for the session's processes."""
-        return Nursery(self.directory / "logs", self.clock, target.ready_timeout, self.on_progress)
+        return Nursery(self.directory / "logs", self.clock, target.ready_timeout, self.observer)
 
 
 @asynccontextmanager
@@ -251,20 +256,20 @@ async def _warm_up(
     """Run the first transfers and a first load; returns the deployment without facts that these contradict."""
     how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
-    around.on_progress("warm-up", "first KV transfer", 0.0)
+    around.observer.deploy("warm-up", "first KV transfer", 0.0)
     # The handover format of an unknown connector is not known: only the load through the proxy can test it.
     nixl = deployment.has(Connector.NIXL)
     may_transfer = nixl or (nixl is None and not deployment.unknown_connectors())
     started_proxy = deployment.own_proxy is True or deployment.proxy_url is None
     if may_transfer and nixl_handover_expected(reports, started_proxy=started_proxy):
         deployment = await _first_transfers(deployment, target, how, around)
-    around.on_progress("warm-up", "first load", around.clock.now() - started)
+    around.observer.deploy("warm-up", "first load", around.clock.now() - started)
     await _first_load(deployment, target, how, around, reports)
     deployment = await _with_known_proxy(deployment, target)
     # An idle engine takes no steps, and counts the decode servers' last notifications only with its next request.
     # After this request, all traces of the warm-up are in the counters before these are first read.
     await asyncio.gather(*(warm_up_load(server.url, 1, how) for server in deployment.of(Role.PREFILL)))
-    around.on_progress("warm-up", "done", around.clock.now() - started)
+    around.observer.deploy("warm-up", "done", around.clock.now() - started)
     return deployment
 
 

@@ -6,41 +6,55 @@ from typing import Any
 
 from harness.facts import Connector, Role
 
+OFFLOAD_BYTES = 256 * 1024 * 1024
+"""The offload tier of each server: 1,024 chunks of the canary's blocks. On a CPU, all of it is committed at start."""
+
+CONNECTORS = {
+    "nixl": (Connector.NIXL,),
+    "offloading": (Connector.OFFLOADING,),
+    "multi": (Connector.NIXL, Connector.OFFLOADING),
+    "nixl,offloading": (Connector.NIXL, Connector.OFFLOADING),
+    "offloading,nixl": (Connector.OFFLOADING, Connector.NIXL),
+}
+"""The connectors of a launched deployment, by the name that the user gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """The addresses of a running deployment."""
+    """A deployment that is already running."""
 
     prefill_urls: tuple[str, ...]
     decode_urls: tuple[str, ...]
-    base_url: str | None
-    """The proxy; None: the harness starts its own proxy for the servers."""
+    base_url: str | None = None
+    """The proxy's; None: the harness puts its own proxy in front of the servers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Attached to, or launched if ``attachment`` is None. The harness chooses the other fields that are None."""
+    """The deployment under test, as the user names it. None: the harness chooses."""
 
-    attachment: Attachment | None
-    model: str | None
-    """A path or a hub name. None: the canary when launching, the model that the servers report when attaching."""
-    served_model_name: str | None
-    kv_cache_dtype: str | None
-    """The dtype of the servers' KV cache as the user gave it; None: as the servers report it."""
-    headers: Mapping[str, str]
-    connectors: tuple[Connector, ...]
-    prefill: int
-    decode: int
-    block_size: int | None
-    num_gpu_blocks: int | None
-    offload_bytes: int
-    engine_args: tuple[str, ...]
-    role_args: Mapping[Role, tuple[str, ...]]
-    engine_pythons: Mapping[Role, str | None]
-    device: str
-    ports: Mapping[str, int]
-    ready_timeout: float
-    num_warmups: int | None
+    attachment: Attachment | None = None
+    """None: the deployment is launched."""
+    model: str | None = None
+    """A path or a hub name. None: the canary when launching, the model that the servers name when attaching."""
+    served_model_name: str | None = None
+    kv_cache_dtype: str | None = None
+    """The type of the servers' KV cache according to the user; None: as the servers report it."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    connectors: tuple[Connector, ...] = CONNECTORS["multi"]
+    prefill: int = 1
+    decode: int = 1
+    block_size: int | None = None
+    num_gpu_blocks: int | None = None
+    offload_bytes: int = OFFLOAD_BYTES
+    engine_args: tuple[str, ...] = ()
+    role_args: Mapping[Role, tuple[str, ...]] = field(default_factory=lambda: dict.fromkeys(Role, ()))
+    engine_pythons: Mapping[Role, str | None] = field(default_factory=lambda: dict.fromkeys(Role))
+    device: str = "auto"
+    ports: Mapping[str, int] = field(default_factory=dict)
+    ready_timeout: float = 600.0
+    """Seconds."""
+    num_warmups: int | None = None
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
     """The NIXL connector's ``kv_connector_extra_config``."""
     engine: str = "vllm"

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.history import Ended, Operation, Outcome
 
@@ -69,6 +70,37 @@ _METRICS = ("ttft", "tpot", "itl", "e2el", "ttft_from_send", "e2el_from_send")
 _COUNTS = tuple(name for name in LatencyReport.__dataclass_fields__ if name not in _METRICS)
 
 
+Seconds = npt.NDArray[np.float64]
+"""One-dimensional."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Latencies of the operations that ended OK, in seconds, in the order of sending."""
+
+    ttft: Seconds
+    """Shape (operations that were streamed,): from when the request was due to its first token."""
+    itl: Seconds
+    """Shape (their tokens - their number,): between one token and the next, operation after operation."""
+    tpot: Seconds
+    """Shape (those with two tokens or more,): mean time per output token after the first."""
+    e2e: Seconds
+    """Shape (operations that ended OK,): from when the request was due to the end of its answer."""
+
+
+def latencies(operations: Iterable[Operation]) -> Latencies:
+    """Measure them, by the rules above."""
+    done = [operation for operation in operations if operation.outcome is Outcome.OK]
+    streamed = [operation for operation in done if operation.ended.token_times]
+    tpots = (time_per_output_token(operation.ended) for operation in streamed)
+    return Latencies(
+        ttft=np.array([op.ended.token_times[0] - op.sent.intended_at for op in streamed], np.float64),
+        itl=np.array([latency for op in streamed for latency in inter_token_latencies(op.ended)], np.float64),
+        tpot=np.array([tpot for tpot in tpots if tpot is not None], np.float64),
+        e2e=np.array([_last(op.ended) - op.sent.intended_at for op in done], np.float64),
+    )
+
+
 def latency_report(operations: Iterable[Operation]) -> LatencyReport:
     """The report of these operations, for example of one phase or of all phases together."""
     operations = tuple(operations)
@@ -77,6 +109,7 @@ def latency_report(operations: Iterable[Operation]) -> LatencyReport:
     duration = _duration(operations)
     tokens_in, tokens_out = sum(map(_input_tokens, done)), sum(map(_output_tokens, done))
     per_second = _rate(duration)
+    measured = latencies(done)
     return LatencyReport(
         duration=duration,
         completed=len(done),
@@ -86,10 +119,10 @@ def latency_report(operations: Iterable[Operation]) -> LatencyReport:
         request_throughput=per_second(len(done)),
         output_throughput=per_second(tokens_out),
         total_token_throughput=per_second(tokens_in + tokens_out),
-        ttft=_summary([op.ended.token_times[0] - op.sent.intended_at for op in streamed]),
-        tpot=_summary([tpot for op in streamed if (tpot := time_per_output_token(op.ended)) is not None]),
-        itl=_summary([latency for op in streamed for latency in inter_token_latencies(op.ended)]),
-        e2el=_summary([_last(op.ended) - op.sent.intended_at for op in done]),
+        ttft=_summary(measured.ttft),
+        tpot=_summary(measured.tpot),
+        itl=_summary(measured.itl),
+        e2el=_summary(measured.e2e),
         ttft_from_send=_summary([op.ended.token_times[0] - op.sent.at for op in streamed]),
         e2el_from_send=_summary([_last(op.ended) - op.sent.at for op in done]),
     )
@@ -141,8 +174,8 @@ def _output_tokens(operation: Operation) -> int:
     return sum(len(choice.token_ids) for choice in operation.ended.choices)
 
 
-def _summary(seconds: Sequence[float]) -> Summary | None:
-    if not seconds:
+def _summary(seconds: Sequence[float] | Seconds) -> Summary | None:
+    if not len(seconds):
         return None
     ms = np.asarray(seconds) * 1000.0
     p50, p90, p99 = np.percentile(ms, (50, 90, 99)).tolist()

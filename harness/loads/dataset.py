@@ -15,11 +15,25 @@ A key that a line leaves out has its default, so a written file reads back as th
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.scenario import TOP_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling, Scenario
+from harness.facts import Deployment
+from harness.loads.demand import Demand
+from harness.scenario import (
+    TOP_LOGPROBS,
+    Endpoint,
+    Message,
+    Phase,
+    Prompt,
+    Request,
+    Route,
+    Sampling,
+    Scenario,
+)
 
 NAME = "dataset"
 """Name of the scenario."""
@@ -38,6 +52,49 @@ class Line:
     phase: str = _PHASE
     number: int = field(default=0, compare=False)
     """Line number in the file, from 1; 0 if the line is of no file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetLoad:
+    """Requests from a JSONL file (:mod:`harness.loads.dataset` describes a line). The file is read at its first use."""
+
+    path: Path
+    num_prompts: int | None = None
+    """Lines taken from the beginning of the file; None: all."""
+    output_len: int | None = None
+    """Tokens of an answer, at most, for lines that do not say."""
+    concurrency: int = 32
+    """Requests in flight."""
+    seed: int = 0
+    """Decides which outputs and prefixes are verified."""
+
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        return NAME
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The file's requests. Raises UsageError."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise UsageError(f"--dataset-path {self.path} cannot be read: {why}. Name a JSONL file.") from None
+        return read_lines(text, str(self.path), output_len=self.output_len)[: self.num_prompts]
+
+    def demands(self) -> Sequence[Demand]:
+        """What each request needs of a server. Raises UsageError if the file cannot be read."""
+        return tuple(_demand(line, f"{self.path}, line {line.number}") for line in self.lines)
+
+    def scenario(self, _deployment: Deployment, salt: str) -> Scenario:
+        """The load; ``salt``: new for each run."""
+        return dataset_load(self.lines, concurrency=self.concurrency, salt=salt)
+
+
+def _demand(line: Line, source: str) -> Demand:
+    tokens = [token for token in line.request.prompt if isinstance(token, int)]
+    return Demand(source, len(tokens) or None, line.request.sampling.max_tokens, max(tokens, default=None))
 
 
 def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[Line, ...]:

@@ -1,11 +1,14 @@
 """The random load: many different prompts at once, none of which is in any cache."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UsageError
+from harness.facts import Deployment
+from harness.loads.demand import Demand
 from harness.scenario import TOP_LOGPROBS, Phase, Request, Route, Sampling, Scenario
 
 Ids = npt.NDArray[np.int64]
@@ -15,6 +18,65 @@ _PURPOSE = (
     "Silent recomputation, lost or mixed-up KV, and leaks under concurrent cold requests: the KV of every prompt token "
     "must be transferred from prefill to decode, and every answer must be the same as without transfer."
 )
+
+
+USUAL_BLOCK_SIZE = 16
+"""Tokens; vLLM's default, for servers that do not report their block size."""
+_NAME = "random_load"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomLoad:
+    """Greedy requests with random prompts, no two of which share a first block. Named as in ``vllm bench serve``."""
+
+    num_prompts: int = 128
+    concurrency: int = 32
+    """Requests in flight."""
+    input_len: tuple[int, int] = (20, 400)
+    """Tokens of a prompt, least and most, both included."""
+    output_len: int = 20
+    """Tokens of an answer, at most."""
+    ignore_eos: bool = False
+    """Whether each answer has ``output_len`` tokens, even if the model ends it earlier."""
+    seed: int = 0
+    """The same seed sends the same prompts."""
+
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        return _NAME
+
+    def demands(self) -> Sequence[Demand]:
+        """What the longest request needs of a server."""
+        longest = self.input_len[1]
+        source = f"the load (--random-input-len up to {longest}, --random-output-len {self.output_len})"
+        return (Demand(source, longest, self.output_len),)
+
+    def scenario(self, deployment: Deployment, salt: str) -> Scenario:
+        """The load for this deployment; ``salt``: new for each run.
+
+        Raises UsageError if the model's vocabulary is not known.
+        """
+        if deployment.vocab_size is None:
+            raise UsageError(
+                f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, "
+                "and the servers do not tokenize (POST /tokenize), so no random prompts can be made for it. Give "
+                "--model: a directory with the model's config.json, or a hub name in the local cache. Or give a load "
+                "of your own with --dataset-path."
+            )
+        sizes = [server.block_size for server in deployment.servers if server.block_size is not None]
+        return random_load(
+            seed=self.seed,
+            num_prompts=self.num_prompts,
+            concurrency=self.concurrency,
+            vocab_size=deployment.vocab_size,
+            special_token_ids=deployment.special_token_ids,
+            block_size=min(sizes, default=USUAL_BLOCK_SIZE),
+            input_len=self.input_len,
+            output_len=self.output_len,
+            ignore_eos=self.ignore_eos,
+            salt=salt,
+        )
 
 
 def random_load(  # noqa: PLR0913 - a load's parameters are its command line
@@ -52,7 +114,7 @@ def random_load(  # noqa: PLR0913 - a load's parameters are its command line
         for number, prompt in enumerate(_prompts(seed, canaries, ordinary, input_len))
     )
     load = Phase("load", requests, concurrency)
-    return Scenario("random_load", _PURPOSE, (load,))
+    return Scenario(_NAME, _PURPOSE, (load,))
 
 
 def _ordinary(vocab_size: int, special_token_ids: Iterable[int]) -> Ids:

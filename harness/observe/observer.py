@@ -1,7 +1,8 @@
 """Reads all servers of a deployment around each phase, once they have settled, and records the readings."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import aiohttp
@@ -87,6 +88,15 @@ class DeploymentObserver(SettledObserver):
             return {reading.server: reading for reading in readings}
 
         super().__init__(read_all, clock, record, deadline=deadline)
+
+
+@asynccontextmanager
+async def observing(
+    servers: Sequence[Server], headers: Mapping[str, str], clock: Clock, record: Record, *, deadline: float = DEADLINE
+) -> AsyncIterator[DeploymentObserver]:
+    """An observer with connections of its own, which are closed at the end; ``headers`` are sent with every reading."""
+    async with aiohttp.ClientSession(headers=headers) as session:
+        yield DeploymentObserver(servers, session, clock, record, deadline=deadline)
 
 
 def _marked(reading: Scraped | ScrapeFailed, result: Settled, name: str) -> Scraped | ScrapeFailed:

@@ -8,7 +8,6 @@ checked, what was found, and the remedy. ``refuse`` raises for the items that ma
 from harness.preflight.check import Expectations, check_deployment
 from harness.preflight.compatibility import nixl_handover_expected
 from harness.preflight.counter_watch import CounterWatch
-from harness.preflight.demand import Demand
 from harness.preflight.first_transfers import check_first_transfers, transfers_counted
 from harness.preflight.item import Item, Level, NotReady, refuse
 from harness.preflight.proxy_servers import all_prompts_counted, check_proxy_servers
@@ -17,7 +16,6 @@ from harness.preflight.transfer_bytes import check_transfer_bytes
 
 __all__ = [
     "CounterWatch",
-    "Demand",
     "Expectations",
     "Item",
     "Level",

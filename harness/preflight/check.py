@@ -12,6 +12,7 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.facts import Deployment
+from harness.loads.demand import Demand
 from harness.preflight.compatibility import (
     Addresses,
     check_connectors,
@@ -22,7 +23,7 @@ from harness.preflight.compatibility import (
     indistinguishable,
     same_server_item,
 )
-from harness.preflight.demand import Demand, check_demands
+from harness.preflight.demand import check_demands
 from harness.preflight.generation_defaults import check_generation_defaults
 from harness.preflight.item import Item, Level
 from harness.preflight.same_server import share_counters

@@ -1,26 +1,13 @@
 """The requests of a load, and whether they fit the servers' context and the model's vocabulary. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from harness.facts import Deployment
+from harness.loads.demand import Demand
 from harness.preflight.item import Item, Level
 
 _MOST_ITEMS = 5
 """At most this many findings are shown: a file may have thousands of lines that are too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """One request, or the largest of many."""
-
-    source: str
-    """The request's origin as the user knows it: ``load.jsonl, line 7``, ``--random-input-len 20:400``."""
-    prompt_tokens: int | None
-    """None for a text, whose number of tokens is not known in advance."""
-    output_tokens: int
-    largest_token: int | None = None
-    """The largest token id of the prompt; None if the ids are chosen within the vocabulary, or not known."""
 
 
 def check_demands(deployment: Deployment, demands: Sequence[Demand], vocabulary: int | None) -> Iterator[Item]:

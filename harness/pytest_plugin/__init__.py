@@ -5,9 +5,9 @@
 
 ``deployment`` is launched once per session, or attached to: by ``--pd-base-url``, ``--pd-prefill-url`` and
 ``--pd-decode-url``, or by the environment's ``PROXY_PORT``, ``PREFILL_PORT`` and ``DECODE_PORT`` on this host.
-``BLOCK_SIZE``, if set, must be what the servers say. ``--pd-args`` takes any other option of ``python -m harness``.
+``BLOCK_SIZE``, if set, must be what the servers report. ``--pd-args`` takes any other option of ``python -m harness``.
 
-Every pytest session where this package is installed loads this module: it imports nothing until a fixture is used.
+Every pytest session loads this module if the package is installed: it imports nothing else until a fixture is used.
 """
 
 import os
@@ -33,17 +33,17 @@ _PORTS = (("--base-url", "PROXY_PORT"), ("--prefill-url", "PREFILL_PORT"), ("--d
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where the deployment is."""
+    """Options that say where the deployment is."""
     group = parser.getgroup("pd-harness", "prefill/decode deployments")
     group.addoption("--pd-base-url", metavar="URL", help="the proxy of a running deployment")
-    group.addoption("--pd-prefill-url", metavar="URL", action="append", default=[], help="repeatable")
-    group.addoption("--pd-decode-url", metavar="URL", action="append", default=[], help="repeatable")
-    group.addoption("--pd-args", metavar="ARGS", default="", help="further options of python -m harness, in one word")
+    group.addoption("--pd-prefill-url", metavar="URL", action="append", default=[], help="a prefill server; repeatable")
+    group.addoption("--pd-decode-url", metavar="URL", action="append", default=[], help="a decode server; repeatable")
+    group.addoption("--pd-args", metavar="ARGS", default="", help="other options of python -m harness, in quotes")
 
 
 @pytest.fixture(scope="session")
 def deployment(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[HeldDeployment]":
-    """The deployment under test, launched or attached to; ended with the session if it was launched."""
+    """The deployment under test, launched or attached to; if it was launched, it ends with the session."""
     from harness.pytest_plugin.held import holding  # noqa: PLC0415 - nothing is imported until a fixture is used
 
     argv = [*_where(pytestconfig, os.environ), *shlex.split(pytestconfig.getoption("--pd-args"))]
@@ -56,8 +56,8 @@ def deployment(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFac
 def run_workload(deployment: "HeldDeployment") -> "RunWorkload":
     """A function that runs a workload, by name or as a function of a setting, and asserts that it is valid.
 
-    It skips the test where the deployment lacks what the workload needs, and returns the judgement. ``check=False``
-    asserts nothing.
+    The function returns the judgement. It skips the test if the deployment lacks what the workload needs. With
+    ``check=False`` it asserts nothing.
     """
 
     def run(what: "Runnable", *, check: bool = True) -> "Judgement":
@@ -79,7 +79,7 @@ def run_workload(deployment: "HeldDeployment") -> "RunWorkload":
 
 
 def _where(config: pytest.Config, environment: Mapping[str, str]) -> list[str]:
-    """Flags that attach; none where neither options nor environment name a deployment."""
+    """Flags that attach; none if neither options nor environment name a deployment."""
     named = [
         *(("--base-url", url) for url in filter(None, [config.getoption("--pd-base-url")])),
         *(("--prefill-url", url) for url in config.getoption("--pd-prefill-url")),

@@ -1,37 +1,31 @@
-"""A deployment held up for tests, which are not asynchronous: its event loop has a thread of its own.
+"""A deployment for the tests of one pytest session.
 
-All of a session's workloads are one history: what an earlier one left in the caches is known when a later one is
+All workloads of a session are one history: what an earlier workload left in the caches is known when a later one is
 judged.
 """
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from harness.api.loop import LoopThread
 from harness.catalogue.choice import choose
 from harness.catalogue.needs import unmet
 from harness.catalogue.registry import Workload
 from harness.catalogue.setting import Setting
-from harness.checkers import judge, judge_scenario, of_run
-from harness.cli.measure import fresh_salt
+from harness.checkers import judge_scenario, of_run
 from harness.cli.options import Options, parse
-from harness.cli.verify_workloads import verified
 from harness.clock import MonotonicClock
-from harness.deploy import Session, Surroundings, open_session
+from harness.deploy import Surroundings, open_session
 from harness.errors import UsageError
 from harness.facts import Deployment
-from harness.history import History, RunEnded, RunStarted
-from harness.run.fire import Watch, fire
-from harness.run.recorder import Recorder
+from harness.history import History
+from harness.run import Carried, Recorder, carry_out, fresh_salt, run_started_now
 from harness.scenario import Phase, Request, Scenario
 from harness.verdict import Judgement, KnownFault
 
-T = TypeVar("T")
 Runnable = str | Workload | Callable[[Setting], Scenario]
 
 
@@ -49,38 +43,35 @@ class Ran:
 
 
 class HeldDeployment:
-    """What tests see of the deployment: its facts, and a way to run something on it."""
+    """The deployment as tests see it: its facts, and a method that runs a workload."""
 
     def __init__(
         self,
         facts: Deployment,
         options: Options,
-        call: Callable[[Coroutine[Any, Any, None]], None],
-        dead: Callable[[], Mapping[str, str]] = dict,
+        call: Callable[[Coroutine[Any, Any, Carried]], Carried],
+        died: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """``dead``: how each process ended that the harness had started and that had ended by itself, by name."""
+        """``died``: how each process ended that the harness had started and that ended by itself."""
         self.facts = facts
         """Servers, block sizes, connectors."""
-        self._dead = dead
-        self._options = options
-        self._call = call
+        self._options, self._call, self._died = options, call, died
         self._clock = MonotonicClock()
-        self._record = Recorder()
-        self._record(RunStarted(0.0, options.argv, options.load.seed, "pytest", None, ()))
+        self._record = Recorder(entries=[run_started_now(options.argv, seed=options.load.seed, names=())])
         self._salt = fresh_salt()
         self._runs = 0
 
-    def require_block_size(self, told: str | None) -> None:
-        """Raises UsageError where a server's block size is not the one that was told."""
-        for server in self.facts.servers if told else ():
-            if str(server.block_size) != told:
+    def require_block_size(self, expected: str | None) -> None:
+        """Raises UsageError if a server's block size is not the expected one; None expects nothing."""
+        for server in self.facts.servers if expected else ():
+            if str(server.block_size) != expected:
                 raise UsageError(
-                    f"BLOCK_SIZE is {told}, and {server.name} at {server.url} says that its blocks have "
-                    f"{server.block_size} tokens. Unset BLOCK_SIZE: it is read off the servers."
+                    f"BLOCK_SIZE is {expected}, and {server.name} at {server.url} says that its blocks have "
+                    f"{server.block_size} tokens. Unset BLOCK_SIZE: the harness reads it from the servers."
                 )
 
     def run(self, what: Runnable) -> Ran:
-        """Run a workload, by name, or whatever makes a scenario of a setting; judge it.
+        """Run and judge a workload, given by name, or a function that makes a scenario of a setting.
 
         Raises:
             Lacking: the deployment lacks something that the workload needs.
@@ -91,89 +82,59 @@ class HeldDeployment:
         if isinstance(entry, Workload) and (why := unmet(entry.needs, self.facts)):
             raise Lacking(f"{entry.name}: {why}")
         self._runs += 1
-        setting = Setting.of(self.facts, seed=self._options.load.seed, salt=f"{self._salt}-{self._runs}")
-        scenario = _numbered(entry(setting), self._runs)
-        how, watch = self._options.firing, Watch(self._record, self._clock)
-        salt = f"{setting.salt}-verification"
-        scenarios = verified([scenario], self.facts, lambda: self._record.history, self._options.load, salt=salt)
-        before = len(self._record.history.entries)
-        self._call(fire(scenarios, self.facts, how, watch))
-        return self._judged(scenario.name, entry if isinstance(entry, Workload) else None, before)
+        seed, salt = self._options.load.seed, f"{self._salt}-{self._runs}"
+        scenario = _numbered(entry(Setting.of(self.facts, seed=seed, salt=salt)), self._runs)
+        # The counters of later workloads are predicted from what the prefix caches hold.
+        verify = self._options.verify(self.facts, f"{salt}-verification", everything=True)
+        earlier = len(self._record.history.entries)
+        carried = self._call(
+            carry_out(
+                [scenario],
+                self.facts,
+                sending=self._options.sending,
+                verify=replace(verify, probe_tiers=False),
+                record=self._record,
+                clock=self._clock,
+                died=self._died,
+            )
+        )
+        return judged(carried, scenario.name, entry if isinstance(entry, Workload) else None, earlier)
 
-    def _judged(self, name: str, entry: Workload | None, before: int) -> Ran:
-        """``before``: how many entries of the session are older."""
-        ended = RunEnded(self._clock.now(), died=tuple(self._dead().values()))
-        history = History((*self._record.history.entries, ended))
-        whole = judge(self.facts, history)
-        provokes = None if entry is None else entry.provokes
-        judgement = judge_scenario(self.facts, history, whole, name, provokes=provokes)
-        # What is in doubt about all of it, the client's own health among it, is in doubt about this workload.
-        rest = of_run(self.facts, History(history.entries[before:]), {name: judgement})
-        if rest is not None:
-            judgement = replace(judgement, checks=(*judgement.checks, *rest.checks))
-        return Ran(name, judgement, None if entry is None else entry.known_fault)
+
+def judged(carried: Carried, name: str, entry: Workload | None, earlier: int) -> Ran:
+    """The judgement of the session's last workload; ``earlier``: how many entries of the history are older."""
+    deployment, history = carried.deployment, carried.history
+    provokes = None if entry is None else entry.provokes
+    judgement = judge_scenario(deployment, history, carried.judgement, name, provokes=provokes)
+    # What leaves this part of the session in doubt as a whole, as the client's own health, is added to the workload.
+    rest = of_run(deployment, History(history.entries[earlier:]), {name: judgement})
+    if rest is not None:
+        judgement = replace(judgement, checks=(*judgement.checks, *rest.checks))
+    return Ran(name, judgement, None if entry is None else entry.known_fault)
 
 
 @contextmanager
 def holding(argv: Sequence[str], directory: Path) -> Iterator[HeldDeployment]:
-    """Launch or attach, as ``python -m harness ARGV`` would, and hold it; logs go to ``directory``."""
+    """Launch or attach, as ``python -m harness ARGV`` would, until the context ends; logs go to ``directory``."""
     options = parse(["run", *argv])
     directory.mkdir(parents=True, exist_ok=True)
-    with _loop_in_a_thread() as submit:
-        stop = asyncio.Event()
-        ready: Future[Session] = Future()
-        held = submit(_hold(options, directory, ready, stop))
-        held.add_done_callback(lambda ended: _pass_on(ended, ready))
-        try:
-            session = ready.result()
-            yield HeldDeployment(session.deployment, options, lambda work: submit(work).result(), session.nursery.dead)
-        finally:
-            submit(_set(stop)).result()
-            if ready.exception() is None:
-                held.result()
-
-
-async def _hold(options: Options, directory: Path, ready: "Future[Session]", stop: asyncio.Event) -> None:
-    around = Surroundings(directory, MonotonicClock(), lambda _server, _text, _seconds: None)
-    async with open_session(options.target, around) as session:
-        ready.set_result(session)
-        await stop.wait()
-
-
-def _pass_on(ended: "Future[None]", ready: "Future[Session]") -> None:
-    """Whoever waits for the deployment learns that it did not come up."""
-    error = ended.exception()
-    if error is not None and not ready.done():
-        ready.set_exception(error)
-
-
-async def _set(event: asyncio.Event) -> None:
-    event.set()
-
-
-@contextmanager
-def _loop_in_a_thread() -> Iterator[Callable[[Coroutine[Any, Any, T]], "Future[T]"]]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="pd-harness", daemon=True)
-    thread.start()
+    loop = LoopThread()
     try:
-        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop)
+        with loop.inside(open_session(options.target, Surroundings(directory, MonotonicClock()))) as session:
+            yield HeldDeployment(session.deployment, options, loop.call, session.died)
     finally:
-        asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
         loop.close()
 
 
 def _the_one(name: str) -> Workload:
     found = choose([name])
     if len(found) != 1:
-        raise UsageError(f"{name!r} is not one workload but {len(found)}: run them one by one.")
+        raise UsageError(f"{name!r} names {len(found)} workloads: run them one by one.")
     return found[0]
 
 
 def _numbered(scenario: Scenario, number: int) -> Scenario:
-    """The same workload may run twice in a session: its name and ids get the run's number."""
+    """The scenario with the run's number in its name and ids: a workload may run several times in a session."""
     phases = tuple(_numbered_phase(phase, number) for phase in scenario.phases)
     return replace(scenario, name=f"{scenario.name}#{number}", phases=phases)
 

@@ -2,7 +2,7 @@
 
 from harness.reports.catalogue import WHOLE_RUN, Row, overall, print_catalogue
 from harness.reports.progress import LiveProgress, PlainProgress, Progress, make_progress
-from harness.reports.report import Report, make_report, print_report
+from harness.reports.report import Report, exit_code, make_report, print_report
 from harness.reports.result_json import LoadSettings
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Progress",
     "Report",
     "Row",
+    "exit_code",
     "make_progress",
     "make_report",
     "overall",

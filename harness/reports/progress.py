@@ -6,33 +6,18 @@ from typing import Protocol, Self, TextIO
 from rich.console import Console
 
 from harness.clock import Clock
+from harness.observer import RunObserver
 from harness.reports.live import LiveProgress
 from harness.reports.plain_progress import PlainProgress
 
 __all__ = ["LiveProgress", "PlainProgress", "Progress", "make_progress"]
 
 
-class Progress(Protocol):
-    """Told what happens; use as a context manager. Never raises, never waits."""
-
-    def deploy(self, server: str, text: str, seconds: float) -> None:
-        """A server has come this far in starting: ``prefill-0``, ``loading weights``, seconds since its start."""
-        ...
-
-    def phase(self, scenario: str, phase: str, total: int) -> None:
-        """A phase of ``total`` requests begins; the one before has ended."""
-        ...
-
-    def advance(self, done: int, total: int, failed: int) -> None:
-        """Of this phase ``done`` requests have ended, ``failed`` of them not OK."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something worth a line of its own."""
-        ...
+class Progress(RunObserver, Protocol):
+    """The observer that shows a run on a stream; use it as a context manager."""
 
     def close(self) -> None:
-        """Nothing more will happen; a second time does nothing."""
+        """Nothing more will happen. A second call does nothing."""
         ...
 
     def __enter__(self) -> Self: ...

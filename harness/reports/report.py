@@ -1,7 +1,7 @@
-"""One run's reports together: made once, then stored and shown. All of them say one verdict, which is decided here.
+"""One run's report in every form. The run's verdict and exit code are decided here, and nowhere else.
 
-A plain load's verdict is the worst of its checks. A catalogue's is that of its table, in which known faults of the
-engine are told and do not count: the verdict line, result.json, JUnit and the exit code all have it from there.
+A plain load's verdict is the worst of its checks. A catalogue's verdict is that of its table, in which known faults of
+the engine are listed and do not count. The verdict line, result.json, JUnit and the exit code all take it from here.
 """
 
 import sys
@@ -12,9 +12,10 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from harness.errors import ExitCode
 from harness.facts import Deployment
 from harness.history import History
-from harness.load.latency import latency_report
+from harness.load.latency import Latencies, latencies, latency_report
 from harness.reports.catalogue import Row, overall
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.junit import junit_xml
@@ -23,26 +24,64 @@ from harness.reports.plain import plain_lines
 from harness.reports.result_json import LoadSettings, result
 from harness.reports.summary import Summary, summarize
 from harness.reports.terminal import print_summary
-from harness.verdict import Judgement, Verdict
+from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A judged run in every form."""
+    """A judged run. ``print(report)`` shows it as plain lines."""
 
+    deployment: Deployment
+    history: History
     judgement: Judgement
     """Every check of the run as a whole, known faults among them."""
     verdict: Verdict
-    """The run's: what it exits with."""
+    """``valid``, ``invalid`` or ``unknown``."""
     rows: tuple[Row, ...]
-    """A catalogue's table; empty for a plain load."""
+    """The catalogue's table, a row for each workload; empty for a plain load."""
     result: dict[str, Any]
     """Content of result.json."""
     summary: Summary
     junit: str
     """JUnit XML."""
-    died: bool = False
-    """Whether a process died that the harness had started."""
+    path: Path | None = None
+    """The directory where the run is stored; None: it is not stored."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """How ``python -m harness`` ends with this report."""
+        return exit_code(self.verdict, died=bool(self.history.died))
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every check of the run as a whole, with its verdict, summary, findings and advice."""
+        return self.judgement.checks
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the checks found wrong: which request or server, and what about it."""
+        return tuple(finding for check in self.checks for finding in check.findings)
+
+    @property
+    def outputs(self) -> Outputs:
+        """How many outputs were compared with teacher forcing, and with which result."""
+        return self.judgement.outputs
+
+    @property
+    def latencies(self) -> Latencies:
+        """The load's latencies as arrays, in seconds."""
+        return latencies(under_test(self.history))
+
+    def __str__(self) -> str:
+        return "\n".join(plain_lines(self.summary))
+
+
+_EXIT_CODES = {Verdict.VALID: ExitCode.VALID, Verdict.INVALID: ExitCode.INVALID, Verdict.UNKNOWN: ExitCode.UNKNOWN}
+
+
+def exit_code(verdict: Verdict, *, died: bool) -> ExitCode:
+    """The exit code for a verdict. ``died``: a process died that the harness had started, which makes unknown a 4."""
+    return ExitCode.HARNESS if died and verdict is Verdict.UNKNOWN else _EXIT_CODES[verdict]
 
 
 def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but three have defaults
@@ -66,13 +105,15 @@ def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but 
     if rows:
         content["workloads"] = [row.as_json for row in rows]
     return Report(
+        deployment,
+        history,
         judgement,
         verdict,
         tuple(rows),
         content,
         summarize(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
         catalogue_junit(rows) if rows else junit_xml(history, judgement),
-        died=bool(history.died),
+        run_dir,
     )
 
 

@@ -1,8 +1,8 @@
 """When requests are due. An arrival process hands out requests, each with the time at which it should be sent.
 
-A *closed loop* keeps a number of requests in flight: the next one is due the moment one ends. An *open loop* (Poisson
-arrivals at a rate, say) is due by the clock and does not wait for the servers; it fits the same protocol, with
-``ended`` doing nothing and times set absolutely from the start, since relative sleeps add up their delays.
+A *closed loop* keeps a number of requests in flight: the next one is due the moment one ends. An *open loop* (for
+instance Poisson arrivals at a rate) does not wait for the servers. It fits the same protocol: ``ended`` does nothing,
+and due times are absolute, since relative sleeps would add up their delays.
 """
 
 import asyncio
@@ -14,33 +14,33 @@ from harness.scenario import Request
 
 
 class Arrivals(Protocol):
-    """An arrival process; serves one phase."""
+    """An arrival process, used for one phase."""
 
     def due(self, requests: Iterable[Request]) -> AsyncGenerator[tuple[Request, float], None]:
-        """Yield each request, in order, when it is due, with the clock's time at which it was."""
+        """Yield each request, in order, when it is due, and the clock's time at which it was due."""
         ...
 
     def ended(self) -> None:
-        """One of them has ended."""
+        """One of the requests has ended."""
         ...
 
 
 class ClosedLoop:
-    """At most ``concurrency`` in flight, and that many while requests last."""
+    """Keeps exactly ``concurrency`` requests in flight for as long as there are requests left."""
 
     def __init__(self, concurrency: int, clock: Clock) -> None:
         self._clock = clock
         self._free: asyncio.Queue[float] = asyncio.Queue()
-        """One entry per free slot: since when."""
+        """One entry per free slot: the time since which it is free."""
         for _ in range(concurrency):
             self.ended()
 
     async def due(self, requests: Iterable[Request]) -> AsyncGenerator[tuple[Request, float], None]:
-        """Each request as soon as a slot is free; it was due when the slot became so."""
+        """Yield each request as soon as a slot is free; the request was due when the slot became free."""
         for request in requests:
             free_since = await self._free.get()
             yield request, free_since
 
     def ended(self) -> None:
-        """Free a slot, now."""
+        """Free a slot now."""
         self._free.put_nowait(self._clock.now())

@@ -1,4 +1,4 @@
-"""Prompts that go on from an earlier answer: the next turn of a conversation, made whole when it is sent. Pure."""
+"""Conversations: a later turn's prompt is completed with the earlier turns when it is sent. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 class Unanswered(Exception):  # noqa: N818 - reads as what happened
-    """The turn before has no answer to go on from."""
+    """The previous turn has no answer that the conversation could continue from."""
 
 
 class Conversations:
-    """Remembers what was asked and answered, of those requests that others continue."""
+    """Remembers the prompts and answers of requests that other requests continue."""
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self._continued = {request.continues for request in requests}
         self._turns: dict[str, tuple[Request, Ended]] = {}
 
     def remember(self, request: Request, ended: Ended) -> None:
-        """``request``, whole, has ended."""
+        """``request``, with its whole prompt, has ended."""
         if request.request_id in self._continued:
             self._turns[request.request_id] = request, ended
 
@@ -31,8 +31,8 @@ class Conversations:
         """The request with its whole prompt.
 
         Raises:
-            Unanswered: the turn before has not ended, or not well.
-            HarnessError: the two prompts are of different kinds.
+            Unanswered: the previous turn has not ended, or did not end OK.
+            HarnessError: the prompts of the two turns are of different kinds.
 
         """
         if request.continues is None:
@@ -52,7 +52,7 @@ class Conversations:
 
 
 def _joined(before: Prompt, answer: Choice, after: Prompt) -> Prompt | None:
-    """None where the two are not of one kind."""
+    """None if the two prompts are of different kinds."""
     if isinstance(before, str) and isinstance(after, str):
         return before + answer.text + after
     if isinstance(before, str) or isinstance(after, str):

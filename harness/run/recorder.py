@@ -1,33 +1,26 @@
 """Keeps a run's history while it is made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from harness.history import Ended, Entry, History, Outcome, PhaseStarted
+from harness.history import Entry, History
 
 
 class Recorder:
-    """In memory, and wherever ``keep`` puts each entry: a killed run can still be judged from there."""
+    """Keeps entries in memory and passes each to ``keep``, which may store it: a killed run can then still be judged.
 
-    def __init__(self, keep: Callable[[Entry], None] = lambda _entry: None) -> None:
+    ``entries``: what the history begins with; these are not passed to ``keep``.
+    """
+
+    def __init__(self, keep: Callable[[Entry], None] = lambda _entry: None, entries: Iterable[Entry] = ()) -> None:
         self._keep = keep
-        self._entries: list[Entry] = []
-        self._failed = 0
+        self._entries = list(entries)
 
     def __call__(self, entry: Entry) -> None:
-        """Take the next entry."""
+        """Add the next entry."""
         self._entries.append(entry)
         self._keep(entry)
-        if isinstance(entry, PhaseStarted):
-            self._failed = 0
-        elif isinstance(entry, Ended):
-            self._failed += entry.outcome is not Outcome.OK
-
-    @property
-    def failed(self) -> int:
-        """Operations of the present phase that did not end OK."""
-        return self._failed
 
     @property
     def history(self) -> History:
-        """Everything so far."""
+        """All entries so far."""
         return History(tuple(self._entries))

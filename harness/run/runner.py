@@ -1,7 +1,7 @@
-"""The interpreter of scenarios: it sends what a scenario says, and records what happened.
+"""The interpreter of scenarios: it sends each request when it is due, and records what happens.
 
-It knows neither HTTP nor files: ``send`` and ``observe`` do the first, ``record`` the second. Whatever ends a run,
-each operation that was recorded as sent is recorded as ended, too, unless the process is killed.
+The runner knows neither HTTP nor files: ``send`` and ``counters`` are given to it, and so is ``record``. However a run
+ends, each operation that was recorded as sent is also recorded as ended, unless the process is killed.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Protocol
 from harness.clock import Clock
 from harness.errors import HarnessError
 from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
+from harness.observer import SILENT, RunObserver
 from harness.run.arrivals import Arrivals, ClosedLoop
 from harness.run.conversations import Conversations, Unanswered
 from harness.scenario import Phase, Request, Scenario
@@ -21,19 +22,16 @@ from harness.scenario import Phase, Request, Scenario
 Sender = Callable[[Request], Awaitable[Ended]]
 """Sends a request and returns how it ended."""
 
-Progress = Callable[[int, int, Phase], None]
-"""Called with (ended, all, phase) when a phase starts and whenever one of its requests ends."""
 
-
-class Observer(Protocol):
+class CounterReader(Protocol):
     """Reads the deployment's counters."""
 
     async def read(self, *, scenario: str, phase: str, label: str) -> None:
-        """Wait until the deployment has settled, or a deadline, and record what every server's counters say."""
+        """Wait until the deployment has settled, or until a deadline, and record every server's counters."""
         ...
 
     def disturbed(self) -> None:
-        """Requests are about to be sent: what was read before says nothing about what is read next."""
+        """Requests are about to be sent, so that the last reading does not hold any more."""
         ...
 
 
@@ -41,34 +39,34 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
     scenario: Scenario,
     *,
     send: Sender,
-    observe: Observer,
+    counters: CounterReader,
     record: Callable[[Entry], None],
     clock: Clock,
-    on_progress: Progress = lambda _ended, _all, _phase: None,
+    observer: RunObserver = SILENT,
 ) -> None:
-    """Run its phases, one after another.
+    """Run the scenario's phases, one after another.
 
-    A ``send`` that raises ends its operation as INFO. Cancelled, it records all operations in flight as INFO
-    ("interrupted") and is cancelled; what ``record`` or ``observe`` raise passes through likewise.
-    Raises HarnessError where request ids are not unique: the history tells operations apart by them.
+    If ``send`` raises, the operation ends as INFO. If the run is cancelled, or ``record`` or ``counters`` raise, all
+    operations in flight are recorded as INFO ("interrupted") before the exception is passed on.
+    Raises HarnessError if two requests have the same id: the history tells operations apart by their ids.
     """
     _refuse_equal_ids(scenario)
     conversations = Conversations(_requests(scenario))
     unsent: set[str] = set()
     for phase in scenario.phases:
-        run = _PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, on_progress, conversations)
+        run = _PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, observer, conversations)
         record(PhaseStarted(clock.now(), scenario.name, phase.name))
         if phase.counted or phase.watched:
-            await observe.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
-        observe.disturbed()
+            await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
+        counters.disturbed()
         await run.load(ClosedLoop(phase.concurrency, clock))
         if phase.counted or phase.watched:
-            await observe.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "after"))
+            await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "after"))
         unsent |= run.unsent
 
 
 def _label(phase: Phase, when: str) -> str:
-    """Readings that nobody judges bear a label of their own."""
+    """The reading's label. Readings of phases that are not counted have other labels: no checker judges them."""
     return when if phase.counted else f"watched-{when}"
 
 
@@ -79,22 +77,25 @@ class _PhaseRun:
     send: Sender
     record: Callable[[Entry], None]
     clock: Clock
-    on_progress: Progress
+    observer: RunObserver
     conversations: Conversations
     ended: int = 0
+    failed: int = 0
+    """Operations that did not end OK, background requests included."""
     unsent: set[str] = field(default_factory=set)
-    """Background requests that nobody had time for."""
+    """Background requests that had not been sent when the phase's own requests had ended."""
 
     async def load(self, arrivals: Arrivals) -> None:
-        """Send all of the phase's requests when they are due, and wait for their ends."""
-        self._tell()
+        """Send all of the phase's requests when they are due, and wait until they have ended."""
+        self.observer.phase(self.scenario, self.phase.name, len(self.phase.requests))
         self.unsent = {request.request_id for request in self.phase.background}
         supply = iter(self.phase.background)
         try:
             async with asyncio.TaskGroup() as beside:
                 for _ in range(self.phase.background_concurrency):
                     beside.create_task(self._keep_busy(supply))
-                await asyncio.sleep(0)  # their first requests leave before the phase's own
+                # The first background requests are sent before the phase's own.
+                await asyncio.sleep(0)
                 await self._fire(arrivals)
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
@@ -108,7 +109,7 @@ class _PhaseRun:
         await self._operate(request, intended_at)
         arrivals.ended()
         self.ended += 1
-        self._tell()
+        self.observer.advance(self.ended, len(self.phase.requests), self.failed)
 
     async def _keep_busy(self, supply: Iterator[Request]) -> None:
         while self.ended < len(self.phase.requests) and (request := next(supply, None)):
@@ -120,35 +121,36 @@ class _PhaseRun:
             request = self.conversations.whole(request)
         except Unanswered as why:
             self._sent(request, intended_at)
-            self.record(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
+            self._ended(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
             return
         self._sent(request, intended_at)
         ended = await self._outcome(request)
-        self.record(ended)
+        self._ended(ended)
         self.conversations.remember(request, ended)
 
     def _sent(self, request: Request, intended_at: float) -> None:
         self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at))
 
+    def _ended(self, ended: Ended) -> None:
+        self.failed += ended.outcome is not Outcome.OK
+        self.record(ended)
+
     async def _outcome(self, request: Request) -> Ended:
         try:
             return await self.send(request)
         except asyncio.CancelledError:
-            self.record(self._end(request, Outcome.INFO, Ending.INTERRUPTED, "interrupted"))
+            self._ended(self._end(request, Outcome.INFO, Ending.INTERRUPTED, "interrupted"))
             raise
-        except Exception as error:  # noqa: BLE001 - a crash of the client costs one operation, not the run
+        except Exception as error:  # noqa: BLE001 - a crash of the client ends one operation, not the run
             cause = f"the client crashed: {type(error).__name__}: {error}"
             return self._end(request, Outcome.INFO, Ending.CLIENT_CRASHED, cause)
 
     def _end(self, request: Request, outcome: Outcome, ending: Ending, cause: str) -> Ended:
         return Ended(self.clock.now(), request.request_id, outcome, cause, ending=ending)
 
-    def _tell(self) -> None:
-        self.on_progress(self.ended, len(self.phase.requests), self.phase)
-
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The reason for all: the first that was raised; the rest of the tasks were cancelled for it."""
+    """The exception that was raised first; the other tasks were cancelled because of it."""
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
@@ -160,7 +162,7 @@ def _requests(scenario: Scenario) -> Iterator[Request]:
 
 
 def _without(phase: Phase, unsent: set[str]) -> Phase:
-    """The phase without references for requests that were never sent."""
+    """The phase without requests that are about background requests that were never sent."""
     if not unsent:
         return phase
     return replace(phase, requests=tuple(one for one in phase.requests if one.about not in unsent))
@@ -171,6 +173,6 @@ def _refuse_equal_ids(scenario: Scenario) -> None:
     request_id, most = max(times.items(), key=lambda item: item[1], default=("", 0))
     if most > 1:
         raise HarnessError(
-            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. An id tells an operation "
-            "from all others of a run: give each request its own."
+            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. A run tells its operations "
+            "apart by their ids: give each request an id of its own."
         )

@@ -1,7 +1,7 @@
-"""Is every checker able to see what it is there for? Plants each known bug in the simulated pair, and cries on none.
+"""Does each checker see what it is there for? Plants known bugs in a simulated pair, and counts which are caught.
 
 A trial is a run like any other (load, verification, counters, judgement), on servers in the same process and in
-virtual time: no socket, no sleep, the same way every time. Trials of clean pairs measure false alarms.
+virtual time: without sockets, without sleeping, and deterministic. Trials without a bug measure false alarms.
 """
 
 from harness.selftest.plan import SelftestOptions, plan_trials

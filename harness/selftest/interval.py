@@ -1,4 +1,4 @@
-"""How sure a share is that was seen in few trials, and how many requests a checker needs. Pure."""
+"""Confidence intervals of shares seen in few trials, and how many requests a checker needs. Pure."""
 
 from collections.abc import Callable, Sequence
 from math import ceil, comb, log, log1p
@@ -9,10 +9,10 @@ _EDGE = 1e-12
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The exact interval of a binomial share: every share in it would show as many, and as few, often enough.
+    """The exact confidence interval of a binomial share.
 
-    Exact means that it covers the truth with at least the confidence, also where all trials succeeded: there Wilson's
-    and the normal interval cover less.
+    It covers the true share with at least the confidence, also if all trials succeeded; Wilson's and the normal
+    interval cover less then.
     """
     tail = (1 - confidence) / 2
     low, high = 0.0, 1.0
@@ -24,12 +24,12 @@ def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE)
 
 
 def _at_least(successes: int, trials: int, share: float) -> float:
-    """Probability of so many successes or more."""
+    """Probability of ``successes`` or more."""
     return sum(comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(successes, trials + 1))
 
 
 def _where_rises_to(level: float, rising: Callable[[float], float]) -> float:
-    """Where on [0, 1] a function that rises reaches a level; 1 where it does not."""
+    """Where on [0, 1] a rising function reaches a level; 1 if it does not."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -38,15 +38,15 @@ def _where_rises_to(level: float, rising: Callable[[float], float]) -> float:
 
 
 Run = tuple[int, bool]
-"""Bad requests in a run, and whether it was caught."""
+"""Bad requests in a run, and whether the run was caught."""
 
 
 def power_per_strike(runs: Sequence[Run]) -> tuple[float, float]:
-    """The probability that one bad request gives a run away: likeliest value, and lower bound.
+    """The probability q that one bad request makes its run caught: the likeliest value, and a lower bound.
 
-    A run of k bad requests is caught with probability 1 - (1 - q)^k: each alone may be enough. The lower bound is the
-    q under which what was seen is twenty times less likely than under the likeliest; where every run was caught, that
-    is the exact bound. Runs without a bad request say nothing.
+    A run with k bad requests is caught with probability 1 - (1 - q)^k. Under the lower bound, these runs are twenty
+    times less likely than under the likeliest q; if every run was caught, this is the exact bound. Runs without a bad
+    request are left out.
     """
     struck = [run for run in runs if run[0]]
     if not any(caught for _, caught in struck):
@@ -58,21 +58,21 @@ def power_per_strike(runs: Sequence[Run]) -> tuple[float, float]:
 
 
 def _log_likelihood(runs: Sequence[Run], q: float) -> float:
-    """Rises up to the likeliest q."""
+    """Log-likelihood of q; it rises up to the likeliest q."""
     inside = min(max(q, _EDGE), 1 - _EDGE)
     return sum(log(1 - (1 - inside) ** k) if caught else k * log1p(-inside) for k, caught in runs)
 
 
 def _slope(runs: Sequence[Run], q: float) -> float:
-    """Of the log-likelihood; falls all the way."""
+    """Slope of the log-likelihood; it falls throughout."""
     q = min(max(q, _EDGE), 1 - _EDGE)
     return sum(k * (1 - q) ** (k - 1) / (1 - (1 - q) ** k) if caught else -k / (1 - q) for k, caught in runs)
 
 
 def requests_needed(per_request: float, confidence: float = CONFIDENCE) -> int | None:
-    """Length of a run that is caught with this confidence; None where nothing ever is.
+    """Requests of a run that is caught with this confidence; None if no run ever is.
 
-    ``per_request``: probability that any one request of the load gives it away.
+    ``per_request``: probability that one request of the load makes the run caught.
     """
     if per_request <= 0:
         return None

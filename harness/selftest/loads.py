@@ -1,7 +1,7 @@
-"""What the simulated pair is asked: one load for each condition that some planted bug needs.
+"""The loads of the selftest: one for each condition that some planted bug needs.
 
-Prompts are short: their KV is a few blocks of 8 tokens, which is enough for all that can go wrong with blocks, and a
-teacher-forced token costs the simulator as much as a decoded one.
+Prompts are short: a few blocks of 8 tokens are enough for every fault of blocks, and a teacher-forced token costs the
+simulator as much as a decoded one.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,18 +16,18 @@ from harness.sim import SimConfig
 BLOCK = 8
 CONCURRENCY = 32
 OUTPUT = 4, 12
-"""Tokens of an answer, least and most: any one of them depends on all of the prompt's KV.
+"""Tokens of an answer, least and most; each token depends on all of the prompt's KV.
 
-Unlike ones, or requests would keep step, and nobody would be decoded while others' KV arrives."""
+Lengths differ, or requests would keep step and none would be decoded while the KV of another arrives."""
 _ROOMY = 1 << 15
-"""Blocks of a pool in which nothing is ever evicted by 2,000 requests."""
+"""Blocks of a pool from which 2,000 requests evict nothing."""
 
 Ids = tuple[int, ...]
 
 
 @dataclass(slots=True)
 class Writer:
-    """Deals prompts and requests; the same seed deals the same ones."""
+    """Makes prompts and requests; the same seed makes the same ones."""
 
     config: SimConfig
     seed: int
@@ -45,12 +45,12 @@ class Writer:
         return tuple(drawn)
 
     def prompt(self, length: int) -> Ids:
-        """The same, opened by two tokens that no other prompt opens with: no two share a first block."""
+        """Random ordinary tokens, after two that no other prompt begins with: no two prompts share a first block."""
         high, low = divmod(self._number, len(self._ordinary))
         return (int(self._ordinary[high]), int(self._ordinary[low]), *self.tokens(length - 2))
 
     def ask(self, prompt: Ids, output: tuple[int, int] = OUTPUT) -> Request:
-        """Through the proxy, streamed, with the runner-up of each token."""
+        """A request through the proxy, streamed, with the runner-up of each token."""
         self._number += 1
         most = int(self.rng.integers(*output, endpoint=True))
         return Request(f"load-{self._number:05d}", prompt, Sampling(max_tokens=most, logprobs=2))
@@ -62,20 +62,20 @@ class Writer:
         return tuple(self.ask(self.prompt(int(length)), output) for length in lengths)
 
     def lengths(self, low: int, high: int, count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Prompt lengths, equally likely, both ends included."""
+        """Prompt lengths, equally likely from ``low`` to ``high``, both included."""
         return self.rng.integers(low, high, size=count, endpoint=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``write`` gives the phases of about ``n`` requests in all; ``fields`` change the simulated deployment."""
+    """A load. ``write`` returns phases of about ``n`` requests in all; ``fields`` change the simulated deployment."""
 
     name: str
     what: str
     write: Callable[[Writer, int], tuple[Phase, ...]]
     fields: Mapping[str, Any] = field(default_factory=dict)
     susceptible: float = 1.0
-    """Share of its requests, roughly, to which the bugs that need it can apply."""
+    """Rough share of the requests to which the bugs that need this load can apply."""
 
 
 def _cold(writer: Writer, n: int) -> tuple[Phase, ...]:
@@ -92,7 +92,7 @@ def _crowded(writer: Writer, n: int) -> tuple[Phase, ...]:
 
 
 def _prefixes(writer: Writer, n: int) -> tuple[Phase, ...]:
-    """Whoever asks for one block of an earlier prompt, and no more, finds out what D keeps under its hash."""
+    """Prompts that share one block with an earlier prompt: their answers show what decode has cached for it."""
     first = writer.asks(writer.lengths(3 * BLOCK + 2, 4 * BLOCK + 4, n // 2))
     second = tuple(
         writer.ask((*_ids(request)[:BLOCK], *writer.tokens(int(length))))
@@ -102,9 +102,9 @@ def _prefixes(writer: Writer, n: int) -> tuple[Phase, ...]:
 
 
 def _evicted(writer: Writer, n: int) -> tuple[Phase, ...]:
-    """Asked again when P's pool has long given their blocks to others, and only its offload tier has them."""
+    """Prompts that share one block with an earlier prompt, after prefill's pool evicted it to its offload tier."""
     first = writer.asks(writer.lengths(2 * BLOCK + 2, 4 * BLOCK, n // 2))
-    # One block of what is in the tier, and then something new: D lacks most of it and pulls what P made of it.
+    # One block that is in the tier, then new tokens: decode lacks most of them and pulls what prefill computed.
     second = tuple(
         writer.ask((*_ids(request)[:BLOCK], *writer.tokens(int(length))))
         for request, length in zip(first, writer.lengths(2, 3 * BLOCK, len(first)), strict=True)
@@ -118,13 +118,13 @@ def _ids(request: Request) -> Ids:
 
 _ROOM = {"block_size": BLOCK, "num_blocks": _ROOMY, "offload_chunks": _ROOMY}
 
-COLD = Load("cold", "prompts that no cache has seen, 10 to 36 tokens", _cold, _ROOM)
-WHOLE = Load("whole blocks", "lengths around whole blocks, half of them exact", _whole, _ROOM, susceptible=0.5)
-CROWDED = Load("crowded", "short prompts and long answers: 32 are decoded together", _crowded, _ROOM)
-PREFIXES = Load("prefixes", "half of it asks again for the first block of an earlier prompt", _prefixes, _ROOM, 0.5)
+COLD = Load("cold", "prompts of 10 to 36 tokens that no cache has seen", _cold, _ROOM)
+WHOLE = Load("whole blocks", "prompts of about whole blocks, half of them exactly", _whole, _ROOM, susceptible=0.5)
+CROWDED = Load("crowded", "short prompts and long answers: 32 requests are decoded together", _crowded, _ROOM)
+PREFIXES = Load("prefixes", "half of the prompts share their first block with an earlier prompt", _prefixes, _ROOM, 0.5)
 EVICTED = Load(
     "evicted",
-    "the same, when P's pool has evicted that block and its offload tier has it",
+    "the same, after prefill's pool evicted that block and only its offload tier has it",
     _evicted,
     _ROOM | {"prefill": {"num_blocks": 160}},
     susceptible=0.3,
@@ -140,5 +140,5 @@ _NEEDS = {
 
 
 def load_for(bug: str) -> Load:
-    """The load under which a planted bug can strike and show."""
+    """The load under which a planted bug can strike and be seen."""
     return _NEEDS.get(bug, COLD)

@@ -1,4 +1,4 @@
-"""Which trials a selftest runs. Pure; the same options give the same trials."""
+"""Which trials a selftest runs. Pure: the same options give the same trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,38 +9,38 @@ from harness.selftest.trial import FLIP_RATE, Trial
 from harness.sim import BUGS
 
 STRIKES = 10
-"""Bad requests expected in a trial; its load is as long as that takes, as far as ``requests`` goes."""
+"""Bad requests expected in a trial. Its load is as long as this takes, but at most ``requests`` long."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelftestOptions:
-    """What the user asked for."""
+    """The options of a selftest."""
 
     bugs: tuple[str, ...] = ()
-    """Empty: all of them."""
+    """Names of planted bugs. Empty: all of them."""
     one_in: tuple[int, ...] = (20, 200)
-    """Rates: one bad request in so many."""
+    """Rates: one bad request in each of these numbers of requests."""
     requests: int = 2000
-    """Of a trial, at most."""
+    """Requests of one trial, at most."""
     repeats: int = 1
-    """Trials of each bug at each rate, with seeds of their own."""
+    """Trials of each bug at each rate; each has another seed."""
     clean_requests: int = 20_000
-    """Of all clean trials together."""
+    """Requests of all trials without a bug, together."""
     flip_rate: float = FLIP_RATE
     seed: int = 0
     jobs: int = 1
 
 
 def plan_trials(options: SelftestOptions) -> list[Trial]:
-    """All trials: planted bugs first, clean twins after them.
+    """All trials: those with planted bugs first, then those without.
 
     Raises:
-        UsageError: a bug that is not in the table.
+        UsageError: no bug has this name.
 
     """
     bugs = options.bugs or tuple(BUGS)
     if unknown := [bug for bug in bugs if bug not in BUGS]:
-        raise UsageError(f"No such bug: {', '.join(unknown)}. There are: {', '.join(BUGS)}.")
+        raise UsageError(f"No such bug: {', '.join(unknown)}. The bugs are {', '.join(BUGS)}.")
     return [*_planted(bugs, options), *_clean(bugs, options)]
 
 
@@ -61,7 +61,7 @@ def _planted(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
 
 
 def _clean(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
-    """Every load that is needed in turn, at least once."""
+    """Trials without a bug, under each needed load in turn and at least once."""
     needed = {load_for(bug).name for bug in bugs}
     loads = [load for load in LOADS if load.name in needed]
     count = max(-(-options.clean_requests // options.requests), len(loads))

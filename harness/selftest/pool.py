@@ -1,4 +1,4 @@
-"""Trials in processes of their own, as many at a time as there are jobs."""
+"""Runs trials in other processes, ``jobs`` at a time."""
 
 import asyncio
 import multiprocessing
@@ -12,9 +12,9 @@ OnResult = Callable[[Result], None]
 
 
 async def run_trials(trials: Sequence[Trial], jobs: int, on_result: OnResult = lambda _result: None) -> list[Result]:
-    """All results in the order of the trials; ``on_result`` is called with each as it comes.
+    """All results in the order of the trials; ``on_result`` is called with each when it is there.
 
-    Processes are spawned, not forked: the caller has threads and an event loop.
+    Processes are spawned, not forked, since this process has threads and an event loop.
     """
     pool = ProcessPoolExecutor(
         max_workers=jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_signals_to_parent
@@ -29,7 +29,7 @@ async def run_trials(trials: Sequence[Trial], jobs: int, on_result: OnResult = l
     try:
         return await asyncio.gather(*map(one, trials))
     except BaseException:
-        # Nobody wants the results any more, and a trial may take a minute.
+        # The results are not needed any more, and a trial may take a minute.
         for process in list(pool._processes.values()):  # noqa: SLF001 - terminate_workers() comes with Python 3.14
             process.terminate()
         raise
@@ -38,5 +38,5 @@ async def run_trials(trials: Sequence[Trial], jobs: int, on_result: OnResult = l
 
 
 def _leave_signals_to_parent() -> None:
-    """Ctrl-C reaches the whole group: the parent cancels, and a child only ends what it is at."""
+    """Ignore Ctrl-C, which reaches the whole process group: the parent ends its children itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

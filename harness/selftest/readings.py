@@ -1,4 +1,4 @@
-"""Readings of simulated servers: their /metrics text through the parser that reads real servers'."""
+"""Readings of simulated servers, parsed from their /metrics text as a real server's would be."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from harness.sim import SimPair, SimServer
 
 
 def read_pair(pair: SimPair, world: World, occasion: Occasion) -> Readings:
-    """One reading of every server, now."""
+    """One reading of every server at the present virtual time."""
     return {server.name: _read(server, world.now(), occasion) for server in pair.servers}
 
 

@@ -1,4 +1,4 @@
-"""From the results of all trials to what a selftest says. Pure."""
+"""From the results of all trials to the selftest's report. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +11,10 @@ from harness.sim import BUGS
 from harness.verdict import Verdict
 
 UNKNOWN_IS_RIGHT = {
-    "counter_reset": "a process that restarted counts from zero again: what it did is not known",
+    "counter_reset": "a process that restarted counts from zero again: what it did before is not known",
     "source_negative": "a counter that went backwards bounds nothing",
 }
-"""Bugs that take the evidence away instead of bending it: ``unknown`` is the verdict that catches them."""
+"""Bugs that remove evidence: the right verdict is ``unknown``, for these reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class AtRate:
 
     one_in: int
     runs: int
-    """With at least one bad request: in the others there was nothing to catch."""
+    """Runs with at least one bad request; in the others there was nothing to catch."""
     caught: int
     low: float
-    """Of the share caught: 95 % confidence, exact."""
+    """Lower bound of the share caught, at 95 % confidence (Clopper-Pearson)."""
     high: float
     bad_requests: int
 
@@ -39,58 +39,59 @@ class BugRow:
     row: str
     load: str
     caught_by: tuple[str, ...]
-    """Checkers, those that saw it most often first."""
+    """Checkers that caught it, the most frequent first."""
     rates: tuple[AtRate, ...]
     wrong: int
-    """Requests that read KV which was not theirs."""
+    """Requests that read wrong KV."""
     named: int
+    """Those of them that the reports name."""
     needed: int | None
-    """Requests at the rarest rate for a run to be caught with 95 % confidence; None: never."""
+    """Requests at the rarest rate after which a run is caught with 95 % confidence; None: never."""
     needed_at_most: int | None
-    """The same, were the checkers as weak as these runs allow."""
+    """The same, if the checkers are as weak as these runs allow."""
     clean_runs: int
     alarms: int
-    """Clean runs under the same load that were not valid."""
+    """Runs without a bug under the same load that were not valid."""
 
     @property
     def is_caught(self) -> bool:
-        """At every rate, every time it struck; and it did strike."""
+        """Whether it struck at every rate and was caught every time."""
         return all(0 < rate.runs == rate.caught for rate in self.rates)
 
 
 @dataclass(frozen=True, slots=True)
 class SelftestReport:
-    """All of it."""
+    """The report of all trials."""
 
     rows: tuple[BugRow, ...]
     clean_requests: int
     clean_runs: int
     alarms: tuple[str, ...]
-    """What was cried on clean runs, in words."""
+    """False alarms: what was not valid in runs without a bug."""
     accused: int
-    """Requests named in any run to which nothing had been done."""
+    """Requests named in reports to which nothing had been done."""
     flipped: float
-    """Share of clean requests that served another token than the best, with nothing wrong."""
+    """Share of requests without a bug that served another token than the best, because of a near tie."""
 
     @property
     def passed(self) -> bool:
-        """Everything planted was caught, and nothing else."""
+        """Whether every planted bug was caught, without any false alarm."""
         return bool(self.clean_runs) and not self.alarms and all(row.is_caught for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """For result.json."""
+        """The report as result.json has it."""
         return {"passed": self.passed, **asdict(self)}
 
 
 def is_caught(result: Result) -> bool:
-    """Whether the verdict is the one that its bug deserves."""
+    """Whether the trial's verdict is the right one for its bug."""
     if result.trial.bug in UNKNOWN_IS_RIGHT:
         return result.verdict is not Verdict.VALID
     return result.verdict is Verdict.INVALID
 
 
 def make_report(results: Sequence[Result]) -> SelftestReport:
-    """Rows in the order of the table of bugs."""
+    """The report; its rows are in the order of the table of bugs."""
     clean = [result for result in results if result.trial.bug is None]
     bugs = dict.fromkeys(result.trial.bug for result in results if result.trial.bug is not None)
     alarms = [result for result in clean if result.verdict is not Verdict.VALID]
@@ -134,13 +135,13 @@ def _at_rate(rate: float, runs: Sequence[Result]) -> AtRate:
 
 def _needed(runs: Sequence[Result], rate: float) -> tuple[int | None, int | None]:
     power, least = power_per_strike([(run.struck, is_caught(run)) for run in runs])
-    # A bug may apply to some requests only; then fewer are struck than the rate says.
+    # A bug may apply to some of the requests only: then fewer are struck than the rate says.
     share = sum(run.struck for run in runs) / max(sum(run.trial.rate * run.asked for run in runs), 1e-9)
     return requests_needed(power * rate * share), requests_needed(least * rate * share)
 
 
 def _catchers(runs: Iterable[Result]) -> tuple[str, ...]:
-    """By the checks that carry the verdict: what is unknown beside something invalid is its consequence."""
+    """Checks with the run's own verdict: a check that is unknown in an invalid run is only a consequence."""
     times: dict[str, int] = {}
     for run in filter(is_caught, runs):
         for check in run.checks:
@@ -156,7 +157,7 @@ def _alarm(result: Result) -> str:
 
 
 def why_missed(row: BugRow) -> str:
-    """What should have been seen, of a bug that was not caught."""
+    """Why a bug was not caught."""
     if not any(rate.runs for rate in row.rates):
         return f"it never struck under the load {row.load!r}"
-    return f"it shows in: {', '.join(sorted(BUGS[row.bug].signs))}"
+    return f"these checks should have seen it: {', '.join(sorted(BUGS[row.bug].signs))}"

@@ -1,4 +1,4 @@
-"""A selftest's table, in plain text of fixed columns: it reads the same on a terminal, in a log and in a mail."""
+"""A selftest's table as plain text in fixed columns, for terminals, logs and mails alike."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from harness.selftest.report import AtRate, BugRow, SelftestReport, why_missed
 
 
 def table_lines(report: SelftestReport) -> Iterator[str]:
-    """The table, what was missed, and the sum of it."""
+    """The table, the missed bugs and false alarms, and a line that sums them up."""
     if report.rows:
         yield from _columns([_head(report.rows[0]), *map(_cells, report.rows)])
         yield ""
@@ -51,13 +51,13 @@ def _sum(report: SelftestReport) -> str:
     return (
         f"{'PASSED' if report.passed else 'FAILED'}  {caught} of {len(report.rows)} planted bugs caught; "
         f"{len(report.alarms)} false alarms in {report.clean_runs} clean runs of {report.clean_requests:,} requests, "
-        f"{report.flipped:.1%} of which flipped a near tie; {report.accused} requests named without a reason"
+        f"{report.flipped:.1%} of which flipped a near tie; {report.accused} requests named with nothing wrong"
     )
 
 
 LEGEND = """\
-caught by     checkers whose verdict is the run's, the most frequent first
-1 in N        runs caught, of those in which the bug struck, at one bad request in N; 95 % interval (Clopper-Pearson)
-named         requests that read wrong KV and are named in the report, of all that did
-needed        requests at the rarest rate after which 95 % of runs are caught, as likeliest from all runs
-false alarms  clean runs under the same load and noise that were not valid, of all"""
+caught by     checkers with the same verdict as the run, the most frequent first
+1 in N        runs caught / runs in which the bug struck, at one bad request in N; 95 % interval (Clopper-Pearson)
+named         requests named in the reports / requests that read wrong KV
+needed        requests at the rarest rate after which 95 % of runs are caught, estimated from all runs
+false alarms  runs without a bug that were not valid / all of them, under the same load and noise"""

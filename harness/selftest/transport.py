@@ -1,10 +1,9 @@
 """Client, proxy and network in one, without a socket.
 
-A request becomes its body, the body goes to P and then to D, and what comes back is read from its wire form by the same
-code that reads real answers.
-
-What it takes over: bodies (:mod:`harness.load.body`), what P is asked (:mod:`harness.sim.transit`), parsing
-(:mod:`harness.load.answer`), outcomes (:mod:`harness.load.outcome`). What it leaves out: HTTP and the proxy's own code.
+A request is encoded as its body, the body goes to prefill and then to decode, and the answer is parsed from its wire
+form. Bodies (:mod:`harness.load.body`), prefill's part (:mod:`harness.sim.transit`), parsing
+(:mod:`harness.load.answer`) and outcomes (:mod:`harness.load.outcome`) are those of real runs. HTTP and the proxy's own
+code are left out.
 """
 
 import asyncio
@@ -32,14 +31,14 @@ TIMEOUT = 60.0
 _ROLES = {Route.PREFILL: Role.PREFILL, Route.DECODE: Role.DECODE}
 
 
-class Transport:
-    """``send`` is a :data:`harness.run.runner.Sender` for the servers of a pair; ``urls`` by server name."""
+class SimTransport:
+    """``send`` is a :data:`harness.run.runner.Sender` to the servers of a pair; ``urls``: by server name."""
 
     def __init__(self, pair: SimPair, world: World, urls: Mapping[str, str]) -> None:
         self._pair, self._world, self._urls = pair, world, urls
 
     async def send(self, request: Request) -> Ended:
-        """Send it, and wait for its end in virtual time."""
+        """Send the request, and wait for its end in virtual time."""
         reply, answer = Reply(), Answer()
         exchange = _Exchange(self._world, request, reply, answer)
         body = json.loads(encode(request, model=self._pair.config.model))
@@ -65,7 +64,7 @@ class Transport:
         if status != 200:
             exchange.refuse(status, answer)
         elif not params:
-            exchange.refuse(502, {"error": {"message": "P answered without kv_transfer_params", "code": 502}})
+            exchange.refuse(502, {"error": {"message": "prefill answered without kv_transfer_params", "code": 502}})
         else:
             exchange.reply.decode_server = self._urls[decode.name]
             await exchange.with_client(decode, {**body, "kv_transfer_params": params})
@@ -75,18 +74,18 @@ class Transport:
 
 
 class _Exchange:
-    """One request on its way."""
+    """One request and its answer."""
 
     def __init__(self, world: World, request: Request, reply: Reply, answer: Answer) -> None:
         self.request, self.reply, self._answer, self._world = request, reply, answer, world
         self._changed = asyncio.Event()
 
     def refuse(self, status: int, body: Json) -> None:
-        """The client gets an error."""
+        """Answer with an error."""
         self.reply.status, self.reply.body = status, json.dumps(body)
 
     async def with_client(self, server: SimServer, body: Json) -> None:
-        """Ask, and pass the answer on to the client as it comes."""
+        """Send to the server, and pass the answer on to the client as it is generated."""
         if not self.request.stream:
             status, answer = await self.whole(server, body)
             if status != 200:
@@ -105,7 +104,7 @@ class _Exchange:
         self._pass_on(stream.end())
 
     async def whole(self, server: SimServer, body: Json) -> tuple[int, Json]:
-        """Ask, and wait for the whole answer."""
+        """Send to the server, and wait for the whole answer."""
         job = self._submit(server, body)
         async with _Watch(self._world, server, job, self._changed) as watch:
             while not job.finished:
@@ -122,7 +121,7 @@ class _Exchange:
 
 
 class _Watch:
-    """Waits for a job's steps; gives up, and aborts it, after the timeout."""
+    """Waits for a job's steps; aborts the job after the timeout."""
 
     def __init__(self, world: World, server: SimServer, job: Job, changed: asyncio.Event) -> None:
         self._world, self._server, self._job, self._changed = world, server, job, changed
@@ -130,7 +129,7 @@ class _Watch:
         self._alarm = world.at(self._deadline, changed.set)
 
     async def next(self) -> None:
-        """Return after the next step that did something; TimeoutError at the deadline."""
+        """Return after the next step that changed something. Raises TimeoutError at the deadline."""
         await self._changed.wait()
         self._changed.clear()
         if self._world.now() >= self._deadline and not self._job.finished:

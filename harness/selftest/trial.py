@@ -2,41 +2,39 @@
 
 import asyncio
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import uvloop
 
-from harness.checkers import judge
-from harness.facts import Deployment
-from harness.history import ClientHealth, Decoding, Entry, History, Noted, RunEnded
+from harness.history import ClientHealth, Noted, Sent
 from harness.load.health import worst_send_delay
-from harness.observe.observer import SettledObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.reports.measured import under_test
-from harness.run.runner import run_scenario
+from harness.run import Carried, Recorder, Sending, Transport, carry_out
 from harness.scenario import Scenario
 from harness.selftest.loads import Load, Writer
 from harness.selftest.readings import read_pair
-from harness.selftest.transport import Transport
-from harness.selftest.verification import verification
+from harness.selftest.transport import SimTransport
 from harness.selftest.world import World
 from harness.sim import Ledger, Noise, PlantedBug, SimConfig, SimPair
-from harness.verdict import Judgement, Outputs, Verdict
+from harness.verdict import Outputs, Verdict
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 FLIP_RATE = 0.4
-"""Share of requests that flip at their first near tie. Not all have one: it gives 15 % of flipped requests in answers
-of 40 tokens, and fewer in shorter ones."""
+"""Share of requests that flip at their first near tie. Not all have one: 15 % of requests are flipped if answers have
+40 tokens, and fewer if they are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What to do."""
+    """One trial to run."""
 
     load: Load
     bug: str | None
-    """None: the clean twin."""
+    """The planted bug's name; None: a trial without a bug."""
     rate: float
     """Share of the requests to which the bug can apply."""
     requests: int
@@ -55,26 +53,26 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it."""
+    """The result of a trial."""
 
     trial: Trial
     verdict: Verdict
     checks: tuple[Seen, ...]
     outputs: Outputs
     asked: int
-    """Requests of the load itself, those of its verification apart."""
+    """Requests of the load, without those of the verification."""
     struck: int
     """Requests to which the bug was applied."""
     wrong: int
-    """Requests that read KV which was not theirs (ground truth)."""
+    """Requests that really read wrong KV."""
     named: int
     """Those of them that the report names."""
     accused: int
-    """Requests that the report names and nothing was done to."""
+    """Requests that the report names, to which nothing had been done."""
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The result as trials.jsonl has it."""
         trial = {name: getattr(self.trial, name) for name in Trial.__slots__} | {"load": self.trial.load.name}
         parts = {name: getattr(self, name) for name in Result.__slots__}
         checks = [asdict(check) for check in self.checks]
@@ -82,33 +80,58 @@ class Result:
 
 
 def run_trial(trial: Trial) -> Result:
-    """Run it in virtual time, and judge it. Deterministic."""
+    """Run the trial in virtual time, and judge it. Deterministic."""
     began = time.perf_counter()
-    recorded: list[Recorded] = []
+    recorded: list[tuple[Carried, Ledger]] = []
 
-    async def record() -> None:  # returns nothing: asyncio.Runner writes out what its task returns, at great length
+    async def record() -> None:
+        # Returns nothing, since asyncio.Runner would format the whole result for its debug output.
         recorded.append(await record_trial(trial))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(record())
-    deployment, history, ledger = recorded[0]
-    return _result(trial, history, judge(deployment, history), ledger, time.perf_counter() - began)
+    return _result(trial, *recorded[0], began)
 
 
-Recorded = tuple[Deployment, History, Ledger]
-
-
-async def record_trial(trial: Trial) -> Recorded:
-    """The history of a trial, and what was really done in it."""
+async def record_trial(trial: Trial) -> tuple[Carried, Ledger]:
+    """The trial's run, and what was really done to its requests."""
     config = _config(trial)
     world = World()
     pair = world.pair = SimPair(config, world.now)
     urls = {server.name: f"sim://{server.name}" for server in pair.servers}
-    run = _Run(pair, world, Transport(pair, world, urls))
+    deployment = pair.facts(urls, "sim://proxy")
+    record = Recorder()
+    record(Noted(world.now(), "a simulated pair, in virtual time"))
     async with world:
         phases = trial.load.write(Writer(config, trial.seed), trial.requests)
-        await run.load(Scenario("selftest", "Does every checker see what it is there for?", phases), trial.seed)
-    return pair.facts(urls, "sim://proxy"), run.history, pair.ledger
+        scenario = Scenario("selftest", "Does every checker see what it is there for?", phases)
+        carried = await carry_out(
+            [scenario],
+            deployment,
+            sending=Sending(),
+            verify=VerifyOptions(
+                policy=VerifyPolicy.parse("all"),
+                salt="verification",
+                seed=trial.seed,
+                concurrency=scenario.phases[0].concurrency,
+                probe_tiers=True,
+            ),
+            record=record,
+            clock=world,
+            transport=_transport(pair, world, urls, record),
+        )
+    return carried, pair.ledger
+
+
+def _transport(pair: SimPair, world: World, urls: Mapping[str, str], record: Recorder) -> Transport:
+    async def read_all(occasion: Occasion) -> Readings:
+        return read_pair(pair, world, occasion)
+
+    def health(sent: Iterable[Sent]) -> ClientHealth:
+        # Virtual time waits for the client, so that it has no lag.
+        return ClientHealth(world.now(), 0.0, worst_send_delay(sent), 0.0, 0.0)
+
+    return Transport(SimTransport(pair, world, urls).send, SettledObserver(read_all, world, record), health)
 
 
 def _config(trial: Trial) -> SimConfig:
@@ -117,57 +140,19 @@ def _config(trial: Trial) -> SimConfig:
     return SimConfig(seed=trial.seed, noise=noise, bugs=bugs, eos_rate=0.0, **trial.load.fields)
 
 
-class _Run:
-    def __init__(self, pair: SimPair, world: World, transport: Transport) -> None:
-        self._world, self._transport = world, transport
-        self._block_size = pair.config.block_size
-        self._entries: list[Entry] = [
-            Noted(world.now(), "a simulated pair, in virtual time"),
-            Decoding(world.now(), pair.config.special_token_ids),
-        ]
-
-        async def read_all(occasion: Occasion) -> Readings:
-            return read_pair(pair, world, occasion)
-
-        self._observer = SettledObserver(read_all, world, self._entries.append)
-
-    async def load(self, scenario: Scenario, seed: int) -> None:
-        """The load, and then everything that verifies it."""
-        await self._run(scenario)
-        for step in verification(scenario, seed, self._block_size):
-            if follow_up := step(self.history):
-                await self._run(follow_up)
-        # Virtual time waits for the client: it has no lag that could be measured.
-        sent = (operation.sent for operation in self.history.operations())
-        self._entries.append(ClientHealth(self._world.now(), 0.0, worst_send_delay(sent), 0.0, 0.0))
-        self._entries.append(RunEnded(self._world.now()))
-
-    async def _run(self, scenario: Scenario) -> None:
-        await run_scenario(
-            scenario,
-            send=self._transport.send,
-            observe=self._observer,
-            record=self._entries.append,
-            clock=self._world,
-        )
-
-    @property
-    def history(self) -> History:
-        return History(tuple(self._entries))
-
-
-def _result(trial: Trial, history: History, judgement: Judgement, ledger: Ledger, seconds: float) -> Result:
-    asked = {o.request.request_id for o in under_test(history)}
-    named = {finding.subject for check in judgement.checks for finding in check.findings} & asked
+def _result(trial: Trial, carried: Carried, ledger: Ledger, began: float) -> Result:
+    judgement = carried.judgement
+    sent = {operation.request.request_id for operation in under_test(carried.history)}
+    named = {finding.subject for check in judgement.checks for finding in check.findings} & sent
     return Result(
         trial=trial,
         verdict=judgement.verdict,
         checks=tuple(Seen(check.name, check.verdict, check.summary) for check in judgement.checks),
         outputs=judgement.outputs,
-        asked=len(asked),
-        struck=len(ledger.planted & asked),
-        wrong=len(ledger.wrong & asked),
+        asked=len(sent),
+        struck=len(ledger.planted & sent),
+        wrong=len(ledger.wrong & sent),
         named=len(named & ledger.wrong),
         accused=len(named - ledger.wrong - ledger.planted - ledger.victims),
-        seconds=seconds,
+        seconds=time.perf_counter() - began,
     )

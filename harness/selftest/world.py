@@ -1,10 +1,10 @@
-"""Virtual time for simulated servers: engines step, and when nobody has anything to do the clock jumps.
+"""Virtual time for simulated servers: engines step, and when no engine has work the clock jumps.
 
 Rule 1. One turn of the loop gives every client a turn and every engine a step, and lasts ``STEP`` seconds.
-Rule 2. Where no engine has work, the clock jumps to whoever wakes next. Not at once: a client that was just woken
-        needs some turns of the event loop to send its next request, and a jump between the two would let leases end
-        that nobody had let end.
-Rule 3. Nothing depends on real time: the same run goes the same way, step by step.
+Rule 2. If no engine has work, the clock jumps to the next alarm, but only after some turns: a client that was just
+        woken needs some turns of the event loop to send its next request, and a jump before that would end leases that
+        would not end in real time.
+Rule 3. Nothing depends on real time: the same run takes the same steps.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ _QUIET_TURNS = 12
 
 @dataclass(slots=True)
 class Alarm:
-    """Something that is due at a time; ``cancel`` it when it no longer matters."""
+    """A call that is due at a time; ``cancel`` it if it is not needed any more."""
 
     call: Callable[[], None] | None
 
     def cancel(self) -> None:
-        """It will not be called, nor waited for."""
+        """Neither call it nor wait for it."""
         self.call = None
 
 
@@ -50,7 +50,7 @@ class World:
         return self.time
 
     async def sleep(self, seconds: float) -> None:
-        """Wait in virtual time; 0 gives others a turn."""
+        """Wait in virtual time; 0 gives other tasks a turn."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -89,7 +89,7 @@ class World:
             self._wake()
 
     def _step(self) -> bool:
-        """One step of every engine that has work; whether any had."""
+        """One step of every engine that has work; False if none has."""
         busy = [server for server in self.pair.servers if server.engine.has_work] if self.pair else []
         for server in busy:
             server.step()

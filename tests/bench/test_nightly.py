@@ -64,7 +64,7 @@ def test_a_load_that_was_killed_says_so_in_its_line(tmp_path: Path, monkeypatch:
     assert [line["exit_code"] for line in lines] == [0, 4, 4, 0]
     assert (lines[1]["status"], lines[1]["error"]) == (
         -9,
-        "the harness was killed by SIGKILL: it has found nothing out",
+        "the harness was killed by SIGKILL: nothing was found out",
     )
     assert "verdict" not in lines[1]
     assert "status 120" in lines[2]["error"]
@@ -183,4 +183,4 @@ def test_a_deployment_that_dies_ends_the_job_as_a_failure_and_its_load_has_judge
     assert process.returncode == 4, err
     lines = [json.loads(line) for line in (tmp_path / "nightly.jsonl").read_text().splitlines()]
     assert [(line["status"], line["exit_code"]) for line in lines] == [(1, 4)]
-    assert "the deployment that was held up for the loads died" in err
+    assert "the deployment that was launched for the loads died" in err

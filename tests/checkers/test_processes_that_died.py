@@ -8,10 +8,10 @@ import pytest
 
 from harness.checkers import judge
 from harness.cli import main
-from harness.cli.options import parse
 from harness.deploy.nursery import Nursery
 from harness.history import Ended, Ending, Entry, History, Outcome, RunEnded
-from harness.pytest_plugin.held import HeldDeployment
+from harness.pytest_plugin.held import judged
+from harness.run import Carried
 from harness.store import load_run
 from harness.verdict import Verdict
 
@@ -77,6 +77,6 @@ def test_run_and_check_end_in_exit_code_4(
 
 
 def test_a_test_suite_hears_of_it_too() -> None:
-    held = HeldDeployment(run.DEPLOYMENT, parse(["run"]), lambda work: work.close(), lambda: {"prefill-0": DIED})
-    checks = {check.name: check.verdict for check in held._judged("cold", None, 0).judgement.checks}
+    session = Carried(run.DEPLOYMENT, with_a_death(run.history()))
+    checks = {check.name: check.verdict for check in judged(session, "cold", None, 0).judgement.checks}
     assert checks["processes"] is Verdict.UNKNOWN

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.cli.addresses import address
 from harness.cli.options import parse
+from harness.deploy.addresses import address
 from harness.errors import UsageError
 
 P, D = "http://p:8100", "http://d:8200"

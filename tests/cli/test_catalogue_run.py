@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from counted_run import DEPLOYMENT, history
 
+from harness.catalogue.launching import build_target
 from harness.catalogue.presets import PRESETS
 from harness.catalogue.registry import CATALOGUE
 from harness.checkers import judge, judge_scenario, of_nobody, seconds_of
 from harness.checkers.completion import completion
-from harness.cli.catalogue import cook, target_of
+from harness.cli.catalogue import target_of
 from harness.cli.main import main
 from harness.cli.options import parse
 from harness.errors import UsageError
@@ -44,7 +45,7 @@ FAULTY = replace(INVALID, known_fault=FAULT, facts=replace(DEPLOYMENT, device="c
 
 def test_workloads_are_named_on_the_command_line() -> None:
     chosen = parse(["--workload", "lengths", "--workload", "cold_*", "--background-load", "8"]).catalogue
-    assert (chosen.patterns, chosen.recipe, chosen.everywhere, chosen.background) == (
+    assert (chosen.patterns, chosen.preset, chosen.everywhere, chosen.background) == (
         ("lengths", "cold_*"),
         None,
         False,
@@ -82,28 +83,28 @@ def test_an_unknown_workload_is_a_usage_error(capsys: pytest.CaptureFixture[str]
     assert "No workload is called 'no_such_thing'" in capsys.readouterr().err
 
 
-# Recipes
+# Presets
 
 
-@pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=lambda recipe: recipe.name)
-def test_a_recipe_changes_what_it_says_and_nothing_else(recipe: Any) -> None:
+@pytest.mark.parametrize("preset", list(PRESETS.values()), ids=lambda preset: preset.name)
+def test_a_preset_changes_what_it_says_and_nothing_else(preset: Any) -> None:
     target = parse(["--decode-python", "/other/python", "--engine-arg=--mine"]).target
-    cooked = cook(recipe, target)
-    assert cooked is not None
-    assert (cooked.connectors, cooked.prefill, cooked.decode) == (recipe.connectors, recipe.prefill, recipe.decode)
-    assert cooked.engine_args == (*recipe.engine_args, "--mine"), "the user's own come last, and win"
-    assert cooked.role_args[Role.DECODE] == recipe.decode_args
-    assert (cooked.model, cooked.device, cooked.attachment) == (target.model, target.device, None)
+    built = build_target(preset, target)
+    assert built is not None
+    assert (built.connectors, built.prefill, built.decode) == (preset.connectors, preset.prefill, preset.decode)
+    assert built.engine_args == (*preset.engine_args, "--mine"), "the user's own come last, and win"
+    assert built.role_args[Role.DECODE] == preset.decode_args
+    assert (built.model, built.device, built.attachment) == (target.model, target.device, None)
 
 
 def test_the_default_deployment_is_the_default_target() -> None:
     target = parse([]).target
-    assert cook(PRESETS["multi"], target) == target
+    assert build_target(PRESETS["multi"], target) == target
     assert target.connectors == (Connector.NIXL, Connector.OFFLOADING)
 
 
 def test_different_versions_need_another_engine() -> None:
-    assert cook(PRESETS["unlike_versions"], parse([]).target) is None
+    assert build_target(PRESETS["unlike_versions"], parse([]).target) is None
 
 
 # The table

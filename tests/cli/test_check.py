@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from shrink_pairs import Ran, harness
 
-from harness.cli.check import rejudge
 from harness.cli.options import parse, target_words
+from harness.cli.rejudged import rejudge
 from harness.errors import UsageError
+from harness.loads import DatasetLoad, RandomLoad
 from harness.verdict import Verdict
 
 PLANTED = {"PD_HARNESS_SIM_PLANT": "zeroed_last_block=0.2"}
@@ -146,8 +147,8 @@ def test_flags_of_a_dataset_that_contradict_each_other_are_refused(argv: list[st
 
 
 def test_flags_of_a_dataset() -> None:
-    dataset = parse(["--dataset-path", "x.jsonl", "--num-prompts", "3", "--custom-output-len", "7"]).load.dataset
-    assert dataset is not None
-    assert (str(dataset.path), dataset.most, dataset.output_len) == ("x.jsonl", 3, 7)
-    assert parse([]).load.dataset is None
+    dataset = parse(["--dataset-path", "x.jsonl", "--num-prompts", "3", "--custom-output-len", "7"]).load
+    assert isinstance(dataset, DatasetLoad)
+    assert (str(dataset.path), dataset.num_prompts, dataset.output_len) == ("x.jsonl", 3, 7)
+    assert isinstance(parse([]).load, RandomLoad)
     assert parse([]).load.num_prompts == 128

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from harness.cli import catalogue, commands, main, measure, run
 from harness.errors import DeployError, HarnessError, UsageError
+from harness.run import run_started_now
 
 Raise = Callable[[BaseException], None]
 
@@ -22,8 +24,17 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
+def failing_to_open(error: BaseException) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def fail(*_: object, **__: object) -> AsyncIterator[None]:
+        raise error
+        yield
+
+    return fail
+
+
 def run_that_fails(error: BaseException, directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(run, "measure", failing(error))
+    monkeypatch.setattr(run, "measuring", failing_to_open(error))
     return main(["--engine", "sim", "--plain", "--result-dir", str(directory)])
 
 
@@ -129,7 +140,7 @@ def test_a_server_that_redirects_and_a_proxy_that_answers_with_a_huge_header_are
 
 def test_what_a_run_starts_with_cannot_fail_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", failing_at_once(PermissionError("git")))
-    assert measure.start_of((), seed=1, names=()).commit is None
+    assert run_started_now((), seed=1, names=()).commit is None
 
 
 def failing_at_once(error: Exception) -> Callable[..., Any]:
@@ -144,15 +155,13 @@ def test_a_catalogue_goes_on_with_the_other_deployments_and_ends_in_exit_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The harness's own failure on one deployment costs no other one its rows."""
-    real, calls = catalogue.measure, []
+    real, calls = catalogue.measuring, []
 
-    async def measured(*arguments: Any, **more: Any) -> Any:
+    def measured(*arguments: Any, **more: Any) -> Any:
         calls.append(1)
-        if len(calls) == 1:
-            raise KeyError("surprise")
-        return await real(*arguments, **more)
+        return failing_to_open(KeyError("surprise"))() if len(calls) == 1 else real(*arguments, **more)
 
-    monkeypatch.setattr(catalogue, "measure", measured)
+    monkeypatch.setattr(catalogue, "measuring", measured)
     names = ["--workload", "short_prompt", "--workload", "tour_nixl_alone", "--all-deployments"]
     assert main(["--engine", "sim", *names, "--num-warmups", "1", "--plain", "--result-dir", str(tmp_path)]) == 4
     told = capsys.readouterr()
@@ -163,6 +172,6 @@ def test_a_catalogue_goes_on_with_the_other_deployments_and_ends_in_exit_4(
 def test_a_crash_after_the_deployment_was_up_says_how_to_judge_what_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(measure, "_fire", failing(KeyError("surprise")))
+    monkeypatch.setattr(measure, "carry_out", failing(KeyError("surprise")))
     assert main(["--engine", "sim", "--plain", "--num-warmups", "1", "--result-dir", str(tmp_path)]) == 4
     assert f"python -m harness check {(tmp_path / 'latest').resolve()}" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from run_fixtures import DEPLOYMENT, HISTORY, INVALID
 
-from harness.cli import commands, main, outcome
+from harness.cli import commands, ending, main
 from harness.cli.options import parse
 from harness.errors import ExitCode, HarnessError
 from harness.reports import make_report
@@ -60,7 +60,7 @@ def test_a_verdict_that_cannot_be_stored_is_shown_all_the_same(
     report = make_report(DEPLOYMENT, HISTORY, INVALID)
     options = parse([*SIM, "--result-dir", str(tmp_path)]).report
     with pytest.raises(HarnessError, match=r"Its directory is gone.*The report above"):
-        outcome.store_report(report, options, tmp_path / "removed")
+        ending.store_report(report, options, tmp_path / "removed")
     assert capsys.readouterr().out.startswith(f"{report.verdict.upper()}: ")
 
 

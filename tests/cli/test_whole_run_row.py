@@ -7,9 +7,9 @@ import counted_run as run
 import pytest
 
 from harness.checkers import judge, judge_scenario, of_nobody, of_run
-from harness.cli.options import parse
 from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, RunEnded, RunStarted, Sent, Usage
-from harness.pytest_plugin.held import HeldDeployment
+from harness.pytest_plugin.held import judged as judged_workload
+from harness.run import Carried, Recorder
 from harness.scenario import Request, Sampling
 from harness.verdict import Bounds, Check, Comparison, Finding, Judgement, Outputs, Verdict
 
@@ -66,13 +66,13 @@ def test_too_few_streams_to_tell_leave_nothing(number: int, tokens: int) -> None
 
 def test_a_test_suites_workload_is_in_doubt_by_its_own_entries_alone() -> None:
     """A client that was strained makes that workload unknown, and none of the later ones."""
-    held = HeldDeployment(run.DEPLOYMENT, parse(["run"]), lambda work: work.close())
+    record = Recorder(entries=[RunStarted(0.0, (), 0, "pytest", None, ())])
     found = []
     for health in (STRAINED, FINE):
-        before = len(held._record.history.entries)
-        for entry in (*streams(2, in_pieces=True), health):
-            held._record(entry)
-        checks = held._judged("chatty", None, before).judgement.checks
+        before = len(record.history.entries)
+        for entry in (*streams(2, in_pieces=True), health, RunEnded(9.0)):
+            record(entry)
+        checks = judged_workload(Carried(run.DEPLOYMENT, record.history), "chatty", None, before).judgement.checks
         found.append([check.verdict for check in checks if check.name == "client_health"])
     assert found == [[Verdict.UNKNOWN], []]
 

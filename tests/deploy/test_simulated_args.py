@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from harness.catalogue.launching import build_target
 from harness.catalogue.presets import PRESETS
-from harness.cli.catalogue import cook
 from harness.cli.options import parse
 from harness.deploy.simulate import sim_argv, sim_config
 from harness.deploy.simulated_args import CannotSimulate, simulated_fields
@@ -32,7 +32,7 @@ def test_an_unknown_argument_is_refused(argument: str) -> None:
 
 
 def test_presets_become_configurations() -> None:
-    made = {name: cook(PRESETS[name], TARGET) for name in ("small_steps", "no_prefix_caching", "small_pool")}
+    made = {name: build_target(PRESETS[name], TARGET) for name in ("small_steps", "no_prefix_caching", "small_pool")}
     configs = {name: sim_config(target) for name, target in made.items() if target is not None}
     assert configs["small_steps"].max_num_batched_tokens == 64
     assert configs["no_prefix_caching"].of(Role.DECODE).prefix_caching is False
@@ -40,7 +40,7 @@ def test_presets_become_configurations() -> None:
 
 
 def test_different_block_sizes_cannot_be_simulated() -> None:
-    target = cook(PRESETS["unlike_blocks"], TARGET)
+    target = build_target(PRESETS["unlike_blocks"], TARGET)
     assert target is not None
     with pytest.raises(CannotSimulate, match="32 tokens on prefill and 64 on decode"):
         sim_config(target)

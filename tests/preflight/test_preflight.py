@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from harness.facts import Deployment, KVGeometry, Role, Server
+from harness.loads.demand import Demand
 from harness.observe.counters import Delta
 from harness.preflight import (
-    Demand,
     Item,
     Level,
     NotReady,

@@ -80,7 +80,7 @@ def options_of(tmp_path: Path, p: str, d: str, *more: str, command: str = "run")
 @asynccontextmanager
 async def opened(tmp_path: Path, p: str, d: str, *more: str) -> AsyncIterator[tuple[Session, list[Item]]]:
     items: list[Item] = []
-    around = Surroundings(tmp_path, MonotonicClock(), lambda *_: None, on_checked=items.extend)
+    around = Surroundings(tmp_path, MonotonicClock(), on_checked=items.extend)
     async with open_session(options_of(tmp_path, p, d, *more).target, around) as session:
         yield session, items
 

@@ -94,7 +94,7 @@ async def carried_out(send: object, *requests: Request) -> dict[str, Ended]:
     scenario = Scenario("s", "to test", (phase,))
     try:
         async with asyncio.timeout(0.05):
-            await run_scenario(scenario, send=send, observe=_Nobody(), record=entries.append, clock=JumpingClock())  # type: ignore[arg-type]
+            await run_scenario(scenario, send=send, counters=_Nobody(), record=entries.append, clock=JumpingClock())  # type: ignore[arg-type]
     except TimeoutError:
         pass
     return {entry.request_id: entry for entry in entries if isinstance(entry, Ended)}

@@ -12,6 +12,7 @@ from polling import until
 
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Outcome, PhaseStarted
+from harness.observer import SilentObserver
 from harness.run.runner import run_scenario
 from harness.scenario import Phase, Request, Scenario
 
@@ -58,7 +59,7 @@ async def at_once(request: Request) -> Ended:
 async def test_phases_run_in_order_each_between_its_readings() -> None:
     journal = Journal()
     phases = scenario(phase(1, name="a"), phase(2, name="b", counted=False), phase(0, name="c"))
-    await run_scenario(phases, send=at_once, observe=journal, record=journal.record, clock=JumpingClock())
+    await run_scenario(phases, send=at_once, counters=journal, record=journal.record, clock=JumpingClock())
     assert journal.order == [
         "PhaseStarted",
         ("s", "a", "before"),
@@ -87,7 +88,7 @@ async def test_concurrency_is_reached_and_never_exceeded(size: int, concurrency:
     limit = min(size, concurrency)
     run = asyncio.create_task(
         run_scenario(
-            scenario(phase(size, concurrency)), send=servers.send, observe=journal, record=journal.record, clock=clock
+            scenario(phase(size, concurrency)), send=servers.send, counters=journal, record=journal.record, clock=clock
         )
     )
     for ended in range(size):
@@ -105,7 +106,7 @@ async def test_a_request_is_due_when_a_slot_becomes_free() -> None:
     servers = Servers(clock)
     clock.time = 5.0
     run = asyncio.create_task(
-        run_scenario(scenario(phase(3, 2)), send=servers.send, observe=journal, record=journal.record, clock=clock)
+        run_scenario(scenario(phase(3, 2)), send=servers.send, counters=journal, record=journal.record, clock=clock)
     )
     await until(lambda: len(servers.held) == 2)
     clock.time = 7.0
@@ -129,7 +130,7 @@ async def test_sent_is_recorded_before_sending() -> None:
         assert [sent.request for sent in journal.sents()] == [request]
         return await at_once(request)
 
-    await run_scenario(scenario(phase(1)), send=send, observe=journal, record=journal.record, clock=JumpingClock())
+    await run_scenario(scenario(phase(1)), send=send, counters=journal, record=journal.record, clock=JumpingClock())
     assert journal.ends()["p-0"].outcome is Outcome.OK
 
 
@@ -141,7 +142,7 @@ async def test_a_send_that_crashes_is_one_operation_and_not_the_run() -> None:
             raise RuntimeError("boom")
         return await at_once(request)
 
-    await run_scenario(scenario(phase(3)), send=send, observe=journal, record=journal.record, clock=JumpingClock())
+    await run_scenario(scenario(phase(3)), send=send, counters=journal, record=journal.record, clock=JumpingClock())
     assert [end.outcome for end in journal.ends().values()] == [Outcome.OK, Outcome.INFO, Outcome.OK]
     assert "RuntimeError: boom" in journal.ends()["p-1"].cause
 
@@ -150,7 +151,7 @@ async def test_interrupted_operations_are_recorded_and_the_interrupt_goes_on() -
     clock, journal = JumpingClock(), Journal()
     servers = Servers(clock)
     run = asyncio.create_task(
-        run_scenario(scenario(phase(5, 2)), send=servers.send, observe=journal, record=journal.record, clock=clock)
+        run_scenario(scenario(phase(5, 2)), send=servers.send, counters=journal, record=journal.record, clock=clock)
     )
     await until(lambda: len(servers.held) == 2)
     servers.let_go("p-0")
@@ -177,27 +178,36 @@ async def test_a_journal_that_cannot_be_written_ends_the_run_with_its_own_error(
         journal.record(entry)
 
     with pytest.raises(HarnessError, match="disk full"):
-        await run_scenario(scenario(phase(9, 2)), send=at_once, observe=journal, record=record, clock=JumpingClock())
+        await run_scenario(scenario(phase(9, 2)), send=at_once, counters=journal, record=record, clock=JumpingClock())
 
 
 async def test_equal_ids_are_refused_before_anything_is_sent() -> None:
     journal = Journal()
     with pytest.raises(HarnessError, match="'p-0' 2 times"):
         await run_scenario(
-            scenario(phase(1), phase(1)), send=at_once, observe=journal, record=journal.record, clock=JumpingClock()
+            scenario(phase(1), phase(1)), send=at_once, counters=journal, record=journal.record, clock=JumpingClock()
         )
     assert journal == []
 
 
 async def test_progress_counts_up_within_each_phase() -> None:
-    told: list[tuple[int, int, str]] = []
-    journal = Journal()
+    class Watcher(SilentObserver):
+        def __init__(self) -> None:
+            self.seen: list[object] = []
+
+        def phase(self, scenario: str, phase: str, total: int) -> None:
+            self.seen.append((scenario, phase, total))
+
+        def advance(self, done: int, total: int, failed: int) -> None:
+            self.seen.append((done, total, failed))
+
+    journal, watcher = Journal(), Watcher()
     await run_scenario(
         scenario(phase(2, name="a"), phase(1, name="b")),
         send=at_once,
-        observe=journal,
+        counters=journal,
         record=journal.record,
         clock=JumpingClock(),
-        on_progress=lambda ended, size, current: told.append((ended, size, current.name)),
+        observer=watcher,
     )
-    assert told == [(0, 2, "a"), (1, 2, "a"), (2, 2, "a"), (0, 1, "b"), (1, 1, "b")]
+    assert watcher.seen == [("s", "a", 2), (1, 2, 0), (2, 2, 0), ("s", "b", 1), (1, 1, 0)]

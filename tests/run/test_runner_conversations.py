@@ -42,7 +42,7 @@ class Answering:
 async def run(scenario: Scenario, failing: frozenset[str] = frozenset()) -> tuple[Answering, Journal]:
     clock, journal = JumpingClock(), Journal()
     send = Answering(clock, failing)
-    await run_scenario(scenario, send=send, observe=journal, record=journal.record, clock=clock)
+    await run_scenario(scenario, send=send, counters=journal, record=journal.record, clock=clock)
     return send, journal
 
 

@@ -13,19 +13,17 @@ from harness.catalogue.needs import unmet
 from harness.catalogue.presets import PRESETS
 from harness.catalogue.registry import CATALOGUE, Workload
 from harness.catalogue.setting import Setting
-from harness.checkers import judge, judge_scenario
-from harness.cli.options import parse
-from harness.cli.verify_workloads import verified
+from harness.checkers import judge_scenario
 from harness.clock import MonotonicClock
 from harness.facts import Deployment
-from harness.history import ClientHealth, History, RunEnded, RunStarted
+from harness.history import ClientHealth, History, RunStarted
 from harness.observe.settle import FIRST_PAUSE
 from harness.proxy import start_proxy
 from harness.reports.assertion import explain
-from harness.run.fire import Firing, Watch, fire
-from harness.run.recorder import Recorder
+from harness.run import Recorder, Sending, carry_out
 from harness.sim import SimConfig, start_sim
 from harness.verdict import Judgement, Verdict
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024, "step_seconds": 0.001}
 BY_PRESET: Mapping[str, Mapping[str, Any]] = {
@@ -85,12 +83,16 @@ async def run(entry: Workload, background: int = 0) -> tuple[Judgement, History]
         setting = Setting.of(deployment)
         scenario = entry(setting)
         scenario = beside_load(scenario, setting, background) if background else scenario
-        scenarios = verified([scenario], deployment, lambda: record.history, parse([]).load, salt="verification")
-        await fire(scenarios, deployment, Firing(settle_timeout=5.0), Watch(record, clock))
-        record(RunEnded(clock.now()))
-    history = record.history
-    whole = judge(deployment, history)
-    return judge_scenario(deployment, history, whole, entry.name, provokes=entry.provokes), history
+        carried = await carry_out(
+            [scenario],
+            deployment,
+            sending=Sending(settle_timeout=5.0),
+            verify=VerifyOptions(policy=VerifyPolicy.parse("all"), salt="verification", probe_tiers=True),
+            record=record,
+            clock=clock,
+        )
+    whole = carried.judgement
+    return judge_scenario(deployment, carried.history, whole, entry.name, provokes=entry.provokes), carried.history
 
 
 def check(judgement: Judgement, name: str) -> str:

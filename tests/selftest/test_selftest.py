@@ -16,7 +16,7 @@ from harness.selftest.interval import clopper_pearson, power_per_strike, request
 from harness.selftest.loads import COLD, LOADS, Writer, load_for
 from harness.selftest.pool import run_trials
 from harness.selftest.report import UNKNOWN_IS_RIGHT, is_caught
-from harness.selftest.transport import TIMEOUT, Transport
+from harness.selftest.transport import TIMEOUT, SimTransport
 from harness.selftest.trial import record_trial
 from harness.selftest.world import World
 from harness.sim import BUGS, QUIET, PlantedBug, SimConfig, SimPair
@@ -90,7 +90,8 @@ def test_a_trial_goes_the_same_way_every_time() -> None:
 
 
 async def test_a_trial_reads_the_offload_tiers_and_says_how_much_of_them() -> None:
-    deployment, history, _ = await record_trial(Trial(COLD, None, 0.0, 40, 0))
+    carried, _ = await record_trial(Trial(COLD, None, 0.0, 40, 0))
+    deployment, history = carried.deployment, carried.history
     blocks = sum((len(o.request.prompt) - 1) // 8 for o in history.operations(phase="load"))
     [check] = [check for check in judge(deployment, history).checks if check.name == "outputs"]
     restored = f"it restored {8 * blocks:,} tokens"
@@ -137,7 +138,7 @@ async def test_a_cancelled_alarm_keeps_nobody_waiting() -> None:
 async def test_a_request_that_hangs_times_out_in_virtual_time() -> None:
     world = World()
     pair = world.pair = SimPair(SimConfig(noise=QUIET, bugs=(PlantedBug("hung_request"),)), world.now)
-    transport = Transport(pair, world, {server.name: server.name for server in pair.servers})
+    transport = SimTransport(pair, world, {server.name: server.name for server in pair.servers})
     request = Writer(pair.config, 0).ask((300, 301, 302))
     async with world:
         ended = await transport.send(request)
@@ -147,7 +148,8 @@ async def test_a_request_that_hangs_times_out_in_virtual_time() -> None:
 
 
 async def test_a_history_holds_the_load_and_its_verification() -> None:
-    _, history, ledger = await record_trial(Trial(COLD, None, 0.0, 40, 0))
+    carried, ledger = await record_trial(Trial(COLD, None, 0.0, 40, 0))
+    history = carried.history
     asked = [o for o in history.operations() if o.request.of_load]
     forced = [o for o in history.operations() if o.request.sampling.prompt_logprobs is not None]
     assert len(asked) == 40
@@ -228,5 +230,6 @@ def test_flags() -> None:
     assert options.selftest == SelftestOptions(bugs=("burst",), one_in=(50, 200), repeats=3, seed=7, jobs=1)
     assert parse(["run"]).selftest is None
     for wrong in (["--rates", "often"], ["--requests", "0"]):
-        with pytest.raises(UsageError):
+        with pytest.raises(SystemExit) as refused:
             parse(["selftest", *wrong])
+        assert refused.value.code == 2

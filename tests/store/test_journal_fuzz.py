@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from harness.checkers import judge
-from harness.cli.check import rejudge
+from harness.cli.rejudged import rejudge
 from harness.errors import UsageError
 from harness.history import ClientHealth, Entry, History, PhaseStarted, RunStarted, Scraped
 from harness.store import JournalWriter, RunStore, load_run, read_journal
@@ -180,7 +180,7 @@ def test_a_damaged_run_is_judged_or_refused(whole: Path, tmp_path: Path, seed: i
         rejudged = rejudge(tmp_path)
     except UsageError:
         return
-    json.dumps(rejudged.report.result, allow_nan=False)
+    json.dumps(rejudged.result, allow_nan=False)
     valid = {check.name for check in rejudged.report.judgement.checks if check.verdict is Verdict.VALID}
     history = rejudged.history
     assert not ("completion" in valid and history.interrupted)
@@ -201,7 +201,7 @@ def test_damaged_facts_are_read_or_refused(whole: Path, tmp_path: Path, seed: in
         rejudged = rejudge(tmp_path)
     except UsageError:
         return
-    json.dumps(rejudged.report.result, allow_nan=False)
+    json.dumps(rejudged.result, allow_nan=False)
 
 
 def test_the_writer_refuses_nothing_of_its_own(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import pytest
 from counted_run import DEPLOYMENT
 from forced_histories import Readings, gaussian, operations, read, run
 
-from harness.cli.options import LoadOptions, parse
+from harness.cli.options import Options, parse
 from harness.cli.run import _keep_noise
 from harness.errors import UsageError
 from harness.history import Entry, History, NoisyOutput, RunEnded
+from harness.run import Carried
 from harness.scenario import Condition, Route
 from harness.store.journal import decode_entry, encode_entry
 from harness.store.noise_file import FRESH, KEPT, MOST_OUTPUTS, add_noise, noise_key, read_noise
@@ -120,8 +121,15 @@ def test_control_outputs_of_suspects_are_not_kept() -> None:
     assert control_outputs(History((*history.entries, *again))) == control_outputs(history)
 
 
-def load_options(path: Path) -> LoadOptions:
-    return replace(parse(["--engine", "sim", "--noise-floor", str(path)]).load, concurrency=32)
+def keeping(path: Path) -> Options:
+    return parse(["--engine", "sim", "--concurrency", "32", "--noise-floor", str(path)])
+
+
+def carried(history: History, verdict: Verdict) -> Carried:
+    """A run that was judged so."""
+    done = Carried(DEPLOYMENT, history)
+    vars(done)["judgement"] = judged_as(verdict)
+    return done
 
 
 def judged_as(verdict: Verdict) -> Judgement:
@@ -135,7 +143,7 @@ def test_a_run_whose_outputs_were_not_right_leaves_no_file_and_changes_none(
     history, before = run(gaussian(1e-5), seed=2), file.read_text()
     new = tmp_path / "new.json"
     for path in (new, file):
-        _keep_noise(load_options(path), DEPLOYMENT, history, judged_as(verdict))
+        _keep_noise(keeping(path), carried(history, verdict))
     assert not new.exists()
     assert file.read_text() == before
 
@@ -143,9 +151,9 @@ def test_a_run_whose_outputs_were_not_right_leaves_no_file_and_changes_none(
 def test_a_run_whose_outputs_were_right_is_kept_unless_it_was_interrupted(tmp_path: Path) -> None:
     history, path = run(gaussian(1e-5), seed=2), tmp_path / "new.json"
     stopped = History((*history.entries[:-1], RunEnded(9.0, interrupted=True)))
-    _keep_noise(load_options(path), DEPLOYMENT, stopped, judged_as(Verdict.VALID))
+    _keep_noise(keeping(path), carried(stopped, Verdict.VALID))
     assert not path.exists()
-    _keep_noise(load_options(path), DEPLOYMENT, history, judged_as(Verdict.VALID))
+    _keep_noise(keeping(path), carried(history, Verdict.VALID))
     kept = read_noise(path, KEY, 0.0)
     assert kept is not None
     assert len(kept.outputs) == 32

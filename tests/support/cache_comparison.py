@@ -82,7 +82,7 @@ async def compare(deployment: Deployment, *, seed: int, requests: int) -> Compar
     client = Client(_routes(deployment), model=deployment.model, clock=clock, timeout=120.0)
     async with client, aiohttp.ClientSession() as scraping:
         observer = DeploymentObserver(deployment.servers, scraping, clock, entries.append)
-        await run_scenario(scenario, send=client.send, observe=observer, record=entries.append, clock=clock)
+        await run_scenario(scenario, send=client.send, counters=observer, record=entries.append, clock=clock)
     entries.append(RunEnded(clock.now()))
     return judged(deployment, History(tuple(entries)))
 

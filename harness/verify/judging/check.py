@@ -6,7 +6,7 @@ The verdict is unknown if an output was to be verified and could not be, or if n
 left out (``--verify sample:N``, ``budget:PCT``) are counted as unverified and reported, but do not affect the verdict.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from harness.facts import Deployment
 from harness.history import History, NoiseMeasured
@@ -31,11 +31,14 @@ _ORDER = (Match.MISMATCH, Match.UNVERIFIED, Match.LEFT_OUT)
 
 def outputs(deployment: Deployment, history: History) -> Check:
     """Every verified output is right."""
-    return check_outputs(deployment, history, look_at_outputs(history))
+    evidence = look_at_outputs(history)
+    return check_outputs(deployment, history, evidence, _coverage(deployment, history, evidence))
 
 
-def check_outputs(deployment: Deployment, history: History, evidence: OutputEvidence) -> Check:
-    """Like ``outputs``, for evidence that was already collected, all of it or a part."""
+def check_outputs(
+    deployment: Deployment, history: History, evidence: OutputEvidence, notes: Iterable[str] = ()
+) -> Check:
+    """Like ``outputs``, for evidence that was already collected, all of it or a part; with further ``notes``."""
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
     size = max((server.block_size or 0 for server in deployment.servers), default=0) or None
@@ -48,18 +51,21 @@ def check_outputs(deployment: Deployment, history: History, evidence: OutputEvid
     summary = ", ".join(parts)
     if verdict is not Verdict.VALID and findings:
         summary += f"; {findings[0].subject}: {findings[0].text}"
-    notes = (*_notes(deployment, history, evidence), *_doubts(evidence))
+    notes = (*_not_tested(deployment, history), *notes, *_doubts(evidence))
     return Check("outputs", verdict, summary, findings=findings[:_MAX_FINDINGS], notes=notes)
 
 
-def _notes(deployment: Deployment, history: History, evidence: OutputEvidence) -> Iterator[str]:
+def _not_tested(deployment: Deployment, history: History) -> Iterator[str]:
     # Otherwise the check of salts has these notes.
     if not tested(deployment, history):
         yield from untested(deployment, history)
+    yield from unprobed_tiers(deployment, history)
+
+
+def _coverage(deployment: Deployment, history: History, evidence: OutputEvidence) -> Iterator[str]:
     if evidence.probed:
         hits = probe_hits(deployment, history)
         yield from probe_coverage(deployment, evidence, hits, possible_prefixes(deployment, history))
-        yield from unprobed_tiers(deployment, history)
 
 
 def count_outputs(history: History) -> Outputs:

@@ -59,6 +59,7 @@ class _Group(NamedTuple):
     cache: Condition | None
     server: str
     scenario: str
+    phase: str
 
 
 def probe_hits(deployment: Deployment, history: History) -> tuple[Hits, ...]:
@@ -67,7 +68,8 @@ def probe_hits(deployment: Deployment, history: History) -> tuple[Hits, ...]:
     for operation in history.operations():
         request = operation.request
         if request.purpose is Purpose.PROBE:
-            group = _Group(request.condition, server_name(deployment, operation), operation.sent.scenario)
+            sent = operation.sent
+            group = _Group(request.condition, server_name(deployment, operation), sent.scenario, sent.phase)
             groups.setdefault(group, []).append(operation)
     return tuple(_hits(deployment, history, group, probes) for group, probes in groups.items())
 
@@ -98,11 +100,11 @@ def _reports_usage(history: History, server: str, deployment: Deployment) -> boo
 
 
 def _hits(deployment: Deployment, history: History, group: _Group, probes: list[Operation]) -> Hits:
-    cache, name, scenario = group
+    cache, name, scenario, phase = group
     server = next((one for one in deployment.servers if one.name == name), None)
     if server is None:
         return Hits(cache, name, len(probes), why="it was not recorded which of several servers was asked")
-    grew = grown(history, scenario, probes[0].sent.phase, name)
+    grew = grown(history, scenario, phase, name)
     probed = _ProbedServer(server, probes, tier=cache is Condition.OFFLOAD_TIER)
     found = probed.by_usage(grew) if _reports_usage(history, name, deployment) else probed.by_counters(grew)
     return Hits(cache, name, len(probes), *found)

@@ -23,7 +23,8 @@ class Part:
 def part_of(deployment: Deployment, history: History, evidence: OutputEvidence, request_ids: Collection[str]) -> Part:
     """The outputs of these requests. All of them were to be verified: one that was left out is unverified."""
     own = tuple(_verifiable(one) for one in evidence.compared if one.request_id in request_ids)
-    part = replace(evidence, compared=own, probed=())
+    probed = tuple((probe, one) for probe, one in evidence.probed if probe.operation.request.about in request_ids)
+    part = replace(evidence, compared=own, probed=probed)
     return Part(check_outputs(deployment, history, part) if own else None, tally(part))
 
 

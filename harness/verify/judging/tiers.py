@@ -23,17 +23,20 @@ def unprobed_tiers(deployment: Deployment, history: History) -> Iterator[str]:
             name = server_name(deployment, operation)
             why = f"its prefix cache could not be emptied: {operation.ended.cause}"
             yield f"{name}'s offload tier was not probed ({why})"
-    if Purpose.RESET not in purposes and Purpose.PROBE in purposes and not deployment.launched:
+    if Purpose.RESET not in purposes and Purpose.PROBE in purposes:
         tiers = [
             _tier(server)
             for server in deployment.servers
             if server.has(Connector.OFFLOADING) or server.unknown_connectors
         ]
         if tiers:
-            yield (
-                f"not probed: {', '.join(tiers)}. To probe them, {_FLAG} lets the harness empty the prefix caches of "
-                "servers that it did not launch"
-            )
+            yield f"not probed: {', '.join(tiers)}. {_why(deployment)}"
+
+
+def _why(deployment: Deployment) -> str:
+    if deployment.launched:
+        return "Probing them empties the servers' prefix caches, on which later workloads may rely"
+    return f"To probe them, {_FLAG} lets the harness empty the prefix caches of servers that it did not launch"
 
 
 def _tier(server: Server) -> str:

@@ -1,4 +1,4 @@
-"""Which commit of the harness this is, where it runs from a checkout of its own."""
+"""The commit of the harness, if it runs from a checkout."""
 
 import os
 import subprocess
@@ -10,10 +10,10 @@ _SECONDS = 10
 
 
 def own_commit(root: Path = Path(__file__).parents[2]) -> str | None:
-    """The commit of the checkout at ``root``, the folder that holds the package; None where it is no such checkout.
+    """The commit of the checkout at ``root``, the folder that holds the package; None if it is no checkout of ours.
 
-    An installed package may lie inside somebody else's repository, as a virtual environment often does. That one's
-    commit says nothing about the harness.
+    An installed package may lie inside another project's repository, as a virtual environment often does. That
+    repository's commit says nothing about the harness.
     """
     try:
         if tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"] != _NAME:
@@ -23,11 +23,12 @@ def own_commit(root: Path = Path(__file__).parents[2]) -> str | None:
         _git(root, "ls-files", "--error-unmatch", "harness/__init__.py")
         return _git(root, "rev-parse", "HEAD") or None
     except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
-        return None  # no git, no repository, or none that answers: the commit is not known
+        # No git, or no repository.
+        return None
 
 
 def _git(root: Path, *words: str) -> str:
-    # Set where a hook of another repository runs the harness; they would name that repository.
+    # A hook of another repository that runs the harness sets these, and they name that repository.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     asked = subprocess.run(
         ["git", *words], cwd=root, env=clean, capture_output=True, text=True, check=True, timeout=_SECONDS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.checkout import own_commit
+from harness.run.checkout import own_commit
 
 OURS = '[project]\nname = "pd-harness"\n'
 

@@ -1,0 +1,196 @@
+"""The harness from Python: a deployment is attached to or launched, runs are made on it, and each returns a report.
+
+    import harness
+
+    with harness.simulate() as deployment:
+        report = deployment.run(harness.RandomLoad(num_prompts=64, concurrency=16))
+    print(report.verdict, report.latencies.ttft.mean())
+
+Import these names from ``harness``: they are loaded when they are first used. ``async with`` works as well as ``with``;
+the methods are then awaited. ``deployment = harness.launch(...).open()`` keeps a deployment until ``close()``, as a
+notebook may want it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.api.deployment import AsyncDeployment, Deployment, Opening
+from harness.deploy.addresses import address, refuse_two_credentials
+from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, Attachment, Target
+from harness.errors import DeployError, HarnessError, UsageError
+from harness.facts import Connector, Role
+from harness.loads import DatasetLoad, RandomLoad
+from harness.observer import SILENT, RunObserver, SilentObserver
+from harness.reports import Report
+from harness.verdict import Check, Finding, Verdict
+
+__all__ = [
+    "AsyncDeployment",
+    "Check",
+    "DatasetLoad",
+    "DeployError",
+    "Deployment",
+    "Finding",
+    "HarnessError",
+    "RandomLoad",
+    "Report",
+    "RunObserver",
+    "SilentObserver",
+    "UsageError",
+    "Verdict",
+    "attach",
+    "launch",
+    "simulate",
+]
+
+
+def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
+    *,
+    prefill_urls: str | Sequence[str],
+    decode_urls: str | Sequence[str],
+    base_url: str | None = None,
+    model: str | None = None,
+    served_model_name: str | None = None,
+    kv_cache_dtype: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    num_warmups: int | None = None,
+    log_dir: str | Path | None = None,
+    observer: RunObserver = SILENT,
+) -> Opening:
+    """A deployment that is already running.
+
+    Args:
+        prefill_urls: the prefill servers, whose counters are read.
+        decode_urls: the decode servers.
+        base_url: the proxy in front of them; None: the harness starts its own.
+        model: a directory with the model's config.json, or a hub name in the local cache; bytes are predicted from it.
+        served_model_name: default: the first that the decode server names.
+        kv_cache_dtype: the type of the servers' KV cache, if they were started with one and do not report it.
+        headers: sent with every request.
+        num_warmups: requests before the first run; default: 8.
+        log_dir: for the log of the harness's own proxy.
+        observer: hears of progress.
+
+    """
+    prefill, decode = _several(prefill_urls), _several(decode_urls)
+    if not (prefill and decode):
+        raise UsageError(
+            "attach needs at least one URL in prefill_urls and one in decode_urls: it reads their counters."
+        )
+    attachment = Attachment(
+        tuple(address(url, "prefill_urls") for url in prefill),
+        tuple(address(url, "decode_urls") for url in decode),
+        None if base_url is None else address(base_url, "base_url"),
+    )
+    refuse_two_credentials((*prefill, *decode, base_url or ""), headers or {})
+    target = Target(
+        attachment=attachment,
+        model=model,
+        served_model_name=served_model_name,
+        kv_cache_dtype=kv_cache_dtype,
+        headers=dict(headers or {}),
+        num_warmups=num_warmups,
+    )
+    return Opening(target, log_dir=log_dir, observer=observer)
+
+
+def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
+    *,
+    model: str | None = None,
+    connector: str = "multi",
+    prefill: int = 1,
+    decode: int = 1,
+    block_size: int | None = None,
+    num_gpu_blocks: int | None = None,
+    offload_bytes: int = OFFLOAD_BYTES,
+    nixl_config: Mapping[str, Any] | None = None,
+    engine_args: Sequence[str] = (),
+    prefill_args: Sequence[str] = (),
+    decode_args: Sequence[str] = (),
+    engine_python: str | None = None,
+    prefill_python: str | None = None,
+    decode_python: str | None = None,
+    device: str = "auto",
+    num_warmups: int | None = None,
+    ready_timeout: float = 600.0,
+    log_dir: str | Path | None = None,
+    observer: RunObserver = SILENT,
+) -> Opening:
+    """VLLM servers of both roles and a proxy, launched on this machine and ended at the end.
+
+    Args:
+        model: a path or a hub name; None: a small canary model made from a seed.
+        connector: ``nixl``, ``offloading``, ``multi`` (NIXL first, then offloading), or ``offloading,nixl``.
+        prefill: prefill servers.
+        decode: decode servers.
+        block_size: tokens per KV block; default: the engine's own.
+        num_gpu_blocks: blocks in each server's KV pool.
+        offload_bytes: size of each server's offload tier.
+        nixl_config: the NIXL connector's ``kv_connector_extra_config``.
+        engine_args: vLLM's own arguments, for every server.
+        prefill_args: for prefill servers only.
+        decode_args: for decode servers only.
+        engine_python: an interpreter that has vLLM; default: this one.
+        prefill_python: another interpreter for prefill servers.
+        decode_python: another interpreter for decode servers.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        num_warmups: requests before the first run; default: 8.
+        ready_timeout: seconds that the servers may take to start.
+        log_dir: for the servers' logs; default: a temporary directory, kept only after a failure.
+        observer: hears of progress.
+
+    """
+    target = Target(
+        model=model,
+        connectors=_connectors(connector),
+        prefill=prefill,
+        decode=decode,
+        block_size=block_size,
+        num_gpu_blocks=num_gpu_blocks,
+        offload_bytes=offload_bytes,
+        nixl_config=dict(nixl_config or {}),
+        engine_args=tuple(engine_args),
+        role_args={Role.PREFILL: tuple(prefill_args), Role.DECODE: tuple(decode_args)},
+        engine_pythons={Role.PREFILL: prefill_python or engine_python, Role.DECODE: decode_python or engine_python},
+        device=device,
+        num_warmups=num_warmups,
+        ready_timeout=ready_timeout,
+    )
+    return Opening(target, log_dir=log_dir, observer=observer)
+
+
+def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
+    *,
+    connector: str = "multi",
+    prefill: int = 1,
+    decode: int = 1,
+    block_size: int | None = None,
+    num_gpu_blocks: int | None = None,
+    engine_args: Sequence[str] = (),
+    num_warmups: int | None = None,
+    log_dir: str | Path | None = None,
+    observer: RunObserver = SILENT,
+) -> Opening:
+    """A simulated deployment, ready in a second and without an engine; arguments as those of :func:`launch`."""
+    target = Target(
+        engine="sim",
+        connectors=_connectors(connector),
+        prefill=prefill,
+        decode=decode,
+        block_size=block_size,
+        num_gpu_blocks=num_gpu_blocks,
+        engine_args=tuple(engine_args),
+        num_warmups=num_warmups,
+    )
+    return Opening(target, log_dir=log_dir, observer=observer)
+
+
+def _several(urls: str | Sequence[str]) -> tuple[str, ...]:
+    return (urls,) if isinstance(urls, str) else tuple(urls)
+
+
+def _connectors(name: str) -> tuple[Connector, ...]:
+    if name not in CONNECTORS:
+        raise UsageError(f"connector={name!r} is not known. Give one of {', '.join(map(repr, CONNECTORS))}.")
+    return CONNECTORS[name]

@@ -1,0 +1,296 @@
+"""A deployment that is launched or attached to, and runs on it. Everything exists twice: with and without ``await``."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.api.loop import LoopThread
+from harness.api.words import load_words, target_words
+from harness.catalogue.choice import choose
+from harness.clock import MonotonicClock
+from harness.deploy import Surroundings, open_session
+from harness.deploy.target import Target
+from harness.facts import Deployment as Facts
+from harness.history import Entry
+from harness.load.extra_body import checked
+from harness.loads import Load, RandomLoad
+from harness.observer import RunObserver
+from harness.reports import LoadSettings, Report, make_report
+from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
+from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now
+from harness.run.transport import REQUEST_TIMEOUT
+from harness.scenario import Scenario
+from harness.store import RunStore
+from harness.verify.asking import VerifyOptions, VerifyPolicy
+from harness.verify.asking.policy import DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncDeployment:
+    """A deployment that answers. Methods are those of :class:`Deployment`, to be awaited."""
+
+    facts: Facts
+    """What is known of it: servers, URLs, block sizes, connectors, model."""
+    _target: Target
+    _observer: RunObserver
+    _died: Callable[[], tuple[str, ...]]
+
+    async def run(  # noqa: PLR0913 - keyword-only, and all have defaults
+        self,
+        load: Load | None = None,
+        *,
+        verify: str = DEFAULT,
+        probe_tiers: bool = False,
+        extra_body: Mapping[str, Any] | None = None,
+        request_timeout: float = REQUEST_TIMEOUT,
+        result_dir: str | Path | None = None,
+        label: str = "",
+    ) -> Report:
+        """See :meth:`Deployment.run`."""
+        load = load or RandomLoad()
+        salt = fresh_salt()
+        sending = Sending(self._target.headers, request_timeout, extra_body=checked(extra_body or {}))
+        how = VerifyOptions(
+            policy=VerifyPolicy.parse(verify),
+            salt=salt,
+            seed=load.seed,
+            concurrency=load.concurrency,
+            probe_tiers=self.facts.launched or probe_tiers,
+        )
+        argv = (*load_words(load), "--verify", verify, *(["--probe-tiers"] if probe_tiers else []))
+        scenario = load.scenario(self.facts, salt)
+        with _storing(result_dir, label, load.seed, self.facts) as (keep, store):
+            carried = await self._carry_out(
+                [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed
+            )
+            settings = LoadSettings(len(scenario.phases[0].requests), load.concurrency, label=label or None)
+            return _reported(carried, store, settings)
+
+    async def run_workloads(
+        self,
+        *names: str,
+        seed: int = 0,
+        background_load: int = 0,
+        result_dir: str | Path | None = None,
+        label: str = "",
+    ) -> Report:
+        """See :meth:`Deployment.run_workloads`."""
+        entries = choose(names or ("*",))
+        salt = fresh_salt()
+        fitting = fit(entries, self.facts, seed=seed, salt=salt, background=background_load)
+        how = VerifyOptions(
+            policy=VerifyPolicy.parse("all"),
+            salt=f"{salt}-verification",
+            seed=seed,
+            probe_tiers=self.facts.launched,
+        )
+        argv = tuple(word for name in names or ("*",) for word in ("--workload", name))
+        argv += ("--seed", str(seed), *(["--background-load", str(background_load)] if background_load else []))
+        sending = Sending(self._target.headers)
+        with _storing(result_dir, label, seed, self.facts) as (keep, store):
+            carried = await self._carry_out(
+                fitting.scenarios,
+                sending,
+                how if fitting.scenarios else None,
+                keep,
+                names=tuple(entry.name for entry in entries),
+                argv=argv,
+                seed=seed,
+            )
+            left = {entry: skipped_row(entry, AS_GIVEN, why) for entry, why in fitting.skipped.items()}
+            rows = rows_of(
+                entries,
+                AS_GIVEN,
+                left=left,
+                deployment=self.facts,
+                history=carried.history,
+                whole=carried.judgement,
+            )
+            return _reported(carried, store, None, rows=rows)
+
+    async def _carry_out(  # noqa: PLR0913 - private, and each is named
+        self,
+        scenarios: Sequence[Scenario],
+        sending: Sending,
+        verify: VerifyOptions | None,
+        keep: Callable[[Entry], None],
+        *,
+        names: tuple[str, ...],
+        argv: Sequence[str],
+        seed: int,
+    ) -> Carried:
+        record = Recorder(keep)
+        words = (*target_words(self._target), *argv)
+        record(run_started_now(words, seed=seed, names=names))
+        return await carry_out(
+            scenarios,
+            self.facts,
+            sending=sending,
+            verify=verify,
+            record=record,
+            clock=MonotonicClock(),
+            observer=self._observer,
+            died=self._died,
+        )
+
+
+class Deployment:
+    """A deployment that answers. Made by ``launch``, ``attach`` and ``simulate``; ended by ``close``."""
+
+    def __init__(self, loop: LoopThread, deployment: AsyncDeployment, stack: ExitStack) -> None:
+        self._loop, self._deployment, self._stack = loop, deployment, stack
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the deployment: servers, URLs, block sizes, connectors, model."""
+        return self._deployment.facts
+
+    def run(  # noqa: PLR0913 - keyword-only, and all have defaults
+        self,
+        load: Load | None = None,
+        *,
+        verify: str = DEFAULT,
+        probe_tiers: bool = False,
+        extra_body: Mapping[str, Any] | None = None,
+        request_timeout: float = REQUEST_TIMEOUT,
+        result_dir: str | Path | None = None,
+        label: str = "",
+    ) -> Report:
+        """Send a load (default: ``RandomLoad()``), verify the answers, and judge.
+
+        Args:
+            load: ``RandomLoad`` or ``DatasetLoad``.
+            verify: which outputs are verified by teacher forcing: ``all``, ``sample:N`` outputs, or ``budget:PCT``
+                percent of the load's tokens.
+            probe_tiers: allow emptying the prefix caches of servers that the harness did not launch, after the load,
+                so that their offload tiers are verified too.
+            extra_body: fields added to every request's body.
+            request_timeout: seconds from sending a request to the end of its answer.
+            result_dir: store the run in a new directory there, as the command line does; None: it is not stored.
+            label: part of that directory's name.
+
+        Raises:
+            UsageError: the load does not fit the deployment, or its file cannot be read.
+
+        """
+        return self._loop.call(
+            self._deployment.run(
+                load,
+                verify=verify,
+                probe_tiers=probe_tiers,
+                extra_body=extra_body,
+                request_timeout=request_timeout,
+                result_dir=result_dir,
+                label=label,
+            )
+        )
+
+    def run_workloads(
+        self,
+        *names: str,
+        seed: int = 0,
+        background_load: int = 0,
+        result_dir: str | Path | None = None,
+        label: str = "",
+    ) -> Report:
+        """Run workloads of the catalogue (default: all), verify all their answers, and judge.
+
+        ``names``: names, families or globs, as ``python -m harness list`` shows them. ``background_load``: requests
+        kept in flight beside each workload. The report's ``rows`` have one entry for each workload; those that need
+        another deployment are skipped. Raises UsageError for a name that no workload has.
+        """
+        return self._loop.call(
+            self._deployment.run_workloads(
+                *names, seed=seed, background_load=background_load, result_dir=result_dir, label=label
+            )
+        )
+
+    def close(self) -> None:
+        """End everything that was launched. A second call does nothing."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+
+class Opening:
+    """A deployment that is yet to be opened: use it in ``with`` or ``async with``, or call ``open``."""
+
+    def __init__(self, target: Target, *, log_dir: str | Path | None, observer: RunObserver) -> None:
+        self._target, self._log_dir, self._observer = target, log_dir, observer
+        self._stack = ExitStack()
+        self._opened: Any = None
+
+    def open(self) -> Deployment:
+        """Launch or attach, and warm up. End it with ``close``.
+
+        Raises:
+            UsageError: the user can put it right: a URL, a model, a port, a missing engine.
+            DeployError: a server did not come up.
+
+        """
+        with ExitStack() as stack:
+            loop = LoopThread()
+            stack.callback(loop.close)
+            deployment = stack.enter_context(loop.inside(self._open()))
+            return Deployment(loop, deployment, stack.pop_all())
+
+    def __enter__(self) -> Deployment:
+        return self._stack.enter_context(self.open())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> AsyncDeployment:
+        self._opened = self._open()
+        deployment: AsyncDeployment = await self._opened.__aenter__()
+        return deployment
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._opened.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[AsyncDeployment]:
+        directory = Path(tempfile.mkdtemp(prefix="pd-harness-") if self._log_dir is None else self._log_dir)
+        around = Surroundings(directory, MonotonicClock(), self._observer)
+        async with open_session(self._target, around) as session:
+            yield AsyncDeployment(session.deployment, self._target, self._observer, session.died)
+            died = session.died()
+        # After a failure, messages name a log there.
+        if self._log_dir is None and not died:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _storing(
+    result_dir: str | Path | None, label: str, seed: int, facts: Facts
+) -> Iterator[tuple[Callable[[Entry], None], RunStore | None]]:
+    """Where a run's entries go, and the run's directory if there is one."""
+    if result_dir is None:
+        yield lambda _entry: None, None
+        return
+    with RunStore.create(result_dir, label=label, seed=seed) as store:
+        store.save_deployment(facts)
+        yield store.record, store
+
+
+def _reported(carried: Carried, store: RunStore | None, settings: LoadSettings | None, **more: Any) -> Report:
+    path = None if store is None else store.path
+    report = make_report(carried.deployment, carried.history, carried.judgement, path, settings, **more)
+    if store is not None:
+        store.save_result(report.result)
+    return report

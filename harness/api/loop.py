@@ -1,0 +1,59 @@
+"""An event loop in a thread of its own, for callers that are not asynchronous: tests, notebooks, scripts."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import wait
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines, one at a time, while the context lasts."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pd-harness", daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it to its end. Ctrl-C cancels it, waits until it has cleaned up, and is raised again."""
+        running: list[asyncio.Task[Any] | None] = []
+
+        async def run() -> T:
+            running.append(asyncio.current_task())
+            return await work
+
+        future = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            for task in filter(None, running):
+                self._loop.call_soon_threadsafe(task.cancel)
+            wait([future])
+            raise
+
+    @contextmanager
+    def inside(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """Enter an asynchronous context manager on the loop, and leave it at the end."""
+        value = self.call(_awaited(manager.__aenter__()))
+        try:
+            yield value
+        except BaseException as error:
+            if not self.call(_awaited(manager.__aexit__(type(error), error, error.__traceback__))):
+                raise
+        else:
+            self.call(_awaited(manager.__aexit__(None, None, None)))
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        self.call(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable

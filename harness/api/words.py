@@ -1,0 +1,60 @@
+"""The command line that would do the same: it is stored with a run, so that ``check`` and ``shrink`` understand it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+
+from harness.deploy.target import Target
+from harness.facts import Role
+from harness.loads import Load, RandomLoad
+
+_FLAGS = {
+    "engine": "--engine",
+    "model": "--model",
+    "served_model_name": "--served-model-name",
+    "kv_cache_dtype": "--kv-cache-dtype",
+    "prefill": "--prefill",
+    "decode": "--decode",
+    "block_size": "--block-size",
+    "num_gpu_blocks": "--num-gpu-blocks",
+    "offload_bytes": "--offload-bytes",
+    "device": "--device",
+    "ready_timeout": "--ready-check-timeout-sec",
+    "num_warmups": "--num-warmups",
+}
+"""Flags whose value is the target's field as it stands."""
+
+
+def target_words(target: Target) -> Iterator[str]:
+    """Flags that name the deployment; those that have their default value are left out."""
+    default = Target()
+    changed = {one.name for one in fields(Target) if getattr(target, one.name) != getattr(default, one.name)}
+    if target.attachment is not None:
+        if target.attachment.base_url is not None:
+            yield from ("--base-url", target.attachment.base_url)
+        yield from (word for url in target.attachment.prefill_urls for word in ("--prefill-url", url))
+        yield from (word for url in target.attachment.decode_urls for word in ("--decode-url", url))
+    yield from (word for name, value in target.headers.items() for word in ("--header", f"{name}={value}"))
+    yield from (word for name in _FLAGS if name in changed for word in (_FLAGS[name], str(getattr(target, name))))
+    if "connectors" in changed:
+        yield from ("--connector", ",".join(target.connectors))
+    if "nixl_config" in changed:
+        yield from ("--nixl-config", json.dumps(dict(target.nixl_config)))
+    yield from (f"--engine-arg={argument}" for argument in target.engine_args)
+    for role in Role:
+        yield from (f"--{role}-arg={argument}" for argument in target.role_args.get(role, ()))
+        if (python := target.engine_pythons.get(role)) is not None:
+            yield from (f"--{role}-python", python)
+
+
+def load_words(load: Load) -> Iterator[str]:
+    """Flags that name the load."""
+    yield from ("--concurrency", str(load.concurrency), "--seed", str(load.seed))
+    if isinstance(load, RandomLoad):
+        low, high = load.input_len
+        yield from ("--num-prompts", str(load.num_prompts), "--random-input-len", f"{low}:{high}")
+        yield from ("--random-output-len", str(load.output_len), *(["--ignore-eos"] if load.ignore_eos else []))
+        return
+    yield from ("--dataset-path", str(load.path))
+    yield from ("--num-prompts", str(load.num_prompts)) if load.num_prompts is not None else ()
+    yield from ("--custom-output-len", str(load.output_len)) if load.output_len is not None else ()

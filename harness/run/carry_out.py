@@ -1,0 +1,80 @@
+"""The one call that carries out scenarios on a deployment; what it returns holds the history and the judgement."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.checkers import judge
+from harness.clock import Clock
+from harness.facts import Deployment
+from harness.history import Decoding, History, RunEnded
+from harness.load.extra_body import shifts
+from harness.observer import SILENT, RunObserver
+from harness.run.recorder import Recorder
+from harness.run.runner import run_scenario
+from harness.run.transport import Sending, Transport, over_http
+from harness.scenario import Scenario
+from harness.verdict import Judgement
+from harness.verify.asking import VerifyOptions, verified
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A run that has ended."""
+
+    deployment: Deployment
+    history: History
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """Every check of the run. Made when first asked for, so that a launched deployment may be ended before."""
+        return judge(self.deployment, self.history)
+
+
+async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have defaults
+    scenarios: Iterable[Scenario],
+    deployment: Deployment,
+    *,
+    sending: Sending,
+    verify: VerifyOptions | None,
+    record: Recorder,
+    clock: Clock,
+    observer: RunObserver = SILENT,
+    transport: Transport | None = None,
+    died: Callable[[], Iterable[str]] = tuple,
+) -> Carried:
+    """Run the scenarios one after another, verify their answers, and record everything.
+
+    ``verify``: how the answers are verified; None: not at all.
+    ``transport``: how requests are sent and counters are read; None: over HTTP.
+    ``died``: called at the end; how each process ended that the harness had started and that ended by itself.
+    A cancelled run is recorded as interrupted before the cancellation is passed on.
+    """
+    if verify is not None:
+        scenarios = verified(scenarios, deployment, lambda: record.history, verify)
+    ended_by_itself = False
+    complete = deployment.end_tokens_complete
+    record(Decoding(clock.now(), deployment.end_token_ids, shifts(sending.extra_body), ends_complete=complete))
+    opened = over_http(deployment, sending, record, clock) if transport is None else nullcontext(transport)
+    try:
+        async with opened as using:
+            try:
+                for scenario in scenarios:
+                    await run_scenario(
+                        scenario,
+                        send=using.send,
+                        counters=using.counters,
+                        record=record,
+                        clock=clock,
+                        observer=observer,
+                    )
+            finally:
+                # Also when the run is interrupted: what was measured before is judged as far as it goes.
+                record(using.health(operation.sent for operation in record.history.operations()))
+        ended_by_itself = True
+    finally:
+        known = set(record.history.died)
+        dead = tuple(one for one in died() if one not in known)
+        record(RunEnded(clock.now(), interrupted=not ended_by_itself, died=dead))
+    return Carried(deployment, record.history)

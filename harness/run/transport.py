@@ -1,0 +1,73 @@
+"""How requests reach a deployment and counters come back: over HTTP, unless a caller brings a transport of its own."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.clock import Clock
+from harness.facts import Deployment, Role
+from harness.history import ClientHealth, Entry, Sent
+from harness.load.client import Client
+from harness.load.health import LoopLag
+from harness.observe.observer import observing
+from harness.run.runner import CounterReader, Sender
+from harness.scenario import Route
+
+REQUEST_TIMEOUT = 300.0
+"""Seconds from sending a request to the end of its answer, unless the user says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How requests are sent and counters read."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with every request, also with those that read counters."""
+    request_timeout: float = REQUEST_TIMEOUT
+    settle_timeout: float = 60.0
+    """Seconds that the servers may take to settle before and after a phase."""
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """Fields added to every request's body."""
+    reference_url: str | None = None
+    """A third server for teacher forcing; None: the prefill servers do it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Sends requests, reads counters, and measures whether the client kept up."""
+
+    send: Sender
+    counters: CounterReader
+    health: Callable[[Iterable[Sent]], ClientHealth]
+    """Called at the end, with every request that was sent."""
+
+
+@asynccontextmanager
+async def over_http(
+    deployment: Deployment, sending: Sending, record: Callable[[Entry], None], clock: Clock
+) -> AsyncIterator[Transport]:
+    """Connections to the deployment's proxy and servers, closed at the end."""
+    client = Client(
+        routes(deployment, sending.reference_url),
+        model=deployment.model,
+        clock=clock,
+        timeout=sending.request_timeout,
+        headers=sending.headers,
+        extra_body=sending.extra_body,
+    )
+    reading = observing(deployment.servers, sending.headers, clock, record, deadline=sending.settle_timeout)
+    async with client, reading as counters, LoopLag(clock) as lag:
+        yield Transport(client.send, counters, lag.health)
+
+
+def routes(deployment: Deployment, reference_url: str | None = None) -> dict[Route, list[str]]:
+    """The URLs behind each route."""
+    decode = [server.url for server in deployment.of(Role.DECODE)]
+    return {
+        # Without a connector that transfers there is no proxy: the decode servers alone are under test.
+        Route.PROXY: decode if deployment.proxy_url is None else [deployment.proxy_url],
+        Route.PREFILL: [server.url for server in deployment.of(Role.PREFILL)],
+        Route.DECODE: decode,
+        Route.REFERENCE: [] if reference_url is None else [reference_url],
+    }

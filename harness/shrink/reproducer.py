@@ -1,0 +1,154 @@
+"""The result of shrinking: a dataset, a harness command and a script of curl lines that show the fault again. Pure."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from harness.facts import Deployment, Role
+from harness.loads.dataset import write_lines
+from harness.reports.text import clean
+from harness.run import Sending
+from harness.scenario import Condition, Purpose, Request
+from harness.shrink.attempts import Tried
+from harness.shrink.case import Case
+from harness.shrink.script import Told, script
+from harness.store.redact import redact_argv
+from harness.verdict import Verdict
+from harness.verify.judging import suspects
+
+FILE, SCRIPT = "reproducer.jsonl", "reproduce.sh"
+_PROBES = 4
+"""Wrong answers out of a cache that the script asks for; one of them proves that the cache is wrong."""
+_OUTPUTS = ("outputs", "completion")
+"""Checks whose failure a script sees in the answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproducer:
+    """The smallest load that still fails."""
+
+    case: Case
+    tried: Tried
+    """A try of it that failed."""
+    deployment: Deployment
+    where: tuple[str, ...]
+    """The deployment as flags of the harness."""
+    attached: bool
+    """Whether these flags attach to a running deployment; else they launch one."""
+    base_url: str | None
+    """The user's own proxy; None: the proxy was the harness's, and has ended with it."""
+    sending: Sending
+    probe_tiers: bool
+    confirmed: tuple[int, int]
+    """How often it failed, and in how many tries; (0, 0) if it was not confirmed."""
+    story: tuple[str, ...]
+    """How it was found."""
+
+    def command(self, directory: Path) -> tuple[str, ...]:
+        """Arguments of the harness that run it again; ``directory`` holds the dataset."""
+        sending = self.sending
+        return (
+            *self.where,
+            *("--dataset-name", "custom", "--dataset-path", str(directory / FILE)),
+            *("--concurrency", str(self.tried.candidate.concurrency), "--verify", "all"),
+            *("--seed", str(self.tried.seed)),
+            *(("--extra-body", json.dumps(dict(sending.extra_body))) if sending.extra_body else ()),
+            *(("--reference-url", sending.reference_url) if sending.reference_url else ()),
+            *(("--probe-tiers",) if self.probe_tiers else ()),
+        )
+
+    def shown_command(self, directory: Path) -> str:
+        """The same as a shell's line, without credentials."""
+        return _shell_line(*self.command(directory))
+
+    @property
+    def headline(self) -> str:
+        """What fails, and how often."""
+        failed, runs = self.confirmed
+        often = f"fails {failed} of {runs}" if runs else "failed once, not confirmed"
+        return f"{self.tried.candidate}: {often}"
+
+    @property
+    def failing(self) -> Iterator[str]:
+        """A line for each invalid check."""
+        for check in self.tried.judgement.checks:
+            if check.verdict is Verdict.INVALID:
+                yield clean(f"invalid {check.name}: {check.summary}", None)
+
+    @property
+    def dataset(self) -> str:
+        """The load as JSONL."""
+        return write_lines(self.case.left(self.tried.candidate))
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """What result.json says of the shrinking."""
+        failed, runs = self.confirmed
+        return {
+            "failed": failed,
+            "runs": runs,
+            "concurrency": self.tried.candidate.concurrency,
+            "checks": list(self.case.checks),
+            "story": list(self.story),
+        }
+
+    def script(self, directory: Path) -> str:
+        """The bash script for a bug report."""
+        deployment, lines = self.deployment, self.case.left(self.tried.candidate)
+        probes = tuple(self._probes({line.request.request_id: line.request for line in lines}))
+        phases = groupby(lines, lambda line: line.phase)
+        return script(
+            Told(
+                batches=tuple(tuple(line.request for line in group) for _, group in phases),
+                concurrency=self.tried.candidate.concurrency,
+                probes=probes,
+                reset=any(probe.condition is Condition.OFFLOAD_TIER for probe in probes),
+                model=deployment.model,
+                prefill_url=deployment.of(Role.PREFILL)[0].url,
+                decode_url=deployment.of(Role.DECODE)[0].url,
+                proxy_url=self.base_url,
+                about=tuple(self._about(directory)),
+                header_names=tuple(self.sending.headers),
+                extra_body=self.sending.extra_body,
+                counters=not set(self.case.checks) <= set(_OUTPUTS),
+            )
+        )
+
+    def _about(self, directory: Path) -> Iterator[str]:
+        deployment = self.deployment
+        versions = "/".join(dict.fromkeys(server.version or "unknown" for server in deployment.servers))
+        yield clean(f"{self.headline} on {deployment.engine} {versions}, model {deployment.model}", None)
+        yield from self.failing
+        yield f"The same with the harness: {self.shown_command(directory)}"
+        if not self.attached:
+            serve = _shell_line("serve", *self.where)
+            yield f"The servers were launched for this and have ended. To launch others like them: {serve}"
+        if self.tried.candidate.concurrency > 1:
+            yield "The fault needs several requests at once, and may need several runs of this script."
+
+    def _probes(self, lines: Mapping[str, Request]) -> Iterator[Request]:
+        """Probes whose answers out of a cache were wrong, under the salt of the request whose blocks they hit.
+
+        None if an answer of the load itself is wrong, since that shows the fault with fewer requests.
+        """
+        history = self.tried.history
+        wrong = set(suspects(history))
+        if wrong & set(lines):
+            return
+        probes = [
+            one
+            for one in history.operations()
+            if one.request.request_id in wrong and one.request.purpose is Purpose.PROBE
+        ]
+        for operation in probes[:_PROBES]:
+            origin = lines.get(operation.request.about or "")
+            if origin is not None:
+                yield replace(operation.request, cache_salt=origin.cache_salt)
+
+
+def _shell_line(*words: str) -> str:
+    return shlex.join(["python", "-m", "harness", *redact_argv(words)])
