@@ -10,6 +10,7 @@ import uvloop
 
 from harness.history import ClientHealth, Noted, Sent
 from harness.load.health import worst_send_delay
+from harness.observe.observer import SettledObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.reports.measured import under_test
