@@ -2,10 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import wait
+from collections.abc import Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -18,34 +17,26 @@ class LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name="pd-harness", daemon=True)
         self._thread.start()
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
+    def call(self, work: Awaitable[T]) -> T:
         """Run it to its end. Ctrl-C cancels it, waits until it has cleaned up, and is raised again."""
-        running: list[asyncio.Task[Any] | None] = []
 
         async def run() -> T:
-            running.append(asyncio.current_task())
             return await work
 
-        future = asyncio.run_coroutine_threadsafe(run(), self._loop)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
         except KeyboardInterrupt:
-            for task in filter(None, running):
-                self._loop.call_soon_threadsafe(task.cancel)
-            wait([future])
+            asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
             raise
 
     @contextmanager
     def inside(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
         """Enter an asynchronous context manager on the loop, and leave it at the end."""
-        value = self.call(_awaited(manager.__aenter__()))
+        value = self.call(manager.__aenter__())
         try:
             yield value
-        except BaseException as error:
-            if not self.call(_awaited(manager.__aexit__(type(error), error, error.__traceback__))):
-                raise
-        else:
-            self.call(_awaited(manager.__aexit__(None, None, None)))
+        finally:
+            self.call(manager.__aexit__(None, None, None))
 
     def close(self) -> None:
         """End the loop and its thread."""
@@ -55,5 +46,8 @@ class LoopThread:
         self._loop.close()
 
 
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -263,7 +263,7 @@ async def test_a_decode_server_that_always_refuses_is_given_up_long_before_the_d
 
 async def test_with_num_warmups_0_no_request_is_sent_to_the_proxy(tmp_path: Path) -> None:
     options = parse(["run", "--engine", "sim", "--num-warmups", "0"])
-    around = Surroundings(tmp_path, MonotonicClock(), lambda _server, _text, _seconds: None)
+    around = Surroundings(tmp_path, MonotonicClock())
     async with (
         open_session(options.target, around) as session,
         aiohttp.ClientSession() as http,

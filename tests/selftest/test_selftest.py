@@ -94,9 +94,9 @@ async def test_a_trial_reads_the_offload_tiers_and_says_how_much_of_them() -> No
     deployment, history = carried.deployment, carried.history
     blocks = sum((len(o.request.prompt) - 1) // 8 for o in history.operations(phase="load"))
     [check] = [check for check in judge(deployment, history).checks if check.name == "outputs"]
-    restored = f"it restored {8 * blocks:,} tokens"
+    restored = f"the tier restored {8 * blocks:,} tokens"
     for name in ("decode-0", "prefill-0"):
-        assert any(f"{name}'s offload tier for" in note and restored in note for note in check.notes)
+        assert any(note.startswith(f"{name}'s offload tier: ") and restored in note for note in check.notes)
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ async def test_the_caches_and_tiers_that_the_workloads_filled_are_probed_when_al
     assert max(o.ended.at for o in others(run)) <= reset.sent.at
     notes = " ".join(next(check for check in run.judged()[0].checks if check.name == "outputs").notes)
     for cache in ("decode-0's cache", "prefill-0's cache", "decode-0's offload tier", "prefill-0's offload tier"):
-        assert f"asked {cache}" in notes
+        assert f"{cache}: " in notes
 
 
 def about(run: CatalogueRun) -> set[str | None]:
@@ -247,4 +247,4 @@ async def test_verification_between_two_workloads_leaves_the_second_ones_counter
     asked_of = {o.sent.scenario for o in to_verify(run.history) if o.request.request_id in about(run)}
     assert asked_of == {o.sent.scenario for o in through_proxy(run.history) if len(o.prompt_token_ids or ()) > 16}
     notes = " ".join(next(check for check in rows["cold_decode"].checks if check.name == "outputs").notes)
-    assert "not asked: prefill-0's offload tier, decode-0's offload tier" in notes
+    assert "not probed: prefill-0's offload tier, decode-0's offload tier" in notes
