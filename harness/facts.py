@@ -159,6 +159,10 @@ class Deployment:
         """The servers of one role, in order."""
         return tuple(server for server in self.servers if server.role is role)
 
+    def named(self, name: str) -> tuple[Server, ...]:
+        """The servers whose counters stand under ``name``: one server's name, or a role for all servers of the role."""
+        return tuple(server for server in self.servers if name in (server.name, server.role))
+
     def has(self, connector: Connector, role: Role | None = None) -> bool | None:
         """Whether any server (of this role) has the connector; None when none is known to, and one may have it."""
         found = [server.has(connector) for server in (self.servers if role is None else self.of(role))]

@@ -58,7 +58,7 @@ class Ending(StrEnum):
     NO_END = "no_end"
     """The history holds no end: the harness was killed."""
     UNRECORDED = "unrecorded"
-    """Of a history that says no ending; no ``Ended`` keeps it, see there."""
+    """The default of :attr:`Ended.ending`, which is replaced when the entry is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +172,11 @@ class Ended:
     """The prompt's last tokens (END_SPELLED at most) as the server spells them, told with ``prompt_logprobs``. The
     prompt of a teacher forcing ends with the answer that is forced."""
     ending: Ending = Ending.UNRECORDED
-    """Where it is not given, what outcome, status and cause tell of it: a history that an older version stored."""
+    """Set from outcome and status where it is not given."""
 
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:
-            object.__setattr__(self, "ending", _told_ending(self.outcome, self.status, self.cause))
+            object.__setattr__(self, "ending", _ending(self.outcome, self.status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +277,23 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadProcess:
+    """A process that the harness had started and that ended by itself."""
+
+    name: str
+    """``prefill-0``, ``proxy``, ..."""
+    text: str
+    """One sentence or more: the name, the exit status, and the end of the process's log."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """Last entry of a run that was not killed."""
 
     at: float
     interrupted: bool = False
-    died: tuple[str, ...] = ()
-    """Of each process that the harness had started and that had ended by itself: its name, and how it ended."""
+    died: tuple[DeadProcess, ...] = ()
+    """Processes that the harness had started and that ended by themselves."""
 
 
 Entry = (
@@ -372,8 +382,8 @@ class History:
         return not any(not entry.interrupted for entry in self.of(RunEnded))
 
     @property
-    def died(self) -> tuple[str, ...]:
-        """Processes that the harness had started and that had ended by themselves: name, and how; usually none."""
+    def died(self) -> tuple[DeadProcess, ...]:
+        """Processes that the harness had started and that ended by themselves; usually none."""
         return tuple(one for entry in self.of(RunEnded) for one in entry.died)
 
 
@@ -392,23 +402,9 @@ def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:
             yield Operation(entry, ends.get(entry.request.request_id, never))
 
 
-_OLD_CAUSES = (
-    ("no end of the answer within ", Ending.TIMED_OUT),
-    ("cut: ", Ending.CUT),
-    ("error inside a 200", Ending.ERROR_INSIDE),
-    ("not sent: Cannot connect ", Ending.NOT_CONNECTED),
-    ("not sent: ", Ending.NOT_SENT),
-    ("the client crashed: ", Ending.CLIENT_CRASHED),
-    ("interrupted", Ending.INTERRUPTED),
-    ("the history holds no end", Ending.NO_END),
-)
-"""How the causes began that versions without ``Ended.ending`` wrote. No other place reads a cause."""
-
-
-def _told_ending(outcome: Outcome, status: int | None, cause: str) -> Ending:
+def _ending(outcome: Outcome, status: int | None) -> Ending:
     if outcome is Outcome.OK:
         return Ending.COMPLETED
-    if status not in (None, 200):
-        return Ending.REFUSED
-    by_cause = (ending for beginning, ending in _OLD_CAUSES if cause.startswith(beginning))
-    return next(by_cause, Ending.NO_END if status is None else Ending.UNFINISHED)
+    if status is None:
+        return Ending.NO_END
+    return Ending.UNFINISHED if status == 200 else Ending.REFUSED

@@ -197,16 +197,17 @@ class FaultSign:
 
     def explains(self, check: Check, judgement: Judgement, deployment: Deployment) -> bool:
         """Whether all that is wrong with the check is what the fault does."""
-        servers = {str(role) for role in Role if self.role in (None, role)}
-        servers |= {server.name for server in deployment.servers if self.role in (None, server.role)}
         wrong = [one for one in check.comparisons if one.verdict is not Verdict.VALID]
         return (
             check.verdict is Verdict.INVALID
-            and all(one.server in servers and self._explained(one, judgement.outputs.requests) for one in wrong)
+            and all(self._explained(one, judgement.outputs.requests, deployment) for one in wrong)
             and all(finding.kind is self.findings for finding in check.findings)
         )
 
-    def _explained(self, one: Comparison, requests: int) -> bool:
+    def _explained(self, one: Comparison, requests: int, deployment: Deployment) -> bool:
+        servers = deployment.named(one.server)
+        if not servers or not all(self.role in (None, server.role) for server in servers):
+            return False
         if one.counter not in self.counters or one.expected is None or one.observed is None:
             return False
         return one.expected.high < one.observed <= one.expected.high + self.most_per_request * requests

@@ -106,7 +106,7 @@ def _counters(judgement: Judgement, scenario: str) -> Iterator[Check]:
 def _laid_to(judgement: Judgement, asked: Collection[str]) -> Iterator[Check]:
     """Checks of the run as a whole that found something about a request of the scenario."""
     for check in judgement.checks:
-        found = tuple(finding for finding in check.findings if finding.subject in asked)
+        found = tuple(finding for finding in check.findings if finding.request in asked)
         if found and not check.comparisons and check.name not in _BY_ITSELF:
             yield Check(check.name, check.verdict, f"{found[0].subject}: {found[0].text}", findings=found)
 

@@ -92,10 +92,9 @@ def _of_one(operation: Operation) -> Verdict:
 
 def _finding(operation: Operation) -> Finding:
     ended = operation.ended
-    status = "" if ended.status is None else f"HTTP {ended.status}"
-    # The outcome (fail, info) is the history's word for what counters may show of it, and no reason.
-    cause = ended.cause.removeprefix(f"status {ended.status}: ")
-    text = ": ".join(filter(None, (status, cause))) or f"it ended as {ended.ending}"
+    # The cause of a refusal begins with its status.
+    status = "" if ended.status is None or ended.ending is Ending.REFUSED else f"HTTP {ended.status}"
+    text = ": ".join(filter(None, (status, ended.cause))) or f"it ended as {ended.ending}"
     if (wanted := operation.request.expect_status) is not None:
         text += f"; expected HTTP {wanted}"
     if ended.ending is Ending.REFUSED and (remedy := _REMEDIES.get(ended.status or 0)):

@@ -87,7 +87,7 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
         )
         for phase in counted
         for key, expectation in expected.get(phase, _idle(deployment)).items()
-        if (servers := _servers(deployment, key))
+        if (servers := deployment.named(key))
     )
     told = quiet if deployment.launched else tuple(_among_others(deployment, history, quiet, expected))
     return tuple(_with_elsewhere(deployment, history, tuple(_with_leftovers(deployment, history, told))))
@@ -114,7 +114,7 @@ def _with_elsewhere(deployment: Deployment, history: History, evidence: tuple[Ev
 def _with_leftovers(deployment: Deployment, history: History, evidence: tuple[Evidence, ...]) -> Iterator[Evidence]:
     left = leftovers(deployment, history)
     for one in evidence:
-        servers = _servers(deployment, one.server)
+        servers = deployment.named(one.server)
         why = next((left[server.name] for server in servers if server.name in left), "")
         if not why:
             yield one
@@ -153,11 +153,11 @@ def _among_others(
 ) -> Iterator[Evidence]:
     """The evidence with what other people's requests may explain of it, from where they first show."""
     shown = _shown(deployment, history, evidence, expected)
-    names = sorted({server.name for key in shown.values() for one in key for server in _servers(deployment, one)})
+    names = sorted({server.name for key in shown.values() for one in key for server in deployment.named(one)})
     disturbed = _predicted(deployment, history, names) if names else {}
     since: dict[str, str] = {}
     for one in evidence:
-        phase, servers = (one.scenario, one.phase), _servers(deployment, one.server)
+        phase, servers = (one.scenario, one.phase), deployment.named(one.server)
         why = shown.get(phase, {}).get(one.server, "")
         since |= {server.name: earlier(server.name) for server in servers if why}
         why = why or next((since[server.name] for server in servers if server.name in since), "")
@@ -179,7 +179,7 @@ def _shown(
     """Where more was counted than this run's requests come to: by phase and server, in words."""
     found: dict[PhaseKey, dict[str, str]] = {}
     for one in evidence:
-        phase, servers = (one.scenario, one.phase), _servers(deployment, one.server)
+        phase, servers = (one.scenario, one.phase), deployment.named(one.server)
         why = surplus(one.server, _growth(history, phase, servers), one.expectation)
         why = why or (earlier(one.server) if _asked_before(deployment, history, one, expected) else "")
         if why:
@@ -262,10 +262,6 @@ def _counted(history: History) -> tuple[PhaseKey, ...]:
 
 def _idle(deployment: Deployment) -> Mapping[str, ServerExpectation]:
     return {server.name: ServerExpectation() for server in deployment.servers}
-
-
-def _servers(deployment: Deployment, key: str) -> tuple[Server, ...]:
-    return tuple(server for server in deployment.servers if key in (server.name, str(server.role)))
 
 
 def _before(history: History, phase: PhaseKey, servers: tuple[Server, ...]) -> Iterator[Counters]:

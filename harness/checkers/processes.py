@@ -20,14 +20,9 @@ def processes(deployment: Deployment, history: History) -> Check:  # noqa: ARG00
     """Nothing that the harness started died."""
     if not history.died:
         return Check("processes", Verdict.VALID, "everything that the harness started ran to the end")
-    findings = tuple(Finding(*_subject_and_text(one)) for one in history.died)
-    summary = "; ".join(f"{one.subject} {one.text}" for one in findings)
+    findings = tuple(Finding(one.name, one.text) for one in history.died)
+    summary = "; ".join(one.text for one in history.died)
     return Check("processes", Verdict.UNKNOWN, f"during the run {summary}", findings=findings)
-
-
-def _subject_and_text(died: str) -> tuple[str, str]:
-    name, _, text = died.partition(" ")
-    return name, text
 
 
 def excused(check: Check, history: History) -> Check:

@@ -75,10 +75,9 @@ def _leak(history: History, after: Scraped) -> str:
 
 def _asked_by_others(deployment: Deployment, history: History, after: Scraped) -> str:
     """How other people's requests show on the server, in words; empty where they do not."""
-    server = next((one for one in deployment.servers if one.name == after.server), None)
     for one in gather(deployment, history):
         same_phase = (one.scenario, one.phase) == (after.scenario, after.phase)
-        if same_phase and one.others and server and one.server in (server.name, str(server.role)):
+        if same_phase and one.others and after.server in [server.name for server in deployment.named(one.server)]:
             return one.others.why
     return ""
 

@@ -49,7 +49,7 @@ def token_sources(deployment: Deployment, history: History) -> Check:
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:
-    servers = [one for one in deployment.servers if evidence.server in (one.name, str(one.role))]
+    servers = deployment.named(evidence.server)
     for counter in _COUNTERS:
         yield excused_by_unlisted(_with_recomputed(evidence, evidence.compare(counter)), servers)
     whole, parts = evidence.delta.of("prompt_tokens"), [evidence.delta.of(source) for source in SOURCES]

@@ -10,7 +10,7 @@ from harness.cli.options import Options
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.facts import Deployment
-from harness.history import Entry, History, Noted, RunEnded, RunStarted
+from harness.history import DeadProcess, Entry, History, Noted, RunEnded, RunStarted
 from harness.preflight import Demand, Item, Level
 from harness.reports import Progress, make_progress
 from harness.run.fire import Firing, OnProgress, Watch, fire
@@ -73,7 +73,7 @@ async def _fire(scenarios: Iterable[Scenario], session: Session, how: Firing, wa
         await fire(scenarios, session.deployment, how, watch)
         interrupted = False
     finally:
-        died = tuple(session.nursery.dead().values())
+        died = tuple(DeadProcess(*one) for one in session.nursery.dead().items())
         record(RunEnded(clock.now(), interrupted=interrupted, died=died))
 
 

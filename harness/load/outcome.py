@@ -113,7 +113,7 @@ def _judge_reset(reply: Reply) -> Judged:
 
 
 def _judge_refusal(request: Request, reply: Reply) -> Judged:
-    cause = f"status {reply.status}: {quoted(reply.body)}"
+    cause = f"HTTP {reply.status}: {quoted(reply.body)}"
     return (Outcome.FAIL if _certain(request, reply) else Outcome.INFO), Ending.REFUSED, cause
 
 

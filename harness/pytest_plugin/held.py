@@ -25,7 +25,7 @@ from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.errors import UsageError
 from harness.facts import Deployment
-from harness.history import History, RunEnded, RunStarted
+from harness.history import DeadProcess, History, RunEnded, RunStarted
 from harness.run.fire import Watch, fire
 from harness.run.recorder import Recorder
 from harness.scenario import Phase, Request, Scenario
@@ -102,7 +102,7 @@ class HeldDeployment:
 
     def _judged(self, name: str, entry: Workload | None, before: int) -> Ran:
         """``before``: how many entries of the session are older."""
-        ended = RunEnded(self._clock.now(), died=tuple(self._dead().values()))
+        ended = RunEnded(self._clock.now(), died=tuple(DeadProcess(*one) for one in self._dead().items()))
         history = History((*self._record.history.entries, ended))
         whole = judge(self.facts, history)
         provokes = None if entry is None else entry.provokes

@@ -51,7 +51,7 @@ def _case(suite: ET.Element, scenario: str, check: Check, *, blamed: bool) -> No
 
 def _blamed(check: Check, places: dict[str, str]) -> set[str] | None:
     """The scenarios at fault; None where the evidence does not say."""
-    named = [places.get(finding.subject) for finding in check.findings]
+    named = [finding.request and places.get(finding.request) for finding in check.findings]
     named += [part.scenario for part in _wrong(check)]
     known = {name for name in named if name is not None}
     return known if known and None not in named else None

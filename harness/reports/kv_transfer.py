@@ -5,7 +5,6 @@ and ``external_kv_transfer`` (tokens), ``nixl_bytes``, ``offload_load_bytes``, `
 ``nixl_failed_transfers`` and ``nixl_expired``. What no check compared is null.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,8 +44,7 @@ def json_number(value: float | None) -> float | None:
 
 
 def _of_role(deployment: Deployment, comparisons: Sequence[Comparison], role: Role) -> list[Comparison]:
-    names = {server.name for server in deployment.of(role)}
-    return [part for part in comparisons if part.server in names or re.fullmatch(rf"{role}(-\d+)?", part.server)]
+    return [part for part in comparisons if role in [server.role for server in deployment.named(part.server)]]
 
 
 def _named(parts: Sequence[Comparison], counter: str) -> list[Comparison]:

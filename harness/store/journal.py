@@ -20,7 +20,7 @@ from typing import IO, Any, Self, get_args
 from harness.errors import HarnessError, UsageError
 from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
 from harness.store.codec import MalformedError, decode, dumps, parse_json, parse_stored
-from harness.store.earlier import with_purpose
+from harness.store.earlier import convert_entry
 
 FORMAT = 1
 """Version of the journal; raised when an older reader would misread, not when it would refuse."""
@@ -61,7 +61,7 @@ def _decoded(content: dict[str, Any]) -> Entry:
     kind = content.pop("kind", None)
     if not isinstance(kind, str) or kind not in _KINDS:
         raise MalformedError(f"entries of kind {kind!r:.60} are not known to this version of the harness")
-    return decode(_KINDS[kind], with_purpose(content))
+    return decode(_KINDS[kind], convert_entry(kind, content))
 
 
 def _nonsense(entry: Entry) -> str:

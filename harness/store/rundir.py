@@ -30,7 +30,7 @@ from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, Ru
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
 from harness.store.codec import MalformedError, decode, dumps, parse_stored
-from harness.store.earlier import of_this_form
+from harness.store.earlier import convert_deployment
 from harness.store.journal import JournalWriter, read_journal
 from harness.store.redact import redact_argv
 
@@ -200,14 +200,14 @@ def _with_redacted_words(entry: Scraped | RunEnded | Noted) -> Entry:
             words = entry.unsettled_because
             return replace(entry, unsettled_because=redact_text(words)) if words else entry
         case RunEnded():
-            return replace(entry, died=tuple(map(redact_text, entry.died))) if entry.died else entry
+            return replace(entry, died=tuple(replace(one, text=redact_text(one.text)) for one in entry.died)) if entry.died else entry
         case Noted():
             return replace(entry, text=redact_text(entry.text))
 
 
 def _load_deployment(path: Path) -> Deployment:
     try:
-        return decode(Deployment, of_this_form(parse_stored(path.read_bytes())))
+        return decode(Deployment, convert_deployment(parse_stored(path.read_bytes())))
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."

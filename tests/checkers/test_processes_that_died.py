@@ -10,7 +10,7 @@ from harness.checkers import judge
 from harness.cli import main
 from harness.cli.options import parse
 from harness.deploy.nursery import Nursery
-from harness.history import Ended, Ending, Entry, History, Outcome, RunEnded
+from harness.history import DeadProcess, Ended, Ending, Entry, History, Outcome, RunEnded
 from harness.pytest_plugin.held import HeldDeployment
 from harness.store import load_run
 from harness.verdict import Verdict
@@ -24,7 +24,7 @@ def with_a_death(history: History, **answer: object) -> History:
     def changed(entry: Entry) -> Entry:
         match entry:
             case RunEnded():
-                return replace(entry, died=(DIED,))
+                return replace(entry, died=(DeadProcess("prefill-0", DIED),))
             case Ended() if answer:
                 return replace(entry, choices=(), **answer)
             case _:
@@ -72,7 +72,7 @@ def test_run_and_check_end_in_exit_code_4(
     shown = capsys.readouterr().out
     assert shown.startswith("UNKNOWN: ")
     assert "sim ended with status 137: no memory" in shown
-    assert load_run(tmp_path / "latest")[1].died == ("sim ended with status 137: no memory",)
+    assert load_run(tmp_path / "latest")[1].died == (DeadProcess("sim", "sim ended with status 137: no memory"),)
     assert main(["check", str(tmp_path / "latest"), "--plain"]) == 4
 
 

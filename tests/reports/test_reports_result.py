@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from run_fixtures import DEPLOYMENT, HISTORY, INVALID, STARTED, UNKNOWN, VALID, compared, entries
 
+from harness.facts import Role, Server
 from harness.history import History, Sent
 from harness.reports import LoadSettings, make_report
 from harness.reports.junit import junit_xml
@@ -108,9 +109,9 @@ def test_kv_transfer_adds_up_bounds_and_is_null_where_a_part_is_unknown() -> Non
         compared("decode-0", "nixl_failed_transfers", 0, 2.0),
         compared("decode-1", "nixl_failed_transfers", 0, None),
     )
-    kv = make_report(DEPLOYMENT, HISTORY, Judgement((Check("c", Verdict.INVALID, "", parts),), VALID.outputs)).result[
-        "kv_transfer"
-    ]
+    two_decode = replace(DEPLOYMENT, servers=(*DEPLOYMENT.servers, Server("decode-1", Role.DECODE, "http://d1")))
+    judgement = Judgement((Check("c", Verdict.INVALID, "", parts),), VALID.outputs)
+    kv = make_report(two_decode, HISTORY, judgement).result["kv_transfer"]
     assert kv["expected"]["decode"]["local_compute"] == {"min": 5, "max": 7}
     assert (kv["decode"]["local_compute"], kv["prefill"]["local_compute"]) == (6, 5)
     assert (kv["expired_requests"], kv["failed_transfers"]) == (1, None)
@@ -178,7 +179,7 @@ def test_junit_of_nothing_is_an_error() -> None:
 
 def test_junit_lays_a_check_to_the_scenario_that_its_evidence_names_else_to_all() -> None:
     two = History((replace(STARTED, scenarios=("random_load", "other")), *entries()[1:]))
-    told = Judgement((Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong"),)),), VALID.outputs)
+    told = Judgement((Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong", request="load-0"),)),), VALID.outputs)
     assert _cases(told, two) == {("random_load", "c"): ["failure"], ("other", "c"): []}
     assert _cases(INVALID, two)["random_load", "offload_bytes"] == ["error"]
     assert _cases(INVALID, two)["other", "offload_bytes"] == []

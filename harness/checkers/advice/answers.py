@@ -27,11 +27,11 @@ def of_outputs(case: Case) -> Advice:
 
 
 def _of_wrong(case: Case) -> Advice:
-    if leaked := case.subjects(FindingKind.LEAK):
+    if leaked := case.requests(FindingKind.LEAK):
         known = [one for one in case.load() if one.request.request_id in leaked]
         return _EXCHANGED if known and all(map(_of_another_prompt, known)) else _LEAKED
-    wrong = case.subjects(FindingKind.WRONG_OUTPUT)
-    if not wrong and case.subjects(FindingKind.CACHE):
+    wrong = case.requests(FindingKind.WRONG_OUTPUT)
+    if not wrong and case.requests(FindingKind.CACHE):
         return Advice(
             "a transfer or a restore put blocks into a cache under another block's hash; later prompts that share the "
             "prefix are answered from it",

@@ -55,9 +55,9 @@ class Case:
             if request.of_load:
                 yield operation
 
-    def subjects(self, *kinds: FindingKind) -> frozenset[str]:
-        """Whom the check's findings of these kinds are about."""
-        return frozenset(finding.subject for finding in self.check.findings if finding.kind in kinds)
+    def requests(self, kind: FindingKind) -> frozenset[str]:
+        """Request ids that the check's findings of this kind are about."""
+        return frozenset(one.request for one in self.check.findings if one.kind is kind and one.request is not None)
 
     def common_server(self, operations: list[Operation]) -> str:
         """In words, the one server of several that all of these operations went to; empty where there is none."""

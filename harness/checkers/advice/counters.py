@@ -108,14 +108,13 @@ def _rewritten(case: Case) -> Advice | None:
 
 def _swapped(case: Case) -> Advice | None:
     """Each role counted exactly what the other should have, and something was transferred."""
-    seen = {(one.phase, one.server, one.counter): one for one in case.check.comparisons if one.counter in _MIRRORED}
-    prefill, decode = ({server.name for server in case.deployment.of(role)} | {str(role)} for role in Role)
+    seen = [one for one in case.check.comparisons if one.counter in _MIRRORED]
+    prefill, decode = ([one for one in seen if _is_of(case, one, role)] for role in Role)
     pairs = [
         (one, other)
-        for (phase, server, counter), one in seen.items()
-        if server in prefill
-        for name in decode
-        if (other := seen.get((phase, name, counter))) is not None
+        for one in prefill
+        for other in decode
+        if (one.scenario, one.phase, one.counter) == (other.scenario, other.phase, other.counter)
     ]
     moved = any(one.observed for one, _ in pairs if one.counter == "external_kv_transfer")
     if not pairs or not moved or not all(_mirror(*pair) and _mirror(*reversed(pair)) for pair in pairs):
@@ -139,7 +138,7 @@ def _never_came(case: Case) -> Advice | None:
     missing = sum(one.expected.low - int(one.observed or 0) for one in short if one.expected)
     requests = _requests_that_never_came(case)
     told = f", {plural(requests, 'request')}" if requests else ""
-    if all(_is_of(one, Role.PREFILL) for one in short) and (alone := _computed_by_decode(case)):
+    if all(_is_of(case, one, Role.PREFILL) for one in short) and (alone := _computed_by_decode(case)):
         return Advice(
             f"{plural(missing, 'prompt token')}{told} never came to {roles}, and decode computed {alone:,} itself: "
             "some requests are sent to decode without prefill",
@@ -155,7 +154,7 @@ def _never_came(case: Case) -> Advice | None:
 
 def _computed_by_decode(case: Case) -> int:
     """Prompt tokens that decode servers computed beyond what they should have."""
-    more = [one for one in case.problems() if one.counter == "local_compute" and _is_of(one, Role.DECODE)]
+    more = [one for one in case.problems() if one.counter == "local_compute" and _is_of(case, one, Role.DECODE)]
     return sum(max(int(one.observed or 0) - one.expected.high, 0) for one in more if one.expected)
 
 
@@ -166,7 +165,7 @@ def _requests_that_never_came(case: Case) -> int:
     """
     counted = [one for one in case.check.comparisons if one.counter == "generation_tokens" and _below(one)]
     missing = {
-        role: sum(one.expected.low - int(one.observed or 0) for one in counted if one.expected and _is_of(one, role))
+        role: sum(one.expected.low - int(one.observed or 0) for one in counted if one.expected and _is_of(case, one, role))
         for role in Role
     }
     if missing[Role.PREFILL]:
@@ -176,8 +175,8 @@ def _requests_that_never_came(case: Case) -> int:
     return missing[Role.DECODE] // length if length and not missing[Role.DECODE] % length else 0
 
 
-def _is_of(one: Comparison, role: Role) -> bool:
-    return one.server.startswith(str(role))
+def _is_of(case: Case, one: Comparison, role: Role) -> bool:
+    return role in [server.role for server in case.deployment.named(one.server)]
 
 
 def _nothing_transferred(case: Case) -> Advice | None:
