@@ -377,7 +377,7 @@ class History:
         return (entry for entry in self.entries if isinstance(entry, kind))
 
     @property
-    def interrupted(self) -> bool:
+    def ended_early(self) -> bool:
         """Whether the run did not come to its own end."""
         return not any(not entry.interrupted for entry in self.of(RunEnded))
 

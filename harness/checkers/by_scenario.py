@@ -121,7 +121,7 @@ def of_nobody(
     seen to flow, where fewer than ``FEWEST_STREAMS`` answers were there to see it by.
     """
     left = [one for check in judgement.checks if (one := _left(check, parts)) is not None]
-    if history.interrupted:
+    if history.ended_early:
         # Then each part is unknown already, by its completion; that readings are missing is a consequence.
         left = [one for one in left if one.verdict is Verdict.INVALID]
     if streams_that_tell(deployment, history) < FEWEST_STREAMS:

@@ -65,7 +65,7 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
         _of_tested(completed, len(tested), len(load) - len(served)),
         *_of_failed(failed, "did not"),
         *_of_failed(inquiries, "of the harness's own to verify others did not, and what they were to show is unknown"),
-        *(["the run was interrupted"] if history.interrupted else []),
+        *(["the run was interrupted"] if history.ended_early else []),
     )
     return Check("completion", verdict, "; ".join(words), findings=findings)
 
@@ -76,7 +76,7 @@ def _as_expected(operation: Operation) -> bool:
 
 
 def _of_all(completed: int, history: History) -> Verdict:
-    return Verdict.VALID if completed and not history.interrupted else Verdict.UNKNOWN
+    return Verdict.VALID if completed and not history.ended_early else Verdict.UNKNOWN
 
 
 def _of_one(operation: Operation) -> Verdict:

@@ -1,8 +1,8 @@
 """Whether streamed answers came as they were made, or were held back and delivered in one piece.
 
 A proxy that buffers gives every token right and every latency wrong: TTFT becomes E2E. ``valid`` needs to have seen
-answers come in pieces (arrivals.py), half at least of those that can tell: an answer that is made within the time by
-which the client's event loop was late may arrive at once by that alone. One that came at once proves nothing by itself.
+answers come in pieces (token_arrivals.py), half at least of those that can tell: an answer that is made within the
+time by which the client's event loop was late may arrive at once by that alone. One that came at once proves nothing by itself.
 
 What tells a buffer from a stall of the client, the proxy or the server is the neighbours: a stall holds everybody up, a
 buffer one answer. So an answer is held back if
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import quantiles
 
-from harness.checkers.arrivals import Arrivals, any_between
+from harness.checkers.token_arrivals import TokenArrivals, any_between
 from harness.facts import Deployment, Role
 from harness.history import ClientHealth, History, Operation, Outcome
 from harness.scenario import Purpose, Route
@@ -86,10 +86,10 @@ class _Seen:
     """Completed requests that asked for a stream."""
     whole: int
     """Of these, the ones that were answered by one body."""
-    streams: tuple[Arrivals, ...]
+    streams: tuple[TokenArrivals, ...]
     """Those that can show whether they came in pieces."""
-    pieces: tuple[Arrivals, ...]
-    held: tuple[Arrivals, ...]
+    pieces: tuple[TokenArrivals, ...]
+    held: tuple[TokenArrivals, ...]
     telling: int
     """How many of ``streams`` would have come in pieces if nothing but the client's own delays had held them up."""
 
@@ -120,7 +120,7 @@ def _look(deployment: Deployment, history: History) -> _Seen:
     lag = max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf)
     pace = _pace((*streams, *others), lag)
 
-    def flows(stream: Arrivals) -> bool:
+    def flows(stream: TokenArrivals) -> bool:
         return stream.in_pieces and not stream.hasty(pace.seconds_per_token)
 
     pieces = tuple(filter(flows, streams))
@@ -139,7 +139,7 @@ def streams_that_tell(deployment: Deployment, history: History) -> int:
     return _look(deployment, history).telling
 
 
-def _outlasts_lag(stream: Arrivals, pace: _Pace) -> bool:
+def _outlasts_lag(stream: TokenArrivals, pace: _Pace) -> bool:
     """Whether making it takes longer than the client's own delays, at this run's pace; else it may come at once."""
     if pace.seconds_per_token:
         return stream.tokens >= FEWEST_HELD and pace.quickest * (stream.tokens - 1) > _ABOVE_LAG * pace.lag
@@ -147,11 +147,11 @@ def _outlasts_lag(stream: Arrivals, pace: _Pace) -> bool:
     return stream.events >= _MANY_EVENTS and stream.duration > _ABOVE_LAG * pace.lag
 
 
-def _arrivals(deployment: Deployment, operations: Iterable[Operation]) -> Iterable[Arrivals]:
+def _arrivals(deployment: Deployment, operations: Iterable[Operation]) -> Iterable[TokenArrivals]:
     """Those of an answer of two or three tokens count where they came one by one."""
     for operation in operations:
         if len(operation.ended.token_times) > 1:
-            arrivals = Arrivals.of(operation, _server(deployment, operation))
+            arrivals = TokenArrivals.of(operation, _server(deployment, operation))
             if arrivals.tokens >= FEWEST_TOKENS or arrivals.in_pieces:
                 yield arrivals
 
@@ -170,17 +170,17 @@ def _server(deployment: Deployment, operation: Operation) -> str:
     return "decode" if len(decode) == 1 else operation.ended.decode_server or ""
 
 
-def _pace(streams: Sequence[Arrivals], lag: float) -> _Pace:
+def _pace(streams: Sequence[TokenArrivals], lag: float) -> _Pace:
     per_token = [one.seconds_per_token for one in streams if one.in_pieces]
     upper = quantiles(per_token, n=4, method="inclusive")[2] if len(per_token) > 1 else max(per_token, default=0.0)
-    by_server: dict[str, list[Arrivals]] = {}
+    by_server: dict[str, list[TokenArrivals]] = {}
     for stream in streams:
         by_server.setdefault(stream.server, []).append(stream)
     beside = {server: _neighbours(own) for server, own in by_server.items() if server}
     return _Pace(upper, _quickest(per_token), beside, lag)
 
 
-def _neighbours(streams: Sequence[Arrivals]) -> _Neighbours:
+def _neighbours(streams: Sequence[TokenArrivals]) -> _Neighbours:
     pieces = [one for one in streams if one.in_pieces]
     instants = sorted({time for one in streams for time in one.times})
     largest = max((one.largest_event for one in pieces), default=1)
@@ -192,7 +192,7 @@ def _quickest(per_token: Iterable[float]) -> float:
     return ordered[int(len(ordered) * _QUICKEST)] if ordered else 0.0
 
 
-def _kept_flowing(stream: Arrivals, pace: _Pace) -> bool:
+def _kept_flowing(stream: TokenArrivals, pace: _Pace) -> bool:
     """Whether it was alone in waiting (rules 1 to 4)."""
     beside = pace.beside.get(stream.server)
     if beside is None:
@@ -216,7 +216,7 @@ def _verdict(seen: _Seen) -> Verdict:
     return Verdict.VALID if enough else Verdict.UNKNOWN
 
 
-def _text(stream: Arrivals) -> str:
+def _text(stream: TokenArrivals) -> str:
     return (
         f"most of its {stream.tokens} tokens arrived at one instant, while other answers' kept arriving one by one: it "
         "was held back until its end"

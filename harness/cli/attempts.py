@@ -20,7 +20,7 @@ from harness.history import Entry, History, NoiseMeasured, Outcome, RunEnded
 from harness.run.fire import Firing, Watch, fire
 from harness.run.recorder import Recorder
 from harness.scenario import Scenario
-from harness.shrink import Candidate, Case
+from harness.shrink import Candidate, FailingLoad
 from harness.verdict import Judgement, Verdict
 from harness.verify.asking.plan import Judges
 from harness.verify.asking.salt_test import salt_entries
@@ -51,7 +51,7 @@ class Tried:
 class Attempts:
     """Tries one candidate after another. ``told`` hears of each."""
 
-    case: Case
+    case: FailingLoad
     session: Session
     deployment: Deployment
     load: LoadOptions

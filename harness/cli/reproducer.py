@@ -18,7 +18,7 @@ from harness.loads.dataset import write_lines
 from harness.reports import make_report
 from harness.reports.text import clean
 from harness.scenario import Condition, Purpose, Request
-from harness.shrink import Case, Told, script
+from harness.shrink import FailingLoad, ScriptContent, script
 from harness.store import RunStore, redact_argv
 from harness.verdict import Verdict
 from harness.verify.judging import suspects
@@ -36,7 +36,7 @@ _OUTPUTS = ("outputs", "completion")
 class Reproducer:
     """The smallest load that still fails."""
 
-    case: Case
+    case: FailingLoad
     tried: Tried
     """A run of it that failed."""
     deployment: Deployment
@@ -110,12 +110,12 @@ def _failing(reproducer: Reproducer) -> Iterator[str]:
             yield clean(f"invalid {check.name}: {check.summary}", None)
 
 
-def _told(reproducer: Reproducer, directory: Path) -> Told:
+def _told(reproducer: Reproducer, directory: Path) -> ScriptContent:
     tried, deployment = reproducer.tried, reproducer.deployment
     lines = reproducer.case.left(tried.candidate)
     attachment = reproducer.chosen.target.attachment
     probes = tuple(_probes(reproducer, {line.request.request_id: line.request for line in lines}))
-    return Told(
+    return ScriptContent(
         batches=tuple(tuple(line.request for line in group) for _, group in groupby(lines, lambda line: line.phase)),
         concurrency=tried.candidate.concurrency,
         probes=probes,

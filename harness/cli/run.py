@@ -65,7 +65,7 @@ def _key(load: LoadOptions, deployment: Deployment) -> dict[str, str]:
 def _keep_noise(load: LoadOptions, deployment: Deployment, history: History, judgement: Judgement) -> None:
     """Keep the control arm of a run that came to its end and whose outputs were right; no other measures noise."""
     right = any(check.name == "outputs" and check.verdict is Verdict.VALID for check in judgement.checks)
-    if load.noise_floor is None or not right or history.interrupted:
+    if load.noise_floor is None or not right or history.ended_early:
         return
     if outputs := control_outputs(history):
         try:

@@ -23,8 +23,8 @@ from harness.errors import ExitCode, HarnessError, UsageError
 from harness.facts import Deployment
 from harness.reports import Progress, make_progress
 from harness.reports.text import duration
-from harness.shrink import Candidate, Case, Limits, Shrinker, case_of, tries_for
-from harness.shrink.case import invalid
+from harness.shrink import Candidate, FailingLoad, Limits, Shrinker, failing_load_of, tries_for
+from harness.shrink.failing_load import invalid
 from harness.store import RunStore
 from harness.verify.judging import tier_suspected
 
@@ -46,7 +46,7 @@ async def shrink(options: Options) -> ExitCode:
     if options.run_dir is None or options.shrink is None:
         raise UsageError("shrink needs the directory of a run: python -m harness shrink runs/latest.")
     run = rejudge(options.run_dir)
-    case = case_of(run.deployment, run.history, run.report.judgement)
+    case = failing_load_of(run.deployment, run.history, run.report.judgement)
     chosen = await choose_target(options, run.deployment, run_started(run.history).argv)
     clock = MonotonicClock()
     with stored_run(options, label="shrink", latest=False) as store:
@@ -137,7 +137,7 @@ class _Shrinking:
     """Steps 2 to 4; keeps what was found, also when it is cancelled."""
 
     options: ShrinkOptions
-    case: Case
+    case: FailingLoad
     attempts: Attempts
     progress: Progress
     runs: int = 0

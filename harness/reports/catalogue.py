@@ -28,7 +28,7 @@ class Row:
 
     workload: str
     family: str
-    deployment: str
+    deployment_name: str
     judgement: Judgement | None = None
     """None: it was skipped."""
     skipped: str = ""
@@ -37,7 +37,7 @@ class Row:
     """Sent, references left out."""
     seconds: float = 0.0
     known_fault: KnownFault | None = None
-    facts: Deployment | None = None
+    deployment: Deployment | None = None
     """What it ran on; None: not known, and no fault is excused."""
 
     @property
@@ -48,9 +48,9 @@ class Row:
     @property
     def excused(self) -> bool:
         """Wrong, as the engine is known to be here."""
-        if self.judgement is None or self.known_fault is None or self.facts is None:
+        if self.judgement is None or self.known_fault is None or self.deployment is None:
             return False
-        return self.known_fault.excuses(self.judgement, self.facts)
+        return self.known_fault.excuses(self.judgement, self.deployment)
 
     @property
     def word(self) -> str:
@@ -102,7 +102,7 @@ class Row:
             yield clean(self.known_fault.text, None)
         elif self.verdict is Verdict.VALID:
             yield clean(f"this does not show here: {self.known_fault.text}", None)
-        elif self.facts is None or not self.known_fault.concerns(self.facts):
+        elif self.deployment is None or not self.known_fault.concerns(self.deployment):
             yield clean(f"not excused, since this is another release or device: {self.known_fault.text}", None)
         else:
             yield clean(f"something else is wrong than the {self.known_fault.text}", None)
@@ -151,7 +151,7 @@ def catalogue_lines(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{row.word:<11} {row.workload:<{width}}  {row.skipped}"
             continue
         figures = f"{plural(row.requests, 'request')}, {row.compared}, {duration(row.seconds)}"
-        yield f"{row.word:<11} {row.workload:<{width}}  {figures}, on {row.deployment}"
+        yield f"{row.word:<11} {row.workload:<{width}}  {figures}, on {row.deployment_name}"
         if row.verdict is not Verdict.VALID or row.known_fault:
             yield from (f"{'':<11} {'':<{width}}  {reason}" for reason in row.reasons)
     yield tally(rows)
@@ -183,7 +183,7 @@ def _cells(row: Row) -> tuple[Text, ...]:
     return (
         Text(f"  {row.workload}"),
         Text(row.word, style),
-        Text(row.deployment, "dim"),
+        Text(row.deployment_name, "dim"),
         Text(figures[0]),
         Text(told, "dim" if row.judgement is None else ""),
         Text(figures[1]),

@@ -27,7 +27,7 @@ def catalogue_junit(rows: Iterable[Row], *, suite: str = "catalogue") -> str:
 
 
 def _case(suite: ET.Element, row: Row) -> None:
-    names = {"classname": clean(f"{row.deployment}.{row.family}"), "name": clean(row.workload)}
+    names = {"classname": clean(f"{row.deployment_name}.{row.family}"), "name": clean(row.workload)}
     case = ET.SubElement(suite, "testcase", names, time=f"{row.seconds:.3f}")
     if row.judgement is None:
         ET.SubElement(case, "skipped", message=clean(row.skipped, None))

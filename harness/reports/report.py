@@ -19,10 +19,10 @@ from harness.reports.catalogue import Row, overall
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.junit import junit_xml
 from harness.reports.measured import under_test
+from harness.reports.overview import Overview, make_overview
 from harness.reports.plain import plain_lines
 from harness.reports.result_json import LoadSettings, result
-from harness.reports.summary import Summary, summarize
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 from harness.verdict import Judgement, Verdict
 
 
@@ -38,7 +38,7 @@ class Report:
     """A catalogue's table; empty for a plain load."""
     result: dict[str, Any]
     """Content of result.json."""
-    summary: Summary
+    overview: Overview
     junit: str
     """JUnit XML."""
     died: bool = False
@@ -70,7 +70,7 @@ def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but 
         verdict,
         tuple(rows),
         content,
-        summarize(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
+        make_overview(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
         catalogue_junit(rows) if rows else junit_xml(history, judgement),
         died=bool(history.died),
     )
@@ -80,6 +80,6 @@ def print_report(report: Report, *, plain: bool = False, stream: TextIO | None =
     """Show the summary on ``stream`` (default: stdout), as plain lines if asked or if it is no terminal."""
     stream = stream or sys.stdout
     if plain:
-        stream.writelines(f"{line}\n" for line in plain_lines(report.summary))
+        stream.writelines(f"{line}\n" for line in plain_lines(report.overview))
     else:
-        print_summary(report.summary, Console(file=stream, highlight=False))
+        print_overview(report.overview, Console(file=stream, highlight=False))

@@ -68,7 +68,7 @@ def result(
         "commit": started.commit,
         "harness_version": started.harness_version,
         "scenarios": list(started.scenarios),
-        "interrupted": history.interrupted,
+        "interrupted": history.ended_early,
     }
     return {key: _sayable(value) for key, value in content.items()}
 

@@ -5,20 +5,20 @@ enough and within limits; *case* reads a stored run; *script* writes the curl li
 """
 
 from harness.shrink.candidate import Candidate, Cutting, Piece
-from harness.shrink.case import Case, case_of
-from harness.shrink.script import Told, script
+from harness.shrink.failing_load import FailingLoad, failing_load_of
+from harness.shrink.script import ScriptContent, script
 from harness.shrink.search import search
 from harness.shrink.shrinker import Limits, Shrinker, tries_for
 
 __all__ = [
     "Candidate",
-    "Case",
     "Cutting",
+    "FailingLoad",
     "Limits",
     "Piece",
+    "ScriptContent",
     "Shrinker",
-    "Told",
-    "case_of",
+    "failing_load_of",
     "script",
     "search",
     "tries_for",

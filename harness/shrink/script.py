@@ -21,7 +21,7 @@ _SALT = "@SALT@"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ScriptContent:
     """What a script is about."""
 
     batches: tuple[tuple[Request, ...], ...]
@@ -45,7 +45,7 @@ class Told:
     """Whether to show the servers' counters before and after: where the fault is in them."""
 
 
-def script(told: Told) -> str:
+def script(told: ScriptContent) -> str:
     """The whole of it. Its exit codes, one for each outcome, stand at its head."""
     return "\n".join((*_opening(told), "", _FUNCTIONS, *_bodies(told), "", *_asking(told), _COMPARISON, ""))
 
@@ -59,7 +59,7 @@ _EXIT_CODES = """\
 #      prefill server handed nothing over. What the servers said is printed."""
 
 
-def _opening(told: Told) -> Iterator[str]:
+def _opening(told: ScriptContent) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
     yield from (f"# {line}" for text in told.about for line in text.splitlines())
     yield _EXIT_CODES
@@ -187,7 +187,7 @@ json.dump(dict(body, kv_transfer_params=params), open(sys.argv[3], "w"))' "$1.bo
 """
 
 
-def _bodies(told: Told) -> Iterator[str]:
+def _bodies(told: ScriptContent) -> Iterator[str]:
     yield "# --- the requests ---"
     for number, request in enumerate(_requests(told)):
         body = with_extra(_plain(request), model=told.model, extra=told.extra_body)
@@ -196,7 +196,7 @@ def _bodies(told: Told) -> Iterator[str]:
         yield "JSON"
 
 
-def _requests(told: Told) -> Sequence[Request]:
+def _requests(told: ScriptContent) -> Sequence[Request]:
     return [request for batch in told.batches for request in batch] + list(told.probes)
 
 
@@ -206,7 +206,7 @@ def _plain(request: Request) -> Request:
     return replace(request, stream=False, cache_salt=salt)
 
 
-def _asking(told: Told) -> Iterator[str]:
+def _asking(told: ScriptContent) -> Iterator[str]:
     requests = _requests(told)
     yield "# --- what is right: each request without transfer ---"
     for number, request in enumerate(requests):
@@ -231,7 +231,7 @@ def _asking(told: Told) -> Iterator[str]:
         yield from (_served(number, request) for number, request in enumerate(told.probes, first))
 
 
-def _batch(told: Told, numbered: Sequence[tuple[int, Request]]) -> Iterator[str]:
+def _batch(told: ScriptContent, numbered: Sequence[tuple[int, Request]]) -> Iterator[str]:
     together = min(told.concurrency, len(numbered))
     for place, (number, request) in enumerate(numbered):
         if together == 1:

@@ -200,7 +200,11 @@ def _with_redacted_words(entry: Scraped | RunEnded | Noted) -> Entry:
             words = entry.unsettled_because
             return replace(entry, unsettled_because=redact_text(words)) if words else entry
         case RunEnded():
-            return replace(entry, died=tuple(replace(one, text=redact_text(one.text)) for one in entry.died)) if entry.died else entry
+            return (
+                replace(entry, died=tuple(replace(one, text=redact_text(one.text)) for one in entry.died))
+                if entry.died
+                else entry
+            )
         case Noted():
             return replace(entry, text=redact_text(entry.text))
 

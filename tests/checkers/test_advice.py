@@ -145,7 +145,9 @@ def test_one_server_of_several_that_all_failures_went_to_is_named() -> None:
 
 def test_wrong_outputs_are_told_apart_by_what_was_found() -> None:
     def found(*kinds: FindingKind) -> Check:
-        findings = tuple(Finding(f"load-{number}", "words", kind, request=f"load-{number}") for number, kind in enumerate(kinds))
+        findings = tuple(
+            Finding(f"load-{number}", "words", kind, request=f"load-{number}") for number, kind in enumerate(kinds)
+        )
         return Check("outputs", Verdict.INVALID, "a summary", findings=findings)
 
     assert "another request's KV" in advice(found(FindingKind.WRONG_OUTPUT, FindingKind.LEAK))
@@ -209,7 +211,9 @@ def test_shortened_answers_and_other_prompts_are_no_matter_of_kv() -> None:
     """What a gateway did to the request is told as that."""
 
     def told(*entries: Entry) -> str:
-        findings = tuple(Finding("answer", "words", FindingKind.WRONG_OUTPUT, request=f"load-{number}") for number in range(2))
+        findings = tuple(
+            Finding("answer", "words", FindingKind.WRONG_OUTPUT, request=f"load-{number}") for number in range(2)
+        )
         return advice(Check("outputs", Verdict.INVALID, "s", findings=findings), history=history(*entries))
 
     assert "drops or lowers max_tokens" in told(*answered(2, 2))

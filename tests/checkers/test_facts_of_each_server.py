@@ -18,8 +18,8 @@ from harness.checkers.offload_bytes import offload_bytes
 from harness.facts import Connector, Deployment, KVGeometry, Role
 from harness.observe.facts import _device, learn
 from harness.oracle import ServerExpectation
+from harness.reports.overview import _deployment as summary_line
 from harness.reports.result_json import _deployment as of_result
-from harness.reports.summary import _deployment as summary_line
 from harness.store.noise_file import noise_key
 from harness.verdict import Verdict
 

@@ -7,7 +7,7 @@ import counted_run as run
 import numpy as np
 import pytest
 
-from harness.checkers import arrivals
+from harness.checkers import token_arrivals
 from harness.checkers.streaming import streaming
 from harness.facts import Deployment
 from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, Sent
@@ -295,7 +295,7 @@ def test_what_came_past_the_path_under_test_does_not_count_for_it() -> None:
 
 def test_its_cost_grows_with_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
-    between = arrivals.any_between
+    between = token_arrivals.any_between
 
     def counted(instants: Sequence[float], start: float, end: float) -> bool:
         nonlocal asked

@@ -36,7 +36,7 @@ VALID = Row("cold_decode", "hits", "multi", judged(Verdict.VALID), requests=2, s
 INVALID = Row("short_prompt", "lengths", "multi", judged(Verdict.INVALID), requests=1, seconds=0.5)
 SKIPPED = Row("two_by_two", "topology", "multi", skipped="it needs 2 prefill servers, and there are 1")
 FAULT = KnownFault((FaultSign("token_sources"),), ("0.32.0",), ("cpu",), "it loses the tail")
-FAULTY = replace(INVALID, known_fault=FAULT, facts=replace(DEPLOYMENT, device="cpu"))
+FAULTY = replace(INVALID, known_fault=FAULT, deployment=replace(DEPLOYMENT, device="cpu"))
 
 
 # Flags

@@ -8,15 +8,15 @@ from run_fixtures import DEPLOYMENT, HISTORY, INVALID
 
 from harness.reports import Row, make_report, print_catalogue
 from harness.reports.catalogue import catalogue_lines
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 
-SUMMARY = make_report(DEPLOYMENT, HISTORY, INVALID).summary
+OVERVIEW = make_report(DEPLOYMENT, HISTORY, INVALID).overview
 ROW = Row("several_choices", "sampling", "as given", INVALID, requests=3)
 
 
 def shown(width: int) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True, highlight=False)
-    print_summary(SUMMARY, console)
+    print_overview(OVERVIEW, console)
     return console.export_text()
 
 

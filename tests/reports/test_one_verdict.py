@@ -65,12 +65,21 @@ def judged(*checks: tuple[str, Verdict]) -> Judgement:
     ("rows", "verdict"),
     [
         (
-            [Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)],
+            [
+                Row(
+                    "a",
+                    "f",
+                    "d",
+                    judged(("failed_transfers", Verdict.INVALID)),
+                    known_fault=FAULT,
+                    deployment=DEPLOYMENT,
+                )
+            ],
             Verdict.VALID,
         ),
         ([Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)))], Verdict.INVALID),
         (
-            [Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)],
+            [Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT, deployment=DEPLOYMENT)],
             Verdict.INVALID,
         ),
         ([Row("a", "f", "d", skipped="it needs more")], Verdict.UNKNOWN),
@@ -84,14 +93,16 @@ def judged(*checks: tuple[str, Verdict]) -> Judgement:
     ],
 )
 def test_a_catalogues_reports_have_the_verdict_of_its_table(rows: list[Row], verdict: Verdict) -> None:
-    excused = Row("z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)
+    excused = Row(
+        "z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, deployment=DEPLOYMENT
+    )
     rows = [excused, *rows]
     if verdict is Verdict.VALID:
         rows.append(Row("y", "f", "d", judged(("outputs", Verdict.VALID))))
     report = make_report(DEPLOYMENT, HISTORY, judged(("failed_transfers", Verdict.INVALID)), rows=rows)
     assert report.verdict is verdict
     assert report.result["verdict"] == verdict.value
-    assert next(plain_lines(report.summary)).startswith(f"{verdict.upper()}: ")
+    assert next(plain_lines(report.overview)).startswith(f"{verdict.upper()}: ")
     suite = ET.fromstring(report.junit)[0]  # noqa: S314 - our own
     assert (suite.get("failures") != "0") == (verdict is Verdict.INVALID)
 

@@ -15,7 +15,7 @@ from harness.clock import MonotonicClock
 from harness.reports import PlainProgress, Row, make_report, print_catalogue, print_report
 from harness.reports.assertion import explain
 from harness.reports.catalogue_junit import catalogue_junit
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
 NONE = Outputs(0, 0, 0, 0, 0)
@@ -31,7 +31,7 @@ def plain(*checks: Check) -> str:
 def terminal(*checks: Check, width: int = 80) -> str:
     """What stands on a terminal, its line breaks taken out."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True, highlight=False)
-    print_summary(make_report(DEPLOYMENT, HISTORY, Judgement(checks, NONE)).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, Judgement(checks, NONE)).overview, console)
     return "".join(console.export_text().split())
 
 

@@ -179,7 +179,9 @@ def test_junit_of_nothing_is_an_error() -> None:
 
 def test_junit_lays_a_check_to_the_scenario_that_its_evidence_names_else_to_all() -> None:
     two = History((replace(STARTED, scenarios=("random_load", "other")), *entries()[1:]))
-    told = Judgement((Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong", request="load-0"),)),), VALID.outputs)
+    told = Judgement(
+        (Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong", request="load-0"),)),), VALID.outputs
+    )
     assert _cases(told, two) == {("random_load", "c"): ["failure"], ("other", "c"): []}
     assert _cases(INVALID, two)["random_load", "offload_bytes"] == ["error"]
     assert _cases(INVALID, two)["other", "offload_bytes"] == []

@@ -9,7 +9,7 @@ from run_fixtures import DEPLOYMENT, HISTORY, INVALID, UNKNOWN, VALID, compared
 
 from harness.reports import LiveProgress, PlainProgress, Progress, make_progress, make_report, print_report
 from harness.reports.counters import rows
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 from harness.reports.text import clean, count, duration, figure
 from harness.verdict import Check, Finding, Judgement, Verdict
 
@@ -24,7 +24,7 @@ def _plain(judgement: Judgement) -> str:
 
 def _terminal(judgement: Judgement, width: int = 80) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True, highlight=False)
-    print_summary(make_report(DEPLOYMENT, HISTORY, judgement, Path("runs/r")).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, judgement, Path("runs/r")).overview, console)
     return console.export_text()
 
 
@@ -76,8 +76,8 @@ def test_the_verdict_comes_first_as_a_word(judgement: Judgement, first: str) -> 
 
 def test_an_interrupted_run_says_so() -> None:
     cut = type(HISTORY)(HISTORY.entries[:-1])
-    summary = make_report(DEPLOYMENT, cut, VALID).summary
-    assert summary.headline == "all 3 checks passed; the run was interrupted"
+    overview = make_report(DEPLOYMENT, cut, VALID).overview
+    assert overview.headline == "all 3 checks passed; the run was interrupted"
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -97,18 +97,18 @@ def test_no_color_leaves_layout_and_words(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("NO_COLOR", "1")
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=80, color_system="standard")
-    print_summary(make_report(DEPLOYMENT, HISTORY, INVALID).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, INVALID).overview, console)
     assert "INVALID" in stream.getvalue()
     assert not any(f"\x1b[{colour}m" in stream.getvalue() for colour in ("31", "32", "33", "1;31", "1;7;31"))
     monkeypatch.delenv("NO_COLOR")
     coloured = Console(file=io.StringIO(), force_terminal=True, width=80, color_system="standard", record=True)
-    print_summary(make_report(DEPLOYMENT, HISTORY, INVALID).summary, coloured)
+    print_overview(make_report(DEPLOYMENT, HISTORY, INVALID).overview, coloured)
     assert "1;31m" in coloured.export_text(styles=True)
 
 
 def test_only_rows_that_differ_are_highlighted() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system="standard", record=True)
-    print_summary(make_report(DEPLOYMENT, HISTORY, INVALID).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, INVALID).overview, console)
     lines = console.export_text(styles=True).splitlines()
     painted = {
         name: any("31m" in line for line in lines if name in line) for name in ("external_kv", "local_cache_hit")

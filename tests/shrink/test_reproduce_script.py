@@ -13,7 +13,7 @@ from aiohttp import web
 from proxy_fakes import PARAMS, Script, answering, closed_port, running
 
 from harness.scenario import Request, Route, Sampling
-from harness.shrink import Told, script
+from harness.shrink import ScriptContent, script
 
 BASH = shutil.which("bash") or "bash"
 RIGHT, WRONG = ({"choices": [{"index": 0, "token_ids": ids, "finish_reason": "length"}]} for ids in ([5, 6], [5, 7]))
@@ -31,7 +31,7 @@ class Done:
     err: str
 
 
-async def run(told: Told, directory: Path, **environment: str) -> Done:
+async def run(told: ScriptContent, directory: Path, **environment: str) -> Done:
     """Run the script in an environment without proxies but what is given."""
     path = directory / "reproduce.sh"
     path.write_text(script(told))
@@ -52,7 +52,7 @@ async def served_by(
 ) -> Done:
     """The script's end where P answers the reference as ``clean`` does, and the proxy as ``served``."""
     async with running(clean) as p, running(served) as proxy:
-        about = Told((requests or (request(),),), 2, (), "m", p.url, p.url, proxy.url)
+        about = ScriptContent((requests or (request(),),), 2, (), "m", p.url, p.url, proxy.url)
         return await run(replace(about, **(told or {})), directory, TIMEOUT="5", PAUSE="0")
 
 
@@ -117,7 +117,7 @@ async def test_what_was_not_answered_is_not_judged_and_the_server_s_words_are_sh
 
 async def test_a_server_that_never_answers_ends_the_script_in_time(tmp_path: Path) -> None:
     async with running(never) as p:
-        told = Told(((request(),),), 1, (), "m", p.url, p.url, p.url)
+        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url)
         done = await run(told, tmp_path, TIMEOUT="0.2")
     assert done.code == NOT_JUDGED
     assert "timed out" in done.out
@@ -125,7 +125,7 @@ async def test_a_server_that_never_answers_ends_the_script_in_time(tmp_path: Pat
 
 async def test_servers_that_are_gone_are_not_judged(tmp_path: Path) -> None:
     nowhere = await closed_port()
-    done = await run(Told(((request(),),), 1, (), "m", nowhere, nowhere, None), tmp_path)
+    done = await run(ScriptContent(((request(),),), 1, (), "m", nowhere, nowhere, None), tmp_path)
     assert done.code == NOT_JUDGED
     assert "onnect" in done.out, "curl's own words"
 
@@ -168,7 +168,7 @@ async def test_by_hand_a_prefill_server_that_hands_nothing_over_is_not_judged(
         return await (answering(200, RIGHT) if asked.headers["X-Request-Id"].endswith("-clean") else answer)(asked)
 
     async with running(p) as prefill, running(answering(200, RIGHT)) as decode:
-        done = await run(Told(((request(),),), 1, (), "m", prefill.url, decode.url, None), tmp_path)
+        done = await run(ScriptContent(((request(),),), 1, (), "m", prefill.url, decode.url, None), tmp_path)
         assert decode.seen == [], "without block ids nothing is forwarded"
     assert done.code == NOT_JUDGED, done.out + done.err
     assert words in done.out
@@ -179,7 +179,7 @@ async def test_by_hand_the_parameters_are_carried_over(tmp_path: Path) -> None:
         running(answering(200, RIGHT | {"kv_transfer_params": PARAMS})) as p,
         running(answering(200, RIGHT)) as d,
     ):
-        done = await run(Told(((request(),),), 1, (), "m", p.url, d.url, None), tmp_path)
+        done = await run(ScriptContent(((request(),),), 1, (), "m", p.url, d.url, None), tmp_path)
         assert (done.code, done.err) == (AS_IT_SHOULD_BE, ""), done.out
         assert d.body["kv_transfer_params"] == PARAMS
 
@@ -198,21 +198,21 @@ async def test_a_cache_that_was_not_emptied_is_not_judged(tmp_path: Path) -> Non
 async def test_a_proxy_of_the_environment_does_not_stand_before_this_machine(tmp_path: Path, name: str) -> None:
     nowhere = await closed_port()
     async with running(answering(200, RIGHT)) as p:
-        told = Told(((request(),),), 1, (), "m", p.url, p.url, p.url.replace("127.0.0.1", "localhost"))
+        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url.replace("127.0.0.1", "localhost"))
         done = await run(told, tmp_path, **{name: nowhere, "no_proxy": "example.org"})
     assert (done.code, done.err) == (AS_IT_SHOULD_BE, ""), done.out
 
 
 async def test_a_proxy_of_the_environment_stands_before_other_machines(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as gateway:
-        told = Told(((request(),),), 1, (), "m", "http://p.example:1", "http://d.example:2", None)
+        told = ScriptContent(((request(),),), 1, (), "m", "http://p.example:1", "http://d.example:2", None)
         await run(told, tmp_path, http_proxy=gateway.url)
         assert {asked.host for asked in gateway.seen} == {"p.example"}
 
 
 async def test_a_header_s_value_comes_from_the_environment_and_is_no_argument(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as p:
-        told = Told(((request(),),), 1, (), "m", p.url, p.url, p.url, header_names=("X-Api-Key",))
+        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url, header_names=("X-Api-Key",))
         missing = await run(told, tmp_path)
         assert (missing.code, p.seen) == (USAGE, [])
         assert "give the value of the header X-Api-Key" in missing.err
@@ -225,7 +225,7 @@ async def test_a_header_s_value_comes_from_the_environment_and_is_no_argument(tm
 async def test_credentials_of_a_url_are_asked_for_and_not_written(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as p:
         secret = p.url.replace("//", "//user:sesame@")
-        told = Told(((request(),),), 1, (), "m", secret, p.url, None)
+        told = ScriptContent(((request(),),), 1, (), "m", secret, p.url, None)
         assert "sesame" not in script(told)
         missing = await run(told, tmp_path)
         assert (missing.code, p.seen) == (USAGE, [])
@@ -241,15 +241,19 @@ async def test_a_missing_tool_is_told(tmp_path: Path, tool: str) -> None:
     other = {"curl": "python3", "python3": "curl"}[tool]
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / other).symlink_to(shutil.which(other) or other)
-    done = await run(Told(((request(),),), 1, (), "m", "http://p", "http://d", None), tmp_path, PATH=f"{tmp_path}/bin")
+    done = await run(
+        ScriptContent(((request(),),), 1, (), "m", "http://p", "http://d", None), tmp_path, PATH=f"{tmp_path}/bin"
+    )
     assert (done.code, done.err) == (USAGE, f"{tool} is missing: install it.\n")
 
 
 def test_each_exit_code_stands_at_the_head() -> None:
-    head = script(Told(((request(),),), 1, (), "m", "http://p", "http://d", None)).splitlines()[:12]
+    head = script(ScriptContent(((request(),),), 1, (), "m", "http://p", "http://d", None)).splitlines()[:12]
     assert [line.split()[1] for line in head if line.startswith("#   ") and line.split()[1].isdigit()] == list("0123")
 
 
 def test_a_comment_of_several_lines_runs_nothing(tmp_path: Path) -> None:
-    told = Told(((request(),),), 1, (), "m", "http://p", "http://d", None, about=(f"one\ntouch {tmp_path}/hacked",))
+    told = ScriptContent(
+        ((request(),),), 1, (), "m", "http://p", "http://d", None, about=(f"one\ntouch {tmp_path}/hacked",)
+    )
     assert "\ntouch" not in script(told)

@@ -183,7 +183,7 @@ def test_a_damaged_run_is_judged_or_refused(whole: Path, tmp_path: Path, seed: i
     json.dumps(rejudged.report.result, allow_nan=False)
     valid = {check.name for check in rejudged.report.judgement.checks if check.verdict is Verdict.VALID}
     history = rejudged.history
-    assert not ("completion" in valid and history.interrupted)
+    assert not ("completion" in valid and history.ended_early)
     assert not ("client_health" in valid and not any(history.of(ClientHealth)))
     readings = {(one.server, one.label) for one in history.of(Scraped)}
     assert not ({"token_sources", "nixl_bytes"} & valid and len(readings) < 4)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.checkers.advice.answers import SALTS, of_outputs
-from harness.checkers.advice.case import Case
+from harness.checkers.advice.context import Context
 from harness.checkers.advice.counters import of_failed_transfers, of_nixl_bytes, of_offload_bytes, of_token_sources
 from harness.checkers.advice.requests import CLIENT_HEALTH, of_completion, of_streaming
 from harness.checkers.advice.rest import AFTER_A_DEATH, PROCESSES, PROVOKED, of_settled
@@ -17,7 +17,7 @@ from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Advice, Check, Verdict
 
-_ADVISERS: Mapping[str, Callable[[Case], Advice | None]] = {
+_ADVISERS: Mapping[str, Callable[[Context], Advice | None]] = {
     "completion": of_completion,
     "outputs": of_outputs,
     "token_sources": of_token_sources,
@@ -51,15 +51,15 @@ def advised(
     deployment: Deployment, history: History, checks: Sequence[Check], *, asked: Iterable[str] | None = None
 ) -> tuple[Check, ...]:
     """The checks, each that is not valid with its advice. ``asked``: request ids that are looked at; None: all."""
-    case = Case(deployment, history, tuple(checks), None if asked is None else frozenset(asked))
-    return tuple(_advised(check, case) for check in checks)
+    context = Context(deployment, history, tuple(checks), None if asked is None else frozenset(asked))
+    return tuple(_advised(check, context) for check in checks)
 
 
-def _advised(check: Check, case: Case) -> Check:
+def _advised(check: Check, context: Context) -> Check:
     if check.verdict is Verdict.VALID or check.advice is not None:
         return check
-    if case.history.died and check.name in _ADVISERS and check.verdict is Verdict.UNKNOWN:
+    if context.history.died and check.name in _ADVISERS and check.verdict is Verdict.UNKNOWN:
         return replace(check, advice=AFTER_A_DEATH)
     adviser = _ADVISERS.get(check.name)
-    advice = adviser(replace(case, check=check)) if adviser else _ALWAYS.get(check.name)
+    advice = adviser(replace(context, check=check)) if adviser else _ALWAYS.get(check.name)
     return replace(check, advice=advice or _ANY[check.verdict])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.checkers.advice.case import INTERRUPTED, Case, plural
+from harness.checkers.advice.context import INTERRUPTED, Context, plural
 from harness.history import Operation, Outcome
 from harness.verdict import Advice, FindingKind, Verdict
 
@@ -21,33 +21,33 @@ _EXCHANGED = Advice(
 )
 
 
-def of_outputs(case: Case) -> Advice:
+def of_outputs(context: Context) -> Advice:
     """By what the findings are about."""
-    return _of_wrong(case) if case.invalid else _of_unverified(case)
+    return _of_wrong(context) if context.invalid else _of_unverified(context)
 
 
-def _of_wrong(case: Case) -> Advice:
-    if leaked := case.requests(FindingKind.LEAK):
-        known = [one for one in case.load() if one.request.request_id in leaked]
+def _of_wrong(context: Context) -> Advice:
+    if leaked := context.requests(FindingKind.LEAK):
+        known = [one for one in context.load() if one.request.request_id in leaked]
         return _EXCHANGED if known and all(map(_of_another_prompt, known)) else _LEAKED
-    wrong = case.requests(FindingKind.WRONG_OUTPUT)
-    if not wrong and case.requests(FindingKind.CACHE):
+    wrong = context.requests(FindingKind.WRONG_OUTPUT)
+    if not wrong and context.requests(FindingKind.CACHE):
         return Advice(
             "a transfer or a restore put blocks into a cache under another block's hash; later prompts that share the "
             "prefix are answered from it",
             f"empty the caches before serving anybody; {_SHRINK}",
         )
-    if case.is_bad("failed_transfers"):
+    if context.is_bad("failed_transfers"):
         return Advice(
             "a transfer failed and the request was answered all the same, from blocks that were never filled",
             "set kv_load_failure_policy to fail, and find why the transfer failed in the decode server's log",
         )
-    these = [one for one in case.load() if one.request.request_id in wrong]
+    these = [one for one in context.load() if one.request.request_id in wrong]
     if changed := _of_changed_requests(these):
         return changed
-    if unlike := _unlike(case):
+    if unlike := _unlike(context):
         return Advice(f"prefill and decode differ in {unlike}", "launch both with the same, or expect no right answers")
-    where = case.common_server(these)
+    where = context.common_server(these)
     return Advice(
         "the KV that decode computed with is not the prompt's: a connector that copies wrong, stale or misplaced blocks"
         f" ({plural(len(wrong), 'wrong output')}{where})",
@@ -83,28 +83,28 @@ def _of_another_prompt(operation: Operation) -> bool:
     return told is not None and told != operation.prompt_token_ids
 
 
-def _unlike(case: Case) -> str:
+def _unlike(context: Context) -> str:
     """A fact in which servers differ that KV does not survive."""
     for name, words in (("kv_dtype", "the type of their KV cache"), ("model_path", "the model that they load")):
-        values = {getattr(server, name) for server in case.deployment.servers} - {None}
+        values = {getattr(server, name) for server in context.deployment.servers} - {None}
         if len(values) > 1:
             return words
     return ""
 
 
-def _of_unverified(case: Case) -> Advice:
-    answered = [one for one in case.load() if one.outcome is Outcome.OK]
+def _of_unverified(context: Context) -> Advice:
+    answered = [one for one in context.load() if one.outcome is Outcome.OK]
     if not answered:
-        return INTERRUPTED if case.history.interrupted else Advice("no request completed", "see completion")
+        return INTERRUPTED if context.history.ended_early else Advice("no request completed", "see completion")
     if not any(choice.token_ids for one in answered for choice in one.ended.choices):
         return Advice(
             "something between the servers and here drops return_token_ids, so that answers carry no token ids",
             "let it pass that field, or ask the harness's own proxy (leave --base-url out)",
         )
-    salts = case.other("salts")
+    salts = context.other("salts")
     if salts is not None and salts.verdict is not Verdict.VALID:
         return Advice("cache salts do not isolate requests here, so that nothing clean can be asked", "see salts")
-    if case.history.interrupted:
+    if context.history.ended_early:
         return INTERRUPTED
     return Advice(
         "teacher forcing or the control requests did not complete, or servers do not agree with themselves",

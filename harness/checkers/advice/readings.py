@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.checkers.advice.case import Case
+from harness.checkers.advice.context import Context
 from harness.history import Scraped, ScrapeFailed
 from harness.observe.counters import SOURCES, Counters, read_counters
 from harness.verdict import Advice
@@ -11,13 +11,13 @@ _GAUGES = ("running", "waiting", "kv_usage")
 """What rest is told by."""
 
 
-def unusable(case: Case) -> Iterator[Advice]:
+def unusable(context: Context) -> Iterator[Advice]:
     """Of servers that could not be read, began again, or do not tell whether they rest."""
-    readings = list(case.history.of(Scraped))
-    if failures := list(case.history.of(ScrapeFailed)):
+    readings = list(context.history.of(Scraped))
+    if failures := list(context.history.of(ScrapeFailed)):
         yield Advice(
             f"/metrics of {failures[0].server} could not be read",
-            f"make sure that it is up, try curl {_metrics(case, failures[0].server)}, and run again",
+            f"make sure that it is up, try curl {_metrics(context, failures[0].server)}, and run again",
         )
     if name := next(_restarted(readings), ""):
         yield Advice(
@@ -28,13 +28,13 @@ def unusable(case: Case) -> Iterator[Advice]:
         wanted = ", ".join(SOURCES[gauge].sample for gauge in _GAUGES)
         yield Advice(
             f"/metrics of {name} lacks the gauges by which rest is told, or exposes what they cannot mean",
-            f"see that a number stands once for each engine at {wanted}: curl {_metrics(case, name)}",
+            f"see that a number stands once for each engine at {wanted}: curl {_metrics(context, name)}",
         )
 
 
-def restless(case: Case) -> Iterator[Advice]:
+def restless(context: Context) -> Iterator[Advice]:
     """Of servers that were still doing something when they were read."""
-    moving = [one for one in case.history.of(Scraped) if not one.settled]
+    moving = [one for one in context.history.of(Scraped) if not one.settled]
     if moving:
         busy = next((one for one in moving if _busy(read_counters(one))), moving[0])
         yield Advice(
@@ -58,5 +58,5 @@ def _busy(counters: Counters) -> bool:
     return bool(counters.running or counters.waiting or counters.kv_usage or counters.offload_usage)
 
 
-def _metrics(case: Case, name: str) -> str:
-    return next((f"{server.url}/metrics" for server in case.deployment.servers if server.name == name), "/metrics")
+def _metrics(context: Context, name: str) -> str:
+    return next((f"{server.url}/metrics" for server in context.deployment.servers if server.name == name), "/metrics")

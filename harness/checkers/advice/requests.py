@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from harness.checkers.advice.case import INTERRUPTED, Case, plural
+from harness.checkers.advice.context import INTERRUPTED, Context, plural
 from harness.checkers.streaming import FEWEST_TOKENS
 from harness.history import Ending, Operation, Outcome
 from harness.verdict import Advice
@@ -57,20 +57,20 @@ _BY_STATUS = {
 _CREDENTIALS = (401, 402, 403, 407, 511)
 
 
-def of_completion(case: Case) -> Advice | None:
+def of_completion(context: Context) -> Advice | None:
     """By the commonest way in which requests failed."""
-    failed = [operation for operation in case.load() if operation.outcome is not Outcome.OK]
+    failed = [operation for operation in context.load() if operation.outcome is not Outcome.OK]
     unexpected = [operation for operation in failed if not _expected(operation)]
     if not unexpected:
-        served = [one for one in case.load() if one.request.expect_status is not None and one.outcome is Outcome.OK]
+        served = [one for one in context.load() if one.request.expect_status is not None and one.outcome is Outcome.OK]
         if served:
             return Advice("a request that must be refused was served", "check the proxy's and the servers' validation")
-        if case.history.interrupted:
+        if context.history.ended_early:
             return Advice(*_BY_ENDING[Ending.INTERRUPTED])
         return Advice("what the harness asked to verify others failed", "see the finding; run again")
     ending, status = Counter((one.ended.ending, _status(one)) for one in unexpected).most_common(1)[0][0]
     these = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
-    where = case.common_server(these)
+    where = context.common_server(these)
     cause, remedy = _refused(status) if ending is Ending.REFUSED else _BY_ENDING.get(ending, ("", ""))
     return Advice(f"{cause} ({plural(len(these), 'request')}{where})", remedy) if cause else None
 
@@ -96,18 +96,18 @@ def _refused(status: int | None) -> tuple[str, str]:
     return known or ("a server or the proxy failed", f"{_LOGS}; the finding quotes the answer")
 
 
-def of_streaming(case: Case) -> Advice:
+def of_streaming(context: Context) -> Advice:
     """What holds answers back, or why nothing can be said."""
-    completed = [one for one in case.load() if one.outcome is Outcome.OK and one.request.stream]
-    if not completed and not case.invalid:
+    completed = [one for one in context.load() if one.outcome is Outcome.OK and one.request.stream]
+    if not completed and not context.invalid:
         return Advice("no streamed answer completed", "see completion")
-    if case.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in completed):
+    if context.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in completed):
         return Advice(
             "a proxy or gateway gathers answers before it passes them on",
             "turn response buffering off there (nginx: proxy_buffering off), and compare with the decode server itself",
         )
-    if not any(one.outcome is Outcome.OK for one in case.load()):
-        return INTERRUPTED if case.history.interrupted else Advice("no request completed", "see completion")
+    if not any(one.outcome is Outcome.OK for one in context.load()):
+        return INTERRUPTED if context.history.ended_early else Advice("no request completed", "see completion")
     return Advice(
         f"no answer of {FEWEST_TOKENS} tokens or more was streamed",
         "ask for longer answers, streamed, if streaming is to be judged",

@@ -16,7 +16,7 @@ _NOTHING = Check("", Verdict.UNKNOWN, "")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Context:
     """One check of a run."""
 
     deployment: Deployment

@@ -61,7 +61,7 @@ class LatencyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Overview:
     """Everything that is shown; every text is clean of control characters."""
 
     verdict: Verdict
@@ -86,7 +86,7 @@ class Summary:
     again: str
 
 
-def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last two have defaults
+def make_overview(  # noqa: PLR0913 - what was run and how it was judged; the last two have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
@@ -94,7 +94,7 @@ def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last t
     *,
     run_dir: Path | None = None,
     rows: Sequence[Row] = (),
-) -> Summary:
+) -> Overview:
     """Gather what will be shown; ``run_dir`` is where the run is stored, None if nowhere.
 
     ``rows``: of the catalogue's workloads, where the run was of these.
@@ -104,9 +104,9 @@ def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last t
         [one for one in compared if one.counter in HEADLINE or one.verdict is not Verdict.VALID], deployment
     )
     reasons = _reasons(judgement.checks, _asides(judgement, rows))
-    return Summary(
+    return Overview(
         verdict=overall(rows) if rows else judgement.verdict,
-        headline=_headline(tally(rows) if rows else _checked(judgement), interrupted=history.interrupted),
+        headline=_headline(tally(rows) if rows else _checked(judgement), interrupted=history.ended_early),
         reasons=reasons,
         passed=tuple(
             (check.name, clean(check.summary, None)) for check in judgement.checks if check.verdict is Verdict.VALID

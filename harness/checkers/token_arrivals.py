@@ -21,7 +21,7 @@ _BURST = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Arrivals:
+class TokenArrivals:
     """One answer's."""
 
     request_id: str
@@ -37,7 +37,7 @@ class Arrivals:
     """Which one made the answer; empty where that is not known."""
 
     @classmethod
-    def of(cls, operation: Operation, server: str = "") -> "Arrivals":
+    def of(cls, operation: Operation, server: str = "") -> "TokenArrivals":
         """Of an operation whose answer was streamed: it has at least one arrival."""
         times, chunks = operation.ended.token_times, operation.ended.tokens_per_chunk or (1,)
         # A history without chunks, or with other ones than there are tokens, is read token by token.

@@ -18,7 +18,7 @@ from harness.verdict import Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class FailingLoad:
     """A load that failed. Requests are numbered in the order in which they were sent."""
 
     scenario: str
@@ -70,7 +70,7 @@ class Case:
         owners = frozenset(numbers[one.owner] for one in findings if one.owner in numbers)
         return accused, owners - accused
 
-    def seen_again(self, judgement: Judgement) -> "Case":
+    def seen_again(self, judgement: Judgement) -> "FailingLoad":
         """The case after another run of the whole load: who is accused both times, else whoever was last."""
         accused, mentioned = self.named(judgement)
         return replace(self, accused=self.accused & accused or accused, mentioned=mentioned)
@@ -85,7 +85,7 @@ def invalid(judgement: Judgement) -> tuple[str, ...]:
     return tuple(check.name for check in judgement.checks if check.verdict is Verdict.INVALID)
 
 
-def case_of(deployment: Deployment, history: History, judgement: Judgement) -> Case:
+def failing_load_of(deployment: Deployment, history: History, judgement: Judgement) -> FailingLoad:
     """What is to be shrunk.
 
     Raises:
@@ -110,9 +110,9 @@ def case_of(deployment: Deployment, history: History, judgement: Judgement) -> C
 
 def _case(
     name: str, checks: tuple[str, ...], judgement: Judgement, operations: Sequence[Operation], history: History
-) -> Case:
+) -> FailingLoad:
     numbers = {operation.request.request_id: number for number, operation in enumerate(operations)}
-    case = Case(
+    case = FailingLoad(
         scenario=name,
         checks=checks,
         lines=tuple(_lines(operations)),

@@ -10,7 +10,7 @@ from run_fixtures import DEPLOYMENT, STARTED, ended
 from harness.errors import UsageError
 from harness.history import Entry, History, PhaseStarted, RunEnded, Sent
 from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
-from harness.shrink import Candidate, Piece, Told, case_of, script
+from harness.shrink import Candidate, Piece, ScriptContent, failing_load_of, script
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
 SALT = "run-1"
@@ -39,7 +39,7 @@ LEAK = Finding("load-4", "was answered with load-1's KV: all of its 20 tokens", 
 
 
 def test_a_case_is_the_load_as_it_was_sent() -> None:
-    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
+    case = failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
     assert case.checks == ("outputs",)
     assert case.whole == Candidate(tuple(Piece(n, 50, 20) for n in range(6)), 2)
     assert {line.request.cache_salt for line in case.lines} == {None}, "the run's own salt is over"
@@ -47,23 +47,23 @@ def test_a_case_is_the_load_as_it_was_sent() -> None:
 
 
 def test_the_accused_are_tried_first_then_with_the_leaks_owner_then_with_whoever_was_in_flight() -> None:
-    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
+    case = failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
     assert [[piece.number for piece in hint.pieces] for hint in case.hints()] == [[4], [1, 4], [1, 4, 5]]
-    probed = case_of(DEPLOYMENT, history(*SIX), judgement(Finding("load-2", "is wrong", request="load-2")))
+    probed = failing_load_of(DEPLOYMENT, history(*SIX), judgement(Finding("load-2", "is wrong", request="load-2")))
     assert probed.accused == {2}
-    assert not list(case_of(DEPLOYMENT, history(*SIX), judgement(name="token_sources")).hints())
+    assert not list(failing_load_of(DEPLOYMENT, history(*SIX), judgement(name="token_sources")).hints())
 
 
 def test_another_run_of_the_load_narrows_the_accused() -> None:
     three, none = (Finding(name, "", request=name) for name in ("load-3", "load-0"))
-    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK, three))
+    case = failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK, three))
     assert case.seen_again(judgement(three, none)).accused == {3}
     assert case.seen_again(judgement(none)).accused == {0}, "the fault strikes others each time"
 
 
 def test_a_candidate_becomes_requests_under_a_fresh_salt() -> None:
     salted = [replace(one, cache_salt=salt) for one, salt in zip(SIX, ["a", "a", "b", "b", None, None], strict=True)]
-    case = case_of(DEPLOYMENT, history(*salted), judgement(LEAK))
+    case = failing_load_of(DEPLOYMENT, history(*salted), judgement(LEAK))
     scenario = case.load(Candidate((Piece(0, 33, 2), Piece(1, 50, 20), Piece(2, 50, 20), Piece(4, 1, 20)), 2), "try-7")
     requests = scenario.phases[0].requests
     assert [len(one.prompt) for one in requests] == [33, 50, 50, 1]
@@ -77,7 +77,7 @@ def test_a_candidate_becomes_requests_under_a_fresh_salt() -> None:
 
 def test_text_and_messages_stay_whole() -> None:
     text, chat = request(0, prompt="some words"), request(1, prompt=(Message("user", "hi"),), endpoint=Endpoint.CHAT)
-    case = case_of(DEPLOYMENT, history(text, chat, *SIX[2:]), judgement(LEAK))
+    case = failing_load_of(DEPLOYMENT, history(text, chat, *SIX[2:]), judgement(LEAK))
     assert case.cutting(16).whole == {0, 1}
     (left, _) = case.left(Candidate((Piece(0, 1, 2), Piece(1, 1, 2)), 1))
     assert left.request.prompt == "some words"
@@ -87,24 +87,24 @@ def test_what_verifies_is_no_part_of_the_load() -> None:
     reference = request(7, purpose=Purpose.REFERENCE, about="load-1")
     refused = request(8, expect_status=400)
     retried = request(9, purpose=Purpose.RETRY, about="load-1")
-    case = case_of(DEPLOYMENT, history(*SIX, reference, refused, retried), judgement(LEAK))
+    case = failing_load_of(DEPLOYMENT, history(*SIX, reference, refused, retried), judgement(LEAK))
     assert len(case.lines) == 6
     probes = (replace(one, purpose=Purpose.PROBE, about="load-1") for one in SIX)
     with pytest.raises(UsageError, match="no part of its load"):
-        case_of(DEPLOYMENT, history(*probes), judgement(LEAK))
+        failing_load_of(DEPLOYMENT, history(*probes), judgement(LEAK))
 
 
 @pytest.mark.parametrize("verdict", [Verdict.VALID, Verdict.UNKNOWN])
 def test_only_what_is_invalid_is_shrunk(verdict: Verdict) -> None:
     with pytest.raises(UsageError, match=f"The run is {verdict}"):
-        case_of(DEPLOYMENT, history(*SIX), judgement(LEAK, verdict=verdict))
+        failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK, verdict=verdict))
 
 
 # The script
 
 
-def told(*requests: Request, **fields: object) -> Told:
-    whole = Told((requests,), 1, (), "m", "http://p:1", "http://d:2", "http://proxy:3", ("about it",))
+def told(*requests: Request, **fields: object) -> ScriptContent:
+    whole = ScriptContent((requests,), 1, (), "m", "http://p:1", "http://d:2", "http://proxy:3", ("about it",))
     return replace(whole, **fields)  # type: ignore[arg-type] # what a test says of a script
 
 
