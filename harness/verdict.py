@@ -217,8 +217,7 @@ class FaultSign:
 
 @dataclass(frozen=True, slots=True)
 class KnownFault:
-    """A fault of the engine that a workload is known to show. It is excused only where it was seen, and nothing else
-    is."""
+    """A fault of the engine that a workload is known to show. It is excused only where it was seen."""
 
     signs: tuple[FaultSign, ...]
     versions: tuple[str, ...]
@@ -234,8 +233,7 @@ class KnownFault:
         return f"known fault of vLLM {' and '.join(self.versions)} on {' and '.join(self.devices)}: {self.evidence}"
 
     def concerns(self, deployment: Deployment) -> bool:
-        """Whether all servers run a release and a device with this fault; False if a version or the device is
-        unknown."""
+        """Whether all servers have a release and device with this fault; False if one is unknown."""
         # A local build's suffix (0.32.0+cpu) names the build, not the release.
         releases = {server.version.partition("+")[0] if server.version else None for server in deployment.servers}
         return releases <= set(self.versions) and deployment.device in self.devices

@@ -44,7 +44,7 @@ def test_a_clean_run_is_valid_by_every_checker() -> None:
 
 def test_the_clean_run_says_what_was_transferred() -> None:
     check = token_sources(run.DEPLOYMENT, run.history())
-    assert check.summary == "decode took 228 of 228 prompt tokens by KV transfer"
+    assert check.summary == "decode received 228 of 228 prompt tokens by KV transfer"
     assert nixl_bytes(run.DEPLOYMENT, run.history()).summary == "NIXL moved 256,000 bytes in 2 reads, as predicted"
 
 
@@ -61,7 +61,7 @@ def test_a_part_that_was_recomputed_is_found_out() -> None:
     check = token_sources(run.DEPLOYMENT, seen({"external": 128, "compute": 100}))
     assert check.verdict is Verdict.INVALID
     assert check.summary.startswith(
-        "decode took 128 of 228 prompt tokens by KV transfer; external_kv_transfer of decode-0"
+        "decode received 128 of 228 prompt tokens by KV transfer; external_kv_transfer of decode-0"
     )
 
 
@@ -86,7 +86,7 @@ def test_usage_that_is_missing_is_unknown() -> None:
     silent = (*run.operation(run.request(0), usage=None), *run.operation(run.request(1)))
     check = token_sources(run.DEPLOYMENT, run.history(operations=silent))
     assert check.verdict is Verdict.UNKNOWN
-    assert "1 answers carry no usage" in check.summary
+    assert "answers without usage: 1" in check.summary
 
 
 @pytest.mark.parametrize("nixl", [0, 3 * run.BLOCK, 4 * run.BLOCK + 1, 5 * run.BLOCK])

@@ -99,7 +99,7 @@ FOUND = PREFILL | {
 def test_more_found_than_this_run_left_is_unknown_where_salts_are_dropped() -> None:
     found = checked(way(64, 0), FOUND)
     assert {found[name].verdict for name in ("token_sources", "offload_bytes")} == {Verdict.UNKNOWN}
-    assert "an earlier run with the same prompts left" in found["token_sources"].summary
+    assert "an earlier run with the same prompts" in found["token_sources"].summary
     advice = found["token_sources"].advice
     assert advice is not None
     assert "--seed" in advice.remedy

@@ -52,7 +52,7 @@ def test_a_probe_of_somebody_elses_makes_its_server_unknown_and_is_named(role: s
     check = token_sources(ATTACHED, seen(**{role: plus(clean, PROBE)}))
     assert check.verdict is Verdict.UNKNOWN
     assert f"{role}-0 counted 30 prompt tokens more than this run's requests have" in check.summary
-    assert "somebody else asks this server" in check.summary
+    assert "somebody else uses this server" in check.summary
 
 
 def test_somebody_elses_transfers_make_bytes_and_stores_unknown() -> None:
@@ -125,7 +125,7 @@ def test_blocks_still_held_may_be_theirs() -> None:
     assert settled(ATTACHED, seen(plus(run.DECODE, held))).verdict is Verdict.INVALID
     check = settled(ATTACHED, seen(plus(run.DECODE, held, PROBE)))
     assert check.verdict is Verdict.UNKNOWN
-    assert "somebody else asks" in check.summary
+    assert "somebody else uses" in check.summary
 
 
 def test_a_gauge_that_cannot_be_read_proves_no_leak() -> None:

@@ -34,4 +34,4 @@ def test_each_refusal_excuses_one_request(server: str, stored: int, refused: int
 def test_what_was_excused_says_why() -> None:
     few = run.DECODE | {"store": run.BLOCK, "store_legacy": run.BLOCK, "refused": 1}
     check = offload_bytes(run.DEPLOYMENT, run.history(run.readings(decode=few)))
-    assert "refused 1 offers" in next(one.why_unknown for one in check.comparisons if one.why_unknown)
+    assert "refused 1 stores" in next(one.why_unknown for one in check.comparisons if one.why_unknown)

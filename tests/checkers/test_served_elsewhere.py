@@ -44,7 +44,7 @@ def test_behind_a_proxy_that_names_no_server_what_is_missing_is_unknown() -> Non
     assert set(verdicts(judgement).values()) == {Verdict.UNKNOWN}
     assert {"token_sources", "nixl_bytes"} <= set(verdicts(judgement))
     (sources,) = [check for check in judgement.checks if check.name == "token_sources"]
-    assert f"{SECOND} prompt tokens that were answered came to no decode server that is listed" in sources.summary
+    assert f"{SECOND} prompt tokens of answered requests reached no listed decode server" in sources.summary
     assert "servers that are not listed" in str(sources.advice)
     assert "--decode-url" in str(sources.advice)
 

@@ -265,7 +265,7 @@ def test_one_body_in_place_of_a_stream_is_no_stream() -> None:
         entries += [Sent(0.0, Request(f"w{number}", (1,)), "s", "load", 0.0), ended]
     check = streaming(run.DEPLOYMENT, History((*entries, ClientHealth(9.0, 0.0, 0.0, 0.0, 0.1))))
     assert check.verdict is UNKNOWN
-    assert check.summary.startswith("3 of 3 answers were one body, where a stream was asked for")
+    assert check.summary.startswith("3 of 3 answers arrived as one body, although a stream was asked for")
 
 
 def test_answers_of_one_token_show_nothing() -> None:
