@@ -79,7 +79,7 @@ def test_requests_that_never_came_are_counted() -> None:
         compared("prefill-0", "generation_tokens", 10, 6),
     )
     text = advice(check)
-    assert "4 requests never came" in text
+    assert "4 requests never reached" in text
     assert "servers that are not listed" in text
     assert "--decode-url" in text
 
@@ -109,7 +109,7 @@ def test_bytes_that_are_off_by_one_simple_ratio_are_another_models() -> None:
 
 def test_somebody_elses_requests_are_named_where_they_may_explain_it() -> None:
     theirs = replace(compared("decode-0", "prompt_tokens", 100, 110), explained=Bounds(100, 110), why_unknown="others")
-    assert "somebody else's requests" in advice(counters("token_sources", theirs, verdict=Verdict.UNKNOWN))
+    assert "other people's requests" in advice(counters("token_sources", theirs, verdict=Verdict.UNKNOWN))
 
 
 def test_an_unknown_connector_is_named() -> None:
@@ -128,7 +128,7 @@ def test_the_commonest_way_in_which_requests_failed_is_what_is_told() -> None:
         *failed(Ending.REFUSED, 404, number=1),
         *failed(Ending.REFUSED, 404, number=2),
     )
-    assert "another model name" in advice(check, history=mixed)
+    assert "the model under another name" in advice(check, history=mixed)
     assert "(2 requests)" in advice(check, history=mixed)
     assert "--request-timeout-sec" in advice(check, history=history(*failed(Ending.TIMED_OUT)))
     assert "--header" in advice(check, history=history(*failed(Ending.REFUSED, 401)))
@@ -184,7 +184,7 @@ def test_requests_that_decode_computed_by_itself_went_past_prefill() -> None:
         compared("decode-0", "local_compute", 0, 40),
     )
     text = advice(check)
-    assert "4 requests never came to prefill-0, and decode computed 40 itself" in text
+    assert "4 requests never reached prefill-0, and decode computed 40 itself" in text
     assert "not listed" not in text
 
 
@@ -203,8 +203,8 @@ def test_requests_that_never_came_to_decode_are_counted_where_all_are_as_long() 
         compared("decode-0", "prompt_tokens", 100, 60),
         compared("decode-0", "generation_tokens", 12, 4),
     )
-    assert "40 prompt tokens, 2 requests never came to decode-0" in advice(check, history=history(*answered(4, 4, 4)))
-    assert "40 prompt tokens never came to decode-0" in advice(check, history=history(*answered(4, 3, 4)))
+    assert "40 prompt tokens, 2 requests never reached decode-0" in advice(check, history=history(*answered(4, 4, 4)))
+    assert "40 prompt tokens never reached decode-0" in advice(check, history=history(*answered(4, 3, 4)))
 
 
 def test_shortened_answers_and_other_prompts_are_no_matter_of_kv() -> None:
@@ -219,7 +219,7 @@ def test_shortened_answers_and_other_prompts_are_no_matter_of_kv() -> None:
     assert "drops or lowers max_tokens" in told(*answered(2, 2))
     assert "max_tokens" not in told(*answered(4, 2))
     assert "rewrites prompts" in told(*answered(4, 4, prompt_token_ids=(1, 3)))
-    assert "KV that decode computed with" in told(*answered(4, 4, prompt_token_ids=(1, 2)))
+    assert "decode used KV that is not the prompt's" in told(*answered(4, 4, prompt_token_ids=(1, 2)))
 
 
 def test_where_nothing_completed_no_buffer_is_blamed() -> None:
@@ -229,4 +229,4 @@ def test_where_nothing_completed_no_buffer_is_blamed() -> None:
     sent = next(iter(failed(Ending.CUT, 200)))
     text = advice(Check("streaming", Verdict.UNKNOWN, "a summary"), history=history(sent, late))
     assert "no streamed answer completed" in text
-    assert "gathers" not in text
+    assert "buffers" not in text

@@ -49,7 +49,7 @@ def test_a_prompt_that_is_nobodys_names_nobody(told: tuple[int, ...] | None) -> 
 def test_exchanged_answers_are_no_matter_of_leases() -> None:
     """The advice is about what stands between, and of a real leak about KV."""
     leak = Finding("r0", "words", FindingKind.LEAK, request="r0")
-    assert "gives one request's answer to another" in advice("outputs", Verdict.INVALID, OTHER, leak)
+    assert "returns one request's answer to another" in advice("outputs", Verdict.INVALID, OTHER, leak)
     assert "kv_lease_duration" in advice("outputs", Verdict.INVALID, run.PROMPTS[0], leak)
 
 

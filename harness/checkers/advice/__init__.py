@@ -1,8 +1,7 @@
-"""Under every verdict that is not valid: one likely cause, and what to do. Pure.
+"""Advice for every check that is not valid: one likely cause, and what to do.
 
-Advice is drawn from what is known in structure (comparisons, kinds of findings, how operations ended, readings, the
-deployment's facts), never from the words of a summary. It decides no verdict: where the cause is the user's or
-nobody's, it is the checkers that say ``unknown``.
+Advice is derived from structured evidence (comparisons, kinds of findings, endings of operations, readings, facts of
+the deployment), never from the text of a summary. It does not change the verdict. Pure.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,16 +32,15 @@ _ALWAYS: Mapping[str, Advice] = {
     "provoked": PROVOKED,
     "processes": PROCESSES,
 }
-"""Of checks that have one cause to speak of."""
-
-_ANY = {
+"""Advice of checks that have a single likely cause."""
+_DEFAULT = {
     Verdict.INVALID: Advice(
         "the deployment did not do what is expected of it",
         "look at the findings above and at the servers' logs of that time",
     ),
     Verdict.UNKNOWN: Advice(
         "a fact or a reading that this check needs is missing",
-        "see the reason above, put it right, and run again",
+        "remove the reason given above, and run again",
     ),
 }
 
@@ -50,7 +48,7 @@ _ANY = {
 def advised(
     deployment: Deployment, history: History, checks: Sequence[Check], *, asked: Iterable[str] | None = None
 ) -> tuple[Check, ...]:
-    """The checks, each that is not valid with its advice. ``asked``: request ids that are looked at; None: all."""
+    """The checks, with advice where one is not valid. ``asked``: ids of the requests that they are about; None: all."""
     context = Context(deployment, history, tuple(checks), None if asked is None else frozenset(asked))
     return tuple(_advised(check, context) for check in checks)
 
@@ -62,4 +60,4 @@ def _advised(check: Check, context: Context) -> Check:
         return replace(check, advice=AFTER_A_DEATH)
     adviser = _ADVISERS.get(check.name)
     advice = adviser(replace(context, check=check)) if adviser else _ALWAYS.get(check.name)
-    return replace(check, advice=advice or _ANY[check.verdict])
+    return replace(check, advice=advice or _DEFAULT[check.verdict])

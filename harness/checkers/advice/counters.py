@@ -1,10 +1,10 @@
-"""Advice on counters that are not what they should be, or that nobody knows."""
+"""Advice on counters that are not as expected, or unknown."""
 
 from collections.abc import Iterator
 from fractions import Fraction
 
-from harness.checkers.advice.context import INTERRUPTED, Context, plural
-from harness.checkers.advice.readings import restless, unusable
+from harness.checkers.advice.context import ENDED_EARLY, Context, plural
+from harness.checkers.advice.readings import unsettled, unusable
 from harness.checkers.evidence import gather
 from harness.facts import Connector, Role
 from harness.history import Outcome
@@ -12,11 +12,11 @@ from harness.verdict import Advice, Comparison, Verdict
 
 _MIRRORED = ("external_kv_transfer", "local_compute", "nixl_bytes")
 _LARGEST_RATIO = 8
-"""Numerator and denominator of a ratio that two models' sizes may have; anything else is no other model."""
+"""The largest numerator or denominator of a ratio of bytes that a different model or type may explain."""
 
 
 def of_token_sources(context: Context) -> Advice | None:
-    """Of prompt tokens that came from elsewhere than they should."""
+    """Advice on prompt tokens that came from another source than predicted."""
     if rewritten := _rewritten(context):
         return rewritten
     if not context.invalid:
@@ -27,57 +27,60 @@ def of_token_sources(context: Context) -> Advice | None:
         or _nothing_transferred(context)
         or _metrics_disagree(context)
         or Advice(
-            "some requests took another path than prefill, transfer, decode: parameters dropped for some, retried or "
-            "preempted requests, or a prefix cache that finds more or less than it holds",
-            "look at which server and phase differ; repeat with --concurrency 1, then shrink",
+            "some requests took another path than prefill, transfer, decode: their parameters were dropped, they were "
+            "retried or preempted, or a prefix cache finds more or less than it holds",
+            "see which server and phase differ; repeat with --concurrency 1, then run `python -m harness shrink`",
         )
     )
 
 
 def of_nixl_bytes(context: Context) -> Advice | None:
-    """Of bytes moved by NIXL."""
+    """Advice on bytes moved by NIXL."""
     if not context.invalid:
         return _of_unknown(context)
     if context.is_bad("token_sources"):
-        return Advice("as under token_sources", "see there")
+        return _AS_TOKEN_SOURCES
     ratio = _ratio(context)
     if ratio and not _tier_has_the_bytes(context):
         return Advice(
-            f"the bytes are exactly {ratio.numerator}/{ratio.denominator} of what {context.deployment.model_path} has: "
-            "the configuration given with --model, or the type given with --kv-cache-dtype, is not the served one's",
-            "name the model that the servers load",
+            f"the bytes are exactly {ratio.numerator}/{ratio.denominator} of those that "
+            f"{context.deployment.model_path} needs: the servers load another model than --model, or another KV type than --kv-cache-dtype",
+            "give the model and the type that the servers load",
         )
     more = any(
         one.observed > one.expected.high for one in context.problems() if one.expected and one.observed is not None
     )
     return Advice(
         "blocks are read beyond their end, or twice" if more else "part of a prompt's blocks was not transferred",
-        "compare block sizes and tensor-parallel sizes of prefill and decode; then shrink",
+        "compare block sizes and tensor-parallel sizes of prefill and decode, then run `python -m harness shrink`",
     )
 
 
 def of_offload_bytes(context: Context) -> Advice | None:
-    """Of bytes to and from the offload tier."""
+    """Advice on bytes stored in and loaded from the offload tier."""
     if not context.invalid:
         return _of_unknown(context)
     if context.is_bad("token_sources"):
-        return Advice("as under token_sources", "see there")
+        return _AS_TOKEN_SOURCES
     return Advice(
-        "the tier was given, or gave back, other blocks than the prompts have: MultiConnector asks its connectors in "
-        "another order than is configured, or the tier evicts earlier than its size says",
+        "other blocks than predicted were stored in the tier or loaded from it: MultiConnector asks its connectors in "
+        "another order than configured, or the tier evicts earlier than its size says",
         "compare cpu_bytes_to_use and the connectors' order on every server",
     )
 
 
+_AS_TOKEN_SOURCES = Advice("the same as for token_sources", "see there")
+
+
 def of_failed_transfers(context: Context) -> Advice | None:
-    """Of transfers that the engine itself counts as failed or late."""
+    """Advice on transfers that the engine counts as failed or late."""
     if not context.invalid:
         return _of_unknown(context)
     counters = {one.counter for one in context.problems()}
     if "nixl_after_expiry" in counters:
         return Advice(
-            "decode reads blocks after prefill has let go of them: requests wait longer than the lease",
-            "raise kv_lease_duration, or lower --concurrency; outputs of such requests may be another request's",
+            "decode reads blocks after prefill has released them, because requests wait longer than the lease",
+            "raise kv_lease_duration, or lower --concurrency; such requests may be answered from another request's KV",
         )
     if "nixl_expired" in counters:
         return Advice(
@@ -95,21 +98,21 @@ def of_failed_transfers(context: Context) -> Advice | None:
 
 
 def _rewritten(context: Context) -> Advice | None:
-    """Prompts of other lengths than were sent, by the servers' own words."""
+    """Advice if the servers report prompts of other lengths than were sent."""
     answered = [one for one in context.load() if one.outcome is Outcome.OK and one.prompt_token_ids is not None]
-    told = [(one, one.ended.usage.prompt_tokens) for one in answered if one.ended.usage is not None]
-    unlike = [one for one, tokens in told if tokens != len(one.prompt_token_ids or ())]
+    reported = [(one, one.ended.usage.prompt_tokens) for one in answered if one.ended.usage is not None]
+    unlike = [one for one, tokens in reported if tokens != len(one.prompt_token_ids or ())]
     if not unlike:
         return None
     return Advice(
         f"{plural(len(unlike), 'prompt')} reached the servers with another number of tokens than was sent: something "
-        "between here and them rewrites prompts, or exchanges answers",
-        "let token ids pass unchanged, or ask the harness's own proxy (leave --base-url out)",
+        "between the client and the servers rewrites prompts, or exchanges answers",
+        "make the gateway forward token ids unchanged, or use the harness's own proxy (leave out --base-url)",
     )
 
 
 def _swapped(context: Context) -> Advice | None:
-    """Each role counted exactly what the other should have, and something was transferred."""
+    """Advice if each role counted exactly what the other should have, and something was transferred."""
     seen = [one for one in context.check.comparisons if one.counter in _MIRRORED]
     prefill, decode = ([one for one in seen if _is_of(context, one, role)] for role in Role)
     pairs = [
@@ -122,7 +125,7 @@ def _swapped(context: Context) -> Advice | None:
     if not pairs or not moved or not all(_mirror(*pair) and _mirror(*reversed(pair)) for pair in pairs):
         return None
     return Advice(
-        "prefill counted exactly what decode should have, and decode what prefill should have: their URLs are swapped",
+        "prefill counted exactly what decode should have, and the other way round: their URLs are swapped",
         "exchange --prefill-url and --decode-url",
     )
 
@@ -132,38 +135,43 @@ def _mirror(one: Comparison, other: Comparison) -> bool:
 
 
 def _never_came(context: Context) -> Advice | None:
-    """Fewer prompt tokens than were sent: some requests went past prefill, or to servers that nobody reads."""
+    """Advice if servers counted fewer prompt tokens than were sent."""
     short = [one for one in context.problems() if one.counter == "prompt_tokens" and _below(one)]
     if not short:
         return None
     roles = " and ".join(sorted({one.server for one in short}))
     missing = sum(one.expected.low - int(one.observed or 0) for one in short if one.expected)
     requests = _requests_that_never_came(context)
-    told = f", {plural(requests, 'request')}" if requests else ""
+    count = f", {plural(requests, 'request')}" if requests else ""
     if all(_is_of(context, one, Role.PREFILL) for one in short) and (alone := _computed_by_decode(context)):
         return Advice(
-            f"{plural(missing, 'prompt token')}{told} never came to {roles}, and decode computed {alone:,} itself: "
+            f"{plural(missing, 'prompt token')}{count} never reached {roles}, and decode computed {alone:,} itself: "
             "some requests are sent to decode without prefill",
-            "look for what sends them past the proxy, or past its prefill step (a gateway's own routes, retries or "
-            "fallbacks, a proxy that decodes short prompts by itself)",
+            "find what bypasses the proxy or its prefill step (a gateway's own routes, retries or fallbacks, or a "
+            "proxy that sends short prompts directly to decode)",
         )
     return Advice(
-        f"{plural(missing, 'prompt token')}{told} never came to {roles}: the proxy also asks servers that are not "
-        "listed",
-        "name every server behind the proxy with --prefill-url and --decode-url",
+        f"{plural(missing, 'prompt token')}{count} never reached {roles}: {_UNLISTED.cause}", _UNLISTED.remedy
     )
 
 
+_UNLISTED = Advice(
+    "the proxy also uses servers that are not listed",
+    "name every server behind the proxy with --prefill-url and --decode-url",
+)
+
+
 def _computed_by_decode(context: Context) -> int:
-    """Prompt tokens that decode servers computed beyond what they should have."""
+    """How many more prompt tokens decode servers computed than expected."""
     more = [one for one in context.problems() if one.counter == "local_compute" and _is_of(context, one, Role.DECODE)]
     return sum(max(int(one.observed or 0) - one.expected.high, 0) for one in more if one.expected)
 
 
 def _requests_that_never_came(context: Context) -> int:
-    """By the tokens that were not generated: prefill generates one for each request, decode as many as were asked.
+    """The number of requests, derived from the tokens that were not generated; 0 if unknown.
 
-    0 where that cannot be told, since requests ask for unlike numbers.
+    Prefill generates one token per request. Decode generates as many as asked for, which must be the same number for
+    all requests.
     """
     counted = [one for one in context.check.comparisons if one.counter == "generation_tokens" and _below(one)]
     missing = {
@@ -190,16 +198,16 @@ def _nothing_transferred(context: Context) -> Advice | None:
     lacking = [s.name for s in context.deployment.of(Role.DECODE) if s.has(Connector.NIXL) is False]
     if lacking:
         return Advice(
-            f"{' and '.join(lacking)} has no connector that takes KV over", "launch it with --kv-transfer-config"
+            f"{' and '.join(lacking)} has no connector that receives KV", "launch it with --kv-transfer-config"
         )
     return Advice(
-        "kv_transfer_params do not reach decode: the proxy drops or changes them, or prefill hands over none",
-        "look at prefill's answer for kv_transfer_params, and at what the proxy sends to decode",
+        "kv_transfer_params do not reach decode: the proxy drops or changes them, or prefill returns none",
+        "look for kv_transfer_params in prefill's answer and in the request that the proxy sends to decode",
     )
 
 
 def _metrics_disagree(context: Context) -> Advice | None:
-    # The sources of one server's tokens add up, whatever path its requests took.
+    # The sources of a server's prompt tokens must add up, whatever path its requests took.
     if any(one.counter == "sum over sources" for one in context.problems()):
         return Advice("the engine's own counters contradict each other", "report it to the engine's developers")
     return None
@@ -210,14 +218,14 @@ def _below(one: Comparison) -> bool:
 
 
 def _tier_has_the_bytes(context: Context) -> bool:
-    """Whether the offload tier was given just the bytes that the configuration makes: then it is the served one."""
+    """Whether the offload tier got exactly the predicted bytes, so that the model's configuration must be right."""
     tier = context.other("offload_bytes")
     stored = [one for one in tier.comparisons if one.counter == "offload_store_bytes"] if tier else []
     return any(one.verdict is Verdict.VALID and one.observed and one.expected and one.expected.exact for one in stored)
 
 
 def _ratio(context: Context) -> Fraction | None:
-    """What was observed beside what was expected, if it is one simple ratio on every server and in every phase."""
+    """The ratio of observed to expected bytes, if it is the same simple ratio on every server and in every phase."""
     wrong = [one for one in context.problems() if one.counter == "nixl_bytes"]
     ratios = {
         Fraction(int(one.observed), one.expected.low)
@@ -237,53 +245,50 @@ def _of_unknown(context: Context) -> Advice:
     return next(_reasons(context), _MISSING)
 
 
-_MISSING = Advice("the servers do not tell a fact or a counter that this check needs", "see the reason above")
+_MISSING = Advice("the servers do not report a fact or a counter that this check needs", "see the reason above")
 
 
 def _reasons(context: Context) -> Iterator[Advice]:
     evidence = gather(context.deployment, context.history)
     if any(one.leftover and not one.others for one in evidence) and any(one.explained for one in context.problems()):
         yield Advice(
-            "these prompts were asked before, and cache salts, which are to keep runs apart, are dropped or not heeded",
-            "give a --seed that no run on this deployment had",
+            "an earlier run had the same prompts, and cache salts, which keep runs apart, are dropped or ignored",
+            "use a --seed that no earlier run on this deployment had",
         )
     if any(one.elsewhere for one in evidence) and any(one.explained for one in context.problems()):
-        yield Advice(
-            "the proxy also asks servers that are not listed",
-            "name every server behind the proxy with --prefill-url and --decode-url",
-        )
+        yield _UNLISTED
     if any(one.explained is not None for one in context.problems()):
         yield Advice(
-            "somebody else's requests reach the same servers (a health probe, another client, a second harness), or a "
+            "other people's requests reach the same servers (a health probe, another client, a second harness), or a "
             "gateway sends some requests twice",
-            "turn retries and mirroring off there, and run when nobody else asks, or on a deployment of the harness's "
-            "own",
+            "turn off retries and mirroring in the gateway, and run when nobody else uses the servers, or on a "
+            "deployment that the harness launches",
         )
     yield from unusable(context)
     if context.history.ended_early:
-        yield INTERRUPTED
-    yield from restless(context)
+        yield ENDED_EARLY
+    yield from unsettled(context)
     if unknown := context.deployment.unknown_connectors():
         names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))
-        yield Advice(f"the harness does not know the connector {names}", "rely on the check of the outputs for it")
-    if untold := [server.name for server in context.deployment.servers if server.block_size is None]:
+        yield Advice(f"the harness does not know the connector {names}", "rely on the check `outputs` for it")
+    if silent := [server.name for server in context.deployment.servers if server.block_size is None]:
         yield Advice(
-            f"{untold[0]} does not tell its block size",
+            f"{silent[0]} does not report its block size",
             "start it with VLLM_SERVER_DEV_MODE=1, or with a frontend whose /metrics has vllm:cache_config_info",
         )
     if absent := [one for one in context.problems() if one.observed is None]:
         yield Advice(
-            f"/metrics of {absent[0].server} lacks a counter that this check needs, or shows what it cannot mean",
-            "see the reason above, and whether something between here and the server leaves lines out",
+            f"/metrics of {absent[0].server} lacks a counter that this check needs, or has an impossible value for it",
+            "see the reason above, and whether something between the client and the server drops lines of /metrics",
         )
     if any(server.engines > 1 for server in context.deployment.servers):
         yield Advice(
-            "several data-parallel engines stand behind one URL, each with caches of its own",
-            "give each engine its own URL if hits are to be judged exactly",
+            "there are several data-parallel engines behind one URL, each with its own caches",
+            "give each engine its own URL, so that cache hits can be predicted exactly",
         )
     if context.deployment.geometry is None:
         yield Advice(
             "the bytes of the model's KV cache cannot be predicted",
-            "give the configuration that is served with --model, if its KV cache is of one kind in all layers, and the "
-            "type of its KV with --kv-cache-dtype",
+            "give the served model with --model, if its KV cache is of one kind in all layers, and the type of its KV "
+            "with --kv-cache-dtype",
         )

@@ -1,56 +1,59 @@
-"""Advice on requests that did not complete, streams that were held back, and a client that was late."""
+"""Advice on requests that did not complete, streams that were held back, and a client that did not keep up."""
 
 from collections import Counter
 
-from harness.checkers.advice.context import INTERRUPTED, Context, plural
+from harness.checkers.advice.context import ENDED_EARLY, Context, plural
 from harness.checkers.streaming import FEWEST_TOKENS
 from harness.history import Ending, Operation, Outcome
 from harness.verdict import Advice
 
-_MAKE = "make sure that it is up and reachable from here"
 _LOGS = "read the servers' logs of that time"
+_RUN_AGAIN = "run again; `python -m harness check` judges the part of the run that was stored"
 _BY_ENDING = {
-    Ending.ERROR_INSIDE: ("a server failed after it had begun to answer", f"{_LOGS}; the finding quotes its own words"),
+    Ending.ERROR_INSIDE: ("a server failed after it had begun to answer", f"{_LOGS}; the finding quotes its message"),
     Ending.UNFINISHED: (
-        "something between the servers and here ends or changes answers before they are whole, or a server does",
-        "ask the decode server directly (curl), then through the proxy, and compare",
+        "a server, or something between it and the client, ends or changes answers before they are complete",
+        "send a request to the decode server directly (curl), then through the proxy, and compare",
     ),
     Ending.UNREADABLE: (
         "a gateway compresses answers, although requests ask for none (Accept-Encoding: identity)",
-        "turn compression off there, or ask the harness's own proxy (leave --base-url out)",
+        "turn off compression in the gateway, or use the harness's own proxy (leave out --base-url)",
     ),
     Ending.CUT: (
         "a server died or was restarted, or a proxy closed a connection that was idle for too long",
         f"{_LOGS}; raise the proxy's idle and read timeouts",
     ),
     Ending.TIMED_OUT: (
-        "a request hangs, as when a transfer's notification is lost, or the servers are slower than the load asks",
+        "a request hangs (a transfer's notification may have been lost), or the servers are too slow for the load",
         "look at the decode server's waiting requests; raise --request-timeout-sec or lower --concurrency",
     ),
-    Ending.NOT_CONNECTED: ("nothing listens at the address", _MAKE),
+    Ending.NOT_CONNECTED: (
+        "nothing listens at the address",
+        "make sure that the server is up and reachable from this machine",
+    ),
     Ending.NOT_SENT: (
         "an earlier turn of the conversation has no answer, or the request cannot be made",
         "see the first request that failed",
     ),
     Ending.CLIENT_CRASHED: (
-        "the harness's own client failed",
-        "report it with the run's directory: it says nothing about the deployment",
+        "the harness's own client failed, which says nothing about the deployment",
+        "report it with the run's directory",
     ),
-    Ending.INTERRUPTED: ("the run was interrupted", "run again; what was stored can be judged with check"),
-    Ending.NO_END: ("the harness was killed", "run again; what was stored can be judged with check"),
+    Ending.INTERRUPTED: ("the run was interrupted", _RUN_AGAIN),
+    Ending.NO_END: ("the harness was killed", _RUN_AGAIN),
 }
 _BY_STATUS = {
     400: (
-        "the servers refuse what the requests ask for: a context that is too short, or a field of --extra-body",
-        "read the server's words in the finding",
+        "the servers refuse the requests: their context is too short, or a field of --extra-body is wrong",
+        "read the server's message in the finding",
     ),
     404: (
-        "what answers there serves another model name, or no such endpoint",
+        "the server serves the model under another name, or has no such endpoint",
         "compare --served-model-name with GET /v1/models, and check the URL",
     ),
     408: (
         "a request did not arrive in time",
-        "look at the machine and the network between, and at the gateway's limits",
+        "check the client's machine, the network, and the gateway's limits",
     ),
     429: ("a gateway limits the rate of requests", "raise its limit, or lower --concurrency"),
 }
@@ -58,7 +61,7 @@ _CREDENTIALS = (401, 402, 403, 407, 511)
 
 
 def of_completion(context: Context) -> Advice | None:
-    """By the commonest way in which requests failed."""
+    """Advice on the most common way in which requests failed."""
     failed = [operation for operation in context.load() if operation.outcome is not Outcome.OK]
     unexpected = [operation for operation in failed if not _expected(operation)]
     if not unexpected:
@@ -66,8 +69,8 @@ def of_completion(context: Context) -> Advice | None:
         if served:
             return Advice("a request that must be refused was served", "check the proxy's and the servers' validation")
         if context.history.ended_early:
-            return Advice(*_BY_ENDING[Ending.INTERRUPTED])
-        return Advice("what the harness asked to verify others failed", "see the finding; run again")
+            return Advice(ENDED_EARLY.cause, _RUN_AGAIN)
+        return Advice("requests that verify other requests failed", "see the finding; run again")
     ending, status = Counter((one.ended.ending, _status(one)) for one in unexpected).most_common(1)[0][0]
     these = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
     where = context.common_server(these)
@@ -91,30 +94,30 @@ def _refused(status: int | None) -> tuple[str, str]:
             "give them with --header, as in --header 'Authorization=Bearer ...'",
         )
     if status is not None and 300 <= status < 400:
-        return "the URL answers with a redirect", "give the URL that answers by itself"
+        return "the URL answers with a redirect", "give the URL that it redirects to"
     known = _BY_STATUS.get(status or 0)
     return known or ("a server or the proxy failed", f"{_LOGS}; the finding quotes the answer")
 
 
 def of_streaming(context: Context) -> Advice:
-    """What holds answers back, or why nothing can be said."""
+    """Advice on answers that are held back, or on why this is unknown."""
     completed = [one for one in context.load() if one.outcome is Outcome.OK and one.request.stream]
     if not completed and not context.invalid:
         return Advice("no streamed answer completed", "see completion")
     if context.invalid or any(len(one.ended.token_times) >= FEWEST_TOKENS for one in completed):
         return Advice(
-            "a proxy or gateway gathers answers before it passes them on",
-            "turn response buffering off there (nginx: proxy_buffering off), and compare with the decode server itself",
+            "a proxy or gateway buffers answers before it forwards them",
+            "turn off response buffering there (nginx: proxy_buffering off), and compare with the decode server itself",
         )
     if not any(one.outcome is Outcome.OK for one in context.load()):
-        return INTERRUPTED if context.history.ended_early else Advice("no request completed", "see completion")
+        return ENDED_EARLY if context.history.ended_early else Advice("no request completed", "see completion")
     return Advice(
         f"no answer of {FEWEST_TOKENS} tokens or more was streamed",
-        "ask for longer answers, streamed, if streaming is to be judged",
+        "ask for longer streamed answers if you want streaming to be checked",
     )
 
 
 CLIENT_HEALTH = Advice(
-    "this machine was too busy for the load, so that latencies are the client's own as much as the servers'",
+    "this machine was too busy for the load, so that measured latencies include delays of the client itself",
     "lower --concurrency, or run the harness on a machine with free cores",
 )
