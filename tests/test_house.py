@@ -154,7 +154,7 @@ EXCEPTIONS = {
     ("harness/verify/judging/ends.py", "stop in choice.text"),
     # A sentence that is on the screen already is not printed again; nothing is concluded from it.
     ("harness/reports/assertion.py", "f'{one.subject}: {one.text}' not in check.summary"),
-    ("harness/reports/overview.py", "summary.replace(why, f'for the same reason as {told[why]}')"),
+    ("harness/reports/overview.py", "summary.replace(why, f'for the same reason as {shown_by[why]}')"),
     ("harness/reports/overview.py", "text not in summary"),
     ("harness/reports/overview.py", "subject not in summary"),
 }

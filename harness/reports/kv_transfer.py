@@ -1,8 +1,8 @@
-"""The ``kv_transfer`` part of result.json: where each role's prompt tokens came from, and what travelled.
+"""The ``kv_transfer`` part of result.json: the sources of each role's prompt tokens, and the bytes transferred.
 
-Counters are those of the checks' comparisons, under these names: by server ``local_compute``, ``local_cache_hit``
-and ``external_kv_transfer`` (tokens), ``nixl_bytes``, ``offload_load_bytes``, ``offload_store_bytes``,
-``nixl_failed_transfers`` and ``nixl_expired``. What no check compared is null.
+The values are sums of the checks' comparisons of the counters ``local_compute``, ``local_cache_hit`` and
+``external_kv_transfer`` (tokens), ``nixl_bytes``, ``offload_load_bytes``, ``offload_store_bytes``,
+``nixl_failed_transfers`` and ``nixl_expired``. A counter that no check compared is null.
 """
 
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ def kv_transfer(deployment: Deployment, judgement: Judgement) -> dict[str, Any]:
 
 
 def json_bounds(bounds: Bounds | None) -> int | dict[str, int] | None:
-    """One number where one value alone is right."""
+    """A number if only one value is right, otherwise ``{"min": …, "max": …}``."""
     if bounds is None:
         return None
     return bounds.low if bounds.exact else {"min": bounds.low, "max": bounds.high}
 
 
 def json_number(value: float | None) -> float | None:
-    """A counter as an integer, if it is one."""
+    """The value as an integer, if it is one."""
     return int(value) if value is not None and float(value).is_integer() else value
 
 

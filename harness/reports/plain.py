@@ -1,4 +1,4 @@
-"""A overview as plain lines: for logs and pipes. No box, no colour, no line broken to a width."""
+"""A run's overview as plain lines, for logs and pipes: no boxes, no colours, no line breaks to fit a width."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ def plain_lines(overview: Overview) -> Iterator[str]:
 
 
 def counter_lines(overview: Overview) -> Iterator[str]:
-    """The counters that are shown, a line each."""
+    """The shown counters, a line each."""
     yield "counters:"
     yield from map(_counter, overview.counters, overview.remarks)
     if overview.further:

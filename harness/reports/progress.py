@@ -1,4 +1,4 @@
-"""What a person sees while a run goes: a display that changes on a terminal, now and then a line elsewhere."""
+"""Progress shown during a run: a changing display on a terminal, plain lines elsewhere."""
 
 import sys
 from typing import Protocol, Self, TextIO
@@ -13,26 +13,26 @@ __all__ = ["LiveProgress", "PlainProgress", "Progress", "make_progress"]
 
 
 class Progress(Protocol):
-    """Told what happens; use as a context manager. Never raises, never waits."""
+    """Shows progress. Use it as a context manager. Its methods never raise and never wait."""
 
     def deploy(self, server: str, text: str, seconds: float) -> None:
-        """A server has come this far in starting: ``prefill-0``, ``loading weights``, seconds since its start."""
+        """Show how far a server has come in starting: ``prefill-0``, ``loading weights``, seconds since its start."""
         ...
 
     def phase(self, scenario: str, phase: str, total: int) -> None:
-        """A phase of ``total`` requests begins; the one before has ended."""
+        """A phase of ``total`` requests begins; the phase before has ended."""
         ...
 
     def advance(self, done: int, total: int, failed: int) -> None:
-        """Of this phase ``done`` requests have ended, ``failed`` of them not OK."""
+        """``done`` requests of this phase have ended, ``failed`` of them with an outcome other than OK."""
         ...
 
     def note(self, text: str) -> None:
-        """Something worth a line of its own."""
+        """Show a text on a line of its own."""
         ...
 
     def close(self) -> None:
-        """Nothing more will happen; a second time does nothing."""
+        """End the display; a second call does nothing."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,7 +1,7 @@
-"""One run's reports together: made once, then stored and shown. All of them say one verdict, which is decided here.
+"""All reports of one run, made together. The verdict that all of them show is decided here.
 
-A plain load's verdict is the worst of its checks. A catalogue's is that of its table, in which known faults of the
-engine are told and do not count: the verdict line, result.json, JUnit and the exit code all have it from there.
+A load has the worst verdict of its checks. A catalogue has the verdict of its table, in which excused known faults of
+the engine do not count. The verdict line, result.json, JUnit and the exit code all use this verdict.
 """
 
 import sys
@@ -31,21 +31,21 @@ class Report:
     """A judged run in every form."""
 
     judgement: Judgement
-    """Every check of the run as a whole, known faults among them."""
+    """All checks of the run, including known faults."""
     verdict: Verdict
-    """The run's: what it exits with."""
+    """The run's verdict, which decides the exit code."""
     rows: tuple[Row, ...]
-    """A catalogue's table; empty for a plain load."""
+    """The catalogue's table; empty for a load."""
     result: dict[str, Any]
-    """Content of result.json."""
+    """The content of result.json."""
     overview: Overview
     junit: str
     """JUnit XML."""
     died: bool = False
-    """Whether a process died that the harness had started."""
+    """Whether a process that the harness started died."""
 
 
-def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but three have defaults
+def make_report(  # noqa: PLR0913 - all but three have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
@@ -54,9 +54,10 @@ def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but 
     *,
     rows: Sequence[Row] = (),
 ) -> Report:
-    """Measure the requests under test and say everything; ``load`` is told from the history where it is not given.
+    """Measure the latencies and make all reports.
 
-    ``rows``: of the catalogue's workloads, where the run was of these.
+    ``load``: by default, derived from the history. ``rows``: the catalogue's table, if the run was one of the
+    catalogue.
     """
     measured = under_test(history)
     latency = latency_report(measured)
@@ -77,7 +78,7 @@ def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but 
 
 
 def print_report(report: Report, *, plain: bool = False, stream: TextIO | None = None) -> None:
-    """Show the summary on ``stream`` (default: stdout), as plain lines if asked or if it is no terminal."""
+    """Print the overview to ``stream`` (default: stdout), as plain lines if ``plain`` or if it is not a terminal."""
     stream = stream or sys.stdout
     if plain:
         stream.writelines(f"{line}\n" for line in plain_lines(report.overview))

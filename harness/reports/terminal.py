@@ -1,7 +1,7 @@
-"""A overview on a terminal: the verdict first and large, then why, then the figures.
+"""A run's overview on a terminal: the verdict first and large, then the reasons, then the figures.
 
-Every colour goes with a word that says the same. Without a terminal the lines of ``plain`` are printed instead;
-with NO_COLOR set (https://no-color.org) the layout stays and the colours go.
+Every coloured verdict is a word too. If the output is not a terminal, the lines of ``plain`` are printed instead. With
+NO_COLOR set (https://no-color.org), the layout stays without colours.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from harness.verdict import Verdict
 
 
 def print_overview(overview: Overview, console: Console) -> None:
-    """Print to ``console``, laid out if it is a terminal."""
+    """Print to ``console``; as plain lines if it is not a terminal."""
     if console.is_terminal and not console.is_dumb_terminal:
         for part in _parts(overview, console):
             console.print(part, highlight=False)
@@ -50,7 +50,7 @@ def _parts(overview: Overview, console: Console) -> Iterator[RenderableType]:
 
 
 def _verdict(overview: Overview) -> RenderableType:
-    """A bar as wide as the terminal; without colours it is still there, reversed."""
+    """A bar as wide as the terminal, in reverse video without colours."""
     bar = Padding(
         Text(f"{overview.verdict.upper()}   {overview.headline}"),
         (1, 2),
@@ -60,7 +60,7 @@ def _verdict(overview: Overview) -> RenderableType:
 
 
 def _reason(reason: Reason) -> RenderableType:
-    style = "dim" if reason.aside else STYLE[reason.verdict]
+    style = "dim" if reason.ignored_as else STYLE[reason.verdict]
     grid = Table.grid(padding=(0, 1))
     grid.add_column(min_width=7, no_wrap=True)
     grid.add_column(overflow="fold")
@@ -78,7 +78,7 @@ def _reason(reason: Reason) -> RenderableType:
 
 
 def _passed(overview: Overview) -> RenderableType:
-    """By name alone when something else needs attention; with what was seen when nothing does."""
+    """Names of the valid checks, with their summaries if all checks are valid."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=7)
     grid.add_column(overflow="fold")

@@ -148,7 +148,7 @@ def test_a_known_fault_is_told_and_not_counted_until_it_is_gone() -> None:
     assert overall([VALID, worse]) is Verdict.INVALID, "nor what else is wrong"
     assert any("something else is wrong" in line for line in catalogue_lines([worse]))
     gone = replace(FAULTY, judgement=judged(Verdict.VALID))
-    assert any("does not show here" in line for line in catalogue_lines([gone]))
+    assert any("did not show" in line for line in catalogue_lines([gone]))
     unknown = replace(FAULTY, judgement=judged(Verdict.UNKNOWN))
     assert overall([VALID, unknown]) is Verdict.UNKNOWN, "a known fault excuses what is known, not what is not"
 

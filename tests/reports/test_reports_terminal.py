@@ -77,7 +77,7 @@ def test_the_verdict_comes_first_as_a_word(judgement: Judgement, first: str) -> 
 def test_an_interrupted_run_says_so() -> None:
     cut = type(HISTORY)(HISTORY.entries[:-1])
     overview = make_report(DEPLOYMENT, cut, VALID).overview
-    assert overview.headline == "all 3 checks passed; the run was interrupted"
+    assert overview.headline == "all 3 checks passed; the run ended early"
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -44,7 +44,8 @@ def of_nixl_bytes(context: Context) -> Advice | None:
     if ratio and not _tier_has_the_bytes(context):
         return Advice(
             f"the bytes are exactly {ratio.numerator}/{ratio.denominator} of those that "
-            f"{context.deployment.model_path} needs: the servers load another model than --model, or another KV type than --kv-cache-dtype",
+            f"{context.deployment.model_path} needs: the servers load another model than --model, or another KV type "
+            "than --kv-cache-dtype",
             "give the model and the type that the servers load",
         )
     more = any(
