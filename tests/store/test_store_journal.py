@@ -132,8 +132,8 @@ def test_a_damaged_line_is_an_error_that_names_file_and_line(tmp_path: Path, num
 @pytest.mark.parametrize(
     ("header", "complaint"),
     [
-        (b"", "holds no entry"),
-        (b'{"kind": "jour', "holds no entry"),
+        (b"", "has no entry"),
+        (b'{"kind": "jour', "has no entry"),
         (b'{"kind": "journal", "format": 99}\n', "format 99"),
         (b'{"kind": "noted", "at": 1.0, "text": ""}\n', "is not a history"),
         (b"hello\n", "line 1: not JSON"),

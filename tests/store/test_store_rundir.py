@@ -73,7 +73,7 @@ def test_a_result_dir_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_run_without_its_deployment_cannot_be_judged(tmp_path: Path) -> None:
     path = _store(tmp_path)
     (path / "deployment.json").write_text('{"servers": 3}')
-    with pytest.raises(UsageError, match="cannot be understood: '3' where an array"):
+    with pytest.raises(UsageError, match="cannot be read: '3' where an array"):
         load_run(path)
     (path / "deployment.json").unlink()
     with pytest.raises(UsageError, match="before its deployment was up"):
