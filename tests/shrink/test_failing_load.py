@@ -126,7 +126,7 @@ def test_a_script_is_bash_whatever_a_prompt_holds(tmp_path: Path) -> None:
 def test_requests_go_where_they_went_as_many_at_a_time() -> None:
     direct = request(5, route=Route.DECODE)
     text = script(told(*SIX[:4], direct, concurrency=3, probes=(request(9, route=Route.PREFILL),)))
-    served = text.partition("# --- as it is served, 3 at a time ---\n")[2].partition("\n# --- the comparison")[0]
+    served = text.partition("# --- the requests as served, 3 at a time ---\n")[2].partition("\n# --- the comparison")[0]
     assert served.splitlines() == [
         "transferred 0 load-0 /v1/completions &",
         "transferred 1 load-1 /v1/completions &",
@@ -137,6 +137,6 @@ def test_requests_go_where_they_went_as_many_at_a_time() -> None:
         'alone 4 load-5 /v1/completions "$D" &',
         "wait",
         "",
-        "# --- what that left in a cache: beginnings of the prompts, asked of the server that holds them ---",
+        "# --- prefixes of the prompts, sent to the server that has them in a cache ---",
         'alone 5 load-9 /v1/completions "$P"',
     ]
