@@ -1,4 +1,4 @@
-"""However narrow a terminal is, no number and no reason is cut."""
+"""No number and no reason is cut on a narrow terminal."""
 
 import io
 
@@ -30,12 +30,12 @@ def test_counters_and_latencies_are_shown_whole(width: int) -> None:
     assert "external_kv_transfer" in unbroken
 
 
-def test_where_there_is_room_they_stay_a_table() -> None:
+def test_counters_are_a_table_if_there_is_room() -> None:
     assert "server      counter" in shown(80)
 
 
 @pytest.mark.parametrize("width", [20, 60, 80])
-def test_a_catalogues_reasons_are_lines_where_a_column_would_be_too_narrow(
+def test_a_catalogue_is_plain_lines_if_a_column_would_be_too_narrow(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))

@@ -1,4 +1,4 @@
-"""What a person sees: the summary, plain and on a terminal, and progress."""
+"""The overview in plain lines and on a terminal, and progress."""
 
 import io
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_the_verdict_comes_first_as_a_word(judgement: Judgement, first: str) -> 
     assert " ".join(_terminal(judgement).split()).startswith(f"{word} {headline}")
 
 
-def test_an_interrupted_run_says_so() -> None:
+def test_the_overview_of_a_run_that_ended_early_says_so() -> None:
     cut = type(HISTORY)(HISTORY.entries[:-1])
     overview = make_report(DEPLOYMENT, cut, VALID).overview
     assert overview.headline == "all 3 checks passed; the run ended early"
@@ -90,7 +90,7 @@ def test_a_terminal_shows_every_figure_within_its_width(judgement: Judgement, wi
         if row.counter != "prompt_tokens":
             assert f"{row.counter} {row.expected} {count(row.observed)}" in words
     assert AGAIN in words
-    assert "…" not in shown  # nothing was cut off
+    assert "…" not in shown, "nothing is cut off"
 
 
 def test_no_color_leaves_layout_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_only_rows_that_differ_are_highlighted() -> None:
     assert painted == {"external_kv": True, "local_cache_hit": False}
 
 
-def test_a_servers_words_cannot_steer_the_terminal() -> None:
+def test_a_servers_message_cannot_control_the_terminal() -> None:
     nasty = "\x1b[2J[red]boom[/red]\nVALID\x9b31m"
     judgement = Judgement((Check("c", Verdict.INVALID, nasty, findings=(Finding("r", nasty),)),), VALID.outputs)
     assert "\x1b[2J" not in _plain(judgement)
@@ -208,7 +208,7 @@ def _drawn(progress: LiveProgress) -> str:
     return " ".join(console.export_text().split())
 
 
-def test_live_progress_draws_what_goes_on_and_leaves_lines_of_what_is_over() -> None:
+def test_live_progress_draws_the_current_phase_and_leaves_lines_of_finished_ones() -> None:
     clock, stream = _Clock(), io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100)
     with LiveProgress(console, clock, redraw=False) as progress:
@@ -244,5 +244,5 @@ def test_the_kind_of_progress_suits_the_stream(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(make_progress(clock=_Clock(), stream=_Terminal()), PlainProgress)
 
 
-def test_a_pipe_gets_no_escape_and_no_box() -> None:
+def test_a_pipe_gets_no_escape_sequences_and_no_boxes() -> None:
     assert not set("\x1b─━│┌") & set(_plain(INVALID))
