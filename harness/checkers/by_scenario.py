@@ -56,7 +56,7 @@ def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-onl
     ``provokes``: a counter that must have grown on some server; otherwise the scenario did not test what it is for.
     ``compared``: the evidence about the whole run's outputs, if it was collected already.
     """
-    own = of_scenario(history, scenario)
+    own = History(tuple(_entries(history, scenario)))
     asked = {operation.request.request_id for operation in own.operations()}
     part = part_of(deployment, history, compared or look_at_outputs(history), asked)
     checks = (
@@ -71,11 +71,6 @@ def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-onl
     return Judgement(advised(deployment, own, checks, asked=asked), part.counts)
 
 
-def of_scenario(history: History, scenario: str) -> History:
-    """The scenario's entries and those of the run as a whole."""
-    return History(tuple(_entries(history, scenario)))
-
-
 def seconds_of(history: History, scenario: str) -> float:
     """Seconds from the scenario's first entry to its last."""
     times = [entry.at for entry in _entries(history, scenario) if not isinstance(entry, _OF_THE_RUN)]
@@ -83,6 +78,7 @@ def seconds_of(history: History, scenario: str) -> float:
 
 
 def _entries(history: History, scenario: str) -> Iterator[Entry]:
+    """The scenario's entries and those of the run as a whole."""
     own: set[str] = set()
     for entry in history.entries:
         if isinstance(entry, _OF_THE_RUN):

@@ -72,6 +72,7 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """The evidence of every counted phase, in order. Phases without readings are left out."""
     expected = _predicted(deployment, history)
     counted = _counted(history)
+    idle = {server.name: ServerExpectation() for server in deployment.servers}
     evidence = tuple(
         Evidence(
             *phase,
@@ -83,7 +84,7 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
             tuple(_before(history, counted[0], servers)),
         )
         for phase in counted
-        for key, expectation in expected.get(phase, _idle(deployment)).items()
+        for key, expectation in expected.get(phase, idle).items()
         if (servers := deployment.named(key))
     )
     if not deployment.launched:
@@ -227,12 +228,6 @@ def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Gro
     return Growth(*(grown.of(name) for name in names))
 
 
-def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:
-    for entry in history.entries:
-        if isinstance(entry, Scraped | ScrapeFailed) and entry.label in (BEFORE, AFTER):
-            yield entry
-
-
 def _in_words(comparison: Comparison) -> str:
     what = f"{comparison.counter} of {comparison.server} in {comparison.phase}"
     if comparison.expected is None or comparison.observed is None:
@@ -262,11 +257,8 @@ def first_problem(comparisons: tuple[Comparison, ...]) -> str:
 
 
 def _counted(history: History) -> tuple[PhaseKey, ...]:
-    return tuple(dict.fromkeys((reading.scenario, reading.phase) for reading in _readings(history)))
-
-
-def _idle(deployment: Deployment) -> Mapping[str, ServerExpectation]:
-    return {server.name: ServerExpectation() for server in deployment.servers}
+    readings = (entry for entry in history.entries if isinstance(entry, Scraped | ScrapeFailed))
+    return tuple(dict.fromkeys((one.scenario, one.phase) for one in readings if one.label in (BEFORE, AFTER)))
 
 
 def _before(history: History, phase: PhaseKey, servers: tuple[Server, ...]) -> Iterator[Counters]:
@@ -287,16 +279,10 @@ def _reading(history: History, phase: PhaseKey, server: str, label: str) -> Scra
     """The reading, or why there is none that can be used."""
     reading = history.scrapes(scenario=phase[0], phase=phase[1], label=label).get(server)
     if reading is None:
-        causes = _failures(history, phase, server, label)
+        wanted = (*phase, server, label)
+        failed = history.of(ScrapeFailed)
+        causes = (one.cause for one in failed if (one.scenario, one.phase, one.server, one.label) == wanted)
         return f"there is no reading {label} the phase: {next(causes, 'none was recorded')}"
     if not reading.settled:
         return f"the deployment had not settled {label} the phase: {reading.unsettled_because}"
     return reading
-
-
-def _failures(history: History, phase: PhaseKey, server: str, label: str) -> Iterator[str]:
-    return (
-        entry.cause
-        for entry in history.of(ScrapeFailed)
-        if (entry.scenario, entry.phase, entry.server, entry.label) == (*phase, server, label)
-    )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather, nothing_moved
-from harness.checkers.unknown_kv_dtype import excused_by_unknown_kv_dtype
+from harness.checkers.unknown_facts import excused_by_unknown_kv_dtype
 from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Bounds, Check, Comparison, Verdict, worst

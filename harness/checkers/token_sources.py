@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather
-from harness.checkers.unlisted import excused_by_unlisted
+from harness.checkers.unknown_facts import excused_by_unlisted
 from harness.facts import Deployment, Role
 from harness.history import History, Operation, Outcome
 from harness.scenario import Route

@@ -36,7 +36,7 @@ class PlainProgress:
 
     def phase(self, scenario: str, phase: str, total: int) -> None:
         """Print the end of the last phase and the beginning of this one."""
-        self._end_phase()
+        self.close()
         self._phase = PhaseCount(scenario, phase, total, self._clock.now())
         self._tenth, self._line_at = 0, self._phase.began
         self._print(f"{self._phase.name}: {total:,} requests")
@@ -60,7 +60,9 @@ class PlainProgress:
 
     def close(self) -> None:
         """Print the end of the last phase."""
-        self._end_phase()
+        if self._phase is not None:
+            self._print(f"{self._phase.name}: ended: {self._phase.words(self._clock.now())}")
+            self._phase = None
 
     def _is_due(self, phase: PhaseCount) -> bool:
         """Whether a line is due; the last one is printed when the phase ends."""
@@ -71,11 +73,6 @@ class PlainProgress:
     def _print_phase(self, phase: PhaseCount) -> None:
         self._tenth, self._line_at = phase.tenth, self._clock.now()
         self._print(f"{phase.name}: {phase.words(self._line_at)}")
-
-    def _end_phase(self) -> None:
-        if self._phase is not None:
-            self._print(f"{self._phase.name}: ended: {self._phase.words(self._clock.now())}")
-            self._phase = None
 
     def _print(self, line: str) -> None:
         print(clean(line, None), file=self._stream, flush=True)

@@ -41,7 +41,8 @@ def _first(whole: Candidate, hints: Iterable[Candidate]) -> Asking:
 
 def _fewer(best: Candidate) -> Asking:
     """Leave out requests: halves first, then quarters, in the end single requests."""
-    for size in _halves(len(best.pieces)):
+    number = len(best.pieces)
+    for size in takewhile(bool, (number >> shift for shift in count(1))):
         start = 0
         while start < len(best.pieces):
             rest = best.pieces[:start] + best.pieces[start + size :]
@@ -51,11 +52,6 @@ def _fewer(best: Candidate) -> Asking:
             else:
                 start += size
     return best
-
-
-def _halves(size: int) -> list[int]:
-    sizes = (size >> shift for shift in count(1))
-    return list(takewhile(lambda one: one > 0, sizes))
 
 
 def _lower_concurrency(best: Candidate) -> Asking:

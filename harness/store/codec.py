@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -54,19 +54,12 @@ def decode(kind: type[T], content: object) -> T:
 
 
 def parse_json(text: str | bytes) -> object:
-    """Parse strict JSON. Raises MalformedError, also for NaN and Infinity, which Python would accept."""
-    return _loaded(text, json.loads)
-
-
-def parse_stored(content: bytes) -> object:
-    """Like ``parse_json``, for a file that may be damaged: integers of more than 64 bits are refused too."""
+    """Parse strict JSON. Raises MalformedError, also for NaN, Infinity and integers of more than 64 bits."""
+    content = text.encode() if isinstance(text, str) else text
     # Searching for long numbers first saves a call for each token id of a history.
-    return _loaded(content, partial(json.loads, parse_int=_bounded) if _MANY_DIGITS.search(content) else json.loads)
-
-
-def _loaded(text: str | bytes, loads: Callable[..., object]) -> object:
+    parse_int = _bounded if _MANY_DIGITS.search(content) else None
     try:
-        return loads(text, parse_constant=_refuse)
+        return json.loads(content, parse_constant=_refuse, parse_int=parse_int)
     except ValueError as error:
         raise MalformedError(f"not JSON ({error})") from None
     except RecursionError:

@@ -18,7 +18,7 @@ from typing import IO, Any, Self, get_args
 
 from harness.errors import HarnessError, UsageError
 from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
-from harness.store.codec import MalformedError, decode, dumps, parse_json, parse_stored
+from harness.store.codec import MalformedError, decode, dumps, parse_json
 from harness.store.earlier import convert_entry
 
 FORMAT = 1
@@ -45,35 +45,24 @@ def encode_entry(entry: Entry) -> str:
 
 def decode_entry(line: str | bytes) -> Entry:
     """The entry of a line. Raises MalformedError."""
-    return _decoded(_an_object(parse_json(line)))
-
-
-def _read_entry(line: bytes) -> Entry:
-    """Like ``decode_entry``, for a file that may be damaged. Raises MalformedError."""
-    entry = _decoded(_an_object(parse_stored(line)))
-    if impossible := _impossible(entry):
-        raise MalformedError(impossible)
-    return entry
-
-
-def _decoded(content: dict[str, Any]) -> Entry:
+    content = _an_object(parse_json(line))
     kind = content.pop("kind", None)
     if not isinstance(kind, str) or kind not in _KINDS:
         raise MalformedError(f"entries of kind {kind!r:.60} are not known to this version of the harness")
     return decode(_KINDS[kind], convert_entry(kind, content))
 
 
-def _impossible(entry: Entry) -> str:
-    """A value of the right type that the harness never writes, in words; empty if there is none.
+def _checked(entry: Entry) -> Entry:
+    """The entry. Raises MalformedError if it has values that the harness never writes.
 
     A time that is NaN compares as false with every other time, so checkers would miss late events.
     """
     for name, value in _plain_numbers(entry):
         if not math.isfinite(value):
-            return f"{name} is {value}, and must be a number"
+            raise MalformedError(f"{name} is {value}, and must be a number")
     if isinstance(entry, RunStarted) and not 0 <= entry.wall < _YEAR_9999:
-        return f"wall is {entry.wall}, which is not a calendar time"
-    return ""
+        raise MalformedError(f"wall is {entry.wall}, which is not a calendar time")
+    return entry
 
 
 _YEAR_9999 = 253_370_764_800.0
@@ -187,7 +176,7 @@ def _entries(path: Path, lines: IO[bytes]) -> Iterator[Entry]:
         if not line.endswith(b"\n"):
             return
         try:
-            yield _read_entry(line)
+            yield _checked(decode_entry(line))
         except MalformedError as error:
             raise UsageError(_damaged(path, number, error)) from error
 
@@ -203,7 +192,7 @@ def _check_header(path: Path, line: bytes) -> None:
     if not line.endswith(b"\n"):
         raise UsageError(f"{path} has no entry: the run was killed when it began. Run again.")
     try:
-        header = _an_object(parse_stored(line))
+        header = _an_object(parse_json(line))
     except MalformedError as error:
         raise UsageError(_damaged(path, 1, error)) from error
     if header.get("kind") != "journal":

@@ -80,7 +80,7 @@ def read_noise(path: Path, key: Mapping[str, str], at: float, *, now: float | No
     """
     if not path.exists():
         return None
-    stored, now = _read(path, key), _wall(now)
+    stored, now = _read(path, key), time.time() if now is None else now
     kept = [one for one in stored.arms if 0 <= now - one.wall < KEPT]
     if not kept or now - kept[-1].wall >= FRESH:
         return None
@@ -100,7 +100,7 @@ def add_noise(path: Path, key: Mapping[str, str], outputs: Sequence[NoisyOutput]
         OSError: the file cannot be written.
 
     """
-    now = _wall(now)
+    now = time.time() if now is None else now
     earlier = _read(path, key).arms if path.exists() else ()
     kept: list[Measurement] = []
     room = MOST_OUTPUTS
@@ -109,10 +109,6 @@ def add_noise(path: Path, key: Mapping[str, str], outputs: Sequence[NoisyOutput]
             kept.append(replace(one, outputs=one.outputs[:room]))
             room -= len(kept[-1].outputs)
     write_atomically(path, dumps(NoiseFile(_FORMAT, key, tuple(reversed(kept)))))
-
-
-def _wall(now: float | None) -> float:
-    return time.time() if now is None else now
 
 
 def _read(path: Path, key: Mapping[str, str]) -> NoiseFile:

@@ -22,14 +22,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
 from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
-from harness.store.codec import MalformedError, decode, dumps, parse_stored
+from harness.store.codec import MalformedError, decode, dumps, parse_json
 from harness.store.earlier import convert_deployment
 from harness.store.journal import JournalWriter, read_journal
 from harness.store.redact import redact_argv
@@ -174,43 +174,30 @@ def _fresh(parent: Path, name: str) -> Path:
 
 def _redacted(entry: Entry) -> Entry:
     """The entry without credentials. Servers' outputs are not changed: they are the evidence."""
+    changes: dict[str, Any] = {}
     match entry:
-        case RunStarted():
-            return replace(entry, argv=redact_argv(entry.argv))
-        case Ended():
-            prefill, decode = entry.prefill_server, entry.decode_server
-            return replace(
-                entry,
-                cause=redact_text(entry.cause),
-                prefill_server=prefill and redact_url(prefill),
-                decode_server=decode and redact_url(decode),
-            )
-        case ScrapeFailed():
-            return replace(entry, cause=redact_text(entry.cause))
-        case Scraped() | RunEnded() | Noted():
-            return _with_redacted_words(entry)
-        case _:
-            return entry
-
-
-def _with_redacted_words(entry: Scraped | RunEnded | Noted) -> Entry:
-    match entry:
-        case Scraped():
-            words = entry.unsettled_because
-            return replace(entry, unsettled_because=redact_text(words)) if words else entry
-        case RunEnded():
-            return (
-                replace(entry, died=tuple(replace(one, text=redact_text(one.text)) for one in entry.died))
-                if entry.died
-                else entry
-            )
-        case Noted():
-            return replace(entry, text=redact_text(entry.text))
+        case RunStarted(argv=argv):
+            changes = {"argv": redact_argv(argv)}
+        case Ended(cause=cause, prefill_server=prefill, decode_server=decode):
+            changes = {
+                "cause": redact_text(cause),
+                "prefill_server": prefill and redact_url(prefill),
+                "decode_server": decode and redact_url(decode),
+            }
+        case ScrapeFailed(cause=cause):
+            changes = {"cause": redact_text(cause)}
+        case Scraped(unsettled_because=reason) if reason:
+            changes = {"unsettled_because": redact_text(reason)}
+        case RunEnded(died=died) if died:
+            changes = {"died": tuple(replace(one, text=redact_text(one.text)) for one in died)}
+        case Noted(text=text):
+            changes = {"text": redact_text(text)}
+    return replace(entry, **changes) if changes else entry
 
 
 def _load_deployment(path: Path) -> Deployment:
     try:
-        return decode(Deployment, convert_deployment(parse_stored(path.read_bytes())))
+        return decode(Deployment, convert_deployment(parse_json(path.read_bytes())))
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."

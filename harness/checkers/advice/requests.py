@@ -43,6 +43,11 @@ _BY_ENDING = {
     Ending.NO_END: ("the harness was killed", _RUN_AGAIN),
 }
 _BY_STATUS = {
+    **dict.fromkeys(
+        (401, 402, 403, 407, 511),
+        ("the credentials are missing or wrong", "give them with --header, as in --header 'Authorization=Bearer ...'"),
+    ),
+    **dict.fromkeys(range(300, 400), ("the URL answers with a redirect", "give the URL that it redirects to")),
     400: (
         "the servers refuse the requests: their context is too short, or a field of --extra-body is wrong",
         "read the server's message in the finding",
@@ -57,7 +62,7 @@ _BY_STATUS = {
     ),
     429: ("a gateway limits the rate of requests", "raise its limit, or lower --concurrency"),
 }
-_CREDENTIALS = (401, 402, 403, 407, 511)
+_ANY_STATUS = ("a server or the proxy failed", f"{_LOGS}; the finding quotes the answer")
 
 
 def of_completion(context: Context) -> Advice | None:
@@ -74,7 +79,8 @@ def of_completion(context: Context) -> Advice | None:
     ending, status = Counter((one.ended.ending, _status(one)) for one in unexpected).most_common(1)[0][0]
     these = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
     where = context.common_server(these)
-    cause, remedy = _refused(status) if ending is Ending.REFUSED else _BY_ENDING.get(ending, ("", ""))
+    refused = _BY_STATUS.get(status or 0, _ANY_STATUS)
+    cause, remedy = refused if ending is Ending.REFUSED else _BY_ENDING.get(ending, ("", ""))
     return Advice(f"{cause} ({plural(len(these), 'request')}{where})", remedy) if cause else None
 
 
@@ -85,18 +91,6 @@ def _expected(operation: Operation) -> bool:
 
 def _status(operation: Operation) -> int | None:
     return operation.ended.status if operation.ended.ending is Ending.REFUSED else None
-
-
-def _refused(status: int | None) -> tuple[str, str]:
-    if status in _CREDENTIALS:
-        return (
-            "the credentials are missing or wrong",
-            "give them with --header, as in --header 'Authorization=Bearer ...'",
-        )
-    if status is not None and 300 <= status < 400:
-        return "the URL answers with a redirect", "give the URL that it redirects to"
-    known = _BY_STATUS.get(status or 0)
-    return known or ("a server or the proxy failed", f"{_LOGS}; the finding quotes the answer")
 
 
 def of_streaming(context: Context) -> Advice:
