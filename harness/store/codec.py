@@ -53,11 +53,13 @@ def decode(kind: type[T], content: object) -> T:
     return decoded
 
 
-def parse_json(text: str | bytes) -> object:
-    """Parse strict JSON. Raises MalformedError, also for NaN, Infinity and integers of more than 64 bits."""
-    content = text.encode() if isinstance(text, str) else text
+def parse_json(content: bytes, *, stored: bool = False) -> object:
+    """Parse strict JSON. Raises MalformedError, also for NaN and Infinity.
+
+    ``stored``: the file may be damaged, so that integers of more than 64 bits are refused too.
+    """
     # Searching for long numbers first saves a call for each token id of a history.
-    parse_int = _bounded if _MANY_DIGITS.search(content) else None
+    parse_int = _bounded if stored and _MANY_DIGITS.search(content) else None
     try:
         return json.loads(content, parse_constant=_refuse, parse_int=parse_int)
     except ValueError as error:

@@ -43,9 +43,9 @@ def encode_entry(entry: Entry) -> str:
     return dumps(entry, _TAGS[type(entry)])
 
 
-def decode_entry(line: str | bytes) -> Entry:
-    """The entry of a line. Raises MalformedError."""
-    content = _an_object(parse_json(line))
+def decode_entry(line: str | bytes, *, stored: bool = False) -> Entry:
+    """The entry of a line. Raises MalformedError. ``stored``: the line is from a file that may be damaged."""
+    content = _an_object(parse_json(line.encode() if isinstance(line, str) else line, stored=stored))
     kind = content.pop("kind", None)
     if not isinstance(kind, str) or kind not in _KINDS:
         raise MalformedError(f"entries of kind {kind!r:.60} are not known to this version of the harness")
@@ -176,7 +176,7 @@ def _entries(path: Path, lines: IO[bytes]) -> Iterator[Entry]:
         if not line.endswith(b"\n"):
             return
         try:
-            yield _checked(decode_entry(line))
+            yield _checked(decode_entry(line, stored=True))
         except MalformedError as error:
             raise UsageError(_damaged(path, number, error)) from error
 
@@ -192,7 +192,7 @@ def _check_header(path: Path, line: bytes) -> None:
     if not line.endswith(b"\n"):
         raise UsageError(f"{path} has no entry: the run was killed when it began. Run again.")
     try:
-        header = _an_object(parse_json(line))
+        header = _an_object(parse_json(line, stored=True))
     except MalformedError as error:
         raise UsageError(_damaged(path, 1, error)) from error
     if header.get("kind") != "journal":

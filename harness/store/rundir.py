@@ -197,7 +197,7 @@ def _redacted(entry: Entry) -> Entry:
 
 def _load_deployment(path: Path) -> Deployment:
     try:
-        return decode(Deployment, convert_deployment(parse_json(path.read_bytes())))
+        return decode(Deployment, convert_deployment(parse_json(path.read_bytes(), stored=True)))
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."
