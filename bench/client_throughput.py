@@ -1,11 +1,10 @@
-"""How many streams a second one core of the client can drive, with every token read, timed and judged.
+"""Measures how many streams per second one core of the client can read, with every token parsed and timed.
 
     python bench/client_throughput.py --streams 4000 --concurrency 64 --tokens 20
 
-The server is another process and costs next to nothing: it writes answers that were made beforehand, one write per
-token (or ``--burst`` tokens' chunks per write), in the form and size that vLLM writes them, log-probabilities and all.
-What is printed is wall time and the client's own CPU time; the second is what a core can do when the server has
-cores of its own. Latencies of this server say nothing.
+The server is another process and costs almost nothing: it writes prepared answers, one write per token (or per
+``--burst`` tokens), in vLLM's form and size, with log-probabilities. Rates are printed by wall time and by the client's
+own CPU time; the second is what a core can do if the server has other cores. Latencies of this server mean nothing.
 """
 
 import argparse
@@ -27,13 +26,13 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nt
 
 
 def main() -> None:
-    """Run the server beside the client, and end it."""
+    """Run the client against the server, and stop the server."""
     options = _options()
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=_serve, args=(theirs, options.tokens, options.burst), daemon=True)
+    receiver, sender = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=_serve, args=(sender, options.tokens, options.burst), daemon=True)
     server.start()
     try:
-        uvloop.run(_measure(f"http://127.0.0.1:{ours.recv()}", options))
+        uvloop.run(_measure(f"http://127.0.0.1:{receiver.recv()}", options))
     finally:
         server.terminate()
         server.join()
@@ -41,10 +40,10 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=4000, help="how many to send (4000)")
-    parser.add_argument("--concurrency", type=int, default=64, help="how many at a time (64)")
+    parser.add_argument("--streams", type=int, default=4000, help="streams in all (4000)")
+    parser.add_argument("--concurrency", type=int, default=64, help="streams at a time (64)")
     parser.add_argument("--tokens", type=int, default=20, help="tokens per stream (20)")
-    parser.add_argument("--burst", type=int, default=1, help="tokens' chunks per write of the server (1)")
+    parser.add_argument("--burst", type=int, default=1, help="tokens per write of the server (1)")
     parser.add_argument("--prompt", type=int, default=200, help="prompt tokens (200)")
     return parser.parse_args()
 
@@ -62,26 +61,26 @@ async def _measure(url: str, options: argparse.Namespace) -> None:
         whole = sum(await asyncio.gather(*(work() for _ in range(options.concurrency))))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(
-        f"{whole} of {options.streams} streams whole, {options.tokens} tokens each, {options.concurrency} at a time: "
-        f"{whole / wall:,.0f} streams/s by the wall, {whole / cpu:,.0f} streams/s and "
-        f"{whole * options.tokens / cpu:,.0f} tokens/s per core of the client"
+        f"{whole} of {options.streams} streams complete, {options.tokens} tokens each, "
+        f"{options.concurrency} at a time: {whole / wall:,.0f} streams/s of wall time, {whole / cpu:,.0f} streams/s "
+        f"and {whole * options.tokens / cpu:,.0f} tokens/s per core of the client"
     )
     if whole < options.streams:
-        raise SystemExit("Streams that are not whole are not measured: the figures above say nothing.")
+        raise SystemExit("Some streams are incomplete, so the figures above mean nothing.")
 
 
 def _serve(port: Connection, tokens: int, burst: int) -> None:
-    uvloop.run(_answer_for_ever(port, _writes(tokens, burst)))
+    uvloop.run(_answer_forever(port, _writes(tokens, burst)))
 
 
-async def _answer_for_ever(port: Connection, writes: list[bytes]) -> None:
+async def _answer_forever(port: Connection, writes: list[bytes]) -> None:
     server = await asyncio.get_running_loop().create_server(lambda: _Server(writes), "127.0.0.1", 0)
     port.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
 
 class _Server(asyncio.Protocol):
-    """Just enough of HTTP: a request is over when its Content-Length is there, and then the answer is written."""
+    """Minimal HTTP: the answer is written when a body of the request's Content-Length has arrived."""
 
     def __init__(self, writes: list[bytes]) -> None:
         self._writes = writes
@@ -98,7 +97,7 @@ class _Server(asyncio.Protocol):
             self._write_from(0)
 
     def _write_from(self, number: int) -> None:
-        """One write per turn of the loop, as tokens come: written at once they would arrive as one."""
+        """One write per turn of the event loop, as tokens come; several writes in one turn would arrive together."""
         self._transport.write(self._writes[number])
         if number + 1 < len(self._writes):
             asyncio.get_running_loop().call_soon(self._write_from, number + 1)

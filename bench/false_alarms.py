@@ -1,11 +1,12 @@
-"""How often the outputs' rule accuses a run of nothing but noise, and how often it finds damage. No server, numpy only.
+"""Measures how often the check of outputs accuses a run that has only noise, and how often it finds damage. No server.
 
     python -m bench.false_alarms --runs 1000 --kinds student-3 mixture
 
-A run is drawn: control outputs, outputs of a load, and beside each token what teacher forcing says. Where an output is
-accused, further control outputs are drawn and the run is judged again, as verification does it (three rounds at most).
-``near``: runs in 1,000 in which an output crosses a near limit at first; ``alarm``: runs that end invalid, of which one
-is allowed; ``found``: runs of 100 in which an output whose tokens were all served with other KV is accused.
+A run is drawn at random: control outputs, the load's outputs, and the teacher forcing of every token. If an output is
+accused, further controls are drawn and the run is judged again, as in verification (three rounds at most).
+``near``: of 1,000 runs without damage, those in which an output crosses a near limit at first; ``alarm``: those that
+end invalid, of which one is allowed; ``found``: of 100 runs with one output served entirely with wrong KV, those in
+which this output is accused.
 """
 
 import argparse
@@ -18,15 +19,15 @@ from harness.verify.asking.plan import FURTHER_CONTROLS, ROUNDS_OF_CONFIRMATION
 from harness.verify.asking.reference import CONTROL_OUTPUT
 from harness.verify.judging.floor import NoiseFloor, measure_floor
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Limits, crossings
-from harness.verify.judging.many import no_chance
+from harness.verify.judging.limits import Limits, exceedances
+from harness.verify.judging.many_doubtful import too_many_doubtful
 from harness.verify.judging.noise import Floats
 
 Generator = np.random.Generator
 Draw = Callable[[Generator, tuple[int, int, int]], Floats]
-"""Errors of readings, of shape (readings, outputs, tokens), nats."""
+"""Draws errors of log-probabilities in nats, of shape (readings, outputs, tokens)."""
 _READINGS = 4
-# Of the leading two tokens, as served and as forced.
+"""Log-probabilities per token: of the leading two tokens, as served and as forced."""
 
 
 def _stepped(step: float) -> Draw:
@@ -55,17 +56,17 @@ KINDS: Mapping[str, Draw] = {
     "scale-student-3": lambda rng, shape: rng.normal(size=shape) * rng.standard_t(3, size=(shape[1], 1)) * 0.01,
     "flips": _flips,
 }
-"""What noise may look like. The rule was built for none of them in particular; only the first two have thin tails."""
+"""Kinds of noise. The check was designed for none of them in particular; only the first two have thin tails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One run's size."""
+    """The size of one run."""
 
     requests: int
     controls: int
     tokens: int
-    """Of each answer."""
+    """Tokens of each answer."""
 
 
 SIZES = (
@@ -75,7 +76,7 @@ SIZES = (
 
 
 def draw_outputs(rng: Generator, kind: Draw, outputs: int, tokens: int, *, damaged: int = 0) -> list[Forced]:
-    """So many outputs beside their forcing; of the first ``damaged`` every token was served with other KV."""
+    """``outputs`` outputs compared with their forcing; the first ``damaged`` were served entirely with wrong KV."""
     errors = kind(rng, (_READINGS, outputs, tokens))
     errors[0, :damaged] += rng.exponential(size=(damaged, tokens))
     best = -rng.exponential(0.4, (outputs, tokens))
@@ -83,24 +84,24 @@ def draw_outputs(rng: Generator, kind: Draw, outputs: int, tokens: int, *, damag
     served, forced = np.stack([best + errors[0], rival + errors[1]]), np.stack([best + errors[2], rival + errors[3]])
     first = np.where(served[0] >= served[1], 0, 1)[None]
     own, other = np.take_along_axis(forced, first, 0)[0], np.take_along_axis(forced, 1 - first, 0)[0]
-    said, said_other = np.take_along_axis(served, first, 0)[0], np.take_along_axis(served, 1 - first, 0)[0]
-    margin, lead = own - other, said - said_other
-    columns = (np.maximum(-margin, 0.0), np.abs(said - own), np.abs(lead - margin), margin)
+    served_own, served_other = np.take_along_axis(served, first, 0)[0], np.take_along_axis(served, 1 - first, 0)[0]
+    margin, lead = own - other, served_own - served_other
+    columns = (np.maximum(-margin, 0.0), np.abs(served_own - own), np.abs(lead - margin), margin)
     return [Forced(*rows) for rows in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run judged."""
+    """The result of one run."""
 
     near: bool
-    """An output crossed a near limit before anything was measured again."""
+    """Whether an output crossed a near limit before further controls were drawn."""
     accused: frozenset[int]
-    """Outputs that are wrong in the end, by number."""
+    """Indices of the outputs that are judged wrong in the end."""
 
 
 def judge_run(rng: Generator, kind: Draw, size: Size, *, damaged: int = 0) -> Trial:
-    """A run drawn, and judged as verification does it."""
+    """Draw a run, and judge it as verification does."""
     length = max(size.tokens, CONTROL_OUTPUT)
     control = draw_outputs(rng, kind, size.controls, length)
     served = draw_outputs(rng, kind, size.requests, size.tokens, damaged=damaged)
@@ -118,11 +119,11 @@ def _judged(control: Sequence[Forced], served: Sequence[Forced]) -> tuple[bool, 
     if not isinstance(floor, NoiseFloor):
         return False, frozenset()
     doubtful, wrong = _beyond(served, floor.near), _beyond(served, floor.far)
-    return bool(doubtful), wrong | doubtful if no_chance(served, control, floor.near) else wrong
+    return bool(doubtful), wrong | doubtful if too_many_doubtful(served, control, floor.near) else wrong
 
 
 def _beyond(served: Sequence[Forced], limits: Limits) -> frozenset[int]:
-    return frozenset(i for i, one in enumerate(served) if next(crossings(one, limits, one.regret), None) is not None)
+    return frozenset(i for i, one in enumerate(served) if next(exceedances(one, limits, one.regret), None) is not None)
 
 
 def _rows(kinds: Sequence[str], sizes: Sequence[Size], runs: int, seed: int) -> Iterator[str]:
@@ -141,11 +142,11 @@ def _rows(kinds: Sequence[str], sizes: Sequence[Size], runs: int, seed: int) -> 
 
 
 def main() -> None:
-    """Prints a line for each kind of noise and size."""
+    """Print a line for each kind of noise and size."""
     parser = argparse.ArgumentParser(prog="python -m bench.false_alarms", description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="clean runs of each kind and size (default: 1000)")
+    parser.add_argument("--runs", type=int, default=1000, help="runs without damage per kind and size (default: 1000)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--most-requests", type=int, default=2000, help="leave out larger sizes (default: 2000)")
+    parser.add_argument("--most-requests", type=int, default=2000, help="skip runs with more requests (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     sizes = [size for size in SIZES if size.requests <= flags.most_requests]

@@ -1,7 +1,7 @@
-"""What the proxy itself costs: requests against servers that answer at once.
+"""Measures the cost of the proxy itself, with servers that answer immediately.
 
-Three processes (servers, proxy, client), so on fewer than three free cores they slow each other down: then
-``cpu`` (the proxy's own CPU time per request, from /proc) is the figure to trust. Linux only.
+Servers, proxy and client are three processes. On fewer than three free cores they slow each other down: then only
+``cpu``, the proxy's own CPU time per request (from /proc), is reliable. Linux only.
 
     python bench/proxy_overhead.py --requests 5000 --concurrency 32 --events 64
 """
@@ -36,15 +36,16 @@ _PARAMS = {
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
-class _AtOnce(asyncio.Protocol):
-    """The least server that can be asked: one fixed answer for every request on the connection."""
+class _FixedAnswer(asyncio.Protocol):
+    """A minimal server: the same fixed answer for every request on the connection."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        # uvloop's transport is no subclass of asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -63,7 +64,7 @@ def _json_answer(body: object) -> bytes:
 
 
 def _stream_answer(events: int) -> bytes:
-    """One write; what is measured is the way through the proxy, not the reads it takes to come."""
+    """A streamed answer that is sent in one write, so that the number of reads does not matter."""
     event = b'data: {"choices": [{"text": "x", "token_ids": [1]}]}\n\n'
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(event), event) for _ in range(events))
     return (
@@ -75,7 +76,7 @@ def _serve(pipe: Connection, events: int) -> None:
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         answers = (_json_answer({"kv_transfer_params": _PARAMS}), _stream_answer(events))
-        servers = [await loop.create_server(partial(_AtOnce, answer), "127.0.0.1", 0) for answer in answers]
+        servers = [await loop.create_server(partial(_FixedAnswer, answer), "127.0.0.1", 0) for answer in answers]
         pipe.send([server.sockets[0].getsockname()[1] for server in servers])
         await asyncio.Event().wait()
 
@@ -138,11 +139,11 @@ def _measure(args: argparse.Namespace, prefill: str, decode: str) -> None:
 
 
 def main() -> None:
-    """Print requests/s and latencies, direct and through the proxy."""
+    """Print requests per second and latencies, without and with the proxy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--concurrency", type=int, default=32)
-    parser.add_argument("--events", type=int, default=64, help="events of one streamed answer")
+    parser.add_argument("--events", type=int, default=64, help="events per streamed answer")
     parser.add_argument("--prompt-tokens", type=int, default=400)
     args = parser.parse_args()
     here, there = multiprocessing.Pipe()

@@ -1,7 +1,7 @@
-"""vLLM's own end-to-end tests of MultiConnector, fetched and run unmodified against a deployment of ours.
+"""Downloads vLLM's own end-to-end tests of MultiConnector, and runs them unmodified against a deployment of ours.
 
-They are in vLLM's source distribution alone. pip unpacks one only after asking it for its metadata, so what its build
-needs for that is installed into a folder of its own; torch is the engine's.
+Only vLLM's source distribution contains the tests. pip downloads one only after building its metadata, so the build
+requirements for metadata are installed into a separate folder; torch is the engine's.
 """
 
 import os
@@ -16,41 +16,44 @@ from pathlib import Path
 from typing import Any
 
 FILES = ("test_multi_connector_edge_cases.py", "test_edge_cases.py")
-"""In this order: the second leaves a prompt in the caches that the first expects to be new."""
-TESTS = {"test_multi_connector_edge_cases.py": 9, "test_edge_cases.py": 1}
+"""Run in this order: the second file leaves a prompt in the caches that the first expects to be new."""
+TESTS = dict(zip(FILES, (9, 1), strict=True))
+"""Number of tests in each file."""
 SCRIPT_FLAGS = ("--block-size", "128", "--num-gpu-blocks", "18", "--engine-arg=--max-model-len 2048")
-"""``serve`` as vLLM's own script starts the pair: 256 MiB of KV are 18 blocks of 128 tokens with its default model."""
+"""Flags of ``serve`` to start the servers as vLLM's own script does: 256 MiB of KV are 18 blocks of 128 tokens with the
+script's default model."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pd-harness"
 _FOLDER = "tests/v1/kv_connector/nixl_integration"
-_TO_TELL_ITS_METADATA = ("setuptools_scm", "setuptools-rust", "setuptools", "cmake", "packaging", "wheel", "jinja2")
+_FOR_METADATA = ("setuptools_scm", "setuptools-rust", "setuptools", "cmake", "packaging", "wheel", "jinja2")
 _PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 _PASSED = re.compile(r"(\d+) passed")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run of a file."""
+    """The result of running one file."""
 
     passed: int
     status: int
-    """pytest's."""
+    """pytest's exit code."""
     seconds: float
-    """Of the whole process."""
+    """Duration of the whole process."""
     output: str
 
 
 def fetch(version: str, cache: Path = CACHE) -> Path:
-    """The folder of vLLM's NIXL tests of that version; downloaded once (45 MB, and 40 MB to unpack it)."""
+    """A folder with this version's NIXL tests, downloaded once (45 MB, and 40 MB of tools to unpack it)."""
     folder = cache / f"vllm-{version}-tests"
     if not (folder / FILES[0]).exists():
         folder.mkdir(parents=True, exist_ok=True)
         _unpack(_download(version, folder), folder)
-        (folder / "pytest.ini").write_text("[pytest]\n")  # no configuration of ours
+        # Keeps pytest from using the configuration of this project.
+        (folder / "pytest.ini").write_text("[pytest]\n")
     return folder
 
 
 def run(file: Path, state: Mapping[str, Any]) -> Outcome:
-    """Run one file against the deployment that ``state`` (of ``serve``) describes."""
+    """Run one file against the deployment that ``state``, printed by ``serve``, describes."""
     ports = {name: str(state[name.lower()]) for name in ("PREFILL_PORT", "DECODE_PORT", "PROXY_PORT", "BLOCK_SIZE")}
     hosts = dict.fromkeys(("PREFILL_HOST", "DECODE_HOST", "PROXY_HOST"), "127.0.0.1")
     started = time.perf_counter()
@@ -69,7 +72,7 @@ def run(file: Path, state: Mapping[str, Any]) -> Outcome:
 
 def _download(version: str, folder: Path) -> Path:
     tools = folder / "build"
-    _call([*_PIP, "install", "--upgrade", "--target", str(tools), *_TO_TELL_ITS_METADATA])
+    _call([*_PIP, "install", "--upgrade", "--target", str(tools), *_FOR_METADATA])
     environment = {"VLLM_VERSION_OVERRIDE": version, "VLLM_TARGET_DEVICE": "empty", "PYTHONPATH": str(tools)}
     wanted = ["--no-deps", "--no-binary", "vllm", "--no-build-isolation", "--dest", str(folder), f"vllm=={version}"]
     _call([*_PIP, "download", *wanted], environment)

@@ -130,6 +130,57 @@ def test_the_harness_imports_no_workload(module: str, path: Path) -> None:
     assert not [name for name in _imports(path) if _room(name) in {"workloads", "bench", "tests"}], module
 
 
+def _project() -> dict[str, set[str]]:
+    """Every module of the project by its full name, with the modules of the project that it imports."""
+    files = {
+        f"{top}.{name}".removesuffix(".__init__"): path
+        for top in ("harness", "workloads", "bench")
+        for name, path in _modules(ROOT / top)
+    }
+    return {name: {found for found in _imports(path) if found in files} - {name} for name, path in files.items()}
+
+
+def _circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of nodes that reach each other along the arrows."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        left = [start]
+        while left:
+            for after in arrows[left.pop()] - seen:
+                seen.add(after)
+                left.append(after)
+        return seen
+
+    reach = {node: reached(node) for node in arrows}
+    circles = [{other for other in reach[node] if node in reach[other]} for node in arrows if node in reach[node]]
+    return [circle for number, circle in enumerate(circles) if circle not in circles[:number]]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """A package's own ``__init__`` hands on what its files define, and is no part of a circle with them."""
+    arrows = _project()
+    packages = {name for name in arrows if any(other.startswith(f"{name}.") for other in arrows)}
+    inner = {name: {found for found in found_ if found not in packages} for name, found_ in arrows.items()}
+    assert _circles(inner) == []
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    def room(module: str) -> str:
+        return ".".join(module.split(".")[:2]) if module.startswith("harness.") else module.partition(".")[0]
+
+    arrows: dict[str, set[str]] = {}
+    for module, imported in _project().items():
+        if module != "harness":
+            found = {room(name) for name in imported if name != "harness"} - {room(module)}
+            arrows.setdefault(room(module), set()).update(found)
+    assert _circles(arrows) == []
+
+
+def test_a_circle_would_be_seen() -> None:
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [{"b", "c"}]
+
+
 def test_every_room_that_is_named_exists() -> None:
     present = {_room(name) for name, _ in _modules(ROOT / "harness")}
     assert set(ROOMS) <= present

@@ -1,9 +1,9 @@
-"""The catalogue's cases: functions that return what to ask, one module a family.
+"""The catalogue's workloads: functions that return the phases of a scenario, one module for each family.
 
-Importing this package registers all of them, in the order in which they are shown and run.
+Importing this package registers all workloads, in the order in which they are listed and run.
 """
 
-from workloads import (  # noqa: I001 - this order is the catalogue's
+from workloads import (  # noqa: I001 - the order of the catalogue
     lengths,
     hits,
     direct,

@@ -1,39 +1,39 @@
-"""Many at once."""
+"""Many requests at once."""
 
 from collections.abc import Iterator
 
-from harness.catalogue.builder import Case, together
+from harness.catalogue.builder import Builder, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Phase
 
 
 @workload(family="concurrency")
-def two_identical(case: Case) -> Iterator[Phase]:
-    """The same prompt twice at once, for three prompts.
+def two_identical(build: Builder) -> Iterator[Phase]:
+    """Three prompts, each sent twice at the same time.
 
-    Hunts blocks of one request that are released or overwritten while its twin reads them.
+    Hunts blocks that are freed or overwritten by one request while its twin still reads them.
     """
-    prompts = [case.ids(length) for length in (case.block - 1, 2 * case.block, 3 * case.block + 5)]
-    yield together("at once", [case.ask(prompt) for prompt in prompts for _ in range(2)])
+    prompts = [build.ids(length) for length in (build.block - 1, 2 * build.block, 3 * build.block + 5)]
+    yield together("at once", [build.ask(prompt) for prompt in prompts for _ in range(2)])
 
 
 @workload(family="concurrency", needs=Needs(prefix_caching=True))
-def many_identical(case: Case) -> Iterator[Phase]:
-    """The same prompt sixteen times at once, then sixteen times more.
+def many_identical(build: Builder) -> Iterator[Phase]:
+    """One prompt sent sixteen times at once, and then sixteen times again.
 
-    Hunts the same as two_identical where the first ones' blocks are in the caches before the last ones ask.
+    Hunts the bug of two_identical when the first requests' blocks are cached before the last requests look for them.
     """
-    prompt = case.ids(3 * case.block + 5)
-    yield together("cold", [case.ask(prompt) for _ in range(16)])
-    yield together("again", [case.ask(prompt) for _ in range(16)])
+    prompt = build.ids(3 * build.block + 5)
+    yield together("cold", [build.ask(prompt) for _ in range(16)])
+    yield together("again", [build.ask(prompt) for _ in range(16)])
 
 
 @workload(family="concurrency")
-def mixed_lengths(case: Case) -> Iterator[Phase]:
-    """Sixty-four prompts of all lengths up to six blocks, at once, with answers of many lengths.
+def mixed_lengths(build: Builder) -> Iterator[Phase]:
+    """Sixty-four concurrent prompts of up to six blocks, with answers of 1 to 24 tokens.
 
-    Hunts KV that is mixed up between requests: every answer must be that of its own prompt.
+    Hunts KV that is mixed up between requests: every answer must belong to its own prompt.
     """
-    lengths = [1 + number * 6 * case.block // 64 for number in range(64)]
-    yield together("at once", [case.ask(length, max_tokens=1 + length % 24) for length in lengths])
+    lengths = [1 + number * 6 * build.block // 64 for number in range(64)]
+    yield together("at once", [build.ask(length, max_tokens=1 + length % 24) for length in lengths])

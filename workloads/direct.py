@@ -1,31 +1,31 @@
-"""Requests that go to one server alone, beside or without the proxy."""
+"""Requests sent to one server directly, with or without requests through the proxy beside them."""
 
 from collections.abc import Iterator
 
-from harness.catalogue.builder import Case, together
+from harness.catalogue.builder import Builder, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Phase, Route
 
 
 @workload(family="direct", needs=Needs(transfers=False))
-def direct_decode(case: Case) -> Iterator[Phase]:
-    """Prompts sent to a decode server itself: it computes every token, and no byte moves.
+def direct_decode(build: Builder) -> Iterator[Phase]:
+    """Prompts sent to a decode server directly: it computes every token, and NIXL moves no byte.
 
-    Hunts counters that count a transfer where there was none: what says "transferred" here says it always.
+    Hunts transfer counters that also grow without a transfer, and so could not show that one is missing.
     """
-    lengths = (10, case.block, 3 * case.block + 5)
-    yield together("direct", [case.ask(length, route=Route.DECODE) for length in lengths])
+    lengths = (10, build.block, 3 * build.block + 5)
+    yield together("direct", [build.ask(length, route=Route.DECODE) for length in lengths])
 
 
 @workload(family="direct")
-def direct_beside_proxied(case: Case) -> Iterator[Phase]:
-    """Requests to prefill, to decode and through the proxy, all at once.
+def direct_beside_proxied(build: Builder) -> Iterator[Phase]:
+    """Concurrent requests to the prefill server, to the decode server and through the proxy.
 
-    Hunts writes into a bystander's blocks: a transfer that lands wrongly spoils a request that has none of its own.
+    Hunts transfers that write into blocks of another request, one that has no transfer of its own.
     """
     routes = (Route.PROXY, Route.DECODE, Route.PROXY, Route.PREFILL)
-    lengths = [k * case.block + offset for k in (1, 2, 4) for offset in (-1, 0, 1, 7)]
+    lengths = [k * build.block + offset for k in (1, 2, 4) for offset in (-1, 0, 1, 7)]
     yield together(
-        "mixed", [case.ask(length, route=routes[number % 4], max_tokens=16) for number, length in enumerate(lengths)]
+        "mixed", [build.ask(length, route=routes[number % 4], max_tokens=16) for number, length in enumerate(lengths)]
     )

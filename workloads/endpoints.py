@@ -1,8 +1,8 @@
-"""Both endpoints, streamed and not, and every form that a prompt can take."""
+"""Both endpoints, streamed and not streamed, and every form of prompt."""
 
 from collections.abc import Iterator
 
-from harness.catalogue.builder import Case, together
+from harness.catalogue.builder import Builder, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Endpoint, Message, Phase
@@ -15,17 +15,17 @@ _SCRIPTS = (
     "🙂🙃👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 and \u200b nothing",
     'quotes " and \\ backslashes \n lines \t tabs {"json": [1, null]}',
 )
-"""Letters of several bytes, right to left, joined signs, combining marks, and what JSON must escape."""
+"""Multi-byte letters, right-to-left text, joined emoji, combining marks, and characters that JSON must escape."""
 
 
 @workload(family="endpoints")
-def both_endpoints(case: Case) -> Iterator[Phase]:
-    """Completions and chat, streamed and not, all at once.
+def both_endpoints(build: Builder) -> Iterator[Phase]:
+    """The completions and the chat endpoint, streamed and not streamed, all at once.
 
-    Hunts differences between the four ways through proxy and engine.
+    Hunts differences between the four paths through proxy and engine.
     """
     requests = [
-        case.ask(case.words(case.block + 7), endpoint=endpoint, stream=stream)
+        build.ask(build.words(build.block + 7), endpoint=endpoint, stream=stream)
         for endpoint in Endpoint
         for stream in (True, False)
     ]
@@ -33,35 +33,36 @@ def both_endpoints(case: Case) -> Iterator[Phase]:
 
 
 @workload(family="endpoints")
-def token_ids_and_text(case: Case) -> Iterator[Phase]:
-    """Prompts as token ids and as text, around a block's length.
+def token_ids_and_text(build: Builder) -> Iterator[Phase]:
+    """Prompts of about one block, as token ids and as text.
 
-    Hunts prompts that prefill and decode tokenize differently: a token more or less shifts every block after it.
+    Hunts prompts that prefill and decode tokenize differently: one token more or less shifts every following block.
     """
-    lengths = (case.block - 1, case.block, case.block + 1)
-    yield together("ask", [case.ask(prompt) for length in lengths for prompt in (case.ids(length), case.words(length))])
+    lengths = (build.block - 1, build.block, build.block + 1)
+    prompts = [prompt for length in lengths for prompt in (build.ids(length), build.words(length))]
+    yield together("ask", [build.ask(prompt) for prompt in prompts])
 
 
 @workload(family="endpoints")
-def unicode_text(case: Case) -> Iterator[Phase]:
-    """Prompts in many scripts, as text and as messages.
+def unicode_text(build: Builder) -> Iterator[Phase]:
+    """Prompts in many scripts, as text and as chat messages.
 
-    Hunts proxies that read and write a body's bytes, and lose or normalize some of them.
+    Hunts proxies that decode and re-encode a request's body and lose or normalize characters.
     """
-    texts = [f"{case.words(3)} {script}" for script in _SCRIPTS]
+    texts = [f"{build.words(3)} {script}" for script in _SCRIPTS]
     prompts = [prompt for text in texts for prompt in (text, (Message("user", text),))]
-    yield together("ask", [case.ask(prompt) for prompt in prompts])
+    yield together("ask", [build.ask(prompt) for prompt in prompts])
 
 
 @workload(family="endpoints", needs=Needs(own_proxy=True))
-def too_long(case: Case) -> Iterator[Phase]:
-    """A prompt longer than the context is refused with 400, and requests beside it are served.
+def too_long(build: Builder) -> Iterator[Phase]:
+    """A prompt longer than the context is refused with HTTP 400, while requests beside it are served.
 
-    Hunts refusals that are hidden, turned into a 500, or take others down.
+    Hunts refusals that are swallowed, turned into a 500, or make other requests fail.
     """
     requests = [
-        case.ask(case.block + 1),
-        case.ask(case.setting.max_model_len + 1, expect_status=400),
-        case.ask(2 * case.block),
+        build.ask(build.block + 1),
+        build.ask(build.setting.max_model_len + 1, expect_status=400),
+        build.ask(2 * build.block),
     ]
     yield together("ask", requests)

@@ -1,8 +1,8 @@
-"""Prompts that a server has seen before: what its own cache holds must not travel, and the rest must."""
+"""Prompts that a server has cached: cached blocks must not be transferred, and all others must be."""
 
 from collections.abc import Iterator
 
-from harness.catalogue.builder import Case, together
+from harness.catalogue.builder import Builder, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Phase
@@ -11,85 +11,85 @@ _CACHES = Needs(prefix_caching=True)
 
 
 @workload(family="hits")
-def cold_decode(case: Case) -> Iterator[Phase]:
-    """A prompt that neither server has seen.
+def cold_decode(build: Builder) -> Iterator[Phase]:
+    """A prompt that is in no cache: decode must get the KV of every prompt token by transfer.
 
-    Hunts silent local compute: every prompt token must come by transfer, none from decode's own work or cache.
+    Hunts silent recomputation: decode computes the prompt itself, or takes it from a cache, and still answers right.
     """
-    yield together("cold", [case.ask(3 * case.block + 5)])
+    yield together("cold", [build.ask(3 * build.block + 5)])
 
 
 @workload(family="hits", needs=_CACHES)
-def full_decode_hit(case: Case) -> Iterator[Phase]:
-    """A prompt whose whole blocks decode has: only the rest is transferred.
+def full_decode_hit(build: Builder) -> Iterator[Phase]:
+    """A prompt whose full blocks are all in decode's cache: only the partial last block is transferred.
 
-    Hunts hits on decode that are misaligned with the transfer: the counts are right, and the tail lands in the wrong
-    block.
+    Hunts a transfer that is misaligned with decode's cache hit: counters are right, but a block is misplaced.
     """
-    prompt = case.ids(3 * case.block + 5)
-    yield together("prime", [case.on_decode(prompt)])
-    yield together("ask", [case.ask(prompt)])
+    prompt = build.ids(3 * build.block + 5)
+    yield together("prime", [build.on_decode(prompt)])
+    yield together("ask", [build.ask(prompt)])
 
 
 @workload(family="hits", needs=_CACHES)
-def partial_decode_hit(case: Case) -> Iterator[Phase]:
-    """A prompt whose first two blocks decode has: the other two and the tail are transferred.
+def partial_decode_hit(build: Builder) -> Iterator[Phase]:
+    """A prompt whose first two blocks are in decode's cache: two more and the partial last one are transferred.
 
-    Hunts the same as full_decode_hit, where several blocks follow the hit.
+    Hunts the bug of full_decode_hit when several blocks follow the hit.
     """
-    prefix = case.ids(2 * case.block)
-    yield together("prime", [case.on_decode(prefix)])
-    yield together("ask", [case.ask(prefix + case.more(2 * case.block + 3))])
+    prefix = build.ids(2 * build.block)
+    yield together("prime", [build.on_decode(prefix)])
+    yield together("ask", [build.ask(prefix + build.more(2 * build.block + 3))])
 
 
 @workload(family="hits", needs=_CACHES)
-def last_block_pulled(case: Case) -> Iterator[Phase]:
-    """Prompts of whole blocks, one to four, that decode has entirely: the last block is pulled all the same.
+def last_block_pulled(build: Builder) -> Iterator[Phase]:
+    """Prompts of one to four full blocks, all in decode's cache: the last block is transferred all the same.
 
-    Hunts the full hit: something must be left to compute, and what is left must not be the wrong block.
+    Hunts wrong handling of a full cache hit: the engine never takes a prompt's last token from the cache, so exactly
+    the last block must be transferred.
     """
-    prompts = [case.ids(k * case.block) for k in range(1, 5)]
-    yield together("prime", [case.on_decode(prompt) for prompt in prompts])
-    yield together("ask", [case.ask(prompt) for prompt in prompts])
+    prompts = [build.ids(k * build.block) for k in range(1, 5)]
+    yield together("prime", [build.on_decode(prompt) for prompt in prompts])
+    yield together("ask", [build.ask(prompt) for prompt in prompts])
 
 
 @workload(family="hits", needs=_CACHES)
-def prefill_hit(case: Case) -> Iterator[Phase]:
-    """Prompts that prefill has seen and decode has not.
+def prefill_hit(build: Builder) -> Iterator[Phase]:
+    """Prompts that are in prefill's cache and not in decode's.
 
-    Hunts blocks that are handed over from prefill's cache: they are shared, older than the request, and easily missing
-    from the list that decode is given.
+    Hunts wrong hand-over of cached blocks: they are shared and older than the request, and are easily missing from the
+    list of blocks that decode is given.
     """
-    prompts = [case.ids(k * case.block + offset) for k in (1, 3) for offset in (-1, 0, 2)]
-    yield together("prime", [case.on_prefill(prompt) for prompt in prompts])
-    yield together("ask", [case.ask(prompt) for prompt in prompts])
+    prompts = [build.ids(k * build.block + offset) for k in (1, 3) for offset in (-1, 0, 2)]
+    yield together("prime", [build.on_prefill(prompt) for prompt in prompts])
+    yield together("ask", [build.ask(prompt) for prompt in prompts])
 
 
 @workload(family="hits", needs=_CACHES)
-def hit_on_both(case: Case) -> Iterator[Phase]:
-    """The same prompts three times through the proxy: the second and third are warm on both servers.
+def hit_on_both(build: Builder) -> Iterator[Phase]:
+    """The same prompts three times through the proxy: both servers have them cached from the second time on.
 
-    Hunts blocks that were transferred wrongly and cached: the first answer may be right and a later hit is not.
+    Hunts blocks that were cached after a wrong transfer: the first answer may be right when a later hit is wrong.
     """
-    prompts = [case.ids(k * case.block + offset) for k in (1, 3) for offset in (-1, 0, 2)]
+    prompts = [build.ids(k * build.block + offset) for k in (1, 3) for offset in (-1, 0, 2)]
     for name in ("cold", "again", "and again"):
-        yield together(name, [case.ask(prompt) for prompt in prompts])
+        yield together(name, [build.ask(prompt) for prompt in prompts])
 
 
 @workload(family="hits", needs=_CACHES)
-def unequal_hits(case: Case) -> Iterator[Phase]:
-    """Prompts of which prefill and decode have prefixes of different lengths.
+def unequal_hits(build: Builder) -> Iterator[Phase]:
+    """Prompts of which prefill and decode have prefixes of different lengths in their caches.
 
-    Hunts a list of remote blocks that is cut at the wrong server's hit.
+    Hunts a list of remote blocks that starts after the cache hit of the wrong server.
     """
-    prompts = [case.ids(4 * case.block + 3) for _ in range(4)]
+    prompts = [build.ids(4 * build.block + 3) for _ in range(4)]
     held = ((1, 3), (3, 1), (2, 2), (4, 0))
     pairs = list(zip(prompts, held, strict=True))
     yield together(
         "prime",
         [
-            *(case.on_prefill(prompt[: on_prefill * case.block]) for prompt, (on_prefill, _) in pairs),
-            *(case.on_decode(prompt[: on_decode * case.block]) for prompt, (_, on_decode) in pairs if on_decode),
+            *(build.on_prefill(prompt[: on_prefill * build.block]) for prompt, (on_prefill, _) in pairs),
+            *(build.on_decode(prompt[: on_decode * build.block]) for prompt, (_, on_decode) in pairs if on_decode),
         ],
     )
-    yield together("ask", [case.ask(prompt) for prompt in prompts])
+    yield together("ask", [build.ask(prompt) for prompt in prompts])

@@ -1,8 +1,8 @@
-"""Prompt lengths at and around the ends of blocks: where partial, short and exactly full blocks go wrong."""
+"""Prompt lengths at and around block boundaries: single, partial and exactly full blocks."""
 
 from collections.abc import Iterator
 
-from harness.catalogue.builder import MAX_TOKENS, Case, together
+from harness.catalogue.builder import MAX_TOKENS, Builder, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Phase
@@ -11,66 +11,66 @@ _BOUNDARIES = 8
 
 
 @workload(family="lengths")
-def short_prompt(case: Case) -> Iterator[Phase]:
+def short_prompt(build: Builder) -> Iterator[Phase]:
     """A prompt shorter than one block.
 
-    Hunts partial blocks: its only block is a partial one, which must move whole, and its KV must be read to the
-    prompt's end and no further.
+    Hunts wrong partial blocks: the only block is a partial one, which must be transferred whole, while its KV must be
+    read up to the end of the prompt and no further.
     """
-    yield together("cold", [case.ask(min(10, case.block - 1))])
+    yield together("cold", [build.ask(min(10, build.block - 1))])
 
 
 @workload(family="lengths")
-def block_boundary(case: Case) -> Iterator[Phase]:
+def block_boundary(build: Builder) -> Iterator[Phase]:
     """A prompt of exactly one block.
 
-    Hunts exactly full blocks: a block too few or too many on either side, or a block that prefill never releases.
+    Hunts off-by-one errors with full blocks: a block too few or too many on a server, or one that prefill never frees.
     """
-    yield together("cold", [case.ask(case.block)])
+    yield together("cold", [build.ask(build.block)])
 
 
 @workload(family="lengths")
-def above_boundary(case: Case) -> Iterator[Phase]:
-    """A prompt two tokens longer than a block.
+def above_boundary(build: Builder) -> Iterator[Phase]:
+    """A prompt two tokens longer than one block.
 
-    Hunts a tail that is lost: the second block holds two tokens, and the answer depends on both.
+    Hunts a lost partial block: the second block holds two tokens, and the answer depends on both.
     """
-    yield together("cold", [case.ask(case.block + 2)])
+    yield together("cold", [build.ask(build.block + 2)])
 
 
 @workload(family="lengths")
-def multi_block(case: Case) -> Iterator[Phase]:
+def multi_block(build: Builder) -> Iterator[Phase]:
     """A prompt of exactly four blocks.
 
-    Hunts regions that are truncated, oversized or in the wrong order: the bytes of four blocks, no more and no fewer.
+    Hunts memory regions that are truncated, too large or in the wrong order: exactly four blocks must be transferred.
     """
-    yield together("cold", [case.ask(4 * case.block)])
+    yield together("cold", [build.ask(4 * build.block)])
 
 
 @workload(family="lengths")
-def single_token(case: Case) -> Iterator[Phase]:
+def single_token(build: Builder) -> Iterator[Phase]:
     """Prompts of one token.
 
-    Hunts the transfer that leaves nothing to compute: the one token that arrives must be computed again, and the
-    scheduler begins anew.
+    Hunts errors when a transfer leaves nothing to compute: the only token must be computed again, to sample from, and
+    the scheduler starts the request over.
     """
-    yield together("cold", [case.ask(1) for _ in range(4)])
+    yield together("cold", [build.ask(1) for _ in range(4)])
 
 
 @workload(family="lengths")
-def around_boundaries(case: Case) -> Iterator[Phase]:
+def around_boundaries(build: Builder) -> Iterator[Phase]:
     """Prompts one token below, at and above each of the first eight block boundaries, all at once.
 
-    Hunts off-by-one errors in the number of blocks, whichever length they begin at.
+    Hunts off-by-one errors in the number of blocks that show only at some lengths.
     """
-    lengths = [k * case.block + offset for k in range(1, _BOUNDARIES + 1) for offset in (-1, 0, 1)]
-    yield together("cold", [case.ask(length) for length in lengths])
+    lengths = [k * build.block + offset for k in range(1, _BOUNDARIES + 1) for offset in (-1, 0, 1)]
+    yield together("cold", [build.ask(length) for length in lengths])
 
 
 @workload(family="lengths", needs=Needs(most_context=8192))
-def longest_prompt(case: Case) -> Iterator[Phase]:
-    """A prompt as long as the context allows beside its answer.
+def longest_prompt(build: Builder) -> Iterator[Phase]:
+    """The longest prompt that fits into the context together with its answer.
 
-    Hunts block tables and transfers that are cut at a limit of their own below the engine's.
+    Hunts block tables and transfers that are cut off at a limit below the engine's own.
     """
-    yield together("cold", [case.ask(case.setting.max_model_len - MAX_TOKENS)])
+    yield together("cold", [build.ask(build.setting.max_model_len - MAX_TOKENS)])

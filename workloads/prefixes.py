@@ -1,8 +1,8 @@
-"""Prompts that begin alike."""
+"""Prompts that share a prefix."""
 
 from collections.abc import Iterator
 
-from harness.catalogue.builder import Case, in_turn, together
+from harness.catalogue.builder import Builder, in_turn, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Phase
@@ -11,59 +11,59 @@ _CACHES = Needs(prefix_caching=True)
 
 
 @workload(family="prefixes", needs=_CACHES)
-def shared_blocks(case: Case) -> Iterator[Phase]:
-    """Six prompts that share two whole blocks with one that was asked before them.
+def shared_blocks(build: Builder) -> Iterator[Phase]:
+    """Six concurrent prompts share two full blocks with an earlier prompt.
 
-    Hunts hits whose following blocks are attached to the wrong request.
+    Hunts cache hits whose following blocks are attached to the wrong request.
     """
-    prefix = case.ids(2 * case.block)
-    yield together("first", [case.ask(prefix + case.more(7))])
-    tails = (1, case.block - 1, case.block, case.block + 1, 2 * case.block, 5)
-    yield together("others", [case.ask(prefix + case.more(tail)) for tail in tails])
+    prefix = build.ids(2 * build.block)
+    yield together("first", [build.ask(prefix + build.more(7))])
+    tails = (1, build.block - 1, build.block, build.block + 1, 2 * build.block, 5)
+    yield together("others", [build.ask(prefix + build.more(tail)) for tail in tails])
 
 
 @workload(family="prefixes", needs=_CACHES)
-def shared_half_block(case: Case) -> Iterator[Phase]:
-    """Six prompts that share two and a half blocks with one that was asked before them.
+def shared_half_block(build: Builder) -> Iterator[Phase]:
+    """Six concurrent prompts share two and a half blocks with an earlier prompt.
 
-    Hunts partial blocks that are shared though they end differently: only whole blocks may hit.
+    Hunts partial blocks that are shared although they end differently: only full blocks may be cache hits.
     """
-    prefix = case.ids(2 * case.block + case.block // 2)
-    yield together("first", [case.ask(prefix + case.more(case.block))])
-    tails = (1, case.block // 2 - 1, case.block // 2, case.block // 2 + 1, case.block, 2 * case.block)
-    yield together("others", [case.ask(prefix + case.more(tail)) for tail in tails])
+    prefix = build.ids(2 * build.block + build.block // 2)
+    yield together("first", [build.ask(prefix + build.more(build.block))])
+    tails = (1, build.block // 2 - 1, build.block // 2, build.block // 2 + 1, build.block, 2 * build.block)
+    yield together("others", [build.ask(prefix + build.more(tail)) for tail in tails])
 
 
 @workload(family="prefixes", needs=_CACHES)
-def growing_prompt(case: Case) -> Iterator[Phase]:
-    """One prompt asked at six growing lengths, one after another: each finds the whole blocks of the one before.
+def growing_prompt(build: Builder) -> Iterator[Phase]:
+    """One prompt at six growing lengths, one after another: each finds the full blocks of the previous one.
 
-    Hunts a hit that ends where the last prompt's partial block began.
+    Hunts a cache hit that includes the previous prompt's partial block.
     """
-    prompt = case.ids(5 * case.block)
+    prompt = build.ids(5 * build.block)
     blocks = ((1, -3), (1, 0), (2, 1), (3, -1), (4, 0), (5, 0))
-    yield in_turn("growing", [case.ask(prompt[: k * case.block + offset]) for k, offset in blocks])
+    yield in_turn("growing", [build.ask(prompt[: k * build.block + offset]) for k, offset in blocks])
 
 
 @workload(family="prefixes", needs=_CACHES)
-def branching_prompts(case: Case) -> Iterator[Phase]:
-    """A tree of prompts: a trunk, two branches of it, two twigs of each, level by level.
+def branching_prompts(build: Builder) -> Iterator[Phase]:
+    """A tree of prompts, level by level: one trunk, two branches of it, and two continuations of each branch.
 
-    Hunts hashes that forget a block's past: twigs of different branches have equal blocks at equal places.
+    Hunts block hashes that ignore the prefix: continuations of different branches have equal blocks at equal places.
     """
-    trunk = case.ids(case.block)
-    branches = [trunk + case.more(case.block) for _ in range(2)]
-    twig = case.more(case.block + 1)
-    yield together("trunk", [case.ask(trunk)])
-    yield together("branches", [case.ask(branch) for branch in branches])
-    yield together("twigs", [case.ask(branch + twig[number:]) for branch in branches for number in range(2)])
+    trunk = build.ids(build.block)
+    branches = [trunk + build.more(build.block) for _ in range(2)]
+    twig = build.more(build.block + 1)
+    yield together("trunk", [build.ask(trunk)])
+    yield together("branches", [build.ask(branch) for branch in branches])
+    yield together("twigs", [build.ask(branch + twig[number:]) for branch in branches for number in range(2)])
 
 
 @workload(family="prefixes")
-def hundred_sharing(case: Case) -> Iterator[Phase]:
-    """A hundred prompts at once that share two blocks nobody has seen before.
+def hundred_sharing(build: Builder) -> Iterator[Phase]:
+    """A hundred concurrent prompts share two blocks that are in no cache.
 
-    Hunts blocks in flight: what one request is still computing or pulling is taken by ninety-nine others.
+    Hunts blocks that are used before they are complete: ninety-nine requests need what one is still computing.
     """
-    prefix = case.ids(2 * case.block)
-    yield together("at once", [case.ask(prefix + case.more(1 + number % 20), max_tokens=4) for number in range(100)])
+    prefix = build.ids(2 * build.block)
+    yield together("at once", [build.ask(prefix + build.more(1 + number % 20), max_tokens=4) for number in range(100)])

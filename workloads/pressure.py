@@ -1,8 +1,8 @@
-"""Too little of something: steps, blocks."""
+"""Scarce resources: small engine steps and small block pools."""
 
 from collections.abc import Iterator
 
-from harness.catalogue.builder import Case, together
+from harness.catalogue.builder import Builder, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Phase
@@ -11,55 +11,55 @@ _STEPS = Needs(batch_tokens=512)
 _POOL = Needs(most_blocks=128)
 
 
-def _pool(case: Case) -> int:
-    """Blocks in the smallest pool, the null block left out."""
-    sizes = (case.setting.prefill_blocks, case.setting.decode_blocks)
+def _pool(build: Builder) -> int:
+    """Usable blocks of the smallest pool, without the null block."""
+    sizes = (build.setting.prefill_blocks, build.setting.decode_blocks)
     return min(size for size in sizes if size is not None) - 1
 
 
 @workload(family="pressure", needs=_STEPS, home="small_steps")
-def chunked_prefill(case: Case) -> Iterator[Phase]:
-    """Prompts that take several engine steps to prefill, at and around the steps' ends, alone and together.
+def chunked_prefill(build: Builder) -> Iterator[Phase]:
+    """Prompts that end around the boundary of an engine step after several steps of prefill, alone and together.
 
-    Hunts partial block lists: what prefill hands over after its first chunk, or a tail that the last chunk began.
+    Hunts incomplete block lists: prefill hands over only the first chunk's blocks, or loses the last partial block.
     """
-    step = case.setting.batch_tokens or 1
+    step = build.setting.batch_tokens or 1
     lengths = [k * step + offset for k in (2, 3, 5) for offset in (-1, 0, 1)]
-    yield together("alone", [case.ask(4 * step + 3)])
-    yield together("at once", [case.ask(length) for length in lengths])
+    yield together("alone", [build.ask(4 * step + 3)])
+    yield together("at once", [build.ask(length) for length in lengths])
 
 
 @workload(family="pressure", needs=Needs(batch_tokens=512, prefix_caching=True), home="small_steps")
-def chunked_hits(case: Case) -> Iterator[Phase]:
-    """Prompts whose beginning is cached and whose rest takes several steps.
+def chunked_hits(build: Builder) -> Iterator[Phase]:
+    """Prompts whose beginning is cached and whose rest takes several engine steps to prefill.
 
-    Hunts chunks that are counted from the prompt's beginning and not from the hit's end.
+    Hunts chunks that are counted from the beginning of the prompt instead of from the end of the cache hit.
     """
-    step = case.setting.batch_tokens or 1
-    prefix = case.ids(2 * case.block)
-    yield together("prime", [case.on_prefill(prefix), case.on_decode(prefix[: case.block])])
-    yield together("ask", [case.ask(prefix + case.more(k * step + offset)) for k in (1, 3) for offset in (-1, 0, 1)])
+    step = build.setting.batch_tokens or 1
+    prefix = build.ids(2 * build.block)
+    yield together("prime", [build.on_prefill(prefix), build.on_decode(prefix[: build.block])])
+    yield together("ask", [build.ask(prefix + build.more(k * step + offset)) for k in (1, 3) for offset in (-1, 0, 1)])
 
 
 @workload(family="pressure", needs=_POOL, home="small_pool", provokes="preemptions")
-def preemption(case: Case) -> Iterator[Phase]:
-    """More answers at once than decode's pool can hold to their end: some are preempted and begun again.
+def preemption(build: Builder) -> Iterator[Phase]:
+    """More concurrent answers than decode's pool can hold: some requests are preempted and resumed.
 
-    Hunts requests that were transferred, preempted and resumed with blocks that are no longer theirs.
+    Hunts requests that resume after a transfer and a preemption with blocks that are no longer theirs.
     """
-    prompt, answer = 2 * case.block - 5, 4 * case.block
-    number = 3 * _pool(case) // 12
-    yield together("at once", [case.ask(prompt + n % 7, max_tokens=answer, ignore_eos=True) for n in range(number)])
+    prompt, answer = 2 * build.block - 5, 4 * build.block
+    number = 3 * _pool(build) // 12
+    yield together("at once", [build.ask(prompt + n % 7, max_tokens=answer, ignore_eos=True) for n in range(number)])
 
 
 @workload(family="pressure", needs=_POOL, home="small_pool")
-def pool_churn(case: Case) -> Iterator[Phase]:
-    """Three times as many prompts at once as the pools can hold together.
+def pool_churn(build: Builder) -> Iterator[Phase]:
+    """Three times as many concurrent prompts as the pools can hold together.
 
-    Hunts prefill blocks that are given away before decode has read them, and requests that wait for ever.
+    Hunts prefill blocks that are given away before decode has read them, and requests that wait forever.
     """
-    number = 3 * _pool(case) // 4
-    yield together("at once", [case.ask(3 * case.block + n % 40) for n in range(number)])
+    number = 3 * _pool(build) // 4
+    yield together("at once", [build.ask(3 * build.block + n % 40) for n in range(number)])
 
 
 @workload(
@@ -68,12 +68,12 @@ def pool_churn(case: Case) -> Iterator[Phase]:
     home="small_pool",
     provokes="offload_load_bytes",
 )
-def reload_under_load(case: Case) -> Iterator[Phase]:
-    """Twice as many prompts as the pools can hold, asked twice: the second time the tier reads back under load.
+def reload_under_load(build: Builder) -> Iterator[Phase]:
+    """Twice as many prompts as the pools can hold, asked twice: the second time the tier loads them under load.
 
-    Hunts restores that garble each other, or the blocks of requests that run beside them.
+    Hunts loads that corrupt each other or the blocks of requests that run beside them.
     """
-    number = 2 * _pool(case) // 4
-    prompts = [case.ids(3 * case.block + n % 40) for n in range(number)]
-    yield Phase("store", tuple(case.ask(prompt) for prompt in prompts), concurrency=8)
-    yield Phase("reload", tuple(case.ask(prompt) for prompt in prompts), concurrency=8)
+    number = 2 * _pool(build) // 4
+    prompts = [build.ids(3 * build.block + n % 40) for n in range(number)]
+    yield Phase("store", tuple(build.ask(prompt) for prompt in prompts), concurrency=8)
+    yield Phase("reload", tuple(build.ask(prompt) for prompt in prompts), concurrency=8)

@@ -1,1 +1,1 @@
-"""What a workload is, what it needs, and how the workloads are found and chosen."""
+"""Workloads: how they are written, registered and chosen, and what they need of a deployment."""

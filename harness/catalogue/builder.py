@@ -1,4 +1,4 @@
-"""What a workload is written with: prompts, requests and phases that bear its name."""
+"""What a workload is written with: prompts, requests and phases."""
 
 from collections.abc import Iterable
 from itertools import count
@@ -6,19 +6,18 @@ from typing import Any
 
 from harness.catalogue.prompts import Prompts
 from harness.catalogue.setting import Setting
-from harness.scenario import Endpoint, Message, Phase, Prompt, Request, Route, Sampling
+from harness.scenario import TOP_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling
 
 MAX_TOKENS = 8
-"""Enough for a wrong block to show: the canary's first token already depends on every block of its prompt."""
-MARGINS = 2
-"""Log-probabilities asked per output token: the sampled one's and the runner-up's, which tells a tie from a fault."""
+"""Tokens of an answer. A wrong block shows within them: the canary's first token depends on every block of its prompt.
+"""
 
 
-class Case:
-    """One workload being written for one setting.
+class Builder:
+    """Builds the requests of one workload for one setting.
 
-    Requests are numbered in the order in which they are made. All carry one cache salt, the run's and the workload's:
-    within a workload prompts meet in the caches as they should, and never across workloads or runs.
+    Requests are numbered in the order in which they are built. All have the same cache salt, made of the run's salt and
+    the workload's name: prompts share cached prefixes within a workload, never across workloads or runs.
     """
 
     def __init__(self, name: str, setting: Setting) -> None:
@@ -29,28 +28,28 @@ class Case:
 
     @property
     def block(self) -> int:
-        """Tokens per block, of the larger where the two differ."""
+        """Tokens per block; the larger block size if prefill and decode differ."""
         return self.setting.block
 
     @property
     def salt(self) -> str:
-        """Of every request."""
+        """The cache salt of every request."""
         return f"{self.setting.salt or 'run'}-{self.name}"
 
     def ids(self, length: int) -> tuple[int, ...]:
-        """A prompt of so many tokens that no other of the workload shares a block with."""
+        """A new prompt of ``length`` token ids that shares no block with any other of the workload."""
         return self._prompts.ids(length)
 
     def more(self, length: int) -> tuple[int, ...]:
-        """Tokens that go on from others."""
+        """``length`` further token ids, to append to a prompt."""
         return self._prompts.more(length)
 
     def words(self, count: int) -> str:
-        """A text of so many words, about one token each."""
+        """A text of ``count`` words, about one token each."""
         return self._prompts.words(count)
 
     def user(self, count: int) -> Message:
-        """A user's message of so many words."""
+        """A user message of ``count`` words."""
         return Message("user", self.words(count))
 
     def ask(  # noqa: PLR0913 - a request is what its fields say; all but the prompt have defaults
@@ -64,10 +63,10 @@ class Case:
         continues: Request | None = None,
         expect_status: int | None = None,
         max_tokens: int = MAX_TOKENS,
-        logprobs: int | None = MARGINS,
+        logprobs: int | None = TOP_LOGPROBS,
         **sampling: Any,
     ) -> Request:
-        """A greedy request; a number asks for a prompt of so many tokens. ``sampling``: fields of `Sampling`."""
+        """A greedy request; a number as prompt makes a new prompt of so many tokens. ``sampling``: see `Sampling`."""
         prompt = self.ids(prompt) if isinstance(prompt, int) else prompt
         chat = not isinstance(prompt, str) and any(isinstance(turn, Message) for turn in prompt)
         return Request(
@@ -84,20 +83,20 @@ class Case:
         )
 
     def on_prefill(self, prompt: int | Prompt, **fields: Any) -> Request:
-        """Sent to a prefill server alone, one token: leaves the prompt's blocks in its caches."""
+        """A request to a prefill server directly, for one token: puts the prompt's blocks into the server's caches."""
         return self.ask(prompt, route=Route.PREFILL, max_tokens=1, **fields)
 
     def on_decode(self, prompt: int | Prompt, **fields: Any) -> Request:
-        """The same on a decode server."""
+        """A request to a decode server directly, for one token: puts the prompt's blocks into the server's caches."""
         return self.ask(prompt, route=Route.DECODE, max_tokens=1, **fields)
 
 
 def together(name: str, requests: Iterable[Request]) -> Phase:
-    """A counted phase of requests that are all in flight at once."""
+    """A counted phase whose requests are all in flight at once."""
     requests = tuple(requests)
     return Phase(name, requests, concurrency=len(requests))
 
 
 def in_turn(name: str, requests: Iterable[Request]) -> Phase:
-    """A counted phase of requests of which each is sent when the one before has ended."""
+    """A counted phase whose requests are sent one after another, each when the previous one has ended."""
     return Phase(name, tuple(requests), concurrency=1)

@@ -1,4 +1,4 @@
-"""The whole catalogue, and how a part of it is chosen."""
+"""The whole catalogue of workloads, and the choice of some by name."""
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -11,13 +11,13 @@ from harness.errors import UsageError
 OURS = "workloads"
 """The package of this project's own workloads."""
 ENTRY_POINTS = "pd_harness.workloads"
-"""Packages of other projects name themselves under this group of entry points; importing one registers its workloads
-(:func:`harness.catalogue.registry.workload`)."""
+"""The group of entry points under which other projects name packages of workloads. Importing such a package registers
+its workloads (:func:`harness.catalogue.registry.workload`)."""
 
 
 def catalogue() -> tuple[Workload, ...]:
     """Every workload, family by family, in the order in which they were registered."""
-    # By name, so that the harness depends on no workload: workloads depend on the harness.
+    # Imported by name: workloads depend on the harness, and the harness must not depend on workloads.
     import_module(OURS)
     for entry_point in entry_points(group=ENTRY_POINTS):
         entry_point.load()
@@ -26,10 +26,10 @@ def catalogue() -> tuple[Workload, ...]:
 
 
 def choose(patterns: Sequence[str]) -> tuple[Workload, ...]:
-    """Those whose name or family matches a pattern (``*`` and ``?`` as in file names), in the catalogue's order.
+    """The workloads whose name or family matches a pattern (``*``, ``?`` as in file names), in the catalogue's order.
 
     Raises:
-        UsageError: a pattern that matches none.
+        UsageError: a pattern matches no workload.
 
     """
     everything = catalogue()
@@ -37,8 +37,8 @@ def choose(patterns: Sequence[str]) -> tuple[Workload, ...]:
         if not any(_matches(entry, [pattern]) for entry in everything):
             families = ", ".join(dict.fromkeys(entry.family for entry in everything))
             raise UsageError(
-                f"No workload is called {pattern!r}, and no family. `python -m harness list` shows all of them; "
-                f"the families are {families}."
+                f"No workload is called {pattern!r}, and no family of workloads. `python -m harness list` shows all "
+                f"workloads; the families are {families}."
             )
     return tuple(entry for entry in everything if _matches(entry, patterns))
 

@@ -1,10 +1,10 @@
-"""What a case needs of a deployment, and what a deployment lacks of it.
+"""What a workload needs of a deployment, and which of its needs a deployment does not meet.
 
-A fact that the deployment does not tell excludes nothing, unless the scenario cannot be written without it: the case is
-run, and judged as far as can be.
+A need that depends on an unknown fact counts as met, unless the workload cannot be written without the fact: the
+workload then runs, and is judged as far as possible.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.facts import Connector, Deployment, Role, Server, alike
@@ -12,45 +12,44 @@ from harness.facts import Connector, Deployment, Role, Server, alike
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """All of it must be so; None and 0 ask for nothing."""
+    """Conditions that must all hold; None and 0 mean no condition."""
 
     own_proxy: bool = False
-    """The harness's own proxy: what another one asks of prefill servers for these requests, or makes of their refusals,
-    is not known."""
+    """The harness's own proxy: how another proxy forwards these requests, or answers refusals, is not known."""
     transfers: bool = True
-    """A connector that carries KV from prefill to decode servers."""
+    """A connector that transfers KV from prefill to decode servers."""
     offloads: bool = False
     """A connector with an offload tier."""
     connectors: tuple[Connector, ...] | None = None
-    """These and no others, in this order."""
+    """Exactly these connectors, in this order."""
     prefix_caching: bool | None = None
     same_block_sizes: bool | None = None
-    """On prefill and decode servers; False: they must differ."""
+    """Whether prefill and decode servers must have equal block sizes (True) or different ones (False)."""
     same_versions: bool | None = None
     prefill: int = 1
-    """Prefill servers, at least."""
+    """Least number of prefill servers."""
     decode: int = 1
-    """Decode servers, at least."""
+    """Least number of decode servers."""
     context: int = 0
-    """Tokens of prompt and answer that every server must take."""
+    """Tokens of prompt and answer together that every server must accept."""
     most_context: int = 0
-    """Tokens that a server may take at most: the case fills it."""
+    """Upper limit of the context length in tokens, because the workload fills the context."""
     most_blocks: int = 0
-    """Blocks in the largest pool at most: the case fills a pool, or overflows it."""
+    """Upper limit of the pool size in blocks, because the workload fills or overflows a pool."""
     least_blocks: int = 0
-    """Blocks in the smallest pool at least: the case must not fill it."""
+    """Lower limit of the pool size in blocks, because the workload must not fill a pool."""
     batch_tokens: int = 0
-    """Tokens of an engine step at most: the case's prompts must take several steps."""
+    """Upper limit of the tokens per engine step, because the workload's prompts must take several steps."""
 
 
 def unmet(needs: Needs, deployment: Deployment) -> str | None:
-    """What the deployment lacks, in words, from its own facts; None when it lacks nothing."""
-    return next((why for lack in _LACKS for why in lack(needs, deployment)), None)
+    """A message about the first need that the deployment does not meet; None if it meets all."""
+    return next((why for check in _CHECKS for why in check(needs, deployment)), None)
 
 
 def _connectors(needs: Needs, deployment: Deployment) -> Iterator[str]:
-    named = alike(map(_named, deployment.servers))
-    if needs.connectors is not None and any(_others(needs.connectors, server) for server in deployment.servers):
+    named = alike(map(_connector_names, deployment.servers))
+    if needs.connectors is not None and any(_has_others(needs.connectors, server) for server in deployment.servers):
         yield f"it needs the connectors [{', '.join(needs.connectors)}], and the deployment has {named}"
     if needs.transfers and deployment.has(Connector.NIXL) is False:
         yield f"it needs KV transfer, and the deployment has {named}"
@@ -58,24 +57,24 @@ def _connectors(needs: Needs, deployment: Deployment) -> Iterator[str]:
         yield f"it needs an offload tier, and the deployment has {named}"
 
 
-def _others(wanted: tuple[Connector, ...], server: Server) -> bool:
+def _has_others(wanted: tuple[Connector, ...], server: Server) -> bool:
     return server.connectors is not None and server.connector_names != tuple(map(str, wanted))
 
 
-def _named(server: Server) -> str:
+def _connector_names(server: Server) -> str:
     names = server.connector_names
-    return "[connectors that are not known]" if names is None else f"[{', '.join(names) or 'no connector'}]"
+    return "[unknown connectors]" if names is None else f"[{', '.join(names) or 'no connector'}]"
 
 
 def _proxy(needs: Needs, deployment: Deployment) -> Iterator[str]:
     if needs.own_proxy and deployment.own_proxy is False:
         yield (
-            "it predicts what the harness's own proxy asks of prefill servers and passes back, and the proxy of this "
-            "deployment is another"
+            "it needs the harness's own proxy, whose requests to the servers it can predict, and the deployment has "
+            "another proxy"
         )
 
 
-def _counts(needs: Needs, deployment: Deployment) -> Iterator[str]:
+def _server_counts(needs: Needs, deployment: Deployment) -> Iterator[str]:
     for role, wanted in ((Role.PREFILL, needs.prefill), (Role.DECODE, needs.decode)):
         there = len(deployment.of(role))
         if there < wanted:
@@ -93,14 +92,14 @@ def _on(value: bool | None) -> str:
     return "on" if value else "off"
 
 
-def _likeness(needs: Needs, deployment: Deployment) -> Iterator[str]:
-    for wanted, name, told in (
+def _equality(needs: Needs, deployment: Deployment) -> Iterator[str]:
+    for wanted, name, values in (
         (needs.same_block_sizes, "block sizes", [server.block_size for server in deployment.servers]),
         (needs.same_versions, "engine versions", [server.version for server in deployment.servers]),
     ):
-        if wanted is not None and None not in told and (len(set(told)) == 1) != wanted:
-            values = ", ".join(map(str, dict.fromkeys(told)))
-            yield f"it needs {'equal' if wanted else 'different'} {name}, and the servers have {values}"
+        if wanted is not None and None not in values and (len(set(values)) == 1) != wanted:
+            listed = ", ".join(map(str, dict.fromkeys(values)))
+            yield f"it needs {'equal' if wanted else 'different'} {name}, and the servers have {listed}"
 
 
 def _sizes(needs: Needs, deployment: Deployment) -> Iterator[str]:
@@ -122,14 +121,7 @@ def _sizes(needs: Needs, deployment: Deployment) -> Iterator[str]:
 
 
 def _number(value: int | None) -> str:
-    return "a number that it does not tell" if value is None else f"{value:,}"
+    return "a number that the server does not report" if value is None else f"{value:,}"
 
 
-_LACKS: tuple[Callable[[Needs, Deployment], Iterator[str]], ...] = (
-    _connectors,
-    _proxy,
-    _counts,
-    _caching,
-    _likeness,
-    _sizes,
-)
+_CHECKS = (_connectors, _proxy, _server_counts, _caching, _equality, _sizes)

@@ -1,4 +1,4 @@
-"""Deployments that the catalogue's cases are at home on, by name: how each differs from the default one."""
+"""Presets: the deployments that workloads are made for, and that the harness can launch by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What to launch; the arguments are vLLM's own."""
+class Preset:
+    """How a launched deployment differs from the default one; arguments are those of ``vllm serve``."""
 
     name: str
     summary: str
@@ -25,48 +25,48 @@ class Recipe:
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
     """The NIXL connector's ``kv_connector_extra_config``."""
     other_engine: bool = False
-    """The two roles need different engines, which only the user can name."""
+    """Whether prefill and decode need different engines, which only the user can name."""
 
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="multi", summary="MultiConnector[nixl, offloading]: the default"),
-        Recipe(
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(name="multi", summary="MultiConnector[nixl, offloading]: the default"),
+        Preset(
             name="offloading_first",
-            summary="MultiConnector[offloading, nixl]: the tier is asked before the peer",
+            summary="MultiConnector[offloading, nixl]: the offload tier is asked before NIXL",
             connectors=(OFFLOADING, NIXL),
         ),
-        Recipe(name="nixl", summary="NIXL alone", connectors=(NIXL,)),
-        Recipe(name="offloading", summary="offloading alone: nothing is transferred", connectors=(OFFLOADING,)),
-        Recipe(
+        Preset(name="nixl", summary="NIXL without MultiConnector", connectors=(NIXL,)),
+        Preset(name="offloading", summary="offload tier without NIXL: no KV transfer", connectors=(OFFLOADING,)),
+        Preset(
             name="small_pool",
-            summary="block pools too small for the load: eviction and preemption",
+            summary="block pools smaller than the load: eviction and preemption",
             num_gpu_blocks=48,
             engine_args=("--max-model-len 1024",),
         ),
-        Recipe(
+        Preset(
             name="small_steps",
-            summary="engine steps of 64 tokens: every longer prompt is prefilled in chunks",
+            summary="engine steps of 64 tokens: longer prompts are prefilled in chunks",
             engine_args=("--max-num-batched-tokens 64 --max-num-seqs 32",),
         ),
-        Recipe(
+        Preset(
             name="no_prefix_caching",
-            summary="prefix caching off on both sides",
+            summary="prefix caching off on all servers",
             engine_args=("--no-enable-prefix-caching",),
         ),
-        Recipe(
+        Preset(
             name="unlike_blocks",
-            summary="prefill with blocks of 32 tokens, decode of 64",
+            summary="blocks of 32 tokens on prefill, of 64 on decode",
             prefill_args=("--block-size 32",),
             decode_args=("--block-size 64",),
         ),
-        Recipe(name="two_by_two", summary="two prefill and two decode servers", prefill=2, decode=2),
-        Recipe(
+        Preset(name="two_by_two", summary="two prefill and two decode servers", prefill=2, decode=2),
+        Preset(
             name="unlike_versions",
-            summary="prefill and decode of different engine versions",
+            summary="different engine versions on prefill and decode",
             other_engine=True,
-            # vLLM refuses a peer of another version in NIXL's handshake, with every request, unless told not to.
+            # Without this, vLLM refuses a peer of another version in the NIXL handshake of every request.
             nixl_config={"enforce_handshake_compat": False},
         ),
     )

@@ -1,6 +1,6 @@
-"""Prompts from a seed: as long as wanted, and no two alike."""
+"""Prompts from a seed, of any length; no two share a block."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 from zlib import crc32
 
@@ -9,7 +9,7 @@ import numpy as np
 from harness.catalogue.setting import Setting
 from harness.errors import UsageError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 WORDS = tuple(
     """
@@ -20,43 +20,40 @@ possible gold common boat record test busy foot moon deep surface decide object 
 inch street fact produce tail clear
 """.split()  # noqa: SIM905 - a page of quoted words is no easier to read
 )
-"""Ordinary words, one token each in many tokenizers."""
-
-
-def ordinary_tokens(vocab_size: int, special_token_ids: Iterable[int]) -> list[int]:
-    """Token ids that are not special, in order."""
-    special = set(special_token_ids)
-    return [token for token in range(vocab_size) if token not in special]
+"""Ordinary words that are one token each in many tokenizers."""
 
 
 class Prompts:
-    """Deals prompts out. The same seed and name deal the same ones in the same order.
+    """A sequence of prompts: the same for the same seed and name.
 
-    Each opens with a token (or word) that none dealt before it opened with: no two share a block.
+    Each prompt opens with a token (or word) with which no earlier prompt opened, so no two share a block.
     """
 
     def __init__(self, setting: Setting, name: str) -> None:
         self._rng = np.random.default_rng([setting.seed, crc32(name.encode())])
-        self._ordinary = np.array(ordinary_tokens(setting.vocab_size, setting.special_token_ids))
+        special = np.array(setting.special_token_ids, dtype=np.int64)
+        self._ordinary = np.setdiff1d(np.arange(setting.vocab_size), special)
         self._openings = iter(self._rng.permutation(self._ordinary).tolist())
         self._first_words = iter(self._rng.permutation(WORDS).tolist())
 
     def ids(self, length: int) -> tuple[int, ...]:
-        """Token ids, ``length`` of them, with an opening of their own."""
+        """``length`` token ids with a new opening."""
         return (_next(self._openings), *self.more(length - 1))
 
     def more(self, length: int) -> tuple[int, ...]:
-        """Token ids to go on with."""
+        """``length`` random token ids."""
         rest: list[int] = self._rng.choice(self._ordinary, size=length).tolist()
         return tuple(rest)
 
     def words(self, count: int) -> str:
-        """A text of so many words, with an opening of its own."""
+        """A text of ``count`` words with a new opening."""
         return " ".join((_next(self._first_words), *self._rng.choice(WORDS, size=count - 1).tolist()))
 
 
-def _next(openings: Iterator[T]) -> T:
+def _next(openings: Iterator[_T]) -> _T:
     opening = next(openings, None)
     if opening is None:
-        raise UsageError("The vocabulary has too few tokens for prompts that open differently: check the model.")
+        raise UsageError(
+            "The model's vocabulary has too few tokens for prompts with different first tokens: check --model."
+        )
     return opening

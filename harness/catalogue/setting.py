@@ -1,4 +1,4 @@
-"""What a deployment offers to whoever writes a scenario for it: sizes, limits and names, as plain numbers."""
+"""The facts of a deployment that scenarios are written with: sizes and limits, as plain numbers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from harness.facts import Deployment, Role, Server
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Everything that a scenario's literals depend on. None: not known."""
+    """Everything that a workload's scenario depends on. None: not known."""
 
     prefill_block_size: int
     """Tokens."""
@@ -17,40 +17,40 @@ class Setting:
     """Tokens."""
     vocab_size: int
     special_token_ids: tuple[int, ...] = ()
-    """Left out of prompts."""
+    """Tokens that prompts do not contain."""
     max_model_len: int = 2048
-    """Tokens of prompt and answer together that every server takes."""
+    """Tokens of prompt and answer together that every server accepts."""
     prefill_blocks: int | None = None
-    """Blocks in a prefill server's pool."""
+    """Blocks in the smallest pool of a prefill server."""
     decode_blocks: int | None = None
     chunk_tokens: int | None = None
     """Tokens per chunk of the offload tier."""
     batch_tokens: int | None = None
-    """Tokens of one engine step, of the server that takes least."""
+    """Tokens per engine step, of the server with the smallest steps."""
     prefill: int = 1
     """Prefill servers."""
     decode: int = 1
     """Decode servers."""
     seed: int = 0
-    """The same seed asks the same prompts."""
+    """The same seed gives the same prompts."""
     salt: str | None = None
-    """New for each run against a deployment that outlives it: it keeps a run from the caches of the run before."""
+    """New for each run against a deployment that outlives the run, so that no run finds an earlier run's blocks."""
 
     @property
     def block(self) -> int:
-        """The larger block size: a multiple of it ends a block on every server, if one size divides the other."""
+        """The larger block size: its multiples are block boundaries on all servers if one size divides the other."""
         return max(self.prefill_block_size, self.decode_block_size)
 
     @classmethod
     def of(cls, deployment: Deployment, *, seed: int = 0, salt: str | None = None) -> "Setting":
-        """What is known of the deployment; UsageError where a scenario cannot be written without what is not."""
+        """The setting of a deployment; UsageError if a fact is missing without which no scenario can be written."""
         prefill, decode = deployment.of(Role.PREFILL), deployment.of(Role.DECODE)
         vocab_size = deployment.vocab_size
         if vocab_size is None:
             raise UsageError(
-                f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, "
-                "and they do not tokenize (POST /tokenize), so no prompt can be written. Give --model: a directory "
-                "with the model's config.json, or a hub name in the local cache."
+                f"The vocabulary size is not known: the configuration of the servers' model, {deployment.model_path}, "
+                "cannot be read here, and the servers do not tokenize (POST /tokenize). Give --model: a directory with "
+                "the model's config.json, or a hub name in the local cache."
             )
         return cls(
             prefill_block_size=_block_size(prefill),
@@ -73,8 +73,8 @@ def _block_size(servers: tuple[Server, ...]) -> int:
     sizes = [server.block_size for server in servers if server.block_size is not None]
     if not sizes:
         raise UsageError(
-            "The servers do not say how many tokens their KV blocks hold (vllm:cache_config_info in /metrics), and "
-            "every case is written in blocks. Is there a prefill and a decode server, and is the engine vLLM?"
+            "The servers do not report their KV block size (vllm:cache_config_info in /metrics), on which every "
+            "workload depends. Check that there is a prefill and a decode server, and that the engine is vLLM."
         )
     return max(sizes)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from harness.catalogue.background import beside_load
 from harness.catalogue.choice import catalogue, choose
 from harness.catalogue.needs import unmet
-from harness.catalogue.presets import RECIPES, Recipe
+from harness.catalogue.presets import PRESETS, Preset
 from harness.catalogue.registry import Workload
 from harness.catalogue.setting import Setting
 from harness.checkers import judge
@@ -44,7 +44,7 @@ async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - every comma
             home = "" if entry.home == "multi" else f" [{entry.home}]"
             print(f"  {entry.name:<{width}}  {entry.summary}{home}")
     print("\ndeployments")
-    for recipe in RECIPES.values():
+    for recipe in PRESETS.values():
         print(f"  {recipe.name:<{width}}  {recipe.summary}")
     return ExitCode.VALID
 
@@ -77,16 +77,16 @@ def _not_begun(name: str, entries: Sequence[Workload]) -> list[Row]:
     return [unknown_row(entry, name, why) for entry in entries]
 
 
-def _name(recipe: Recipe | None) -> str:
+def _name(recipe: Preset | None) -> str:
     return recipe.name if recipe else AS_GIVEN
 
 
-def _grouped(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Recipe | None, list[Workload]]]:
+def _grouped(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Preset | None, list[Workload]]]:
     """Each deployment with its workloads; without a recipe it is the one that the other flags describe."""
     if not options.catalogue.everywhere:
-        yield RECIPES.get(options.catalogue.recipe or ""), list(chosen)
+        yield PRESETS.get(options.catalogue.recipe or ""), list(chosen)
         return
-    for recipe in RECIPES.values():
+    for recipe in PRESETS.values():
         entries = [entry for entry in chosen if entry.home == recipe.name]
         if entries:
             yield recipe, entries
@@ -126,7 +126,7 @@ class _Done:
     """Whether a process died that the harness had started there."""
 
 
-async def _on(recipe: Recipe | None, entries: list[Workload], options: Options) -> _Done:
+async def _on(recipe: Preset | None, entries: list[Workload], options: Options) -> _Done:
     """Run them; where all deployments are to be tried, what fails on one is told in its rows."""
     name = _name(recipe)
     target = target_of(recipe, options)
@@ -166,7 +166,7 @@ async def _stored(plan: _Plan, options: Options, store: RunStore, name: str) -> 
     return _Done(rows, died=report.died)
 
 
-def target_of(recipe: Recipe | None, options: Options) -> Target | None:
+def target_of(recipe: Preset | None, options: Options) -> Target | None:
     """The deployment to launch or attach to; None where the recipe lacks another engine."""
     target = options.target if recipe is None else cook(recipe, options.target)
     if target is None or recipe is None or recipe.other_engine or not options.catalogue.everywhere:
@@ -175,7 +175,7 @@ def target_of(recipe: Recipe | None, options: Options) -> Target | None:
     return replace(target, engine_pythons=dict.fromkeys(Role, target.engine_pythons[Role.PREFILL]))
 
 
-def cook(recipe: Recipe, target: Target) -> Target | None:
+def cook(recipe: Preset, target: Target) -> Target | None:
     """The target that a recipe describes, the user's own arguments last; None where it lacks another engine."""
     pythons = target.engine_pythons
     if recipe.other_engine and len(set(pythons.values())) == 1:

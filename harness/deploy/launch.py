@@ -1,10 +1,10 @@
-"""Launches a deployment: servers in parallel, then the proxy; all of it ends on every way out."""
+"""Launches a deployment: the servers in parallel, then the proxy. Everything ends however the context is left."""
 
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
 from harness.deploy.nursery import Nursery
@@ -14,52 +14,59 @@ from harness.facts import Role
 from harness.proxy.cli import DECODE_VARIABLE, PREFILL_VARIABLE
 
 Ports = Mapping[str, int]
-"""Wanted ports by name (``prefill-0``, ``proxy``); what is not named gets a free one."""
+"""Wanted ports by process name (``prefill-0``, ``proxy``); the others get free ports."""
 
-_MEETING_PLACE = {
+_SOCKET_VARIABLES = {
     "cpu": ("VLLM_RPC_BASE_PATH", "TMPDIR"),
-    # Not all of TMPDIR: compiled kernels are kept there from one start to the next.
+    # Not TMPDIR: it keeps compiled kernels from one start to the next.
     "cuda": ("VLLM_RPC_BASE_PATH",),
 }
+"""Environment variables, by device, for the directory in which vLLM's processes create their sockets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A deployment that this harness started and holds."""
+    """A running deployment that the harness launched."""
 
-    plans: tuple[ServerPlan, ...]
+    plans: Sequence[ServerPlan]
     proxy_url: str | None
-    """None where no connector transfers: there is nothing to hand over."""
-    nursery: Nursery
+    """None if no connector transfers KV."""
+
+    def urls(self, role: Role) -> tuple[str, ...]:
+        """The addresses of the servers with this role, in order."""
+        return tuple(plan.url for plan in self.plans if plan.role is role)
 
 
 @asynccontextmanager
 async def launched(
     options: LaunchOptions, engines: Mapping[Role, Engine], ports: Ports, nursery: Nursery
 ) -> AsyncIterator[Launched]:
-    """Start everything, yield it answering, end everything.
+    """Start everything, yield when every process answers, end everything.
 
     Raises:
-        DeployError: a server died or did not answer in time; carries its own words.
+        DeployError: a server died or did not answer in time; quotes its log.
 
     """
     plans = plan_servers(options, engines, ports)
-    # vLLM's processes leave behind the sockets and files through which they meet. The path must be short: a socket's
-    # has 107 bytes at most.
-    with TemporaryDirectory(prefix="pd-", ignore_cleanup_errors=True) as meeting_place:
+    parts = Launched(plans, None)
+    # vLLM's processes leave their sockets and files behind. The path must be short, since a socket's path may have
+    # 107 bytes at most.
+    with TemporaryDirectory(prefix="pd-", ignore_cleanup_errors=True) as directory:
         try:
             for plan in plans:
-                where = dict.fromkeys(_MEETING_PLACE[engines[plan.role].build.device], meeting_place)
-                nursery.start(plan.name, plan.argv, {**plan.environment, **where})
+                sockets = dict.fromkeys(_SOCKET_VARIABLES[engines[plan.role].build.device], directory)
+                nursery.start(plan.name, plan.argv, {**plan.environment, **sockets})
             await nursery.all_answer({plan.name: plan.url for plan in plans})
-            proxy_url = await start_proxy(nursery, *_urls(plans), ports) if options.transfers else None
-            yield Launched(tuple(plans), proxy_url, nursery)
+            if options.transfers:
+                proxy_url = await start_proxy(nursery, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), ports)
+                parts = replace(parts, proxy_url=proxy_url)
+            yield parts
         finally:
             await nursery.stop()
 
 
 def plan_servers(options: LaunchOptions, engines: Mapping[Role, Engine], ports: Ports) -> list[ServerPlan]:
-    """One plan for each server, prefill first."""
+    """One plan for each server, prefill servers first."""
     wanted = [(Role.PREFILL, n) for n in range(options.prefill)] + [(Role.DECODE, n) for n in range(options.decode)]
     free = iter(free_ports(2 * len(wanted)))
     plans = []
@@ -72,9 +79,9 @@ def plan_servers(options: LaunchOptions, engines: Mapping[Role, Engine], ports: 
 
 
 async def start_proxy(nursery: Nursery, prefill: Sequence[str], decode: Sequence[str], ports: Ports) -> str:
-    """Run the proxy as a process of its own, so that it shares no event loop with the clients; its URL.
+    """Start the proxy as a process, so that it shares no event loop with the clients; returns the proxy's URL.
 
-    The servers' URLs go through its environment: they may hold credentials, and arguments are every user's to see.
+    The servers' URLs are passed in the environment: they may hold credentials, and every user can see arguments.
     """
     port = ports.get("proxy") or free_ports(1)[0]
     argv = [sys.executable, "-m", "harness.proxy", "--host", "127.0.0.1", "--port", str(port)]
@@ -83,10 +90,3 @@ async def start_proxy(nursery: Nursery, prefill: Sequence[str], decode: Sequence
     url = f"http://127.0.0.1:{port}"
     await nursery.all_answer({"proxy": url})
     return url
-
-
-def _urls(plans: Sequence[ServerPlan]) -> tuple[list[str], list[str]]:
-    return (
-        [plan.url for plan in plans if plan.role is Role.PREFILL],
-        [plan.url for plan in plans if plan.role is Role.DECODE],
-    )

@@ -1,4 +1,4 @@
-"""Child processes that come up together and go down together, and what to say when one does not."""
+"""Child processes that start and end together, and the error message if one of them fails."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -8,18 +8,18 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.deploy import startup
-from harness.deploy.process import ChildProcess, Command, stop_all
+from harness.deploy.process import ChildProcess, Command
 from harness.errors import DeployError
 
 POLL = 0.25
-"""Seconds between two looks at a starting server."""
+"""Seconds between two requests to a starting server."""
 
 OnProgress = Callable[[str, str, float], None]
-"""Called with a server's name, what it is doing, and the seconds since it was started."""
+"""Called with a server's name, its stage of starting, and the seconds since its start."""
 
 
 class Nursery:
-    """Starts processes, waits until they answer, ends them all."""
+    """A group of child processes: starts them, waits until they answer, ends them all."""
 
     def __init__(self, logs: Path, clock: Clock, ready_timeout: float, on_progress: OnProgress) -> None:
         self._logs = logs
@@ -29,15 +29,15 @@ class Nursery:
         self._processes: dict[str, ChildProcess] = {}
 
     def start(self, name: str, argv: Iterable[str], environment: Mapping[str, str]) -> None:
-        """Start one; returns at once."""
+        """Start one process; returns at once."""
         command = Command(name, tuple(argv), environment, self._logs / f"{name}.log")
         self._processes[name] = ChildProcess.start(command)
 
     async def all_answer(self, urls: Mapping[str, str]) -> None:
-        """Return when every named process says 200 at its URL's /health.
+        """Return when every named process answers 200 at its URL's /health.
 
         Raises:
-            DeployError: one ended, or was not ready in time; carries its own words.
+            DeployError: a process ended, or did not answer in time; quotes its log.
 
         """
         try:
@@ -45,23 +45,23 @@ class Nursery:
                 for name, url in urls.items():
                     group.create_task(self._answers(name, url, session))
         except* DeployError as failures:
-            # One's failure is the news; the others were only cancelled because of it.
+            # The first failure cancelled the other tasks.
             raise failures.exceptions[0] from None
 
     async def stop(self) -> None:
-        """End them all. Shielded: a second Ctrl-C must not leave half of them running."""
-        await asyncio.shield(stop_all(list(self._processes.values())))
+        """End all processes. Shielded: a second Ctrl-C must not leave some of them running."""
+        await asyncio.shield(asyncio.gather(*(process.stop() for process in self._processes.values())))
 
     def pid(self, name: str) -> int:
-        """Process id of a process's keeper."""
+        """The process id of a process's keeper."""
         return self._processes[name].pid
 
     def dead(self) -> dict[str, str]:
-        """Why each process ended that should still run, by name."""
-        return {name: _obituary(process) for name, process in self._processes.items() if process.status is not None}
+        """The processes that have ended, with the reason of each, by name."""
+        return {name: _ended(process) for name, process in self._processes.items() if process.status is not None}
 
-    def complaints(self) -> dict[str, str]:
-        """The first exception in each process's log, by name; those whose log has one."""
+    def logged_errors(self) -> dict[str, str]:
+        """The first exception in each process's log, by name; without the processes whose log has none."""
         causes = {name: startup.cause(_log(process)) for name, process in self._processes.items()}
         return {name: cause for name, cause in causes.items() if cause is not None}
 
@@ -71,9 +71,9 @@ class Nursery:
         while not await _healthy(session, url):
             elapsed = self._clock.now() - started
             if process.status is not None:
-                raise DeployError(_obituary(process))
+                raise DeployError(_ended(process))
             if elapsed > self._ready_timeout:
-                raise DeployError(_overdue(process, elapsed))
+                raise DeployError(_timed_out(process, elapsed))
             self._on_progress(name, startup.stage(_log(process)) or "starting", elapsed)
             await self._clock.sleep(POLL)
         self._on_progress(name, "answering", self._clock.now() - started)
@@ -90,19 +90,20 @@ async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:
 def _log(process: ChildProcess) -> str:
     try:
         return process.command.log.read_text(errors="replace")
-    except OSError:  # somebody removed the run's directory: nothing is told by it any more
+    # The run's directory may have been removed.
+    except OSError:
         return ""
 
 
-def _obituary(process: ChildProcess) -> str:
+def _ended(process: ChildProcess) -> str:
     log = _log(process)
     why = startup.cause(log) or f"its log ends:\n{startup.last_lines(log)}"
     return f"{process.command.name} ended with status {process.status}: {why}\nIts whole log: {process.command.log}"
 
 
-def _overdue(process: ChildProcess, seconds: float) -> str:
-    doing = startup.stage(_log(process)) or "starting"
+def _timed_out(process: ChildProcess, seconds: float) -> str:
+    stage = startup.stage(_log(process)) or "starting"
     return (
-        f"{process.command.name} did not answer within {seconds:.0f} s; it was last seen {doing}. Give it more time "
-        f"with --ready-check-timeout-sec, or look at its log: {process.command.log}"
+        f"{process.command.name} did not answer within {seconds:.0f} s. The last stage in its log: {stage}. Give it "
+        f"more time with --ready-check-timeout-sec, or look at its log: {process.command.log}"
     )

@@ -1,4 +1,4 @@
-"""What to launch, decided before anything is started. Pure: options in, one plan per server out."""
+"""Decides what to launch before anything is started. Pure: options in, one plan per server out."""
 
 import json
 import os
@@ -13,22 +13,22 @@ from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAMES
 from harness.facts import Connector, Role
 
 CPU_BLOCK_SIZE = 32
-"""The smallest that vLLM's CPU attention takes: the more blocks a prompt has, the more can go wrong with them."""
+"""The smallest that vLLM's CPU attention accepts: more blocks per prompt reveal more faults."""
 CPU_NUM_BLOCKS = 768
-"""24,576 tokens: 32 requests in flight of 420 tokens hold 448 blocks. All of it is committed at start."""
+"""24,576 tokens: 32 requests in flight of 420 tokens hold 448 blocks. The memory is committed at the start."""
 OFFLOAD_BYTES = 256 * 1024 * 1024
-"""The offload tier of each server: 1,024 chunks of the canary's blocks. On a CPU committed at start as well."""
+"""The offload tier of each server: 1,024 chunks of the canary's blocks. On a CPU also committed at the start."""
 NIXL_PROGRESS_DELAY_US = 500
-"""On two cores NIXL's busy progress threads starve the servers: 53 s for a request that takes 0.3 s with this."""
+"""Without the delay NIXL's busy progress threads starve the servers on two cores: 53 s instead of 0.3 s a request."""
 QUEUE_PAUSE_US = 200
-"""A step of the canary takes milliseconds; spinning between them starves it (engine_plugins/queue_pause)."""
-HELD_BACK_GPU_MEMORY = 0.1
-"""Of a GPU's memory, for what the servers allocate outside their own accounting."""
+"""A step of the canary takes milliseconds; busy waiting between steps starves it (engine_plugins/queue_pause)."""
+RESERVED_GPU_MEMORY = 0.1
+"""The fraction of a GPU's memory left for allocations outside the servers' own accounting."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
-    """What the user asked for; None: the harness chooses."""
+    """The user's choices; None: the harness chooses."""
 
     model: Path | str
     served_model_name: str | None = None
@@ -41,17 +41,16 @@ class LaunchOptions:
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
     engine_args: tuple[str, ...] = ()
     role_args: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
-    ready_timeout: float = 600.0
 
     @property
     def transfers(self) -> bool:
-        """Whether any connector carries KV from prefill to decode servers."""
+        """Whether a connector transfers KV from prefill to decode servers."""
         return Connector.NIXL in self.connectors
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The engine of one role: its interpreter's build, and the plugins it is to find (None: it needs none)."""
+    """The engine of one role, and the directory of its plugins (None: it needs none)."""
 
     build: EngineBuild
     plugin_path: Path | None = None
@@ -59,7 +58,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
-    """One server, ready to be started."""
+    """The command of one server, ready to be started."""
 
     name: str
     role: Role
@@ -69,13 +68,13 @@ class ServerPlan:
 
     @property
     def url(self) -> str:
-        """Where it will listen."""
+        """The address on which it will listen."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A server's place: its index among all, its ports, and how many GPUs and servers there are."""
+    """A server's index among all servers, its ports, and the number of GPUs and servers."""
 
     index: int
     port: int
@@ -93,12 +92,12 @@ def plan_server(role: Role, number: int, slot: Slot, options: LaunchOptions, eng
         *(["--served-model-name", options.served_model_name] if options.served_model_name else []),
         *("--host", "127.0.0.1", "--port", str(slot.port)),
         "--disable-uvicorn-access-log",
-        # Answers say how many tokens of their prompts a cache held: a probe of a cache is seen to have read it.
+        # Answers then report the number of cached prompt tokens, which shows that a probe has read a cache.
         "--enable-prompt-tokens-details",
         *("--kv-transfer-config", json.dumps(kv_transfer_config(options, engine))),
         *_device_args(engine.build, slot),
         *_pool_args(options, engine.build),
-        # The user's come last: argparse keeps the last value given.
+        # The user's arguments come last: argparse keeps the last value given.
         *_split(options.engine_args),
         *_split(options.role_args.get(role, ())),
     ]
@@ -107,7 +106,7 @@ def plan_server(role: Role, number: int, slot: Slot, options: LaunchOptions, eng
 
 
 def kv_transfer_config(options: LaunchOptions, engine: Engine) -> dict[str, Any]:
-    """The value of ``--kv-transfer-config``: one connector, or MultiConnector over several in their order."""
+    """The value of ``--kv-transfer-config``: one connector, or MultiConnector with several in the given order."""
     parts = [_connector_config(each, options, engine) for each in options.connectors]
     if len(parts) == 1:
         return parts[0]
@@ -133,13 +132,13 @@ def _connector_config(connector: Connector, options: LaunchOptions, engine: Engi
 
 def _device_args(build: EngineBuild, slot: Slot) -> list[str]:
     if build.device == "cpu":
-        # A fraction of the host's memory that each server reserves: the default stops two on one host.
-        # bfloat16 is several times slower than float32 without AVX512-BF16.
+        # On a CPU the utilization is the fraction of the host's memory that each server reserves; with the default,
+        # two servers do not fit on one host. bfloat16 is several times slower than float32 without AVX512-BF16.
         return ["--dtype", "float32", "--enforce-eager", "--gpu-memory-utilization", "0.15"]
     per_gpu = -(-slot.servers // max(slot.gpus, 1))
     if per_gpu == 1:
         return []
-    return ["--gpu-memory-utilization", f"{(1 - HELD_BACK_GPU_MEMORY) / per_gpu:.2f}"]
+    return ["--gpu-memory-utilization", f"{(1 - RESERVED_GPU_MEMORY) / per_gpu:.2f}"]
 
 
 def _pool_args(options: LaunchOptions, build: EngineBuild) -> list[str]:
@@ -158,7 +157,7 @@ def _environment(slot: Slot, options: LaunchOptions, engine: Engine) -> dict[str
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1",
         "VLLM_NIXL_SIDE_CHANNEL_PORT": str(slot.side_channel_port),
-        # /server_info tells the connectors' order, /reset_prefix_cache makes a server cold again.
+        # Enables /server_info, which reports the connectors' order, and /reset_prefix_cache, which empties caches.
         "VLLM_SERVER_DEV_MODE": "1",
     }
     if Path(options.model).is_dir():
@@ -171,8 +170,8 @@ def _cpu_environment(plugin_path: Path | None) -> dict[str, str]:
     environment = {
         "OMP_NUM_THREADS": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # --enforce-eager leaves the ranking of logprobs compiled: the first load that asks for them, and each new
-        # batch shape, then waits 10 to 20 s for a C++ compiler (17.6 s against 2.4 s for 64 requests on two cores).
+        # In spite of --enforce-eager, vLLM compiles the ranking of logprobs: the first load that asks for them, and
+        # each new batch shape, waits 10 to 20 s for a C++ compiler (17.6 s against 2.4 s for 64 requests on two cores).
         "TORCH_COMPILE_DISABLE": "1",
     }
     if plugin_path is not None:

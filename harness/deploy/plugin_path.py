@@ -1,11 +1,11 @@
-"""Puts the engine plugins where vLLM finds them, with nothing installed.
+"""Makes the engine plugins visible to vLLM without installing them.
 
-vLLM looks for plugins among the entry points of installed distributions, and Python finds a distribution on
-any directory of its path that holds a ``.dist-info``. So a run gets a directory with a copy of
-``harness/engine_plugins`` and the metadata that names its entry point; put on the ``PYTHONPATH`` of an engine
-it works under any interpreter, and no other engine sees it.
+vLLM looks for plugins among the entry points of installed distributions, and Python finds a distribution in any
+directory of its path that holds a ``.dist-info``. So each run gets a directory with a copy of
+``harness/engine_plugins`` and the metadata that declares its entry points. On an engine's ``PYTHONPATH`` the directory
+works with any interpreter, and no other engine sees it.
 
-If ``VLLM_PLUGINS`` is set, vLLM loads only the plugins it names: :data:`PLUGIN_NAMES` must be among them.
+If ``VLLM_PLUGINS`` is set, vLLM loads only the plugins listed there: :data:`PLUGIN_NAMES` must be among them.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ PACKAGE = "pd_harness_engine_plugins"
 """The plugins' top-level name inside an engine."""
 
 PLUGIN_NAMES = ("pd_harness_nixl_progress", "pd_harness_queue_pause")
-"""The entry points' names, as ``VLLM_PLUGINS`` selects them."""
+"""The names of the entry points, for ``VLLM_PLUGINS``."""
 
 _SOURCE = Path(__file__).parent.parent / "engine_plugins"
 
@@ -32,9 +32,9 @@ _ENTRY_POINTS = f"""\
 
 
 def write_plugin_path(directory: Path) -> Path:
-    """Fill ``directory``, made if need be, and return it: it is to stand on the engines' ``PYTHONPATH``.
+    """Write the plugins to ``directory``, which is created if necessary, and return it for ``PYTHONPATH``.
 
-    Writing it again replaces what an earlier version left there. Raises OSError if it cannot be written.
+    The files of an earlier version are replaced. Raises OSError if the directory cannot be written.
     """
     package, metadata = directory / PACKAGE, directory / f"{PACKAGE}-0.dist-info"
     _write(package, {source.name: source.read_text("utf-8") for source in _SOURCE.glob("*.py")})

@@ -1,4 +1,4 @@
-"""Free ports, and a clear word when a wanted one is taken."""
+"""Finds free ports, and checks that a port chosen by the user is free."""
 
 import socket
 
@@ -8,7 +8,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_ports(count: int, *, host: str = LOOPBACK) -> list[int]:
-    """Distinct free ports: all are held open until the last is found."""
+    """Distinct free ports: all are held open until the last one is found."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -20,15 +20,15 @@ def free_ports(count: int, *, host: str = LOOPBACK) -> list[int]:
 
 
 def require_free(port: int, flag: str, *, host: str = LOOPBACK) -> int:
-    """The port, if nobody listens there; UsageError naming the flag otherwise."""
+    """The port, if it is free. Raises UsageError that names the flag otherwise."""
     with socket.socket() as probe:
-        # As servers do: without it the remains of closed connections would count as taken.
+        # As servers do: otherwise closed connections in TIME_WAIT would count as using the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise UsageError(
-                f"{flag} {port}: this port on {host} cannot be used ({error.strerror}). End the process that "
-                f"holds it, choose another port, or leave {flag} out to take a free one."
+                f"{flag} {port}: this port on {host} cannot be used ({error.strerror}). End the process that uses it, "
+                f"choose another port, or leave {flag} out to use a free port."
             ) from error
     return port

@@ -1,9 +1,9 @@
-"""A child process that cannot outlive the harness: started under ``keeper.py``, its output in a log file."""
+"""A child process that cannot outlive the harness: it runs under ``keeper.py``, with its output in a log file."""
 
 import asyncio
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _POLL = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run."""
+    """A command with its environment and log file."""
 
     name: str
     argv: tuple[str, ...]
@@ -24,10 +24,10 @@ class Command:
 
 
 class ChildProcess:
-    """A running command. ``stop`` ends it and everything it started.
+    """A running command. ``stop`` ends it and its descendants.
 
-    Not asyncio's subprocess: its transport kills a process that still runs when the loop closes, and a killed
-    keeper ends nothing. A keeper whose pipe closes does.
+    Not asyncio's subprocess: its transport kills a process that still runs when the loop closes, and a killed keeper
+    cannot end the command's descendants. A keeper whose pipe closes does.
     """
 
     def __init__(self, command: Command, keeper: "subprocess.Popen[bytes]") -> None:
@@ -36,7 +36,7 @@ class ChildProcess:
 
     @classmethod
     def start(cls, command: Command, *, grace: float = GRACE) -> "ChildProcess":
-        """Start it; returns at once."""
+        """Start the command; returns at once."""
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("wb") as log:
             keeper = subprocess.Popen(
@@ -45,38 +45,33 @@ class ChildProcess:
                 stdout=log,
                 stderr=log,
                 env=dict(command.environment),
-                # Ctrl-C in the terminal goes to the harness alone, which then ends its children in order.
+                # Ctrl-C in the terminal then reaches the harness alone, which ends its children in order.
                 start_new_session=True,
             )
         return cls(command, keeper)
 
     @property
     def pid(self) -> int:
-        """Of the keeper; the command itself is its child."""
+        """Process id of the keeper; the command itself is the keeper's child."""
         return self._keeper.pid
 
     @property
     def status(self) -> int | None:
-        """Exit status; None while it runs."""
+        """Exit status; None while the command runs."""
         return self._keeper.poll()
 
     async def wait(self) -> int:
-        """Exit status, once it has ended."""
-        while (status := self.status) is None:  # noqa: ASYNC110 - only asyncio's own transport would tell
+        """Wait until the command has ended; returns its exit status."""
+        while (status := self.status) is None:  # noqa: ASYNC110 - there is no event without asyncio's own transport
             await asyncio.sleep(_POLL)
-        self._let_go()
+        self._close_pipe()
         return status
 
     async def stop(self) -> None:
-        """End it and its descendants; returns when they are gone."""
-        self._let_go()
+        """End the command and its descendants; returns when they have ended."""
+        self._close_pipe()
         await self.wait()
 
-    def _let_go(self) -> None:
+    def _close_pipe(self) -> None:
         if self._keeper.stdin is not None:
             self._keeper.stdin.close()
-
-
-async def stop_all(processes: Sequence[ChildProcess]) -> None:
-    """End several at once: each may need its grace."""
-    await asyncio.gather(*(process.stop() for process in processes))

@@ -1,4 +1,4 @@
-"""A deployment, from its options to its facts: launched or attached to, warmed up, known. The room's one door."""
+"""Opens a deployment: launches or attaches to it, checks it, warms it up, and learns its facts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -22,71 +22,71 @@ from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_t
 from harness.errors import DeployError, ModelNotFound
 from harness.facts import Connector, Deployment, Role
 from harness.models import ModelFacts, make_canary, read_config, read_model
-from harness.observe.facts import learn
+from harness.observe.server_info import learn
 from harness.observe.vocabulary import tokens_that_are_safe
 from harness.preflight import (
+    CounterWatch,
     Demand,
+    Expectations,
     Item,
-    Questions,
-    Told,
-    Watch,
-    arrived,
-    asks_nixl,
+    ServerReport,
+    all_prompts_counted,
+    check_deployment,
+    check_first_transfers,
+    check_proxy_servers,
+    check_transfer_bytes,
     has_our_proxy,
-    leads_to,
-    look,
+    nixl_handover_expected,
     refuse,
-    taken,
-    took,
-    volume,
+    transfers_counted,
 )
 
 _WARMUPS = 8
-"""Requests of the first load, unless the user says otherwise."""
+"""Default number of requests in the first load."""
 _COUNTED_WITHIN = 3.0
-"""Seconds after an answer within which every server has counted its part in it."""
+"""Seconds after an answer within which every server has counted its share of the request."""
 _PORT_FLAGS = {"proxy": "--port", "prefill": "--prefill-port", "decode": "--decode-port"}
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A deployment that answers."""
+    """An open deployment, warmed up."""
 
     deployment: Deployment
     nursery: Nursery
-    """The processes that the harness started for it; may be none."""
+    """The processes that the harness started for the deployment; may be none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a session needs from whoever opens it."""
+    """What the caller of ``open_session`` provides."""
 
     directory: Path
-    """Of the run: logs and the engine's plugins go there."""
+    """The run's directory, for logs and the engine's plugins."""
     clock: Clock
     on_progress: OnProgress
     demands: Sequence[Demand] = ()
-    """What the load will ask, as far as it is known before the servers are."""
+    """The load's requests, as far as they are known before the servers are."""
     on_checked: Callable[[Sequence[Item]], None] = lambda _items: None
-    """Told what was seen before the first request, and then of the first requests."""
+    """Called with the items of the checks before the first request, and later with those of the first requests."""
 
     def checked(self, items: Sequence[Item]) -> None:
-        """Tell, and raise NotReady where something stops a run."""
+        """Pass the items to ``on_checked``; raise NotReady if one of them stops a run."""
         self.on_checked(items)
         refuse(items)
 
     def nursery(self, target: Target) -> Nursery:
-        """Where the session's processes live."""
+        """The group for the session's processes."""
         return Nursery(self.directory / "logs", self.clock, target.ready_timeout, self.on_progress)
 
 
 @asynccontextmanager
 async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Session]:
-    """Launch or attach, warm up, learn the facts; end what was started.
+    """Launch or attach to a deployment, learn its facts, warm it up; at the end, stop the processes started for it.
 
     Raises:
-        UsageError: a URL that does not answer, a model that is not there, a port in use, no engine.
-        DeployError: a server that died or never answered.
+        UsageError: a URL does not answer, the model does not exist, a port is in use, or no engine is installed.
+        DeployError: a server died or did not answer in time.
 
     """
     async with AsyncExitStack() as stack:
@@ -96,57 +96,54 @@ async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Se
             session = await _launch(target, around, stack)
         else:
             session = await _attach(target, target.attachment, around, stack)
-        told = await _looked_at(session.deployment, target, around)
+        reports = await _check(session.deployment, target, around)
         try:
-            deployment = await _warm_up(session.deployment, target, around, told)
+            deployment = await _warm_up(session.deployment, target, around, reports)
         except DeployError as failure:
-            raise _explained(failure, session.nursery) from failure
+            raise _with_logged_errors(failure, session.nursery) from failure
         yield replace(session, deployment=deployment)
 
 
-async def _looked_at(deployment: Deployment, target: Target, around: Surroundings) -> Sequence[Told]:
-    """What its servers tell; NotReady where no run is of use."""
+async def _check(deployment: Deployment, target: Target, around: Surroundings) -> Sequence[ServerReport]:
+    """The servers' reports. Raises NotReady if a check finds that a run is useless."""
     vocabulary = deployment.vocab_size if deployment.vocab_is_whole else None
-    questions = Questions(around.demands, deployment.proxy_url is not None, vocabulary)
+    expectations = Expectations(around.demands, deployment.proxy_url is not None, vocabulary)
     async with aiohttp.ClientSession(headers=target.headers) as session:
-        told, items = await look(session, deployment, around.clock, questions)
+        reports, items = await check_deployment(session, deployment, around.clock, expectations)
         around.checked(items)
-    return told
+    return reports
 
 
-def _explained(failure: DeployError, nursery: Nursery) -> DeployError:
-    """With what the servers' own logs say, where the harness has them."""
-    said = [f"The first error in the log of {name}: {cause}" for name, cause in nursery.complaints().items()]
-    return DeployError("\n".join([str(failure), *said]))
+def _with_logged_errors(failure: DeployError, nursery: Nursery) -> DeployError:
+    """The failure with the first error in each log of the processes that the harness started."""
+    errors = [f"The first error in the log of {name}: {cause}" for name, cause in nursery.logged_errors().items()]
+    return DeployError("\n".join([str(failure), *errors]))
 
 
 async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
     ports = {name: require_free(port, _PORT_FLAGS[name.partition("-")[0]]) for name, port in target.ports.items()}
-    # Looked at first: a path with no model is told in a moment, not after the engines have loaded.
+    # The model is read first, so that a wrong path is reported before the engines start.
     model = str(make_canary()) if target.model is None else target.model
     if target.model is None or _looks_like_a_path(target.model):
         read_model(model)
     engines = {role: await _engine(role, target, around) for role in Role}
     options = _launch_options(target, model)
-    parts = await stack.enter_async_context(launched(options, engines, ports, around.nursery(target)))
-    deployment = await _learn(
-        target,
-        tuple(plan.url for plan in parts.plans if plan.role is Role.PREFILL),
-        tuple(plan.url for plan in parts.plans if plan.role is Role.DECODE),
-        parts.proxy_url,
-    )
+    nursery = around.nursery(target)
+    parts = await stack.enter_async_context(launched(options, engines, ports, nursery))
+    deployment = await _learn(target, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), parts.proxy_url)
     device = engines[Role.DECODE].build.device
-    pids = {plan.name: parts.nursery.pid(plan.name) for plan in parts.plans}
-    servers = tuple(replace(server, pid=pids[server.name]) for server in deployment.servers)
-    own = None if parts.proxy_url is None else True
-    return Session(
-        replace(deployment, servers=servers, launched=True, end_tokens_complete=True, device=device, own_proxy=own),
-        parts.nursery,
-    )
+    servers = tuple(replace(server, pid=nursery.pid(server.name)) for server in deployment.servers)
+    deployment = replace(deployment, servers=servers, launched=True, end_tokens_complete=True, device=device)
+    return Session(_with_own_proxy(deployment), nursery)
+
+
+def _with_own_proxy(deployment: Deployment) -> Deployment:
+    """The deployment with its proxy, if it has one, recorded as the harness's own."""
+    return replace(deployment, own_proxy=None if deployment.proxy_url is None else True)
 
 
 def _looks_like_a_path(model: str) -> bool:
-    """A hub name is at most ``owner/name``; what the engine can fetch is its own business."""
+    """Whether this is not a hub name, which is at most ``owner/name``; the engine fetches models from a hub itself."""
     return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
@@ -156,15 +153,14 @@ async def _attach(target: Target, to: Attachment, around: Surroundings, stack: A
     deployment = await _learn(target, to.prefill_urls, to.decode_urls, to.base_url)
     if to.base_url is None:
         url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports)
-        deployment = replace(deployment, proxy_url=url, own_proxy=True)
+        deployment = _with_own_proxy(replace(deployment, proxy_url=url))
     return Session(deployment, nursery)
 
 
 async def _simulate(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
     nursery = around.nursery(target)
     stack.push_async_callback(nursery.stop)
-    deployment = await simulated(target, nursery)
-    return Session(replace(deployment, own_proxy=None if deployment.proxy_url is None else True), nursery)
+    return Session(_with_own_proxy(await simulated(target, nursery)), nursery)
 
 
 async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
@@ -186,7 +182,6 @@ def _launch_options(target: Target, model: str) -> LaunchOptions:
         nixl_config=target.nixl_config,
         engine_args=target.engine_args,
         role_args=target.role_args,
-        ready_timeout=target.ready_timeout,
     )
 
 
@@ -209,13 +204,13 @@ async def _learn(
         return replace(known, **await tokens_that_are_safe(session, named))
 
 
-def known_model(deployment: Deployment, wanted: str | None, told: Mapping[str, Any] | None) -> ModelFacts | None:
-    """What the model's configuration says: in its files, else as a server told it; None where neither is there.
+def known_model(deployment: Deployment, wanted: str | None, reported: Mapping[str, Any] | None) -> ModelFacts | None:
+    """The facts in the model's configuration, from its files, else as a server reported it; None without either.
 
-    ``wanted``: the model that the user named.
+    ``wanted``: the user's ``--model``. ``reported``: the configuration from a server.
 
     Raises:
-        ModelNotFound: it is a directory, and there is no model in it.
+        ModelNotFound: ``wanted`` is a path without a model.
 
     """
     dtypes = [server.kv_dtype for server in deployment.servers]
@@ -223,26 +218,26 @@ def known_model(deployment: Deployment, wanted: str | None, told: Mapping[str, A
     try:
         return read_model(deployment.model_path or "", kv_dtype=kv_dtype)
     except ModelNotFound:
-        # A hub name may be known to the servers alone.
+        # Only the servers may know a hub name.
         if wanted is not None and _looks_like_a_path(wanted):
             raise
-    return None if told is None else read_config(told, kv_dtype=kv_dtype)
+    return None if reported is None else read_config(reported, kv_dtype=kv_dtype)
 
 
 def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
-    """With what the model's configuration tells; without one those facts stay unknown, and so does what needs them."""
+    """The deployment with the facts of the model's configuration; without one, these facts stay unknown."""
     if model is None:
         name = deployment.model_path or deployment.model
-        why = f"the configuration of the model {name} cannot be read here (--model names a directory that has it)"
+        why = f"the configuration of the model {name} cannot be read here (--model can give its directory)"
         return replace(deployment, geometry=None, geometry_unknown=why, cache_rules_unknown=why)
-    # vLLM serves a checkpoint in 16 bits as it is, and casts a float32 one to whatever suits the device: without
-    # its own word the width of the KV cache would be a guess.
-    told = all(server.kv_dtype is not None for server in deployment.servers)
-    certain = told or model.dtype in ("bfloat16", "float16")
+    # vLLM serves a 16-bit checkpoint as it is, and casts a float32 checkpoint to a dtype that suits the device: the
+    # dtype of its KV cache is certain only if the servers report it.
+    reported = all(server.kv_dtype is not None for server in deployment.servers)
+    certain = reported or model.dtype in ("bfloat16", "float16")
     return replace(
         deployment,
         geometry=model.geometry if certain else None,
-        geometry_unknown=model.geometry_unknown or ("" if certain else "the servers do not tell the type of their KV"),
+        geometry_unknown=model.geometry_unknown or ("" if certain else "the servers do not report their KV dtype"),
         cache_rules_unknown=model.cache_rules_unknown,
         vocab_size=model.vocab_size,
         special_token_ids=model.special_token_ids,
@@ -250,29 +245,34 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
     )
 
 
-async def _warm_up(deployment: Deployment, target: Target, around: Surroundings, told: Sequence[Told]) -> Deployment:
-    """First transfers, then a first load; the deployment, less what the first transfers showed to be wrong."""
+async def _warm_up(
+    deployment: Deployment, target: Target, around: Surroundings, reports: Sequence[ServerReport]
+) -> Deployment:
+    """Run the first transfers and a first load; returns the deployment without facts that these contradict."""
     how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
     around.on_progress("warm-up", "first KV transfer", 0.0)
-    # How an unknown connector hands over is not known either: the load through the proxy shows it.
+    # The handover format of an unknown connector is not known: only the load through the proxy can test it.
     nixl = deployment.has(Connector.NIXL)
     may_transfer = nixl or (nixl is None and not deployment.unknown_connectors())
     started_proxy = deployment.own_proxy is True or deployment.proxy_url is None
-    if may_transfer and asks_nixl(told, started_proxy=started_proxy):
+    if may_transfer and nixl_handover_expected(reports, started_proxy=started_proxy):
         deployment = await _first_transfers(deployment, target, how, around)
     around.on_progress("warm-up", "first load", around.clock.now() - started)
-    await _first_load(deployment, target, how, around, told)
-    deployment = await _with_proxy_known(deployment, target)
-    # An idle engine takes no steps, and counts decode's last notifications only with its next request: after this
-    # one, what the warm-up left behind is in the counters before they are first read.
+    await _first_load(deployment, target, how, around, reports)
+    deployment = await _with_known_proxy(deployment, target)
+    # An idle engine takes no steps, and counts the decode servers' last notifications only with its next request.
+    # After this request, all traces of the warm-up are in the counters before these are first read.
     await asyncio.gather(*(warm_up_load(server.url, 1, how) for server in deployment.of(Role.PREFILL)))
     around.on_progress("warm-up", "done", around.clock.now() - started)
     return deployment
 
 
-async def _with_proxy_known(deployment: Deployment, target: Target) -> Deployment:
-    """Whose the proxy is. Asked after the first load: what a gateway that refuses says to a request is worth more."""
+async def _with_known_proxy(deployment: Deployment, target: Target) -> Deployment:
+    """The deployment with the fact whether the proxy is the harness's own.
+
+    Asked after the first load, since a gateway's refusal of a completion is more informative.
+    """
     if deployment.own_proxy is not None or deployment.proxy_url is None:
         return deployment
     async with aiohttp.ClientSession(headers=target.headers) as session:
@@ -282,14 +282,14 @@ async def _with_proxy_known(deployment: Deployment, target: Target) -> Deploymen
 async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, around: Surroundings) -> Deployment:
     prefill, decode = (deployment.of(role) for role in Role)
     async with aiohttp.ClientSession(headers=target.headers) as session:
-        watch = Watch(session, decode, around.clock)
+        watch = CounterWatch(session, decode, around.clock)
         await watch.begin()
         await warm_up_transfers([one.url for one in prefill], [one.url for one in decode], how)
-        since = await watch.until(lambda seen: took(seen, len(prefill)), _COUNTED_WITHIN)
-    around.checked(list(taken(decode, since)))
+        growth = await watch.until(lambda grown: transfers_counted(grown, len(prefill)), _COUNTED_WITHIN)
+    around.checked(list(check_first_transfers(decode, growth)))
     if deployment.launched:
         return deployment
-    items = list(volume(deployment, since, tokens=PROMPT_TOKENS, named=target.model))
+    items = list(check_transfer_bytes(deployment, growth, tokens=PROMPT_TOKENS, model=target.model))
     around.checked(items)
     if not items:
         return deployment
@@ -297,9 +297,9 @@ async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, 
 
 
 async def _first_load(
-    deployment: Deployment, target: Target, how: WarmUp, around: Surroundings, told: Sequence[Told]
+    deployment: Deployment, target: Target, how: WarmUp, around: Surroundings, reports: Sequence[ServerReport]
 ) -> None:
-    """Through the proxy, or to decode where there is none; of somebody else's proxy it is seen whom it asks."""
+    """Send the first load to the proxy, or to a decode server without one; check which servers a given proxy asks."""
     requests = _WARMUPS if target.num_warmups is None else target.num_warmups
     url = deployment.proxy_url or deployment.of(Role.DECODE)[0].url
     if target.attachment is None or target.attachment.base_url is None or not requests:
@@ -307,11 +307,11 @@ async def _first_load(
         return
     servers, sent = deployment.servers, requests * PROMPT_TOKENS
     async with aiohttp.ClientSession(headers=target.headers) as session:
-        watch = Watch(session, servers, around.clock)
+        watch = CounterWatch(session, servers, around.clock)
         await watch.begin()
         await warm_up_load(url, requests, how)
-        since = await watch.until(lambda seen: arrived(servers, seen, sent), _COUNTED_WITHIN)
-    around.checked(list(leads_to(url, servers, since, requests=requests, tokens=PROMPT_TOKENS)))
-    silent = {one.name for one in told if one.hands_over is None and one.server.role is Role.DECODE}
-    of_silent = [(one, seen) for one, seen in zip(servers, since, strict=True) if one.name in silent]
-    around.checked(list(taken([one for one, _ in of_silent], [seen for _, seen in of_silent])))
+        growth = await watch.until(lambda grown: all_prompts_counted(servers, grown, sent), _COUNTED_WITHIN)
+    around.checked(list(check_proxy_servers(url, servers, growth, requests=requests, tokens=PROMPT_TOKENS)))
+    unknown = {one.name for one in reports if one.can_transfer is None and one.server.role is Role.DECODE}
+    of_unknown = [(one, grown) for one, grown in zip(servers, growth, strict=True) if one.name in unknown]
+    around.checked(list(check_first_transfers([one for one, _ in of_unknown], [grown for _, grown in of_unknown])))

@@ -1,4 +1,4 @@
-"""A simulated pair in place of engines: the same facts, the same proxy, ready in a second."""
+"""Launches a simulated pair instead of engines: same facts, same proxy, ready in a second."""
 
 import json
 import os
@@ -15,25 +15,26 @@ from harness.facts import Connector, Deployment, Role
 from harness.sim import SimConfig, SimPair
 
 _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "prefill", "decode")
-"""Fields of SimConfig that its command line has no flags of their own for."""
+"""Fields of SimConfig that have no flag of their own on its command line."""
 
 
 async def simulated(target: Target, nursery: Nursery) -> Deployment:
-    """Start the servers as one process, and the proxy where anything is transferred.
+    """Start the servers as one process, and the proxy if KV is transferred.
 
     Raises:
-        UsageError: the target names what only an engine has.
-        DeployError: a process did not come up.
+        UsageError: the target needs a real engine.
+        DeployError: a process did not start.
 
     """
     if target.model:
-        raise UsageError("--engine sim has a model of its own: leave --model out.")
+        raise UsageError("--engine sim has its own model: leave --model out.")
     config = sim_config(target)
     ports = _ports(target)
     nursery.start("sim", sim_argv(config, ports), os.environ)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     await nursery.all_answer({"sim": next(iter(urls.values()))})
-    pair = SimPair(config, lambda: 0.0)  # only asked for its facts
+    # This pair only provides the facts; it serves no request.
+    pair = SimPair(config, lambda: 0.0)
     prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
     transfers = Connector.NIXL in config.connectors
     proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if transfers else None
@@ -41,10 +42,10 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
 
 
 def sim_config(target: Target) -> SimConfig:
-    """The configuration that a target asks for.
+    """The simulator's configuration for a target.
 
     Raises:
-        CannotSimulate: the simulator is no model of it.
+        CannotSimulate: the simulator does not model what the target asks for.
 
     """
     default = SimConfig()
@@ -61,16 +62,17 @@ def sim_config(target: Target) -> SimConfig:
     prefill, decode = (config.of(role) for role in Role)
     if prefill.block_size != decode.block_size:
         raise CannotSimulate(
-            f"the simulated pair does not count bytes as an engine does where blocks have {prefill.block_size} tokens "
-            f"on prefill and {decode.block_size} on decode: only an engine shows how that goes"
+            f"the simulated pair does not count bytes as an engine does with block sizes of {prefill.block_size} "
+            f"tokens on prefill and {decode.block_size} on decode: use a real engine for this case"
         )
-    # An engine does not start where its pool cannot hold one request of the longest kind; nor would one ever be served.
+    # A pool must hold at least one request of the maximum length: an engine refuses to start otherwise, and here the
+    # request would never be served.
     longest = min(config.max_model_len, *((one.num_blocks - 1) * one.block_size for one in (prefill, decode)))
     return replace(config, max_model_len=longest, offload_chunks=target.offload_bytes // prefill.block_bytes)
 
 
 def _ports(target: Target) -> dict[str, int]:
-    """By server name, prefill first, as SimPair names and orders them."""
+    """Ports by server name, prefill first: the names and order of SimPair."""
     names = [
         f"{role}-{n}" for role, count in zip(Role, (target.prefill, target.decode), strict=True) for n in range(count)
     ]
@@ -78,7 +80,7 @@ def _ports(target: Target) -> dict[str, int]:
 
 
 def sim_argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
-    """The command line of the process that simulates it."""
+    """The command line of the simulator's process."""
     return [
         *(sys.executable, "-m", "harness.sim"),
         *(word for name, port in ports.items() for word in (f"--{name.partition('-')[0]}-port", str(port))),

@@ -1,4 +1,4 @@
-"""vLLM's arguments that the simulator has a counterpart of, read into its configuration."""
+"""Reads the vLLM arguments that the simulator models into its configuration."""
 
 import argparse
 import shlex
@@ -17,14 +17,14 @@ _FIELDS = {
 
 
 class CannotSimulate(UsageError):  # noqa: N818 - reads as what is the matter
-    """The simulator is no model of what was asked for; only an engine shows how it behaves."""
+    """The simulator does not model what was asked for; only a real engine can run it."""
 
 
 def simulated_fields(arguments: Sequence[str]) -> Mapping[str, Any]:
-    """Fields of SimConfig for vLLM arguments, of which each may hold several words; the last of a kind wins.
+    """Fields of SimConfig for vLLM arguments, each of which may hold several words; the last value of a flag is used.
 
     Raises:
-        CannotSimulate: an argument that the simulator does not know.
+        CannotSimulate: the simulator does not know an argument.
 
     """
     words = [word for argument in arguments for word in shlex.split(argument)]
@@ -33,9 +33,12 @@ def simulated_fields(arguments: Sequence[str]) -> Mapping[str, Any]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Argparse would end the process."""
+        """Raise; argparse would end the process."""
         known = ", ".join((*_FIELDS, "--[no-]enable-prefix-caching"))
-        raise CannotSimulate(f"The simulated pair cannot be started so: {message}. Of vLLM's arguments it has {known}.")
+        raise CannotSimulate(
+            f"The simulated pair cannot be started with these arguments: {message}. Of vLLM's arguments it supports "
+            f"{known}."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

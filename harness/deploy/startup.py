@@ -1,13 +1,13 @@
-"""Reads a server's log while it starts: how far it has come, and if it failed, why. Pure.
+"""Reads the log of a starting server: its stage, and the cause if it failed. Pure.
 
-vLLM prints hundreds of lines and, when it fails, several nested tracebacks from several processes; the cause is
-the first exception of the innermost process, what follows are its consequences.
+vLLM prints hundreds of lines and, when it fails, several nested tracebacks from several processes. The cause is the
+first exception of the innermost process; later ones are its consequences.
 """
 
 import re
 
 _STAGES: tuple[tuple[str, str], ...] = (
-    # What a line contains, in the order of a start → what the server does from then on.
+    # A pattern in a line of the log, in the order of a start, and the stage that begins with this line.
     (r"non-default args|vLLM API server version", "reading the model's configuration"),
     (r"Using max model len", "starting the engine"),
     (r"Initializing a V1 LLM engine", "starting its worker"),
@@ -30,7 +30,7 @@ _PREFIX = re.compile(r"^(?:\([^)]*\)\s*)?(?:ERROR \S+ \S+ \[[^\]]*\]\s?)?")
 
 
 def stage(log: str) -> str | None:
-    """What the server was last seen doing; None before its first telling line."""
+    """The server's latest stage; None before the first line that shows one."""
     latest = None
     for pattern, name in _STAGES:
         if re.search(pattern, log):
@@ -39,7 +39,7 @@ def stage(log: str) -> str | None:
 
 
 def cause(log: str) -> str | None:
-    """Why it failed, in its own words: the first exception that is not the consequence of another."""
+    """The cause of the failure in the server's own words: the first exception that another one did not cause."""
     lines = log.splitlines()
     for index, line in enumerate(lines):
         if match := _ARGPARSE.match(line):
@@ -50,7 +50,7 @@ def cause(log: str) -> str | None:
 
 
 def _with_continuation(match: "re.Match[str]", following: list[str]) -> str:
-    """Pydantic says "1 validation error for ModelConfig" and the error itself on the next two lines."""
+    """Pydantic writes "1 validation error for ModelConfig", and the error itself on the next two lines."""
     text = f"{match['kind'].rpartition('.')[2]}: {match['text']}"
     if "validation error" not in text:
         return text
@@ -59,5 +59,5 @@ def _with_continuation(match: "re.Match[str]", following: list[str]) -> str:
 
 
 def last_lines(log: str, count: int = 5) -> str:
-    """The log's end, for when it names no exception."""
+    """The end of the log, for a log without an exception."""
     return "\n".join([line for line in log.splitlines() if line.strip()][-count:])

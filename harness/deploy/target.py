@@ -1,4 +1,4 @@
-"""What is to be tested, as the user named it."""
+"""The deployment to be tested, as the user specified it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,24 +9,24 @@ from harness.facts import Connector, Role
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A deployment that is running already."""
+    """The addresses of a running deployment."""
 
     prefill_urls: tuple[str, ...]
     decode_urls: tuple[str, ...]
     base_url: str | None
-    """The proxy; None: the harness puts its own in front of the servers."""
+    """The proxy; None: the harness starts its own proxy for the servers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Attached to if ``attachment`` is there, launched otherwise. None: the harness chooses."""
+    """Attached to, or launched if ``attachment`` is None. The harness chooses the other fields that are None."""
 
     attachment: Attachment | None
     model: str | None
-    """A path or a hub name. None: the canary when launching, what the servers name when attaching."""
+    """A path or a hub name. None: the canary when launching, the model that the servers report when attaching."""
     served_model_name: str | None
     kv_cache_dtype: str | None
-    """What the user says of the servers' KV cache; None: what they say of it themselves."""
+    """The dtype of the servers' KV cache as the user gave it; None: as the servers report it."""
     headers: Mapping[str, str]
     connectors: tuple[Connector, ...]
     prefill: int
@@ -42,6 +42,6 @@ class Target:
     ready_timeout: float
     num_warmups: int | None
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
-    """What the NIXL connector's ``kv_connector_extra_config`` holds."""
+    """The NIXL connector's ``kv_connector_extra_config``."""
     engine: str = "vllm"
-    """What is launched: ``vllm``, or ``sim`` for the simulated pair."""
+    """The engine to launch: ``vllm``, or ``sim`` for the simulated pair."""

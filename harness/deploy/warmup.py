@@ -1,20 +1,21 @@
-"""Makes a deployment ready to be measured: every prefill server has handed KV to every decode server.
+"""Warms a deployment up: afterwards every prefill server has handed KV to every decode server.
 
-/health says that a server answers; it does not say that a transfer works. The first one makes NIXL's handshake
-between two engines (about 5 s on two cores) and may time out, which the decode server answers with a 500. So each
-pair is asked directly, prefill then decode, until it works, and only then the proxy.
+/health shows that a server answers, not that a transfer works. The first transfer makes NIXL's handshake between two
+engines (about 5 s on two cores). The handshake may time out; the decode server then answers 500. So each pair of
+servers is asked directly, prefill then decode, until a transfer works, and only then the proxy.
 
-What a failure means:
+Failures are classified as follows:
 
-- An answer with a 4xx will not get better: the model's name, the credentials or the URL are wrong, or a field is
-  refused. UsageError, at once.
-- A prefill server that completes the request and hands nothing over has no connector that does. UsageError.
-- A decode server's 5xx may be a handshake that is slow. It is asked again for as long as that may take; then it is
-  asked the same prompt without a handover. Where it answers that, the two servers do not fit each other: UsageError.
-- A proxy that cannot be reached, answers nothing that is an API's, or sends elsewhere: UsageError. What else it answers
-  in place of a completion: DeployError, with its words.
+- A 4xx will not change: the model's name, the credentials or the URL are wrong, or a field is refused. UsageError at
+  once.
+- A prefill server that completes the request without a handover has no connector that transfers KV. UsageError.
+- A decode server's 5xx may come from a slow handshake. The request is repeated for as long as a handshake may take;
+  then the same prompt is sent without a handover. If the server answers that, the two servers are incompatible:
+  UsageError.
+- A proxy that cannot be reached, is no OpenAI-compatible API, or redirects: UsageError. Any other answer than a
+  completion: DeployError that quotes the answer.
 
-Prompts carry a cache salt: no later request can hit what they leave in a cache.
+Every prompt has a cache salt of its own, so no later request can hit its blocks in a cache.
 """
 
 import asyncio
@@ -29,59 +30,61 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.errors import DeployError, HarnessError, UsageError
-from harness.preflight.words import shown_url, words
+from harness.preflight.quoting import quoted
 from harness.proxy.contract import Endpoint, decode_body, prefill_body
 from harness.proxy.handover import IncompleteHandover, take_handover
+from harness.redact import redact_url
 
 T = TypeVar("T")
 
 _RETRY = 0.5
+"""Seconds between two tries."""
 REFUSALS_LAST = 20.0
-"""Seconds after which servers that answer, and answer nothing but errors, are believed. A handshake that is only slow
-times out after 5 s and works at the second or third try."""
+"""Seconds after which servers that answer with nothing but errors are given up. A slow handshake times out after 5 s
+and works at the second or third try."""
 SILENCE_LASTS = 60.0
-"""The same for servers of somebody else's that answered a moment ago and now do not answer at all."""
+"""Seconds after which servers that the harness did not launch, and that stopped answering, are given up."""
 ANSWER_LASTS = 300.0
 """Seconds after which one request of the first load is given up, unless the user allows less."""
 EMPTY_HANDOVERS = 3
-"""Completions in a row without transfer parameters after which a prefill server is believed to hand nothing over: one
-alone may have been aborted."""
+"""Number of completions without transfer parameters after which a prefill server is given up: a single one may come
+from an aborted request."""
 _TRIES = 3
-"""Of each request of the first load but the first."""
+"""Tries of each request of the first load after the first request."""
 _LARGEST_HEADER = 1 << 16
-"""Bytes; as the load's own client takes (harness.load.client)."""
+"""Bytes; the same as in the load's client (harness.load.client)."""
 _FIRST_TOKEN_ID = 10
 """Above the special tokens of common tokenizers; a warm-up prompt's ids count up from here."""
 PROMPT_TOKENS = 70
-"""Two whole blocks and a partial one, at the CPU's block size."""
-_PASSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-"""Of the statuses 400 to 499, those that say nothing about the next try."""
+"""Two whole blocks and a partial one, with the block size on a CPU."""
+_TEMPORARY = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+"""The statuses from 400 to 499 that may be different at the next try."""
 _INCOMPATIBLE = ("compatibility hash mismatch", "incompatible configurations", "handshake compat")
-"""In the words of a decode server: no later handshake will end otherwise (NIXL's, vLLM 0.32)."""
+"""Texts in a decode server's error after which every later handshake fails too (NIXL's, vLLM 0.32)."""
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.InvalidURL)
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
-"""ValueError: what yarl raises for a port beyond 65535."""
+"""ValueError: raised by yarl for a port beyond 65535."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """How a deployment is asked."""
+    """The settings of a warm-up."""
 
     model: str
     headers: Mapping[str, str]
     clock: Clock
     timeout: float
-    """Seconds for all of it."""
+    """Seconds for the whole warm-up."""
     launched: bool = False
-    """By the harness: then servers that do not come to transfer are not the user's to put right."""
+    """Whether the harness launched the servers: then a transfer that never works is not the user's error."""
 
 
 async def warm_up_transfers(prefill: Sequence[str], decode: Sequence[str], how: WarmUp) -> None:
-    """Hand one prompt from each prefill server to each decode server, until it works.
+    """Hand one prompt from each prefill server to each decode server, until all transfers work.
 
     Raises:
         UsageError: a pair can never transfer as it is configured.
-        DeployError: a pair still failed at the deadline; carries the last answer.
+        DeployError: a pair still failed at the deadline; quotes the last answer.
 
     """
     deadline = how.clock.now() + how.timeout
@@ -90,14 +93,14 @@ async def warm_up_transfers(prefill: Sequence[str], decode: Sequence[str], how: 
 
 
 async def warm_up_load(url: str, requests: int, how: WarmUp) -> list[float]:
-    """Send requests through a proxy or server, the first alone, the others at once; seconds that each took.
+    """Send requests to a proxy or server, the first one alone, then the others at once; the seconds that each took.
 
-    What refuses the very first one is told as it is. Others that are refused for once are sent again: what fails now
-    and then is the load's to find, and the verdict's.
+    If the first request is refused, the warm-up fails. The others are repeated if they fail: occasional failures are
+    found by the load, and belong to the verdict.
 
     Raises:
         UsageError: the URL, the credentials or the model's name are wrong.
-        DeployError: anything else than a completion came back, or nothing within the time for all of it.
+        DeployError: the answer is not a completion, or did not come in time.
 
     """
     limit = aiohttp.ClientTimeout(total=min(how.timeout, ANSWER_LASTS))
@@ -117,7 +120,7 @@ def _open_session(how: WarmUp, limit: aiohttp.ClientTimeout | None = None) -> ai
 
 
 async def all_or_first_error(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results, in order; the first error ends the rest, and is raised as itself and not in a group."""
+    """All results, in order; the first error cancels the rest, and is raised without an exception group."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
@@ -128,21 +131,17 @@ async def all_or_first_error(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def _timed(session: aiohttp.ClientSession, url: str, how: WarmUp, *, tries: int) -> float:
     started = how.clock.now()
-    for _ in range(tries - 1):
+    for left in reversed(range(tries)):
         try:
             await _completion(session, url, how)
-            return how.clock.now() - started
+            break
         except _Refused as refused:
-            if refused.permanent or refused.redirects:
+            if not left or refused.permanent or refused.redirects:
                 raise refused.final() from None
         except DeployError as error:
-            if isinstance(error.__cause__, TimeoutError):
+            if not left or isinstance(error.__cause__, TimeoutError):
                 raise
         await how.clock.sleep(_RETRY)
-    try:
-        await _completion(session, url, how)
-    except _Refused as refused:
-        raise refused.final() from None
     return how.clock.now() - started
 
 
@@ -151,42 +150,43 @@ async def _completion(session: aiohttp.ClientSession, url: str, how: WarmUp) -> 
         raw = await _ask(session, url, json.dumps(_body(how.model)).encode(), how)
     except _NO_ANSWER as error:
         raise _unanswered(url, error, how) from error
-    _refuse_unless_completion(url, raw, how)
+    _require_completion(url, raw, how)
 
 
 def _unanswered(url: str, error: Exception, how: WarmUp) -> HarnessError:
-    said = words(str(error), how.headers) or type(error).__name__
+    reason = quoted(str(error), how.headers) or type(error).__name__
     if isinstance(error, _UNREACHABLE) or (
         isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError)
     ):
         return UsageError(
-            f"The first request to {shown_url(url)} could not be sent: {said}. Check that it is up and reachable from "
-            "here, and that --base-url is its address."
+            f"The first request to {redact_url(url)} could not be sent: {reason}. Check that the server is up and "
+            "reachable from this machine, and that --base-url is its address."
         )
     if isinstance(error, TimeoutError):
         return DeployError(
-            f"The first request to {shown_url(url)} had no answer within {min(how.timeout, ANSWER_LASTS):g} s. "
-            "Nothing was judged. Look at its log, and at the requests that wait in the servers behind it; allow more "
-            "with --ready-check-timeout-sec if they are only slow."
+            f"The first request to {redact_url(url)} got no answer within {min(how.timeout, ANSWER_LASTS):g} s. "
+            "Nothing was judged. Look at its log, and at requests waiting in the servers behind it; if the servers are "
+            "only slow, allow more time with --ready-check-timeout-sec."
         )
     return DeployError(
-        f"The first request to {shown_url(url)} was not answered in a way that can be read: {said}. Nothing was "
-        "judged. Look at its log, and at what stands between it and here."
+        f"The first request to {redact_url(url)} got an answer that cannot be read: {reason}. Nothing was judged. Look "
+        "at its log, and at the gateways between it and this machine."
     )
 
 
-def _refuse_unless_completion(url: str, raw: bytes, how: WarmUp) -> None:
+def _require_completion(url: str, raw: bytes, how: WarmUp) -> None:
     try:
         answer = json.loads(raw)
     except (ValueError, RecursionError):
         raise UsageError(
-            f"{shown_url(url)} answered the first request with 200 and something that is no JSON: "
-            f"{words(raw, how.headers)!r}. Check that --base-url is the address of an OpenAI-compatible API."
+            f"{redact_url(url)} answered the first request with 200 and a body that is not JSON: "
+            f"{quoted(raw, how.headers)!r}. Check that --base-url is the address of an OpenAI-compatible API."
         ) from None
     if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
         raise DeployError(
-            f"{shown_url(url)} answered the first request with 200 and no completion: {words(raw, how.headers)}. "
-            "Nothing was judged. Look at its log: what it asked of the servers, and what they said."
+            f"{redact_url(url)} answered the first request with 200, but not with a completion: "
+            f"{quoted(raw, how.headers)}. Nothing was judged. Look at its log for the requests it sent to the servers, "
+            "and their answers."
         )
 
 
@@ -200,15 +200,16 @@ async def _until_transferred(
         except _Refused as refused:
             if refused.permanent or refused.redirects:
                 raise refused.final() from None
-            if patience.exhausted or refused.incompatible:
+            if patience.refused_too_long or refused.incompatible:
                 raise await _never_transfers(session, patience, refused) from None
         except IncompleteHandover as error:
             patience.empty += 1
             if patience.empty >= EMPTY_HANDOVERS:
                 raise UsageError(_nothing_handed_over(prefill, str(error))) from None
         except _NO_ANSWER as error:
-            if patience.unreachable:
-                raise DeployError(patience.over(words(str(error) or type(error).__name__, how.headers))) from error
+            if patience.silent_too_long:
+                reason = quoted(str(error) or type(error).__name__, how.headers)
+                raise DeployError(patience.no_transfer(reason)) from error
         else:
             return
         await how.clock.sleep(_RETRY)
@@ -216,7 +217,7 @@ async def _until_transferred(
 
 @dataclass(slots=True)
 class _Patience:
-    """What has been tried between two servers."""
+    """How long to go on trying transfers between two servers."""
 
     prefill: str
     decode: str
@@ -224,41 +225,42 @@ class _Patience:
     started: float
     deadline: float
     empty: int = 0
-    """Completions of the prefill server that handed nothing over."""
+    """Completions of the prefill server without a handover."""
 
     @property
-    def exhausted(self) -> bool:
-        """Whether one more refusal is one too many."""
+    def refused_too_long(self) -> bool:
+        """Whether servers that answer with errors are given up."""
         now = self.how.clock.now()
         return now > self.deadline or now - self.started > REFUSALS_LAST
 
     @property
-    def unreachable(self) -> bool:
-        """Whether servers that do not answer are given up: those that were launched may still be loading."""
+    def silent_too_long(self) -> bool:
+        """Whether servers that do not answer are given up; launched servers may still be loading."""
         lasts = self.deadline - self.started if self.how.launched else min(SILENCE_LASTS, self.deadline - self.started)
         return self.how.clock.now() - self.started > lasts
 
-    def over(self, said: str) -> str:
-        """That no transfer was seen, and what was said last."""
+    def no_transfer(self, reason: str) -> str:
+        """The message that no transfer worked; ``reason``: of the last try's failure."""
         seconds = self.how.clock.now() - self.started
         return (
-            f"No KV transfer from {shown_url(self.prefill)} to {shown_url(self.decode)} within {seconds:.0f} s; the "
-            f"last try ended in: {said}. Look at both servers' logs for NIXL's handshake; are both launched with a "
-            "connector that hands KV over, and can decode reach prefill's side channel port?"
+            f"No KV transfer from {redact_url(self.prefill)} to {redact_url(self.decode)} worked within {seconds:.0f} "
+            f"s; the last try failed: {reason}. Look for NIXL's handshake in both servers' logs. Check that both are "
+            "launched with a connector that transfers KV, and that the decode server can reach the prefill server's "
+            "side channel port."
         )
 
 
 async def _never_transfers(session: aiohttp.ClientSession, patience: _Patience, refused: "_Refused") -> HarnessError:
-    """Why: a decode server that answers the same prompt by itself does not fit the prefill server."""
+    """The error: if the decode server answers the prompt without a handover, the two servers are incompatible."""
     how = patience.how
     alone = refused.url == patience.decode and await _answers_alone(session, patience.decode, how)
     if how.launched or not alone:
-        return DeployError(patience.over(str(refused)))
+        return DeployError(patience.no_transfer(str(refused)))
     return UsageError(
-        f"{shown_url(patience.decode)} answers a prompt by itself, and refuses it every time with KV from "
-        f"{shown_url(patience.prefill)}: {refused}. The two servers do not fit each other, or decode cannot reach "
-        "prefill's side channel (VLLM_NIXL_SIDE_CHANNEL_HOST and _PORT). Give both the same model, weights' path, "
-        "dtype, KV cache dtype, connector and engine version; the decode server's log says what it found different."
+        f"{redact_url(patience.decode)} answers a prompt by itself, but always refuses it with KV from "
+        f"{redact_url(patience.prefill)}: {refused}. The two servers are incompatible, or the decode server cannot "
+        "reach the prefill server's side channel (VLLM_NIXL_SIDE_CHANNEL_HOST and _PORT). Launch both with the same "
+        "model path, dtype, KV cache dtype, connector and engine version; the decode server's log names the difference."
     )
 
 
@@ -270,12 +272,12 @@ async def _answers_alone(session: aiohttp.ClientSession, url: str, how: WarmUp) 
     return True
 
 
-def _nothing_handed_over(prefill: str, said: str) -> str:
+def _nothing_handed_over(prefill: str, reason: str) -> str:
     return (
-        f"The prefill server {shown_url(prefill)} completes a prompt that is to be decoded elsewhere, and hands "
-        f"nothing over: {words(said)}. Launch it with a connector that hands KV to decode servers "
-        "(--kv-transfer-config with NixlConnector, alone or in MultiConnector), and check that --prefill-url names "
-        "the prefill server."
+        f"The prefill server {redact_url(prefill)} completes a prompt that another server should decode, but hands no "
+        f"KV over: {quoted(reason)}. Launch it with a connector that hands KV to decode servers (--kv-transfer-config "
+        "with NixlConnector, alone or in MultiConnector), and check that --prefill-url is the address of the prefill "
+        "server."
     )
 
 
@@ -287,69 +289,71 @@ async def _transfer(session: aiohttp.ClientSession, prefill: str, decode: str, h
 
 
 class _Refused(Exception):  # noqa: N818 - reads as what happened
-    """The server answered with something else than 200."""
+    """The server answered with another status than 200."""
 
-    def __init__(self, url: str, status: int, said: str, model: str, location: str) -> None:
-        super().__init__(
-            f"{shown_url(url)} answered {status}: {said}" if said else f"{shown_url(url)} answered {status}"
-        )
-        self.url, self.status, self.said, self.model, self.location = url, status, said, model, location
+    def __init__(self, url: str, status: int, message: str, model: str, location: str) -> None:
+        super().__init__(f"{redact_url(url)} answered {status}" + (f": {message}" if message else ""))
+        self.url, self.status, self.message, self.model, self.location = url, status, message, model, location
 
     @property
     def permanent(self) -> bool:
-        """Whether the next try will be answered in the same way."""
-        return 400 <= self.status < 500 and self.status not in _PASSES
+        """Whether the next try will get the same answer."""
+        return 400 <= self.status < 500 and self.status not in _TEMPORARY
 
     @property
     def redirects(self) -> bool:
-        """Whether it says that it is elsewhere."""
+        """Whether the server redirects to another address."""
         return 300 <= self.status < 400
 
     @property
     def incompatible(self) -> bool:
-        """Whether the server says that it will never read this peer's KV."""
-        return any(sign in self.said.lower() for sign in _INCOMPATIBLE)
+        """Whether the server reports that it can never read the peer's KV."""
+        return any(sign in self.message.lower() for sign in _INCOMPATIBLE)
 
     def final(self) -> HarnessError:
-        """As what the command ends with."""
+        """The error that ends the warm-up."""
         text = f"The first request was refused: {self}. Nothing was judged. {self._advice()}"
         limits = self.status == HTTPStatus.TOO_MANY_REQUESTS
         return UsageError(text) if self.permanent or self.redirects or limits else DeployError(text)
 
     def _advice(self) -> str:
         if self.redirects:
-            return f"It sends clients to {shown_url(self.location) or 'another address'}: give the address itself."
+            return f"It redirects to {redact_url(self.location) or 'another address'}: give the final address itself."
         return _ADVICE.get(self.status, _ADVICE[400 if self.permanent else 500]).format(model=self.model)
 
 
+_CREDENTIALS = "Give valid credentials, for example with --header 'Authorization=Bearer ...'."
 _ADVICE = {
     400: (
-        "It does not take a field of the request, or its value. The harness asks as vLLM's API is asked (token ids as "
-        "the prompt, cache_salt, temperature): let the gateway pass these on, or give the servers' own address."
+        "It does not accept a field of the request, or the field's value. The harness uses vLLM's API (token ids as "
+        "the prompt, cache_salt, temperature): let the gateway pass these on, or give the address of the proxy or "
+        "server behind it."
     ),
-    401: "Give credentials that it takes: --header 'Authorization=Bearer ...'.",
-    403: "Give credentials that it takes: --header 'Authorization=Bearer ...'.",
+    401: _CREDENTIALS,
+    403: _CREDENTIALS,
     404: (
-        "Check that it serves the model {model!r} under this name (--served-model-name; GET /v1/models lists the "
-        "names), and that the URL is that of an OpenAI-compatible API, without a path."
+        "Check that it serves a model with the name {model!r} (--served-model-name sets it; GET /v1/models lists the "
+        "names), and that the URL is the address of an OpenAI-compatible API, without a path."
     ),
-    429: "It takes fewer requests than the warm-up sends at once: raise its limit, or send less with --num-warmups.",
-    500: "Look at its log: what it asked of the servers behind it, and what they answered.",
-    503: "Try again when it and the servers behind it are ready; its log says what it waits for.",
+    429: (
+        "It accepts fewer requests than the warm-up sends at once: raise its limit, or send fewer with --num-warmups."
+    ),
+    500: "Look at its log for the requests it sent to the servers behind it, and their answers.",
+    503: "Try again when it and the servers behind it are ready; its log may show what it waits for.",
 }
-"""By status; 400 and 500 stand for all others of their hundred."""
+"""By status; 400 and 500 are also used for all other 4xx and 5xx."""
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, body: bytes, how: WarmUp) -> bytes:
     headers = {"Content-Type": "application/json", "X-Request-Id": f"warm-up-{uuid.uuid4()}"}
-    # A redirect is not followed: most make a GET of a POST, and the run's own requests would meet it again.
+    # Redirects are not followed: most turn a POST into a GET, and each request of the run would be redirected again.
     async with session.post(
         f"{url}{Endpoint.COMPLETIONS}", data=body, headers=headers, allow_redirects=False
     ) as response:
         raw = await response.read()
         if response.status != HTTPStatus.OK:
             location = response.headers.get("Location", "")
-            raise _Refused(url, response.status, words(raw, how.headers), how.model, location)
+            raise _Refused(url, response.status, quoted(raw, how.headers), how.model, location)
         return raw
 
 

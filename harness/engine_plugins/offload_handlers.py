@@ -1,6 +1,6 @@
-"""The worker side of offloading as vLLM 0.20 to 0.24 asks for it: one handler per direction.
+"""The worker side of offloading for vLLM 0.20 to 0.24: one handler per direction.
 
-Copies at once, for the reasons in :mod:`offload_worker`. Written from the interface of 0.20.2 and 0.24.0.
+Copies at once, for the reasons in :mod:`offload_worker`. Follows the interface of 0.20.2 and 0.24.0.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from .page_tier import Copied, PageTier, Transfer
 
 
 class HostOffloadingHandler(OffloadingHandler):  # type: ignore[misc]  # vLLM is not installed where types are checked
-    """Copies in one direction; ``kind`` is vLLM's (source medium, target medium)."""
+    """Copies in one direction; ``kind`` is vLLM's pair (source medium, target medium)."""
 
     def __init__(self, kind: tuple[str, str], copy: Callable[[Any, Any], Copied]) -> None:
         self._kind = kind
@@ -21,7 +21,7 @@ class HostOffloadingHandler(OffloadingHandler):  # type: ignore[misc]  # vLLM is
         self._finished: list[Any] = []
 
     def transfer_async(self, job_id: int, spec: tuple[Any, Any]) -> bool:
-        """Copy from ``spec``'s source to its target; done on return."""
+        """Copy from the spec's source to its target before returning."""
         copied = self._copy(*spec)
         self._finished.append(
             TransferResult(
@@ -35,20 +35,19 @@ class HostOffloadingHandler(OffloadingHandler):  # type: ignore[misc]  # vLLM is
         return True
 
     def get_finished(self) -> list[Any]:
-        """Return the transfers done since the last call, with their bytes and seconds."""
+        """Return the transfers that have ended since the last call, with their bytes and seconds."""
         finished, self._finished = self._finished, []
         return finished
 
     def wait(self, job_ids: set[int]) -> None:
-        """Do nothing: whatever was submitted is done."""
+        """Do nothing, because every submitted transfer has ended."""
 
 
 def make_handlers(tier: PageTier) -> list[tuple[type[Any], type[Any], HostOffloadingHandler]]:
-    """(source type, target type, handler) for storing and for loading."""
+    """Return (source type, target type, handler) for storing and for loading."""
     blocks, chunks = cpu_spec.GPULoadStoreSpec, cpu_spec.CPULoadStoreSpec
     store = HostOffloadingHandler(
-        (blocks.medium(), chunks.medium()),
-        lambda source, target: tier.store(Transfer.between(source, target)),
+        (blocks.medium(), chunks.medium()), lambda source, target: tier.store(Transfer.between(source, target))
     )
     load = HostOffloadingHandler(
         (chunks.medium(), blocks.medium()), lambda source, target: tier.load(Transfer.between(target, source))

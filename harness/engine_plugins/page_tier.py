@@ -1,8 +1,8 @@
-"""An offload tier in host memory for a KV cache in host memory: whole pages, copied while the caller waits.
+"""An offload tier in host memory for a KV cache in host memory; it copies whole pages while the caller waits.
 
-Words, as in vLLM's offloading: a *page* is one block's KV in one tensor of the cache (all of a layer's K and
-V, in whatever order the attention backend keeps them); the tier holds *chunks* of ``blocks_per_chunk`` pages.
-A page is copied byte for byte, so its inner layout does not matter. Knows torch and numpy, not vLLM.
+The terms are those of vLLM's offloading: a *page* is one block's KV in one tensor of the cache (all of a layer's K and
+V, in the attention backend's order), and the tier holds *chunks* of ``blocks_per_chunk`` pages. A page is copied byte
+for byte, so its inner layout does not matter. This module needs torch and numpy, but not vLLM.
 """
 
 import time
@@ -20,7 +20,7 @@ Pages = npt.NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class PageRef:
-    """One layer's page: which tensor holds it and how many of its bytes are not padding."""
+    """The page of one layer: the index of its tensor, and how many of its bytes are not padding."""
 
     tensor: int
     page_bytes: int
@@ -28,27 +28,27 @@ class PageRef:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Blocks of one request and the chunks they belong to, group after group in vLLM's order."""
+    """Blocks of one request and the chunks that they belong to, by cache group in vLLM's order."""
 
     blocks: Rows
     """Block ids in the KV cache, shape (sum of ``sizes``,)."""
     chunks: Rows
-    """Chunk ids in the tier. A group names every chunk that its blocks touch, once."""
+    """Chunk ids in the tier; for each group, every chunk that its blocks touch, once."""
     sizes: Sequence[int]
-    """Blocks of each cache group."""
+    """Number of blocks of each cache group."""
     firsts: Sequence[int]
-    """Index within the request of each group's first block: it may lie inside its chunk."""
+    """Index within the request of each group's first block, which may be in the middle of a chunk."""
 
     @classmethod
     def between(cls, blocks: Any, chunks: Any) -> "Transfer":
-        """From vLLM's ``GPULoadStoreSpec`` and ``CPULoadStoreSpec``."""
+        """Make a transfer from vLLM's ``GPULoadStoreSpec`` and ``CPULoadStoreSpec``."""
         return cls(_ids(blocks), _ids(chunks), sizes=blocks.group_sizes, firsts=blocks.block_indices)
 
     def rows(self, blocks_per_chunk: int) -> Iterator[tuple[Rows, Rows]]:
         """Yield (rows of the cache, rows of the tier) of each group, of equal length.
 
-        Raises ValueError unless the chunks cover the blocks exactly: numpy would repeat one row to fill the
-        others.
+        Raises ValueError unless the chunks cover the blocks exactly, because numpy would repeat a row for the missing
+        ones.
         """
         blocks, chunks = 0, 0
         for size, first in zip(self.sizes, self.firsts, strict=True):
@@ -63,29 +63,29 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What one transfer moved: bytes without padding, and the seconds it took."""
+    """The result of a transfer: bytes copied, without padding, and seconds taken."""
 
     bytes: int
     seconds: float
 
 
 def committed(pages: Pages) -> Pages:
-    """The same memory, zeroed, and so backed by the machine before the first request needs it.
+    """Zero the memory, so that the machine backs it before the first request needs it, and return it.
 
-    Fresh memory is backed when it is first written. On a virtual machine whose host hands memory out on demand that
-    was 50 MB/s, with pauses of most of a second: one copy of 2 MB took 31 s in the middle of a load, the step it
-    was part of stood still, and leases on prefill expired meanwhile.
+    New memory is backed when it is first written. On a virtual machine whose host provides memory on demand, backing
+    ran at 50 MB/s with pauses of most of a second: one copy of 2 MB took 31 s in the middle of a load. Its step stood
+    still, and leases on the prefill server expired meanwhile.
     """
     pages.fill(0)
     return pages
 
 
 class PageTier:
-    """The KV cache's tensors beside the tier's, row by row.
+    """Copies pages between the KV cache's tensors and the tier.
 
-    ``tensors``: int8 on the CPU, shape (blocks, page bytes); rows may lie apart. ``groups``: the pages of
-    each cache group. The tier is allocated here, tensors * chunks * blocks_per_chunk * page bytes, and
-    committed: see :func:`committed`.
+    ``tensors`` are int8 on the CPU, shape (blocks, page bytes), and need not be contiguous. ``groups`` are the pages of
+    each cache group. The tier has tensors * chunks * blocks_per_chunk * page bytes; it is allocated here and backed at
+    once (:func:`committed`).
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class PageTier:
         return Copied(moved, time.perf_counter() - started)
 
     def _pages(self, transfer: Transfer) -> Iterator[tuple[PageRef, Rows, Rows]]:
-        # Listed first: a transfer that does not fit is refused before a byte of it moves.
+        # The list is built first, so that a transfer that does not fit is refused before any byte is copied.
         groups = list(transfer.rows(self._blocks_per_chunk))
         for refs, (blocks, rows) in zip(self._groups, groups, strict=True):
             yield from ((ref, blocks, rows) for ref in refs)
@@ -141,8 +141,8 @@ def _pages_of(chunks: Rows, blocks_per_chunk: int) -> Rows:
 def _exactly(length: int, ids: Rows) -> Rows:
     if len(ids) != length:
         raise ValueError(
-            f"a transfer names {len(ids)} blocks or chunks where {length} belong together: "
-            "this vLLM describes transfers in another way than 0.20 to 0.32"
+            f"A transfer names {len(ids)} blocks or chunks instead of {length}: this vLLM describes transfers "
+            "differently from vLLM 0.20 to 0.32. Launch with --connector nixl, or with vLLM 0.32."
         )
     return ids
 
@@ -150,7 +150,7 @@ def _exactly(length: int, ids: Rows) -> Rows:
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type != "cpu":
         raise ValueError(
-            f"the KV cache is on {tensor.device}, but this tier copies host memory only. "
-            "On a GPU, leave spec_name and spec_module_path out: vLLM's own CPUOffloadingSpec serves it."
+            f"The KV cache is on {tensor.device}, but HostOffloadingSpec copies only host memory. "
+            "On a GPU, remove spec_name and spec_module_path, so that vLLM uses its own CPUOffloadingSpec."
         )
     return tensor

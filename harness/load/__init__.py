@@ -1,1 +1,1 @@
-"""Load: when requests are due, the client that sends them, and what it measured."""
+"""The client that sends requests and reads their answers, the latencies it measured, and its own health."""

@@ -1,9 +1,9 @@
-"""A request as the JSON body that vLLM's OpenAI endpoints take. Pure.
+"""Writes a request as the JSON body for vLLM's OpenAI endpoints. Pure.
 
-Every body asks for ``return_token_ids``: outputs are compared as ids, because different tokens can decode to the
-same text. Whoever asks for log-probabilities gets ids there too (``return_tokens_as_token_ids``). And every body says
-that there is no penalty and no cut of the candidates: where it is silent, a server takes what the model ships
-(generation_config.json), and its answers are not the best tokens any more.
+Every body sets ``return_token_ids``: outputs are compared as ids, because different tokens can decode to the same text.
+A request for log-probabilities gets ids there too (``return_tokens_as_token_ids``). Every body also sets neutral
+penalties and no limit on the candidate tokens: a server fills absent fields from the model's generation_config.json,
+and then no longer answers with the best tokens.
 """
 
 import json
@@ -18,28 +18,22 @@ Json = dict[str, Any]
 
 
 def encode(request: Request, *, model: str, extra: Mapping[str, Any] | None = None) -> bytes:
-    """The body's bytes."""
+    """The bytes of the body."""
     return json.dumps(with_extra(request, model=model, extra=extra or {}), separators=(",", ":")).encode()
 
 
 def with_extra(request: Request, *, model: str, extra: Mapping[str, Any]) -> Json:
-    """The body, with the user's own fields over the neutral ones and under all others.
+    """The body with the user's extra fields, which replace the neutral fields and no others.
 
-    What they must not replace ``harness.load.extra_body.checked`` refuses: the history stores the request as sent.
+    ``harness.load.extra_body.checked`` refuses extra fields that would change the request stored in the history.
+
+    Raises UsageError for token ids sent to the chat endpoint and for a conversation sent to the completions endpoint.
     """
-    return {**NEUTRAL, **extra, **_asked(request, model=model)}
+    return {**NEUTRAL, **extra, **_request_fields(request, model=model)}
 
 
-def body_of(request: Request, *, model: str) -> Json:
-    """The body without anybody's extra fields.
-
-    Raises UsageError for token ids sent to the chat endpoint and for a conversation sent to the other one.
-    """
-    return with_extra(request, model=model, extra={})
-
-
-def _asked(request: Request, *, model: str) -> Json:
-    """What the request itself says; fields that are None are left out."""
+def _request_fields(request: Request, *, model: str) -> Json:
+    """The fields that the request itself sets; fields that are None are left out."""
     chat = request.endpoint is Endpoint.CHAT
     fields = {
         "model": model,
@@ -84,8 +78,8 @@ def _chat_limits(sampling: Sampling) -> Json:
 def _prompt(request: Request) -> Json:
     if _is_conversation(request):
         raise UsageError(
-            f"Request {request.request_id} sends a conversation to {request.endpoint}, which takes token ids or text: "
-            f"send it to {Endpoint.CHAT}."
+            f"Request {request.request_id} sends a conversation to {request.endpoint}, which takes token ids or text. "
+            f"Send it to {Endpoint.CHAT}."
         )
     return {"prompt": request.prompt}
 
@@ -95,8 +89,8 @@ def _messages(request: Request) -> Json:
         return {"messages": [{"role": "user", "content": request.prompt}]}
     if not _is_conversation(request):
         raise UsageError(
-            f"Request {request.request_id} sends token ids to {request.endpoint}, which takes messages: "
-            f"send it to {Endpoint.COMPLETIONS}."
+            f"Request {request.request_id} sends token ids to {request.endpoint}, which takes messages. "
+            f"Send it to {Endpoint.COMPLETIONS}."
         )
     turns = (turn for turn in request.prompt if isinstance(turn, Message))
     return {"messages": [{"role": turn.role, "content": turn.content} for turn in turns]}

@@ -1,6 +1,7 @@
-"""The streaming client: it sends one request, watches its answer arrive, and says how that ended.
+"""The streaming client: sends a request, reads the answer as it arrives, and returns how the operation ended.
 
-It never raises for what a server did, nor for a request that cannot be sent: that is how the operation ended.
+It raises neither for errors of a server nor for a request that cannot be sent: these are ways in which an operation
+ends.
 
 The hot path is one clock reading per read of the socket, one split per event and one ``json.loads`` per chunk.
 """
@@ -26,25 +27,25 @@ from harness.load.targets import Targets
 from harness.redact import redact_secrets, secrets_of
 from harness.scenario import Purpose, Request, Route
 
+# The proxy's response headers, as in harness.proxy.headers, which this room may not import.
 _REQUEST_ID = "X-Request-Id"
 _PREFILL = "X-PD-Prefill"
 _DECODE = "X-PD-Decode"
-# The proxy's response headers, spelled as harness.proxy.headers spells them; load knows no other room's insides.
 
+# Seconds. vLLM's HTTP server (uvicorn) closes an idle connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A request
+# sent on a connection at that moment would be cut, and its operation INFO without any fault of the deployment.
 _KEEPALIVE_S = 3.0
-# uvicorn closes an idle connection after 5 s (vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE). Whoever reuses one at that very
-# moment sees it cut, and the operation would be INFO for no fault of the deployment's.
 
+# Bytes. Gateways add tokens and traces that exceed aiohttp's default of 8 KiB.
 _LARGEST_HEADER = 1 << 16
-# Bytes. Gateways add tokens and traces of more than the 8 KiB that aiohttp takes by default.
 
 
 class Client:
-    """Sends requests to the servers of ``routes``; an async context manager, since it keeps connections.
+    """Sends requests to the servers of ``routes``; an async context manager that keeps connections open.
 
-    ``timeout``: seconds from sending to the answer's end. ``extra_body``: fields for every body.
+    ``timeout``: seconds from sending a request to the end of its answer. ``extra_body``: fields added to every body.
 
-    Raises UsageError where ``extra_body`` would set a field of the run's own.
+    Raises UsageError if ``extra_body`` sets a field that the run sets itself.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only settings, all of them independent
@@ -69,7 +70,7 @@ class Client:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
-            # A compressor would hold tokens back until its window is full.
+            # A compressor between server and client would hold tokens back until its window is full.
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -85,7 +86,7 @@ class Client:
         await self._session.close()
 
     async def send(self, request: Request) -> Ended:
-        """Send it and wait for its end, whatever that is. Cancellation closes its connection."""
+        """Send a request and wait until it ends in any way. Cancellation closes the connection."""
         reply, answer = Reply(), Answer()
         try:
             async with asyncio.timeout(self._timeout) as limit:
@@ -97,7 +98,7 @@ class Client:
         except UnknownCoding as error:
             reply.broken, reply.trouble = Ending.UNREADABLE, f"not read: {error}"
         except (aiohttp.ClientError, OSError) as error:
-            # The kernel's own ETIMEDOUT is a TimeoutError too, and comes from the other side.
+            # The kernel's ETIMEDOUT is a TimeoutError too, although the client's own time limit did not expire.
             if isinstance(error, TimeoutError) and limit.expired():
                 reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
             else:
@@ -123,24 +124,26 @@ class Client:
         elif not request.stream:
             answer.body(decoder.feed(await response.read()), self._clock.now())
         elif response.content_type.endswith("json"):
-            await self._watch_json(response.content, decoder, answer)
+            await self._read_json(response.content, decoder, answer)
         else:
-            await self._watch(response.content, decoder, answer)
+            await self._read_stream(response.content, decoder, answer)
 
-    async def _watch_json(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer) -> None:
-        """A whole answer, or an error, in place of a stream; or a stream that bears the wrong name."""
-        begun = b""
-        while not begun.strip() and (data := await content.readany()):
-            begun += decoder.feed(data)
-        if begun and not begun.lstrip().startswith((b"{", b"[")):
-            await self._watch(content, decoder, answer, begun)
+    async def _read_json(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer) -> None:
+        """Read a whole answer or an error that came instead of a stream, or a stream with the wrong content type."""
+        start = b""
+        while not start.strip() and (data := await content.readany()):
+            start += decoder.feed(data)
+        if start and not start.lstrip().startswith((b"{", b"[")):
+            await self._read_stream(content, decoder, answer, start)
         else:
-            answer.body(begun + decoder.feed(await content.read()), self._clock.now())
+            answer.body(start + decoder.feed(await content.read()), self._clock.now())
 
-    async def _watch(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer, begun: bytes = b"") -> None:
-        """Read on after the end marker, up to the connection's own end of the answer: only then is it reused."""
+    async def _read_stream(
+        self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer, start: bytes = b""
+    ) -> None:
+        """Read beyond the end marker to the end of the HTTP body: only then can the connection be reused."""
         events = EventParser()
-        for payload in events.feed(begun):
+        for payload in events.feed(start):
             answer.event(payload, self._clock.now())
         while data := await content.readany():
             now = self._clock.now()
@@ -148,5 +151,5 @@ class Client:
                 answer.event(payload, now)
         if (last := events.unended) is not None:
             answer.last_event(last, self._clock.now())
-        if answer.done_at is None and events.bare:
-            answer.take_aside(events.bare)
+        if answer.done_at is None and events.stray:
+            answer.read_stray(events.stray)

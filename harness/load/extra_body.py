@@ -1,15 +1,13 @@
 """``--extra-body``: fields that the user adds to every request, references and probes included. Pure.
 
-    a field of the run's own (the prompt, how much is generated, what is told of it)    refused: it would not be the run
-                                                                                        any more that is recorded
-    a sampling field that every request carries with a neutral value                    obeyed
-    any other field                                                                     obeyed
+Fields that the run sets itself (the prompt, output lengths, what the answer contains) are refused, since the history
+would then record another request than was sent. All other fields are sent, and replace the neutral sampling fields.
 
-Some sampling fields make a server choose other tokens than those that it finds best. They are obeyed and said
-(``shifts``): teacher forcing tells what is best, and has nothing to say about such answers.
+Some fields make a server choose other tokens than the most probable ones. They are sent and reported (``shifts``):
+teacher forcing finds the most probable tokens, and cannot verify such answers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -25,10 +23,10 @@ NEUTRAL: Mapping[str, Any] = MappingProxyType(
         "min_p": 0.0,
     }
 )
-"""vLLM's own values for "none". Where a request is silent, vLLM takes those of the model's generation_config.json."""
+"""vLLM's values for "off". For an absent field vLLM takes the value in the model's generation_config.json."""
 
-_OTHERWISE = {
-    **dict.fromkeys(("model",), "give --model, or --served-model-name"),
+_REMEDIES = {
+    "model": "give --model, or --served-model-name",
     **dict.fromkeys(("prompt", "messages"), "give a load of your own with --dataset-path"),
     **dict.fromkeys(("max_tokens", "max_completion_tokens"), "give --random-output-len, or output_tokens in a dataset"),
     "ignore_eos": "give --ignore-eos",
@@ -43,7 +41,7 @@ _OWN = (
     *("logprob_token_ids", "cache_salt", "kv_transfer_params", "request_id", "truncate_prompt_tokens"),
     *("prompt_embeds", "add_special_tokens", "continue_final_message", "include_stop_str_in_output", "detokenize"),
 )
-"""What verifying rests on, and no flag sets."""
+"""Fields that verification depends on and that no flag sets."""
 _SHIFTING = (
     *("logit_bias", "bad_words", "allowed_token_ids", "structured_outputs", "response_format", "logits_processors"),
     *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "vllm_xargs", "thinking_token_budget"),
@@ -52,20 +50,18 @@ _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 def checked(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The same. Raises UsageError where it would set a field of the run's own."""
+    """A copy. Raises UsageError for a field that the run sets itself."""
     for name in extra:
-        if name in _OTHERWISE or name in _OWN:
-            remedy = _OTHERWISE.get(name, "leave it out")
-            raise UsageError(f"--extra-body sets {name}, which the run sets itself and judges by: {remedy}.")
+        if name in _REMEDIES or name in _OWN:
+            remedy = _REMEDIES.get(name, "leave it out")
+            raise UsageError(f"--extra-body sets {name}, which the run sets itself for its verdict: {remedy}.")
     return dict(extra)
 
 
 def shifts(extra: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of fields by which a server chooses other tokens than the best."""
-    return tuple(_shifting(extra))
-
-
-def _shifting(extra: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in extra.items():
-        if (name in _PENALTIES and value not in (None, NEUTRAL[name])) or (name in _SHIFTING and value):
-            yield name
+    """Names of the fields that make a server choose other tokens than the most probable ones."""
+    return tuple(
+        name
+        for name, value in extra.items()
+        if (name in _PENALTIES and value not in (None, NEUTRAL[name])) or (name in _SHIFTING and value)
+    )

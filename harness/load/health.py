@@ -1,4 +1,4 @@
-"""Whether the harness itself kept up. A late client measures itself and blames the servers for it."""
+"""Whether the client itself kept up: the delays of a late client would be measured as the servers' latency."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ from harness.clock import Clock
 from harness.history import ClientHealth, Sent
 
 _INTERVAL_S = 0.01
-"""A hundred wake-ups a second cost nothing, and a block longer than this cannot fall between two of them."""
+"""A hundred wake-ups a second cost nothing, and a longer delay of the event loop cannot fall between two of them."""
 
 
 class LoopLag:
-    """Watches the event loop while it is entered: how late a task wakes that asked to sleep a little."""
+    """Measures the event loop's delays while the context is entered: how late a sleeping task wakes up."""
 
     def __init__(
         self, clock: Clock, interval: float = _INTERVAL_S, cpu_seconds: Callable[[], float] = time.process_time
@@ -29,7 +29,7 @@ class LoopLag:
         self._wakes = 0
         self._task: asyncio.Task[None] | None = None
         self.worst = 0.0
-        """Longest delay so far, seconds."""
+        """The longest delay so far, in seconds."""
 
     async def watch(self) -> None:
         """Measure until cancelled."""
@@ -42,7 +42,7 @@ class LoopLag:
             self._wakes += 1
 
     def health(self, sent: Iterable[Sent]) -> ClientHealth:
-        """What is to be recorded about the client that sent these."""
+        """The health of the client that sent these requests, for the history."""
         now = self._clock.now()
         elapsed = now - self._began
         return ClientHealth(
@@ -68,8 +68,8 @@ class LoopLag:
 
 
 def worst_send_delay(sent: Iterable[Sent]) -> float:
-    """Longest time from due to sent, seconds; 0 where nothing was sent.
+    """The longest time between a request's due time and its sending, in seconds; 0 if nothing was sent.
 
-    In a closed loop a request is due when a slot becomes free, so that waiting for one is not in it.
+    In a closed loop a request is due when a slot becomes free: waiting for the slot is not included.
     """
     return max((entry.at - entry.intended_at for entry in sent), default=0.0)

@@ -1,17 +1,17 @@
 """Latencies and throughput of operations, under the keys of a ``vllm bench serve`` result. Pure.
 
-Rule 1: times count from when a request was *due*; those from when it was sent stand beside them (``_from_send``).
-        A late client hides waiting from itself if it starts its clock only when it gets round to sending.
+Rule 1: times count from when a request was *due*; the times from its sending have the suffix ``_from_send``. Times
+        from the sending alone would hide the delays of a late client.
 Rule 2: only OK operations are measured. ``failed`` counts all others, FAIL and INFO.
 Rule 3: n tokens have n - 1 inter-token latencies, and these sum to the time from first to last token, however
-        the server grouped tokens into chunks. A chunk of k tokens that arrives d after the one before it gives k
-        latencies of d/k (as SGLang's benchmark does; vLLM's takes one of d, which is the latency of a chunk and
-        grows with speculative decoding while tokens come faster). The first chunk's further tokens came with the
-        first: 0.
+        the server grouped tokens into chunks. A chunk of k tokens that arrives d after the previous chunk gives k
+        latencies of d/k (as in SGLang's benchmark; vLLM's counts one of d, which is the latency of a chunk and
+        grows with speculative decoding although tokens arrive faster). The first chunk's tokens after the first
+        count 0.
 Rule 4: TPOT is (last - first) / (n - 1) of one operation; an operation of one token has none.
-Rule 5: E2E ends at the last token, or at the whole body where nothing was streamed (such an operation has no
-        TTFT, ITL or TPOT).
-Rule 6: what nothing was measured for is None, never 0.
+Rule 5: E2E ends at the last token, or at the whole body if nothing was streamed (such an operation has no TTFT, ITL
+        or TPOT).
+Rule 6: a metric without any measurement is None, never 0.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ from harness.history import Ended, Operation, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A distribution, in milliseconds; ``std`` is the population's, percentiles are interpolated linearly."""
+    """A distribution in milliseconds; ``std`` is the population's, percentiles are interpolated linearly."""
 
     mean: float
     median: float
@@ -37,7 +37,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class LatencyReport:
-    """How fast it was. Rates are per second of ``duration``, from the first request due to the last one's end."""
+    """Latencies and rates. Rates are per second of ``duration`` (seconds from the first due time to the last end)."""
 
     duration: float
     completed: int
@@ -55,7 +55,7 @@ class LatencyReport:
     e2el_from_send: Summary | None
 
     def as_keys(self) -> dict[str, float | None]:
-        """Flat, as ``vllm bench serve`` writes them: ``p99_ttft_ms``, and ours beside: ``p99_ttft_from_send_ms``."""
+        """Flat keys as ``vllm bench serve`` writes them (``p99_ttft_ms``), and ours (``p99_ttft_from_send_ms``)."""
         keys: dict[str, float | None] = {name: getattr(self, name) for name in _COUNTS}
         for metric in _METRICS:
             summary = getattr(self, metric)
@@ -70,7 +70,7 @@ _COUNTS = tuple(name for name in LatencyReport.__dataclass_fields__ if name not 
 
 
 def latency_report(operations: Iterable[Operation]) -> LatencyReport:
-    """Measure them; those of one phase, or of all phases that should be spoken of together."""
+    """The report of these operations, for example of one phase or of all phases together."""
     operations = tuple(operations)
     done = [operation for operation in operations if operation.outcome is Outcome.OK]
     streamed = [operation for operation in done if operation.ended.token_times]
@@ -96,7 +96,7 @@ def latency_report(operations: Iterable[Operation]) -> LatencyReport:
 
 
 def inter_token_latencies(ended: Ended) -> list[float]:
-    """Seconds, one fewer than tokens of the first choice; see rule 3."""
+    """Seconds between the first choice's tokens, one fewer than tokens; see rule 3."""
     chunks = list(_chunks(ended))
     if not chunks:
         return []
@@ -107,7 +107,7 @@ def inter_token_latencies(ended: Ended) -> list[float]:
 
 
 def time_per_output_token(ended: Ended) -> float | None:
-    """Seconds; None for fewer than two tokens."""
+    """TPOT in seconds; None for fewer than two tokens."""
     times = ended.token_times
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
 
@@ -132,7 +132,7 @@ def _rate(duration: float) -> Callable[[int], float]:
 
 
 def _input_tokens(operation: Operation) -> int:
-    """The server's count, else the ids that it echoed; 0 where it said neither."""
+    """The server's count, else the number of ids it returned; 0 if it reported neither."""
     ended = operation.ended
     return ended.usage.prompt_tokens if ended.usage else len(ended.prompt_token_ids or ())
 

@@ -1,30 +1,30 @@
-"""How an operation ended: OK, FAIL or INFO, by whom, and why. Pure.
+"""Classifies how an operation ended: outcome (OK, FAIL or INFO), ending and cause. Pure.
 
     what happened                                                        outcome  ending
-    no connection                                                        FAIL     not_connected
-    a request that cannot be made                                        FAIL     not_sent
-    4xx of the server that was asked                                     FAIL     refused
-    4xx through a proxy, which says that it asked a prefill server only  FAIL     refused
-    4xx through a proxy, a decode server asked or the proxy silent       INFO     refused
-    408: the server gave up waiting, for whatever it had                 INFO     refused
+    no connection could be made                                          FAIL     not_connected
+    the request cannot be written or has no server                       FAIL     not_sent
+    4xx from the server, which was asked directly                        FAIL     refused
+    4xx from a proxy that reports to have asked a prefill server only    FAIL     refused
+    4xx from a proxy that asked a decode server, or reports nothing      INFO     refused
+    408: the server gave up waiting, and may have done some of the work  INFO     refused
     any other status but 200                                             INFO     refused
-    200, but a prefix cache that was to be emptied was not               INFO     refused
+    200, but the prefix cache was not emptied as requested               INFO     refused
     200, but an error as an event or as the body                         INFO     error_inside
     200, but an unreadable chunk                                         INFO     unfinished
-    the client's time was over, and the end marker had not come          INFO     timed_out
-    the connection was cut, and the end marker had not come              INFO     cut
-    200, in a content coding that nobody asked for, and that is not read INFO     unreadable
-    200, but no end marker, a choice missing, no or a bad
-    finish_reason, nothing said, or other counts than the server's own   INFO     unfinished
+    the client's timeout expired before the end marker                   INFO     timed_out
+    the connection was cut before the end marker                         INFO     cut
+    200, in a content coding that cannot be decoded                      INFO     unreadable
+    200, but no end marker, a missing choice, no or a bad finish_reason,
+    no output, or another number of tokens than the server counted       INFO     unfinished
     200, whole                                                           OK       completed
 
-The first row that fits counts. An answer without end marker, at whose end the connection was not cut, is whole all the
-same where its end is shown otherwise: each choice has its finish_reason, and as many tokens came as the usage says,
-which is told last. Some gateways pass on all but the marker. A whole answer without any token ids is whole: something
-on the way may not know ``return_token_ids``. Its output cannot be verified, and who verifies it says so.
+The first row that fits decides. Some gateways drop the end marker. Without it, an answer whose connection was not cut
+is still whole if every choice has its finish_reason and as many tokens arrived as the usage, which comes last, counts.
+An answer without any token ids is whole too: a gateway may not know ``return_token_ids``. Its output cannot be
+verified, and the check of outputs says so.
 
-FAIL promises that no counter moved. A decode server that refuses (a context too short for max_tokens, say, where
-prefill was asked for one token) does so after prefill has worked: hence the fourth row.
+FAIL promises that no counter moved. A decode server may refuse after prefill has worked (for example because its
+context is too short for max_tokens, where prefill was asked for one token): hence the fifth row.
 """
 
 from dataclasses import dataclass
@@ -40,29 +40,30 @@ _BAD_FINISH = frozenset({"abort", "error"})
 _REQUEST_TIMEOUT = 408
 _COMPLETED = Outcome.OK, Ending.COMPLETED, ""
 
-Judged = tuple[Outcome, Ending, str]
+Classified = tuple[Outcome, Ending, str]
 """Outcome, ending and cause."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """What the transport saw."""
+    """The HTTP side of an operation."""
 
     status: int | None = None
     prefill_server: str | None = None
     decode_server: str | None = None
     body: str = ""
-    """Of an answer that is not a 200."""
+    """The body of an answer that is not a 200, or of a reset."""
     broken: Ending | None = None
-    """What cut the exchange short: TIMED_OUT, CUT, UNREADABLE, NOT_CONNECTED or NOT_SENT; None: nothing did."""
+    """Why the exchange ended early: TIMED_OUT, CUT, UNREADABLE, NOT_CONNECTED or NOT_SENT; None if it did not."""
     trouble: str = ""
-    """The same in words."""
+    """A description of ``broken``."""
 
 
 def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended:
-    """The operation's end, as the history keeps it; the answer's own end, if it has one, counts before ``at``."""
-    prompt_logprobs = answer.prompt_logprobs  # first: reading them may find a fault
-    outcome, ending, cause = judge(request, reply, answer)
+    """The operation's end for the history; ``at`` is its time if the answer has no end of its own."""
+    # Read before classifying, since reading may find a fault.
+    prompt_logprobs = answer.prompt_logprobs
+    outcome, ending, cause = _classify(request, reply, answer)
     return Ended(
         at=at if answer.done_at is None else answer.done_at,
         request_id=request.request_id,
@@ -82,29 +83,29 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
     )
 
 
-def judge(request: Request, reply: Reply, answer: Answer) -> Judged:
+def _classify(request: Request, reply: Reply, answer: Answer) -> Classified:
     """Outcome, ending and cause, by the table above."""
     if reply.broken in (Ending.NOT_CONNECTED, Ending.NOT_SENT):
         return Outcome.FAIL, reply.broken, reply.trouble
     if reply.status is None:
         return Outcome.INFO, reply.broken or Ending.CUT, reply.trouble or "no answer"
     if reply.status != 200:
-        return _judge_refusal(request, reply)
-    return _judge_reset(reply) if request.purpose is Purpose.RESET else _judge_answer(request, reply, answer)
+        cause = f"HTTP {reply.status}: {quoted(reply.body)}"
+        return (Outcome.FAIL if _certainly_refused(request, reply) else Outcome.INFO), Ending.REFUSED, cause
+    return _classify_reset(reply) if request.purpose is Purpose.RESET else _classify_answer(request, reply, answer)
 
 
-def _judge_answer(request: Request, reply: Reply, answer: Answer) -> Judged:
-    """Of a 200 that is to be an answer."""
+def _classify_answer(request: Request, reply: Reply, answer: Answer) -> Classified:
     if answer.fault:
-        return Outcome.INFO, Ending.ERROR_INSIDE if answer.said_error else Ending.UNFINISHED, answer.fault
+        return Outcome.INFO, Ending.ERROR_INSIDE if answer.error_reported else Ending.UNFINISHED, answer.fault
     if answer.done_at is None and reply.broken:
         return Outcome.INFO, reply.broken, reply.trouble
     cause = _shortcoming(request, answer)
     return (Outcome.INFO, Ending.UNFINISHED, cause) if cause else _COMPLETED
 
 
-def _judge_reset(reply: Reply) -> Judged:
-    """It is refused, with a 200, while a request holds blocks; older servers say nothing."""
+def _classify_reset(reply: Reply) -> Classified:
+    """A reset is refused, with a 200, while a request holds blocks; older vLLM versions do not report the refusal."""
     if reply.broken:
         return Outcome.INFO, reply.broken, f"not reset: {reply.trouble}"
     if "false" in reply.body:
@@ -112,60 +113,55 @@ def _judge_reset(reply: Reply) -> Judged:
     return _COMPLETED
 
 
-def _judge_refusal(request: Request, reply: Reply) -> Judged:
-    cause = f"HTTP {reply.status}: {quoted(reply.body)}"
-    return (Outcome.FAIL if _certain(request, reply) else Outcome.INFO), Ending.REFUSED, cause
-
-
-def _certain(request: Request, reply: Reply) -> bool:
+def _certainly_refused(request: Request, reply: Reply) -> bool:
+    """Whether certainly no server worked on the request."""
     if reply.status is None or not 400 <= reply.status < 500 or reply.status == _REQUEST_TIMEOUT:
         return False
     return request.route is not Route.PROXY or bool(reply.prefill_server and not reply.decode_server)
 
 
 def _shortcoming(request: Request, answer: Answer) -> str:
-    """Why an answer with status 200 that can be read is not OK; empty if it is."""
+    """Why a readable answer with status 200 is not OK; empty if it is."""
     choices = answer.choices
-    told = any(choice.token_ids for choice in choices)
-    lacking = _lacking(request, answer, choices, told=told)
-    if answer.done_at is None and (lacking or not told or answer.usage is None):
-        return f"the stream ended without its end marker{_beside(answer)}"
-    return lacking
+    with_ids = any(choice.token_ids for choice in choices)
+    incomplete = _incomplete(request, answer, choices, with_ids=with_ids)
+    if answer.done_at is None and (incomplete or not with_ids or answer.usage is None):
+        return f"the stream ended without its end marker{_stray(answer)}"
+    return incomplete
 
 
-def _lacking(request: Request, answer: Answer, choices: tuple[Choice, ...], *, told: bool) -> str:
-    """What an answer lacks, or has too much; its end marker is not looked at."""
+def _incomplete(request: Request, answer: Answer, choices: tuple[Choice, ...], *, with_ids: bool) -> str:
+    """What is missing in an answer or does not belong there, the end marker aside; ``with_ids``: any token ids came."""
     wanted = request.sampling.n or 1
     if len(choices) != wanted:
-        return f"{len(choices)} of {wanted} choices came{_beside(answer)}"
+        return f"{len(choices)} of {wanted} choices arrived{_stray(answer)}"
     if answer.indices != tuple(range(wanted)):
-        return f"its choices are numbered {', '.join(map(str, answer.indices))}, and not from 0 on"
-    unfinished = next(filter(None, (_unfinished(choice, told=told) for choice in choices)), "")
-    return unfinished or (_miscounted(answer, choices) if told else _empty(answer, choices))
+        return f"the choices have the indices {', '.join(map(str, answer.indices))} instead of 0 to {wanted - 1}"
+    unfinished = next(filter(None, (_unfinished(choice, with_ids=with_ids) for choice in choices)), "")
+    return unfinished or (_miscounted(answer, choices) if with_ids else _empty(answer, choices))
 
 
-def _beside(answer: Answer) -> str:
-    return f", and held what is no part of one: {answer.aside}" if answer.aside else ""
+def _stray(answer: Answer) -> str:
+    return f"; instead it holds: {answer.stray_text}" if answer.stray_text else ""
 
 
-def _unfinished(choice: Choice, *, told: bool) -> str:
-    """``told``: whether any choice of the answer came with token ids."""
+def _unfinished(choice: Choice, *, with_ids: bool) -> str:
     if choice.finish_reason is None:
         return "no finish_reason"
     if choice.finish_reason in _BAD_FINISH:
         return f"finish_reason {choice.finish_reason}"
-    return "" if choice.token_ids or not told else "no token ids, where another choice has some"
+    return "" if choice.token_ids or not with_ids else "one choice has no token ids, although another has some"
 
 
 def _empty(answer: Answer, choices: tuple[Choice, ...]) -> str:
-    """An answer without token ids must show some other sign that something was generated."""
+    """An answer without token ids needs some other evidence of generated tokens."""
     generated = answer.usage is not None and answer.usage.completion_tokens > 0
     return "" if generated or any(choice.text for choice in choices) else "no token ids, no text and no usage"
 
 
 def _miscounted(answer: Answer, choices: tuple[Choice, ...]) -> str:
-    """A chunk lost on the way leaves no other trace."""
+    """A lost chunk leaves no other trace than a difference from the server's count."""
     arrived = sum(len(choice.token_ids) for choice in choices)
     if answer.usage is None or answer.usage.completion_tokens == arrived:
         return ""
-    return f"{arrived} tokens came, and usage says {answer.usage.completion_tokens}"
+    return f"{arrived} tokens arrived, but the server's usage counts {answer.usage.completion_tokens}"

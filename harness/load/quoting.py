@@ -1,17 +1,18 @@
-"""A server's words, made fit to stand in a cause: one line, of a few hundred printable characters. Pure."""
+"""Quotes a server's text in a cause: one line of a few hundred printable characters. Pure."""
 
 SHOWN = 300
-"""Characters that are quoted at most."""
+"""The most characters quoted."""
 
 
-def quoted(words: object) -> str:
-    """The beginning of ``words``; what a terminal would obey and what cannot be encoded becomes a question mark."""
-    text = words[: 4 * SHOWN].decode("utf-8", "replace") if isinstance(words, bytes) else _written(words)
+def quoted(value: object) -> str:
+    """The beginning of ``value`` as text; control characters and characters that cannot be encoded become "?"."""
+    text = value[: 4 * SHOWN].decode("utf-8", "replace") if isinstance(value, bytes) else _text(value)
     return "".join(one if one.isprintable() else " " if one.isspace() else "?" for one in text[:SHOWN])
 
 
-def _written(words: object) -> str:
+def _text(value: object) -> str:
     try:
-        return str(words)
-    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists
-        return f"something too large to be shown ({type(words).__name__})"
+        return str(value)
+    # A number of thousands of digits, or deeply nested lists.
+    except (ValueError, RecursionError):
+        return f"a value too large to show ({type(value).__name__})"

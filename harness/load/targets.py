@@ -1,4 +1,4 @@
-"""Which URL a request goes to. Pure but for its turn."""
+"""Chooses the URL of a request. Pure except for the round robin's state."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -20,7 +20,7 @@ class Targets:
     """The servers of each route, by base URL (``http://host:port``, without ``/v1``)."""
 
     def __init__(self, routes: Mapping[Route, Sequence[str]]) -> None:
-        # Parsed once: a URL's parsing costs more than the choice among them.
+        # Parsed once, since parsing a URL costs more than choosing one.
         self._urls = {
             (route, endpoint): tuple(URL(base.rstrip("/") + endpoint) for base in bases)
             for route, bases in routes.items()
@@ -29,9 +29,9 @@ class Targets:
         self._turns = {route: cycle(range(len(bases))) for route, bases in routes.items() if bases}
 
     def url(self, request: Request) -> URL:
-        """The server that ``request.server`` names, or the next one in turn.
+        """The URL for the server that ``request.server`` names, or for the next one in round robin.
 
-        Raises UsageError where there is none.
+        Raises UsageError if there is no such server.
         """
         urls = self._urls.get((request.route, RESET_PATH if request.purpose is Purpose.RESET else request.endpoint), ())
         number = request.server
@@ -43,6 +43,6 @@ class Targets:
 def _unknown(request: Request, known: int) -> str:
     wanted = "a server" if request.server is None else f"server {request.server} (counted from 0)"
     return (
-        f"The request goes to {wanted} of the route {request.route}, and {known} are known: "
-        f"name more with {_OPTION[request.route]}."
+        f"The request needs {wanted} of the route {request.route}, but {known} are known: "
+        f"give more with {_OPTION[request.route]}."
     )

@@ -1,1 +1,1 @@
-"""Loads of the main job: random prompts, or a dataset's requests."""
+"""The loads of a run without workloads: random prompts, or the requests of a dataset."""

@@ -1,15 +1,15 @@
-"""A load from a file: JSONL, one request a line, as ``vllm bench serve --dataset-name custom`` reads it, and more.
+"""A load from a JSONL file, one request per line: the format of ``vllm bench serve --dataset-name custom``, extended.
 
-    {"prompt": "Tell me of rivers.", "output_tokens": 40}
+    {"prompt": "Tell me about rivers.", "output_tokens": 40}
     {"prompt": [17, 4, 93], "output_tokens": 20, "request_id": "load-00007", "ignore_eos": true}
 
-``prompt`` is text, or token ids; ``messages`` in its place are a chat. ``output_tokens`` (or ``max_tokens``) is what
-the answer may have at most. Optional: ``request_id``; ``min_tokens``, ``ignore_eos``, ``stop``, ``temperature``,
-``seed``, ``n``, as the API names them; ``stream``; ``cache_salt``, which keeps prompts apart that would share a prefix;
-``phase``: lines of one phase are sent together, the next phase after they have ended; ``route`` (``prefill``,
-``decode``) asks that server itself in place of the proxy. Other keys are left alone, as the benchmark leaves them.
+``prompt`` is text or a list of token ids; ``messages`` instead of it makes a chat. ``output_tokens`` (or
+``max_tokens``) limits the answer's tokens. Optional keys: ``request_id``; ``min_tokens``, ``ignore_eos``, ``stop``,
+``temperature``, ``seed``, ``n`` and ``stream``, as in the API; ``cache_salt``: prompts with different salts share no
+cached prefix; ``phase``: the lines of one phase are sent together, the next phase when they have ended; ``route``
+(``prefill``, ``decode``): sends the request to such a server directly instead of to the proxy. Other keys are ignored.
 
-What a line leaves out stands at its default, so that a written file reads back as the same requests.
+A key that a line leaves out has its default, so a written file reads back as the same requests.
 """
 
 import json
@@ -19,42 +19,32 @@ from itertools import groupby
 from typing import Any
 
 from harness.errors import UsageError
-from harness.scenario import (
-    TOP_LOGPROBS,
-    Endpoint,
-    Message,
-    Phase,
-    Prompt,
-    Request,
-    Route,
-    Sampling,
-    Scenario,
-)
+from harness.scenario import TOP_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling, Scenario
 
 NAME = "dataset"
-"""Of the scenario."""
+"""Name of the scenario."""
 _PHASE = "load"
 _OUTPUT = Sampling().max_tokens
-_PURPOSE = "Whether these requests are answered rightly: a load of the user's own, or what another run was reduced to."
+_PURPOSE = "Wrong answers to given requests: a load of the user's own, or the requests to which a run was shrunk."
 _SAMPLING = {"min_tokens": int, "ignore_eos": bool, "temperature": (int, float), "seed": int, "n": int}
 _FORM = '{"prompt": "text, or a list of token ids", "output_tokens": 20}'
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line's request, and the phase that it is sent in."""
+    """The request of one line, and the phase in which it is sent."""
 
     request: Request
     phase: str = _PHASE
     number: int = field(default=0, compare=False)
-    """Where it stands in its file, from 1; 0: in none."""
+    """Line number in the file, from 1; 0 if the line is of no file."""
 
 
 def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[Line, ...]:
-    """The requests of a file called ``name``. ``output_len``: for lines that do not say.
+    """The requests in the text of a file called ``name``. ``output_len``: output tokens of lines that give none.
 
     Raises:
-        UsageError: a line that is no request, with its number; a file without any.
+        UsageError: a line is no valid request (the message has the line's number), or the file has no request.
 
     """
     lines: list[Line] = []
@@ -68,20 +58,20 @@ def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[
             _refuse_twice(line.request.request_id, seen, number)
         except ValueError as error:
             why = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise UsageError(f"{name}, line {number}: {why}. A line is one request: {_FORM}.") from None
+            raise UsageError(f"{name}, line {number}: {why}. Each line is one request: {_FORM}.") from None
         lines.append(line)
     if not lines:
-        raise UsageError(f"{name} holds no request. Write one a line: {_FORM}.")
+        raise UsageError(f"{name} holds no request. Write one request per line: {_FORM}.")
     return tuple(lines)
 
 
 def write_lines(lines: Iterable[Line]) -> str:
-    """The file that reads back as these lines."""
+    """The text of a file that reads back as these lines."""
     return "".join(json.dumps(_as_json(line)) + "\n" for line in lines)
 
 
 def dataset_load(lines: Sequence[Line], *, concurrency: int, salt: str) -> Scenario:
-    """The scenario, each phase's requests together. ``salt``: new for each run; salts of the lines' own go under it."""
+    """The scenario of these lines. ``salt``: new for each run; a line's own salt is appended to it."""
     phases: list[Phase] = []
     for index, (name, group) in enumerate(groupby(lines, key=lambda line: line.phase)):
         requests = tuple(replace(line.request, cache_salt=salted(line.request, salt)) for line in group)
@@ -91,7 +81,7 @@ def dataset_load(lines: Sequence[Line], *, concurrency: int, salt: str) -> Scena
 
 
 def salted(request: Request, salt: str) -> str:
-    """A run's own salt: requests that shared one still do, and nothing from before the run answers any."""
+    """The request's salt within a run: requests that shared a salt still do, and no earlier run's blocks are hit."""
     return f"{salt}-{request.cache_salt}" if request.cache_salt else salt
 
 
@@ -100,12 +90,12 @@ def salted(request: Request, salt: str) -> str:
 
 def _refuse_twice(request_id: str, seen: dict[str, int], number: int) -> None:
     if (first := seen.setdefault(request_id, number)) != number:
-        raise ValueError(f"the request_id {request_id!r} stands in line {first} already")
+        raise ValueError(f"line {first} has the request_id {request_id!r}, too")
 
 
 def _line(content: object, request_id: str, output_len: int) -> Line:
     if not isinstance(content, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for whatever a line has wrong
+        raise ValueError("not a JSON object")  # noqa: TRY004 - one type of error for all that can be wrong with a line
     prompt = _prompt(content)
     chat = "messages" in content
     request = Request(
@@ -122,7 +112,7 @@ def _line(content: object, request_id: str, output_len: int) -> Line:
 
 def _prompt(content: Mapping[str, Any]) -> Prompt:
     if ("prompt" in content) == ("messages" in content):
-        raise ValueError('it needs a "prompt", or "messages" in its place')
+        raise ValueError('it needs either a "prompt" or "messages"')
     if "messages" in content:
         return _messages(content["messages"])
     prompt = content["prompt"]
@@ -130,28 +120,28 @@ def _prompt(content: Mapping[str, Any]) -> Prompt:
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
         return tuple(prompt)
-    raise ValueError("its prompt is neither a text nor a list of token ids, or it is empty")
+    raise ValueError("its prompt must be a non-empty text or list of token ids")
 
 
 def _messages(turns: object) -> tuple[Message, ...]:
     if not isinstance(turns, list) or not turns:
-        raise ValueError("its messages are not a list of them")
+        raise ValueError("its messages must be a non-empty list")
     try:
         messages = tuple(Message(turn["role"], turn["content"]) for turn in turns)
     except (TypeError, KeyError):
         raise ValueError('a message needs "role" and "content"') from None
     if not all(isinstance(one.role, str) and isinstance(one.content, str) for one in messages):
-        raise ValueError("a message's role and content are texts")
+        raise ValueError("the role and content of a message must be texts")
     return messages
 
 
 def _sampling(content: Mapping[str, Any], output_len: int) -> Sampling:
     limit = content.get("output_tokens", content.get("max_tokens", output_len))
-    # A table that was written by pandas has 20.0 in place of 20.
+    # pandas may write 20.0 instead of 20.
     if type(limit) is float and limit.is_integer():
         limit = int(limit)
     if type(limit) is not int or limit < 1:
-        raise ValueError(f"its output_tokens are {limit!r}, and must be a whole number of at least 1")
+        raise ValueError(f"its output_tokens is {limit!r}, and must be a whole number of at least 1")
     chosen = {name: _of_kind(content, name, kind) for name, kind in _SAMPLING.items() if content.get(name) is not None}
     stop = content.get("stop")
     if stop is not None:
@@ -162,7 +152,7 @@ def _sampling(content: Mapping[str, Any], output_len: int) -> Sampling:
 def _stops(stop: object) -> tuple[str, ...]:
     words = [stop] if isinstance(stop, str) else stop
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError("its stop is neither a text nor a list of texts")
+        raise ValueError("its stop must be a text or a list of texts")
     return tuple(words)
 
 
@@ -176,14 +166,14 @@ def _route(content: Mapping[str, Any]) -> Route:
 
 def _text(content: Mapping[str, Any], name: str, default: str) -> str:
     value = content.get(name)
-    # Identifiers are numbers in many files.
+    # In many files identifiers are numbers.
     return default if value is None or value == "" else str(value)
 
 
 def _of_kind(content: Mapping[str, Any], name: str, kind: Any, *, default: Any = None) -> Any:
     value = content.get(name, default)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"its {name} is {value!r}")
+        raise ValueError(f"its {name} is {value!r}, which has the wrong type")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The plain load: many different prompts at once, none of which any cache has seen."""
+"""The random load: many different prompts at once, none of which is in any cache."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,12 +12,12 @@ Ids = npt.NDArray[np.int64]
 """Token ids."""
 
 _PURPOSE = (
-    "Silent local recompute, lost or mixed-up KV, and leaks under concurrent cold requests: every prompt token must "
-    "travel from prefill to decode, and every answer must be the one that the prompt has without transfer."
+    "Silent recomputation, lost or mixed-up KV, and leaks under concurrent cold requests: the KV of every prompt token "
+    "must be transferred from prefill to decode, and every answer must be the same as without transfer."
 )
 
 
-def random_load(  # noqa: PLR0913 - a workload's parameters are its command line
+def random_load(  # noqa: PLR0913 - a load's parameters are its command line
     *,
     seed: int,
     num_prompts: int,
@@ -32,16 +32,16 @@ def random_load(  # noqa: PLR0913 - a workload's parameters are its command line
 ) -> Scenario:
     """``num_prompts`` greedy requests through the proxy.
 
-    ``input_len``: tokens of a prompt, least and most, both included, equally likely. ``salt``: new for each run
-    against a deployment that outlives the run, or the same seed would meet the caches of the run before.
+    ``input_len``: least and most tokens of a prompt, both included; all lengths are equally likely. ``salt``: new for
+    each run against a deployment that outlives the run; else a run with the same seed hits the previous run's blocks.
 
-    Each prompt opens with a canary: its number, written in as few tokens as the largest number needs. No two prompts
-    share a first block, by construction, so none hits what another left in a cache; an answer that belongs to another
-    prompt cannot be right by chance. The rest is random; special tokens do not occur.
+    Each prompt opens with a canary: its number, written in as few tokens as the largest number needs. So no two prompts
+    share a first block, no prompt hits blocks of another, and an answer that belongs to another prompt cannot be right
+    by chance. The rest of a prompt is random, without special tokens.
 
-    Two alternatives are asked for each output token: the sampled one counts as the first, the second is the runner-up.
+    For each output token two log-probabilities are asked for: the sampled token's and the runner-up's.
 
-    Raises UsageError where the canary does not fit into one block or into the shortest prompt.
+    Raises UsageError if the canary does not fit into one block or into the shortest prompt.
     """
     ordinary = _ordinary(vocab_size, special_token_ids)
     canaries = _canaries(num_prompts, ordinary)
@@ -56,12 +56,12 @@ def random_load(  # noqa: PLR0913 - a workload's parameters are its command line
 
 
 def _ordinary(vocab_size: int, special_token_ids: Iterable[int]) -> Ids:
-    """Token ids that are not special, in order; shape (at most vocab_size,)."""
+    """All token ids that are not special, in order; shape (at most vocab_size,)."""
     ordinary = np.setdiff1d(np.arange(vocab_size), np.fromiter(special_token_ids, dtype=np.int64))
     if len(ordinary) < 2:
         raise UsageError(
-            f"A vocabulary of {vocab_size} tokens has {len(ordinary)} that are not special; prompts that differ "
-            "need two. Check the model's configuration."
+            f"Of the vocabulary's {vocab_size} tokens {len(ordinary)} are not special; different prompts need at least "
+            "two. Check the model's configuration."
         )
     return ordinary
 
@@ -87,9 +87,9 @@ def _prompts(seed: int, canaries: Ids, ordinary: Ids, input_len: tuple[int, int]
 def _refuse_unless_fits(digits: int, block_size: int, input_len: tuple[int, int]) -> None:
     least, most = input_len
     if most < least:
-        raise UsageError(f"Prompt lengths from {least} to {most} tokens: the least must not exceed the most.")
+        raise UsageError(f"Prompt lengths from {least} to {most} tokens: the first must not exceed the second.")
     if digits > min(block_size, least):
         raise UsageError(
-            f"Telling all prompts apart takes their first {digits} tokens, and a block has {block_size} while the "
-            f"shortest prompt has {least}: ask for fewer or longer prompts."
+            f"To make all prompts different takes their first {digits} tokens, and a block has {block_size} and the "
+            f"shortest prompt has {least} tokens: ask for fewer or longer prompts."
         )

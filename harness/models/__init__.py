@@ -1,14 +1,6 @@
-"""Canary checkpoints made from a seed, and what a model's configuration says about its KV cache."""
+"""Makes canary checkpoints from a seed, and reads a model's KV cache geometry from its configuration."""
 
-from harness.models.canary import CanaryShape, default_cache, make_canary
-from harness.models.geometry import ModelFacts, read_config, read_geometry, read_model
+from harness.models.canary import make_canary
+from harness.models.geometry import ModelFacts, read_config, read_model
 
-__all__ = [
-    "CanaryShape",
-    "ModelFacts",
-    "default_cache",
-    "make_canary",
-    "read_config",
-    "read_geometry",
-    "read_model",
-]
+__all__ = ["ModelFacts", "make_canary", "read_config", "read_model"]

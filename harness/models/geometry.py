@@ -1,14 +1,14 @@
-"""How many bytes a model's KV cache takes and by which rules it is kept, from its config.json alone.
+"""Reads from a model's config.json how many bytes its KV cache takes and whether prefix cache hits are predictable.
 
-Rule 1. Only one group of full-attention layers with plain K and V is predicted: layers x block x kv_heads x
-        (head size of K + of V) x bytes of an element. Of anything else the bytes are unknown, with the reason: they
-        are compared exactly, so a wrong prediction is worse than none.
-Rule 2. A family not known to be of that kind is not predicted either. A key that is absent means what its family's
-        configuration class would fill in, which differs: it is guessed only where the family is known.
-Rule 3. The hub is never asked. A hub name is looked up in the local cache of an earlier download.
-Rule 4. Which tokens are found in a prefix cache is known for one group of full attention, latent (MLA) or not. Layers
-        with sliding windows or states hit less, and of a family that is not known anything may be.
-Rule 5. Vocabulary and special tokens are read whatever the cache is like.
+Rule 1. Bytes are predicted only for models whose layers all have full attention with plain K and V: layers x block
+        size x kv_heads x (head size of K + head size of V) x bytes per element. For all other models the bytes are
+        unknown, with a reason: since bytes are compared exactly, a wrong prediction is worse than none.
+Rule 2. Bytes are not predicted for a model family that is not listed here. The default of a missing key depends on the
+        family's configuration class, so it is assumed only for listed families.
+Rule 3. The hub is never asked. A hub name is looked up in the local cache of earlier downloads.
+Rule 4. Prefix cache hits are predictable if all layers have full attention, latent (MLA) or not. Layers with sliding
+        windows or states hit less, and for an unlisted family nothing is known.
+Rule 5. Vocabulary and special tokens are read for every model.
 """
 
 import json
@@ -18,22 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import ModelNotFound, UnsupportedModel
+from harness.errors import ModelNotFound
 from harness.facts import ELEMENT_BYTES, KVGeometry
 
 _OWN_HEAD_SIZE: Final = frozenset(
     {"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"},
 )
-"""Families whose head size, where config.json leaves it out, is a number of their own."""
+"""Families whose default head size is not hidden size / heads, so that config.json must state it."""
 
 _PLAIN: Final = _OWN_HEAD_SIZE | {
     *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text"),
     *("granite", "olmo2", "phi3", "smollm3"),
 }
-"""Text model types with plain K and V in every layer, unless their configuration says otherwise."""
+"""Text model types with plain K and V in every layer, unless config.json has a key of `_UNLIKE_LAYERS` or `_MLA`."""
 
 _LATENT: Final = frozenset({"deepseek_v2", "deepseek_v3", "kimi_k2"})
-"""Text model types with a latent (MLA) in every layer, unless their configuration says otherwise."""
+"""Text model types with a latent (MLA) in every layer, unless config.json has a key of `_UNLIKE_LAYERS`."""
 
 _MLA: Final = {"kv_lora_rank": "it caches a latent (MLA) instead of K and V"}
 
@@ -54,11 +54,11 @@ _GENERATION = "generation_config.json"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model's own files say, before any engine has read them.
+    """What a model's own files state; None for what they do not state.
 
-    ``name`` is what the user wrote, ``path`` the directory found, ``max_model_len`` tokens of prompt and
-    output together, ``dtype`` the checkpoint's own; None where it does not say. ``special_token_ids`` are
-    those that config.json, generation_config.json or tokenizer.json call special.
+    ``name`` is the model as the user wrote it, ``path`` its directory, ``max_model_len`` tokens of prompt and output
+    together, ``dtype`` the checkpoint's type. ``special_token_ids`` are those that config.json, generation_config.json
+    or tokenizer.json list as special.
     """
 
     name: str
@@ -69,24 +69,26 @@ class ModelFacts:
     special_token_ids: tuple[int, ...]
     dtype: str | None
     geometry_unknown: str = ""
-    """Why there is no geometry."""
+    """Why ``geometry`` is None."""
     generation_defaults: bool = False
-    """Whether generation_config.json is among its files: other tokens than config.json's may end an answer there."""
+    """Whether there is a generation_config.json, which may name further end tokens besides those of config.json."""
     cache_rules_unknown: str = ""
-    """Why hits in its prefix cache cannot be predicted; empty where they can."""
+    """Why prefix cache hits cannot be predicted; empty if they can."""
 
 
 def read_model(model: str | Path, *, kv_dtype: str | None = None) -> ModelFacts:
-    """Read the facts of a local directory, or of a hub name in the local hub cache.
+    """Read the files of a local directory, or of a hub name in the local hub cache.
 
-    ``kv_dtype`` is what the engine keeps its KV in, see `read_geometry`. Raises `ModelNotFound`.
+    ``kv_dtype`` is the type of the cached elements: the engine's ``--kv-cache-dtype``, or its ``--dtype`` if that flag
+    is "auto". None or "auto" means the checkpoint's own type, which is right only if the engine uses it too: vLLM's
+    ``--dtype auto`` computes a float32 checkpoint in 16 bits. Raises `ModelNotFound`.
     """
     path = _locate(model)
     return _facts(str(model), path, _read_json(path / "config.json"), kv_dtype)
 
 
 def read_config(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> ModelFacts:
-    """The same from a configuration that a server told, without the files beside it."""
+    """Like `read_model`, but from a configuration that a server reported, without other files."""
     return _facts("", Path(), config, kv_dtype)
 
 
@@ -114,25 +116,8 @@ def _geometry_or_why(config: Mapping[str, Any], kv_dtype: str | None) -> tuple[K
         return None, str(error)
 
 
-def read_geometry(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> KVGeometry:
-    """Derive the KV geometry from a config.json's content.
-
-    ``kv_dtype`` names the cached elements: the engine's ``--kv-cache-dtype`` unless that is "auto", else its
-    ``--dtype``. None or "auto" takes the checkpoint's own, which is right only where the engine does too:
-    vLLM's ``--dtype auto`` computes a float32 checkpoint in 16 bits. Raises `UnsupportedModel`, saying
-    why, for whatever is not one full-attention group with plain K and V.
-    """
-    try:
-        return _geometry(config, kv_dtype)
-    except _UnpredictableError as error:
-        raise UnsupportedModel(
-            f"The bytes of this model's KV cache cannot be predicted: {error}. Serve a model whose every layer is "
-            "full attention with plain K and V (Llama, Mistral, Qwen2, Qwen3, ...), or the canary."
-        ) from None
-
-
 class _UnpredictableError(Exception):
-    """Why a cache is not of the kind that is predicted."""
+    """The bytes of this KV cache cannot be predicted; the message says why."""
 
 
 def _geometry(config: Mapping[str, Any], kv_dtype: str | None) -> KVGeometry:
@@ -157,7 +142,7 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _other_rules(text: Mapping[str, Any]) -> str:
-    """Why its prefix cache may follow other rules than those of one full-attention group; empty where it does not."""
+    """Return why prefix cache hits cannot be predicted (rule 4), or an empty string."""
     return next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT)
 
 
@@ -165,15 +150,15 @@ def _other_family(text: Mapping[str, Any], known: frozenset[str]) -> str:
     family = text.get("model_type")
     if isinstance(family, str) and family in known:
         return ""
-    return f"its text model is of type {family!r}, which is not known to be of that kind"
+    return f"its text model is of type {family!r}, whose attention the harness does not know"
 
 
 def _unlike(text: Mapping[str, Any], keys: Mapping[str, str]) -> Iterator[str]:
     for key, why in keys.items():
         if text.get(key):
             yield f"{why} ({key} is {text[key]!r})"
-    told = text.get("layer_types")
-    kinds = set(map(str, told)) if isinstance(told, list | tuple) else set()
+    types = text.get("layer_types")
+    kinds = set(map(str, types)) if isinstance(types, list | tuple) else set()
     if kinds - {"full_attention"}:
         yield f"its layers are of the kinds {', '.join(sorted(kinds))}"
     if not kinds and text.get("sliding_window") and text.get("use_sliding_window", True):
@@ -187,7 +172,7 @@ def _positive(value: object) -> int | None:
 def _count(text: Mapping[str, Any], key: str) -> int:
     value = _positive(text.get(key))
     if value is None:
-        raise _UnpredictableError(f"its config.json gives {key} as {text.get(key)!r}, not as a positive number")
+        raise _UnpredictableError(f"its config.json has {text.get(key)!r} for {key}, which must be a positive number")
     return value
 
 
@@ -211,7 +196,7 @@ def _head_size(text: Mapping[str, Any], heads: int) -> int:
 
 
 def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
-    """Return the checkpoint's type; "dtype" is the newer name, and either may stand at the outer level."""
+    """Return the checkpoint's type. "dtype" is the newer key; either key may be at the outer level."""
     found = (level.get(key) for level in (text, config) for key in ("dtype", "torch_dtype"))
     name = next(filter(None, found), None)
     return None if name is None else str(name).removeprefix("torch.")
@@ -222,29 +207,27 @@ def _dtype_bytes(config: Mapping[str, Any], text: Mapping[str, Any], kv_dtype: s
     if kv_dtype in (None, "auto"):
         quantized = config.get("quantization_config")
         if isinstance(quantized, Mapping) and quantized.get("kv_cache_scheme"):
-            raise _UnpredictableError("its checkpoint brings a quantised KV cache of its own (kv_cache_scheme)")
+            raise _UnpredictableError("its checkpoint has its own quantised KV cache type (kv_cache_scheme)")
         name = _dtype(config, text)
     if name is None or name not in ELEMENT_BYTES:
-        raise _UnpredictableError(
-            f"the size of a cached element of type {name!r} is not known; state the engine's dtype"
-        )
+        raise _UnpredictableError(f"the size of a cached element of type {name!r} is not known; set the engine's dtype")
     return ELEMENT_BYTES[name]
 
 
 def _locate(model: str | Path) -> Path:
     for path in (Path(model).expanduser(), *_snapshots(str(model))):
-        # An empty name would be the working directory.
+        # An empty name must not stand for the working directory.
         if str(model) and (path / "config.json").is_file():
             return path.resolve()
     raise ModelNotFound(
-        f"There is no model at {model}: no directory of that name with a config.json, and nothing downloaded "
-        f"under that name in {_hub_cache()}. Give the path of a checkpoint, download the model first "
-        f"(hf download {model}), or leave --model out to use the canary."
+        f"There is no model at {model}: no directory of that name has a config.json, and no download of that name is "
+        f"in {_hub_cache()}. Give the path of a checkpoint, download the model first (hf download {model}), or leave "
+        "--model out to use the canary."
     )
 
 
 def _hub_cache() -> Path:
-    """Find the hub cache as huggingface_hub does: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache."""
+    """Find the hub cache as huggingface_hub does, from HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("HF_HUB_CACHE")
     if named:
         return Path(named).expanduser()
@@ -253,7 +236,7 @@ def _hub_cache() -> Path:
 
 
 def _snapshots(name: str) -> Iterator[Path]:
-    """Downloaded snapshots of a hub name: the one that ``main`` points at, then the newest."""
+    """Yield the downloaded snapshots of a hub name: the one of ``main`` first, then the others, newest first."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         return
     repository = _hub_cache() / f"models--{name.replace('/', '--')}"
@@ -267,16 +250,16 @@ def _snapshots(name: str) -> Iterator[Path]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    # RecursionError: arrays in arrays in arrays.
+    # RecursionError is raised for deeply nested arrays.
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelNotFound(f"{path} cannot be read as JSON ({error}). Download or make it again.") from error
+        raise ModelNotFound(f"{path} cannot be read as JSON ({error}). Download or make the model again.") from error
     if not isinstance(content, dict):
         raise ModelNotFound(f"{path} does not hold a JSON object. Download or make the model again.")
     return content
 
 
 def _special_token_ids(path: Path | None, *configs: Mapping[str, Any]) -> Iterator[int]:
-    """``path``: of the directory whose other files are read too."""
+    """Yield special tokens' ids from the configurations and, if ``path`` is given, from files in that directory."""
     for config in (*configs, *([_read_if_there(path / _GENERATION)] if path else [])):
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             yield from _ids(config.get(key))
@@ -291,6 +274,6 @@ def _read_if_there(path: Path) -> Mapping[str, Any]:
 
 
 def _ids(value: Any) -> Iterator[int]:
-    """One id, a list of them or nothing: generation configurations have all three."""
+    """Yield the ids in a value, which may be one id, a list of ids or None."""
     many = value if isinstance(value, list) else [value]
     yield from (one for one in many if isinstance(one, int) and not isinstance(one, bool) and one >= 0)

@@ -1,14 +1,14 @@
-"""The canary's tokenizer: one token per known word, one per byte of anything else.
+"""The canary's tokenizer: one token per known word, and one token per byte of all other text.
 
-Rule 1. A prompt's length can be counted by eye: words of `WORDS` joined by single spaces are one token each,
-        because each stands in the vocabulary both bare (first in a text) and with its leading space.
-Rule 2. Any text round-trips: whatever is not a known word falls apart into bytes, and all 256 are tokens.
-Rule 3. Nothing is added: no beginning-of-text token, no prefix space. Token ids are what the text says.
-Rule 4. The model only ever says words with their leading space (see canary), so its text, encoded again,
-        gives the very ids it generated: the next turn of a chat hits the blocks of the last.
+Rule 1. A prompt's length can be counted by eye: words of `WORDS` joined by single spaces are one token each. The
+        vocabulary has each word both bare, for the start of a text, and with its leading space.
+Rule 2. Any text round-trips: text that is not a known word is encoded as bytes, and all 256 bytes are tokens.
+Rule 3. Encoding adds nothing: no beginning-of-text token and no prefix space.
+Rule 4. The model generates only words with their leading space (see canary). So its text encodes to the ids that it
+        generated, and the next turn of a chat hits the blocks of the turn before.
 
-It is byte-level BPE without a single merge: ``ignore_merges`` takes a piece whole where the vocabulary has it,
-and without merges every other piece stays bytes.
+The tokenizer is byte-level BPE without merges: ``ignore_merges`` makes a piece that is in the vocabulary one token, and
+without merges every other piece stays bytes.
 """
 
 import json
@@ -55,7 +55,7 @@ full force blue object decide surface deep moon island foot yet busy test record
 """.split()  # noqa: SIM905 - a page of quoted words is no easier to read
 
 _PIECES: Final = r" ?[\p{L}\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""Words with at most one leading space, runs of other signs, runs of space."""
+"""A piece is a word or a run of other characters, each with at most one leading space, or a run of whitespace."""
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}"
@@ -66,25 +66,25 @@ CHAT_TEMPLATE: Final = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-"""Two tokens around each message's own, and one that opens the answer."""
+"""Adds two tokens to each message, and one token that opens the answer."""
 
 
 def _words() -> tuple[str, ...]:
-    """Ordinary words first, numbered words ``w0``, ``w1``, … to fill the vocabulary; "a" is a byte already."""
+    """List ordinary words, then ``w0``, ``w1``, … until the vocabulary is full. Bare "a" is already a byte token."""
     room = (VOCAB_SIZE - len(SPECIAL_TOKENS) - 256 + 1) // 2
     common = tuple(dict.fromkeys(_COMMON))
     return common + tuple(f"w{n}" for n in range(room - len(common)))
 
 
 def _byte_signs() -> tuple[str, ...]:
-    """The printable sign that stands for each byte in byte-level BPE files, by byte value."""
+    """List the printable characters that stand for the bytes in byte-level BPE files, by byte value."""
     shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     spare = iter(range(0x100, 0x200))
     return tuple(chr(byte if byte in shown else next(spare)) for byte in range(256))
 
 
 WORDS: Final = _words()
-"""The words that are one token each, with and without a leading space."""
+"""The words that are one token each, both with and without a leading space."""
 
 _SPACE: Final = _byte_signs()[0x20]
 
@@ -96,12 +96,12 @@ def _tokens() -> Iterator[str]:
     yield from (_SPACE + word for word in WORDS)
 
 
-FIRST_SPOKEN: Final = VOCAB_SIZE - len(WORDS)
-"""Ids from here on are words with their leading space: the only ones the canary ever generates."""
+FIRST_GENERATED: Final = VOCAB_SIZE - len(WORDS)
+"""The first id of the words with a leading space, which are the only tokens that the canary generates."""
 
 
 def vocabulary() -> dict[str, int]:
-    """Token to id, `VOCAB_SIZE` of them: special tokens, bytes, bare words, words with a leading space."""
+    """Map the `VOCAB_SIZE` tokens to ids: special tokens, bytes, bare words, words with a leading space."""
     return {token: index for index, token in enumerate(_tokens())}
 
 

@@ -1,10 +1,6 @@
-"""What the servers say about themselves: ``/metrics`` to typed counters, when they rest, and their facts.
+"""Reads the servers' counters and descriptions over HTTP.
 
-:mod:`exposition` and :mod:`counters` are pure; :mod:`scrape`, :mod:`settle`, :mod:`observer` and :mod:`facts` are
-given a session, a clock or a reader.
+:mod:`exposition` and :mod:`counters` are pure: they turn ``/metrics`` text into typed counters. :mod:`scrape` takes one
+reading, :mod:`settle` waits until the counters are stable, :mod:`observer` records readings around each phase, and
+:mod:`server_info` learns each server's settings.
 """
-
-from harness.observe.facts import learn_deployment, learn_server
-from harness.observe.observer import DeploymentObserver
-
-__all__ = ["DeploymentObserver", "learn_deployment", "learn_server"]

@@ -1,16 +1,16 @@
-"""Which KV connectors a server has: those that the harness knows, and the names of those that it does not.
+"""Reads a server's KV connectors from its configuration: the kinds that the harness knows, and the names of all others.
 
-Rule 1. A connector is known by its class, and only where that is vLLM's own: ``kv_connector_module_path`` may bring
-        another class of the same name, which counts and moves what it likes.
-Rule 2. MultiConnector stands for its children, in order. Of another wrapper it is not known what it does with them,
-        so it is one unknown connector.
-Rule 3. The offload tier is known where it is vLLM's own in host memory, least recently used out first, or the harness's
-        copy of it for a CPU. Another spec, another policy or a threshold stores and restores by rules of its own.
-Rule 4. A list that cannot be read tells nothing: neither which connectors there are, nor that there are none.
+Rule 1. A connector is known by its class name, and only if the class is vLLM's own. With ``kv_connector_module_path``,
+        another class of the same name may transfer and count differently.
+Rule 2. MultiConnector stands for its children, in order. Any other wrapper is one unknown connector, since the harness
+        does not know how it uses its children.
+Rule 3. The offload tier is known if it is vLLM's own in host memory with least-recently-used eviction, or the harness's
+        version of it for a CPU. Another spec, another eviction policy or a store threshold makes it unknown.
+Rule 4. If the list cannot be read, neither the presence nor the absence of a connector is known.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from harness.facts import Connector
@@ -18,21 +18,21 @@ from harness.observe.forms import mapping, name_of, whole
 
 _KINDS = {
     "NixlConnector": Connector.NIXL,
-    # What vLLM calls NixlConnector since there is NixlPushConnector beside it.
+    # The newer name of NixlConnector, since vLLM also has NixlPushConnector.
     "NixlPullConnector": Connector.NIXL,
     "OffloadingConnector": Connector.OFFLOADING,
 }
 _TIERS = (None, "CPUOffloadingSpec")
 _OUR_TIER = ("HostOffloadingSpec", "pd_harness_engine_plugins.cpu_offload")
-"""Class and module of the tier that the harness gives to an engine on a CPU."""
+"""Class and module of the tier with which the harness launches an engine on a CPU."""
 _WRAPPER = "MultiConnector"
-_OWN = "vllm."
-_MOST_NAME = 120
-"""Characters of a class name that are kept: it is printed."""
+_VLLM = "vllm."
+_LONGEST_NAME = 120
+"""Characters of a class name that are kept, because the name is printed."""
 
 
 class _UnreadableError(ValueError):
-    """The list of connectors is not of vLLM's form."""
+    """The list of connectors does not have vLLM's form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,18 @@ class Connected:
     """A server's connectors."""
 
     known: tuple[Connector, ...] | None
-    """In MultiConnector's order; None when nothing tells."""
+    """The connectors of known kinds, in MultiConnector's order; None if they could not be found out."""
     listed: bool
-    """Whether the server listed them; else they were found by what they expose."""
+    """Whether the server's configuration listed the connectors; otherwise they were found from its metrics."""
     unknown: tuple[str, ...] = ()
+    """The class names of all other connectors."""
     before_unknown: int = 0
-    """How many of the known ones stand before the first unknown one."""
-    tier: Mapping[str, Any] | None = field(default=None)
-    """The offload tier's own configuration, where it was told."""
+    """How many known connectors come before the first unknown one."""
+    tier: Mapping[str, Any] | None = None
+    """The offload tier's configuration, if the server reported it."""
 
     def chunk_size(self, block_size: int | None) -> int | None:
-        """Tokens per chunk of the offload tier; one block unless it says otherwise."""
+        """Tokens per chunk of the offload tier; by default one block."""
         if self.tier is None:
             return None
         if "block_size" in self.tier:
@@ -60,21 +61,21 @@ class Connected:
 
     @property
     def tier_bytes(self) -> int | None:
-        """Host memory that the tier was given."""
+        """Size of the offload tier in bytes."""
         return None if self.tier is None else whole(self.tier.get("cpu_bytes_to_use"))
 
     @property
     def prompt_only(self) -> bool | None:
-        """Whether the tier takes prompts alone."""
+        """Whether the tier stores only prompts."""
         if self.tier is None:
             return None
-        # vLLM 0.32's default; a server that tells its configuration tells only what was set.
-        told = self.tier.get("offload_prompt_only", True)
-        return told if isinstance(told, bool) else None
+        # True is vLLM 0.32's default; a server reports only the keys that were set.
+        value = self.tier.get("offload_prompt_only", True)
+        return value if isinstance(value, bool) else None
 
 
 def connected(transfer: object) -> Connected | None:
-    """From a ``kv_transfer_config``; None when it cannot be read."""
+    """Read the connectors from a ``kv_transfer_config``; None if it cannot be read."""
     if transfer is None:
         return Connected((), listed=True)
     if not mapping(transfer):
@@ -95,13 +96,13 @@ def connected(transfer: object) -> Connected | None:
 
 
 def exposed(*, nixl: bool, offloads: bool) -> Connected:
-    """From the families in ``/metrics``: at least these; NIXL first, as it is where nothing tells the order."""
+    """List the connectors whose families are in ``/metrics``. Their order is unknown; NIXL is put first."""
     found = ((Connector.NIXL, nixl), (Connector.OFFLOADING, offloads))
     return Connected(tuple(kind for kind, there in found if there) or None, listed=False)
 
 
 def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector | str, Mapping[str, Any]]]:
-    """Each connector, or the name of its class where that is not known, with its extra configuration."""
+    """Yield each connector's kind, or its class name if the kind is unknown, with its extra configuration."""
     if transfer.get("kv_connector") is None:
         return
     name = name_of(transfer.get("kv_connector"))
@@ -109,8 +110,8 @@ def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector | str, M
         raise _UnreadableError
     module = name_of(transfer.get("kv_connector_module_path"))
     extra = mapping(transfer.get("kv_connector_extra_config"))
-    if module is not None and not module.startswith(_OWN):
-        yield f"{name} of {module}"[:_MOST_NAME], extra
+    if module is not None and not module.startswith(_VLLM):
+        yield f"{name} of {module}"[:_LONGEST_NAME], extra
     elif name == _WRAPPER:
         children = extra.get("connectors")
         if not isinstance(children, list):
@@ -122,13 +123,13 @@ def _flattened(transfer: Mapping[str, Any]) -> Iterator[tuple[Connector | str, M
     else:
         kind = _KINDS.get(name, name)
         special = _special_tier(extra) if kind is Connector.OFFLOADING else ""
-        yield (f"{name} with {special}"[:_MOST_NAME] if special else kind), extra
+        yield (f"{name} with {special}"[:_LONGEST_NAME] if special else kind), extra
 
 
 def _special_tier(extra: Mapping[str, Any]) -> str:
-    """What makes an offload tier another than the one that is known; empty where nothing does."""
-    ours = (extra.get("spec_name"), extra.get("spec_module_path")) == _OUR_TIER
-    if extra.get("spec_name") not in _TIERS and not ours:
+    """Describe how an offload tier differs from the known one (rule 3); empty if it does not."""
+    own = (extra.get("spec_name"), extra.get("spec_module_path")) == _OUR_TIER
+    if extra.get("spec_name") not in _TIERS and not own:
         return str(extra["spec_name"])
     if extra.get("eviction_policy", "lru") != "lru" or extra.get("cache_policy_module_path"):
         return f"eviction policy {extra.get('eviction_policy')}"

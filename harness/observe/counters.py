@@ -1,22 +1,21 @@
-"""Samples to typed counters, and the difference of two readings. Pure.
+"""Turns samples into typed counters, and compares two readings. Does no I/O.
 
 Rules:
 
-1. Values are summed over all label sets of a family (engines, ranks); nothing is ever overwritten.
-2. ``None`` means that the server has no such family; 0 means that it counted nothing. Only the first is unknown.
-3. The offload tier's newer families get their sample with their first event. Until then they stand at 0 when they
-   are declared; where they do not exist at all, the older ``kv_offload_total_bytes_total``, which has its samples
-   from the start and counts the same bytes, speaks for them.
-4. A process that restarted counts from 0 again. Its difference is unknown, not negative.
-5. A value that no server can mean is not read at all, and :attr:`Counters.unusable` says why: NaN, infinite, negative,
-   too large for a float to count by one, a count that is no whole number, or one label set that stands there twice.
-6. Each label set counts by itself: one of several engines that starts again from 0, or is not exposed any more, takes
-   from the sum what nobody sees while the others grow. Then the difference is unknown, too. A label set that is new
-   counted from 0: some get their sample with their first event.
+1. The values of all label sets of a family (engines, ranks) are summed.
+2. ``None`` means that the server has no such family: the value is unknown. 0 means that the server counted nothing.
+3. The offload tier's newer families get a sample with their first event. Until then they count as 0 if they are
+   declared. If they do not exist at all, the older ``kv_offload_total_bytes_total`` is read instead, which counts the
+   same bytes and has samples from the start.
+4. A process that restarted counts from 0 again. Its growth is then unknown.
+5. An impossible value is not read, and :attr:`Counters.unusable` says why. Impossible are NaN, infinity, a negative
+   value, a value too large for a float to count by one, a count that is not whole, and a label set that occurs twice.
+6. Each label set is compared by itself. If one of several engines restarts from 0 or is no longer exposed, the sum may
+   still grow, but the growth is unknown. A new label set counts from 0, since some get a sample with their first event.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.history import Sample, Scraped
@@ -26,7 +25,7 @@ _LEGACY_STORE = "offload_store_bytes_legacy"
 
 
 Labels = frozenset[tuple[str, str]]
-"""Names and values of one sample's labels."""
+"""Names and values of a sample's labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +33,15 @@ class Counters:
     """One server's counters at one moment; tokens, bytes or events, summed over engines and ranks."""
 
     process_start: float | None = None
-    """Seconds since 1970 at which the serving process began."""
+    """When the serving process started, in seconds since 1970."""
     running: float | None = None
     """Requests being computed (gauge)."""
     waiting: float | None = None
     """Requests queued or waiting for their KV (gauge)."""
     kv_usage: float | None = None
-    """Share of the block pool held by requests, 0 to 1 per engine (gauge). Cached blocks nobody holds do not count."""
+    """Share of the block pool that requests hold, 0 to 1 per engine (gauge); merely cached blocks do not count."""
     offload_usage: float | None = None
-    """Share of the offload tier pinned by transfers in flight, 0 to 1 per engine (gauge)."""
+    """Share of the offload tier that transfers in flight pin, 0 to 1 per engine (gauge)."""
     prompt_tokens: float | None = None
     local_compute: float | None = None
     local_cache_hit: float | None = None
@@ -55,27 +54,27 @@ class Counters:
     preemptions: float | None = None
     nixl_bytes: float | None = None
     nixl_transfers: float | None = None
-    """Reads that completed: one per request and rank."""
+    """Completed reads, one per request and rank."""
     nixl_descriptors: float | None = None
     nixl_failed_transfers: float | None = None
     """Failed reads, handshakes and notifications together."""
     nixl_failed_notifications: float | None = None
     nixl_expired: float | None = None
-    """Requests whose blocks were released because nobody fetched them in time (counted on P)."""
+    """Requests whose blocks P released because no decode server read them in time (counted on P)."""
     nixl_after_expiry: float | None = None
-    """Notifications for requests already expired: their readers may have read somebody else's blocks."""
+    """Notifications for expired requests; their decode servers may have read other requests' blocks."""
     offload_load_bytes: float | None = None
     offload_store_bytes: float | None = None
     offload_load_bytes_legacy: float | None = None
     offload_store_bytes_legacy: float | None = None
     offload_refused: float | None = None
-    """Offers of one request in one step that found no room in the tier, so that none of their chunks was stored."""
+    """Offers (of one request in one step) that were not stored because the tier had no room for them."""
     recomputed: float | None = None
-    """Tokens that were brought or cached, and computed again to sample from; counted by older releases alone."""
+    """Tokens that were transferred or cached and computed again for sampling; only older releases count them."""
     parts: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
-    """What each field that only grows was summed from, by label set."""
+    """For each field that only grows, the summed values by label set."""
     unusable: Mapping[str, str] = field(default_factory=dict)
-    """Fields that are None though the server exposes their family, and what is wrong with its value, in words."""
+    """Why a field is None although the server exposes its family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +134,26 @@ SOURCES: Mapping[str, _Source] = {
     "recomputed": _Source("vllm:prompt_tokens_recomputed_total"),
 }
 SAMPLE_NAMES = frozenset(source.sample for source in SOURCES.values())
-"""What a scrape keeps: everything that somebody judges or waits for, and no more."""
+"""The samples that a scrape keeps, which are those that the harness uses."""
 
 GAUGES = frozenset({"process_start", "running", "waiting", "kv_usage", "offload_usage"})
 _OLDER = frozenset({"recomputed"})
 COUNTED = tuple(name for name in SOURCES if name not in GAUGES | _OLDER)
-"""Fields that only ever grow while the process lives, and that vLLM 0.32 exposes."""
+"""Fields that only grow while the process lives, and that vLLM 0.32 exposes."""
 _GROWING = (*COUNTED, *sorted(_OLDER))
 LARGEST = 2**53
-"""Up to here a float, which is what an exposition holds, counts by one."""
+"""Up to this value, a float can count by one; expositions hold floats."""
 
 
 def read_counters(scraped: Scraped) -> Counters:
-    """The typed counters of one reading."""
-    unusable = {name: why for name, source in SOURCES.items() if (why := _nonsense(name, source, scraped.samples))}
+    """Turn one reading into typed counters."""
+    samples = _by_field(scraped.samples)
+    unusable = {name: why for name, source in SOURCES.items() if (why := _why_unusable(name, source, samples[name]))}
     values = {
-        name: None if name in unusable else source.read(scraped.samples, scraped.declared)
+        name: None if name in unusable else source.read(samples[name], scraped.declared)
         for name, source in SOURCES.items()
     }
-    parts = {name: _parts(SOURCES[name], scraped.samples) for name in _GROWING if values[name] is not None}
+    parts = {name: _parts(SOURCES[name], samples[name]) for name in _GROWING if values[name] is not None}
     for name, legacy in (("offload_load_bytes", _LEGACY_LOAD), ("offload_store_bytes", _LEGACY_STORE)):
         if values[name] is None and name not in unusable:
             values[name] = values[legacy]
@@ -161,70 +161,75 @@ def read_counters(scraped: Scraped) -> Counters:
     return Counters(**values, parts=parts, unusable=unusable)
 
 
+def _by_field(samples: Iterable[Sample]) -> Mapping[str, Sequence[Sample]]:
+    """Group the samples by field, in their order; one pass over a reading is faster than one per field."""
+    families: dict[str, list[Sample]] = {}
+    for sample in samples:
+        families.setdefault(sample.name, []).append(sample)
+    return {name: families.get(source.sample, ()) for name, source in SOURCES.items()}
+
+
 def _parts(source: _Source, samples: Iterable[Sample]) -> Mapping[Labels, float]:
     return {frozenset(sample.labels.items()): sample.value for sample in source.of(samples)}
 
 
-def _nonsense(name: str, source: _Source, samples: Iterable[Sample]) -> str:
-    """What is wrong with a family's value, in words; empty where it can be used."""
+def _why_unusable(name: str, source: _Source, samples: Iterable[Sample]) -> str:
+    """Say what is wrong with a family's value; empty if the value can be used."""
     total, seen = 0.0, list[Mapping[str, str]]()
     for sample in source.of(samples):
         if not math.isfinite(sample.value):
-            return f"the server exposes {_spelled(sample.value)} for {source.sample}"
+            value = "NaN" if math.isnan(sample.value) else "an infinite value"
+            return f"the server exposes {value} for {source.sample}"
         if sample.value < 0:
             return f"the server exposes a negative value for {source.sample}: {sample.value:,}"
         if name in _GROWING and not float(sample.value).is_integer():
-            return f"the server exposes {sample.value:,} for {source.sample}, which counts whole things"
+            return f"the server exposes {sample.value:,} for {source.sample}, which must be a whole number"
         if sample.labels in seen:
             return f"the server exposes {source.sample} twice with the same labels"
         seen.append(sample.labels)
         total += sample.value
     if total > LARGEST:
-        return f"the server exposes {total:.3g} for {source.sample}, too large a number to count by one"
+        return f"the server exposes {total:.3g} for {source.sample}, which is too large for an exact count"
     return ""
-
-
-def _spelled(value: float) -> str:
-    return "NaN" if math.isnan(value) else "an infinite value"
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """By how much each counter grew; every field that only grows is in exactly one of the first two."""
+    """The growth of each counter; every field that only grows is in either ``grown`` or ``reasons``."""
 
     grown: Mapping[str, float]
     reasons: Mapping[str, str]
-    """Why a counter's growth is not known."""
+    """Why the growth of a counter is not known."""
     absent: frozenset[str] = frozenset()
-    """Counters of which a server has no family at all."""
+    """Counters whose family the server does not have at all."""
 
     def of(self, name: str) -> float | None:
-        """Growth of the counter named, or None: :meth:`why` says why."""
+        """Return the growth of a counter, or None for a reason that :meth:`why` gives."""
         return self.grown.get(name)
 
     def why(self, name: str) -> str:
-        """Why the growth is not known; empty when it is."""
+        """Return why the growth of a counter is not known; empty if it is known."""
         return self.reasons.get(name, "")
 
 
 def unknown_delta(reason: str) -> Delta:
-    """Nothing is known, for one reason."""
+    """Return a delta in which every counter is unknown for the same reason."""
     return Delta({}, dict.fromkeys(_GROWING, reason))
 
 
 def delta(before: Counters, after: Counters) -> Delta:
-    """What was counted between two readings of one server."""
+    """Compute the growth of each counter between two readings of one server."""
     if (before.process_start is None) != (after.process_start is None):
-        return unknown_delta("when the server's process began was read only once, so it may have restarted in between")
+        return unknown_delta("the start time of the server's process was read only once, so it may have restarted")
     if before.process_start != after.process_start:
         return unknown_delta("the server's process restarted between the readings, and its counters with it")
-    reasons = {name: reason for name in _GROWING if (reason := _why_not(name, before, after))}
+    reasons = {name: reason for name in _GROWING if (reason := _why_unknown(name, before, after))}
     grown = {name: _integral(getattr(after, name) - getattr(before, name)) for name in _GROWING if name not in reasons}
     return Delta(grown, reasons, frozenset(name for name in reasons if _absent(name, after)))
 
 
 def total(deltas: Iterable[Delta]) -> Delta:
-    """The sum over several servers; a counter that one of them does not know is unknown."""
+    """Sum the growth over several servers; a counter is unknown if one server's growth is unknown."""
     deltas = tuple(deltas)
     reasons = {name: reason for one in reversed(deltas) for name, reason in one.reasons.items()}
     grown = {name: _integral(sum(one.grown[name] for one in deltas)) for name in _GROWING if name not in reasons}
@@ -235,33 +240,33 @@ def _absent(name: str, counters: Counters) -> bool:
     return getattr(counters, name) is None and name not in counters.unusable
 
 
-def _why_not(name: str, before: Counters, after: Counters) -> str:
+def _why_unknown(name: str, before: Counters, after: Counters) -> str:
     family = SOURCES[name].sample
     first, last = getattr(before, name), getattr(after, name)
-    nonsense = after.unusable.get(name) or before.unusable.get(name)
-    if nonsense:
-        return nonsense
+    unusable = after.unusable.get(name) or before.unusable.get(name)
+    if unusable:
+        return unusable
     if last is None:
         return f"the server exposes no {family}"
     if first is None:
-        return f"{family} was not exposed in the reading before, so where it started is not known"
+        return f"{family} was not exposed in the reading before, so its growth is not known"
     if last < first:
         return f"{family} went backwards, from {first:,} to {last:,}"
-    return _why_not_parts(family, before.parts.get(name, {}), after.parts.get(name, {}))
+    return _why_parts_unknown(family, before.parts.get(name, {}), after.parts.get(name, {}))
 
 
-def _why_not_parts(family: str, before: Mapping[Labels, float], after: Mapping[Labels, float]) -> str:
-    """What hides in a sum that grew (rule 6). What is summed from no samples has no parts."""
+def _why_parts_unknown(family: str, before: Mapping[Labels, float], after: Mapping[Labels, float]) -> str:
+    """Say which label set of a sum that did not shrink went backwards or disappeared (rule 6)."""
     for labels, first in before.items():
-        # 0 of a label set that is not there any more is 0 less.
+        # A label set that was at 0 and has disappeared takes nothing from the sum.
         last = after.get(labels, 0.0)
         if last < first:
             which = ", ".join(f'{name}="{value}"' for name, value in sorted(labels)) or "no label"
-            gone = "is not exposed any more" if labels not in after else f"went backwards, from {first:,} to {last:,}"
+            gone = "is no longer exposed" if labels not in after else f"went backwards, from {first:,} to {last:,}"
             return f"{family} of the sample with {which} {gone}"
     return ""
 
 
 def _integral(value: float) -> float:
-    # Tokens and bytes are integers that the exposition writes as floats; exact below 2**53.
+    # An exposition writes whole tokens and bytes as floats, which are exact below 2**53.
     return int(value) if float(value).is_integer() else value

@@ -1,20 +1,19 @@
-"""Prometheus text to samples, keeping only what is asked for.
+"""Parses Prometheus text into samples, keeping only the wanted families.
 
-A server exposes some two thousand lines, most of them histogram buckets. They are dropped before parsing, so that a
-scrape costs little while a load runs on the same cores, and the journal stays small.
+A server exposes some two thousand lines, most of them histogram buckets. Unwanted lines are dropped before parsing, so
+that a scrape costs little while a load runs on the same cores, and the journal stays small.
 
-Four rules of vLLM's expositions:
+Rules of vLLM's expositions:
 
-1. The engine's families start with ``vllm:``, or with another prefix that ends in it (``kserve_vllm:``). Names are
-   given back with ``vllm:`` alone.
-2. A labelled family without any event has its ``# TYPE`` line but no sample. That is a count of 0; a family without
-   even that line is one that this server does not have. The two are kept apart: see :attr:`Exposition.declared`.
-3. A counter's samples end in ``_total``, a histogram's that are kept here in ``_sum`` and ``_count``.
+1. The engine's families start with ``vllm:`` or with a prefix that ends in it, such as ``kserve_vllm:``. Names are
+   normalised to ``vllm:``.
+2. A labelled family without any event has a ``# TYPE`` line but no sample: its count is 0. A family without a
+   ``# TYPE`` line does not exist on the server. :attr:`Exposition.declared` distinguishes the two.
+3. A counter's sample names end in ``_total``; of a histogram, ``_sum`` and ``_count`` are kept.
+4. Every line ends in a line feed, including the last one. A last line without one is cut off, possibly in its value:
+   2,237 tokens may read 22.
 
-4. Every line ends in a line feed, the last one too. A sample that does not was cut in its value or before it: an
-   exposition of 2,237 tokens may say 22.
-
-A gateway may answer in OpenMetrics instead. Of what it adds, the end mark is a comment here, and exemplars are cut off.
+A gateway may answer in OpenMetrics: its end mark is ignored as a comment, and its exemplars are removed.
 """
 
 import re
@@ -28,26 +27,26 @@ from harness.history import Sample
 
 _PREFIX = "vllm:"
 _SHOWN = 80
-"""Characters of a line that is quoted."""
+"""Characters of a line that an error message quotes."""
 _NAME = re.compile(r"\s*([^\s{]+)")
 _EXEMPLAR = re.compile(r"\s#\s*\{[^}]*\}[^}\"]*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Exposition:
-    """What was kept of one scrape."""
+    """The wanted part of one exposition."""
 
     samples: tuple[Sample, ...]
     declared: tuple[str, ...]
-    """Wanted sample names that have a family but no sample yet."""
+    """Wanted sample names whose family is declared but has no sample."""
 
 
 def parse(text: str, wanted: Collection[str]) -> Exposition:
-    """Samples whose normalised names are in ``wanted``; ValueError when the text is no exposition."""
-    # Not splitlines(): a label's value may hold what Unicode calls the end of a line.
+    """Parse the samples whose normalised names are in ``wanted``; ValueError if the text is no exposition."""
+    # splitlines() would also split at other line ends of Unicode, which a label's value may contain.
     *lines, rest = text.split("\n")
     if _may_matter(rest, wanted) and not rest.lstrip().startswith("#"):
-        raise ValueError(f"it is cut off: its last line is not ended ({rest[-_SHOWN:]})")
+        raise ValueError(f"the text is cut off: its last line has no line feed ({rest[-_SHOWN:]})")
     kept = "".join(f"{_without_exemplar(line)}\n" for line in lines if _may_matter(line, wanted))
     samples: list[Sample] = []
     declared: set[str] = set()
@@ -60,12 +59,13 @@ def parse(text: str, wanted: Collection[str]) -> Exposition:
 def _families(kept: str) -> list[Metric]:
     try:
         return list(text_string_to_metric_families(kept))
-    except Exception as error:  # the parser fails in as many ways as there are malformed lines
-        raise ValueError(f"it is no Prometheus exposition ({type(error).__name__}: {error})") from error
+    # The parser raises many types of errors for malformed lines.
+    except Exception as error:
+        raise ValueError(f"the text is no Prometheus exposition ({type(error).__name__}: {error})") from error
 
 
 def normalised(name: str) -> str:
-    """The name with ``vllm:`` as its only prefix; other names as they are."""
+    """Remove any prefix before ``vllm:``; other names stay as they are."""
     start = name.find(_PREFIX)
     return name if start < 0 else name[start:]
 
@@ -95,5 +95,5 @@ def _may_matter(line: str, wanted: Collection[str]) -> bool:
 
 
 def _without_exemplar(line: str) -> str:
-    # Only behind the labels: what looks like one inside a label's value is followed by the closing quote and brace.
+    # An exemplar follows the labels. A similar text in a label's value is followed by the closing quote and brace.
     return line if line.lstrip().startswith("#") else _EXEMPLAR.sub("", line.rstrip("\r"))

@@ -1,4 +1,4 @@
-"""What a server told, taken only in the form that it ought to have: anything else is as if it had told nothing."""
+"""Reads values that a server reports; a value of an unexpected form counts as not reported."""
 
 import json
 import re
@@ -10,7 +10,7 @@ _DIGITS = re.compile(r"[0-9]{1,19}(\.0*)?")
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """An object, also one written as a string of JSON; else an empty one."""
+    """Return an object, also if it is given as a JSON string; otherwise an empty object."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -20,12 +20,13 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def whole(value: object) -> int | None:
-    """A positive whole number, also one written as text or as a float; else None."""
+    """Return a positive whole number, also if it is given as text or as a float; otherwise None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         text = value.strip() if isinstance(value, str) else format(value, "d" if isinstance(value, int) else "f")
-    except ValueError:  # more digits than Python turns into text
+    # Python refuses to format a number of too many digits.
+    except ValueError:
         return None
     if not _DIGITS.fullmatch(text):
         return None
@@ -34,5 +35,5 @@ def whole(value: object) -> int | None:
 
 
 def name_of(value: object) -> str | None:
-    """A text that is not empty; else None."""
+    """Return a text that is not empty; otherwise None."""
     return value if isinstance(value, str) and value else None

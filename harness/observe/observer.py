@@ -1,4 +1,4 @@
-"""Reads all servers of a deployment around each phase, once they rest, and puts the readings into the history."""
+"""Reads all servers of a deployment around each phase, once they have settled, and records the readings."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,10 +15,10 @@ from harness.observe.settle import DEADLINE, Readings, Settled, settle
 Record = Callable[[Entry], None]
 
 
-class RestObserver:
-    """Waits for rest and records; remembers how much of each block pool was held at rest.
+class SettledObserver:
+    """Waits until the deployment has settled and records its readings.
 
-    ``read_all``: one reading of every server, by whatever way there is to them.
+    ``read_all`` takes one reading of every server.
     """
 
     def __init__(
@@ -34,16 +34,18 @@ class RestObserver:
         self._record = record
         self._deadline = deadline
         self._baseline: dict[str, float] | None = None
-        self._at_rest: Readings | None = None
+        """For each server, the share of its block pool that was held when it had settled."""
+        self._settled: Readings | None = None
+        """The last readings, if the deployment had settled and no request was sent since."""
 
     async def read(self, *, scenario: str, phase: str, label: str) -> None:
-        """Record one reading per server, taken at rest or marked as not; takes up to the deadline.
+        """Record one reading per server once all have settled; after the deadline, mark the readings as not settled.
 
-        Of a deployment that was seen at rest and asked nothing since, the last reading is recorded again: a phase
-        begins where the one before it ended, and whatever moved between them counts, too.
+        If no request was sent since the last settled reading, that reading is recorded again. So a phase starts where
+        the phase before it ended, and changes between the two phases count as part of the second.
         """
-        if self._at_rest is not None:
-            for reading in self._at_rest.values():
+        if self._settled is not None:
+            for reading in self._settled.values():
                 self._record(replace(reading, scenario=scenario, phase=phase, label=label))
             return
         result = await settle(
@@ -53,23 +55,23 @@ class RestObserver:
             deadline=self._deadline,
         )
         self._remember(result)
-        self._at_rest = result.readings if result.settled else None
+        self._settled = result.readings if result.settled else None
         for name, reading in result.readings.items():
             self._record(_marked(reading, result, name))
 
     def disturbed(self) -> None:
-        """Requests are about to be sent."""
-        self._at_rest = None
+        """Note that requests are about to be sent."""
+        self._settled = None
 
     def _remember(self, result: Settled) -> None:
-        # Blocks that were waited for to the deadline in vain do not come back: that stands in the history, once, and
-        # no later phase waits for them again.
+        # Blocks that were still held at the deadline will not be released. The history records them once, and later
+        # phases do not wait for them.
         if (self._baseline is None and result.settled) or result.holding:
             self._baseline = {name: one.kv_usage or 0.0 for name, one in result.counters.items()}
 
 
-class DeploymentObserver(RestObserver):
-    """The same over HTTP."""
+class DeploymentObserver(SettledObserver):
+    """A `SettledObserver` that reads the servers over HTTP."""
 
     def __init__(
         self,
@@ -90,6 +92,6 @@ class DeploymentObserver(RestObserver):
 def _marked(reading: Scraped | ScrapeFailed, result: Settled, name: str) -> Scraped | ScrapeFailed:
     if isinstance(reading, ScrapeFailed) or result.settled:
         return reading
-    # One restless server makes every reading uncertain: its request may still reach the others.
-    because = result.because.get(name) or "; ".join(f"{who}: {why}" for who, why in result.because.items())
+    # If one server has not settled, no reading is certain: its requests may still reach the other servers.
+    because = result.because.get(name) or "; ".join(f"{other}: {why}" for other, why in result.because.items())
     return replace(reading, settled=False, unsettled_because=because)

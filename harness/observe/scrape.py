@@ -1,4 +1,4 @@
-"""One reading of one server's ``/metrics``."""
+"""Takes one reading of a server's ``/metrics``."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from harness.observe.exposition import Exposition, parse
 from harness.redact import redact_text
 
 TIMEOUT = 10.0
-"""Seconds for one reading: a server whose cores are all taken by a load answers in one or two."""
+"""Seconds for one reading. A server whose cores are all busy with a load answers in one or two."""
 
 LARGEST_BODY = 2**26
-"""Bytes read of one answer. A server with eight engines exposes less than 2 MB."""
+"""Largest answer in bytes. A server with eight engines exposes less than 2 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """Which reading of a run it is; fields as in :class:`harness.history.Scraped`."""
+    """When a reading is taken; fields as in :class:`harness.history.Scraped`."""
 
     scenario: str
     phase: str
@@ -30,7 +30,7 @@ class Occasion:
 async def scrape(
     session: aiohttp.ClientSession, server: Server, clock: Clock, occasion: Occasion
 ) -> Scraped | ScrapeFailed:
-    """Read the server's counters now; never raises for what the network or the server does."""
+    """Read the server's counters now. Errors of the network or the server are returned, not raised."""
     scenario, phase, label = occasion.scenario, occasion.phase, occasion.label
     try:
         exposition = await _exposition(session, server)
@@ -56,11 +56,11 @@ async def _exposition(session: aiohttp.ClientSession, server: Server) -> Exposit
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
-    """The body. Expositions are UTF-8 by definition, whatever the header says."""
+    """Read the body as UTF-8, whatever its header says, because every exposition is UTF-8."""
     parts, size = list[bytes](), 0
     async for part in response.content.iter_any():
         parts.append(part)
         size += len(part)
         if size > LARGEST_BODY:
-            raise ValueError(f"the answer is longer than {LARGEST_BODY:,} bytes, which no exposition is")
+            raise ValueError(f"the answer is longer than {LARGEST_BODY:,} bytes, so it is no exposition")
     return b"".join(parts).decode("utf-8", errors="replace")

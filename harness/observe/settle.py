@@ -1,79 +1,79 @@
-"""When a deployment has come to rest, so that its counters say everything about what was asked of it.
+"""Waits until a deployment has settled, so that its counters cover everything that was asked of it.
 
-Counters move with the engine's steps. Most are there before the client has its answer; not so the offload tier's
-stores, which finish steps later, and P's blocks, which it keeps until D's notification or the end of the lease.
-A fixed pause is neither enough nor needed. Rest is seen:
+Counters change with the engine's steps. Most have changed before the client has its answer. The offload tier's stores
+finish some steps later, and P keeps blocks until D's notification or the end of the lease. A fixed pause would be
+unreliable and mostly too long. A deployment has settled when:
 
 1. no request is running or waiting,
 2. no more of the block pool is held than before (blocks that are only cached are not held),
 3. no transfer to or from the offload tier is in flight, and
-4. three readings in a row agree on every counter. One alone proves nothing: between an answer's last token and the
-   step that queues its last store, rules 1 to 3 hold for a moment.
+4. three readings in a row agree on every counter. One reading is not enough, because rules 1 to 3 also hold for a
+   moment between an answer's last token and the step that queues its last store.
 
-The first reading of a run has no usage to compare with. It waits for 0, and takes what the pool rests at when the
-deadline comes: blocks that somebody else leaked earlier are not this run's.
+For the first reading of a run, no more than 0 blocks may be held. If blocks are still held at its deadline, they were
+leaked before the run: the reading counts as settled, and their number becomes the baseline for later readings.
 
-Waiting ends before the deadline where it is in vain: a gauge that rests are told by is missing, or exposes a value that
-means nothing.
+Waiting ends before the deadline if it cannot help: a needed gauge is missing or has an impossible value.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
 from harness.clock import Clock
 from harness.history import Scraped, ScrapeFailed
 from harness.observe.counters import SOURCES, Counters, read_counters
 
 Readings = Mapping[str, Scraped | ScrapeFailed]
-"""By server name."""
+"""The last reading of each server, by server name."""
 Reader = Callable[[], Awaitable[Readings]]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.25
-"""Seconds between readings: short at first, since most deployments rest at once."""
+"""Seconds between readings; short at first, since most deployments settle at once."""
 AGREEING = 3
+"""Readings in a row that must agree."""
 DEADLINE = 45.0
-"""Seconds. A lost notification shows when NIXL's lease ends, 30 s after the request (``kv_lease_duration``)."""
+"""Seconds; longer than NIXL's lease of 30 s (``kv_lease_duration``), after which P frees blocks that D never read."""
 GIVE_UP_ON_FAILURES = 5.0
-"""Seconds without one complete reading after which a server counts as gone."""
+"""Seconds without a complete reading after which waiting ends, because a server is gone."""
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The last readings taken, and whether the deployment was at rest."""
+    """The last readings taken, and whether the deployment had settled."""
 
     readings: Readings
     because: Mapping[str, str]
-    """Why not, by server; empty when all rest."""
+    """For each server that had not settled, why not."""
     seconds: float
+    """How long was waited."""
     holding: bool = False
-    """Not at rest, and nothing but blocks that somebody still holds keeps it from that, to the deadline."""
+    """Whether the deployment had not settled by the deadline, only because blocks were still held."""
 
     @property
     def settled(self) -> bool:
-        """Whether every server was seen at rest."""
+        """Whether every server had settled."""
         return not self.because
 
     @property
     def counters(self) -> dict[str, Counters]:
-        """The counters of every server that could be read."""
+        """Counters by server, of the servers that could be read."""
         return {name: read_counters(r) for name, r in self.readings.items() if isinstance(r, Scraped)}
 
 
 async def settle(
     read: Reader, clock: Clock, *, baseline: Mapping[str, float] | None = None, deadline: float = DEADLINE
 ) -> Settled:
-    """Poll until the deployment rests, or until ``deadline`` seconds have passed.
+    """Poll until the deployment has settled, or until ``deadline`` seconds have passed.
 
-    ``baseline``: KV usage at rest by server, 0 to 1; None for the first reading of a run.
+    ``baseline`` is each server's settled KV usage, 0 to 1; None for the first reading of a run.
     """
     watch = _Watch(baseline)
     started = last_complete = clock.now()
     pause = FIRST_PAUSE
     while True:
         readings = await read()
-        because = watch.why_not(readings)
+        because = watch.why_not_settled(readings)
         now = clock.now()
         if not watch.failed:
             last_complete = now
@@ -88,48 +88,45 @@ async def settle(
         await clock.sleep(min(pause, started + deadline - now))
 
 
-class _Wait(Enum):
-    """What waiting longer can do about an unrest."""
-
-    HELPS = "helps"
-    IS_IN_VAIN = "is in vain"
-
-
 @dataclass(frozen=True, slots=True)
-class _Unrest:
-    """What keeps one server from being at rest."""
+class _Obstacle:
+    """Why one server has not settled."""
 
     text: str
-    wait: _Wait = _Wait.HELPS
+    permanent: bool = False
+    """Whether waiting longer cannot help."""
 
 
 @dataclass(slots=True)
 class _Watch:
-    """Readings so far, as far as they matter: the first and the last, and how often that was repeated."""
+    """The first and the last readings, and what they show."""
 
     baseline: Mapping[str, float] | None
     first: dict[str, Counters] = field(default_factory=dict)
     last: dict[str, Counters] = field(default_factory=dict)
     repeats: int = 0
+    """How many readings in a row agree with the last one, including it."""
     moving: set[str] = field(default_factory=set)
-    """Servers whose counters differed when any last did."""
+    """Servers whose counters changed in the latest reading with any change."""
     because: dict[str, str] = field(default_factory=dict)
+    """Obstacles by server in the last reading."""
     failed: bool = False
-    in_vain: int = 0
-    """How many readings in a row showed what waiting does not mend."""
+    permanent: int = 0
+    """How many readings in a row had a permanent obstacle."""
 
     @property
     def hopeless(self) -> bool:
-        """Whether a gauge cannot be read and will not be, however the counters beside it move."""
-        return self.in_vain >= AGREEING
+        """Whether a gauge could not be read several times in a row, so that waiting longer cannot help."""
+        return self.permanent >= AGREEING
 
     @property
     def only_holds_blocks(self) -> bool:
-        """Whether all is at rest, save that the block pool is not empty."""
+        """Whether only held blocks keep the deployment from having settled."""
         idle = (not (one.running or one.waiting or one.offload_usage) for one in self.last.values())
-        return self.repeats >= AGREEING and not self.failed and not self.in_vain and all(idle)
+        return self.repeats >= AGREEING and not self.failed and not self.permanent and all(idle)
 
-    def why_not(self, readings: Readings) -> dict[str, str]:
+    def why_not_settled(self, readings: Readings) -> dict[str, str]:
+        """Take in new readings; return why the deployment has not settled, by server."""
         failures = {name: r.cause for name, r in readings.items() if isinstance(r, ScrapeFailed)}
         counters = {name: read_counters(r) for name, r in readings.items() if isinstance(r, Scraped)}
         self.failed = bool(failures)
@@ -138,15 +135,15 @@ class _Watch:
         self.last = counters
         self.first = counters | self.first
         baseline = self.baseline or {}
-        unrest = {name: tuple(_unrest(one, baseline.get(name, 0.0))) for name, one in counters.items()}
-        self.in_vain = self.in_vain + 1 if any(_in_vain(found) for found in unrest.values()) else 0
-        self.because = {name: ", ".join(one.text for one in found) for name, found in unrest.items() if found}
+        found = {name: tuple(_obstacles(one, baseline.get(name, 0.0))) for name, one in counters.items()}
+        self.permanent = self.permanent + 1 if any(one.permanent for each in found.values() for one in each) else 0
+        self.because = {name: ", ".join(one.text for one in each) for name, each in found.items() if each}
         if failures or self.because:
             return failures | self.because
-        return {} if self.repeats >= AGREEING else dict.fromkeys(sorted(self.moving), "its counters still move")
+        return {} if self.repeats >= AGREEING else dict.fromkeys(sorted(self.moving), "its counters still change")
 
     def with_traffic(self, because: Mapping[str, str]) -> dict[str, str]:
-        """The same reasons, with what each server was asked while this run sent nothing."""
+        """Add to the reasons how many prompt tokens each server counted while this run sent nothing."""
         return {name: f"{why}{self._traffic(name)}" for name, why in because.items()}
 
     def _traffic(self, name: str) -> str:
@@ -154,8 +151,8 @@ class _Watch:
         if not counted:
             return ""
         return (
-            f"; it counted {counted:,} prompt tokens while this run had nothing in flight: somebody else asks this "
-            "server, or it still serves requests that were given up"
+            f"; it counted {counted:,} prompt tokens while this run had no request in flight: other clients use this "
+            "server, or it still serves requests that this run has given up"
         )
 
     def _counted(self, name: str) -> float:
@@ -165,28 +162,24 @@ class _Watch:
         return max(last.prompt_tokens - first.prompt_tokens, 0)
 
 
-def _in_vain(found: tuple[_Unrest, ...]) -> bool:
-    return any(one.wait is _Wait.IS_IN_VAIN for one in found)
-
-
 _NEEDED = ("running", "waiting", "kv_usage")
 _GAUGES = (*_NEEDED, "offload_usage")
 
 
-def _unrest(counters: Counters, baseline: float) -> Iterator[_Unrest]:
-    nonsense = [counters.unusable[name] for name in _GAUGES if name in counters.unusable]
-    if nonsense:
-        yield _Unrest(f"{nonsense[0]}, so whether it is at rest is not known", _Wait.IS_IN_VAIN)
+def _obstacles(counters: Counters, baseline: float) -> Iterator[_Obstacle]:
+    unusable = [counters.unusable[name] for name in _GAUGES if name in counters.unusable]
+    if unusable:
+        yield _Obstacle(f"{unusable[0]}, so it cannot be seen to settle", permanent=True)
         return
     if counters.running is None or counters.waiting is None or counters.kv_usage is None:
         missing = ", ".join(SOURCES[name].sample for name in _NEEDED if getattr(counters, name) is None)
-        yield _Unrest(f"it exposes no {missing}, so whether it is at rest is not known", _Wait.IS_IN_VAIN)
+        yield _Obstacle(f"it exposes no {missing}, so it cannot be seen to settle", permanent=True)
         return
     if counters.running:
-        yield _Unrest(f"{counters.running:,} requests are still running")
+        yield _Obstacle(f"{counters.running:,} requests are still running")
     if counters.waiting:
-        yield _Unrest(f"{counters.waiting:,} requests are still waiting")
+        yield _Obstacle(f"{counters.waiting:,} requests are still waiting")
     if counters.kv_usage > baseline + _ROUNDING:
-        yield _Unrest(f"{counters.kv_usage:.2%} of its KV blocks are still held ({baseline:.2%} at rest before)")
+        yield _Obstacle(f"{counters.kv_usage:.2%} of its KV blocks are still held ({baseline:.2%} before)")
     if counters.offload_usage:
-        yield _Unrest(f"transfers pin {counters.offload_usage:.2%} of its offload tier")
+        yield _Obstacle(f"transfers pin {counters.offload_usage:.2%} of its offload tier")

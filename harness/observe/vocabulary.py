@@ -1,9 +1,9 @@
-"""Token ids that prompts may be made of where the model's configuration is not known here.
+"""Finds token ids that prompts may contain if the harness does not have the model's configuration.
 
-A server turns text into token ids (``POST /tokenize``): every id up to the largest of them is in its vocabulary, for
-vocabularies have no holes. Which of those are special it does not tell. Special tokens stand at the end of a
-vocabulary, beyond what ordinary text is made of, or at its beginning: of large vocabularies the first thousand are left
-out (some have so many special ones there), of small ones the first sixteenth.
+A server turns text into token ids (``POST /tokenize``). Every id up to the largest one is in the vocabulary, because
+vocabularies have no gaps. The server does not report which ids are special. Special tokens are at the end of a
+vocabulary, after the tokens of ordinary text, or at its beginning. So the first thousand ids of a large vocabulary are
+left out, since some models have that many special tokens there, and the first sixteenth of a small vocabulary.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from harness.facts import Deployment, Role
 from harness.observe.forms import mapping
 
 TIMEOUT = 15.0
-"""Seconds."""
+"""Seconds for one request."""
 _LEFT_OUT = 1000
 _LEAST = 64
-"""Token ids: with fewer, prompts would be too much alike."""
+"""Smallest usable vocabulary, in token ids; with fewer, prompts would be too similar."""
 _TEXT = (
     "The river and the sea, 1234567890 houses; (a) tomorrow's weather: überraschend schön - demain il pleuvra? "
     "Congratulations, notwithstanding misunderstandings! def main(): return {'value': [0.5, None]} # TODO\n"
@@ -27,7 +27,7 @@ _TEXT = (
 
 
 async def tokens_that_are_safe(session: aiohttp.ClientSession, deployment: Deployment) -> dict[str, Any]:
-    """Fields of a deployment that say which token ids are safe; empty where no server tells."""
+    """Return the deployment's fields about safe token ids; empty if no server tokenizes text."""
     for server in (*deployment.of(Role.DECODE), *deployment.of(Role.PREFILL)):
         ids = await _tokenized(session, server.url, server.model or deployment.model)
         size = max(ids, default=0) + 1
@@ -44,8 +44,8 @@ async def _tokenized(session: aiohttp.ClientSession, url: str, model: str) -> li
     try:
         async with session.post(f"{url}/tokenize", json=body, timeout=timeout) as response:
             response.raise_for_status()
-            told = mapping(await response.text()).get("tokens")
+            ids: Any = mapping(await response.text()).get("tokens")
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError):
         return []
-    ids = told if isinstance(told, list) else []
-    return ids if all(type(one) is int and 0 <= one < 2**31 for one in ids) else []
+    valid = isinstance(ids, list) and all(type(one) is int and 0 <= one < 2**31 for one in ids)
+    return ids if valid else []

@@ -1,7 +1,7 @@
-"""What the counters must say: a model of the servers' caches, from the requests and the deployment's facts. No I/O."""
+"""Predicts every server's counters from the requests and the deployment's facts, by modelling its caches. No I/O."""
 
 from harness.oracle.expectation import PREDICTED, ServerExpectation
 from harness.oracle.predict import ServerKey, predict
-from harness.oracle.visit import PhaseKey
+from harness.oracle.server_request import PhaseKey
 
 __all__ = ["PREDICTED", "PhaseKey", "ServerExpectation", "ServerKey", "predict"]

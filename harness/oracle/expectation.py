@@ -1,6 +1,6 @@
-"""What one server's counters must grow by; expectations of requests add up to that of a phase."""
+"""By how much one server's counters must grow. The expectations of a phase's requests add up to the phase's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -11,9 +11,9 @@ NOTHING = Bounds(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ServerExpectation:
-    """Bounds for each counter, named as in :class:`harness.observe.counters.Counters`; tokens, bytes, events.
+    """Bounds for each counter, named as in :class:`harness.observe.counters.Counters`: tokens, bytes or events.
 
-    A counter named in ``unpredictable`` has no bounds, whatever its field says: read it through :meth:`of`.
+    A counter named in ``unpredictable`` has no bounds, whatever its field holds: read counters through :meth:`of`.
     """
 
     prompt_tokens: Bounds = NOTHING
@@ -30,72 +30,69 @@ class ServerExpectation:
     offload_load_bytes: Bounds = NOTHING
     offload_store_bytes: Bounds = NOTHING
     reload_bytes: int = 0
-    """Bytes that one of the requests may read back from the offload tier each time it is preempted, at most. Not a
-    counter: of two expectations together it is the larger."""
+    """Upper bound on the bytes that any one request may read back from the offload tier each time it is preempted. Not
+    a counter: two expectations together have the larger value."""
     largest_store: int = 0
-    """Bytes that one of the requests may give the offload tier, at most. Of two expectations it is the larger."""
+    """Upper bound on the bytes that any one request may store in the offload tier. Two expectations together have the
+    larger value."""
     counted_again: int = 0
-    """Tokens that may be counted under two sources, at most. Of two expectations together it is the sum."""
+    """Upper bound on the tokens counted under two sources. Two expectations together have the sum."""
     at_least: frozenset[str] = frozenset()
-    """Counters that the release counts more than once where a request has to wait: only their lower bounds bind."""
+    """Counters that the release counts more than once when a request has to wait: only their lower bounds hold."""
     unpredictable: Mapping[str, str] = field(default_factory=dict)
-    """Why a counter cannot be predicted, by its name."""
+    """Why a counter cannot be predicted, by the counter's name."""
     bounded: Mapping[str, str] = field(default_factory=dict)
-    """Why a counter's bounds lie apart, by its name."""
+    """Why a counter's lower and upper bounds differ, by the counter's name."""
 
     def of(self, counter: str) -> Bounds | None:
-        """The counter's bounds; None when it cannot be predicted, and :meth:`why` says why."""
+        """The counter's bounds; None if it cannot be predicted, for the reason that :meth:`why` gives."""
         if counter in self.unpredictable:
             return None
         bounds: Bounds = getattr(self, counter)
         return bounds
 
     def why(self, counter: str) -> str:
-        """Why the counter cannot be predicted, or not exactly; empty when it is exact."""
+        """Why the counter is not predicted exactly, or not at all; empty if it is exact."""
         return self.unpredictable.get(counter) or self.bounded.get(counter, "")
 
     def __add__(self, other: "ServerExpectation") -> "ServerExpectation":
-        sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in PREDICTED}
-        return ServerExpectation(
-            **sums,
-            reload_bytes=max(self.reload_bytes, other.reload_bytes),
-            largest_store=max(self.largest_store, other.largest_store),
-            counted_again=self.counted_again + other.counted_again,
-            at_least=self.at_least | other.at_least,
-            unpredictable={**other.unpredictable, **self.unpredictable},
-            bounded={**other.bounded, **self.bounded},
-        )
+        sums = {name: getattr(self, name) + getattr(other, name) for name in PREDICTED}
+        return _combined((other, self), sums, self.counted_again + other.counted_again)
 
     def possibly(self) -> "ServerExpectation":
-        """The same for a request of which nobody knows how far it came: anything from nothing to all of it."""
+        """The expectation of a request that may have stopped at any point: between nothing and all of it."""
         widened: dict[str, Any] = {name: Bounds(0, getattr(self, name).high) for name in PREDICTED}
         return replace(self, **widened)
 
     def because(self, reason: str) -> "ServerExpectation":
-        """The same, with the reason why its bounds lie apart where they do and none is given yet."""
+        """A copy in which every counter with differing bounds has a reason; reasons given before are kept."""
         apart = {name: reason for name in PREDICTED if not getattr(self, name).exact}
         return replace(self, bounded={**apart, **self.bounded})
 
 
 PREDICTED = tuple(item.name for item in fields(ServerExpectation) if item.default is NOTHING)
-"""The counters that expectations have bounds for."""
+"""The counters for which expectations have bounds."""
 
 
 def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
-    """What admits whatever one of them admits."""
-    first, *others = expectations
-    if not others:
-        return first
-    every = (first, *others)
-    spans: dict[str, Any] = {
+    """The narrowest expectation that admits every value that any of these admits."""
+    every = tuple(expectations)
+    if len(every) == 1:
+        return every[0]
+    spans = {
         name: Bounds(min(getattr(e, name).low for e in every), max(getattr(e, name).high for e in every))
         for name in PREDICTED
     }
+    return _combined(every, spans, max(e.counted_again for e in every))
+
+
+def _combined(every: Sequence[ServerExpectation], counters: Any, counted_again: int) -> ServerExpectation:
+    """These counters with the limits and reasons of all expectations; the last reason for a counter is kept."""
     return ServerExpectation(
-        **spans,
+        **counters,
         reload_bytes=max(e.reload_bytes for e in every),
         largest_store=max(e.largest_store for e in every),
-        counted_again=max(e.counted_again for e in every),
+        counted_again=counted_again,
         at_least=frozenset().union(*(e.at_least for e in every)),
         unpredictable={name: why for e in every for name, why in e.unpredictable.items()},
         bounded={name: why for e in every for name, why in e.bounded.items()},
@@ -103,5 +100,5 @@ def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
 
 
 def unpredictable(reason: str, counters: Iterable[str] = PREDICTED) -> ServerExpectation:
-    """No bounds for these counters, for one reason."""
+    """An expectation without bounds for these counters, for one reason."""
     return ServerExpectation(unpredictable=dict.fromkeys(counters, reason))

@@ -1,67 +1,68 @@
-"""What a server's offload tier is given, and what it gives back.
+"""What a server's offload tier stores, and what it gives back.
 
 vLLM 0.32's OffloadingConnector with its own tier in host memory:
 
-Rule 1. The unit is a chunk: one or more whole blocks. A request offers floor(N/C) chunks of C tokens, where N = T if
-the tier is given prompts only (``offload_prompt_only``, the default), else max(T, T+G-1); computed here, found in the
-prefix cache or pulled over NIXL, it makes no difference, and prompt_logprobs makes none either. A chunk that the tier
-has, or is being given, is not stored again. So however requests overlap, *one* of them stores it.
+Rule 1. The unit is a chunk: one or more full blocks. A request offers floor(N/C) chunks of C tokens, where N = T if
+the tier stores prompts only (``offload_prompt_only``, the default), else max(T, T+G-1). Whether these tokens were
+computed, found in the prefix cache or pulled over NIXL makes no difference, and neither does prompt_logprobs. A chunk
+that the tier holds or is storing is not stored again. So however requests overlap, exactly one of them stores it.
 
-Rule 2. A request that found L tokens in the prefix cache takes the chunks that follow, from the chunk in which L
-lies, as long as the tier has them; at least one chunk's worth of new tokens, or none. It may take all T tokens.
-A chunk that is being stored or loaded is waited for. What is loaded, and what lies before it, is not offered again.
+Rule 2. A request that found L tokens in the prefix cache loads the chunks that follow, from the chunk in which L
+lies, as long as the tier has them. It loads at least one chunk's worth of new tokens, or none, and may load all T
+tokens. It waits for a chunk that is being stored or loaded. It does not offer chunks that it loads, nor earlier ones.
 
-Rule 3. When room is needed the least recently used chunk goes, those in transfer and those just offered excepted. A
-chunk is used when it is stored, and when a request that offered or loaded it ends; the last one of a request counts as
-the oldest. If not enough can go, nothing of the offer is stored; the engine counts that, and the checker looks there.
+Rule 3. When room is needed, the least recently used chunk is evicted, except chunks in transfer and chunks just
+offered. A chunk is used when it is stored, and when a request that offered or loaded it ends; the last chunk of a
+request counts as the oldest. If not enough chunks can be evicted, nothing of the offer is stored; the engine counts
+such refusals, and a checker reads that counter.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.oracle.blocks import Block, Chain
-from harness.oracle.residency import LIMBO, Residency, Use
-from harness.oracle.visit import PhaseKey, Visit
+from harness.oracle.residency import RETURN_DELAY, Residency, Use
+from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
 from harness.verdict import Bounds
 
 
 @dataclass(frozen=True, eq=False)
 class OffloadTier:
-    """One server's, for all its visits in order."""
+    """The offload tier of one server, and all requests of the server in order."""
 
-    visits: Sequence[Visit]
+    requests: Sequence[ServerRequest]
     block_size: int
     blocks_per_chunk: int
     chunks: int | None
-    """That it holds; None when not known."""
+    """Capacity in chunks; None if not known."""
     prompt_only: bool | None
     attached: bool
     step_tokens: int | None
-    """Of one engine step: a longer prompt makes its offer in parts."""
+    """Tokens per engine step: a longer prompt makes its offer in parts."""
 
     @property
     def chunk(self) -> int:
-        """Tokens."""
+        """Tokens per chunk."""
         return self.block_size * self.blocks_per_chunk
 
     @cached_property
     def offers(self) -> Residency:
-        """Who offers which chunk, as if none were ever refused. A chunk has the name of its last block."""
-        unsalted = {name for visit in self.visits if visit.salt is None for name in visit.chain}
-        initially = unsalted.__contains__ if self.attached else frozenset[Block]().__contains__
-        return Residency([self._use(visit) for visit in self.visits], self.chunks, initially)
+        """Which requests offer which chunks, as if no offer were refused. A chunk has the name of its last block."""
+        uses = [self._use(request) for request in self.requests]
+        return Residency(uses, self.chunks, possibly_cached_before(self.requests, attached=self.attached))
 
     @cached_property
     def residency(self) -> Residency:
-        """Which chunks are there when."""
-        if not self.offers.crowded:
+        """Which chunks the tier holds at which times."""
+        if not self.offers.may_evict:
             return self.offers
-        return Residency([self._reliable(i) for i in range(len(self.visits))], self.chunks, self.offers.initially)
+        uses = [self._reliable_use(index) for index in range(len(self.requests))]
+        return Residency(uses, self.chunks, self.offers.possibly_initial)
 
     def loads(self, index: int, local: int) -> Iterator[int]:
-        """Tokens that the visit may load after ``local`` tokens of its own cache: none, the least and the most."""
-        chain = self._chunks_of(self.visits[index].chain)
+        """Tokens that the request may load after ``local`` tokens of the prefix cache: none, the least and the most."""
+        chain = self._chunks_of(self.requests[index].chain)
         first = local // self.chunk
         certain = first
         while certain < len(chain) and self.residency.certainly(index, chain, certain):
@@ -69,7 +70,7 @@ class OffloadTier:
         possible = certain
         while possible < len(chain) and self._possibly(index, chain, possible):
             possible += 1
-        # Loading nothing is not less than loading a little: another connector may then bring everything.
+        # Loading nothing is not simply less than loading a little: another connector may then bring everything.
         for end in sorted({certain, min(certain + 1, possible), min(certain + 2, possible), possible}):
             tokens = end * self.chunk - local
             yield tokens if tokens >= self.chunk else 0
@@ -77,19 +78,16 @@ class OffloadTier:
     def _possibly(self, index: int, chain: Chain, depth: int) -> bool:
         if self.residency.possibly(index, chain, depth):
             return True
-        visit, reach = self.visits[index], (depth + 1) * self.chunk
+        request, length = self.requests[index], (depth + 1) * self.chunk
         return any(
-            (other.blind or (self.prompt_only is not True and reach <= other.longest))
-            and other.start <= visit.end
-            and other.salt == visit.salt
-            and visit.prompt[: len(other.known)] == other.known
-            for other in self._unknown_ends
-            if other is not visit
+            other.prompt_unknown or (self.prompt_only is not True and length <= other.max_length)
+            for other in self._with_unknown_blocks
+            if request.may_find_unknown_blocks_of(other)
         )
 
     @cached_property
-    def _unknown_ends(self) -> list[Visit]:
-        return [visit for visit in self.visits if not visit.ends_known]
+    def _with_unknown_blocks(self) -> list[ServerRequest]:
+        return [request for request in self.requests if not request.blocks_known]
 
     def stored(self) -> dict[PhaseKey, Bounds]:
         """Blocks stored in each phase."""
@@ -103,55 +101,56 @@ class OffloadTier:
     def _stores_of(self, name: Block, users: list[int]) -> Iterator[tuple[PhaseKey, Bounds]]:
         """How often one chunk is stored, by phase."""
         first_end = self.offers.first_end(name)
-        sure = first_end < float("inf")
-        first = [i for i in users if self.visits[i].start <= first_end]
-        phases = {self.visits[i].phase for i in first}
-        # Rule 1: one of the first stores it, unless it was there before.
-        at_least = int(sure and len(phases) == 1 and not self.residency.initially(name))
+        first = [i for i in users if self.requests[i].start <= first_end]
+        phases = {self.requests[i].phase for i in first}
+        # Rule 1: one of the first requests stores the chunk, unless the tier held it before.
+        certain = first_end < float("inf") and len(phases) == 1 and not self.residency.possibly_initial(name)
         for phase in phases:
-            yield phase, Bounds(at_least, 1)
-        if self.residency.crowded:
+            yield phase, Bounds(int(certain), 1)
+        if self.residency.may_evict:
             later = [i for i in users if i not in first] + first[1:]
             for i in later:
-                yield self.visits[i].phase, self._again(i, name)
+                yield self.requests[i].phase, self._stored_again(i, name)
 
-    def _again(self, index: int, name: Block) -> Bounds:
-        """Whether a later user stores it once more, since it may have gone."""
-        visit = self.visits[index]
-        chain = self._chunks_of((*visit.chain, *visit.beyond))
+    def _stored_again(self, index: int, name: Block) -> Bounds:
+        """How often a later request stores the chunk again because it may have been evicted."""
+        request = self.requests[index]
+        chain = self._chunks_of((*request.chain, *request.output_chain))
         depth = chain.index(name)
         if self.residency.certainly(index, chain, depth):
             return Bounds(0, 0)
-        gone = name in self._certain_of(visit) and not self.residency.possibly(index, chain, depth)
-        return Bounds(int(gone), 1)
+        evicted = name in self._certain_chunks(request) and not self.residency.possibly(index, chain, depth)
+        return Bounds(int(evicted), 1)
 
     def _chunks_of(self, blocks: Chain) -> Chain:
         return blocks[self.blocks_per_chunk - 1 :: self.blocks_per_chunk]
 
-    def _certain_of(self, visit: Visit) -> Chain:
-        if not visit.sure:
+    def _certain_chunks(self, request: ServerRequest) -> Chain:
+        """The chunks that the request certainly offers."""
+        if not request.certain:
             return ()
-        output = visit.beyond if self.prompt_only is False and visit.ends_known else ()
-        return self._chunks_of((*visit.chain, *output))
+        output = request.output_chain if self.prompt_only is False and request.blocks_known else ()
+        return self._chunks_of((*request.chain, *output))
 
-    def _use(self, visit: Visit) -> Use:
-        output = () if self.prompt_only else visit.beyond
-        possible = self._chunks_of((*visit.chain, *output))
-        spare = (0, self.chunks or 0) if visit.blind else (0, 0)
-        return Use(visit.start, visit.end, visit.latest + LIMBO, self._certain_of(visit), possible, spare)
+    def _use(self, request: ServerRequest) -> Use:
+        output = () if self.prompt_only else request.output_chain
+        possible = self._chunks_of((*request.chain, *output))
+        spare = (0, self.chunks or 0) if request.prompt_unknown else (0, 0)
+        released = request.released + RETURN_DELAY
+        return Use(request.start, request.end, released, self._certain_chunks(request), possible, spare)
 
-    def _reliable(self, index: int) -> Use:
-        """The use, with certain only what rule 3 cannot have refused, nor thrown out before the request's end."""
+    def _reliable_use(self, index: int) -> Use:
+        """The use with only the certain chunks that cannot have been refused, or evicted before its end (rule 3)."""
         uses, use = self.offers.uses, self.offers.uses[index]
-        together = [i for i, other in enumerate(uses) if other.start <= use.latest and use.start <= other.latest]
-        pinned = sum(len(uses[i].possible) for i in together)
-        if self.chunks is None or pinned > self.chunks:
-            return Use(use.start, use.end, use.latest, (), use.possible, use.spare)
-        step = sum(self.visits[i].tokens for i in together)
+        overlapping = [i for i, other in enumerate(uses) if other.start <= use.released and use.start <= other.released]
+        held = sum(len(uses[i].possible) for i in overlapping)
+        if self.chunks is None or held > self.chunks:
+            return replace(use, certain=())
+        step = sum(self.requests[i].tokens for i in overlapping)
         in_one_offer = self.step_tokens is not None and step <= self.step_tokens and not self._may_load(index)
         certain = tuple(n for n in use.certain if in_one_offer or self.offers.users[n][0] == index)
-        return Use(use.start, use.end, use.latest, certain, use.possible, use.spare)
+        return replace(use, certain=certain)
 
     def _may_load(self, index: int) -> bool:
-        chain = self._chunks_of(self.visits[index].chain)
+        chain = self._chunks_of(self.requests[index].chain)
         return any(self.offers.possibly(index, chain, depth) for depth in range(len(chain)))

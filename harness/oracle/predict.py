@@ -1,23 +1,24 @@
-"""From a run's operations to what each server's counters must say, phase by phase.
+"""From a run's operations to the bounds of each server's counters, phase by phase.
 
-All of a run's operations are followed, through phases that are counted and phases that are not, because what an
-uncounted one leaves in a cache changes what a later one is served from. Each operation becomes visits to servers
-(:mod:`harness.oracle.visit`); each server's visits are taken through its caches (:mod:`harness.oracle.server_model`).
+All operations of a run are followed, in counted and uncounted phases, because what an uncounted phase leaves in a cache
+changes what later phases find there. Each operation becomes server requests (:mod:`harness.oracle.server_request`), and
+each server's requests are taken through a model of its caches (:mod:`harness.oracle.server_model`).
 
-A deployment that was launched for the run knows no prompt: warm-up prompts have salts of their own, and what they
-left goes before anything of the run does. One that was attached to may have been asked anything, but not under a salt
-of this run: prompts without a salt may be cached there or not, until the run itself has asked them.
+A deployment launched for the run has no prompt of the run cached: warm-up prompts have salts of their own, and what
+they left is evicted before anything of the run. A deployment that the harness attached to may have been asked anything,
+but not under a salt of this run: prompts without a salt may or may not be cached until the run has asked them.
 
-Where requests overlap, their order at a server is not known, and what depends on it gets bounds that hold for every
-order; :meth:`ServerExpectation.why` says so. What does not depend on it is exact.
+If requests overlap, their order at a server is not known. A counter that depends on it gets bounds that hold for every
+order, and :meth:`ServerExpectation.why` says so; all other counters are exact.
 
-Outcomes: ``OK`` counts in full. ``INFO`` may have come to anything between nothing and all of it. ``FAIL`` counts
-nothing, with one exception: through the proxy, a 4xx may be D's after P has done its part.
+An operation that ended ``OK`` counts in full, one that ended as ``INFO`` between nothing and all of it. A ``FAIL``
+counts nothing, with one exception: a 4xx through the proxy may come from decode, after prefill has done its part.
 
-Others' requests evict what this run's left. Servers named as disturbed get bounds that hold whatever was evicted; what
-such requests add to the counters themselves is not in them.
+Other clients' requests evict what this run left. A server named as disturbed gets bounds that hold whatever was
+evicted; what other clients' requests themselves add to the counters is not included.
 
-Not followed: preemptions, refused stores and failed transfers. The engine counts them, and the checkers look there.
+Preemptions, refused stores and failed transfers are not modelled. The engine counts them, and checkers read these
+counters.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,12 +29,18 @@ from harness.history import Operation, Outcome
 from harness.oracle.blocks import Names
 from harness.oracle.expectation import ServerExpectation, hull
 from harness.oracle.server_model import ServerModel
+from harness.oracle.server_request import (
+    PhaseKey,
+    ServerRequest,
+    foreign_prefill_request,
+    prefill_request,
+    serving_requests,
+)
 from harness.oracle.shape import Shape, shape_of
-from harness.oracle.visit import PhaseKey, Visit, foreign_prefill_visit, prefill_visit, serving_visits
 from harness.scenario import Route
 
 ServerKey = str
-"""A server's name, or a role (``prefill``) that stands for all its servers together."""
+"""A server's name, or a role (``prefill``) for the sum over all its servers."""
 
 
 def predict(
@@ -41,78 +48,78 @@ def predict(
 ) -> Mapping[PhaseKey, Mapping[ServerKey, ServerExpectation]]:
     """What each server must count in each phase that has operations.
 
-    ``operations``: all of the run, in the order in which they were sent. Every server of the deployment is in every
-    phase's mapping, by its name where the history tells who served whom, else within its role. ``disturbed``: names of
-    servers that others asked, too.
+    ``operations``: all operations of the run. Every server of the deployment is in every phase's mapping: by its name
+    if the history shows which server served each operation, else within the sum of its role. ``disturbed``: names of
+    servers that other clients asked, too.
     """
-    ledgers = {server.name: _Ledger(server, Names(server.block_size or 1)) for server in deployment.servers}
+    logs = {server.name: _ServerLog(server, Names(server.block_size or 1)) for server in deployment.servers}
     phases: dict[PhaseKey, None] = {}
     for operation in sorted(operations, key=lambda one: one.sent.at):
         phases.setdefault((operation.sent.scenario, operation.sent.phase))
-        _enter(deployment, operation, ledgers)
+        _add_operation(deployment, operation, logs)
     models = {
-        name: ServerModel(deployment, one.server, one.visits, disturbed=name in disturbed)
-        for name, one in ledgers.items()
+        name: ServerModel(deployment, log.server, log.requests, disturbed=name in disturbed)
+        for name, log in logs.items()
     }
-    return {phase: _of_phase(deployment, phase, ledgers, models) for phase in phases}
+    return {phase: _of_phase(deployment, phase, logs, models) for phase in phases}
 
 
 @dataclass(slots=True)
-class _Ledger:
-    """One server's visits. Those of which the server is not known are entered on each that it may have been."""
+class _ServerLog:
+    """One server's requests, in the order in which they were sent."""
 
     server: Server
     names: Names
-    visits: list[Visit] = field(default_factory=list)
-    elsewhere: list[int] = field(default_factory=list)
-    """Visits of which the server is not known. They are entered alike on all servers that it may have been."""
+    requests: list[ServerRequest] = field(default_factory=list)
+    unassigned: list[int] = field(default_factory=list)
+    """Indices of requests that another server of the role may have served; each of these servers has them, too."""
 
 
-def _enter(deployment: Deployment, operation: Operation, ledgers: Mapping[str, _Ledger]) -> None:
+def _add_operation(deployment: Deployment, operation: Operation, logs: Mapping[str, _ServerLog]) -> None:
     shape = shape_of(operation)
     for role in _roles(deployment, operation):
-        servers = _served_by(deployment.of(role), operation, role)
+        servers = _candidates(deployment.of(role), operation, role)
         for server in servers:
-            ledger = ledgers[server.name]
-            known = len(servers) == 1
-            entered = list(_visits(deployment, operation, shape, role, ledger.names, here=known))
-            if not known:
-                ledger.elsewhere.extend(range(len(ledger.visits), len(ledger.visits) + len(entered)))
-            ledger.visits.extend(entered)
+            log = logs[server.name]
+            known_server = len(servers) == 1
+            added = list(_requests_of(deployment, operation, shape, role, log.names, known_server=known_server))
+            if not known_server:
+                log.unassigned.extend(range(len(log.requests), len(log.requests) + len(added)))
+            log.requests.extend(added)
 
 
 def _roles(deployment: Deployment, operation: Operation) -> Iterator[Role]:
-    """Which kinds of server the operation may have visited."""
+    """The roles whose servers the operation may have reached."""
     route = operation.request.route
-    # Where nothing transfers there is no proxy either: decode servers are asked in its place.
+    # A deployment without KV transfer has no proxy: requests for the proxy are sent to decode servers.
     transfers = deployment.proxy_url is not None or deployment.has(Connector.NIXL) is not False
     for role, routes in ((Role.PREFILL, (Route.PREFILL,)), (Role.DECODE, (Route.DECODE, Route.PROXY))):
-        goes_there = route in routes or (route is Route.PROXY and transfers)
-        if goes_there and not _untouched(operation, role):
+        reaches = route in routes or (route is Route.PROXY and transfers)
+        if reaches and not _left_untouched(operation, role):
             yield role
 
 
-def _untouched(operation: Operation, role: Role) -> bool:
-    """Whether a failed operation certainly did nothing on a server of this role."""
+def _left_untouched(operation: Operation, role: Role) -> bool:
+    """Whether a failed operation certainly did nothing on any server of this role."""
     if operation.outcome is not Outcome.FAIL:
         return False
     never_sent = operation.ended.status is None
     return never_sent or operation.request.route is not Route.PROXY or role is Role.DECODE
 
 
-def _visits(  # noqa: PLR0913 - all that an operation's part on a server depends on
-    deployment: Deployment, operation: Operation, shape: Shape | None, role: Role, names: Names, *, here: bool
-) -> Iterator[Visit]:
+def _requests_of(  # noqa: PLR0913 - all that an operation's part on a server depends on
+    deployment: Deployment, operation: Operation, shape: Shape | None, role: Role, names: Names, *, known_server: bool
+) -> Iterator[ServerRequest]:
     if operation.request.route is Route.PROXY and role is Role.PREFILL:
-        visit = prefill_visit(operation, shape, names, here=here)
-        yield foreign_prefill_visit(operation, visit) if deployment.own_proxy is False else visit
+        request = prefill_request(operation, shape, names, known_server=known_server)
+        yield foreign_prefill_request(operation, request) if deployment.own_proxy is False else request
     else:
         pulls = operation.request.route is Route.PROXY and deployment.has(Connector.NIXL) is not False
-        yield from serving_visits(operation, shape, names, here=here, pulls=pulls)
+        yield from serving_requests(operation, shape, names, known_server=known_server, pulls=pulls)
 
 
-def _served_by(servers: Sequence[Server], operation: Operation, role: Role) -> Sequence[Server]:
-    """The server that did this operation's part in the role; all that it may have been where the history is silent."""
+def _candidates(servers: Sequence[Server], operation: Operation, role: Role) -> Sequence[Server]:
+    """The server that did the operation's part in this role; all that may have done it if the history does not tell."""
     request, ended = operation.request, operation.ended
     if request.route is not Route.PROXY and request.server is not None and len(servers) > 1:
         return (servers[request.server],)
@@ -122,54 +129,37 @@ def _served_by(servers: Sequence[Server], operation: Operation, role: Role) -> S
 
 
 def _of_phase(
-    deployment: Deployment, phase: PhaseKey, ledgers: Mapping[str, _Ledger], models: Mapping[str, ServerModel]
+    deployment: Deployment, phase: PhaseKey, logs: Mapping[str, _ServerLog], models: Mapping[str, ServerModel]
 ) -> dict[ServerKey, ServerExpectation]:
-    grouped = {role for role in Role if any(True for _ in _elsewhere(deployment, phase, ledgers, role))}
+    unassigned = {role: [_unassigned(logs[one.name], phase) for one in deployment.of(role)] for role in Role}
+    summed_roles = {role for role, on_each_server in unassigned.items() if any(on_each_server)}
     sums: dict[ServerKey, ServerExpectation] = {}
     for server in deployment.servers:
-        key = str(server.role) if server.role in grouped else server.name
-        sums[key] = sums.get(key, ServerExpectation()) + _on_server(phase, ledgers[server.name], models[server.name])
-    for role in grouped:
-        sums[str(role)] += _on_any(deployment, phase, ledgers, models, role)
+        key = str(server.role) if server.role in summed_roles else server.name
+        added = _on_server(phase, logs[server.name], models[server.name])
+        sums[key] = sums.get(key, ServerExpectation()) + added
+    for role in summed_roles:
+        sums[str(role)] += _on_any([models[one.name] for one in deployment.of(role)], unassigned[role])
     return sums
 
 
-def _elsewhere(
-    deployment: Deployment, phase: PhaseKey, ledgers: Mapping[str, _Ledger], role: Role
-) -> Iterator[tuple[str, int]]:
-    """Visits of the phase whose server is not known, on each server that it may have been."""
-    for server in deployment.of(role):
-        ledger = ledgers[server.name]
-        yield from ((server.name, index) for index in ledger.elsewhere if ledger.visits[index].phase == phase)
+def _unassigned(log: _ServerLog, phase: PhaseKey) -> list[int]:
+    return [index for index in log.unassigned if log.requests[index].phase == phase]
 
 
-def _on_server(phase: PhaseKey, ledger: _Ledger, model: ServerModel) -> ServerExpectation:
+def _on_server(phase: PhaseKey, log: _ServerLog, model: ServerModel) -> ServerExpectation:
     total = model.shared.get(phase, ServerExpectation())
-    for index, visit in enumerate(ledger.visits):
-        if visit.phase == phase and index not in ledger.elsewhere:
-            one = model.visited(index)
-            total += one if visit.sure else one.possibly()
+    for index, request in enumerate(log.requests):
+        if request.phase == phase and index not in log.unassigned:
+            one = model.expectation_of(index)
+            total += one if request.certain else one.possibly()
     return total
 
 
-def _on_any(
-    deployment: Deployment,
-    phase: PhaseKey,
-    ledgers: Mapping[str, _Ledger],
-    models: Mapping[str, ServerModel],
-    role: Role,
-) -> ServerExpectation:
-    """What visits add that took place on one of the role's servers, nobody knows which."""
-    on_each = [
-        [
-            (index, models[server.name])
-            for name, index in _elsewhere(deployment, phase, ledgers, role)
-            if name == server.name
-        ]
-        for server in deployment.of(role)
-    ]
+def _on_any(models: Sequence[ServerModel], unassigned: Sequence[Sequence[int]]) -> ServerExpectation:
+    """The sum over requests of which each was served by one of these servers; ``unassigned``: indices per server."""
     total = ServerExpectation()
-    for candidates in zip(*on_each, strict=True):
-        one = hull(model.visited(index) for index, model in candidates)
-        total += one if candidates[0][1].visits[candidates[0][0]].end < float("inf") else one.possibly()
+    for indices in zip(*unassigned, strict=True):
+        one = hull(model.expectation_of(index) for model, index in zip(models, indices, strict=True))
+        total += one if models[0].requests[indices[0]].end < float("inf") else one.possibly()
     return total

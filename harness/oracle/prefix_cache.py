@@ -2,145 +2,147 @@
 
 vLLM 0.32, one full-attention group:
 
-Rule 1. A lookup takes the leading blocks that are cached, at most floor((T-1)/B): the last token is always computed,
-to sample from. A request for prompt_logprobs looks up nothing, and is cached all the same.
+Rule 1. A lookup takes the leading blocks that are cached, at most floor((T-1)/B), because the last token is always
+computed, to sample from. A request with prompt_logprobs looks up nothing; its blocks are cached all the same.
 
 Rule 2. The pool has ``num_gpu_blocks - 1`` blocks to give away (one is the null block). Free blocks without a hash are
-given away first, then cached ones, least recently released first; a request releases its blocks last one first. So
-the cache is a least-recently-used store (:mod:`harness.oracle.residency`). A block is never shared by content: who
-computes or pulls a block that another is computing gets a copy of its own, and so does who may not hit it (rule 1).
+given away first, then cached ones, least recently released first; a request releases its last block first. So the
+cache is a least-recently-used store (:mod:`harness.oracle.residency`). Blocks with equal content are not merged: a
+request that computes or pulls a block that another request is computing gets a copy of its own, and so does a request
+that may not hit the block (rule 1).
 
-Rule 3. A request without a load under way has its prompt cached in the very step that admits it: the hashes are
-entered when the blocks are given, before anything is computed. A prompt that does not fit into the step takes all
-of it, so nobody else is looked up before the rest is entered, too. Hence among requests that are computed here, *at
-most one* misses a block that none had before, however they overlap: whoever is admitted first.
+Rule 3. If a request is not waiting for a load, its prompt is cached in the very step that admits it: hashes are entered
+when blocks are given, before anything is computed. A prompt that does not fit into the step takes the whole step, so no
+other request is looked up before the rest of it is entered, too. Hence, of overlapping requests that are computed on
+this server, at most one misses a block that no request had before: the one admitted first.
 
-Rule 4. What NIXL pulls is cached when it has arrived. Of requests that overlap, any may then miss what another is still
-pulling. But a block that nobody had before is missed by one of them *at least*: the first.
+Rule 4. A block that NIXL pulls is cached when it has arrived. So any of several overlapping requests may miss what
+another is still pulling. But at least one of them, the first, misses a block that no request had before.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 from harness.oracle.blocks import Block
 from harness.oracle.replay import replay
 from harness.oracle.residency import Residency, Use
-from harness.oracle.visit import PhaseKey, Visit
+from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
 from harness.verdict import Bounds
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A block that the first of several requests misses (rules 3 and 4), when all their bounds are added up."""
+    """Hits of one block to add to the sum of the requests' bounds, because the first request misses it (rules 3, 4)."""
 
     phase: PhaseKey
     at_least: int
-    """More hits than the lower bounds tell, blocks."""
+    """Blocks to add to the lower bound of hits."""
     at_most: int
-    """Fewer hits than the upper bounds tell, blocks."""
+    """Blocks to subtract from the upper bound of hits."""
     pulls: bool
-    """Whether those who miss it pull it; else they compute it."""
+    """Whether requests that miss the block pull it; else they compute it."""
 
 
 @dataclass(frozen=True, eq=False)
 class PrefixCache:
-    """One server's, for all its visits in order."""
+    """The prefix cache of one server, and all requests of the server in order."""
 
-    visits: Sequence[Visit]
+    requests: Sequence[ServerRequest]
     block_size: int
     blocks: int | None
-    """That can be given away."""
+    """Blocks that can be given away; None if not known."""
     attached: bool
     """Whether prompts without a salt may have been asked before the run."""
     loads: bool
     """Whether a request may load blocks from an offload tier before it computes the rest."""
     loads_parts: bool = False
-    """Whether it may load a part of a chunk, and have the rest of it already."""
+    """Whether a request may load a part of a chunk because it has the rest of the chunk already."""
 
     @cached_property
     def residency(self) -> Residency:
-        """Which blocks are there when."""
-        unsalted = {name for visit in self.visits if visit.salt is None for name in visit.chain}
-        initially = unsalted.__contains__ if self.attached else frozenset[Block]().__contains__
+        """Which blocks the cache holds at which times."""
         copies = self._copies()
-        uses = [self._use(visit, copies[index]) for index, visit in enumerate(self.visits)]
-        return Residency(uses, self.blocks, initially)
+        uses = [self._use(request, copies[index]) for index, request in enumerate(self.requests)]
+        return Residency(uses, self.blocks, possibly_cached_before(self.requests, attached=self.attached))
 
     @cached_property
     def hits(self) -> list[Bounds]:
-        """Blocks that each visit finds; from rules 1 and 2 alone."""
-        found = [self._found(index) for index in range(len(self.visits))]
+        """Blocks that each request finds, by rules 1 and 2 alone."""
+        found = [self._found(index) for index in range(len(self.requests))]
         for index, known in enumerate(self._replayed()):
             found[index] = Bounds(max(found[index].low, known.low), min(found[index].high, known.high))
         return found
 
     def _replayed(self) -> Iterator[Bounds]:
-        if self.residency.crowded and self.blocks is not None:
-            yield from replay(self.visits, self.block_size, self.blocks, anything_before=self.attached)
+        if self.residency.may_evict and self.blocks is not None:
+            yield from replay(self.requests, self.block_size, self.blocks, attached=self.attached)
 
     def _found(self, index: int) -> Bounds:
-        visit, eligible = self.visits[index], self.eligible(index)
-        low = _leading(self.residency.certainly(index, visit.chain, depth) for depth in range(eligible))
-        high = _leading(self.residency.possibly(index, visit.chain, depth) for depth in range(low, eligible)) + low
-        return Bounds(low, max(high, self._by_unknown_tokens(index)))
+        request, eligible = self.requests[index], self.eligible(index)
+        low = _leading(self.residency.certainly(index, request.chain, depth) for depth in range(eligible))
+        high = _leading(self.residency.possibly(index, request.chain, depth) for depth in range(low, eligible)) + low
+        return Bounds(low, max(high, self._unknown_hits(index)))
 
     def new_if_missed(self, index: int, depth: int) -> bool:
-        """Whether nobody had ``chain[depth]`` before, if the visit does not find it: it would still be there."""
-        visit, residency = self.visits[index], self.residency
-        name = visit.chain[depth]
-        if residency.initially(name) or depth < self._by_unknown_tokens(index):
+        """Whether no earlier request had ``chain[depth]`` if this request misses it: it would not have been evicted."""
+        request, residency = self.requests[index], self.residency
+        name = request.chain[depth]
+        if residency.possibly_initial(name) or depth < self._unknown_hits(index):
             return False
-        if not residency.crowded or residency.capacity is None:
-            return not residency.crowded
+        if not residency.may_evict or residency.capacity is None:
+            return not residency.may_evict
         others = (residency.uses[i].start for i in residency.users[name] if i != index)
-        first = min((start for start in others if start <= visit.end), default=visit.end)
-        others_places = residency.most_between(first, visit.end, (index,), visit.chain[:depth], name)
-        return others_places < residency.capacity
+        first = min((start for start in others if start <= request.end), default=request.end)
+        other_places = residency.max_places(first, request.end, (index,), request.chain[:depth], name)
+        return other_places < residency.capacity
 
     def corrections(self) -> Iterator[Correction]:
-        """What rules 3 and 4 add."""
+        """What rules 3 and 4 add to the requests' own bounds."""
         for name, users in self.residency.users.items():
             if len(users) > 1:
                 yield from self._correction(name, users)
 
     def _correction(self, name: Block, users: list[int]) -> Iterator[Correction]:
         first_end = self.residency.first_end(name)
-        first = [i for i in users if self.visits[i].start <= first_end]
-        pulls = {self.visits[i].pulls and self.visits[i].reads for i in first}
+        first = [i for i in users if self.requests[i].start <= first_end]
+        pulls = {self.requests[i].pulls and self.requests[i].reads_caches for i in first}
         depth = self._depth(name, first[0])
-        if len(first) < 2 or len(pulls) > 1:  # one alone misses it, and its own bounds say so
+        # A single first request misses the block for certain, as its own bounds say.
+        if len(first) < 2 or len(pulls) > 1:
             return
-        more = {} if True in pulls else self._admitted_after_the_first(name, depth, first)
+        more = {} if True in pulls else self._hits_after_the_first(name, depth, first)
         fewer = self._certainly_missed_by_one(name, depth, first)
-        for phase in {self.visits[i].phase for i in first}:
+        for phase in {self.requests[i].phase for i in first}:
             if more.get(phase) or fewer:
                 yield Correction(phase, more.get(phase, 0), int(fewer), True in pulls)
 
-    def _admitted_after_the_first(self, name: Block, depth: int, first: list[int]) -> dict[PhaseKey, int]:
-        """Rule 3: hits in each phase, if the block was there all the time."""
-        looking = [i for i in first if self.visits[i].sure and depth < self.eligible(i)]
+    def _hits_after_the_first(self, name: Block, depth: int, first: list[int]) -> dict[PhaseKey, int]:
+        """Rule 3: certain hits in each phase, if the block is never evicted meanwhile."""
+        looking = [i for i in first if self.requests[i].certain and depth < self.eligible(i)]
         if not looking or not self._stays(name, depth, first):
             return {}
         counts: dict[PhaseKey, int] = {}
         for i in looking:
-            counts[self.visits[i].phase] = counts.get(self.visits[i].phase, 0) + 1
+            counts[self.requests[i].phase] = counts.get(self.requests[i].phase, 0) + 1
         return {phase: count - 1 for phase, count in counts.items()}
 
     def _stays(self, name: Block, depth: int, first: list[int]) -> bool:
         residency = self.residency
-        if self.loads and residency.initially(name):
-            return False  # it may be in the tier alone, and a load is cached only when it is over
-        if not residency.crowded:
+        # A block from before the run may be in the tier alone, and a load is cached only when it has ended.
+        if self.loads and residency.possibly_initial(name):
+            return False
+        if not residency.may_evict:
             return True
-        if residency.capacity is None or (self.loads and not self._nobody_loads(depth, first)):
+        if residency.capacity is None or (self.loads and not self._none_loads(depth, first)):
             return False
         start, end = min(residency.uses[i].start for i in first), max(residency.uses[i].end for i in first)
-        chain = self.visits[first[0]].chain[:depth]
-        return residency.most_between(start, end, (), chain, name) < residency.capacity
+        chain = self.requests[first[0]].chain[:depth]
+        return residency.max_places(start, end, (), chain, name) < residency.capacity
 
-    def _nobody_loads(self, depth: int, first: list[int]) -> bool:
-        """Whether none of them takes anything before the block from the tier."""
+    def _none_loads(self, depth: int, first: list[int]) -> bool:
+        """Whether none of these requests loads anything up to this depth from the tier."""
         return all(
             self.new_if_missed(i, before)
             for i in first
@@ -148,88 +150,83 @@ class PrefixCache:
         )
 
     def _certainly_missed_by_one(self, name: Block, depth: int, first: list[int]) -> bool:
-        """Rule 4: whether the upper bounds count one hit too many."""
-        one_phase = len({self.visits[i].phase for i in first}) == 1
+        """Rule 4: whether the sum of the upper bounds counts one hit too many."""
+        one_phase = len({self.requests[i].phase for i in first}) == 1
         return (
             one_phase
-            and not self.residency.initially(name)
+            and not self.residency.possibly_initial(name)
             and all(
-                self.visits[i].sure
+                self.requests[i].certain
                 and depth < min(self.eligible(i), self.hits[i].high)
-                and depth >= self._by_unknown_tokens(i)
+                and depth >= self._unknown_hits(i)
                 for i in first
             )
         )
 
     def _depth(self, name: Block, index: int) -> int:
-        return (*self.visits[index].chain, *self.visits[index].beyond).index(name)
+        return (*self.requests[index].chain, *self.requests[index].output_chain).index(name)
 
     def eligible(self, index: int) -> int:
-        """Leading blocks that the visit may find at most (rule 1)."""
-        visit = self.visits[index]
-        return (visit.tokens - 1) // self.block_size if visit.reads and visit.tokens else 0
+        """Leading blocks that the request may find at most (rule 1)."""
+        request = self.requests[index]
+        return (request.tokens - 1) // self.block_size if request.reads_caches and request.tokens else 0
 
-    def _by_unknown_tokens(self, index: int) -> int:
-        """Blocks that the visit may find because a request whose tokens are not all known may have left them."""
-        visit = self.visits[index]
-        reach = (
-            other.longest // self.block_size if not other.blind else self.eligible(index)
-            for other in self._unknown_ends
-            if other.start <= visit.end
-            and other is not visit
-            and other.salt == visit.salt
-            and visit.prompt[: len(other.known)] == other.known
+    def _unknown_hits(self, index: int) -> int:
+        """Blocks that the request may find because a request whose tokens are not all known may have left them."""
+        request, eligible = self.requests[index], self.eligible(index)
+        lengths = (
+            eligible if other.prompt_unknown else other.max_length // self.block_size
+            for other in self._with_unknown_blocks
+            if request.may_find_unknown_blocks_of(other)
         )
-        return min(max(reach, default=0), self.eligible(index))
+        return min(max(lengths, default=0), eligible)
 
     @cached_property
-    def _unknown_ends(self) -> list[Visit]:
-        return [visit for visit in self.visits if not visit.ends_known]
+    def _with_unknown_blocks(self) -> list[ServerRequest]:
+        return [request for request in self.requests if not request.blocks_known]
 
-    def _use(self, visit: Visit, copies: int) -> Use:
-        everything = (*visit.chain, *visit.beyond)
-        certain = everything if visit.ends_known else visit.chain
-        held = -(-max(visit.tokens, len(visit.known) - 1) // self.block_size)
-        # One token more than it had: the step that finds the end may have been followed by another.
-        most = -(-(visit.longest + 1 if not visit.ends_known else len(visit.known) + 1) // self.block_size)
-        spare = (held - len(certain) if visit.sure else 0, most - len(everything))
-        if visit.blind:
+    def _use(self, request: ServerRequest, copies: int) -> Use:
+        possible = (*request.chain, *request.output_chain)
+        certain = possible if request.blocks_known else request.chain
+        held = -(-max(request.tokens, len(request.known_tokens) - 1) // self.block_size)
+        # A place for one token more than the request had: the step that finds its end may be followed by another.
+        longest = len(request.known_tokens) if request.blocks_known else request.max_length
+        most = -(-(longest + 1) // self.block_size)
+        spare = (held - len(certain) if request.certain else 0, most - len(possible))
+        if request.prompt_unknown:
             spare = (0, self.blocks or 0)
-        return Use(visit.start, visit.end, visit.latest, certain if visit.sure else (), everything, spare, copies)
+        return Use(
+            request.start, request.end, request.released, certain if request.certain else (), possible, spare, copies
+        )
 
     def _copies(self) -> list[int]:
-        """Rule 2: second copies that each visit may take places with, at most."""
+        """Rule 2: upper bound on the places that each request takes with second copies."""
         users: dict[Block, list[int]] = {}
-        for index, visit in enumerate(self.visits):
-            for name in (*visit.chain, *visit.beyond):
+        for index, request in enumerate(self.requests):
+            for name in (*request.chain, *request.output_chain):
                 users.setdefault(name, []).append(index)
-        copies = [0] * len(self.visits)
+        copies = [0] * len(self.requests)
         for sharing in users.values():
             for index in sharing:
                 copies[index] += self._may_copy(index, sharing)
-        for index, visit in enumerate(self.visits):
-            shared_last = visit.chain and len(users[visit.chain[-1]]) > 1
-            copies[index] += int(bool(shared_last) and visit.tokens % self.block_size == 0)
+        for index, request in enumerate(self.requests):
+            shared_last = request.chain and len(users[request.chain[-1]]) > 1
+            copies[index] += int(bool(shared_last) and request.tokens % self.block_size == 0)
         return copies
 
     def _may_copy(self, index: int, sharing: list[int]) -> bool:
-        visit = self.visits[index]
-        if not visit.reads:
+        request = self.requests[index]
+        if not request.reads_caches:
             return len(sharing) > 1
-        others = (self.visits[i] for i in sharing if i != index)
+        others = (self.requests[i] for i in sharing if i != index)
         return any(
-            other.start <= visit.latest and visit.start <= other.latest
+            other.start <= request.released and request.start <= other.released
             for other in others
-            # Of two that are computed here, the second hits what the first was given; a chunk under way is waited for.
-            if visit.pulls or other.pulls or self.loads_parts
+            # Of two requests computed here, the second hits the first one's blocks. Chunks in transfer are waited for.
+            if request.pulls or other.pulls or self.loads_parts
         )
 
 
 def _leading(there: Iterator[bool]) -> int:
-    """How many come before the first that is False."""
-    count = 0
-    for one in there:
-        if not one:
-            break
-        count += 1
-    return count
+    """The number of values before the first that is False."""
+    return sum(1 for _ in takewhile(bool, there))

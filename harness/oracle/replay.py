@@ -1,16 +1,17 @@
-"""The block pool, block by block, as long as requests come one after the other.
+"""The block pool, followed block by block as long as requests come one after the other.
 
-Bounds (:mod:`harness.oracle.residency`) cannot tell which of two blocks of nearly the same age went first. Where no two
-requests overlap, the pool's own rules tell it: free blocks without a name are given away first, then named ones, least
-recently released first; a lookup takes the oldest copy of a name; a request returns its last block first.
+Bounds (:mod:`harness.oracle.residency`) cannot tell which of two blocks of nearly the same age was evicted first. If no
+two requests overlap, the pool's own rules decide: free blocks without a name are given away first, then named ones,
+least recently released first; a lookup takes the oldest copy of a name; a request releases its last block first.
 
-What even then is not known is kept as several states side by side, each of them possible:
+Two things remain unknown. Each is followed as several possible states side by side:
 
-- whether the blocks of the request before were back when the next one took its own (a prefill server reads decode's
-  notification a step later; a step in flight may still write them);
-- whether a request that ended before its limit was given one more token's place, in a step begun before that was seen.
+- whether the blocks of the request before were free when the next request took its own (a prefill server reads
+  decode's notification one step later; a step in flight may still write to the blocks);
+- whether a request that ended before its limit was given a place for one more token, in a step that began before its
+  end was noticed.
 
-The states soon meet again: a block that one of them lost early is the next that the others lose.
+The states soon become equal again: a block that one state evicted early is the next that the others evict.
 """
 
 from collections import OrderedDict
@@ -18,38 +19,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.oracle.blocks import Block, Chain
-from harness.oracle.residency import LIMBO
-from harness.oracle.visit import Visit
+from harness.oracle.residency import RETURN_DELAY
+from harness.oracle.server_request import ServerRequest
 from harness.verdict import Bounds
 
 _Copy = tuple[int, int]
-"""A named block: the visit that filled it, and its place in that visit's chain."""
+"""A named block: the index of the request that filled it, and its place in that request's chain."""
 _MOST_STATES = 32
 _MOST_BLOCKS = 8192
-"""Of a pool that is replayed: each state is copied for each request."""
+"""Largest pool that is followed: each state is copied for each request."""
 
 
-def replay(visits: Sequence[Visit], block_size: int, blocks: int, *, anything_before: bool) -> Iterator[Bounds]:
-    """Blocks that each visit finds, as far as one comes after the other and all is known of each.
+def replay(requests: Sequence[ServerRequest], block_size: int, blocks: int, *, attached: bool) -> Iterator[Bounds]:
+    """Blocks that each request finds, up to the first request that overlaps another or is not fully known.
 
-    ``anything_before``: whether prompts without a salt may have been there before the run.
+    ``attached``: whether prompts without a salt may have been cached before the run.
     """
     states = [_Pool(blocks)] if blocks <= _MOST_BLOCKS else []
     end = float("-inf")
-    for index, visit in enumerate(visits):
-        known = visit.sure and visit.ends_known and not (anything_before and visit.salt is None)
-        alone = visit.start > end and (index + 1 == len(visits) or visits[index + 1].start > visit.end)
+    for index, request in enumerate(requests):
+        known = request.certain and request.blocks_known and not (attached and request.salt is None)
+        alone = request.start > end and (index + 1 == len(requests) or requests[index + 1].start > request.end)
         if not states or not known or not alone:
             return
-        hurried = visit.start < end + LIMBO
-        after = [pool for state in states for pool in state.served(index, visit, block_size, hurried=hurried)]
-        if any(pool.lost for pool in after):
+        soon = request.start < end + RETURN_DELAY
+        after = [pool for state in states for pool in state.served(index, request, block_size, soon=soon)]
+        if any(pool.too_small for pool in after):
             return
         yield Bounds(min(pool.found for pool in after), max(pool.found for pool in after))
         states = list({pool.signature: pool for pool in after}.values())[: _MOST_STATES + 1]
         if len(states) > _MOST_STATES:
             return
-        end = visit.end
+        end = request.end
 
 
 @dataclass(slots=True)
@@ -57,34 +58,34 @@ class _Pool:
     unnamed: int
     """Free blocks without a name."""
     free: "OrderedDict[_Copy, Block]" = field(default_factory=OrderedDict)
-    """Free blocks with one, least recently released first."""
+    """Free blocks with a name, least recently released first."""
     copies: dict[Block, list[_Copy]] = field(default_factory=dict)
     holders: dict[_Copy, int] = field(default_factory=dict)
     returning: tuple[tuple[tuple[Block, _Copy], ...], int] = ((), 0)
-    """What the request before holds: named blocks in order, and how many without a name."""
+    """Blocks that the request before holds: those with a name in order, and the number of those without."""
     found: int = 0
-    lost: bool = False
-    """The pool was too small: a preemption, and nothing more is known."""
+    too_small: bool = False
+    """Whether the pool was too small for the request: it was preempted, and what follows is not known."""
 
     @property
     def signature(self) -> object:
-        """What tells two states apart."""
+        """Equal for equal states."""
         return self.unnamed, tuple(self.free), self.returning
 
-    def served(self, index: int, visit: Visit, block_size: int, *, hurried: bool) -> Iterator["_Pool"]:
-        """All states that may follow."""
-        names = (*visit.chain, *visit.beyond)
-        tokens = max(visit.tokens, len(visit.known) - 1)
+    def served(self, index: int, request: ServerRequest, block_size: int, *, soon: bool) -> Iterator["_Pool"]:
+        """All states that may follow; ``soon``: the blocks of the request before may not be free yet."""
+        names = (*request.chain, *request.output_chain)
+        tokens = max(request.tokens, len(request.known_tokens) - 1)
         places = {-(-tokens // block_size)}
-        if visit.longest > len(visit.known):
-            places.add(-(-len(visit.known) // block_size))
-        eligible = (visit.tokens - 1) // block_size if visit.reads else 0
+        if request.max_length > len(request.known_tokens):
+            places.add(-(-len(request.known_tokens) // block_size))
+        eligible = (request.tokens - 1) // block_size if request.reads_caches else 0
         for place in places:
-            for back in (True, False) if hurried else (True,):
-                yield self._copied()._serve(index, names, eligible, place, back=back)  # noqa: SLF001 - its own kind
+            for returned in (True, False) if soon else (True,):
+                yield self._copied()._serve(index, names, eligible, place, returned=returned)  # noqa: SLF001 - own class
 
-    def _serve(self, index: int, names: Chain, eligible: int, places: int, *, back: bool) -> "_Pool":
-        if back:
+    def _serve(self, index: int, names: Chain, eligible: int, places: int, *, returned: bool) -> "_Pool":
+        if returned:
             self._return()
         held = list(self._hits(names[:eligible]))
         self.found = len(held)
@@ -97,7 +98,7 @@ class _Pool:
             self.copies.setdefault(name, []).append(copy)
             self.holders[copy] = 1
             held.append((name, copy))
-        if not back:
+        if not returned:
             self._return()
         self.returning = (tuple(held), places - len(held))
         return self
@@ -113,7 +114,7 @@ class _Pool:
         self.unnamed -= unnamed
         for _ in range(count - unnamed):
             if not self.free:
-                self.lost = True
+                self.too_small = True
                 return
             copy, name = self.free.popitem(last=False)
             self.copies[name].remove(copy)

@@ -1,30 +1,30 @@
-"""What a least-recently-used store certainly holds, and what it possibly holds, when its users overlap in time.
+"""What a least-recently-used store certainly holds, and what it possibly holds, if its users overlap in time.
 
-The block pool with its free queue and the offload tier are both such stores: of ``capacity`` places, one for each
-name (a second copy of a name takes a second place); whoever uses a name puts it on the young side of all that was used
-before; and when a place is needed the oldest name that nobody holds goes. Users are known by the intervals in which
-they must have done what they did. From that follows, for any truth that fits the intervals:
+The block pool with its free queue and the offload tier are both such stores. A store has ``capacity`` places, one for
+each name (a second copy of a name takes a second place). A name that is used becomes younger than all names used
+before; when a place is needed, the oldest name that no user holds is evicted. Of each user only the interval is known
+in which it did everything it did. From the intervals follows, for every order of events that fits them:
 
     certainly held  ⊆  held  ⊆  possibly held
 
-Rule 1 (order). A use that ended before another started came before it. Uses whose intervals meet are not ordered.
+Rule 1 (order). A use that ended before another started came before it. Uses with overlapping intervals have no order.
 
-Rule 2 (no pressure). As long as all names ever used, with all copies and unnamed blocks, fit into the store, nothing
-leaves it. Then a name is certainly there once some certain use of it has ended, and possibly there once a use of it
-may have begun.
+Rule 2 (no pressure). As long as all names ever used, with all copies and unnamed blocks, fit into the store, nothing is
+evicted. Then a name is certainly held once some certain use of it has ended, and possibly held once any use of it may
+have begun.
 
-Rule 3 (certainly held). A name leaves only when all other places hold something younger or pinned. Everything younger
-or pinned was used since its own last use began. So it is still there if the different names used since then, and
-the unnamed blocks that can be held at one time, leave one place over.
+Rule 3 (certainly held). A name is evicted only when all other places hold something younger or held by a user. All of
+that was used since the name's own last use began. So the name is still there if the different names used since then,
+with the unnamed blocks that can be held at one time, leave one place.
 
-Rule 4 (possibly held). Conversely it is gone when so many different names were certainly used after its last possible
-use that no place is left: the younger ones leave later than it does.
+Rule 4 (possibly held). Conversely, a name has been evicted if so many different names were certainly used after its
+last possible use that no place is left, because younger names are evicted later.
 
-Rule 5 (chains). Whoever lets go of a chain of blocks lets go of the last one first. So the blocks before a name in
-its chain are younger than it, and count among the others in rules 3 and 4; those behind it are older and do not.
+Rule 5 (chains). A user releases the last block of a chain first. So the blocks before a name in its chain are younger
+than the name and count among the others in rules 3 and 4; the blocks behind it are older and do not count.
 
-What was in the store before the first use is older than all of it, and no different from an empty place, except for
-names that may have been there (``initially``).
+Names in the store before the first use are older than all uses and count as empty places, except those that may be
+looked for (``possibly_initial``).
 """
 
 from bisect import bisect_left, bisect_right
@@ -35,25 +35,30 @@ from itertools import accumulate
 
 from harness.oracle.blocks import Block, Chain
 
+RETURN_DELAY = 0.5
+"""Seconds after a request's end within which its blocks may not be free yet: an engine step in flight may still write
+to them."""
+_WINDOWS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One user of the store."""
+    """One user's use of the store."""
 
     start: float
-    """It did nothing before."""
+    """The user did nothing before."""
     end: float
-    """All that ``certain`` names was there by then; infinite where that is not known."""
-    latest: float
-    """It held nothing after."""
+    """All names in ``certain`` were in the store by then; infinite if not known."""
+    released: float
+    """The user held nothing after."""
     certain: Chain
-    """What it certainly used, first block first."""
+    """Names that were certainly used, first block first."""
     possible: Chain
-    """What it may have used; ``certain`` is part of it."""
+    """Names that may have been used, including ``certain``."""
     spare: tuple[int, int] = (0, 0)
-    """Places without a name that it held, at least and at most."""
+    """Lower and upper bound of the places without a name that the user held."""
     copies: int = 0
-    """Places taken at most by second copies of names that are there already."""
+    """Upper bound on the places taken by second copies of names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +67,13 @@ class Residency:
 
     uses: Sequence[Use]
     capacity: int | None
-    """Places; None when not known."""
-    initially: Callable[[Block], bool] = lambda _name: False
-    """Whether a name may have been there before the first use."""
+    """Places; None if not known."""
+    possibly_initial: Callable[[Block], bool]
+    """Whether a name may have been in the store before the first use."""
 
     @cached_property
     def users(self) -> dict[Block, list[int]]:
-        """Who may have used a name, in order."""
+        """Indices of the uses that may have used a name, in order."""
         found: dict[Block, list[int]] = {}
         for index, use in enumerate(self.uses):
             for name in use.possible:
@@ -76,61 +81,61 @@ class Residency:
         return found
 
     @cached_property
-    def crowded(self) -> bool:
-        """Whether anything may ever have had to go (rule 2)."""
+    def may_evict(self) -> bool:
+        """Whether anything may ever have been evicted (rule 2)."""
         if self.capacity is None:
             return True
-        places = len(self.users) + sum(use.copies for use in self.uses) + _most_spare(self.uses)
+        places = len(self.users) + sum(use.copies for use in self.uses) + _max_spare(self.uses)
         return places > self.capacity
 
     def first_end(self, name: Block) -> float:
-        """When the first certain use of a name had ended; infinite without one."""
+        """When the first certain use of a name had ended; infinite if there is none."""
         return self._first_ends.get(name, float("inf"))
 
-    def certainly(self, by: int, chain: Chain, depth: int) -> bool:
-        """Whether ``chain[depth]`` is there when the user ``by`` looks for it (rules 1 to 3)."""
-        name, looking = chain[depth], self.uses[by]
+    def certainly(self, user: int, chain: Chain, depth: int) -> bool:
+        """Whether ``chain[depth]`` is certainly held when ``user`` looks for it (rules 1 to 3)."""
+        name, looking = chain[depth], self.uses[user]
         if self.first_end(name) >= looking.start:
             return False
-        if not self.crowded:
+        if not self.may_evict:
             return True
         if self.capacity is None:
             return False
         before = [i for i in self._certain_users[name] if self.uses[i].end < looking.start]
         last = max(before, key=lambda i: self.uses[i].start)
-        others = self.most_between(self.uses[last].start, looking.end, (last, by), chain[:depth], name)
+        others = self.max_places(self.uses[last].start, looking.end, (last, user), chain[:depth], name)
         return others < self.capacity
 
-    def possibly(self, by: int, chain: Chain, depth: int) -> bool:
-        """Whether ``chain[depth]`` may be there when the user ``by`` looks for it (rules 1, 2 and 4)."""
-        name, looking = chain[depth], self.uses[by]
-        users = self.users.get(name, ())
-        latest = max(
-            (self.uses[i].latest for i in users if i != by and self.uses[i].start <= looking.end), default=None
+    def possibly(self, user: int, chain: Chain, depth: int) -> bool:
+        """Whether ``chain[depth]`` is possibly held when ``user`` looks for it (rules 1, 2 and 4)."""
+        name, looking = chain[depth], self.uses[user]
+        releases = (
+            self.uses[i].released for i in self.users.get(name, ()) if i != user and self.uses[i].start <= looking.end
         )
-        if latest is None and not self.initially(name):
-            return False
-        if latest is None:
-            latest = float("-inf")
-        if self.capacity is None or not self.crowded or latest >= looking.start:
+        last = max(releases, default=None)
+        if last is None:
+            if not self.possibly_initial(name):
+                return False
+            last = float("-inf")
+        if self.capacity is None or not self.may_evict or last >= looking.start:
             return True
-        return self._least_between(latest, looking.start, chain[:depth], name) < self.capacity
+        return self._min_places(last, looking.start, chain[:depth], name) < self.capacity
 
-    def most_between(self, start: float, end: float, besides: tuple[int, ...], chain: Chain, name: Block) -> int:
-        """At most so many places, other than the name's, were used from ``start`` to ``end`` (rule 3)."""
-        names, more = self._window(start, end, besides)
-        return len(names) - (name in names) + sum(1 for before in chain if before not in names) + more
+    def max_places(self, start: float, end: float, excluded: tuple[int, ...], chain: Chain, name: Block) -> int:
+        """Upper bound on the places, other than the name's, that were used from ``start`` to ``end`` (rule 3)."""
+        names, unnamed = self._window(start, end, excluded)
+        return len(names) - (name in names) + sum(1 for before in chain if before not in names) + unnamed
 
-    def _window(self, start: float, end: float, besides: tuple[int, ...]) -> tuple[set[Block], int]:
-        """Names used, and places taken by copies and by blocks without a name at most."""
-        asked = (start, end, besides)
-        if asked not in self._windows:
+    def _window(self, start: float, end: float, excluded: tuple[int, ...]) -> tuple[set[Block], int]:
+        """The names used, and an upper bound on the places taken by copies and by blocks without a name."""
+        key = (start, end, excluded)
+        if key not in self._windows:
             if len(self._windows) >= _WINDOWS:
                 self._windows.clear()
-            active = [self.uses[index] for index in self._active(start, end) if index not in besides]
+            active = [self.uses[index] for index in self._active(start, end) if index not in excluded]
             names = {name for use in active for name in use.possible}
-            self._windows[asked] = names, sum(use.copies for use in active) + _most_spare(active)
-        return self._windows[asked]
+            self._windows[key] = names, sum(use.copies for use in active) + _max_spare(active)
+        return self._windows[key]
 
     @cached_property
     def _windows(self) -> dict[tuple[float, float, tuple[int, ...]], tuple[set[Block], int]]:
@@ -139,12 +144,13 @@ class Residency:
 
     def _active(self, start: float, end: float) -> Iterator[int]:
         for index in range(bisect_right(self._starts, end) - 1, -1, -1):
-            if self._latest_so_far[index] < start:
+            if self._released_so_far[index] < start:
                 return
-            if self.uses[index].latest >= start:
+            if self.uses[index].released >= start:
                 yield index
 
-    def _least_between(self, start: float, end: float, chain: Chain, name: Block) -> int:
+    def _min_places(self, start: float, end: float, chain: Chain, name: Block) -> int:
+        """Lower bound on the places, other than the name's, that were used between ``start`` and ``end`` (rule 4)."""
         inside = [
             use
             for use in self.uses[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
@@ -153,7 +159,7 @@ class Residency:
         if not inside:
             return len(chain)
         last = inside[-1]
-        before_last = {n for use in inside if use.latest < last.start or use is last for n in use.certain}
+        before_last = {n for use in inside if use.released < last.start or use is last for n in use.certain}
         together = {n for use in inside for n in use.certain}
         return max(len((before_last | {*chain}) - {name}) + last.spare[0], len((together | {*chain}) - {name}))
 
@@ -162,8 +168,8 @@ class Residency:
         return [use.start for use in self.uses]
 
     @cached_property
-    def _latest_so_far(self) -> list[float]:
-        return list(accumulate((use.latest for use in self.uses), max))
+    def _released_so_far(self) -> list[float]:
+        return list(accumulate((use.released for use in self.uses), max))
 
     @cached_property
     def _certain_users(self) -> dict[Block, list[int]]:
@@ -178,13 +184,8 @@ class Residency:
         return {name: min(self.uses[i].end for i in users) for name, users in self._certain_users.items()}
 
 
-def _most_spare(uses: Sequence[Use]) -> int:
-    """Unnamed places that can be held at one time, at most: a peak is reached when some user starts."""
+def _max_spare(uses: Sequence[Use]) -> int:
+    """Upper bound on the unnamed places held at one time: the maximum is reached when some user starts."""
     moments = [(use.start, 0, use.spare[1]) for use in uses]
-    moments += [(use.latest + LIMBO, 1, -use.spare[1]) for use in uses]
+    moments += [(use.released + RETURN_DELAY, 1, -use.spare[1]) for use in uses]
     return max(accumulate(places for _, _, places in sorted(moments)), default=0)
-
-
-_WINDOWS = 64
-LIMBO = 0.5
-"""Seconds for which an ended request's blocks may not be back yet: a step in flight may still write them."""

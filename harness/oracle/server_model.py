@@ -1,4 +1,4 @@
-"""One server's caches over a whole run: from its visits to what it must count in each phase."""
+"""One server's caches over a whole run: from its requests to what it must count in each phase."""
 
 import mmap
 from collections.abc import Iterator, Sequence
@@ -11,73 +11,70 @@ from harness.oracle.expectation import ServerExpectation, hull, unpredictable
 from harness.oracle.formulas import Formulas, unknown_on
 from harness.oracle.offload_tier import OffloadTier
 from harness.oracle.prefix_cache import Correction, PrefixCache
-from harness.oracle.visit import PhaseKey, Visit
+from harness.oracle.server_request import PhaseKey, ServerRequest
 from harness.verdict import Bounds
-
-_TOTALS = frozenset({"prompt_tokens", "generation_tokens"})
-"""What does not depend on any cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class ServerModel:
-    """A server and all its visits, in the order in which they started."""
+    """A server and all its requests, in the order in which they started."""
 
     deployment: Deployment
     server: Server
-    visits: Sequence[Visit]
+    requests: Sequence[ServerRequest]
     disturbed: bool = False
-    """Whether somebody else asks the server, too: then anything may be evicted at any time."""
+    """Whether other clients ask the server, too: then anything may be evicted at any time."""
 
     @cached_property
     def formulas(self) -> Formulas:
         """How this server counts."""
         return Formulas(self.deployment, self.server)
 
-    def visited(self, index: int) -> ServerExpectation:
-        """What one visit adds, whatever it found."""
-        visit = self.visits[index]
-        if visit.blind:
-            return unpredictable(f"how the prompt of {visit.who} was tokenized is not known")
-        if visit.unknown:
-            return unpredictable(visit.unknown)
+    def expectation_of(self, index: int) -> ServerExpectation:
+        """What one request adds, over everything that it may have found."""
+        request = self.requests[index]
+        if request.prompt_unknown:
+            return unpredictable(f"how the prompt of {request.request_id} was tokenized is not known")
+        if request.why_unpredictable:
+            return unpredictable(request.why_unpredictable)
         every = hull(
-            self.formulas.counted(visit, local, offered if connected else 0, connected=connected, tier_first=tier_first)
+            self.formulas.counted(request, local, offered if asks else 0, asks_connectors=asks, tier_first=tier_first)
             for local, offered in self._found(index)
-            for connected in self.formulas.connected(visit)
+            for asks in self.formulas.asks_connectors(request)
             for tier_first in self.formulas.tier_first
         )
-        every = self.formulas.with_other_rules(visit, every)
-        unknown = self.formulas.brought_by_unknown(visit) | self.formulas.unpredictable()
+        every = self.formulas.with_unknown_cache_rules(request, every)
+        unknown = self.formulas.brought_by_unknown(request) | self.formulas.unpredictable()
         return replace(
             every.because(self._why(index)),
-            reload_bytes=self._reloadable(visit),
-            largest_store=self._storable(visit),
+            reload_bytes=self._reloadable(request),
+            largest_store=self._storable(request),
             unpredictable={**unknown, **every.unpredictable},
         )
 
-    def _reloadable(self, visit: Visit) -> int:
-        """Bytes of what the tier may hold of the visit's own tokens."""
-        return self._storable(visit) if any(self.formulas.connected(visit)) else 0
+    def _reloadable(self, request: ServerRequest) -> int:
+        """Bytes of the request's own tokens that the tier may hold."""
+        return self._storable(request) if any(self.formulas.asks_connectors(request)) else 0
 
-    def _storable(self, visit: Visit) -> int:
-        """Bytes that the visit may offer to the tier: of whole blocks, the output's included where that is taken."""
+    def _storable(self, request: ServerRequest) -> int:
+        """Bytes of full blocks that the request may offer to the tier, including output if the tier takes it."""
         if self.formulas.offloads is False:
             return 0
-        tokens = visit.tokens if self.server.offload_prompt_only else max(visit.tokens, visit.longest)
+        tokens = request.tokens if self.server.offload_prompt_only else max(request.tokens, request.max_length)
         return tokens // self.formulas.block_size * self.formulas.block_bytes
 
     @cached_property
     def shared(self) -> dict[PhaseKey, ServerExpectation]:
-        """What the visits of each phase add together: stores, and what rules 3 and 4 of the prefix cache correct."""
+        """What the requests of each phase add together: stores, and the corrections of prefix-cache rules 3 and 4."""
         sums: dict[PhaseKey, ServerExpectation] = {}
         for phase, part in (*self._corrected(), *self._stored()):
             sums[phase] = sums.get(phase, ServerExpectation()) + part
         return sums
 
     def _found(self, index: int) -> Iterator[tuple[int, int]]:
-        """Everything that the visit may have found: tokens here, tokens in the tier; extremes of the latter."""
+        """Tokens that the request may have found in the prefix cache and in the tier (the extremes), as pairs."""
         hits = self._cache.hits[index] if self._caches else Bounds(0, 0)
-        if self._undecided:
+        if self._why_any_hits:
             hits = Bounds(0, hits.high)
         for blocks in range(hits.low, hits.high + 1):
             local = blocks * self.formulas.block_size
@@ -85,9 +82,9 @@ class ServerModel:
                 yield local, offered
 
     def _offered(self, index: int, local: int) -> tuple[int, ...]:
-        visit = self.visits[index]
-        asks = not visit.pulls or any(self.formulas.tier_first) or not self.formulas.pulls
-        if self.formulas.offloads is False or not any(self.formulas.connected(visit)) or not asks:
+        request = self.requests[index]
+        asks_tier = not request.pulls or any(self.formulas.tier_first) or not self.formulas.pulls
+        if self.formulas.offloads is False or not any(self.formulas.asks_connectors(request)) or not asks_tier:
             return (0,)
         if self.deployment.cache_rules_unknown:
             return (0, *self._tier.loads(index, local))
@@ -97,64 +94,65 @@ class ServerModel:
         return tuple(self._tier.loads(index, local))
 
     def _why(self, index: int) -> str:
-        visit = self.visits[index]
-        if len(self.formulas.connected(visit)) > 1:
+        request = self.requests[index]
+        if len(self.formulas.asks_connectors(request)) > 1:
             return (
                 f"whether {self.server.version or 'this version'} asks its connectors for a prompt whose "
                 "log-probabilities are wanted is not known"
             )
-        if not visit.sure:
-            return f"nobody knows how far {visit.who} came"
-        return self._why_caches(visit)
+        if not request.certain:
+            return f"how far {request.request_id} came is not known"
+        return self._why_caches(request)
 
-    def _why_caches(self, visit: Visit) -> str:
+    def _why_caches(self, request: ServerRequest) -> str:
+        name = request.request_id
         if self.server.engines > 1:
             return f"each of the {self.server.engines} engines of {self.server.name} has caches of its own"
         if self.disturbed:
-            return f"somebody else's requests may have evicted what {visit.who} would find"
-        if self._undecided:
-            return self._undecided
-        if self._caches and self._cache.residency.crowded:
+            return f"other clients' requests may have evicted the blocks that {name} would find"
+        if self._why_any_hits:
+            return self._why_any_hits
+        if self._caches and self._cache.residency.may_evict:
             return (
-                f"which blocks {visit.who} finds depends on the order of requests that overlap, "
+                f"which blocks {name} finds depends on the order of requests that overlap, "
                 f"and on what the pool of {self._cache.blocks} blocks had to evict"
             )
-        if self._cache.attached and visit.salt is None:
-            return f"the deployment may have been asked the prompt of {visit.who} before the run"
-        return f"which blocks {visit.who} finds depends on the order of requests that overlap"
+        if self._cache.attached and request.salt is None:
+            return f"the deployment may have been asked the prompt of {name} before the run"
+        return f"which blocks {name} finds depends on the order of requests that overlap"
 
     @property
     def _caches(self) -> bool:
         return self.formulas.caching and self.server.block_size is not None
 
     @property
-    def _one_cache(self) -> bool:
-        """Whether all visits, and they alone, go through one cache.
+    def _single_cache(self) -> bool:
+        """Whether all requests, and no others, go through one cache.
 
-        Else each may miss what another left, and find whatever one left at any time before: as with a pool of which
-        the size is not known. What nobody asked before is missed all the same.
+        If not, each may miss what another left, and may find whatever any left at any time before, as with a pool of
+        unknown size. A block that no request asked for before is missed all the same.
         """
         return self.server.engines == 1 and not self.disturbed
 
     @cached_property
     def _cache(self) -> PrefixCache:
-        # What the pool had to evict is followed only where it is known who held its blocks, and for how long.
+        # Evictions are followed only if it is known which requests held the pool's blocks, and for how long.
         blocks = self.server.num_blocks
-        return self._cache_of(None if blocks is None or not self._one_cache or self._undecided else blocks - 1)
+        return self._cache_of(None if blocks is None or not self._single_cache or self._why_any_hits else blocks - 1)
 
     @cached_property
-    def _undecided(self) -> str:
-        """Why a visit may find anything between nothing and all that a pool without end would hold; mostly empty."""
+    def _why_any_hits(self) -> str:
+        """Why a request may find anything from nothing to all that an unlimited pool would hold; mostly empty."""
         if self.deployment.cache_rules_unknown:
             return f"what the model's caches keep is not known: {self.deployment.cache_rules_unknown}"
         blocks = self.server.num_blocks
-        if not self.server.unknown_connectors or blocks is None or not self._cache_of(blocks - 1).residency.crowded:
+        if not self.server.unknown_connectors or blocks is None or not self._cache_of(blocks - 1).residency.may_evict:
             return ""
         return f"what the pool had to evict depends on how long blocks are held, and {unknown_on(self.server)}"
 
     def _cache_of(self, blocks: int | None) -> PrefixCache:
         return PrefixCache(
-            self.visits,
+            self.requests,
             self.formulas.block_size,
             blocks,
             attached=not self.deployment.launched,
@@ -164,11 +162,10 @@ class ServerModel:
 
     @cached_property
     def _tier(self) -> OffloadTier:
-        per_chunk = self._blocks_per_chunk
         return OffloadTier(
-            self.visits,
+            self.requests,
             self.formulas.block_size,
-            per_chunk or 1,
+            self._blocks_per_chunk or 1,
             self._chunks,
             self.server.offload_prompt_only,
             attached=not self.deployment.launched,
@@ -182,49 +179,51 @@ class ServerModel:
 
     @property
     def _chunks(self) -> int | None:
-        if not self._one_cache or self.deployment.cache_rules_unknown:
+        """The tier's capacity in chunks; None if not known."""
+        if not self._single_cache or self.deployment.cache_rules_unknown:
             return None
-        told, given = self.server.offload_blocks, self.server.offload_bytes
-        if told is not None or given is None or not self.formulas.block_bytes or self._blocks_per_chunk is None:
-            return told
+        chunks, memory = self.server.offload_blocks, self.server.offload_bytes
+        if chunks is not None or memory is None or not self.formulas.block_bytes or self._blocks_per_chunk is None:
+            return chunks
+        # vLLM aligns chunks to memory pages.
         size = self.formulas.block_bytes * self._blocks_per_chunk
-        return given // (-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)  # vLLM aligns chunks to pages
+        return memory // (-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
 
     def _stored(self) -> Iterator[tuple[PhaseKey, ServerExpectation]]:
         if self.formulas.offloads is False or self.server.block_size is None:
             return
         block = self.formulas.block_bytes
         for phase, blocks in self._tier.stored().items():
-            # Of chunks of a size not told: one long one is never filled, one block always is.
+            # If the chunk size is not known, one long chunk that is never filled is possible, and so are single blocks.
             low = blocks.low if self._blocks_per_chunk is not None else 0
             part = ServerExpectation(offload_store_bytes=Bounds(low * block, blocks.high * block))
             yield phase, part.because("which chunks were in the offload tier already is not known")
 
     def _corrected(self) -> Iterator[tuple[PhaseKey, ServerExpectation]]:
-        # They narrow bounds by what is known of loads: that what nobody here had before, nobody loads.
-        if self._caches and not self._undecided and not self.server.unknown_connectors:
+        # Corrections rest on the rule that no request can load a block that no request of this run had before.
+        if self._caches and not self._why_any_hits and not self.server.unknown_connectors:
             for correction in self._cache.corrections():
                 yield correction.phase, self._correction(correction)
 
     def _correction(self, correction: Correction) -> ServerExpectation:
-        """More hits at least and fewer at most, and so less and more of what is not a hit."""
+        """Raises the lower bound of hits and reduces the upper one, and the reverse for tokens that are no hits."""
         size = self.formulas.block_size
         hits = Bounds(correction.at_least * size, -correction.at_most * size)
         misses = Bounds(correction.at_most * size, -correction.at_least * size)
         changed: dict[str, Any] = {"local_cache_hit": hits, "prefix_hits": hits}
-        if self.formulas.connected_at_all:
+        if self.formulas.has_connectors:
             changed["external_queries"] = misses
         if not correction.pulls or not self.formulas.pulls:
             changed["local_compute"] = misses
         elif not any(self.formulas.tier_first):
             changed |= {"external_kv_transfer": misses, "external_hits": misses}
-            changed |= {"nixl_bytes": self._blocks(misses)} if self._same_blocks else {}
+            changed |= {"nixl_bytes": self._bytes(misses)} if self._reads_own_block_size else {}
         return ServerExpectation(**changed)
 
     @property
-    def _same_blocks(self) -> bool:
+    def _reads_own_block_size(self) -> bool:
         return self.server.role is Role.PREFILL or self.formulas.prefill_block_size == self.server.block_size
 
-    def _blocks(self, tokens: Bounds) -> Bounds:
+    def _bytes(self, tokens: Bounds) -> Bounds:
         size, block = self.formulas.block_size, self.formulas.block_bytes
         return Bounds(tokens.low // size * block, tokens.high // size * block)

@@ -1,35 +1,35 @@
-"""What can be seen of a deployment before anything is judged, and what its operator should put right first.
+"""Checks a deployment before any verdict, and names what its operator should change first.
 
-``look`` asks the servers for what they say of themselves; ``taken``, ``volume`` and ``leads_to`` judge the first
-requests by the servers' counters. Each gives items: what was looked at, what was seen, and the remedy. ``refuse``
-raises for those that stop a run.
+``check_deployment`` uses what the servers report about themselves; ``check_first_transfers``, ``check_transfer_bytes``
+and ``check_proxy_servers`` use the servers' counters over the first requests. Each check returns items: what was
+checked, what was found, and the remedy. ``refuse`` raises for the items that make a run useless.
 """
 
-from harness.preflight.asking import Watch
-from harness.preflight.check import Questions, look
+from harness.preflight.check import Expectations, check_deployment
+from harness.preflight.compatibility import nixl_handover_expected
+from harness.preflight.counter_watch import CounterWatch
 from harness.preflight.demand import Demand
-from harness.preflight.gateway import arrived, leads_to
-from harness.preflight.handover import taken, took
+from harness.preflight.first_transfers import check_first_transfers, transfers_counted
 from harness.preflight.item import Item, Level, NotReady, refuse
-from harness.preflight.servers import asks_nixl
-from harness.preflight.told import Told, has_our_proxy
-from harness.preflight.volume import volume
+from harness.preflight.proxy_servers import all_prompts_counted, check_proxy_servers
+from harness.preflight.server_report import ServerReport, has_our_proxy
+from harness.preflight.transfer_bytes import check_transfer_bytes
 
 __all__ = [
+    "CounterWatch",
     "Demand",
+    "Expectations",
     "Item",
     "Level",
     "NotReady",
-    "Questions",
-    "Told",
-    "Watch",
-    "arrived",
-    "asks_nixl",
+    "ServerReport",
+    "all_prompts_counted",
+    "check_deployment",
+    "check_first_transfers",
+    "check_proxy_servers",
+    "check_transfer_bytes",
     "has_our_proxy",
-    "leads_to",
-    "look",
+    "nixl_handover_expected",
     "refuse",
-    "taken",
-    "took",
-    "volume",
+    "transfers_counted",
 ]

@@ -1,4 +1,4 @@
-"""All checks that need no generated token, on one deployment."""
+"""All checks that need no generated token, run on one deployment."""
 
 import asyncio
 import json
@@ -12,71 +12,80 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.facts import Deployment
-from harness.preflight.defaults import generation_defaults
-from harness.preflight.demand import Demand, fits
+from harness.preflight.compatibility import (
+    Addresses,
+    check_connectors,
+    check_distinct,
+    check_kv_format,
+    check_model,
+    hosts,
+    indistinguishable,
+    same_server_item,
+)
+from harness.preflight.demand import Demand, check_demands
+from harness.preflight.generation_defaults import check_generation_defaults
 from harness.preflight.item import Item, Level
-from harness.preflight.servers import Resolve, connectors, distinct, form, hosts, may_be_one, model, same_server
-from harness.preflight.told import Told, tell_all
-from harness.preflight.traffic import traffic
-from harness.preflight.twins import are_one
+from harness.preflight.same_server import share_counters
+from harness.preflight.server_report import ServerReport, read_reports
+from harness.preflight.traffic import check_traffic
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
-    """What is checked beside the servers themselves."""
+class Expectations:
+    """What the run needs from the deployment."""
 
     demands: Sequence[Demand] = ()
     transfers: bool = True
-    """Whether KV is to be carried from prefill to decode servers."""
+    """Whether KV should be transferred from prefill to decode servers."""
     vocabulary: int | None = None
-    """Tokens; None: not known."""
-    headers: Mapping[str, str] | None = None
+    """Tokens; None if unknown."""
 
 
-async def look(
-    session: aiohttp.ClientSession, deployment: Deployment, clock: Clock, questions: Questions
-) -> tuple[list[Told], list[Item]]:
-    """What the servers tell, and every check's items; takes a second or two."""
-    told = await tell_all(session, deployment.servers)
+async def check_deployment(
+    session: aiohttp.ClientSession, deployment: Deployment, clock: Clock, expectations: Expectations
+) -> tuple[list[ServerReport], list[Item]]:
+    """The servers' reports and the items of every check; takes a second or two."""
+    reports = await read_reports(session, deployment.servers)
     urls = [server.url for server in deployment.servers]
-    resolved = await _resolve([*urls, deployment.proxy_url] if deployment.proxy_url else urls)
-    items = list(_pure(told, deployment, resolved, questions))
-    for one, other in may_be_one(told, resolved):
-        if await are_one(session, (one.server, other.server), deployment.model, clock):
-            items.insert(0, same_server(one, other, "what one is asked, the other counts"))
+    addresses = await _resolve([*urls, deployment.proxy_url] if deployment.proxy_url else urls)
+    items = list(_check_reports(reports, deployment, addresses, expectations))
+    for first, second in indistinguishable(reports, addresses):
+        if await share_counters(session, (first.server, second.server), deployment.model, clock):
+            items.insert(0, same_server_item(first, second, "a request to one of them is counted by both"))
     if not deployment.launched:
-        items += await traffic(session, deployment.servers, clock)
-    return told, items
+        items += await check_traffic(session, deployment.servers, clock)
+    return reports, items
 
 
-def _pure(told: Sequence[Told], deployment: Deployment, resolved: Resolve, questions: Questions) -> Iterator[Item]:
-    yield from distinct(told, deployment.proxy_url, resolved)
-    yield from model(told, deployment.model)
-    yield from connectors(told, transfers=questions.transfers)
-    yield from form(told)
-    yield from fits(deployment, questions.demands, questions.vocabulary)
-    output = max((one.output_tokens for one in questions.demands), default=0)
-    yield from generation_defaults(told, _generation_file(deployment), output)
-    yield from _probes(told)
+def _check_reports(
+    reports: Sequence[ServerReport], deployment: Deployment, addresses: Addresses, expectations: Expectations
+) -> Iterator[Item]:
+    yield from check_distinct(reports, deployment.proxy_url, addresses)
+    yield from check_model(reports, deployment.model)
+    yield from check_connectors(reports, transfers=expectations.transfers)
+    yield from check_kv_format(reports)
+    yield from check_demands(deployment, expectations.demands, expectations.vocabulary)
+    output = max((demand.output_tokens for demand in expectations.demands), default=0)
+    yield from check_generation_defaults(reports, _generation_config(deployment), output)
+    yield _check_resets(reports)
 
 
-def _probes(told: Sequence[Told]) -> Iterator[Item]:
-    """What verification needs to empty caches, and the harness to know the connectors' order."""
-    closed = [one.name for one in told if one.resets is False]
-    if closed:
-        yield Item(
-            "probes",
-            Level.WARNS,
-            f"{', '.join(closed)} cannot be told to empty their caches (no /reset_prefix_cache), so that offload tiers "
-            "are not probed",
-            "Launch with VLLM_SERVER_DEV_MODE=1 where nobody else can reach the servers",
-        )
-    else:
-        yield Item("probes", Level.OK, "caches can be emptied, so that offload tiers can be probed")
+def _check_resets(reports: Sequence[ServerReport]) -> Item:
+    """Whether caches can be emptied, which verification needs to probe offload tiers."""
+    without = [report.name for report in reports if report.can_reset is False]
+    if not without:
+        return Item("probes", Level.OK, "Caches can be emptied, so offload tiers can be probed")
+    return Item(
+        "probes",
+        Level.WARNS,
+        f"The caches of {', '.join(without)} cannot be emptied (no /reset_prefix_cache), so offload tiers are not "
+        "probed",
+        "Launch the servers with VLLM_SERVER_DEV_MODE=1, if no untrusted client can reach them",
+    )
 
 
-def _generation_file(deployment: Deployment) -> Mapping[str, Any] | None:
-    """The model's ``generation_config.json``; empty where a model that is here has none, None where none is read."""
+def _generation_config(deployment: Deployment) -> Mapping[str, Any] | None:
+    """The model's ``generation_config.json``; empty if the model's directory has none, None if it cannot be read."""
     directory = Path(deployment.model_path or "")
     if not deployment.model_path or not (directory / "config.json").is_file():
         return None
@@ -89,7 +98,7 @@ def _generation_file(deployment: Deployment) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-async def _resolve(urls: Sequence[str]) -> Resolve:
+async def _resolve(urls: Sequence[str]) -> Addresses:
     loop = asyncio.get_running_loop()
 
     async def addresses(host: str) -> tuple[str, frozenset[str]]:

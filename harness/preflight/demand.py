@@ -1,4 +1,4 @@
-"""What a load asks of the servers, and whether they can give it: context and vocabulary. Pure."""
+"""The requests of a load, and whether they fit the servers' context and the model's vocabulary. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,32 +6,30 @@ from dataclasses import dataclass
 from harness.facts import Deployment
 from harness.preflight.item import Item, Level
 
+_MOST_ITEMS = 5
+"""At most this many findings are shown: a file may have thousands of lines that are too long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
     """One request, or the largest of many."""
 
     source: str
-    """Where it comes from, as the user knows it: ``load.jsonl, line 7``, ``--random-input-len 20:400``."""
+    """The request's origin as the user knows it: ``load.jsonl, line 7``, ``--random-input-len 20:400``."""
     prompt_tokens: int | None
-    """None: a text, whose tokens are not known before it is sent."""
+    """None for a text, whose number of tokens is not known in advance."""
     output_tokens: int
     largest_token: int | None = None
-    """Of the prompt's ids; None where they are chosen within the vocabulary, or not known."""
-    smallest_token: int = 0
+    """The largest token id of the prompt; None if the ids are chosen within the vocabulary, or not known."""
 
 
-def fits(deployment: Deployment, demands: Sequence[Demand], vocabulary: int | None) -> Iterator[Item]:
-    """Whether every demand fits every server; ``vocabulary``: tokens, None where it is not known."""
-    found = [item for demand in demands for item in _lacking(deployment, demand, vocabulary)]
-    yield from found[:_MOST] if found else [_all_fit(deployment, demands)]
+def check_demands(deployment: Deployment, demands: Sequence[Demand], vocabulary: int | None) -> Iterator[Item]:
+    """Whether every demand fits every server; ``vocabulary``: its number of tokens, None if unknown."""
+    found = [item for demand in demands for item in _findings(deployment, demand, vocabulary)]
+    yield from found[:_MOST_ITEMS] if found else [_all_fit(deployment, demands)]
 
 
-_MOST = 5
-"""Findings of this kind that are told: a file may have thousands of lines that are too long."""
-
-
-def _lacking(deployment: Deployment, demand: Demand, vocabulary: int | None) -> Iterator[Item]:
+def _findings(deployment: Deployment, demand: Demand, vocabulary: int | None) -> Iterator[Item]:
     limits = {server.name: server.max_model_len for server in deployment.servers if server.max_model_len is not None}
     if limits:
         name, limit = min(limits.items(), key=lambda one: one[1])
@@ -41,25 +39,25 @@ def _lacking(deployment: Deployment, demand: Demand, vocabulary: int | None) -> 
             yield Item(
                 "load",
                 Level.STOPS,
-                f"{demand.source} asks for {prompt}an answer of {demand.output_tokens:,}, and {name} takes {limit:,} "
-                "in all (its context)",
-                "Ask for less, or launch the servers with a larger --max-model-len",
+                f"{demand.source} asks for {prompt}an answer of {demand.output_tokens:,} tokens, but the context of "
+                f"{name} holds {limit:,} tokens",
+                "Ask for fewer tokens, or launch the servers with a larger --max-model-len",
             )
     if vocabulary is not None and demand.largest_token is not None and demand.largest_token >= vocabulary:
         yield Item(
             "load",
             Level.STOPS,
-            f"{demand.source} has the token id {demand.largest_token:,}, and the model's vocabulary ends at "
-            f"{vocabulary - 1:,}",
+            f"{demand.source} has the token id {demand.largest_token:,}, but the largest id in the model's vocabulary "
+            f"is {vocabulary - 1:,}",
             "Check that the file was written for this model's tokenizer",
         )
 
 
 def _all_fit(deployment: Deployment, demands: Sequence[Demand]) -> Item:
     limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
-    known = [one for one in demands if one.prompt_tokens is not None]
+    known = [demand for demand in demands if demand.prompt_tokens is not None]
     if not limits:
-        return Item("load", Level.UNTOLD, "The servers do not tell the length of their context")
-    longest = max((one.prompt_tokens or 1) + one.output_tokens for one in known) if known else 0
-    told = f"requests of up to {longest:,} tokens" if known else "requests whose length is not known beforehand"
-    return Item("load", Level.OK, f"{told}; the servers take {min(limits):,}")
+        return Item("load", Level.UNTOLD, "The servers do not report the length of their context")
+    longest = max((demand.prompt_tokens or 1) + demand.output_tokens for demand in known) if known else 0
+    load = f"Requests have up to {longest:,} tokens" if known else "The length of the requests is not known in advance"
+    return Item("load", Level.OK, f"{load}; the servers' context holds {min(limits):,}")

@@ -1,4 +1,4 @@
-"""One thing that was looked at, what was seen, and what to do about it."""
+"""The result of one check: what was found, and what to do about it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from harness.errors import UsageError
 
 
 class Level(StrEnum):
-    """What a check means for a run; the order is from harmless to final."""
+    """The consequence of a check's result for a run, in ascending severity."""
 
     OK = "ok"
-    UNTOLD = "not told"
-    """The servers do not say it, and no verdict depends on it."""
+    UNTOLD = "not reported"
+    """The servers do not report it, and no verdict depends on it."""
     WARNS = "warning"
-    """A run goes on: something may be found that is the operator's doing."""
+    """The run goes on; it may find faults that the operator's configuration causes."""
     UNKNOWN = "unknown"
-    """A run goes on, and a part of its verdict will be unknown."""
+    """The run goes on, and a part of its verdict will be unknown."""
     STOPS = "stops"
-    """No run is of any use until its operator has put it right."""
+    """A run is useless until the operator has changed this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One check's result; ``seen`` and ``remedy`` are sentences without a full stop, for a person."""
+    """One check's result; ``seen`` and ``remedy`` are sentences for the user, without a full stop."""
 
     check: str
-    """Its name in the table: ``servers``, ``model``."""
+    """The check's name in the table: ``servers``, ``model``."""
     level: Level
     seen: str
     remedy: str = ""
@@ -36,11 +36,11 @@ class Item:
 
 
 class NotReady(UsageError):  # noqa: N818 - reads as what happened
-    """The deployment, or the load, must be put right before anything can be judged."""
+    """The user must change the deployment or the load before a run can be judged."""
 
 
 def refuse(items: Iterable[Item]) -> None:
-    """Raises NotReady with everything that stops a run; nothing where nothing does."""
+    """Raise NotReady with every item that stops a run, if there is one."""
     stops = list(dict.fromkeys(str(item) for item in items if item.level is Level.STOPS))
     if stops:
         raise NotReady(" ".join(stops) + " Nothing was judged; `python -m harness doctor` shows every check.")

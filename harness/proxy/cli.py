@@ -1,8 +1,7 @@
-"""The proxy by itself, as a process.
+"""Prefill/decode proxy for vLLM: prefills each request on a prefill server, then decodes it on a decode server.
 
-URLs with credentials in them are better given in the environment, which only their owner can read, than as arguments,
-which every user of the machine sees: PD_PROXY_PREFILL and PD_PROXY_DECODE hold URLs separated by spaces, and count
-where no flag names a server of that role.
+Pass URLs that contain credentials in the environment, since every user of the machine can read a process's arguments.
+PD_PROXY_PREFILL and PD_PROXY_DECODE hold URLs separated by spaces; each is used if no flag names a server of its role.
 """
 
 import argparse
@@ -26,7 +25,7 @@ _LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; the exit code."""
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -40,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _serve(args: argparse.Namespace) -> None:
     stop = _stop_signal()
-    prefill = args.prefill + _joined("prefiller", args.prefiller_hosts, args.prefiller_ports)
-    decode = args.decode + _joined("decoder", args.decoder_hosts, args.decoder_ports)
+    prefill = args.prefill + _urls("prefiller", args.prefiller_hosts, args.prefiller_ports)
+    decode = args.decode + _urls("decoder", args.decoder_hosts, args.decoder_ports)
     prefill = prefill or os.environ.get(PREFILL_VARIABLE, "").split()
     decode = decode or os.environ.get(DECODE_VARIABLE, "").split()
     handle = await start_proxy(prefill, decode, host=args.host, port=args.port)
@@ -55,7 +54,10 @@ async def _serve(args: argparse.Namespace) -> None:
 def _announce(handle: ProxyHandle, host: str) -> None:
     prefill, decode = ([counts["url"] for counts in handle.status()[role]] for role in Role)
     if not _is_loopback(host):
-        print(f"warning: listening on {host}: whoever reaches this machine can use P and D", file=sys.stderr)
+        print(
+            f"warning: listening on {host}: everybody who can reach this machine can use the servers through the proxy",
+            file=sys.stderr,
+        )
     print(f"proxy ready on {handle.url} (prefill {', '.join(prefill)}; decode {', '.join(decode)})", flush=True)
 
 
@@ -75,7 +77,7 @@ def _stop_signal() -> asyncio.Event:
 
 
 def _fast_loop() -> _LoopFactory:
-    """uvloop, where there is one (not on Windows)."""
+    """The loop of uvloop if it is installed (it does not exist for Windows), else of asyncio."""
     try:
         import uvloop  # noqa: PLC0415 - optional by platform
     except ImportError:
@@ -83,16 +85,18 @@ def _fast_loop() -> _LoopFactory:
     return uvloop.new_event_loop
 
 
-def _joined(name: str, hosts: list[str], ports: list[int]) -> list[str]:
-    """URLs from vLLM's toy proxy's two lists; there a host may be left out."""
+def _urls(name: str, hosts: list[str], ports: list[int]) -> list[str]:
+    """URLs from the two lists of vLLM's toy proxy, where the hosts may be left out."""
     hosts = hosts or ["localhost"] * len(ports)
     if len(hosts) != len(ports):
-        raise UsageError(f"--{name}-hosts names {len(hosts)} and --{name}-ports {len(ports)}: give as many of each.")
+        raise UsageError(
+            f"--{name}-hosts has {len(hosts)} values and --{name}-ports has {len(ports)}: give as many of each."
+        )
     return [f"http://{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors repeat what was given, and a URL may have credentials in it."""
+    """Hides credentials: argparse's errors repeat the arguments, and a URL may contain credentials."""
 
     def error(self, message: str) -> NoReturn:
         super().error(redact_text(message))
@@ -100,17 +104,22 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m harness.proxy", description=__doc__)
-    parser.add_argument("--prefill", action="append", default=[], metavar="URL", help="a prefill server; repeatable")
-    parser.add_argument("--decode", action="append", default=[], metavar="URL", help="a decode server; repeatable")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    for role in Role:
+        parser.add_argument(
+            f"--{role}", action="append", default=[], metavar="URL", help=f"URL of a {role} server; repeatable"
+        )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on; 0 chooses a free port (default: %(default)s)"
+    )
     _add_toy_proxy_flags(parser, "prefiller")
     _add_toy_proxy_flags(parser, "decoder")
     return parser
 
 
 def _add_toy_proxy_flags(parser: argparse.ArgumentParser, name: str) -> None:
-    """The flags of vLLM's own test proxy, so that one can stand in for the other."""
+    """The flags of vLLM's toy proxy, so that this proxy can replace it."""
     hosts, ports = (f"--{name}-hosts", f"--{name}-host"), (f"--{name}-ports", f"--{name}-port")
-    parser.add_argument(*hosts, nargs="+", default=[], metavar="HOST", help="as vLLM's toy proxy has it")
-    parser.add_argument(*ports, nargs="+", type=int, default=[], metavar="PORT", help="as vLLM's toy proxy has it")
+    same = "as in vLLM's toy_proxy_server.py"
+    parser.add_argument(*hosts, nargs="+", default=[], metavar="HOST", help=same)
+    parser.add_argument(*ports, nargs="+", type=int, default=[], metavar="PORT", help=same)

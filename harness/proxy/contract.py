@@ -1,17 +1,18 @@
-"""What the proxy says to P and to D (handover.py: what P must have said in between). No I/O.
+"""The requests that the proxy sends to P and to D (handover.py checks P's answer in between). No I/O.
 
 Rule 1. P computes the KV of exactly the prompt that D will decode, and stops after one token. A second token could
 open another block on P and shift the KV against D's.
 
-Rule 2. P is told everything the client said, except for what would break rule 1 or cost P work that nobody reads.
-Fields that only shape the output (``logprobs``, ``stop``, ``structured_outputs``, ...) stay, although P's one token
-is thrown away: so a request that D would refuse is refused by P, before it holds any block. Some of them shape the
-prompt as well: ``response_format``, ``tools`` and ``tool_choice`` reach the chat template, ``suffix`` makes a
+Rule 2. P gets every field of the client's request except those that would break rule 1 or cost P work whose result is
+discarded. Fields that only shape the output (``logprobs``, ``stop``, ``structured_outputs``, ...) stay, although P's
+one token is discarded: P then refuses a request that D would refuse, before it holds any block. Some of them shape
+the prompt as well: ``response_format``, ``tools`` and ``tool_choice`` reach the chat template, ``suffix`` makes a
 fill-in-the-middle prompt.
 
-Rule 3. D is told exactly what the client said, byte for byte, and P's ``kv_transfer_params``.
+Rule 3. D gets the client's request byte for byte, and P's ``kv_transfer_params``.
 
-Rule 4. What would pass by the transfer unseen, or prefill another prompt than is decoded, is refused with 400.
+Rule 4. A request that would silently bypass the transfer, or make P prefill another prompt than D decodes, is refused
+with 400.
 """
 
 import json
@@ -23,18 +24,18 @@ Json = dict[str, Any]
 
 PARAMS = "kv_transfer_params"
 _SHOWN = 40
-"""Characters of a client's value in a message."""
+"""Characters of a client's value that a message shows."""
 
 
 class Endpoint(StrEnum):
-    """The two endpoints that generate, by their path."""
+    """The two endpoints that generate tokens, by path."""
 
     COMPLETIONS = "/v1/completions"
     CHAT = "/v1/chat/completions"
 
 
 class RejectedRequest(Exception):  # noqa: N818 - reads as what happened
-    """The client is wrong (400); ``param`` names the field, as OpenAI's errors do."""
+    """The client's request cannot be served (400); ``param`` names the field, as in OpenAI's errors."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -42,7 +43,7 @@ class RejectedRequest(Exception):  # noqa: N818 - reads as what happened
 
 
 REMOTE_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_port")
-"""What NIXL's decode side needs beside ``remote_block_ids``; sizes (``tp_size``, ...) have defaults there."""
+"""Parameters that NIXL's decode side needs besides ``remote_block_ids``; sizes (``tp_size``, ...) have defaults."""
 
 _TO_PREFILL: Mapping[str, Any] = {
     "do_remote_decode": True,
@@ -53,22 +54,27 @@ _TO_PREFILL: Mapping[str, Any] = {
 
 _DROPPED_FOR_PREFILL = frozenset(
     {
-        "stream_options",  # refused by vLLM where stream is false
-        "min_tokens",  # refused where above max_tokens
-        "best_of",  # as n: every further sequence holds blocks on P that no D will fetch
-        "prompt_logprobs",  # would skip P's cache reads and compute logits of the whole prompt; D computes its own
-        "echo",  # with logprobs it means prompt_logprobs
-        "return_token_ids",  # P would send the whole prompt back; so would the next
+        # vLLM refuses stream_options without stream, and min_tokens above max_tokens.
+        "stream_options",
+        "min_tokens",
+        # Like n: every further sequence holds blocks on P that no D will fetch.
+        "best_of",
+        # Would skip P's cache reads and compute logits of the whole prompt; D computes its own. With logprobs, echo
+        # means prompt_logprobs.
+        "prompt_logprobs",
+        "echo",
+        # P would send the whole prompt back.
+        "return_token_ids",
         "return_prompt_text",
     }
 )
 
 
 def parse_request(raw: bytes, endpoint: Endpoint) -> Json:
-    """The client's body as JSON, if it may be served.
+    """The client's body as JSON.
 
     Raises:
-        RejectedRequest: not a JSON object, or one that rule 4 refuses.
+        RejectedRequest: the body is not a JSON object, or rule 4 refuses it.
 
     """
     try:
@@ -85,32 +91,32 @@ def parse_request(raw: bytes, endpoint: Endpoint) -> Json:
 def _refuse_what_bypasses_the_transfer(body: Json) -> None:
     if body.get(PARAMS) is not None:
         raise RejectedRequest(
-            f"{PARAMS} are the proxy's to set: with the client's own, D would not decode what P prefilled. "
-            "To test a server's handling of them, send the request to that server.",
+            f"The proxy sets {PARAMS} itself: with the client's own value, D would not decode what P prefilled. "
+            "To test how a server handles this field, send the request directly to that server.",
             PARAMS,
         )
-    # vLLM makes its own one-token requests for the beams, without kv_transfer_params: D would compute everything
+    # vLLM runs beams as one-token requests of its own, without kv_transfer_params: D would compute everything
     # itself, and P would hold its blocks until their lease ends.
     if body.get("use_beam_search"):
         raise RejectedRequest(
-            "Beam search does not read transferred KV. Send this request to a server directly.", "use_beam_search"
+            "Beam search does not read transferred KV. Send this request directly to a server.", "use_beam_search"
         )
 
 
 def _refuse_another_prompt(body: Json, endpoint: Endpoint) -> None:
-    # A negative value means "what fits beside max_tokens", and P's max_tokens is not the client's: P would keep
-    # more of the prompt than D, and every block would hold other tokens than D believes.
+    # A negative value means "as many as fit with max_tokens", and P's max_tokens is 1: P would keep more of the prompt
+    # than D, and every block would hold other tokens than D assumes.
     truncate = body.get("truncate_prompt_tokens")
-    # vLLM takes "-1" and -1.0 for -1.
+    # vLLM reads "-1" and -1.0 as -1.
     if isinstance(truncate, int | float | str) and str(truncate).lstrip().startswith("-"):
         raise RejectedRequest(
-            f"truncate_prompt_tokens={str(truncate)[:_SHOWN]} depends on max_tokens, which differs between P and D. "
-            "Name the number of tokens to keep.",
+            f"truncate_prompt_tokens={str(truncate)[:_SHOWN]} depends on max_tokens, which differs between the prefill "
+            "and the decode server. Give the number of tokens to keep.",
             "truncate_prompt_tokens",
         )
     if endpoint is Endpoint.COMPLETIONS and (count := _prompt_count(body)) > 1:
         raise RejectedRequest(
-            f"One prompt a request: this one has {count}. Send each prompt as its own request.", "prompt"
+            f"A request may hold one prompt, and this one holds {count}. Send each prompt as its own request.", "prompt"
         )
 
 
@@ -119,33 +125,37 @@ def _prompt_count(body: Json) -> int:
 
 
 def _sequences(prompt: object) -> int:
-    """How many prompts: a list of token ids is one, a list of anything else is as many as it has items."""
+    """The number of prompts: a list of token ids is one prompt, any other list is one prompt per item."""
     if not isinstance(prompt, list):
         return int(prompt is not None)
     return 1 if prompt and isinstance(prompt[0], int) else len(prompt)
 
 
+def prefill_request(body: Mapping[str, Any], endpoint: str) -> Json:
+    """The request to P: one token, no stream, one sequence, and blocks that P keeps for D to fetch."""
+    prefill = {key: value for key, value in body.items() if key not in _DROPPED_FOR_PREFILL}
+    prefill |= {"stream": False, "max_tokens": 1, "n": 1, PARAMS: dict(_TO_PREFILL)}
+    return prefill | ({"max_completion_tokens": 1} if endpoint == Endpoint.CHAT else {})
+
+
 def prefill_body(body: Json, endpoint: Endpoint) -> bytes:
-    """The request to P: one token, no stream, one sequence, blocks kept for a decode elsewhere.
+    """The bytes of ``prefill_request``.
 
     Raises:
-        RejectedRequest: so deeply nested that it could be read and cannot be written again.
+        RejectedRequest: the body is nested too deeply to be written again.
 
     """
-    prefill = {key: value for key, value in body.items() if key not in _DROPPED_FOR_PREFILL}
-    prefill |= {"stream": False, "max_tokens": 1, "n": 1, PARAMS: _TO_PREFILL}
-    if endpoint is Endpoint.CHAT:
-        prefill["max_completion_tokens"] = 1
-    return _dumps(prefill)
+    return _dumps(prefill_request(body, endpoint))
 
 
 def decode_body(raw: bytes, body: Json, params: Json) -> bytes:
     """The request to D: the client's bytes with P's parameters as one more field.
 
-    Spliced, not serialized again: no number or string of the client's can change its spelling, and a long prompt
+    The field is spliced into the bytes: no number or string of the client changes its spelling, and a long prompt
     costs one copy.
     """
-    if PARAMS in body:  # null, or it would have been refused; a second key of that name would be ambiguous
+    # Here the client's value is null (parse_request refused any other). A second key of that name would be ambiguous.
+    if PARAMS in body:
         return _dumps(body | {PARAMS: params})
     separator = b"," if body else b""
     return b"".join((raw.rstrip()[:-1], separator, b'"', PARAMS.encode(), b'":', _dumps(params), b"}"))

@@ -1,15 +1,25 @@
-"""The proxy's own answers to what went wrong, in the form OpenAI's clients expect."""
+"""The proxy's own error responses, in OpenAI's format, and exceptions as text for them."""
 
 import json
 from http import HTTPStatus
 
 from aiohttp import web
 
+from harness.redact import redact_text
+
 _KINDS = {400: "BadRequestError", 502: "BadGatewayError", 503: "ServiceUnavailableError"}
+_LONGEST = 300
+"""Characters."""
+
+
+def one_line(text: object) -> str:
+    """The beginning of a server's or client's text (or exception) as one line, without credentials."""
+    line = redact_text(" ".join(str(text).split()))[:_LONGEST]
+    return line or (type(text).__name__ if isinstance(text, Exception) else "")
 
 
 def error_response(status: int, message: str, param: str | None = None) -> web.Response:
-    """``{"error": {message, type, param, code}}``, as vLLM has it; a server's own errors are never rewritten."""
+    """``{"error": {message, type, param, code}}``, like vLLM's errors; a server's own errors are never rewritten."""
     kind = _KINDS.get(status) or HTTPStatus(status).phrase
     body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
     return web.Response(status=status, text=json.dumps(body), content_type="application/json")

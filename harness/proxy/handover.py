@@ -1,30 +1,28 @@
-"""What P must have said before D is asked. No I/O.
+"""Checks P's answer before D is asked. No I/O.
 
-A handover is complete or it is not made. vLLM's decode side fails an assertion, and with it the whole
-engine, on empty ``remote_block_ids``; where a ``remote_*`` key is missing it promises external tokens that nobody
-fetches, and the request hangs (NIXL's ``get_num_new_matched_tokens`` and ``update_state_after_alloc``).
+Incomplete parameters never reach D. On empty ``remote_block_ids`` vLLM's decode side fails an assertion, which ends
+the whole engine. If a ``remote_*`` key is missing, it expects external tokens that are never fetched, and the request
+hangs (NIXL's ``get_num_new_matched_tokens`` and ``update_state_after_alloc``).
 """
 
 import json
 
 from harness.proxy.contract import PARAMS, REMOTE_KEYS, Json
-from harness.redact import redact_text
+from harness.proxy.errors import one_line
 
 _PORTS = 1 << 16
-_REASONS = 4
-_SHOWN = 300
-"""Characters of a server's words."""
+_MOST_REASONS = 4
 
 
 class IncompleteHandover(Exception):  # noqa: N818 - reads as what happened
-    """P is wrong (502): its answer cannot be handed to D."""
+    """P's answer cannot be handed to D (502)."""
 
 
 def take_handover(raw: bytes) -> Json:
-    """P's ``kv_transfer_params``, complete.
+    """The complete ``kv_transfer_params`` of P's answer.
 
     Raises:
-        IncompleteHandover: says what is missing.
+        IncompleteHandover: the message names what is missing.
 
     """
     try:
@@ -41,24 +39,25 @@ def take_handover(raw: bytes) -> Json:
 
 
 def missing_from(params: Json) -> list[str]:
-    """What D would need and P did not say, or said as what it cannot be; empty if the handover is complete."""
-    missing = [key for key in REMOTE_KEYS if not _is_given(key, params.get(key))]
+    """The fields D needs that are absent or have an impossible value; empty if the handover is complete."""
+    missing = [key for key in REMOTE_KEYS if not _is_valid(key, params.get(key))]
     if not _has_blocks(params.get("remote_block_ids")):
         missing.append("remote_block_ids (none, or not block ids)")
-    # Without it D ignores the rest and computes the prompt itself: right output, nothing transferred.
+    # Without this flag D ignores the other fields and computes the prompt itself: the output is right, but nothing is
+    # transferred.
     if params.get("do_remote_prefill") is not True:
         missing.append("do_remote_prefill: true")
     return missing
 
 
-def _is_given(key: str, value: object) -> bool:
+def _is_valid(key: str, value: object) -> bool:
     if key == "remote_port":
         return type(value) is int and 0 < value < _PORTS
     return isinstance(value, str) and value != ""
 
 
 def _require_json(params: Json) -> None:
-    """NaN, and what is nested too deeply, can be read and not be passed on."""
+    """Refuse NaN and values nested too deeply: they can be read, but not written as JSON."""
     try:
         json.dumps(params, allow_nan=False)
     except (ValueError, RecursionError) as error:
@@ -66,7 +65,7 @@ def _require_json(params: Json) -> None:
 
 
 def _has_blocks(ids: object) -> bool:
-    """Whether these are block ids and at least one: flat, or one list for each KV cache group."""
+    """Whether there is at least one block id, in a flat list or in one list for each KV cache group."""
     if not isinstance(ids, list) or not ids:
         return False
     groups = ids if isinstance(ids[0], list) else [ids]
@@ -78,21 +77,21 @@ def _is_group(ids: object) -> bool:
 
 
 def _why(answer: object) -> str:
-    """The server's own words, or the finish reasons: these tell an aborted prefill from one without a connector."""
-    if isinstance(answer, dict) and answer.get("error"):  # a gateway's 200 around an error
-        return f"; it says: {_shown(answer['error'])}"
+    """The server's error, or its finish reasons: they distinguish an aborted prefill from a missing connector."""
+    # Some gateways wrap an error in a 200.
+    if isinstance(answer, dict) and answer.get("error"):
+        return f"; it reports the error: {_quoted(answer['error'])}"
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list):
         return ""
-    reasons = [_shown(choice.get("finish_reason")) for choice in choices[:_REASONS] if isinstance(choice, dict)]
+    reasons = [_quoted(choice.get("finish_reason")) for choice in choices[:_MOST_REASONS] if isinstance(choice, dict)]
     return (
         f" (finish_reason {', '.join(reasons)}; vLLM leaves them out if the request was aborted, or if the server "
         "has no connector that hands KV to another server)"
     )
 
 
-def _shown(said: object) -> str:
-    """A server's words on one line; an error object's message where it has one."""
-    message = said.get("message") if isinstance(said, dict) else said
-    text = message if isinstance(message, str) else type(said).__name__ if said is not None else "null"
-    return redact_text(" ".join(text.split()))[:_SHOWN]
+def _quoted(value: object) -> str:
+    """A server's text on one line; of an error object, its message."""
+    message = value.get("message") if isinstance(value, dict) else value
+    return one_line(message if isinstance(message, str) else type(value).__name__ if value is not None else "null")

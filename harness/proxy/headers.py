@@ -1,7 +1,7 @@
-"""Which headers travel. No I/O.
+"""Which headers the proxy forwards. No I/O.
 
-Everything the client or the server said goes through (``Authorization``, trace headers, ...), except for what
-belongs to one connection (RFC 9110, 7.6.1) or describes bytes that are no longer the same.
+Every header of client and server goes through (``Authorization``, trace headers, ...), except those that belong to one
+connection (RFC 9110, 7.6.1) or describe bytes that the proxy changes.
 """
 
 import re
@@ -21,31 +21,25 @@ DECODE = "X-PD-Decode"
 
 _HOP_BY_HOP = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
     }
 )
-# The proxy answers ``Expect: 100-continue`` itself, and sends another body: decoded, and of another length.
+# The proxy answers ``Expect: 100-continue`` itself, and the body it sends is decoded and of another length.
 _REQUEST_ONLY = frozenset({"host", "content-length", "content-encoding", "expect", "accept-encoding"})
 
 
 def request_headers(headers: Mapping[str, str], request_id: str | None = None) -> CIMultiDict[str]:
-    """The client's headers for P and D, with the request id that both shall use.
+    """The client's headers for P and D, with the request id that both servers use.
 
     Raises:
-        RejectedRequest: one holds what cannot be passed on.
+        RejectedRequest: a header holds characters that cannot be forwarded.
 
     """
     forwarded = _without(headers.items(), _HOP_BY_HOP | _REQUEST_ONLY | _nominated(headers))
-    forwarded.setdefault("Content-Type", "application/json")  # vLLM refuses a body of any other type
-    # A compressor on the way would hold tokens back until its window is full.
+    # vLLM refuses a body of any other type.
+    forwarded.setdefault("Content-Type", "application/json")
+    # A compressor between server and proxy would hold tokens back until its window is full.
     forwarded["Accept-Encoding"] = "identity"
     if request_id is not None:
         forwarded[REQUEST_ID] = request_id
@@ -56,14 +50,14 @@ def request_headers(headers: Mapping[str, str], request_id: str | None = None) -
 
 
 def response_headers(headers: Mapping[str, str], own: Mapping[str, str]) -> CIMultiDict[str]:
-    """A server's headers for the client, and the proxy's own over them. Content-Length stays: the bytes do too.
+    """A server's headers for the client; the proxy's own replace those of the same name.
 
-    Left out: a Content-Length beside a chunked body, which it does not describe (RFC 9112, 6.3), and what cannot be
-    passed on.
+    Content-Length stays, because the bytes are unchanged; beside a chunked body, which it does not describe (RFC 9112,
+    6.3), it is left out. So are headers that cannot be forwarded.
     """
-    unsaid = {"content-length"} if "Transfer-Encoding" in headers else set()
+    dropped = {"content-length"} if "Transfer-Encoding" in headers else set()
     kept = ((name, value) for name, value in headers.items() if writable(value))
-    forwarded = _without(kept, _HOP_BY_HOP | _nominated(headers) | unsaid)
+    forwarded = _without(kept, _HOP_BY_HOP | _nominated(headers) | dropped)
     forwarded.update(own)
     return forwarded
 
@@ -73,11 +67,11 @@ def _without(items: Iterable[tuple[str, str]], names: frozenset[str]) -> CIMulti
 
 
 def writable(value: str) -> bool:
-    """Whether it can stand in a head: no control characters, and UTF-8 (other bytes were read as surrogates)."""
+    """Whether the value may stand in a header: UTF-8 (other bytes were read as surrogates), no control characters."""
     return _UNWRITABLE.search(value) is None
 
 
 def _nominated(headers: Mapping[str, str]) -> frozenset[str]:
-    """Names that the ``Connection`` header declares to be of this hop only."""
+    """Names that the ``Connection`` header declares to belong to this connection only."""
     connection = headers.get("Connection")
     return frozenset(name.strip().lower() for name in connection.split(",")) if connection else frozenset()

@@ -1,4 +1,4 @@
-"""``GET /metrics``: the counts of status.py in Prometheus' text format, and nothing that ``/proxy/status`` has not."""
+"""``GET /metrics``: exactly the counts of ``/proxy/status`` (status.py), in Prometheus' text format."""
 
 from collections.abc import Iterator
 
@@ -10,23 +10,23 @@ from prometheus_client.registry import Collector
 from harness.proxy.status import Status, UpstreamCounts
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_OF_ALL = {
-    "requests": "Requests to the two endpoints that generate.",
-    "rejected": "Requests that the proxy answered with 400; no server was asked.",
-    "stranded_prefills": "Requests that P finished and whose D could not be reached.",
+_PROXY_COUNTERS = {
+    "requests": "Completion and chat completion requests.",
+    "rejected": "Requests that the proxy answered with 400 without asking a server.",
+    "stranded_prefills": "Requests that the prefill server finished and whose decode server could not be reached.",
 }
-_OF_EACH = {
+_SERVER_COUNTERS = {
     "requests": "Requests sent to this server.",
-    "completed": "Answers with status 200 that arrived whole and, from D, were passed on whole.",
+    "completed": "Answers with status 200 that arrived whole and, from a decode server, reached the client whole.",
     "http_errors": "Answers with any other status.",
-    "unreachable": "Requests for which there was no connection.",
-    "broken": "Requests whose server was gone before the end of its answer.",
-    "incomplete_handovers": "Completed answers of P that could not be handed to D.",
+    "unreachable": "Requests for which no connection could be made.",
+    "broken": "Requests whose connection broke before the end of the answer.",
+    "incomplete_handovers": "Completed answers of a prefill server that could not be handed to a decode server.",
 }
 
 
 def exposition(status: Status) -> tuple[bytes, str]:
-    """The counts as they are now, and the content type."""
+    """The current counts as text, and the content type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Counts(status))
     return generate_latest(registry), _CONTENT_TYPE
@@ -38,24 +38,25 @@ class _Counts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
-        for name, says in _OF_ALL.items():
-            yield CounterMetricFamily(f"pd_proxy_{name}", says, value=getattr(status, name))
+        for name, documentation in _PROXY_COUNTERS.items():
+            yield CounterMetricFamily(f"pd_proxy_{name}", documentation, value=getattr(status, name))
         yield GaugeMetricFamily("pd_proxy_requests_in_flight", "Requests being served.", value=status.in_flight)
-        gone = CounterMetricFamily("pd_proxy_client_gone", "Clients that went away, by phase.", labels=["phase"])
-        for phase, count in status.client_gone.items():
-            gone.add_metric([phase], count)
+        gone = CounterMetricFamily("pd_proxy_client_gone", "Clients that disconnected, by stage.", labels=["phase"])
+        for stage, count in status.client_gone.items():
+            gone.add_metric([stage], count)
         yield gone
-        yield from map(self._of_each, _OF_EACH)
+        yield from map(self._server_counter, _SERVER_COUNTERS)
 
-    def _of_each(self, name: str) -> Metric:
-        family = CounterMetricFamily(f"pd_proxy_upstream_{name}", _OF_EACH[name], labels=["server", "role", "url"])
+    def _server_counter(self, name: str) -> Metric:
+        labels = ["server", "role", "url"]
+        family = CounterMetricFamily(f"pd_proxy_upstream_{name}", _SERVER_COUNTERS[name], labels=labels)
         for server, role, counts in _servers(self._status):
             family.add_metric([server, role, counts.url], getattr(counts, name))
         return family
 
 
 def _servers(status: Status) -> Iterator[tuple[str, str, UpstreamCounts]]:
-    """Name, role and counts; named because a URL may be given twice, and a sample must not be."""
+    """Name, role and counts of each server; the name keeps samples distinct if a URL is given twice."""
     for role, servers in (("prefill", status.prefill), ("decode", status.decode), ("other", [status.other])):
         for number, counts in enumerate(servers):
             yield f"{role}-{number}", role, counts

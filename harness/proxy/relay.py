@@ -1,10 +1,10 @@
-"""Passing an answer on, byte by byte as it comes.
+"""Forwards a server's answer to the client as it arrives.
 
-Rule 1. What has arrived is sent at once: no rechunking, no buffer to fill, no compression. The events of a stream
-reach the client in the writes in which they reached the proxy.
+Rule 1. Bytes that have arrived are sent at once: no rechunking, no buffer to fill, no compression. The events of a
+stream reach the client in the writes in which they reached the proxy.
 
-Rule 2. The client can tell an answer that was cut from one that ended. The end of a chunked body, or the last byte
-of a counted one, is written only after the server's own; otherwise the connection is closed in front of it.
+Rule 2. The client can distinguish an answer that was cut from one that ended. The end of a chunked body, or the last
+byte of a counted body, is written only after the server sent it; otherwise the connection is closed before it.
 """
 
 import logging
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from harness.proxy.client import cut, send, to_client
 from harness.proxy.headers import response_headers, writable
-from harness.proxy.upstream import Upstream, UpstreamFailed, arrived
+from harness.proxy.upstream import Upstream, UpstreamFailed, read_available
 
 log = logging.getLogger(__name__)
 
@@ -23,30 +23,29 @@ log = logging.getLogger(__name__)
 async def relay(
     request: web.Request, upstream: Upstream, answer: aiohttp.ClientResponse, own: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Pass ``answer`` to the client with the proxy's ``own`` headers; its status is counted, whatever it is.
+    """Forward ``answer`` to the client with the proxy's ``own`` headers, and count it by its status.
 
     Raises:
-        ClientGone: the client did not take all of it.
-        UpstreamFailed: the server broke off before a byte of it was passed on; already counted.
+        ClientGone: the client disconnected before the end of the answer.
+        UpstreamFailed: the server disconnected before any byte was forwarded; already counted.
 
     """
     headers = response_headers(answer.headers, own)
-    response = web.StreamResponse(status=answer.status, reason=_sayable(answer.reason), headers=headers)
-    chunk = await arrived(upstream, answer)  # before its head is passed on: until then an error can be answered
+    # None gives the status's usual reason.
+    reason = answer.reason if answer.reason and writable(answer.reason) else None
+    response = web.StreamResponse(status=answer.status, reason=reason, headers=headers)
+    # Until the headers are forwarded, a failure can still be answered with 502: so the first bytes are read before.
+    chunk = await read_available(upstream, answer)
     await to_client(response.prepare(request))
     try:
         while chunk:
             await to_client(response.write(chunk))
-            chunk = await arrived(upstream, answer)
+            chunk = await read_available(upstream, answer)
     except UpstreamFailed as failed:
         log.warning("%s. The client's answer is cut.", failed)
         cut(request)
-        return response  # aiohttp would now write the end marker, but finds the connection closed
+        # aiohttp writes the end of the body of a returned response, but finds the connection closed.
+        return response
     await send(request, response)
     upstream.count_answer(answer.status)
     return response
-
-
-def _sayable(reason: str | None) -> str | None:
-    """None, for the status's usual words, where the server's cannot stand in a status line."""
-    return reason if reason and writable(reason) else None

@@ -1,4 +1,4 @@
-"""Bringing the proxy up and down."""
+"""Starts and stops the proxy."""
 
 import errno
 import logging
@@ -12,24 +12,24 @@ from aiohttp import web
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.app import Proxy
-from harness.proxy.client import OneLine
+from harness.proxy.client import ClientErrorFilter
 from harness.proxy.upstream import Upstream, open_session, parse_upstream
 
-# How long requests in flight may go on after stop(). Then they are cancelled, on P and D as well.
+# How long requests in flight may continue after stop(). Then they are cancelled, on P and D as well.
 GRACE_S = 5.0
-# A thousand clients may connect in one instant; the kernel caps this at net.core.somaxconn.
+# A thousand clients may connect at the same instant; the kernel caps this at net.core.somaxconn.
 _BACKLOG = 4096
-# Where aiohttp writes what it finds wrong before a handler is called.
+# aiohttp logs here the errors that occur before a handler is called.
 _http_log = logging.getLogger("harness.proxy.http")
-_http_log.addFilter(OneLine())
+_http_log.addFilter(ClientErrorFilter())
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyHandle:
-    """A proxy that is up."""
+    """A running proxy."""
 
     url: str
-    """Where it listens, without a trailing slash."""
+    """Base URL, without a trailing slash."""
     _proxy: Proxy
     _runner: web.AppRunner
     _session: aiohttp.ClientSession
@@ -39,7 +39,7 @@ class ProxyHandle:
         return self._proxy.status.as_json()
 
     async def stop(self) -> None:
-        """Take no new connection, let requests in flight end for ``GRACE_S`` seconds, close everything."""
+        """Accept no new connection, give requests in flight ``GRACE_S`` seconds to end, then close everything."""
         self._proxy.stopping = True
         await _close(self._runner, self._session)
 
@@ -47,10 +47,10 @@ class ProxyHandle:
 async def start_proxy(
     prefill: Sequence[str], decode: Sequence[str], *, host: str = "127.0.0.1", port: int = 0
 ) -> ProxyHandle:
-    """A proxy in this event loop; port 0 takes a free one.
+    """Start a proxy in this event loop; port 0 chooses a free port.
 
     Raises:
-        UsageError: a URL is not one, none is given for a role, or the address cannot be listened on.
+        UsageError: a URL is invalid, a role has no server, or the proxy cannot listen on the address.
 
     """
     prefills, decodes = _parse(Role.PREFILL, prefill), _parse(Role.DECODE, decode)
@@ -69,7 +69,7 @@ async def start_proxy(
 
 def _parse(role: Role, urls: Sequence[str]) -> list[Upstream]:
     if not urls:
-        raise UsageError(f"The proxy needs at least one {role} server: --{role} URL.")
+        raise UsageError(f"The proxy needs at least one {role} server: give --{role} URL.")
     return [parse_upstream(role, url) for url in urls]
 
 
@@ -84,8 +84,11 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is in use. Stop what listens there, or choose another with --port."
-    return f"Cannot listen on {host}, port {port}: {error.strerror or error}. Choose others with --host and --port."
+        return f"Port {port} on {host} is in use. Stop the process that uses it, or choose another port with --port."
+    return (
+        f"Cannot listen on {host}, port {port}: {error.strerror or error}. Choose another address with --host and "
+        "--port."
+    )
 
 
 def _url(host: str, port: int) -> str:

@@ -1,6 +1,6 @@
-"""What the proxy has counted since it started; ``GET /proxy/status`` shows it as JSON.
+"""The proxy's counts since it started; ``GET /proxy/status`` shows them as JSON.
 
-No counter is reset and none is exact about what it cannot know: see ``stranded_prefills`` and ``client_gone``.
+Counters are never reset. Two of them have limits to what they can know: ``stranded_prefills`` and ``client_gone``.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -8,40 +8,40 @@ from enum import StrEnum
 from typing import Any
 
 
-class Phase(StrEnum):
-    """How far a request has come, seen from the proxy."""
+class Stage(StrEnum):
+    """A request's progress through the proxy."""
 
     REQUEST = "request"
     """The request has not arrived whole, or was answered with 400: no server was asked."""
     PREFILL = "prefill"
     """P has been asked."""
     HANDOVER = "handover"
-    """P's parameters are here, D's answer has not begun."""
+    """P's parameters have arrived, D's answer has not begun."""
     DECODE = "decode"
     """D's answer has begun."""
 
 
 @dataclass(slots=True)
 class UpstreamCounts:
-    """One server's share."""
+    """The counts of one server."""
 
     url: str
     requests: int = 0
     completed: int = 0
-    """Answers with status 200 that arrived whole (and, from D, were passed on whole)."""
+    """Answers with status 200 that arrived whole (and, from D, reached the client whole)."""
     http_errors: int = 0
-    """Answers with any other status; passed to the client as they were."""
+    """Answers with any other status; forwarded to the client unchanged."""
     unreachable: int = 0
-    """No connection."""
+    """Requests for which no connection could be made."""
     broken: int = 0
-    """Connected, but gone before the end of its answer."""
+    """Requests whose connection broke before the end of the answer."""
     incomplete_handovers: int = 0
-    """P only: those of the completed that could not be handed to D."""
+    """Of P: completed answers that could not be handed to D."""
 
 
 @dataclass(slots=True)
 class Status:
-    """All counts of one proxy; ``requests`` are those to the two endpoints that generate."""
+    """All counts of one proxy; ``requests`` counts completions and chat completions."""
 
     prefill: list[UpstreamCounts]
     decode: list[UpstreamCounts]
@@ -51,12 +51,12 @@ class Status:
     in_flight: int = 0
     rejected: int = 0
     """Answered with 400 by the proxy; no server was asked."""
-    client_gone: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(Phase, 0))
-    """Clients that went away, by phase. In ``prefill`` P may have finished at that moment, and in ``handover`` D may
-    not have been asked yet: P's blocks then wait for the end of their lease."""
+    client_gone: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
+    """Clients that disconnected, by stage. In ``prefill`` P may just have finished, and in ``handover`` D may not have
+    been asked yet: then P holds its blocks until their lease ends."""
     stranded_prefills: int = 0
-    """P finished and D could not be reached: P's blocks certainly wait for the end of their lease."""
+    """P finished and D could not be reached: P certainly holds its blocks until their lease ends."""
 
     def as_json(self) -> dict[str, Any]:
-        """A copy made of plain dicts, lists, strings and integers."""
+        """A copy as plain dicts, lists, strings and integers."""
         return asdict(self)

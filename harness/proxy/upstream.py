@@ -13,23 +13,23 @@ from yarl import URL
 
 from harness.errors import UsageError
 from harness.facts import Role
+from harness.proxy.errors import one_line
 from harness.proxy.status import UpstreamCounts
-from harness.redact import redact_text, redact_url
+from harness.redact import redact_url
 
-# vLLM serves with uvicorn, which closes a connection that was idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A pool
-# that keeps one longer will sometimes send a request into a closing connection, and a POST that got no answer must
-# not be sent again: it may have been served. So the pool lets go first, and a request is never retried.
+# vLLM's HTTP server (uvicorn) closes a connection that was idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A pool that
+# keeps connections longer sometimes sends a request into a closing one, and a POST without an answer must not be sent
+# again, since it may have been served. So the pool closes idle connections first, and no request is ever retried.
 KEEPALIVE_S = 2.0
 CONNECT_TIMEOUT_S = 10.0
-# One read takes whatever has arrived; this bounds how much may wait for a slow client before D is slowed down.
+# One read takes all bytes that have arrived; this bounds how much may wait for a slow client before D is slowed down.
 READ_BUFFER_BYTES = 1 << 20
-# From here on aiohttp warns about bodies given as bytes, and wants a file to read from.
+# aiohttp warns about larger bodies given as bytes: they should be a file object.
 _LARGE_BODY_BYTES = 1 << 20
-_SHOWN = 300
 
 
 class UpstreamFailed(Exception):  # noqa: N818 - reads as what happened
-    """No whole answer came (502). ``reached`` is false only where certainly no byte of the request arrived."""
+    """No whole answer came (502). ``reached`` is false only if certainly no byte of the request arrived."""
 
     def __init__(self, message: str, *, reached: bool) -> None:
         super().__init__(message)
@@ -42,22 +42,22 @@ class Upstream:
 
     role: Role
     name: str
-    """Its URL as clients and logs see it: without credentials and query, and without a trailing slash."""
+    """The URL shown to clients and in logs: without credentials, query and trailing slash."""
     counts: UpstreamCounts
     base: str
-    """What a request's path is appended to: without credentials and query too."""
+    """The URL to which a request's path is appended: without credentials and query."""
     query: str = field(repr=False)
-    """Of its URL, for every request to it: some gateways want a key there."""
+    """The query of the server's URL, added to every request: some gateways want a key there."""
     authorization: str | None = field(repr=False)
-    """For every request to it, from user and password in its URL."""
+    """The ``Authorization`` header of every request, from user and password in the server's URL."""
 
     def url(self, path_qs: str) -> URL:
-        """Where a request with this path and query goes."""
+        """The URL of a request with this path and query."""
         joint = "&" if "?" in path_qs else "?"
         return URL(f"{self.base}{path_qs}{joint if self.query else ''}{self.query}", encoded=True)
 
     def headers(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
-        """With this server's own credentials in place of the client's, where there are any."""
+        """The headers of a request; this server's own credentials, if it has any, replace the client's."""
         sent = CIMultiDict(headers)
         if self.authorization is not None:
             sent[AUTHORIZATION] = self.authorization
@@ -75,7 +75,7 @@ def parse_upstream(role: Role, text: str) -> Upstream:
     """An upstream from a URL or from ``host:port``.
 
     Raises:
-        UsageError: not an HTTP URL.
+        UsageError: the text is not an HTTP URL.
 
     """
     try:
@@ -84,7 +84,7 @@ def parse_upstream(role: Role, text: str) -> Upstream:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
         shown = redact_url(text)
-        raise UsageError(f"{shown!r} is not the URL of a {role} server. Give one like http://127.0.0.1:8100.")
+        raise UsageError(f"{shown!r} is not the URL of a {role} server. Give a URL like http://127.0.0.1:8100.")
     url, query = url.with_query(None).with_fragment(None), url.raw_query_string
     base = str(url.with_user(None)).rstrip("/")
     authorization = _basic(url)
@@ -99,7 +99,7 @@ def _basic(url: URL) -> str | None:
 
 
 def open_session() -> aiohttp.ClientSession:
-    """A pool without a limit (the load is the client's to choose) and without a deadline: an answer may take hours."""
+    """A connection pool without a limit (the clients choose the load) or a deadline (an answer may take hours)."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
@@ -119,7 +119,7 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
     headers: CIMultiDict[str],
     body: bytes | None,
 ) -> aiohttp.ClientResponse:
-    """Send one request and wait for the head of its answer; the caller closes the answer.
+    """Send one request and wait for the answer's headers; the caller closes the answer.
 
     Raises:
         UpstreamFailed: the connection failed; already counted.
@@ -131,49 +131,45 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
         answer = await session.request(method, url, data=_payload(body), headers=headers, allow_redirects=False)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         upstream.counts.unreachable += 1
-        raise UpstreamFailed(_complaint(upstream, "cannot be reached", error), reached=False) from error
+        raise UpstreamFailed(_message(upstream, "cannot be reached", error), reached=False) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise _broke_off(upstream, error) from error
-    if answer.status < HTTPStatus.OK:  # 101, to a request that asked for no other protocol
+        raise _broken(upstream, error) from error
+    # 101 to a request that did not ask for another protocol.
+    if answer.status < HTTPStatus.OK:
         answer.close()
-        raise _broke_off(upstream, ValueError(f"status {answer.status} answers no request"))
+        raise _broken(upstream, ValueError(f"status {answer.status} is not an answer"))
     return answer
 
 
-async def arrived(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
-    """All bytes of the body that have arrived, at least one; empty at its end.
+async def read_available(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
+    """All bytes of the body that have arrived, at least one; empty at the end of the body.
 
     Raises:
-        UpstreamFailed: the server broke off; already counted.
+        UpstreamFailed: the connection broke; already counted.
 
     """
     try:
         return await answer.content.readany()
     except (aiohttp.ClientError, OSError) as error:
-        raise _broke_off(upstream, error) from error
+        raise _broken(upstream, error) from error
 
 
-async def whole(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
-    """The whole body; raises as ``arrived``."""
+async def read_whole(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body; raises like ``read_available``."""
     chunks = []
-    while chunk := await arrived(upstream, answer):
+    while chunk := await read_available(upstream, answer):
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _broke_off(upstream: Upstream, error: Exception) -> UpstreamFailed:
+def _broken(upstream: Upstream, error: Exception) -> UpstreamFailed:
     upstream.counts.broken += 1
-    return UpstreamFailed(_complaint(upstream, "broke off before the end of its answer", error), reached=True)
+    return UpstreamFailed(_message(upstream, "closed the connection before the end of its answer", error), reached=True)
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if body is not None and len(body) >= _LARGE_BODY_BYTES else body
 
 
-def _complaint(upstream: Upstream, what: str, error: Exception) -> str:
-    return f"The {upstream.role} server {upstream.name} {what}: {_words(error)}"
-
-
-def _words(error: Exception) -> str:
-    """On one line, and not the whole of what a server sent."""
-    return redact_text(" ".join(str(error).split()))[:_SHOWN] or type(error).__name__
+def _message(upstream: Upstream, what: str, error: Exception) -> str:
+    return f"The {upstream.role} server {upstream.name} {what}: {one_line(error)}"

@@ -11,7 +11,7 @@ from harness.checkers import judge
 from harness.facts import Deployment
 from harness.history import ClientHealth, Decoding, Entry, History, Noted, RunEnded
 from harness.load.health import worst_send_delay
-from harness.observe.observer import RestObserver
+from harness.observe.observer import SettledObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.reports.measured import under_test
@@ -129,7 +129,7 @@ class _Run:
         async def read_all(occasion: Occasion) -> Readings:
             return read_pair(pair, world, occasion)
 
-        self._observer = RestObserver(read_all, world, self._entries.append)
+        self._observer = SettledObserver(read_all, world, self._entries.append)
 
     async def load(self, scenario: Scenario, seed: int) -> None:
         """The load, and then everything that verifies it."""

@@ -1,7 +1,7 @@
-"""A simulated P/D pair with planted bugs: vLLM's HTTP, caches, leases and counters without a model.
+"""A simulated P/D pair that can have planted bugs: vLLM's HTTP API, caches, leases and counters without a model.
 
-It re-implements the engine's documented behaviour from vLLM's source, and shares no code with the oracle: two roads,
-compared. ``SimPair`` is the core, no I/O, clock injected; ``start_sim`` puts it on loopback sockets.
+The simulation re-implements vLLM's behaviour from its source and shares no code with the oracle, so that each checks
+the other. ``SimPair`` is the core: it does no I/O, and its clock is injected. ``start_sim`` serves it on loopback.
 """
 
 from harness.sim.bugs import BUGS, Bug

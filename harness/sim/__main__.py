@@ -1,6 +1,6 @@
-"""``python -m harness.sim``: a simulated deployment as a process of its own, which shares no event loop with clients.
+"""``python -m harness.sim`` serves a simulated deployment from its own process until SIGINT or SIGTERM.
 
-All of its servers live in it: they read each other's memory, as NIXL's agents do. Lives until SIGINT or SIGTERM.
+All servers of the deployment run in this one process, because they read each other's memory as NIXL agents do.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from harness.sim.noise import Noise
 
 _DEFAULT = SimConfig()
 PLANT = "PD_HARNESS_SIM_PLANT"
-"""In the environment: bugs for a simulated pair that another command starts (``--engine sim``)."""
+"""Environment variable with the bugs of a simulated pair that another command starts (``--engine sim``)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve; the exit code."""
+    """Serve until a signal comes, and return the exit code."""
     flags = _parser().parse_args(argv)
     uvloop.run(_serve(config_of(flags), tuple(flags.prefill_port + flags.decode_port)))
     return 0
@@ -45,7 +45,7 @@ async def _serve(config: SimConfig, ports: tuple[int, ...]) -> None:
 
 
 def config_of(flags: argparse.Namespace) -> SimConfig:
-    """What the command line says."""
+    """Turn the command line's flags into a configuration."""
     return SimConfig(
         prefills=len(flags.prefill_port),
         decodes=len(flags.decode_port),
@@ -70,20 +70,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prefill-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
     parser.add_argument("--decode-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
     parser.add_argument(
-        "--connector", choices=list(Connector), action="append", default=[], help="in order; repeatable"
+        "--connector", choices=list(Connector), action="append", default=[], help="repeatable, in order"
     )
     parser.add_argument("--block-size", type=int, default=_DEFAULT.block_size)
     parser.add_argument("--num-blocks", type=int, default=_DEFAULT.num_blocks)
     parser.add_argument("--offload-chunks", type=int, default=_DEFAULT.offload_chunks)
-    parser.add_argument("--flip-rate", type=float, default=_DEFAULT.noise.flip_rate, help="share of requests that may")
+    flips = _DEFAULT.noise.flip_rate
+    parser.add_argument("--flip-rate", type=float, default=flips, help="share of requests that may flip at a near tie")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fields", metavar="JSON", type=json.loads, default={}, help="further fields of SimConfig")
+    parser.add_argument("--fields", metavar="JSON", type=json.loads, default={}, help="more fields of SimConfig")
     parser.add_argument(
         "--plant",
         metavar="BUG[=RATE]",
         action="append",
         default=os.environ.get(PLANT, "").split(),
-        help=f"repeatable, or several words in {PLANT}; one of {', '.join(BUGS)}",
+        help=f"strike this share of requests (default 1); repeatable, or words in {PLANT}; one of {', '.join(BUGS)}",
     )
     return parser
 

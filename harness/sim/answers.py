@@ -1,45 +1,46 @@
-"""What a server answers: whole, and in the chunks of a stream, in vLLM's JSON."""
+"""The JSON of vLLM's answers: whole answers, and the chunks of a streamed one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.sim.intake import Order
+from harness.sim.intake import Parsed
 from harness.sim.sequence import Delta, Finish, Score, Sequence
 from harness.sim.words import Tokenizer
 
 Json = dict[str, Any]
 CREATED = 1_700_000_000
-"""The time of creation in every answer: answers are reproducible."""
+"""Every answer carries this creation time, so that answers are reproducible."""
 
 
 @dataclass(slots=True)
 class Output:
-    """What one sequence has said so far."""
+    """The tokens that one sequence has generated so far."""
 
     index: int
     sequence: Sequence
     tokens: list[int] = field(default_factory=list)
     scores: list[Score | None] = field(default_factory=list)
     sent: int = 0
-    """Tokens that a stream has passed on."""
+    """How many of the tokens have been streamed."""
     closed: bool = False
+    """Whether the chunk with the finish reason has been streamed."""
 
 
 @dataclass(slots=True)
 class Job:
-    """A request on its way through a server."""
+    """A request that a server is working on."""
 
-    order: Order
+    request: Parsed
     outputs: list[Output]
     tokenizer: Tokenizer
     model: str
     interval: int = 1
     details: bool = False
-    """Whether usage says how much of the prompt was cached (vLLM's ``--enable-prompt-tokens-details``)."""
+    """Whether ``usage`` states the cached prompt tokens (vLLM's ``--enable-prompt-tokens-details``)."""
 
     def take(self, delta: Delta) -> None:
-        """Note what a step did."""
+        """Add the token that a step generated, if it generated one."""
         if delta.token is not None:
             output = next(output for output in self.outputs if output.sequence is delta.sequence)
             output.tokens.append(delta.token)
@@ -52,56 +53,56 @@ class Job:
 
     @property
     def failed(self) -> bool:
-        """Whether any ended in an error: vLLM answers 500."""
+        """Whether any sequence ended in an error, to which vLLM answers 500."""
         return any(output.sequence.finish is Finish.ERROR for output in self.outputs)
 
     def usage(self) -> Json:
-        """Tokens, counted once for each prompt."""
-        prompt = sum(map(len, self.order.prompts))
+        """Build ``usage``; each prompt counts once, however many sequences it has."""
+        prompt = sum(map(len, self.request.prompts))
         completion = sum(len(output.tokens) for output in self.outputs)
         usage: Json = {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
         cached = sum(output.sequence.found for output in self.outputs)
-        # As vLLM: nothing is said where nothing was cached.
+        # Like vLLM, leave the details out if no token was cached.
         return usage | {"prompt_tokens_details": {"cached_tokens": cached}} if self.details and cached else usage
 
-    # --- whole ---
+    # --- whole answers ---
 
     def answer(self) -> Json:
-        """The whole answer."""
+        """Build the body of an answer that is not streamed."""
         first = self.outputs[0].sequence
-        answer = self._head("chat.completion" if self.order.chat else "text_completion")
+        answer = self._head("chat.completion" if self.request.chat else "text_completion")
         answer |= {
             "choices": [self._choice(output) for output in self.outputs],
             "usage": self.usage(),
             "kv_transfer_params": first.returned_params,
         }
-        if self.order.chat:
+        if self.request.chat:
             answer["prompt_logprobs"] = self._prompt_logprobs(first)
-            answer["prompt_token_ids"] = list(first.prompt) if self.order.return_token_ids else None
+            answer["prompt_token_ids"] = list(first.prompt) if self.request.return_token_ids else None
         return answer
 
     def _head(self, kind: str) -> Json:
-        prefix = "chatcmpl" if self.order.chat else "cmpl"
-        return {"id": f"{prefix}-{self.order.request_id}", "object": kind, "created": CREATED, "model": self.model}
+        prefix = "chatcmpl" if self.request.chat else "cmpl"
+        return {"id": f"{prefix}-{self.request.request_id}", "object": kind, "created": CREATED, "model": self.model}
 
     def _choice(self, output: Output) -> Json:
-        order, sequence = self.order, output.sequence
+        request, sequence = self.request, output.sequence
         text = self._text(output)
         choice: Json = {
             "index": output.index,
             "logprobs": self._logprobs(output, 0),
             "finish_reason": sequence.finish,
             "stop_reason": sequence.stop_reason,
-            "token_ids": output.tokens if order.return_token_ids else None,
+            "token_ids": output.tokens if request.return_token_ids else None,
         }
-        if order.chat:
+        if request.chat:
             return choice | {"message": {"role": "assistant", "content": text}}
-        if order.echo and not order.return_token_ids:
+        if request.echo and not request.return_token_ids:
             text = self.tokenizer.decode(sequence.prompt) + text
         return choice | {
             "text": text,
             "prompt_logprobs": self._prompt_logprobs(sequence),
-            "prompt_token_ids": list(sequence.prompt) if order.return_token_ids else None,
+            "prompt_token_ids": list(sequence.prompt) if request.return_token_ids else None,
         }
 
     def _text(self, output: Output) -> str:
@@ -129,15 +130,15 @@ class Job:
     # --- log-probabilities ---
 
     def _logprobs(self, output: Output, start: int) -> Json | None:
-        wanted = self.order.sampling.logprobs
+        wanted = self.request.sampling.logprobs
         if wanted is None:
             return None
         pairs = [
             (token, score) for token, score in zip(output.tokens[start:], output.scores[start:], strict=True) if score
         ]
-        if self.order.chat:
+        if self.request.chat:
             return {"content": [self._chat_entry(token, score, wanted) for token, score in pairs]}
-        if self.order.echo and start == 0:
+        if self.request.echo and start == 0:
             prompt = zip(output.sequence.prompt, output.sequence.prompt_scores, strict=True)
             return self._lists([*prompt, *pairs], wanted)
         return self._lists(list(pairs), wanted)
@@ -155,7 +156,7 @@ class Job:
         }
 
     def _top(self, token: int, score: Score, wanted: int) -> dict[str, float]:
-        """The sampled token first, then the leading ones: ``wanted`` + 1 at most, the sampled one not twice."""
+        """List the sampled token, then the ``wanted`` leading tokens; the sampled token is not repeated."""
         entries = {token: score.logprob} | {t: lp for t, lp in score.top if t != token}
         return {self._name(t): lp for t, lp in list(entries.items())[: wanted + 1]}
 
@@ -167,12 +168,12 @@ class Job:
         return entry | {"top_logprobs": named[:wanted]}
 
     def _name(self, token: int) -> str:
-        return f"token_id:{token}" if self.order.tokens_as_ids else self.tokenizer.spell(token)
+        return f"token_id:{token}" if self.request.tokens_as_ids else self.tokenizer.spell(token)
 
-    # --- in chunks ---
+    # --- streamed answers ---
 
     def chunks(self) -> Iterator[Json]:
-        """What a stream can pass on now."""
+        """Yield the chunks that can be streamed now."""
         for output in self.outputs:
             ready = len(output.tokens) - output.sent
             ended = output.sequence.finish is not None
@@ -182,7 +183,7 @@ class Job:
 
     def _chunk(self, output: Output, *, ended: bool) -> Iterator[Json]:
         start, output.sent, output.closed = output.sent, len(output.tokens), ended
-        if self.order.chat and start == 0:
+        if self.request.chat and start == 0:
             yield self._role_chunk(output)
         text = self.tokenizer.decode(output.tokens[start:])
         if ended and isinstance(output.sequence.stop_reason, str):
@@ -193,15 +194,15 @@ class Job:
             "finish_reason": output.sequence.finish if ended else None,
             "stop_reason": output.sequence.stop_reason if ended else None,
         }
-        if self.order.return_token_ids:
+        if self.request.return_token_ids:
             choice["token_ids"] = output.tokens[start:]
-        if self.order.chat:
+        if self.request.chat:
             yield self._framed(choice | {"delta": {"content": text}})
             return
         if start == 0:
-            if self.order.return_token_ids:
+            if self.request.return_token_ids:
                 choice["prompt_token_ids"] = list(output.sequence.prompt)
-            elif self.order.echo:
+            elif self.request.echo:
                 text = self.tokenizer.decode(output.sequence.prompt) + text
         yield self._framed(choice | {"text": text})
 
@@ -214,15 +215,15 @@ class Job:
                 "finish_reason": None,
             }
         )
-        if self.order.return_token_ids:
+        if self.request.return_token_ids:
             chunk["prompt_token_ids"] = list(output.sequence.prompt)
         return chunk
 
     def _framed(self, choice: Json) -> Json:
-        kind = "chat.completion.chunk" if self.order.chat else "text_completion"
+        kind = "chat.completion.chunk" if self.request.chat else "text_completion"
         return self._head(kind) | {"choices": [choice]}
 
     def usage_chunk(self) -> Json:
-        """The last chunk of a stream whose client asked for usage."""
-        kind = "chat.completion.chunk" if self.order.chat else "text_completion"
+        """Build the last chunk of a stream whose client asked for ``usage``."""
+        kind = "chat.completion.chunk" if self.request.chat else "text_completion"
         return self._head(kind) | {"choices": [], "usage": self.usage()}

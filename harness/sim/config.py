@@ -1,4 +1,4 @@
-"""What a simulated deployment is made of. Names as vLLM's flags and configuration have them."""
+"""The configuration of a simulated deployment; names follow vLLM's flags and configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,36 +14,36 @@ POLICIES = ("fail", "recompute")
 
 @dataclass(frozen=True, slots=True)
 class PlantedBug:
-    """One of bugs.BUGS, switched on."""
+    """A bug of `harness.sim.bugs.BUGS` that is switched on."""
 
     name: str
     rate: float = 1.0
-    """Share of the requests to which it can apply; drawn from each request's id."""
+    """Share of the requests that the bug strikes, of those to which it can apply; drawn from each request's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimConfig:
-    """One deployment. ``prefill`` and ``decode`` override fields for one role: ``{"num_blocks": 64}``."""
+    """One deployment. ``prefill`` and ``decode`` override fields for one role, such as ``{"num_blocks": 64}``."""
 
     prefills: int = 1
     decodes: int = 1
     block_size: int = 16
     num_blocks: int = 4096
-    """Blocks of each server's pool, the null block included."""
+    """Blocks in each server's pool, including the null block."""
     vocab_size: int = 4096
     max_model_len: int = 8192
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
-    """Of one step; a longer prompt is prefilled in chunks."""
+    """Tokens that one step computes at most; a longer prompt is prefilled in chunks."""
     prefix_caching: bool = True
     connectors: tuple[Connector, ...] = (Connector.NIXL, Connector.OFFLOADING)
     lease_seconds: float = 30.0
     """``kv_lease_duration`` on P."""
     offload_chunks: int = 4096
-    """Capacity of each server's offload tier."""
+    """Capacity of each server's offload tier, in chunks."""
     blocks_per_chunk: int = 1
     offload_prompt_only: bool = True
-    """Whether the tier takes blocks of the prompt alone, as vLLM 0.32.0 does unless told otherwise."""
+    """Whether the tier stores only blocks of the prompt, which is vLLM 0.32.0's default."""
     load_failure_policy: str = "fail"
     geometry: KVGeometry = field(default_factory=lambda: KVGeometry(4, 2, 32, 32, 2))
     noise: Noise = field(default_factory=Noise)
@@ -51,23 +51,23 @@ class SimConfig:
     seed: int = 0
     bugs: tuple[PlantedBug, ...] = ()
     audit_always: bool = False
-    """Compare the KV of every request with the truth, not only of those that read marked blocks (ground truth)."""
+    """Check the KV of every request for the ledger, not only of requests that read tainted blocks."""
     model: str = "sim"
     version: str = "0.32.0"
     metric_prefix: str = "vllm:"
     engine_labels: int = 1
-    """Label sets over which counters are spread, as with data parallelism: a reader must add them up."""
+    """Number of ``engine`` labels over which each counter is spread, as with data parallelism."""
     ignores_salt: bool = False
-    """Whether ``cache_salt`` is dropped, as by a gateway that does not know the field."""
+    """Whether ``cache_salt`` is dropped, as a gateway does that does not know the field."""
     tier_ignores_salt: bool = False
-    """Whether the offload tier alone keys its chunks without it."""
+    """Whether only the offload tier ignores the salt in the keys of its chunks."""
     prompt_tokens_details: bool = False
-    """Whether answers say how many prompt tokens were cached (vLLM's ``--enable-prompt-tokens-details``)."""
+    """Whether ``usage`` states the cached prompt tokens (vLLM's ``--enable-prompt-tokens-details``)."""
     stream_interval: int = 1
-    """Tokens in a chunk of a stream."""
+    """Tokens in one chunk of a stream."""
     step_seconds: float = 0.003
-    """Seconds that a step takes on the network (http.py), where nothing else does: without it whole answers are made
-    between two writes, and none is seen to come in pieces."""
+    """Seconds per step when served over HTTP. With no delay, an answer would be complete before its first chunk is
+    written, and no client would see it arrive in pieces."""
     prefill: Mapping[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class SimConfig:
                 f"load_failure_policy is {self.load_failure_policy!r}; it must be one of {', '.join(POLICIES)}."
             )
         if self.num_blocks < 2 or self.block_size < 1 or self.blocks_per_chunk < 1:
-            raise UsageError("A pool needs at least two blocks (one is the null block), and blocks and chunks a size.")
+            raise UsageError("num_blocks must be at least 2, for one is the null block, and other sizes 1.")
 
     def of(self, role: Role) -> "SimConfig":
         """The configuration of one role's servers."""
@@ -88,7 +88,7 @@ class SimConfig:
 
     @property
     def special_token_ids(self) -> tuple[int, ...]:
-        """What prompts leave out."""
+        """Token ids that prompts must not contain."""
         return tuple(sorted({*range(8), EOS}))
 
     @property

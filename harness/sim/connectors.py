@@ -1,8 +1,8 @@
-"""Several connectors as one. Semantics of vLLM 0.32.0's ``MultiConnector``.
+"""Combines several connectors into one, as vLLM 0.32.0's ``MultiConnector`` does.
 
-The first connector that has tokens for a request loads them; every connector saves. The others are told of the
-request's blocks with zero tokens: so P is notified although D took the KV from its offload tier. A connector that
-cannot say yet makes the request wait.
+Every connector stores. The first connector that has tokens for a request loads them; the others are called with zero
+tokens, and so P is notified even if D took the KV from its offload tier. A request waits as long as a connector's
+lookup has no answer yet.
 """
 
 from typing import Any, Protocol
@@ -12,29 +12,29 @@ from harness.sim.transfer import Nixl
 
 
 class KVConnector(Protocol):
-    """What an engine asks of a connector."""
+    """The interface through which an engine uses a connector."""
 
     label: str
-    """The cache tier that its hits come from, as vLLM labels it."""
+    """The cache tier that the connector's hits come from, as vLLM's metrics label it."""
 
     def arrived(self, sequence: Sequence) -> None:
-        """A new request."""
+        """Take note of a new request."""
         ...
 
     def matched(self, sequence: Sequence, computed: int) -> int | None:
-        """Tokens it can load beyond those computed; None: ask again later."""
+        """Return the tokens that can be loaded beyond those computed; None means: ask again later."""
         ...
 
     def allocated(self, sequence: Sequence, external: int) -> None:
-        """The request has its blocks; load ``external`` tokens into them."""
+        """Plan to load ``external`` tokens into the blocks that the request now has."""
         ...
 
     def run(self) -> list[tuple[Sequence, bool]]:
-        """Carry out loads; who has got something, and whether it failed."""
+        """Carry out the planned loads; return each request whose load ended, and whether the load failed."""
         ...
 
     def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
-        """Whether the blocks must be held, and kv_transfer_params to answer."""
+        """Return whether to hold the request's blocks, and the ``kv_transfer_params`` of the answer."""
         ...
 
     @property
@@ -44,22 +44,21 @@ class KVConnector(Protocol):
 
 
 class Connectors:
-    """An ordered choice of them; none at all is allowed."""
+    """A server's connectors, in order; there may be none."""
 
     def __init__(self, members: tuple[KVConnector, ...]) -> None:
         self.members = members
 
     def _for(self, sequence: Sequence) -> list[KVConnector]:
-        """All of them, unless a planted bug ignores one."""
-        return [member for member in self.members if member.label not in sequence.without]
+        return [member for member in self.members if member.label not in sequence.ignored_connectors]
 
     def arrived(self, sequence: Sequence) -> None:
-        """A new request."""
+        """Announce a new request to every connector."""
         for member in self.members:
             member.arrived(sequence)
 
     def matched(self, sequence: Sequence, computed: int) -> int | None:
-        """Tokens that the first connector with any can load."""
+        """Return the tokens that the first connector with any can load; None means: ask again later."""
         chosen, tokens = None, 0
         for member in self._for(sequence):
             found = member.matched(sequence, computed)
@@ -72,16 +71,16 @@ class Connectors:
         return tokens
 
     def allocated(self, sequence: Sequence, external: int) -> None:
-        """The request has its blocks."""
+        """Let the chosen connector plan its load; the others are called with zero tokens."""
         for member in self._for(sequence):
             member.allocated(sequence, external if member is sequence.chosen else 0)
 
     def run(self) -> list[tuple[Sequence, bool]]:
-        """Carry out what was planned, in order."""
+        """Carry out the planned loads of every connector, in order."""
         return [result for member in self.members for result in member.run()]
 
     def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
-        """Held if any of them holds; their parameters do not overlap."""
+        """Hold the blocks if any connector does, and answer with the first parameters that any returns."""
         held, params = False, None
         for member in self.members:
             holds, answer = member.finished(sequence)
@@ -91,10 +90,10 @@ class Connectors:
 
     @property
     def nixl(self) -> Nixl | None:
-        """The one that transfers between servers."""
+        """The NIXL connector, if there is one."""
         return next((member for member in self.members if isinstance(member, Nixl)), None)
 
     @property
     def has_work(self) -> bool:
-        """Whether any of them has something to do."""
+        """Whether any connector has something to do."""
         return any(member.has_work for member in self.members)

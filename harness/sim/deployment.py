@@ -1,10 +1,10 @@
-"""A simulated deployment: any number of P and D, found by each other, on the network or without it."""
+"""A simulated deployment: any number of prefill and decode servers, with or without sockets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
-from harness.clock import Clock, MonotonicClock
+from harness.clock import MonotonicClock
 from harness.facts import Deployment, Role, Server
 from harness.sim.config import SimConfig
 from harness.sim.http import HttpServer
@@ -15,7 +15,7 @@ from harness.sim.transfer import Nixl
 
 @dataclass(slots=True)
 class SimPair:
-    """Servers without sockets: the fast way in."""
+    """Simulated servers without sockets; tests run fastest on these."""
 
     config: SimConfig
     now: Callable[[], float]
@@ -50,7 +50,7 @@ class SimPair:
                 server.settle()
 
     def facts(self, urls: Mapping[str, str], proxy_url: str | None = None) -> Deployment:
-        """What a launched deployment would know of itself; ``urls`` by server name."""
+        """Build the facts that the harness would have of a launched deployment; ``urls`` by server name."""
         config = self.config
         return Deployment(
             servers=tuple(_facts_of(server, urls[server.name]) for server in self.servers),
@@ -67,7 +67,7 @@ class SimPair:
 
 @dataclass(slots=True)
 class SimDeployment:
-    """Servers that listen. ``stop`` closes them."""
+    """Simulated servers that listen on sockets until ``stop`` is called."""
 
     config: SimConfig
     pair: SimPair
@@ -75,7 +75,7 @@ class SimDeployment:
 
     @property
     def ledger(self) -> Ledger:
-        """Ground truth of planted bugs."""
+        """Ground truth: what the planted bugs did."""
         return self.pair.ledger
 
     @property
@@ -92,7 +92,7 @@ class SimDeployment:
         return [site.url for site in self.sites if site.server.role is role]
 
     def facts(self, proxy_url: str | None = None) -> Deployment:
-        """What a launched deployment would know of itself."""
+        """Build the facts that the harness would have of a launched deployment."""
         return self.pair.facts({site.server.name: site.url for site in self.sites}, proxy_url)
 
     async def stop(self) -> None:
@@ -120,9 +120,9 @@ def _facts_of(server: SimServer, url: str) -> Server:
     )
 
 
-async def start_sim(config: SimConfig, clock: Clock | None = None, *, ports: Sequence[int] = ()) -> SimDeployment:
-    """Start all servers of a deployment in this process, on loopback; without ``ports`` at free ones."""
-    clock = MonotonicClock() if clock is None else clock
+async def start_sim(config: SimConfig, *, ports: Sequence[int] = ()) -> SimDeployment:
+    """Start all servers of a deployment in this process, on loopback; on free ports unless ``ports`` are given."""
+    clock = MonotonicClock()
     pair = SimPair(config, clock.now)
     deployment = SimDeployment(config, pair, [HttpServer(server, clock) for server in pair.servers])
     try:

@@ -1,7 +1,7 @@
-"""One simulated server's engine: requests in, one step at a time, tokens out. No I/O; the clock is injected.
+"""One simulated server's engine: it takes requests and generates tokens step by step, without I/O.
 
-A step has vLLM's order: schedule; offload offers; loads and pulls; the forward pass; stores; who is finished; which
-loads, stores and leases have ended.
+The clock is injected. A step runs in vLLM's order: schedule; offer chunks to the offload tier; load and pull KV; run
+the forward pass; store; finish requests; take note of the loads, stores and leases that have ended.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from harness.facts import Connector
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.config import SimConfig
 from harness.sim.connectors import Connectors, KVConnector
-from harness.sim.damage import Saboteur
+from harness.sim.damage import PlantedBugs
 from harness.sim.forward import Model
 from harness.sim.language import Language
 from harness.sim.ledger import Ledger
@@ -23,35 +23,28 @@ from harness.sim.words import EOS, FIRST_WORD, Tokenizer
 
 
 class Engine:
-    """What a server runs."""
+    """A server's scheduler, KV cache, connectors and model."""
 
     def __init__(
         self,
         engine_id: str,
         config: SimConfig,
         now: Callable[[], float],
-        fabric: dict[str, Nixl] | None = None,
-        ledger: Ledger | None = None,
+        fabric: dict[str, Nixl],
+        ledger: Ledger,
     ) -> None:
-        self.engine_id, self.config, self.now = engine_id, config, now
-        self.ledger = Ledger() if ledger is None else ledger
-        self.saboteur = Saboteur(config, self.ledger, self)
+        self.engine_id, self.config, self.now, self._fabric = engine_id, config, now, fabric
+        self.bugs = PlantedBugs(config, ledger, self)
         self.language = Language(config.vocab_size, FIRST_WORD, EOS, config.eos_rate)
         self.tokenizer = Tokenizer(config.vocab_size)
-        self._fabric = {} if fabric is None else fabric
         self.dead: str | None = None
-        self.start()
-
-    def start(self) -> None:
-        """A fresh process: empty caches, counters at zero."""
-        config = self.config
         self.started = self.now()
         self.stats = ServerStats()
         self.pool = BlockPool(config.num_blocks)
         self.memory = KVMemory(config.num_blocks, config.block_size)
         self.connectors = Connectors(tuple(map(self._connector, config.connectors)))
         self.scheduler = Scheduler(config, self.pool, self.connectors, self.stats)
-        self.model = Model(config, self.language, self.memory, self.ledger)
+        self.model = Model(config, self.language, self.memory, ledger)
         self._finished: list[Sequence] = []
 
     def _connector(self, kind: Connector) -> KVConnector:
@@ -63,13 +56,13 @@ class Engine:
                 memory=self.memory,
                 stats=self.stats,
                 fabric=self._fabric,
-                faults=self.saboteur,
+                faults=self.bugs,
                 now=self.now,
             )
-        return Offload(self.config, self.pool, self.memory, self.stats, self._restore, self.saboteur.on_store)
+        return Offload(self.config, self.pool, self.memory, self.stats, self._restore, self.bugs.on_store)
 
     def _restore(self, sequence: Sequence, pages: list[Page], chunks: list[Chunk]) -> list[Page]:
-        return self.saboteur.on_restore(sequence, pages, chunks, self.offload)
+        return self.bugs.on_restore(sequence, pages, chunks, self.offload)
 
     @property
     def offload(self) -> Offload | None:
@@ -84,21 +77,21 @@ class Engine:
     # --- requests ---
 
     def add(self, sequence: Sequence) -> None:
-        """Take a request."""
+        """Queue a request; raises EngineDead if an assertion failed before."""
         if self.dead:
             raise EngineDead(self.dead)
         sequence.arrived = self.now()
-        self.saboteur.on_arrival(sequence)
+        self.bugs.on_arrival(sequence)
         self.scheduler.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
-        """The client has gone."""
+        """End a request whose client has gone."""
         if sequence.status is not Status.FINISHED:
             self._finish(sequence, Finish.ABORT)
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do something now."""
+        """Whether a step would do something now; a load that never ends is not work."""
         queues = self.scheduler
         if self.dead:
             return False
@@ -113,13 +106,13 @@ class Engine:
 
     @property
     def next_deadline(self) -> float | None:
-        """When a lease ends next, on the engine's clock."""
+        """When the next lease ends, on the engine's clock."""
         return self.nixl.next_deadline if self.nixl else None
 
     # --- a step ---
 
     def step(self) -> list[Delta]:
-        """Compute one batch. After an assertion failed, everything in flight ends with an error."""
+        """Compute one batch; if an assertion fails, all requests in flight end with an error."""
         try:
             return self._step()
         except EngineDead as error:
@@ -135,7 +128,8 @@ class Engine:
         finished, self._finished = self._finished, []
         offload = self.offload
         if offload:
-            offload.offer((part.sequence for part in work if offload.label not in part.sequence.without), finished)
+            scheduled = (part.sequence for part in work)
+            offload.offer((one for one in scheduled if offload.label not in one.ignored_connectors), finished)
         received = self.connectors.run()
         deltas = [delta for part in work if (delta := self._compute(part))]
         if offload:
@@ -162,14 +156,14 @@ class Engine:
         return Delta(sequence, token, score)
 
     def _count_prompt(self, sequence: Sequence, local: int, external: int) -> None:
-        """Once for each request, with its first output, as scheduled."""
+        """Count a request's prompt tokens by source, once, with its first output token."""
         sequence.sources = None
         length = len(sequence.prompt)
         self.stats.prompt_tokens += length
         self.stats.local_cache_hit += local
         self.stats.external_kv_transfer += external
         self.stats.local_compute += length - local - external
-        self.saboteur.on_counted(sequence, external)
+        self.bugs.on_counted(sequence, external)
 
     def _stops(self, sequence: Sequence, token: int) -> Finish | None:
         sampling = sequence.sampling
@@ -202,7 +196,8 @@ class Engine:
             self.stats.output_lengths.observe(sequence.num_output)
         held, sequence.returned_params = self.connectors.finished(sequence)
         self._finished.append(sequence)
-        if not held and not waits:  # a load that never ends keeps its blocks
+        # A request that still waits for its load keeps its blocks.
+        if not held and not waits:
             self.scheduler.free(sequence)
 
     # --- what connectors report ---
@@ -229,7 +224,7 @@ class Engine:
                 self.scheduler.free(sequence)
 
     def reset_prefix_cache(self, *, external: bool = False) -> bool:
-        """As POST /reset_prefix_cache; False while blocks are held."""
+        """Act as POST /reset_prefix_cache; return False while blocks are held."""
         done = self.pool.reset()
         if external and self.offload:
             done = self.offload.reset() and done

@@ -1,10 +1,10 @@
-"""One step's computing: KV read from memory, KV written, tokens chosen (language.py)."""
+"""The forward pass of one step: it reads KV from memory, writes KV and chooses tokens (language.py)."""
 
 from dataclasses import dataclass
 
 from harness.sim.blocks import KVMemory
 from harness.sim.config import SimConfig
-from harness.sim.language import MASK, Distribution, Language, extend, token_kv, truth
+from harness.sim.language import MASK, Distribution, Language, correct_total, extend, token_kv
 from harness.sim.ledger import Ledger
 from harness.sim.scheduler import Work
 from harness.sim.sequence import Score, Sequence
@@ -12,7 +12,7 @@ from harness.sim.sequence import Score, Sequence
 
 @dataclass(slots=True)
 class Model:
-    """One server's copy of the model, with its memory."""
+    """One server's model and its KV memory."""
 
     config: SimConfig
     language: Language
@@ -20,19 +20,19 @@ class Model:
     ledger: Ledger
 
     def compute(self, work: Work) -> tuple[int, Score | None] | None:
-        """Compute a sequence's tokens; the next token if they were all it has."""
+        """Compute tokens of a sequence; return the next token if these were its last."""
         sequence = work.sequence
-        self._attend(sequence, work.start)
+        self._read_context(sequence, work.start)
         if work.end == work.start + 1 and not sequence.skips_reading:
-            self._one(sequence, work.start)
+            self._compute_one(sequence, work.start)
         else:
-            self._many(sequence, work.start, work.end)
+            self._compute_many(sequence, work.start, work.end)
         if work.end < len(sequence.tokens):
             return None
         return self._sample(sequence)
 
-    def _attend(self, sequence: Sequence, upto: int) -> None:
-        """Know the sum of the KV before ``upto``; read it again if somebody else wrote since."""
+    def _read_context(self, sequence: Sequence, upto: int) -> None:
+        """Read the sum of the KV before ``upto``, unless the last one read is still right."""
         if sequence.total_at == upto and sequence.foreign_seen == self.memory.foreign_writes:
             return
         sequence.total = self.memory.total(sequence.blocks, upto) & MASK
@@ -41,22 +41,22 @@ class Model:
         self._audit(sequence, upto)
 
     def _audit(self, sequence: Sequence, upto: int) -> None:
-        """Ground truth: has it read what it should? Marked blocks may still be right (language.py, rule 3)."""
+        """Record in the ledger whether the KV was wrong; a tainted block may be harmless (language.py, rule 3)."""
         suspect = not self.memory.tainted.isdisjoint(sequence.blocks) or sequence.drift
         if not (suspect or self.config.audit_always):
             return
-        if sequence.drift or sequence.total != truth(sequence.tokens[:upto]):
+        if sequence.drift or sequence.total != correct_total(sequence.tokens[:upto]):
             sequence.wrong = True
             self.ledger.read_wrong(sequence.request_id)
 
-    def _one(self, sequence: Sequence, position: int) -> None:
+    def _compute_one(self, sequence: Sequence, position: int) -> None:
         row = token_kv(sequence.total, sequence.tokens[position], position)
         block, offset = divmod(position, self.config.block_size)
         self._write(sequence, block, offset, [row])
         sequence.total = (sequence.total + row) & MASK
         sequence.total_at = position + 1
 
-    def _many(self, sequence: Sequence, start: int, end: int) -> None:
+    def _compute_many(self, sequence: Sequence, start: int, end: int) -> None:
         if sequence.position_shift:
             self.ledger.read_wrong(sequence.request_id)
             sequence.wrong = True
@@ -76,11 +76,12 @@ class Model:
     def _write(self, sequence: Sequence, index: int, offset: int, rows: list[int]) -> None:
         block = sequence.blocks[index]
         self.memory.write_rows(block, offset, rows)
-        if sequence.wrong:  # whoever finds this block reads KV that a wrong context made
+        # A later prefix hit on this block would read KV that was computed from wrong KV.
+        if sequence.wrong:
             self.memory.tainted.add(block)
 
     def _score_prompt(self, sequence: Sequence, start: int, rows: list[int]) -> None:
-        """Log-probabilities of the prompt's own tokens: teacher forcing."""
+        """Score the prompt's own tokens, which is teacher forcing."""
         length = len(sequence.prompt)
         total = sequence.total
         if start == 0:
@@ -116,7 +117,7 @@ class Model:
         if wanted is None:
             return None
         position = len(sequence.tokens)
-        # Two at least: a flipped token's probability is the best one's, and the runner-up takes the other's.
+        # At least two: a flip swaps the log-probabilities of the best token and the runner-up.
         ranked = sequence.noise.ranked(following.ranking(max(wanted, 2)), position, flipped=flipped)
         for rank, (candidate, logprob) in enumerate(ranked, 1):
             if candidate == token:

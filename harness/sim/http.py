@@ -1,7 +1,7 @@
-"""A simulated server on the network: aiohttp, loopback, a port of the system's choice.
+"""Serves a simulated server over HTTP on loopback, with aiohttp.
 
-The engine steps in a task of its own, whenever it has something to do: between two steps every handler has a turn. A
-lease that ends wakes it too.
+The engine runs in its own task, which steps whenever there is work, including when a lease ends. Every handler gets a
+turn between two steps.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from harness.sim.server import SimServer
 from harness.sim.stream import Stream
 
 _IDLE_STEP = 0.001
-"""Seconds between steps that did nothing, as while every block is leased."""
+"""Seconds between steps that generate nothing, for example while every block is leased."""
 _LARGEST_BODY = 64 << 20
 
 
 class HttpServer:
-    """Routes, and the task that steps the engine."""
+    """The HTTP routes, and the task that steps the engine."""
 
     def __init__(self, server: SimServer, clock: Clock) -> None:
         self.server, self.clock = server, clock
@@ -36,27 +36,24 @@ class HttpServer:
         self._stepper: asyncio.Task[None] | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen and step."""
+        """Listen, and start stepping the engine."""
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         await site.start()
         self.url = "http://{}:{}".format(*self._runner.addresses[0][:2])
-        self._watch_notifications()
+        if nixl := self.server.engine.nixl:
+            nixl.wake = self._work.set
         self._stepper = asyncio.create_task(self._step_forever())
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Stop stepping and close the sockets."""
         if self._stepper:
             self._stepper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._stepper
         if self._runner:
             await self._runner.cleanup()
-
-    def _watch_notifications(self) -> None:
-        if self.server.engine.nixl:
-            self.server.engine.nixl.awake = self._work.set
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=_LARGEST_BODY)
@@ -83,7 +80,7 @@ class HttpServer:
             await self.clock.sleep(self.server.config.step_seconds if produced else self._pause())
 
     def _pause(self) -> float:
-        """Between two steps that make nothing: none if a load is under way, else a little."""
+        """Seconds until the next step after one that generated nothing: none while a request runs or loads."""
         scheduler = self.server.engine.scheduler
         return 0.0 if scheduler.loading or scheduler.running else _IDLE_STEP
 
@@ -94,7 +91,7 @@ class HttpServer:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._work.wait(), patience)
 
-    # --- generating ---
+    # --- completions ---
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         endpoint = Endpoint(request.path)
@@ -103,21 +100,21 @@ class HttpServer:
             body = _object(await request.read())
             job = self.server.submit(endpoint, body, request.headers.get("X-Request-Id"), changed.set)
         except ValueError as error:
-            return _json_now(Refused(f"JSON decode error: {error}").body(), 400)
+            return _json(Refused(f"JSON decode error: {error}").body(), 400)
         except Refused as refused:
-            return _json_now(refused.body(), refused.status)
+            return _json(refused.body(), refused.status)
         self._work.set()
         async with self._aborting(job):
-            if job.order.stream:
+            if job.request.stream:
                 return await self._stream(request, job, changed)
             while not job.finished:
-                await _next(changed)
+                await _wait(changed)
             status, answer = self.server.reply(job)
-            return _json_now(answer, status)
+            return _json(answer, status)
 
     @asynccontextmanager
     async def _aborting(self, job: Job) -> AsyncIterator[None]:
-        """A handler that ends early, as when the client has gone, ends its request."""
+        """Abort the request if its handler ends early, for example because the client has gone."""
         try:
             yield
         finally:
@@ -130,7 +127,7 @@ class HttpServer:
         await response.prepare(request)
         stream = Stream(self.server, job)
         while not job.finished:
-            await _next(changed)
+            await _wait(changed)
             await self._pass_on(response, stream.ready())
         await self._pass_on(response, stream.end())
         if not stream.cut:
@@ -142,25 +139,23 @@ class HttpServer:
         if payloads:
             await response.write(b"".join(b"data: " + payload + b"\n\n" for payload in payloads))
 
-    # --- the rest ---
+    # --- other endpoints ---
 
-    async def _health(self, request: web.Request) -> web.Response:
-        del request
+    async def _health(self, _request: web.Request) -> web.Response:
         return web.Response(status=503 if self.server.engine.dead else 200)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        del request
+    async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(
             body=self.server.metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
     async def _tokenize(self, request: web.Request) -> web.Response:
-        return _json_now(self.server.tokenize(await request.json()))
+        return _json(self.server.tokenize(await request.json()))
 
     async def _reset(self, request: web.Request) -> web.Response:
         external = request.query.get("reset_external", "").lower() == "true"
-        return _json_now({"success": self.server.engine.reset_prefix_cache(external=external)})
+        return _json({"success": self.server.engine.reset_prefix_cache(external=external)})
 
 
 def _object(raw: bytes) -> dict[str, Any]:
@@ -170,20 +165,19 @@ def _object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def _next(changed: asyncio.Event) -> None:
+async def _wait(changed: asyncio.Event) -> None:
     await changed.wait()
     changed.clear()
 
 
-def _json_now(data: Any, status: int = 200) -> web.Response:
+def _json(data: Any, status: int = 200) -> web.Response:
     return web.Response(body=json.dumps(data).encode(), status=status, content_type="application/json")
 
 
 def _always(answer: Callable[[], Any]) -> Handler:
-    """A handler that says the same to everybody."""
+    """Make a handler of requests without parameters."""
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        del request
-        return _json_now(answer())
+    async def handle(_request: web.Request) -> web.StreamResponse:
+        return _json(answer())
 
     return handle

@@ -1,4 +1,4 @@
-"""A request's JSON, checked as vLLM's API server checks it, and made into sequences."""
+"""Checks a request's JSON as vLLM's API server does, and turns it into sequences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ Json = Mapping[str, Any]
 
 
 class Refused(Exception):  # noqa: N818 - reads as what happened
-    """An answer other than 200, as the API server words it."""
+    """The request is refused; carries vLLM's status, message and parameter name."""
 
     def __init__(self, message: str, status: int = 400, param: str | None = None) -> None:
         super().__init__(message)
         self.status, self.param = status, param
 
     def body(self) -> dict[str, Any]:
-        """The error object."""
+        """Build the answer's error object."""
         kind = {400: "BadRequestError", 404: "NotFoundError"}.get(self.status, "InternalServerError")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.status}}
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a client asked for, with everything that shapes the answer."""
+class Parsed:
+    """A request whose fields have been checked."""
 
     endpoint: Endpoint
     request_id: str
@@ -46,11 +46,11 @@ class Order:
 
     @property
     def chat(self) -> bool:
-        """Whether the answer has messages."""
+        """Whether the request came to the chat endpoint."""
         return self.endpoint is Endpoint.CHAT
 
     def sequences(self, config: SimConfig, serial: int) -> list[Sequence]:
-        """One for each prompt and each of its n; each has its own copy of the parameters."""
+        """Build n sequences per prompt, each with its own copy of the ``kv_transfer_params``."""
         prefix = "chatcmpl" if self.chat else "cmpl"
         return [
             Sequence(
@@ -69,11 +69,11 @@ class Order:
         ]
 
 
-def take_order(endpoint: Endpoint, body: Json, request_id: str, config: SimConfig, tokenizer: Tokenizer) -> Order:
-    """Check a body.
+def parse_request(endpoint: Endpoint, body: Json, request_id: str, config: SimConfig, tokenizer: Tokenizer) -> Parsed:
+    """Check a request's body.
 
     Raises:
-        Refused: with the status and the words that vLLM would answer.
+        Refused: with the status and message that vLLM would answer.
 
     """
     if body.get("model") not in (None, config.model):
@@ -97,7 +97,7 @@ def take_order(endpoint: Endpoint, body: Json, request_id: str, config: SimConfi
     salt = body.get("cache_salt")
     if salt is not None and (not isinstance(salt, str) or not salt):
         raise Refused("`cache_salt` must be a non-empty string.", param="cache_salt")
-    return Order(
+    return Parsed(
         endpoint,
         request_id,
         tuple(prompts),

@@ -1,4 +1,4 @@
-"""Ground truth: which requests a planted bug struck, and which of them read wrong KV. For selftest; no engine looks."""
+"""Ground truth about planted bugs, for tests of the checkers; no engine reads it."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -6,26 +6,26 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Ledger:
-    """What was planted in one deployment."""
+    """What the planted bugs did in one deployment."""
 
     struck: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Request ids by the bug that was applied to them."""
+    """For each bug, the ids of the requests that it struck."""
     owners: dict[str, str] = field(default_factory=dict)
-    """Whose KV a request got, by request id."""
+    """For each request that got another request's KV, the id of that other request."""
     victims: set[str] = field(default_factory=set)
-    """Bystanders whose blocks somebody else overwrote."""
+    """Ids of requests whose blocks another request overwrote."""
     wrong: set[str] = field(default_factory=set)
-    """Requests that computed on KV which was not their own: those whose outputs cannot be trusted."""
+    """Ids of requests that computed on wrong KV, so that their outputs may be wrong."""
 
     def strike(self, bug: str, request_id: str) -> None:
-        """A bug was applied."""
+        """Record that a bug struck a request."""
         self.struck[bug].add(request_id)
 
     def read_wrong(self, request_id: str) -> None:
-        """A request has read wrong KV."""
+        """Record that a request has read wrong KV."""
         self.wrong.add(request_id)
 
     @property
     def planted(self) -> set[str]:
-        """Every request to which anything was done."""
+        """Ids of all requests that any bug struck."""
         return set().union(*self.struck.values()) if self.struck else set()

@@ -1,15 +1,15 @@
-"""The exposition of one server: families, labels and buckets as vLLM 0.32.0 has them.
+"""The Prometheus exposition of one server, with the families, labels and buckets of vLLM 0.32.0.
 
-Samples appear when vLLM's do: NIXL's and the deprecated offload families have them from the start, the flat offload
-families with their first event, the tier's gauges with the first step; until then a family is declared (HELP and
-TYPE) and empty. With several engine labels, a counter's value is
-spread over them: a reader must add them up.
+Samples appear when vLLM's do. NIXL's families and the deprecated offload families have samples from the start, the
+newer offload families from their first event, and the offload tier's gauges from the first step. Until then a family is
+declared (HELP and TYPE) but empty. With several engine labels, a counter's value is spread over them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 from harness.facts import Connector
 from harness.sim.engine import Engine
@@ -21,23 +21,21 @@ _REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
 class Exposition:
-    """A collector for one engine."""
+    """A Prometheus collector for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def render(self) -> bytes:
-        """Text in Prometheus' format."""
-        return generate_latest(self._registry)
+        """Render all families in Prometheus' text format, exactly as ``generate_latest`` would."""
+        return "".join(line for family in self.collect() for line in _lines(family)).encode()
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand: registering must not collect."""
+        """Describe nothing in advance, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """Yield all families."""
         yield self._gauge("process_start_time_seconds", {}, self.engine.started, plain=True)
         yield self._cache_config()
         yield from self._scheduler()
@@ -115,7 +113,7 @@ class Exposition:
 
     def _offload_legacy(self) -> Iterator[Metric]:
         loads, stores = self.engine.stats.load_sizes, self.engine.stats.store_sizes
-        off = self.engine.saboteur.legacy_offset
+        off = self.engine.bugs.legacy_offset
         by_type = {"CPU_to_GPU": int(loads.total), "GPU_to_CPU": int(stores.total) + off}
         yield self._labelled("kv_offload_total_bytes", "transfer_type", by_type)
         times = {"CPU_to_GPU": loads.total / 1e10, "GPU_to_CPU": stores.total / 1e10}
@@ -127,19 +125,19 @@ class Exposition:
         stats, tier = self.engine.stats, self.engine.offload
         for kind, sizes in (("load", stats.load_sizes), ("store", stats.store_sizes)):
             seen = sizes.count > 0
-            yield _once(seen, self._counter(f"kv_offload_{kind}_bytes", sizes.total))
-            yield _once(seen, self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10))
-            yield _once(seen, self._histogram(f"kv_offload_{kind}_size", sizes))
-        yield _once(stats.lookups.count > 0, self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups))
-        yield _once(stats.allocations.count > 0, self._histogram("kv_offload_cpu_allocation_size", stats.allocations))
+            yield _when(seen, self._counter(f"kv_offload_{kind}_bytes", sizes.total))
+            yield _when(seen, self._counter(f"kv_offload_{kind}_time", sizes.total / 1e10))
+            yield _when(seen, self._histogram(f"kv_offload_{kind}_size", sizes))
+        yield _when(stats.lookups.count > 0, self._histogram("kv_offload_lookup_sync_delay_seconds", stats.lookups))
+        yield _when(stats.allocations.count > 0, self._histogram("kv_offload_cpu_allocation_size", stats.allocations))
         failures = stats.allocation_failures
-        yield _once(failures > 0, self._counter("kv_offload_allocation_failure", failures))
+        yield _when(failures > 0, self._counter("kv_offload_allocation_failure", failures))
         storing, loading = tier.usage if tier else (0.0, 0.0)
-        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading))
-        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing))
-        yield _once(stats.stepped, self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading))
+        yield _when(stats.stepped, self._gauge("kv_offload_cpu_cache_usage_perc", {}, storing + loading))
+        yield _when(stats.stepped, self._gauge("kv_offload_cpu_cache_write_usage_perc", {}, storing))
+        yield _when(stats.stepped, self._gauge("kv_offload_cpu_cache_read_usage_perc", {}, loading))
 
-    # --- shapes ---
+    # --- building blocks ---
 
     def _name(self, name: str) -> str:
         return self.engine.config.metric_prefix + name
@@ -180,8 +178,27 @@ class Exposition:
         return family
 
 
-def _once(seen: bool, family: Metric) -> Metric:
-    """A family that has samples only once something happened."""
+def _lines(family: Metric) -> Iterator[str]:
+    # A simulated server is read several times around every phase. generate_latest checks and escapes names, which are
+    # always the same here; that would cost more than the rest of a reading.
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    yield f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+    for sample in family.samples:
+        value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
+        yield f"{sample.name}{_braced(tuple(sorted(sample.labels.items())))} {value}\n"
+
+
+@cache
+def _braced(labels: tuple[tuple[str, str], ...]) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _when(seen: bool, family: Metric) -> Metric:
+    """Return the family, without its samples unless ``seen``."""
     if not seen:
         family.samples.clear()
     return family
@@ -196,7 +213,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 def _spread(value: float, parts: int) -> list[float]:
-    """Nearly equal shares that add up."""
+    """Split a value into nearly equal whole shares that add up to it."""
     if parts == 1:
         return [value]
     share = value // parts

@@ -1,18 +1,16 @@
-"""What differs between two servings of one prompt with nothing wrong, as on bfloat16 hardware under load.
+"""Benign noise: the differences between two correct answers to one prompt on bfloat16 hardware under load.
 
-Rule 1. A chosen share of requests flips: the first token whose margin lies within ``epsilon`` comes out as the
-runner-up, and the stream goes on from there. No other token ever flips.
+Rule 1. A share of the requests flips: the first token whose margin is below ``epsilon`` is replaced by the runner-up,
+and generation continues from there. No other token flips.
 
-Rule 2. Every reported log-probability carries a small normal error. Ranks stay as they are: the error never orders
-two tokens the other way round.
+Rule 2. Every reported log-probability has a small normal error. The error never changes the order of two tokens.
 
-Rule 3. Both are drawn from the request's id and the position, not from a shared stream: what a request gets does not
-depend on who else is being served, so that a run can be done again.
+Rule 3. Both are drawn from the request's id and the position. They do not depend on other requests, so that a run can
+be repeated exactly.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp
 
 from harness.sim.language import Distribution, gauss, hash_text, mix, uniform
 
@@ -21,19 +19,14 @@ _STRIDE = 0xD1B54A32D192ED03
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How much of it. The defaults are what one H200 showed at concurrency 32."""
+    """How much noise there is. The defaults were measured on one H200 at concurrency 32."""
 
     flip_rate: float = 0.15
-    """Share of requests that flip at their first near tie; those without a near tie stay as they are."""
+    """Share of requests that flip at their first near tie, if they have one."""
     epsilon: float = 0.0625
-    """Largest margin that flips, nats: the last bit of a bfloat16 logit."""
+    """A token with a smaller margin, in nats, is a near tie. The default is the last bit of a bfloat16 logit."""
     sigma: float = 0.007
-    """Standard deviation of a reported log-probability, nats."""
-
-    @property
-    def near_tie_share(self) -> float:
-        """How many tokens are near ties (margins are exponential with mean 1)."""
-        return 1.0 - exp(-self.epsilon)
+    """Standard deviation of the error of a reported log-probability, in nats."""
 
 
 QUIET = Noise(flip_rate=0.0, sigma=0.0)
@@ -41,7 +34,7 @@ QUIET = Noise(flip_rate=0.0, sigma=0.0)
 
 @dataclass(slots=True)
 class RequestNoise:
-    """One sequence's share of it."""
+    """The noise of one sequence."""
 
     level: Noise
     key: int
@@ -49,12 +42,12 @@ class RequestNoise:
 
     @classmethod
     def of(cls, level: Noise, seed: int, request_id: str) -> "RequestNoise":
-        """Drawn from the id alone (rule 3)."""
+        """Draw the noise from the request's id (rule 3)."""
         key = mix(seed ^ hash_text(request_id))
         return cls(level, key, uniform(key) < level.flip_rate)
 
     def choose(self, following: Distribution) -> tuple[int, bool]:
-        """The greedy token, and whether it is the runner-up by a benign flip."""
+        """Choose a token greedily; return it, and whether it is the runner-up because of a flip."""
         best, second, margin = following.best()
         if self.flips and margin < self.level.epsilon:
             self.flips = False
@@ -62,7 +55,7 @@ class RequestNoise:
         return best, False
 
     def logprob(self, exact: float, position: int, slot: int = 0) -> float:
-        """A reported log-probability, nats."""
+        """Return the reported log-probability, in nats."""
         if not self.level.sigma:
             return exact
         return min(0.0, exact + self.level.sigma * gauss(self.key + position * _STRIDE + slot))
@@ -70,7 +63,7 @@ class RequestNoise:
     def ranked(
         self, ranking: Sequence[tuple[int, float]], position: int, *, flipped: bool = False
     ) -> list[tuple[int, float]]:
-        """The leading tokens as reported: the best first, never out of order (rule 2)."""
+        """Return the leading tokens with their reported log-probabilities, best first (rule 2)."""
         tokens = [token for token, _ in ranking]
         if flipped:
             tokens[:2] = tokens[1], tokens[0]

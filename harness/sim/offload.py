@@ -1,19 +1,19 @@
-"""The offload tier. Semantics of vLLM 0.32.0's ``kv_connector/v1/offloading`` and ``kv_offload/cpu``.
+"""The offload tier, as in vLLM 0.32.0's ``kv_connector/v1/offloading`` and ``kv_offload/cpu``.
 
-Rule 1. Whole chunks of whole blocks, keyed by the hash of their last block. Each step offers the chunks that it has
-completed, of the prompt alone unless configured otherwise; those the tier has already are skipped. A request that has
-finished offers once more what its last token completed.
+Rule 1. The tier holds whole chunks of whole blocks, keyed by the hash of their last block. Each step offers the chunks
+that it completes, by default only those of the prompt. Chunks that the tier already has are skipped. When a request
+finishes, it also offers the chunk that its last token completed.
 
-Rule 2. A store is copied after the step that computed it and is readable when the *next* step has ended. A lookup
-that meets one earlier waits (None: ask again).
+Rule 2. A store is copied after the step that computed it and becomes readable at the end of the *next* step. A lookup
+that finds the chunk before then must be repeated (`matched` returns None).
 
-Rule 3. Least recently used goes first. Storing makes a chunk recent, and so does the end of a request that stored,
-found or loaded it: its last chunk becomes the oldest of them, its first the most recent. Chunks in transfer and those
-of the offer itself are not evicted; if too few others can be, nothing of the offer is stored, and the next step tries
-again.
+Rule 3. The least recently used chunk is evicted first. A chunk becomes recently used when it is stored, and when a
+request ends that stored, found or loaded it; of that request's chunks, the first becomes the most recent and the last
+the least recent. Chunks in transfer and chunks of the same offer are never evicted. If too few other chunks can be
+evicted, nothing of the offer is stored, and the next step tries again.
 
-Rule 4. A lookup counts in whole chunks from the chunk that the local hit ends in, all the prompt, the last token
-included. A hit of less than a chunk is none.
+Rule 4. A lookup covers the whole prompt, including its last token, in whole chunks from the chunk in which the local
+hit ends. A hit of fewer tokens than a chunk does not count.
 """
 
 from collections import OrderedDict
@@ -31,27 +31,33 @@ from harness.sim.stats import ServerStats
 
 @dataclass(slots=True)
 class Chunk:
-    """One place of the tier."""
+    """A chunk in the tier."""
 
     pages: tuple[Page, ...] | None = None
-    """None: its store has not been copied."""
+    """None until the store is copied."""
     ready: bool = False
+    """Whether the chunk can be read (rule 2)."""
     readers: int = 0
+    """Loads of this chunk that are planned but not carried out."""
 
 
 @dataclass(slots=True)
 class _Progress:
-    """What the connector knows of one request."""
+    """The connector's state of one request."""
 
     keys: list[int] = field(default_factory=list)
+    """Keys of the request's full chunks, in order."""
     unsalted: list[int] = field(default_factory=list)
-    """Hashes of its blocks as without a salt."""
+    """Block hashes computed without the request's salt."""
     blocks: list[int] = field(default_factory=list)
     next_chunk: int = 0
+    """Index of the first chunk that has been neither stored nor loaded."""
     local: int = 0
+    """Tokens that the last lookup found in the local prefix cache."""
     touched: dict[int, int] = field(default_factory=dict)
-    """Keys stored, found or loaded, with their position."""
+    """Keys of chunks that the request stored, found or loaded, with their index in the request."""
     jobs: int = 0
+    """Stores and loads that have not ended."""
 
 
 @dataclass(slots=True)
@@ -61,21 +67,22 @@ class _Store:
     blocks: list[int]
     request_id: str = ""
     age: int = 0
+    """Steps that have ended since the store was planned."""
 
 
 class Offload:
-    """One server's connector and tier."""
+    """One server's offloading connector and its tier."""
 
     label = "host"
 
-    def __init__(  # noqa: PLR0913, PLR0917 - as the engine makes it: what it shares with the engine, and two hooks
+    def __init__(  # noqa: PLR0913, PLR0917 - the engine's parts that it shares, and two hooks
         self,
         config: SimConfig,
         pool: BlockPool,
         memory: KVMemory,
         stats: ServerStats,
         on_restore: Callable[[Sequence, list[Page], list[Chunk]], list[Page]],
-        on_store: Callable[[str, tuple[Page, ...]], tuple[Page, ...]] = lambda _request_id, pages: pages,
+        on_store: Callable[[str, tuple[Page, ...]], tuple[Page, ...]],
     ) -> None:
         self.config, self.pool, self.memory, self.stats = config, pool, memory, stats
         self.on_restore, self.on_store = on_restore, on_store
@@ -87,13 +94,13 @@ class Offload:
         self._tokens_per_chunk = config.block_size * config.blocks_per_chunk
 
     def arrived(self, sequence: Sequence) -> None:
-        """A new request."""
+        """Take note of a new request."""
         self._requests[sequence.id] = _Progress()
 
     # --- lookup and load ---
 
     def matched(self, sequence: Sequence, computed: int) -> int | None:
-        """Tokens that the tier can restore beyond those computed; None: ask again later (rule 2)."""
+        """Return the tokens that the tier can restore beyond those computed; None means: ask again later (rule 2)."""
         progress = self._requests[sequence.id]
         progress.blocks.clear()
         if progress.jobs:
@@ -126,7 +133,7 @@ class Offload:
         return tokens
 
     def allocated(self, sequence: Sequence, external: int) -> None:
-        """Plan the load of what was promised."""
+        """Plan to load the ``external`` tokens that the lookup promised."""
         if not external:
             return
         progress = self._requests[sequence.id]
@@ -151,12 +158,13 @@ class Offload:
         progress.jobs += 1
 
     def run(self) -> list[tuple[Sequence, bool]]:
-        """Carry out the planned loads."""
+        """Carry out the planned loads; return their requests, none of which failed."""
         loads, self._loads = self._loads, []
         for sequence, keys, blocks in loads:
             chunks = [self.chunks[key] for key in keys]
             pages = [page for chunk in chunks for page in chunk.pages or ()]
-            skip = len(pages) - len(blocks)  # the first chunk may begin in blocks that are cached here
+            # The first chunk may begin with blocks that the local prefix cache has.
+            skip = len(pages) - len(blocks)
             pages = self.on_restore(sequence, pages[skip:] if skip > 0 else pages, chunks)
             for block, page in zip(blocks, pages, strict=False):
                 self.memory.write(block, page)
@@ -170,7 +178,7 @@ class Offload:
     # --- store ---
 
     def offer(self, scheduled: Iterable[Sequence], finished: Iterable[Sequence]) -> None:
-        """After scheduling: what this step will have completed, and what finished requests left (rule 1)."""
+        """Plan to store the chunks that this step completes, and the last chunks of finished requests (rule 1)."""
         for sequence in scheduled:
             progress = self._requests[sequence.id]
             progress.blocks = list(sequence.blocks)
@@ -210,11 +218,12 @@ class Offload:
             store = _Store(progress, list(wanted), sources, sequence.request_id)
             progress.jobs += 1
             self._stores.append(store)
-            if at_once:  # its blocks are free and may be overwritten by the step that begins
+            # The blocks of a finished request are free: this step may overwrite them.
+            if at_once:
                 self._copy(store)
 
     def _make_room(self, progress: _Progress, offered: list[int]) -> dict[int, None] | None:
-        """The keys to store, with a place for each; None where there is no room for all of them."""
+        """Make room for the offered chunks that are new, and return their keys; None if there is no room for all."""
         wanted = dict.fromkeys(key for key in offered if key not in self.chunks)
         self._touch(progress, (key for key in offered if key in wanted or self.chunks[key].ready))
         if not wanted:
@@ -246,7 +255,7 @@ class Offload:
         del self._requests[sequence.id]
 
     def copy_stores(self) -> None:
-        """After the forward pass: take what this step's stores refer to."""
+        """Copy the blocks of this step's stores, after the forward pass."""
         for store in self._stores:
             if store.age == 0:
                 self._copy(store)
@@ -260,7 +269,7 @@ class Offload:
                 chunk.pages = self.on_store(store.request_id, pages)
 
     def complete_stores(self) -> None:
-        """At the end of a step: stores of the step before become readable (rule 2)."""
+        """Make the stores of the step before readable, at the end of a step (rule 2)."""
         for store in self._stores:
             store.age += 1
             if store.age == 2:
@@ -279,9 +288,8 @@ class Offload:
             extend_hashes(hashes, known, self.config.block_size, root_hash(None))
         progress.keys += hashes[(len(progress.keys) + 1) * size - 1 :: size]
 
-    def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
-        """Nothing is held: what is stored later was copied."""
-        del sequence
+    def finished(self, _sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
+        """Hold no blocks, because the blocks of pending stores have been copied."""
         return False, None
 
     def reset(self) -> bool:
@@ -296,12 +304,12 @@ class Offload:
 
     @property
     def has_work(self) -> bool:
-        """Whether stores are under way."""
+        """Whether a store or a load has not ended."""
         return bool(self._stores or self._loads)
 
     @property
     def usage(self) -> tuple[float, float]:
-        """Share of the places that stores and loads hold at the moment."""
+        """Shares of the tier, 0 to 1, that pending stores and pending loads occupy."""
         storing = sum(not chunk.ready for chunk in self.chunks.values())
         loading = sum(chunk.readers > 0 for chunk in self.chunks.values())
         places = max(self.config.offload_chunks, 1)

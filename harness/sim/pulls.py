@@ -1,7 +1,8 @@
-"""How planted bugs bend a pull. Each function says whether it could; ``bugs.py`` says what they mean.
+"""Planted bugs that change a pull. Each function returns whether the bug could be applied to the pull.
 
-A pull's last token is computed again by D: damage to its slot alone is never seen. And a permutation of whole rows is
-none: their sum stays (language.py, rule 3). So every function here changes which rows are read, or their values.
+D computes the last token of a prompt again, so damage to only that token's slot never shows. A permutation of rows does
+not show either, because their sum stays the same (language.py, rule 3). So every function here changes which rows are
+read, or their values.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,19 +13,19 @@ from harness.sim.transfer import Nixl, Pull
 
 _BYTE = 0x7F << 48
 DRIFT = 0.15
-"""Nats by which a logit strays when K and V are 1 % too large; FAILURES.md saw up to 0.29."""
+"""Drift, in nats, of K and V that are 1 % too large; real logits moved by up to 0.29."""
 
-Bend = Callable[[Pull, Nixl], bool]
+PullBug = Callable[[Pull, Nixl], bool]
 
 
 def _rows(pull: Pull) -> int:
-    """Token slots that matter: pulled, and not computed again."""
+    """Count the token slots that are pulled and not computed again."""
     hit = len(pull.sequence.blocks) - len(pull.local)
     return len(pull.sequence.prompt) - 1 - hit * len(pull.pages[0].rows)
 
 
 def _tail_rows(pull: Pull) -> int:
-    """Those of them in the last page."""
+    """Count the token slots of the last page that are pulled and not computed again."""
     return _rows(pull) - (len(pull.pages) - 1) * len(pull.pages[0].rows)
 
 
@@ -33,7 +34,7 @@ def _set(pull: Pull, index: int, rows: Sequence[int]) -> None:
 
 
 def _stale(pull: Pull, decode: Nixl, indexes: Sequence[int]) -> bool:
-    """Leave what those blocks hold."""
+    """Leave the earlier contents of these blocks in place."""
     for index in indexes:
         _set(pull, index, decode.memory.read(pull.local[index]).rows)
     return True
@@ -58,30 +59,27 @@ def failed_load_200(pull: Pull, decode: Nixl) -> bool:
     return True
 
 
-def hung_request(pull: Pull, decode: Nixl) -> bool:
+def hung_request(pull: Pull, _decode: Nixl) -> bool:
     """D never learns that its load has ended."""
-    del decode
     pull.hangs = True
     return True
 
 
-def handshake_failed(pull: Pull, decode: Nixl) -> bool:
+def handshake_failed(pull: Pull, _decode: Nixl) -> bool:
     """The handshake fails; the answer is an error."""
-    del decode
     pull.remote = None
     return True
 
 
 def recompute_wrong_offset(pull: Pull, decode: Nixl) -> bool:
-    """After a failed pull D recomputes at positions a block off."""
+    """After a failed pull D recomputes at positions off by one block."""
     pull.fails = True
     pull.sequence.position_shift = decode.config.block_size
     return True
 
 
-def misaligned_hit(pull: Pull, decode: Nixl) -> bool:
-    """After a local hit D pulls P's first blocks, not its last."""
-    del decode
+def misaligned_hit(pull: Pull, _decode: Nixl) -> bool:
+    """After a local hit D pulls P's first blocks instead of its last."""
     ids = (pull.sequence.params or {})["remote_block_ids"][0]
     if pull.remote is None or len(ids) == len(pull.pages) or _rows(pull) < 1:
         return False
@@ -99,7 +97,7 @@ def stale_tail(pull: Pull, decode: Nixl) -> bool:
 
 
 def tail_off_by_one(pull: Pull, decode: Nixl) -> bool:
-    """The partial last block is shifted by a token."""
+    """The partial last block is shifted by one token."""
     if len(pull.sequence.prompt) % decode.config.block_size < 2:
         return False
     rows = pull.pages[-1].rows
@@ -128,7 +126,7 @@ def truncated_region(pull: Pull, decode: Nixl) -> bool:
 
 
 def oversized_region(pull: Pull, decode: Nixl) -> bool:
-    """A block too much is moved, and everything is shifted."""
+    """One block too many is transferred, and all KV is shifted."""
     pull.blocks_read += 1
     return shifted_rows(pull, decode)
 
@@ -142,15 +140,13 @@ def chunked_partial_list(pull: Pull, decode: Nixl) -> bool:
     return _stale(pull, decode, missing)
 
 
-def full_hit_wrong(pull: Pull, decode: Nixl) -> bool:
-    """All counters healthy, all KV garbage."""
-    del decode
+def full_hit_wrong(pull: Pull, _decode: Nixl) -> bool:
+    """All KV is garbage, and every counter is right."""
     return _rows(pull) > 0 and _refill(pull, [mix(row) for row in _flat(pull)])
 
 
-def zeroed_layer(pull: Pull, decode: Nixl) -> bool:
+def zeroed_layer(pull: Pull, _decode: Nixl) -> bool:
     """One layer is zero in every block."""
-    del decode
     return _rows(pull) > 0 and _refill(pull, [row & 0x00FFFFFFFFFFFFFF for row in _flat(pull)])
 
 
@@ -167,9 +163,8 @@ def stale_block(pull: Pull, decode: Nixl) -> bool:
     return _rows(pull) > 0 and _stale(pull, decode, [0])
 
 
-def flipped_byte(pull: Pull, decode: Nixl) -> bool:
-    """One byte of one token's KV."""
-    del decode
+def flipped_byte(pull: Pull, _decode: Nixl) -> bool:
+    """One byte of one token's KV is flipped."""
     if _rows(pull) < 1:
         return False
     first, *others = pull.pages[0].rows
@@ -177,23 +172,21 @@ def flipped_byte(pull: Pull, decode: Nixl) -> bool:
     return True
 
 
-def shifted_rows(pull: Pull, decode: Nixl) -> bool:
-    """All rows shifted by a token."""
-    del decode
+def shifted_rows(pull: Pull, _decode: Nixl) -> bool:
+    """All rows are shifted by one token."""
     return _rows(pull) > 0 and _refill(pull, [mix(1), *_flat(pull)[:-1]])
 
 
-def scaled_kv(pull: Pull, decode: Nixl) -> bool:
-    """K and V scaled by 1 %: often only log-probabilities move."""
-    del decode
+def scaled_kv(pull: Pull, _decode: Nixl) -> bool:
+    """K and V are scaled by 1 %, which often changes only log-probabilities."""
     pull.pages = [Page(page.rows, tainted=True, drift=DRIFT) for page in pull.pages]
     return _rows(pull) > 0
 
 
 def swapped_blocks(pull: Pull, decode: Nixl) -> bool:
-    """Two whole blocks change places: right now, wrong for who finds one of them."""
-    size = decode.config.block_size
-    if _rows(pull) // size < 2:  # the block of the last token is not whole: that token is computed again
+    """Two whole blocks are swapped: only later hits on one of them go wrong."""
+    # The block of the last token cannot be swapped: D computes that token again in place.
+    if _rows(pull) // decode.config.block_size < 2:
         return False
     first, second = pull.pages[0].rows, pull.pages[1].rows
     _set(pull, 0, second)
@@ -202,7 +195,7 @@ def swapped_blocks(pull: Pull, decode: Nixl) -> bool:
 
 
 def swapped_tail(pull: Pull, decode: Nixl) -> bool:
-    """A whole block changes places with the partial tail."""
+    """A whole block is swapped with the partial last block."""
     if len(pull.pages) < 2 or len(pull.sequence.prompt) % decode.config.block_size == 0:
         return False
     first, last = pull.pages[0].rows, pull.pages[-1].rows
@@ -212,7 +205,7 @@ def swapped_tail(pull: Pull, decode: Nixl) -> bool:
 
 
 def bytes_doubled(pull: Pull, decode: Nixl) -> bool:
-    """A transfer is observed twice."""
+    """A transfer's bytes are counted twice."""
     if pull.remote is None:
         return False
     decode.stats.nixl_bytes.observe(pull.blocks_read * pull.remote.config.block_bytes)
@@ -220,7 +213,7 @@ def bytes_doubled(pull: Pull, decode: Nixl) -> bool:
 
 
 def bytes_lost(pull: Pull, decode: Nixl) -> bool:
-    """A transfer is not observed."""
+    """A transfer's bytes are not counted."""
     for block, page in zip(pull.local, pull.pages, strict=False):
         decode.memory.write(block, page)
     pull.local = []
@@ -230,14 +223,15 @@ def bytes_lost(pull: Pull, decode: Nixl) -> bool:
 def notification_uncounted(pull: Pull, decode: Nixl) -> bool:
     """A failed notification is missing from failed transfers."""
     decode.stats.failed_notifications += 1
-    decode.stats.failed_transfers -= 1  # where it would be counted as well
+    # metrics.py adds failed notifications to failed transfers; the bug is that it does not.
+    decode.stats.failed_transfers -= 1
     pull.notify = False
     return True
 
 
-BENDS: dict[str, Bend] = {
-    bend.__name__: bend
-    for bend in (
+PULL_BUGS: dict[str, PullBug] = {
+    bug.__name__: bug
+    for bug in (
         failed_load_200,
         hung_request,
         handshake_failed,

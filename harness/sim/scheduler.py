@@ -1,23 +1,21 @@
-"""Which tokens are computed in a step, and in which blocks.
+"""Plans a step's tokens and blocks, as vLLM 0.32.0's ``v1/core/sched/scheduler.py`` and ``kv_cache_manager.py`` do.
 
-Semantics of vLLM 0.32.0's ``v1/core/sched/scheduler.py`` and ``kv_cache_manager.py``.
+Rule 1. Running requests are scheduled first, then requests whose KV is being loaded, then waiting requests, until the
+token budget, the blocks or the sequences of the step are used up.
 
-Rule 1. Running requests first, then those whose KV is being loaded, then the waiting ones, until the token budget,
-the blocks or the sequences run out.
+Rule 2. A request without computed tokens is looked up in the prefix cache and then in the connectors. The lookup is
+counted when the request is admitted, unless the request was preempted before. A request for prompt_logprobs is not
+looked up in the prefix cache, but it counts as an external query.
 
-Rule 2. A request that finds nothing computed looks itself up: prefix cache, then connectors. The lookup is counted
-when the request is admitted, unless it was preempted before; a request that asks for prompt_logprobs is not looked up
-in the prefix cache, but counts as an external query.
+Rule 3. A request that loads KV gets its blocks at once, and their hashes when the load has ended. It then computes the
+remaining tokens, at least its last token. If no token remains computed (a prompt of one token), the request is looked
+up and counted once more.
 
-Rule 3. A request that loads gets its blocks at once and their hashes only when the load has ended. It then computes
-what is left, at least its last token. If that leaves nothing computed (a prompt of one token) it is looked up, and
-counted, once more.
+Rule 4. Full blocks get their hashes when they are allocated for computing, so that a later request of the same step
+already hits them.
 
-Rule 4. Full blocks get their hashes when they are allocated for computing, so that a request later in the same step
-already finds them.
-
-Rule 5. If a running request gets no block, the last of the running ones is preempted: its blocks are freed, and it
-starts again from the front of the waiting queue.
+Rule 5. If a running request cannot get a block, the last running request is preempted: its blocks are freed, and it
+moves to the front of the waiting queue.
 """
 
 from collections import deque
@@ -34,7 +32,7 @@ from harness.sim.stats import ServerStats
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Tokens of one sequence to compute in a step: positions ``start`` to ``end``."""
+    """The tokens of one sequence that a step computes: positions ``start`` up to, not including, ``end``."""
 
     sequence: Sequence
     start: int
@@ -51,13 +49,13 @@ class Scheduler:
     stats: ServerStats
     waiting: deque[Sequence] = field(default_factory=deque)
     loading: deque[Sequence] = field(default_factory=deque)
-    """Requests that wait while holding blocks."""
+    """Requests that hold blocks and wait for their KV."""
     running: list[Sequence] = field(default_factory=list)
     prefilling: set[Sequence] = field(default_factory=set)
-    """Admitted, and not yet computed to the end of the prompt: what loads must leave blocks for."""
+    """Admitted requests whose prompt is not fully computed; loads must leave enough blocks for them."""
 
     def add(self, sequence: Sequence) -> None:
-        """A new request."""
+        """Queue a new request."""
         self.waiting.append(sequence)
         self.connectors.arrived(sequence)
 
@@ -75,14 +73,14 @@ class Scheduler:
         return work
 
     def remove(self, sequence: Sequence) -> None:
-        """Out of every queue; its blocks are somebody else's business."""
+        """Remove a request from every queue, without freeing its blocks."""
         self.prefilling.discard(sequence)
         for queue in (self.running, self.loading, self.waiting):
             if sequence in queue:
                 queue.remove(sequence)
 
     def free(self, sequence: Sequence) -> None:
-        """Give a sequence's blocks back."""
+        """Free a sequence's blocks."""
         self.pool.release(sequence.blocks)
         sequence.blocks = []
         sequence.num_cached = 0
@@ -106,7 +104,7 @@ class Scheduler:
         return work, preempted
 
     def _make_room(self, sequence: Sequence, upto: int) -> bool:
-        """Free blocks for a running request by preempting (rule 5); False if it had to go itself."""
+        """Preempt requests until a running one has enough blocks (rule 5); False if it was preempted itself."""
         while self._missing(sequence, upto) > self.pool.num_free:
             victim = self.running.pop()
             self._preempt(victim)
@@ -134,7 +132,8 @@ class Scheduler:
                 break
             sequence = queue[0]
             admitted = self._admit(sequence, budget) if self._ready(sequence) else ()
-            if admitted is None:  # no blocks for it: nobody behind it is tried
+            # If one request gets no blocks, no later request is tried.
+            if admitted is None:
                 break
             queue.popleft()
             if not admitted:
@@ -147,7 +146,7 @@ class Scheduler:
         return work
 
     def _ready(self, sequence: Sequence) -> bool:
-        """Whether a request may be tried; one whose load has ended goes on from there (rule 3)."""
+        """Whether a request may be scheduled; if its load has ended, it continues from the loaded KV (rule 3)."""
         if sequence.status is not Status.REMOTE:
             return True
         if not sequence.received:
@@ -164,7 +163,7 @@ class Scheduler:
         return True
 
     def _admit(self, sequence: Sequence, budget: int) -> Iterable[Work] | None:
-        """Work for a waiting request; empty: it loads or must ask again; None: there are no blocks."""
+        """Admit a waiting request; empty if it loads KV or its lookup must be repeated, None if blocks are missing."""
         hit: list[int] = []
         external = 0
         lookup = sequence.computed == 0
@@ -197,7 +196,7 @@ class Scheduler:
         return longest_hit(self.pool, sequence.hashes, len(sequence.tokens), size)
 
     def _fits(self, sequence: Sequence, hit: list[int], *, loads: bool) -> bool:
-        """Whether the whole sequence has room, and a load leaves enough for those being prefilled."""
+        """Whether there are blocks for the whole sequence; a load must leave enough for requests in prefill."""
         needed = self._missing(sequence, len(sequence.tokens)) - len(hit) + self.pool.num_evictable(hit)
         reserved = 0
         if loads:
@@ -236,7 +235,7 @@ class Scheduler:
     # --- block tables ---
 
     def _missing(self, sequence: Sequence, upto: int) -> int:
-        """Blocks that a sequence lacks to hold ``upto`` tokens."""
+        """Count the blocks that a sequence lacks to hold ``upto`` tokens."""
         return max(-(-upto // self.config.block_size) - len(sequence.blocks), 0)
 
     def _place(self, sequence: Sequence, start: int, count: int) -> Work:
@@ -247,7 +246,7 @@ class Scheduler:
         return Work(sequence, start, start + count)
 
     def _commit(self, sequence: Sequence, upto: int) -> None:
-        """Let lookups find the blocks that are full (rule 4)."""
+        """Give the sequence's full blocks their hashes, so that lookups find them (rule 4)."""
         size = self.config.block_size
         full = upto // size
         if full <= sequence.num_cached:

@@ -1,4 +1,4 @@
-"""One sequence that an engine serves: a request, or one of its n."""
+"""The state of one sequence in an engine; a request with n > 1 has several sequences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from harness.sim.noise import RequestNoise
 
 
 class Status(Enum):
-    """Where a sequence is, as vLLM's RequestStatus."""
+    """A sequence's status, like vLLM's RequestStatus."""
 
     WAITING = 1
     REMOTE = 2
@@ -20,7 +20,7 @@ class Status(Enum):
 
 
 class Finish(StrEnum):
-    """Why a sequence ended; the values are those of ``vllm:request_success``'s label."""
+    """Why a sequence ended; the values are the labels of ``vllm:request_success``."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -30,7 +30,7 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """What a sequence was asked for. Everything is greedy."""
+    """How to generate a sequence's tokens; sampling is always greedy."""
 
     max_tokens: int
     min_tokens: int = 0
@@ -43,7 +43,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A token's log-probability as reported, its rank from 1, and the leading tokens."""
+    """A token's reported log-probability in nats, its rank counted from 1, and the leading tokens."""
 
     logprob: float
     rank: int
@@ -52,50 +52,54 @@ class Score:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Its whole state in an engine."""
+    """The whole state of a sequence in an engine."""
 
     id: str
-    """Unique in the engine; what P calls ``remote_request_id``."""
+    """Unique in the engine; P's answer calls it ``remote_request_id``."""
     request_id: str
-    """What the client called the request (X-Request-Id)."""
+    """The client's id of the request (X-Request-Id)."""
     prompt: tuple[int, ...]
     sampling: SamplingParams
     noise: RequestNoise
     root: int
-    """What the first block's hash chains on (prefix_cache.py)."""
+    """The hash that the first block's hash is chained to (prefix_cache.py)."""
     params: dict[str, Any] | None = None
-    """Its kv_transfer_params; consumed as vLLM does: ``do_remote_prefill`` turns False."""
+    """The request's kv_transfer_params. As in vLLM, using them sets ``do_remote_prefill`` to False."""
     arrived: float = 0.0
-    without: frozenset[Any] = frozenset()
-    """Connectors that a planted bug makes ignore it."""
+    ignored_connectors: frozenset[Any] = frozenset()
+    """Labels of the connectors that ignore the sequence because of a planted bug."""
 
     tokens: list[int] = field(init=False)
     hashes: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
     num_cached: int = 0
-    """Leading blocks that carry a hash already."""
+    """Number of leading blocks that have a hash."""
     computed: int = 0
+    """Number of leading tokens whose KV is computed, or planned to be in this step."""
     status: Status = Status.WAITING
     finish: Finish | None = None
     stop_reason: int | str | None = None
     preemptions: int = 0
     chosen: Any = None
-    """The connector that loads for it."""
+    """The connector that loads the sequence's KV."""
     received: bool = False
+    """Whether a load has ended that the scheduler has not noticed yet."""
     load_failed: bool = False
     found: int = 0
-    """Prompt tokens found locally and externally, as usage tells them."""
+    """Prompt tokens found locally and externally together, for ``usage``."""
     sources: tuple[int, int] | None = None
-    """Prompt tokens found locally and externally, until they are counted."""
+    """Prompt tokens found locally and externally; None once they are counted."""
     returned_params: Mapping[str, Any] | None = None
     total: int = 0
     """Sum of the KV of the first ``total_at`` tokens, as read from memory."""
     total_at: int = -1
     foreign_seen: int = 0
+    """`KVMemory.foreign_writes` when ``total`` was read."""
     drift: float = 0.0
     wrong: bool = False
-    """Ground truth: it has read KV that is not its own."""
+    """Ground truth: whether the sequence has read wrong KV."""
     position_shift: int = 0
+    """Positions by which a planted bug shifts the recomputed tokens."""
     prompt_scores: list[Score | None] = field(default_factory=list)
     first_token_at: float | None = None
     text: str = ""
@@ -105,18 +109,18 @@ class Sequence:
 
     @property
     def num_output(self) -> int:
-        """Tokens generated."""
+        """Number of generated tokens."""
         return len(self.tokens) - len(self.prompt)
 
     @property
     def skips_reading(self) -> bool:
-        """Whether it reads no cache and no connector: vLLM needs every prompt token's logits for prompt_logprobs."""
+        """Whether no cache is read, because prompt_logprobs need the logits of every prompt token."""
         return self.sampling.prompt_logprobs is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one step did for one sequence: a token, or its end, or both."""
+    """The result of one step for one sequence: a new token, the sequence's end, or both."""
 
     sequence: Sequence
     token: int | None

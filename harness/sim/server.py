@@ -1,6 +1,6 @@
-"""One simulated server without its sockets: bodies in, answers out. http.py puts it on the network.
+"""One simulated server without sockets: it takes request bodies and returns answers. http.py serves it over HTTP.
 
-``handle`` runs a request to its end by itself; ``submit`` and ``step`` let many be in flight.
+``handle`` runs a single request to its end; ``submit`` and ``step`` allow many requests in flight.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,29 +11,28 @@ from harness.scenario import Endpoint
 from harness.sim.answers import Job, Output
 from harness.sim.config import SimConfig
 from harness.sim.engine import Engine
-from harness.sim.intake import Order, Refused, take_order
+from harness.sim.intake import Parsed, Refused, parse_request
 from harness.sim.ledger import Ledger
 from harness.sim.metrics import Exposition
 from harness.sim.sequence import Finish, Status
-from harness.sim.transfer import EngineDead, Nixl
+from harness.sim.transfer import Nixl
 
 Json = dict[str, Any]
-_INTERNAL = "Internal server error"
 _DTYPE = "torch.bfloat16"
 
 
 class SimServer:
     """A prefill or a decode server."""
 
-    def __init__(  # noqa: PLR0913 - what a server is, and what it shares with the others
+    def __init__(  # noqa: PLR0913 - what makes up a server, and what it shares with the others
         self,
         name: str,
         role: Role,
         config: SimConfig,
         now: Callable[[], float],
         *,
-        fabric: dict[str, Nixl] | None = None,
-        ledger: Ledger | None = None,
+        fabric: dict[str, Nixl],
+        ledger: Ledger,
     ) -> None:
         self.name, self.role, self.config = name, role, config.of(role)
         self.engine = Engine(f"{name}-engine", self.config, now, fabric, ledger)
@@ -50,7 +49,7 @@ class SimServer:
         request_id: str | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> Job:
-        """Take a request; ``wake`` is called after each step that did something for it.
+        """Take a request; ``wake`` is called after each step that generated a token of the request or ended it.
 
         Raises:
             Refused: the request is not served.
@@ -61,33 +60,33 @@ class SimServer:
         if self.engine.dead:
             raise Refused(f"EngineDead: {self.engine.dead}", 500)
         try:
-            order = self._take_order(endpoint, body, request_id)
+            request = self._parse(endpoint, body, request_id)
         except Refused:
-            self._let_go(body)
+            self._release_prefill(body)
             raise
-        sequences = order.sequences(self.config, self._serial)
+        sequences = request.sequences(self.config, self._serial)
         outputs = [Output(index, sequence) for index, sequence in enumerate(sequences)]
         config = self.config
         job = Job(
-            order, outputs, self.engine.tokenizer, config.model, config.stream_interval, config.prompt_tokens_details
+            request, outputs, self.engine.tokenizer, config.model, config.stream_interval, config.prompt_tokens_details
         )
         for sequence in sequences:
             self._jobs[sequence.id] = job, wake
             self.engine.add(sequence)
         return job
 
-    def _take_order(self, endpoint: Endpoint, body: Mapping[str, Any], request_id: str) -> Order:
-        saboteur = self.engine.saboteur
+    def _parse(self, endpoint: Endpoint, body: Mapping[str, Any], request_id: str) -> Parsed:
+        bugs = self.engine.bugs
         if _is_handed_over(body):
-            if saboteur.hit("spurious_400", request_id):
-                raise Refused("The request was refused for no reason.")
-            if saboteur.hit("dropped_fields", request_id):
+            if bugs.strike("spurious_400", request_id):
+                raise Refused("A planted bug refused this request.")
+            if bugs.strike("dropped_fields", request_id):
                 lost = ("max_tokens", "max_completion_tokens", "stop", "ignore_eos", "min_tokens")
                 body = {key: value for key, value in body.items() if key not in lost}
-        return take_order(endpoint, body, request_id, self.config, self.engine.tokenizer)
+        return parse_request(endpoint, body, request_id, self.config, self.engine.tokenizer)
 
-    def _let_go(self, body: Mapping[str, Any]) -> None:
-        """D refuses what P has prefilled: P is told, as vLLM does."""
+    def _release_prefill(self, body: Mapping[str, Any]) -> None:
+        """Notify P, as vLLM does, that D refuses a request which P has prefilled."""
         nixl = self.engine.nixl
         if nixl and _is_handed_over(body):
             params = body["kv_transfer_params"]
@@ -95,13 +94,13 @@ class SimServer:
                 remote.notify(str(params.get("remote_request_id")))
 
     def abort(self, job: Job) -> None:
-        """The client has gone."""
+        """End a request whose client has gone."""
         for output in job.outputs:
             self.engine.abort(output.sequence)
             self._jobs.pop(output.sequence.id, None)
 
     def step(self) -> int:
-        """One step of the engine; how many tokens and ends it produced."""
+        """Run one step of the engine; return how many sequences got a token or ended."""
         deltas = self.engine.step()
         woken: dict[int, Callable[[], None]] = {}
         for delta in deltas:
@@ -118,7 +117,7 @@ class SimServer:
         return len(deltas)
 
     def handle(self, endpoint: Endpoint, body: Mapping[str, Any], request_id: str | None = None) -> tuple[int, Json]:
-        """Serve one request to its end: status and answer. 504 if it hangs."""
+        """Serve one request to its end; return status and answer, 504 if the request hangs."""
         try:
             job = self.submit(endpoint, body, request_id)
         except Refused as refused:
@@ -128,17 +127,17 @@ class SimServer:
         return self.reply(job)
 
     def settle(self) -> None:
-        """Step until there is nothing to do."""
+        """Step until the engine has nothing to do."""
         while self.engine.has_work:
             self.step()
 
     def reply(self, job: Job) -> tuple[int, Json]:
-        """Status and whole answer of a job that has ended."""
+        """Return status and whole answer of a finished job; 504 if it has not finished."""
         if not job.finished:
             return 504, Refused("The request hangs.", 504).body()
         if job.failed:
-            return 500, Refused(_INTERNAL, 500).body()
-        if self._handed_over(job) and self.engine.saboteur.hit("error_in_200", job.order.request_id):
+            return 500, Refused("Internal server error", 500).body()
+        if self._handed_over(job) and self.engine.bugs.strike("error_in_200", job.request.request_id):
             return 200, self._emptied(job)
         return 200, job.answer()
 
@@ -151,20 +150,20 @@ class SimServer:
 
     @staticmethod
     def _handed_over(job: Job) -> bool:
-        return bool((job.order.params or {}).get("do_remote_prefill"))
+        return bool((job.request.params or {}).get("do_remote_prefill"))
 
-    def bends_stream(self, bug: str, job: Job) -> bool:
-        """Whether a planted bug of the stream strikes a job."""
-        return self._handed_over(job) and self.engine.saboteur.hit(bug, job.order.request_id)
+    def strikes_stream(self, bug: str, job: Job) -> bool:
+        """Whether a planted bug of the stream strikes this job; records it."""
+        return self._handed_over(job) and self.engine.bugs.strike(bug, job.request.request_id)
 
-    # --- the rest of the API ---
+    # --- other endpoints ---
 
     def metrics(self) -> bytes:
-        """GET /metrics."""
+        """Answer GET /metrics."""
         return self.exposition.render()
 
     def models(self) -> Json:
-        """GET /v1/models."""
+        """Answer GET /v1/models."""
         card = {
             "id": self.config.model,
             "object": "model",
@@ -177,7 +176,7 @@ class SimServer:
         return {"object": "list", "data": [card]}
 
     def tokenize(self, body: Mapping[str, Any]) -> Json:
-        """POST /tokenize."""
+        """Answer POST /tokenize."""
         tokenizer = self.engine.tokenizer
         messages = body.get("messages")
         tokens = tokenizer.encode_chat(messages) if messages else tokenizer.encode(str(body.get("prompt", "")))
@@ -189,7 +188,7 @@ class SimServer:
         }
 
     def server_info(self) -> Json:
-        """GET /server_info?config_format=json, as far as anybody reads it."""
+        """Answer GET /server_info?config_format=json with the parts that the harness reads."""
         config = self.config
         return {
             "vllm_config": {
@@ -222,12 +221,6 @@ class SimServer:
             }
         return {"kv_connector": _NAMES[kind], "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
-    def restart(self) -> None:
-        """As a process that died and came back: caches, counters and requests in flight are gone."""
-        self._jobs.clear()
-        self.engine.dead = None
-        self.engine.start()
-
 
 _NAMES = {Connector.NIXL: "NixlConnector", Connector.OFFLOADING: "OffloadingConnector"}
 
@@ -235,6 +228,3 @@ _NAMES = {Connector.NIXL: "NixlConnector", Connector.OFFLOADING: "OffloadingConn
 def _is_handed_over(body: Mapping[str, Any]) -> bool:
     params = body.get("kv_transfer_params")
     return isinstance(params, Mapping) and bool(params.get("do_remote_prefill"))
-
-
-__all__ = ["EngineDead", "SimServer"]

@@ -1,4 +1,4 @@
-"""What an engine counts. metrics.py exposes it under vLLM's names."""
+"""An engine's counters, and their histograms' bucket bounds; metrics.py exposes them under vLLM's names."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -16,7 +16,7 @@ CHUNKS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 
 
 class Histogram:
-    """Observations in buckets, as Prometheus has them."""
+    """A histogram of observations, as Prometheus has them."""
 
     __slots__ = ("bounds", "count", "counts", "total")
 
@@ -27,7 +27,7 @@ class Histogram:
         self.count = 0
 
     def observe(self, value: float) -> None:
-        """Count one."""
+        """Count one observation."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
         self.count += 1
@@ -64,7 +64,7 @@ class ServerStats:
     allocations: Histogram = field(default_factory=lambda: Histogram(CHUNKS))
     allocation_failures: int = 0
     stepped: bool = False
-    """Whether a step was made: the tier's gauges are exposed from then on."""
+    """Whether the engine has made a step; the tier's gauges are exposed only from then on."""
     time_to_first: Histogram = field(default_factory=lambda: Histogram(FIRST_TOKEN))
     latency: Histogram = field(default_factory=lambda: Histogram(LATENCY))
     prompt_lengths: Histogram = field(default_factory=lambda: Histogram(TOKENS))

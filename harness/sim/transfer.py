@@ -1,17 +1,17 @@
-"""NIXL pull transfers between simulated servers. Semantics of vLLM 0.32.0's ``kv_connector/v1/nixl``.
+"""NIXL pull transfers between simulated servers, as in vLLM 0.32.0's ``kv_connector/v1/nixl``.
 
-Rule 1. P holds a finished request's blocks under a lease: until D's notification, or until the lease ends. Nobody
-checks a lease when blocks are read: D reads whatever P's memory holds at that moment.
+Rule 1. P holds a finished request's blocks under a lease, until D's notification or the end of the lease. Reading
+blocks does not check the lease: D reads whatever P's memory holds at that moment.
 
-Rule 2. A pull fetches the *last* blocks of P's list, as many as D lacks. D's list is what its own prefix cache did
-not have. P's list being longer than the prompt needs therefore shifts the KV.
+Rule 2. A pull fetches the *last* blocks of P's list, as many as D's prefix cache lacked. So the KV is shifted if P's
+list is longer than the prompt needs.
 
-Rule 3. Parameters are used once. ``do_remote_prefill`` turns False when blocks have been allocated.
+Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blocks have been allocated.
 
-Rule 4. Missing ``remote_*`` keys: tokens are promised that nobody fetches, and the request hangs. Empty
-``remote_block_ids``, or fewer than D lacks: an assertion fails and the engine is dead.
+Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. If
+``remote_block_ids`` is empty or has fewer blocks than D lacks, an assertion fails, and the engine is dead.
 
-Rule 5. A request waiting on D has its lease renewed by heartbeats, one every sixth of the lease.
+Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,35 +27,37 @@ REMOTE_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_p
 
 
 class EngineDead(Exception):  # noqa: N818 - reads as what happened
-    """An assertion of the engine failed; it serves nothing any more."""
+    """An assertion of the engine failed, so that it serves no more requests."""
 
 
 @dataclass(slots=True)
 class Pull:
-    """One read by D, as planned and as a planted bug may have bent it (damage.py)."""
+    """One read by D; planted bugs may change it (pulls.py)."""
 
     sequence: Sequence
     remote: "Nixl | None"
-    """None: the handshake failed."""
+    """P's connector; None if the handshake failed."""
     local: list[int]
+    """D's blocks to write."""
     pages: list[Page] = field(default_factory=list)
-    """What will be written, one for each of the local blocks that is written."""
+    """The pages to write, one for each local block that is written."""
     blocks_read: int = 0
-    """Remote blocks that the byte counter will show."""
+    """Number of P's blocks that the byte counter shows."""
     notify: bool = True
     hangs: bool = False
+    """Whether D never learns that the pull has ended."""
     fails: bool = False
 
 
 class PullFaults(Protocol):
-    """Where planted bugs get at a pull before it is carried out."""
+    """The hooks through which planted bugs change a transfer."""
 
     def on_pull(self, pull: Pull, decode: "Nixl") -> None:
-        """Bend it."""
+        """Change a pull before it is carried out."""
         ...
 
-    def on_handover(self, sequence: Sequence, params: dict[str, Any], prefill: "Nixl") -> dict[str, Any] | None:
-        """Bend what P answers."""
+    def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the ``kv_transfer_params`` that P answers with."""
         ...
 
     def ignores_notification(self, request_id: str) -> bool:
@@ -64,11 +66,11 @@ class PullFaults(Protocol):
 
 
 class Nixl:
-    """One server's agent; ``fabric`` finds the others by engine id."""
+    """One server's NIXL connector; ``fabric`` maps engine ids to the connectors of all servers."""
 
     label = "p2p"
 
-    def __init__(  # noqa: PLR0913 - everything of a server that a transfer touches
+    def __init__(  # noqa: PLR0913 - all parts of a server that a transfer uses
         self,
         engine_id: str,
         config: SimConfig,
@@ -85,32 +87,33 @@ class Nixl:
         self.host, self.port = "127.0.0.1", 5600 + len(fabric)
         self.leases: dict[str, float] = {}
         self.batched: dict[str, Sequence] = {}
-        """P's requests whose blocks a notification may release."""
+        """Requests on P whose blocks a notification may release."""
         self._pulls: list[tuple[Sequence, list[int], bool]] = []
         self._inbox: list[str] = []
-        self._beating: dict[str, tuple[str, str]] = {}
+        self._renewed: dict[str, tuple[str, str]] = {}
         self._last_beat = -1e9
         self.lapsed: list[Sequence] = []
-        """Requests whose lease was ended by hand."""
-        self.awake: Callable[[], None] = lambda: None
+        """Requests whose lease a planted bug ended."""
+        self.wake: Callable[[], None] = lambda: None
+        """Called when a notification has arrived."""
         fabric[engine_id] = self
 
     # --- scheduler side ---
 
     def arrived(self, sequence: Sequence) -> None:
-        """Remember whose lease to keep alive while it waits."""
+        """Note the lease on P to renew while the request waits."""
         params = sequence.params or {}
         if params.get("do_remote_prefill") and all(params.get(key) is not None for key in REMOTE_KEYS):
-            self._beating[sequence.id] = (str(params["remote_engine_id"]), str(params["remote_request_id"]))
+            self._renewed[sequence.id] = (str(params["remote_engine_id"]), str(params["remote_request_id"]))
 
     def matched(self, sequence: Sequence, computed: int) -> int | None:
-        """Tokens that P can supply beyond those computed here."""
+        """Return the prompt tokens that P can supply beyond those computed here."""
         if (sequence.params or {}).get("do_remote_prefill"):
             return max(len(sequence.prompt) - computed, 0)
         return 0
 
     def allocated(self, sequence: Sequence, external: int) -> None:
-        """Plan the pull, or only the notification where nothing has to be fetched (rules 3 and 4)."""
+        """Plan the pull, or only the notification if nothing has to be fetched (rules 3 and 4)."""
         params = sequence.params
         if not params:
             return
@@ -126,13 +129,13 @@ class Nixl:
             params["do_remote_prefill"] = False
 
     def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
-        """Whether to hold the blocks, and what to answer."""
+        """Return whether to hold the blocks, and the ``kv_transfer_params`` of the answer."""
         params = sequence.params
-        self._beating.pop(sequence.id, None)
+        self._renewed.pop(sequence.id, None)
         if not params:
             return False, None
         if params.get("do_remote_prefill"):
-            # Aborted before it was scheduled: P is told, so that its blocks are not stranded.
+            # The request was aborted before it was scheduled: P is notified, so that it releases the blocks.
             self._pulls.append((sequence, [], False))
             params["do_remote_prefill"] = False
             return False, None
@@ -142,7 +145,7 @@ class Nixl:
             self.batched.pop(sequence.id, None)
             return False, None
         self.leases[sequence.id] = self.now() + self.config.lease_seconds
-        return True, self.faults.on_handover(sequence, self._answer(sequence), self)
+        return True, self.faults.on_handover(sequence, self._answer(sequence))
 
     def _answer(self, sequence: Sequence) -> dict[str, Any]:
         used = -(-sequence.computed // self.config.block_size)
@@ -165,14 +168,14 @@ class Nixl:
     # --- worker side ---
 
     def run(self) -> list[tuple[Sequence, bool]]:
-        """Carry out the planned pulls; returns who has got something, and whether it failed."""
+        """Carry out the planned pulls; return each request whose pull ended, and whether the pull failed."""
         pulls, self._pulls = self._pulls, []
         results = [self._carry_out(*planned) for planned in pulls]
         self._send_heartbeats()
         return [result for result in results if result]
 
     def _carry_out(self, sequence: Sequence, local: list[int], awaited: bool) -> tuple[Sequence, bool] | None:
-        self._beating.pop(sequence.id, None)
+        self._renewed.pop(sequence.id, None)
         pull = self._plan(sequence, local)
         if local:
             self.faults.on_pull(pull, self)
@@ -199,7 +202,8 @@ class Nixl:
 
     def _read(self, pull: Pull, remote: "Nixl", ids: list[int]) -> None:
         ratio, odd = divmod(self.config.block_size, remote.config.block_size)
-        if odd:  # D's blocks must be whole multiples of P's
+        # D's block size must be a multiple of P's.
+        if odd:
             pull.fails = True
             return
         wanted = len(pull.local) * ratio
@@ -219,7 +223,7 @@ class Nixl:
         pull.blocks_read = len(ids)
 
     def still_holds(self, sequence: Sequence) -> bool:
-        """Whether the blocks that a consumer's parameters name are leased to it, all and only (ground truth)."""
+        """Ground truth: whether the parameters of a request on D name exactly the blocks that P holds for it."""
         params = sequence.params or {}
         holder = self.batched.get(str(params.get("remote_request_id")))
         return (
@@ -243,18 +247,18 @@ class Nixl:
     # --- notifications and leases ---
 
     def notify(self, request_id: str) -> None:
-        """D has read a request's blocks."""
+        """Take D's notification that it has read a request's blocks."""
         self._inbox.append(request_id)
-        self.awake()
+        self.wake()
 
     def renew(self, request_id: str) -> None:
-        """D is still waiting to read them (rule 5)."""
+        """Renew the lease of a request that still waits on D (rule 5)."""
         if request_id in self.leases:
             renewed = self.now() + self.config.lease_seconds * 2 / 3
             self.leases[request_id] = max(self.leases[request_id], renewed)
 
     def released(self) -> list[Sequence]:
-        """Requests whose blocks may go: notified, or their lease ended."""
+        """Return the requests whose blocks can be freed: D has notified P, or the lease has ended."""
         inbox, self._inbox = self._inbox, []
         done = []
         for request_id in inbox:
@@ -274,15 +278,15 @@ class Nixl:
         return [request_id for request_id, end in self.leases.items() if now >= end]
 
     def expire(self, request_id: str) -> Sequence:
-        """End a lease that nobody used."""
+        """End the lease of a request whose blocks D has not read."""
         self.stats.expired_requests += 1
         del self.leases[request_id]
         return self.batched.pop(request_id)
 
     def _send_heartbeats(self) -> None:
-        if self._beating and self.now() - self._last_beat >= self.config.lease_seconds // 6:
+        if self._renewed and self.now() - self._last_beat >= self.config.lease_seconds // 6:
             self._last_beat = self.now()
-            for engine_id, request_id in self._beating.values():
+            for engine_id, request_id in self._renewed.values():
                 if remote := self.fabric.get(engine_id):
                     remote.renew(request_id)
 
@@ -293,19 +297,19 @@ class Nixl:
 
     @property
     def next_deadline(self) -> float | None:
-        """When a lease ends next."""
+        """When the next lease ends, on the engine's clock."""
         return min(self.leases.values(), default=None)
 
 
 def _flat(ids: Any) -> list[int]:
-    """One group's block ids, given flat or as one list for each KV cache group."""
+    """Return the first KV cache group's block ids, from a flat list or a list per group."""
     if isinstance(ids, list) and ids and isinstance(ids[0], list):
         return list(ids[0])
     return list(ids or ())
 
 
 def _joined(pages: list[Page], ratio: int, block_size: int) -> Iterable[Page]:
-    """P's pages as pages of D's block size; the last one is filled up with zeros."""
+    """Join P's pages to pages of D's block size; the last page is padded with zeros."""
     if ratio == 1:
         yield from pages
         return

@@ -1,11 +1,12 @@
-"""The tokenizer: text to token ids and back, without loss.
+"""The tokenizer, which turns any text into token ids and back without loss.
 
-Word tokens are written `` w300``; everything else is one token a byte of UTF-8. So a prompt of word tokens has a
-predictable length, and any text at all can be asked.
+A word such as `` w300`` is one token; all other text is one token per byte of UTF-8. So a prompt of words has a
+predictable length, and any text can be a prompt.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 EOS = 2
@@ -13,19 +14,19 @@ _ROLES = {"user": 3, "assistant": 4, "system": 5, "tool": 7}
 _END_OF_TURN = 6
 _FIRST_BYTE = 8
 FIRST_WORD = _FIRST_BYTE + 256
-"""Lowest word token; a vocabulary must be larger than this."""
+"""The lowest word token; a vocabulary must be larger than this."""
 _WORD = re.compile(rb" w([1-9][0-9]*)(?![0-9])")
 _SPECIAL = {0: "<pad>", 1: "<s>", EOS: "</s>", 3: "<user>", 4: "<assistant>", 5: "<system>", 6: "<end>", 7: "<tool>"}
 
 
 class Tokenizer:
-    """For a vocabulary of ``vocab_size`` tokens."""
+    """The tokenizer of a vocabulary of ``vocab_size`` tokens."""
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, no special tokens added."""
+        """Encode a text without adding special tokens."""
         raw, tokens, start = text.encode(), [], 0
         for match in _WORD.finditer(raw):
             word = int(match[1])
@@ -36,20 +37,26 @@ class Tokenizer:
         return tokens + [_FIRST_BYTE + byte for byte in raw[start:]]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; special tokens are skipped."""
+        """Decode token ids, skipping special tokens."""
         return b"".join(map(_bytes_of, tokens)).decode(errors="replace")
 
     def spell(self, token: int) -> str:
-        """One token as text, special tokens included (log-probabilities name tokens so)."""
-        return _SPECIAL.get(token) or _bytes_of(token).decode(errors="replace")
+        """Spell one token as text, special tokens included, as in the names of log-probabilities."""
+        return _spelled(token)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """A conversation under the chat template, ready for the assistant's turn."""
+        """Encode a conversation with the chat template, up to the start of the assistant's turn."""
         tokens: list[int] = []
         for message in messages:
             role = _ROLES.get(str(message.get("role")), _ROLES["user"])
             tokens += [role, *self.encode(_content(message.get("content"))), _END_OF_TURN]
         return [*tokens, _ROLES["assistant"]]
+
+
+# Answers with log-probabilities spell the same few thousand tokens again and again.
+@cache
+def _spelled(token: int) -> str:
+    return _SPECIAL.get(token) or _bytes_of(token).decode(errors="replace")
 
 
 def _bytes_of(token: int) -> bytes:

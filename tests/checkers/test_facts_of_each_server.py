@@ -16,7 +16,7 @@ from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.facts import Connector, Deployment, KVGeometry, Role
-from harness.observe.facts import _device, learn
+from harness.observe.server_info import _device, learn
 from harness.oracle import ServerExpectation
 from harness.reports.overview import _deployment as summary_line
 from harness.reports.result_json import _deployment as of_result
@@ -225,4 +225,4 @@ def test_decodes_unknown_counters_name_a_prefill_server_without_block_size() -> 
         script = Script(replace(run.DEPLOYMENT, servers=(*prefills, decode)))
         script.ask(prompt(100))
         why = script.expect()["decode-0"].why("nixl_bytes")
-        assert why == f"the block size of {prefills[-1].name}, whose blocks it reads, is not known"
+        assert why == f"the block size of {prefills[-1].name}, whose blocks decode-0 reads, is not known"

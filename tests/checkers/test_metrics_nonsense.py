@@ -20,8 +20,8 @@ from harness.facts import Role, Server
 from harness.history import Sample, Scraped, ScrapeFailed
 from harness.observe.counters import COUNTED, SAMPLE_NAMES, SOURCES, Counters, delta, read_counters
 from harness.observe.exposition import parse
-from harness.observe.facts import learn_server
 from harness.observe.scrape import Occasion, scrape
+from harness.observe.server_info import learn
 from harness.observe.settle import AGREEING, Settled, settle
 from harness.verdict import Bounds, Comparison, Verdict
 
@@ -81,8 +81,8 @@ def test_every_way_to_write_a_sample_is_read(line: str) -> None:
         ("vllm:prompt_tokens_total NaN", "NaN for vllm:prompt_tokens_total"),
         ("vllm:prompt_tokens_total +Inf", "an infinite value for vllm:prompt_tokens_total"),
         ("vllm:prompt_tokens_total -3", "a negative value for vllm:prompt_tokens_total"),
-        ("vllm:prompt_tokens_total 3.5", "counts whole things"),
-        ("vllm:prompt_tokens_total 1e300", "too large a number to count by one"),
+        ("vllm:prompt_tokens_total 3.5", "must be a whole number"),
+        ("vllm:prompt_tokens_total 1e300", "too large for an exact count"),
         ("vllm:prompt_tokens_total 1\nkserve_vllm:prompt_tokens_total 1", "twice with the same labels"),
         ('vllm:prompt_tokens_total{engine="0"} 1\nvllm:prompt_tokens_total{engine="1"} NaN', "NaN"),
     ],
@@ -195,7 +195,7 @@ async def settled_with(values: Mapping[str, float], *, moving: bool = False) -> 
 async def test_an_impossible_gauge_ends_the_wait_at_once_with_a_reason(gauge: str, value: float) -> None:
     result, count = await settled_with({gauge: value})
     assert (result.settled, count) == (False, AGREEING)
-    assert "so whether it is at rest is not known" in result.because["decode-0"]
+    assert "so it cannot be seen to settle" in result.because["decode-0"]
     name = run.NAMES[gauge].partition("{")[0]
     assert name in result.because["decode-0"]
 
@@ -217,7 +217,7 @@ async def test_a_server_that_keeps_counting_until_the_deadline_is_said_to_be_use
     result, _ = await settled_with({}, moving=True)
     assert result.seconds >= 45
     assert (
-        "prompt tokens while this run had nothing in flight: somebody else asks this server"
+        "prompt tokens while this run had no request in flight: other clients use this server"
         in result.because["decode-0"]
     )
 
@@ -234,7 +234,7 @@ async def answered(body: dict[str, Any]) -> tuple[Scraped | ScrapeFailed, str]:
         url = str(server.make_url("")).rstrip("/")
         got = await scrape(session, Server("decode-0", Role.DECODE, url), JumpingClock(), Occasion("c", "p", "after"))
         with pytest.raises(UsageError) as refused:
-            await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
+            await learn(session, prefill_urls=[], decode_urls=[url], proxy_url=None)
     return got, str(refused.value)
 
 

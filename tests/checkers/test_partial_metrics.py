@@ -10,7 +10,7 @@ from harness.facts import Role, Server
 from harness.history import Sample, Scraped
 from harness.observe.counters import SAMPLE_NAMES, Counters, delta, read_counters
 from harness.observe.exposition import parse
-from harness.observe.facts import _WANTED, _server
+from harness.observe.server_info import _WANTED, _server
 from harness.verdict import Verdict
 
 GENERATED = "vllm:generation_tokens_total"
@@ -44,7 +44,7 @@ def test_a_restarted_engine_is_found_beside_one_that_counted_more() -> None:
 
 def test_an_engine_that_is_no_longer_exposed_makes_the_sum_unknown() -> None:
     grown = delta(counters(one=100, two=100), counters(one=900))
-    assert "is not exposed any more" in grown.why("generation_tokens")
+    assert "is no longer exposed" in grown.why("generation_tokens")
 
 
 def test_a_new_engine_counts_from_0() -> None:

@@ -62,7 +62,7 @@ def _expect(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
 def test_an_unreachable_url(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{_closed_port()}"
     done = _harness(tmp_path, "--base-url", url, "--prefill-url", url, "--decode-url", url)
-    _expect(done, 2, url, "--prefill-url", "Check that it is up")
+    _expect(done, 2, url, "--prefill-url", "Check that the server is up")
 
 
 def test_something_that_is_no_url(tmp_path: Path) -> None:
@@ -79,7 +79,9 @@ def test_a_model_path_that_does_not_exist(tmp_path: Path) -> None:
     _expect(done, 2, str(tmp_path / "nowhere"), "--model")
 
 
-@pytest.mark.parametrize("flag", ["--port", "--prefill-port", "--decode-port"])
+@pytest.mark.parametrize(
+    "flag", ["--port", *(pytest.param(flag, marks=pytest.mark.slow) for flag in ("--prefill-port", "--decode-port"))]
+)
 def test_a_port_in_use(tmp_path: Path, flag: str) -> None:
     with _listening() as port:
         _expect(_harness(tmp_path, flag, str(port)), 2, f"{flag} {port}", "another port")
@@ -110,9 +112,9 @@ def test_a_result_directory_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--concurrency", "0"], "at least 1"),
-        (["--random-input-len", "9:3"], "backwards"),
-        (["--extra-body", "["], "not JSON"),
+        pytest.param(["--concurrency", "0"], "at least 1", marks=pytest.mark.slow),
+        pytest.param(["--random-input-len", "9:3"], "backwards", marks=pytest.mark.slow),
+        pytest.param(["--extra-body", "["], "not JSON", marks=pytest.mark.slow),
         (["--no-such-flag"], "--no-such-flag"),
         (["--connector", "carrier-pigeon"], "carrier-pigeon"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from counted_run import DEPLOYMENT, history
 
-from harness.catalogue.presets import RECIPES
+from harness.catalogue.presets import PRESETS
 from harness.catalogue.registry import CATALOGUE
 from harness.checkers import judge, judge_scenario, of_nobody, seconds_of
 from harness.checkers.completion import completion
@@ -85,7 +85,7 @@ def test_an_unknown_workload_is_a_usage_error(capsys: pytest.CaptureFixture[str]
 # Recipes
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=lambda recipe: recipe.name)
 def test_a_recipe_changes_what_it_says_and_nothing_else(recipe: Any) -> None:
     target = parse(["--decode-python", "/other/python", "--engine-arg=--mine"]).target
     cooked = cook(recipe, target)
@@ -98,12 +98,12 @@ def test_a_recipe_changes_what_it_says_and_nothing_else(recipe: Any) -> None:
 
 def test_the_default_deployment_is_the_default_target() -> None:
     target = parse([]).target
-    assert cook(RECIPES["multi"], target) == target
+    assert cook(PRESETS["multi"], target) == target
     assert target.connectors == (Connector.NIXL, Connector.OFFLOADING)
 
 
 def test_different_versions_need_another_engine() -> None:
-    assert cook(RECIPES["unlike_versions"], parse([]).target) is None
+    assert cook(PRESETS["unlike_versions"], parse([]).target) is None
 
 
 # The table
@@ -124,13 +124,13 @@ def test_what_is_wrong_stands_under_its_row() -> None:
 
 def test_among_all_deployments_only_one_has_different_engines_on_its_sides() -> None:
     everywhere = parse(["--workload", "*", "--all-deployments", "--decode-python", "older/bin/python"])
-    unlike, multi = (target_of(RECIPES[name], everywhere) for name in ("unlike_versions", "multi"))
+    unlike, multi = (target_of(PRESETS[name], everywhere) for name in ("unlike_versions", "multi"))
     assert unlike is not None
     assert multi is not None
     assert unlike.engine_pythons == {Role.PREFILL: None, Role.DECODE: "older/bin/python"}
     assert multi.engine_pythons == {Role.PREFILL: None, Role.DECODE: None}
     chosen = parse(["--workload", "*", "--deployment", "multi", "--decode-python", "older/bin/python"])
-    assert target_of(RECIPES["multi"], chosen) == chosen.target
+    assert target_of(PRESETS["multi"], chosen) == chosen.target
 
 
 def test_skipped_rows_decide_nothing_and_nothing_at_all_is_unknown() -> None:
@@ -276,6 +276,7 @@ def test_junit_has_one_case_for_each_workload_and_marks_what_was_skipped() -> No
     assert "known fault of vLLM 0.32.0 on cpu: it loses the tail" in str(suite[3][0].get("message"))
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     junit = tmp_path / "cases.xml"
     where = ["--engine", "sim", "--num-warmups", "1", "--result-dir", str(tmp_path), "--junit", str(junit), "--plain"]

@@ -39,6 +39,7 @@ def copied(ran: Ran, to: Path, change: Callable[[list[str]], list[str]] = list) 
     return to
 
 
+@pytest.mark.slow
 def test_the_report_and_the_exit_code_are_the_runs_own(wrong: Ran) -> None:
     assert wrong.code == 1, wrong.out + wrong.err
     assert wrong.directory is not None
@@ -59,6 +60,7 @@ def test_save_writes_what_the_run_wrote(wrong: Ran, tmp_path: Path) -> None:
     assert "outputs" in junit.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_run_that_was_killed_is_judged_as_far_as_it_went(several: Ran, tmp_path: Path, *, torn: bool) -> None:
     def half(lines: list[str]) -> list[str]:
@@ -74,6 +76,7 @@ def test_a_run_that_was_killed_is_judged_as_far_as_it_went(several: Ran, tmp_pat
     assert harness("check", stored).code == 3
 
 
+@pytest.mark.slow
 def test_a_catalogues_table_comes_back(several: Ran, tmp_path: Path) -> None:
     assert several.code == 0, several.out + several.err
     stored = copied(several, tmp_path / "run")

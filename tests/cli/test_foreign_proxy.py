@@ -60,6 +60,7 @@ async def test_what_only_holds_for_the_harness_proxy_is_skipped_behind_another(
         assert f"skipped     {name}" in shown
 
 
+@pytest.mark.slow
 async def test_behind_the_harness_proxy_they_run(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ async def test_behind_the_harness_proxy_they_run(
     assert "3 workloads: 3 valid" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 async def test_a_load_with_several_choices_is_unknown_where_the_proxy_decides_what_prefill_is_asked(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,7 @@ def test_credentials_in_an_unforeseen_error_are_neither_told_nor_stored(
     assert "sesame" not in (tmp_path / "latest" / "crash.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_machine_without_git_runs_all_the_same(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "harness", "--engine", "sim", "--num-prompts", "4", "--result-dir", str(tmp_path)],
@@ -138,6 +139,7 @@ def failing_at_once(error: Exception) -> Callable[..., Any]:
     return fail
 
 
+@pytest.mark.slow
 def test_a_catalogue_goes_on_with_the_other_deployments_and_ends_in_exit_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,8 +31,8 @@ def interrupted(directory: Path, stage: str, *arguments: str, by: int = signal.S
     return process.returncode, out, "".join(before) + after
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("stage", ["random_load/load: ", "random_load/teacher: "])
+@pytest.mark.parametrize("by", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage", ["random_load/load: ", pytest.param("random_load/teacher: ", marks=pytest.mark.slow)])
 def test_an_interrupted_run_is_judged_as_far_as_it_went(tmp_path: Path, stage: str, by: int) -> None:
     code, out, err = interrupted(tmp_path, stage, "--num-prompts", "60", by=by)
     where = (tmp_path / "latest").resolve()
@@ -57,6 +57,7 @@ def test_before_its_deployment_is_up_there_is_nothing_to_judge(tmp_path: Path) -
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_an_interrupted_catalogue_keeps_its_table(tmp_path: Path) -> None:
     code, out, err = interrupted(
         tmp_path, "many_identical/", "--workload", "short_prompt", "--workload", "many_identical"

@@ -29,14 +29,14 @@ def shell(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        ("$HARNESS list > /dev/full", 0),
+        pytest.param("$HARNESS list > /dev/full", 0, marks=pytest.mark.slow),
         ("$HARNESS list | head -1; exit ${PIPESTATUS[0]}", 0),
         ("$HARNESS list | true; exit ${PIPESTATUS[0]}", 0),
-        ("$HARNESS list >&-", 0),
-        ("$HARNESS --help > /dev/full", 0),
+        pytest.param("$HARNESS list >&-", 0, marks=pytest.mark.slow),
+        pytest.param("$HARNESS --help > /dev/full", 0, marks=pytest.mark.slow),
         ("$HARNESS --help | true; exit ${PIPESTATUS[0]}", 0),
-        ("$HARNESS --no-such-flag 2> /dev/full", 2),
-        ("$HARNESS check /nonexistent 2> /dev/full", 2),
+        pytest.param("$HARNESS --no-such-flag 2> /dev/full", 2, marks=pytest.mark.slow),
+        pytest.param("$HARNESS check /nonexistent 2> /dev/full", 2, marks=pytest.mark.slow),
         ("$HARNESS check /nonexistent 2>&-", 2),
         ("PYTHONIOENCODING=ascii $HARNESS list", 0),
     ],
@@ -48,6 +48,7 @@ def test_the_exit_code_does_not_depend_on_who_reads(tmp_path: Path, command: str
     assert done.returncode == code, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readers", ["| true", "> /dev/full 2> /dev/full", ">&- 2>&-"])
 def test_a_run_that_nobody_reads_is_stored_whole_and_exits_with_its_verdict(tmp_path: Path, readers: str) -> None:
     done = shell(

@@ -45,6 +45,7 @@ def test_what_cannot_be_written_is_told_before_anything_is_started(
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.slow
 def test_a_directory_that_does_not_exist_yet_is_made(tmp_path: Path) -> None:
     words = ["--workload", "short_prompt", "--num-warmups", "1", "--result-dir", str(tmp_path / "runs")]
     assert main([*SIM, *words, "--junit", str(tmp_path / "reports" / "new" / "junit.xml")]) == 0

@@ -1,4 +1,4 @@
-"""Nothing that the harness starts outlives it, however it ends."""
+"""No process that the harness starts outlives it, however the harness ends."""
 
 import asyncio
 import os
@@ -11,8 +11,8 @@ from polling import until
 
 from harness.deploy.process import ChildProcess, Command
 
-# A server with a worker in a session of its own, which ignores SIGTERM, as a hung engine core does; the worker
-# writes its pid when it is ready, and dies with nobody unless it is killed.
+# A server whose worker runs in a session of its own and ignores SIGTERM, like a hung engine core. The worker writes its
+# pid when it is ready, and runs until it is killed.
 _SERVER = """
 import os, signal, subprocess, sys
 worker = '''
@@ -80,7 +80,7 @@ async def test_stop_ends_a_server_that_ignores_sigterm(tmp_path: Path) -> None:
     assert child.status == 128 + signal.SIGKILL
 
 
-async def test_a_server_that_dies_takes_its_workers_along_and_its_status_is_told(tmp_path: Path) -> None:
+async def test_a_server_that_dies_takes_its_workers_along_and_its_status_is_returned(tmp_path: Path) -> None:
     child = _start(_DIES, tmp_path / "pid")
     worker = await _worker(tmp_path / "pid")
     assert await child.wait() == 7
@@ -108,4 +108,5 @@ async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGKILL)
     await child.wait()
     await until(lambda: not _alive(server), "the server outlived its keeper")
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # the double has no parent-death signal of its own
+    # Real workers have a parent-death signal of their own.
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)

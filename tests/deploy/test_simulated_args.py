@@ -1,10 +1,10 @@
-"""vLLM's arguments on the simulated pair: what it has a counterpart of is passed on, the rest is refused."""
+"""vLLM's arguments for the simulated pair: those that it models are passed on, the others are refused."""
 
 from dataclasses import replace
 
 import pytest
 
-from harness.catalogue.presets import RECIPES
+from harness.catalogue.presets import PRESETS
 from harness.cli.catalogue import cook
 from harness.cli.options import parse
 from harness.deploy.simulate import sim_argv, sim_config
@@ -16,7 +16,7 @@ from harness.sim.noise import Noise
 TARGET = parse(["--engine", "sim"]).target
 
 
-def test_several_words_and_the_last_of_a_kind() -> None:
+def test_an_argument_may_hold_several_words_and_the_last_value_is_used() -> None:
     assert simulated_fields(("--max-num-batched-tokens 64 --max-num-seqs 32", "--max-num-seqs=8")) == {
         "max_num_batched_tokens": 64,
         "max_num_seqs": 8,
@@ -26,31 +26,30 @@ def test_several_words_and_the_last_of_a_kind() -> None:
 
 
 @pytest.mark.parametrize("argument", ["--tensor-parallel-size 2", "--max-num-seqs many", "stray"])
-def test_what_it_does_not_know_is_refused_in_words(argument: str) -> None:
-    with pytest.raises(CannotSimulate, match="cannot be started so"):
+def test_an_unknown_argument_is_refused(argument: str) -> None:
+    with pytest.raises(CannotSimulate, match="cannot be started with these arguments"):
         simulated_fields((argument,))
 
 
-def test_recipes_become_configurations() -> None:
-    made = {name: cook(RECIPES[name], TARGET) for name in ("small_steps", "no_prefix_caching", "small_pool")}
+def test_presets_become_configurations() -> None:
+    made = {name: cook(PRESETS[name], TARGET) for name in ("small_steps", "no_prefix_caching", "small_pool")}
     configs = {name: sim_config(target) for name, target in made.items() if target is not None}
     assert configs["small_steps"].max_num_batched_tokens == 64
     assert configs["no_prefix_caching"].of(Role.DECODE).prefix_caching is False
     assert (configs["small_pool"].num_blocks, configs["small_pool"].max_model_len) == (48, 47 * 16)
 
 
-def test_blocks_of_unlike_sizes_are_no_simulators_business() -> None:
-    target = cook(RECIPES["unlike_blocks"], TARGET)
+def test_different_block_sizes_cannot_be_simulated() -> None:
+    target = cook(PRESETS["unlike_blocks"], TARGET)
     assert target is not None
     with pytest.raises(CannotSimulate, match="32 tokens on prefill and 64 on decode"):
         sim_config(target)
 
 
-def test_the_process_is_told_the_same_configuration() -> None:
-
+def test_the_process_gets_the_same_configuration() -> None:
     target = replace(TARGET, engine_args=("--max-num-seqs 9 --max-model-len 512",), role_args={})
     config = sim_config(target)
     argv = sim_argv(config, {"prefill-0": 1, "decode-0": 2})
-    told = config_of(_parser().parse_args(argv[argv.index("harness.sim") + 1 :]))
-    assert told == config
-    assert told.noise == Noise(), "near ties flip unless somebody says otherwise"
+    received = config_of(_parser().parse_args(argv[argv.index("harness.sim") + 1 :]))
+    assert received == config
+    assert received.noise == Noise(), "by default near ties flip"

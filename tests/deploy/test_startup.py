@@ -1,4 +1,4 @@
-"""How far a starting server has come, and why one failed, from logs of real servers."""
+"""A starting server's stage, and the cause of a failure, read from logs of real servers."""
 
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ ENGINE_DIED = """\
 """
 
 
-def test_a_start_is_told_stage_by_stage_in_order() -> None:
+def test_the_stages_of_a_start_are_found_in_order() -> None:
     seen = [stage(log) for log in accumulate(LOG.splitlines(keepends=True))]
     assert [name for name, _ in groupby(seen)] == [
         None,
@@ -37,19 +37,19 @@ def test_a_healthy_start_has_no_cause() -> None:
     assert cause(LOG) is None
 
 
-def test_the_engines_own_exception_is_the_cause_not_what_followed_from_it() -> None:
+def test_the_engines_own_exception_is_the_cause_and_not_its_consequences() -> None:
     assert cause(ENGINE_DIED) == "ValueError: No available memory for the cache blocks."
 
 
-def test_a_pydantic_error_is_told_with_its_details() -> None:
+def test_a_pydantic_error_has_its_details() -> None:
     log = (
         "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
         "(APIServer pid=7)   Value error, Invalid repository ID or local directory [type=value_error]\n"
         "(APIServer pid=7)     For further information visit the documentation\n"
     )
-    told = cause(log)
-    assert told is not None
-    assert told.startswith("ValidationError: 1 validation error for ModelConfig Value error, Invalid repository ID")
+    found = cause(log)
+    assert found is not None
+    assert found.startswith("ValidationError: 1 validation error for ModelConfig Value error, Invalid repository ID")
 
 
 def test_a_flag_that_the_engine_does_not_know_is_the_cause() -> None:
@@ -57,6 +57,6 @@ def test_a_flag_that_the_engine_does_not_know_is_the_cause() -> None:
     assert cause(log) == "unrecognized arguments: --no-such-flag"
 
 
-def test_without_an_exception_the_logs_end_is_all_there_is() -> None:
+def test_a_log_without_an_exception_has_no_cause_but_last_lines() -> None:
     assert cause("one\ntwo\n") is None
     assert last_lines("one\n\ntwo\nthree\n", 2) == "two\nthree"

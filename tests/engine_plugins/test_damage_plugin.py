@@ -1,7 +1,7 @@
-"""The plugin that damages KV on real vLLM (tests/support/damage_plugin): does it hit what it says, and nothing else?
+"""The plugin that damages KV on real vLLM (tests/support/damage_plugin) damages what it should, and nothing else.
 
-Its layout of the KV cache is held against vLLM's own kernel; what the kinds do, against token rows that a plain
-dictionary keeps.
+The plugin's layout of the KV cache is compared with vLLM's own kernel, and the effect of each kind of damage with a
+dictionary of token rows.
 """
 
 import importlib
@@ -31,7 +31,7 @@ BLOCKS, HEADS, BLOCK, HEAD_SIZE, LAYERS = 12, 2, 32, 64, 3
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small tensors: threads that wait for one another cost more than they do, on a busy machine a hundredfold."""
+    """Use one thread: for small tensors, waiting threads cost more than they gain, up to a hundredfold if busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 
 def kernel() -> Any:
-    """vLLM's operation that writes K and V into the cache; loaded without vLLM's Python, which takes seconds."""
+    """Load vLLM's operation that writes K and V into the cache, without importing vLLM, which takes seconds."""
     found = importlib.util.find_spec("vllm")
     if found is None or not found.submodule_search_locations:
         pytest.skip("the engine is not installed: make env")
@@ -51,7 +51,7 @@ def kernel() -> Any:
 
 
 def cache(layers: int = LAYERS) -> Any:
-    """Pages in which every float is different."""
+    """Make pages in which every float is different."""
     size = BLOCKS * HEADS * BLOCK * 2 * HEAD_SIZE
     return pages_module.Pages(
         [
@@ -62,7 +62,7 @@ def cache(layers: int = LAYERS) -> Any:
 
 
 def rows(pages: Any, block: int) -> list[Any]:
-    """Each token's K and V in all layers: what attention would read."""
+    """Return each token's K and V in all layers."""
     parts = [half(layer, block) for layer in range(pages.layers) for half in (pages.keys, pages.values)]
     return list(torch.stack(parts).permute(2, 0, 1, 3).contiguous().unbind())  # (tokens, parts, heads, head size)
 
@@ -72,7 +72,7 @@ def everything(pages: Any) -> dict[tuple[int, int], Any]:
 
 
 def changed(before: dict[tuple[int, int], Any], pages: Any) -> set[tuple[int, int]]:
-    """(block, token) of every row that is no longer what it was."""
+    """Return (block, token) of every row that has changed."""
     return {place for place, row in everything(pages).items() if not torch.equal(row, before[place])}
 
 
@@ -112,7 +112,7 @@ def test_layers_come_in_the_models_order() -> None:
     assert [pages.keys(layer, 0)[0, 0, 0].item() for layer in range(3)] == [2.0, 1.0, 0.0]
 
 
-def test_another_layout_is_refused() -> None:
+def test_another_type_of_the_cache_is_refused() -> None:
     with pytest.raises(RuntimeError, match="float32"):
         pages_module.Pages([torch.zeros(1, 1, 32, 64, dtype=torch.bfloat16)])
 
@@ -131,13 +131,13 @@ def test_the_clients_request_id_is_found_in_the_engines(engine_id: str, client: 
 
 
 class TestPrompt:
-    def test_the_last_token_is_not_read_as_it_came(self) -> None:
+    def test_the_last_tokens_transferred_kv_is_not_read(self) -> None:
         assert [prompt(70, (4, 5, 6)).read_tokens(index) for index in range(3)] == [32, 32, 5]
         assert prompt(65, (4, 5, 6)).read_blocks() == [0, 1]
         assert prompt(64, (4, 5)).whole_blocks() == [0]
         assert prompt(1, (4,)).read_blocks() == []
 
-    def test_blocks_that_the_decode_server_had_come_before(self) -> None:
+    def test_blocks_that_the_decode_server_had_cached_are_skipped(self) -> None:
         part = prompt(70, (6,))
         assert part.skipped == 2
         assert part.read_tokens(0) == 5
@@ -180,11 +180,11 @@ class TestWholeBlocks:
         assert all(torch.equal(row, before[whole, token]) for token, row in enumerate(rows(pages, tail)))
 
     @pytest.mark.parametrize(("tokens", "blocks"), [(64, (4, 9)), (31, (4,))])
-    def test_no_tail_no_swap(self, tokens: int, blocks: tuple[int, ...]) -> None:
+    def test_without_a_partial_block_there_is_no_swap(self, tokens: int, blocks: tuple[int, ...]) -> None:
         assert kinds.swap_tail(scene(cache(), prompt(tokens, blocks))) is None
 
-    def test_swapping_blocks_keeps_to_those_that_are_read_whole(self) -> None:
-        """Of 96 tokens the third block's last row is overwritten: swapped, that would show at once."""
+    def test_only_blocks_that_are_read_whole_are_swapped(self) -> None:
+        """Of 96 tokens, D computes the last again, in the third block; swapping that block would show at once."""
         for seed in range(8):
             pages = cache()
             done = kinds.swap_blocks(kinds.Scene(pages, prompt(96, (4, 9, 2)), rng(seed)))
@@ -227,7 +227,7 @@ class TestForeign:
             theirs = rows(pages, (0, 1, 3)[index])
             assert all(torch.equal(a, b) for a, b in zip(rows(pages, one.blocks[index]), theirs, strict=True))
 
-    def test_neither_a_shorter_prompts_nor_its_own(self) -> None:
+    def test_kv_of_a_shorter_prompt_or_the_same_request_is_not_used(self) -> None:
         pages, one = cache(), prompt(70, (4, 9, 2))
         others = [self.kept(pages, 69, (0, 1, 3)), self.kept(pages, 100, (0, 1, 3, 5), one.request)]
         assert kinds.foreign_prompt(scene(pages, one, others=others)) is None
@@ -263,7 +263,7 @@ class TestOrders:
             orders.Orders(("flip_byte", "scale"), 50, 1)
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_each_row_of_fifty_has_its_one(self, seed: int) -> None:
+    def test_one_request_in_each_fifty_is_struck(self, seed: int) -> None:
         turns = orders.Turns(orders.Orders(("flip_byte",), 50, seed))
         struck = []
         for passed in range(200):
@@ -274,11 +274,11 @@ class TestOrders:
 
     def test_kinds_take_turns(self) -> None:
         turns = orders.Turns(orders.Orders(("flip_byte", "swap_tail"), 1, 3))
-        told = []
+        taken = []
         for _ in range(3):
-            told.append(turns.next())
+            taken.append(turns.next())
             turns.done()
-        assert told == ["flip_byte", "swap_tail", "flip_byte"]
+        assert taken == ["flip_byte", "swap_tail", "flip_byte"]
 
     def test_a_turn_that_could_not_be_used_goes_to_the_next(self) -> None:
         turns = orders.Turns(orders.Orders(("flip_byte",), 10, 3))
@@ -286,7 +286,7 @@ class TestOrders:
         assert turns.next(), first
 
 
-def test_the_door_is_found_when_the_engine_imports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hook_runs_when_the_engine_imports_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stand_in.py").write_text("class NixlPullConnectorWorker:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
@@ -298,7 +298,7 @@ def test_the_door_is_found_when_the_engine_imports_it(tmp_path: Path, monkeypatc
 
 
 class FakeWorker:
-    """As much of vLLM's NIXL worker as the hooks touch: reads end when ``get_transfer_results`` is called."""
+    """The parts of vLLM's NIXL worker that the hooks use; a read ends when ``get_transfer_results`` is called."""
 
     block_size = BLOCK
 
@@ -314,7 +314,7 @@ class FakeWorker:
         self._read_blocks_for_req(engine_id, meta)
 
     def _read_blocks_for_req(self, engine_id: str, meta: Any) -> None:
-        """The read itself: it makes every float 1."""
+        """Carry out the read, which sets every float to 1."""
         del engine_id
         self.device_kv_caches["layers.0"][meta.local_physical_block_ids[0]] = 1.0
 
@@ -336,14 +336,14 @@ class TestHooks:
     def ledger(self, files: tuple[Path, Path]) -> list[dict[str, Any]]:
         return [json.loads(line) for line in files[1].read_text().splitlines()] if files[1].exists() else []
 
-    def test_without_orders_nothing_is_touched(self, files: tuple[Path, Path]) -> None:
+    def test_without_orders_nothing_is_damaged(self, files: tuple[Path, Path]) -> None:
         worker = self.hooked(files)()
         worker.start("cmpl-load-00001-0-00000001", 70, [4, 9, 2])
         worker.get_transfer_results()
         assert worker.device_kv_caches["layers.0"][[4, 9, 2]].eq(1.0).all()
         assert self.ledger(files) == []
 
-    def test_orders_are_read_again_and_every_blow_is_in_the_ledger(self, files: tuple[Path, Path]) -> None:
+    def test_orders_are_read_again_and_every_damage_is_in_the_ledger(self, files: tuple[Path, Path]) -> None:
         worker = self.hooked(files)()
         for kind, block in (("drop_last", 2), ("stale_block", 5)):
             files[0].write_text(json.dumps({"kinds": [kind], "one_in": 1, "seed": 1, "only": "load-[0-9]+"}))
@@ -357,7 +357,7 @@ class TestHooks:
             ("load-00001", "stale_block", [0]),
         ]
 
-    def test_kv_that_did_not_come_is_left_alone(self, files: tuple[Path, Path]) -> None:
+    def test_kv_of_a_failed_read_is_not_damaged(self, files: tuple[Path, Path]) -> None:
         engine_id = "cmpl-load-00001-0-00000001"
         worker = self.hooked(files)(frozenset({engine_id}))
         files[0].write_text(json.dumps({"kinds": ["drop_last"], "one_in": 1, "seed": 1}))
@@ -365,7 +365,7 @@ class TestHooks:
         worker.get_transfer_results()
         assert self.ledger(files) == []
 
-    def test_another_requests_kv_is_given_on_as_it_came(self, files: tuple[Path, Path]) -> None:
+    def test_another_requests_kv_is_kept_as_it_was_read(self, files: tuple[Path, Path]) -> None:
         worker = self.hooked(files)()
         files[0].write_text(json.dumps({"kinds": ["foreign_prompt"], "one_in": 1, "seed": 1}))
         for number, value in ((1, 1.0), (2, 7.0)):
@@ -376,7 +376,7 @@ class TestHooks:
         assert worker.device_kv_caches["layers.0"][2].eq(1.0).all()
 
 
-def test_an_interpreter_finds_the_entry_point_and_it_does_nothing_unasked() -> None:
+def test_an_interpreter_finds_the_entry_point_which_imports_no_engine() -> None:
     code = (
         "import sys\n"
         "from importlib.metadata import entry_points\n"

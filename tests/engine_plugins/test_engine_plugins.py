@@ -1,7 +1,7 @@
 """The plugins that run inside vLLM: page copies, the NIXL progress delay, and how vLLM finds them.
 
-What touches vLLM, torch or NIXL runs only where they are installed; the copy of the plugins is loaded the way an
-engine loads it, from a directory on the path.
+Tests that need vLLM, torch or NIXL run only where these are installed. They load the copy of the plugins as an engine
+does, from a directory on the path.
 """
 
 import importlib
@@ -26,7 +26,7 @@ page_tier = importlib.import_module("harness.engine_plugins.page_tier")
 
 
 def run_python(code: str, path: Path, **variables: str) -> str:
-    """Run ``code`` in a fresh interpreter with ``path`` on its PYTHONPATH; its standard output."""
+    """Run ``code`` in a new interpreter with ``path`` on its PYTHONPATH; return its standard output."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin", **variables},
@@ -65,7 +65,7 @@ class TestPluginPath:
 
 
 class FakeAgent:
-    """Stands for NIXL's compiled agent: remembers the configuration it was made with."""
+    """Stands for NIXL's compiled agent, and keeps the configuration with which it was made."""
 
     def __init__(self, name: str, config: Any) -> None:
         self.name, self.config = name, config
@@ -80,7 +80,7 @@ class Config:
 
 
 class TestProgressDelay:
-    def test_does_nothing_unless_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_does_nothing_if_the_variable_is_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(nixl_progress.DELAY_VARIABLE, raising=False)
         monkeypatch.setattr(nixl_progress, "_nixl_api", lambda: pytest.fail("looked at NIXL"))
         nixl_progress.register()
@@ -102,7 +102,7 @@ class TestProgressDelay:
         assert api.nixlBind.nixlAgent.__mro__[1] is FakeAgent
 
     @pytest.mark.parametrize("api", [ModuleType("nixl._api"), fake_nixl(config=object)])
-    def test_says_so_where_nixl_has_no_such_door(self, api: Any) -> None:
+    def test_raises_if_nixl_makes_agents_differently(self, api: Any) -> None:
         with pytest.raises(RuntimeError, match=nixl_progress.DELAY_VARIABLE):
             nixl_progress.set_progress_delay(api, 500)
 
@@ -113,14 +113,14 @@ class TestProgressDelay:
         with pytest.raises(RuntimeError, match="microseconds above 0"):
             nixl_progress.register()
 
-    def test_says_so_where_nixl_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_raises_if_nixl_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(nixl_progress.DELAY_VARIABLE, "500")
         monkeypatch.setitem(sys.modules, "nixl._api", None)
         with pytest.raises(RuntimeError, match="cannot be imported"):
             nixl_progress.register()
 
     def test_the_installed_nixl_hands_the_delay_to_its_agent(self, tmp_path: Path) -> None:
-        """Through the real ``nixl_agent``; the compiled agent under it is replaced by one that remembers."""
+        """Use the real ``nixl_agent`` with a fake of the compiled agent, which keeps its configuration."""
         pytest.importorskip("nixl", reason="the engine is not installed: make env")
         code = (
             "import nixl._api as api\n"
@@ -142,7 +142,7 @@ BLOCKS, PAGE, PADDING = 12, 6, 2
 
 
 def caches(tensors: int = 2) -> list[Any]:
-    """KV caches whose every byte is different from its neighbours', padding included."""
+    """Make KV caches in which every byte differs from its neighbours, including the padding."""
     return [
         (torch.arange(BLOCKS * (PAGE + PADDING)) + 7 * index).to(torch.int8).view(BLOCKS, PAGE + PADDING)
         for index in range(tensors)
@@ -155,7 +155,7 @@ def tier_over(tensors: list[Any], *, blocks_per_chunk: int, chunks: int = BLOCKS
 
 
 def transfer(blocks: list[int], chunks: list[int], *, sizes: list[int], firsts: list[int]) -> Any:
-    """As vLLM describes it: two specs of ids, the first with sizes and indices per group."""
+    """Make a transfer from vLLM's two specs of ids, of which the first has sizes and indices per group."""
     return page_tier.Transfer.between(
         SimpleNamespace(block_ids=blocks, group_sizes=sizes, block_indices=firsts),
         SimpleNamespace(block_ids=chunks),
@@ -167,7 +167,7 @@ class TestPageTier:
     def test_blocks_come_back_as_they_were_and_no_other_byte_changes(
         self, data: st.DataObject, blocks_per_chunk: int
     ) -> None:
-        """Stored, overwritten, restored into *other* blocks: the model is a dictionary of bytes."""
+        """Blocks are stored, overwritten, and restored into *other* blocks."""
         first = data.draw(st.integers(0, 9))
         size = data.draw(st.integers(1, BLOCKS))
         source = data.draw(st.permutations(range(BLOCKS)))[:size]
@@ -176,14 +176,14 @@ class TestPageTier:
         chunks = data.draw(st.permutations(range(BLOCKS)))[:touched]
         tensors = caches()
         tier = tier_over(tensors, blocks_per_chunk=blocks_per_chunk)
-        told = [tensor.tolist() for tensor in tensors]
+        stored_bytes = [tensor.tolist() for tensor in tensors]
 
         stored = tier.store(transfer(source, chunks, sizes=[size], firsts=[first]))
         for tensor in tensors:
             tensor.fill_(-1)
         loaded = tier.load(transfer(target, chunks, sizes=[size], firsts=[first]))
 
-        for tensor, before in zip(tensors, told, strict=True):
+        for tensor, before in zip(tensors, stored_bytes, strict=True):
             expected = [[-1] * (PAGE + PADDING) for _ in range(BLOCKS)]
             for old, new in zip(source, target, strict=True):
                 expected[new][:PAGE] = before[old][:PAGE]
@@ -304,25 +304,27 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def inside_vllm(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What happened against the interface of the installed vLLM, in a process of its own as in an engine."""
-    if importlib.util.find_spec("vllm") is None:  # importing it here would change this process's environment
+    """Use the interface of the installed vLLM in a separate process, and return the results."""
+    # Importing vLLM here would change this process's environment.
+    if importlib.util.find_spec("vllm") is None:
         pytest.skip("the engine is not installed: make env")
     plugins = write_plugin_path(tmp_path_factory.mktemp("plugins"))
     return json.loads(run_python(VLLM_CODE, plugins).splitlines()[-1])
 
 
+@pytest.mark.slow
 class TestInsideVllm:
     def test_its_factory_makes_the_spec_whose_worker_stores_and_loads(self, inside_vllm: Any) -> None:
-        """Three blocks stored from three layers of 64-byte pages, the third restored into block 6."""
+        """Three blocks of three layers with 64-byte pages are stored, and the third is restored into block 6."""
         assert inside_vllm["done"] == [[7, True, 3 * 3 * 64, True], [8, True, 3 * 64, True]]
         assert inside_vllm["left"] == []
         assert inside_vllm["first_bytes"] == [[0, 0, 0, 0, 0, 0, 30 + layer, 0] for layer in range(3)]
 
     def test_a_tier_that_holds_nothing_is_refused(self, inside_vllm: Any) -> None:
-        """vLLM itself would start, store nothing and say nothing."""
-        assert inside_vllm["refused"][0].startswith("cpu_bytes_to_use=1 holds not one chunk of 2 blocks")
+        """Without this error, vLLM would start, store nothing and report nothing."""
+        assert inside_vllm["refused"][0].startswith("cpu_bytes_to_use=1 is too small for one chunk of 2 blocks")
 
-    def test_a_layout_that_pages_would_break_is_refused(self, inside_vllm: Any) -> None:
+    def test_canonical_layout_is_refused(self, inside_vllm: Any) -> None:
         assert "canonical_layout" in inside_vllm["refused"][1]
 
 
@@ -355,7 +357,7 @@ class TransferResult:
 
 
 def test_an_older_vllm_gets_a_handler_per_direction(tmp_path: Path) -> None:
-    """The names of vLLM 0.20.2's interface, stood in for: that release is not installed beside this one."""
+    """vLLM 0.20.2's interface is faked, since that release cannot be installed beside the present one."""
     for name, text in OLDER_VLLM.items():
         module = tmp_path / name
         module.parent.mkdir(parents=True, exist_ok=True)
@@ -385,9 +387,9 @@ print(cache[:, 0].tolist())
 
 
 class TestQueuePause:
-    """Waits at vLLM's shared queue sleep, only when asked to."""
+    """Waits at vLLM's shared queue sleep if the variable is set."""
 
-    def test_unset_it_touches_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_does_nothing_if_the_pause_variable_is_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(queue_pause.PAUSE_VARIABLE, raising=False)
         monkeypatch.setattr(queue_pause.importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
         queue_pause.register()
@@ -401,16 +403,16 @@ class TestQueuePause:
         assert slept == [0.00025]
 
     @pytest.mark.parametrize("text", ["0", "-1", "fast", ""])
-    def test_nonsense_ends_the_process(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    def test_refuses_a_pause_that_is_no_positive_number(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         monkeypatch.setenv(queue_pause.PAUSE_VARIABLE, text)
         with pytest.raises(RuntimeError, match="microseconds"):
             queue_pause.register()
 
-    def test_an_engine_without_the_door_is_warned_about_not_refused(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_without_sched_yield_there_is_a_warning_but_no_error(self, caplog: pytest.LogCaptureFixture) -> None:
         queue_pause.sleep_instead_of_yielding(SimpleNamespace(), 200)
         assert "no sched_yield" in caplog.text
 
-    def test_this_vllm_has_the_door(self) -> None:
+    def test_the_installed_vllm_calls_sched_yield(self) -> None:
         spec = importlib.util.find_spec("vllm")
         if spec is None or spec.origin is None:
             pytest.skip("no engine is installed")

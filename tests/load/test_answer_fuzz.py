@@ -1,4 +1,4 @@
-"""Whatever bytes a server sends in place of an answer: no exception, and nothing made of nonsense."""
+"""Arbitrary bytes instead of an answer: no exception, and no nonsense is read as output."""
 
 import json
 import math
@@ -29,10 +29,10 @@ BITS = st.sampled_from(
 STREAMS = st.lists(st.one_of(BITS, st.binary(max_size=6)), max_size=30).map(b"".join)
 
 
-def fed(*pieces: bytes) -> tuple[list[bytes], bytes, bool]:
+def fed(*pieces: bytes) -> tuple[list[bytes], bytes, bytes | None]:
     parser = EventParser()
     payloads = [payload for piece in pieces for payload in parser.feed(piece)]
-    return payloads, parser.bare, parser.unfinished
+    return payloads, parser.stray, parser.unended
 
 
 @MANY
@@ -45,11 +45,11 @@ def test_any_bytes_in_any_split_are_the_same_events_as_in_one_piece(stream: byte
 
 
 def test_a_byte_order_mark_hides_no_event() -> None:
-    assert fed(b"\xef\xbb\xbfdata: x\n\n") == fed(b"\xef", b"\xbb\xbfdata: x\n\n") == ([b"x"], b"", False)
+    assert fed(b"\xef\xbb\xbfdata: x\n\n") == fed(b"\xef", b"\xbb\xbfdata: x\n\n") == ([b"x"], b"", None)
 
 
-def test_an_event_of_many_reads_is_looked_through_once() -> None:
-    """Growth is counted in bytes searched, not in time: twice the reads cost twice as much."""
+def test_an_event_of_many_reads_is_searched_once() -> None:
+    """The cost is counted in searched bytes, not in time: twice the reads cost twice as much."""
 
     class Counted(bytearray):
         searched = 0
@@ -144,7 +144,7 @@ REQUESTS = st.builds(
 
 
 def ended(answer: Answer, request: Request) -> Ended:
-    """How it ended; it can be stored, told on a terminal, and read again."""
+    """How the request ended, after asserting that this can be stored, printed, and read again."""
     end = conclude(request, Reply(status=200), answer, 9.0)
     end.cause.encode()
     assert end.cause.isprintable()
@@ -186,8 +186,8 @@ def test_any_body_is_an_answer_or_a_fault(payload: bytes, request: Request) -> N
 
 @MANY
 @given(JSON, REQUESTS)
-def test_json_of_no_known_form_never_completes(message: Any, request: Request) -> None:
-    """Nothing that was made at random is a list of choices with a finish."""
+def test_json_in_an_unknown_format_never_completes(message: Any, request: Request) -> None:
+    """No random JSON is a list of choices with a finish reason."""
     answer = Answer()
     answer.event(json.dumps(message).encode(), 1.0)
     answer.event(b"[DONE]", 2.0)
@@ -197,15 +197,15 @@ def test_json_of_no_known_form_never_completes(message: Any, request: Request) -
 
 @MANY
 @given(MESSAGES)
-def test_whatever_stands_beside_the_events_is_quoted(payload: bytes) -> None:
+def test_stray_text_of_any_kind_can_be_quoted(payload: bytes) -> None:
     answer = Answer()
-    answer.take_aside(payload)
+    answer.read_stray(payload)
     assert ended(answer, Request("r", (1,))).outcome is Outcome.INFO
 
 
 @MANY
 @given(JSON)
-def test_log_probabilities_of_any_form_are_rows_or_unreadable(written: Any) -> None:
+def test_log_probabilities_in_any_format_are_rows_or_unreadable(written: Any) -> None:
     try:
         rows = read_rows(written)
     except UNREADABLE:
@@ -216,7 +216,7 @@ def test_log_probabilities_of_any_form_are_rows_or_unreadable(written: Any) -> N
 
 @MANY
 @given(JSON, st.one_of(st.none(), st.lists(st.integers(0, 20), max_size=5)))
-def test_a_prompts_log_probabilities_likewise(written: Any, ids: list[int] | None) -> None:
+def test_prompt_log_probabilities_in_any_format_are_rows_or_unreadable(written: Any, ids: list[int] | None) -> None:
     try:
         rows = of_prompt(written, ids)
     except UNREADABLE:
@@ -226,7 +226,7 @@ def test_a_prompts_log_probabilities_likewise(written: Any, ids: list[int] | Non
 
 @MANY
 @given(st.one_of(WORDS, st.binary(), JSON))
-def test_whatever_is_quoted_is_one_line_that_a_terminal_shows(words: Any) -> None:
+def test_a_quote_is_one_printable_line(words: Any) -> None:
     assert len(quoted(words)) <= SHOWN
     assert quoted(words).isprintable()
 
@@ -250,7 +250,7 @@ def test_whatever_is_quoted_is_one_line_that_a_terminal_shows(words: Any) -> Non
         "a choice",
     ],
 )
-def test_a_choice_with_one_odd_value_does_not_complete(choice: Any) -> None:
+def test_a_choice_with_one_invalid_value_does_not_complete(choice: Any) -> None:
     answer = Answer()
     answer.body(json.dumps({"choices": [choice]}).encode(), 1.0)
     assert ended(answer, Request("r", (1,))).ending is Ending.UNFINISHED

@@ -1,4 +1,4 @@
-"""What gateways do to streams: passed over where nothing is lost by it, and else told in the server's own words."""
+"""Deviations of gateways in streams: harmless ones are ignored, others are reported in the server's own words."""
 
 import json
 from dataclasses import replace
@@ -6,16 +6,13 @@ from dataclasses import replace
 import counted_run as run
 import load_wire as wire
 import pytest
+from load_wire import ask
 
 from harness.checkers.completion import completion
-from harness.clock import MonotonicClock
-from harness.history import Choice, Ended, Ending, Outcome, Usage
-from harness.load.client import Client
-from harness.scenario import Request, Route, Sampling
+from harness.history import Choice, Ending, Outcome, Usage
 from harness.verdict import Verdict
 from harness.verify.judging import outputs
 
-REQUEST = Request("r-1", (1, 2, 3), Sampling(3, logprobs=2))
 WHOLE = wire.whole_stream()
 BARE_USAGE = {"usage": {"prompt_tokens": 3, "completion_tokens": 3}}
 ANSWER = wire.completion_body(
@@ -24,22 +21,14 @@ ANSWER = wire.completion_body(
 FAILED = {"error": {"message": "KV transfer timed out on decode-1", "code": 500}}
 
 
-async def ask(script: wire.Script) -> Ended:
-    async with (
-        wire.serving(script) as url,
-        Client({Route.PROXY: [url]}, model="m", clock=MonotonicClock(), timeout=20) as client,
-    ):
-        return await client.send(REQUEST)
-
-
 def without(piece: bytes, *fields: str) -> bytes:
-    """The stream without these fields of its choices."""
+    """The stream whose choices lack these fields."""
     events = []
     for event in piece.split(b"\n\n")[:-1]:
         if event != b"data: [DONE]":
             message = json.loads(event[6:])
             message["choices"] = [{k: v for k, v in c.items() if k not in fields} for c in message["choices"]]
-            event = b"data: " + json.dumps(message).encode()  # noqa: PLW2901 - the same event, bent
+            event = b"data: " + json.dumps(message).encode()  # noqa: PLW2901 - the same event, changed
         events.append(event)
     return b"\n\n".join(events) + b"\n\n"
 
@@ -67,25 +56,25 @@ def without(piece: bytes, *fields: str) -> bytes:
         b"event: message\nid: 1\nretry: 5\n" + WHOLE,
     ],
 )
-async def test_what_loses_nothing_is_passed_over(stream: bytes) -> None:
+async def test_a_deviation_that_loses_no_token_is_ignored(stream: bytes) -> None:
     ended = await ask(wire.streams(stream))
     assert (ended.outcome, ended.cause, ended.usage) == (Outcome.OK, "", Usage(3, 3))
     assert ended.choices[0].token_ids == (11, 12, 13)
 
 
-async def test_a_large_header_is_no_trouble() -> None:
+async def test_a_large_header_is_accepted() -> None:
     ended = await ask(wire.streams(WHOLE, headers={"X-Trace": "a" * 9000}))
     assert (ended.outcome, ended.cause) == (Outcome.OK, "")
 
 
 @pytest.mark.parametrize("tail", [wire.completion_chunk([14]), {"object": "list"}])
-async def test_tokens_after_the_end_marker_are_not(tail: wire.Json) -> None:
+async def test_an_event_after_the_end_marker_is_a_fault(tail: wire.Json) -> None:
     ended = await ask(wire.streams(WHOLE + wire.sse(tail)))
     assert ended.ending is Ending.UNFINISHED
-    assert "follows the end marker" in ended.cause
+    assert "an event follows the end marker" in ended.cause
 
 
-async def test_a_whole_answer_in_place_of_a_stream_is_read_and_was_not_streamed() -> None:
+async def test_a_whole_answer_instead_of_a_stream_is_read_without_token_times() -> None:
     ended = await ask(wire.answers(200, ANSWER))
     assert (ended.outcome, ended.ending) == (Outcome.OK, Ending.COMPLETED)
     assert ended.choices == (Choice((11, 12, 13), "abc", "length"),)
@@ -93,7 +82,7 @@ async def test_a_whole_answer_in_place_of_a_stream_is_read_and_was_not_streamed(
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/problem+json"])
-async def test_a_stream_that_is_called_json_is_a_stream(content_type: str) -> None:
+async def test_a_stream_with_the_content_type_json_is_read_as_a_stream(content_type: str) -> None:
     ended = await ask(wire.streams(WHOLE, headers={"Content-Type": content_type}))
     assert (ended.outcome, len(ended.token_times)) == (Outcome.OK, 3)
 
@@ -112,7 +101,7 @@ async def test_a_stream_that_is_called_json_is_a_stream(content_type: str) -> No
         wire.streams(json.dumps(FAILED).encode(), headers={"Content-Type": "text/plain"}),
     ],
 )
-async def test_an_error_in_place_of_an_answer_is_told_in_the_servers_words(script: wire.Script) -> None:
+async def test_an_error_instead_of_an_answer_is_quoted(script: wire.Script) -> None:
     ended = await ask(script)
     assert (ended.outcome, ended.ending, ended.status) == (Outcome.INFO, Ending.ERROR_INSIDE, 200)
     assert "KV transfer timed out on decode-1" in ended.cause
@@ -129,7 +118,7 @@ async def test_an_error_in_place_of_an_answer_is_told_in_the_servers_words(scrip
         (wire.answers(200, "[1]"), "[1]"),
     ],
 )
-async def test_what_is_no_answer_at_all_is_quoted(script: wire.Script, words: str) -> None:
+async def test_a_body_that_is_not_an_answer_is_quoted(script: wire.Script, words: str) -> None:
     ended = await ask(script)
     assert ended.ending is Ending.UNFINISHED
     assert words in ended.cause
@@ -142,22 +131,22 @@ async def test_an_answer_without_token_ids_is_whole_and_timed_by_its_text() -> N
     assert len(ended.token_times) == len(ended.tokens_per_chunk) == 3
 
 
-async def test_an_answer_of_which_some_token_ids_are_missing_is_not_whole() -> None:
+async def test_an_answer_with_some_token_ids_missing_is_not_whole() -> None:
     first, rest = WHOLE.split(b"\n\n", 1)
     ended = await ask(wire.streams(without(first + b"\n\n", "token_ids") + rest))
     assert ended.ending is Ending.UNFINISHED
-    assert "2 tokens came, and usage says 3" in ended.cause
+    assert "2 tokens arrived, but the server's usage counts 3" in ended.cause
 
 
-def test_outputs_without_token_ids_are_unknown_for_that_reason_and_nothing_is_invalid() -> None:
-    silent = [
+def test_outputs_without_token_ids_are_unknown_and_no_check_is_invalid() -> None:
+    operations = [
         entry
         for index in (0, 1)
         for entry in run.operation(
             replace(run.request(index)), choices=(Choice((), "abc", "length"),), usage=Usage(len(run.PROMPTS[index]), 5)
         )
     ]
-    history = run.history(operations=silent)
+    history = run.history(operations=operations)
     check = outputs(run.DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
     assert "drop return_token_ids?" in check.summary

@@ -1,4 +1,4 @@
-"""Reading answers: both endpoints, streamed and whole, and what should not be there."""
+"""Reading answers of both endpoints, streamed and whole, and faulty ones."""
 
 import json
 import math
@@ -14,7 +14,7 @@ DONE = b"[DONE]"
 
 
 def streamed(*messages: Any) -> Answer:
-    """Take messages that arrive at 1, 2, 3, …"""
+    """Read messages that arrive at 1, 2, 3, …"""
     answer = Answer()
     for at, message in enumerate(messages, 1):
         answer.event(message if isinstance(message, bytes) else json.dumps(message).encode(), float(at))
@@ -54,7 +54,7 @@ def test_a_chat_stream() -> None:
     assert answer.prompt_token_ids == (1, 2, 3)
 
 
-def test_choices_are_kept_apart_and_the_first_ones_tokens_timed() -> None:
+def test_choices_are_kept_apart_and_the_first_choices_tokens_are_timed() -> None:
     answer = streamed(
         wire.completion_chunk([21], index=1, prompt_token_ids=[1]),
         wire.completion_chunk([11], index=0, prompt_token_ids=[1]),
@@ -144,12 +144,12 @@ def test_null_is_nan_and_has_no_runner_up(written: Any) -> None:
     assert token.runner_up is None
 
 
-def test_with_echo_the_outputs_tokens_stand_last() -> None:
+def test_with_echo_the_outputs_rows_come_last() -> None:
     rows = wire.completion_logprobs((1, None, None), (2, -3.0, {2: -3.0}), (11, -0.5, {11: -0.5}))
     assert logprobs_of([11], rows) == (TokenLogprob(11, -0.5, None),)
 
 
-def test_a_server_that_writes_text_is_read_by_position() -> None:
+def test_rows_of_a_server_that_writes_text_are_assigned_by_position() -> None:
     written = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "b": -1.0}], "text_offset": [0]}
     assert logprobs_of([11], written) == (TokenLogprob(11, -0.5, -1.0),)
 
@@ -167,23 +167,23 @@ def test_a_server_that_writes_text_is_read_by_position() -> None:
         (b'{"choices": [{"index": 0, "logprobs": {"tokens": 1}, "token_ids": [1]}]}', "unreadable chunk"),
     ],
 )
-def test_what_cannot_be_read_is_a_fault(payload: bytes, fault: str) -> None:
+def test_an_unreadable_payload_is_a_fault(payload: bytes, fault: str) -> None:
     assert fault in streamed(payload).fault
 
 
-def test_the_first_fault_is_kept_and_tokens_still_read() -> None:
+def test_the_first_fault_is_kept_and_later_tokens_are_read() -> None:
     answer = streamed(b"{", wire.completion_chunk([11]), wire.ERROR, DONE)
     assert "unreadable" in answer.fault
     assert answer.choices[0].token_ids == (11,)
 
 
-def test_nothing_may_follow_the_end_marker() -> None:
+def test_an_event_after_the_end_marker_is_a_fault() -> None:
     answer = streamed(wire.completion_chunk([11]), DONE, wire.completion_chunk([12]))
-    assert "follows the end marker" in answer.fault
+    assert "an event follows the end marker" in answer.fault
     assert answer.done_at == 2.0
 
 
-def test_prompt_logprobs_that_make_no_sense_are_a_fault() -> None:
+def test_unreadable_prompt_logprobs_are_a_fault() -> None:
     choice = {"index": 0, "text": "a", "token_ids": [11], "prompt_logprobs": [{"x": {"logprob": -1.0}}]}
     answer = whole(wire.completion_body([choice], {}))
     assert answer.prompt_logprobs is None

@@ -1,11 +1,11 @@
-"""Bodies, field by field, against what vLLM's request classes accept."""
+"""The fields of request bodies, as vLLM's request classes accept them."""
 
 import json
 
 import pytest
 
 from harness.errors import UsageError
-from harness.load.body import body_of, encode
+from harness.load.body import encode, with_extra
 from harness.scenario import Endpoint, Message, Request, Sampling
 
 IDS = (5, 6, 7)
@@ -20,7 +20,7 @@ NEUTRAL = {
 
 
 def test_a_greedy_completion() -> None:
-    assert body_of(Request("r", IDS), model="m") == {
+    assert with_extra(Request("r", IDS), model="m", extra={}) == {
         "model": "m",
         "prompt": IDS,
         "temperature": 0.0,
@@ -34,7 +34,7 @@ def test_a_greedy_completion() -> None:
 
 def test_every_completion_field() -> None:
     sampling = Sampling(4, 2, ignore_eos=True, n=3, stop=("x",), logprobs=2, prompt_logprobs=0, echo=False)
-    body = body_of(Request("r", "text", sampling, stream=False, cache_salt="s"), model="m")
+    body = with_extra(Request("r", "text", sampling, stream=False, cache_salt="s"), model="m", extra={})
     assert body == {
         "model": "m",
         "prompt": "text",
@@ -55,10 +55,10 @@ def test_every_completion_field() -> None:
     }
 
 
-def test_chat_names_limits_its_own_way() -> None:
+def test_chat_has_its_own_names_for_limits() -> None:
     conversation = (Message("system", "be brief"), Message("user", "hello"))
     request = Request("r", conversation, Sampling(5, logprobs=2), endpoint=Endpoint.CHAT)
-    body = body_of(request, model="m")
+    body = with_extra(request, model="m", extra={})
     assert body["messages"] == [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "hello"},
@@ -67,8 +67,8 @@ def test_chat_names_limits_its_own_way() -> None:
     assert not {"prompt", "max_tokens"} & set(body)
 
 
-def test_text_to_chat_is_a_users_turn() -> None:
-    body = body_of(Request("r", "hello", endpoint=Endpoint.CHAT), model="m")
+def test_text_sent_to_chat_becomes_a_message_of_the_user() -> None:
+    body = with_extra(Request("r", "hello", endpoint=Endpoint.CHAT), model="m", extra={})
     assert body["messages"] == [{"role": "user", "content": "hello"}]
     assert not {"logprobs", "top_logprobs", "return_tokens_as_token_ids"} & set(body)
 
@@ -78,10 +78,10 @@ def test_text_to_chat_is_a_users_turn() -> None:
     [Request("r", IDS, endpoint=Endpoint.CHAT), Request("r", (Message("user", "x"),))],
 )
 def test_a_prompt_of_the_wrong_kind_is_refused(request_: Request) -> None:
-    with pytest.raises(UsageError, match="send it to"):
-        body_of(request_, model="m")
+    with pytest.raises(UsageError, match="Send it to"):
+        with_extra(request_, model="m", extra={})
 
 
-def test_extra_fields_go_under_ours() -> None:
+def test_extra_fields_do_not_replace_the_requests_own() -> None:
     body = json.loads(encode(Request("r", IDS), model="m", extra={"top_k": 1, "max_tokens": 999}))
     assert (body["top_k"], body["max_tokens"], body["prompt"]) == (1, 20, [5, 6, 7])

@@ -1,4 +1,4 @@
-"""The client against scripted servers: every row of the table of outcomes, and what an operation's end carries."""
+"""The client against scripted servers: every row of the table of outcomes, and the fields of an operation's end."""
 
 import asyncio
 import socket
@@ -10,22 +10,22 @@ from typing import Any
 import load_wire as wire
 import pytest
 from aiohttp import web
+from load_wire import REQUEST, ask
 from polling import until
 
 from harness.clock import MonotonicClock
-from harness.history import Ended, Outcome, TokenLogprob, Usage
+from harness.history import Outcome, TokenLogprob, Usage
 from harness.load.client import Client
 from harness.scenario import Endpoint, Message, Request, Route, Sampling
 
 OK, FAIL, INFO = Outcome.OK, Outcome.FAIL, Outcome.INFO
-REQUEST = Request("r-1", (1, 2, 3), Sampling(3, logprobs=2))
 TOKEN = wire.completion_chunk([11], text="a", prompt_token_ids=[1, 2, 3])
 LAST = wire.completion_chunk([12], text="b", finish="length")
 NAMED = {"X-PD-Prefill": "http://p:1", "X-PD-Decode": "http://d:2"}
 
 
 class Ticks:
-    """A clock that goes on by one second whenever it is read."""
+    """A clock that advances by one second whenever it is read."""
 
     def __init__(self) -> None:
         self._ticks = count()
@@ -37,13 +37,7 @@ class Ticks:
         await asyncio.sleep(0 * seconds)
 
 
-async def ask(script: wire.Script, request: Request = REQUEST, **settings: Any) -> Ended:
-    settings = {"clock": MonotonicClock(), "timeout": 20.0, **settings}
-    async with wire.serving(script) as url, Client({route: [url] for route in Route}, model="m", **settings) as client:
-        return await client.send(request)
-
-
-async def test_a_whole_stream_is_ok_and_kept() -> None:
+async def test_a_whole_stream_is_ok_and_recorded() -> None:
     ended = await ask(wire.streams(wire.whole_stream(), headers=NAMED))
     assert (ended.outcome, ended.cause, ended.status, ended.request_id) == (OK, "", 200, "r-1")
     (choice,) = ended.choices
@@ -58,7 +52,7 @@ async def test_a_whole_stream_is_ok_and_kept() -> None:
 
 
 async def test_each_arrival_has_its_own_time() -> None:
-    """The server writes the next chunk only when the client has seen the one before, as its clock shows."""
+    """The server writes the next chunk only after the client has read its clock for the previous one."""
     clock = Ticks()
     seen = asyncio.Event()
 
@@ -79,7 +73,7 @@ async def test_each_arrival_has_its_own_time() -> None:
     assert (ended.token_times, ended.tokens_per_chunk, ended.at) == ((0.0, 1.0), (1, 1), 2.0)
 
 
-async def test_the_request_is_sent_as_said() -> None:
+async def test_headers_and_body_are_sent() -> None:
     seen: list[tuple[str, Any, Any]] = []
 
     async def script(request: web.Request) -> web.StreamResponse:
@@ -159,7 +153,7 @@ P_ONLY = {"X-PD-Prefill": "http://p:1"}
 async def test_other_statuses(status: int, route: Route, headers: dict[str, str], outcome: Outcome) -> None:
     ended = await ask(wire.answers(status, "it says why", headers), replace(REQUEST, route=route))
     assert (ended.outcome, ended.status) == (outcome, status)
-    assert f"status {status}: {'' if status == 204 else 'it says why'}" == ended.cause
+    assert f"HTTP {status}: {'' if status == 204 else 'it says why'}" == ended.cause
     assert ended.choices == ()
 
 
@@ -179,7 +173,7 @@ async def test_other_statuses(status: int, route: Route, headers: dict[str, str]
         (wire.sse(wire.completion_chunk([], finish="stop")) + wire.DONE, "no token ids, no text and no usage"),
         (wire.sse(wire.usage(3, 0)) + wire.DONE, "0 of 1 choices"),
         (wire.DONE, "0 of 1 choices"),
-        (wire.sse(TOKEN, LAST, wire.usage(3, 3)) + wire.DONE, "2 tokens came, and usage says 3"),
+        (wire.sse(TOKEN, LAST, wire.usage(3, 3)) + wire.DONE, "2 tokens arrived, but the server's usage counts 3"),
     ],
 )
 async def test_a_200_that_is_not_whole_is_info(stream: bytes, cause: str) -> None:
@@ -188,7 +182,7 @@ async def test_a_200_that_is_not_whole_is_info(stream: bytes, cause: str) -> Non
     assert cause in ended.cause
 
 
-async def test_what_came_before_the_trouble_is_kept() -> None:
+async def test_tokens_before_an_error_are_recorded() -> None:
     ended = await ask(wire.streams(wire.sse(TOKEN, wire.ERROR) + wire.DONE))
     assert ended.choices[0].token_ids == (11,)
     assert len(ended.token_times) == 1
@@ -203,10 +197,10 @@ async def test_a_missing_choice_is_info() -> None:
     whole = await ask(wire.streams(wire.sse(*both) + wire.DONE), request)
     assert (whole.outcome, [choice.token_ids for choice in whole.choices]) == (OK, [(11,), (21,)])
     half = await ask(wire.streams(wire.sse(both[1]) + wire.DONE), request)
-    assert (half.outcome, half.cause) == (INFO, "1 of 2 choices came")
+    assert (half.outcome, half.cause) == (INFO, "1 of 2 choices arrived")
 
 
-async def test_keep_alive_comments_are_nothing() -> None:
+async def test_keep_alive_comments_are_ignored() -> None:
     ended = await ask(wire.streams(wire.KEEP_ALIVE, wire.KEEP_ALIVE, wire.whole_stream()))
     assert ended.outcome is OK
 
@@ -239,7 +233,7 @@ async def test_a_timeout_is_info(begun: bytes) -> None:
     assert (ended.outcome, ended.cause) == (INFO, "no end of the answer within 0.05 s")
 
 
-async def test_an_answer_with_its_end_marker_is_whole_whatever_the_connection_does() -> None:
+async def test_an_answer_with_its_end_marker_is_whole_even_if_the_connection_stays_open() -> None:
     async def script(request: web.Request) -> web.StreamResponse:
         response = await wire.streams(wire.whole_stream())(request)
         await asyncio.Event().wait()
@@ -249,15 +243,15 @@ async def test_an_answer_with_its_end_marker_is_whole_whatever_the_connection_do
     assert ended.outcome is OK
 
 
-async def unheard() -> AsyncIterator[str]:
-    """URL of a port that is bound and not listened on: connecting is refused."""
+async def refusing() -> AsyncIterator[str]:
+    """The URL of a port that is bound but not listened on, so that connecting is refused."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 async def test_a_refused_connection_is_fail() -> None:
-    async for url in unheard():
+    async for url in refusing():
         async with Client({Route.PROXY: [url]}, model="m", clock=MonotonicClock(), timeout=20) as client:
             ended = await client.send(REQUEST)
     assert (ended.outcome, ended.status) == (FAIL, None)
@@ -273,7 +267,7 @@ async def test_a_refused_connection_is_fail() -> None:
         (replace(REQUEST, endpoint=Endpoint.CHAT), "messages"),
     ],
 )
-async def test_what_cannot_be_sent_is_fail(request_: Request, cause: str) -> None:
+async def test_a_request_that_cannot_be_sent_is_fail(request_: Request, cause: str) -> None:
     async with Client({Route.PROXY: ["http://x"]}, model="m", clock=MonotonicClock(), timeout=20) as client:
         ended = await client.send(request_)
     assert ended.outcome is FAIL
@@ -299,8 +293,8 @@ async def test_servers_are_taken_in_turn_or_by_number() -> None:
     assert asked == ["a", "b", "a", "b", "b", "b", "b"]
 
 
-async def test_a_connection_is_used_again_and_many_at_once() -> None:
-    """Twenty at a time need twenty connections; the next twenty need no more."""
+async def test_connections_are_reused() -> None:
+    """Twenty requests at a time need twenty connections; the next twenty need no more."""
     peers: set[Any] = set()
     waiting = 0
     all_here = asyncio.Event()

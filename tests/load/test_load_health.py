@@ -1,4 +1,4 @@
-"""Whether the client kept up, by a clock that is set by hand."""
+"""Whether the client kept up, measured with a simulated clock."""
 
 import asyncio
 from collections import deque
@@ -9,7 +9,7 @@ from harness.scenario import Request
 
 
 class Oversleeper:
-    """Every sleep takes so much longer than asked for; after the last it never ends."""
+    """A clock whose sleeps take longer than requested by the given seconds; after the last one, sleep never ends."""
 
     def __init__(self, *too_long: float) -> None:
         self._now = 0.0
@@ -41,7 +41,7 @@ async def test_the_longest_delay_of_the_loop_is_reported() -> None:
     )
 
 
-async def test_it_ends_with_its_block() -> None:
+async def test_measuring_ends_with_the_context() -> None:
     before = asyncio.all_tasks()
     async with LoopLag(Oversleeper()):
         assert asyncio.all_tasks() > before

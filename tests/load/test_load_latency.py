@@ -1,4 +1,4 @@
-"""Latencies, against figures worked out by hand and against invariants."""
+"""Latencies, compared with figures calculated by hand and with invariants."""
 
 import statistics
 
@@ -59,8 +59,10 @@ def test_one_operation_by_hand() -> None:
     assert keys["mean_ttft_from_send_ms"] == pytest.approx(500)
     assert keys["mean_e2el_ms"] == pytest.approx(2500)
     assert keys["mean_e2el_from_send_ms"] == pytest.approx(2000)
-    assert keys["mean_tpot_ms"] == pytest.approx(500)  # 1.5 s over three further tokens
-    assert keys["median_itl_ms"] == pytest.approx(500)  # 500, then 1000 ms for two
+    # 1.5 s for the three tokens after the first.
+    assert keys["mean_tpot_ms"] == pytest.approx(500)
+    # 500 ms for one token, then 1000 ms for two.
+    assert keys["median_itl_ms"] == pytest.approx(500)
     assert keys["std_itl_ms"] == pytest.approx(0)
     assert (keys["duration"], keys["completed"], keys["failed"]) == (3.0, 1, 0)
     assert (keys["total_input_tokens"], keys["total_output_tokens"]) == (10, 4)
@@ -69,13 +71,13 @@ def test_one_operation_by_hand() -> None:
     assert keys["total_token_throughput"] == pytest.approx(14 / 3)
 
 
-def test_the_keys_are_vllms_and_ours_say_from_send() -> None:
+def test_all_keys_are_vllms_except_those_from_send() -> None:
     keys = set(latency_report([]).as_keys())
     assert keys >= VLLM_KEYS
     assert all(key.endswith("_from_send_ms") for key in keys - VLLM_KEYS)
 
 
-def test_nothing_measured_is_none_and_not_zero() -> None:
+def test_a_metric_without_measurement_is_none_and_not_zero() -> None:
     keys = latency_report([operation(0, 0, [(1.0, 1)], 2.0, outcome=Outcome.INFO)]).as_keys()
     assert (keys["completed"], keys["failed"]) == (0, 1)
     assert keys["mean_ttft_ms"] is None
@@ -83,21 +85,21 @@ def test_nothing_measured_is_none_and_not_zero() -> None:
     assert keys["output_throughput"] == 0
 
 
-def test_only_ok_operations_are_measured_and_all_last() -> None:
+def test_only_ok_operations_are_measured_but_all_count_for_the_duration() -> None:
     slow = [operation(0, 0, [(50.0, 1)], 60.0, outcome=outcome) for outcome in (Outcome.INFO, Outcome.FAIL)]
     report = latency_report([operation(0, 0, [(1.0, 1)], 2.0), *slow])
     assert report.ttft is not None
     assert (report.ttft.mean, report.completed, report.failed, report.duration) == (1000.0, 1, 2, 60.0)
 
 
-def test_an_answer_in_one_piece_has_only_its_end() -> None:
+def test_an_answer_that_is_not_streamed_has_only_an_e2e_latency() -> None:
     report = latency_report([operation(1.0, 1.0, [(2.0, 5)], 3.0, streamed=False)])
     assert (report.ttft, report.tpot, report.itl) == (None, None, None)
     assert report.e2el is not None
     assert (report.e2el.mean, report.total_output_tokens) == (2000.0, 5)
 
 
-def test_a_single_token_has_a_ttft_and_no_more() -> None:
+def test_a_single_token_has_a_ttft_but_no_tpot_or_itl() -> None:
     report = latency_report([operation(0, 0, [(1.0, 1)], 1.0)])
     assert report.ttft is not None
     assert (report.tpot, report.itl) == (None, None)
@@ -110,7 +112,8 @@ def test_the_statistics_are_the_populations() -> None:
     assert report.ttft.mean == pytest.approx(1000 * statistics.fmean(ttfts))
     assert report.ttft.median == report.ttft.p50 == pytest.approx(400)
     assert report.ttft.std == pytest.approx(1000 * statistics.pstdev(ttfts))
-    assert report.ttft.p90 == pytest.approx(800 + 0.6 * 800)  # rank 0.9 * 4 = 3.6
+    # Rank 0.9 * 4 = 3.6.
+    assert report.ttft.p90 == pytest.approx(800 + 0.6 * 800)
 
 
 CHUNKS = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 4)), min_size=1, max_size=20).map(
@@ -119,7 +122,7 @@ CHUNKS = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 4)), min_size=1, ma
 
 
 @given(CHUNKS)
-def test_latencies_between_tokens_sum_to_the_time_between_first_and_last(chunks: list[tuple[float, int]]) -> None:
+def test_inter_token_latencies_sum_to_the_time_from_first_to_last_token(chunks: list[tuple[float, int]]) -> None:
     ended = operation(0, 0, chunks, 11.0).ended
     latencies = inter_token_latencies(ended)
     assert len(latencies) == sum(count for _, count in chunks) - 1
@@ -128,6 +131,6 @@ def test_latencies_between_tokens_sum_to_the_time_between_first_and_last(chunks:
         assert time_per_output_token(ended) == pytest.approx(statistics.fmean(latencies))
 
 
-def test_a_chunk_of_several_tokens_shares_its_wait() -> None:
+def test_the_tokens_of_a_chunk_share_its_latency() -> None:
     ended = operation(0, 0, [(1.0, 2), (2.0, 4)], 2.0).ended
     assert inter_token_latencies(ended) == [0.0, 0.25, 0.25, 0.25, 0.25]

@@ -29,7 +29,7 @@ STREAMS = st.lists(PIECES, max_size=40).map(b"".join)
 
 
 def by_lines(stream: bytes) -> list[bytes]:
-    """The standard's own algorithm over a stream that is all there: line by line, dispatch at an empty one."""
+    """The standard's algorithm for a complete stream: line by line, dispatching an event at an empty line."""
     *lines, _unended = re.split(rb"\r\n|\n|\r", stream)
     events: list[bytes] = []
     data: list[bytes] = []
@@ -55,7 +55,7 @@ def test_splitting_changes_nothing(stream: bytes, data: st.DataObject) -> None:
 
 
 @given(STREAMS)
-def test_byte_by_byte_it_is_the_standards_algorithm(stream: bytes) -> None:
+def test_byte_by_byte_the_parser_follows_the_standards_algorithm(stream: bytes) -> None:
     assert parsed(*(stream[at : at + 1] for at in range(len(stream)))) == by_lines(stream)
 
 
@@ -78,9 +78,9 @@ def test_what_counts_as_an_event(stream: bytes, events: list[bytes]) -> None:
     assert parsed(stream) == events
 
 
-def test_what_is_left_over_is_said() -> None:
+def test_an_event_without_its_empty_line_is_kept_as_unended() -> None:
     parser = EventParser()
     parser.feed(b"data: x\n\ndata: y")
-    assert parser.unfinished
+    assert parser.unended == b"y"
     parser.feed(b"\n\n")
-    assert not parser.unfinished
+    assert parser.unended is None

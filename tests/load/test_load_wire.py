@@ -1,4 +1,4 @@
-"""The wire that the other tests speak is vLLM's: its own classes read it, and its own code writes the like."""
+"""The messages that the other tests use are vLLM's: its classes read them, and its code writes the same format."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import load_wire as wire
 import pytest
 
 from harness.history import TokenLogprob
-from harness.load.body import body_of
+from harness.load.body import with_extra
 from harness.load.logprobs import read_rows
 from harness.scenario import Endpoint, Message, Request, Sampling
 
@@ -36,11 +36,11 @@ def vllm() -> Any:
 
 
 def unknown_fields(model: Any) -> set[str]:
-    """vLLM's classes keep what they do not know as extra fields."""
+    """Fields that vLLM's class does not know: it keeps them as extra fields."""
     return set(model.model_extra or ())
 
 
-def test_stream_chunks_are_of_vllms_classes(vllm: Any) -> None:
+def test_vllm_knows_every_field_of_the_stream_chunks(vllm: Any) -> None:
     rows = wire.completion_logprobs((11, -0.5, {11: -0.5, 40: -1.0}))
     for message in (wire.completion_chunk([11], prompt_token_ids=[1], logprobs=rows), wire.usage(1, 1)):
         chunk = vllm.completion.CompletionStreamResponse.model_validate(message)
@@ -55,18 +55,18 @@ def test_stream_chunks_are_of_vllms_classes(vllm: Any) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_vllm_knows_every_field_of_our_bodies(vllm: Any, *, stream: bool) -> None:
-    completion = body_of(Request("r", (1, 2), FULL, stream=stream, cache_salt="s"), model="m")
+    completion = with_extra(Request("r", (1, 2), FULL, stream=stream, cache_salt="s"), model="m", extra={})
     chat_request = Request("r", (Message("user", "x"),), FULL, endpoint=Endpoint.CHAT, stream=stream, cache_salt="s")
     read = vllm.completion.CompletionRequest.model_validate(completion)
     assert not unknown_fields(read)
     assert (read.return_token_ids, read.logprobs, read.cache_salt, read.prompt) == (True, 2, "s", [1, 2])
-    chat = vllm.chat.ChatCompletionRequest.model_validate(body_of(chat_request, model="m"))
+    chat = vllm.chat.ChatCompletionRequest.model_validate(with_extra(chat_request, model="m", extra={}))
     assert not unknown_fields(chat)
     assert (chat.return_token_ids, chat.logprobs, chat.top_logprobs, chat.max_completion_tokens) == (True, True, 2, 4)
 
 
 def steps(vllm: Any, alternatives: int) -> list[Any]:
-    """What the engine hands to its writers for greedy tokens 11 and 12, the second without a number."""
+    """The engine's log-probabilities for greedy tokens 11 and 12; the second is NaN."""
     written: list[Any] = []
     for token, runner_up, logprob in ((11, 40, -0.5), (12, 41, float("nan"))):
         ids, values = [token, token, runner_up], [logprob, logprob, -2.0]
@@ -78,7 +78,7 @@ def steps(vllm: Any, alternatives: int) -> list[Any]:
 
 
 def written_by(vllm: Any, write: str, alternatives: int) -> Any:
-    """The JSON of one of vLLM's two writers, run without a server around it."""
+    """The JSON of one of vLLM's two writers, run without a server."""
     server = SimpleNamespace(
         return_tokens_as_token_ids=True,
         _get_decoded_token=vllm.writer._get_decoded_token,
@@ -94,7 +94,7 @@ def written_by(vllm: Any, write: str, alternatives: int) -> Any:
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
 @pytest.mark.parametrize(("alternatives", "runner_up"), [(1, None), (2, -2.0)])
-def test_what_vllm_writes_is_read_and_a_runner_up_needs_two_alternatives(
+def test_vllms_log_probabilities_are_read_and_a_runner_up_needs_two_alternatives(
     vllm: Any, endpoint: str, alternatives: int, runner_up: float | None
 ) -> None:
     rows = read_rows(written_by(vllm, endpoint, alternatives))

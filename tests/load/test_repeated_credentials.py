@@ -1,25 +1,18 @@
-"""A server that repeats a request's credentials in its words gets them into no record of a run."""
+"""Credentials that a server repeats in its answer appear in no record of a run."""
 
 import load_wire as wire
 import pytest
 from aiohttp import web
 
-from harness.clock import MonotonicClock
 from harness.history import Outcome
-from harness.load.client import Client
 from harness.load.quoting import SHOWN
 from harness.redact import redact_secrets, secrets_of
-from harness.scenario import Request, Route
 
 HEADERS = {"Authorization": "Bearer opens-sesame", "X-Api-Key": "k3yk3y", "X-Tenant": "prod"}
 
 
 async def cause(script: wire.Script) -> str:
-    async with (
-        wire.serving(script) as url,
-        Client({Route.PROXY: [url]}, model="m", clock=MonotonicClock(), timeout=20, headers=HEADERS) as client,
-    ):
-        ended = await client.send(Request("r-1", (1, 2, 3)))
+    ended = await wire.ask(script, headers=HEADERS)
     assert ended.outcome is not Outcome.OK
     return ended.cause
 
@@ -39,20 +32,20 @@ async def echoes_at_the_border(request: web.Request) -> web.Response:
 
 @pytest.mark.parametrize("script", [echoes, echoes_inside, echoes_at_the_border])
 async def test_repeated_headers_are_not_kept(script: wire.Script) -> None:
-    """In a refusal, in an error inside a 200, and where the words are clipped within one."""
-    told = await cause(script)
-    assert "<redacted>" in told
-    assert "k3yk3y" not in told
-    assert "opens-s" not in told
+    """In a refusal, in an error inside a 200, and if the text is clipped within a credential."""
+    kept = await cause(script)
+    assert "<redacted>" in kept
+    assert "k3yk3y" not in kept
+    assert "opens-s" not in kept
 
 
 async def test_short_values_of_other_headers_are_no_credentials() -> None:
-    """A tenant's name may stand in any sentence."""
+    """The name of a tenant may appear in any sentence."""
     assert "prod" in await cause(echoes)
 
 
-def test_what_a_url_holds_is_hidden_in_each_of_its_forms() -> None:
-    """As written, as meant, and as HTTP sends it."""
+def test_a_password_in_a_url_is_hidden_in_each_of_its_forms() -> None:
+    """As written, decoded, and as HTTP sends it."""
     secrets = secrets_of({}, ["http://me:p%40ssword@h:1", "http://h:2"])
     assert redact_secrets("p%40ssword p@ssword Basic bWU6cEBzc3dvcmQ= me", secrets) == (
         "<redacted> <redacted> Basic <redacted> me"

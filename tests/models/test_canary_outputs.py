@@ -1,4 +1,4 @@
-"""What makes the canary a canary: its greedy outputs, by a reference that does not know how it was made."""
+"""The canary's greedy outputs, computed by a reference that does not know how the canary is made."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from llama_reference import Array, Cache, Llama
 
 from harness.models import make_canary
-from harness.models.tokenizer import FIRST_SPOKEN, VOCAB_SIZE
+from harness.models.tokenizer import FIRST_GENERATED, VOCAB_SIZE
 
 BLOCK = 32
 
@@ -32,7 +32,7 @@ def head_of(cache: Cache, length: int) -> Cache:
 
 
 def first_difference(llama: Llama, changed: Array, at: int, cache: Cache, expected: Array) -> int | None:
-    """Step of the first token that differs from ``expected`` [steps] when the prompt is ``changed`` from ``at``."""
+    """Return the step of the first token that differs from ``expected`` if the prompt is ``changed`` from ``at`` on."""
     logits, grown = llama.extend(changed[:, at:], head_of(cache, at))
     for step, token in enumerate(expected):
         if logits.argmax() != token:
@@ -41,7 +41,7 @@ def first_difference(llama: Llama, changed: Array, at: int, cache: Cache, expect
     return None
 
 
-@pytest.mark.parametrize("length", [20, 32, 33, 100, 256, 1024])
+@pytest.mark.parametrize("length", [20, 32, 33, 100, 256, pytest.param(1024, marks=pytest.mark.slow)])
 def test_one_changed_token_in_any_block_changes_sixteen_greedy_tokens(llama: Llama, length: int) -> None:
     prompt = prompts(1, length)
     _, cache = llama.prefill(prompt)
@@ -54,15 +54,15 @@ def test_one_changed_token_in_any_block_changes_sixteen_greedy_tokens(llama: Lla
         assert first_difference(llama, changed, at, cache, expected) is not None, f"token {at} of {length}"
 
 
-def test_outputs_neither_loop_nor_come_near_ties_nor_stop(llama: Llama) -> None:
-    said = llama.greedy(prompts(16, 64), 64)
-    for tokens in said.tokens.tolist():
+def test_outputs_have_no_loops_no_end_token_and_few_near_ties(llama: Llama) -> None:
+    output = llama.greedy(prompts(16, 64), 64)
+    for tokens in output.tokens.tolist():
         for period in range(1, 9):
             assert tokens[-period:] * 3 != tokens[-3 * period :], f"a cycle of {period} tokens"
-    distinct = np.mean([len(set(tokens)) / len(tokens) for tokens in said.tokens.tolist()])
+    distinct = np.mean([len(set(tokens)) / len(tokens) for tokens in output.tokens.tolist()])
     assert distinct > 0.7
-    assert np.median(said.margins) > 0.4
-    assert said.tokens.min() >= FIRST_SPOKEN
+    assert np.median(output.margins) > 0.4
+    assert output.tokens.min() >= FIRST_GENERATED
 
 
 def test_rounding_is_far_below_the_margins(llama: Llama, checkpoint: Path) -> None:
@@ -73,8 +73,8 @@ def test_rounding_is_far_below_the_margins(llama: Llama, checkpoint: Path) -> No
 
 
 @pytest.mark.live
-@pytest.mark.filterwarnings("default")  # third-party imports warn, and not about us
-def test_transformers_says_what_the_reference_says(llama: Llama, checkpoint: Path) -> None:
+@pytest.mark.filterwarnings("default")  # warnings of third-party imports do not concern this project
+def test_transformers_generates_the_same_tokens_as_the_reference(llama: Llama, checkpoint: Path) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

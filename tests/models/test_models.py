@@ -1,4 +1,4 @@
-"""Canary files, its tokenizer, and what config.json says about a KV cache."""
+"""The canary's files and tokenizer, and the KV cache geometry read from config.json."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_configs import LLAMA
 
-from harness.errors import ModelNotFound, UnsupportedModel, UsageError
+from harness.errors import ModelNotFound, UsageError
 from harness.facts import KVGeometry
-from harness.models import make_canary, read_geometry, read_model
+from harness.models import ModelFacts, make_canary, read_config, read_model
 from harness.models.tokenizer import SPECIAL_TOKENS, VOCAB_SIZE, WORDS, vocabulary, write_tokenizer
 
 
@@ -28,7 +28,7 @@ def test_a_seed_fixes_every_byte(tmp_path: Path) -> None:
     assert one.name == again.name
 
 
-def test_another_seed_or_type_is_another_checkpoint(tmp_path: Path) -> None:
+def test_a_different_seed_or_type_makes_a_different_checkpoint(tmp_path: Path) -> None:
     made = [make_canary(tmp_path), make_canary(tmp_path, seed=1), make_canary(tmp_path, dtype="bfloat16")]
     weights = [digests(path)["model.safetensors"] for path in made]
     assert len(set(made)) == 3
@@ -36,7 +36,7 @@ def test_another_seed_or_type_is_another_checkpoint(tmp_path: Path) -> None:
     assert weights[0] == weights[2]
 
 
-def test_a_cached_checkpoint_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_cached_checkpoint_is_not_changed(tmp_path: Path) -> None:
     path = make_canary(tmp_path)
     (path / "config.json").write_text("{}")
     assert make_canary(tmp_path) == path
@@ -48,7 +48,7 @@ def test_the_default_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.Monke
     assert make_canary().parent == tmp_path / "pd-harness"
 
 
-def test_makers_at_once_agree_and_leave_nothing_behind(tmp_path: Path) -> None:
+def test_processes_that_make_one_checkpoint_at_once_leave_no_drafts(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         made = set(pool.map(make_canary, [tmp_path] * 4))
     (path,) = made
@@ -56,13 +56,13 @@ def test_makers_at_once_agree_and_leave_nothing_behind(tmp_path: Path) -> None:
     assert digests(path) == digests(make_canary(tmp_path / "alone"))
 
 
-def test_a_directory_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="XDG_CACHE_HOME"):
         make_canary(tmp_path / "file")
 
 
-def test_the_canary_describes_itself(tmp_path: Path) -> None:
+def test_the_canarys_own_files_are_read(tmp_path: Path) -> None:
     path = make_canary(tmp_path)
     facts = read_model(path)
     assert facts.geometry == KVGeometry(4, 4, 64, 64, 4)
@@ -77,7 +77,7 @@ def test_the_canary_describes_itself(tmp_path: Path) -> None:
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp("tokenizer")
     write_tokenizer(directory, max_model_len=64)
-    tokenizers = pytest.importorskip("tokenizers", reason="comes with the engine, as the tokenizer's reader")
+    tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers library is installed with the engine")
     return tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
 
 
@@ -115,8 +115,8 @@ def test_special_tokens_are_one_token_inside_text(encoder: Any) -> None:
     ],
 )
 def test_plain_families_are_read(change: dict[str, Any], expected: KVGeometry) -> None:
-    assert read_geometry(LLAMA | change) == expected
-    assert read_geometry({"model_type": "llava", "text_config": LLAMA | change}) == expected
+    assert read_config(LLAMA | change).geometry == expected
+    assert read_config({"model_type": "llava", "text_config": LLAMA | change}).geometry == expected
 
 
 @pytest.mark.parametrize(
@@ -136,26 +136,28 @@ def test_plain_families_are_read(change: dict[str, Any], expected: KVGeometry) -
         ({"quantization_config": {"kv_cache_scheme": {"num_bits": 8}}}, "kv_cache_scheme"),
     ],
 )
-def test_what_cannot_be_predicted_is_refused_with_its_reason(change: dict[str, Any], why: str) -> None:
-    with pytest.raises(UnsupportedModel, match=why):
-        read_geometry(LLAMA | change)
+def test_an_unpredictable_cache_has_no_geometry_but_a_reason(change: dict[str, Any], why: str) -> None:
+    assert_unknown(read_config(LLAMA | change), why)
 
 
-def test_missing_kv_heads_are_guessed_for_llama_alone() -> None:
+def assert_unknown(model: ModelFacts, why: str) -> None:
+    assert model.geometry is None
+    assert why in model.geometry_unknown
+
+
+def test_missing_kv_heads_are_assumed_only_for_llama() -> None:
     silent = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
-    assert read_geometry(silent).kv_heads == 10
-    with pytest.raises(UnsupportedModel, match="num_key_value_heads"):
-        read_geometry(silent | {"model_type": "mistral"})
+    assert read_config(silent).geometry.kv_heads == 10
+    assert_unknown(read_config(silent | {"model_type": "mistral"}), "num_key_value_heads")
 
 
 @pytest.mark.parametrize(("kv_dtype", "size"), [("auto", 2), ("float32", 4), ("half", 2), ("fp8_e4m3", 1)])
-def test_the_engines_type_decides_an_elements_size(kv_dtype: str, size: int) -> None:
-    assert read_geometry(LLAMA, kv_dtype=kv_dtype).dtype_bytes == size
+def test_the_engines_kv_type_decides_the_size_of_an_element(kv_dtype: str, size: int) -> None:
+    assert read_config(LLAMA, kv_dtype=kv_dtype).geometry.dtype_bytes == size
 
 
-def test_an_unknown_type_is_refused() -> None:
-    with pytest.raises(UnsupportedModel, match="int5"):
-        read_geometry(LLAMA, kv_dtype="int5")
+def test_the_size_of_an_unknown_type_is_unknown() -> None:
+    assert_unknown(read_config(LLAMA, kv_dtype="int5"), "int5")
 
 
 FULL = LLAMA | {"vocab_size": 11, "max_position_embeddings": 13, "bos_token_id": 1, "eos_token_id": [2, 3]}
@@ -176,7 +178,9 @@ def test_a_hub_name_is_found_in_the_local_cache(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("model", ["", "org/absent", "/no/such/path"])
-def test_an_absent_model_says_what_to_do(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_absent_model_gives_advice(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(FULL))
@@ -184,7 +188,7 @@ def test_an_absent_model_says_what_to_do(model: str, tmp_path: Path, monkeypatch
         read_model(model)
 
 
-def test_a_broken_config_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_broken_config_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelNotFound, match=r"config\.json"):
         read_model(tmp_path)

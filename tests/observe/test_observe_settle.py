@@ -1,4 +1,4 @@
-"""When a deployment has come to rest; no test waits for real."""
+"""Waiting until a deployment has settled, with a clock that does not wait."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from harness.facts import Role, Server
 from harness.history import Entry, Scraped, ScrapeFailed
 from harness.observe.counters import SAMPLE_NAMES, read_counters
 from harness.observe.exposition import parse
-from harness.observe.observer import DeploymentObserver, RestObserver
+from harness.observe.observer import DeploymentObserver, SettledObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import AGREEING, Readings, Settled, settle
 
@@ -24,7 +24,7 @@ Script = Callable[[int], Mapping[str, float] | None]
 
 
 class Scripted:
-    """Reads one server that says what the script says at each reading; None is a failure."""
+    """Reads one server whose values at each reading come from the script; None is a failed reading."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -44,29 +44,29 @@ async def settled_after(script: Script, *, baseline: float | None = 0.0, deadlin
     return await settle(reader, JumpingClock(), baseline=usage, deadline=deadline), reader.count
 
 
-async def test_a_deployment_at_rest_costs_three_readings_and_a_tenth_of_a_second() -> None:
+async def test_a_settled_deployment_needs_three_readings_in_at_most_a_fifth_of_a_second() -> None:
     result, count = await settled_after(lambda _: QUIET)
     assert (result.settled, count) == (True, AGREEING)
     assert result.seconds <= 0.2
 
 
-async def test_it_waits_for_what_still_runs_waits_or_is_pinned() -> None:
+async def test_settling_waits_for_running_and_waiting_requests_and_pinned_chunks() -> None:
     for name in ("running", "waiting", "pinned"):
         result, count = await settled_after(lambda n, name=name: QUIET | {name: 1 if n < 10 else 0})
         assert result.settled, name
         assert count >= 10 + AGREEING
 
 
-async def test_it_waits_for_blocks_to_be_given_back() -> None:
+async def test_settling_waits_until_blocks_are_released() -> None:
     result, count = await settled_after(lambda n: QUIET | {"kv_usage": 0.5 if n < 7 else 0.25}, baseline=0.25)
     assert result.settled
     assert count == 7 + AGREEING
 
 
-async def test_counters_that_move_while_nothing_runs_are_no_rest() -> None:
+async def test_a_deployment_whose_counters_change_has_not_settled() -> None:
     result, _ = await settled_after(lambda n: QUIET | {"store": n}, deadline=5)
     assert not result.settled
-    assert "still move" in result.because["decode-0"]
+    assert "still change" in result.because["decode-0"]
 
 
 async def test_a_leak_is_reported_at_the_deadline() -> None:
@@ -76,25 +76,25 @@ async def test_a_leak_is_reported_at_the_deadline() -> None:
     assert 44 < result.seconds <= 46
 
 
-async def test_the_first_reading_takes_what_somebody_else_leaked_as_its_baseline() -> None:
+async def test_the_first_reading_accepts_blocks_that_were_leaked_before() -> None:
     result, _ = await settled_after(lambda _: QUIET | {"kv_usage": 0.5}, baseline=None)
     assert result.settled
     running, _ = await settled_after(lambda _: QUIET | {"kv_usage": 0.5, "running": 1}, baseline=None)
     assert not running.settled
 
 
-async def test_a_server_that_is_gone_is_not_waited_for() -> None:
+async def test_waiting_ends_early_if_a_server_is_gone() -> None:
     result, _ = await settled_after(lambda _: None)
     assert result.because == {"decode-0": "connection refused"}
     assert result.seconds < 10
 
 
-async def test_one_failed_reading_is_forgiven() -> None:
+async def test_one_failed_reading_does_not_prevent_settling() -> None:
     result, _ = await settled_after(lambda n: None if n == 1 else QUIET)
     assert result.settled
 
 
-async def test_a_missing_gauge_is_not_waited_for() -> None:
+async def test_waiting_ends_early_if_a_gauge_is_missing() -> None:
     without = {name: value for name, value in QUIET.items() if name != "running"}
     result, count = await settled_after(lambda _: without)
     assert not result.settled
@@ -102,7 +102,7 @@ async def test_a_missing_gauge_is_not_waited_for() -> None:
 
 
 @given(st.lists(st.sampled_from(["quiet", "running", "held", "moving", "failed"]), max_size=30))
-def test_whatever_the_sequence_rest_is_three_equal_quiet_readings(sequence: list[str]) -> None:
+def test_settling_always_needs_three_equal_quiet_readings(sequence: list[str]) -> None:
     seen: list[Mapping[str, float] | None] = []
 
     def script(n: int) -> Mapping[str, float] | None:
@@ -122,7 +122,7 @@ def test_whatever_the_sequence_rest_is_three_equal_quiet_readings(sequence: list
         assert result.seconds >= 5
 
 
-async def test_the_observer_records_every_server_and_marks_what_is_not_at_rest() -> None:
+async def test_the_observer_records_every_server_and_marks_unsettled_readings() -> None:
     held = 0.0
 
     async def metrics(_: web.Request) -> web.Response:
@@ -149,7 +149,7 @@ async def test_the_observer_records_every_server_and_marks_what_is_not_at_rest()
     assert read_counters(after[0]).prompt_tokens == 228
 
 
-async def test_a_phase_begins_where_the_one_before_ended_unless_something_was_sent_between() -> None:
+async def test_the_last_reading_is_recorded_again_if_no_request_was_sent_since() -> None:
     taken: list[int] = []
     recorded: list[Entry] = []
 
@@ -158,7 +158,7 @@ async def test_a_phase_begins_where_the_one_before_ended_unless_something_was_se
         samples = parse(run.text(run.DECODE), SAMPLE_NAMES).samples
         return {"decode-0": Scraped(1.0, "decode-0", occasion.label, occasion.scenario, occasion.phase, samples)}
 
-    observer = RestObserver(read_all, JumpingClock(), recorded.append)
+    observer = SettledObserver(read_all, JumpingClock(), recorded.append)
     await observer.read(scenario="cold", phase="one", label="after")
     await observer.read(scenario="warm", phase="two", label="before")
     assert len(taken) == AGREEING
@@ -170,7 +170,7 @@ async def test_a_phase_begins_where_the_one_before_ended_unless_something_was_se
     assert len(taken) == 2 * AGREEING
 
 
-async def test_blocks_that_never_come_back_are_waited_for_once() -> None:
+async def test_leaked_blocks_are_waited_for_only_once() -> None:
     clock, held = JumpingClock(), 0.0
     recorded: list[Entry] = []
 
@@ -185,7 +185,7 @@ async def test_blocks_that_never_come_back_are_waited_for_once() -> None:
         await observer.read(scenario="s", phase="p", label=label)
         return clock.now() - began
 
-    observer = RestObserver(read_all, clock, recorded.append, deadline=45)
+    observer = SettledObserver(read_all, clock, recorded.append, deadline=45)
     assert await seconds_of("before") < 1
     held = 0.25
     assert await seconds_of("after") >= 45
@@ -195,7 +195,7 @@ async def test_blocks_that_never_come_back_are_waited_for_once() -> None:
     assert [entry.settled for entry in recorded if isinstance(entry, Scraped)] == [True, False, True, False]
 
 
-async def test_the_observer_records_a_reading_that_could_not_be_taken() -> None:
+async def test_the_observer_records_a_failed_reading() -> None:
     recorded: list[Entry] = []
     async with ClientSession() as session:
         servers = [Server("decode-0", Role.DECODE, "http://127.0.0.1:9")]

@@ -1,4 +1,4 @@
-"""Several engines behind one URL, each with its own caches: sums are judged, hits within what one cache gives."""
+"""Several engines behind one URL, each with its own caches: sums are exact, hits lie between none and one cache's."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from oracle_runs import BLOCK, NIXL, OFFLOADING, bounds, deployed, exactly, prom
 
 from harness.facts import Deployment, Role
 from harness.history import Operation
-from harness.observe.facts import learn_server
+from harness.observe.server_info import learn
 from harness.oracle import PREDICTED, predict
 from harness.sim import QUIET, SimConfig
 from harness.verdict import Bounds
@@ -30,7 +30,7 @@ def behind_one_url(deployment: Deployment) -> Deployment:
 
 
 def relabelled(operation: Operation) -> Operation:
-    """As the client saw it: one address for each role."""
+    """The operation as the client sees it, with one address for each role."""
     ended = operation.ended
     prefill = "http://prefill" if ended.prefill_server else None
     return replace(operation, ended=replace(ended, prefill_server=prefill, decode_server="http://decode"))
@@ -90,7 +90,7 @@ def test_a_load_without_hits_is_exact_however_many_engines_serve_it() -> None:
     assert exactly(script.expect()["decode-0"], "nixl_bytes") == 5 * BLOCK
 
 
-def test_a_prompt_asked_again_finds_something_between_nothing_and_all_of_it() -> None:
+def test_a_repeated_prompt_finds_between_none_and_all_of_its_blocks() -> None:
     script = engines(2, NIXL)
     script.ask(prompt(200))
     script.ask(prompt(200), "again")
@@ -120,16 +120,16 @@ CACHE = 'vllm:cache_config_info{{block_size="16",num_gpu_blocks="100",engine="{}
     ],
 )
 async def test_the_engines_of_a_server_are_counted_by_their_labels(metrics: str, count: int) -> None:
-    async def told(_: web.Request) -> web.Response:
+    async def answer_metrics(_: web.Request) -> web.Response:
         return web.Response(text=metrics)
 
-    async def models(_: web.Request) -> web.Response:
+    async def answer_models(_: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "canary"}]})
 
     app = web.Application()
-    app.router.add_get("/metrics", told)
-    app.router.add_get("/v1/models", models)
+    app.router.add_get("/metrics", answer_metrics)
+    app.router.add_get("/v1/models", answer_models)
     async with TestServer(app) as server, ClientSession() as session:
         url = str(server.make_url(""))
-        learned = await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
-    assert learned.engines == count
+        learned = await learn(session, prefill_urls=[], decode_urls=[url], proxy_url=None)
+    assert learned.deployment.servers[0].engines == count

@@ -1,4 +1,4 @@
-"""The oracle on cold prompts. Expected numbers are worked out by hand, from blocks of 64 tokens."""
+"""The oracle on prompts that are in no cache. Expected numbers are calculated by hand, for blocks of 64 tokens."""
 
 from dataclasses import replace
 
@@ -36,13 +36,13 @@ def expect(
 
 
 def numbers(expectation: ServerExpectation) -> dict[str, int]:
-    """The counters that are not 0; each must be exact."""
+    """The counters that are not 0. Every counter must be exact."""
     bounds = {name: expectation.of(name) for name in PREDICTED}
     assert all(b is not None for b in bounds.values())
     return {name: b.low for name, b in bounds.items() if b and b.exact and b.low}
 
 
-def test_p_computes_and_d_pulls_a_cold_prompt() -> None:
+def test_prefill_computes_and_decode_pulls_a_cold_prompt() -> None:
     expected = expect(ask(130))
     lookups = {"prompt_tokens": 130, "prefix_queries": 130, "external_queries": 130}
     stored = {"offload_store_bytes": 2 * run.BLOCK}
@@ -56,7 +56,7 @@ def test_p_computes_and_d_pulls_a_cold_prompt() -> None:
     assert expected["decode-0"].of("nixl_transfers") == Bounds(1, run.GEOMETRY.kv_heads)
 
 
-def test_a_prompt_of_one_token_is_looked_up_twice_and_computed_again_on_d() -> None:
+def test_a_prompt_of_one_token_is_looked_up_twice_and_computed_again_on_decode() -> None:
     assert numbers(expect(ask(1))["decode-0"]) == {
         "prompt_tokens": 1,
         "local_compute": 1,
@@ -69,7 +69,7 @@ def test_a_prompt_of_one_token_is_looked_up_twice_and_computed_again_on_d() -> N
 
 
 @pytest.mark.parametrize(("tokens", "blocks", "chunks"), [(63, 1, 0), (64, 1, 1), (65, 2, 1), (128, 2, 2), (129, 3, 2)])
-def test_the_tail_moves_as_a_whole_block_and_is_never_stored(tokens: int, blocks: int, chunks: int) -> None:
+def test_a_partial_last_block_is_transferred_whole_and_never_stored(tokens: int, blocks: int, chunks: int) -> None:
     decode = expect(ask(tokens))["decode-0"]
     assert decode.of("nixl_bytes") == Bounds.exactly(blocks * run.BLOCK)
     assert decode.of("offload_store_bytes") == Bounds.exactly(chunks * run.BLOCK)
@@ -79,10 +79,10 @@ def test_the_tail_moves_as_a_whole_block_and_is_never_stored(tokens: int, blocks
     ("prompt_only", "output", "chunks"),
     [(True, 30, (1, 1)), (False, 28, (1, 1)), (False, 29, (2, 2)), (None, 29, (1, 2))],
 )
-def test_output_is_stored_when_the_tier_takes_it_save_its_last_token(
+def test_output_without_its_last_token_is_stored_if_the_tier_takes_output(
     prompt_only: bool | None, output: int, chunks: tuple[int, int]
 ) -> None:
-    # 100 prompt tokens: 128 are reached with 28 more, and the last token sampled has no KV.
+    # 100 prompt tokens and 28 output tokens with KV make 128; the last sampled token has no KV.
     deployment = run.DEPLOYMENT.with_servers(offload_prompt_only=prompt_only)
     expected = expect(ask(100, output=output), deployment=deployment)
     low, high = chunks
@@ -95,8 +95,8 @@ def test_chunks_of_several_blocks_are_stored_whole() -> None:
     assert expect(ask(400), deployment=deployment)["prefill-0"].of("offload_store_bytes") == Bounds.exactly(
         6 * run.BLOCK
     )
-    untold = run.DEPLOYMENT.with_servers(offload_block_size=None)
-    assert expect(ask(400), deployment=untold)["prefill-0"].of("offload_store_bytes") == Bounds(0, 6 * run.BLOCK)
+    size_unknown = run.DEPLOYMENT.with_servers(offload_block_size=None)
+    assert expect(ask(400), deployment=size_unknown)["prefill-0"].of("offload_store_bytes") == Bounds(0, 6 * run.BLOCK)
 
 
 @pytest.mark.parametrize(("route", "server"), [(Route.PREFILL, "prefill-0"), (Route.DECODE, "decode-0")])
@@ -108,7 +108,7 @@ def test_a_server_asked_directly_computes_everything_and_the_other_does_nothing(
     assert numbers(expected[other]) == {}
 
 
-def test_what_nobody_knows_widens_and_what_never_arrived_counts_nothing() -> None:
+def test_an_unknown_outcome_widens_bounds_and_a_request_never_sent_counts_nothing() -> None:
     request, _ = ask(130)
     lost = expect((request, {"outcome": Outcome.INFO, "status": None, "choices": (), "usage": None}))
     assert lost["decode-0"].of("external_kv_transfer") == Bounds(0, 130)
@@ -118,14 +118,14 @@ def test_what_nobody_knows_widens_and_what_never_arrived_counts_nothing() -> Non
     assert refused["prefill-0"].of("prompt_tokens") == Bounds.exactly(0)
 
 
-def test_a_refusal_through_the_proxy_may_be_ds_after_p_has_worked() -> None:
+def test_a_refusal_through_the_proxy_may_come_from_decode_after_prefill_has_worked() -> None:
     request, _ = ask(130)
     refused = expect((request, {"outcome": Outcome.FAIL, "status": 400, "choices": (), "usage": None}))
     assert refused["prefill-0"].of("local_compute") == Bounds(0, 130)
     assert refused["decode-0"].of("prompt_tokens") == Bounds.exactly(0)
 
 
-def test_a_salt_or_another_first_token_keeps_prompts_apart() -> None:
+def test_prompts_with_different_salts_or_first_tokens_share_no_blocks() -> None:
     request, ended = ask(130)
     salted = replace(request, request_id="salted", cache_salt="x")
     other = replace(request, request_id="other", prompt=(7, *prompt(130)[1:]))
@@ -133,13 +133,13 @@ def test_a_salt_or_another_first_token_keeps_prompts_apart() -> None:
     assert decode.of("external_kv_transfer") == Bounds.exactly(390)
 
 
-def test_a_text_whose_tokens_are_not_known_is_unpredictable_and_so_is_what_it_may_have_warmed() -> None:
+def test_a_text_of_unknown_tokens_is_unpredictable_and_so_is_a_prompt_that_may_share_its_blocks() -> None:
     request, ended = ask(130)
-    spoken = replace(request, request_id="text", prompt="hello")
-    decode = expect((spoken, ended), (request, ended))["decode-0"]
+    text = replace(request, request_id="text", prompt="hello")
+    decode = expect((text, ended), (request, ended))["decode-0"]
     assert "text was tokenized" in decode.why("local_compute")
-    told = expect((spoken, ended | {"prompt_token_ids": prompt(130)}))["decode-0"]
-    assert told.of("external_kv_transfer") == Bounds.exactly(130)
+    known = expect((text, ended | {"prompt_token_ids": prompt(130)}))["decode-0"]
+    assert known.of("external_kv_transfer") == Bounds.exactly(130)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,9 @@ def test_a_text_whose_tokens_are_not_known_is_unpredictable_and_so_is_what_it_ma
         (run.DEPLOYMENT.with_servers(connectors=None), {"offload_store_bytes", "offload_load_bytes"}),
     ],
 )
-def test_a_fact_that_is_missing_makes_unknown_what_needs_it(deployment: Deployment, counters: set[str]) -> None:
+def test_a_missing_fact_makes_the_counters_that_need_it_unpredictable(
+    deployment: Deployment, counters: set[str]
+) -> None:
     decode = expect(ask(130), deployment=deployment)["decode-0"]
     assert {name for name in PREDICTED if decode.of(name) is None} == counters
     assert all(decode.why(name) for name in counters)
@@ -168,20 +170,20 @@ TWO = replace(
 )
 
 
-def test_of_several_servers_the_one_that_the_proxy_names_is_expected_to_have_worked() -> None:
+def test_of_several_servers_the_one_that_the_proxy_names_counts() -> None:
     request, ended = ask(130)
     expected = expect((request, ended | {"decode_server": "http://d2"}), deployment=TWO)
     assert expected["decode-1"].of("prompt_tokens") == Bounds.exactly(130)
     assert expected["decode-0"].of("prompt_tokens") == Bounds.exactly(0)
 
 
-def test_of_several_servers_and_no_name_the_role_is_expected_to_have_worked() -> None:
+def test_of_several_servers_without_a_name_their_sum_counts() -> None:
     expected = expect(ask(130), deployment=TWO)
     assert set(expected) == {"prefill-0", "decode"}
     assert expected["decode"].of("prompt_tokens") == Bounds.exactly(130)
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
 def test_sources_sum_to_the_prompt_tokens_on_every_server(lengths: list[int]) -> None:
     expected = expect(*(ask(length, start=1000 * i) for i, length in enumerate(lengths)))

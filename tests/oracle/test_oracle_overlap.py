@@ -1,4 +1,4 @@
-"""What stays certain when requests overlap, and what gets bounds. B = 64."""
+"""Which counters stay exact when requests overlap, and which get bounds. B = 64."""
 
 import pytest
 from oracle_runs import BLOCK, DIRECT_P, NIXL, OFFLOADING, B, Script, bounds, deployed, exactly, prompt
@@ -16,14 +16,14 @@ def together() -> Script:
     return script
 
 
-def test_of_equal_requests_at_once_exactly_one_computes_on_p() -> None:
+def test_of_equal_concurrent_requests_exactly_one_computes_on_prefill() -> None:
     prefill = together().expect()["prefill-0"]
     assert exactly(prefill, "local_compute") == T + 3 * 10
     assert exactly(prefill, "local_cache_hit") == 3 * 192
     assert exactly(prefill, "external_queries") == T + 3 * 10
 
 
-def test_of_equal_requests_at_once_at_least_one_pulls_everything_on_d() -> None:
+def test_of_equal_concurrent_requests_at_least_one_pulls_everything_on_decode() -> None:
     decode = together().expect()["decode-0"]
     assert bounds(decode, "external_kv_transfer") == Bounds(T + 3 * 10, 4 * T)
     assert bounds(decode, "local_cache_hit") == Bounds(0, 3 * 192)
@@ -31,19 +31,19 @@ def test_of_equal_requests_at_once_at_least_one_pulls_everything_on_d() -> None:
     assert "order of requests that overlap" in decode.why("external_kv_transfer")
 
 
-def test_whatever_the_order_a_chunk_is_stored_once() -> None:
+def test_a_chunk_is_stored_once_in_any_order() -> None:
     expected = together().expect()
     assert exactly(expected["prefill-0"], "offload_store_bytes") == 3 * BLOCK
     assert exactly(expected["decode-0"], "offload_store_bytes") == 3 * BLOCK
 
 
-def test_different_prompts_at_once_are_exact() -> None:
+def test_different_concurrent_prompts_are_exact() -> None:
     script = Script(deployed(NIXL, OFFLOADING))
     script.together([prompt(T, start) for start in (0, 1000, 2000)])
     assert exactly(script.expect()["decode-0"], "external_kv_transfer") == 3 * T
 
 
-def test_a_prefix_that_is_there_already_is_hit_by_all_of_them() -> None:
+def test_a_cached_prefix_is_hit_by_all_concurrent_requests() -> None:
     script = Script(deployed(NIXL, OFFLOADING))
     script.ask(prompt(2 * B), phase="before")
     script.together([(*prompt(2 * B), *prompt(20, start)) for start in (5000, 6000, 7000)])
@@ -52,21 +52,21 @@ def test_a_prefix_that_is_there_already_is_hit_by_all_of_them() -> None:
     assert exactly(decode, "external_kv_transfer") == 3 * 20
 
 
-def test_who_comes_later_hits_for_certain() -> None:
+def test_a_later_request_certainly_hits() -> None:
     script = together()
     script.ask(prompt(T), phase="later")
     assert exactly(script.expect("later")["decode-0"], "local_cache_hit") == 192
 
 
-def test_one_that_may_not_hit_may_have_come_first() -> None:
-    # Three whole blocks: the last one can only be hit by the longer prompt.
+def test_a_request_that_cannot_hit_a_block_may_have_come_first() -> None:
+    # Three full blocks: only the longer prompt can hit the last one.
     script = Script(deployed(NIXL))
     script.together([prompt(3 * B), prompt(3 * B + 1)], route=DIRECT_P)
     prefill = script.expect()["prefill-0"]
     assert bounds(prefill, "local_cache_hit") == Bounds(128, 192)
 
 
-def test_prompt_logprobs_at_the_same_time_may_have_come_first() -> None:
+def test_a_concurrent_request_with_prompt_logprobs_may_have_come_first() -> None:
     script = Script(deployed(NIXL))
     (plain,) = script.together([prompt(T)], route=DIRECT_P)
     script.now -= 10
@@ -75,19 +75,19 @@ def test_prompt_logprobs_at_the_same_time_may_have_come_first() -> None:
     assert bounds(script.expect()["prefill-0"], "local_cache_hit") == Bounds(0, 192)
 
 
-def test_a_request_that_nobody_knows_the_end_of_widens_itself_and_what_shares_its_prompt() -> None:
+def test_an_unknown_outcome_widens_the_bounds_of_the_request_and_of_requests_with_its_prompt() -> None:
     script = Script(deployed(NIXL))
     script.ask(prompt(T), phase="lost", outcome=Outcome.INFO)
     script.ask(prompt(T), phase="after")
     script.ask(prompt(T, 5000), phase="other")
     assert bounds(script.expect("lost")["decode-0"], "external_kv_transfer") == Bounds(0, T)
     assert bounds(script.expect("after")["decode-0"], "external_kv_transfer") == Bounds(10, T)
-    assert "nobody knows how far r0 came" in script.expect("lost")["decode-0"].why("external_kv_transfer")
+    assert "how far r0 came is not known" in script.expect("lost")["decode-0"].why("external_kv_transfer")
     assert exactly(script.expect("other")["decode-0"], "external_kv_transfer") == T
 
 
-def test_output_that_was_cut_off_may_have_gone_on() -> None:
-    # 100 tokens and one known of at most 100: what follows may be any, and the second block may be there.
+def test_an_interrupted_answer_may_have_continued() -> None:
+    # 100 prompt tokens, and one known output token of at most 100: the next may be any, and may fill the second block.
     script = Script(deployed(NIXL))
     script.ask(prompt(100), phase="cut", outcome=Outcome.INFO, said=((7,),), sampling=Sampling(max_tokens=100))
     script.ask((*prompt(100), 7, *prompt(60, 5000)), phase="continued")
@@ -97,7 +97,7 @@ def test_output_that_was_cut_off_may_have_gone_on() -> None:
 
 
 @pytest.mark.parametrize(("salt", "hits"), [(None, Bounds(0, 192)), ("fresh", Bounds(0, 0))])
-def test_an_attached_deployment_may_know_what_has_no_salt(salt: str | None, hits: Bounds) -> None:
+def test_an_attached_deployment_may_have_prompts_without_a_salt_cached(salt: str | None, hits: Bounds) -> None:
     script = Script(deployed(NIXL, OFFLOADING, launched=False))
     script.ask(prompt(T), phase="first", cache_salt=salt)
     script.ask(prompt(T), phase="second", cache_salt=salt)
@@ -106,7 +106,7 @@ def test_an_attached_deployment_may_know_what_has_no_salt(salt: str | None, hits
 
 
 def test_eviction_under_overlap_is_bounded_and_says_so() -> None:
-    # 10 blocks. The others take 8 at most; with the first two of the old prompt that makes 10: its third may go.
+    # 10 blocks. The two new prompts take 8 at most; with the old prompt's first two that is 10, so its third may go.
     script = Script(deployed(NIXL, blocks=10))
     script.ask(prompt(T), phase="old", route=DIRECT_P)
     script.together([prompt(T, 1000), prompt(T, 2000), prompt(T)], route=DIRECT_P)
@@ -115,13 +115,13 @@ def test_eviction_under_overlap_is_bounded_and_says_so() -> None:
     assert "the pool of 10 blocks" in prefill.why("local_cache_hit")
 
 
-def test_one_after_the_other_eviction_is_exact() -> None:
+def test_eviction_is_exact_if_requests_do_not_overlap() -> None:
     script = Script(deployed(NIXL, blocks=10))
     for phase, start in (("old", 0), ("churn", 1000), ("churn", 2000), ("again", 0)):
         script.ask(prompt(T, start), phase=phase, route=DIRECT_P)
-    # 4 blocks each, a tail of them free again: 7, 4 and 1 were left without a name, and nothing had to go.
+    # Each takes 4 blocks and frees the partial one: 7, 4 and 1 blocks without a name are left, and none is evicted.
     assert exactly(script.expect("again")["prefill-0"], "local_cache_hit") == 192
-    # Of one free block and nine with names, 1000's are the oldest now. Three more take the free one and its last two.
+    # Of one unnamed block and nine named ones, 1000's are the oldest. Three more take the unnamed one and its last two.
     script.ask(prompt(B, 3000), phase="more", output=1, route=DIRECT_P)
     script.ask(prompt(2 * B, 4000), phase="more", output=1, route=DIRECT_P)
     script.ask(prompt(T, 1000), phase="gone", route=DIRECT_P)

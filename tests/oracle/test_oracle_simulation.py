@@ -1,7 +1,7 @@
-"""The oracle beside the simulated pair, which follows the engine block by block: two roads to the same numbers.
+"""The oracle compared with the simulated pair, which follows the engine block by block and predicts nothing.
 
-What the simulation counts must lie in the oracle's bounds, whatever it does, and the bounds must not be wide without
-need: where requests come one after the other into caches large enough, every counter must have one right value.
+The simulation's counters must always lie within the oracle's bounds, and the bounds must not be needlessly wide: if
+requests do not overlap and the caches are large enough, every counter must have exactly one right value.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from harness.verdict import Bounds
 
 NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
 Loads = Sequence[tuple[int, int]]
-"""Phases: how many requests, how many at a time."""
+"""Phases: number of requests, and concurrency."""
 
 ORDERS = [(NIXL,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)]
 SMALL, LARGE = 60, 4096
@@ -37,7 +37,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def run(seed: int, loads: Loads, *, plain: bool = False, **config: Any) -> tuple[Counter[str], list[str]]:
-    """How many counters were exact and how many bounds, but for reads per rank; and which were wrong."""
+    """Numbers of exact and of bounded counters, without reads per rank; and messages about wrong ones."""
     served = SimulatedRun(SimConfig(noise=QUIET, eos_rate=0.0, **config), seed)
     author = Author(seed, 16, range(300, 4000), salts=(None, "salt"), plain=plain)
     operations: list[Operation] = []
@@ -76,7 +76,10 @@ def _widened(expected: ServerExpectation, name: str, counters: Mapping[str, floa
     return Bounds(bounds.low, bounds.high + int(counters["preemptions"]) * expected.reload_bytes)
 
 
-@pytest.mark.parametrize("connectors", ORDERS)
+@pytest.mark.parametrize(
+    "connectors",
+    [pytest.param(one, marks=() if one == (NIXL, OFFLOADING) else pytest.mark.slow) for one in ORDERS],
+)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6), concurrency=st.integers(1, 12))
@@ -90,14 +93,15 @@ def test_no_counter_is_ever_outside_its_bounds(
 @pytest.mark.parametrize("connectors", ORDERS)
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_one_after_the_other_every_counter_is_exact(connectors: Any, seed: int) -> None:
+def test_every_counter_is_exact_if_requests_do_not_overlap(connectors: Any, seed: int) -> None:
     tally, wrong = run(seed, [(20, 1), (20, 1)], plain=True, connectors=connectors)
     assert not wrong
     assert not tally["bounds"]
 
 
-def test_bounds_are_the_exception() -> None:
-    # 40 seeds, all kinds of requests, up to 4 at a time, a pool that evicts: figures of this very sequence.
+@pytest.mark.slow
+def test_most_counters_are_exact() -> None:
+    # 40 seeds, all kinds of requests, up to 4 at a time, a pool that evicts: the ratio is measured on this sequence.
     tally: Counter[str] = Counter()
     for seed in range(40):
         counted, wrong = run(seed, [(12, 1), (12, 4), (8, 1)], connectors=(NIXL, OFFLOADING), num_blocks=SMALL)
@@ -107,8 +111,8 @@ def test_bounds_are_the_exception() -> None:
 
 
 @pytest.mark.parametrize("counter", ["local_cache_hit", "nixl_bytes", "offload_store_bytes", "offload_load_bytes"])
-def test_one_block_more_is_seen(counter: str) -> None:
-    # Of a sequence in which everything is exact, no counter may be off by as little as a block.
+def test_one_block_too_many_is_noticed(counter: str) -> None:
+    # In a sequence in which every counter is exact, an error of a single block must be found.
     served = SimulatedRun(SimConfig(noise=QUIET, eos_rate=0.0), 3)
     author = Author(3, 16, range(300, 4000), plain=True)
     operations, grown = served.serve(author.phase("only", 25, 1))

@@ -1,4 +1,4 @@
-"""What each combination of connectors and caches counts, row by row. Numbers are worked out by hand; B = 64."""
+"""The counters for each combination of connectors and caches, row by row. Numbers are calculated by hand; B = 64."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ T = 3 * B + 10
 
 
 def again(deployment: Deployment, tokens: tuple[int, ...] = prompt(T), **fields: Any) -> Script:
-    """The same prompt through the proxy in two phases."""
+    """The same prompt through the proxy in two phases, ``first`` and ``second``."""
     script = Script(deployment)
     script.ask(tokens, phase="first", **fields)
     script.ask(tokens, phase="second", **fields)
@@ -23,7 +23,7 @@ def again(deployment: Deployment, tokens: tuple[int, ...] = prompt(T), **fields:
 
 
 @pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
-def test_cold_p_computes_and_cold_d_pulls(connectors: tuple[Connector, ...]) -> None:
+def test_prefill_computes_and_decode_pulls_a_cold_prompt(connectors: tuple[Connector, ...]) -> None:
     expected = again(deployed(*connectors)).expect("first")
     looked_up = {"prompt_tokens": T, "prefix_queries": T, "external_queries": T}
     stored = {"offload_store_bytes": 3} if OFFLOADING in connectors else {}
@@ -33,7 +33,7 @@ def test_cold_p_computes_and_cold_d_pulls(connectors: tuple[Connector, ...]) -> 
 
 
 @pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
-def test_warm_whole_blocks_are_hit_on_both_and_the_tail_is_computed_and_pulled(
+def test_cached_full_blocks_are_hit_on_both_and_the_partial_one_is_computed_and_pulled(
     connectors: tuple[Connector, ...],
 ) -> None:
     expected = again(deployed(*connectors)).expect("second")
@@ -47,7 +47,7 @@ def test_warm_whole_blocks_are_hit_on_both_and_the_tail_is_computed_and_pulled(
     }
 
 
-def test_a_prompt_of_whole_blocks_hits_all_but_the_last_which_is_pulled_and_loaded() -> None:
+def test_a_prompt_of_full_blocks_hits_all_but_the_last_which_is_pulled_and_loaded() -> None:
     expected = again(deployed(NIXL, OFFLOADING), prompt(3 * B)).expect("second")
     hit = {"prompt_tokens": 192, "prefix_queries": 192, "prefix_hits": 128, "local_cache_hit": 128}
     last = {"external_queries": 64, "external_hits": 64, "external_kv_transfer": 64}
@@ -55,7 +55,7 @@ def test_a_prompt_of_whole_blocks_hits_all_but_the_last_which_is_pulled_and_load
     assert row(expected["decode-0"]) == hit | last | {"nixl_bytes": 1}
 
 
-def test_without_a_tier_p_computes_the_last_of_whole_blocks_again() -> None:
+def test_without_a_tier_prefill_computes_the_last_full_block_again() -> None:
     expected = again(deployed(NIXL), prompt(3 * B)).expect("second")["prefill-0"]
     assert row(expected) == {
         "prompt_tokens": 192,
@@ -67,7 +67,7 @@ def test_without_a_tier_p_computes_the_last_of_whole_blocks_again() -> None:
     }
 
 
-def test_with_the_tier_first_d_loads_the_last_block_and_nixl_only_notifies() -> None:
+def test_with_the_tier_first_decode_loads_the_last_block_and_nixl_only_notifies() -> None:
     expected = again(deployed(OFFLOADING, NIXL), prompt(3 * B)).expect("second")["decode-0"]
     assert row(expected) == {
         "prompt_tokens": 192,
@@ -82,7 +82,7 @@ def test_with_the_tier_first_d_loads_the_last_block_and_nixl_only_notifies() -> 
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_one_token_is_looked_up_twice_and_computed_on_d(times: int) -> None:
+def test_one_token_is_looked_up_twice_and_computed_on_decode(times: int) -> None:
     expected = again(deployed(NIXL, OFFLOADING), prompt(1)).expect("first" if times == 1 else "second")
     assert row(expected["decode-0"]) == {
         "prompt_tokens": 1,
@@ -94,7 +94,7 @@ def test_one_token_is_looked_up_twice_and_computed_on_d(times: int) -> None:
     }
 
 
-def test_without_prefix_caching_the_tier_gives_p_everything_and_d_pulls_everything() -> None:
+def test_without_prefix_caching_prefill_loads_all_full_blocks_and_decode_pulls_everything() -> None:
     deployment = deployed(NIXL, OFFLOADING)
     servers = tuple(replace(server, prefix_caching=False) for server in deployment.servers)
     expected = again(deployed(NIXL, OFFLOADING, servers=servers)).expect("second")
@@ -115,8 +115,8 @@ def test_without_prefix_caching_the_tier_gives_p_everything_and_d_pulls_everythi
     }
 
 
-def test_what_the_pool_evicted_comes_back_from_the_tier() -> None:
-    # 10 blocks: the first prompt leaves 7 without a name, the churn takes 5 and gives one back, three times.
+def test_evicted_blocks_are_loaded_from_the_tier() -> None:
+    # 10 blocks: the first prompt leaves 7 without a name; each churn request takes 5 and frees one without a name.
     script = Script(deployed(NIXL, OFFLOADING, blocks=10))
     script.ask(prompt(T), phase="first", route=DIRECT_P)
     for start in (10_000, 20_000, 30_000):
@@ -133,7 +133,7 @@ def test_what_the_pool_evicted_comes_back_from_the_tier() -> None:
     }
 
 
-def test_prompt_logprobs_read_nothing_on_d_and_write_all_the_same() -> None:
+def test_prompt_logprobs_read_no_cache_on_decode_but_are_cached() -> None:
     script = Script(deployed(NIXL, OFFLOADING))
     script.ask(prompt(T), phase="scored", sampling=Sampling(max_tokens=2, prompt_logprobs=0))
     script.ask(prompt(T), phase="scored again", sampling=Sampling(max_tokens=2, prompt_logprobs=0))
@@ -142,7 +142,7 @@ def test_prompt_logprobs_read_nothing_on_d_and_write_all_the_same() -> None:
     assert row(script.expect("scored")["decode-0"]) == computed | {"offload_store_bytes": 3}
     assert row(script.expect("scored again")["decode-0"]) == computed
     assert script.expect("plain")["decode-0"].local_cache_hit.low == 3 * B
-    # P is not asked for them: it finds what the first left.
+    # Prefill is not asked for log-probabilities: it finds the blocks of the first request.
     assert script.expect("scored again")["prefill-0"].local_cache_hit.low == 3 * B
 
 
@@ -150,7 +150,7 @@ def test_prompt_logprobs_read_nothing_on_d_and_write_all_the_same() -> None:
     ("version", "external"),
     [("0.26.0", Bounds(T, T)), ("0.28.1", Bounds(0, T)), (None, Bounds(0, T)), ("0.31.0", Bounds(0, 0))],
 )
-def test_what_connectors_bring_a_prompt_whose_logprobs_are_asked_depends_on_the_release(
+def test_whether_connectors_bring_a_prompt_with_prompt_logprobs_depends_on_the_release(
     version: str | None, external: Bounds
 ) -> None:
     servers = tuple(replace(server, version=version) for server in run.DEPLOYMENT.servers)
@@ -163,8 +163,8 @@ def test_what_connectors_bring_a_prompt_whose_logprobs_are_asked_depends_on_the_
     assert expected.prefix_queries == Bounds(0, 0)
 
 
-def test_a_turn_hits_the_conversation_before_it_on_d_with_its_output() -> None:
-    # 100 + 40 tokens: the last one has no KV, so 139 are there, two whole blocks.
+def test_a_turn_hits_the_previous_turn_with_its_output_on_decode() -> None:
+    # 100 + 40 tokens: the last one has no KV, so 139 tokens fill two full blocks.
     script = Script(deployed(NIXL, OFFLOADING))
     said = tuple(range(5000, 5040))
     script.ask(prompt(100), phase="one", output=40, said=(said,))
@@ -175,7 +175,7 @@ def test_a_turn_hits_the_conversation_before_it_on_d_with_its_output() -> None:
 
 
 @pytest.mark.parametrize(("output", "hit"), [(28, 64), (29, 128)])
-def test_the_last_token_sampled_fills_no_block(output: int, hit: int) -> None:
+def test_the_last_sampled_token_fills_no_block(output: int, hit: int) -> None:
     script = Script(deployed(NIXL))
     said = tuple(range(5000, 5000 + output))
     script.ask(prompt(100), phase="one", output=output, said=(said,))
@@ -183,7 +183,7 @@ def test_the_last_token_sampled_fills_no_block(output: int, hit: int) -> None:
     assert script.expect("two")["decode-0"].local_cache_hit.low == hit
 
 
-def test_a_salt_is_a_cache_of_its_own() -> None:
+def test_a_salt_has_a_cache_of_its_own() -> None:
     script = Script(deployed(NIXL))
     for phase, salt in (("first", None), ("other", "a"), ("same", "a"), ("none", None)):
         script.ask(prompt(T), phase=phase, cache_salt=salt)
@@ -191,7 +191,7 @@ def test_a_salt_is_a_cache_of_its_own() -> None:
     assert hits == {"first": 0, "other": 0, "same": 192, "none": 192}
 
 
-def test_d_asked_directly_finds_what_it_pulled() -> None:
+def test_decode_asked_directly_finds_blocks_that_it_pulled() -> None:
     script = Script(deployed(NIXL, OFFLOADING))
     script.ask(prompt(T), phase="pulled")
     script.ask(prompt(T), phase="direct", route=DIRECT_D)
@@ -208,19 +208,19 @@ def test_d_asked_directly_finds_what_it_pulled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "theirs"),
-    # 32 tokens to P's block: 202 tokens are 7 of them; 65 are 3, though D's two whole blocks would take 4.
+    ("tokens", "prefill_blocks"),
+    # Prefill's blocks have 32 tokens: 202 tokens fill 7; 65 fill 3, though decode's two blocks would take 4.
     [(202, 7), (65, 3), (256, 8)],
 )
-def test_larger_blocks_on_d_are_read_in_ps(tokens: int, theirs: int) -> None:
+def test_larger_blocks_on_decode_are_read_as_blocks_of_prefill(tokens: int, prefill_blocks: int) -> None:
     prefill, decode = deployed(NIXL).servers
     prefill = replace(prefill, block_size=B // 2)
     script = Script(deployed(NIXL, servers=(prefill, decode)))
     script.ask(prompt(tokens))
-    assert script.expect()["decode-0"].nixl_bytes.low * 2 == theirs * 64_000
+    assert script.expect()["decode-0"].nixl_bytes.low * 2 == prefill_blocks * 64_000
 
 
-def test_smaller_blocks_on_d_are_not_predicted() -> None:
+def test_smaller_blocks_on_decode_are_not_predicted() -> None:
     prefill, decode = deployed(NIXL).servers
     decode = replace(decode, block_size=B // 2)
     script = Script(deployed(NIXL, servers=(prefill, decode)))
@@ -228,7 +228,7 @@ def test_smaller_blocks_on_d_are_not_predicted() -> None:
     assert "no multiple of prefill's" in script.expect()["decode-0"].why("nixl_bytes")
 
 
-def test_each_of_n_choices_is_a_request_on_d_and_one_on_p() -> None:
+def test_each_of_n_choices_is_a_request_on_decode_and_all_are_one_on_prefill() -> None:
     script = Script(deployed(NIXL))
     script.ask(prompt(50), sampling=Sampling(max_tokens=2, n=3), said=((1, 2), (3, 4), (5, 6)))
     decode, prefill = script.expect()["decode-0"], script.expect()["prefill-0"]
@@ -248,8 +248,8 @@ def tier_of(chunks: int, *, tokens_per_step: int | None = 8192) -> Script:
     return Script(deployed(NIXL, OFFLOADING, servers=servers, offload_blocks=chunks))
 
 
-def test_a_full_tier_forgets_the_oldest_request_from_its_end() -> None:
-    # Four chunks: the second prompt's three leave the first one of the first prompt.
+def test_a_full_tier_evicts_the_oldest_request_from_its_end() -> None:
+    # Four chunks: the second prompt's three leave only the first chunk of the first prompt.
     script = tier_of(4)
     script.ask(prompt(T), phase="first", route=DIRECT_P)
     script.ask(prompt(T, 1000), phase="second", route=DIRECT_P)
@@ -258,7 +258,7 @@ def test_a_full_tier_forgets_the_oldest_request_from_its_end() -> None:
     assert stored == [Bounds.exactly(3 * BLOCK), Bounds.exactly(3 * BLOCK), Bounds.exactly(2 * BLOCK)]
 
 
-def test_the_tiers_size_follows_from_its_bytes() -> None:
+def test_the_capacity_of_the_tier_follows_from_its_bytes() -> None:
     # A chunk of 64,000 bytes takes 16 pages of 4,096: four of them take 262,144 bytes.
     script = tier_of(4)
     for given, chunks in ((262_144, 2), (262_143, 3)):

@@ -1,4 +1,4 @@
-"""What older releases and development builds count otherwise is right for them, and for no other."""
+"""Counters of older releases and development builds differ, and are right only for these versions."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_a_development_build_names_no_release(version: str | None, known: tuple[
 
 
 @pytest.mark.parametrize("version", OLD_OR_UNKNOWN)
-def test_a_token_counted_again_for_each_prompt_that_is_brought_whole_is_right_before_0_20(version: str | None) -> None:
+def test_before_0_20_one_token_of_each_fully_brought_prompt_may_count_twice(version: str | None) -> None:
     assert verdict(version, compute=2) is Verdict.VALID
     assert verdict(version, compute=2, external=226) is Verdict.VALID
     assert verdict(version) is Verdict.VALID
@@ -56,12 +56,12 @@ def test_a_token_counted_again_for_each_prompt_that_is_brought_whole_is_right_be
     assert verdict(version, compute=100, external=128, external_hits=128) is Verdict.INVALID
 
 
-def test_a_token_counted_again_is_wrong_since_0_20() -> None:
+def test_since_0_20_no_token_may_count_twice() -> None:
     assert verdict("0.20.0", compute=2) is Verdict.INVALID
     assert verdict("0.32.0", compute=1) is Verdict.INVALID
 
 
-def test_an_engine_that_says_how_many_tokens_it_counts_again_is_believed_whatever_its_version(
+def test_an_engine_that_reports_how_many_tokens_it_counts_twice_is_believed_in_every_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(run.NAMES, "recomputed", f"vllm:prompt_tokens_recomputed_total{{{run.ENGINE}}}")
@@ -79,23 +79,23 @@ def test_an_engine_that_says_how_many_tokens_it_counts_again_is_believed_whateve
 
 
 @pytest.mark.parametrize("version", ["0.25.1", *OLD_OR_UNKNOWN])
-def test_a_lookup_that_is_tried_again_counts_again_before_0_26(version: str | None) -> None:
+def test_before_0_26_a_repeated_lookup_counts_again(version: str | None) -> None:
     assert verdict(version, prefix_queries=400) is Verdict.VALID
     assert verdict(version, prefix_queries=227) is Verdict.INVALID
-    # Nothing was there to be hit, however often it was looked for.
+    # Nothing was cached, so repeated lookups cannot hit.
     assert verdict(version, prefix_hits=64) is Verdict.INVALID
 
 
-def test_a_lookup_counts_once_since_0_26() -> None:
+def test_since_0_26_a_lookup_counts_once() -> None:
     assert verdict("0.26.0", prefix_queries=400) is Verdict.INVALID
 
 
-def test_a_development_build_may_or_may_not_bring_prompts_whose_logprobs_are_asked() -> None:
+def test_a_development_build_may_or_may_not_bring_prompts_with_prompt_logprobs() -> None:
     assert brings_prompts_for_logprobs(DEVELOPMENT) is None
     assert (brings_prompts_for_logprobs("0.26.0"), brings_prompts_for_logprobs("0.32.0")) == (True, False)
 
 
-def test_nothing_is_said_of_older_releases_where_the_release_is_a_newer_one() -> None:
+def test_rules_of_older_releases_do_not_apply_to_a_newer_one() -> None:
     script = Script(deployed(NIXL))
     script.ask(prompt(100))
     assert not any(one.counted_again or one.at_least for one in script.expect().values())

@@ -1,4 +1,4 @@
-"""A preflight on simulated pairs over HTTP: what is said of deployments that are put together wrongly."""
+"""The preflight on simulated pairs over HTTP: its findings for misconfigured deployments."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -20,12 +20,18 @@ from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.errors import ExitCode, UsageError
 from harness.facts import Connector
-from harness.preflight import Item, Level
+from harness.preflight import Item, Level, traffic
 from harness.proxy import start_proxy
 from harness.sim import QUIET, SimConfig, start_sim
 from harness.sim.deployment import SimDeployment
 
-Bend = Callable[[web.Request, Any], Any]
+Change = Callable[[web.Request, Any], Any]
+
+
+@pytest.fixture(autouse=True)
+def _short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three readings suffice to notice the requests that a test makes as another client."""
+    monkeypatch.setattr(traffic, "WATCH_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -43,18 +49,18 @@ async def sim_with_two() -> AsyncIterator[SimDeployment]:
 
 
 @asynccontextmanager
-async def front(url: str, bend: Bend = lambda _request, answer: answer) -> AsyncIterator[str]:
-    """A gateway to one server; ``bend`` may change an answer (JSON parsed, others as bytes), or give a status."""
+async def front(url: str, change: Change = lambda _request, answer: answer) -> AsyncIterator[str]:
+    """A gateway to one server; ``change`` may change an answer (JSON parsed, others as bytes), or return a status."""
 
     async def handle(request: web.Request) -> web.Response:
         raw = await request.read()
         async with http.request(request.method, url + request.raw_path, data=raw or None) as up:
             body, kind = await up.read(), up.content_type
             answer = json.loads(body) if kind == "application/json" else None
-            bent = bend(request, body if answer is None else answer)
-            if isinstance(bent, int):
-                return web.json_response({"error": {"message": "bent"}}, status=bent)
-            body = json.dumps(bent).encode() if answer is not None else bent
+            changed = change(request, body if answer is None else answer)
+            if isinstance(changed, int):
+                return web.json_response({"error": {"message": "changed"}}, status=changed)
+            body = json.dumps(changed).encode() if answer is not None else changed
             return web.Response(body=body, status=up.status, content_type=kind)
 
     app = web.Application()
@@ -80,14 +86,14 @@ async def opened(tmp_path: Path, p: str, d: str, *more: str) -> AsyncIterator[tu
 
 
 async def refused(tmp_path: Path, p: str, d: str, *more: str) -> str:
-    """The words of the usage error that opening ends in."""
+    """The message of the usage error with which opening the deployment ends."""
     with pytest.raises(UsageError) as failed:
         async with opened(tmp_path, p, d, *more):
             pass
     return str(failed.value)
 
 
-async def test_a_right_deployment_passes_every_check(sim: SimDeployment, tmp_path: Path) -> None:
+async def test_a_correct_deployment_passes_every_check(sim: SimDeployment, tmp_path: Path) -> None:
     async with opened(tmp_path, sim.prefill_urls[0], sim.decode_urls[0]) as (session, items):
         assert {item.level for item in items} == {Level.OK}
         assert session.deployment.own_proxy is True
@@ -104,34 +110,36 @@ async def test_one_server_behind_two_addresses_is_one(sim: SimDeployment, tmp_pa
         assert "same server" in await refused(tmp_path, url, alias)
 
 
-async def test_a_name_that_nobody_serves_is_told_with_those_that_are(sim: SimDeployment, tmp_path: Path) -> None:
-    said = await refused(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], "--served-model-name", "simm")
-    assert "does not serve the model 'simm'; it serves 'sim'" in said
+async def test_a_model_name_that_is_not_served_is_reported_with_the_served_names(
+    sim: SimDeployment, tmp_path: Path
+) -> None:
+    message = await refused(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], "--served-model-name", "simm")
+    assert "does not serve the model 'simm'; it serves 'sim'" in message
 
 
-@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("reports", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("role", ["prefill", "decode"])
-async def test_a_server_without_a_connector_is_told(role: str, tmp_path: Path, *, tells: bool) -> None:
-    """Whether or not it shows its configuration."""
+async def test_a_server_without_a_connector_stops_a_run(role: str, tmp_path: Path, *, reports: bool) -> None:
+    """Whether or not the server reports its configuration."""
     plain = await start_sim(SimConfig(noise=QUIET, connectors=()))
     whole = await start_sim(SimConfig(noise=QUIET, connectors=(Connector.NIXL,)))
 
-    def bend(request: web.Request, answer: Any) -> Any:
-        return 404 if request.path == "/server_info" and not tells else answer
+    def change(request: web.Request, answer: Any) -> Any:
+        return 404 if request.path == "/server_info" and not reports else answer
 
     try:
         p, d = (plain, whole) if role == "prefill" else (whole, plain)
-        async with front(p.prefill_urls[0], bend) as prefill, front(d.decode_urls[0], bend) as decode:
-            said = await refused(tmp_path, prefill, decode)
+        async with front(p.prefill_urls[0], change) as prefill, front(d.decode_urls[0], change) as decode:
+            message = await refused(tmp_path, prefill, decode)
     finally:
         await plain.stop()
         await whole.stop()
-    assert "connector" in said
-    assert (prefill if role == "prefill" else decode) in said
+    assert "connector" in message
+    assert (prefill if role == "prefill" else decode) in message
 
 
-def tells_nothing_of_connectors(request: web.Request, answer: Any) -> Any:
-    """Neither its configuration nor a connector's metrics."""
+def hide_connectors(request: web.Request, answer: Any) -> Any:
+    """The server reports neither its configuration nor metrics of connectors."""
     if request.path == "/server_info":
         return 404
     if request.path == "/metrics":
@@ -139,11 +147,13 @@ def tells_nothing_of_connectors(request: web.Request, answer: Any) -> Any:
     return answer
 
 
-async def test_a_connector_that_nothing_tells_of_is_judged_by_what_arrives(sim: SimDeployment, tmp_path: Path) -> None:
-    """Behind a proxy of somebody else's, which may hand over in its own way."""
+async def test_unreported_connectors_are_checked_by_the_counters_behind_any_proxy(
+    sim: SimDeployment, tmp_path: Path
+) -> None:
+    """The proxy is not the harness's own, and may have its own handover format."""
     async with (
-        front(sim.prefill_urls[0], tells_nothing_of_connectors) as p,
-        front(sim.decode_urls[0], tells_nothing_of_connectors) as d,
+        front(sim.prefill_urls[0], hide_connectors) as p,
+        front(sim.decode_urls[0], hide_connectors) as d,
         foreign_proxy([p], [d]) as url,
         opened(tmp_path, p, d, "--base-url", url) as (_, items),
     ):
@@ -151,78 +161,80 @@ async def test_a_connector_that_nothing_tells_of_is_judged_by_what_arrives(sim: 
         assert [item.check for item in items if item.level is Level.OK][-2:] == ["proxy", "transfer"]
 
 
-async def test_decode_without_a_connector_behind_any_proxy_is_told(sim: SimDeployment, tmp_path: Path) -> None:
+async def test_decode_without_a_connector_behind_any_proxy_stops_a_run(sim: SimDeployment, tmp_path: Path) -> None:
     plain = await start_sim(SimConfig(noise=QUIET, connectors=()))
     try:
         async with (
-            front(sim.prefill_urls[0], tells_nothing_of_connectors) as p,
-            front(plain.decode_urls[0], tells_nothing_of_connectors) as d,
+            front(sim.prefill_urls[0], hide_connectors) as p,
+            front(plain.decode_urls[0], hide_connectors) as d,
             foreign_proxy([p], [d]) as url,
         ):
-            said = await refused(tmp_path, p, d, "--base-url", url)
+            message = await refused(tmp_path, p, d, "--base-url", url)
     finally:
         await plain.stop()
-    assert "it has no connector" in said
+    assert "has no connector" in message
 
 
-async def test_a_decode_server_of_another_type_is_told(sim: SimDeployment, tmp_path: Path) -> None:
-    def bend(request: web.Request, answer: Any) -> Any:
+async def test_a_decode_server_with_another_dtype_stops_a_run(sim: SimDeployment, tmp_path: Path) -> None:
+    def change(request: web.Request, answer: Any) -> Any:
         if request.path == "/server_info":
             answer["vllm_config"]["model_config"]["dtype"] = "torch.float32"
         return answer
 
-    async with front(sim.decode_urls[0], bend) as decode:
+    async with front(sim.decode_urls[0], change) as decode:
         assert "differ in dtype" in await refused(tmp_path, sim.prefill_urls[0], decode)
 
 
-async def test_urls_that_are_swapped_behind_a_proxy_are_told(sim: SimDeployment, tmp_path: Path) -> None:
+async def test_swapped_urls_behind_a_proxy_stop_a_run(sim: SimDeployment, tmp_path: Path) -> None:
     proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
     try:
-        said = await refused(tmp_path, sim.decode_urls[0], sim.prefill_urls[0], "--base-url", proxy.url)
+        message = await refused(tmp_path, sim.decode_urls[0], sim.prefill_urls[0], "--base-url", proxy.url)
     finally:
         await proxy.stop()
-    assert "Swap --prefill-url and --decode-url" in said
+    assert "Swap --prefill-url and --decode-url" in message
 
 
-async def test_a_proxy_that_also_asks_others_is_told(sim_with_two: SimDeployment, tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_proxy_that_also_asks_other_servers_stops_a_run(sim_with_two: SimDeployment, tmp_path: Path) -> None:
     sim = sim_with_two
     proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
     try:
-        said = await refused(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], "--base-url", proxy.url)
+        message = await refused(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], "--base-url", proxy.url)
     finally:
         await proxy.stop()
-    assert "4 of 8 requests never came to a listed one" in said
+    assert "4 of 8 requests never arrived at a listed one" in message
 
 
-async def test_a_given_proxy_of_the_harness_is_known_as_such(sim: SimDeployment, tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_the_harnesss_own_proxy_is_recognised_when_given(sim: SimDeployment, tmp_path: Path) -> None:
     p, d = sim.prefill_urls[0], sim.decode_urls[0]
     proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
 
-    def bend(request: web.Request, answer: Any) -> Any:
+    def change(request: web.Request, answer: Any) -> Any:
         return 404 if request.path == "/proxy/status" else answer
 
     try:
         async with opened(tmp_path, p, d, "--base-url", proxy.url) as (session, _):
             assert session.deployment.own_proxy is True
-        async with front(proxy.url, bend) as foreign, opened(tmp_path, p, d, "--base-url", foreign) as (session, _):
+        async with front(proxy.url, change) as foreign, opened(tmp_path, p, d, "--base-url", foreign) as (session, _):
             assert session.deployment.own_proxy is False
     finally:
         await proxy.stop()
 
 
-async def test_other_peoples_requests_are_seen(sim: SimDeployment, tmp_path: Path) -> None:
+async def test_requests_of_other_clients_are_noticed(sim: SimDeployment, tmp_path: Path) -> None:
     p, d = sim.prefill_urls[0], sim.decode_urls[0]
     asked = 0
 
-    def bend(request: web.Request, answer: Any) -> Any:
+    def change(request: web.Request, answer: Any) -> Any:
         nonlocal asked
         asked += request.path == "/metrics"
         if request.path == "/metrics" and asked > 2:
             sim.pair.decode.engine.stats.prompt_tokens += 3
         return answer
 
-    async with front(d, bend) as decode, opened(tmp_path, p, decode) as (_, items):
-        assert any(item.check == "traffic" and "decode-0 is asked by somebody else" in item.seen for item in items)
+    async with front(d, change) as decode, opened(tmp_path, p, decode) as (_, items):
+        assert any(item.check == "traffic" and "Another client uses decode-0" in item.seen for item in items)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +247,7 @@ async def test_other_peoples_requests_are_seen(sim: SimDeployment, tmp_path: Pat
         ('{"prompt": [20, 30], "output_tokens": 8191}\n', "line 1 asks for a prompt of 2 tokens"),
     ],
 )
-async def test_a_line_that_no_server_can_take_is_usage(
+async def test_a_line_that_the_servers_cannot_serve_is_a_usage_error(
     sim: SimDeployment, tmp_path: Path, content: str, words: str
 ) -> None:
     file = tmp_path / "load.jsonl"
@@ -268,7 +280,7 @@ async def test_doctor_shows_what_stops_a_run_and_the_remedy(
     assert "STOPS   load" in shown
 
 
-async def test_doctor_ends_as_unknown_where_a_verdict_would(
+async def test_doctor_ends_as_unknown_if_a_verdict_would(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = options_of(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], command="doctor")
@@ -284,19 +296,19 @@ async def test_doctor_shows_a_server_that_does_not_answer(
     await sim.stop()
     code = await doctor(options_of(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], command="doctor"))
     assert code is ExitCode.USAGE
-    assert "Check that it is up" in capsys.readouterr().out
+    assert "Check that the server is up" in capsys.readouterr().out
 
 
-async def test_the_first_that_a_given_proxy_is_asked_is_a_completion(sim: SimDeployment, tmp_path: Path) -> None:
-    """What a gateway says to that is told; what it says of its own pages is not worth losing it for."""
+async def test_the_first_request_to_a_given_proxy_is_a_completion(sim: SimDeployment, tmp_path: Path) -> None:
+    """A gateway's refusal of a completion is more informative than that of another path."""
     asked: list[str] = []
 
-    def bend(request: web.Request, answer: Any) -> Any:
+    def change(request: web.Request, answer: Any) -> Any:
         asked.append(request.path)
         return 401 if len(asked) == 1 else answer
 
     p, d = sim.prefill_urls[0], sim.decode_urls[0]
-    async with foreign_proxy([p], [d]) as url, front(url, bend) as gateway:
-        said = await refused(tmp_path, p, d, "--base-url", gateway)
+    async with foreign_proxy([p], [d]) as url, front(url, change) as gateway:
+        message = await refused(tmp_path, p, d, "--base-url", gateway)
     assert asked[0] == "/v1/completions"
-    assert "answered 401: bent" in said
+    assert "answered 401: changed" in message

@@ -1,10 +1,11 @@
-"""The proxy between scripted servers and a client, over real sockets; in uvloop as well where loops could differ."""
+"""The proxy between scripted servers and a client, over real sockets."""
 
 import asyncio
 import uuid
 from typing import Any
 
 import aiohttp
+import load_wire as wire
 import pytest
 from aiohttp import web
 from proxy_fakes import (
@@ -16,6 +17,7 @@ from proxy_fakes import (
     Script,
     answering,
     closed_port,
+    closes,
     decoded,
     in_every_loop,
     pair,
@@ -35,7 +37,7 @@ async def within_deadline(event: asyncio.Event) -> None:
 
 
 class Holding:
-    """A script that answers nothing until the client goes away."""
+    """A script that sends at most its first bytes, and waits until the client disconnects."""
 
     def __init__(self, first: bytes | None = None) -> None:
         self.first = first
@@ -55,17 +57,6 @@ class Holding:
         return response
 
 
-def streaming(events: list[bytes], content_type: str = "text/event-stream; charset=utf-8") -> Script:
-    async def script(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": content_type})
-        await response.prepare(request)
-        for event in events:
-            await response.write(event)
-        return response
-
-    return script
-
-
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
 @pytest.mark.parametrize("stream", [False, True, None])
 @pytest.mark.parametrize(
@@ -82,7 +73,7 @@ async def test_p_prefills_one_token_and_d_gets_the_request(
 ) -> None:
     prompt = {"messages": [{"role": "user", "content": "x"}]} if path == CHAT else {"prompt": "x"}
     body = prompt | extra | ({} if stream is None else {"stream": stream})
-    async with pair(d_script=streaming(EVENTS) if stream else decoded) as servers:
+    async with pair(d_script=wire.streams(*EVENTS) if stream else decoded) as servers:
         async with servers.post(body, path) as answer:
             received = await answer.read()
         assert answer.status == 200
@@ -99,8 +90,10 @@ async def test_p_prefills_one_token_and_d_gets_the_request(
 @in_every_loop
 async def test_a_stream_comes_byte_for_byte_with_its_content_type() -> None:
     events = [b"data: \xc3\xa9\n\n", b": ping\n\n", b"x" * 300_000, b"\r\n", b"data: [DONE]\n\n"]
-    async with pair(d_script=streaming(events)) as servers, servers.post({"stream": True}) as answer:
-        assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    content_type = "text/event-stream; charset=utf-8"
+    script = wire.streams(*events, headers={"Content-Type": content_type})
+    async with pair(d_script=script) as servers, servers.post({"stream": True}) as answer:
+        assert answer.headers["Content-Type"] == content_type
         assert "Content-Encoding" not in answer.headers
         assert await answer.read() == b"".join(events)
 
@@ -125,7 +118,7 @@ async def test_each_event_reaches_the_client_before_d_sends_the_next() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
-async def test_p_s_error_is_the_client_s_and_d_is_not_asked(status: int) -> None:
+async def test_an_error_of_p_reaches_the_client_and_d_is_not_asked(status: int) -> None:
     error = {"error": {"message": "no", "code": status}}
     async with pair(p_script=answering(status, error)) as servers, servers.post({}) as answer:
         assert (answer.status, await answer.json()) == (status, error)
@@ -134,7 +127,7 @@ async def test_p_s_error_is_the_client_s_and_d_is_not_asked(status: int) -> None
 
 
 @pytest.mark.parametrize("status", [400, 500])
-async def test_d_s_error_is_the_client_s(status: int) -> None:
+async def test_an_error_of_d_reaches_the_client(status: int) -> None:
     error = {"error": {"message": "no", "code": status}}
     async with pair(d_script=answering(status, error)) as servers, servers.post({"stream": True}) as answer:
         assert (answer.status, await answer.json()) == (status, error)
@@ -183,20 +176,20 @@ async def test_a_client_that_leaves_in_prefill_leaves_p() -> None:
         assert servers.proxy.status()["in_flight"] == 0
 
 
-@pytest.mark.parametrize(("first", "phase"), [(None, "handover"), (EVENTS[0], "decode")])
+@pytest.mark.parametrize(("first", "stage"), [(None, "handover"), (EVENTS[0], "decode")])
 @in_every_loop
-async def test_a_client_that_leaves_in_decode_leaves_d(first: bytes | None, phase: str) -> None:
+async def test_a_client_that_leaves_in_decode_leaves_d(first: bytes | None, stage: str) -> None:
     holding = Holding(first)
     async with pair(d_script=holding) as servers:
         await leave_once(holding, servers)
         await within_deadline(holding.left)
         gone = servers.proxy.status()["client_gone"]
-        assert gone == {"request": 0, "prefill": 0, "handover": 0, "decode": 0} | {phase: 1}
+        assert gone == {"request": 0, "prefill": 0, "handover": 0, "decode": 0} | {stage: 1}
         assert servers.proxy.status()["in_flight"] == 0
 
 
 async def leave_once(holding: Holding, servers: Pair) -> None:
-    """Ask, wait for the server to be asked (and for its first bytes, if any), and leave."""
+    """Send a request, wait until the server has it (and for the answer's first bytes, if any), and disconnect."""
 
     async def ask() -> None:
         async with servers.post({"stream": True}) as answer:
@@ -214,25 +207,7 @@ async def leave_once(holding: Holding, servers: Pair) -> None:
     assert task.cancelled()
 
 
-async def dies_after_one_event(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    await response.write(EVENTS[0])
-    assert request.transport is not None
-    request.transport.close()
-    return response
-
-
-async def dies_in_a_counted_body(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Length": "100"})
-    await response.prepare(request)
-    await response.write(EVENTS[0])
-    assert request.transport is not None
-    request.transport.close()
-    return response
-
-
-@pytest.mark.parametrize("script", [dies_after_one_event, dies_in_a_counted_body])
+@pytest.mark.parametrize("script", [wire.cuts(EVENTS[0]), wire.cuts(EVENTS[0], headers={"Content-Length": "100"})])
 @in_every_loop
 async def test_a_stream_that_d_cut_is_cut_for_the_client_too(script: Script) -> None:
     async with pair(d_script=script) as servers, servers.post({"stream": True}) as answer:
@@ -245,7 +220,7 @@ async def test_a_stream_that_d_cut_is_cut_for_the_client_too(script: Script) -> 
 
 @in_every_loop
 async def test_a_cut_stream_has_no_end_marker_even_in_its_bytes() -> None:
-    async with pair(d_script=dies_after_one_event) as servers:
+    async with pair(d_script=wire.cuts(EVENTS[0])) as servers:
         received = await raw_exchange(servers.proxy.url, b"HTTP/1.1")
         head, _, body = received.partition(b"\r\n\r\n")
         assert b"Transfer-Encoding: chunked" in head
@@ -254,7 +229,7 @@ async def test_a_cut_stream_has_no_end_marker_even_in_its_bytes() -> None:
 
 @in_every_loop
 async def test_a_client_of_http_1_0_sees_a_cut_as_a_reset() -> None:
-    async with pair(d_script=dies_after_one_event) as servers:
+    async with pair(d_script=wire.cuts(EVENTS[0])) as servers:
         with pytest.raises(ConnectionResetError):
             await raw_exchange(servers.proxy.url, b"HTTP/1.0")
 
@@ -270,17 +245,11 @@ async def raw_exchange(url: str, version: bytes) -> bytes:
         writer.close()
 
 
-async def dies_unanswered(request: web.Request) -> web.StreamResponse:
-    assert request.transport is not None
-    request.transport.close()
-    return web.Response()
-
-
 @in_every_loop
 async def test_a_server_that_dies_before_it_answers_is_502() -> None:
-    async with pair(p_script=dies_unanswered) as servers, servers.post({}) as answer:
+    async with pair(p_script=closes) as servers, servers.post({}) as answer:
         assert answer.status == 502
-        assert f"prefill server {servers.p.url} broke off" in (await answer.json())["error"]["message"]
+        assert f"prefill server {servers.p.url} closed the connection" in (await answer.json())["error"]["message"]
         assert len(servers.p.seen) == 1, "a POST is not sent twice"
 
 
@@ -298,7 +267,7 @@ async def test_an_unreachable_server_is_502_with_its_role_and_url(role: str) -> 
         await proxy.stop()
 
 
-async def test_the_client_s_request_id_goes_to_both_servers_and_back() -> None:
+async def test_the_clients_request_id_goes_to_both_servers_and_back() -> None:
     async with pair() as servers, servers.post({}, headers={"X-Request-Id": "mine", "Authorization": "k"}) as answer:
         assert answer.headers.getall("X-Request-Id") == ["mine"]
         for server in (servers.p, servers.d):
@@ -306,7 +275,7 @@ async def test_the_client_s_request_id_goes_to_both_servers_and_back() -> None:
             assert server.seen[0].headers["Authorization"] == "k"
 
 
-async def test_a_request_id_in_the_body_counts_where_no_header_does() -> None:
+async def test_a_request_id_in_the_body_is_used_if_no_header_has_one() -> None:
     async with pair() as servers, servers.post({"request_id": "in body"}) as answer:
         assert answer.headers["X-Request-Id"] == "in body" == servers.d.seen[0].headers["X-Request-Id"]
 
@@ -319,7 +288,7 @@ async def test_a_request_without_a_usable_id_gets_one(body: Any) -> None:
         assert {s.headers["X-Request-Id"] for s in [*servers.p.seen, *servers.d.seen]} <= {given}
 
 
-async def test_requests_go_round_robin_and_the_answer_says_where() -> None:
+async def test_requests_go_round_robin_and_the_answer_names_the_servers() -> None:
     async with (
         running(prefilled) as p0, running(prefilled) as p1, running(decoded) as d0, running(decoded) as d1,
         running(decoded) as d2, aiohttp.ClientSession() as client,
@@ -334,7 +303,7 @@ async def test_requests_go_round_robin_and_the_answer_says_where() -> None:
         await proxy.stop()
 
 
-async def test_other_paths_are_d_s_to_answer() -> None:
+async def test_other_paths_are_answered_by_d() -> None:
     async def script(request: web.Request) -> web.Response:
         return web.json_response({"path": request.path_qs, "body": await request.text()})
 
@@ -352,7 +321,7 @@ async def test_other_paths_are_d_s_to_answer() -> None:
         assert servers.proxy.status()["decode"][0]["requests"] == 0
 
 
-async def test_health_is_that_of_all_servers() -> None:
+async def test_health_fails_if_any_server_is_unhealthy() -> None:
     async with pair(p_script=answering(200, {}), d_script=answering(503, {})) as servers:
         async with servers.client.get(servers.proxy.url + "/health") as answer:
             assert answer.status == 503
@@ -417,7 +386,7 @@ async def test_a_port_in_use_is_a_usage_error() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x", "http://", "/v1", "http://h:x", "http://[::1"])
-async def test_what_is_no_url_is_a_usage_error(url: str) -> None:
+async def test_an_invalid_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="not the URL of a decode server"):
         await start_proxy(["http://p"], [url])
 

@@ -23,7 +23,7 @@ def proxy(*args: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_when_it_is_ready_and_ends_on_a_signal(number: int) -> None:
+def test_the_proxy_prints_when_it_is_ready_and_ends_on_a_signal(number: int) -> None:
     with proxy(*P_AND_D, "--port", "0") as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -42,17 +42,17 @@ def test_a_port_in_use_is_one_line_and_exit_code_2() -> None:
         )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"error: Port {port} on 127.0.0.1 is in use. Stop what listens there, or choose another with --port."
+        f"error: Port {port} on 127.0.0.1 is in use. Stop the process that uses it, or choose another port with --port."
     ]
 
 
-def test_it_warns_where_it_can_be_reached_from_elsewhere() -> None:
-    with proxy(*P_AND_D, "--port", "0", "--host", "0.0.0.0") as process:  # noqa: S104 - that is what is tested
+def test_the_proxy_warns_if_other_machines_can_reach_it() -> None:
+    with proxy(*P_AND_D, "--port", "0", "--host", "0.0.0.0") as process:  # noqa: S104 - the warning is about this
         assert process.stderr is not None
         assert "warning: listening on 0.0.0.0" in process.stderr.readline()
 
 
-def test_it_takes_the_flags_of_vllm_s_toy_proxy() -> None:
+def test_the_flags_of_vllms_toy_proxy_are_accepted() -> None:
     flags = ["--prefiller-hosts", "a", "b", "--prefiller-ports", "1", "2", "--decoder-host", "c", "--decoder-port", "3"]
     with proxy(*flags, "--port", "0") as process:
         assert process.stdout is not None
@@ -60,15 +60,15 @@ def test_it_takes_the_flags_of_vllm_s_toy_proxy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "message"),
     [
         ([], "at least one prefill server"),
         (["--prefiller-hosts", "a", "b", "--prefiller-ports", "1"], "as many of each"),
         ([*P_AND_D, "--host", "no.such.host.invalid"], "Cannot listen on no.such.host.invalid"),
     ],
 )
-def test_bad_flags_are_one_line_and_exit_code_2(flags: list[str], says: str) -> None:
+def test_bad_flags_are_one_line_and_exit_code_2(flags: list[str], message: str) -> None:
     done = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert says in line
+    assert message in line

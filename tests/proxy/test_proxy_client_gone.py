@@ -1,4 +1,4 @@
-"""Clients that leave the proxy: nothing of it in the log, counted once, and no server goes on working for them."""
+"""Clients that disconnect: nothing is logged, each is counted once, and no server goes on working for them."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from polling import until
 from proxy_fakes import DEADLINE_S, Pair, Script, answering, closed_port, pair
 
 from harness.proxy import start_proxy
-from harness.proxy.status import Phase
+from harness.proxy.status import Stage
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 REQUEST = HEAD % 2 + b"{}"
@@ -23,7 +23,7 @@ REQUEST = HEAD % 2 + b"{}"
 
 @pytest.fixture(autouse=True)
 def _nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Of any logger, asyncio's and aiohttp's included."""
+    """No logger logs a warning, asyncio's and aiohttp's included."""
     caplog.set_level(logging.WARNING)
     yield
     assert [record.getMessage() for record in caplog.get_records("call")] == []
@@ -54,7 +54,7 @@ class Client:
             return await self.reader.read()
 
     def leave(self, how: str) -> None:
-        """As clients do: an orderly end, a reset, or the end of sending alone."""
+        """``closes``: both directions; ``resets``: with a TCP reset; ``half-closes``: only the sending direction."""
         if how == "half-closes":
             self.writer.write_eof()
             return
@@ -66,40 +66,40 @@ class Client:
 
 @pytest.fixture(autouse=True)
 async def _closed() -> AsyncIterator[None]:
-    """Whatever a test left open, also half."""
+    """Close every connection that a test left open or half open."""
     yield
     while Client.opened:
         writer = Client.opened.pop().writer
         writer.close()
-        with contextlib.suppress(ConnectionError):  # it was reset: closed all the same
+        # A connection that was reset is closed as well.
+        with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
 
 HOW = ("closes", "resets", "half-closes")
 
 
-async def until_gone(servers: Pair, phase: Phase) -> None:
-    """Until the client was counted and nothing is in flight; and that it was counted once, in this phase."""
+async def until_gone(servers: Pair, stage: Stage) -> None:
+    """Wait until the client is counted and nothing is in flight; assert one count, at this stage."""
     status = servers.proxy.status
     await until(lambda: sum(status()["client_gone"].values()) and not status()["in_flight"])
-    assert status()["client_gone"] == dict.fromkeys(Phase, 0) | {phase: 1}
-    await until(lambda: not others())
-    assert status()["client_gone"][phase] == 1
+    assert status()["client_gone"] == dict.fromkeys(Stage, 0) | {stage: 1}
+    await until(lambda: not running_handlers())
+    assert status()["client_gone"][stage] == 1
 
 
-def others() -> set[Any]:
-    """Handlers that still run."""
+def running_handlers() -> set[Any]:
     return {task for task in asyncio.all_tasks() if "_handle_request" in repr(task.get_coro())}
 
 
 @dataclass
 class Gate:
-    """A server's script that stops where the test wants it, and says when its client has left."""
+    """A server's script that pauses until the test sets ``go_on``, and sets ``left`` when its client disconnects."""
 
     first: bytes | None = None
-    """Sent before it stops."""
+    """Sent before the pause."""
     last: bytes | None = None
-    """Sent once it goes on; None: it never does."""
+    """Sent after the pause."""
     length: int | None = None
     """Content-Length; None: chunked."""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
@@ -137,13 +137,14 @@ async def test_a_client_that_leaves_while_its_request_arrives(how: str, sent: by
     async with pair() as servers:
         client = await Client.connect(servers.proxy.url)
         client.writer.write(sent)
-        if sent.endswith(b"comp"):  # no request yet, and so nobody's
+        # Not a whole request line: there is no request to count.
+        if sent.endswith(b"comp"):
             client.leave(how)
             assert servers.proxy.status()["requests"] == 0
             return
         await until(lambda: servers.proxy.status()["in_flight"])
         client.leave(how)
-        await until_gone(servers, Phase.REQUEST)
+        await until_gone(servers, Stage.REQUEST)
         assert servers.p.seen == servers.d.seen == []
 
 
@@ -152,7 +153,7 @@ async def test_a_client_that_leaves_while_p_computes(how: str) -> None:
     gate = Gate()
     async with pair(p_script=gate) as servers:
         (await asked(servers, gate)).leave(how)
-        await until_gone(servers, Phase.PREFILL)
+        await until_gone(servers, Stage.PREFILL)
         await until(gate.left.is_set)
         assert servers.d.seen == []
 
@@ -162,7 +163,7 @@ async def test_a_client_that_leaves_before_the_first_byte(how: str) -> None:
     gate = Gate()
     async with pair(d_script=gate) as servers:
         (await asked(servers, gate)).leave(how)
-        await until_gone(servers, Phase.HANDOVER)
+        await until_gone(servers, Stage.HANDOVER)
         await until(gate.left.is_set)
 
 
@@ -174,7 +175,7 @@ async def test_a_client_that_leaves_in_the_middle(how: str, length: int | None) 
         client = await asked(servers, gate)
         await client.read_until(b"data: {}\n\n")
         client.leave(how)
-        await until_gone(servers, Phase.DECODE)
+        await until_gone(servers, Stage.DECODE)
         await until(gate.left.is_set)
 
 
@@ -182,7 +183,7 @@ async def test_a_client_that_leaves_in_the_middle(how: str, length: int | None) 
 @pytest.mark.parametrize("last", [b"data: [DONE]\n\n", b"x" * 3_000_000, b""])
 @pytest.mark.parametrize("first", [b"data: {}\n\n", None])
 async def test_a_client_that_leaves_as_the_end_arrives(how: str, last: bytes, first: bytes | None) -> None:
-    """In one turn of the loop: the proxy may see the end first, or that the client is gone."""
+    """Both happen in one turn of the event loop: the proxy may see either first."""
     gate = Gate(first=first, last=last)
     async with pair(d_script=gate) as servers:
         client = await asked(servers, gate)
@@ -202,7 +203,7 @@ async def test_a_client_that_leaves_as_the_end_arrives(how: str, last: bytes, fi
 async def test_a_write_that_finds_the_connection_closed(
     monkeypatch: pytest.MonkeyPatch, step: str, stream: bool
 ) -> None:
-    """The transport closes just before this step of the relay: no read has told the proxy so far."""
+    """The transport closes just before this step of the relay, so that only the write can notice it."""
     real = getattr(web.StreamResponse, step)
 
     async def closing(response: web.StreamResponse, *args: Any) -> Any:
@@ -222,29 +223,27 @@ async def test_a_write_that_finds_the_connection_closed(
         await until(lambda: servers.proxy.status()["requests"] and not servers.proxy.status()["in_flight"])
         gone = servers.proxy.status()["client_gone"]
         whole = servers.proxy.status()["decode"][0]["completed"]
-        assert gone[Phase.DECODE] + whole == 1
-        assert whole == 0 or (step == "write_eof" and not stream), "a counted body was whole before its end was said"
+        assert gone[Stage.DECODE] + whole == 1
+        assert whole == 0 or (step == "write_eof" and not stream), "only a counted body is whole before write_eof"
         monkeypatch.undo()
 
 
-BROKEN_HANDOVER = answering(200, {"choices": []})
-
-
 @pytest.mark.parametrize(
-    ("p_script", "sent", "phase"),
+    ("p_script", "sent", "stage"),
     [
-        (None, HEAD % 1 + b"x", Phase.REQUEST),
-        (answering(500, {"error": "no"}), REQUEST, Phase.PREFILL),
+        (None, HEAD % 1 + b"x", Stage.REQUEST),
+        (answering(500, {"error": "no"}), REQUEST, Stage.PREFILL),
     ],
     ids=["rejected", "p-s-error"],
 )
 async def test_a_client_that_left_before_its_error_answer(
-    monkeypatch: pytest.MonkeyPatch, p_script: Script | None, sent: bytes, phase: Phase
+    monkeypatch: pytest.MonkeyPatch, p_script: Script | None, sent: bytes, stage: Stage
 ) -> None:
     real = web.StreamResponse.prepare
 
     async def closing(response: web.StreamResponse, request: Any) -> Any:
-        if not request.headers.get("X-Request-Id"):  # the client's request, not the proxy's to P
+        # The client's request, not the proxy's request to P.
+        if not request.headers.get("X-Request-Id"):
             request.transport.close()
         return await real(response, request)
 
@@ -254,32 +253,33 @@ async def test_a_client_that_left_before_its_error_answer(
         client.writer.write(sent)
         assert await client.read() == b""
         monkeypatch.undo()
-        await until_gone(servers, phase)
+        await until_gone(servers, stage)
 
 
 @pytest.mark.parametrize("path", [b"/health", b"/proxy/status", b"/metrics", b"/v1/models", b"/nowhere"])
 @pytest.mark.parametrize("how", HOW)
 async def test_a_client_that_leaves_another_page(path: bytes, how: str) -> None:
     async with pair() as servers:
-        for _ in range(3):  # at whatever turn of the loop it is seen
+        # The proxy may notice each client in another turn of the event loop.
+        for _ in range(3):
             client = await Client.connect(servers.proxy.url)
             client.writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
             client.leave(how)
         async with servers.client.get(servers.proxy.url + "/proxy/status") as answer:
             assert answer.status == 200
-        await until(lambda: not others())
-        assert sum(servers.proxy.status()["client_gone"].values()) == 0, "of requests that generate alone"
+        await until(lambda: not running_handlers())
+        assert sum(servers.proxy.status()["client_gone"].values()) == 0, "only requests that generate are counted"
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_a_client_that_leaves_when_it_is_told_to_continue(how: str) -> None:
+async def test_a_client_that_leaves_before_100_continue(how: str) -> None:
     async with pair() as servers:
         client = await Client.connect(servers.proxy.url)
         client.writer.write((HEAD % 100).replace(b"Host", b"Expect: 100-continue\r\nHost"))
         client.leave(how)
         async with servers.client.get(servers.proxy.url + "/proxy/status") as answer:
             assert answer.status == 200
-        await until(lambda: not others())
+        await until(lambda: not running_handlers())
 
 
 async def test_a_stopping_proxy_counts_no_client_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +296,9 @@ async def test_a_stopping_proxy_counts_no_client_as_gone(monkeypatch: pytest.Mon
         await until(gate.left.is_set)
 
 
-async def test_a_refused_connection_is_no_client_s_leaving(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_connection_to_a_server_is_not_counted_as_a_lost_client(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     nowhere = await closed_port()
     proxy = await start_proxy([nowhere], [nowhere])
     client = await Client.connect(proxy.url)

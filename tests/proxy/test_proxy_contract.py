@@ -1,4 +1,4 @@
-"""The proxy's contract with P and D, without any server."""
+"""The proxy's contract with P and D, tested without servers."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ GONE = {
 
 
 @given(bodies, endpoints, st.booleans())
-def test_the_client_s_fields_reach_d_untouched(body: dict[str, Any], endpoint: Endpoint, indent: bool) -> None:
+def test_the_clients_fields_reach_d_unchanged(body: dict[str, Any], endpoint: Endpoint, indent: bool) -> None:
     raw = json.dumps(body, indent=2 if indent else None, ensure_ascii=indent).encode()
     to_d = json.loads(decode_body(raw, parse_request(raw, endpoint), PARAMS))
     assert to_d.pop("kv_transfer_params") == PARAMS
@@ -47,9 +47,7 @@ def test_the_client_s_fields_reach_d_untouched(body: dict[str, Any], endpoint: E
 
 
 @given(bodies, endpoints)
-def test_p_gets_every_field_but_those_that_make_it_more_than_a_prefill(
-    body: dict[str, Any], endpoint: Endpoint
-) -> None:
+def test_p_gets_every_field_except_those_that_are_dropped_for_prefill(body: dict[str, Any], endpoint: Endpoint) -> None:
     to_p = json.loads(prefill_body(body, endpoint))
     limits = {"stream": False, "max_tokens": 1, "n": 1} | (
         {"max_completion_tokens": 1} if endpoint is Endpoint.CHAT else {}
@@ -59,7 +57,7 @@ def test_p_gets_every_field_but_those_that_make_it_more_than_a_prefill(
     assert to_p == kept | limits
 
 
-def test_p_is_told_to_keep_its_blocks_and_nothing_of_a_remote() -> None:
+def test_p_is_asked_to_keep_its_blocks_and_gets_no_remote_server() -> None:
     to_p = json.loads(prefill_body({"prompt": "a"}, Endpoint.COMPLETIONS))
     assert to_p == {
         "prompt": "a",
@@ -138,7 +136,7 @@ def test_a_key_that_d_needs_is_named_if_absent_or_empty(key: str, value: Any) ->
 
 
 @pytest.mark.parametrize("ids", [[[]], [[], []], [None], [[1, None]], [[1], 2], ["1"], "12", {"0": [1]}, [True]])
-def test_no_block_ids_and_no_ids_are_both_missing(ids: Any) -> None:
+def test_empty_and_malformed_block_ids_are_missing(ids: Any) -> None:
     assert missing_from(PARAMS | {"remote_block_ids": ids})
 
 
@@ -148,7 +146,7 @@ def test_block_ids_may_be_flat_or_one_list_for_each_group(ids: Any) -> None:
 
 
 @pytest.mark.parametrize("flag", [None, False, "true"])
-def test_without_do_remote_prefill_d_would_compute_silently(flag: Any) -> None:
+def test_do_remote_prefill_is_required(flag: Any) -> None:
     assert missing_from(PARAMS | {"do_remote_prefill": flag}) == ["do_remote_prefill: true"]
 
 
@@ -158,18 +156,18 @@ def test_an_answer_without_parameters_is_no_handover(answer: Any) -> None:
         take_handover(json.dumps(answer).encode())
 
 
-def test_the_reason_for_missing_parameters_is_p_s_finish_reason() -> None:
+def test_the_message_about_missing_parameters_has_the_finish_reason() -> None:
     with pytest.raises(IncompleteHandover, match="finish_reason abort"):
         take_handover(b'{"choices": [{"finish_reason": "abort"}], "kv_transfer_params": null}')
 
 
-def test_a_complete_handover_is_passed_verbatim() -> None:
+def test_a_complete_handover_is_passed_on_unchanged() -> None:
     params = PARAMS | {"of a later version": {"x": [1.5, None]}}
     assert take_handover(json.dumps({"kv_transfer_params": params}).encode()) == params
 
 
 @given(st.integers(1, 5), st.integers(1, 5))
-def test_turns_are_even_and_every_pair_meets(prefills: int, decodes: int) -> None:
+def test_the_rotation_is_even_and_produces_every_pair(prefills: int, decodes: int) -> None:
     turns = [pair(request, prefills, decodes) for request in range(prefills * decodes)]
     assert set(turns) == {(p, d) for p in range(prefills) for d in range(decodes)}
     for end in range(len(turns)):
@@ -192,7 +190,7 @@ def test_headers_of_one_connection_stay_on_it() -> None:
     }
 
 
-def test_the_proxy_s_headers_replace_the_server_s() -> None:
+def test_the_proxys_headers_replace_the_servers() -> None:
     answer = {"x-request-id": "d's", "Content-Type": "text/event-stream", "Connection": "close", "Content-Length": "3"}
     assert dict(response_headers(answer, {"X-Request-Id": "ours"})) == {
         "X-Request-Id": "ours",

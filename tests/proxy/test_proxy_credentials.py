@@ -1,4 +1,4 @@
-"""Credentials in the URLs of P and D: used for what is sent to them, and shown to nobody."""
+"""Credentials in the URLs of P and D are sent to these servers and appear nowhere else."""
 
 import os
 import subprocess
@@ -9,8 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
-from proxy_fakes import COMPLETIONS, Fake, answering, closed_port, decoded, prefilled, running
+from proxy_fakes import COMPLETIONS, Fake, answering, closed_port, closes, decoded, prefilled, running
 
 from harness.deploy.launch import start_proxy as launch_proxy
 from harness.errors import UsageError
@@ -40,7 +39,7 @@ def require_hidden(*shown: object) -> None:
         assert not [secret for secret in SECRETS if secret in str(one)]
 
 
-async def test_they_reach_the_servers_and_no_client() -> None:
+async def test_credentials_reach_the_servers_and_no_client() -> None:
     async with guarded() as (p, d, proxy), aiohttp.ClientSession() as client:
         async with client.post(proxy.url + COMPLETIONS, data=b"{}", headers={"Authorization": "Bearer x"}) as answer:
             assert answer.status == 200
@@ -55,7 +54,7 @@ async def test_they_reach_the_servers_and_no_client() -> None:
         assert d.seen[-1].path_qs == "/v1/models?x=1&key=k%26y"
 
 
-async def test_without_them_the_client_s_own_go_through() -> None:
+async def test_the_clients_credentials_go_through_to_a_url_without_any() -> None:
     async with running(prefilled) as p, running(decoded) as d, aiohttp.ClientSession() as client:
         proxy = await start_proxy([p.url], [d.url])
         async with client.post(proxy.url + COMPLETIONS, data=b"{}", headers={"Authorization": "Bearer x"}):
@@ -63,14 +62,8 @@ async def test_without_them_the_client_s_own_go_through() -> None:
         await proxy.stop()
 
 
-async def closes(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    request.transport.close()
-    return web.Response()
-
-
 @pytest.mark.parametrize("p", [closes, answering(200, {}), answering(500, {})], ids=["closes", "no-handover", "error"])
-async def test_errors_name_the_server_without_them(p: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_errors_name_the_server_without_credentials(p: Any, caplog: pytest.LogCaptureFixture) -> None:
     async with (
         guarded(p) as (_, _, proxy),
         aiohttp.ClientSession() as client,
@@ -80,7 +73,7 @@ async def test_errors_name_the_server_without_them(p: Any, caplog: pytest.LogCap
         require_hidden(answer.headers, await answer.text(), caplog.text)
 
 
-async def test_an_unreachable_server_is_named_without_them(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreachable_server_is_named_without_credentials(caplog: pytest.LogCaptureFixture) -> None:
     nowhere = secret(await closed_port())
     proxy = await start_proxy([nowhere], [nowhere])
     async with aiohttp.ClientSession() as client:
@@ -94,13 +87,13 @@ async def test_an_unreachable_server_is_named_without_them(caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("url", ["ftp://user:ses@me@h", "http://user:ses/x@h:1", "user:ses@me@h:x"])
-async def test_a_url_that_is_none_is_refused_without_showing_them(url: str) -> None:
+async def test_an_invalid_url_is_refused_without_showing_credentials(url: str) -> None:
     with pytest.raises(UsageError, match="not the URL of a prefill server") as refused:
         await start_proxy([url], ["http://d"])
     require_hidden(refused.value)
 
 
-def test_the_process_takes_them_from_its_environment_and_does_not_print_them() -> None:
+def test_the_process_takes_urls_from_its_environment_and_prints_no_credentials() -> None:
     environment = {
         "PD_PROXY_PREFILL": "http://user:ses%40me@a:1 http://b:2",
         "PD_PROXY_DECODE": "http://user:ses%40me@c:3",
@@ -117,7 +110,7 @@ def test_the_process_takes_them_from_its_environment_and_does_not_print_them() -
     assert line.endswith("(prefill http://<redacted>@a:1, http://b:2; decode http://<redacted>@c:3)\n")
 
 
-def test_an_argument_that_cannot_be_read_is_not_repeated_with_them() -> None:
+def test_an_invalid_argument_is_repeated_without_credentials() -> None:
     command = [sys.executable, "-m", "harness.proxy", "http://user:sesame@h:1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -126,7 +119,7 @@ def test_an_argument_that_cannot_be_read_is_not_repeated_with_them() -> None:
 
 
 class Nursery:
-    """Keeps what it is told to start."""
+    """Records the process that it should start."""
 
     argv: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
@@ -138,9 +131,9 @@ class Nursery:
         pass
 
 
-async def test_the_harness_starts_its_proxy_without_them_among_the_arguments() -> None:
+async def test_the_harness_starts_its_proxy_without_credentials_in_the_arguments() -> None:
     nursery = Nursery()
-    await launch_proxy(nursery, [secret("http://a:1")], ["http://b:2", "http://c:3"], {})  # type: ignore[arg-type] # what it needs of one
+    await launch_proxy(nursery, [secret("http://a:1")], ["http://b:2", "http://c:3"], {})  # type: ignore[arg-type] # only these methods are used
     require_hidden(nursery.argv)
     assert nursery.environment["PD_PROXY_PREFILL"] == secret("http://a:1")
     assert nursery.environment["PD_PROXY_DECODE"] == "http://b:2 http://c:3"

@@ -1,4 +1,4 @@
-"""Whatever clients, P and D say: the client is answered, D is asked with complete parameters alone, nothing crashes."""
+"""Arbitrary bytes from clients, P and D: the client is answered, D gets complete parameters only, nothing crashes."""
 
 import asyncio
 import json
@@ -22,16 +22,16 @@ GOOD_PARAMS = json.dumps({"kv_transfer_params": PARAMS}).encode()
 
 
 def answer(body: bytes, head: bytes = b"", status: bytes = b"200 OK", length: int | None = None) -> bytes:
-    """An HTTP answer in bytes, as odd as its parts."""
+    """The bytes of an HTTP answer; no part needs to be valid."""
     counted = b"Content-Length: %d\r\n" % (len(body) if length is None else length)
     return b"HTTP/1.1 " + status + b"\r\n" + head + counted + b"Connection: close\r\n\r\n" + body
 
 
 @dataclass
 class Raw:
-    """A server that answers whatever is asked with the same bytes, and then closes."""
+    """A server that answers every request with the same bytes, and then closes the connection."""
 
-    says: bytes = b""
+    response: bytes = b""
     bodies: list[bytes] = field(default_factory=list)
     url: str = ""
 
@@ -40,17 +40,18 @@ class Raw:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
             self.bodies.append(await reader.readexactly(length))
-            writer.write(self.says)
+            writer.write(self.response)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the proxy has had enough of it
+            # The proxy closed the connection.
+            pass
         finally:
             writer.close()
 
 
 @dataclass
 class Rig:
-    """P, D and a proxy in a loop of their own; tests are not asynchronous, for Hypothesis."""
+    """P, D and a proxy in an event loop of their own: Hypothesis needs synchronous tests."""
 
     runner: asyncio.Runner
     p: Raw
@@ -59,14 +60,14 @@ class Rig:
     records: list[logging.LogRecord]
 
     def ask(self, sent: bytes) -> bytes:
-        """The proxy's whole answer to these bytes; and that nothing was logged as a crash of the proxy's own."""
+        """The proxy's whole answer to these bytes; asserts that the proxy logged no crash."""
         self.p.bodies.clear()
         self.d.bodies.clear()
         self.records.clear()
-        said = self.runner.run(self._ask(sent))
+        answered = self.runner.run(self._ask(sent))
         crashes = [r.getMessage() for r in self.records if r.exc_info or r.levelno > logging.WARNING]
         assert crashes == []
-        return said
+        return answered
 
     async def _ask(self, sent: bytes) -> bytes:
         host, port = self.proxy.url.removeprefix("http://").split(":")
@@ -86,7 +87,7 @@ class Rig:
 
 
 class Keeping(logging.Handler):
-    """Keeps what is logged."""
+    """Keeps every log record."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -119,16 +120,16 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture(autouse=True)
 def _good(rig: Rig) -> None:
-    rig.p.says, rig.d.says = answer(GOOD_PARAMS), answer(b"data: [DONE]\n\n")
+    rig.p.response, rig.d.response = answer(GOOD_PARAMS), answer(b"data: [DONE]\n\n")
 
 
-def status_of(said: bytes) -> int:
-    assert said.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")), said
-    return int(said.split(b" ", 2)[1])
+def status_of(answered: bytes) -> int:
+    assert answered.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")), answered
+    return int(answered.split(b" ", 2)[1])
 
 
 def require_complete(rig: Rig) -> None:
-    """What D was asked with, by another road than the proxy's own check."""
+    """Every request to D has complete parameters, checked independently of the proxy's own code."""
     for raw in rig.d.bodies:
         params = json.loads(raw)["kv_transfer_params"]
         assert params["do_remote_prefill"] is True
@@ -152,7 +153,7 @@ requests = st.dictionaries(st.sampled_from(FIELDS), values, max_size=6).map(lamb
 nested = st.tuples(st.sampled_from(["[", '{"a":', '[{"a":']), st.integers(1, 200_000)).map(
     lambda deep: b'{"prompt":' + (deep[0] * deep[1]).encode()
 )
-# Read by the parser's recursion and written by the encoder's: the two do not give up at the same depth.
+# The JSON parser and the encoder reach their recursion limits at different depths.
 closed = st.integers(50, 1200).map(lambda depth: b'{"prompt":"x","stop":' + b"[" * depth + b"]" * depth + b"}")
 truncated = st.integers(50, 1200).map(lambda depth: b'{"truncate_prompt_tokens":' + b"[" * depth + b"]" * depth + b"}")
 bodies = requests | nested | closed | truncated | st.binary(max_size=60) | values.map(lambda v: json.dumps(v).encode())
@@ -162,12 +163,11 @@ bodies |= st.sampled_from([b'{"n":' + b"9" * 5000 + b"}", b'\xef\xbb\xbf{"n":1}'
 @SETTINGS
 @given(bodies, st.sampled_from([b"/v1/completions", b"/v1/chat/completions", b"/v1/%63ompletions?a=b"]))
 def test_any_body_is_answered(rig: Rig, body: bytes, path: bytes) -> None:
-    said = rig.post(body, path=path)
-    assert status_of(said) in (200, 400)
+    assert status_of(rig.post(body, path=path)) in (200, 400)
     require_complete(rig)
 
 
-# All that a header's line may hold; a line's end is the end of a header.
+# Everything that a header's line may hold; a line end would end the header.
 lines = st.binary(max_size=20).map(lambda raw: raw.replace(b"\r", b"").replace(b"\n", b""))
 names = st.sampled_from(
     [
@@ -184,17 +184,17 @@ heads = st.lists(st.tuples(names, lines | known), max_size=3).map(
 @SETTINGS
 @given(heads, st.sampled_from([GOOD_BODY, b"", b"x", b"0\r\n\r\n", b"zz\r\n"]))
 def test_any_header_of_a_client_is_answered(rig: Rig, head: bytes, body: bytes) -> None:
-    # Half a body, where the headers promise more: the client closes, and is gone.
-    said = rig.post(body, head + b"Content-Length: %d\r\n" % len(body) if body == b"x" else head)
-    assert not said or 100 <= status_of(said) <= 599
+    # If the headers announce more than the body holds, the client closes without an answer.
+    answered = rig.post(body, head + b"Content-Length: %d\r\n" % len(body) if body == b"x" else head)
+    assert not answered or 100 <= status_of(answered) <= 599
     require_complete(rig)
 
 
 @SETTINGS
 @given(st.binary(max_size=80), st.binary(max_size=20))
-def test_what_is_not_http_is_refused(rig: Rig, first: bytes, second: bytes) -> None:
-    said = rig.ask(first + b"\r\n" + second + b"\r\n\r\n\x00\r\n\r\n")
-    assert not said or 400 <= status_of(said) <= 599
+def test_bytes_that_are_not_http_are_refused(rig: Rig, first: bytes, second: bytes) -> None:
+    answered = rig.ask(first + b"\r\n" + second + b"\r\n\r\n\x00\r\n\r\n")
+    assert not answered or 400 <= status_of(answered) <= 599
     assert rig.p.bodies == []
 
 
@@ -215,9 +215,9 @@ handovers = st.one_of(
 @SETTINGS
 @given(handovers)
 def test_any_answer_of_p_is_handed_over_whole_or_not_at_all(rig: Rig, body: bytes) -> None:
-    rig.p.says = answer(body)
-    said = rig.post(GOOD_BODY)
-    assert (status_of(said), len(rig.d.bodies)) in ((200, 1), (502, 0))
+    rig.p.response = answer(body)
+    answered = rig.post(GOOD_BODY)
+    assert (status_of(answered), len(rig.d.bodies)) in ((200, 1), (502, 0))
     require_complete(rig)
 
 
@@ -230,13 +230,9 @@ answers |= st.binary(max_size=100) | st.binary(max_size=60).map(lambda rest: b"H
 
 @SETTINGS
 @given(answers, st.booleans())
-def test_any_answer_of_a_server_reaches_the_client_or_is_502(rig: Rig, says: bytes, of_prefill: bool) -> None:
-    if of_prefill:
-        rig.p.says = says
-    else:
-        rig.d.says = says
-    said = rig.post(GOOD_BODY)
-    assert 200 <= status_of(said) <= 999
+def test_any_answer_of_a_server_reaches_the_client_or_is_502(rig: Rig, response: bytes, of_prefill: bool) -> None:
+    (rig.p if of_prefill else rig.d).response = response
+    assert 200 <= status_of(rig.post(GOOD_BODY)) <= 999
     require_complete(rig)
     status = rig.proxy.status()
     assert status["in_flight"] == 0
@@ -245,8 +241,7 @@ def test_any_answer_of_a_server_reaches_the_client_or_is_502(rig: Rig, says: byt
 
 @SETTINGS
 @given(answers)
-def test_any_answer_to_another_page_reaches_the_client_or_is_502(rig: Rig, says: bytes) -> None:
-    rig.d.says = says
+def test_any_answer_to_another_path_reaches_the_client_or_is_502(rig: Rig, response: bytes) -> None:
+    rig.d.response = response
     assert 200 <= status_of(rig.ask(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) <= 999
-    said = rig.ask(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert status_of(said) in (200, 503)
+    assert status_of(rig.ask(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) in (200, 503)

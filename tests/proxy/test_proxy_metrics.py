@@ -1,4 +1,4 @@
-"""The proxy's own ``/metrics`` says what ``/proxy/status`` says."""
+"""The proxy's ``/metrics`` shows the counts of ``/proxy/status``."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -38,7 +38,7 @@ async def scraped(client: aiohttp.ClientSession, url: str) -> Samples:
     return named
 
 
-async def test_it_shows_every_count_of_the_status_page() -> None:
+async def test_metrics_show_every_count_of_the_status_page() -> None:
     async with pair() as servers:
         for body in (b"{}", b"{}", b"no json"):
             async with servers.post(body) as answer:
@@ -54,7 +54,7 @@ async def test_it_shows_every_count_of_the_status_page() -> None:
         assert shown["pd_proxy_upstream_http_errors_total", decode] == 1
 
 
-async def test_a_server_that_is_given_twice_is_two_servers() -> None:
+async def test_a_server_given_twice_has_two_sets_of_counts() -> None:
     nowhere = await closed_port()
     async with running(prefilled) as p, running(decoded) as d, aiohttp.ClientSession() as client:
         proxy = await start_proxy([p.url, p.url], [d.url, nowhere])

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from harness.models import make_canary, read_model
 from harness.proxy import start_proxy
 from harness.sim import QUIET, PlantedBug, SimConfig, start_sim
@@ -77,6 +79,7 @@ async def test_a_workload_that_is_right_passes_and_one_that_cannot_run_is_skippe
     assert "needs 2 prefill servers, and there are 1" in output
 
 
+@pytest.mark.slow
 async def test_a_lost_transfer_fails_with_expected_and_observed(tmp_path: Path) -> None:
     async with simulated("dropped_params") as urls:
         output = await pytest_on(tmp_path, ["-k", "test_multi_block"], by_environment(urls))
@@ -84,6 +87,7 @@ async def test_a_lost_transfer_fails_with_expected_and_observed(tmp_path: Path) 
     assert "decode-0 external_kv_transfer: expected 64, observed 0 (-64)" in output
 
 
+@pytest.mark.slow
 async def test_another_block_size_than_was_told_is_an_error(tmp_path: Path) -> None:
     async with simulated() as urls:
         output = await pytest_on(tmp_path, ["-k", "test_facts", *by_options(urls)], {"BLOCK_SIZE": "32"})

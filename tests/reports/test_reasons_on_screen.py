@@ -99,7 +99,7 @@ def test_progress_is_not_clipped() -> None:
     assert LONG in stream.getvalue()
 
 
-@pytest.mark.parametrize("flags", [["--plain"], []])
+@pytest.mark.parametrize("flags", [pytest.param(["--plain"], marks=pytest.mark.slow), []])
 def test_serve_can_show_plain_progress_on_a_terminal(tmp_path: Path, flags: list[str]) -> None:
     """The command ``serve`` prints only the facts to stdout, and no escape sequences to stderr with --plain."""
     terminal_side, process_side = pty.openpty()

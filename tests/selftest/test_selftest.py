@@ -36,6 +36,8 @@ SEEN_BY = {
     "burst": "streaming",
     "spurious_400": "completion",
 }
+QUICK = {"bytes_lost", "burst", "spurious_400"}
+"""Seen without a search for what is behind it."""
 
 
 def planted(bug: str | None, seed: int = 1, requests: int = N) -> Result:
@@ -43,7 +45,9 @@ def planted(bug: str | None, seed: int = 1, requests: int = N) -> Result:
     return run_trial(Trial(load, bug, 1 / 20 if bug else 0.0, requests, seed))
 
 
-@pytest.mark.parametrize("bug", sorted(SEEN_BY))
+@pytest.mark.parametrize(
+    "bug", [pytest.param(bug, marks=() if bug in QUICK else pytest.mark.slow) for bug in sorted(SEEN_BY)]
+)
 def test_a_planted_bug_is_caught_by_the_checker_that_is_there_for_it(bug: str) -> None:
     result = planted(bug)
     assert result.struck
@@ -69,7 +73,9 @@ def test_lost_evidence_is_unknown() -> None:
     assert UNKNOWN_IS_RIGHT.keys() <= BUGS.keys()
 
 
-@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+@pytest.mark.parametrize(
+    "load", [pytest.param(load, marks=() if load is COLD else pytest.mark.slow, id=load.name) for load in LOADS]
+)
 def test_nothing_is_cried_on_a_clean_pair_that_flips_near_ties(load: object) -> None:
     result = run_trial(Trial(load, None, 0.0, N, 3))  # type: ignore[arg-type]  # parametrize has no types
     assert [(check.name, check.verdict, check.summary) for check in result.checks if check.verdict != "valid"] == []
@@ -77,6 +83,7 @@ def test_nothing_is_cried_on_a_clean_pair_that_flips_near_ties(load: object) -> 
     assert (result.struck, result.wrong, result.accused) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_trial_goes_the_same_way_every_time() -> None:
     first, second = (replace(planted("foreign_blocks", requests=60), seconds=0.0) for _ in range(2))
     assert first == second
@@ -91,6 +98,7 @@ async def test_a_trial_reads_the_offload_tiers_and_says_how_much_of_them() -> No
         assert any(f"{name}'s offload tier for" in note and restored in note for note in check.notes)
 
 
+@pytest.mark.slow
 def test_wrong_requests_are_named_and_no_others() -> None:
     result = planted("full_hit_wrong")
     assert result.wrong == result.named > 0
@@ -170,6 +178,7 @@ def test_an_unknown_bug_is_refused() -> None:
         plan_trials(SelftestOptions(bugs=("nonsense",)))
 
 
+@pytest.mark.slow
 def test_the_table_passes_only_if_all_was_caught_and_nothing_cried() -> None:
     caught, clean = planted("flipped_byte"), planted(None)
     assert make_report([caught, clean]).passed

@@ -104,7 +104,7 @@ UNANSWERED = {
 
 
 @pytest.mark.parametrize("name", UNANSWERED)
-@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_missing_answers_are_unknown_and_the_servers_message_is_shown(
     tmp_path: Path, name: str, both: bool
 ) -> None:
@@ -151,6 +151,7 @@ async def test_a_failure_among_several_at_once_is_not_hidden(tmp_path: Path) -> 
     assert done.out.count(": right") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

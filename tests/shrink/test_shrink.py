@@ -58,6 +58,7 @@ def command_of(ran: Ran) -> list[str]:
     return shlex.split(lines[lines.index("with the harness:") + 1])[3:]
 
 
+@pytest.mark.slow
 def test_one_damaged_request_among_many_is_found_and_reported_in_three_forms(
     tmp_path: Path, failed: Path, damaged: Pair, healthy: Pair
 ) -> None:
@@ -88,6 +89,7 @@ def test_one_damaged_request_among_many_is_found_and_reported_in_three_forms(
         assert "request 0: right" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_fault_that_needs_two_concurrent_requests_keeps_two(tmp_path: Path, healthy: Pair) -> None:
     with served("bystander_write") as pair:
         # Long enough for other requests to arrive meanwhile.
@@ -104,6 +106,7 @@ def test_a_fault_that_needs_two_concurrent_requests_keeps_two(tmp_path: Path, he
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_cache_is_shrunk_although_every_answer_was_right(tmp_path: Path) -> None:
     with served("swapped_blocks=0.6") as pair:
         found = shrunk(failing_run(pair, tmp_path), "--max-tries", "10", tries=4)
@@ -116,6 +119,7 @@ def test_a_wrong_cache_is_shrunk_although_every_answer_was_right(tmp_path: Path)
         assert "request 1: DIFFERS" in done.stdout, "the next prompt with the same prefix is answered wrong"
 
 
+@pytest.mark.slow
 def test_a_fault_that_only_shows_in_counters_is_shrunk(tmp_path: Path) -> None:
     with served("source_doubled=0.1") as pair:
         found = shrunk(failing_run(pair, tmp_path, check="token_sources"), "--max-tries", "16")
@@ -128,6 +132,7 @@ def test_a_fault_that_only_shows_in_counters_is_shrunk(tmp_path: Path) -> None:
         assert "external_kv_transfer" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_healthy_deployment_does_not_fail_again_which_is_unknown(failed: Path, healthy: Pair) -> None:
     found = shrunk(failed, *healthy.flags)
     assert found.code == 3, found.out + found.err
@@ -138,6 +143,7 @@ def test_a_healthy_deployment_does_not_fail_again_which_is_unknown(failed: Path,
     )
 
 
+@pytest.mark.slow
 def test_servers_that_are_gone_must_be_named(tmp_path: Path, failed: Path, damaged: Pair) -> None:
     stored = tmp_path / "moved"
     shutil.copytree(failed, stored)
@@ -148,6 +154,7 @@ def test_servers_that_are_gone_must_be_named(tmp_path: Path, failed: Path, damag
     assert "--prefill-url" in gone.err
 
 
+@pytest.mark.slow
 def test_a_launched_run_is_shrunk_on_a_deployment_launched_like_it(tmp_path: Path) -> None:
     load = ("--num-prompts", "12", "--concurrency", "8", "--random-input-len", "20:60")
     flags = ("--engine", "sim", "--connector", "nixl", *load, "--plain")
@@ -163,6 +170,7 @@ def test_a_launched_run_is_shrunk_on_a_deployment_launched_like_it(tmp_path: Pat
     assert len(found.left) == 1
 
 
+@pytest.mark.slow
 def test_limits_are_kept_and_reported(failed: Path) -> None:
     found = shrunk(failed, "--max-tries", "3")
     assert found.code == 1, found.out + found.err
@@ -173,6 +181,7 @@ def test_limits_are_kept_and_reported(failed: Path) -> None:
     assert [json.loads(line)["try"] for line in tries] == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_the_best_so_far(tmp_path: Path, failed: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "shrink", str(failed), "--plain", "--result-dir", str(tmp_path)],

@@ -1,32 +1,32 @@
-"""Block pool and offload tier: eviction order against hand-worked examples, and invariants."""
+"""Block pool and offload tier: the eviction order of examples worked out by hand, and invariants."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sim_transit import through
 
 from harness.facts import Connector
 from harness.scenario import Endpoint
 from harness.sim import QUIET, SimConfig, SimPair
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.prefix_cache import extend_hashes, longest_hit, root_hash
-from harness.sim.transit import through
 
 
-def test_null_block_is_never_given_out() -> None:
+def test_the_null_block_is_never_allocated() -> None:
     pool = BlockPool(4)
     assert pool.take(3) == [1, 2, 3]
     assert pool.num_free == 0
     assert pool.usage == 1.0
 
 
-def test_cached_blocks_leave_last_used_last_and_tail_before_head() -> None:
+def test_the_least_recently_used_block_and_the_tail_of_a_request_are_evicted_first() -> None:
     """Two requests of two cached blocks and one tail each: [1 2 | 3] and [4 5 | 6], freed in this order."""
     pool = BlockPool(8)
     first, second = pool.take(3), pool.take(3)
     for block, block_hash in zip((1, 2, 4, 5), (11, 12, 14, 15), strict=True):
         pool.cache(block, block_hash)
     pool.release(first)
-    # 3 has no hash: to the head. 2 and 1 to the tail, the last block first.
+    # Block 3 has no hash and goes to the head; blocks 2 and 1 go to the tail, the last block first.
     assert pool.free_order() == [3, 7, 2, 1]
     pool.release(second)
     assert pool.free_order() == [6, 3, 7, 2, 1, 5, 4]
@@ -48,7 +48,7 @@ def test_a_hit_takes_a_block_out_of_the_queue() -> None:
     assert pool.free_order() == [3, 2, 1]
 
 
-def test_two_blocks_of_one_hash_are_found_one_after_the_other() -> None:
+def test_of_two_blocks_with_one_hash_the_second_is_found_after_the_first_is_evicted() -> None:
     pool = BlockPool(4)
     pool.take(2)
     pool.cache(1, 11)
@@ -69,7 +69,7 @@ def test_reset_is_refused_while_a_block_is_held() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 3)), max_size=40))
-def test_no_block_is_lost_or_given_twice(steps: list[tuple[bool, int]]) -> None:
+def test_no_block_is_lost_or_allocated_twice(steps: list[tuple[bool, int]]) -> None:
     pool, held = BlockPool(10), []
     for takes, count in steps:
         if takes and pool.num_free >= count:
@@ -87,7 +87,8 @@ def test_hits_are_whole_blocks_and_leave_a_token() -> None:
     extend_hashes(hashes, tokens, 4, root_hash(None))
     for block, block_hash in zip(pool.take(2), hashes, strict=True):
         pool.cache(block, block_hash)
-    assert longest_hit(pool, hashes, 8, 4) == [1]  # all 8 tokens are cached: at most 4 * floor(7 / 4)
+    # All 8 tokens are cached, of which at most 4 * floor(7 / 4) can be hit.
+    assert longest_hit(pool, hashes, 8, 4) == [1]
     assert longest_hit(pool, hashes, 9, 4) == [1, 2]
 
 
@@ -101,7 +102,7 @@ def test_hashes_chain_and_carry_the_salt() -> None:
     assert len({*plain, *salted, *swapped}) == 6
 
 
-def test_memory_keeps_what_nobody_overwrote() -> None:
+def test_writing_a_row_keeps_the_other_rows_and_removes_the_taint() -> None:
     memory = KVMemory(3, 4)
     memory.write(1, Page((1, 2, 3, 4), tainted=True))
     memory.write_rows(1, 0, [9])
@@ -115,7 +116,7 @@ def tier_pair(chunks: int) -> SimPair:
 
 
 def serve(pair: SimPair, first: int, length: int, name: str) -> int:
-    """Ask for a prompt of its own; returns how many tokens came back from the tier."""
+    """Serve a prompt of ``length`` tokens from ``first`` on; return how many were loaded from the tier."""
     engine = pair.prefill.engine
     engine.reset_prefix_cache()
     before = engine.stats.external_hits
@@ -126,7 +127,7 @@ def serve(pair: SimPair, first: int, length: int, name: str) -> int:
 
 
 def test_tier_evicts_the_oldest_prompt_from_its_end() -> None:
-    """Room for 4 chunks: A (2), B (2), then C (1) evicts A's last chunk; A's first is still there."""
+    """The tier has 4 chunks: A (2), B (2), and then C (1) evicts A's last chunk, but not A's first."""
     pair = tier_pair(4)
     serve(pair, 300, 9, "a")
     serve(pair, 400, 9, "b")
@@ -135,7 +136,7 @@ def test_tier_evicts_the_oldest_prompt_from_its_end() -> None:
     assert serve(pair, 300, 9, "a again") == 4
 
 
-def test_tier_keeps_what_was_asked_again() -> None:
+def test_tier_keeps_the_chunks_of_a_repeated_prompt() -> None:
     pair = tier_pair(4)
     serve(pair, 300, 9, "a")
     serve(pair, 400, 9, "b")
@@ -153,7 +154,7 @@ def test_an_offer_larger_than_the_tier_stores_nothing() -> None:
     assert stats.allocation_failures > 0
 
 
-def test_preemption_gives_blocks_up_and_the_right_tokens() -> None:
+def test_preemption_frees_blocks_and_keeps_the_tokens_right() -> None:
     """Two requests of 8 tokens that grow to 5 blocks each, in a pool of 7."""
     small = SimConfig(noise=QUIET, eos_rate=0.0, connectors=(), block_size=4, num_blocks=8, audit_always=True)
     tight, roomy = SimPair(small, lambda: 0.0), SimPair(SimConfig(noise=QUIET, eos_rate=0.0), lambda: 0.0)
@@ -173,7 +174,7 @@ def test_preemption_gives_blocks_up_and_the_right_tokens() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 32, 33])
-def test_nothing_is_held_when_all_is_done(length: int) -> None:
+def test_no_block_is_held_when_all_requests_have_ended(length: int) -> None:
     pair = SimPair(SimConfig(), lambda: 0.0)
     assert through(pair, {"prompt": list(range(300, 300 + length)), "max_tokens": 3}, "x")[0] == 200
     pair.settle()

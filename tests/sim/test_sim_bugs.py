@@ -1,16 +1,17 @@
-"""Every planted bug does what its table entry says, and nothing else; without bugs nothing is wrong."""
+"""Every planted bug does exactly what its table entry says, and runs without bugs have no wrong KV."""
 
 import random
 from typing import Any
 
 import pytest
+from sim_transit import through, through_together
 
 from harness.errors import UsageError
 from harness.facts import Connector
 from harness.scenario import Endpoint
 from harness.sim import BUGS, QUIET, PlantedBug, SimConfig, SimPair
-from harness.sim.pulls import BENDS
-from harness.sim.transit import prefill_body, through, through_together
+from harness.sim.pulls import PULL_BUGS
+from harness.sim.transit import prefill_body
 
 C = Endpoint.COMPLETIONS
 B = 16
@@ -36,8 +37,8 @@ def tokens_of(answer: dict) -> list[int]:
     return answer["choices"][0]["token_ids"]
 
 
-def right(request: dict) -> list[int]:
-    return tokens_of(make_pair().decode.handle(C, request, "right")[1])
+def right_tokens(request: dict) -> list[int]:
+    return tokens_of(make_pair().decode.handle(C, request, "right_tokens")[1])
 
 
 def run(pair: SimPair, seed: int, name: str, length: int = 50, **fields: Any) -> dict:
@@ -53,7 +54,7 @@ def blocks_moved(pair: SimPair) -> float:
 
 def test_every_bug_has_a_row_and_a_sign() -> None:
     assert all(bug.row and bug.what and bug.signs for bug in BUGS.values())
-    assert BENDS.keys() <= BUGS.keys()
+    assert PULL_BUGS.keys() <= BUGS.keys()
     known = {"outputs", "drift", "sources", "bytes", "failures", "leaks", "probe", "counters", "client"}
     assert set().union(*(bug.signs for bug in BUGS.values())) <= known
 
@@ -69,11 +70,11 @@ def test_damage_changes_the_output_and_is_known_to_the_ledger(name: str) -> None
     answer = run(pair, 1, "struck")
     assert pair.ledger.struck[name] == {"struck"}
     assert pair.ledger.wrong == {"struck"}
-    assert tokens_of(answer) != right(body(1))
+    assert tokens_of(answer) != right_tokens(body(1))
 
 
 @pytest.mark.parametrize("name", sorted(BUGS))
-def test_a_bug_at_rate_zero_is_none(name: str) -> None:
+def test_a_bug_at_rate_zero_changes_nothing(name: str) -> None:
     pair, clean = make_pair(name, rate=0.0), make_pair()
     for seed in range(3):
         assert run(pair, seed, f"r{seed}") == run(clean, seed, f"r{seed}")
@@ -81,7 +82,7 @@ def test_a_bug_at_rate_zero_is_none(name: str) -> None:
     assert not pair.ledger.planted
 
 
-def test_a_rate_strikes_that_share_of_requests_and_always_the_same() -> None:
+def test_a_bug_strikes_its_share_of_requests_and_always_the_same_ones() -> None:
     struck = []
     for _ in range(2):
         pair = make_pair("flipped_byte", rate=0.25)
@@ -96,12 +97,12 @@ def test_undamaged_requests_beside_damaged_ones_stay_right() -> None:
     pair = make_pair("shifted_rows", rate=0.5)
     for seed in range(40):
         answer = run(pair, seed, f"r{seed}")
-        assert (tokens_of(answer) != right(body(seed))) == (f"r{seed}" in pair.ledger.wrong)
+        assert (tokens_of(answer) != right_tokens(body(seed))) == (f"r{seed}" in pair.ledger.wrong)
 
 
-def test_dropped_params_compute_locally_and_let_p_wait() -> None:
+def test_dropped_params_make_d_compute_and_leave_blocks_held_on_p() -> None:
     pair = make_pair("dropped_params")
-    assert tokens_of(run(pair, 1, "x")) == right(body(1))
+    assert tokens_of(run(pair, 1, "x")) == right_tokens(body(1))
     stats = pair.decode.engine.stats
     assert (stats.local_compute, stats.external_kv_transfer, stats.nixl_bytes.count) == (50, 0, 0)
     assert pair.prefill.engine.pool.usage > 0
@@ -109,21 +110,21 @@ def test_dropped_params_compute_locally_and_let_p_wait() -> None:
 
 def test_ignoring_nixl_moves_nothing() -> None:
     pair = make_pair("ignores_nixl")
-    assert tokens_of(run(pair, 1, "x")) == right(body(1))
+    assert tokens_of(run(pair, 1, "x")) == right_tokens(body(1))
     assert pair.decode.engine.stats.external_kv_transfer == 0
     assert blocks_moved(pair) == 0
 
 
 def test_ignoring_offload_stores_nothing() -> None:
     pair = make_pair("ignores_offload")
-    assert tokens_of(run(pair, 1, "x")) == right(body(1))
+    assert tokens_of(run(pair, 1, "x")) == right_tokens(body(1))
     assert blocks_moved(pair) == 4
     assert [server.engine.stats.store_sizes.count for server in pair.servers] == [0, 0]
 
 
-def test_failed_load_is_counted_answered_and_wrong() -> None:
+def test_a_failed_load_is_counted_and_answered_with_wrong_tokens() -> None:
     pair = make_pair("failed_load_200")
-    assert tokens_of(run(pair, 1, "x")) != right(body(1))
+    assert tokens_of(run(pair, 1, "x")) != right_tokens(body(1))
     stats = pair.decode.engine.stats
     assert (stats.failed_transfers, stats.nixl_bytes.count, stats.external_kv_transfer) == (1, 0, 50)
 
@@ -149,28 +150,29 @@ def test_bytes_that_each_bug_shows(name: str, blocks: int) -> None:
 
 def test_expired_read_gives_another_prompts_kv_and_counts() -> None:
     pair = make_pair("expired_read")
-    run(pair, 1, "first")  # nobody else's KV is known yet
+    # The bug cannot strike the first request, because no other request's KV is known yet.
+    run(pair, 1, "first")
     answer = run(pair, 2, "second")
     assert pair.ledger.wrong == {"second"}
-    assert tokens_of(answer) != right(body(2))
+    assert tokens_of(answer) != right_tokens(body(2))
     stats = pair.prefill.engine.stats
     assert (stats.expired_requests, stats.notifications_after_expiry) == (1, 1)
 
 
-def test_foreign_kv_of_the_same_length_answers_the_others_question() -> None:
-    """Prompts that end alike: D computes the same last token on the other's KV, and says what the other was told."""
+def test_foreign_kv_gives_the_foreign_requests_answer() -> None:
+    """The prompts end with the same token, so D gives the second request the same answer as the owner of the KV."""
     pair = make_pair("foreign_blocks")
-    mine, other = [*prompt(1, 49), 300], [*prompt(2, 49), 300]
+    own, other = [*prompt(1, 49), 300], [*prompt(2, 49), 300]
     fields = {"max_tokens": 6, "return_token_ids": True}
     _, first = through(pair, {"prompt": other} | fields, "owner")
-    _, second = through(pair, {"prompt": mine} | fields, "thief")
-    assert tokens_of(second) == tokens_of(first) == right({"prompt": other} | fields)
+    _, second = through(pair, {"prompt": own} | fields, "thief")
+    assert tokens_of(second) == tokens_of(first) == right_tokens({"prompt": other} | fields)
     assert pair.ledger.wrong == {"thief"}
     stats = [server.engine.stats for server in pair.servers]
     assert all(s.expired_requests == s.failed_transfers == s.notifications_after_expiry == 0 for s in stats)
 
 
-def test_bystander_goes_wrong_and_the_writer_does_not() -> None:
+def test_a_bystander_write_damages_the_victim_and_not_the_writer() -> None:
     pair = make_pair("bystander_write", rate=0.3)
     requests = {f"r{seed}": body(seed, 40 + seed % 5, max_tokens=20) for seed in range(12)}
     answers = {}
@@ -180,12 +182,12 @@ def test_bystander_goes_wrong_and_the_writer_does_not() -> None:
     assert pair.ledger.victims
     assert pair.ledger.wrong <= pair.ledger.victims
     for name, answer in answers.items():
-        assert (tokens_of(answer) != right(requests[name])) == (name in pair.ledger.wrong), name
+        assert (tokens_of(answer) != right_tokens(requests[name])) == (name in pair.ledger.wrong), name
     assert pair.ledger.wrong
 
 
 def staggered(pair: SimPair, requests: dict[str, dict]) -> dict[str, dict]:
-    """Each request arrives while those before it are being decoded."""
+    """Submit each request while the requests before it are being decoded."""
     jobs = {}
     for name, request in requests.items():
         _, handed = pair.prefill.handle(C, prefill_body(request), name)
@@ -197,7 +199,7 @@ def staggered(pair: SimPair, requests: dict[str, dict]) -> dict[str, dict]:
     return {name: pair.decode.reply(job)[1] for name, job in jobs.items()}
 
 
-def test_leaked_blocks_stay_for_ever() -> None:
+def test_leaked_blocks_are_never_released() -> None:
     pair = make_pair("leaked_blocks")
     run(pair, 1, "x")
     pair.prefill.engine.now = lambda: 1e9
@@ -220,11 +222,11 @@ def test_a_hung_request_never_ends() -> None:
 
 def test_misaligned_hit_needs_a_hit() -> None:
     pair = make_pair("misaligned_hit")
-    assert tokens_of(run(pair, 1, "cold")) == right(body(1))
+    assert tokens_of(run(pair, 1, "cold")) == right_tokens(body(1))
     longer = {"prompt": [*prompt(1, 48), *prompt(9, 30)], "max_tokens": 6, "return_token_ids": True}
     status, answer = through(pair, longer, "warm")
     assert status == 200
-    assert tokens_of(answer) != right(longer)
+    assert tokens_of(answer) != right_tokens(longer)
     assert pair.ledger.wrong == {"warm"}
     assert pair.decode.engine.stats.local_cache_hit == 48
 
@@ -236,23 +238,23 @@ def test_offload_restores_another_chunk() -> None:
     assert not pair.ledger.wrong
     pair.prefill.engine.reset_prefix_cache()
     answer = tokens_of(pair.prefill.handle(C, body(1), "again")[1])
-    assert answer != right(body(1))
+    assert answer != right_tokens(body(1))
     assert pair.ledger.wrong == {"again"}
     assert pair.prefill.engine.stats.load_sizes.total == 3 * pair.config.block_bytes
 
 
 def test_recompute_at_wrong_offsets_is_answered() -> None:
     pair = make_pair("recompute_wrong_offset")
-    assert tokens_of(run(pair, 1, "x")) != right(body(1))
+    assert tokens_of(run(pair, 1, "x")) != right_tokens(body(1))
     assert pair.decode.engine.stats.failed_transfers == 1
 
 
 def test_swapped_blocks_poison_later_hits_only() -> None:
     pair = make_pair("swapped_blocks", connectors=(Connector.NIXL,))
-    assert tokens_of(run(pair, 1, "swapped")) == right(body(1))
+    assert tokens_of(run(pair, 1, "swapped")) == right_tokens(body(1))
     assert not pair.ledger.wrong
     later = {"prompt": [*prompt(1, 16), *prompt(7, 10)], "max_tokens": 6, "return_token_ids": True}
-    assert tokens_of(pair.decode.handle(C, later, "later")[1]) != right(later)
+    assert tokens_of(pair.decode.handle(C, later, "later")[1]) != right_tokens(later)
     assert pair.ledger.wrong == {"later"}
 
 
@@ -272,7 +274,7 @@ def test_scaled_kv_moves_logprobs_and_rarely_tokens() -> None:
 @pytest.mark.parametrize(("name", "total"), [("source_doubled", 100), ("source_negative", 0)])
 def test_sources_that_do_not_add_up(name: str, total: int) -> None:
     pair = make_pair(name)
-    assert tokens_of(run(pair, 1, "x")) == right(body(1))
+    assert tokens_of(run(pair, 1, "x")) == right_tokens(body(1))
     stats = pair.decode.engine.stats
     assert stats.prompt_tokens == 50
     assert stats.local_compute + stats.local_cache_hit + stats.external_kv_transfer == total
@@ -321,7 +323,7 @@ def test_bugs_that_the_client_sees(name: str, status: int) -> None:
     assert through(make_pair(name), body(1), "x")[0] == status
 
 
-def test_an_error_dressed_as_success() -> None:
+def test_an_error_in_an_answer_with_status_200() -> None:
     choice = run(make_pair("error_in_200"), 1, "x")["choices"][0]
     assert (choice["finish_reason"], choice["token_ids"]) == ("error", [])
 
@@ -330,7 +332,7 @@ def test_lost_fields_change_the_length() -> None:
     assert len(tokens_of(run(make_pair("dropped_fields"), 1, "x"))) == 16
 
 
-def test_clean_runs_have_no_ground_truth_against_them() -> None:
+def test_clean_runs_read_no_wrong_kv() -> None:
     pair = SimPair(SimConfig(audit_always=True, num_blocks=300, offload_chunks=64), lambda: 0.0)
     rng = random.Random(4)  # noqa: S311 - seeded test data
     roots = [prompt(seed, 64) for seed in range(4)]

@@ -1,4 +1,4 @@
-"""The simulated servers on real sockets: the shapes that a client of vLLM reads."""
+"""The simulated servers on real sockets: answers have the form of vLLM's."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from polling import until
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.facts import Role
@@ -50,7 +51,7 @@ async def hand_over(
     return body | {"kv_transfer_params": answer["kv_transfer_params"]}
 
 
-async def test_streamed_and_whole_answers_say_the_same(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
+async def test_a_streamed_answer_equals_the_whole_answer(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
     body = {"prompt": PROMPT, "max_tokens": 5, "return_token_ids": True, "logprobs": 2}
     url = sim.decode_urls[0] + COMPLETIONS
     _, whole = await post(session, url, await hand_over(session, sim, body))
@@ -129,7 +130,7 @@ async def test_bad_requests_are_refused_with_an_error_object(
     assert (seen, answer["error"]["code"]) == (status, status)
 
 
-async def test_the_small_endpoints(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
+async def test_the_other_endpoints(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
     url = sim.decode_urls[0]
     async with session.get(url + "/health") as response:
         assert response.status == 200
@@ -155,7 +156,7 @@ async def families(session: aiohttp.ClientSession, url: str) -> dict[tuple[str, 
     }
 
 
-async def test_families_appear_when_vllms_do(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
+async def test_metric_families_appear_when_vllms_do(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
     names = {name for name, _ in await families(session, sim.decode_urls[0])}
     assert {"vllm:nixl_bytes_transferred_sum", "vllm:kv_offload_total_bytes_total", "vllm:cache_config_info"} <= names
     assert "process_start_time_seconds" in names
@@ -167,6 +168,19 @@ async def test_families_appear_when_vllms_do(session: aiohttp.ClientSession, sim
     names = {name for name, _ in await families(session, sim.decode_urls[0])}
     assert {"vllm:kv_offload_store_bytes_total", "vllm:kv_offload_cpu_cache_usage_perc"} <= names
     assert "vllm:kv_offload_load_bytes_total" not in names
+
+
+async def test_metrics_are_written_as_prometheus_client_does(session: aiohttp.ClientSession) -> None:
+    sim = await start_sim(SimConfig(noise=QUIET, model='a "model"\\of\nmine', engine_labels=2))
+    try:
+        body = await hand_over(session, sim, {"prompt": PROMPT, "max_tokens": 5})
+        await post(session, sim.decode_urls[0] + COMPLETIONS, body)
+        for server in (sim.pair.prefill, sim.pair.decode):
+            registry = CollectorRegistry()
+            registry.register(server.exposition)
+            assert server.metrics() == generate_latest(registry)
+    finally:
+        await sim.stop()
 
 
 async def test_engine_labels_add_up(session: aiohttp.ClientSession) -> None:
@@ -181,7 +195,7 @@ async def test_engine_labels_add_up(session: aiohttp.ClientSession) -> None:
         await sim.stop()
 
 
-async def test_facts_are_those_of_the_servers(sim: SimDeployment) -> None:
+async def test_the_facts_describe_the_servers(sim: SimDeployment) -> None:
     facts = sim.facts("http://proxy")
     assert [server.role for server in facts.servers] == [Role.PREFILL, Role.DECODE]
     assert facts.servers[0].url == sim.prefill_urls[0]
@@ -200,7 +214,7 @@ async def test_a_client_that_goes_away_frees_the_blocks(session: aiohttp.ClientS
     assert engine.stats.success["length"] == 0
 
 
-async def test_many_at_once(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
+async def test_many_requests_at_once(session: aiohttp.ClientSession, sim: SimDeployment) -> None:
     async def one(index: int) -> int:
         body = {"prompt": [264 + index, *PROMPT], "max_tokens": 6, "stream": True}
         handed = await hand_over(session, sim, body, name=f"r{index}")
@@ -225,6 +239,7 @@ async def streamed_with(session: aiohttp.ClientSession, bug: str) -> list[object
 
 async def test_bugs_of_the_stream(session: aiohttp.ClientSession) -> None:
     assert (await streamed_with(session, "stream_cut"))[-1] != "[DONE]"
-    assert len(await streamed_with(session, "burst")) == 2  # all six tokens in one chunk, and the end
+    # All six tokens are in one chunk, which the end marker follows.
+    assert len(await streamed_with(session, "burst")) == 2
     error = [event for event in await streamed_with(session, "error_in_200") if "error" in event]
     assert error[0]["error"]["code"] == 500

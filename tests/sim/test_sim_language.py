@@ -1,4 +1,4 @@
-"""What stands for the model: it depends on every token's KV, agrees with itself, and is noisy as told."""
+"""The simulated model depends on every token's KV, agrees with teacher forcing, and has the configured noise."""
 
 import random
 import statistics
@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sim_transit import through
 
 from harness.scenario import Endpoint
 from harness.sim import QUIET, Noise, SimConfig, SimPair
-from harness.sim.language import MASK, Language, extend, mix, truth
-from harness.sim.transit import through
+from harness.sim.language import MASK, Language, correct_total, extend, mix
 from harness.sim.words import EOS, FIRST_WORD, Tokenizer
 
 C = Endpoint.COMPLETIONS
@@ -19,11 +19,11 @@ tokens = st.lists(st.integers(0, 4095), min_size=1, max_size=40)
 
 
 @given(tokens, st.integers(0, 39))
-def test_computing_in_chunks_changes_nothing(prompt: list[int], cut: int) -> None:
+def test_computing_in_chunks_gives_the_same_sum(prompt: list[int], cut: int) -> None:
     head, tail = prompt[:cut], prompt[cut:]
     rows, total = extend(0, head, 0)
     more, total = extend(total, tail, len(head))
-    assert total == truth(prompt) == sum(rows + more) & MASK
+    assert total == correct_total(prompt) == sum(rows + more) & MASK
 
 
 @given(tokens, st.data())
@@ -31,16 +31,16 @@ def test_every_token_matters(prompt: list[int], data: st.DataObject) -> None:
     changed = list(prompt)
     index = data.draw(st.integers(0, len(prompt) - 1))
     changed[index] = (changed[index] + 1) % 4096
-    assert truth(changed) != truth(prompt)
+    assert correct_total(changed) != correct_total(prompt)
 
 
-def test_order_of_rows_is_invisible_and_order_of_tokens_is_not() -> None:
+def test_the_sum_depends_on_the_order_of_tokens_but_not_of_rows() -> None:
     rows, total = extend(0, [300, 301, 302, 303], 0)
     assert sum(rows[2:] + rows[:2]) & MASK == total
-    assert truth([302, 303, 300, 301]) != total
+    assert correct_total([302, 303, 300, 301]) != total
 
 
-def test_a_distribution_is_one() -> None:
+def test_a_distribution_is_consistent() -> None:
     """Ranks follow the log-probabilities, no token comes twice, and the leading ones stay below 1."""
     for state in range(200):
         following = LANGUAGE.distribution(mix(state))
@@ -75,7 +75,8 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 def test_words_are_one_token() -> None:
     tokenizer = Tokenizer(4096)
     assert tokenizer.encode(" w300 w4095") == [300, 4095]
-    assert len(tokenizer.encode(" w4096")) == 6  # beyond the vocabulary: bytes
+    # This word is not in the vocabulary and is encoded as bytes.
+    assert len(tokenizer.encode(" w4096")) == 6
     assert tokenizer.encode(tokenizer.decode([300, 300])) == [300, 300]
 
 
@@ -87,7 +88,7 @@ def served(pair: SimPair, name: str, prompt: list[int], **fields: Any) -> dict:
 
 
 def forced(pair: SimPair, prompt: list[int], output: list[int], name: str) -> list[dict]:
-    """Per output token: its log-probability, rank and the best one's, from KV computed afresh."""
+    """Return each output token's log-probability, its rank and the best log-probability, by teacher forcing."""
     body = {"prompt": [*prompt, *output], "max_tokens": 1, "prompt_logprobs": 1, "cache_salt": name}
     answer = pair.decode.handle(C, body, name)[1]["choices"][0]
     entries = answer["prompt_logprobs"][len(prompt) :]
@@ -102,7 +103,7 @@ def prompts(count: int) -> list[list[int]]:
     return [[rng.randrange(FIRST_WORD, 4096) for _ in range(rng.randrange(2, 60))] for _ in range(count)]
 
 
-def test_clean_outputs_are_what_teacher_forcing_says_they_should_be() -> None:
+def test_teacher_forcing_agrees_with_clean_outputs() -> None:
     pair = SimPair(SimConfig(noise=QUIET, audit_always=True), lambda: 0.0)
     for index, prompt in enumerate(prompts(40)):
         choice = served(pair, f"r{index}", prompt)
@@ -149,7 +150,7 @@ def test_flip_rate_is_a_share_of_requests() -> None:
     assert abs(changed / 400 - 0.2 * 0.71) < 0.05
 
 
-def test_min_tokens_keeps_the_end_away() -> None:
+def test_min_tokens_delays_the_end_of_sequence() -> None:
     pair = SimPair(SimConfig(noise=QUIET, eos_rate=0.5), lambda: 0.0)
     short = served(pair, "a", [300, 301], ignore_eos=False, max_tokens=30)
     long = served(pair, "a", [300, 301], ignore_eos=False, max_tokens=30, min_tokens=12)
@@ -158,7 +159,7 @@ def test_min_tokens_keeps_the_end_away() -> None:
     assert EOS not in long["token_ids"][:11]
 
 
-def test_stop_strings_end_the_text_before_them() -> None:
+def test_the_text_ends_before_the_stop_string() -> None:
     pair = SimPair(SimConfig(noise=QUIET), lambda: 0.0)
     whole = served(pair, "a", [300, 301])
     third = pair.decode.engine.tokenizer.decode(whole["token_ids"][2:3])

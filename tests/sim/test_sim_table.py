@@ -1,16 +1,17 @@
-"""Every counter of the simulated servers, row by row as vLLM's must be; expectations are computed by hand.
+"""Every counter of the simulated servers, as vLLM would count; expectations are computed by hand.
 
-B = 16 throughout; T = 50 is three whole blocks and a tail of 2.
+The block size is 16, so that the prompt of 50 tokens has three whole blocks and a partial one of 2 tokens.
 """
 
 from typing import Any
 
 import pytest
+from sim_transit import through
 
 from harness.facts import Connector
 from harness.scenario import Endpoint
 from harness.sim import QUIET, SimConfig, SimPair, SimServer
-from harness.sim.transit import prefill_body, through
+from harness.sim.transit import prefill_body
 
 NIXL, OFFLOADING = Connector.NIXL, Connector.OFFLOADING
 PROMPT = [264 + 7 * i for i in range(50)]
@@ -54,7 +55,7 @@ def pass_through(pair: SimPair, tokens: list[int], name: str, **fields: Any) -> 
 
 
 @pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING)])
-def test_cold_decode_takes_everything_from_p(connectors: tuple[Connector, ...]) -> None:
+def test_d_with_empty_caches_pulls_everything_from_p(connectors: tuple[Connector, ...]) -> None:
     pair = make_pair(connectors=connectors)
     pass_through(pair, PROMPT, "cold")
     p, d = counters(pair.prefill), counters(pair.decode)
@@ -89,7 +90,7 @@ def test_d_pulls_only_what_its_prefix_cache_lacks(connectors: tuple[Connector, .
     assert not pair.ledger.wrong
 
 
-def test_offloading_alone_restores_what_the_pool_has_lost() -> None:
+def test_offloading_alone_restores_blocks_that_left_the_prefix_cache() -> None:
     pair = make_pair(connectors=(OFFLOADING,))
     first = ask(pair.prefill, PROMPT, "first", max_tokens=3)
     pair.settle()
@@ -105,7 +106,7 @@ def test_offloading_alone_restores_what_the_pool_has_lost() -> None:
     assert again["choices"][0]["text"] == first["choices"][0]["text"]
 
 
-def test_offloading_goes_on_from_a_local_hit() -> None:
+def test_offloading_restores_the_blocks_after_a_local_hit() -> None:
     pair = make_pair(connectors=(OFFLOADING,))
     ask(pair.prefill, PROMPT, "first")
     pair.settle()
@@ -130,7 +131,7 @@ def test_p_with_both_connectors_restores_and_hands_over() -> None:
     pass_through(pair, PROMPT, "again")
     p, d = moved(pair.prefill, before_p), moved(pair.decode, before_d)
     assert (p["external"], p["sources"], p["nixl"], p["load"]) == ((50, 48), (2, 0, 48), (0,), (3,))
-    # NIXL is first: D takes all of it from P although its own tier holds three blocks.
+    # NIXL is first: D pulls the whole prompt from P although its own tier has three blocks.
     assert (d["external"], d["sources"], d["nixl"], d["load"]) == ((50, 50), (0, 0, 50), (4,), (0,))
     assert not pair.ledger.wrong
 
@@ -159,7 +160,7 @@ def test_one_token_is_looked_up_twice_on_d() -> None:
     assert d["nixl"] == (1,)
 
 
-def test_whole_blocks_cached_on_d_leave_the_last_one_to_pull() -> None:
+def test_of_a_prompt_of_whole_cached_blocks_d_pulls_the_last() -> None:
     pair = make_pair(connectors=(NIXL,))
     pass_through(pair, PROMPT[:48], "first")
     before = counters(pair.decode)
@@ -169,7 +170,7 @@ def test_whole_blocks_cached_on_d_leave_the_last_one_to_pull() -> None:
     assert seen["nixl"] == (1,)
 
 
-def test_whole_blocks_in_the_tier_are_loaded_to_the_last() -> None:
+def test_of_a_prompt_of_whole_cached_blocks_the_tier_loads_the_last() -> None:
     pair = make_pair(connectors=(OFFLOADING,))
     ask(pair.prefill, PROMPT[:48], "first")
     pair.settle()
@@ -223,7 +224,7 @@ def test_prompt_logprobs_skip_every_read_and_still_release_p() -> None:
     assert pair.prefill.engine.pool.usage == 0.0
 
 
-def test_a_salt_isolates() -> None:
+def test_a_salt_isolates_the_prefix_cache() -> None:
     pair = make_pair(connectors=(OFFLOADING,))
     server = pair.prefill
     for name, salt, hit in (("a", None, 0), ("b", "x", 0), ("c", "x", 48), ("d", None, 48), ("e", "y", 0)):
@@ -233,7 +234,7 @@ def test_a_salt_isolates() -> None:
         assert moved(server, before)["prefix"] == (50, hit), name
 
 
-def test_every_child_pulls_and_only_the_first_is_expected() -> None:
+def test_every_sequence_of_n_pulls_and_later_notifications_count_as_after_expiry() -> None:
     pair = make_pair()
     pass_through(pair, PROMPT, "three", n=3)
     assert counters(pair.decode)["sources"] == (0, 0, 150)
@@ -250,8 +251,8 @@ def test_prefix_caching_off_counts_no_queries() -> None:
     assert counters(pair.decode)["sources"] == (0, 0, 100)
 
 
-def test_a_longer_list_from_p_shifts_the_kv() -> None:
-    """P was asked for two tokens: a 48-token prompt then fills a fourth block, and D reads the last three."""
+def test_a_longer_block_list_from_p_shifts_the_kv() -> None:
+    """P generates two tokens: its 48-token prompt then needs a fourth block, and D reads the last three."""
     pair = make_pair(connectors=(NIXL,))
     body = prefill_body({"prompt": PROMPT[:48]}) | {"max_tokens": 2}
     _, answer = pair.prefill.handle(Endpoint.COMPLETIONS, body, "long")

@@ -67,7 +67,7 @@ def test_a_lease_holds_until_it_ends() -> None:
     assert engine.stats.expired_requests == 1
 
 
-def test_a_notification_releases_at_once() -> None:
+def test_a_notification_releases_blocks_at_once() -> None:
     pair = make_pair(Clock())
     decode(pair, PROMPT, prefill(pair, PROMPT, "x"), "x")
     pair.settle()
@@ -75,13 +75,14 @@ def test_a_notification_releases_at_once() -> None:
     assert pair.prefill.engine.stats.expired_requests == 0
 
 
-def test_reading_after_the_lease_and_reuse_reads_another_prompt() -> None:
+def test_a_read_after_the_lease_and_reuse_gets_another_prompts_kv() -> None:
     clock = Clock()
     pair = make_pair(clock, prefill={"num_blocks": 5}, connectors=(Connector.NIXL,))
     params = prefill(pair, PROMPT, "slow")
     clock.time = 31.0
     pair.settle()
-    prefill(pair, list(range(400, 450)), "next")  # four blocks of four: all are overwritten
+    # This prompt needs all four blocks of P's pool, so it overwrites them.
+    prefill(pair, list(range(400, 450)), "next")
     status, _ = decode(pair, PROMPT, params, "slow")
     pair.settle()
     assert status == 200
@@ -89,7 +90,7 @@ def test_reading_after_the_lease_and_reuse_reads_another_prompt() -> None:
     assert pair.prefill.engine.stats.notifications_after_expiry == 1
 
 
-def test_reading_after_the_lease_but_before_reuse_is_right() -> None:
+def test_a_read_after_the_lease_but_before_reuse_is_right() -> None:
     clock = Clock()
     pair = make_pair(clock)
     params = prefill(pair, PROMPT, "slow")
@@ -101,7 +102,7 @@ def test_reading_after_the_lease_but_before_reuse_is_right() -> None:
     assert pair.prefill.engine.stats.notifications_after_expiry == 1
 
 
-def test_a_consumed_reference_may_be_used_again_while_its_blocks_last() -> None:
+def test_used_parameters_work_again_while_the_blocks_are_intact() -> None:
     pair = make_pair(Clock(), connectors=(Connector.NIXL,))
     params = prefill(pair, PROMPT, "x")
     assert decode(pair, PROMPT, params, "x")[0] == 200
@@ -144,7 +145,7 @@ def test_block_ids_out_of_range_fail_the_transfer() -> None:
 
 
 def test_recompute_policy_computes_the_rest_and_is_right() -> None:
-    """48 tokens of 50 cached on D are 3 blocks; the pull of the last fails: by source it still says external."""
+    """D has 48 of 50 tokens cached. The pull of the last block fails, but its tokens still count as external."""
     pair = make_pair(Clock(), load_failure_policy="recompute", connectors=(Connector.NIXL,))
     pair.decode.handle(C, {"prompt": PROMPT[:49], "max_tokens": 1}, "prime")
     params = prefill(pair, PROMPT, "x") | {"remote_engine_id": "nobody"}
@@ -157,7 +158,7 @@ def test_recompute_policy_computes_the_rest_and_is_right() -> None:
     assert not pair.ledger.wrong
 
 
-def test_an_abort_before_scheduling_releases_p() -> None:
+def test_an_abort_before_scheduling_releases_the_blocks_on_p() -> None:
     pair = make_pair(Clock())
     params = prefill(pair, PROMPT, "x")
     job = pair.decode.submit(C, {"prompt": PROMPT, "kv_transfer_params": params}, "x")
@@ -167,7 +168,7 @@ def test_an_abort_before_scheduling_releases_p() -> None:
     assert pair.decode.engine.stats.prompt_tokens == 0
 
 
-def test_a_request_that_d_refuses_releases_p() -> None:
+def test_a_request_that_d_refuses_releases_the_blocks_on_p() -> None:
     pair = make_pair(Clock())
     params = prefill(pair, PROMPT, "x")
     body = {"prompt": PROMPT, "max_tokens": 10**6, "kv_transfer_params": params}
@@ -177,7 +178,7 @@ def test_a_request_that_d_refuses_releases_p() -> None:
 
 
 def test_a_waiting_request_keeps_its_lease() -> None:
-    """D has no room: its heartbeats, one every 5 s, renew P's lease to 20 s from the last."""
+    """D has no room for the request; its heartbeats, one every 5 s, renew P's lease to 20 s after the last one."""
     clock = Clock()
     pair = make_pair(clock, decode={"max_num_seqs": 1})
     pair.decode.submit(C, {"prompt": [300], "max_tokens": 50}, "long")
@@ -190,7 +191,7 @@ def test_a_waiting_request_keeps_its_lease() -> None:
     assert pair.prefill.engine.next_deadline == 35.0 + 20.0
 
 
-def test_two_by_two_find_each_other() -> None:
+def test_two_prefill_and_two_decode_servers_find_each_other() -> None:
     pair = make_pair(Clock(), prefills=2, decodes=2)
     for index, (p, d) in enumerate(zip(pair.servers[:2], reversed(pair.servers[2:]), strict=True)):
         _, answer = p.handle(C, prefill_body({"prompt": PROMPT}), f"x{index}")

@@ -39,7 +39,7 @@ def test_the_limits_are_those_of_the_stored_measurement(file: Path) -> None:
     assert count_outputs(history) == count_outputs(run(gaussian(1e-5), seed=1))
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.VALID
-    assert "noise as in noise.json: 32 control outputs, measured 0.0 days ago" in check.summary
+    assert "noise limit from noise.json: 32 control outputs, measured 0.0 days ago" in check.summary
 
 
 def test_wrong_outputs_are_found_with_stored_noise_and_noisy_ones_pass(file: Path) -> None:

@@ -14,8 +14,8 @@ from harness.facts import Deployment, Role
 from harness.history import Entry, History, RunEnded
 from harness.load.client import Client
 from harness.models import read_model
+from harness.observe import server_info
 from harness.observe.counters import COUNTED
-from harness.observe.facts import learn_deployment
 from harness.observe.observer import DeploymentObserver
 from harness.oracle import PREDICTED
 from harness.run.runner import run_scenario
@@ -62,14 +62,15 @@ class Compared:
 async def learn(facts: Mapping[str, Any]) -> Deployment:
     """The deployment that ``serve`` holds, as one learns it who attaches to it."""
     async with aiohttp.ClientSession() as session:
-        learned = await learn_deployment(
+        learned = await server_info.learn(
             session,
             prefill_urls=facts["prefill_urls"],
             decode_urls=facts["decode_urls"],
             proxy_url=facts["base_url"],
         )
-    model = read_model(str(learned.model_path), kv_dtype=learned.servers[0].kv_dtype)
-    return replace(learned, geometry=model.geometry, vocab_size=model.vocab_size)
+    deployment = learned.deployment
+    model = read_model(str(deployment.model_path), kv_dtype=deployment.servers[0].kv_dtype)
+    return replace(deployment, geometry=model.geometry, vocab_size=model.vocab_size)
 
 
 async def compare(deployment: Deployment, *, seed: int, requests: int) -> Compared:

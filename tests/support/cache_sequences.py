@@ -1,4 +1,4 @@
-"""Random sequences of requests that meet in the caches, and the simulated pair as somebody who serves them."""
+"""Random sequences of requests with common prefixes, and a simulated pair that serves them."""
 
 import json
 import random
@@ -15,21 +15,21 @@ from harness.sim.answers import Job
 from harness.sim.transit import prefill_body
 
 TICK = 0.1
-"""Seconds from one round of steps to the next: a server is never longer without one than the oracle allows."""
+"""Seconds between rounds of steps: short enough for the delays that the oracle allows."""
 
 
 @dataclass
 class Author:
-    """Writes requests, from a seed: new prompts, old ones again, their beginnings, and turns of a conversation."""
+    """Writes requests from a seed: new prompts, repeated ones, prefixes of old ones, and continuations."""
 
     seed: int
     block_size: int
     vocabulary: range
     longest: int = 8
-    """Of a prompt, blocks."""
+    """Longest prompt, in blocks."""
     salts: tuple[str | None, ...] = (None,)
     plain: bool = False
-    """Neither n nor prompt_logprobs."""
+    """Whether n and prompt_logprobs are left out."""
     choices: bool = True
     """Whether n = 2 occurs."""
     rng: random.Random = field(init=False)
@@ -40,7 +40,7 @@ class Author:
         self.rng = random.Random(self.seed)  # noqa: S311 - reproducible, not secret
 
     def phase(self, name: str, count: int, concurrency: int) -> Phase:
-        """So many requests."""
+        """A phase of ``count`` requests."""
         return Phase(name, tuple(self.request(name) for _ in range(count)), concurrency)
 
     def request(self, phase: str) -> Request:
@@ -89,7 +89,7 @@ class Author:
 
 @dataclass
 class SimulatedRun:
-    """Serves phases with the simulated pair: each round every server makes a step or none, in any order."""
+    """Serves phases with the simulated pair: in each round every server makes one step or none, in random order."""
 
     config: SimConfig
     seed: int
@@ -104,7 +104,7 @@ class SimulatedRun:
 
     @property
     def deployment(self) -> Deployment:
-        """Its facts."""
+        """The pair's facts."""
         urls = {server.name: f"http://{server.name}" for server in self.pair.servers}
         return self.pair.facts(urls, "http://proxy")
 
@@ -144,7 +144,7 @@ class SimulatedRun:
         return _Flight(sent, body, job, server, on_prefill=request.route is Route.PROXY)
 
     def _advanced(self, flight: "_Flight") -> bool:
-        """Whether it has come to its end."""
+        """Whether the request has ended; moves it on from prefill to decode."""
         if not flight.job.finished:
             return False
         if not flight.on_prefill:

@@ -11,7 +11,7 @@ from harness.checkers import judge, judge_scenario
 from harness.cli.verify_workloads import JUDGES
 from harness.facts import Deployment
 from harness.history import ClientHealth, Decoding, Entry, History, RunEnded, RunStarted
-from harness.observe.observer import RestObserver
+from harness.observe.observer import SettledObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.run.runner import run_scenario
@@ -77,7 +77,7 @@ async def run_catalogue(
     async def read_all(occasion: Occasion) -> Readings:
         return read_pair(pair, world, occasion)
 
-    observer = RestObserver(read_all, world, run.entries.append)
+    observer = SettledObserver(read_all, world, run.entries.append)
 
     def tested(of: CatalogueRun) -> Iterator[Scenario]:
         return salt_test(of.deployment, lambda: of.history, scenario=VERIFICATION, salt="salt-test")

@@ -1,7 +1,7 @@
-"""Served and teacher-forced outputs made by numpy, with nothing but noise between them unless a test adds something.
+"""Served outputs and their teacher forcing, drawn by numpy. They differ by noise alone unless a test adds damage.
 
-At each place two tokens lead, by a margin of its own; either reading adds an error to their logits. The server takes
-whichever leads as served, so that near ties flip as often as the noise says.
+At each position two tokens lead the others, by a margin that is drawn. Serving and forcing each add an error to their
+logits. The server takes the token that leads as served, so that near ties flip as often as the noise implies.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,23 +19,23 @@ TOKENS = 20
 
 
 def gaussian(sigma: float) -> Errors:
-    """As float32 on one machine: 1e-5."""
+    """Normal errors, nats; those of float32 on one machine are of 1e-5."""
     return lambda rng, n: rng.normal(scale=sigma, size=n)
 
 
 def quantised(step: float) -> Errors:
-    """As the last bit of bfloat16 logits: one in sixteen is off by a step, and one output in seven flips a near tie."""
+    """Errors of the last bit of bfloat16 logits: one in sixteen is a step; one output in seven flips a near tie."""
     return lambda rng, n: np.round(rng.normal(scale=0.27, size=n)) * step
 
 
 def conditioned(sigma: float) -> Errors:
-    """Places differ in how ill-conditioned they are, by a factor of ten from the best to the worst twentieth."""
+    """Positions differ in how ill-conditioned they are: the worst twentieth ten times as much as the best one."""
     return lambda rng, n: rng.normal(size=n) * sigma * np.exp(0.7 * rng.normal(size=n).clip(-2, 2))
 
 
 @dataclass
 class Readings:
-    """One output: which token was served at each place, and both readings of it and of its rival; nats."""
+    """One output: its tokens, and log-probabilities of each token and of its rival as served and as forced, nats."""
 
     served: Floats
     rival: Floats
@@ -45,6 +45,7 @@ class Readings:
 
 
 def read(rng: np.random.Generator, errors: Errors, tokens: int = TOKENS) -> Readings:
+    """Draw one output."""
     best, margin = -rng.exponential(0.4, tokens), rng.exponential(1.0, tokens)
     logits = np.stack([best, best - margin])
     served = logits + np.stack([errors(rng, tokens), errors(rng, tokens)])
@@ -61,12 +62,12 @@ def read(rng: np.random.Generator, errors: Errors, tokens: int = TOKENS) -> Read
 
 
 def prompt_of(name: str) -> tuple[int, ...]:
-    """The name, between two tokens: no two prompts differ in their last token alone."""
+    """The letters of the name between two tokens, so that no two prompts differ only in their last token."""
     return (7, *map(ord, name), 8)
 
 
 def operations(name: str, readings: Readings, route: Route, **fields: object) -> Iterator[Entry]:
-    """An output and its teacher forcing."""
+    """A request, its output and its teacher forcing. A request about another one is a control."""
     prompt = prompt_of(name)
     request = replace(Request(name, prompt, Sampling(max_tokens=TOKENS, logprobs=2), route=route), **fields)
     if request.about is not None and request.of_load:
@@ -78,16 +79,17 @@ def operations(name: str, readings: Readings, route: Route, **fields: object) ->
     yield from forcing(name, prompt, readings)
 
 
-def forcing(of: str, prompt: tuple[int, ...], readings: Readings, suffix: str = "") -> Iterator[Entry]:
-    whole = (*prompt, *readings.tokens)
-    name = f"{of}-teacher{suffix}"
+def forcing(of: str, prompt: tuple[int, ...], readings: Readings, owner: str | None = None) -> Iterator[Entry]:
+    """The teacher forcing of an output under ``prompt``, which is the one of ``owner`` if that is given."""
+    name = f"{of}-teacher" if owner is None else f"{of}-as-{owner}"
     sampling = Sampling(max_tokens=1, prompt_logprobs=2)
-    told = map(TokenLogprob, readings.tokens, map(float, readings.forced), map(float, readings.forced_rival))
-    before = [None, *(TokenLogprob(token, -3.0, -1.0) for token in prompt[1:])]
-    yield Sent(
-        3.0, Request(name, whole, sampling, Route.PREFILL, purpose=Purpose.FORCING, about=of), "load", "teacher", 3.0
+    request = Request(
+        name, (*prompt, *readings.tokens), sampling, Route.PREFILL, purpose=Purpose.FORCING, about=of, owner=owner
     )
-    yield Ended(4.0, name, Outcome.OK, status=200, choices=(Choice((1,)),), prompt_logprobs=(*before, *told))
+    forced = map(TokenLogprob, readings.tokens, map(float, readings.forced), map(float, readings.forced_rival))
+    before = [None, *(TokenLogprob(token, -3.0, -1.0) for token in prompt[1:])]
+    yield Sent(3.0, request, "load", "teacher", 3.0)
+    yield Ended(4.0, name, Outcome.OK, status=200, choices=(Choice((1,)),), prompt_logprobs=(*before, *forced))
 
 
 Damage = Callable[[str, Readings], None]
@@ -102,9 +104,9 @@ def run(
     damage: Damage = lambda _name, _readings: None,
     failed: int = 0,
 ) -> History:
-    """A load, its control arm and the forcing of both; ``damage`` changes outputs of the load.
+    """A load, its control requests and the forcings of both. ``damage`` changes outputs of the load.
 
-    ``failed``: control requests beside the ``controls`` that went well.
+    ``failed``: how many more control requests failed.
     """
     rng = np.random.default_rng(seed)
     entries: list[Entry] = []
@@ -121,7 +123,7 @@ def run(
 
 
 def refused(name: str, of: str) -> Iterator[Entry]:
-    """A control request that got no answer."""
+    """A control request that was refused."""
     yield Sent(
         1.0, Request(name, (1,), Sampling(), Route.DECODE, purpose=Purpose.CONTROL, about=of), "load", "control", 1.0
     )

@@ -1,7 +1,7 @@
-"""What vLLM 0.32 writes on the wire, and a server that writes it.
+"""The messages that vLLM 0.32 writes, servers that send them, and a client that asks such a server.
 
 Written from vLLM's protocol classes and stream generators (openai/completion, openai/chat_completion); stream chunks
-leave unset fields out. ``test_load_wire.py`` holds these forms against those classes.
+leave unset fields out. ``test_load_wire.py`` compares these messages with vLLM's classes.
 """
 
 import json
@@ -12,11 +12,18 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from harness.clock import MonotonicClock
+from harness.history import Ended
+from harness.load.client import Client
+from harness.scenario import Request, Route, Sampling
+
 Json = dict[str, Any]
 Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+REQUEST = Request("r-1", (1, 2, 3), Sampling(3, logprobs=2))
+"""The request that ``whole_stream`` answers."""
 ERROR: Json = {"error": {"message": "Internal server error", "type": "InternalServerError", "param": None, "code": 500}}
 
 
@@ -25,7 +32,7 @@ def sse(*messages: Json) -> bytes:
 
 
 def completion_logprobs(*rows: tuple[int, float | None, dict[int, float] | None]) -> Json:
-    """Rows of (token, its logprob, {token: logprob} with the sampled one among them)."""
+    """Rows of (token, its logprob, {token: logprob} including the sampled token)."""
     return {
         "text_offset": [0] * len(rows),
         "token_logprobs": [logprob for _, logprob, _ in rows],
@@ -104,7 +111,7 @@ def completion_body(choices: list[Json], counts: Json) -> Json:
 
 
 def whole_stream() -> bytes:
-    """Three tokens of a three-token prompt, as a greedy request with logprobs=2 gets them."""
+    """The answer to ``REQUEST``: three tokens for a prompt of three tokens."""
     return (
         sse(
             completion_chunk(
@@ -125,7 +132,7 @@ def whole_stream() -> bytes:
 
 @asynccontextmanager
 async def serving(script: Script) -> AsyncIterator[str]:
-    """Base URL of a server that answers every POST by the script."""
+    """The base URL of a server that runs the script for every POST."""
     app = web.Application()
     app.router.add_post("/{path:.*}", script)
     server = TestServer(app)
@@ -136,8 +143,15 @@ async def serving(script: Script) -> AsyncIterator[str]:
         await server.close()
 
 
+async def ask(script: Script, request: Request = REQUEST, **settings: Any) -> Ended:
+    """Send the request to a server that runs the script; ``settings`` are the client's."""
+    settings = {"clock": MonotonicClock(), "timeout": 20.0, **settings}
+    async with serving(script) as url, Client({route: [url] for route in Route}, model="m", **settings) as client:
+        return await client.send(request)
+
+
 def streams(*pieces: bytes, headers: dict[str, str] | None = None) -> Script:
-    """Answer 200 with these pieces, each written by itself."""
+    """Answer 200 with these pieces, each in its own write."""
 
     async def script(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **(headers or {})})
@@ -149,9 +163,9 @@ def streams(*pieces: bytes, headers: dict[str, str] | None = None) -> Script:
     return script
 
 
-def cuts(*pieces: bytes) -> Script:
-    """Answer 200 with these pieces, and then cut the connection."""
-    begin = streams(*pieces)
+def cuts(*pieces: bytes, headers: dict[str, str] | None = None) -> Script:
+    """Answer 200 with these pieces, and then close the connection before the end of the body."""
+    begin = streams(*pieces, headers=headers)
 
     async def script(request: web.Request) -> web.StreamResponse:
         response = await begin(request)
@@ -163,7 +177,7 @@ def cuts(*pieces: bytes) -> Script:
 
 
 def answers(status: int, body: Json | str, headers: dict[str, str] | None = None) -> Script:
-    """Answer at once with a whole body."""
+    """Answer with a whole body."""
 
     async def script(_request: web.Request) -> web.StreamResponse:
         text = body if isinstance(body, str) else json.dumps(body)

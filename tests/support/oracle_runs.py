@@ -1,6 +1,6 @@
-"""Operations written by hand for the oracle, in time: each phase after the one before, requests as they are told.
+"""Histories written by hand for the oracle: each call asks after everything before it, alone or overlapping.
 
-Blocks of 64 tokens, as in :mod:`counted_run`, whose deployment this is.
+The deployment is that of :mod:`counted_run`, with blocks of 64 tokens.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ BLOCK = run.BLOCK
 
 
 def deployed(*connectors: Connector, blocks: int = 100, **fields: Any) -> Deployment:
-    """The pair with these connectors and so many blocks to give away, its tier as large as anyone needs."""
+    """The pair with these connectors, a pool of so many usable blocks, and an offload tier that never evicts."""
     servers = fields.pop("servers", run.DEPLOYMENT.with_servers(num_blocks=blocks + 1).servers)
     own: dict[str, Any] = {"connectors": connectors, "offload_blocks": 1000}
     own |= {name: fields.pop(name) for name in [*fields] if name in Server.__dataclass_fields__}
@@ -29,13 +29,13 @@ def deployed(*connectors: Connector, blocks: int = 100, **fields: Any) -> Deploy
 
 
 def prompt(length: int, start: int = 0) -> tuple[int, ...]:
-    """Tokens that count up: prompts with the same start share what they can."""
+    """Consecutive token ids: prompts with the same start share a prefix."""
     return tuple(range(start, start + length))
 
 
 @dataclass
 class Script:
-    """A history in the making."""
+    """A history that grows request by request."""
 
     deployment: Deployment
     operations: list[Operation] = field(default_factory=list)
@@ -43,12 +43,12 @@ class Script:
     numbers: "count[int]" = field(default_factory=count)
 
     def ask(self, tokens: tuple[int, ...], phase: str = "load", **fields: Any) -> Operation:
-        """One request after all before it."""
+        """One request, after all before it have ended."""
         (operation,) = self.together([tokens], phase, **fields)
         return operation
 
     def together(self, prompts: list[tuple[int, ...]], phase: str = "load", **fields: Any) -> list[Operation]:
-        """Requests that overlap, after all before them."""
+        """Overlapping requests, after all before them have ended."""
         self.now += 10
         asked = [self._operation(tokens, phase, **fields) for tokens in prompts]
         self.operations += asked
@@ -72,18 +72,17 @@ class Script:
         return Operation(Sent(self.now, request, "script", phase, self.now), ended)
 
     def expect(self, phase: str = "load") -> dict[str, ServerExpectation]:
-        """By server."""
+        """The phase's expectations, by server."""
         return dict(predict(self.deployment, self.operations)[("script", phase)])
 
 
 def row(expectation: ServerExpectation) -> dict[str, int]:
-    """A row of the table: tokens, and blocks in place of bytes. Each must be exact."""
+    """A row of the table: tokens, and blocks instead of bytes. Every counter must be exact."""
     values = {
         name: exactly(expectation, name) for name in PREDICTED if name not in ("generation_tokens", "nixl_transfers")
     }
-    assert (
-        values["local_compute"] + values["local_cache_hit"] + values["external_kv_transfer"] == values["prompt_tokens"]
-    )
+    sources = ("local_compute", "local_cache_hit", "external_kv_transfer")
+    assert sum(values[name] for name in sources) == values["prompt_tokens"]
     return {name: value // BLOCK if name.endswith("_bytes") else value for name, value in values.items() if value}
 
 

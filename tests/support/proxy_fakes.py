@@ -1,4 +1,4 @@
-"""Scripted P and D, and a proxy between them and a client: for the proxy's behaviour tests."""
+"""Scripted P and D, and the proxy between them and a client."""
 
 import asyncio
 import functools
@@ -17,7 +17,7 @@ from aiohttp import web
 from harness.proxy import ProxyHandle, start_proxy
 
 DEADLINE_S = 10.0
-"""What takes longer does not happen."""
+"""A test fails if an expected event takes longer."""
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
@@ -39,7 +39,7 @@ Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Fake:
-    """One server: does what its script says and keeps what it was sent."""
+    """One server: runs its script for each request, and keeps the requests."""
 
     script: Script
     url: str = ""
@@ -105,8 +105,15 @@ async def pair(p_script: Script | None = None, d_script: Script | None = None) -
 
 
 async def prefilled(_request: web.Request) -> web.Response:
-    """What P answers if all is well."""
+    """P's answer with a complete handover."""
     return web.json_response({"choices": [{"finish_reason": "length"}], "kv_transfer_params": PARAMS})
+
+
+async def closes(request: web.Request) -> web.Response:
+    """Close the connection without an answer."""
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
 
 
 async def decoded(_request: web.Request) -> web.Response:
@@ -121,7 +128,7 @@ def answering(status: int, body: Any) -> Script:
 
 
 async def closed_port() -> str:
-    """A URL where nothing listens."""
+    """A URL on whose port no server listens."""
     async with running(decoded) as fake:
         return fake.url
 
@@ -129,8 +136,8 @@ async def closed_port() -> str:
 def in_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run an async test in a loop of its own.
 
-    Not in uvloop: its close() was seen, once on a loaded machine, to wait for ever for a connection that a test had
-    cut. The proxy's process runs in uvloop, and the tests of its command line start that process.
+    Not in uvloop: on a loaded machine its close() once waited for ever for a connection that a test had cut. The
+    tests of the proxy's command line start a process that runs in uvloop.
     """
 
     @functools.wraps(test)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sim_transit import through_together
 
 from harness.history import Decoding, Ended, Entry, History, RunEnded, Sent
 from harness.load.answer import Answer
@@ -16,7 +17,6 @@ from harness.scenario import Endpoint, Phase, Purpose, Request, Route, Sampling,
 from harness.selftest.readings import read_pair
 from harness.selftest.world import World
 from harness.sim import SimPair
-from harness.sim.transit import through_together
 from harness.verify.asking.plan import Judges, Verification, follow_ups, followed
 from harness.verify.asking.policy import VerifyPolicy
 from harness.verify.judging import doubted_probes, owned_outputs, suspects
@@ -98,7 +98,7 @@ class SimRun:
         answers = self._through(bodies) if route is Route.PROXY else self._alone(bodies, route)
         for request in requests:
             status, body = answers.get(request.request_id, (502, {}))
-            answer, reply = Answer(), Reply(status=status, body=str(body))
+            answer, reply = Answer(), Reply(status=status, body="" if status == 200 else str(body))
             if status == 200:
                 answer.body(json.dumps(body).encode(), at + 0.5)
             yield conclude(request, reply, answer, at + 0.5)

@@ -1,8 +1,8 @@
-"""Settings and facts that the catalogue's tests write scenarios for."""
+"""Settings and deployments for the tests of workloads."""
 
 from dataclasses import replace
 
-from harness.catalogue.presets import RECIPES, Recipe
+from harness.catalogue.presets import PRESETS, Preset
 from harness.catalogue.setting import Setting
 from harness.facts import Connector, Deployment, KVGeometry, Role, Server
 
@@ -51,8 +51,8 @@ def deployment(**changes: object) -> Deployment:
     return replace(plain, **changes).with_servers(offload_prompt_only=True, **own)  # type: ignore[arg-type]  # the tests name the fields
 
 
-def facts_of(recipe: Recipe) -> Deployment:
-    """What a deployment launched by the recipe would say of itself, written out by hand."""
+def facts_of(preset: Preset) -> Deployment:
+    """The facts of a deployment launched from the preset, written by hand."""
     changes: dict[str, dict[str, object]] = {
         "small_pool": {"num_blocks": 48, "max_model_len": 1024},
         "small_steps": {"max_num_batched_tokens": 64},
@@ -62,14 +62,14 @@ def facts_of(recipe: Recipe) -> Deployment:
         "unlike_blocks": {"block_size": 64},
         "unlike_versions": {"version": "0.31.0"},
     }
-    ours, decode = changes.get(recipe.name, {}), of_decode.get(recipe.name, {})
+    ours, decode = changes.get(preset.name, {}), of_decode.get(preset.name, {})
     return deployment(
-        connectors=recipe.connectors,
+        connectors=preset.connectors,
         servers=(
-            *(server(Role.PREFILL, number, **ours) for number in range(recipe.prefill)),
-            *(server(Role.DECODE, number, **ours, **decode) for number in range(recipe.decode)),
+            *(server(Role.PREFILL, number, **ours) for number in range(preset.prefill)),
+            *(server(Role.DECODE, number, **ours, **decode) for number in range(preset.decode)),
         ),
     )
 
 
-HOMES = {name: facts_of(recipe) for name, recipe in RECIPES.items()}
+HOMES = {name: facts_of(preset) for name, preset in PRESETS.items()}

@@ -1,4 +1,4 @@
-"""An answer that is shorter than it might be must have ended where it had to."""
+"""An answer shorter than max_tokens must have ended at an end token or a stop string."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from harness.load.answer import Answer
 from harness.scenario import Condition, Purpose, Request, Route, Sampling
 from harness.verdict import Check, Verdict
 from harness.verify.judging import count_outputs, outputs
-from harness.verify.judging.ends import ends_of
+from harness.verify.judging.answer_end import known_end_tokens
 
 VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
 VICTIM = "load-17"
@@ -25,32 +25,32 @@ CUT = 5
 def ended_early(
     ends: tuple[int, ...] | None, spelled: str = "", sampling: dict[str, Any] | None = None, **choice: Any
 ) -> tuple[Check, str]:
-    """A run of quiet noise in which one answer has CUT tokens; the check, and what is said of that answer.
+    """The check of a run in which one answer has only CUT tokens, and the text of the finding about it.
 
-    ``ends``: the known end tokens, 0 standing for the answer's own last token; None: the history says none.
-    ``spelled``: the text of the answer's last tokens as teacher forcing spells them, one letter a token.
+    ``ends``: the known end tokens, where 0 stands for the last token of that answer; None: the history names none.
+    ``spelled``: the text of the answer's last tokens as its forcing reports it, one letter per token.
     """
     entries = list[Entry]()
     last = 0
     for entry in run(gaussian(1e-6)).entries:
-        bent: Entry = entry
+        changed: Entry = entry
         if isinstance(entry, Sent) and entry.request.request_id == VICTIM:
             request = entry.request
-            bent = replace(entry, request=replace(request, sampling=replace(request.sampling, **(sampling or {}))))
+            changed = replace(entry, request=replace(request, sampling=replace(request.sampling, **(sampling or {}))))
             prompt = len(request.prompt)
         elif isinstance(entry, Ended) and entry.request_id == VICTIM:
             whole = entry.choices[0]
             last = whole.token_ids[CUT - 1]
-            told = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
+            stop = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
             short = replace(whole, token_ids=whole.token_ids[:CUT], logprobs=whole.logprobs[:CUT])
-            bent = replace(entry, choices=(replace(short, **choice | told),), usage=None)
+            changed = replace(entry, choices=(replace(short, **choice | stop),), usage=None)
         elif isinstance(entry, Sent) and entry.request.about == VICTIM and _forces(entry.request):
-            bent = replace(entry, request=replace(entry.request, prompt=entry.request.prompt[: prompt + CUT]))
+            changed = replace(entry, request=replace(entry.request, prompt=entry.request.prompt[: prompt + CUT]))
             forcing = entry.request.request_id
         elif isinstance(entry, Ended) and last and entry.request_id == forcing:
             logprobs = (entry.prompt_logprobs or ())[: prompt + CUT]
-            bent = replace(entry, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
-        entries.append(bent)
+            changed = replace(entry, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
+        entries.append(changed)
     known = () if ends is None else (Decoding(0.0, tuple(token or last for token in ends)),)
     check = outputs(DEPLOYMENT, History((*known, *entries)))
     return check, next((one.text for one in check.findings if one.subject == VICTIM), "")
@@ -73,7 +73,7 @@ def test_a_stop_at_an_end_token_is_right(stop_reason: int | None) -> None:
 def test_a_stop_at_any_other_token_is_an_answer_cut_short() -> None:
     check, text = ended_early((3, 4), finish_reason="stop")
     assert check.verdict is INVALID
-    assert "none that ends an answer of this model" in text
+    assert "is not an end token of this model" in text
 
 
 @pytest.mark.parametrize("ends", [None, ()])
@@ -94,11 +94,11 @@ def test_a_named_token_that_is_not_known_to_end_answers_is_unverified() -> None:
 
 
 @pytest.mark.parametrize("reason", ["repetition", "eos", "banana"])
-def test_a_reason_that_nobody_knows_is_unverified(reason: str) -> None:
+def test_an_unknown_finish_reason_is_unverified(reason: str) -> None:
     assert ended_early((3, 0), finish_reason=reason)[0].verdict is UNKNOWN
 
 
-def test_a_length_below_the_length_is_wrong() -> None:
+def test_a_length_below_max_tokens_is_wrong() -> None:
     assert ended_early((3, 0), finish_reason="length")[0].verdict is INVALID
 
 
@@ -113,17 +113,17 @@ def test_a_stop_string_must_have_been_completed_by_the_last_token(spelled: str, 
     assert check.verdict is verdict
 
 
-def test_a_stop_string_that_was_there_before_should_have_stopped_it_before() -> None:
+def test_a_stop_string_that_occurred_before_does_not_confirm_the_end() -> None:
     assert ended_early((3, 4), "lolox", STOP, finish_reason="stop", stop_reason="lo")[0].verdict is UNKNOWN
 
 
-def test_a_stop_string_that_nobody_asked_for_is_wrong() -> None:
+def test_a_stop_string_that_is_not_the_requests_is_wrong() -> None:
     check, text = ended_early((3, 4), "hello", STOP, finish_reason="stop", stop_reason="el")
     assert check.verdict is INVALID
-    assert "nobody asked for" in text
+    assert "not a stop string of the request" in text
 
 
-def test_a_stop_that_does_not_say_at_which_string_is_unverified_or_at_an_end_token() -> None:
+def test_a_stop_without_its_string_is_unverified_unless_it_is_at_an_end_token() -> None:
     assert ended_early((3, 4), "hello", STOP, finish_reason="stop")[0].verdict is UNKNOWN
     assert ended_early((3, 0), "hello", STOP, finish_reason="stop")[0].verdict is VALID
 
@@ -152,33 +152,33 @@ def test_end_tokens_are_also_learned_from_servers_that_were_asked_alone() -> Non
     direct = single(Route.PREFILL, Choice((5, 9), finish_reason="stop"))
     proxied = single(Route.PROXY, Choice((5, 8), finish_reason="stop"))
     by_text = single(Route.DECODE, Choice((5, 7), finish_reason="stop"), stop=("a",))
-    ends = ends_of(History((*direct, *proxied, *by_text)))
+    ends = known_end_tokens(History((*direct, *proxied, *by_text)))
     assert (ends.tokens, ends.complete) == (frozenset({9}), False)
 
 
 def ended_alone(*lasts: int) -> list[Entry]:
-    """One prompt for each, whose answer the decode server ended with that token by itself."""
+    """Answers to different prompts, each ended by the decode server alone with one of these tokens."""
     stopped = (Choice((5, last), finish_reason="stop") for last in lasts)
     return [entry for n, one in enumerate(stopped) for entry in single(Route.DECODE, one, f"prompt-{n}")]
 
 
-def test_a_server_that_cuts_control_answers_short_too_does_not_show_where_answers_end() -> None:
+def test_end_tokens_are_not_learned_from_control_answers_that_were_cut_short() -> None:
     known = Decoding(0.0, (2,))
-    assert ends_of(History((known, *ended_alone(9)))).tokens == {2}
-    assert not ends_of(History(tuple(ended_alone(7, 8, 9)))).tokens
+    assert known_end_tokens(History((known, *ended_alone(9)))).tokens == {2}
+    assert not known_end_tokens(History(tuple(ended_alone(7, 8, 9)))).tokens
 
 
-def test_what_ended_the_answers_of_several_prompts_is_an_end_token_beside_the_known_ones() -> None:
+def test_a_token_that_ended_the_answers_to_several_prompts_is_an_end_token() -> None:
     known = Decoding(0.0, (2,))
-    assert ends_of(History((known, *ended_alone(9, 9)))).tokens == {2, 9}
-    assert ends_of(History(tuple(ended_alone(6, 7, 8, 9, 9)))).tokens == {9}
+    assert known_end_tokens(History((known, *ended_alone(9, 9)))).tokens == {2, 9}
+    assert known_end_tokens(History(tuple(ended_alone(6, 7, 8, 9, 9)))).tokens == {9}
 
 
-def test_a_token_after_which_an_answer_went_on_ends_none() -> None:
+def test_a_token_after_which_an_answer_went_on_is_no_end_token() -> None:
     went_on = single(Route.PROXY, Choice((9, 5), finish_reason="stop"))
     asked_to = single(Route.PROXY, Choice((9, 5), finish_reason="length"), ignore_eos=True)
-    assert ends_of(History((*ended_alone(9, 9), *went_on))).tokens == set()
-    assert ends_of(History((*ended_alone(9, 9), *asked_to))).tokens == {9}
+    assert known_end_tokens(History((*ended_alone(9, 9), *went_on))).tokens == set()
+    assert known_end_tokens(History((*ended_alone(9, 9), *asked_to))).tokens == {9}
 
 
 def test_a_retry_that_was_cut_short_is_wrong_again() -> None:
@@ -195,18 +195,18 @@ def test_a_retry_that_was_cut_short_is_wrong_again() -> None:
     check = outputs(DEPLOYMENT, History((Decoding(0.0, (3,)), *longer)))
     (finding,) = check.findings
     assert finding.subject == "load-16"
-    assert "wrong again in 1 of 1 alone" in finding.text
+    assert "wrong again in 1 of 1 retries alone" in finding.text
 
 
 def _with_room(entry: Entry) -> Entry:
-    """The two requests ask for one token more than came."""
+    """The two requests ask for one token more than they got."""
     if not isinstance(entry, Sent) or entry.request.request_id not in (VICTIM, "load-16"):
         return entry
     sampling = replace(entry.request.sampling, max_tokens=entry.request.sampling.max_tokens + 1)
     return replace(entry, request=replace(entry.request, sampling=sampling))
 
 
-def test_special_tokens_that_were_guessed_are_not_known_to_end_answers() -> None:
+def test_guessed_special_tokens_are_no_end_tokens() -> None:
     guessed = replace(DEPLOYMENT, special_token_ids=(1, 2), vocab_is_whole=False)
     assert guessed.end_token_ids == ()
     assert replace(guessed, vocab_is_whole=True).end_token_ids == (1, 2)

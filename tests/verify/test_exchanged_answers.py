@@ -1,4 +1,4 @@
-"""What happened to a request or its answer on the way is told as that, and not as a matter of KV."""
+"""Requests or answers that were exchanged on the way are reported as exchanged, not as wrong KV."""
 
 import counted_run as run
 import pytest
@@ -12,26 +12,26 @@ from harness.verify.judging.ownership import Leak, find_leaks
 OTHER = run.PROMPTS[1]
 
 
-def answered(told: tuple[int, ...] | None) -> History:
-    """Two requests; the first one's server tells this prompt."""
+def answered(reported: tuple[int, ...] | None) -> History:
+    """Two requests. The server reports this prompt for the first one."""
     entries: list[Entry] = []
-    for number, prompt in enumerate((told, OTHER)):
+    for number, prompt in enumerate((reported, OTHER)):
         usage = Usage(len(prompt or run.PROMPTS[number]), len(run.OUTPUT))
         choices = (Choice(run.OUTPUT, "", "length"),)
         entries += run.operation(run.request(number), prompt_token_ids=prompt, usage=usage, choices=choices)
     return History((*entries, RunEnded(9.0)))
 
 
-def leaks(told: tuple[int, ...] | None) -> tuple[Leak, ...]:
-    return find_leaks(answered(told), [Compared("r0", Match.MISMATCH, "it differs")], near=0.1)
+def leaks(reported: tuple[int, ...] | None) -> tuple[Leak, ...]:
+    return find_leaks(answered(reported), [Compared("r0", Match.MISMATCH, "it differs")], near=0.1)
 
 
-def advice(name: str, verdict: Verdict, told: tuple[int, ...] | None, *findings: Finding) -> str:
-    return str(advised(run.DEPLOYMENT, answered(told), (Check(name, verdict, "s", findings=findings),))[0].advice)
+def advice(name: str, verdict: Verdict, reported: tuple[int, ...] | None, *findings: Finding) -> str:
+    return str(advised(run.DEPLOYMENT, answered(reported), (Check(name, verdict, "s", findings=findings),))[0].advice)
 
 
 def test_an_answer_to_another_requests_prompt_is_that_requests() -> None:
-    """The server's own word for the prompt names the owner, and nobody's KV is blamed."""
+    """The reported prompt names the owner, and the finding does not mention KV."""
     (leak,) = leaks(OTHER)
     assert leak.owner == "r1"
     assert "was given r1's answer" in leak.text
@@ -39,15 +39,15 @@ def test_an_answer_to_another_requests_prompt_is_that_requests() -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [None, run.PROMPTS[0], run.PROMPTS[0][5:], run.PROMPTS[0][:5], (1, *run.PROMPTS[0]), ()]
+    "reported", [None, run.PROMPTS[0], run.PROMPTS[0][5:], run.PROMPTS[0][:5], (1, *run.PROMPTS[0]), ()]
 )
-def test_a_prompt_that_is_nobodys_names_nobody(told: tuple[int, ...] | None) -> None:
-    """One that was cut or grew on the way belongs to no other request."""
-    assert leaks(told) == ()
+def test_a_prompt_that_is_nobodys_names_nobody(reported: tuple[int, ...] | None) -> None:
+    """A prompt that was cut or extended on the way belongs to no other request."""
+    assert leaks(reported) == ()
 
 
 def test_exchanged_answers_are_no_matter_of_leases() -> None:
-    """The advice is about what stands between, and of a real leak about KV."""
+    """The advice names something between clients and servers; for a real leak, it names KV leases."""
     leak = Finding("r0", "words", FindingKind.LEAK, request="r0")
     assert "returns one request's answer to another" in advice("outputs", Verdict.INVALID, OTHER, leak)
     assert "kv_lease_duration" in advice("outputs", Verdict.INVALID, run.PROMPTS[0], leak)
@@ -55,6 +55,6 @@ def test_exchanged_answers_are_no_matter_of_leases() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.INVALID, Verdict.UNKNOWN])
 def test_rewritten_prompts_are_no_unlisted_server_and_no_other_client(verdict: Verdict) -> None:
-    """Where usage counts another prompt than was sent, that is the cause."""
+    """The advice names the rewritten prompt if usage counts another number of prompt tokens than was sent."""
     assert "1 prompt reached the servers with another number" in advice("token_sources", verdict, (1, *run.PROMPTS[0]))
     assert "another number" not in advice("token_sources", verdict, run.PROMPTS[0])

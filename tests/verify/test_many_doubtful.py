@@ -1,4 +1,4 @@
-"""Outputs that are doubtful each by itself are wrong where so many of them are no noise."""
+"""Outputs that are only doubtful each by itself are wrong if they are too many to be noise."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from harness.verdict import Verdict
 from harness.verify.judging import outputs
-from harness.verify.judging.many import SHARE, by_chance
+from harness.verify.judging.many_doubtful import SIGNIFICANCE, exceedance_probability
 
 
 def shifted(every: int, by: float) -> "object":
-    """Damage that moves every token of one output in so many a little."""
+    """Damage that moves every token a little, in one of ``every`` outputs."""
 
     def damage(name: str, readings: Readings) -> None:
         if int(name.rpartition("-")[2]) % every == 0:
@@ -23,10 +23,10 @@ def shifted(every: int, by: float) -> "object":
 
 
 def test_many_outputs_that_are_off_by_a_little_make_the_run_invalid() -> None:
-    """Each is within what a heavy tail could bring; together with clean control outputs they are not."""
+    """Each is within reach of a heavy tail; all of them together, with clean control outputs, are not."""
     check = outputs(DEPLOYMENT, run(gaussian(0.01), outputs=64, controls=64, damage=shifted(3, 0.04)))
     assert check.verdict is Verdict.INVALID
-    assert "of 64 control outputs do: so many are no noise" in check.summary
+    assert "of 64 control outputs do: too many to be noise" in check.summary
 
 
 def test_one_such_output_is_doubtful_and_no_more() -> None:
@@ -35,27 +35,29 @@ def test_one_such_output_is_doubtful_and_no_more() -> None:
     assert any("doubtful" in note for note in check.notes)
 
 
-def test_where_control_outputs_are_beyond_as_often_it_is_noise() -> None:
-    assert by_chance(20, 100, 20, 100) > 0.5
-    assert by_chance(20, 100, 0, 100) < SHARE
+def test_it_is_noise_if_control_outputs_exceed_the_limits_as_often() -> None:
+    assert exceedance_probability(20, 100, 20, 100) > 0.5
+    assert exceedance_probability(20, 100, 0, 100) < SIGNIFICANCE
 
 
 def test_few_control_outputs_prove_little() -> None:
-    assert by_chance(8, 64, 0, 32) > SHARE
-    assert by_chance(8, 64, 0, 192) < SHARE
+    assert exceedance_probability(8, 64, 0, 32) > SIGNIFICANCE
+    assert exceedance_probability(8, 64, 0, 192) < SIGNIFICANCE
 
 
 @given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 6), st.integers(1, 12))
-def test_the_chance_is_that_of_drawing_without_putting_back(beyond: int, more: int, theirs: int, rest: int) -> None:
-    """Beside the same draw, simulated by counting every order of a small urn's draws one after another."""
-    outputs_, controls = beyond + more, theirs + rest
+def test_the_chance_is_that_of_drawing_without_putting_back(
+    exceeding: int, more: int, of_controls: int, rest: int
+) -> None:
+    """The expectation draws from a small urn one by one and adds up the probability of every order."""
+    outputs_, controls = exceeding + more, of_controls + rest
     chances = {0: 1.0}
-    for taken in range(beyond + theirs):
+    for taken in range(exceeding + of_controls):
         after: dict[int, float] = {}
         for own, chance in chances.items():
             left, of = outputs_ - own, outputs_ + controls - taken
             after[own + 1] = after.get(own + 1, 0.0) + chance * left / of
             after[own] = after.get(own, 0.0) + chance * (of - left) / of
         chances = after
-    expected = sum(chance for own, chance in chances.items() if own >= beyond)
-    assert by_chance(beyond, outputs_, theirs, controls) == pytest.approx(expected, abs=1e-9)
+    expected = sum(chance for own, chance in chances.items() if own >= exceeding)
+    assert exceedance_probability(exceeding, outputs_, of_controls, controls) == pytest.approx(expected, abs=1e-9)

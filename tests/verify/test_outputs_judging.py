@@ -1,4 +1,4 @@
-"""Teacher-forced outputs judged against the noise of a control arm; histories drawn by numpy, not by the simulator."""
+"""Teacher-forced outputs compared with the noise of control requests, on histories drawn by numpy."""
 
 import math
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_nothing_but_noise_raises_no_alarm(kind: str) -> None:
         assert check.verdict is Verdict.VALID, check.summary
         assert counts.exact + counts.tie == counts.requests == 64
         flipped += counts.tie
-    assert flipped > 40 or kind == "float32"  # there were flips to be taken for what they are
+    assert flipped > 40 or kind == "float32"  # the noise flipped near ties
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,22 +92,23 @@ def shifted(by: float) -> Callable[[str, Readings], None]:
 
 def test_drift_too_small_for_any_token_is_found_in_the_average() -> None:
     (finding,) = outputs(DEPLOYMENT, run(gaussian(0.01), damage=shifted(0.08))).findings
-    assert finding.subject == VICTIM
+    assert (finding.subject, finding.token) == (VICTIM, None)
     assert "on average" in finding.text
 
 
-def test_what_is_a_little_more_than_noise_is_listed_as_doubtful_and_counts_as_right() -> None:
+def test_slightly_more_than_noise_is_doubtful_and_counts_as_right() -> None:
     check = outputs(DEPLOYMENT, run(gaussian(0.01), damage=shifted(0.04)))
     assert (check.verdict, check.findings) == (Verdict.VALID, ())
     (note,) = [note for note in check.notes if "doubtful" in note]
-    assert note.startswith("1 doubtful, which counts against nobody")
+    assert note.startswith("1 doubtful, but not counted as wrong")
     assert VICTIM in note
     assert "on average" in note
 
 
-def test_a_wrong_token_is_told_with_its_place_and_the_limit() -> None:
+def test_a_wrong_token_is_reported_with_its_index() -> None:
     (finding,) = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(wrong_token))).findings
-    assert finding.text.startswith("output token 5 is ")
+    assert finding.token == 5
+    assert finding.text.startswith("output token 5 (id ")
     assert "1 of 20 tokens are wrong" in finding.text
 
 
@@ -128,7 +129,7 @@ def test_a_logprob_served_as_nan_is_invalid_where_the_noise_is_not_known() -> No
     assert "NaN" in check.findings[0].text
 
 
-def test_a_failed_control_arm_is_unknown_and_exact_outputs_are_still_counted() -> None:
+def test_failed_control_requests_are_unknown_and_exact_outputs_are_still_counted() -> None:
     history = run(gaussian(1e-5), controls=0, failed=32)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
@@ -138,7 +139,7 @@ def test_a_failed_control_arm_is_unknown_and_exact_outputs_are_still_counted() -
     assert (few.verdict, "80 tokens" in few.summary) == (Verdict.UNKNOWN, True)
 
 
-def test_no_arm_is_needed_where_no_output_shows_any_noise() -> None:
+def test_no_control_requests_are_needed_if_no_output_shows_noise() -> None:
     quiet = run(gaussian(1e-6), controls=0)
     assert outputs(DEPLOYMENT, quiet).verdict is Verdict.VALID
     assert not noise_matters(quiet)
@@ -148,11 +149,11 @@ def test_no_arm_is_needed_where_no_output_shows_any_noise() -> None:
         assert noise_matters(noisy)
 
 
-def test_one_log_probability_that_is_not_told_makes_the_noise_matter() -> None:
-    def untold(readings: Readings) -> None:
+def test_a_missing_log_probability_makes_the_noise_matter() -> None:
+    def missing(readings: Readings) -> None:
         readings.rival[3] = math.nan
 
-    assert noise_matters(run(gaussian(1e-6), controls=0, damage=damaged(untold)))
+    assert noise_matters(run(gaussian(1e-6), controls=0, damage=damaged(missing)))
 
 
 def test_without_a_floor_a_token_behind_the_best_is_unverified_not_invalid() -> None:
@@ -174,10 +175,10 @@ def test_control_requests_that_all_failed_make_the_run_unknown() -> None:
     assert "no control output was completed" in check.summary
 
 
-def test_a_control_arm_that_is_itself_wrong_is_no_measure_of_noise() -> None:
+def test_wrong_control_outputs_do_not_measure_noise() -> None:
     rng = np.random.default_rng(3)
     worse = read(rng, gaussian(1e-5))
-    worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0  # both servers say so: no noise
+    worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0  # both servers agree: this is no noise
     more = operations("control-bad", worse, Route.DECODE, about="load-0")
     check = outputs(DEPLOYMENT, History((*run(gaussian(1e-5)).entries, *more)))
     assert check.verdict is Verdict.UNKNOWN
@@ -206,7 +207,7 @@ def test_forcing_without_numbers_verifies_nothing() -> None:
     assert outputs(DEPLOYMENT, changed(history, "load-3-teacher", prompt_logprobs=())).verdict is Verdict.UNKNOWN
 
 
-def test_what_a_policy_left_out_is_said_and_harms_nothing() -> None:
+def test_outputs_that_a_policy_left_out_are_reported_and_do_not_matter() -> None:
     left_out = {f"load-{number}-teacher" for number in range(10)}
 
     def drop(entry: Entry) -> bool:
@@ -232,7 +233,7 @@ def test_nothing_verified_is_unknown() -> None:
     assert outputs(DEPLOYMENT, run(gaussian(1e-5), outputs=0, controls=0)).verdict is Verdict.UNKNOWN
 
 
-def test_an_output_that_ended_where_it_must_not_is_invalid() -> None:
+def test_an_output_with_too_many_tokens_is_invalid() -> None:
     history = run(gaussian(1e-5))
     entries = [
         replace(e, request=replace(e.request, sampling=replace(e.request.sampling, max_tokens=19)))
@@ -241,10 +242,10 @@ def test_an_output_that_ended_where_it_must_not_is_invalid() -> None:
         for e in history.entries
     ]
     (finding,) = outputs(DEPLOYMENT, History(tuple(entries))).findings
-    assert finding.text.startswith("it has 20 tokens, and 19 at most were asked")
+    assert finding.text.startswith("it has 20 tokens, and at most 19 were requested")
 
 
-def test_a_prompt_that_is_noisier_than_all_others_is_acquitted_by_its_own_control_outputs() -> None:
+def test_a_prompt_that_is_noisier_than_all_others_is_right_by_its_own_control_outputs() -> None:
     rng = np.random.default_rng(1)
     noisy = gaussian(3e-4)  # thirty times the rest
 
@@ -262,7 +263,7 @@ def test_a_prompt_that_is_noisier_than_all_others_is_acquitted_by_its_own_contro
     assert outputs(DEPLOYMENT, History((*history.entries, *again))).verdict is Verdict.VALID
 
 
-def test_the_floor_is_told() -> None:
+def test_the_noise_floor_is_reported() -> None:
     floor = count_outputs(run(gaussian(1e-5))).noise_floor
     assert (floor["control_requests"], floor["control_tokens"], floor["alpha"]) == (32, 640, 1e-3)
     # Differences of two readings of two logits each: a standard deviation of 2e-5 nats.
@@ -270,7 +271,7 @@ def test_the_floor_is_told() -> None:
     assert 0.9 < float(floor["power"] or 0) <= 1
 
 
-def test_without_served_logprobs_tokens_alone_are_judged_and_that_is_said() -> None:
+def test_without_served_logprobs_tokens_alone_are_compared_and_the_summary_says_so() -> None:
     history = run(gaussian(1e-5), damage=damaged(wrong_token))
     bare = History(
         tuple(
@@ -285,8 +286,8 @@ def test_without_served_logprobs_tokens_alone_are_judged_and_that_is_said() -> N
     assert "tokens alone" in check.summary
 
 
-def test_tokens_that_min_tokens_forbids_are_not_held_against_the_server() -> None:
-    def ends(readings: Readings) -> None:  # the best token at place 5 is the end, for either reading
+def test_tokens_that_min_tokens_forces_are_not_wrong() -> None:
+    def ends(readings: Readings) -> None:  # the end token is the best one at index 5, as served and as forced
         readings.forced_rival[5] = readings.forced[5] + 3.0
         readings.rival[5] = readings.served[5] + 3.0
 

@@ -1,4 +1,4 @@
-"""Whose KV it was: by likeness of answers and by supposition, on histories made by hand."""
+"""The owner of a wrong output, found by shared runs of tokens and by owner tests, on histories made by hand."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +12,7 @@ from harness.history import Entry, History, RunEnded
 from harness.scenario import Route
 from harness.verdict import Verdict
 from harness.verify.judging import outputs
-from harness.verify.judging.likeness import likeness, shared_run
+from harness.verify.judging.shared_runs import coincidence_probability, shared_run
 
 VICTIM, OWNER = "load-05", "load-03"
 OTHERS = [f"load-{number:02d}" for number in range(32) if f"load-{number:02d}" != VICTIM]
@@ -25,7 +25,7 @@ def wrong_answer(rng: np.random.Generator) -> Readings:
 
 
 def history(victim: Readings, *more: Entry, seed: int = 0, owner: Readings | None = None) -> History:
-    """Thirty-one right outputs, a wrong one, and a control arm."""
+    """Thirty-one right outputs, a wrong one, and control requests."""
     rng = np.random.default_rng(seed)
     entries = list(operations(VICTIM, victim, Route.PROXY))
     for name in OTHERS:
@@ -38,10 +38,10 @@ def history(victim: Readings, *more: Entry, seed: int = 0, owner: Readings | Non
 
 
 def under(victim: Readings, owner: str, *, right: bool) -> Iterator[Entry]:
-    """The victim's output after the head of another's prompt and its own last token."""
+    """The victim's output forced under another request's prompt, with the last token of its own prompt."""
     forced = victim.served if right else victim.served - 6.0
-    told = replace(victim, forced=forced, forced_rival=victim.served - 0.5)
-    yield from forcing(VICTIM, (*prompt_of(owner)[:-1], prompt_of(VICTIM)[-1]), told, f"-as-{owner}")
+    readings = replace(victim, forced=forced, forced_rival=victim.served - 0.5)
+    yield from forcing(VICTIM, (*prompt_of(owner)[:-1], prompt_of(VICTIM)[-1]), readings, owner)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(42)
 
 
-def test_an_answer_that_is_anothers_is_named_with_its_owner_and_the_chance(rng: np.random.Generator) -> None:
+def test_an_answer_that_contains_anothers_is_reported_with_its_owner(rng: np.random.Generator) -> None:
     victim, owner = wrong_answer(rng), read(rng, gaussian(1e-5))
     victim.tokens = [*victim.tokens[:12], *owner.tokens[:8]]
     check = outputs(DEPLOYMENT, history(victim, owner=owner))
@@ -57,12 +57,12 @@ def test_an_answer_that_is_anothers_is_named_with_its_owner_and_the_chance(rng: 
     first = check.findings[0]
     assert first.subject == VICTIM
     assert first.text.startswith(
-        f"was answered with {OWNER}'s KV: 8 tokens in a row are that request's answer (by chance"
+        f"was answered with {OWNER}'s KV: 8 tokens in a row are from that request's answer (probability by"
     )
-    assert f"{VICTIM} was answered with {OWNER}'s KV" in check.summary
+    assert f"{VICTIM}: was answered with {OWNER}'s KV" in check.summary
 
 
-def test_a_common_phrase_accuses_nobody(rng: np.random.Generator) -> None:
+def test_a_common_phrase_names_no_owner(rng: np.random.Generator) -> None:
     victim, owner = wrong_answer(rng), read(rng, gaussian(1e-5))
     victim.tokens = [*victim.tokens[:18], *owner.tokens[:2]]
     assert "answered with" not in outputs(DEPLOYMENT, history(victim, owner=owner)).findings[0].text
@@ -70,24 +70,22 @@ def test_a_common_phrase_accuses_nobody(rng: np.random.Generator) -> None:
 
 def test_the_prompt_under_which_every_token_is_the_best_is_the_owner(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
-    tried = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
-    first = outputs(DEPLOYMENT, history(victim, *tried)).findings[0]
-    assert first.text.startswith(
-        f"was answered with {OWNER}'s KV: all of its 20 tokens are what that prompt goes on to"
-    )
+    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
+    first = outputs(DEPLOYMENT, history(victim, *tested)).findings[0]
+    assert first.text.startswith(f"was answered with {OWNER}'s KV: all of its 20 tokens continue that request's prompt")
 
 
 def test_no_prompt_under_which_it_is_right_is_no_owner(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
-    tried = [entry for name in OTHERS[:8] for entry in under(victim, name, right=False)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
+    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=False)]
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
 
 
 def test_an_output_that_is_right_under_every_prompt_has_no_owner(rng: np.random.Generator) -> None:
-    """An end of sequence that any prompt goes on to says nothing of whose KV it was."""
+    """An end token that continues any prompt shows no owner."""
     victim = wrong_answer(rng)
-    tried = [entry for name in OTHERS[:8] for entry in under(victim, name, right=True)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
+    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=True)]
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
 
 
 def test_the_longest_run_is_found_wherever_it_stands() -> None:
@@ -97,14 +95,14 @@ def test_the_longest_run_is_found_wherever_it_stands() -> None:
     assert shared_run((5, 5, 5), (5, 5)) == range(2)
 
 
-def test_likeness_is_the_share_of_equal_pairs_or_what_follows_them() -> None:
+def test_the_coincidence_probability_is_the_share_of_equal_pairs_or_of_what_follows_them() -> None:
     rng = np.random.default_rng(1)
     answers = [tuple(int(t) for t in rng.integers(0, 50, 20)) for _ in range(40)]
-    assert likeness(answers) == pytest.approx(1 / 50, rel=0.5)
+    assert coincidence_probability(answers) == pytest.approx(1 / 50, rel=0.5)
     phrases = [
         tuple(10 * int(start) + step for start in rng.integers(0, 20, 5) for step in range(4)) for _ in range(40)
     ]
-    assert likeness(phrases) > 0.5  # within a phrase the next token is certain
+    assert coincidence_probability(phrases) > 0.5  # within a phrase the next token is certain
 
 
 LOOP = [49, 46] * 10
@@ -120,7 +118,7 @@ def in_a_loop(rng: np.random.Generator, *, behind: float) -> Readings:
 
 
 def test_a_loop_that_another_prompt_rightly_ends_in_names_nobody(rng: np.random.Generator) -> None:
-    """Damage that is nobody's KV can throw an answer into a loop, and another request may be in the same one."""
+    """Damage can throw an answer into a loop, and another request may rightly be in the same loop."""
     owner = in_a_loop(rng, behind=0.0)
     findings = outputs(DEPLOYMENT, history(in_a_loop(rng, behind=9.0), owner=owner)).findings
     assert findings[0].subject == VICTIM
@@ -128,15 +126,17 @@ def test_a_loop_that_another_prompt_rightly_ends_in_names_nobody(rng: np.random.
 
 
 def test_a_loop_that_fits_one_prompt_alone_names_nobody(rng: np.random.Generator) -> None:
-    """Also where no other prompt that was tried ends in it: a loop holds two tokens, however long it goes on."""
+    """Even if no other tested prompt ends in the loop: it has only two different tokens, however long it is."""
     victim = in_a_loop(rng, behind=9.0)
-    tried = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
+    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
 
 
 @pytest.mark.parametrize("period", [3, 5, 8])
-def test_a_list_that_goes_on_by_itself_tells_only_its_beginning(rng: np.random.Generator, period: int) -> None:
-    """Whatever prompt stands before it, a list goes on as it has begun: those tokens are the best ones anywhere."""
+def test_only_the_beginning_of_a_list_that_continues_by_itself_is_informative(
+    rng: np.random.Generator, period: int
+) -> None:
+    """A list continues as it began under any prompt: its later tokens are the best ones everywhere."""
     victim, pattern = read(rng, gaussian(1e-5)), list(range(200, 200 + period))
     victim.tokens = (pattern * 20)[: len(victim.tokens)]
     victim.forced[:2] -= 9.0
@@ -156,21 +156,21 @@ def test_boilerplate_that_a_third_prompt_answers_too_names_nobody(rng: np.random
 
 
 def test_an_answer_that_its_own_prompt_goes_on_to_as_well_names_nobody(rng: np.random.Generator) -> None:
-    """One wrong token at its beginning, then a text that this prompt has, too."""
+    """The first token is wrong; the others are the best ones under its own prompt, too."""
     victim, owner = read(rng, gaussian(1e-5)), read(rng, gaussian(1e-5))
     victim.forced[0] -= 9.0
     victim.tokens = list(owner.tokens)
     assert "answered with" not in outputs(DEPLOYMENT, history(victim, owner=owner)).findings[0].text
 
 
-def test_a_prompt_that_was_tried_beside_too_few_others_is_not_named(rng: np.random.Generator) -> None:
+def test_an_owner_that_was_tested_with_too_few_others_is_not_named(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
-    tried = [entry for name in (OWNER, OTHERS[0]) for entry in under(victim, name, right=name == OWNER)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
+    tested = [entry for name in (OWNER, OTHERS[0]) for entry in under(victim, name, right=name == OWNER)]
+    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
 
 
-def test_how_improbable_it_is_stands_with_the_name(rng: np.random.Generator) -> None:
+def test_the_probability_is_reported_with_the_owner(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
-    tried = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
-    text = outputs(DEPLOYMENT, history(victim, *tried)).findings[0].text
-    assert "20 of them are what none of 8 other prompts does (by chance: " in text
+    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
+    text = outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
+    assert "20 of them continue none of 8 other prompts (probability by chance: " in text

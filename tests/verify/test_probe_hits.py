@@ -154,7 +154,7 @@ def test_counters_that_were_not_read_show_nothing() -> None:
     run.verify()
     unread = History(tuple(one for one in run.entries if not isinstance(one, Scraped)))
     found = hits(unread)
-    assert (found.least, found.why) == (0, "its counters were not read around them")
+    assert (found.least, found.why) == (0, "its counters were not read before and after the phase")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from harness.verify.asking.salt_test import salt_entries, salt_test
 from harness.verify.judging import control_outputs, outputs, wrong_outputs
 from harness.verify.judging.compared import Match
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.gross import GROSS, grossly_wrong
+from harness.verify.judging.gross_mismatch import GROSS_REGRET, gross_mismatch
 from harness.verify.judging.salts import read_salts, salts
 
 DEPLOYMENT = replace(
@@ -70,7 +70,7 @@ def test_a_server_that_ignores_salts_is_named_and_never_valid(where: str, told: 
     check = judged(ask_under_two_salts(pair(**fields)).history)
     assert check.verdict is Verdict.UNKNOWN
     assert [finding.subject for finding in check.findings] == [f"{where}-0"]
-    assert "of 65 tokens asked under a new salt 64 came out of a cache" in check.findings[0].text
+    assert "of 65 tokens sent under a new salt, 64 came out of a cache" in check.findings[0].text
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["by usage", "by counters"])
@@ -99,6 +99,7 @@ def test_outputs_that_are_all_the_best_need_no_control_requests() -> None:
     assert judge(DEPLOYMENT, history).verdict is not Verdict.VALID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", ["shifted_rows", "foreign_blocks"])
 def test_kv_that_is_wholly_wrong_is_invalid_though_salts_are_ignored(bug: str) -> None:
     history = verified(PlantedBug(bug), ignores_salt=True)
@@ -109,6 +110,7 @@ def test_kv_that_is_wholly_wrong_is_invalid_though_salts_are_ignored(bug: str) -
     assert names.index("salts") < names.index("outputs")
 
 
+@pytest.mark.slow
 def test_only_damaged_requests_are_accused_though_salts_are_ignored() -> None:
     run = ask_under_two_salts(pair(PlantedBug("shifted_rows", 0.2), ignores_salt=True))
     run.run(load(48, seed=2))
@@ -135,19 +137,19 @@ def served(**sampling: object) -> Operation:
 
 
 def test_a_token_far_behind_that_was_served_as_the_best_is_wrong() -> None:
-    wrong = grossly_wrong(served(), (forced(GROSS + 1, GROSS + 2),))
+    wrong = gross_mismatch(served(), (forced(GROSS_REGRET + 1, GROSS_REGRET + 2),))
     assert wrong is not None
     assert (wrong.match, wrong.first) == (Match.MISMATCH, 1)
 
 
 def test_a_token_that_the_server_itself_found_far_behind_is_its_samplers_choice() -> None:
-    assert grossly_wrong(served(), (forced(GROSS + 1, 0.1),)) is None
-    assert grossly_wrong(served(), (forced(GROSS + 1, math.nan),)) is None
+    assert gross_mismatch(served(), (forced(GROSS_REGRET + 1, 0.1),)) is None
+    assert gross_mismatch(served(), (forced(GROSS_REGRET + 1, math.nan),)) is None
 
 
 def test_what_noise_might_explain_or_a_draw_is_not_gross() -> None:
-    assert grossly_wrong(served(), (forced(GROSS - 0.1, GROSS + 9),)) is None
-    assert grossly_wrong(served(temperature=1.0), (forced(GROSS + 9, GROSS + 9),)) is None
+    assert gross_mismatch(served(), (forced(GROSS_REGRET - 0.1, GROSS_REGRET + 9),)) is None
+    assert gross_mismatch(served(temperature=1.0), (forced(GROSS_REGRET + 9, GROSS_REGRET + 9),)) is None
 
 
 def test_a_cache_that_hits_nothing_at_all_tests_nothing_and_changes_nothing() -> None:
@@ -171,7 +173,7 @@ def test_where_somebody_else_is_served_meanwhile_nothing_is_concluded() -> None:
     ]
     history = History(tuple(disturbed))
     assert not told_of(history)
-    assert "prompt tokens where it was asked for 65" in str(read_salts(history)[0].again)
+    assert "prompt tokens meanwhile, and 65 were sent" in str(read_salts(history)[0].again)
 
 
 def test_a_refused_salt_makes_nobody_invalid() -> None:
@@ -203,12 +205,13 @@ def with_forcings_that_read(history: History) -> History:
     return History(tuple(map(told, history.entries)))
 
 
+@pytest.mark.slow
 def test_forcings_that_read_caches_are_not_trusted_where_salts_are_ignored() -> None:
-    history = verified(PlantedBug("shifted_rows"), ignores_salt=True)
-    check = outputs(DEPLOYMENT, with_forcings_that_read(history))
+    history = with_forcings_that_read(verified(PlantedBug("shifted_rows"), ignores_salt=True))
+    check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
     assert any("its teacher forcing is not trusted" in finding.text for finding in check.findings)
-    assert not wrong_outputs(with_forcings_that_read(history))
+    assert not wrong_outputs(history)
 
 
 def test_a_run_tests_once_and_hands_on_what_it_found() -> None:

@@ -52,14 +52,14 @@ def test_somebody_elses_caches_are_not_emptied_unasked(deployment: Deployment) -
     run = ran(deployment)
     assert not emptied(run)
     notes = " ".join(outputs(deployment, run.history).notes)
-    assert "not asked: prefill-0's offload tier" in notes
-    assert "--probe-tiers allows" in notes
+    assert "not probed: prefill-0's offload tier" in notes
+    assert "--probe-tiers lets the harness empty" in notes
 
 
 def test_somebody_elses_caches_are_emptied_where_that_is_allowed() -> None:
     run = ran(ATTACHED, "--probe-tiers")
     assert emptied(run) == BOTH
-    assert not any("not asked" in note for note in outputs(ATTACHED, run.history).notes)
+    assert not any("not probed" in note for note in outputs(ATTACHED, run.history).notes)
 
 
 def test_shrinking_may_be_allowed_it_too() -> None:
@@ -72,7 +72,7 @@ def test_a_tier_of_a_connector_that_nobody_knows_is_invalid_by_a_wrong_answer() 
     check = outputs(UNKNOWN_TIER, run.history)
     assert check.verdict is Verdict.INVALID
     assert {(one.kind, one.server) for one in check.findings} == {(FindingKind.CACHE, "decode-0")}
-    assert all("asked again through decode-0's offload tier" in one.text for one in check.findings)
+    assert all("requested again through decode-0's offload tier" in one.text for one in check.findings)
 
 
 def test_a_tier_of_a_connector_that_nobody_knows_is_never_valid_unasked() -> None:
@@ -102,4 +102,4 @@ def test_a_tier_that_gave_nothing_back_is_said_to_have() -> None:
         run.run(scenario)
     note = next(note for note in outputs(deployment, run.history).notes if "decode-0's offload tier" in note)
     assert "none of them is shown to be read from there" in note
-    assert "it restored nothing" in note
+    assert "the tier restored nothing" in note

@@ -1,4 +1,4 @@
-"""A load from a file."""
+"""Loads from dataset files."""
 
 import json
 
@@ -34,21 +34,23 @@ LINES = st.lists(
 
 
 @given(LINES)
-def test_what_is_written_reads_back_as_the_same_requests(lines: list[Line]) -> None:
+def test_written_lines_read_back_as_the_same_requests(lines: list[Line]) -> None:
     assert read_lines(write_lines(lines), "x.jsonl") == tuple(lines)
 
 
 def test_the_benchmarks_own_format_is_read() -> None:
     text = (
         '{"prompt": "What is the capital of India?", "output_tokens": 10}\n\n'
-        '{"prompt": [5, 6, 7], "category": "other keys are left alone"}\n'
+        '{"prompt": [5, 6, 7], "category": "other keys are ignored"}\n'
         '{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3, "id": 1}\n'
     )
     first, second, third = (line.request for line in read_lines(text, "x.jsonl", output_len=7))
     assert (first.prompt, first.sampling.max_tokens) == ("What is the capital of India?", 10)
     assert (second.prompt, second.sampling.max_tokens, second.request_id) == ((5, 6, 7), 7, "load-00001")
     assert (third.endpoint, third.sampling.max_tokens) == (Endpoint.CHAT, 3)
-    assert all(request.sampling.logprobs == 2 for request in (first, second, third)), "drift is told from them"
+    assert all(request.sampling.logprobs == 2 for request in (first, second, third)), (
+        "the noise of outputs is measured by them"
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,12 +58,12 @@ def test_the_benchmarks_own_format_is_read() -> None:
     [
         ("{", "not JSON"),
         ("[1]", "not a JSON object"),
-        ('{"output_tokens": 5}', 'it needs a "prompt"'),
-        ('{"prompt": "a", "messages": []}', 'it needs a "prompt"'),
-        ('{"prompt": ""}', "neither a text nor a list of token ids"),
-        ('{"prompt": [1, "2"]}', "neither a text nor a list of token ids"),
-        ('{"prompt": [1, -2]}', "neither a text nor a list of token ids"),
-        ('{"prompt": [true]}', "neither a text nor a list of token ids"),
+        ('{"output_tokens": 5}', 'either a "prompt" or "messages"'),
+        ('{"prompt": "a", "messages": []}', 'either a "prompt" or "messages"'),
+        ('{"prompt": ""}', "non-empty text or list of token ids"),
+        ('{"prompt": [1, "2"]}', "non-empty text or list of token ids"),
+        ('{"prompt": [1, -2]}', "non-empty text or list of token ids"),
+        ('{"prompt": [true]}', "non-empty text or list of token ids"),
         ('{"prompt": "a", "output_tokens": 0}', "at least 1"),
         ('{"prompt": "a", "output_tokens": "many"}', "whole number"),
         ('{"prompt": "a", "ignore_eos": 1}', "its ignore_eos is 1"),
@@ -69,11 +71,11 @@ def test_the_benchmarks_own_format_is_read() -> None:
         ('{"prompt": "a", "stop": 3}', "its stop"),
         ('{"prompt": "a", "route": "sideways"}', "its route is 'sideways'"),
         ('{"messages": [{"role": "user"}]}', '"role" and "content"'),
-        ('{"messages": "hello"}', "not a list"),
-        ('{"prompt": "a", "request_id": "first"}', "stands in line 1 already"),
+        ('{"messages": "hello"}', "must be a non-empty list"),
+        ('{"prompt": "a", "request_id": "first"}', "line 1 has the request_id 'first', too"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number(content: str, why: str) -> None:
+def test_the_error_about_a_bad_line_has_its_number(content: str, why: str) -> None:
     text = json.dumps({"prompt": "fine", "request_id": "first"}) + "\n\n" + content + "\n"
     with pytest.raises(UsageError) as raised:
         read_lines(text, "load.jsonl")
@@ -86,7 +88,7 @@ def test_a_file_without_a_request_is_refused() -> None:
         read_lines("\n \n", "load.jsonl")
 
 
-def test_phases_follow_one_another_and_salts_are_the_runs_own() -> None:
+def test_phases_keep_their_order_and_salts_are_new_for_the_run() -> None:
     requests = [Request(f"r{n}", (n,), cache_salt=salt) for n, salt in enumerate([None, "a", "a", None])]
     lines = [Line(request, phase) for request, phase in zip(requests, ["x", "x", "y", "x"], strict=True)]
     scenario = dataset_load(lines, concurrency=4, salt="run-1")

@@ -1,4 +1,4 @@
-"""The plain load: prompts that share no block, and references that share no cache."""
+"""The random load: prompts that share no block."""
 
 from typing import Any
 
@@ -44,12 +44,12 @@ def test_a_salt_reaches_every_request() -> None:
     assert not salts(load(salt="one")) & salts(load(salt="two"))
 
 
-def test_the_same_seed_gives_the_same_load_and_another_another() -> None:
+def test_the_same_seed_gives_the_same_load_and_another_seed_another_load() -> None:
     assert load() == load()
     assert prompts(load()) != prompts(load(seed=8))
 
 
-# Two ordinary tokens and 300 prompts: at random, first blocks of nine would meet.
+# Two ordinary tokens and 300 prompts: random first blocks of nine tokens would be equal by chance.
 @example(seed=0, num_prompts=300, vocab_size=4, block_size=9, least=20, extra=5, special={0, 1})
 @settings(max_examples=60, deadline=None)
 @given(
@@ -85,7 +85,7 @@ def test_lengths_reach_both_ends() -> None:
     assert lengths == {20, 21, 22}
 
 
-def test_requests_can_be_told_to_go_on_to_the_end() -> None:
+def test_requests_can_ignore_the_end_of_sequence_token() -> None:
     request: Request = load(ignore_eos=True, output_len=5).phases[0].requests[0]
     assert request.sampling == Sampling(max_tokens=5, logprobs=2, ignore_eos=True)
 
@@ -99,6 +99,6 @@ def test_requests_can_be_told_to_go_on_to_the_end() -> None:
         ({"vocab_size": 3, "special_token_ids": (0, 1)}, "not special"),
     ],
 )
-def test_what_cannot_be_unique_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_a_load_whose_prompts_cannot_be_unique_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         load(**changes)

@@ -1,4 +1,4 @@
-"""The catalogue's scenarios: complete, unlike each other, the same every time, and as long as they say."""
+"""The catalogue's scenarios: complete, distinct, reproducible, and with prompts of the lengths they promise."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from workload_settings import HOMES, SETTING, deployment
 
 import workloads
+from bench.edge_cases import NINE
 from harness.catalogue.background import beside_load
-from harness.catalogue.builder import Case, together
+from harness.catalogue.builder import Builder, together
 from harness.catalogue.choice import catalogue, choose
 from harness.catalogue.needs import unmet
-from harness.catalogue.presets import RECIPES
+from harness.catalogue.presets import PRESETS
 from harness.catalogue.prompts import WORDS, Prompts
 from harness.catalogue.registry import CATALOGUE, Workload, workload
 from harness.catalogue.setting import Setting
@@ -25,17 +26,6 @@ from workloads.offload import flood
 
 B = 32
 EVERY = catalogue()
-THE_NINE = (
-    "short_prompt",
-    "block_boundary",
-    "above_boundary",
-    "multi_block",
-    "cold_decode",
-    "full_decode_hit",
-    "partial_decode_hit",
-    "direct_decode",
-    "offload_recovery",
-)
 
 
 def requests(scenario: Scenario) -> list[Request]:
@@ -58,12 +48,12 @@ def scenario(name: str, setting: Setting = SETTING) -> Scenario:
     return CATALOGUE[name](setting)
 
 
-def test_the_nine_go_by_their_names() -> None:
-    assert set(THE_NINE) <= set(CATALOGUE)
+def test_the_nine_basic_workloads_exist() -> None:
+    assert set(NINE) <= set(CATALOGUE)
 
 
 @pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
-def test_a_scenario_is_the_same_every_time_and_differs_by_salt_alone_between_runs(entry: Workload) -> None:
+def test_a_scenario_is_reproducible_and_differs_between_runs_only_in_its_salt(entry: Workload) -> None:
     assert entry(SETTING) == entry(SETTING)
     first, second = entry(SETTING), entry(replace(SETTING, salt="two"))
     assert [r.prompt for r in requests(first)] == [r.prompt for r in requests(second)]
@@ -79,7 +69,7 @@ def test_no_two_workloads_share_an_id_or_a_salt() -> None:
 
 
 @pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
-def test_a_workload_is_written_in_its_familys_module_and_lives_somewhere(entry: Workload) -> None:
+def test_a_workload_is_in_its_familys_module_and_has_a_preset_that_meets_its_needs(entry: Workload) -> None:
     assert entry.family in workloads.__all__
     assert entry.write.__module__ == f"workloads.{entry.family}"
     assert "Hunts" in entry.hunts
@@ -88,7 +78,7 @@ def test_a_workload_is_written_in_its_familys_module_and_lives_somewhere(entry: 
 
 
 @pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
-def test_prompts_fit_the_context_unless_they_are_to_be_refused(entry: Workload) -> None:
+def test_prompts_fit_the_context_unless_a_refusal_is_expected(entry: Workload) -> None:
     home = HOMES[entry.home]
     written = entry(Setting.of(home))
     limit = min(server.max_model_len or 0 for server in home.servers)
@@ -98,7 +88,7 @@ def test_prompts_fit_the_context_unless_they_are_to_be_refused(entry: Workload) 
     assert all(1 <= phase.concurrency <= max(len(phase.requests), 32) for phase in written.phases)
 
 
-def test_every_phase_is_counted_and_nothing_is_asked_again_between_workloads() -> None:
+def test_every_phase_is_counted_and_has_only_requests_of_the_load() -> None:
     for entry in EVERY:
         assert all(phase.counted for phase in entry(SETTING).phases)
         assert all(request.of_load for request in requests(entry(SETTING)))
@@ -126,7 +116,7 @@ def test_every_phase_is_counted_and_nothing_is_asked_again_between_workloads() -
         ("chunked_prefill", "at once", [127, 128, 129, 191, 192, 193, 319, 320, 321]),
     ],
 )
-def test_prompts_are_as_long_as_written_down_by_hand(name: str, asked: str, expected: list[int]) -> None:
+def test_prompts_have_the_lengths_calculated_by_hand(name: str, asked: str, expected: list[int]) -> None:
     assert lengths(phase(asked, scenario(name))) == expected
 
 
@@ -137,22 +127,18 @@ def test_lengths_around_the_first_eight_boundaries() -> None:
     ]
 
 
-def test_a_boundary_is_one_on_both_sides_where_block_sizes_differ() -> None:
+def test_a_boundary_is_a_boundary_on_both_servers_if_block_sizes_differ() -> None:
     unlike = replace(SETTING, prefill_block_size=32, decode_block_size=64)
     assert lengths(phase("cold", scenario("block_boundary", unlike))) == [64]
 
 
-def first_blocks(phase: Phase) -> list[object]:
-    return [request.prompt[:B] for request in phase.requests]
-
-
 @pytest.mark.parametrize("name", ["around_boundaries", "mixed_lengths", "single_token", "cold_decode", "pool_churn"])
-def test_cold_prompts_open_differently(name: str) -> None:
+def test_cold_prompts_have_different_first_tokens(name: str) -> None:
     openings = [request.prompt[0] for request in served(scenario(name))]
     assert len(set(openings)) == len(openings)
 
 
-def test_a_decode_hit_is_of_the_very_prompt_that_primed_decode() -> None:
+def test_a_decode_hit_has_the_prompt_and_salt_that_primed_decode() -> None:
     full, partial = scenario("full_decode_hit"), scenario("partial_decode_hit")
     (primed,), (asked,) = phase("prime", full).requests, phase("ask", full).requests
     assert (primed.route, asked.route) == (Route.DECODE, Route.PROXY)
@@ -162,14 +148,14 @@ def test_a_decode_hit_is_of_the_very_prompt_that_primed_decode() -> None:
     assert primed.cache_salt == asked.cache_salt
 
 
-def test_a_hundred_share_two_blocks_and_no_more() -> None:
+def test_a_hundred_prompts_share_two_blocks_and_no_more() -> None:
     asked = phase("at once", scenario("hundred_sharing"))
     assert (len(asked.requests), asked.concurrency) == (100, 100)
     assert len({request.prompt[:64] for request in asked.requests}) == 1
     assert len({request.prompt for request in asked.requests}) == 100
 
 
-def test_twigs_of_different_branches_have_equal_blocks_at_equal_places() -> None:
+def test_continuations_of_different_branches_have_equal_blocks_at_equal_places() -> None:
     twigs = [request.prompt for request in phase("twigs", scenario("branching_prompts")).requests]
     assert len(set(twigs)) == 4
     assert twigs[0][:64] == twigs[1][:64] != twigs[2][:64] == twigs[3][:64]
@@ -177,15 +163,15 @@ def test_twigs_of_different_branches_have_equal_blocks_at_equal_places() -> None
     assert (twigs[0][64:], twigs[1][64:]) == (twigs[2][64:], twigs[3][64:])
 
 
-def test_a_flood_fills_the_pool_with_blocks_of_its_own() -> None:
+def test_a_flood_fills_the_pool_with_new_blocks() -> None:
     setting = replace(SETTING, prefill_blocks=1024, max_model_len=8192, prefill=2)
     for server in range(2):
-        asked = [r for r in flood(Case("any", setting), Route.PREFILL).requests if r.server == server]
+        asked = [r for r in flood(Builder("any", setting), Route.PREFILL).requests if r.server == server]
         assert sum(len(request.prompt) // 32 for request in asked) >= 1023
         assert len({request.prompt[0] for request in asked}) == len(asked)
 
 
-def test_turns_name_the_turn_before() -> None:
+def test_turns_name_the_previous_turn() -> None:
     written = scenario("chat_turns")
     first, second = phase("turn 1", written), phase("turn 2", written)
     assert [request.continues for request in first.requests] == [None, None, None]
@@ -193,7 +179,7 @@ def test_turns_name_the_turn_before() -> None:
     assert {request.endpoint for request in second.requests} == {Endpoint.CHAT}
 
 
-def test_background_requests_are_unlike_the_workloads_own() -> None:
+def test_background_requests_share_no_salt_or_id_with_the_workload() -> None:
     plain = scenario("hit_on_both")
     loaded = beside_load(plain, SETTING, 5)
     background = [request for phase in loaded.phases for request in phase.background]
@@ -209,15 +195,15 @@ def test_background_requests_are_unlike_the_workloads_own() -> None:
 
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 200), min_size=1, max_size=40))
 @settings(max_examples=50)
-def test_prompts_have_their_length_and_an_opening_of_their_own(seed: int, wanted: list[int]) -> None:
+def test_prompts_have_the_wanted_length_and_different_first_tokens(seed: int, wanted: list[int]) -> None:
     prompts = Prompts(replace(SETTING, seed=seed), "any")
-    dealt = [prompts.ids(length) for length in wanted]
-    assert [len(prompt) for prompt in dealt] == wanted
-    assert len({prompt[0] for prompt in dealt}) == len(dealt)
-    assert all(7 <= token < 4096 for prompt in dealt for token in prompt)
+    made = [prompts.ids(length) for length in wanted]
+    assert [len(prompt) for prompt in made] == wanted
+    assert len({prompt[0] for prompt in made}) == len(made)
+    assert all(7 <= token < 4096 for prompt in made for token in prompt)
 
 
-def test_words_are_one_token_each_for_the_canary() -> None:
+def test_each_word_is_one_token_of_the_canary() -> None:
     assert set(WORDS) <= set(CANARY_WORDS)
     assert len(set(WORDS)) == len(WORDS)
     prompts = Prompts(SETTING, "any")
@@ -226,7 +212,7 @@ def test_words_are_one_token_each_for_the_canary() -> None:
     assert len({text.split()[0] for text in texts}) == 12
 
 
-def test_too_small_a_vocabulary_is_said_to_be_so() -> None:
+def test_a_vocabulary_that_is_too_small_is_an_error() -> None:
     prompts = Prompts(replace(SETTING, vocab_size=9), "any")
     prompts.ids(3), prompts.ids(3)
     with pytest.raises(UsageError, match="too few tokens"):
@@ -236,7 +222,7 @@ def test_too_small_a_vocabulary_is_said_to_be_so() -> None:
 # Choosing
 
 
-def test_everything_is_chosen_by_a_star_in_the_catalogues_order() -> None:
+def test_a_star_chooses_all_workloads_in_the_catalogues_order() -> None:
     assert choose(["*"]) == EVERY
     assert [entry.name for entry in EVERY][:7] == [
         *("short_prompt", "block_boundary", "above_boundary", "multi_block"),
@@ -244,35 +230,35 @@ def test_everything_is_chosen_by_a_star_in_the_catalogues_order() -> None:
     ]
 
 
-def test_names_families_and_globs_choose() -> None:
+def test_workloads_are_chosen_by_name_family_and_glob() -> None:
     assert [entry.name for entry in choose(["multi_block", "short_prompt"])] == ["short_prompt", "multi_block"]
     assert {entry.family for entry in choose(["chat"])} == {"chat"}
     assert {entry.name for entry in choose(["*_decode_hit"])} == {"full_decode_hit", "partial_decode_hit"}
 
 
-def test_what_matches_nothing_is_refused() -> None:
+def test_a_pattern_that_matches_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="No workload is called 'nothing_like_it'"):
         choose(["short_prompt", "nothing_like_it"])
 
 
-def test_a_workload_without_a_purpose_is_refused() -> None:
-    def silent(case: Case) -> Iterator[Phase]:
+def test_a_workload_that_does_not_say_what_it_hunts_is_refused() -> None:
+    def silent(build: Builder) -> Iterator[Phase]:
         """Only a summary."""
-        yield together("ask", [case.ask(3)])
+        yield together("ask", [build.ask(3)])
 
     with pytest.raises(HarnessError, match="what it hunts"):
         workload(family="lengths")(silent)
     assert "silent" not in CATALOGUE
 
 
-def test_every_recipe_is_somebodys_home() -> None:
-    assert {entry.home for entry in EVERY} == set(RECIPES)
+def test_every_preset_is_the_home_of_a_workload() -> None:
+    assert {entry.home for entry in EVERY} == set(PRESETS)
 
 
 # Settings
 
 
-def test_a_setting_takes_the_least_of_what_servers_allow() -> None:
+def test_a_setting_has_the_smallest_limits_of_all_servers() -> None:
     facts = deployment()
     prefill, decode = facts.servers
     facts = replace(facts, servers=(replace(prefill, max_model_len=512), replace(decode, block_size=64, num_blocks=9)))
@@ -281,13 +267,13 @@ def test_a_setting_takes_the_least_of_what_servers_allow() -> None:
 
 
 @pytest.mark.parametrize("change", [{"vocab_size": None}, {"servers": ()}])
-def test_a_deployment_that_tells_too_little_cannot_be_written_for(change: dict[str, object]) -> None:
+def test_a_deployment_with_too_few_known_facts_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Setting.of(deployment(**change))
 
 
 def test_a_chat_prompt_goes_to_chat_and_text_to_completions() -> None:
-    case = Case("any", SETTING)
-    assert case.ask((Message("user", "hello"),)).endpoint is Endpoint.CHAT
-    assert case.ask("hello").endpoint is Endpoint.COMPLETIONS
-    assert case.ask("hello", endpoint=Endpoint.CHAT).endpoint is Endpoint.CHAT
+    build = Builder("any", SETTING)
+    assert build.ask((Message("user", "hello"),)).endpoint is Endpoint.CHAT
+    assert build.ask("hello").endpoint is Endpoint.COMPLETIONS
+    assert build.ask("hello", endpoint=Endpoint.CHAT).endpoint is Endpoint.CHAT

@@ -1,4 +1,4 @@
-"""What a case needs beside what a deployment has: skipped with a reason from the deployment's own facts."""
+"""A workload whose needs a deployment does not meet is skipped, for a reason in the deployment's own figures."""
 
 import pytest
 from workload_settings import deployment, server
@@ -13,7 +13,7 @@ def with_decode(**changes: object) -> Deployment:
     return deployment(servers=(server(Role.PREFILL), server(Role.DECODE, **changes)))
 
 
-LACKS = [
+UNMET = [
     (Needs(), deployment(connectors=(OFFLOADING,)), "it needs KV transfer, and the deployment has [offloading]"),
     (Needs(), deployment(connectors=()), "it needs KV transfer, and the deployment has [no connector]"),
     (Needs(offloads=True), deployment(connectors=(NIXL,)), "needs an offload tier, and the deployment has [nixl]"),
@@ -29,7 +29,7 @@ LACKS = [
     (Needs(same_block_sizes=True), with_decode(block_size=64), "equal block sizes, and the servers have 32, 64"),
     (Needs(same_versions=False), deployment(), "needs different engine versions, and the servers have 0.32.0"),
     (Needs(most_blocks=128), deployment(), "fills a pool of up to 128 blocks, and prefill-0 has 1,024"),
-    (Needs(most_blocks=2000), with_decode(num_blocks=None), "decode-0 has a number that it does not tell"),
+    (Needs(most_blocks=2000), with_decode(num_blocks=None), "decode-0 has a number that the server does not report"),
     (Needs(least_blocks=2000), deployment(), "needs a pool of 2,000 blocks, and prefill-0 has 1,024"),
     (Needs(context=9000), deployment(), "needs a context of 9,000 tokens, and prefill-0 takes 8,192"),
     (Needs(most_context=4096), deployment(), "fills a context of up to 4,096 tokens, and prefill-0 has 8,192"),
@@ -37,8 +37,8 @@ LACKS = [
 ]
 
 
-@pytest.mark.parametrize(("needs", "facts", "why"), LACKS, ids=[why for _, _, why in LACKS])
-def test_a_lack_is_said_in_the_deployments_own_figures(needs: Needs, facts: Deployment, why: str) -> None:
+@pytest.mark.parametrize(("needs", "facts", "why"), UNMET, ids=[why for _, _, why in UNMET])
+def test_an_unmet_need_is_reported_with_the_deployments_own_figures(needs: Needs, facts: Deployment, why: str) -> None:
     assert why in (unmet(needs, facts) or "")
 
 
@@ -52,7 +52,7 @@ def test_a_lack_is_said_in_the_deployments_own_figures(needs: Needs, facts: Depl
         (Needs(most_blocks=1024, least_blocks=1024, context=8192, batch_tokens=2048), deployment()),
     ],
 )
-def test_a_deployment_that_has_it_all_lacks_nothing(needs: Needs, facts: Deployment) -> None:
+def test_a_deployment_that_meets_all_needs_is_accepted(needs: Needs, facts: Deployment) -> None:
     assert unmet(needs, facts) is None
 
 
@@ -65,5 +65,5 @@ def test_a_deployment_that_has_it_all_lacks_nothing(needs: Needs, facts: Deploym
         (Needs(context=4096), with_decode(max_model_len=None)),
     ],
 )
-def test_what_is_not_told_excludes_nothing(needs: Needs, facts: Deployment) -> None:
+def test_an_unknown_fact_counts_as_a_met_need(needs: Needs, facts: Deployment) -> None:
     assert unmet(needs, facts) is None

@@ -1,4 +1,4 @@
-"""Were the answers right? From the statistics up: noise, forcing, floor, judging; strict; ownership; check."""
+"""Whether the outputs of a history are right: noise, teacher forcing, references, probes of caches, owners."""
 
 from harness.verify.judging.check import (
     count_outputs,

@@ -1,18 +1,30 @@
-"""An answer that is not of the shape that was asked for; what no token's log-probability shows."""
+"""Whether an answer has the number of choices and tokens that were requested. Log-probabilities do not show this."""
 
-from harness.history import Operation
+from harness.history import Choice, Operation
+from harness.scenario import Sampling
 
 
-def ill_formed(operation: Operation) -> str:
-    """What is wrong with it, in words; empty when nothing is."""
+def wrong_shape(operation: Operation) -> str:
+    """What is wrong with the shape of an answer, in words; empty if nothing is."""
     sampling, ended = operation.request.sampling, operation.ended
+    if wrong := next(filter(None, (_wrong_length(choice, sampling) for choice in ended.choices)), ""):
+        return wrong
     if len(ended.choices) != (sampling.n or 1):
-        return f"it has {len(ended.choices)} choices, and {sampling.n or 1} were asked"
-    sent, told = operation.prompt_token_ids, ended.prompt_token_ids
-    if told is not None and told != sent:
-        return f"the server was given another prompt than was sent: {len(told)} tokens beside {len(sent or ())}"
-    for choice in ended.choices:
-        tokens = len(choice.token_ids)
-        if choice.finish_reason == "length" and tokens < sampling.max_tokens:
-            return f"it ended for its length after {tokens} tokens, and {sampling.max_tokens} were asked"
+        return f"it has {len(ended.choices)} choices, and {sampling.n or 1} were requested"
+    sent, reported = operation.prompt_token_ids, ended.prompt_token_ids
+    if reported is not None and reported != sent:
+        return f"the server received another prompt than was sent: {len(reported)} tokens, not {len(sent or ())}"
+    return ""
+
+
+def _wrong_length(choice: Choice, sampling: Sampling) -> str:
+    tokens, reason, most = len(choice.token_ids), choice.finish_reason, sampling.max_tokens
+    if tokens > most:
+        return f"it has {tokens} tokens, and at most {most} were requested"
+    if reason == "stop" and sampling.ignore_eos and not sampling.stop:
+        return f"it stopped after {tokens} of {most} tokens, although ignore_eos was set"
+    if sampling.min_tokens and tokens < sampling.min_tokens:
+        return f"it has {tokens} tokens, and at least {sampling.min_tokens} were requested"
+    if reason == "length" and tokens < most:
+        return f"it ended with finish_reason 'length' after {tokens} of {most} requested tokens"
     return ""

@@ -1,34 +1,36 @@
-"""What all tokens of an output show together, and how far that reaches in outputs of nothing but noise.
+"""An average error over the tokens of one output, and the limits of noise for it.
 
-Wrong KV moves every token of an output a little; noise moves few of them much. So an output is judged by an average as
-well, the root mean square over its tokens *without the largest*, one and one more for each 24 tokens: what a single
-token does is judged by itself, and an average that one token can raise has a tail as heavy as that token's, behind a
-body that is narrow because many are averaged, so that the body says nothing of the tail.
+Wrong KV moves every token of an output a little; noise moves few of them much. So an output is compared by an average
+as well: the root mean square over its tokens *without the largest values*, one and one more for each 24 tokens. The
+limits for single tokens cover those. With them, the average would have a tail as heavy as that of a single token, but a
+body narrowed by averaging, from which the tail cannot be predicted.
 
 Averages over few tokens vary more than averages over many. An output is therefore compared with outputs that were cut
-to at most its own length, in steps of a third or less (``_lengths``).
+to its own length or less, in steps of a third or less (``_lengths``).
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 
 import numpy as np
 
-from harness.verify.judging.noise import Floats, Indices, far_limit, noise_limit
+from harness.verify.judging.noise import Floats, Indices, far_limit, near_limit
 
 _TAIL = 0.1
-# Share of the outputs whose averages make the tail: averages are few, and their distribution is narrow.
-FEWEST_OUTPUTS = 16
-"""Of a length, below which a shorter one is compared: an average over more tokens varies less, and is judged too
-kindly."""
+"""Share of the averages that is their tail: averages are few, and their distribution is narrow."""
+_MIN_OUTPUTS = 16
+"""Outputs of one length that a limit needs. With fewer, outputs are cut to a shorter length. The limit is then somewhat
+too wide, since an average over more tokens varies less."""
 _TOKENS_PER_LARGEST = 24
-FEWEST_TOKENS = 3
-"""Tokens below which an output has no average: without the largest, two are left."""
+_MIN_TOKENS = 3
+"""Tokens that an average needs: two are left without the largest."""
 
 
 def _lengths() -> Iterator[int]:
+    """The lengths to which outputs are cut, in tokens, rising without end."""
     yield from (3, 4, 5, 6)
     base = 8
     while True:
@@ -40,19 +42,21 @@ def _lengths_up_to(tokens: int) -> list[int]:
     return list(takewhile(lambda length: length <= tokens, _lengths()))
 
 
+# Called for every output; there are few lengths.
+@cache
 def compared_length(tokens: int) -> int | None:
-    """The largest step that is no longer than an output of so many tokens; None where it is too short."""
+    """The length to which an output of so many tokens is cut for the comparison; None if the output is too short."""
     return max(_lengths_up_to(tokens), default=None)
 
 
 def average(values: Floats) -> float:
-    """The average of one output, in nats; of the values that are known. NaN where they are too few."""
+    """The average of one output over its finite values, in nats; NaN if these are too few."""
     known = values[np.isfinite(values)]
-    return float(_averages(known[None, :])[0]) if len(known) >= FEWEST_TOKENS else math.nan
+    return float(_averages(known[None, :])[0]) if len(known) >= _MIN_TOKENS else math.nan
 
 
 def _averages(rows: Floats) -> Floats:
-    """Of shape (outputs,) for values of shape (outputs, tokens)."""
+    """The average of each row: shape (outputs,) for values of shape (outputs, tokens)."""
     left = rows.shape[1] - 1 - rows.shape[1] // _TOKENS_PER_LARGEST
     smallest = np.partition(rows**2, left - 1, axis=1)[:, :left]
     averages: Floats = np.sqrt(smallest.mean(axis=1))
@@ -61,55 +65,56 @@ def _averages(rows: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ByOutput:
-    """Known values of many outputs, one after the other."""
+    """The finite values of many outputs, one output after the other."""
 
     values: Floats
     lengths: Indices
-    """Values of each output, of shape (outputs,); none is 0."""
+    """How many values each output has, of shape (outputs,); none is 0."""
 
     @classmethod
     def of(cls, arrays: Sequence[Floats]) -> "ByOutput":
-        """``arrays``: one for each output; what is not known in them is left out."""
-        known = [array[np.isfinite(array)] for array in arrays]
-        known = [array for array in known if len(array)]
-        return cls(np.concatenate([np.empty(0), *known]), np.array([len(array) for array in known], dtype=np.intp))
+        """``arrays``: one for each output. Values that are not finite are left out."""
+        finite = [array[np.isfinite(array)] for array in arrays]
+        finite = [array for array in finite if len(array)]
+        return cls(np.concatenate([np.empty(0), *finite]), np.array([len(array) for array in finite], dtype=np.intp))
 
     @property
-    def owners(self) -> Indices:
-        """The number of the output that each value is of."""
+    def outputs(self) -> Indices:
+        """The number of the output that each value belongs to, of shape (values,)."""
         return np.repeat(np.arange(len(self.lengths), dtype=np.intp), self.lengths)
 
     def averages(self, tokens: int) -> Floats:
-        """Of the outputs with so many tokens or more, each cut to so many."""
+        """The averages of the outputs that have so many tokens or more, each cut to so many."""
         starts = (np.cumsum(self.lengths) - self.lengths)[self.lengths >= tokens]
         return _averages(self.values[starts[:, None] + np.arange(tokens)])
 
 
 def near_average_limits(sample: ByOutput, tokens: Sequence[int], alpha: float) -> dict[int, float]:
-    """The near limit for each length that outputs of so many ``tokens`` are compared at, in nats."""
+    """The near limits of averages, in nats, by the length that is compared. ``tokens``: those of each tested output."""
     limits: dict[int, float] = {}
     for step, averages in _compared(sample, tokens):
-        limit = noise_limit(averages, _judged(tokens), alpha, least=FEWEST_OUTPUTS)
+        limit = near_limit(averages, _averaged(tokens), alpha, min_sample=_MIN_OUTPUTS)
         limits[step] = math.inf if limit is None else limit
     return limits
 
 
 def far_average_limits(sample: ByOutput, tokens: Sequence[int], alpha: float) -> dict[int, float]:
-    """The far limit for each length, likewise."""
+    """The far limits, like ``near_average_limits``."""
     return {
-        step: far_limit(averages, _judged(tokens), alpha, part=_TAIL) for step, averages in _compared(sample, tokens)
+        step: far_limit(averages, _averaged(tokens), alpha, part=_TAIL) for step, averages in _compared(sample, tokens)
     }
 
 
-def _judged(tokens: Sequence[int]) -> int:
-    return sum(count >= FEWEST_TOKENS for count in tokens)
+def _averaged(tokens: Sequence[int]) -> int:
+    """How many outputs have an average."""
+    return sum(count >= _MIN_TOKENS for count in tokens)
 
 
 def _compared(sample: ByOutput, tokens: Sequence[int]) -> Iterator[tuple[int, Floats]]:
-    """For each length, averages to compare with; of a shorter one where the sample has too few outputs of it."""
+    """Each compared length, with the averages of the sample there, or at a shorter length of enough outputs."""
     for step in sorted({step for count in set(tokens) if (step := compared_length(count)) is not None}):
         for length in reversed(_lengths_up_to(step)):
             averages = sample.averages(length)
-            if len(averages) >= FEWEST_OUTPUTS:
+            if len(averages) >= _MIN_OUTPUTS:
                 yield step, averages
                 break

@@ -1,4 +1,4 @@
-"""What the comparison of one output with the truth comes to."""
+"""The result of comparing one output with what it should be."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -8,14 +8,18 @@ class Match(Enum):
     """How an output compares with what it should be."""
 
     EXACT = auto()
-    """Every token the one that the clean path has."""
+    """Every token is the right one."""
     TIE = auto()
-    """It differs where two tokens are as good as equal, within the noise."""
+    """It differs only where two tokens are equally good within the noise."""
     MISMATCH = auto()
+    """It is wrong."""
     UNVERIFIED = auto()
-    """Verification was asked for, and failed."""
-    UNSAMPLED = auto()
-    """Verification was not asked for."""
+    """It was to be verified, and that failed."""
+    LEFT_OUT = auto()
+    """It was not to be verified; of a probe, nothing is known that it could be compared with."""
+
+
+RIGHT = (Match.EXACT, Match.TIE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,7 @@ class Compared:
     match: Match
     text: str = ""
     """What is wrong, or why it could not be verified."""
-    first: int = 0
-    """The first output token that is wrong, counted from 0."""
+    first: int | None = None
+    """The first wrong output token, counted from 0; None if no single token is known to be wrong."""
     doubt: str = ""
-    """Why it is doubtful though it counts as right: it shows more than the control outputs make likely, and less than
-    noise cannot explain."""
+    """Why a right output is doubtful: it exceeds a near limit of noise, but no far limit (floor.py)."""

@@ -1,20 +1,20 @@
-"""The noise floor: what the control arm, in which nothing was transferred, shows of regrets and drifts.
+"""The noise floor: how large regrets and drifts get where no KV was transferred.
 
-The control arm serves prompts of the load on the decode server at the load's concurrency, without transfer and under
-salts of their own, and is teacher-forced beside the load. It holds every harmless reason for which a served output may
-differ from its forcing: batches of other sizes, decode kernels beside prefill kernels, two servers that round in
-different ways. Two kinds of limits are drawn (noise.py has their theory):
+The control requests are prompts of the load that the decode server serves at the load's concurrency, without transfer
+and under salts of their own. Their outputs are teacher-forced like the load's. So they show every harmless reason for
+which a served output differs from its forcing: batches of other sizes, decode kernels in place of prefill kernels, two
+servers that round in different ways. Two kinds of limits are derived (noise.py has their theory):
 
-near    from the control outputs, as if noise had no heavy tail. An output beyond one of them is doubtful, and no more.
-far     from the control outputs and the load's own outputs that are not doubtful, as if noise had nothing but a
-        variance. An output beyond one of them is wrong. A run of nothing but noise, of this run's length, crosses any
-        of them with probability ALPHA at most. Most outputs are clean in any run that is worth judging, and they are
-        many more than the control outputs: they show how heavy the tail is. Doubtful ones stay out, or a few damaged
-        outputs would stretch the limits until they are within.
+near    from the control outputs, as if noise had no heavy tail. An output that exceeds one of them is only doubtful.
+far     from the control outputs and those outputs of the load that are not doubtful, for noise with a heavy tail. An
+        output that exceeds one of them is wrong. A run of this length that holds nothing but noise exceeds any of them
+        with probability ALPHA at most. Most outputs are right in any run that is worth a verdict, and they are many
+        more than the control outputs: they show how heavy the tail is. Doubtful outputs are left out, since a few
+        damaged ones would raise the limits above themselves.
 
-Both are drawn for single tokens (margin error, which bounds the regret, and drift), and for averages over an output's
-tokens (averages.py). No limit is a number of ours, with one exception: RESOLUTION. Where no output shows more than
-that, no arm could accuse any of them, and none is needed (``quiet_floor``).
+There are limits for single tokens (margin error, which bounds the regret, and drift), and for averages over the tokens
+of an output (averages.py). All limits come from measured noise but one, RESOLUTION: outputs that stay below it need no
+control requests, since no noise could make them wrong (``quiet_floor``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,40 +25,41 @@ import numpy as np
 
 from harness.verify.judging.averages import ByOutput, far_average_limits, near_average_limits
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Limits, crossings
-from harness.verify.judging.noise import LEAST, Floats, far_limit, noise_limit
+from harness.verify.judging.limits import Limits, exceedances
+from harness.verify.judging.noise import MIN_SAMPLE, Floats, far_limit, near_limit
 
 ALPHA = 1e-3
 """Probability of a false alarm in a whole run: one in a thousand clean runs, three years of nightly ones."""
 _TESTS = 4
+"""Limits that share ALPHA: those of margin error and of drift, for single tokens and for averages."""
 _TAIL = 0.01
-# Share of the tokens that makes their tail.
+"""Share of the tokens that is their tail."""
 RESOLUTION = 1e-4
-"""Nats. Log-probabilities are float32 and made from logits of some tens, whose last bit is 4e-6; a few sums of those.
-It counts only where a control arm shows no noise at all: a floor of nothing would be a claim of exact equality."""
-_BLIND = 0.25
-# The share of places where a second best token would be seen, below which there is no floor. A wrong output is wrong at
-# most of its places, so that seeing one in four is plenty; servers that really disagree come to hardly any.
+"""The lowest limit, nats. Log-probabilities are float32, sums of a few logits of some tens, whose last bit is 4e-6. It
+matters only where the control outputs show no noise at all: a limit of 0 would demand exact equality."""
+_MIN_POWER = 0.25
+"""The power below which there is no floor. A wrong output is wrong at most positions, so that one in four is enough;
+servers that really disagree have a power near 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
-    """Limits that noise alone does not cross, and what they rest on."""
+    """The limits of noise, and the size of the sample behind them."""
 
     near: Limits
-    """Beyond these an output is doubtful."""
+    """An output that exceeds one of these is doubtful."""
     far: Limits
-    """Beyond these it is wrong."""
+    """An output that exceeds one of these is wrong."""
     requests: int
-    """Control outputs behind the limits."""
+    """Control outputs in the sample."""
     tokens: int
+    """Tokens of these control outputs."""
     power: float
-    """Share of places where even the second best token, if it were served, would be seen: the margin is above the near
-    limit."""
-    alpha: float = ALPHA
+    """Share of positions, 0 to 1, at which even the second-best token would be detected if it were served: the margin
+    there is above the near limit."""
 
     def as_json(self) -> dict[str, Any]:
-        """For result.json."""
+        """The entry in result.json."""
         return {
             "regret_nats": self.near.regret,
             "drift_nats": self.near.drift,
@@ -67,60 +68,61 @@ class NoiseFloor:
             "control_requests": self.requests,
             "control_tokens": self.tokens,
             "power": self.power,
-            "alpha": self.alpha,
+            "alpha": ALPHA,
         }
 
 
-def measure_floor(control: Sequence[Forced], judged: Sequence[Forced]) -> NoiseFloor | str:
-    """The limits for judging all of ``judged``; or why the control arm carries none."""
-    if not control:
+def measure_floor(controls: Sequence[Forced], tested: Sequence[Forced]) -> NoiseFloor | str:
+    """The limits for all ``tested`` outputs together, or why the control outputs give none."""
+    if not controls:
         return "no control output was completed and teacher-forced"
-    near = _near_limits(control, judged)
+    near = _near_limits(controls, tested)
     if isinstance(near, str):
         return near
-    clean = [one for one in judged if next(crossings(one, near, one.regret), None) is None]
+    clean = [one for one in tested if next(exceedances(one, near, one.regret), None) is None]
     floor = NoiseFloor(
         near=near,
-        far=_far_limits([*control, *clean], judged, near),
-        requests=len(control),
-        tokens=len(_known(one.drift for one in control)),
-        power=float((_known(one.margin for one in control) > near.regret).mean()),
+        far=_far_limits([*controls, *clean], tested, near),
+        requests=len(controls),
+        tokens=len(_known(one.drift for one in controls)),
+        power=float((_known(one.margin for one in controls) > near.regret).mean()),
     )
-    return _usable(floor, control)
+    return _usable(floor, controls)
 
 
-def quiet_floor(judged: Sequence[Forced]) -> NoiseFloor | str:
-    """RESOLUTION for every limit, where no output shows more than that; else why the noise has to be measured.
+def quiet_floor(tested: Sequence[Forced]) -> NoiseFloor | str:
+    """RESOLUTION as every limit, if no output exceeds it; else why there is no floor.
 
-    No limit is ever lower, so that whatever a control arm would show, it could accuse none of these outputs.
+    No limit is ever lower than RESOLUTION, so that these outputs are right whatever control outputs would show.
     """
-    margins, drifts = _columns(judged)
-    shown = np.concatenate([np.empty(0), *margins, *drifts, *(one.regret for one in judged)])
-    if not len(shown) or not (shown <= RESOLUTION).all():  # NaN is not: what was not told may be anything
-        return "no control output was asked for"
+    margins, drifts = _columns(tested)
+    shown = np.concatenate([np.empty(0), *margins, *drifts, *(one.regret for one in tested)])
+    # NaN is not below the limit: a value that the server did not report may be anything.
+    if not len(shown) or not (shown <= RESOLUTION).all():
+        return "no control requests were made"
     limits = Limits(RESOLUTION, RESOLUTION, {}, {})
-    power = float((_known(one.margin for one in judged) > RESOLUTION).mean())
+    power = float((_known(one.margin for one in tested) > RESOLUTION).mean())
     return NoiseFloor(near=limits, far=limits, requests=0, tokens=0, power=power)
 
 
-def _near_limits(control: Sequence[Forced], judged: Sequence[Forced]) -> Limits | str:
-    tokens, share = sum(one.tokens for one in judged), ALPHA / _TESTS
-    lengths = [one.tokens for one in judged]
-    known = [ByOutput.of(arrays) for arrays in _columns(control)]
-    limits = [noise_limit(sample.values, tokens, share) for sample in known]
+def _near_limits(controls: Sequence[Forced], tested: Sequence[Forced]) -> Limits | str:
+    tokens, share = sum(one.tokens for one in tested), ALPHA / _TESTS
+    lengths = [one.tokens for one in tested]
+    known = [ByOutput.of(arrays) for arrays in _columns(controls)]
+    limits = [near_limit(sample.values, tokens, share) for sample in known]
     if limits[0] is None or limits[1] is None:
         fewest = min(len(sample.values) for sample in known)
-        return f"the control arm shows the noise of {fewest} tokens, and {LEAST} are needed"
+        return f"the control outputs have the log-probabilities of {fewest} tokens, and {MIN_SAMPLE} are needed"
     averages = [_resolved(near_average_limits(sample, lengths, share)) for sample in known]
     return Limits(max(limits[0], RESOLUTION), max(limits[1], RESOLUTION), *averages)
 
 
-def _far_limits(noise: Sequence[Forced], judged: Sequence[Forced], near: Limits) -> Limits:
-    """``noise``: outputs that show nothing else. No token's far limit is below its near one."""
-    tokens, share = sum(one.tokens for one in judged), ALPHA / _TESTS
-    lengths = [one.tokens for one in judged]
+def _far_limits(noise: Sequence[Forced], tested: Sequence[Forced], near: Limits) -> Limits:
+    """``noise``: outputs without damage. A far limit of single tokens is never below the near limit."""
+    tokens, share = sum(one.tokens for one in tested), ALPHA / _TESTS
+    lengths = [one.tokens for one in tested]
     known = [ByOutput.of(arrays) for arrays in _columns(noise)]
-    regret, drift = (far_limit(sample.values, tokens, share, part=_TAIL, owners=sample.owners) for sample in known)
+    regret, drift = (far_limit(sample.values, tokens, share, part=_TAIL, outputs=sample.outputs) for sample in known)
     averages = [_resolved(far_average_limits(sample, lengths, share)) for sample in known]
     return Limits(max(regret, near.regret), max(drift, near.drift), *averages)
 
@@ -129,8 +131,8 @@ def _resolved(limits: Mapping[int, float]) -> dict[int, float]:
     return {length: max(limit, RESOLUTION) for length, limit in limits.items()}
 
 
-def _columns(control: Sequence[Forced]) -> tuple[list[Floats], list[Floats]]:
-    return [one.margin_error for one in control], [one.drift for one in control]
+def _columns(outputs: Sequence[Forced]) -> tuple[list[Floats], list[Floats]]:
+    return [one.margin_error for one in outputs], [one.drift for one in outputs]
 
 
 def _known(arrays: Iterable[Floats]) -> Floats:
@@ -139,17 +141,17 @@ def _known(arrays: Iterable[Floats]) -> Floats:
     return known
 
 
-def _usable(floor: NoiseFloor, control: Sequence[Forced]) -> NoiseFloor | str:
-    """A control arm that is itself wrong must not pass for noise, and a floor over which nothing stands is none."""
-    if floor.power < _BLIND:
+def _usable(floor: NoiseFloor, controls: Sequence[Forced]) -> NoiseFloor | str:
+    """The floor, unless a wrong token would rarely exceed it, or the control outputs are themselves wrong."""
+    if floor.power < _MIN_POWER:
         return (
-            f"without any transfer the servers disagree by so much (limit {floor.near.regret:.3g} nats) that a wrong "
-            f"token would be seen at {floor.power:.0%} of places only: they do not compute the same"
+            f"even without KV transfer the servers disagree so much (noise limit: {floor.near.regret:.3g} nats) that a "
+            f"wrong token would be detected at only {floor.power:.0%} of positions: they do not compute the same"
         )
-    worst = max(float(one.regret.max()) for one in control)
+    worst = max(float(one.regret.max()) for one in controls)
     if worst > floor.far.regret:
         return (
-            f"a control output, made without any transfer, has a token {worst:.3g} nats behind the best one: what the "
-            "servers choose is not what they find best (penalties or biases in the request body?)"
+            f"a control output, made without KV transfer, has a token {worst:.3g} nats behind the best one: servers do "
+            "not choose the token that they rate best (does the request body set penalties or biases?)"
         )
     return floor

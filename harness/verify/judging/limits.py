@@ -1,6 +1,6 @@
-"""Limits of noise, and which of them an output crosses.
+"""The limits of noise for one output, and which of them it exceeds.
 
-Single tokens are compared, and averages over an output's tokens (averages.py).
+There are limits for single tokens and for averages over the tokens of an output (averages.py).
 """
 
 import math
@@ -16,62 +16,62 @@ from harness.verify.judging.noise import Floats
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All in nats."""
+    """Limits of noise, in nats."""
 
     regret: float
-    """Of one token; its margin error has the same."""
+    """For the regret of one token, and for its margin error."""
     drift: float
-    """Of one token."""
+    """For the drift of one token."""
     average_margin_error: Mapping[int, float]
-    """Of one output, by the length that it is compared at (:func:`averages.compared_length`)."""
+    """For the averages of one output, by the length that is compared (:func:`averages.compared_length`)."""
     average_drift: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
-    """A limit that an output crosses."""
+class Exceedance:
+    """A limit that an output exceeds."""
 
-    first: int
-    """The first output token that does, counted from 0; 0 for an average."""
+    first: int | None
+    """The first output token that exceeds it, counted from 0; None for an average."""
     text: str
     wrong: int = 0
-    """Tokens whose regret is beyond the limit."""
+    """How many tokens exceed it, if it is the limit of regret: these tokens are wrong."""
 
 
-def crossings(forced: Forced, limits: Limits, regret: Floats, drawn: float = 0.0) -> Iterator[Crossing]:
-    """The limits that an output crosses, the gravest first.
+def exceedances(forced: Forced, limits: Limits, regret: Floats, drawn: float = 0.0) -> Iterator[Exceedance]:
+    """The limits that an output exceeds, the gravest first.
 
-    ``regret``: of the tokens that were chosen freely, of shape (tokens,), nats; ``drawn``: regret that a token may
-    have by a random draw alone, nats.
+    ``regret``: the regret of each token, 0 for a token that the sampler did not choose freely; of shape (tokens,),
+    nats. ``drawn``: the regret that random sampling alone may give a token, nats.
     """
     limit = limits.regret + drawn
-    if len(over := np.flatnonzero(regret > limit)):
+    if (beyond := regret > limit).any():
+        over = np.flatnonzero(beyond)
         at = int(over[0])
-        yield Crossing(
-            at,
-            f"{regret[at]:.3g} nats behind the best (noise ends at {limit:.2g})",
-            wrong=len(over),
-        )
-    for values, most, averages, what in (
+        text = f"{regret[at]:.3g} nats behind the best token by teacher forcing (noise limit: {limit:.2g} nats)"
+        yield Exceedance(at, text, wrong=len(over))
+    for values, limit, averages, what in (
         (forced.drift, limits.drift, limits.average_drift, "log-probabilities"),
-        (forced.margin_error, limits.regret, limits.average_margin_error, "leads over the next"),
+        (forced.margin_error, limits.regret, limits.average_margin_error, "margins over the second-best token"),
     ):
-        yield from _one_token(values, most, what)
+        yield from _one_token(values, limit, what)
         yield from _on_average(values, averages, what)
 
 
-def _one_token(values: Floats, limit: float, what: str) -> Iterator[Crossing]:
-    if len(over := np.flatnonzero(values > limit)):
+def _one_token(values: Floats, limit: float, what: str) -> Iterator[Exceedance]:
+    if (beyond := values > limit).any():
+        over = np.flatnonzero(beyond)
         worst = float(np.nanmax(values))
-        yield Crossing(
+        yield Exceedance(
             int(over[0]),
-            f"the {what} of {len(over)} of {len(values)} tokens are off by up to {worst:.3g} nats (noise ends at "
-            f"{limit:.2g})",
+            f"the {what} of {len(over)} of {len(values)} tokens differ from teacher forcing by up to {worst:.3g} nats "
+            f"(noise limit: {limit:.2g} nats)",
         )
 
 
-def _on_average(values: Floats, limits: Mapping[int, float], what: str) -> Iterator[Crossing]:
+def _on_average(values: Floats, limits: Mapping[int, float], what: str) -> Iterator[Exceedance]:
     length = compared_length(int(np.isfinite(values).sum()))
     limit = math.inf if length is None else limits.get(length, math.inf)
     if (shown := average(values)) > limit:
-        yield Crossing(0, f"its {what} are off by {shown:.3g} nats on average (noise ends at {limit:.2g})")
+        text = f"its {what} differ from teacher forcing by {shown:.3g} nats on average (noise limit: {limit:.2g} nats)"
+        yield Exceedance(None, text)

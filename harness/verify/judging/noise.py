@@ -1,46 +1,46 @@
-"""How far noise reaches: two limits, one that noise seldom crosses and one that it does not. Pure.
+"""Upper limits of noise: a near limit that noise seldom exceeds, and a far limit that noise does not exceed. Pure.
 
-A sample of n values is known to be noise; N values of the same kind are to be judged; wanted is a limit that any of
-the N exceeds with probability ``alpha`` at most. Largest-of-sample limits need n to be thousands of times N, and a
-normal distribution fitted to the body says nothing about the tail. Whatever is said of a tail beyond the sample is an
-assumption; each of the two limits has its own.
+Given are n values that are known to be noise and N values of the same kind that are to be tested. Wanted is a limit
+that any of N noise values exceeds with probability ``alpha`` at most. The largest value of the sample would serve only
+if n were thousands of times N, and a normal distribution fitted to the body says nothing about the tail. So each limit
+rests on an assumption about the tail beyond the sample.
 
-The *near* limit (``noise_limit``) assumes a tail as thin as an exponential one. Who is beyond it is doubtful.
+The *near* limit (``near_limit``) assumes that the tail is no heavier than exponential. A value beyond it is doubtful.
 
-Rule 1. Peaks over an order statistic. With u the (k+1)-th largest of the sample, a new value exceeds u with
-        probability (k+1)/(n+1), whatever the distribution.
-Rule 2. Beyond u the tail is taken as exponential, of a scale that is not known but seen in the k excesses, whose sum is
-        S. Then X/(X+S) is Beta(1, k), and P(excess > x) = (1 + x/S)^-k: a prediction limit, exact for any k, that
-        widens by itself where k is small. (The limit with an estimated scale put in, S/k · ln(1/p), is too low: for
-        k = 10 and p = 1e-6 by the half.)
-Rule 3. Exponential is the safe side of every tail that is at least as thin: Gaussian, uniform, rounding. There the mean
-        excess falls as the level rises, so that what is seen beyond u overstates what lies further out.
-Rule 4. A mixture of scales (tokens differ in how ill-conditioned they are) is thicker than its body shows and thinner
-        further out; from which k on is not known. The limit is the larger of those for two k: the square root of n,
-        and a tenth of n.
-Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest may be equal, and S nothing. Equal values are
-        therefore spread evenly halfway to their neighbours, which is all that they say: that they were rounded.
-Rule 6. Over the N values the probabilities are added up (Bonferroni): tokens of one request go wrong together, and the
-        sum holds for any dependence.
+Rule 1. The tail begins at an order statistic. With u the (k+1)-th largest value of the sample, a new value exceeds u
+        with probability (k+1)/(n+1), whatever the distribution.
+Rule 2. The excesses over u are taken as exponential. Their scale is estimated from the k excesses of the sample, whose
+        sum is S: for a new excess X, X/(X+S) is Beta(1, k), so that P(X > x) = (1 + x/S)^-k. This prediction limit is
+        exact for any k and widens by itself where k is small. (The quantile S/k · ln(1/p), which takes the estimated
+        scale for the true one, is too low: about half of it for k = 10 and p = 1e-6.)
+Rule 3. An exponential tail is conservative for every tail that is at least as thin: Gaussian, uniform, rounding. Their
+        mean excess falls as the threshold rises, so that the excesses over u overstate what lies further out.
+Rule 4. A mixture of scales (tokens differ in how ill-conditioned they are) has a heavier tail than its body suggests,
+        which gets thinner further out; from which k on is not known. The limit is the larger one of the limits for two
+        k: the square root of n, and a tenth of n.
+Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest values may be equal, and S zero. Equal values
+        are therefore spread evenly, halfway to their neighbours: rounding hides where in this interval they were.
+Rule 6. The probabilities of the N values are added up (Bonferroni). This holds for any dependence between the values;
+        tokens of one request go wrong together.
 
 Rules 2 to 4 do not hold for every noise. Where a few tokens flip and the others hardly move, a sample holds few flips;
-Student's t with 3 degrees of freedom has no exponential tail at all. One clean run in six crosses the near limit then.
+Student's t with 3 degrees of freedom has no exponential tail at all. One clean run in six then crosses the near limit.
 
-The *far* limit (``far_limit``) assumes only that the noise has a variance. Who is beyond it is accused.
+The *far* limit (``far_limit``) assumes only a tail index of 3 or more (rule 8). A value beyond it is wrong.
 
-Rule 7. Beyond u the *logarithm* is taken as exponential, of a scale seen in the k logarithmic excesses: a Pareto tail.
-        With L their sum, P(ln(X/u) > y) = (1 + y/L)^-k: again exact for any k. It is the safe side of every tail whose
-        slope in a doubly logarithmic plot steepens outwards: exponential, Gaussian, log-normal and Student's t. Thin
-        tails are steep, and pay little for this: seven times u for Gaussian noise.
-Rule 8. No tail is taken to be heavier than of index 3, which is where variances end: beyond u a value falls off as
-        (u/x)^3 at least. That bounds the limit where few values make the slope of rule 7 uncertain, or where flips
-        stand so far above everything else that rule 7 would never accuse anybody.
-Rule 9. Values of one output go together: an output that is noisier as a whole fills the tail by itself. The k of
-        rule 7's prediction is therefore the number of outputs among the k largest values.
+Rule 7. The logarithms of values beyond u are taken as exponential: a Pareto tail. Its slope is estimated from the k
+        logarithmic excesses. With L their sum, P(ln(X/u) > y) = (1 + y/L)^-k: again exact for any k. A Pareto tail is
+        conservative for every tail whose slope in a log-log plot steepens outwards: exponential, Gaussian, log-normal
+        and Student's t. Thin tails are steep, so that their limit is not much wider: seven times u for Gaussian noise.
+Rule 8. No tail is taken to be heavier than one of index 3: the probability to exceed x > u falls as (u/x)^3 at least.
+        That bounds the limit where few values make the slope of rule 7 uncertain, and where flips stand so far above
+        all other values that the limit of rule 7 would be out of reach.
+Rule 9. Values of one output depend on each other: one output that is noisier as a whole fills the tail by itself. The k
+        in the prediction of rule 7 is therefore the number of outputs among the k largest values.
 
-What neither limit foretells is a kind of token that the sample holds once or not at all and that is many times as noisy
-as all others: with one token in 500 ten times as noisy, a few runs in a hundred still accuse one. Therefore nobody is
-accused before more control outputs were made, of his prompt and of others.
+Neither limit foresees a kind of token that is many times as noisy as all others and that the sample holds once or not
+at all: with one token in 500 ten times as noisy, a few clean runs in a hundred are still found invalid. Therefore
+further control outputs, of the suspected prompt and of others, are made before an output is reported as wrong.
 """
 
 import math
@@ -52,42 +52,44 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-LEAST = 100
-"""Values below which a sample has no tail to speak of: there is no limit then. Of steps taken one time in thirty,
-twenty values may show none, and the limit would be nothing."""
-HEAVIEST = 3.0
-"""Tail index of the heaviest noise that is reckoned with (rule 8): that of Student's t with 3 degrees of freedom."""
-_LARGEST_EXPONENT = 50.0
-# Of e, lest it overflow; rule 8 gives the limit long before.
-_FEWEST_TAIL = 16
-# Values of the tail of rule 7. With fewer, no slope is known, and rule 8 alone gives the limit.
-_FEWEST_EXCESSES = 8
-# With fewer, the prediction limit of rule 2 is tens of scales wide and separates nothing from anything.
+MIN_SAMPLE = 100
+"""Size of the smallest sample that has a near limit. If one value in thirty is a step and the others are 0, twenty
+values may hold no step, and their limit would be 0."""
+_MIN_TAIL_INDEX = 3.0
+"""Tail index of the heaviest noise (rule 8): that of Student's t with 3 degrees of freedom."""
+_MAX_EXPONENT = 50.0
+"""Keeps the exponential of rule 7 from overflowing. Rule 8 gives a lower limit long before."""
+_MIN_TAIL = 16
+"""Values in the tail of rule 7. Fewer do not show a slope."""
+_MIN_EXCESSES = 8
+"""Excesses of rule 2. With fewer, the prediction limit is tens of scales wide and detects nothing."""
 _EQUAL = 1e-3
-# Of the largest value. A step of bfloat16 is 1/8 of the largest or more, and float32 adds 1e-6 of it.
+"""Values that differ by less than this share of the largest value count as equal: a step of bfloat16 is 1/8 of the
+largest value or more, and float32 adds 1e-6 of it."""
 
 
-def noise_limit(sample: Floats, future: int, alpha: float, *, least: int = LEAST) -> float | None:
-    """The limit, in the sample's unit, that any of ``future`` values exceeds with probability ``alpha`` at most.
+def near_limit(sample: Floats, future: int, alpha: float, *, min_sample: int = MIN_SAMPLE) -> float | None:
+    """The limit of rules 1 to 6, in the unit of the sample.
 
-    ``sample``: absolute values, of shape (n,), in any order. None where n is below ``least``, or a value not a number.
+    Any of ``future`` noise values exceeds it with probability ``alpha`` at most. ``sample``: absolute values in any
+    order, of shape (n,). None if n is below ``min_sample`` or a value is not finite.
     """
     n = len(sample)
-    if n < least or not np.isfinite(sample).all():
+    if n < min_sample or not np.isfinite(sample).all():
         return None
     falling = _spread(np.sort(sample))[::-1]
     each = alpha / max(future, 1)
-    return float(max(_beyond(falling, k, each) for k in _depths(n)))
+    return float(max(_prediction_limit(falling, k, each) for k in _depths(n)))
 
 
 def _spread(rising: Floats) -> Floats:
-    """Rule 5. Values that are equal, or as good as that, become evenly spaced; shape (n,), rising, before and after."""
+    """Rule 5: space equal values evenly. The values rise, and keep their shape (n,)."""
     steps = np.round(rising / (_EQUAL * rising[-1])) if rising[-1] > 0 else rising
     first = np.concatenate(([0], np.flatnonzero(np.diff(steps)) + 1))
     counts = np.diff(np.append(first, len(rising)))
     atoms = rising[first]
     between = (atoms[1:] + atoms[:-1]) / 2
-    # Below the lowest and above the highest as far as to the neighbour; a single value may be half as much again.
+    # The outermost intervals are symmetric. If all values are equal, theirs is 0.5 to 1.5 times the value.
     below = max(0.0, 2 * atoms[0] - between[0]) if len(between) else atoms[0] / 2
     above = 2 * atoms[-1] - between[-1] if len(between) else atoms[0] * 1.5
     low, high = np.append(below, between), np.append(between, above)
@@ -97,39 +99,40 @@ def _spread(rising: Floats) -> Floats:
 
 
 def _depths(n: int) -> Iterator[int]:
-    """How many of the largest values are taken for the tail."""
-    yield from {min(max(k, _FEWEST_EXCESSES), n - 1) for k in (math.isqrt(n), n // 10)}
+    """The two k of rule 4: how many of the largest values are the tail."""
+    yield from {min(max(k, _MIN_EXCESSES), n - 1) for k in (math.isqrt(n), n // 10)}
 
 
-def _beyond(falling: Floats, k: int, each: float) -> float:
-    """The limit of rule 2 for one k; ``each``: the probability that one new value may exceed it."""
+def _prediction_limit(falling: Floats, k: int, each: float) -> float:
+    """The limit of rule 2 for one k. ``each``: the probability with which a single new value may exceed it."""
     start = falling[k]
     excess = float((falling[:k] - start).sum())
     share = each * (len(falling) + 1) / (k + 1)
     return float(start + excess * (share ** (-1.0 / k) - 1.0)) if share < 1.0 else float(start)
 
 
-def far_limit(sample: Floats, future: int, alpha: float, *, part: float, owners: Indices | None = None) -> float:
-    """The limit of rules 7 to 9, in the sample's unit; infinite where there is no sample.
+def far_limit(sample: Floats, future: int, alpha: float, *, part: float, outputs: Indices | None = None) -> float:
+    """The limit of rules 7 to 9, in the unit of the sample; infinite if the sample is empty or a value is not finite.
 
-    ``sample``: absolute values, of shape (n,). ``part``: share of the sample that is its tail. ``owners``: the output
-    that each value is of, of shape (n,); None where each is of one of its own.
+    Any of ``future`` noise values exceeds it with probability ``alpha`` at most. ``sample``: absolute values, of shape
+    (n,). ``part``: the share of the sample that is its tail. ``outputs``: the number of the output that each value
+    belongs to, of shape (n,); None if each value belongs to an output of its own.
     """
     n = len(sample)
     if not n or not np.isfinite(sample).all():
         return math.inf
     order = np.argsort(sample, kind="stable")
     falling = _spread(sample[order])[::-1]
-    above_nothing = int((falling > 0).sum())
-    if not above_nothing:
+    positive = int((falling > 0).sum())
+    if not positive:
         return 0.0
-    k = min(max(_FEWEST_TAIL, int(part * n)), above_nothing - 1)
+    k = min(max(_MIN_TAIL, int(part * n)), positive - 1)
     start = float(falling[k])
     share = min(1.0, alpha / max(future, 1) * (n + 1) / (k + 1))
-    heaviest = math.exp(-math.log(share) / HEAVIEST)
+    heaviest = math.exp(-math.log(share) / _MIN_TAIL_INDEX)
     if k == 0:
         return start * heaviest
-    independent = k if owners is None else len(np.unique(owners[order[::-1][:k]]))
+    independent = k if outputs is None else len(np.unique(outputs[order[::-1][:k]]))
     slope = float(np.log(falling[:k] / start).mean())
     exponent = slope * independent * math.expm1(-math.log(share) / independent)
-    return start * min(heaviest, math.exp(min(exponent, _LARGEST_EXPONENT)))
+    return start * min(heaviest, math.exp(min(exponent, _MAX_EXPONENT)))

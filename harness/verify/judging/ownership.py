@@ -1,29 +1,28 @@
-"""Whose KV was a wrong output made from? A name is a security finding, so it needs evidence that nothing else explains.
+"""Which request's KV a wrong output was made from: its owner.
 
-Three kinds of evidence lead to an owner.
+A named owner is a security finding, so it needs evidence that nothing else explains. There are three kinds.
 
-By what the server says. It tells the prompt that it was given. Where that is another one than was sent, KV explains
-nothing any more; if it is another request's, it is the whole answer that was exchanged on the way.
+1. The reported prompt. The server reports the prompt that it received. If it is not the prompt that was sent, KV is no
+   explanation; if it is another request's prompt, that request's whole answer was delivered to this one.
+2. The output forced under another prompt. The decode server pulls the KV of all prompt tokens but the last one, which
+   it computes itself. If it pulled the KV of request B, request A's answer continues B's prompt with A's last token in
+   place of its own. The answer is teacher-forced under this prompt (after the run, for each wrong output and each
+   candidate owner); if B is the owner, no token has regret.
+3. A shared run. A run of tokens also stands in the answer of another request, which has another prompt and whose answer
+   is known to be right.
 
-By experiment. D pulls the KV of a prompt's tokens but the last, which it computes itself. If what it pulled was of
-request B, request A's answer is what B's prompt, with A's last token in place of its own, goes on to. A teacher forcing
-of just that (sent after the run for each wrong output and each request that may own the KV) has no regret where it is
-so.
+Kinds 2 and 3 occur by chance more often than one expects: real language has loops ("1. 1. 1. ..."), lists and
+boilerplate, in which many prompts end. So only *informative* tokens count. A token is not informative if
 
-By likeness. A run of tokens that also stands in another request's answer, known to be right, where that request's
-prompt is another.
+- it is the best token, or nearly, under the request's own prompt or any other prompt that is not the owner's;
+- the answer repeats itself there: the same token followed the token before it earlier in the answer;
+- (kind 3) it follows the same two tokens in a right answer to a third prompt.
 
-Either is an accident more often than it seems: real language has loops ("1. 1. 1. ..."), lists and boilerplate, which
-many prompts end in. So a token counts only if it *tells* something about the owner. It does not if
-
-1. it is the best token, or as good as that, under the request's own prompt or under any prompt that is not the owner's;
-2. the answer repeats itself there: the token before it was followed by it earlier in the same answer;
-3. (by likeness) it follows the two tokens before it in a right answer to a third prompt as well.
-
-A token that tells has at most the probability that the other prompts gave it, and no less than the share of tokens that
-fit by accident in the whole run. The chance of the whole answer is the product over these tokens, times the number of
-requests (or places) that were compared. A name is given where FEWEST_TELLING tokens tell, the chance is below CHANCE,
-and, by experiment, FEWEST_OTHERS other prompts have been tried. Everything else is wrong, with an owner nobody knows.
+The probability of an informative token is the highest one that the other prompts give it, and no less than the share of
+tokens that fit by chance in the whole run. The probability of the answer is the product over these tokens, times the
+number of requests (or positions) that were compared. An owner is named if at least MIN_INFORMATIVE tokens are
+informative, the probability is at most MAX_CHANCE, and, for kind 2, at least _MIN_OTHERS other prompts were tested. All
+other wrong outputs have no known owner.
 """
 
 from collections import Counter
@@ -31,29 +30,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.history import History, Operation
-from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.chance_match import MAX_CHANCE, MIN_INFORMATIVE, chance_match, repetitions
+from harness.verify.judging.compared import RIGHT, Compared, Match
 from harness.verify.judging.forcing import ForcedTokens, forced_tokens, forcings
-from harness.verify.judging.likeness import Likeness
-from harness.verify.judging.telling import CHANCE, FEWEST_TELLING, Tokens, by_accident, repeated
+from harness.verify.judging.shared_runs import AnswerIndex
 
-FEWEST_OTHERS = 3
-"""Prompts that are not the owner's, the request's own among them, under which the answer was forced: with fewer, text
-that any prompt goes on to is not recognised."""
+_MIN_OTHERS = 3
+"""Prompts that are not the owner's, the request's own among them, under which the answer was forced. Fewer do not show
+whether any prompt continues like this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One output that belongs to another request's prompt."""
+    """A wrong output and its owner."""
 
     request_id: str
     owner: str
     text: str
-    first: int
-    """The first wrong token of its answer, from 0."""
+    first: int | None
+    """The first wrong token of the output, counted from 0; None if it is not known."""
 
 
 def find_leaks(history: History, compared: Sequence[Compared], near: float) -> tuple[Leak, ...]:
-    """The wrong outputs whose owner can be named, in the order sent.
+    """The wrong outputs whose owner is known, in the order sent.
 
     ``near``: nats of regret up to which a token counts as the best one under a prompt.
     """
@@ -61,21 +60,19 @@ def find_leaks(history: History, compared: Sequence[Compared], near: float) -> t
     if not wrong:
         return ()
     operations = {o.request.request_id: o for o in history.operations()}
-    forced = _forced(history, operations)
-    search = Search(forced, searches(history), near)
-    right = [operations[one.request_id] for one in compared if one.match in (Match.EXACT, Match.TIE)]
-    likeness = Likeness.of(right)
+    tests = _OwnerTests(_forced_outputs(history, operations), tested_owners(history), near)
+    right = AnswerIndex.of([operations[one.request_id] for one in compared if one.match in RIGHT])
     found = (
-        _by_prompt(one, operations)
-        if _is_of_another_prompt(operations[one.request_id])
-        else _by_experiment(one, operations, search) or _by_likeness(one, operations, search, likeness)
+        _by_reported_prompt(one, operations)
+        if _received_another_prompt(operations[one.request_id])
+        else _by_forcing(one, operations, tests) or _by_shared_run(one, operations, tests, right)
         for one in wrong
     )
     return tuple(leak for leak in found if leak is not None)
 
 
-def searches(history: History) -> Counter[str]:
-    """How many requests were tried as the owner of each output's KV, by request id."""
+def tested_owners(history: History) -> Counter[str]:
+    """How many candidate owners were tested for each output, by request id."""
     pairs = {
         (operation.request.about, operation.request.owner)
         for operation in history.operations()
@@ -85,135 +82,116 @@ def searches(history: History) -> Counter[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class UnderPrompt:
+class _ForcedOutput:
     """A wrong output forced under one prompt."""
 
     owner: str | None
-    """Whose prompt it is; None: the request's own."""
+    """The request that has this prompt; None: the request itself."""
     tokens: ForcedTokens
 
-    def near(self, limit: float) -> int:
-        """Tokens that are the best one there, or as good as that."""
-        return int((self.tokens.regret <= limit).sum())
+    def best_tokens(self, near: float) -> int:
+        """How many tokens are the best ones under this prompt, within ``near`` nats."""
+        return int((self.tokens.regret <= near).sum())
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """All that the search for owners has found out."""
+class _OwnerTests:
+    """All results of the search for owners."""
 
-    forced: Mapping[str, Sequence[UnderPrompt]]
-    """By the wrong output's request id."""
-    tried: Mapping[str, int]
+    forced: Mapping[str, Sequence[_ForcedOutput]]
+    """By the request id of the wrong output."""
+    tested: Mapping[str, int]
     near: float
 
-    def best(self, request_id: str) -> UnderPrompt | None:
-        """The other request's prompt under which most of its tokens are the best ones."""
+    def best(self, request_id: str) -> _ForcedOutput | None:
+        """The other request's prompt under which most of the output's tokens are the best ones."""
         others = [one for one in self.forced.get(request_id, ()) if one.owner is not None]
-        return max(others, key=lambda one: one.near(self.near) / len(one.tokens.regret), default=None)
+        return max(others, key=lambda one: one.best_tokens(self.near) / len(one.tokens.regret), default=None)
 
     def others(self, request_id: str, owner: str | None) -> list[ForcedTokens]:
-        """The output under every prompt but that owner's, its own prompt included."""
+        """The output under every prompt but the owner's, its own prompt included."""
         return [one.tokens for one in self.forced.get(request_id, ()) if owner is None or one.owner != owner]
 
-    def share(self) -> float:
-        """How often a token is the best one, or as good as that, under another prompt that is not its owner's."""
+    def chance_share(self) -> float:
+        """The share of tokens that are the best ones under another request's prompt though that is not the owner."""
         best = {who: self.best(who) for who in self.forced}
         others = [one for who, every in self.forced.items() for one in every if one.owner and one is not best[who]]
-        fitting, tokens = sum(one.near(self.near) for one in others), sum(len(one.tokens.regret) for one in others)
-        # One is added to either count: a share of nothing would make any match certain.
+        fitting, tokens = sum(one.best_tokens(self.near) for one in others), sum(len(o.tokens.regret) for o in others)
+        # One is added to each count: a share of 0 would make any match certain.
         return (fitting + 1) / (tokens + 2)
 
 
-def _is_of_another_prompt(operation: Operation) -> bool:
-    told = operation.ended.prompt_token_ids
-    return told is not None and told != operation.prompt_token_ids
+def _received_another_prompt(operation: Operation) -> bool:
+    reported = operation.ended.prompt_token_ids
+    return reported is not None and reported != operation.prompt_token_ids
 
 
-def _by_prompt(wrong: Compared, operations: Mapping[str, Operation]) -> Leak | None:
-    """The request whose prompt the server says that it answered; a part of the own prompt is nobody's."""
+def _by_reported_prompt(wrong: Compared, operations: Mapping[str, Operation]) -> Leak | None:
+    """The request whose prompt the server reports. A beginning or an end of the own prompt belongs to no other one."""
     operation = operations[wrong.request_id]
-    told, own = operation.ended.prompt_token_ids or (), operation.prompt_token_ids or ()
-    if not told or told in (own[: len(told)], own[-len(told) :]):
+    reported, own = operation.ended.prompt_token_ids or (), operation.prompt_token_ids or ()
+    if not reported or reported in (own[: len(reported)], own[-len(reported) :]):
         return None
     owner = next(
-        (name for name, one in operations.items() if one.request.of_load and one.prompt_token_ids == told), None
+        (name for name, one in operations.items() if one.request.of_load and one.prompt_token_ids == reported), None
     )
     if owner is None:
         return None
-    text = (
-        f"was given {owner}'s answer: the prompt of {len(told)} tokens that the server says it answered is that "
-        "request's"
-    )
+    text = f"was given {owner}'s answer: the server reports that request's prompt of {len(reported)} tokens"
     return Leak(wrong.request_id, owner, text, wrong.first)
 
 
-def _by_experiment(wrong: Compared, operations: Mapping[str, Operation], search: Search) -> Leak | None:
+def _by_forcing(wrong: Compared, operations: Mapping[str, Operation], tests: _OwnerTests) -> Leak | None:
     who = wrong.request_id
-    best = search.best(who)
-    if best is None or best.owner is None or best.near(search.near) < len(best.tokens.regret):
+    best = tests.best(who)
+    if best is None or best.owner is None or best.best_tokens(tests.near) < len(best.tokens.regret):
         return None
-    others = search.others(who, best.owner)
-    if len(others) < FEWEST_OTHERS:
+    others = tests.others(who, best.owner)
+    if len(others) < _MIN_OTHERS:
         return None
     answer = operations[who].ended.choices[0].token_ids[: len(best.tokens.regret)]
-    accident = by_accident(answer, others, near=search.near, least=search.share(), general=repeated(answer))
-    tried = max(len(others), search.tried.get(who, 0))
-    chance = tried * accident.chance
-    if accident.telling < FEWEST_TELLING or chance > CHANCE:
+    match = chance_match(answer, others, near=tests.near, least=tests.chance_share(), uninformative=repetitions(answer))
+    chance = max(len(others), tests.tested.get(who, 0)) * match.probability
+    if match.informative < MIN_INFORMATIVE or chance > MAX_CHANCE:
         return None
     text = (
-        f"was answered with {best.owner}'s KV: all of its {len(answer)} tokens are what that prompt goes on to, "
-        f"{accident.telling} of them are what none of {len(others)} other prompts does (by chance: {chance:.0e}); "
-        f"{wrong.text}"
+        f"was answered with {best.owner}'s KV: all of its {len(answer)} tokens continue that request's prompt, and "
+        f"{match.informative} of them continue none of {len(others)} other prompts (probability by chance: "
+        f"{chance:.0e}); {wrong.text}"
     )
     return Leak(who, best.owner, text, wrong.first)
 
 
-def _by_likeness(
-    wrong: Compared, operations: Mapping[str, Operation], search: Search, likeness: Likeness
+def _by_shared_run(
+    wrong: Compared, operations: Mapping[str, Operation], tests: _OwnerTests, right: AnswerIndex
 ) -> Leak | None:
     operation = operations[wrong.request_id]
-    found = likeness.owner_of(operation, wrong.first, search.others(wrong.request_id, None), search.near)
+    found = right.owner_of(operation, wrong.first or 0, tests.others(wrong.request_id, None), tests.near)
     if found is None:
         return None
     text = (
-        f"was answered with {found.owner}'s KV: {found.tokens} tokens in a row are that request's answer "
-        f"(by chance: {found.chance:.0e}); {wrong.text}"
+        f"was answered with {found.owner}'s KV: {found.tokens} tokens in a row are from that request's answer "
+        f"(probability by chance: {found.chance:.0e}); {wrong.text}"
     )
     return Leak(wrong.request_id, found.owner, text, wrong.first)
 
 
-# --- the output under each prompt ---
-
-
-def _forced(history: History, operations: Mapping[str, Operation]) -> dict[str, list[UnderPrompt]]:
-    owners = [(o.prompt_token_ids, name) for name, o in operations.items() if o.request.of_load]
+def _forced_outputs(history: History, operations: Mapping[str, Operation]) -> dict[str, list[_ForcedOutput]]:
     return {
-        who: list(_under_prompts(operations[who], asked, owners))
-        for who, asked in forcings(history).items()
+        who: list(_under_prompts(operations[who], found))
+        for who, found in forcings(history).items()
         if who in operations
     }
 
 
-def _under_prompts(
-    operation: Operation, asked: Iterable[Operation], owners: Sequence[tuple[Tokens | None, str]]
-) -> Iterator[UnderPrompt]:
-    """Every forcing of an operation's first choice, with whose prompt stands before it."""
+def _under_prompts(operation: Operation, candidates: Iterable[Operation]) -> Iterator[_ForcedOutput]:
+    """Every forcing of the operation's first choice, with the request whose prompt it has."""
     prompt = operation.prompt_token_ids or ()
     answer = operation.ended.choices[0].token_ids if operation.ended.choices else ()
-    for forcing in asked:
-        sent = forcing.request.prompt
+    for forcing in candidates:
+        sent, owner = forcing.request.prompt, forcing.request.owner
         if not prompt or not isinstance(sent, tuple) or sent[len(prompt) :] != answer[: len(sent) - len(prompt)]:
             continue
-        tokens = forced_tokens(forcing, len(prompt))
-        owner = None if sent[: len(prompt)] == prompt else _whose(forcing, len(prompt) - 1, owners)
-        if tokens is not None and owner != "":
-            yield UnderPrompt(owner, tokens)
-
-
-def _whose(forcing: Operation, pulled: int, owners: Sequence[tuple[Tokens | None, str]]) -> str:
-    """Whose prompt a forcing begins with; empty where nobody's is known to."""
-    if forcing.request.owner is not None:
-        return forcing.request.owner
-    sent = forcing.request.prompt
-    return next((name for head, name in owners if pulled and head and head[:pulled] == sent[:pulled]), "")
+        own = sent[: len(prompt)] == prompt
+        if (own or owner is not None) and (tokens := forced_tokens(forcing, len(prompt))) is not None:
+            yield _ForcedOutput(None if own else owner, tokens)

@@ -1,4 +1,4 @@
-"""Some of a run's outputs by themselves; each was judged by the noise of the whole run, which is theirs as well."""
+"""The verdict on some of a run's outputs, by the noise of the whole run."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -13,21 +13,21 @@ from harness.verify.judging.evidence import OutputEvidence
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is known of them."""
+    """The verdict on some outputs."""
 
     check: Check | None
-    """None where there is no output to judge."""
+    """None if there are no such outputs."""
     counts: Outputs
 
 
 def part_of(deployment: Deployment, history: History, evidence: OutputEvidence, request_ids: Collection[str]) -> Part:
-    """The outputs of these requests. No policy leaves any of them out: what was not verified is unverified."""
-    own = tuple(_meant(one) for one in evidence.compared if one.request_id in request_ids)
-    part = replace(evidence, compared=own, readings=(), probed=())
+    """The outputs of these requests. All of them were to be verified: one that was left out is unverified."""
+    own = tuple(_verifiable(one) for one in evidence.compared if one.request_id in request_ids)
+    part = replace(evidence, compared=own, probed=())
     return Part(check_outputs(deployment, history, part) if own else None, tally(part))
 
 
-def _meant(one: Compared) -> Compared:
-    if one.match is not Match.UNSAMPLED:
+def _verifiable(one: Compared) -> Compared:
+    if one.match is not Match.LEFT_OUT:
         return one
-    return replace(one, match=Match.UNVERIFIED, text="it was neither teacher-forced nor asked again")
+    return replace(one, match=Match.UNVERIFIED, text="it was neither teacher-forced nor compared with a reference")

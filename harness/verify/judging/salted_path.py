@@ -1,8 +1,8 @@
-"""Whether the way of the load's requests, through the proxy, keeps cache salts apart.
+"""Whether the path of the load's requests, through the proxy, keeps cache salts apart.
 
-It is seen in one prompt that was asked under two salts (:mod:`harness.verify.asking.salt_test`), and in the servers'
-counters around the second request: what prefill
-took from its caches then, and decode from its own, had been cached under the first.
+The salt test (:mod:`harness.verify.asking.salt_test`) sends one prompt twice through the proxy, under two salts. The
+servers' counters are read around the second request: tokens that prefill took from its caches then, and decode from its
+prefix cache, were cached under the first salt.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,30 +14,27 @@ from harness.observe.watched import grown
 from harness.scenario import Condition, Route
 
 _CACHES = {Role.PREFILL: ("local_cache_hit", "external_kv_transfer"), Role.DECODE: ("local_cache_hit",)}
-# Counters of tokens that a request through the proxy takes from caches: decode's other tokens come from prefill.
+"""Counters of tokens that a request through the proxy takes from caches. Decode gets its other tokens from prefill."""
 
 
 @once
 def dropped_on_the_way(deployment: Deployment, history: History) -> Mapping[str, int]:
-    """Tokens that each server found of a prompt that the proxy was asked for under a new salt; none where it is 0."""
-    asked = next((o for o in history.operations(route=Route.PROXY) if _is_test(o)), None)
-    return {} if asked is None else dict(_found(deployment, history, asked))
+    """Cached tokens, by server, of a prompt that was sent through the proxy under a new salt; only those above 0."""
+    found = history.operations(route=Route.PROXY)
+    second = next((one for one in found if one.request.condition is Condition.SALT_PROXY_OTHER), None)
+    return {} if second is None else dict(_cached(deployment, history, second))
 
 
-def _is_test(operation: Operation) -> bool:
-    return operation.request.condition is Condition.SALT_PROXY_OTHER
-
-
-def _found(deployment: Deployment, history: History, asked: Operation) -> Iterator[tuple[str, int]]:
-    if asked.outcome is not Outcome.OK:
+def _cached(deployment: Deployment, history: History, second: Operation) -> Iterator[tuple[str, int]]:
+    if second.outcome is not Outcome.OK:
         return
-    tokens = len(asked.request.prompt)
+    tokens = len(second.request.prompt)
     for role, counters in _CACHES.items():
         grew = {
-            one.name: grown(history, asked.sent.scenario, asked.sent.phase, one.name) for one in deployment.of(role)
+            one.name: grown(history, second.sent.scenario, second.sent.phase, one.name) for one in deployment.of(role)
         }
-        if sum(one.of("prompt_tokens") or 0 for one in grew.values()) != tokens:
-            continue  # somebody else asked, too, or it went elsewhere
-        for name, one in grew.items():
-            if hit := sum(one.of(counter) or 0 for counter in counters):
-                yield name, int(hit)
+        # Otherwise the servers had other requests, too, or the proxy sent this one elsewhere.
+        if sum(one.of("prompt_tokens") or 0 for one in grew.values()) == tokens:
+            for name, one in grew.items():
+                if hit := sum(one.of(counter) or 0 for counter in counters):
+                    yield name, int(hit)

@@ -1,18 +1,16 @@
-"""Whether a ``cache_salt`` isolates: what the test at the start of a run shows of each server.
+"""Whether servers keep cache salts apart, as the salt test at the start of a run shows.
 
-The test is made by :mod:`harness.verify.asking.salt_test`.
+The test (:mod:`harness.verify.asking.salt_test`) sends a prompt to a server under one salt, and again under another. If
+some of it is not computed anew, its KV came from a cache that ignores the salt: vLLM's documented isolation is missing,
+because a gateway in front of the server drops the field or because an offload tier does not use it. The load's answers
+may still be right, so that this alone makes the run unknown and not invalid. But what relies on salts is not trusted:
 
-A prompt that was asked under one salt is asked under another. If some of it is not computed anew, its KV came out of a
-cache that heeds no salt: vLLM's documented isolation is not there, be it that a gateway in front of the server drops
-the field or that a tier does not know it. The load's answers may be right all the same, so that this alone is unknown
-and not invalid; but what relies on salts cannot be trusted:
+control requests and references   They may have read KV of the load.
+teacher forcings                  They may have, too, unless one was seen to read no cache: sent under the very salt
+                                  that was cached, with ``prompt_logprobs``, it hit nothing.
 
-control requests and references   may have read KV of the load
-teacher forcings                  may have, too, unless one was seen to read no cache: asked under the very salt that
-                                  was cached, with ``prompt_logprobs``, it found nothing
-
-Where the test could not be made, or shows nothing (nothing was cached, counters that cannot be read, somebody else's
-requests), salts are taken to isolate, as they are documented to, and that is said.
+If the test could not be made or shows nothing (nothing was cached, counters could not be read, other requests were
+served meanwhile), salts are assumed to isolate, as documented, and a note says so.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,54 +22,49 @@ from harness.memo import once
 from harness.observe.watched import grown
 from harness.scenario import Condition, Purpose, Route
 from harness.verdict import Check, Finding, Verdict
+from harness.verify.judging.cache_counts import counted_cached_tokens, reported_cached_tokens
 from harness.verify.judging.salted_path import dropped_on_the_way
-
-# As harness/verify/asking/salt_test.py names the requests.
-_SOURCES = (
-    ("prompt_tokens", "local_cache_hit", "external_kv_transfer"),
-    ("prefix_queries", "prefix_hits", "external_hits"),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class SaltRead:
-    """What one server found of one prompt; tokens, or in words why that is not known."""
+    """How much of one prompt a server found in its caches: tokens, or in words why this is not known."""
 
     server: str
-    """Its name; ``reference`` for the one outside the deployment."""
+    """Its name; ``reference`` for the server outside the deployment."""
     route: Route
     tokens: int
-    """Of the prompt."""
+    """Tokens of the prompt."""
     again: int | str
-    """Found when it was asked a second time under the same salt."""
+    """Found when the prompt was sent again under the same salt."""
     other: int | str
-    """Found under another salt."""
+    """Found when it was sent under another salt."""
     forced: int | str
     """Found by a teacher forcing under the same salt."""
 
     @property
     def ignored(self) -> bool:
-        """Whether it answered from what had been cached under another salt."""
+        """Whether the server answered from what was cached under another salt."""
         return isinstance(self.other, int) and self.other > 0
 
     @property
     def hits(self) -> bool:
-        """Whether it caches at all, and was seen to."""
+        """Whether its caches were seen to hit at all."""
         return isinstance(self.again, int) and self.again > 0
 
     @property
     def isolates(self) -> bool:
-        """Whether its cache hit under one salt, and did not under another."""
+        """Whether its caches hit under one salt, and not under another."""
         return self.hits and self.other == 0
 
     @property
     def forces_clean(self) -> bool:
-        """Whether a teacher forcing read no cache although there was something to read."""
+        """Whether a teacher forcing read no cache although its prompt was cached."""
         return self.hits and self.forced == 0
 
     @property
     def why_untested(self) -> str:
-        """Why neither is known."""
+        """Why it is not known whether the server ignores salts."""
         if self.hits:
             return str(self.other)
         return "nothing was cached that could have been hit" if self.again == 0 else str(self.again)
@@ -79,122 +72,109 @@ class SaltRead:
 
 @once
 def read_salts(history: History) -> tuple[SaltRead, ...]:
-    """One for each server that was asked."""
-    asked: dict[tuple[Route, int], dict[Condition, Operation]] = {}
+    """What the test found on each server that it was made on."""
+    tests: dict[tuple[Route, int], dict[Condition, Operation]] = {}
     for operation in history.operations():
         request = operation.request
         if request.purpose is Purpose.SALT_TEST and request.condition and request.route is not Route.PROXY:
-            asked.setdefault((request.route, request.server or 0), {})[request.condition] = operation
-    return tuple(_read(history, route, index, found) for (route, index), found in asked.items())
+            tests.setdefault((request.route, request.server or 0), {})[request.condition] = operation
+    return tuple(_read(history, route, index, sent) for (route, index), sent in tests.items())
 
 
-def _read(history: History, route: Route, index: int, asked: Mapping[Condition, Operation]) -> SaltRead:
+def _read(history: History, route: Route, index: int, sent: Mapping[Condition, Operation]) -> SaltRead:
     name = str(route) if route is Route.REFERENCE else f"{route}-{index}"
-    usage = any(_cached(operation) is not None for operation in asked.values())
-    again = asked.get(Condition.SALT_AGAIN if usage else Condition.SALT_COUNTED)
-    others = (asked.get(condition) for condition in (Condition.SALT_OTHER, Condition.SALT_FORCED))
-    found = [_found(history, name, one, usage=usage) for one in (again, *others)]
-    return SaltRead(name, route, max(len(one.request.prompt) for one in asked.values()), *found)
+    usage = any(reported_cached_tokens(operation) is not None for operation in sent.values())
+    again = sent.get(Condition.SALT_AGAIN if usage else Condition.SALT_COUNTED)
+    others = (sent.get(condition) for condition in (Condition.SALT_OTHER, Condition.SALT_FORCED))
+    found = [_cached(history, name, one, usage=usage) for one in (again, *others)]
+    return SaltRead(name, route, max(len(one.request.prompt) for one in sent.values()), *found)
 
 
-def _found(history: History, server: str, operation: Operation | None, *, usage: bool) -> int | str:
-    """Tokens of the request's prompt that were not computed for it, or why nobody knows."""
+def _cached(history: History, server: str, operation: Operation | None, *, usage: bool) -> int | str:
+    """Cached prompt tokens of a request of the test, or why they are not known.
+
+    ``usage``: whether the server reports them; otherwise its counters tell, since it had no other request meanwhile.
+    """
     if operation is None:
-        return "its usage does not tell what was cached, and the deployment did not come to rest for its counters"
+        return (
+            "its usage reports no cached tokens, and its counters could not be read since the deployment did not settle"
+        )
     if operation.outcome is not Outcome.OK:
         return f"{operation.request.request_id} was not answered: {operation.ended.cause}"
     if usage:
-        return _cached(operation) or 0  # a server that tells it leaves a 0 out
-    return _by_counters(history, server, operation)
-
-
-def _cached(operation: Operation) -> int | None:
-    return None if operation.ended.usage is None else operation.ended.usage.cached_tokens
-
-
-def _by_counters(history: History, server: str, operation: Operation) -> int | str:
-    """The request was the only one of the phase on its server."""
-    sent, tokens = operation.sent, len(operation.request.prompt)
-    grew, why = grown(history, sent.scenario, sent.phase, server), ""
-    for asked, local, external in _SOURCES:
-        there, given = grew.of(local), grew.of(external) or 0
-        if grew.of(asked) is None or there is None:
-            why = why or grew.why(asked) or grew.why(local)
-        elif grew.of(asked) == tokens:
-            return int(there + given)
-        else:
-            why = f"it counted {grew.of(asked):,.0f} prompt tokens where it was asked for {tokens:,}"
-    return why
-
-
-# --- what rests on it ---
+        return reported_cached_tokens(operation) or 0
+    grew = grown(history, operation.sent.scenario, operation.sent.phase, server)
+    return counted_cached_tokens(grew, len(operation.request.prompt), with_connectors=True)
 
 
 def untrusted(history: History, route: Route) -> str:
-    """Why requests that rely on their own salt on this route are not trusted; empty where they are."""
-    ignoring = [read.server for read in read_salts(history) if read.route is route and read.ignored]
-    return f"{' and '.join(ignoring)} ignored its cache_salt" if ignoring else ""
+    """Why requests on this route that rely on their own salt are not trusted; empty if they are."""
+    return _ignored(read for read in read_salts(history) if read.route is route)
 
 
 def untrusted_forcing(history: History, route: Route) -> str:
     """Like ``untrusted``, for teacher forcings: those that read no cache need no salt."""
-    ignoring = [read for read in read_salts(history) if read.route is route and read.ignored and not read.forces_clean]
-    return f"{' and '.join(read.server for read in ignoring)} ignored its cache_salt" if ignoring else ""
+    return _ignored(read for read in read_salts(history) if read.route is route and not read.forces_clean)
+
+
+def _ignored(reads: Iterator[SaltRead]) -> str:
+    servers = [read.server for read in reads if read.ignored]
+    return f"{' and '.join(servers)} ignored its cache_salt" if servers else ""
 
 
 def tested(deployment: Deployment, history: History) -> bool:
-    """Whether the test showed anything of any server: else there is nothing to be judged."""
+    """Whether the test showed anything on any server; otherwise there is no check of salts."""
     return any(read.ignored or _isolates(deployment, read) for read in read_salts(history))
 
 
 def salts(deployment: Deployment, history: History) -> Check:
-    """A prompt asked under two salts is computed twice, on every server of which the test showed anything."""
+    """A prompt sent under two salts is computed twice, on every server on which the test showed anything."""
     reads = read_salts(history)
     ignoring = [read for read in reads if read.ignored]
     isolating = [read.server for read in reads if _isolates(deployment, read)]
     notes = (*untested(deployment, history), *_on_the_way(deployment, history))
     if ignoring:
-        findings = tuple(Finding(read.server, _words(read), server=read.server) for read in ignoring)
+        findings = tuple(Finding(read.server, _text(read), server=read.server) for read in ignoring)
         others = f" (so does {', '.join(read.server for read in ignoring[1:])})" if ignoring[1:] else ""
-        summary = f"{findings[0].subject} {findings[0].text}{others}: {_CONSEQUENCE}"
+        summary = f"{findings[0].subject}: {findings[0].text}{others}. {_CONSEQUENCE}"
         return Check("salts", Verdict.UNKNOWN, summary, findings=findings, notes=notes)
     if not isolating:
-        return Check("salts", Verdict.UNKNOWN, next(iter(notes), "no server was asked under two salts"))
-    summary = f"a prompt asked again under another cache_salt was computed anew on {', '.join(isolating)}"
+        return Check("salts", Verdict.UNKNOWN, next(iter(notes), "no prompt was sent to any server under two salts"))
+    summary = f"a prompt sent again under another cache_salt was computed anew on {', '.join(isolating)}"
     return Check("salts", Verdict.VALID, summary, notes=notes)
 
 
 def _on_the_way(deployment: Deployment, history: History) -> Iterator[str]:
-    """Nothing that is judged relies on it but predictions of counters (leftovers.py)."""
+    """A note on salts that the proxy's path drops. Only the prediction of counters relies on them (leftovers.py)."""
     if found := dropped_on_the_way(deployment, history):
         yield (
-            f"something between the clients and {' and '.join(found)} drops cache_salt: a prompt that was asked "
-            "through the proxy under a new salt came out of a cache. Give each run a --seed of its own"
+            f"something between the clients and {' and '.join(found)} drops cache_salt: a prompt that was sent through "
+            "the proxy under a new salt came out of a cache. Give each run a --seed of its own"
         )
 
 
 def _isolates(deployment: Deployment, read: SaltRead) -> bool:
-    """Not told by several engines behind one URL: another one may have been asked, which had nothing cached."""
-    return read.isolates and not _several(deployment, read)
+    """Unknown with several engines behind one URL: the second request may have gone to one with nothing cached."""
+    return read.isolates and not _several_engines(deployment, read)
 
 
-def _several(deployment: Deployment, read: SaltRead) -> bool:
+def _several_engines(deployment: Deployment, read: SaltRead) -> bool:
     return any(server.name == read.server and server.engines > 1 for server in deployment.servers)
 
 
 _CONSEQUENCE = (
-    "control requests, which are to be independent of the KV transfer, may have read what was transferred, and nothing "
-    "is judged by them. Does a gateway in front of the server drop the field, or a cache behind it not know it?"
+    "Control requests, which must not read transferred KV, may have read it from a cache, so that they are not used. "
+    "Does a gateway in front of the server drop the field, or does a cache behind it not use it?"
 )
 
 
-def _words(read: SaltRead) -> str:
-    return f"ignores cache_salt: of {read.tokens:,} tokens asked under a new salt {read.other:,} came out of a cache"
+def _text(read: SaltRead) -> str:
+    return f"ignores cache_salt: of {read.tokens:,} tokens sent under a new salt, {read.other:,} came out of a cache"
 
 
 def untested(deployment: Deployment, history: History) -> Iterator[str]:
-    """A line for each server of which nothing is known."""
+    """A line for each server of which it is not known whether it keeps salts apart."""
     for read in read_salts(history):
         if not (read.ignored or _isolates(deployment, read)):
-            why = "several engines share its URL" if _several(deployment, read) else read.why_untested
+            why = "several engines share its URL" if _several_engines(deployment, read) else read.why_untested
             yield f"whether {read.server} keeps cache salts apart was not tested ({why})"

@@ -1,6 +1,7 @@
-"""Which offload tiers were not asked, and why: to ask one takes emptying the prefix cache in front of it.
+"""Which offload tiers were not probed, and why.
 
-That is done unasked on a deployment that the harness launched, and on nobody else's.
+To probe a tier, the prefix cache in front of it must be emptied. By default the harness does that only on a deployment
+that it launched itself.
 """
 
 from collections.abc import Iterator
@@ -10,36 +11,32 @@ from harness.history import History, Outcome
 from harness.scenario import Purpose
 from harness.verify.judging.hits import server_name
 
-ALLOWED_BY = "--probe-tiers"
-"""The flag that allows it."""
+_FLAG = "--probe-tiers"
+"""The flag that allows it on any deployment."""
 
 
-def tiers_not_asked(deployment: Deployment, history: History) -> Iterator[str]:
-    """What was not asked, in words."""
-    resets = [operation for operation in history.operations() if operation.request.purpose is Purpose.RESET]
-    for operation in resets:
-        if operation.outcome is not Outcome.OK:
+def unprobed_tiers(deployment: Deployment, history: History) -> Iterator[str]:
+    """The tiers that were not probed, with the reason, a line each."""
+    purposes = {operation.request.purpose for operation in history.operations()}
+    for operation in history.operations():
+        if operation.request.purpose is Purpose.RESET and operation.outcome is not Outcome.OK:
             name = server_name(deployment, operation)
             why = f"its prefix cache could not be emptied: {operation.ended.cause}"
-            yield f"{name}'s offload tier was not asked ({why})"
-    if not resets and not deployment.launched and _probed(history):
-        left_out = [
-            tier_called(server)
+            yield f"{name}'s offload tier was not probed ({why})"
+    if Purpose.RESET not in purposes and Purpose.PROBE in purposes and not deployment.launched:
+        tiers = [
+            _tier(server)
             for server in deployment.servers
             if server.has(Connector.OFFLOADING) or server.unknown_connectors
         ]
-        if left_out:
+        if tiers:
             yield (
-                f"not asked: {', '.join(left_out)}; that takes emptying the prefix caches of servers that the harness "
-                f"did not launch, which {ALLOWED_BY} allows"
+                f"not probed: {', '.join(tiers)}. To probe them, {_FLAG} lets the harness empty the prefix caches of "
+                "servers that it did not launch"
             )
 
 
-def tier_called(server: Server) -> str:
-    """With the names of connectors that nobody knows."""
+def _tier(server: Server) -> str:
+    """The tier, with the names of connectors that the harness does not know."""
     unknown = server.unknown_connectors
     return f"{server.name}'s offload tier" + (f" ({', '.join(unknown)})" if unknown else "")
-
-
-def _probed(history: History) -> bool:
-    return any(operation.request.purpose is Purpose.PROBE for operation in history.operations())

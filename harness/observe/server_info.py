@@ -1,17 +1,16 @@
-"""What a running server says about itself over HTTP.
+"""Learns a running server's settings over HTTP.
 
-Where each fact comes from:
+Where each setting comes from:
 
 - ``/metrics``: block size, number of blocks, prefix caching and the KV cache's type, as labels of
-  ``vllm:cache_config_info``; which kinds of connector there are, since each brings its families (declared from the
-  start, with or without samples);
+  ``vllm:cache_config_info``; the kinds of connectors, since each declares its families from the start;
 - ``/version``: the engine's version;
-- ``/v1/models``: the served name, where the model came from, and the longest context;
-- ``/server_info``: the block size where no label has it, the connectors in order and the offload tier's configuration,
-  and the model's own configuration. Only with ``VLLM_SERVER_DEV_MODE=1``.
+- ``/v1/models``: the served name, the path or hub name of the model, and the longest context;
+- ``/server_info``: the block size if no label has it, the connectors in order, the offload tier's configuration, and
+  the model's own configuration. Servers have this endpoint only with ``VLLM_SERVER_DEV_MODE=1``.
 
-A server that cannot be reached is the user's to put right: UsageError. A fact that it does not tell, or tells in a form
-that is not vLLM's, is None.
+A server that does not answer raises UsageError. A setting that a server does not report, or reports in another form
+than vLLM's, is None.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ from harness.observe.exposition import Exposition, parse
 from harness.observe.forms import mapping, name_of, whole
 
 TIMEOUT = 15.0
-"""Seconds for one question: a server under load answers late, a wrong address not at all."""
+"""Seconds for one request: a server under load answers late, a wrong address not at all."""
 
 _CACHE = "vllm:cache_config_info"
 _NIXL = "vllm:nixl_bytes_transferred_sum"
@@ -44,23 +43,11 @@ _WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER}) | SAMPLE_NAMES
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What the servers told."""
+    """What the servers reported."""
 
     deployment: Deployment
     config: Mapping[str, Any] | None
-    """The model's configuration, as its config.json has it, where a server told it (``/server_info``)."""
-
-
-async def learn_deployment(
-    session: aiohttp.ClientSession,
-    *,
-    prefill_urls: Sequence[str],
-    decode_urls: Sequence[str],
-    proxy_url: str | None,
-) -> Deployment:
-    """Like :func:`learn`, without the model's configuration."""
-    learned = await learn(session, prefill_urls=prefill_urls, decode_urls=decode_urls, proxy_url=proxy_url)
-    return learned.deployment
+    """The model's config.json, if a server reported it (``/server_info``)."""
 
 
 async def learn(
@@ -72,7 +59,7 @@ async def learn(
 ) -> Learned:
     """Ask every server; raises UsageError naming the first that does not answer as vLLM does.
 
-    Geometry and vocabulary are no part of it; the caller adds them from the model's configuration.
+    The deployment has no geometry and no vocabulary; the caller adds them from the model's configuration.
     """
     wanted = ((Role.PREFILL, prefill_urls), (Role.DECODE, decode_urls))
     asking = (
@@ -80,13 +67,13 @@ async def learn(
         for role, urls in wanted
         for index, url in enumerate(urls)
     )
-    told = []
-    for each in await asyncio.gather(*asking, return_exceptions=True):
-        if isinstance(each, BaseException):
-            raise each
-        told.append(each)
-    servers = tuple(server for server, _ in told)
-    # Decode first: clients are answered by it, and requests carry the name that it has for the model.
+    answers = []
+    for answer in await asyncio.gather(*asking, return_exceptions=True):
+        if isinstance(answer, BaseException):
+            raise answer
+        answers.append(answer)
+    servers = tuple(server for server, _ in answers)
+    # Decode servers come first: they answer the clients, so requests carry their name of the model.
     named = sorted(servers, key=lambda server: server.role is not Role.DECODE)
     deployment = Deployment(
         servers=servers,
@@ -95,13 +82,7 @@ async def learn(
         model_path=next((server.model_path for server in named if server.model_path), None),
         device=next(iter(devices)) if len(devices := {server.device for server in servers}) == 1 else None,
     )
-    return Learned(deployment, next((config for _, config in reversed(told) if config), None))
-
-
-async def learn_server(session: aiohttp.ClientSession, *, name: str, role: Role, url: str) -> Server:
-    """Ask one server; ``url`` without a trailing slash or ``/v1``. UsageError when it does not answer as vLLM does."""
-    server, _ = await _ask(session, name=name, role=role, url=url)
-    return server
+    return Learned(deployment, next((config for _, config in reversed(answers) if config), None))
 
 
 async def _ask(
@@ -112,10 +93,11 @@ async def _ask(
     try:
         metrics, models = await asker.metrics(), await asker.json("/v1/models")
     finally:
-        version, info = await beside  # neither raises; nothing may be left in flight when the session closes
+        # Neither request raises, and none may be in flight when the session closes.
+        version, info = await beside
     model = first_model(models)
     if model is None:
-        raise asker.unusable("/v1/models", "it lists no model")
+        raise asker.unusable("/v1/models", "the answer lists no model")
     return _server(Server(name, role, asker.url), metrics, model, version, info), _model_config(info)
 
 
@@ -126,7 +108,7 @@ def _server(
     version: Mapping[str, Any] | None,
     info: Mapping[str, Any] | None,
 ) -> Server:
-    """With everything that it told: ``info`` is its configuration, ``model`` the one that it lists first."""
+    """Add what the server reported: ``info`` is its configuration, ``model`` the first model that it lists."""
     cache = _cache_labels(metrics)
     block_size = whole(cache.get("block_size")) or whole(_part(info, "cache_config").get("block_size"))
     found = _connected(info, metrics)
@@ -161,7 +143,7 @@ class _Asker:
     url: str
 
     async def text(self, path: str) -> str:
-        """The body of a GET; UsageError when there is none to be had."""
+        """GET a path and return the body; UsageError if that fails."""
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         try:
             async with self.session.get(self.url + path, timeout=timeout) as response:
@@ -174,9 +156,9 @@ class _Asker:
         text = await self.text(path)
         try:
             return json.loads(text)
-        # RecursionError: arrays in arrays in arrays.
+        # RecursionError is raised for deeply nested arrays.
         except (ValueError, RecursionError) as error:
-            raise self.unusable(path, "its answer is no JSON") from error
+            raise self.unusable(path, "the answer is not JSON") from error
 
     async def json_or_none(self, path: str) -> Mapping[str, Any] | None:
         try:
@@ -190,10 +172,10 @@ class _Asker:
         try:
             exposition = parse(text, _WANTED)
         except ValueError as error:
-            raise self.unusable("/metrics", f"what it exposes cannot be parsed: {error}") from error
-        # Some frontends of vLLM leave out the cache's configuration; any other family of vLLM's will do.
+            raise self.unusable("/metrics", f"the answer cannot be parsed: {error}") from error
+        # Some frontends of vLLM do not expose the cache's configuration; then any other family of vLLM is accepted.
         if not _VLLM.search(text):
-            raise self.unusable("/metrics", f"it exposes no {_CACHE}, nor anything else that a vLLM server does")
+            raise self.unusable("/metrics", f"it exposes neither {_CACHE} nor any other family of vLLM")
         return exposition
 
     async def server_info(self) -> Mapping[str, Any] | None:
@@ -205,30 +187,30 @@ class _Asker:
         flag = f"--{self.role}-url"
         return UsageError(
             f"The {self.role} server at {self.url} did not answer GET {path} as a vLLM server does: {cause}. "
-            f"Check that it is up and reachable from here, and that {flag} is the address of the vLLM server itself, "
-            f"not of the proxy (try: curl {self.url}/metrics)."
+            f"Check that the server is up and can be reached from here (try: curl {self.url}/metrics), and that "
+            f"{flag} is the address of the vLLM server itself, not of the proxy."
         )
 
 
 def _cache_labels(metrics: Exposition) -> Mapping[str, str]:
-    """The labels on which all samples agree: there may be one for each engine behind the URL."""
+    """Return the labels on which all samples agree; there may be one sample for each engine behind the URL."""
     every = [sample.labels for sample in metrics.samples if sample.name == _CACHE]
     first, others = (every[0], every[1:]) if every else ({}, [])
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def _device(info: Mapping[str, Any] | None) -> str | None:
-    """``cpu``, ``cuda``; vLLM 0.32 tells ``device`` alone, as ``cuda:0`` where it is one of several."""
-    told = _part(info, "device_config")
-    device = (name_of(told.get("device_type")) or name_of(told.get("device")) or "").partition(":")[0]
+    """Return ``cpu`` or ``cuda``; vLLM 0.32 reports only ``device``, which is ``cuda:0`` if there are several."""
+    config = _part(info, "device_config")
+    device = (name_of(config.get("device_type")) or name_of(config.get("device")) or "").partition(":")[0]
     return None if device in ("", "auto") else device
 
 
 def _engines(metrics: Exposition) -> int:
-    """Data-parallel engines: each has its samples, under a label of its own.
+    """Count the data-parallel engines, each of which has samples with its own ``engine`` label.
 
-    A gateway may sum some families over the engines, and leave the label out of them: the family that tells most
-    engines counts. Or it may give the label another name; then there are still as many gauges as engines.
+    A gateway may sum some families over the engines and omit the label there, so the labels of all families count. It
+    may also rename the label; then there are still as many gauges as engines.
     """
     labels = {sample.labels["engine"] for sample in metrics.samples if "engine" in sample.labels}
     gauges = {frozenset(sample.labels.items()) for sample in metrics.samples if sample.name == _RUNNING}
@@ -236,8 +218,8 @@ def _engines(metrics: Exposition) -> int:
 
 
 def first_model(models: Any) -> Mapping[str, Any] | None:
-    """The first model in an answer of ``/v1/models``; None where it lists none."""
-    # LoRA adapters are listed too, with their parent named.
+    """Return the first model in an answer of ``/v1/models``; None if it lists none."""
+    # LoRA adapters are listed too; they name their parent.
     listed = mapping(models).get("data")
     for model in listed if isinstance(listed, list) else ():
         if name_of(mapping(model).get("id")) and not model.get("parent"):
@@ -250,19 +232,20 @@ def _part(config: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
 
 
 def _connected(config: Mapping[str, Any] | None, metrics: Exposition) -> Connected:
-    """From the engine's own configuration; where that says nothing, from the families that connectors bring."""
+    """Read the connectors from the engine's configuration or, if it lists none, from the families in the metrics."""
     names = {sample.name for sample in metrics.samples} | set(metrics.declared)
     families = exposed(nixl=_NIXL in names, offloads=not names.isdisjoint({_OFFLOAD, _OFFLOAD_NEWER}))
     if config is None or "kv_transfer_config" not in config:
         return families
     listed = connected(config["kv_transfer_config"])
-    # A configuration without any connector, of a server that counts what connectors do, is not to be relied on.
-    silent = listed is None or (not listed.known and not listed.unknown and families.known)
-    return families if silent or listed is None else listed
+    # A configuration without connectors is not trusted if the metrics have families of connectors.
+    if listed is None or (not listed.known and not listed.unknown and families.known):
+        return families
+    return listed
 
 
 def _kv_dtype(config: Mapping[str, Any] | None, labels: Mapping[str, str]) -> str | None:
-    """``cache_dtype``, or the model's own where that is auto: what the engine resolved, not what a file says."""
+    """Return ``cache_dtype`` or, if that is auto, the model's type as the engine resolved it."""
     cache = name_of(_part(config, "cache_config").get("cache_dtype")) or labels.get("cache_dtype")
     if cache not in ("auto", "", "None", None):
         return cache
@@ -271,11 +254,11 @@ def _kv_dtype(config: Mapping[str, Any] | None, labels: Mapping[str, str]) -> st
 
 
 def _model_config(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The model's config.json, which the engine prints as ``LlamaConfig {...}``."""
-    told = _part(config, "model_config").get("hf_config")
-    if isinstance(told, str):
+    """Return the model's config.json, which the engine may print as ``LlamaConfig {...}``."""
+    content = _part(config, "model_config").get("hf_config")
+    if isinstance(content, str):
         try:
-            told = json.loads(told[told.index("{") :])
+            content = json.loads(content[content.index("{") :])
         except (ValueError, RecursionError):
             return None
-    return told if isinstance(told, dict) else None
+    return content if isinstance(content, dict) else None

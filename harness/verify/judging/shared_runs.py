@@ -1,4 +1,4 @@
-"""Runs of tokens that a wrong answer shares with a right one. Pure."""
+"""Runs of tokens that a wrong answer shares with the right answer to another prompt. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,89 +8,89 @@ from itertools import pairwise
 import numpy as np
 
 from harness.history import Operation
+from harness.verify.judging.chance_match import MAX_CHANCE, MIN_INFORMATIVE, Tokens, chance_match, repetitions
 from harness.verify.judging.forcing import ForcedTokens
-from harness.verify.judging.telling import CHANCE, FEWEST_TELLING, Tokens, by_accident, repeated
 
 _CONTEXT = 3
-"""A token with the two before it: what a third prompt's answer says, too, is no property of one prompt."""
-_MOST_CANDIDATES = 64
-"""Right answers that are compared with one wrong one. A run that more of them share is nobody's."""
+"""A token with the two before it. If they also stand in the answer to a third prompt, they show no owner."""
+_MAX_CANDIDATES = 64
+"""Right answers that are compared with a wrong one. A run that more of them share has no owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedRun:
-    """The owner that a run of tokens speaks for."""
+    """A run of tokens that the wrong answer and its owner's answer share."""
 
     owner: str
     tokens: int
     chance: float
+    """Probability that any two answers of the whole load share such a run by chance."""
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """All right answers of a run, indexed by the short sequences of tokens that stand in them."""
+class AnswerIndex:
+    """All right answers of a run, indexed by their short sequences of tokens."""
 
     answers: Mapping[str, Operation]
     """By request id."""
-    places: int
-    """Tokens of all of them."""
-    least: float
-    """How likely two tokens of different answers are equal."""
+    tokens: int
+    """Tokens of all answers together."""
+    coincidence: float
+    """Probability that two tokens of different answers are equal (``coincidence_probability``)."""
     runs: Mapping[Tokens, Sequence[str]]
-    """Answers that hold a sequence of FEWEST_TELLING tokens, by that sequence."""
+    """Answers that contain a sequence of MIN_INFORMATIVE tokens, by that sequence."""
     contexts: Mapping[Tokens, Sequence[str]]
-    """Answers that hold a sequence of _CONTEXT tokens, by that sequence."""
+    """Answers that contain a sequence of _CONTEXT tokens, by that sequence."""
 
     @classmethod
-    def of(cls, right: Sequence[Operation]) -> "Likeness":
+    def of(cls, right: Sequence[Operation]) -> "AnswerIndex":
         """``right``: operations whose answers are known to be right."""
         answers = {operation.request.request_id: operation for operation in right}
         tokens = {name: _tokens(operation) for name, operation in answers.items()}
         return cls(
             answers,
             sum(map(len, tokens.values())),
-            likeness(tokens.values()),
-            _index(tokens, FEWEST_TELLING),
+            coincidence_probability(tokens.values()),
+            _index(tokens, MIN_INFORMATIVE),
             _index(tokens, _CONTEXT),
         )
 
     def owner_of(
         self, operation: Operation, first: int, others: Sequence[ForcedTokens], near: float
     ) -> SharedRun | None:
-        """The one whose right answer holds a run of a wrong one, from its token ``first`` on, that is no accident.
+        """The request whose right answer shares a run with a wrong one that is too improbable to be chance.
 
-        ``others``: the whole answer forced under the request's own prompt and under others. ``near``: as in
-        :func:`harness.verify.judging.telling.by_accident`.
+        ``first``: the first wrong token; the run begins there or later. ``others``: the whole answer forced under the
+        request's own prompt and others. ``near``: as in :func:`harness.verify.judging.chance_match.chance_match`.
         """
         answer = _tokens(operation)
-        candidates = [name for name in self._candidates(answer[first:]) if _is_another(operation, self.answers[name])]
-        if len(candidates) > _MOST_CANDIDATES:
+        candidates = [name for name in self._candidates(answer[first:]) if _may_own(self.answers[name], operation)]
+        if len(candidates) > _MAX_CANDIDATES:
             return None
         runs = {name: shared_run(answer[first:], _tokens(self.answers[name])) for name in candidates}
         owner = max(runs, key=lambda name: len(runs[name]), default=None)
         if owner is None:
             return None
         run = range(runs[owner].start + first, runs[owner].stop + first)
-        general = repeated(answer) | set(self._elsewhere(answer, operation, self.answers[owner]))
-        part = [ForcedTokens(one.logprob[run.start :], one.regret[run.start :]) for one in others]
-        accident = by_accident(
+        uninformative = repetitions(answer) | set(self._in_third_answers(answer, operation, self.answers[owner]))
+        match = chance_match(
             answer[run.start : run.stop],
-            part,
+            [ForcedTokens(one.logprob[run.start :], one.regret[run.start :]) for one in others],
             near=near,
-            least=self.least,
-            general={place - run.start for place in general if place in run},
+            least=self.coincidence,
+            uninformative={index - run.start for index in uninformative if index in run},
         )
-        chance = len(answer) * self.places * accident.chance
-        if accident.telling < FEWEST_TELLING or chance > CHANCE:
+        chance = len(answer) * self.tokens * match.probability
+        if match.informative < MIN_INFORMATIVE or chance > MAX_CHANCE:
             return None
         return SharedRun(owner, len(run), chance)
 
     def _candidates(self, answer: Tokens) -> list[str]:
-        sequences = _sequences(answer, FEWEST_TELLING)
+        sequences = _sequences(answer, MIN_INFORMATIVE)
         return list(dict.fromkeys(name for sequence in sequences for name in self.runs.get(sequence, ())))
 
-    def _elsewhere(self, answer: Tokens, operation: Operation, owner: Operation) -> Iterator[int]:
-        """Places whose token follows the two before it in the right answer to a third prompt."""
+    def _in_third_answers(self, answer: Tokens, operation: Operation, owner: Operation) -> Iterator[int]:
+        """Indices of tokens that follow the same two tokens in the right answer to a third prompt."""
         prompts = {operation.prompt_token_ids, owner.prompt_token_ids}
         for start, sequence in enumerate(_sequences(answer, _CONTEXT)):
             if any(self.answers[name].prompt_token_ids not in prompts for name in self.contexts.get(sequence, ())):
@@ -98,7 +98,7 @@ class Likeness:
 
 
 def shared_run(one: Tokens, other: Tokens) -> range:
-    """Where in ``one`` the longest run of tokens stands that both hold; empty without any."""
+    """The indices in ``one`` of the longest run of tokens that both contain; empty if there is none."""
     if not one or not other:
         return range(0)
     equal = np.equal.outer(np.array(one), np.array(other))
@@ -110,15 +110,15 @@ def shared_run(one: Tokens, other: Tokens) -> range:
     return best
 
 
-def likeness(answers: Iterable[Tokens]) -> float:
-    """How likely two tokens of different answers are equal: anywhere, or after equal ones, whichever is more."""
+def coincidence_probability(answers: Iterable[Tokens]) -> float:
+    """Probability that two tokens of different answers are equal: any two, or two after equal ones, if that is more."""
     answers = list(answers)
     singles = Counter(token for answer in answers for token in answer)
     doubles = Counter(pair for answer in answers for pair in pairwise(answer))
     firsts = Counter(pair[0] for pair in doubles.elements())
     anywhere, equal, after = _pairs(singles), _pairs(firsts), _pairs(doubles)
     total = sum(singles.values())
-    # One is added, so that answers in which nothing repeats still leave room for chance.
+    # One is added to each count, so that the probability is not 0 where nothing repeats.
     return max((anywhere + 1) / (total * (total - 1) / 2 + 1), (after + 1) / (equal + 2))
 
 
@@ -138,9 +138,9 @@ def _sequences(answer: Tokens, length: int) -> Iterator[Tokens]:
     return (answer[start : start + length] for start in range(len(answer) - length + 1))
 
 
-def _is_another(operation: Operation, other: Operation) -> bool:
-    """Another prompt, in flight with it or before it: KV of the future leaks nowhere."""
-    return other.prompt_token_ids != operation.prompt_token_ids and other.sent.at <= operation.ended.at
+def _may_own(candidate: Operation, operation: Operation) -> bool:
+    """It has another prompt and was sent before the operation ended."""
+    return candidate.prompt_token_ids != operation.prompt_token_ids and candidate.sent.at <= operation.ended.at
 
 
 def _tokens(operation: Operation) -> Tokens:

@@ -1,4 +1,4 @@
-"""What a server tells of itself, and what is said when it does not."""
+"""The settings that a server reports, and the errors if it does not answer as vLLM does."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from harness.errors import UsageError
-from harness.facts import Connector, Deployment, Role, Server
-from harness.observe.facts import learn_deployment, learn_server
+from harness.facts import Connector, Server
+from harness.observe.server_info import learn
 
 DATA = Path(__file__).parents[1] / "data"
 MULTI = {
@@ -29,7 +29,7 @@ MODELS = {"data": [{"id": "lora", "parent": "canary"}, {"id": "canary", "root": 
 
 
 def engine(metrics: str | None = None, info: dict[str, Any] | None = None, models: object = MODELS) -> web.Application:
-    """What vLLM answers; ``info``: its kv_transfer_config, in development mode only."""
+    """A server that answers like vLLM; with ``info``, its kv_transfer_config, as in development mode."""
     app = web.Application()
 
     def answers(path: str, body: str) -> None:
@@ -46,14 +46,14 @@ def engine(metrics: str | None = None, info: dict[str, Any] | None = None, model
     return app
 
 
-async def learn(app: web.Application) -> Server:
+async def decode_server(app: web.Application) -> Server:
     async with TestServer(app) as server, ClientSession() as session:
-        url = str(server.make_url("/"))
-        return await learn_server(session, name="decode-0", role=Role.DECODE, url=url)
+        learned = await learn(session, prefill_urls=[], decode_urls=[str(server.make_url("/"))], proxy_url=None)
+    return learned.deployment.servers[0]
 
 
-async def test_a_server_tells_its_blocks_its_version_and_its_model() -> None:
-    server = await learn(engine())
+async def test_a_server_reports_its_blocks_version_and_model() -> None:
+    server = await decode_server(engine())
     expected = (DATA / "metrics_decode.txt").read_text()
     assert f'block_size="{server.block_size}"' in expected
     assert f'num_gpu_blocks="{server.num_blocks}"' in expected
@@ -62,30 +62,30 @@ async def test_a_server_tells_its_blocks_its_version_and_its_model() -> None:
     assert not server.url.endswith("/")
 
 
-async def test_connectors_in_their_order_and_the_tier_come_from_server_info() -> None:
-    learned = await learn(engine(info=MULTI))
+async def test_server_info_reports_the_connectors_in_order_and_the_tier() -> None:
+    learned = await decode_server(engine(info=MULTI))
     assert learned.connectors == (Connector.OFFLOADING, Connector.NIXL)
     assert (learned.offload_block_size, learned.offload_prompt_only) == (128, False)
 
 
-async def test_chunks_are_blocks_and_prompts_only_unless_the_configuration_says_otherwise() -> None:
+async def test_by_default_a_chunk_is_one_block_and_only_prompts_are_offloaded() -> None:
     alone = {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": {"cpu_bytes_to_use": 1}}
-    learned = await learn(engine(info=alone))
+    learned = await decode_server(engine(info=alone))
     assert learned.connectors == (Connector.OFFLOADING,)
     assert (learned.offload_block_size, learned.offload_prompt_only) == (learned.block_size, True)
     by_count = {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": {"blocks_per_chunk": 3}}
-    assert (await learn(engine(info=by_count))).offload_block_size == 3 * (learned.block_size or 0)
+    assert (await decode_server(engine(info=by_count))).offload_block_size == 3 * (learned.block_size or 0)
 
 
-async def test_without_server_info_the_families_tell_which_connectors_there_are() -> None:
-    learned = await learn(engine())
+async def test_without_server_info_the_metric_families_show_the_connectors() -> None:
+    learned = await decode_server(engine())
     assert learned.connectors == (Connector.NIXL, Connector.OFFLOADING)
     assert (learned.offload_block_size, learned.offload_prompt_only) == (None, None)
 
 
-async def test_a_server_without_connector_families_says_nothing_of_connectors() -> None:
+async def test_without_connector_families_the_connectors_are_unknown() -> None:
     bare = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="None",enable_prefix_caching="False"} 1\n'
-    learned = await learn(engine(bare))
+    learned = await decode_server(engine(bare))
     assert learned.connectors is None
     assert (learned.block_size, learned.num_blocks, learned.prefix_caching) == (16, None, False)
 
@@ -93,35 +93,34 @@ async def test_a_server_without_connector_families_says_nothing_of_connectors() 
 @pytest.mark.parametrize(
     ("app", "cause"),
     [
-        (engine(metrics="up 1\n"), "exposes no vllm:cache_config_info, nor anything else"),
-        (engine(metrics="# about vllm: nothing\nup 1\n"), "exposes no vllm:cache_config_info"),
+        (engine(metrics="up 1\n"), "exposes neither vllm:cache_config_info nor any other family"),
+        (engine(metrics="# about vllm: nothing\nup 1\n"), "exposes neither vllm:cache_config_info"),
         (engine(metrics="vllm:cache_config_info{ a b c"), "cannot be parsed"),
         (engine(models={"data": []}), "lists no model"),
         (engine(models=[]), "lists no model"),
         (web.Application(), "404"),
     ],
 )
-async def test_what_does_not_answer_as_vllm_does_is_named_with_what_to_do(app: web.Application, cause: str) -> None:
+async def test_the_error_about_a_server_unlike_vllm_names_it_and_its_flag(app: web.Application, cause: str) -> None:
     with pytest.raises(UsageError) as raised:
-        await learn(app)
+        await decode_server(app)
     text = str(raised.value)
     assert cause in text
     assert "The decode server at http://127.0.0.1" in text
     assert "--decode-url" in text
 
 
-async def test_an_unreachable_server_is_the_users_to_put_right() -> None:
+async def test_an_unreachable_server_is_a_usage_error() -> None:
     async with ClientSession() as session:
         with pytest.raises(UsageError, match=r"prefill server at http://127\.0\.0\.1:9 .*--prefill-url"):
-            await learn_deployment(session, prefill_urls=["http://127.0.0.1:9"], decode_urls=[], proxy_url=None)
+            await learn(session, prefill_urls=["http://127.0.0.1:9"], decode_urls=[], proxy_url=None)
 
 
-async def test_a_deployment_is_named_by_role_and_number() -> None:
+async def test_servers_are_named_by_role_and_number() -> None:
     async with TestServer(engine(info=MULTI)) as server, ClientSession() as session:
         url = str(server.make_url("/"))
-        deployment: Deployment = await learn_deployment(
-            session, prefill_urls=[url], decode_urls=[url, url], proxy_url="http://proxy"
-        )
+        learned = await learn(session, prefill_urls=[url], decode_urls=[url, url], proxy_url="http://proxy")
+    deployment = learned.deployment
     assert [one.name for one in deployment.servers] == ["prefill-0", "decode-0", "decode-1"]
     assert (deployment.servers[2].offload_block_size, deployment.proxy_url) == (128, "http://proxy")
     assert deployment.model == "canary"

@@ -1,4 +1,4 @@
-"""Outputs that are teacher-forced and have a reference as well; histories made by hand over numpy's noise."""
+"""Outputs that have both a teacher forcing and a reference, on histories made by hand from numpy's noise."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ from harness.verify.judging import count_outputs, look_at_outputs, outputs, part
 
 WHO = "load-3"
 SIGMA = 0.01
-"""Of every reading, nats; the floor is then a tenth of a nat or so."""
+"""Standard deviation of the errors, nats; the noise limit is then about 0.1 nats."""
 
 
 def entry_of(history: History, name: str) -> Ended:
@@ -22,7 +22,7 @@ def entry_of(history: History, name: str) -> Ended:
 
 
 def with_reference(change: Callable[[Ended], Ended], history: History | None = None, **sampling: object) -> History:
-    """The history with a reference of WHO: its own answer, changed."""
+    """The history with a reference of WHO: its own answer, changed by ``change``."""
     history = history or run(gaussian(SIGMA), seed=1)
     answer = entry_of(history, WHO)
     reference = Request(
@@ -39,7 +39,7 @@ def with_reference(change: Callable[[Ended], Ended], history: History | None = N
 
 
 def other_token(margin: float, at: int = 6) -> Callable[[Ended], Ended]:
-    """Decoded otherwise from a place on, where the reference was so far from undecided."""
+    """The reference has other tokens from index ``at`` on, where its margin is ``margin``, nats."""
 
     def change(ended: Ended) -> Ended:
         choice = ended.choices[0]
@@ -70,18 +70,18 @@ def test_equal_tokens_are_right() -> None:
     assert of(with_reference(same)) == (Verdict.VALID, "")
 
 
-def test_a_first_difference_where_the_reference_was_undecided_is_a_tie() -> None:
+def test_a_first_difference_at_a_margin_within_the_noise_is_a_tie() -> None:
     plain, tied = count_outputs(with_reference(same)), count_outputs(with_reference(other_token(0.005)))
     assert of(with_reference(other_token(0.005)))[0] is Verdict.VALID
     assert (tied.mismatch, tied.unverified, tied.requests) == (0, 0, plain.requests)
     assert tied.tie == plain.tie + 1
 
 
-def test_a_first_difference_where_the_reference_was_decided_is_wrong() -> None:
+def test_a_first_difference_at_a_larger_margin_is_wrong() -> None:
     verdict, text = of(with_reference(other_token(1.5)))
     assert verdict is Verdict.INVALID
     assert "first differs from its reference at output token 6" in text
-    assert "margin there was 1.5000 nats" in text
+    assert "margin of the reference there is 1.5000 nats" in text
 
 
 def test_an_answer_that_ends_elsewhere_is_wrong_though_every_token_is_right() -> None:
@@ -90,7 +90,7 @@ def test_an_answer_that_ends_elsewhere_is_wrong_though_every_token_is_right() ->
     assert "20 tokens where its reference has 12" in text
 
 
-def test_drift_is_judged_though_every_token_equals_the_references() -> None:
+def test_drift_counts_though_every_token_equals_the_references() -> None:
     def drifted(name: str, readings: Readings) -> None:
         if name == WHO:
             readings.served -= 0.5
@@ -103,14 +103,14 @@ def test_drift_is_judged_though_every_token_equals_the_references() -> None:
 
 def test_another_prompt_than_was_asked_is_wrong_whatever_was_answered() -> None:
     history = with_reference(same)
-    told = (7, 7, *prompt_of(WHO)[2:])
+    reported = (7, 7, *prompt_of(WHO)[2:])
     changed = [
-        replace(e, prompt_token_ids=told) if isinstance(e, Ended) and e.request_id == f"{WHO}-reference" else e
+        replace(e, prompt_token_ids=reported) if isinstance(e, Ended) and e.request_id == f"{WHO}-reference" else e
         for e in history.entries
     ]
     verdict, text = of(History(tuple(changed)))
     assert verdict is Verdict.INVALID
-    assert "another prompt than was asked" in text
+    assert "another prompt than was sent" in text
     assert "from token 1 on" in text
 
 
@@ -143,51 +143,51 @@ def test_without_a_floor_a_difference_is_not_excused_by_a_margin() -> None:
     assert outputs(DEPLOYMENT, history).verdict is not Verdict.VALID
 
 
-# What is misshapen
+# Answers of a wrong shape
 
 
-def answered(sampling: Sampling, *choices: Choice, told: tuple[int, ...] | None = None) -> tuple[Verdict, str]:
-    """A run in which one answer more is of this shape."""
+def answered(sampling: Sampling, *choices: Choice, reported: tuple[int, ...] | None = None) -> tuple[Verdict, str]:
+    """The verdict on a run in which WHO has these choices, and the text of its finding."""
     history = run(gaussian(SIGMA), seed=1)
     entries = []
     for entry in history.entries:
         if isinstance(entry, Sent) and entry.request.request_id == WHO:
             entries.append(replace(entry, request=replace(entry.request, sampling=sampling)))
         elif isinstance(entry, Ended) and entry.request_id == WHO:
-            entries.append(replace(entry, choices=choices or entry.choices, prompt_token_ids=told))
+            entries.append(replace(entry, choices=choices or entry.choices, prompt_token_ids=reported))
         else:
             entries.append(entry)
     return of(History(tuple(entries)))
 
 
-def test_an_answer_that_ends_for_its_length_too_early_is_wrong() -> None:
+def test_an_answer_that_ends_with_reason_length_too_early_is_wrong() -> None:
     assert answered(Sampling(max_tokens=20))[0] is Verdict.VALID
     verdict, text = answered(Sampling(max_tokens=30))
     assert verdict is Verdict.INVALID
-    assert text.startswith("it ended for its length after 20 tokens, and 30 were asked")
+    assert text.startswith("it ended with finish_reason 'length' after 20 of 30 requested tokens")
 
 
 def test_fewer_choices_than_were_asked_are_wrong() -> None:
     verdict, text = answered(Sampling(max_tokens=20, n=3))
     assert verdict is Verdict.INVALID
-    assert text.startswith("it has 1 choices, and 3 were asked")
+    assert text.startswith("it has 1 choices, and 3 were requested")
 
 
-def test_a_server_that_was_given_another_prompt_is_found_out() -> None:
-    assert answered(Sampling(max_tokens=20), told=prompt_of(WHO))[0] is Verdict.VALID
-    verdict, text = answered(Sampling(max_tokens=20), told=(1, 2))
+def test_an_answer_to_another_prompt_is_wrong() -> None:
+    assert answered(Sampling(max_tokens=20), reported=prompt_of(WHO))[0] is Verdict.VALID
+    verdict, text = answered(Sampling(max_tokens=20), reported=(1, 2))
     assert verdict is Verdict.INVALID
     assert "another prompt than was sent" in text
 
 
-# Drawn tokens
+# Sampled tokens
 
 
 @pytest.mark.parametrize(
     ("temperature", "regret", "verdict"),
     [(0.01, 0.2, Verdict.VALID), (0.01, 2.0, Verdict.INVALID), (0.0, 0.6, Verdict.INVALID), (0.5, 2.0, Verdict.VALID)],
 )
-def test_a_drawn_token_may_be_behind_by_what_its_temperature_allows(
+def test_a_sampled_token_may_be_behind_by_what_its_temperature_allows(
     temperature: float, regret: float, verdict: Verdict
 ) -> None:
     def behind(name: str, readings: Readings) -> None:
@@ -206,7 +206,7 @@ def test_a_drawn_token_may_be_behind_by_what_its_temperature_allows(
     assert of(History(tuple(drawn)))[0] is verdict
 
 
-def test_drawn_tokens_without_log_probabilities_are_unverified_unless_they_are_the_best() -> None:
+def test_sampled_tokens_without_log_probabilities_are_unverified_unless_they_are_the_best() -> None:
     def bare(ended: Ended) -> Ended:
         return replace(ended, choices=tuple(replace(choice, logprobs=()) for choice in ended.choices))
 
@@ -227,8 +227,7 @@ def test_drawn_tokens_without_log_probabilities_are_unverified_unless_they_are_t
         assert outputs(DEPLOYMENT, History(tuple(entries))).verdict is verdict
 
 
-def test_an_output_of_no_forcing_and_no_reference_is_unverified_in_its_scenarios_part() -> None:
-
+def test_an_output_without_forcing_and_reference_is_unverified_in_its_scenarios_part() -> None:
     history = run(gaussian(SIGMA), seed=1)
     forgotten = [
         entry

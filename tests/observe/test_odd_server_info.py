@@ -1,4 +1,4 @@
-"""Whatever a server says of itself, a fact is what it said in the form that it ought to have, or it is not known."""
+"""Whatever a server reports, each setting has its proper form or is unknown."""
 
 import json
 import math
@@ -16,8 +16,8 @@ from harness.facts import Connector, Role, Server
 from harness.models import read_config
 from harness.observe.connectors import connected
 from harness.observe.exposition import Exposition, parse
-from harness.observe.facts import _WANTED, _model_config, _server, first_model, learn_server
 from harness.observe.forms import mapping, name_of, whole
+from harness.observe.server_info import _WANTED, _model_config, _server, first_model, learn
 from harness.scenario import Route, Sampling
 
 SCALARS = st.one_of(
@@ -36,7 +36,7 @@ ANYTHING = st.recursive(
 
 
 def objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Objects that have some of these fields, or anything in their place."""
+    """Generate objects with some of these fields, or any other value."""
     return st.fixed_dictionaries({}, optional=fields) | ANYTHING
 
 
@@ -83,10 +83,11 @@ def exposing(labels: list[dict[str, str]]) -> Exposition:
     info=st.none() | CONFIG,
 )
 @settings(max_examples=300, deadline=None)
-def test_a_fact_has_its_form_or_is_not_known(labels: Any, models: Any, version: Any, info: Any) -> None:
+def test_a_setting_has_its_proper_form_or_is_none(labels: Any, models: Any, version: Any, info: Any) -> None:
     try:
         metrics = exposing(labels)
-    except ValueError:  # told to the user as metrics that cannot be parsed
+    # The user gets an error that the metrics cannot be parsed.
+    except ValueError:
         return
     model = first_model(models)
     if model is None:
@@ -114,18 +115,15 @@ def test_any_model_configuration_is_read(config: Any) -> None:
 
 
 @given(value=ANYTHING)
-def test_a_whole_number_is_the_number_that_was_told(value: object) -> None:
+def test_a_whole_number_equals_the_reported_value(value: object) -> None:
     number = whole(value)
     if number is not None:
         assert not isinstance(value, bool)
         assert math.isclose(float(str(value)), number)
 
 
-NO_NUMBERS = (True, 0, -1, 1.5, "1_6", "٣", "1e3", "None", "auto", math.nan, math.inf, [16], 10**40)
-
-
 @pytest.mark.parametrize(
-    ("told", "number"),
+    ("value", "number"),
     [
         (16, 16),
         ("16", 16),
@@ -138,17 +136,17 @@ NO_NUMBERS = (True, 0, -1, 1.5, "1_6", "٣", "1e3", "None", "auto", math.nan, ma
         ),
     ],
 )
-def test_what_is_no_positive_whole_number_is_none(told: object, number: int | None) -> None:
-    assert whole(told) == number
+def test_any_other_value_than_a_positive_whole_number_is_none(value: object, number: int | None) -> None:
+    assert whole(value) == number
 
 
 @given(value=ANYTHING)
-def test_objects_and_names_are_taken_as_they_are_or_not_at_all(value: object) -> None:
+def test_mapping_returns_a_dict_and_name_of_the_value_or_none(value: object) -> None:
     assert isinstance(mapping(value), dict)
     assert name_of(value) in (None, value)
 
 
-def test_samples_that_disagree_tell_nothing() -> None:
+def test_a_label_on_which_samples_disagree_is_unknown() -> None:
     labels = [{"block_size": "16", "num_gpu_blocks": "10"}, {"block_size": "16", "num_gpu_blocks": "12"}]
     server = _server(Server("d", Role.DECODE, "u"), exposing(labels), {"id": "m"}, None, None)
     assert (server.block_size, server.num_blocks) == (16, None)
@@ -164,32 +162,32 @@ def test_samples_that_disagree_tell_nothing() -> None:
         ({"cache_dtype": ["fp8"]}, {"dtype": 16}, None),
     ],
 )
-def test_the_type_of_the_kv_is_told_or_not_known(cache: Any, model: Any, dtype: str | None) -> None:
+def test_the_kv_cache_type_is_read_or_unknown(cache: Any, model: Any, dtype: str | None) -> None:
     info = {"cache_config": cache, "model_config": model}
     assert _server(Server("d", Role.DECODE, "u"), exposing([{}]), {"id": "m"}, None, info).kv_dtype == dtype
 
 
-def test_without_server_info_the_label_tells_a_type_of_the_kv_that_is_not_the_models() -> None:
-    metrics = [exposing([{"cache_dtype": told}]) for told in ("fp8", "auto", "None")]
+def test_without_server_info_the_kv_cache_type_is_read_from_the_label() -> None:
+    metrics = [exposing([{"cache_dtype": reported}]) for reported in ("fp8", "auto", "None")]
     servers = [_server(Server("d", Role.DECODE, "u"), one, {"id": "m"}, None, None) for one in metrics]
     assert [server.kv_dtype for server in servers] == ["fp8", None, None]
 
 
-def test_a_configuration_without_connectors_is_none_unless_the_metrics_show_some() -> None:
+def test_an_empty_list_of_connectors_is_trusted_unless_the_metrics_show_some() -> None:
     info = {"kv_transfer_config": None}
     silent, counting = exposing([{}]), parse("vllm:cache_config_info 1\nvllm:nixl_bytes_transferred_sum 0\n", _WANTED)
     found = [_server(Server("d", Role.DECODE, "u"), one, {"id": "m"}, None, info) for one in (silent, counting)]
     assert [(one.connectors, one.connectors_listed) for one in found] == [((), True), ((Connector.NIXL,), False)]
 
 
-def test_the_models_own_configuration_is_read_where_it_is_told() -> None:
-    told = 'LlamaConfig {\n  "model_type": "llama",\n  "vocab_size": 4096\n}\n'
-    assert _model_config({"model_config": {"hf_config": told}}) == {"model_type": "llama", "vocab_size": 4096}
+def test_the_models_configuration_is_read_if_reported() -> None:
+    printed = 'LlamaConfig {\n  "model_type": "llama",\n  "vocab_size": 4096\n}\n'
+    assert _model_config({"model_config": {"hf_config": printed}}) == {"model_type": "llama", "vocab_size": 4096}
     assert [_model_config({"model_config": {"hf_config": odd}}) for odd in ("Llama", "{", 3, None)] == [None] * 4
 
 
 @given(transfer=ANYTHING)
-def test_a_list_of_connectors_is_read_or_tells_nothing(transfer: object) -> None:
+def test_a_list_of_connectors_is_read_or_unknown(transfer: object) -> None:
     found = connected(transfer)
     assert found is None or found.known is not None
 
@@ -199,7 +197,7 @@ BODIES = [b"[" * 100_000, b"\xff\xfe", b"null", b"3", b'"text"', b'{"data": null
 
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=nonsense"])
-async def test_an_answer_that_is_no_list_of_models_is_the_users_to_put_right(body: bytes, kind: str) -> None:
+async def test_an_answer_without_a_list_of_models_is_a_usage_error(body: bytes, kind: str) -> None:
     async def odd(_: web.Request) -> web.Response:
         return web.Response(body=body, headers={"Content-Type": kind})
 
@@ -211,11 +209,11 @@ async def test_an_answer_that_is_no_list_of_models_is_the_users_to_put_right(bod
     app.router.add_get("/{path:.*}", odd)
     async with TestServer(app) as site, ClientSession() as session:
         with pytest.raises(UsageError, match="/v1/models"):
-            await learn_server(session, name="d", role=Role.DECODE, url=str(site.make_url("")))
+            await learn(session, prefill_urls=[], decode_urls=[str(site.make_url(""))], proxy_url=None)
 
 
 @pytest.mark.parametrize("version", ["0.1.dev7+gabc", "0.32.1rc1.dev4", "unknown", "", None, "0", "²².³"])
-def test_a_build_that_is_no_release_is_compared_with_none(version: str | None) -> None:
+def test_a_version_that_is_no_release_widens_the_prediction(version: str | None) -> None:
     script = Script(deployed(Connector.NIXL, Connector.OFFLOADING).with_servers(version=version))
     script.ask(prompt(130))
     script.ask(prompt(130), "logprobs", sampling=Sampling(max_tokens=2, prompt_logprobs=1), route=Route.PROXY)
@@ -228,7 +226,7 @@ def test_a_number_too_long_for_python_to_print_is_none() -> None:
     assert whole(10**4400) is None
 
 
-async def test_a_server_without_its_caches_configuration_in_the_metrics_is_vllm_all_the_same() -> None:
+async def test_a_server_without_cache_config_info_is_accepted_as_vllm() -> None:
     bodies = {
         "/metrics": "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 0\n",
         "/v1/models": '{"data": [{"id": "m"}]}',
@@ -241,12 +239,13 @@ async def test_a_server_without_its_caches_configuration_in_the_metrics_is_vllm_
     app = web.Application()
     app.router.add_get("/{path:.*}", handler)
     async with TestServer(app) as site, ClientSession() as session:
-        server = await learn_server(session, name="d", role=Role.DECODE, url=str(site.make_url("")))
+        learned = await learn(session, prefill_urls=[], decode_urls=[str(site.make_url(""))], proxy_url=None)
+    server = learned.deployment.servers[0]
     assert (server.block_size, server.num_blocks, server.version, server.connectors) == (32, None, None, None)
 
 
-def test_the_tokens_of_a_step_and_the_ranks_are_read_off_the_engines_configuration() -> None:
-    told = {"scheduler_config": {"max_num_batched_tokens": 64}, "parallel_config": {"tensor_parallel_size": 2}}
+def test_max_num_batched_tokens_and_ranks_are_read_from_the_engines_configuration() -> None:
+    full = {"scheduler_config": {"max_num_batched_tokens": 64}, "parallel_config": {"tensor_parallel_size": 2}}
     silent = {"scheduler_config": {}, "parallel_config": None}
-    found = [_server(Server("d", Role.DECODE, "u"), exposing([{}]), {"id": "m"}, None, one) for one in (told, silent)]
+    found = [_server(Server("d", Role.DECODE, "u"), exposing([{}]), {"id": "m"}, None, one) for one in (full, silent)]
     assert [(one.max_num_batched_tokens, one.ranks) for one in found] == [(64, 2), (None, None)]

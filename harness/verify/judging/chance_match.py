@@ -1,0 +1,57 @@
+"""The probability that an answer fits the prompt of another request by chance. Only informative tokens count. Pure."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from harness.verify.judging.forcing import ForcedTokens
+
+MAX_CHANCE = 1e-6
+"""The largest probability with which an owner is named: one wrong name in a million wrong outputs."""
+MIN_INFORMATIVE = 4
+"""Informative tokens that naming an owner needs. A product of fewer probabilities is too uncertain."""
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChanceMatch:
+    """How likely tokens fit a prompt by chance."""
+
+    probability: float
+    """Probability that they occur under a prompt that is not the owner's, 0 to 1."""
+    informative: int
+    """How many of the tokens are informative: their probability is below 1."""
+
+
+def chance_match(
+    tokens: Tokens, others: Sequence[ForcedTokens], *, near: float, least: float, uninformative: Collection[int]
+) -> ChanceMatch:
+    """How likely ``tokens`` occur under prompts that are not their owner's.
+
+    ``others``: the same tokens, from the first one on, forced under such prompts. ``near``: nats of regret up to which
+    a token counts as the best one. ``least``: a lower bound of each token's probability. ``uninformative``: indices
+    of tokens that do not count for another reason.
+    """
+    probability = np.full(len(tokens), least)
+    for other in others:
+        forced = min(len(tokens), len(other.logprob))
+        as_good = np.where(other.regret[:forced] <= near, 1.0, np.exp(np.minimum(other.logprob[:forced], 0.0)))
+        probability[:forced] = np.maximum(probability[:forced], as_good)
+        # A token that was not forced under this prompt may be the best one there.
+        probability[forced:] = 1.0
+    probability[[index for index in uninformative if index < len(tokens)]] = 1.0
+    return ChanceMatch(float(probability.prod()), int((probability < 1.0).sum()))
+
+
+def repetitions(tokens: Tokens) -> set[int]:
+    """Indices of tokens that followed the same token earlier in the answer."""
+    seen: set[tuple[int, int]] = set()
+    found: set[int] = set()
+    for index, pair in enumerate(pairwise(tokens), 1):
+        if pair in seen:
+            found.add(index)
+        seen.add(pair)
+    return found

@@ -1,0 +1,81 @@
+"""An output compared with its teacher forcing and with its reference.
+
+Teacher forcing shows for every token whether it is the right one and how far its log-probability is off. The reference,
+decoded by a server that had no KV from anywhere, shows what forcing cannot: that the server received the prompt that
+was sent, and that the answer ended where it had to. In this order:
+
+    another prompt than that of the reference               mismatch
+    forcing finds a wrong token or log-probability          mismatch, even if all tokens equal those of the reference
+    every token equals that of the reference                the result of forcing
+    one ended earlier, and all tokens so far are equal      mismatch
+    at the first difference the margin of the reference
+    is within the noise                                     tie: all later tokens follow from it, and were forced
+    any other first difference                              mismatch
+
+Without a noise floor no margin is within the noise, and a difference is unverified if forcing leaves it unverified.
+Where tokens are sampled (a temperature above 0), only the prompt is compared.
+"""
+
+import math
+from dataclasses import replace
+
+from harness.history import Operation, Outcome
+from harness.verify.judging.compare_reference import compare_with_reference, first_difference, margin_at
+from harness.verify.judging.compared import RIGHT, Compared, Match
+from harness.verify.judging.floor import RESOLUTION, NoiseFloor
+
+
+def compare_with_both(
+    operation: Operation, reference: Operation, forced: Compared, floor: NoiseFloor | str | None
+) -> Compared:
+    """``forced``: the result of comparing it with its forcing."""
+    if wrong_prompt := _wrong_prompt(operation, reference):
+        return Compared(operation.request.request_id, Match.MISMATCH, wrong_prompt)
+    if forced.match is Match.MISMATCH or operation.request.sampling.temperature > 0:
+        return forced
+    strict = compare_with_reference(operation, reference)
+    if strict.match is not Match.MISMATCH:
+        return _without_difference(operation, reference, forced, strict)
+    within = floor.far.regret if isinstance(floor, NoiseFloor) else RESOLUTION
+    if (margin := _largest_margin(operation, reference)) is None:
+        return replace(strict, text=f"{strict.text}: it ended elsewhere")
+    if margin <= within and forced.match in RIGHT:
+        return replace(forced, match=Match.TIE)
+    return forced if forced.match is Match.UNVERIFIED else strict
+
+
+def _without_difference(operation: Operation, reference: Operation, forced: Compared, strict: Compared) -> Compared:
+    """The tokens are equal, or the reference failed: then the prompt, the end and the echo are not verified."""
+    if strict.match is Match.UNVERIFIED:
+        return strict if forced.match in RIGHT else forced
+    pairs = zip(operation.ended.choices, reference.ended.choices, strict=True)
+    if operation.request.sampling.echo and any(one.text != other.text for one, other in pairs):
+        return replace(strict, match=Match.MISMATCH, text="its text is not its reference's, though its tokens are")
+    return strict if forced.match is Match.UNVERIFIED else forced
+
+
+def _wrong_prompt(operation: Operation, reference: Operation) -> str:
+    served, right = operation.prompt_token_ids, reference.ended.prompt_token_ids
+    if reference.outcome is not Outcome.OK or served is None or right is None or served == right:
+        return ""
+    at = first_difference(served, right)
+    return (
+        f"the server received another prompt than was sent: {len(served)} tokens, and {len(right)} in its reference, "
+        f"which differ from token {at} on"
+    )
+
+
+def _largest_margin(operation: Operation, reference: Operation) -> float | None:
+    """The largest margin of the reference, over all choices, where a choice first differs, nats.
+
+    Infinite where the reference reports no margin. None if a choice ended elsewhere, with equal tokens so far.
+    """
+    margins = []
+    for one, other in zip(operation.ended.choices, reference.ended.choices, strict=False):
+        at = first_difference(one.token_ids, other.token_ids)
+        if at < min(len(one.token_ids), len(other.token_ids)):
+            margin = margin_at(other, at)
+            margins.append(math.inf if margin is None else margin)
+        elif one.token_ids != other.token_ids:
+            return None
+    return max(margins, default=None)

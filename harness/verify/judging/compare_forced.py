@@ -1,0 +1,110 @@
+"""One teacher-forced output compared with the noise floor.
+
+    a token's regret above the far limit                           mismatch: a wrong token
+    a token's drift or margin error above the far limit            mismatch: the KV was not that of the prompt
+    an average over the tokens above the far limit                 the same: too little to show in any single token
+    a log-probability served as NaN                                mismatch
+    any of these above the near limit only                         doubtful: right, and listed in a note; wrong only if
+                                                                   too many outputs are doubtful (many_doubtful.py)
+    every token the best one                                       exact
+    some tokens behind the best one, all within the noise          tie
+
+Regret counts only where the sampler is free: below ``min_tokens`` a server may not serve the end token even if it is
+the best. At temperature t, each token of regret r or more is sampled with probability exp(-r/t) at most, so that the
+limit is wider by t ln(tokens * vocabulary / ALPHA). Drift always counts. Without served log-probabilities, a sampled
+token that is not the best one shows nothing.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from harness.history import Choice, Operation
+from harness.verify.judging.answer_shape import wrong_shape
+from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.floor import ALPHA, NoiseFloor
+from harness.verify.judging.forcing import Forced
+from harness.verify.judging.limits import Exceedance, Limits, exceedances
+from harness.verify.judging.noise import Floats
+
+_VOCABULARY = 1 << 18
+"""Tokens of the largest vocabularies in use."""
+
+
+def compare_forced(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor | str) -> Compared:
+    """Compare all choices of one operation; the first wrong one is reported.
+
+    ``outputs``: its choices compared with their forcing. ``floor``: the noise floor, or why there is none.
+    """
+    who = operation.request.request_id
+    if misshapen := wrong_shape(operation):
+        return Compared(who, Match.MISMATCH, misshapen)
+    if isinstance(floor, str):
+        return _without_floor(operation, outputs)
+    for choice, forced in zip(operation.ended.choices, outputs, strict=True):
+        for first, text in _faults(operation, choice, forced, floor):
+            return Compared(who, Match.MISMATCH, text, first)
+    return _within_noise(operation, outputs, _doubt(operation, outputs, floor))
+
+
+def _within_noise(operation: Operation, outputs: Sequence[Forced], doubt: str) -> Compared:
+    who = operation.request.request_id
+    if _all_best(operation, outputs):
+        return Compared(who, Match.EXACT, doubt=doubt)
+    if operation.request.sampling.temperature > 0 and not all(np.isfinite(one.drift).all() for one in outputs):
+        return Compared(who, Match.UNVERIFIED, "its tokens were sampled, and served without their log-probabilities")
+    return Compared(who, Match.TIE, doubt=doubt)
+
+
+def free_regret(operation: Operation, forced: Forced) -> Floats:
+    """Regrets of the tokens that the sampler chose freely, 0 for the others; shape (tokens,), nats."""
+    return forced.regret * (np.arange(forced.tokens) >= (operation.request.sampling.min_tokens or 0))
+
+
+def _faults(
+    operation: Operation, choice: Choice, forced: Forced, floor: NoiseFloor
+) -> Iterator[tuple[int | None, str]]:
+    """What is wrong with one choice, the gravest first: the first wrong token if it is known, and words."""
+    exceeded = list(_exceeded(operation, forced, floor.far))
+    for one in exceeded:
+        if one.wrong and one.first is not None:
+            token = f"output token {one.first} (id {choice.token_ids[one.first]})"
+            yield one.first, f"{token} is {one.text}; {one.wrong} of {forced.tokens} tokens are wrong"
+    yield from _nan_logprob(choice)
+    for one in exceeded:
+        yield one.first, f"its tokens may be right, but {one.text}: its KV is not that of its prompt"
+
+
+def _nan_logprob(choice: Choice) -> Iterator[tuple[int, str]]:
+    """The first log-probability that was served as NaN, if any. Noise does not explain it."""
+    for at in [i for i, one in enumerate(choice.logprobs) if one is not None and math.isnan(one.logprob)][:1]:
+        yield at, f"the log-probability of output token {at} was served as NaN"
+
+
+def _doubt(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor) -> str:
+    """The first near limit that is exceeded, in words; empty if none is."""
+    for forced in outputs:
+        for one in _exceeded(operation, forced, floor.near):
+            return f"output token {one.first} is {one.text}" if one.wrong else one.text
+    return ""
+
+
+def _exceeded(operation: Operation, forced: Forced, limits: Limits) -> Iterator[Exceedance]:
+    # The regret that random sampling alone may give a token, nats.
+    drawn = operation.request.sampling.temperature * math.log(max(forced.tokens, 1) * _VOCABULARY / ALPHA)
+    return exceedances(forced, limits, free_regret(operation, forced), drawn)
+
+
+def _without_floor(operation: Operation, outputs: Sequence[Forced]) -> Compared:
+    """If all tokens are the best ones, they are right whatever the noise. Nothing is known of other tokens."""
+    who = operation.request.request_id
+    for at, text in (fault for choice in operation.ended.choices for fault in _nan_logprob(choice)):
+        return Compared(who, Match.MISMATCH, text, at)
+    if _all_best(operation, outputs):
+        return Compared(who, Match.EXACT)
+    return Compared(who, Match.UNVERIFIED, "some of its tokens are not the best ones, and the noise limit is not known")
+
+
+def _all_best(operation: Operation, outputs: Sequence[Forced]) -> bool:
+    return all(not free_regret(operation, forced).any() for forced in outputs)

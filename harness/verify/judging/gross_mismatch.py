@@ -1,0 +1,39 @@
+"""Wrong outputs that need no noise floor to be recognised, only their forcing.
+
+For a run whose control requests cannot be trusted. A teacher forcing that reads no cache still shows what is right, and
+a token more than ``GROSS_REGRET`` behind the best one is wrong whatever the noise: it is 55 times less likely than
+that. The largest regret among 9,250 clean outputs on two H100s was 0.375 nats; the widest limit that any control
+requests gave there was 1.44 nats.
+
+A sampler may choose a token that the model does not rate best (penalties, biases). The server then reported it as one
+behind the best. So a token counts only if its served margin is off by as much: the server took it for the best one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.history import Operation
+from harness.verify.judging.compare_forced import free_regret
+from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.forcing import Forced
+
+GROSS_REGRET = 4.0
+"""Nats."""
+
+
+def gross_mismatch(operation: Operation, outputs: Sequence[Forced]) -> Compared | None:
+    """The mismatch; None if no token is wrong beyond all noise, or if tokens were sampled at a temperature above 0."""
+    if operation.request.sampling.temperature > 0:
+        return None
+    for choice, forced in zip(operation.ended.choices, outputs, strict=True):
+        over = np.flatnonzero((free_regret(operation, forced) > GROSS_REGRET) & (forced.margin_error > GROSS_REGRET))
+        if len(over):
+            at = int(over[0])
+            text = (
+                f"output token {at} (id {choice.token_ids[at]}) was served as the best one, but is "
+                f"{forced.regret[at]:.3g} nats behind the best one by teacher forcing, beyond any noise "
+                f"({GROSS_REGRET:g} nats); {len(over)} of {forced.tokens} tokens are wrong like this"
+            )
+            return Compared(operation.request.request_id, Match.MISMATCH, text, at)
+    return None
