@@ -202,7 +202,7 @@ EXCEPTIONS = {
     ("harness/store/earlier.py", "phase.endswith('-tier')"),
     # A stop string is looked for in an answer, which is no text of the harness's.
     ("harness/sim/engine.py", "stop in sequence.text"),
-    ("harness/verify/judging/ends.py", "stop in choice.text"),
+    ("harness/verify/judging/answer_end.py", "stop in choice.text"),
     # A sentence that is on the screen already is not printed again; nothing is concluded from it.
     ("harness/reports/assertion.py", "f'{one.subject}: {one.text}' not in check.summary"),
     ("harness/reports/overview.py", "summary.replace(why, f'for the same reason as {shown_by[why]}')"),
