@@ -52,11 +52,7 @@ def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judge
     leak = _leak(history, reading) if reading.label == AFTER else ""
     theirs = _asked_by_others(deployment, history, reading) if leak else ""
     if leak:
-        text = (
-            f"{leak}: they were leaked, or belong to other people's requests: {theirs}"
-            if theirs
-            else f"{leak}: they were leaked"
-        )
+        text = f"{leak}: they were leaked" + (f", or belong to other people's requests: {theirs}" if theirs else "")
         return (Verdict.UNKNOWN if theirs else Verdict.INVALID), Finding(reading.server, text, server=reading.server)
     if reading.settled:
         return Verdict.VALID, None

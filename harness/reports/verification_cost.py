@@ -28,8 +28,8 @@ class VerificationCost:
             return ""
         share = self.tokens / self.load_tokens
         return (
-            f"verification computed {self.tokens:,} tokens beside the load's {self.load_tokens:,} ({share:.0%}), "
-            f"in {duration(self.seconds)} beside {duration(self.load_seconds)}"
+            f"verification computed {self.tokens:,} tokens ({share:.0%} of the load's {self.load_tokens:,}) "
+            f"in {duration(self.seconds)}; the load took {duration(self.load_seconds)}"
         )
 
 

@@ -61,7 +61,7 @@ class RunStore:
         now: datetime | None = None,
         latest: bool = True,
     ) -> "RunStore":
-        """Make a new directory under ``result_dir`` and, unless told not to, point ``latest`` at it.
+        """Make a new directory under ``result_dir`` and, if ``latest``, point the link ``latest`` at it.
 
         Raises UsageError.
         """

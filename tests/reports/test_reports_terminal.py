@@ -45,7 +45,7 @@ counters:
   DIFFERS decode-0 external_kv_transfer: expected 26,913, observed 0 (-26,913)
   ok 1 further counter
 outputs: 128 compared: 128 exact, 0 tie, 0 mismatch, 0 unverified
-  verification computed 7 tokens beside the load's 9 (78%), in 0.5 s beside 1.0 s
+  verification computed 7 tokens (78% of the load's 9) in 0.5 s; the load took 1.0 s
 TTFT ms: mean 200, p50 200, p90 200, p99 200
 ITL ms: mean 150, p50 150, p90 190, p99 199
 TPOT ms: mean 150, p50 150, p90 150, p99 150
