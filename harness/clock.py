@@ -1,4 +1,4 @@
-"""The run's clock: seconds since the run began. Injected, so that tests wait for nothing."""
+"""The run's clock: seconds since the run began. It is passed in, so that tests can set the time and never wait."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where times come from, and how to wait."""
+    """The source of times, and a way to wait."""
 
     def now(self) -> float:
         """Seconds since the run began; never goes back."""
@@ -18,7 +18,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """The real one."""
+    """The real clock."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -28,5 +28,5 @@ class MonotonicClock:
         return time.monotonic() - self._started
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for real."""
+        """Wait with asyncio."""
         await asyncio.sleep(seconds)

@@ -1,18 +1,18 @@
-"""What can go wrong, and which exit code it ends in.
+"""The harness's exceptions, and the exit code that each leads to.
 
-Two kinds, kept apart: what the *user* can put right (exit code 2) and what failed underneath (exit code 4).
-A wrong answer of the deployment under test is neither: that is a verdict (exit code 1), never an exception.
+There are two kinds: mistakes that the *user* can correct (exit code 2), and failures of the harness or of a server
+(exit code 4). A wrong answer of the deployment under test is a verdict (exit code 1), never an exception.
 
     HarnessError                 4
-    ├── CrashError               4   nobody foresaw it: a mistake in the harness
+    ├── CrashError               4   a bug in the harness
     ├── UsageError               2   bad flags, unreachable URL, missing model: nothing was started
     │   ├── ModelNotFound
     │   └── UnsupportedModel
-    └── DeployError              4   an engine did not start, or died
+    └── DeployError              4   a server did not start, or died
         └── EngineNotInstalled   2
 
-Every message is one paragraph that says what happened, where, and what to do about it. A URL or a header in it is
-shown without its credentials, whoever raised it.
+Every message is one paragraph that says what happened, where, and what to do. Credentials in URLs and headers are
+removed from the message when the exception is made.
 """
 
 from enum import IntEnum
@@ -21,7 +21,7 @@ from harness.redact import redact_text
 
 
 class ExitCode(IntEnum):
-    """How ``python -m harness`` ends; other people's CI depends on these numbers."""
+    """Exit codes of ``python -m harness``. They are public: CI scripts depend on these numbers."""
 
     VALID = 0
     INVALID = 1
@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 
 
 class HarnessError(Exception):
-    """The harness could not do its work; says nothing about the deployment's correctness."""
+    """The harness could not do its work. The deployment may be right or wrong."""
 
     exit_code = ExitCode.HARNESS
 
@@ -40,28 +40,28 @@ class HarnessError(Exception):
 
 
 class CrashError(HarnessError):
-    """Something that nobody foresaw happened inside the harness; its traceback is stored, not shown."""
+    """An unexpected exception inside the harness. Its traceback is stored, not shown."""
 
 
 class UsageError(HarnessError):
-    """The user can put this right: a flag, a URL, a path."""
+    """The user can correct this: a flag, a URL, a path."""
 
     exit_code = ExitCode.USAGE
 
 
-class ModelNotFound(UsageError):  # noqa: N818 - reads as what happened, like FileNotFoundError without its suffix
-    """No model configuration where one was named."""
+class ModelNotFound(UsageError):  # noqa: N818 - the name says what happened
+    """There is no model configuration at the given place."""
 
 
 class UnsupportedModel(UsageError):  # noqa: N818 - as above
-    """The model's KV cache is not of a kind whose bytes can be predicted."""
+    """The bytes of this model's kind of KV cache cannot be predicted."""
 
 
 class DeployError(HarnessError):
-    """A server or the proxy did not come up, or died; carries the cause from its own log."""
+    """A server or the proxy did not start, or died. The message quotes its log."""
 
 
 class EngineNotInstalled(DeployError):  # noqa: N818 - as above
-    """The engine's interpreter cannot import what it needs."""
+    """The engine's Python interpreter cannot import a package that the engine needs."""
 
     exit_code = ExitCode.USAGE

@@ -1,11 +1,11 @@
-"""The history of a run: everything that happened, in the order in which it was learned.
+"""The history of a run: everything that happened, in the order in which the harness learned of it.
 
-A run is judged from its history and nothing else, so that a stored run can be judged again, offline, by a
-later version. Entries are frozen; times are seconds on the run's own monotonic clock (``RunStarted.wall``
-anchors it to the calendar).
+A run is judged from its history and the deployment's facts only, so that a later version can judge a stored run again,
+offline. Entries are frozen. Times are seconds on the run's own monotonic clock; ``RunStarted.wall`` ties it to the
+calendar.
 
-An *operation* is one request. As in Jepsen it is recorded twice, when it is sent and when it ends, and ends
-in one of three outcomes. A harness that is killed leaves operations without an end: they count as ``INFO``.
+An *operation* is one request. As in Jepsen, it is recorded twice, when it is sent and when it ends, and has one of
+three outcomes. If the harness is killed, operations remain without an end; their outcome is ``INFO``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from harness.scenario import Request, Route
 
 END_SPELLED = 32
-"""Tokens of a prompt's end whose spelling is kept: a stop string is seldom longer."""
+"""Tokens at a prompt's end whose spelling is kept: a stop string is seldom longer."""
 
 
 class Outcome(StrEnum):
@@ -27,60 +27,60 @@ class Outcome(StrEnum):
     FAIL = "fail"
     """Certainly had no effect on the engine: refused with a 4xx, or never connected."""
     INFO = "info"
-    """Nobody knows: a timeout, a cut stream, a 5xx, an error event inside a 200."""
+    """The effect on the engine is unknown: a timeout, a cut stream, a 5xx, an error event inside a 200."""
 
 
 class Ending(StrEnum):
-    """How an operation came to its end, and by whom. Recorded where it is known: nobody reads it out of a text."""
+    """How an operation ended."""
 
     COMPLETED = "completed"
-    """By the server: the whole answer."""
+    """The whole answer arrived."""
     REFUSED = "refused"
-    """By the server: a status other than 200, or a prefix cache that it did not empty."""
+    """The server answered with a status other than 200, or did not empty its prefix cache."""
     ERROR_INSIDE = "error_inside"
-    """By the server: a 200 whose stream or body says an error."""
+    """The server answered 200, and its stream or body contains an error."""
     UNFINISHED = "unfinished"
-    """By the server: a 200 whose answer is not whole, or cannot be read."""
+    """The server answered 200, and its answer is incomplete or malformed."""
     UNREADABLE = "unreadable"
-    """By the harness: a 200 that something on the way compressed as the harness cannot read, unasked."""
+    """The answer has status 200 and a compression that the harness did not ask for and cannot undo."""
     CUT = "cut"
-    """By the other side: the connection broke after the request was sent."""
+    """The connection broke after the request was sent."""
     TIMED_OUT = "timed_out"
-    """By the client, whose own time limit was over."""
+    """The client's time limit passed."""
     NOT_CONNECTED = "not_connected"
-    """No connection came about; nothing was sent."""
+    """No connection could be made; nothing was sent."""
     NOT_SENT = "not_sent"
-    """By the harness: the request could not be made, as when the turn before it has no answer."""
+    """The harness could not make the request, for example because the turn before has no answer."""
     CLIENT_CRASHED = "client_crashed"
-    """By the harness: its client failed."""
+    """The harness's client failed."""
     INTERRUPTED = "interrupted"
-    """By the harness, or its user: the run was cancelled."""
+    """The run was cancelled."""
     NO_END = "no_end"
-    """The history holds no end: the harness was killed."""
+    """The history has no end of the operation: the harness was killed."""
     UNRECORDED = "unrecorded"
-    """Of a history that says no ending; no ``Ended`` keeps it, see there."""
+    """The default of :attr:`Ended.ending`, which is replaced when the entry is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One served token's log-probability, in nats, and its runner-up's if the server told."""
+    """Log-probabilities at one position: of the token there and of the best alternatives, as far as reported; nats."""
 
     token_id: int
     logprob: float
-    """NaN where the server sent null: it computed NaN, which JSON cannot carry."""
+    """NaN if the server sent null: it computed NaN, which JSON has no number for."""
     runner_up: float | None = None
-    """Log-probability of the best *other* token, in nats; None when the server did not say."""
+    """Log-probability of the best *other* token."""
     runner_up_id: int | None = None
-    """Which token that is, where ids are told."""
+    """Token id of the runner-up."""
     third: float | None = None
-    """Of the best token but these two: of a prompt's token, vLLM tells the two best beside its own."""
+    """Log-probability of the best token besides these two: for a prompt token, vLLM reports the two best as well."""
     third_id: int | None = None
 
     @property
     def named(self) -> dict[int, float]:
-        """Log-probability of each token that the server named with its id."""
-        told = ((self.token_id, self.logprob), (self.runner_up_id, self.runner_up), (self.third_id, self.third))
-        return {token: logprob for token, logprob in told if token is not None and logprob is not None}
+        """Log-probabilities by token id, of all tokens that the server reported with an id."""
+        found = ((self.token_id, self.logprob), (self.runner_up_id, self.runner_up), (self.third_id, self.third))
+        return {token: logprob for token, logprob in found if token is not None and logprob is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +90,26 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
-    """Prompt tokens that were not computed for this answer, but found in a prefix cache or brought by a connector
-    (``prompt_tokens_details``). None: the server does not say. vLLM says it where it was started with
-    ``--enable-prompt-tokens-details``, and leaves a 0 out."""
+    """Prompt tokens found in a prefix cache or loaded by a connector (``prompt_tokens_details``). None: not reported.
+    vLLM reports them if started with ``--enable-prompt-tokens-details``, and leaves out a 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One completion of a request (several when n > 1)."""
+    """One completion of a request; there are several if n > 1."""
 
     token_ids: tuple[int, ...]
     text: str = ""
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob | None, ...] = ()
-    """One per token id, None where the server told none for it; empty where it told none at all."""
+    """One per token id, None where not reported; empty if none was reported."""
     stop_reason: int | str | None = None
-    """What vLLM stopped at: a stop string, or a token id that was to stop it. None: the model's end token, or length,
-    or the server does not say."""
+    """The stop string or stop token id at which vLLM stopped. None: the model's end token, length, or not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """First entry: what is needed to read the rest, and to do it again."""
+    """First entry: what is needed to read the history and to repeat the run."""
 
     wall: float
     """Calendar time of ``at == 0``: seconds since 1970."""
@@ -124,7 +122,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """The requests that follow belong to this phase of this scenario."""
+    """A phase of a scenario begins."""
 
     at: float
     scenario: str
@@ -133,14 +131,14 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An operation begins. The request itself is kept: a stored run needs nothing else to be judged."""
+    """An operation begins. The whole request is kept, so that a stored run can be judged."""
 
     at: float
     request: Request
     scenario: str
     phase: str
     intended_at: float
-    """When the load's schedule wanted it sent; latencies count from here (coordinated omission)."""
+    """The time in the load's schedule; latencies count from here (coordinated omission)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,32 +149,32 @@ class Ended:
     request_id: str
     outcome: Outcome
     cause: str = ""
-    """Why it is not OK, in words: status and body's beginning, or the transport's error."""
+    """Why the outcome is not OK: status and beginning of the body, or the transport's error."""
     status: int | None = None
-    """HTTP status; None when no answer came."""
+    """HTTP status; None if no answer came."""
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
     prompt_token_ids: tuple[int, ...] | None = None
-    """The prompt as the server tokenized it; None when the server did not say."""
+    """The prompt as the server tokenized it; None if not reported."""
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
-    """One per prompt token (the first has none), when they were asked for."""
+    """One per prompt token (None for the first), if the request asked for them."""
     token_times: tuple[float, ...] = ()
-    """Arrival of each output token of the first choice, same clock as ``at``; empty when not streamed. Where the answer
-    has no token ids, of each piece of its text."""
+    """Arrival of each output token of the first choice, on the clock of ``at``; empty if not streamed. If the answer
+    has no token ids: arrival of each piece of text."""
     tokens_per_chunk: tuple[int, ...] = ()
-    """How many tokens each chunk of the stream carried: ITL per chunk is not ITL per token."""
+    """Tokens in each chunk of the stream: ITL per chunk is not ITL per token."""
     prefill_server: str | None = None
-    """URL of the prefill server that the proxy chose, where the proxy says so."""
+    """URL of the prefill server that the proxy chose, if the proxy reports it."""
     decode_server: str | None = None
     prompt_end: tuple[str, ...] = ()
-    """The prompt's last tokens (END_SPELLED at most) as the server spells them, told with ``prompt_logprobs``. The
-    prompt of a teacher forcing ends with the answer that is forced."""
+    """The prompt's last tokens (END_SPELLED at most) as the server spells them in ``prompt_logprobs``. In teacher
+    forcing, the prompt ends with the answer that is verified."""
     ending: Ending = Ending.UNRECORDED
-    """Where it is not given, what outcome, status and cause tell of it: a history that an older version stored."""
+    """Set from outcome and status if it is not given."""
 
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:
-            object.__setattr__(self, "ending", _told_ending(self.outcome, self.status, self.cause))
+            object.__setattr__(self, "ending", _ending(self.outcome, self.status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,26 +188,26 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
-    """One server's counters, as exposed, restricted to the engine's own families."""
+    """One reading of a server's ``/metrics``, restricted to the engine's own families."""
 
     at: float
     server: str
     """The server's name: ``prefill-0``, ``decode-0``, …"""
     label: str
-    """Which reading this is: ``before`` or ``after`` the phase named next."""
+    """``before`` or ``after`` the phase."""
     scenario: str
     phase: str
     samples: tuple[Sample, ...]
     settled: bool = True
-    """Whether the deployment was seen at rest; if not, the reading bounds nothing."""
+    """Whether the deployment had settled; if not, counters of this reading are not compared."""
     unsettled_because: str = ""
     declared: tuple[str, ...] = ()
-    """Sample names that the exposition declares without having a sample yet: no event so far, so they stand at 0."""
+    """Sample names that are declared without a sample: there was no event yet, so their value is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScrapeFailed:
-    """A reading that could not be taken; whatever needed it is ``unknown``."""
+    """A reading that failed. Every check that needs it is ``unknown``."""
 
     at: float
     server: str
@@ -221,7 +219,7 @@ class ScrapeFailed:
 
 @dataclass(frozen=True, slots=True)
 class ClientHealth:
-    """How well the harness itself kept up; a slow client must not be blamed on the servers."""
+    """How well the client kept up: a slow client must not be taken for slow servers."""
 
     at: float
     worst_loop_lag: float
@@ -229,14 +227,14 @@ class ClientHealth:
     worst_send_delay: float
     """Largest ``Sent.at - Sent.intended_at`` that the concurrency limit does not explain, seconds."""
     mean_loop_lag: float
-    """Mean delay of the event loop, seconds: how much too late a token's arrival is recorded, on average."""
+    """Mean delay of the event loop, seconds: the average delay with which a token's arrival is recorded."""
     cpu_share: float
-    """CPU seconds of the harness's own process per second; near 1 it, not the servers, sets the pace."""
+    """CPU seconds of the harness's process per second; near 1, the client limits the load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something a reader of the run should know and no checker needs: progress, a warning."""
+    """A message for a reader of the history, such as progress or a warning. Checkers ignore it."""
 
     at: float
     text: str
@@ -244,7 +242,7 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class NoisyOutput:
-    """One control output of an earlier run beside its teacher forcing; nats, one number per token."""
+    """One control output of an earlier run compared with its teacher forcing; nats, one number per token."""
 
     regret: tuple[float, ...]
     drift: tuple[float, ...]
@@ -254,26 +252,35 @@ class NoisyOutput:
 
 @dataclass(frozen=True, slots=True)
 class NoiseMeasured:
-    """What an earlier run's control arm showed, on the same deployment."""
+    """Noise that earlier runs measured with control requests on the same deployment."""
 
     at: float
     origin: str
-    """Where from, how much and how old, in words."""
+    """File, number of outputs and age, for display."""
     outputs: tuple[NoisyOutput, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How the servers choose and end answers, beyond what each request says."""
+    """How the servers choose tokens and end answers, beyond the parameters of each request."""
 
     at: float
     end_token_ids: tuple[int, ...]
-    """What the model's files call special: tokens that end an answer before its length. Empty where no files were
-    found."""
+    """Special tokens of the model's files, which end an answer before its length. Empty if no files were found."""
     shifted_by: tuple[str, ...] = ()
-    """Fields of every body by which a server chooses other tokens than those that it finds best: a penalty, a bias."""
+    """Fields of every request body that make a server choose tokens other than the best: a penalty, a bias."""
     ends_complete: bool = True
-    """Whether no other token ends an answer; else the servers may know more than the files that were read."""
+    """Whether ``end_token_ids`` is complete. If not, the servers may have read more files than the harness."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadProcess:
+    """A process that the harness had started and that ended by itself."""
+
+    name: str
+    """``prefill-0``, ``proxy``, ..."""
+    text: str
+    """One sentence or more: the name, the exit status, and the end of the process's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +289,9 @@ class RunEnded:
 
     at: float
     interrupted: bool = False
-    died: tuple[str, ...] = ()
-    """Of each process that the harness had started and that had ended by itself: its name, and how it ended."""
+    """Whether the user or an error ended the run early."""
+    died: tuple[DeadProcess, ...] = ()
+    """Processes that the harness had started and that ended by themselves."""
 
 
 Entry = (
@@ -305,14 +313,14 @@ E = TypeVar("E", bound=Entry)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A request with its end; ``INFO`` when the history has none."""
+    """A request and its end; the outcome is ``INFO`` if the history has no end."""
 
     sent: Sent
     ended: Ended
 
     @property
     def request(self) -> Request:
-        """What was sent."""
+        """The request that was sent."""
         return self.sent.request
 
     @property
@@ -322,7 +330,7 @@ class Operation:
 
     @property
     def prompt_token_ids(self) -> tuple[int, ...] | None:
-        """The prompt as sent, if it was token ids, else as the server told; None when it did not."""
+        """The prompt as sent if it was token ids, else as the server reported it; None if it did not."""
         prompt = self.request.prompt
         if isinstance(prompt, str):
             return self.ended.prompt_token_ids
@@ -331,7 +339,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A run's entries, with the questions that checkers ask of them."""
+    """A run's entries, and the queries that checkers need."""
 
     entries: tuple[Entry, ...]
     _operations: tuple[Operation, ...] = field(init=False, repr=False)
@@ -346,7 +354,7 @@ class History:
         phase: str | None = None,
         route: Route | None = None,
     ) -> tuple[Operation, ...]:
-        """Operations in the order in which they were sent, filtered by what is given."""
+        """Operations in the order in which they were sent, filtered by the given arguments."""
         return tuple(
             operation
             for operation in self._operations
@@ -356,7 +364,7 @@ class History:
         )
 
     def scrapes(self, *, scenario: str, phase: str, label: str) -> dict[str, Scraped]:
-        """Readings by server name; a server whose reading failed is absent."""
+        """Readings by server name, without servers whose reading failed."""
         return {
             entry.server: entry
             for entry in self.entries
@@ -368,13 +376,13 @@ class History:
         return (entry for entry in self.entries if isinstance(entry, kind))
 
     @property
-    def interrupted(self) -> bool:
-        """Whether the run did not come to its own end."""
-        return not any(not entry.interrupted for entry in self.of(RunEnded))
+    def ended_early(self) -> bool:
+        """Whether the run was interrupted or killed, or stopped by an error."""
+        return all(entry.interrupted for entry in self.of(RunEnded))
 
     @property
-    def died(self) -> tuple[str, ...]:
-        """Processes that the harness had started and that had ended by themselves: name, and how; usually none."""
+    def died(self) -> tuple[DeadProcess, ...]:
+        """Processes that the harness had started and that ended by themselves; usually none."""
         return tuple(one for entry in self.of(RunEnded) for one in entry.died)
 
 
@@ -390,33 +398,14 @@ def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:
     ends = {entry.request_id: entry for entry in entries if isinstance(entry, Ended)}
     for entry in entries:
         if isinstance(entry, Sent):
-            never = Ended(
-                entry.at,
-                entry.request.request_id,
-                Outcome.INFO,
-                "the history holds no end of it",
-                ending=Ending.NO_END,
-            )
-            yield Operation(entry, ends.get(entry.request.request_id, never))
+            request_id = entry.request.request_id
+            no_end = Ended(entry.at, request_id, Outcome.INFO, "the history has no end of it", ending=Ending.NO_END)
+            yield Operation(entry, ends.get(request_id, no_end))
 
 
-_OLD_CAUSES = (
-    ("no end of the answer within ", Ending.TIMED_OUT),
-    ("cut: ", Ending.CUT),
-    ("error inside a 200", Ending.ERROR_INSIDE),
-    ("not sent: Cannot connect ", Ending.NOT_CONNECTED),
-    ("not sent: ", Ending.NOT_SENT),
-    ("the client crashed: ", Ending.CLIENT_CRASHED),
-    ("interrupted", Ending.INTERRUPTED),
-    ("the history holds no end", Ending.NO_END),
-)
-"""How the causes began that versions without ``Ended.ending`` wrote. No other place reads a cause."""
-
-
-def _told_ending(outcome: Outcome, status: int | None, cause: str) -> Ending:
+def _ending(outcome: Outcome, status: int | None) -> Ending:
     if outcome is Outcome.OK:
         return Ending.COMPLETED
-    if status not in (None, 200):
-        return Ending.REFUSED
-    by_cause = (ending for beginning, ending in _OLD_CAUSES if cause.startswith(beginning))
-    return next(by_cause, Ending.NO_END if status is None else Ending.UNFINISHED)
+    if status is None:
+        return Ending.NO_END
+    return Ending.UNFINISHED if status == 200 else Ending.REFUSED

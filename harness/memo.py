@@ -1,7 +1,7 @@
-"""Pure functions of a history that several checkers ask: computed once for each history.
+"""A cache of one result, for pure functions of a history that several checkers call.
 
-Histories hold hundreds of thousands of entries and are frozen, so it is the object that is recognised, not its
-contents. Only the last result is kept: a run is judged by all checkers before the next one is.
+Histories are frozen and hold hundreds of thousands of entries, so arguments are compared by identity, not by content.
+Only the last result is kept: all checkers judge one run before the next run is judged.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def once(function: Callable[[*A], R]) -> Callable[[*A], R]:
-    """The same function; called again with the very same objects, it answers what it answered."""
+    """The same function; called again with the same objects, it returns the result of the call before."""
     last: tuple[tuple[object, ...], R] | None = None
 
     @wraps(function)

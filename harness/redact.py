@@ -1,8 +1,7 @@
-"""What must not be shown: credentials in URLs, in query strings and in headers. Pure.
+"""Finds and replaces credentials in URLs, query strings and headers, for every room that shows, stores or logs text.
 
-The one place where they are found, for every room that shows, stores or logs a text. A server's URL keeps its
-credentials where it is asked; ``redact_url`` is how it is shown, ``redact_text`` how any sentence is that a URL or a
-header may stand in. Names are compared by whole words, so that ``tokenizer=`` and ``max_tokens=`` stay readable.
+Requests are sent with the full URL. ``redact_url`` makes a URL fit to be shown, ``redact_text`` a text that may contain
+URLs or headers. Names are compared by whole words, so that ``tokenizer=`` and ``max_tokens=`` stay readable. Pure.
 """
 
 import re
@@ -14,18 +13,19 @@ from harness.facts import Deployment
 
 REDACTED = "<redacted>"
 _SHORTEST_SECRET = 4
-"""A value of fewer characters is no credential, and would be found everywhere."""
+"""A value of fewer characters is not treated as a credential: it would be found in every text."""
 _LONG = 8
-"""A header of any name may hold a credential of so many characters; shorter ones are names, as of a tenant."""
+"""The value of any header may be a credential from this length on; a shorter value is a plain name, as of a tenant."""
 
 NAME = (
-    r"(?:[\w.-]*[\W_])?"  # whole words before it: X-Api-Key
+    # Whole words may come first: X-Api-Key.
+    r"(?:[\w.-]*[\W_])?"
     r"(?:authorization|auth|bearer|cookie|credentials?|key|api-?key|jwt|passphrase|passwd|password|pwd|secret"
     r"|sig|signature|token)"
 )
-"""A pattern: names under which credentials are given; for use where case does not matter."""
+"""A pattern of the names under which credentials are given. Use it with the case ignored."""
 
-# Up to the last @ of the word, since a password may hold one. More than the credentials goes where a path has an @.
+# Up to the last @ of the word, since a password may contain one. If the path contains an @, part of it is lost as well.
 _USERINFO = re.compile(r'(?P<kept>\w://)[^\s"]*@')
 _PATTERNS = (
     re.compile(rf"(?i)(?P<kept>[?&]{NAME}=)[^&\s\"']+"),
@@ -36,7 +36,7 @@ _IN_JSON = re.compile(rf'(?i)(?P<kept>"{NAME}"\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
 def redact_text(text: str) -> str:
-    """A text with every credential replaced that a URL or a header in it shows; twice changes nothing more."""
+    """A text with every credential in a URL or a header replaced; a second call changes nothing more."""
     text = _USERINFO.sub(rf"\g<kept>{REDACTED}@", text)
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<kept>{REDACTED}", text)
@@ -44,9 +44,9 @@ def redact_text(text: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """A URL as it may be shown: without user and password, without its query. Also of what is no valid URL.
+    """A URL without user, password and query, fit to be shown. It need not be a valid URL.
 
-    Whatever stands before the last @ may be part of a password that nobody encoded (``user:pa/ss@host``).
+    Everything before the last @ is removed: it may be part of a password that is not encoded (``user:pa/ss@host``).
     """
     scheme, rest = _parts(url)
     _, userinfo, rest = rest.rpartition("@")
@@ -55,9 +55,9 @@ def redact_url(url: str) -> str:
 
 
 def secrets_of(headers: Mapping[str, str], urls: Iterable[str] = ()) -> tuple[str, ...]:
-    """What must not be shown of what is sent with every request; longest first, so that none leaves a part of another.
+    """The credentials in the headers and URLs of requests, the longest first, so that none leaves a part of another.
 
-    Some servers repeat it in their words.
+    Some servers repeat them in their error messages.
     """
     found = {
         part
@@ -71,7 +71,7 @@ def secrets_of(headers: Mapping[str, str], urls: Iterable[str] = ()) -> tuple[st
 
 
 def redact_secrets(text: str, secrets: Sequence[str]) -> str:
-    """A text without these; also where it ends within one, since words are clipped."""
+    """A text without these secrets. A beginning of one at the text's end is removed too, since texts are clipped."""
     for secret in secrets:
         text = text.replace(secret, REDACTED)
     for secret in secrets:
@@ -82,20 +82,20 @@ def redact_secrets(text: str, secrets: Sequence[str]) -> str:
 
 
 def _of_userinfo(userinfo: str) -> set[str]:
-    """The password, as it is written and as it is meant, and what HTTP makes of the two."""
+    """The password as written and decoded, and user and password as HTTP's basic authentication encodes them."""
     user, _, password = userinfo.partition(":")
     basic = b64encode(f"{_decoded(user)}:{_decoded(password)}".encode()).decode()
     return {password, _decoded(password), basic} if userinfo else set()
 
 
 def _decoded(text: str) -> str:
-    """Without percent-encoding."""
+    """The text with its percent-encoding resolved."""
     raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), text.encode("utf-8", "replace"))
     return raw.decode("utf-8", "replace")
 
 
 def redact_deployment(deployment: Deployment) -> Deployment:
-    """A deployment's facts as they may be shown and stored; who asks its servers keeps the others."""
+    """A deployment's facts, fit to be shown and stored: without the credentials that requests need."""
     servers = tuple(replace(server, url=redact_url(server.url)) for server in deployment.servers)
     return replace(deployment, proxy_url=deployment.proxy_url and redact_url(deployment.proxy_url), servers=servers)
 

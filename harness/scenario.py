@@ -1,8 +1,8 @@
-"""What to do: requests, grouped into phases, grouped into a scenario. Frozen literals; no behaviour.
+"""Scenarios: what to send. A scenario consists of phases, a phase of requests. Frozen data without behaviour.
 
-A *phase* is the unit of judgement: both servers are read before it and after it has settled, and what the
-counters must say is predicted for exactly its requests. Requests of one phase may overlap up to its
-concurrency; requests of different phases never do.
+A *phase* is the unit of judgement: the counters of all servers are read before it and when it has settled after it, and
+their growth is predicted for exactly its requests. Requests of one phase may overlap, up to its concurrency; requests
+of different phases never do.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Route(StrEnum):
-    """Whom a request is sent to."""
+    """Where a request is sent."""
 
     PROXY = "proxy"
     """Through the proxy: prefill, KV transfer, decode. The path under test."""
@@ -19,7 +19,7 @@ class Route(StrEnum):
     DECODE = "decode"
     """To a decode server alone, without transfer parameters."""
     REFERENCE = "reference"
-    """To a server outside the deployment, of the same model, that tells what is right."""
+    """To a server of the same model outside the deployment, whose answers count as right."""
 
 
 class Endpoint(StrEnum):
@@ -38,57 +38,58 @@ class Message:
 
 
 RESET_PATH = "/reset_prefix_cache"
-"""Of vLLM's development mode (``VLLM_SERVER_DEV_MODE=1``)."""
+"""Empties the prefix cache; served in vLLM's development mode (``VLLM_SERVER_DEV_MODE=1``)."""
 
 
 class Purpose(StrEnum):
-    """What a request is for. Nobody tells it from an id, a route or a phase's name."""
+    """What a request is for. Below, "its subject" is the request that it is about (:attr:`Request.about`)."""
 
     LOAD = "load"
-    """It is one of those whose service is tested."""
+    """A request whose service is tested."""
     BACKGROUND = "background"
-    """So is this, and it keeps the servers busy beside a workload's own requests."""
+    """A request whose service is tested, and which keeps the servers busy beside a workload's own requests."""
     REFERENCE = "reference"
-    """Another one's prompt once more, without KV transfer: its answer is the right one."""
+    """Its subject's prompt without KV transfer. The answer counts as right."""
     CONTROL = "control"
-    """Another one's prompt once more, on a decode server alone: its answer shows how much of a difference is noise."""
+    """Its subject's prompt on a decode server alone. The answer shows how large differences by noise are."""
     FORCING = "forcing"
-    """Teacher forcing: prompt and answer of another one in one prefill, whose log-probabilities judge that answer. With
-    an ``owner``, under that one's prompt."""
+    """Teacher forcing: its subject's prompt and answer in one prefill. The log-probabilities show whether the answer
+    fits the prompt. With an ``owner``, that request's prompt stands in place of the subject's."""
     PROBE = "probe"
-    """A prefix of another one's prompt, through a cache that holds its blocks."""
+    """A prefix of its subject's prompt, answered from a cache that holds the prefix's blocks."""
     OWNER_TEST = "owner-test"
-    """Which token follows the prompt of ``owner`` with another one's last token: was that answered from its KV?"""
+    """The prompt of ``owner`` with the last token of its subject's prompt. If the answer begins like the subject's, the
+    subject was answered from the owner's KV."""
     RETRY = "retry"
-    """Another one once more, by the same path: does a wrong answer come again?"""
+    """Its subject sent again by the same path, to see whether a wrong answer comes again."""
     RESET = "reset"
-    """No question: the server's prefix cache is emptied, its offload tier stays as it is (``RESET_PATH``)."""
+    """Empties the server's prefix cache and leaves its offload tier unchanged (``RESET_PATH``)."""
     SALT_TEST = "salt-test"
-    """A prompt under one ``cache_salt`` or under another: does the server keep the two apart?"""
+    """A prompt under one of two ``cache_salt``s, to see whether the server keeps the two apart."""
 
 
 class Condition(StrEnum):
-    """Under which condition a request is asked, where its purpose knows several."""
+    """The condition under which a request is sent, for purposes that have several."""
 
     SUSPECT = "suspect"
-    """Of a control: the other one's answer looked wrong. Other controls are of prompts drawn at random."""
+    """Control: the subject's answer looked wrong. The subjects of other controls are drawn at random."""
     PREFIX_CACHE = "prefix-cache"
-    """Of a probe: it reads a server's prefix cache."""
+    """Probe of a server's prefix cache."""
     OFFLOAD_TIER = "offload-tier"
-    """Of a probe: it reads a server's offload tier, for the prefix cache was emptied."""
+    """Probe of a server's offload tier: the prefix cache was emptied before."""
     UNDER_LOAD = "under-load"
-    """Of a retry: as many are in flight as the load had."""
+    """Retry with as many requests in flight as in the load."""
     ALONE = "alone"
-    """Of a retry: nothing else is in flight."""
+    """Retry with no other request in flight."""
     SALT_FIRST = "salt-first"
-    """Of a salt test: what is asked first. The next three ask the same under the same salt."""
+    """Salt test: the first request. The next three have the same prompt and the same salt."""
     SALT_AGAIN = "salt-again"
     SALT_COUNTED = "salt-counted"
-    """With the servers' counters read around it."""
+    """The servers' counters are read before and after."""
     SALT_FORCED = "salt-forced"
-    """With ``prompt_logprobs``, as a teacher forcing."""
+    """With ``prompt_logprobs``, as in teacher forcing."""
     SALT_OTHER = "salt-other"
-    """Under another salt."""
+    """The same prompt under another salt."""
     SALT_PROXY = "salt-proxy"
     """As ``SALT_FIRST``, through the proxy."""
     SALT_PROXY_OTHER = "salt-proxy-other"
@@ -96,27 +97,27 @@ class Condition(StrEnum):
 
 
 TOP_LOGPROBS = 2
-"""Log-probabilities per token that verification asks for: the served token's and the runner-up's."""
+"""Log-probabilities per token that verification asks for: those of the served token and of the runner-up."""
 Prompt = tuple[int, ...] | str | tuple[Message, ...]
-"""Token ids, or text, or a conversation."""
+"""Token ids, text, or a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Greedy unless said otherwise; fields as the OpenAI API and vLLM name them. None: not sent."""
+    """Sampling parameters, greedy by default; named as in the OpenAI API and in vLLM. None: not sent."""
 
     max_tokens: int = 20
     min_tokens: int | None = None
     ignore_eos: bool = False
     temperature: float = 0.0
     seed: int | None = None
-    """Of the sampling, where the temperature is above 0."""
+    """Used if the temperature is above 0."""
     n: int | None = None
     stop: tuple[str, ...] | None = None
     logprobs: int | None = None
-    """How many alternatives per output token, a greedy one itself the first: the margin to the second needs 2."""
+    """Alternatives per output token; a greedy token is the first of them, so the margin to the second needs 2."""
     prompt_logprobs: int | None = None
-    """vLLM reads no cache and no connector for a request that asks for these: a clean path."""
+    """Alternatives per prompt token. vLLM reads no cache and no connector for a request with this parameter."""
     echo: bool | None = None
 
 
@@ -129,31 +130,31 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     route: Route = Route.PROXY
     server: int | None = None
-    """Which of several servers of the route; None: any (the proxy's choice, or round robin)."""
+    """Index of the server among those of the route; None: any (the proxy's choice, or round robin)."""
     endpoint: Endpoint = Endpoint.COMPLETIONS
     stream: bool = True
     cache_salt: str | None = None
-    """Isolates the request from every prefix cache and offload tier (vLLM hashes it into the first block).
+    """Isolates the request in every prefix cache and offload tier (vLLM hashes it into the first block).
 
-    Not every gateway passes it on and not every tier heeds it: a run tests that before anything rests on it."""
+    Some gateways drop it and some tiers ignore it: a run tests this before it relies on salts."""
     purpose: Purpose = Purpose.LOAD
     about: str | None = None
-    """The request_id of the request that this one is asked about; None for the load, a reset and a salt test."""
+    """The request_id of the subject, see :class:`Purpose`; None for the load, a reset and a salt test."""
     owner: str | None = None
-    """The request_id of another request, whose prompt stands here for the prompt of ``about``."""
+    """The request_id of another request, whose prompt is used in place of the subject's."""
     condition: Condition | None = None
     continues: str | None = None
-    """The request_id of the turn before: its whole prompt and its answer come before this prompt.
+    """The request_id of the turn before, whose whole prompt and answer come before this prompt.
 
-    Nobody knows an answer before it is given, so the runner puts them there when it sends, and the history holds the
-    whole prompt. As token ids, text or messages, whichever both prompts are. The other request must have ended.
+    The runner adds them when it sends the request, and the history holds the whole prompt. Both prompts must be of the
+    same kind: token ids, text or messages. The turn before must have ended.
     """
     expect_status: int | None = None
-    """The HTTP status with which it must be refused; None: it must be served."""
+    """The HTTP status with which the request must be refused; None: it must be served."""
 
     @property
     def of_load(self) -> bool:
-        """Whether it is a request of the load, and not one by which the harness finds out more about the load."""
+        """Whether this is a request of the load, and not one that the harness sends to verify the load."""
         return self.purpose in (Purpose.LOAD, Purpose.BACKGROUND)
 
 
@@ -161,7 +162,8 @@ class Request:
 class Phase:
     """Requests that may overlap, up to ``concurrency`` at a time.
 
-    ``counted``: whether counters are read around it and judged; ``watched``: whether they are read all the same.
+    ``counted``: the servers' counters are read before and after the phase, and judged.
+    ``watched``: they are read but not judged.
     """
 
     name: str
@@ -170,16 +172,17 @@ class Phase:
     counted: bool = True
     watched: bool = False
     background: tuple[Request, ...] = ()
-    """Kept in flight beside the others, ``background_concurrency`` at a time, until those have ended.
+    """Requests in flight beside ``requests``, ``background_concurrency`` at a time, until all of ``requests`` have
+    ended.
 
-    They are operations of the phase like any other; what is not sent by then never is, nor is its reference.
+    Once sent, they are operations of the phase like any other. The rest is never sent, nor are references for it.
     """
     background_concurrency: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Phases, run one after another. ``purpose`` says which bug it hunts."""
+    """Phases that run one after another. ``purpose`` says which bug the scenario looks for."""
 
     name: str
     purpose: str

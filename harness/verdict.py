@@ -1,7 +1,7 @@
-"""Verdicts, and the evidence that carries them.
+"""Verdicts and the evidence for them.
 
-Three verdicts; the worst of a run's checks is the run's: invalid before unknown before valid. A check that
-had nothing to look at is ``unknown``, never ``valid``.
+A run has the worst verdict of its checks: invalid is worse than unknown, unknown worse than valid. If there is nothing
+to check, the verdict is unknown.
 """
 
 import math
@@ -13,7 +13,7 @@ from harness.facts import Deployment, Role
 
 
 class Verdict(StrEnum):
-    """What is known about a run, or about one aspect of it."""
+    """The result of a run, or of one check."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -24,25 +24,25 @@ _BADNESS = {Verdict.VALID: 0, Verdict.UNKNOWN: 1, Verdict.INVALID: 2}
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of them; no verdict at all is ``unknown``: nothing was looked at."""
+    """The worst verdict; ``unknown`` if there is none."""
     return max(verdicts, key=_BADNESS.__getitem__, default=Verdict.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a counter must lie in, both ends included; exact when they are equal."""
+    """The range that a counter must lie in, both ends included."""
 
     low: int
     high: int
 
     @classmethod
     def exactly(cls, value: int) -> "Bounds":
-        """Bounds that admit one value."""
+        """Bounds that allow one value only."""
         return cls(value, value)
 
     @property
     def exact(self) -> bool:
-        """Whether one value alone is right."""
+        """Whether they allow one value only."""
         return self.low == self.high
 
     def __contains__(self, value: float) -> bool:
@@ -64,17 +64,17 @@ class Comparison:
     server: str
     counter: str
     expected: Bounds | None
-    """None: it could not be predicted, and ``why_unknown`` says why."""
+    """None: the counter could not be predicted, and ``why_unknown`` says why."""
     observed: float | None
-    """None: it could not be read."""
+    """None: the counter could not be read."""
     why_unknown: str = ""
     explained: Bounds | None = None
-    """Where it may lie for a reason that is no fault of the deployment's, such as other people's requests: outside
-    ``expected`` but in here it is unknown, and ``why_unknown`` says why."""
+    """Values that have an explanation other than a fault of the deployment, such as other people's requests. A value
+    outside ``expected`` but within these bounds is unknown, and ``why_unknown`` says why."""
 
     @property
     def verdict(self) -> Verdict:
-        """Whether what was observed lies in what was expected; a number that is none is not known."""
+        """Valid if the observed value lies within the expected bounds; unknown if either is missing or not finite."""
         if self.expected is None or self.observed is None or not math.isfinite(self.observed):
             return Verdict.UNKNOWN
         if self.observed in self.expected:
@@ -83,47 +83,47 @@ class Comparison:
 
 
 class FindingKind(StrEnum):
-    """What a finding is about, for whoever must tell findings apart without reading their words."""
+    """What a finding is about, for code that must distinguish findings."""
 
     OTHER = "other"
     WRONG_OUTPUT = "wrong_output"
-    """A request's answer is not the one that its prompt has."""
+    """The answer to a request is not the answer to its prompt."""
     LEAK = "leak"
-    """An answer was made from another request's KV, whose owner is named."""
+    """An answer was made from another request's KV; ``Finding.owner`` names that request."""
     CACHE = "cache"
     """A cache holds wrong blocks of a prompt."""
     UNVERIFIED = "unverified"
-    """Nobody knows whether an answer is right."""
+    """It is unknown whether an answer is right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong, or unknown, about one subject."""
+    """One thing that is wrong or unknown."""
 
     subject: str
-    """What it is about, as it is shown: a request's id, a server's name, ``client``, ``deployment``."""
+    """What the finding is about, as displayed: a request's id, a server's name, ``client``, ``deployment``."""
     text: str
     kind: FindingKind = FindingKind.OTHER
     request: str | None = None
-    """The request of the load that it is about, by its id; None: none alone."""
+    """Id of the request of the load that the finding is about; None if it is not about a single one."""
     server: str | None = None
-    """The server that it is about, by its name; None: not known, or none alone."""
+    """Name of the server that the finding is about; None if unknown, or if it is not about a single one."""
     token: int | None = None
     """Index of the first wrong token in the request's answer, from 0."""
     block: int | None = None
-    """The first wrong KV block of the request's prompt, counted from 1, where one alone is known to be."""
+    """Number of the first wrong KV block of the request's prompt, from 1; None if unknown."""
     owner: str | None = None
-    """The request whose KV the answer was made from."""
+    """Id of the request whose KV the answer was made from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What is most likely behind a verdict that is not valid, and what to do about it."""
+    """The most likely cause of a verdict that is not valid, and what to do."""
 
     cause: str
-    """One likely cause; a phrase without a full stop."""
+    """A phrase without a full stop."""
     remedy: str
-    """What to do, in the imperative."""
+    """In the imperative, without a full stop."""
 
     def __str__(self) -> str:
         return f"likely cause: {self.cause}. To do: {self.remedy}."
@@ -136,35 +136,35 @@ class Check:
     name: str
     verdict: Verdict
     summary: str
-    """One line, verdict apart: what was looked at and what was seen."""
+    """What was checked and what was found: one line, without the verdict."""
     comparisons: tuple[Comparison, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
-    """How much was looked at, beyond what the summary has room for; a line each."""
+    """How much was checked, a line each, if the summary has no room for it."""
     advice: Advice | None = None
-    """Of a check that is not valid: one likely cause, and what to do."""
+    """None for a valid check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """How many requests' outputs were right."""
+    """How many requests have right outputs."""
 
     requests: int
     """Completed requests whose outputs were to be verified."""
     exact: int
-    """Token for token equal to the reference."""
+    """Outputs that equal the reference token for token."""
     tie: int
-    """Differ first where the reference itself was undecided, within the noise."""
+    """Outputs whose first difference is a near tie of the reference, within the noise."""
     mismatch: int
     unverified: int
-    """Not verified: left out by the policy of verification, or its verification failed."""
+    """Outputs that the verification policy left out, or whose verification failed."""
     noise_floor: Mapping[str, float | None] = field(default_factory=dict)
-    """Limits and what they rest on, as result.json has them; empty where no noise was measured."""
+    """The noise limits and the figures that they were derived from; empty if no noise was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The whole run judged."""
+    """The result of judging a run, or a part of it."""
 
     checks: tuple[Check, ...]
     outputs: Outputs
@@ -176,37 +176,40 @@ class Judgement:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every counter compared, over all checks."""
+        """The comparisons of all checks."""
         return tuple(comparison for check in self.checks for comparison in check.comparisons)
 
 
 @dataclass(frozen=True, slots=True)
 class FaultSign:
-    """How a known fault shows in one check. Whatever else is wrong there is not explained by it."""
+    """How a known fault shows in one check. It does not explain anything else that is wrong in the check."""
 
     check: str
-    """The check that is invalid."""
+    """Name of the check that the fault makes invalid."""
     counters: tuple[str, ...] = ()
-    """Counters that grow by too much; all others must be as expected."""
+    """Counters that grow too much; all others must be as expected."""
     role: Role | None = None
-    """On which servers they do; None: on any."""
+    """Role of the servers whose counters do; None: any."""
     most_per_request: float = 0.0
-    """By how much at most, beyond what is expected, for each request whose output was judged."""
+    """The most that a counter exceeds its bounds by, per request whose output was verified."""
     findings: FindingKind | None = None
-    """The kind of finding that it makes; None: none at all."""
+    """The kind of finding that the fault causes; None: it causes no finding."""
 
     def explains(self, check: Check, judgement: Judgement, deployment: Deployment) -> bool:
-        """Whether all that is wrong with the check is what the fault does."""
-        servers = {str(role) for role in Role if self.role in (None, role)}
-        servers |= {server.name for server in deployment.servers if self.role in (None, server.role)}
+        """Whether the fault explains everything that is wrong in the check."""
+        if check.name != self.check:
+            return False
         wrong = [one for one in check.comparisons if one.verdict is not Verdict.VALID]
         return (
             check.verdict is Verdict.INVALID
-            and all(one.server in servers and self._explained(one, judgement.outputs.requests) for one in wrong)
+            and all(self._explained(one, judgement.outputs.requests, deployment) for one in wrong)
             and all(finding.kind is self.findings for finding in check.findings)
         )
 
-    def _explained(self, one: Comparison, requests: int) -> bool:
+    def _explained(self, one: Comparison, requests: int, deployment: Deployment) -> bool:
+        servers = deployment.named(one.server)
+        if not servers or not all(self.role in (None, server.role) for server in servers):
+            return False
         if one.counter not in self.counters or one.expected is None or one.observed is None:
             return False
         return one.expected.high < one.observed <= one.expected.high + self.most_per_request * requests
@@ -214,40 +217,33 @@ class FaultSign:
 
 @dataclass(frozen=True, slots=True)
 class KnownFault:
-    """What an engine is known to get wrong in one case. It excuses that, where it was seen, and nothing else."""
+    """A fault of the engine that a workload is known to show. It is excused only where it was seen."""
 
     signs: tuple[FaultSign, ...]
     versions: tuple[str, ...]
-    """Releases of the engine in which it was seen; another one is judged as if nothing were known."""
+    """Releases of the engine in which it was seen. In any other release it is not excused."""
     devices: tuple[str, ...]
     """Devices on which it was seen (``cpu``, ``cuda``)."""
     evidence: str
-    """What was seen, in words."""
+    """A description of what was seen."""
 
     @property
     def text(self) -> str:
-        """Where it was seen, and what."""
+        """Where and how the fault was seen."""
         return f"known fault of vLLM {' and '.join(self.versions)} on {' and '.join(self.devices)}: {self.evidence}"
 
     def concerns(self, deployment: Deployment) -> bool:
-        """Whether all servers run a release in which the fault was seen, on a device on which it was seen.
-
-        A server that does not tell its version, or a deployment of which the device is not known, is not excused.
-        """
+        """Whether all servers have a release and device with this fault; False if one is unknown."""
         # A local build's suffix (0.32.0+cpu) names the build, not the release.
         releases = {server.version.partition("+")[0] if server.version else None for server in deployment.servers}
         return releases <= set(self.versions) and deployment.device in self.devices
 
     def excuses(self, judgement: Judgement, deployment: Deployment) -> bool:
-        """Whether something is wrong, and nothing but what is known of this deployment."""
+        """Whether the judgement is invalid, and the fault explains every check that is not valid."""
         bad = [check for check in judgement.checks if check.verdict is not Verdict.VALID]
         return (
             judgement.verdict is Verdict.INVALID
             and self.concerns(deployment)
             and not judgement.outputs.unverified
-            and all(any(self._is_sign(sign, check, judgement, deployment) for sign in self.signs) for check in bad)
+            and all(any(sign.explains(check, judgement, deployment) for sign in self.signs) for check in bad)
         )
-
-    @staticmethod
-    def _is_sign(sign: FaultSign, check: Check, judgement: Judgement, deployment: Deployment) -> bool:
-        return sign.check == check.name and sign.explains(check, judgement, deployment)

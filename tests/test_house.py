@@ -208,3 +208,100 @@ def test_a_circle_would_be_seen() -> None:
 def test_every_room_that_is_named_exists() -> None:
     present = {_room(name) for name, _ in _modules(ROOT / "harness")}
     assert set(ROOMS) <= present
+
+
+# --- names are not taken apart ---
+
+DISPLAYED = {"phase", "request_id", "subject", "text", "summary", "cause", "why_unknown", "unsettled_because"}
+"""Attributes that are shown to people. What they mean stands in fields of its own, such as ``Request.purpose``,
+``Finding.kind``, ``Finding.request`` and ``Ended.ending``."""
+NAMED = {"phase", "server", "scenario"}
+"""Objects whose ``name``, or whose own value where it is a name, is only displayed and compared as a whole."""
+PARTS_OF_A_STRING = {"startswith", "endswith", "partition", "rpartition", "split", "rsplit", "find", "rfind", "count"}
+PARTS_OF_A_STRING |= {"removeprefix", "removesuffix", "replace", "match", "search", "fullmatch", "findall", "finditer"}
+
+EXCEPTIONS = {
+    # Earlier versions recorded nothing but names and texts.
+    ("harness/store/earlier.py", "phase.startswith('confirmation')"),
+    ("harness/store/earlier.py", "phase.endswith('-tier')"),
+    # A stop string is looked for in an answer, which is no text of the harness's.
+    ("harness/sim/engine.py", "stop in sequence.text"),
+    ("harness/verify/judging/answer_end.py", "stop in choice.text"),
+    # A sentence that is on the screen already is not printed again; nothing is concluded from it.
+    ("harness/reports/assertion.py", "f'{one.subject}: {one.text}' not in check.summary"),
+    ("harness/reports/overview.py", "summary.replace(why, f'for the same reason as {shown_by[why]}')"),
+    ("harness/reports/overview.py", "text not in summary"),
+    ("harness/reports/overview.py", "subject not in summary"),
+}
+
+
+def _is_displayed(node: ast.expr) -> bool:
+    """Whether the expression is a name or a text that is only displayed: ``finding.text``, ``str(phase)``."""
+    match node:
+        case ast.Attribute(value=value, attr="name"):
+            return bool(NAMED & {ast.unparse(value).rpartition(".")[2]})
+        case ast.Attribute(attr=name):
+            return name in DISPLAYED | NAMED
+        case ast.Name(id=name):
+            return name in (DISPLAYED | NAMED) - {"text", "cause"}
+        case ast.Call(func=ast.Name(id="str"), args=[inner]) | ast.Call(func=ast.Attribute(value=inner), args=[]):
+            return _is_displayed(inner)
+        case ast.JoinedStr(values=values):
+            return any(_is_displayed(part.value) for part in values if isinstance(part, ast.FormattedValue))
+        case _:
+            return False
+
+
+def _taken_apart(path: Path) -> Iterator[str]:
+    """Expressions of a module that look into a displayed name or text: a part of it, or something in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr=method), args=args) if method in PARTS_OF_A_STRING:
+                found = any(map(_is_displayed, (value, *args)))
+            case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[container]):
+                found = _is_displayed(container)
+            case ast.Subscript(value=value, slice=ast.Slice()):
+                found = _is_displayed(value)
+            case _:
+                found = False
+        if found:
+            yield ast.unparse(node)
+
+
+MODULES = [path for room in ("harness", "workloads", "bench") for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def test_no_meaning_is_taken_from_parts_of_names_and_texts() -> None:
+    """A meaning has a field of its own. An exception stands in ``EXCEPTIONS`` with its reason."""
+    found = {(str(path.relative_to(ROOT)), what) for path in MODULES for what in _taken_apart(path)}
+    assert found == EXCEPTIONS
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "one.phase.startswith('load')",
+        "sent.phase.removeprefix('x')",
+        "sent.request.request_id.partition('-')",
+        "'-probe-' in request_id",
+        "'leaked' in finding.text",
+        "re.search('wrong', check.summary)",
+        "PATTERN.match(finding.subject)",
+        "one.server.startswith(str(role))",
+        "re.fullmatch(f'{role}.*', part.server)",
+        "server.name.split('-')",
+        "operation.request.request_id[5:]",
+        "ended.cause.lower().startswith('cut')",
+    ],
+)
+def test_a_name_that_is_taken_apart_is_seen(code: str, tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(code)
+    assert list(_taken_apart(module)) == [ast.unparse(ast.parse(code))]
+
+
+@pytest.mark.parametrize("code", ["one.phase in phases", "finding.request == request_id", "answer.split()"])
+def test_a_name_that_is_compared_as_a_whole_is_not_seen(code: str, tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(code)
+    assert not list(_taken_apart(module))

@@ -16,7 +16,7 @@ from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.deploy.target import Target
 from harness.facts import Deployment as Facts
-from harness.history import Entry
+from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
 from harness.observer import RunObserver
@@ -38,7 +38,7 @@ class AsyncDeployment:
     """What is known of it: servers, URLs, block sizes, connectors, model."""
     _target: Target
     _observer: RunObserver
-    _died: Callable[[], tuple[str, ...]]
+    _died: Callable[[], tuple[DeadProcess, ...]]
 
     async def run(  # noqa: PLR0913 - keyword-only, and all have defaults
         self,

@@ -1,4 +1,4 @@
-"""Was it right? Pure functions of the deployment's facts and the run's history; :func:`judge` composes them."""
+"""Checkers: pure functions that judge a deployment by its facts and a run's history; :func:`judge` calls them all."""
 
 from harness.checkers.by_scenario import judge_scenario, of_nobody, of_run, seconds_of
 from harness.checkers.compose import CHECKERS, Checker, judge

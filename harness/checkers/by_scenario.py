@@ -1,9 +1,9 @@
 """One scenario's part of a run's judgement.
 
-Counters are predicted for the whole run, since what one scenario leaves in the caches changes what the next is served
-from; a scenario's part of them is picked out. Likewise noise is measured for the whole run, and each output judged by
-it; a scenario's part has its own outputs, wherever in the run their verification was. Completion and rest are judged
-from its own entries alone.
+Counters are predicted for the whole run, because one scenario's blocks in the caches change the hits of the next; a
+scenario's part has the comparisons of its own phases. Noise is measured for the whole run; a scenario's part has its
+own outputs, wherever in the run they were verified. ``completion`` and ``settled`` only need the scenario's own
+entries.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +16,7 @@ from harness.checkers.compose import Checker, judge
 from harness.checkers.evidence import first_problem, gather
 from harness.checkers.processes import excused
 from harness.checkers.settled import settled
-from harness.checkers.streaming import streaming, streams_that_tell
+from harness.checkers.streaming import conclusive_streams, streaming
 from harness.facts import Deployment
 from harness.history import (
     ClientHealth,
@@ -34,14 +34,15 @@ from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
 from harness.verify.judging import OutputEvidence, look_at_outputs, part_of
 
 FEWEST_STREAMS = 32
-"""Streamed answers. A case asks for a few short ones, often one after another; of a quick engine each may well arrive
-in one piece (18 of 18 in a case of the catalogue on the simulated pair), which says nothing about streaming."""
-_BY_ITSELF = ("completion", "outputs", "settled")
-# Checks that each scenario has of its own.
+"""Streamed answers. A workload has a few short ones, often one after another; from a quick engine each may arrive in
+one piece (18 of 18 in a workload of the catalogue on the simulated pair), which says nothing about streaming."""
+_PER_SCENARIO = ("completion", "outputs", "settled")
+"""Checks that are made for each scenario."""
 _OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, ClientHealth)
+"""Entries that belong to every scenario."""
 
 
-def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come last; keyword-only
+def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-only
     deployment: Deployment,
     history: History,
     judgement: Judgement,
@@ -50,19 +51,19 @@ def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come l
     provokes: str | None = None,
     compared: OutputEvidence | None = None,
 ) -> Judgement:
-    """The checks of one scenario; ``judgement`` is the whole run's.
+    """The checks of one scenario; ``judgement`` is that of the whole run.
 
-    ``provokes``: a counter that must have grown on some server during it, or the scenario did not happen.
-    ``compared``: the whole run's outputs, where they were looked at already.
+    ``provokes``: a counter that must have grown on some server; otherwise the scenario did not test what it is for.
+    ``compared``: the evidence about the whole run's outputs, if it was collected already.
     """
-    own = of_scenario(history, scenario)
+    own = History(tuple(_entries(history, scenario)))
     asked = {operation.request.request_id for operation in own.operations()}
     part = part_of(deployment, history, compared or look_at_outputs(history), asked)
     checks = (
         completion(deployment, own),
         *([part.check] if part.check else ()),
         *_counters(judgement, scenario),
-        *_laid_to(judgement, asked),
+        *_about_requests(judgement, asked),
         settled(deployment, own),
         *([_provoked(deployment, own, provokes)] if provokes else ()),
     )
@@ -70,18 +71,14 @@ def judge_scenario(  # noqa: PLR0913 - two that can be told from the rest come l
     return Judgement(advised(deployment, own, checks, asked=asked), part.counts)
 
 
-def of_scenario(history: History, scenario: str) -> History:
-    """The scenario's entries, and those of the run as a whole."""
-    return History(tuple(_entries(history, scenario)))
-
-
 def seconds_of(history: History, scenario: str) -> float:
-    """From its first entry to its last."""
+    """Seconds from the scenario's first entry to its last."""
     times = [entry.at for entry in _entries(history, scenario) if not isinstance(entry, _OF_THE_RUN)]
     return max(times) - min(times) if times else 0.0
 
 
 def _entries(history: History, scenario: str) -> Iterator[Entry]:
+    """The scenario's entries and those of the run as a whole."""
     own: set[str] = set()
     for entry in history.entries:
         if isinstance(entry, _OF_THE_RUN):
@@ -103,64 +100,64 @@ def _counters(judgement: Judgement, scenario: str) -> Iterator[Check]:
             yield Check(check.name, verdict, first_problem(parts) or "as predicted", parts)
 
 
-def _laid_to(judgement: Judgement, asked: Collection[str]) -> Iterator[Check]:
-    """Checks of the run as a whole that found something about a request of the scenario."""
+def _about_requests(judgement: Judgement, asked: Collection[str]) -> Iterator[Check]:
+    """Checks of the whole run with findings about requests of the scenario."""
     for check in judgement.checks:
-        found = tuple(finding for finding in check.findings if finding.subject in asked)
-        if found and not check.comparisons and check.name not in _BY_ITSELF:
+        found = tuple(finding for finding in check.findings if finding.request in asked)
+        if found and not check.comparisons and check.name not in _PER_SCENARIO:
             yield Check(check.name, check.verdict, f"{found[0].subject}: {found[0].text}", findings=found)
 
 
 def of_nobody(
     deployment: Deployment, history: History, judgement: Judgement, parts: Mapping[str, Judgement]
 ) -> Judgement | None:
-    """What is not valid in the run as a whole, and stands in none of its scenarios' parts; None where nothing is.
+    """Everything in the whole run that is not valid and appears in no scenario's part; None if there is nothing.
 
-    ``parts``: judgements of scenarios by their name. Unknown counts as it does in a plain run: that the client did not
-    keep up, say, leaves the whole run in doubt, and no scenario tells of it. One thing is excepted: that no stream was
-    seen to flow, where fewer than ``FEWEST_STREAMS`` answers were there to see it by.
+    ``parts``: judgements of scenarios by name. Unknown checks count, as in a run without a catalogue: for example, a
+    client that did not keep up leaves the whole run unknown, and appears in no scenario. One is left out: ``streaming``
+    that is unknown with fewer than ``FEWEST_STREAMS`` streams that can show anything.
     """
     left = [one for check in judgement.checks if (one := _left(check, parts)) is not None]
-    if history.interrupted:
-        # Then each part is unknown already, by its completion; that readings are missing is a consequence.
+    if history.ended_early:
+        # The check "completion" of each part is unknown already, and missing readings are a consequence.
         left = [one for one in left if one.verdict is Verdict.INVALID]
-    if streams_that_tell(deployment, history) < FEWEST_STREAMS:
+    if conclusive_streams(deployment, history) < FEWEST_STREAMS:
         left = [one for one in left if (one.name, one.verdict) != ("streaming", Verdict.UNKNOWN)]
     return Judgement(tuple(left), Outputs(0, 0, 0, 0, 0)) if left else None
 
 
 def of_run(deployment: Deployment, history: History, parts: Mapping[str, Judgement]) -> Judgement | None:
-    """:func:`of_nobody` of a part of a session, of which ``history`` holds the entries: what needs no earlier ones."""
+    """Like :func:`of_nobody`, for a part of a session: ``history`` holds that part only, so counters are not judged."""
     return of_nobody(
         deployment, history, judge(deployment, history, [(checker, None) for checker in _OWN_ENTRIES]), parts
     )
 
 
 _OWN_ENTRIES: tuple[Checker, ...] = (completion, settled, streaming, client_health)
-# Counters are left out: what they must say depends on what was in the caches before.
+"""Checkers that need no earlier entries. Predictions of counters depend on what was in the caches before."""
 
 
 def _left(check: Check, parts: Mapping[str, Judgement]) -> Check | None:
-    """The check, less what is told in a scenario's part; None where nothing is left."""
+    """The check without the findings that appear in a scenario's part; None if nothing is left."""
     if check.verdict is Verdict.VALID:
         return None
     if check.comparisons and check.verdict is worst(one.verdict for one in check.comparisons):
         return _left_counters(check, parts)
     own = [one for part in parts.values() for one in part.checks if one.name == check.name]
-    told = {(finding.subject, finding.text) for one in own for finding in one.findings}
-    asked = {finding.subject for one in own for finding in one.findings if one.name not in _OF_SERVERS}
-    untold = tuple(one for one in check.findings if (one.subject, one.text) not in told and one.subject not in asked)
-    if len(untold) == len(check.findings):
-        # Nothing of it is itemised in a part; without items, a part that is as bad tells of it.
-        return None if not untold and any(one.verdict in (check.verdict, Verdict.INVALID) for one in own) else check
-    if not untold:
+    shown = {(finding.subject, finding.text) for one in own for finding in one.findings}
+    subjects = {finding.subject for one in own for finding in one.findings if one.name not in _OF_SERVERS}
+    left = tuple(one for one in check.findings if (one.subject, one.text) not in shown and one.subject not in subjects)
+    if len(left) == len(check.findings):
+        # No finding appears in a part. A check without findings appears there if a part's check is as bad.
+        return None if not left and any(one.verdict in (check.verdict, Verdict.INVALID) for one in own) else check
+    if not left:
         return None
-    # What is told may be all that made it invalid.
-    return replace(check, verdict=Verdict.UNKNOWN, summary=f"{untold[0].subject}: {untold[0].text}", findings=untold)
+    # The findings that are left out may be the only ones that made the check invalid.
+    return replace(check, verdict=Verdict.UNKNOWN, summary=f"{left[0].subject}: {left[0].text}", findings=left)
 
 
 _OF_SERVERS = ("settled",)
-# Checks whose findings are about servers: another one of the same server is another matter.
+"""Checks whose findings are about servers: two findings about one server may be about different things."""
 
 
 def _left_counters(check: Check, parts: Mapping[str, Judgement]) -> Check | None:
@@ -175,5 +172,5 @@ def _provoked(deployment: Deployment, own: History, counter: str) -> Check:
     grown = [one.delta.of(counter) for one in gather(deployment, own)]
     if any(grown):
         return Check("provoked", Verdict.VALID, f"{counter} grew by {sum(value or 0 for value in grown):,}")
-    text = f"{counter} did not grow on any server: what this case is about did not happen"
+    text = f"{counter} did not grow on any server: the situation that this workload tests did not occur"
     return Check("provoked", Verdict.UNKNOWN, text, findings=(Finding("deployment", text),))

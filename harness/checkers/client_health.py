@@ -1,8 +1,8 @@
-"""Whether the harness itself kept up: a client that was late must not be taken for a server that was.
+"""Whether the harness's client kept up: a slow client must not be taken for slow servers.
 
-A single long delay of the event loop is only told: on a machine that the servers share, they take the cores now and
-then, and what is late then is everything, not the client. What makes the figures the client's own is a process that
-is at its limit, a load that is sent late, or arrivals that are recorded late on average.
+The check is unknown if the client's process was at its limit, the load was sent late, or arrivals were recorded late on
+average: the measured latencies are then the client's own. A single long delay of the event loop is shown, but is not
+held against the client: on a machine shared with the servers, everything is late when they take the cores.
 """
 
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from harness.history import ClientHealth, History
 from harness.verdict import Check, Finding, Verdict
 
 MOST_CPU = 0.9
-"""Of one core: the client has one event loop, and beyond this it is the queue that it measures."""
+"""Share of one core. The client has one event loop; beyond this share it measures its own queue."""
 MOST_MEAN_LAG = 0.1
-"""Seconds. TTFT and ITL are then that much too long on average."""
+"""Seconds by which TTFT and ITL may be too long on average."""
 MOST_SEND_DELAY = 1.0
-"""Seconds. A load that is sent so much later than its schedule wants is another, milder load."""
+"""Seconds. A load sent later than this is a milder load than its schedule says."""
 _ADVICE = "use a lower concurrency, or a machine with free cores for the client"
 
 
 def client_health(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
-    """The client's event loop and its sending kept up."""
+    """The client kept up with arrivals and with its sending schedule."""
     measured = tuple(history.of(ClientHealth))
     if not measured:
-        return Check("client_health", Verdict.UNKNOWN, "how well the client kept up was not recorded")
+        return Check("client_health", Verdict.UNKNOWN, "the history has no record of how well the client kept up")
     findings = tuple(Finding("client", f"{why}: {_ADVICE}") for one in measured for why in _strained(one))
     verdict = Verdict.UNKNOWN if findings else Verdict.VALID
     return Check("client_health", verdict, _line(measured), findings=findings)
@@ -43,7 +43,7 @@ def _line(measured: tuple[ClientHealth, ...]) -> str:
 
 def _strained(one: ClientHealth) -> Iterator[str]:
     if one.cpu_share > MOST_CPU:
-        yield f"the client's process was at its limit ({one.cpu_share:.0%} of a core), so it set the pace"
+        yield f"the client's process was at its limit ({one.cpu_share:.0%} of a core), so it limited the load"
     if one.mean_loop_lag > MOST_MEAN_LAG:
         yield f"arrivals were recorded {one.mean_loop_lag * 1000:,.0f} ms late on average"
     if one.worst_send_delay > MOST_SEND_DELAY:

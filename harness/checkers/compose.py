@@ -1,4 +1,4 @@
-"""All checkers together. The worst verdict wins, and a checker that crashes has not found anything valid."""
+"""Runs all checkers. The run has the worst of their verdicts; a checker that crashes is unknown."""
 
 from collections.abc import Callable, Iterable
 
@@ -31,11 +31,10 @@ CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
     (streaming, None),
     (client_health, None),
 )
-"""Each with the connector without which there is nothing for it to look at. ``salts`` comes before them in runs that
-tested salts: the others rest on it."""
+"""Each checker with the connector that it needs. ``salts`` comes first in runs that tested salts: the others rely on
+it."""
 
-
-_OWN_FAULT = Advice("a fault of the harness, not of the deployment", "report it, with the run's directory")
+_OWN_FAULT = Advice("a fault of the harness, not of the deployment", "report it with the run's directory")
 
 
 def judge(
@@ -43,7 +42,7 @@ def judge(
     history: History,
     checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
 ) -> Judgement:
-    """Every checker that applies to the deployment, in the order given; with advice where one is not valid."""
+    """The results of the checkers that apply to the deployment, in order, with advice where a check is not valid."""
     applying = [checker for checker, needs in checkers if needs is None or deployment.has(needs) is not False]
     if tested(deployment, history):
         applying.insert(0, salts)
@@ -56,14 +55,14 @@ def judge(
 def _counted(history: History) -> Outputs:
     try:
         return count_outputs(history)
-    except Exception:  # noqa: BLE001 - the checker of outputs, which does the same, tells of it
+    except Exception:  # noqa: BLE001 - the check "outputs" fails in the same way, and reports it
         return Outputs(0, 0, 0, 0, 0)
 
 
 def _checked(checker: Checker, deployment: Deployment, history: History) -> Check:
     try:
         return checker(deployment, history)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with a checker, the run's other evidence stands
+    except Exception as error:  # noqa: BLE001 - a bug in one checker must not hide the results of the others
         name = getattr(checker, "__name__", str(checker))
         text = f"the checker itself failed: {type(error).__name__}: {error}"
         return Check(name, Verdict.UNKNOWN, text, advice=_OWN_FAULT)

@@ -1,11 +1,9 @@
-"""What checkers of counters look at: for each counted phase and server, what was expected and what was seen."""
+"""The evidence of the checkers of counters: expected and observed growth, for each counted phase and server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.checkers.elsewhere import explained as lower_by_those
-from harness.checkers.elsewhere import served_elsewhere
-from harness.checkers.leftovers import explained, leftovers
+from harness.checkers import elsewhere, leftovers
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Outcome, Scraped, ScrapeFailed
@@ -25,25 +23,25 @@ class Evidence:
     scenario: str
     phase: str
     server: str
-    """Name of the server, or of the role whose servers are taken together."""
+    """Name of the server, or of the role if its servers are taken together."""
     role: Role
     expectation: ServerExpectation
     delta: Delta
     before: tuple[Counters, ...] = ()
-    """What the servers had counted when the phase began, as far as it was read."""
+    """The servers' counters when the phase began, as far as they were read."""
     first: tuple[Counters, ...] = ()
-    """The same when the run's first phase began."""
+    """The servers' counters when the run's first counted phase began."""
     others: Others | None = None
-    """Other people's requests, where they show in this phase or before it."""
+    """Other people's requests, if the counters show any in this phase or before it."""
     explained: Mapping[str, Bounds] = field(default_factory=dict)
-    """What they, leftovers, or servers that are not listed may explain, by counter."""
+    """Values of each counter that other people's requests, leftovers or unlisted servers may explain."""
     leftover: str = ""
-    """Why the servers may have found what earlier requests left; empty where they cannot have."""
+    """Why the servers may have found blocks of an earlier run; empty if they cannot have."""
     elsewhere: str = ""
-    """Why servers that are not listed may have served some requests; empty where they cannot have."""
+    """Why servers that are not listed may have served some requests; empty if they cannot have."""
 
     def compare(self, counter: str) -> Comparison:
-        """The counter's expectation and growth."""
+        """Compare the counter's growth with its expectation."""
         why = self.expectation.why(counter) or self.delta.why(counter)
         observed = self.delta.of(counter)
         return self.comparison(counter, self._expected(counter, observed), observed, why, self.explained.get(counter))
@@ -56,12 +54,11 @@ class Evidence:
         why: str = "",
         explained: Bounds | None = None,
     ) -> Comparison:
-        """A comparison of this server over this phase; ``explained``: by other people's requests, or leftovers."""
+        """A comparison for this server and phase. ``explained``: see :class:`~harness.verdict.Comparison`."""
         made = Comparison(self.scenario, self.phase, self.server, counter, expected, observed, why, explained)
         both = expected is not None and observed is not None
-        explains = both and made.verdict is Verdict.UNKNOWN
         reason = self.others.why if self.others else self.leftover or self.elsewhere
-        return replace(made, why_unknown=reason) if explains and reason else made
+        return replace(made, why_unknown=reason) if both and reason and made.verdict is Verdict.UNKNOWN else made
 
     def _expected(self, counter: str, observed: float | None) -> Bounds | None:
         bounds = self.expectation.of(counter)
@@ -72,10 +69,11 @@ class Evidence:
 
 @once
 def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
-    """Everything that was counted, in the order of the phases; phases that nobody read are left out."""
+    """The evidence of every counted phase, in order. Phases without readings are left out."""
     expected = _predicted(deployment, history)
     counted = _counted(history)
-    quiet = tuple(
+    idle = {server.name: ServerExpectation() for server in deployment.servers}
+    evidence = tuple(
         Evidence(
             *phase,
             key,
@@ -86,11 +84,12 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
             tuple(_before(history, counted[0], servers)),
         )
         for phase in counted
-        for key, expectation in expected.get(phase, _idle(deployment)).items()
-        if (servers := _servers(deployment, key))
+        for key, expectation in expected.get(phase, idle).items()
+        if (servers := deployment.named(key))
     )
-    told = quiet if deployment.launched else tuple(_among_others(deployment, history, quiet, expected))
-    return tuple(_with_elsewhere(deployment, history, tuple(_with_leftovers(deployment, history, told))))
+    if not deployment.launched:
+        evidence = tuple(_with_others(deployment, history, evidence, expected))
+    return tuple(_with_elsewhere(deployment, history, tuple(_with_leftovers(deployment, history, evidence))))
 
 
 def _with_elsewhere(deployment: Deployment, history: History, evidence: tuple[Evidence, ...]) -> Iterator[Evidence]:
@@ -103,18 +102,19 @@ def _with_elsewhere(deployment: Deployment, history: History, evidence: tuple[Ev
     for one in evidence:
         missing = lacking.get((one.scenario, one.phase, one.role), 0)
         operations = history.operations(scenario=one.scenario, phase=one.phase) if missing > 0 else ()
-        why = served_elsewhere(deployment, one.role, operations, lacking=missing)
+        why = elsewhere.served_elsewhere(deployment, one.role, operations, lacking=missing)
         if not why:
             yield one
             continue
-        may = {name: _hull(found, one.explained.get(name)) for name, found in lower_by_those(one.expectation).items()}
-        yield replace(one, elsewhere=why, explained={**one.explained, **may})
+        found = elsewhere.explained(one.expectation)
+        added = {name: _hull(bounds, one.explained.get(name)) for name, bounds in found.items()}
+        yield replace(one, elsewhere=why, explained={**one.explained, **added})
 
 
 def _with_leftovers(deployment: Deployment, history: History, evidence: tuple[Evidence, ...]) -> Iterator[Evidence]:
-    left = leftovers(deployment, history)
+    left = leftovers.leftovers(deployment, history)
     for one in evidence:
-        servers = _servers(deployment, one.server)
+        servers = deployment.named(one.server)
         why = next((left[server.name] for server in servers if server.name in left), "")
         if not why:
             yield one
@@ -122,7 +122,7 @@ def _with_leftovers(deployment: Deployment, history: History, evidence: tuple[Ev
         added = {
             name: _hull(found, one.explained.get(name))
             for name in PREDICTED
-            if (found := explained(name, one.expectation, servers, deployment))
+            if (found := leftovers.explained(name, one.expectation, servers, deployment))
         }
         yield replace(one, leftover=why, explained={**one.explained, **added})
 
@@ -134,9 +134,9 @@ def _hull(one: Bounds, other: Bounds | None) -> Bounds:
 def _predicted(
     deployment: Deployment, history: History, disturbed: Sequence[str] = ()
 ) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
-    """Predictions of the counted phases; what was asked after the last of them changes none, and is left out.
+    """Predictions of the counted phases. Requests after the last counted phase change none of them and are left out.
 
-    So is the test of salts: its blocks are older than all that is counted, the first to be evicted, and hit by nobody.
+    The salt test is left out too: no later request hits its blocks, and they are evicted first, being the oldest.
     """
     counted = set(_counted(history))
     asked = (operation for operation in history.operations() if operation.request.purpose is not Purpose.SALT_TEST)
@@ -145,19 +145,19 @@ def _predicted(
     return predict(deployment, operations[: max(ends, default=0)], disturbed)
 
 
-def _among_others(
+def _with_others(
     deployment: Deployment,
     history: History,
     evidence: tuple[Evidence, ...],
     expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
 ) -> Iterator[Evidence]:
-    """The evidence with what other people's requests may explain of it, from where they first show."""
+    """The evidence with what other people's requests may explain, from the first phase that shows any."""
     shown = _shown(deployment, history, evidence, expected)
-    names = sorted({server.name for key in shown.values() for one in key for server in _servers(deployment, one)})
+    names = sorted({server.name for key in shown.values() for one in key for server in deployment.named(one)})
     disturbed = _predicted(deployment, history, names) if names else {}
     since: dict[str, str] = {}
     for one in evidence:
-        phase, servers = (one.scenario, one.phase), _servers(deployment, one.server)
+        phase, servers = (one.scenario, one.phase), deployment.named(one.server)
         why = shown.get(phase, {}).get(one.server, "")
         since |= {server.name: earlier(server.name) for server in servers if why}
         why = why or next((since[server.name] for server in servers if server.name in since), "")
@@ -176,10 +176,10 @@ def _shown(
     evidence: tuple[Evidence, ...],
     expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
 ) -> dict[PhaseKey, dict[str, str]]:
-    """Where more was counted than this run's requests come to: by phase and server, in words."""
+    """By phase and server: how the counters show other people's requests."""
     found: dict[PhaseKey, dict[str, str]] = {}
     for one in evidence:
-        phase, servers = (one.scenario, one.phase), _servers(deployment, one.server)
+        phase, servers = (one.scenario, one.phase), deployment.named(one.server)
         why = surplus(one.server, _growth(history, phase, servers), one.expectation)
         why = why or (earlier(one.server) if _asked_before(deployment, history, one, expected) else "")
         if why:
@@ -193,7 +193,10 @@ def _asked_before(
     evidence: Evidence,
     expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
 ) -> bool:
-    """Whether others show between the phase counted before and this one, where this run asks what nobody counts."""
+    """Whether the counters show other people's requests between the last counted phase and this one.
+
+    This run's own requests in between, in phases that are not counted, are subtracted.
+    """
     counted, phase = _counted(history), (evidence.scenario, evidence.phase)
     place = counted.index(phase)
     if not place:
@@ -215,7 +218,7 @@ def _asked_before(
 
 
 def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Growth:
-    """What the servers counted from one reading to the other, whether or not they were at rest."""
+    """The growth of the servers' counters over the phase, whether or not the servers had settled."""
     readings = [history.scrapes(scenario=phase[0], phase=phase[1], label=label) for label in (BEFORE, AFTER)]
     if not all(server.name in reading for reading in readings for server in servers):
         return Growth(None, None, None, None)
@@ -225,14 +228,7 @@ def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Gro
     return Growth(*(grown.of(name) for name in names))
 
 
-def _readings(history: History) -> Iterator[Scraped | ScrapeFailed]:
-    for entry in history.entries:
-        if isinstance(entry, Scraped | ScrapeFailed) and entry.label in (BEFORE, AFTER):
-            yield entry
-
-
-def say(comparison: Comparison) -> str:
-    """One comparison in words, for a summary line."""
+def _in_words(comparison: Comparison) -> str:
     what = f"{comparison.counter} of {comparison.server} in {comparison.phase}"
     if comparison.expected is None or comparison.observed is None:
         return f"{what} is unknown: {comparison.why_unknown}"
@@ -241,31 +237,28 @@ def say(comparison: Comparison) -> str:
 
 
 def nothing_moved(history: History, text: str) -> tuple[Verdict, str]:
-    """What is said where no byte was to be moved, and none was: a run that was not served shows nothing by it."""
+    """Verdict and summary if no bytes were expected and none were moved: unknown if no request was served at all."""
     if any(operation.outcome is Outcome.OK for operation in history.operations()):
         return Verdict.VALID, text
     return Verdict.UNKNOWN, "no request was served, so there was nothing to move"
 
 
+NOT_COUNTED = "no phase was counted: there is no reading of the servers' counters"
+"""The summary of a check of counters without any evidence."""
+
+
 def first_problem(comparisons: tuple[Comparison, ...]) -> str:
-    """The first comparison that is invalid, else the first that is unknown, in words; empty when all are valid."""
+    """The first invalid comparison in words, otherwise the first unknown one; empty if all are valid."""
     for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
         for comparison in comparisons:
             if comparison.verdict is verdict:
-                return say(comparison)
+                return _in_words(comparison)
     return ""
 
 
 def _counted(history: History) -> tuple[PhaseKey, ...]:
-    return tuple(dict.fromkeys((reading.scenario, reading.phase) for reading in _readings(history)))
-
-
-def _idle(deployment: Deployment) -> Mapping[str, ServerExpectation]:
-    return {server.name: ServerExpectation() for server in deployment.servers}
-
-
-def _servers(deployment: Deployment, key: str) -> tuple[Server, ...]:
-    return tuple(server for server in deployment.servers if key in (server.name, str(server.role)))
+    readings = (entry for entry in history.entries if isinstance(entry, Scraped | ScrapeFailed))
+    return tuple(dict.fromkeys((one.scenario, one.phase) for one in readings if one.label in (BEFORE, AFTER)))
 
 
 def _before(history: History, phase: PhaseKey, servers: tuple[Server, ...]) -> Iterator[Counters]:
@@ -283,19 +276,13 @@ def _grown_on(history: History, phase: PhaseKey, server: str) -> Delta:
 
 
 def _reading(history: History, phase: PhaseKey, server: str, label: str) -> Scraped | str:
-    """The reading, or why there is none to rely on."""
+    """The reading, or why there is none that can be used."""
     reading = history.scrapes(scenario=phase[0], phase=phase[1], label=label).get(server)
     if reading is None:
-        causes = _failures(history, phase, server, label)
+        wanted = (*phase, server, label)
+        failed = history.of(ScrapeFailed)
+        causes = (one.cause for one in failed if (one.scenario, one.phase, one.server, one.label) == wanted)
         return f"there is no reading {label} the phase: {next(causes, 'none was recorded')}"
     if not reading.settled:
-        return f"the deployment was not at rest {label} the phase: {reading.unsettled_because}"
+        return f"the deployment had not settled {label} the phase: {reading.unsettled_because}"
     return reading
-
-
-def _failures(history: History, phase: PhaseKey, server: str, label: str) -> Iterator[str]:
-    return (
-        entry.cause
-        for entry in history.of(ScrapeFailed)
-        if (entry.scenario, entry.phase, entry.server, entry.label) == (*phase, server, label)
-    )

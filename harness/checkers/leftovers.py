@@ -1,14 +1,14 @@
-"""KV that earlier requests left in a cache, and that this run's requests found although their salts are new.
+"""KV of an earlier run that this run's requests found in a cache although their salts are new.
 
-Predictions of counters rest on salts: under a salt that nobody used before a cache holds nothing. Where a server does
-not keep salts apart (salts.py), or something between the clients and the servers drops them, the same prompts asked
-earlier, by a run with the same seed, are found again. Whatever is cached is not computed, transferred or stored once
-more. That is nobody's fault, so what it can explain is unknown:
+Predictions of counters rely on salts: under a new salt, a cache holds nothing. If a server does not keep salts apart
+(the check ``salts``), or something between the client and the servers drops them, prompts of an earlier run with the
+same seed are found again. Cached tokens are not computed, transferred or stored again. This is no fault of the
+deployment, so the differences that it can explain are unknown:
 
-- tokens may be computed less, and have another source, up to all of them;
-- fewer bytes may be moved and stored, down to none, and as many loaded as the prompts have.
+- any number of tokens may have been found in a cache instead of computed or transferred;
+- fewer bytes may have been moved and stored, and up to all bytes of the prompts loaded.
 
-How many tokens there were, and how many lookups, it changes not; nor that no token is computed twice.
+It does not change the number of prompt tokens or of lookups, and no token is computed twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,23 @@ from harness.verdict import Bounds
 from harness.verify.judging.salted_path import dropped_on_the_way
 from harness.verify.judging.salts import read_salts
 
-_MAY_HAVE_FOUND = "may have found what an earlier run with the same prompts left (one with the same --seed)"
+_MAY_HAVE_FOUND = "may have found cached blocks of an earlier run with the same prompts (one with the same --seed)"
 _FEWER = ("nixl_bytes", "nixl_transfers", "offload_store_bytes", "external_queries")
 _ANY_SOURCE = ("local_cache_hit", "external_kv_transfer", "prefix_hits", "external_hits")
 
 
 def leftovers(deployment: Deployment, history: History) -> Mapping[str, str]:
-    """Why a server may have found what earlier requests left, by its name; none of a server that cannot have."""
-    on_the_way = dropped_on_the_way(deployment, history)
+    """By server name: why the server may have found blocks of an earlier run. Servers that cannot have are left out."""
     ignoring = {read.server for read in read_salts(history) if read.ignored}
-    why = {name: f"something on the way to {name} drops" for name in on_the_way}
-    why |= {name: f"{name} does not heed" for name in ignoring}
-    return {name: f"{who} cache_salt, so that {name} {_MAY_HAVE_FOUND}" for name, who in why.items()}
+    why = {name: f"something on the way to {name} drops" for name in dropped_on_the_way(deployment, history)}
+    why |= {name: f"{name} ignores" for name in ignoring}
+    return {name: f"{cause} cache_salt, so that {name} {_MAY_HAVE_FOUND}" for name, cause in why.items()}
 
 
 def explained(
     counter: str, expectation: ServerExpectation, servers: Sequence[Server], deployment: Deployment
 ) -> Bounds | None:
-    """What the counter may have grown by where anything at all was found; None where that changes nothing."""
+    """The possible growth of the counter if any blocks were found; None if that does not change it."""
     own, tokens = expectation.of(counter), expectation.of("prompt_tokens")
     if own is None or tokens is None:
         return None

@@ -1,16 +1,16 @@
-"""Whether NIXL moved the bytes that the prompts have, and no others."""
+"""Whether NIXL moved exactly the bytes of the prompts' blocks."""
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import Evidence, first_problem, gather, nothing_moved
-from harness.checkers.untold_type import excused_by_untold_type
+from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather, nothing_moved
+from harness.checkers.unknown_facts import excused_by_unknown_kv_dtype
 from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Check, Comparison, worst
 
 
 def nixl_bytes(deployment: Deployment, history: History) -> Check:
-    """Bytes exactly as predicted: too few is a lost block, too many a region read beyond its end."""
+    """Bytes and reads are as predicted. Too few bytes mean a lost block, too many a read beyond the end of a region."""
     evidence = gather(deployment, history)
     comparisons = tuple(comparison for one in evidence for comparison in _compared(deployment, one))
     moved, reads = (sum(one.delta.of(name) or 0 for one in evidence) for name in ("nixl_bytes", "nixl_transfers"))
@@ -20,12 +20,12 @@ def nixl_bytes(deployment: Deployment, history: History) -> Check:
     if evidence and not problem and not moved and not reads:
         verdict, summary = nothing_moved(history, "no request needed NIXL to move anything, and it moved nothing")
     if not evidence:
-        summary = "no phase was counted: there is no reading of the servers' counters"
+        summary = NOT_COUNTED
     return Check("nixl_bytes", verdict, summary, comparisons)
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:
     moved = evidence.compare("nixl_bytes")
-    # What the harness launched tells its types, all of them.
-    yield moved if deployment.launched else excused_by_untold_type(moved, deployment.servers)
+    # Servers that the harness launched always report their types.
+    yield moved if deployment.launched else excused_by_unknown_kv_dtype(moved, deployment.servers)
     yield evidence.compare("nixl_transfers")

@@ -1,20 +1,20 @@
-"""Whether the offload tier was given, and gave back, the bytes that it should.
+"""Whether the bytes stored in and loaded from the offload tier are as predicted.
 
-Two things make a prediction too strict, and the engine counts both. They widen the bounds of a comparison that fails,
-by as much as they can explain:
+Two events make predictions too strict. The engine counts both, and they widen the bounds of a comparison that fails by
+as much as they can explain:
 
-- A store that the tier refused because transfers in flight pinned all of it. ``vllm:kv_offload_allocation_failure``
-  counts offers (0.32, offloading/scheduler.py: once for each ``prepare_store`` that returns None). An offer is one
-  request's, and is refused whole; the request makes it again with its next step. So as many requests as there were
-  refusals, at most, stored nothing.
-- A preemption, after which a request may find its own prompt in the tier and load it.
+- The tier refuses a store if transfers in flight pin all of it. ``vllm:kv_offload_allocation_failure`` counts refused
+  offers (0.32, offloading/scheduler.py: each ``prepare_store`` that returns None). An offer belongs to one request and
+  is refused as a whole; the request repeats it with its next step. So at most as many requests as refusals stored
+  nothing.
+- After a preemption, a request may find its own prompt in the tier and load it.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.checkers.evidence import Evidence, first_problem, gather, nothing_moved
-from harness.checkers.untold_type import excused_by_untold_type
+from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather, nothing_moved
+from harness.checkers.unknown_facts import excused_by_unknown_kv_dtype
 from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Bounds, Check, Comparison, Verdict, worst
@@ -23,20 +23,20 @@ _LOAD, _STORE = "offload_load_bytes", "offload_store_bytes"
 
 
 def offload_bytes(deployment: Deployment, history: History) -> Check:
-    """Bytes loaded and stored as predicted, and the older families in agreement with the newer."""
+    """Bytes loaded and stored are as predicted, and the older metric families agree with the newer ones."""
     evidence = gather(deployment, history)
     comparisons = tuple(comparison for one in evidence for comparison in _compared(one))
     if not deployment.launched:
-        comparisons = tuple(excused_by_untold_type(comparison, deployment.servers) for comparison in comparisons)
+        comparisons = tuple(excused_by_unknown_kv_dtype(comparison, deployment.servers) for comparison in comparisons)
     loaded, stored = (sum(one.delta.of(name) or 0 for one in evidence) for name in (_LOAD, _STORE))
     problem = first_problem(comparisons)
-    summary = problem or f"the offload tier was given {stored:,} bytes and gave back {loaded:,}, as predicted"
+    summary = problem or f"{stored:,} bytes were stored in the offload tier and {loaded:,} loaded from it, as predicted"
     verdict = worst(comparison.verdict for comparison in comparisons)
     if evidence and not problem and not loaded and not stored:
-        text = "no prompt had anything for the offload tier to keep, and it was given nothing"
+        text = "no prompt had blocks for the offload tier, and nothing was stored in it"
         verdict, summary = nothing_moved(history, text)
     if not evidence:
-        summary = "no phase was counted: there is no reading of the servers' counters"
+        summary = NOT_COUNTED
     return Check("offload_bytes", verdict, summary, comparisons)
 
 
@@ -46,29 +46,29 @@ def _compared(evidence: Evidence) -> Iterator[Comparison]:
     for name in (_LOAD, _STORE):
         older = f"{name}_legacy"
         newer, legacy = evidence.delta.of(name), evidence.delta.of(older)
-        # Only vLLM's own CPU tier keeps the older families; another spec's absence of them is no fault.
+        # Only vLLM's own CPU tier has the older families.
         if older not in evidence.delta.absent:
             expected = None if newer is None else Bounds.exactly(int(newer))
             yield evidence.comparison(older, expected, legacy, evidence.delta.why(older) or evidence.delta.why(name))
 
 
 def _with_refusals(evidence: Evidence, comparison: Comparison) -> Comparison:
-    """Each offer that was refused may have kept one request's chunks out of the tier, and no more."""
+    """Each refused offer may have kept the chunks of one request out of the tier."""
     refused, expected = evidence.delta.of("offload_refused"), comparison.expected
     if comparison.verdict is not Verdict.INVALID or expected is None or not refused:
         return comparison
     missing = int(refused) * evidence.expectation.largest_store
-    why = f"the tier refused {refused:,} offers, each of which may have been the chunks of a whole prompt"
+    why = f"the tier refused {refused:,} stores, each of which may have held all chunks of a prompt"
     return _widened(comparison, missing, 0, why)
 
 
 def _with_preemptions(evidence: Evidence, comparison: Comparison) -> Comparison:
-    """Each time a request is preempted it may find what the tier holds of it, and not more."""
+    """After each preemption a request may load its own chunks from the tier."""
     preempted, expected = evidence.delta.of("preemptions"), comparison.expected
     if comparison.verdict is not Verdict.INVALID or expected is None or not preempted:
         return comparison
     reloaded = int(preempted) * evidence.expectation.reload_bytes
-    why = f"{preempted:,} preemptions happened, after each of which a prompt may be read back from the tier"
+    why = f"there were {preempted:,} preemptions, after each of which a prompt may have been loaded from the tier"
     return _widened(comparison, 0, reloaded, why)
 
 

@@ -1,22 +1,24 @@
-"""Other people's requests: what somebody else may have added to a server's counters.
+"""Other people's requests: how much other users of a server may have added to its counters.
 
-Counters only grow, and a server counts everybody's requests together. So where it counted more than this run's
-requests can come to, somebody else asks it, too, or it counts twice: from outside the two look alike. What such
-requests may have added has bounds, and what lies within them is unknown:
+A server counts all requests together. If it counted more than this run's requests explain, somebody else uses it too,
+or it counts twice: the two cannot be told apart from outside. Other people's requests can explain a limited amount, and
+a counter within that amount is unknown:
 
-Rule 1. They had, at most, the prompt tokens counted above the lower bound of this run's. Each of their tokens has one
-source, and each of their blocks holds a token at least; a lookup counts each token once, or twice where one token
-alone is pulled. A request that is given up before its first output is looked up, and may be pulled, uncounted.
+Rule 1. They have at most as many prompt tokens as were counted above the lower bound of this run's. Each of their
+tokens has one source, and each of their blocks holds at least one token. A lookup counts each token once, or twice if a
+single token is transferred. A request that is cancelled before its first output is looked up, and possibly transferred,
+without its prompt tokens being counted.
 
-Rule 2. They only add. Less than this run's lower bound stays wrong, unless caches come into it:
+Rule 2. They can only make a counter larger. A counter below this run's lower bound is wrong, except for rule 3.
 
-Rule 3. From the first phase in which they show, they may have evicted what this run's requests would have found.
+Rule 3. From the first phase in which the counters show them, they may have evicted blocks that this run's requests
+would have found.
 
-Rule 4. Whatever is looked up in a prefix cache holds a token at least that is not there, and on a server with any
-connector that one is looked up there, too. So where the external lookups are no more than this run's own, nobody
-else's prompt was looked up, and more lookups in the prefix cache are a fault.
+Rule 4. Every prompt that is looked up in a prefix cache has at least one token that is not found there, and on a server
+with a connector that token is looked up in the connector too. So if external lookups do not exceed this run's own,
+nobody else's prompt was looked up, and additional lookups in the prefix cache are a fault.
 
-A deployment that was launched for the run has addresses that nobody else knows: there, more counted is a fault.
+Nobody else knows the addresses of a deployment that was launched for the run: there, a higher count is a fault.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,32 +30,32 @@ from harness.oracle.formulas import Formulas
 from harness.verdict import Bounds
 
 _BY_TOKEN = ("prompt_tokens", "local_compute", "local_cache_hit", "external_kv_transfer")
-_TOLD_BY = (
+_SHOWN_BY = (
     ("prompt_tokens", "counted"),
     ("prefix_queries", "looked up"),
     ("external_queries", "looked up in its connectors"),
 )
-"""Counters of which more than this run's own shows other people's requests, and how that is said."""
+"""Counters that show other people's requests if they exceed this run's own, each with a verb for the message."""
 _BY_LOOKUP = ("prefix_queries", "prefix_hits", "external_queries", "external_hits")
 
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What somebody else may have done to one server, or to the servers of a role, in one phase."""
+    """Upper limits for other people's requests on one server, or on the servers of a role, in one phase."""
 
     tokens: int
-    """Prompt tokens of theirs that were counted, at most."""
+    """Prompt tokens counted for them."""
     looked_up: int
-    """Tokens of theirs that were looked up, at most."""
+    """Tokens looked up for them."""
     generated: int
-    """Tokens generated for them, at most."""
+    """Tokens generated for them."""
     preemptions: int
     expectation: ServerExpectation
-    """What this run's own requests come to, whatever was evicted."""
+    """The expectation of this run's own requests if any block may have been evicted."""
     why: str
 
     def explained(self, counter: str, servers: Sequence[Server], deployment: Deployment) -> Bounds | None:
-        """What the counter may have grown by; None where not even this run's own part can be predicted."""
+        """The possible growth of the counter; None if this run's own part cannot be predicted."""
         own = self.expectation.of(counter)
         if own is None:
             return None
@@ -77,7 +79,7 @@ class Others:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """By how much some counters of a server, or of a role's servers together, grew; None where not known."""
+    """The growth of some counters of a server, or of a role's servers together; None if unknown."""
 
     prompt_tokens: float | None
     prefix_queries: float | None
@@ -87,42 +89,42 @@ class Growth:
 
 
 def surplus(name: str, growth: Growth, expectation: ServerExpectation) -> str:
-    """How the servers counted more than this run's requests come to, in words; empty where they did not."""
-    for counter, did in _TOLD_BY:
+    """How the counters show other people's requests, in words; empty if they do not."""
+    for counter, verb in _SHOWN_BY:
         seen, own = getattr(growth, counter), expectation.of(counter)
         if seen is None or own is None or seen <= own.high or counter in expectation.at_least:
             continue
-        if not _tells_of_others(counter, growth, expectation):
+        if not _can_show_others(counter, growth, expectation):
             continue
         what = "prompt tokens" if counter == "prompt_tokens" else "tokens"
         return (
-            f"{name} {did} {seen - own.high:,} {what} more than this run's requests have: somebody else asks this "
+            f"{name} {verb} {seen - own.high:,} {what} more than this run's requests have: somebody else uses this "
             "server (or it counts twice, which looks the same from outside)"
         )
     return ""
 
 
-def _tells_of_others(counter: str, growth: Growth, expectation: ServerExpectation) -> bool:
-    """Whether more of this counter can come from other people's requests, and not from what this run's found."""
+def _can_show_others(counter: str, growth: Growth, expectation: ServerExpectation) -> bool:
+    """Whether a higher count must come from other people's requests, and not from this run's own cache misses."""
     external, prefix = expectation.of("external_queries"), expectation.of("prefix_queries")
     if counter == "prefix_queries":
-        # Rule 4; a server without a connector counts no external lookups at all.
+        # Rule 4. A server without a connector counts no external lookups at all.
         seen = growth.external_queries
         return external is None or seen is None or not 0 < seen <= external.low
-    # What a prefix cache fails to find is looked up in the connectors instead: that is nobody else's request.
+    # This run's own misses in a prefix cache are looked up in the connectors.
     return counter != "external_queries" or (prefix is not None and prefix.high == 0)
 
 
 def earlier(name: str) -> str:
-    """What to say of a phase in which nothing of others shows any more."""
-    return f"somebody else asked {name} earlier in this run, and may have evicted what this run's requests would find"
+    """The reason for a phase in which the counters do not show others, but those of an earlier phase do."""
+    return f"somebody else used {name} earlier in this run, and may have evicted blocks that this run's requests need"
 
 
 def others(growth: Growth, own: ServerExpectation, disturbed: ServerExpectation, why: str) -> Others:
-    """Bounds on other people's part of a phase's growth (rule 1)."""
+    """Limits of other people's part in a phase's growth (rule 1)."""
     tokens = _above(growth.prompt_tokens, own.of("prompt_tokens"))
     looked_up = _above(growth.prefix_queries, own.of("prefix_queries"))
-    if _tells_of_others("external_queries", growth, own):
+    if _can_show_others("external_queries", growth, own):
         looked_up = max(looked_up, _above(growth.external_queries, own.of("external_queries")))
     return Others(
         tokens=tokens,
@@ -139,7 +141,7 @@ def _above(seen: float | None, own: Bounds | None) -> int:
 
 
 def own_tokens(expectations: Iterable[Mapping[str, ServerExpectation]], names: Iterable[str]) -> int | None:
-    """Prompt tokens that this run's requests come to at most, over phases and servers; None where not predicted."""
+    """The most prompt tokens of this run's requests, over phases and servers; None if a part is not predicted."""
     wanted = set(names)
     bounds = [each.of("prompt_tokens") for one in expectations for name, each in one.items() if name in wanted]
     known = [bound.high for bound in bounds if bound is not None]

@@ -1,21 +1,21 @@
-"""Where the prompt tokens came from: the checker that sees a decode server computing what it should have pulled.
+"""Where the prompt tokens came from: finds a decode server that computes KV which it should have received.
 
-A deployment that has silently lost its KV transfer answers every request correctly, only slower and at twice the
-cost. What gives it away is vLLM's own account of each prompt token: computed here, found in the local cache, or
-brought by KV transfer. Compared exactly, per server and phase, with the cache lookups beside them; and cross-checked
-twice over, since a server's counters may be wrong too: the three sources must sum to the server's prompt tokens, and
-those to what the clients were told in ``usage``.
+A deployment that has silently lost its KV transfer still answers every request correctly, only slower and at twice the
+cost. vLLM's counters show it: they count for each prompt token whether it was computed, found in the local cache, or
+received by KV transfer. These counters and the cache lookups are compared exactly, per server and phase. Because the
+counters may be wrong too, there are two cross-checks: the three sources must add up to the server's prompt tokens, and
+these to the prompt tokens in the ``usage`` of the clients' answers.
 
-Releases before 0.20 count one token of a prompt twice where nothing but that one was left to compute: as cached or
-brought, and as computed. They say how often, in a family of their own; where it is there it is believed, since it can
-excuse no more than one token of a request.
+If only one token of a prompt was left to compute, releases before 0.20 count it twice: as cached or received, and as
+computed. They count these cases in a metric family of their own, which is believed: it excuses at most one token per
+request.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.checkers.evidence import Evidence, first_problem, gather
-from harness.checkers.unlisted import excused_by_unlisted
+from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather
+from harness.checkers.unknown_facts import excused_by_unlisted
 from harness.facts import Deployment, Role
 from harness.history import History, Operation, Outcome
 from harness.scenario import Route
@@ -38,9 +38,9 @@ _ROUTES = {Role.PREFILL: (Route.PROXY, Route.PREFILL), Role.DECODE: (Route.PROXY
 
 
 def token_sources(deployment: Deployment, history: History) -> Check:
-    """Every prompt token accounted for, by source."""
+    """Every prompt token came from the source that was predicted."""
     evidence = gather(deployment, history)
-    # Decode first: what a reader wants to know is whether anything was transferred.
+    # Decode first, so that the summary begins with what was transferred.
     ordered = sorted(evidence, key=lambda one: one.role is not Role.DECODE)
     comparisons = tuple(comparison for one in ordered for comparison in _compared(deployment, one))
     comparisons += tuple(_against_usage(deployment, evidence, history))
@@ -49,7 +49,7 @@ def token_sources(deployment: Deployment, history: History) -> Check:
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:
-    servers = [one for one in deployment.servers if evidence.server in (one.name, str(one.role))]
+    servers = deployment.named(evidence.server)
     for counter in _COUNTERS:
         yield excused_by_unlisted(_with_recomputed(evidence, evidence.compare(counter)), servers)
     whole, parts = evidence.delta.of("prompt_tokens"), [evidence.delta.of(source) for source in SOURCES]
@@ -70,7 +70,7 @@ def _with_recomputed(evidence: Evidence, comparison: Comparison) -> Comparison:
 
 
 def _against_usage(deployment: Deployment, evidence: tuple[Evidence, ...], history: History) -> Iterator[Comparison]:
-    """The servers' prompt tokens beside the clients', phase by phase and role by role."""
+    """Compare the servers' prompt tokens with those of the clients' ``usage``, per phase and role."""
     groups: dict[tuple[str, str, Role], list[Evidence]] = {}
     for one in evidence:
         groups.setdefault((one.scenario, one.phase, one.role), []).append(one)
@@ -84,7 +84,7 @@ def _against_usage(deployment: Deployment, evidence: tuple[Evidence, ...], histo
 
 
 def _left_to_decode(deployment: Deployment, asked: list[Operation], role: Role) -> int:
-    """Prompt tokens that prefill may have left to decode: the last one of each prompt, for some kinds of model."""
+    """Prompt tokens that prefill may leave to decode: for some kinds of model, the last one of each prompt."""
     leaves = role is Role.PREFILL and bool(deployment.cache_rules_unknown)
     return sum(one.request.route is Route.PROXY for one in asked) if leaves else 0
 
@@ -95,15 +95,15 @@ def _usage(members: list[Evidence], asked: list[Operation], role: Role, left: in
     predicted = [one.expectation.of("prompt_tokens") for one in members]
     known = [value for value in observed if value is not None]
     completed = [operation for operation in asked if operation.outcome is Outcome.OK]
-    told = [one.ended.usage.prompt_tokens * _times(one, role) for one in completed if one.ended.usage is not None]
+    used = [one.ended.usage.prompt_tokens * _times(one, role) for one in completed if one.ended.usage is not None]
     why = (
         next((one.delta.why("prompt_tokens") or one.expectation.why("prompt_tokens") for one in members), "")
-        or f"{len(completed) - len(told)} answers carry no usage"
+        or f"answers without usage: {len(completed) - len(used)}"
     )
-    if len(known) < len(observed) or None in predicted or len(told) < len(completed):
+    if len(known) < len(observed) or None in predicted or len(used) < len(completed):
         return Comparison(first.scenario, first.phase, str(role), counter, None, None, why)
-    # What did not complete counts for something between nothing and all of it.
-    low = sum(told)
+    # Any part of the prompt of a request that did not complete may have been counted.
+    low = sum(used)
     slack = sum(bounds.high - bounds.low for bounds in predicted if bounds is not None)
     bounds = Bounds(max(low - left, 0), low + slack - min(left, slack))
     theirs = [one.others for one in members if one.others is not None]
@@ -116,24 +116,24 @@ def _usage(members: list[Evidence], asked: list[Operation], role: Role, left: in
 
 
 def _times(operation: Operation, role: Role) -> int:
-    """How often a server counts a prompt that ``usage`` counts once: for each choice, save on P behind the proxy."""
+    """How often a server counts a prompt that ``usage`` counts once: per choice, but once on P behind the proxy."""
     handed_over = operation.request.route is Route.PROXY and role is Role.PREFILL
     return 1 if handed_over else operation.request.sampling.n or 1
 
 
 def _summary(evidence: tuple[Evidence, ...], comparisons: tuple[Comparison, ...]) -> str:
     if not evidence:
-        return "no phase was counted: there is no reading of the servers' counters"
+        return NOT_COUNTED
     problem = first_problem(comparisons)
     decode = [one for one in evidence if one.role is Role.DECODE and _pulls(one)]
     taken = [one.delta.of("external_kv_transfer") for one in decode]
     if not decode or None in taken:
-        return problem or "every prompt token came from where it should"
+        return problem or "every prompt token came from the predicted source"
     wanted = sum((bounds for one in decode if (bounds := _expected_pull(one))), Bounds(0, 0))
     came = sum(value for value in taken if value is not None)
     if not came and wanted.low:
         return f"{_instead(decode)}: nothing was transferred (expected {wanted} by KV transfer)"
-    line = f"decode took {came:,} of {wanted} prompt tokens by KV transfer"
+    line = f"decode received {came:,} of {wanted} prompt tokens by KV transfer"
     return f"{line}; {problem}" if problem else line
 
 
@@ -147,10 +147,10 @@ def _pulls(evidence: Evidence) -> bool:
 
 
 def _instead(decode: list[Evidence]) -> str:
-    """What the decode servers did, when they pulled nothing."""
+    """What the decode servers did if nothing was transferred."""
     prompt, computed = (sum(one.delta.of(name) or 0 for one in decode) for name in ("prompt_tokens", "local_compute"))
     if not prompt:
-        return "decode was given no prompt at all"
+        return "decode received no prompt at all"
     if computed == prompt:
         return "decode computed every prompt token itself"
-    return f"decode computed {computed:,} of {prompt:,} prompt tokens and had the rest in its own cache"
+    return f"decode computed {computed:,} of {prompt:,} prompt tokens and found the rest in its own cache"

@@ -46,7 +46,7 @@ def _keep_noise(options: Options, carried: Carried) -> None:
     """Keep the noise of the control requests, if the run came to its end and its outputs were right."""
     file = options.verification.noise_floor
     right = any(check.name == "outputs" and check.verdict is Verdict.VALID for check in carried.judgement.checks)
-    if file is None or not right or carried.history.interrupted:
+    if file is None or not right or carried.history.ended_early:
         return
     if outputs := control_outputs(carried.history):
         try:

@@ -56,7 +56,7 @@ async def _hold(session: Session, state_file: Path | None) -> None:
             await asyncio.sleep(_WATCH)
     finally:
         _remove(state_file)
-    raise DeployError("; ".join(dead))
+    raise DeployError("; ".join(one.text for one in dead))
 
 
 def _write(state_file: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from harness.loads.dataset import NAME as DATASET
 from harness.reports import Report, make_progress, make_report
 from harness.reports.measured import run_started
 from harness.run import run_started_now
-from harness.shrink import case_of
+from harness.shrink import failing_load_of
 from harness.shrink.attempts import Attempts
 from harness.shrink.reproducer import FILE, SCRIPT, Reproducer
 from harness.shrink.shrinking import Shrinking
@@ -40,7 +40,7 @@ async def shrink(options: Options) -> ExitCode:
     if options.run_dir is None or options.shrink is None:
         raise UsageError("shrink needs the directory of a run: python -m harness shrink runs/latest.")
     run = rejudge(options.run_dir)
-    case = case_of(run.deployment, run.history, run.judgement)
+    case = failing_load_of(run.deployment, run.history, run.judgement)
     started = run_started(run.history)
     chosen = await choose_target(options, run.deployment, started.argv)
     clock = MonotonicClock()

@@ -21,6 +21,7 @@ from harness.deploy.target import Attachment, Target
 from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_transfers
 from harness.errors import DeployError, ModelNotFound
 from harness.facts import Connector, Deployment, Role
+from harness.history import DeadProcess
 from harness.loads.demand import Demand
 from harness.models import ModelFacts, make_canary, read_config, read_model
 from harness.observe.server_info import learn
@@ -57,9 +58,9 @@ class Session:
     nursery: Nursery
     """The processes that the harness started for the deployment; there may be none."""
 
-    def died(self) -> tuple[str, ...]:
+    def died(self) -> tuple[DeadProcess, ...]:
         """How each process ended that the harness had started and that ended by itself."""
-        return tuple(self.nursery.dead().values())
+        return tuple(DeadProcess(*one) for one in self.nursery.dead().items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _classify(request: Request, reply: Reply, answer: Answer) -> Classified:
     if reply.status is None:
         return Outcome.INFO, reply.broken or Ending.CUT, reply.trouble or "no answer"
     if reply.status != 200:
-        cause = f"status {reply.status}: {quoted(reply.body)}"
+        cause = f"HTTP {reply.status}: {quoted(reply.body)}"
         return (Outcome.FAIL if _certainly_refused(request, reply) else Outcome.INFO), Ending.REFUSED, cause
     return _classify_reset(reply) if request.purpose is Purpose.RESET else _classify_answer(request, reply, answer)
 

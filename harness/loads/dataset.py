@@ -132,7 +132,7 @@ def dataset_load(lines: Sequence[Line], *, concurrency: int, salt: str) -> Scena
     phases: list[Phase] = []
     for index, (name, group) in enumerate(groupby(lines, key=lambda line: line.phase)):
         requests = tuple(replace(line.request, cache_salt=salted(line.request, salt)) for line in group)
-        again = sum(phase.name.partition("#")[0] == name for phase in phases)
+        again = name in [phase.name for phase in phases]
         phases.append(Phase(f"{name}#{index}" if again else name, requests, concurrency))
     return Scenario(NAME, _PURPOSE, tuple(phases))
 

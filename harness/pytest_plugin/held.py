@@ -21,7 +21,7 @@ from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import UsageError
 from harness.facts import Deployment
-from harness.history import History
+from harness.history import DeadProcess, History
 from harness.run import Carried, Recorder, carry_out, fresh_salt, run_started_now
 from harness.scenario import Phase, Request, Scenario
 from harness.verdict import Judgement, KnownFault
@@ -50,7 +50,7 @@ class HeldDeployment:
         facts: Deployment,
         options: Options,
         call: Callable[[Coroutine[Any, Any, Carried]], Carried],
-        died: Callable[[], tuple[str, ...]] = tuple,
+        died: Callable[[], tuple[DeadProcess, ...]] = tuple,
     ) -> None:
         """``died``: how each process ended that the harness had started and that ended by itself."""
         self.facts = facts

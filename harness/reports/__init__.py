@@ -1,4 +1,4 @@
-"""What a run has to say: to a person, to a dashboard, to somebody's CI. Pure functions of what was judged."""
+"""Reports of a judged run: for the terminal, as result.json, and as JUnit XML for CI systems."""
 
 from harness.reports.catalogue import WHOLE_RUN, Row, overall, print_catalogue
 from harness.reports.progress import LiveProgress, PlainProgress, Progress, make_progress

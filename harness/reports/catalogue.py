@@ -1,4 +1,4 @@
-"""The catalogue's table: one row per workload, what failed said under it."""
+"""The catalogue's table: one row per workload, with the reasons if it is not valid."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +16,11 @@ from harness.reports.text import clean, duration, plural
 from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 
 WHOLE_RUN = "(whole run)"
-"""A row for what is wrong with a run and no workload's."""
+"""The row for checks of the whole run that are not valid and belong to no workload."""
 _MOST_REASONS = 3
+"""Checks of a row that are shown with their summaries; further ones are only named."""
 _READABLE = 32
-"""Characters that a column of sentences needs at least."""
+"""Minimum width of a column of sentences, characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +29,40 @@ class Row:
 
     workload: str
     family: str
-    deployment: str
+    deployment_name: str
     judgement: Judgement | None = None
-    """None: it was skipped."""
+    """None: the workload was skipped."""
     skipped: str = ""
-    """Why."""
+    """Why it was skipped."""
     requests: int = 0
-    """Sent, references left out."""
+    """Requests of the load that were sent."""
     seconds: float = 0.0
     known_fault: KnownFault | None = None
-    facts: Deployment | None = None
-    """What it ran on; None: not known, and no fault is excused."""
+    deployment: Deployment | None = None
+    """The deployment it ran on; None: unknown, and no fault is excused."""
 
     @property
     def verdict(self) -> Verdict | None:
-        """None where it was skipped."""
+        """None if the workload was skipped."""
         return None if self.judgement is None else self.judgement.verdict
 
     @property
     def excused(self) -> bool:
-        """Wrong, as the engine is known to be here."""
-        if self.judgement is None or self.known_fault is None or self.facts is None:
+        """Whether the known fault explains everything that is wrong."""
+        if self.judgement is None or self.known_fault is None or self.deployment is None:
             return False
-        return self.known_fault.excuses(self.judgement, self.facts)
+        return self.known_fault.excuses(self.judgement, self.deployment)
 
     @property
     def word(self) -> str:
-        """What stands in the table."""
+        """The verdict as the table shows it."""
         if self.excused:
             return "known fault"
         return "skipped" if self.verdict is None else self.verdict.value
 
     @property
     def compared(self) -> str:
-        """What was looked at: outputs and counters."""
+        """How many outputs and counters were compared, and are right."""
         if self.judgement is None:
             return ""
         outputs, counters = self.judgement.outputs, self.judgement.comparisons
@@ -72,19 +73,19 @@ class Row:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it is not valid, the worst first."""
+        """Why the workload is not valid, the worst first."""
         if self.judgement is None:
             return (self.skipped,)
         bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
-        # The cause of a known fault is known, and no remedy of the user's helps.
-        why = [line for check in bad[:_MOST_REASONS] for line in _why(check, advised=not self.excused)]
+        # The cause of a known fault is known, and the user can do nothing about it.
+        why = [line for check in bad[:_MOST_REASONS] for line in _why(check, with_advice=not self.excused)]
         if len(bad) > _MOST_REASONS:
             why.append(f"and {', '.join(f'{check.verdict} {check.name}' for check in bad[_MOST_REASONS:])}")
         return (*self._known(), *why)
 
     @property
     def as_json(self) -> dict[str, object]:
-        """The line as result.json has it."""
+        """The row in result.json."""
         return {
             "workload": self.workload,
             "family": self.family,
@@ -101,38 +102,38 @@ class Row:
         if self.excused:
             yield clean(self.known_fault.text, None)
         elif self.verdict is Verdict.VALID:
-            yield clean(f"this does not show here: {self.known_fault.text}", None)
-        elif self.facts is None or not self.known_fault.concerns(self.facts):
-            yield clean(f"not excused, since this is another release or device: {self.known_fault.text}", None)
+            yield clean(f"this known fault did not show: {self.known_fault.text}", None)
+        elif self.deployment is None or not self.known_fault.concerns(self.deployment):
+            yield clean(f"not excused, because this is another release or device: {self.known_fault.text}", None)
         else:
-            yield clean(f"something else is wrong than the {self.known_fault.text}", None)
+            yield clean(f"not excused, because something else is wrong too: {self.known_fault.text}", None)
 
     def _with(self, verdict: Verdict) -> list[Check]:
         return [] if self.judgement is None else [one for one in self.judgement.checks if one.verdict is verdict]
 
 
-def _why(check: Check, *, advised: bool) -> Iterator[str]:
+def _why(check: Check, *, with_advice: bool) -> Iterator[str]:
     yield clean(f"{check.verdict} {check.name}: {check.summary}", None)
-    if check.advice and advised:
+    if check.advice and with_advice:
         yield clean(str(check.advice), None)
 
 
 def overall(rows: Iterable[Row]) -> Verdict:
-    """The worst of what ran; the engine's known faults, still there, are reported and not counted."""
+    """The worst verdict of the workloads that ran, without those whose known fault is excused."""
     return worst(row.verdict for row in rows if row.verdict is not None and not row.excused)
 
 
 def tally(rows: Sequence[Row]) -> str:
-    """``43 workloads: 41 valid, 2 skipped``; and what is wrong with a run and no workload's."""
+    """``43 workloads: 41 valid, 2 skipped``, and the verdict of the row for the whole run if there is one."""
     words = [row.word for row in rows if row.workload != WHOLE_RUN]
     counted = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     whole = [row.verdict for row in rows if row.workload == WHOLE_RUN and row.verdict is not None]
-    beside = f"; the run as a whole is {worst(whole)}" if whole else ""
-    return f"{plural(len(words), 'workload')}: {counted or 'none ran'}{beside}"
+    of_run = f"; the run as a whole is {worst(whole)}" if whole else ""
+    return f"{plural(len(words), 'workload')}: {counted or 'none ran'}{of_run}"
 
 
 def print_catalogue(rows: Sequence[Row], *, plain: bool = False, stream: TextIO | None = None) -> None:
-    """Show the table on ``stream`` (default: stdout), as plain lines if asked or if it is no terminal."""
+    """Print to ``stream`` (default: stdout): a table if it fits a terminal, otherwise or if ``plain``, plain lines."""
     console = Console(file=stream or sys.stdout, highlight=False)
     table = _table(rows)
     if plain or not console.is_terminal or console.is_dumb_terminal or not fits(table, console):
@@ -151,7 +152,7 @@ def catalogue_lines(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{row.word:<11} {row.workload:<{width}}  {row.skipped}"
             continue
         figures = f"{plural(row.requests, 'request')}, {row.compared}, {duration(row.seconds)}"
-        yield f"{row.word:<11} {row.workload:<{width}}  {figures}, on {row.deployment}"
+        yield f"{row.word:<11} {row.workload:<{width}}  {figures}, on {row.deployment_name}"
         if row.verdict is not Verdict.VALID or row.known_fault:
             yield from (f"{'':<11} {'':<{width}}  {reason}" for reason in row.reasons)
     yield tally(rows)
@@ -176,15 +177,15 @@ def _table(rows: Sequence[Row]) -> Table:
 def _cells(row: Row) -> tuple[Text, ...]:
     verdict = Verdict.UNKNOWN if row.excused else row.verdict
     style = "dim" if verdict is None else STYLE[verdict]
-    told = row.skipped if row.judgement is None else row.compared
+    text = row.skipped if row.judgement is None else row.compared
     if row.judgement is not None and (row.verdict is not Verdict.VALID or row.known_fault):
-        told = "\n".join((told, *row.reasons))
+        text = "\n".join((text, *row.reasons))
     figures = ("", "") if row.judgement is None else (f"{row.requests:,}", duration(row.seconds))
     return (
         Text(f"  {row.workload}"),
         Text(row.word, style),
-        Text(row.deployment, "dim"),
+        Text(row.deployment_name, "dim"),
         Text(figures[0]),
-        Text(told, "dim" if row.judgement is None else ""),
+        Text(text, "dim" if row.judgement is None else ""),
         Text(figures[1]),
     )

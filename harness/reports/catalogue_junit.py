@@ -1,7 +1,8 @@
-"""The catalogue's table as JUnit XML: one test case for each workload on each deployment.
+"""The catalogue's table as JUnit XML: one test case per workload and deployment.
 
-Invalid is a failure; unknown is an error, so that no CI system counts it as passed. What could not run here is skipped,
-and so is a known fault of the engine that is still there, as an expected failure is in pytest: each with its reason.
+An invalid workload is a failure. An unknown one is an error, so that no CI system counts it as passed. A workload that
+could not run is skipped; so is one whose known fault is excused, like an expected failure in pytest. Each has its
+reason.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,7 @@ def catalogue_junit(rows: Iterable[Row], *, suite: str = "catalogue") -> str:
 
 
 def _case(suite: ET.Element, row: Row) -> None:
-    names = {"classname": clean(f"{row.deployment}.{row.family}"), "name": clean(row.workload)}
+    names = {"classname": clean(f"{row.deployment_name}.{row.family}"), "name": clean(row.workload)}
     case = ET.SubElement(suite, "testcase", names, time=f"{row.seconds:.3f}")
     if row.judgement is None:
         ET.SubElement(case, "skipped", message=clean(row.skipped, None))

@@ -1,7 +1,7 @@
-"""Comparisons of single phases added up for a reader: per server, and over the deployment.
+"""Sums of comparisons over phases, per server and counter, for display.
 
-A sum has the worst verdict of its parts, not the verdict of its total: 10 too many in one phase and 10 too few in
-the next add up to nothing wrong.
+A sum has the worst verdict of its parts: 10 too many in one phase and 10 too few in the next are two errors, although
+the totals agree.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from harness.verdict import Bounds, Comparison, Verdict, worst
 
 @dataclass(frozen=True, slots=True)
 class CounterRow:
-    """One counter of one server over every phase that was judged."""
+    """One counter of one server over all judged phases."""
 
     server: str
     counter: str
@@ -20,29 +20,29 @@ class CounterRow:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the phases'."""
+        """The worst verdict of the phases."""
         return worst(part.verdict for part in self.parts)
 
     @property
     def expected(self) -> Bounds | None:
-        """The sum; None where a part could not be predicted."""
+        """The sum; None if a part could not be predicted."""
         return total_expected(self.parts)
 
     @property
     def observed(self) -> float | None:
-        """The sum; None where a part could not be read."""
+        """The sum; None if a part could not be read."""
         return total_observed(self.parts)
 
     @property
     def difference(self) -> float | None:
-        """How far the sum lies outside its bounds, signed; 0 inside, None where not known."""
+        """How far the sum lies outside its bounds, signed; 0 inside, None if unknown."""
         if self.expected is None or self.observed is None:
             return None
         return max(self.observed - self.expected.high, 0) + min(self.observed - self.expected.low, 0)
 
     @property
     def note(self) -> str:
-        """Why it is not valid, where the sums do not say it themselves: the reason, or the phases."""
+        """Why the counter is not valid, if the sums do not show it: the reason, or the phases."""
         wrong = [part for part in self.parts if part.verdict is self.verdict]
         if self.verdict is Verdict.VALID:
             return ""
@@ -57,7 +57,7 @@ def _phases(parts: list[Comparison], shown: int = 2) -> str:
 
 
 def rows(comparisons: Iterable[Comparison]) -> tuple[CounterRow, ...]:
-    """One for each server and counter, in the order of their first appearance, servers together."""
+    """A row per server and counter, in the order of their first appearance, the rows of a server together."""
     grouped: dict[str, dict[str, list[Comparison]]] = {}
     for part in comparisons:
         grouped.setdefault(part.server, {}).setdefault(part.counter, []).append(part)
@@ -69,14 +69,14 @@ def rows(comparisons: Iterable[Comparison]) -> tuple[CounterRow, ...]:
 
 
 def total_expected(parts: Iterable[Comparison]) -> Bounds | None:
-    """The sum of what was expected; None for no part, or an unpredicted one."""
+    """The sum of the expected bounds; None if there is no part, or one without a prediction."""
     bounds = [part.expected for part in parts]
     known = [bound for bound in bounds if bound is not None]
     return sum(known, Bounds.exactly(0)) if known and len(known) == len(bounds) else None
 
 
 def total_observed(parts: Iterable[Comparison]) -> float | None:
-    """The sum of what was seen; None for no part, or an unread one."""
+    """The sum of the observed values; None if there is no part, or one without a value."""
     values = [part.observed for part in parts]
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None

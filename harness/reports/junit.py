@@ -1,7 +1,7 @@
-"""Checks as JUnit XML, one test case for each check of each scenario: what CI systems draw.
+"""Checks as JUnit XML for CI systems: one test case per check and scenario.
 
-An invalid check is a failure; an unknown one is an error, so that no CI system counts it as passed. A check is
-laid to the scenarios that its evidence names; if any of its evidence names none, to all of them.
+An invalid check is a failure. An unknown one is an error, so that no CI system counts it as passed. It counts for the
+scenarios of its wrong comparisons and findings; if one of these belongs to no scenario, it counts for all scenarios.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ def junit_xml(history: History, judgement: Judgement, *, suite: str = "harness")
     scenarios = _scenarios(history)
     root = ET.Element("testsuites")
     element = ET.SubElement(root, "testsuite", name=suite)
-    places = {op.request.request_id: op.sent.scenario for op in history.operations() if op.request.of_load}
+    scenario_of = {op.request.request_id: op.sent.scenario for op in history.operations() if op.request.of_load}
     for scenario in scenarios:
         for check in judgement.checks or (_NOTHING,):
-            _case(element, scenario, check, blamed=scenario in (_blamed(check, places) or scenarios))
+            _case(element, scenario, check, failed=scenario in (_failed_in(check, scenario_of) or scenarios))
     count_cases(element)
     element.set("time", f"{max((entry.at for entry in history.of(RunEnded)), default=0.0):.3f}")
     ET.indent(root)
@@ -38,9 +38,9 @@ def _scenarios(history: History) -> tuple[str, ...]:
     return (started and started.scenarios) or ("run",)
 
 
-def _case(suite: ET.Element, scenario: str, check: Check, *, blamed: bool) -> None:
+def _case(suite: ET.Element, scenario: str, check: Check, *, failed: bool) -> None:
     case = ET.SubElement(suite, "testcase", classname=clean(scenario), name=clean(check.name))
-    if check.verdict is Verdict.VALID or not blamed:
+    if check.verdict is Verdict.VALID or not failed:
         return
     tag = "failure" if check.verdict is Verdict.INVALID else "error"
     trouble = ET.SubElement(
@@ -49,9 +49,9 @@ def _case(suite: ET.Element, scenario: str, check: Check, *, blamed: bool) -> No
     trouble.text = "\n".join(finding_lines(check, scenario))
 
 
-def _blamed(check: Check, places: dict[str, str]) -> set[str] | None:
-    """The scenarios at fault; None where the evidence does not say."""
-    named = [places.get(finding.request or finding.subject) for finding in check.findings]
+def _failed_in(check: Check, scenario_of: dict[str, str]) -> set[str] | None:
+    """The scenarios of the check's evidence; None if a part of it belongs to none."""
+    named = [finding.request and scenario_of.get(finding.request) for finding in check.findings]
     named += [part.scenario for part in _wrong(check)]
     known = {name for name in named if name is not None}
     return known if known and None not in named else None
@@ -62,7 +62,7 @@ def _wrong(check: Check) -> list[Comparison]:
 
 
 def finding_lines(check: Check, scenario: str) -> Iterator[str]:
-    """What is wrong in a scenario by a check, line by line."""
+    """The check's wrong comparisons in a scenario, its findings and its advice, line by line."""
     lines = [
         f"{part.phase} {part.server} {part.counter}: expected {part.expected}, observed {part.observed} "
         f"{part.why_unknown}".rstrip()
@@ -78,7 +78,7 @@ def finding_lines(check: Check, scenario: str) -> Iterator[str]:
 
 
 def count_cases(suite: ET.Element) -> None:
-    """Give a suite the attributes that say how many of its cases came out how."""
+    """Set a suite's attributes ``tests``, ``failures``, ``errors`` and ``skipped``."""
     paths = {"failures": "testcase/failure", "errors": "testcase/error", "skipped": "testcase/skipped"}
     for attribute, path in {"tests": "testcase", **paths}.items():
         suite.set(attribute, str(len(suite.findall(path))))

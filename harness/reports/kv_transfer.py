@@ -1,11 +1,10 @@
-"""The ``kv_transfer`` part of result.json: where each role's prompt tokens came from, and what travelled.
+"""The ``kv_transfer`` part of result.json: the sources of each role's prompt tokens, and the bytes transferred.
 
-Counters are those of the checks' comparisons, under these names: by server ``local_compute``, ``local_cache_hit``
-and ``external_kv_transfer`` (tokens), ``nixl_bytes``, ``offload_load_bytes``, ``offload_store_bytes``,
-``nixl_failed_transfers`` and ``nixl_expired``. What no check compared is null.
+The values are sums of the checks' comparisons of the counters ``local_compute``, ``local_cache_hit`` and
+``external_kv_transfer`` (tokens), ``nixl_bytes``, ``offload_load_bytes``, ``offload_store_bytes``,
+``nixl_failed_transfers`` and ``nixl_expired``. A counter that no check compared is null.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,20 +32,19 @@ def kv_transfer(deployment: Deployment, judgement: Judgement) -> dict[str, Any]:
 
 
 def json_bounds(bounds: Bounds | None) -> int | dict[str, int] | None:
-    """One number where one value alone is right."""
+    """A number if only one value is right, otherwise ``{"min": …, "max": …}``."""
     if bounds is None:
         return None
     return bounds.low if bounds.exact else {"min": bounds.low, "max": bounds.high}
 
 
 def json_number(value: float | None) -> float | None:
-    """A counter as an integer, if it is one."""
+    """The value as an integer, if it is one."""
     return int(value) if value is not None and float(value).is_integer() else value
 
 
 def _of_role(deployment: Deployment, comparisons: Sequence[Comparison], role: Role) -> list[Comparison]:
-    names = {server.name for server in deployment.of(role)}
-    return [part for part in comparisons if part.server in names or re.fullmatch(rf"{role}(-\d+)?", part.server)]
+    return [part for part in comparisons if role in [server.role for server in deployment.named(part.server)]]
 
 
 def _named(parts: Sequence[Comparison], counter: str) -> list[Comparison]:

@@ -1,4 +1,4 @@
-"""Progress on a terminal: what is going on now, redrawn in place; what is over, as lines above it."""
+"""Progress on a terminal: the current phase is redrawn in place, finished phases are lines above it."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -16,12 +16,12 @@ from harness.reports.text import clean, duration
 REDRAWS_PER_SECOND = 4.0
 
 _OVER = frozenset({"answering", "ready", "done"})
-"""Texts after which a server's seconds stand still."""
+"""Texts after which a server's time is no longer counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Starting:
-    """How far a server had come after ``seconds``; ``at`` on the run's clock."""
+    """How far a server had come in starting after ``seconds``; ``at``: time on the run's clock."""
 
     text: str
     seconds: float
@@ -32,7 +32,7 @@ class _Starting:
 
 
 class LiveProgress:
-    """Draws on ``console``; a thread of rich's redraws, so that seconds pass also while nothing happens."""
+    """Draws on ``console``. A thread of rich redraws it, so that the time goes on even if nothing happens."""
 
     def __init__(self, console: Console, clock: Clock, *, redraw: bool = True) -> None:
         self._console = console
@@ -48,23 +48,23 @@ class LiveProgress:
         )
 
     def deploy(self, server: str, text: str, seconds: float) -> None:
-        """Shown until the first phase begins."""
+        """Show how far the server has come in starting, until the first phase begins."""
         starting = _Starting(clean(text, None), seconds, self._clock.now())
-        # A new mapping each time: the thread that redraws may be walking over the old one.
+        # A new mapping each time: the redrawing thread may be iterating over the old one.
         self._servers = {**self._servers, clean(server): starting}
 
     def phase(self, scenario: str, phase: str, total: int) -> None:
-        """Leave what is over as lines, and draw this phase."""
+        """Leave finished phases as lines, and draw this one."""
         self._leave_lines()
         self._phase = PhaseCount(scenario, phase, total, self._clock.now())
 
     def advance(self, done: int, total: int, failed: int) -> None:
-        """Count; drawn at the next redraw."""
+        """Update the counts; they are drawn at the next redraw."""
         if self._phase is not None:
             self._phase = self._phase.advanced(done, total, failed)
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line above the drawing."""
         self._console.print(Text(clean(text, None)))
 
     def __enter__(self) -> Self:
@@ -75,12 +75,12 @@ class LiveProgress:
         self.close()
 
     def close(self) -> None:
-        """Leave what is over as lines, and draw nothing more."""
+        """Leave everything as lines, and stop drawing."""
         self._leave_lines()
         self._live.stop()
 
     def render(self) -> RenderableType:
-        """What is drawn at this moment."""
+        """The current drawing."""
         now = self._clock.now()
         return self._render_servers(now) if self._phase is None else _render_phase(self._phase, now)
 

@@ -1,16 +1,16 @@
-"""What a history is asked by every report."""
+"""Queries of a history that several reports need."""
 
 from harness.history import History, Operation, RunStarted
 from harness.scenario import Route
 
 
 def run_started(history: History) -> RunStarted:
-    """How the run began. Raises ValueError if the history does not say."""
+    """The history's first entry. Raises ValueError if there is none."""
     for entry in history.of(RunStarted):
         return entry
     raise ValueError("a history without a run_started entry cannot be reported")
 
 
 def under_test(history: History) -> tuple[Operation, ...]:
-    """Requests on the path under test: through the proxy, neither references nor inquiries. These are measured."""
+    """The operations that are measured: requests of the load through the proxy."""
     return tuple(op for op in history.operations(route=Route.PROXY) if op.request.of_load)

@@ -1,4 +1,4 @@
-"""How far a phase has come, and how that is put into words."""
+"""The progress of a phase, and its text."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from harness.reports.text import duration, figure
 
 @dataclass(frozen=True, slots=True)
 class PhaseCount:
-    """Requests of one phase; ``began`` on the run's clock, seconds."""
+    """Counts of a phase's requests; ``began``: seconds on the run's clock."""
 
     scenario: str
     phase: str
@@ -18,16 +18,16 @@ class PhaseCount:
 
     @property
     def name(self) -> str:
-        """Scenario and phase."""
+        """``scenario/phase``."""
         return f"{self.scenario}/{self.phase}"
 
     @property
     def tenth(self) -> int:
-        """Whole tenths of the phase that are done."""
+        """How many tenths of the phase are done."""
         return 10 * self.done // self.total if self.total else 10
 
     def advanced(self, done: int, total: int, failed: int) -> "PhaseCount":
-        """The same phase, later."""
+        """The same phase with new counts."""
         return replace(self, done=done, total=total, failed=failed)
 
     def words(self, now: float) -> str:

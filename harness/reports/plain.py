@@ -1,45 +1,45 @@
-"""A summary as plain lines: for logs and pipes. No box, no colour, no line broken to a width."""
+"""A run's overview as plain lines, for logs and pipes: no boxes, no colours, no line breaks to fit a width."""
 
 from collections.abc import Iterator
 
 from harness.reports.counters import CounterRow
-from harness.reports.summary import Reason, Summary
+from harness.reports.overview import Overview, Reason
 from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
 
 MARK = {Verdict.VALID: "ok", Verdict.INVALID: "DIFFERS", Verdict.UNKNOWN: "UNKNOWN"}
 
 
-def plain_lines(summary: Summary) -> Iterator[str]:
+def plain_lines(overview: Overview) -> Iterator[str]:
     """The report, line by line."""
-    yield f"{summary.verdict.upper()}: {summary.headline}"
-    for reason in summary.reasons:
+    yield f"{overview.verdict.upper()}: {overview.headline}"
+    for reason in overview.reasons:
         yield from _reason(reason)
-    for name, text in summary.passed:
+    for name, text in overview.passed:
         yield f"  valid {name}: {text}"
-    if summary.counters:
-        yield from counter_lines(summary)
-    yield f"outputs: {summary.outputs}"
-    yield from (f"  {note}" for note in summary.notes)
-    yield from latency_lines(summary)
-    yield f"throughput: {summary.throughput}"
-    yield f"deployment: {summary.deployment}"
-    if summary.stored:
-        yield f"stored: {summary.stored}"
-    yield f"again: {summary.again}"
+    if overview.counters:
+        yield from counter_lines(overview)
+    yield f"outputs: {overview.outputs}"
+    yield from (f"  {note}" for note in overview.notes)
+    yield from latency_lines(overview)
+    yield f"throughput: {overview.throughput}"
+    yield f"deployment: {overview.deployment}"
+    if overview.stored:
+        yield f"stored: {overview.stored}"
+    yield f"again: {overview.again}"
 
 
-def counter_lines(summary: Summary) -> Iterator[str]:
-    """The counters that are shown, a line each."""
+def counter_lines(overview: Overview) -> Iterator[str]:
+    """The shown counters, a line each."""
     yield "counters:"
-    yield from map(_counter, summary.counters, summary.remarks)
-    if summary.further:
-        yield f"  ok {plural(summary.further, 'further counter')}"
+    yield from map(_counter, overview.counters, overview.remarks)
+    if overview.further:
+        yield f"  ok {plural(overview.further, 'further counter')}"
 
 
-def latency_lines(summary: Summary) -> Iterator[str]:
+def latency_lines(overview: Overview) -> Iterator[str]:
     """The latencies, a line each."""
-    for row in summary.latencies:
+    for row in overview.latencies:
         mean, p50, p90, p99 = row.values
         yield f"{row.name} ms: mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}"
 

@@ -1,7 +1,7 @@
-"""Progress as plain lines, for logs: each line is written once and stands.
+"""Progress as plain lines, for logs.
 
-A phase has a line when it begins, one at each further tenth or every ten seconds, and one when it ends. Tenths
-that pass within a second are left out: a quick phase needs no ten lines.
+A phase has a line when it begins, one at each further tenth or every ten seconds, and one when it ends. Lines for
+tenths are at least a second apart, so that a quick phase has few.
 """
 
 from typing import Self, TextIO
@@ -21,35 +21,35 @@ class PlainProgress:
         self._stream = stream
         self._clock = clock
         self._phase: PhaseCount | None = None
-        self._told: dict[str, tuple[str, float]] = {}
-        """Last line about each server: its text and when."""
+        self._shown: dict[str, tuple[str, float]] = {}
+        """The last line about each server: its text and time."""
         self._tenth = 0
         self._line_at = 0.0
 
     def deploy(self, server: str, text: str, seconds: float) -> None:
         """A line when the text changes, and every ten seconds."""
-        before, at = self._told.get(server, ("", 0.0))
+        before, at = self._shown.get(server, ("", 0.0))
         now = self._clock.now()
         if text != before or now - at >= EVERY_SECONDS:
-            self._told[server] = (text, now)
+            self._shown[server] = (text, now)
             self._print(f"{server}: {text}, {duration(seconds)}")
 
     def phase(self, scenario: str, phase: str, total: int) -> None:
-        """End the phase before, and begin this one."""
-        self._end_phase()
+        """Print the end of the last phase and the beginning of this one."""
+        self.close()
         self._phase = PhaseCount(scenario, phase, total, self._clock.now())
         self._tenth, self._line_at = 0, self._phase.began
         self._print(f"{self._phase.name}: {total:,} requests")
 
     def advance(self, done: int, total: int, failed: int) -> None:
-        """Count, and say so now and then."""
+        """Update the counts, and print a line if one is due."""
         if self._phase is not None:
             self._phase = self._phase.advanced(done, total, failed)
-            if self._due(self._phase):
-                self._tell(self._phase)
+            if self._is_due(self._phase):
+                self._print_phase(self._phase)
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print the text as a line."""
         self._print(text)
 
     def __enter__(self) -> Self:
@@ -59,23 +59,20 @@ class PlainProgress:
         self.close()
 
     def close(self) -> None:
-        """End the phase."""
-        self._end_phase()
+        """Print the end of the last phase."""
+        if self._phase is not None:
+            self._print(f"{self._phase.name}: ended: {self._phase.words(self._clock.now())}")
+            self._phase = None
 
-    def _due(self, phase: PhaseCount) -> bool:
-        """The end is told when the phase ends, not here."""
+    def _is_due(self, phase: PhaseCount) -> bool:
+        """Whether a line is due; the last one is printed when the phase ends."""
         since = self._clock.now() - self._line_at
         further = phase.tenth > self._tenth and since >= AT_MOST_EVERY_SECONDS
         return phase.done < phase.total and (further or since >= EVERY_SECONDS)
 
-    def _tell(self, phase: PhaseCount) -> None:
+    def _print_phase(self, phase: PhaseCount) -> None:
         self._tenth, self._line_at = phase.tenth, self._clock.now()
         self._print(f"{phase.name}: {phase.words(self._line_at)}")
-
-    def _end_phase(self) -> None:
-        if self._phase is not None:
-            self._print(f"{self._phase.name}: ended: {self._phase.words(self._clock.now())}")
-            self._phase = None
 
     def _print(self, line: str) -> None:
         print(clean(line, None), file=self._stream, flush=True)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes: a display that changes on a terminal, now and then a line elsewhere."""
+"""Progress shown during a run: a changing display on a terminal, plain lines elsewhere."""
 
 import sys
 from typing import Protocol, Self, TextIO

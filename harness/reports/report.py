@@ -20,10 +20,10 @@ from harness.reports.catalogue import Row, overall
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.junit import junit_xml
 from harness.reports.measured import under_test
+from harness.reports.overview import Overview, make_overview
 from harness.reports.plain import plain_lines
 from harness.reports.result_json import LoadSettings, result
-from harness.reports.summary import Summary, summarize
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
 
@@ -34,14 +34,14 @@ class Report:
     deployment: Deployment
     history: History
     judgement: Judgement
-    """Every check of the run as a whole, known faults among them."""
+    """All checks of the run, including known faults."""
     verdict: Verdict
-    """``valid``, ``invalid`` or ``unknown``."""
+    """The run's verdict, which decides the exit code."""
     rows: tuple[Row, ...]
-    """The catalogue's table, a row for each workload; empty for a plain load."""
+    """The catalogue's table; empty for a load."""
     result: dict[str, Any]
-    """Content of result.json."""
-    summary: Summary
+    """The content of result.json."""
+    overview: Overview
     junit: str
     """JUnit XML."""
     path: Path | None = None
@@ -73,7 +73,7 @@ class Report:
         return latencies(under_test(self.history))
 
     def __str__(self) -> str:
-        return "\n".join(plain_lines(self.summary))
+        return "\n".join(plain_lines(self.overview))
 
 
 _EXIT_CODES = {Verdict.VALID: ExitCode.VALID, Verdict.INVALID: ExitCode.INVALID, Verdict.UNKNOWN: ExitCode.UNKNOWN}
@@ -84,7 +84,7 @@ def exit_code(verdict: Verdict, *, died: bool) -> ExitCode:
     return ExitCode.HARNESS if died and verdict is Verdict.UNKNOWN else _EXIT_CODES[verdict]
 
 
-def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but three have defaults
+def make_report(  # noqa: PLR0913 - all but three have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
@@ -93,9 +93,10 @@ def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but 
     *,
     rows: Sequence[Row] = (),
 ) -> Report:
-    """Measure the requests under test and say everything; ``load`` is told from the history where it is not given.
+    """Measure the latencies and make all reports.
 
-    ``rows``: of the catalogue's workloads, where the run was of these.
+    ``load``: by default, derived from the history. ``rows``: the catalogue's table, if the run was one of the
+    catalogue.
     """
     measured = under_test(history)
     latency = latency_report(measured)
@@ -111,16 +112,16 @@ def make_report(  # noqa: PLR0913 - what was run and how it was judged; all but 
         verdict,
         tuple(rows),
         content,
-        summarize(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
+        make_overview(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
         catalogue_junit(rows) if rows else junit_xml(history, judgement),
         run_dir,
     )
 
 
 def print_report(report: Report, *, plain: bool = False, stream: TextIO | None = None) -> None:
-    """Show the summary on ``stream`` (default: stdout), as plain lines if asked or if it is no terminal."""
+    """Print the overview to ``stream`` (default: stdout), as plain lines if ``plain`` or if it is not a terminal."""
     stream = stream or sys.stdout
     if plain:
-        stream.writelines(f"{line}\n" for line in plain_lines(report.summary))
+        stream.writelines(f"{line}\n" for line in plain_lines(report.overview))
     else:
-        print_summary(report.summary, Console(file=stream, highlight=False))
+        print_overview(report.overview, Console(file=stream, highlight=False))

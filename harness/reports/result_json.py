@@ -1,7 +1,7 @@
-"""result.json: the flat keys of a ``vllm bench serve`` result, and the harness's own under them.
+"""result.json: the flat keys of a ``vllm bench serve`` result, followed by the harness's own keys.
 
 Keys and units are those of vLLM 0.32.0's benchmark: milliseconds for statistics, seconds in the detailed arrays,
-``request_rate`` "inf" for no limit. ``date`` is UTC. What was not measured is null: JSON knows no NaN.
+``request_rate`` "inf" for no limit. ``date`` is UTC. A value that was not measured is null, since JSON has no NaN.
 """
 
 import math
@@ -20,12 +20,12 @@ from harness.store.redact import redact_argv
 from harness.verdict import Check, Comparison, Judgement
 
 MOST_FINDINGS = 1000
-"""Findings kept of one check; ``findings_total`` tells how many there were."""
+"""Findings stored per check; ``findings_total`` is their number before that."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """The load as the user asked for it; names as ``vllm bench serve`` has its flags."""
+    """The load's settings, named like the flags of ``vllm bench serve``."""
 
     num_prompts: int
     max_concurrency: int | None = None
@@ -37,9 +37,9 @@ class LoadSettings:
     tokenizer_id: str | None = None
     """None: the model's own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Keys of the user's own; the harness's keys win."""
+    """The user's own keys; a key of the harness with the same name replaces one."""
     detailed: bool = False
-    """Whether the arrays are wanted, one entry per request."""
+    """Whether to add the arrays with one entry per request."""
 
 
 def result(
@@ -49,7 +49,7 @@ def result(
     latency: LatencyReport,
     load: LoadSettings,
 ) -> dict[str, Any]:
-    """The whole file as strict JSON. Raises ValueError if the history does not say how the run began."""
+    """The content of the file, fit for strict JSON. Raises ValueError if the history has no first entry."""
     started = run_started(history)
     content = {
         **load.metadata,
@@ -68,9 +68,9 @@ def result(
         "commit": started.commit,
         "harness_version": started.harness_version,
         "scenarios": list(started.scenarios),
-        "interrupted": history.interrupted,
+        "interrupted": history.ended_early,
     }
-    return {key: _sayable(value) for key, value in content.items()}
+    return {key: _strict(value) for key, value in content.items()}
 
 
 def _setup(started: RunStarted, deployment: Deployment, load: LoadSettings) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _setup(started: RunStarted, deployment: Deployment, load: LoadSettings) -> d
 
 
 def _arrays(operations: Sequence[Operation]) -> dict[str, list[Any]]:
-    """One entry per operation, in the order of sending; seconds. As in vLLM, 0 and [] where nothing came."""
+    """One entry per operation, in the order of sending; seconds. As in vLLM, 0 and [] if nothing arrived."""
     return {
         "input_lens": [_prompt_tokens(operation) for operation in operations],
         "output_lens": [sum(len(c.token_ids) for c in operation.ended.choices) for operation in operations],
@@ -159,14 +159,15 @@ def _server(server: Server) -> dict[str, Any]:
 
 
 def _common(deployment: Deployment, name: str) -> Any:
-    """The value that all servers share, or ``{server: value}`` where they differ."""
+    """The value that all servers have, or ``{server: value}`` if they differ."""
     values = {server.name: getattr(server, name) for server in deployment.servers}
     return next(iter(values.values())) if len(set(values.values())) == 1 else values
 
 
-def _sayable(value: Any) -> Any:
+def _strict(value: Any) -> Any:
+    """The value with null in place of numbers that JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _sayable(item) for key, item in value.items()}
-    return [_sayable(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value

@@ -52,7 +52,7 @@ def _row(entry: Workload, history: History, judgement: Judgement, name: str, dep
         requests=sum(operation.request.of_load for operation in operations),
         seconds=seconds_of(history, entry.name),
         known_fault=entry.known_fault,
-        facts=deployment,
+        deployment=deployment,
     )
 
 

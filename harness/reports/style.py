@@ -1,4 +1,4 @@
-"""Colours of verdicts on a terminal, each beside a word that says the same; and what a terminal has room for."""
+"""Colours of verdicts on a terminal, where the verdict is always a word too; and whether a table fits a terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -10,10 +10,11 @@ _ANY_WIDTH = 10_000
 
 
 def fits(table: Table, console: Console) -> bool:
-    """Whether the terminal is wide enough: rich would cut what does not fit, and half a number is a wrong one."""
+    """Whether the terminal is wide enough for the table: rich would cut numbers that do not fit."""
     anywhere = console.options.update(width=_ANY_WIDTH)
     for column in table.columns:
-        if column.no_wrap:  # its cells are wanted in one piece, and rich counts their longest word
+        # Rich takes the longest word for the minimum width, but these cells must stay in one piece.
+        if column.no_wrap:
             cells = [column.header, *column.cells]
             column.min_width = max(console.measure(cell, options=anywhere).maximum for cell in cells)
     return console.measure(table, options=anywhere).minimum <= console.width

@@ -1,7 +1,7 @@
-"""A summary on a terminal: the verdict first and large, then why, then the figures.
+"""A run's overview on a terminal: the verdict first and large, then the reasons, then the figures.
 
-Every colour goes with a word that says the same. Without a terminal the lines of ``plain`` are printed instead;
-with NO_COLOR set (https://no-color.org) the layout stays and the colours go.
+Every coloured verdict is a word too. If the output is not a terminal, the lines of ``plain`` are printed instead. With
+NO_COLOR set (https://no-color.org), the layout stays without colours.
 """
 
 from collections.abc import Iterator
@@ -13,54 +13,54 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.reports.counters import CounterRow
+from harness.reports.overview import Overview, Reason
 from harness.reports.plain import MARK, counter_lines, latency_lines, plain_lines
 from harness.reports.style import STYLE, fits
-from harness.reports.summary import Reason, Summary
 from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
 
 
-def print_summary(summary: Summary, console: Console) -> None:
-    """Print to ``console``, laid out if it is a terminal."""
+def print_overview(overview: Overview, console: Console) -> None:
+    """Print to ``console``; as plain lines if it is not a terminal."""
     if console.is_terminal and not console.is_dumb_terminal:
-        for part in _parts(summary, console):
+        for part in _parts(overview, console):
             console.print(part, highlight=False)
     else:
-        for line in plain_lines(summary):
+        for line in plain_lines(overview):
             print(line, file=console.file)
 
 
-def _parts(summary: Summary, console: Console) -> Iterator[RenderableType]:
-    yield _verdict(summary)
-    yield from (_reason(reason) for reason in summary.reasons)
-    if summary.passed:
-        yield _passed(summary)
+def _parts(overview: Overview, console: Console) -> Iterator[RenderableType]:
+    yield _verdict(overview)
+    yield from (_reason(reason) for reason in overview.reasons)
+    if overview.passed:
+        yield _passed(overview)
         yield Text()
-    if summary.counters:
-        table = _counters(summary)
-        yield table if fits(table, console) else Text("\n".join(counter_lines(summary)))
+    if overview.counters:
+        table = _counters(overview)
+        yield table if fits(table, console) else Text("\n".join(counter_lines(overview)))
         yield Text()
-    yield Text(f"outputs  {summary.outputs}", style="bold red" if summary.outputs_wrong else "")
-    yield from (Text(f"         {note}", style="dim") for note in summary.notes)
+    yield Text(f"outputs  {overview.outputs}", style="bold red" if overview.outputs_wrong else "")
+    yield from (Text(f"         {note}", style="dim") for note in overview.notes)
     yield Text()
-    latencies = _latencies(summary)
-    yield latencies if fits(latencies, console) else Text("\n".join(latency_lines(summary)))
+    latencies = _latencies(overview)
+    yield latencies if fits(latencies, console) else Text("\n".join(latency_lines(overview)))
     yield Text()
-    yield _facts(summary)
+    yield _facts(overview)
 
 
-def _verdict(summary: Summary) -> RenderableType:
-    """A bar as wide as the terminal; without colours it is still there, reversed."""
+def _verdict(overview: Overview) -> RenderableType:
+    """A bar as wide as the terminal, in reverse video without colours."""
     bar = Padding(
-        Text(f"{summary.verdict.upper()}   {summary.headline}"),
+        Text(f"{overview.verdict.upper()}   {overview.headline}"),
         (1, 2),
-        style=f"bold reverse {STYLE[summary.verdict]}",
+        style=f"bold reverse {STYLE[overview.verdict]}",
     )
     return Padding(bar, (1, 0))
 
 
 def _reason(reason: Reason) -> RenderableType:
-    style = "dim" if reason.aside else STYLE[reason.verdict]
+    style = "dim" if reason.ignored_as else STYLE[reason.verdict]
     grid = Table.grid(padding=(0, 1))
     grid.add_column(min_width=7, no_wrap=True)
     grid.add_column(overflow="fold")
@@ -77,20 +77,20 @@ def _reason(reason: Reason) -> RenderableType:
     return Padding(grid, (0, 0, 1, 0))
 
 
-def _passed(summary: Summary) -> RenderableType:
-    """By name alone when something else needs attention; with what was seen when nothing does."""
+def _passed(overview: Overview) -> RenderableType:
+    """Names of the valid checks, with their summaries if all checks are valid."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=7)
     grid.add_column(overflow="fold")
-    if summary.reasons:
-        grid.add_row(Text("valid", style="green"), Text(", ".join(name for name, _ in summary.passed)))
+    if overview.reasons:
+        grid.add_row(Text("valid", style="green"), Text(", ".join(name for name, _ in overview.passed)))
     else:
-        for name, text in summary.passed:
+        for name, text in overview.passed:
             grid.add_row(Text("valid", style="green"), Text.assemble((f"{name}: ", "bold"), text))
     return grid
 
 
-def _counters(summary: Summary) -> Table:
+def _counters(overview: Overview) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for name in ("server", "counter"):
         table.add_column(name, no_wrap=True)
@@ -98,11 +98,11 @@ def _counters(summary: Summary) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     server = ""
-    for row, remark in zip(summary.counters, summary.remarks, strict=True):
+    for row, remark in zip(overview.counters, overview.remarks, strict=True):
         table.add_row(*_cells(row, "" if row.server == server else row.server, remark), style=_row_style(row))
         server = row.server
-    if summary.further:
-        table.add_row("", Text(f"{plural(summary.further, 'other')} as expected", "dim"))
+    if overview.further:
+        table.add_row("", Text(f"{plural(overview.further, 'other')} as expected", "dim"))
     return table
 
 
@@ -121,23 +121,23 @@ def _remark(row: CounterRow, why: str) -> str:
     return " ".join(filter(None, (mark, difference, why)))
 
 
-def _latencies(summary: Summary) -> Table:
+def _latencies(overview: Overview) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     table.add_column("latency, ms", no_wrap=True)
     for name in ("mean", "p50", "p90", "p99"):
         table.add_column(name, justify="right", no_wrap=True, min_width=8)
-    for row in summary.latencies:
+    for row in overview.latencies:
         table.add_row(row.name, *row.values)
     return table
 
 
-def _facts(summary: Summary) -> Table:
+def _facts(overview: Overview) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("throughput", Text(summary.throughput))
-    grid.add_row("deployment", Text(summary.deployment))
-    if summary.stored:
-        grid.add_row("stored", Text(summary.stored))
-    grid.add_row("again", Text(summary.again))
+    grid.add_row("throughput", Text(overview.throughput))
+    grid.add_row("deployment", Text(overview.deployment))
+    if overview.stored:
+        grid.add_row("stored", Text(overview.stored))
+    grid.add_row("again", Text(overview.again))
     return grid

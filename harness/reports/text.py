@@ -1,10 +1,10 @@
-"""How numbers and foreign text are written, the same in every report."""
+"""The format of numbers and of foreign text in all reports."""
 
 import math
 import re
 
-# Servers' error bodies reach reports: no escape sequence of theirs may reach a terminal, nor XML a character
-# that it forbids. C0 and C1 controls, surrogates, the two non-characters, and the marks that turn text around.
+# Reports quote servers' error bodies: no escape sequence may reach a terminal, and no forbidden character XML. The
+# pattern has C0 and C1 controls, surrogates, the two non-characters, and marks that change the writing direction.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
@@ -15,19 +15,19 @@ def clean(text: str, limit: int | None = 240) -> str:
 
 
 def count(value: float | None) -> str:
-    """A counter's value in full: exactness is the point of it. ``-`` where there is none."""
+    """A counter's exact value; ``-`` if there is none."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if math.isfinite(value) and value == int(value) else f"{value:,}"
 
 
 def signed(value: float) -> str:
-    """A difference, with its sign."""
+    """A difference with its sign."""
     return f"+{count(value)}" if value > 0 else count(value)
 
 
 def figure(value: float | None) -> str:
-    """A measurement to three or four digits: ``0.42``, ``9.87``, ``98.7``, ``987``, ``12,345``; ``-`` where none."""
+    """A measurement to three or four digits: ``0.42``, ``9.87``, ``98.7``, ``987``, ``12,345``; ``-`` if none."""
     if value is None or not math.isfinite(value):
         return "-"
     decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0

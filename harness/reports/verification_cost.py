@@ -1,7 +1,7 @@
-"""What it cost to verify a run, beside what it verified: engine tokens and seconds.
+"""The cost of verifying a run compared with the cost of its load, in tokens and seconds.
 
-Engine tokens are those that an engine computes: a request's prompt and its answer. Of a probe's prompt it finds all but
-one token in a cache, which is what a probe is for.
+Tokens are those that an engine computes: a request's prompt and answer. All but one token of a probe's prompt are found
+in a cache, since that is what a probe tests.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from harness.scenario import Purpose
 
 @dataclass(frozen=True, slots=True)
 class VerificationCost:
-    """Of one run. Seconds are of phases, each from its first request to its last answer."""
+    """The cost of one run. Seconds are sums over phases, each from its first request to its last answer."""
 
     load_tokens: int
     load_seconds: float
@@ -23,32 +23,26 @@ class VerificationCost:
 
     @property
     def text(self) -> str:
-        """One line; empty where nothing was verified."""
+        """One line; empty if nothing was verified."""
         if not self.tokens or not self.load_tokens:
             return ""
         share = self.tokens / self.load_tokens
         return (
-            f"verification computed {self.tokens:,} tokens beside the load's {self.load_tokens:,} ({share:.0%}), "
-            f"in {duration(self.seconds)} beside {duration(self.load_seconds)}"
+            f"verification computed {self.tokens:,} tokens ({share:.0%} of the load's {self.load_tokens:,}) "
+            f"in {duration(self.seconds)}; the load took {duration(self.load_seconds)}"
         )
 
 
 def verification_cost(history: History) -> VerificationCost:
-    """What the harness asked for its own sake against the load."""
-    verifying: list[Operation] = []
-    load: list[Operation] = []
-    for operation in history.operations():
-        (verifying if _verifies(operation) else load).append(operation)
+    """Compare the requests that verify others with those of the load."""
+    load = [operation for operation in history.operations() if operation.request.of_load]
+    verifying = [operation for operation in history.operations() if not operation.request.of_load]
     return VerificationCost(
         load_tokens=sum(map(_tokens, load)),
         load_seconds=_seconds(load),
         tokens=sum(map(_tokens, verifying)),
         seconds=_seconds(verifying),
     )
-
-
-def _verifies(operation: Operation) -> bool:
-    return not operation.request.of_load
 
 
 def _tokens(operation: Operation) -> int:

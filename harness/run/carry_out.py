@@ -8,7 +8,7 @@ from functools import cached_property
 from harness.checkers import judge
 from harness.clock import Clock
 from harness.facts import Deployment
-from harness.history import Decoding, History, RunEnded
+from harness.history import DeadProcess, Decoding, History, RunEnded
 from harness.load.extra_body import shifts
 from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
@@ -42,7 +42,7 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     clock: Clock,
     observer: RunObserver = SILENT,
     transport: Transport | None = None,
-    died: Callable[[], Iterable[str]] = tuple,
+    died: Callable[[], Iterable[DeadProcess]] = tuple,
 ) -> Carried:
     """Run the scenarios one after another, verify their answers, and record everything.
 

@@ -1,24 +1,24 @@
-"""From a run that failed to the smallest load that still fails.
+"""Shrinks the load of a failed run to the smallest load that still fails.
 
-*candidate* is what is tried; *search* decides what to try next and knows no deployment; *shrinker* tries it often
-enough and within limits; *case* reads a stored run; *script* writes the curl lines of a bug report.
+*failing_load* reads the load from a stored run; *candidate* is a part of it; *search* decides which candidate to try
+next; *shrinker* tries it often enough and within limits; *script* writes the curl commands of a bug report.
 """
 
 from harness.shrink.candidate import Candidate, Cutting, Piece
-from harness.shrink.case import Case, case_of
-from harness.shrink.script import Told, script
+from harness.shrink.failing_load import FailingLoad, failing_load_of
+from harness.shrink.script import ScriptContent, script
 from harness.shrink.search import search
 from harness.shrink.shrinker import Limits, Shrinker, tries_for
 
 __all__ = [
     "Candidate",
-    "Case",
     "Cutting",
+    "FailingLoad",
     "Limits",
     "Piece",
+    "ScriptContent",
     "Shrinker",
-    "Told",
-    "case_of",
+    "failing_load_of",
     "script",
     "search",
     "tries_for",

@@ -12,13 +12,13 @@ from typing import Any
 from harness.clock import Clock
 from harness.errors import DeployError
 from harness.facts import Deployment
-from harness.history import Entry, History, NoiseMeasured, Outcome
+from harness.history import DeadProcess, Entry, History, NoiseMeasured, Outcome
 from harness.observer import RunObserver
 from harness.reports.text import duration
 from harness.run import Recorder, Sending, carry_out, fresh_salt
 from harness.scenario import Scenario
 from harness.shrink.candidate import Candidate
-from harness.shrink.case import Case, invalid
+from harness.shrink.failing_load import FailingLoad, invalid
 from harness.verdict import Judgement, Verdict
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 from harness.verify.asking.salt_test import salt_entries
@@ -73,7 +73,7 @@ class Tried:
 class Attempts:
     """Tries one candidate after another."""
 
-    case: Case
+    case: FailingLoad
     deployment: Deployment
     sending: Sending
     verify: VerifyOptions
@@ -82,7 +82,7 @@ class Attempts:
     observer: RunObserver
     keep: Callable[[Mapping[str, Any]], None]
     """Stores each try."""
-    died: Callable[[], tuple[str, ...]]
+    died: Callable[[], tuple[DeadProcess, ...]]
     """How each process ended that the harness had started and that ended by itself."""
     noise: tuple[NoiseMeasured, ...] = ()
     """The noise of the whole load's control requests. Empty: each try makes control requests of its own."""
@@ -124,7 +124,7 @@ class Attempts:
             clock=self.clock,
         )
         if dead := self.died():
-            raise DeployError("; ".join(dead))
+            raise DeployError("; ".join(one.text for one in dead))
         history, judgement = carried.history, carried.judgement
         self.salts = self.salts or salt_entries(history)
         tried = Tried(

@@ -1,36 +1,36 @@
-"""A part of a load: which of its requests, how much of each, and how many at a time."""
+"""A part of a load: some of its requests, a part of each, and the concurrency."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One request of the load, as far as it is left."""
+    """A request of the load, possibly shortened."""
 
     number: int
-    """Its place in the load, counted from 0."""
+    """Its position in the load, from 0."""
     prompt: int
-    """Tokens of its prompt that are sent, from the beginning."""
+    """Number of tokens of its prompt that are sent, from the beginning."""
     output: int
-    """Tokens of its answer, at most."""
+    """Its max_tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Pieces in the load's order; never more at a time than there are."""
+    """Pieces in the load's order; the concurrency is at most their number."""
 
     pieces: tuple[Piece, ...]
     concurrency: int
 
     @classmethod
     def of(cls, pieces: Iterable[Piece], concurrency: int) -> "Candidate":
-        """With no more concurrency than there are requests: the rest would mean nothing."""
+        """A candidate whose concurrency is limited to the number of its requests."""
         kept = tuple(pieces)
         return cls(kept, max(1, min(concurrency, len(kept))))
 
     def only(self, numbers: Iterable[int]) -> "Candidate":
-        """These requests of it."""
+        """The candidate with these requests only."""
         wanted = set(numbers)
         return Candidate.of((piece for piece in self.pieces if piece.number in wanted), self.concurrency)
 
@@ -44,36 +44,29 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """Which lengths prompts are cut to: one and two tokens, and each block boundary with its neighbours.
+    """The lengths that prompts are cut to: 1 and 2 tokens, and each block boundary with its two neighbours.
 
-    Where a transfer goes wrong depends on blocks: a length between two boundaries tells no more than one beside them.
+    Faults of transfers depend on blocks, so other lengths between two boundaries show nothing more.
     """
 
     block_size: int
-    """Tokens."""
+    """Tokens per block."""
     whole: frozenset[int] = frozenset()
-    """Numbers of the requests whose prompts are not cut: text, conversations."""
+    """Numbers of the requests whose prompts are not cut: texts and conversations."""
 
     def lengths(self, below: int) -> list[int]:
-        """All of them that are less than ``below``, the shortest first."""
+        """All lengths less than ``below``, the shortest first."""
         beside = {k + d for k in range(0, below + self.block_size, self.block_size) for d in (-1, 0, 1)}
         return sorted(length for length in beside | {1, 2} if 0 < length < below)
 
     def shorter(self, piece: Piece, length: int) -> Piece:
-        """The piece with a prompt of so many tokens at most."""
+        """The piece with a prompt of at most ``length`` tokens."""
         return piece if piece.number in self.whole else replace(piece, prompt=min(piece.prompt, length))
 
 
 def output_lengths(below: int) -> list[int]:
-    """Powers of two that are less than ``below``."""
-    return list(_powers(below))
-
-
-def _powers(below: int) -> Iterator[int]:
-    power = 1
-    while power < below:
-        yield power
-        power *= 2
+    """Powers of two less than ``below``."""
+    return [1 << bit for bit in range(max(below - 1, 0).bit_length())]
 
 
 def _span(values: Sequence[int]) -> str:

@@ -14,8 +14,8 @@ from harness.reports.text import clean
 from harness.run import Sending
 from harness.scenario import Condition, Purpose, Request
 from harness.shrink.attempts import Tried
-from harness.shrink.case import Case
-from harness.shrink.script import Told, script
+from harness.shrink.failing_load import FailingLoad
+from harness.shrink.script import ScriptContent, script
 from harness.store.redact import redact_argv
 from harness.verdict import Verdict
 from harness.verify.judging import suspects
@@ -31,7 +31,7 @@ _OUTPUTS = ("outputs", "completion")
 class Reproducer:
     """The smallest load that still fails."""
 
-    case: Case
+    case: FailingLoad
     tried: Tried
     """A try of it that failed."""
     deployment: Deployment
@@ -102,7 +102,7 @@ class Reproducer:
         probes = tuple(self._probes({line.request.request_id: line.request for line in lines}))
         phases = groupby(lines, lambda line: line.phase)
         return script(
-            Told(
+            ScriptContent(
                 batches=tuple(tuple(line.request for line in group) for _, group in phases),
                 concurrency=self.tried.candidate.concurrency,
                 probes=probes,

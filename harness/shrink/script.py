@@ -1,9 +1,10 @@
-"""A bug report's script: bash and curl against the servers themselves, without the harness. Pure.
+"""The script of a bug report: bash and curl commands that need the servers but not the harness. Pure.
 
-It asks each request three times over: without transfer (a prefill server alone), as the deployment under test serves
-it, and where the fault was left in a cache, once more through that cache. The transfer goes through the proxy if there
-is one to name, else by hand: P is asked for one token with ``do_remote_decode``, and D gets P's ``kv_transfer_params``
-verbatim. python3 does what takes JSON: it makes P's body, carries the parameters over, and compares.
+The script sends each request up to three times: without transfer (to a prefill server alone), as the deployment under
+test serves it, and, if the fault was found in a cache, through that cache. The transfer goes through the proxy if there
+is one. Otherwise the script does both steps by itself: it asks P for one token with ``do_remote_decode``, and sends P's
+``kv_transfer_params`` unchanged to D. It uses python3 for JSON: to make P's body, to copy the parameters, and to
+compare.
 """
 
 import json
@@ -17,90 +18,90 @@ from harness.redact import redact_url
 from harness.scenario import Request, Route
 
 _SALT = "@SALT@"
-"""Replaced by one that is new for each run of the script: what an earlier one left in caches answers nothing."""
+"""Replaced by a new salt in each run of the script, so that blocks of an earlier run are not found in caches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a script is about."""
+class ScriptContent:
+    """Everything that a script contains."""
 
     batches: tuple[tuple[Request, ...], ...]
-    """The load: requests of one batch are sent together, one batch after another."""
+    """The load. The requests of a batch are sent together, the batches one after another."""
     concurrency: int
     probes: tuple[Request, ...]
-    """Asked of a server itself afterwards, under the load's salt: what was wrong in its cache."""
+    """Prefixes that had a wrong answer from a cache; sent to the server itself after the load, under its salt."""
     model: str
     prefill_url: str
     decode_url: str
     proxy_url: str | None
-    """None: the two steps by hand."""
+    """None: the script does both steps, prefill and decode, by itself."""
     about: tuple[str, ...] = ()
-    """Lines of the opening comment."""
+    """Lines of the comment at the top."""
     header_names: tuple[str, ...] = ()
-    """Headers whose values the user puts into the environment."""
+    """Headers whose values the user must put into environment variables."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     reset: bool = False
-    """Whether the prefix caches are emptied before the probes: what was wrong was in an offload tier."""
+    """Whether to empty the prefix caches before the probes, because the fault was in an offload tier."""
     counters: bool = False
-    """Whether to show the servers' counters before and after: where the fault is in them."""
+    """Whether to show the servers' counters before and after the load, because the fault is in them."""
 
 
-def script(told: Told) -> str:
-    """The whole of it. Its exit codes, one for each outcome, stand at its head."""
-    return "\n".join((*_opening(told), "", _FUNCTIONS, *_bodies(told), "", *_asking(told), _COMPARISON, ""))
+def script(content: ScriptContent) -> str:
+    """The text of the script. A comment at its top lists the exit codes."""
+    return "\n".join((*_opening(content), "", _FUNCTIONS, *_bodies(content), "", *_asking(content), _COMPARISON, ""))
 
 
 _EXIT_CODES = """\
 # Exit codes:
-#   0  every answer is as it is without transfer
+#   0  every answer is the same as without transfer
 #   1  an answer differs
-#   2  it cannot be run as it is: curl or python3 is missing, or a variable that it asks for
-#   3  it could not be judged: an answer is missing, a server answered with an error or without token ids, or the
-#      prefill server handed nothing over. What the servers said is printed."""
+#   2  the script cannot run: curl, python3 or a required environment variable is missing
+#   3  unknown: an answer is missing, a server answered with an error or without token ids, or the prefill server
+#      returned no kv_transfer_params. The servers' messages are printed."""
 
 
-def _opening(told: Told) -> Iterator[str]:
+def _opening(content: ScriptContent) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
-    yield from (f"# {line}" for text in told.about for line in text.splitlines())
+    yield from (f"# {line}" for text in content.about for line in text.splitlines())
     yield _EXIT_CODES
     yield "# Needs bash, curl and python3. Another deployment: P=URL D=URL PROXY=URL MODEL=NAME bash reproduce.sh"
-    yield "# (PROXY= for the two steps, P then D, by hand). TIMEOUT=SECONDS is the time that one request may take."
-    yield "# Greedy answers may differ by a near tie with nothing wrong: the verdict rests on teacher forcing."
+    yield "# (PROXY= to send to P, then to D, without a proxy). TIMEOUT=SECONDS limits the time of one request."
+    yield "# Right greedy answers may differ in a near tie; the harness's own verdict comes from teacher forcing."
     yield "set -uo pipefail"
     yield 'stop() { echo "$1" >&2; exit 2; }'
     yield 'for tool in curl python3; do command -v "$tool" > /dev/null || stop "$tool is missing: install it."; done'
-    if told.concurrency > 1:
+    if content.concurrency > 1:
         yield "(( BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 403 )) ||"
-        yield '  stop "bash $BASH_VERSION is too old: it takes 4.3 or later to send several requests at once."'
-    yield from _address("P", told.prefill_url, "a prefill server")
-    yield from _address("D", told.decode_url, "a decode server")
-    yield from _address("PROXY", told.proxy_url or "", "the proxy; empty: by hand")
-    yield f"export MODEL=${{MODEL-{shlex.quote(told.model)}}}"
+        yield '  stop "bash $BASH_VERSION is too old: sending several requests at once needs 4.3 or later."'
+    yield from _address("P", content.prefill_url, "a prefill server")
+    yield from _address("D", content.decode_url, "a decode server")
+    yield from _address("PROXY", content.proxy_url or "", "the proxy; empty: without a proxy")
+    yield f"export MODEL=${{MODEL-{shlex.quote(content.model)}}}"
     yield 'TIMEOUT="${TIMEOUT-120}"'
-    for name in told.header_names:
-        yield f'( : "${{{_variable(name)}:?give the value of the header {_plain_name(name)} in it}}" ) || exit 2'
+    for name in content.header_names:
+        yield f'( : "${{{_variable(name)}:?set it to the value of the header {_plain_name(name)}}}" ) || exit 2'
     yield 'DIR="$(mktemp -d)" || stop "There is no directory for temporary files."'
     yield 'cd "$DIR" || stop "There is no directory for temporary files."'
     yield "trap 'kill $(jobs -p) 2> /dev/null; rm -rf \"$DIR\"' EXIT"
-    # In a file and not among curl's arguments, which every user of the machine can read.
+    # In a file, because every user of the machine can read curl's arguments.
     yield "echo 'Content-Type: application/json' > headers"
-    for name in told.header_names:
+    for name in content.header_names:
         yield f"""printf '%s: %s\\n' {shlex.quote(name)} "${_variable(name)}" >> headers"""
 
 
 def _address(variable: str, url: str, what: str) -> Iterator[str]:
-    """A URL that the user may override; must, where it has credentials: a script is passed on."""
+    """A URL that the user may set in the environment, and must if it has credentials, because scripts are shared."""
     shown = redact_url(url)
     if shown == url:
         yield f"{variable}=${{{variable}-{shlex.quote(url)}}}  # {what}"
     else:
         yield f"# {variable}: {what}, {shown}"
-        yield f'( : "${{{variable}?give its URL with the credentials, which are not stored}}" ) || exit 2'
+        yield f'( : "${{{variable}?set it to the URL with its credentials, which are not stored}}" ) || exit 2'
     yield f'{variable}="${{{variable}%/}}"'
 
 
 def _plain_name(header: str) -> str:
-    """As it may stand in double quotes."""
+    """The header's name without characters that are special in double quotes."""
     return "".join(letter for letter in header if letter.isalnum() or letter in "-_")
 
 
@@ -109,18 +110,18 @@ def _variable(header: str) -> str:
 
 
 _FUNCTIONS = r"""SALT="reproduce-$(date +%s)-$$"
-# No proxy of the environment lies on the way to this machine itself.
+# Requests to this machine do not use a proxy of the environment.
 DIRECT="127.0.0.1,127.0.0.0/8,localhost,::1${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}"
 [ "${no_proxy-}${NO_PROXY-}" != "*" ] || DIRECT="*"
 
-# ask URL ID BODY ANSWER: one request. ANSWER.http is its status, ANSWER.trouble what kept it from being answered.
+# ask URL ID BODY ANSWER: send one request. ANSWER.http gets its status, ANSWER.trouble the error if there is no answer.
 ask() {
   curl -gsS --noproxy "$DIRECT" --connect-timeout 10 --max-time "$TIMEOUT" -H @headers -H "X-Request-Id: $2" \
     --data-binary "@$3" -o "$4" -w '%{http_code}' "$1" > "$4.http" 2> "$4.trouble" ||
-    echo "no whole answer from ${1##*@}" >> "$4.trouble"
+    echo "no complete answer from ${1##*@}" >> "$4.trouble"
 }
 
-# body NAME SALT OUT: a body with the salt, and the model's name, put in
+# body NAME SALT OUT: write a body with the salt and the model's name
 body() {
   python3 -c '
 import json, os, sys
@@ -129,7 +130,7 @@ body.update(model=os.environ["MODEL"], cache_salt=body["cache_salt"].replace("@S
 json.dump(body, open(sys.argv[3], "w"))' "$1.json" "$2" "$3"
 }
 
-# counters WHEN: what both servers have counted
+# counters WHEN: print both servers' counters
 counters() {
   for url in "$P" "$D"; do
     echo "counters $1, ${url##*@}"
@@ -139,23 +140,24 @@ counters() {
   done
 }
 
-# emptied URL: its prefix cache is emptied, so that what comes next is read from the offload tier
-emptied() {
-  sleep "${PAUSE-2}"  # what is being written to the tier is written
+# empty URL: empty the server's prefix cache, so that later requests read the offload tier
+empty() {
+  # Let pending writes to the tier finish.
+  sleep "${PAUSE-2}"
   curl -gsS --noproxy "$DIRECT" --connect-timeout 10 --max-time "$TIMEOUT" -H @headers -X POST \
-    -o emptied.said -w '%{http_code}' "$1/reset_prefix_cache" > emptied.http 2> emptied.trouble
-  # A server that refuses while a request holds blocks says false in a 200.
-  if [ "$(cat emptied.http)" != 200 ] || grep -q false emptied.said 2> /dev/null; then
+    -o reset.answer -w '%{http_code}' "$1/reset_prefix_cache" > reset.http 2> reset.trouble
+  # A server that refuses because a request holds blocks answers 200 with false.
+  if [ "$(cat reset.http)" != 200 ] || grep -q false reset.answer 2> /dev/null; then
     echo "the prefix cache of ${1##*@} was not emptied:" \
-      "$(cat emptied.trouble emptied.said 2> /dev/null | head -c 300 | tr '\n' ' ')" >> untold
+      "$(cat reset.trouble reset.answer 2> /dev/null | head -c 300 | tr '\n' ' ')" >> problems
   fi
-  rm -f emptied.said
+  rm -f reset.answer
 }
 
-# clean N ID PATH: the reference, computed by P alone; a salt of its own keeps every cache and connector out
+# clean N ID PATH: get the reference from P alone, under a salt of its own, so that nothing comes from a cache
 clean() { body "$1" "$SALT-clean-$1" "$1.clean"; ask "$P$3" "$2-clean" "$1.clean" "$1.right"; }
 
-# alone N ID PATH URL: asked of one server, through its caches
+# alone N ID PATH URL: send to one server, which may use its caches
 alone() { body "$1" "$SALT" "$1.body"; ask "$4$3" "$2" "$1.body" "$1.served"; }
 
 # transferred N ID PATH: prefill on P, KV transfer, decode on D
@@ -174,7 +176,7 @@ params = dict(dict.fromkeys(remote), do_remote_decode=True, do_remote_prefill=Fa
 body.update(max_tokens=1, n=1, stream=False, kv_transfer_params=params)
 json.dump(body, open(sys.argv[2], "w"))' "$1.body" "$1.to-p"
   ask "$P$3" "$2" "$1.to-p" "$1.from-p"
-  # The parameters are good for one request. Without block ids they must not be forwarded.
+  # The parameters are valid for one request. Without block ids they must not be forwarded.
   if python3 -c '
 import json, sys
 body, answer = (json.load(open(name)) for name in sys.argv[1:3])
@@ -187,52 +189,53 @@ json.dump(dict(body, kv_transfer_params=params), open(sys.argv[3], "w"))' "$1.bo
 """
 
 
-def _bodies(told: Told) -> Iterator[str]:
+def _bodies(content: ScriptContent) -> Iterator[str]:
     yield "# --- the requests ---"
-    for number, request in enumerate(_requests(told)):
-        body = with_extra(_plain(request), model=told.model, extra=told.extra_body)
+    for number, request in enumerate(_requests(content)):
+        body = with_extra(_plain(request), model=content.model, extra=content.extra_body)
         yield f"cat > {number}.json <<'JSON'"
         yield json.dumps(body, separators=(", ", ": "))
         yield "JSON"
 
 
-def _requests(told: Told) -> Sequence[Request]:
-    return [request for batch in told.batches for request in batch] + list(told.probes)
+def _requests(content: ScriptContent) -> Sequence[Request]:
+    return [request for batch in content.batches for request in batch] + list(content.probes)
 
 
 def _plain(request: Request) -> Request:
-    """Not streamed, and its salt under the script's: the harness's own is over."""
+    """The request without streaming, and with the script's salt as a prefix of its own."""
     salt = f"{_SALT}-{request.cache_salt}" if request.cache_salt else _SALT
     return replace(request, stream=False, cache_salt=salt)
 
 
-def _asking(told: Told) -> Iterator[str]:
-    requests = _requests(told)
-    yield "# --- what is right: each request without transfer ---"
+def _asking(content: ScriptContent) -> Iterator[str]:
+    requests = _requests(content)
+    yield "# --- the references: each request without transfer ---"
     for number, request in enumerate(requests):
         yield f"clean {_arguments(number, request)}"
     yield ""
-    yield f"# --- as it is served, {told.concurrency} at a time ---"
-    if told.counters:
+    yield f"# --- the requests as served, {content.concurrency} at a time ---"
+    if content.counters:
         yield "counters before"
     first = 0
-    for batch in told.batches:
-        yield from _batch(told, list(enumerate(batch, first)))
+    for batch in content.batches:
+        yield from _batch(content, list(enumerate(batch, first)))
         first += len(batch)
-    if told.counters:
-        yield 'sleep "${PAUSE-2}"  # the last notifications are counted some steps later'
+    if content.counters:
+        yield "# The last notifications are counted some steps later."
+        yield 'sleep "${PAUSE-2}"'
         yield "counters after"
-    if told.probes:
+    if content.probes:
         yield ""
-        yield "# --- what that left in a cache: beginnings of the prompts, asked of the server that holds them ---"
-        if told.reset:
-            yield "# Out of the offload tier: the prefix caches are emptied (VLLM_SERVER_DEV_MODE=1)."
-            yield 'for url in "$P" "$D"; do emptied "$url"; done'
-        yield from (_served(number, request) for number, request in enumerate(told.probes, first))
+        yield "# --- prefixes of the prompts, sent to the server that has them in a cache ---"
+        if content.reset:
+            yield "# To read the offload tier, empty the prefix caches first (needs VLLM_SERVER_DEV_MODE=1)."
+            yield 'for url in "$P" "$D"; do empty "$url"; done'
+        yield from (_served(number, request) for number, request in enumerate(content.probes, first))
 
 
-def _batch(told: Told, numbered: Sequence[tuple[int, Request]]) -> Iterator[str]:
-    together = min(told.concurrency, len(numbered))
+def _batch(content: ScriptContent, numbered: Sequence[tuple[int, Request]]) -> Iterator[str]:
+    together = min(content.concurrency, len(numbered))
     for place, (number, request) in enumerate(numbered):
         if together == 1:
             yield _served(number, request)
@@ -265,12 +268,12 @@ def read(name):
     return path.read_text(errors="replace").strip() if path.exists() else ""
 
 
-def words(text):
-    # What the server itself says is wrong, where it says so in JSON.
+def message(text):
+    # The error message in an answer that is JSON, else the answer's text.
     try:
-        said = json.loads(text)
-        said = said.get("error") or said.get("detail") or said
-        text = str(said.get("message") or said) if isinstance(said, dict) else str(said)
+        error = json.loads(text)
+        error = error.get("error") or error.get("detail") or error
+        text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
     except (ValueError, AttributeError):
         pass
     return " ".join(text.split())[:300] or "(nothing)"
@@ -280,9 +283,9 @@ def answered(name):
     # The answer's body, or why there is none.
     trouble, status, text = read(name + ".trouble"), read(name + ".http"), read(name)
     if trouble:
-        return None, words(trouble)
+        return None, message(trouble)
     if status != "200":
-        return None, "HTTP %s: %s" % (status, words(text)) if status else "it was not asked"
+        return None, "HTTP %s: %s" % (status, message(text)) if status else "it was not sent"
     return text, ""
 
 
@@ -293,22 +296,22 @@ def tokens(name):
         return None, trouble
     try:
         choices = json.loads(text)["choices"]
-        told = [choice["token_ids"] for choice in sorted(choices, key=lambda choice: choice.get("index") or 0)]
+        found = [choice["token_ids"] for choice in sorted(choices, key=lambda choice: choice.get("index") or 0)]
         reasons = [choice.get("finish_reason") for choice in choices]
     except (ValueError, LookupError, TypeError, AttributeError):
-        return None, "no token ids: " + words(text)
-    if not told or not all(isinstance(ids, list) and ids for ids in told):
-        return None, "no token ids: " + words(text)
+        return None, "no token ids: " + message(text)
+    if not found or not all(isinstance(ids, list) and ids for ids in found):
+        return None, "no token ids: " + message(text)
     if "abort" in reasons or "error" in reasons:
         return None, "finish_reason " + ", ".join(map(str, reasons))
-    return told, ""
+    return found, ""
 
 
 def served(number):
     if not pathlib.Path(number + ".not-handed-over").exists():
         return tokens(number + ".served")
     text, trouble = answered(number + ".from-p")
-    return None, "the prefill server: " + (trouble or "no kv_transfer_params with block ids: " + words(text))
+    return None, "the prefill server: " + (trouble or "no kv_transfer_params with block ids: " + message(text))
 
 
 def compare():
@@ -318,26 +321,26 @@ def compare():
         (clean, no_clean), (got, not_got) = tokens(number + ".right"), served(number)
         if clean is None or got is None:
             unknown += 1
-            print("request %s: COULD NOT BE JUDGED" % number)
+            print("request %s: UNKNOWN" % number)
             for trouble, what in ((no_clean, "without transfer"), (not_got, "as served")):
                 print("  %-17s %s" % (what + ":", trouble or "answered"))
         elif clean == got:
-            print("request %s: as it should be" % number)
+            print("request %s: right" % number)
         else:
             differ += 1
             print("request %s: DIFFERS" % number)
             print("  without transfer:", *clean)
             print("  as served:       ", *got)
-    for line in read("untold").splitlines():
+    for line in read("problems").splitlines():
         unknown += 1
-        print("COULD NOT BE JUDGED:", line)
+        print("UNKNOWN:", line)
     return 1 if differ else 3 if unknown or not numbers else 0
 
 
 try:
     code = compare()
 except Exception as error:
-    print("COULD NOT BE JUDGED: the comparison itself failed: %s: %s" % (type(error).__name__, error))
+    print("UNKNOWN: the comparison itself failed: %s: %s" % (type(error).__name__, error))
     code = 3
 sys.exit(code)
 PYTHON"""

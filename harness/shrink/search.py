@@ -1,12 +1,12 @@
-"""What to try next. A generator yields a candidate, is sent whether it fails, and returns the smallest that does.
+"""The search for the smallest failing candidate: a generator that yields candidates and is sent whether each fails.
 
-It knows neither deployments nor time. Every candidate that it yields is smaller than the best so far in one way and
-larger in none, so that each one that fails is the new best: whoever drives it may stop at any time.
+Every candidate that it yields is smaller than the best so far in one respect and larger in none. So each one that fails
+is the new best, and the search may be stopped at any time.
 
-For an oracle that always answers alike, the result is *1-minimal*: without any one of its requests, at half its
-concurrency or one at a time, with any one prompt (or all) cut to the next shorter length of ``Cutting``, or any one
-output (or all) to the next lower power of two, it does not fail. The passes are repeated until none of them finds
-anything more: that is when all of this has been asked of the result itself.
+If each candidate always fails or never fails, the result is *1-minimal*. It does not fail any more if one changes a
+single thing: removes one request, halves the concurrency or sets it to 1, cuts one prompt (or all) to the next shorter
+length of ``Cutting``, or one output (or all) to the next lower power of two. The passes are repeated until none of them
+finds a smaller candidate.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -16,18 +16,18 @@ from itertools import count, takewhile
 from harness.shrink.candidate import Candidate, Cutting, Piece, output_lengths
 
 Asking = Generator[Candidate, bool, Candidate]
-"""Yields candidates, is sent whether each fails, returns the best."""
+"""Yields candidates, is sent whether each fails, and returns the best."""
 
 
 def search(whole: Candidate, hints: Iterable[Candidate], cutting: Cutting) -> Asking:
-    """``whole`` fails. ``hints`` are parts of it that may do so by themselves; the first that does is gone on from."""
+    """Search, starting from the first of ``hints`` that fails, else from ``whole``, which is known to fail."""
     best = yield from _first(whole, hints)
     while True:
         before = best
         best = yield from _fewer(best)
         best = yield from _lower_concurrency(best)
         best = yield from _shorter(best, cutting.lengths, cutting.shorter, lambda piece: piece.prompt)
-        best = yield from _shorter(best, output_lengths, _answered_in, lambda piece: piece.output)
+        best = yield from _shorter(best, output_lengths, _with_output, lambda piece: piece.output)
         if best == before:
             return best
 
@@ -40,8 +40,9 @@ def _first(whole: Candidate, hints: Iterable[Candidate]) -> Asking:
 
 
 def _fewer(best: Candidate) -> Asking:
-    """Leave requests out: half of them, then quarters, at last each by itself."""
-    for size in _halves(len(best.pieces)):
+    """Leave out requests: halves first, then quarters, in the end single requests."""
+    number = len(best.pieces)
+    for size in takewhile(bool, (number >> shift for shift in count(1))):
         start = 0
         while start < len(best.pieces):
             rest = best.pieces[:start] + best.pieces[start + size :]
@@ -53,13 +54,8 @@ def _fewer(best: Candidate) -> Asking:
     return best
 
 
-def _halves(size: int) -> list[int]:
-    sizes = (size >> shift for shift in count(1))
-    return list(takewhile(lambda one: one > 0, sizes))
-
-
 def _lower_concurrency(best: Candidate) -> Asking:
-    """One at a time, if that suffices; else halved as often as it goes."""
+    """Try a concurrency of 1; if that does not fail, halve it as often as possible."""
     while best.concurrency > 1:
         for concurrency in dict.fromkeys((1, best.concurrency // 2)):
             if (yield replace(best, concurrency=concurrency)):
@@ -76,7 +72,7 @@ def _shorter(
     cut: Callable[[Piece, int], Piece],
     length_of: Callable[[Piece], int],
 ) -> Asking:
-    """All at once, then each by itself."""
+    """Shorten all pieces together, then each by itself."""
     numbers = [piece.number for piece in best.pieces]
     for chosen in (numbers, *([number] for number in numbers if len(numbers) > 1)):
         longest = max(length_of(piece) for piece in best.pieces if piece.number in chosen)
@@ -90,12 +86,12 @@ def _cut(best: Candidate, numbers: Sequence[int], length: int, cut: Callable[[Pi
     return replace(best, pieces=pieces)
 
 
-def _answered_in(piece: Piece, length: int) -> Piece:
+def _with_output(piece: Piece, length: int) -> Piece:
     return replace(piece, output=min(piece.output, length))
 
 
 def _bisect(best: Candidate, options: Sequence[Candidate]) -> Asking:
-    """The smallest of ``options`` (small to large, all smaller than ``best``) that fails where the next smaller not."""
+    """An option that fails while the next smaller one does not. Options are sorted, all smaller than ``best``."""
     passing, failing = -1, len(options)
     while failing - passing > 1:
         middle = (passing + failing) // 2

@@ -1,7 +1,7 @@
-"""Drives a search against something that fails now and then, and within limits.
+"""Runs a search on candidates that fail only sometimes, within limits.
 
-A candidate is tried until it fails once, ``Limits.tries`` times at most; it is not asked about twice. When the limits
-are reached, the best so far stands.
+A candidate is tried until it fails once, at most ``Limits.tries`` times. Its result is remembered. When a limit is
+reached, the best candidate so far is the result.
 """
 
 import math
@@ -12,54 +12,54 @@ from harness.shrink.candidate import Candidate, Cutting
 from harness.shrink.search import search
 
 MISSED = 0.05
-"""Chance of overlooking a candidate that fails half as often as the whole load."""
+"""Probability of missing a candidate that fails half as often as the whole load."""
 MOST_TRIES = 20
-"""Of one candidate: a fault that is seen more rarely than this would take hours to shrink."""
+"""The most tries of one candidate: the load of a rarer fault would take hours to shrink."""
 
 Attempt = Callable[[Candidate], Awaitable[bool]]
-"""Tries a candidate once; whether it failed."""
+"""Tries a candidate once, and returns whether it failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is tried."""
+    """Limits of a search."""
 
     tries: int
-    """Of one candidate, at most."""
+    """The most tries of one candidate."""
     most: int
-    """In all, at most."""
+    """The most tries in total."""
     late: Callable[[], bool] = lambda: False
-    """Whether time is up."""
+    """Whether the time limit has passed."""
 
 
 def tries_for(runs: int) -> int:
-    """How often a candidate is tried, where the whole load failed in the last of so many runs.
+    """How often to try a candidate, if the whole load failed in the last of ``runs`` runs.
 
-    Enough that one which fails half as often, by that measure, is overlooked with probability MISSED at most.
+    A candidate that fails half as often as the whole load is missed with a probability of at most MISSED.
     """
     rate = 1 / (2 * max(runs, 1))
     return min(math.ceil(math.log(MISSED) / math.log(1 - rate)), MOST_TRIES)
 
 
 class Shrinker:
-    """One search. ``best`` is right at any time, also when ``run`` was cancelled."""
+    """One search. ``best`` is valid at any time, also after ``run`` was cancelled."""
 
     def __init__(self, whole: Candidate, attempt: Attempt, limits: Limits) -> None:
         self.accepted = [whole]
         """Candidates that failed, each smaller than the one before."""
         self.tries = 0
         self.complete = False
-        """Whether the search came to its end; then ``best`` is 1-minimal, as far as tries tell."""
+        """Whether the search was completed; then ``best`` is 1-minimal, unless tries missed a failure."""
         self._attempt, self._limits = attempt, limits
         self._known: dict[Candidate, bool] = {whole: True}
 
     @property
     def best(self) -> Candidate:
-        """The smallest that failed."""
+        """The smallest candidate that failed."""
         return self.accepted[-1]
 
     async def run(self, hints: Iterable[Candidate], cutting: Cutting) -> Candidate:
-        """Search from the best so far to the end, or to the limits."""
+        """Search from the best candidate so far, until the end or a limit."""
         self.complete = False
         asking = search(self.best, hints, cutting)
         try:
@@ -73,7 +73,7 @@ class Shrinker:
         return self.best
 
     def disown(self) -> bool:
-        """The best does not fail, it turned out: the one before is the best again. False where there is none."""
+        """Drop the best candidate, which did not fail again, in favour of the one before; False if there is none."""
         if len(self.accepted) == 1:
             return False
         self._known[self.accepted.pop()] = False
@@ -96,4 +96,4 @@ class Shrinker:
 
 
 class _LimitsReached(Exception):  # noqa: N818 - reads as what happened
-    """No more may be tried."""
+    """A limit was reached."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from harness.errors import HarnessError
 from harness.shrink.attempts import Attempts, Tried
 from harness.shrink.candidate import Candidate
-from harness.shrink.case import Case, invalid
+from harness.shrink.failing_load import FailingLoad, invalid
 from harness.shrink.shrinker import Limits, Shrinker, tries_for
 
 _FIRST = 5
@@ -62,7 +62,7 @@ class Shrinking:
     _silent: int = 0
 
     @property
-    def case(self) -> Case:
+    def case(self) -> FailingLoad:
         """What must fail again."""
         return self.attempts.case
 

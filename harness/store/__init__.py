@@ -1,4 +1,4 @@
-"""Runs on disk: the journal that survives the harness, and the directory that holds it."""
+"""Runs on disk: the journal of a run's history, and the directory that contains it."""
 
 from harness.store.journal import JournalWriter, decode_entry, encode_entry, read_journal
 from harness.store.redact import redact_argv

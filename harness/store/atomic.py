@@ -1,4 +1,4 @@
-"""Files that are either as they were or wholly new, whatever happens in between."""
+"""Atomic writes: a file has either its old content or its whole new content, even after a crash."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` and its name in one step, synced to disk first."""
+    """Write ``text`` to a temporary file, sync it to disk, and rename it to ``path``."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -29,7 +29,7 @@ def point_at(link: Path, target: str) -> None:
 
 
 def _ordinary_mode() -> int:
-    """What ``open`` would have given; mkstemp gives the owner alone."""
+    """The permissions that ``open`` would set; mkstemp only gives the owner access."""
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

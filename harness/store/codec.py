@@ -1,12 +1,12 @@
-"""Frozen dataclasses as strict JSON, and back, driven by their own annotations.
+"""Writes frozen dataclasses as strict JSON and reads them back, following their type annotations.
 
 Rule 1: a field at its default is left out, so a later version may add fields with defaults.
-Rule 2: a small dataclass that occurs by the thousand (named in ``ROWS``) becomes an array of its fields in
-order, trailing defaults cut off; every other becomes an object.
-Rule 3: which arm of a union a value belongs to is told by the shape of the JSON alone: for a prompt a string,
-an array of numbers, or an array of objects. An empty array fits several arms and means the same in each.
-Rule 4: a number that JSON cannot say is a string, ``"nan"``, ``"inf"`` or ``"-inf"``, read back only where a
-float is declared.
+Rule 2: a small dataclass that occurs thousands of times (``ROWS``) becomes an array of its fields in order, without
+trailing defaults; any other dataclass becomes an object.
+Rule 3: the member of a union is determined by the shape of the JSON: for a prompt, a string, an array of numbers, or an
+array of objects. An empty array fits several members and means the same in each.
+Rule 4: a number that JSON does not have is written as a string, ``"nan"``, ``"inf"`` or ``"-inf"``, and read back only
+where a float is declared.
 """
 
 import json
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -30,20 +30,21 @@ _NON_FINITE = frozenset({"nan", "inf", "-inf"})
 
 
 class MalformedError(ValueError):
-    """JSON that is not what was asked for: damaged, or of a later version."""
+    """JSON that does not have the expected form: it is damaged, or a later version wrote it."""
 
 
 def dumps(value: Any, tag: Mapping[str, str] | None = None) -> str:
-    """One line of JSON for a dataclass; ``tag`` is put in front of its own fields."""
+    """One line of JSON for a dataclass; ``tag`` holds fields to put before its own."""
     content = {**(tag or {}), **_object(value)}
     try:
         return _strict(content)
-    except ValueError:  # a number that JSON cannot say: rare, so looked for only now
-        return _strict(_sayable(content))
+    except ValueError:
+        # There is a number that JSON does not have. This is rare, so such numbers are only looked for here.
+        return _strict(_without_non_finite(content))
 
 
 def decode(kind: type[T], content: object) -> T:
-    """The dataclass that ``content``, parsed JSON, stands for. Raises MalformedError."""
+    """The dataclass that parsed JSON represents. Raises MalformedError."""
     annotation: Any = kind
     try:
         decoded: T = _reader(annotation).read(content)
@@ -52,20 +53,15 @@ def decode(kind: type[T], content: object) -> T:
     return decoded
 
 
-def parse_json(text: str | bytes) -> object:
-    """JSON as ``dumps`` writes it. Raises MalformedError, also for what Python reads beyond JSON: NaN and Infinity."""
-    return _loaded(text, json.loads)
+def parse_json(content: bytes, *, stored: bool = False) -> object:
+    """Parse strict JSON. Raises MalformedError, also for NaN and Infinity.
 
-
-def parse_stored(content: bytes) -> object:
-    """Like ``parse_json``, of a file that may be damaged: integers have 64 bits at most, as all that is counted has."""
-    # Looking for such a number first spares a call for each token id of a history.
-    return _loaded(content, partial(json.loads, parse_int=_bounded) if _MANY_DIGITS.search(content) else json.loads)
-
-
-def _loaded(text: str | bytes, loads: Callable[..., object]) -> object:
+    ``stored``: the file may be damaged, so that integers of more than 64 bits are refused too.
+    """
+    # Searching for long numbers first saves a call for each token id of a history.
+    parse_int = _bounded if stored and _MANY_DIGITS.search(content) else None
     try:
-        return loads(text, parse_constant=_refuse)
+        return json.loads(content, parse_constant=_refuse, parse_int=parse_int)
     except ValueError as error:
         raise MalformedError(f"not JSON ({error})") from None
     except RecursionError:
@@ -78,12 +74,12 @@ _MANY_DIGITS = re.compile(rb"\d{19}")
 def _bounded(digits: str) -> int:
     number = int(digits)
     if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{digits[:30]} is a number of more than 64 bits")
+        raise ValueError(f"{digits[:30]} is an integer of more than 64 bits")
     return number
 
 
 def _refuse(constant: str) -> object:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _plain(value: Any) -> object:
@@ -115,9 +111,9 @@ def _defaults(value: Any) -> tuple[tuple[str, Any], ...]:
 
 @cache
 def _defaults_of(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Each field with its default; ``MISSING``, which equals nothing else, where it has none."""
+    """Each field with its default; ``MISSING``, which equals nothing else, if it has none."""
     if not is_dataclass(kind):
-        raise TypeError(f"{kind.__name__} is no dataclass: the codec does not know how to write it")
+        raise TypeError(f"{kind.__name__} is not a dataclass: the codec cannot write it")
     return tuple((item.name, _default(item)) for item in fields(kind))
 
 
@@ -125,20 +121,21 @@ def _default(item: Field[Any]) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-def _sayable(value: Any) -> Any:
+def _without_non_finite(value: Any) -> Any:
+    """The value with strings in place of numbers that JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, tuple | list):
-        return [_sayable(item) for item in value]
+        return [_without_non_finite(item) for item in value]
     if isinstance(value, Mapping):
-        return {name: _sayable(item) for name, item in value.items()}
-    return _sayable(_plain(value))
+        return {name: _without_non_finite(item) for name, item in value.items()}
+    return _without_non_finite(_plain(value))
 
 
 class _Reader(NamedTuple):
-    """How to read one type: whether JSON has its shape, and the reading itself."""
+    """How to read one type: whether JSON has its shape, and the conversion."""
 
     fits: Callable[[Any], bool]
     read: Callable[[Any], Any]
@@ -146,10 +143,10 @@ class _Reader(NamedTuple):
 
 @cache
 def _reader(kind: Any) -> _Reader:
-    """The reader of one annotation, made once."""
+    """The reader for a type annotation."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
-        return _union(tuple(_reader(arm) for arm in get_args(kind)))
+        return _union(tuple(_reader(member) for member in get_args(kind)))
     if origin is tuple:
         return _tuple(_reader(get_args(kind)[0]))
     if origin is not None and issubclass(origin, Mapping):
@@ -168,10 +165,10 @@ def _mapping(item: _Reader) -> _Reader:
     return _checked(lambda content: type(content) is dict, read, "an object")
 
 
-def _checked(fits: Callable[[Any], bool], read: Callable[[Any], Any], wanted: str) -> _Reader:
+def _checked(fits: Callable[[Any], bool], read: Callable[[Any], Any], expected: str) -> _Reader:
     def checked(content: Any) -> Any:
         if not fits(content):
-            raise _unexpected(content, wanted)
+            raise _unexpected(content, expected)
         return read(content)
 
     return _Reader(fits, checked)
@@ -186,14 +183,15 @@ def _exactly(kind: type) -> _Reader:
     return _Reader(lambda content: type(content) is kind, read)
 
 
-def _unexpected(content: Any, wanted: str) -> MalformedError:
-    return MalformedError(f"{_beginning(content)} where {wanted} was expected")
+def _unexpected(content: Any, expected: str) -> MalformedError:
+    return MalformedError(f"{_beginning(content)} where {expected} was expected")
 
 
 def _beginning(content: Any) -> str:
     try:
         return repr(str(content)[:60])
-    except ValueError:  # Python refuses to write integers of more than some thousand digits
+    except ValueError:
+        # Python refuses to format integers of several thousand digits.
         return f"a huge {type(content).__name__}"
 
 
@@ -208,7 +206,8 @@ def _float(content: Any) -> float:
         number = float(content)
     except OverflowError:
         raise _unexpected(content, "a number of ordinary size") from None
-    if type(content) is float and not math.isfinite(number):  # what JSON cannot say is written as a string
+    # A non-finite number is written as a string (rule 4).
+    if type(content) is float and not math.isfinite(number):
         raise _unexpected(content, "a number of ordinary size")
     return number
 
@@ -240,14 +239,14 @@ def _tuple(item: _Reader) -> _Reader:
     return _Reader(fits, read)
 
 
-def _union(arms: tuple[_Reader, ...]) -> _Reader:
+def _union(members: tuple[_Reader, ...]) -> _Reader:
     def read(content: Any) -> Any:
-        for arm in arms:
-            if arm.fits(content):
-                return arm.read(content)
-        raise MalformedError(f"{_beginning(content)} fits none of the forms that may stand here")
+        for member in members:
+            if member.fits(content):
+                return member.read(content)
+        raise MalformedError(f"{_beginning(content)} has none of the forms that are allowed here")
 
-    return _Reader(lambda content: any(arm.fits(content) for arm in arms), read)
+    return _Reader(lambda content: any(member.fits(content) for member in members), read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +262,7 @@ class _Fields:
 
     def make(self, content: Mapping[str, Any]) -> Any:
         if unknown := [name for name in content if name not in self.readers]:
-            raise MalformedError(f"{self.kind.__name__} has no field {unknown[0]!r}: a later version's?")
+            raise MalformedError(f"{self.kind.__name__} has no field {unknown[0]!r} in this version of the harness")
         try:
             return self.kind(**{name: self.readers[name].read(item) for name, item in content.items()})
         except TypeError as error:
@@ -271,7 +270,7 @@ class _Fields:
         except MalformedError:
             raise
         except ValueError as error:
-            raise MalformedError(f"{self.kind.__name__} cannot be so: {error}") from None
+            raise MalformedError(f"{self.kind.__name__} has an impossible value: {error}") from None
 
 
 def _from_object(kind: type) -> _Reader:
@@ -288,6 +287,6 @@ def _from_row(kind: type) -> _Reader:
                 return kind(*[read(item) for read, item in zip(reads, content, strict=False)])
         except TypeError:
             pass
-        raise MalformedError(f"{kind.__name__} cannot have {len(content)} fields: a later version's?")
+        raise MalformedError(f"{kind.__name__} has no {len(content)} fields in this version of the harness")
 
     return _checked(lambda content: type(content) is list, read, "an array")

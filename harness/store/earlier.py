@@ -1,14 +1,15 @@
-"""What an earlier version of the harness stored, in the form of this one: a deployment's facts, and requests.
+"""Converts what earlier versions of the harness stored into the form of this version: deployments and journal entries.
 
-Until each server had its own facts, the deployment had those of the first server, for all of them: connectors, the
-offload tier's configuration and the type of the KV cache. They are given to every server that has none of its own. A
-chunk was stored in the first server's tokens, and is as many blocks on each.
+This is the only module that derives a meaning from names and texts: earlier versions recorded it nowhere else.
 """
 
 from typing import Any
 
+from harness.history import Ending, Outcome
 from harness.scenario import Condition, Purpose, Route
 from harness.store.codec import MalformedError
+
+# --- the deployment, before each server had its own facts ---
 
 _OF_SERVERS = (
     "connectors",
@@ -18,10 +19,15 @@ _OF_SERVERS = (
     "offload_prompt_only",
     "kv_dtype",
 )
+"""Fields that the deployment had once, for all servers, and that each server has now."""
 
 
-def of_this_form(content: object) -> object:
-    """A stored deployment's JSON as this version writes it; whatever is no such thing is returned as it is."""
+def convert_deployment(content: object) -> object:
+    """A stored deployment's JSON in the form of this version; JSON of any other shape is returned unchanged.
+
+    The deployment's values were those of its first server. Each server without values of its own gets them. The chunk
+    size was stored in tokens of the first server's blocks; every server gets as many blocks per chunk.
+    """
     if not isinstance(content, dict) or not isinstance(content.get("servers"), list):
         return content
     common = {name: content[name] for name in _OF_SERVERS if name in content}
@@ -46,6 +52,47 @@ def _size(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
+# --- journal entries ---
+
+
+def convert_entry(kind: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A journal entry's JSON in the form of this version; an entry that has it already is returned unchanged."""
+    match kind:
+        case "sent":
+            return _with_purpose(entry)
+        case "ended" if "ending" not in entry:
+            return entry | _ending(entry)
+        case "run_ended" if isinstance(died := entry.get("died"), list):
+            return entry | {"died": [_dead_process(one) for one in died]}
+        case _:
+            return entry
+
+
+def _dead_process(died: object) -> object:
+    """Earlier versions stored the text alone, which begins with the process's name."""
+    return {"name": died.partition(" ")[0], "text": died} if isinstance(died, str) else died
+
+
+_CAUSES = (
+    ("no end of the answer within ", Ending.TIMED_OUT),
+    ("cut: ", Ending.CUT),
+    ("error inside a 200", Ending.ERROR_INSIDE),
+    ("not sent: Cannot connect ", Ending.NOT_CONNECTED),
+    ("not sent: ", Ending.NOT_SENT),
+    ("the client crashed: ", Ending.CLIENT_CRASHED),
+    ("interrupted", Ending.INTERRUPTED),
+    ("the history holds no end", Ending.NO_END),
+)
+"""How the causes began that versions without ``Ended.ending`` wrote."""
+
+
+def _ending(entry: dict[str, Any]) -> dict[str, str]:
+    cause = str(entry.get("cause", ""))
+    if entry.get("outcome") == str(Outcome.OK) or entry.get("status") not in (None, 200):
+        return {}
+    return next(({"ending": str(ending)} for beginning, ending in _CAUSES if cause.startswith(beginning)), {})
+
+
 # --- requests, before they had a purpose ---
 
 _KINDS = {
@@ -66,25 +113,25 @@ _SALT_TESTS = {
 }
 
 
-def with_purpose(entry: dict[str, Any]) -> dict[str, Any]:
-    """A ``sent`` entry, whose request says what it is for; one that does already, and other entries, as they are.
+def _with_purpose(entry: dict[str, Any]) -> dict[str, Any]:
+    """A ``sent`` entry whose request has a purpose.
 
-    Then, and only then, some of it was told by names: a probe's cache and a suspect's control by their phases.
+    Earlier versions told a probe's cache, and a control request of a suspect output, by the phase's name.
     """
     request = entry.get("request")
     if not isinstance(request, dict) or not {"reference_for", "inquiry"} & request.keys():
         return entry
     plain = {name: value for name, value in request.items() if name not in ("reference_for", "inquiry")}
     phase = entry.get("phase") if isinstance(entry.get("phase"), str) else ""
-    return {**entry, "request": {**plain, **_meant(request, str(phase))}}
+    return {**entry, "request": {**plain, **_purpose(request, str(phase))}}
 
 
-def _meant(request: dict[str, Any], phase: str) -> dict[str, Any]:
+def _purpose(request: dict[str, Any], phase: str) -> dict[str, Any]:
     about, inquiry = request.get("reference_for"), request.get("inquiry")
     sampling = request.get("sampling")
     forced = isinstance(sampling, dict) and sampling.get("prompt_logprobs") is not None
     if isinstance(inquiry, dict):
-        return _inquired(inquiry, phase, forced=forced)
+        return _purpose_of_inquiry(inquiry, phase, forced=forced)
     if forced:
         return _fields(Purpose.FORCING, about)
     if request.get("route") != str(Route.DECODE):
@@ -92,7 +139,7 @@ def _meant(request: dict[str, Any], phase: str) -> dict[str, Any]:
     return _fields(Purpose.CONTROL, about, Condition.SUSPECT if phase.startswith("confirmation") else None)
 
 
-def _inquired(inquiry: dict[str, Any], phase: str, *, forced: bool) -> dict[str, Any]:
+def _purpose_of_inquiry(inquiry: dict[str, Any], phase: str, *, forced: bool) -> dict[str, Any]:
     kind, about, under = (inquiry.get(name) or None for name in ("kind", "about", "under"))
     if kind == "supposition":
         return _fields(Purpose.FORCING if forced else Purpose.OWNER_TEST, about) | {"owner": under}
@@ -107,6 +154,6 @@ def _inquired(inquiry: dict[str, Any], phase: str, *, forced: bool) -> dict[str,
 
 
 def _fields(purpose: Purpose, about: object, condition: Condition | None = None) -> dict[str, Any]:
-    """As JSON has them."""
+    """The fields of a request as JSON, without those that are at their default."""
     fields = {"purpose": str(purpose), "about": about, "condition": condition and str(condition)}
     return {name: value for name, value in fields.items() if value is not None}

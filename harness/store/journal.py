@@ -1,11 +1,10 @@
-"""The journal: a run's history on disk, one JSON object a line, written while the run goes.
+"""The journal: a run's history on disk, one JSON object per line, written during the run.
 
-Rule 1: recording never waits for the disk. An entry is encoded and put in a buffer; a thread of its own writes
-the buffer within half a second, and at once when a phase begins or a reading is taken.
-Rule 2: what was written is the kernel's: it survives ``kill -9`` of the harness, not a power cut.
-Rule 3: a killed writer leaves at most one torn line, the last, without its newline. That one is dropped when
-reading. Any other line that cannot be read is damage, and damage is an error: a run judged on a part of its
-history could come out valid.
+Rule 1: recording never waits for the disk. An entry is encoded and put into a buffer. A separate thread writes the
+buffer within half a second, and at once when a phase begins or a reading is taken.
+Rule 2: written entries survive ``kill -9`` of the harness, but not a power cut.
+Rule 3: a killed writer leaves at most one incomplete line, the last one, without its newline. The reader drops it. Any
+other line that cannot be read is an error, because a run judged by a part of its history could come out valid.
 """
 
 import json
@@ -19,16 +18,16 @@ from typing import IO, Any, Self, get_args
 
 from harness.errors import HarnessError, UsageError
 from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
-from harness.store.codec import MalformedError, decode, dumps, parse_json, parse_stored
-from harness.store.earlier import with_purpose
+from harness.store.codec import MalformedError, decode, dumps, parse_json
+from harness.store.earlier import convert_entry
 
 FORMAT = 1
-"""Version of the journal; raised when an older reader would misread, not when it would refuse."""
+"""Version of the format. It is raised if an older reader would misread new entries, not if it would refuse them."""
 
 FLUSH_SECONDS = 0.5
 
 _MILESTONES = (RunStarted, PhaseStarted, Scraped, RunEnded)
-"""Entries after which the buffer is written at once: a phase has begun or ended."""
+"""Entries after which the buffer is written at once."""
 
 
 def _kind(entry_type: type) -> str:
@@ -44,45 +43,34 @@ def encode_entry(entry: Entry) -> str:
     return dumps(entry, _TAGS[type(entry)])
 
 
-def decode_entry(line: str | bytes) -> Entry:
-    """The entry that a line stands for. Raises MalformedError."""
-    return _decoded(_an_object(parse_json(line)))
-
-
-def _read_entry(line: bytes) -> Entry:
-    """Like ``decode_entry``, of a file that may be damaged. Raises MalformedError."""
-    entry = _decoded(_an_object(parse_stored(line)))
-    if nonsense := _nonsense(entry):
-        raise MalformedError(nonsense)
-    return entry
-
-
-def _decoded(content: dict[str, Any]) -> Entry:
+def decode_entry(line: str | bytes, *, stored: bool = False) -> Entry:
+    """The entry of a line. Raises MalformedError. ``stored``: the line is from a file that may be damaged."""
+    content = _an_object(parse_json(line.encode() if isinstance(line, str) else line, stored=stored))
     kind = content.pop("kind", None)
     if not isinstance(kind, str) or kind not in _KINDS:
         raise MalformedError(f"entries of kind {kind!r:.60} are not known to this version of the harness")
-    return decode(_KINDS[kind], with_purpose(content))
+    return decode(_KINDS[kind], convert_entry(kind, content))
 
 
-def _nonsense(entry: Entry) -> str:
-    """What no harness ever wrote, though it has the right form; empty where there is nothing of it.
+def _checked(entry: Entry) -> Entry:
+    """The entry. Raises MalformedError if it has values that the harness never writes.
 
-    A time that is no number compares as false with everything: whatever is later, or longer, would not be seen.
+    A time that is NaN compares as false with every other time, so checkers would miss late events.
     """
     for name, value in _plain_numbers(entry):
         if not math.isfinite(value):
-            return f"{name} is {value}, and must be a number"
+            raise MalformedError(f"{name} is {value}, and must be a number")
     if isinstance(entry, RunStarted) and not 0 <= entry.wall < _YEAR_9999:
-        return f"wall is {entry.wall}, which is no calendar time"
-    return ""
+        raise MalformedError(f"wall is {entry.wall}, which is not a calendar time")
+    return entry
 
 
 _YEAR_9999 = 253_370_764_800.0
-"""Seconds since 1970; the calendar of Python ends there."""
+"""Seconds since 1970. Python's calendar ends there."""
 
 
 def _plain_numbers(entry: Entry) -> Iterator[tuple[str, float]]:
-    """The entry's own fields that hold times and shares; not what servers said, which may be anything."""
+    """The entry's own fields with times and shares, without numbers from servers, which may be anything."""
     for name in entry.__slots__:
         value = getattr(entry, name)
         if isinstance(value, float):
@@ -104,7 +92,7 @@ class JournalWriter:
         self._path = path
         self._file: IO[bytes] = path.open("xb", buffering=0)
         self._flush_seconds = flush_seconds
-        # A deque: appending and taking away are one step each, so that no entry falls between two threads.
+        # The deque's methods are atomic, so that no entry is lost between two threads.
         self._pending = deque([json.dumps({"kind": "journal", "format": FORMAT})])
         self._writing = threading.Lock()
         self._wanted = threading.Event()
@@ -114,19 +102,19 @@ class JournalWriter:
         self._thread.start()
 
     def record(self, entry: Entry) -> None:
-        """Append; returns before it is on disk. Raises HarnessError if an earlier write failed."""
+        """Append an entry; returns before it is written. Raises HarnessError if an earlier write failed."""
         self._raise_failure()
         self._pending.append(encode_entry(entry))
         if isinstance(entry, _MILESTONES):
             self._wanted.set()
 
     def flush(self) -> None:
-        """Return when everything recorded before is written. Blocks: not for the event loop."""
+        """Write everything recorded so far. Blocks, so do not call it in an event loop."""
         self._write()
         self._raise_failure()
 
     def close(self) -> None:
-        """Write what is pending and let go of the file; a second time does nothing."""
+        """Write what is pending and close the file; a second call does nothing."""
         self._closing = True
         self._wanted.set()
         self._thread.join()
@@ -165,13 +153,13 @@ class JournalWriter:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise HarnessError(
-                f"The history could not be written to {self._path}: {self._failure.strerror}. What was written "
-                "before is intact. Make room there, or choose another place with --result-dir, and run again."
+                f"The history could not be written to {self._path}: {self._failure.strerror}. Earlier entries are "
+                "intact. Make room there, or choose another directory with --result-dir, and run again."
             ) from self._failure
 
 
 def read_journal(path: Path) -> Iterator[Entry]:
-    """Every entry in order, a torn last line left out. Raises UsageError naming file and line."""
+    """All entries in order, without an incomplete last line. Raises UsageError with file and line."""
     try:
         with path.open("rb") as lines:
             yield from _entries(path, lines)
@@ -179,7 +167,7 @@ def read_journal(path: Path) -> Iterator[Entry]:
         raise UsageError(f"The history {path} cannot be read: {error.strerror}. {_WANTED}") from error
 
 
-_WANTED = "Name a run's directory, one that holds history.jsonl."
+_WANTED = "Name a run's directory, which contains history.jsonl."
 
 
 def _entries(path: Path, lines: IO[bytes]) -> Iterator[Entry]:
@@ -188,29 +176,29 @@ def _entries(path: Path, lines: IO[bytes]) -> Iterator[Entry]:
         if not line.endswith(b"\n"):
             return
         try:
-            yield _read_entry(line)
+            yield _checked(decode_entry(line, stored=True))
         except MalformedError as error:
             raise UsageError(_damaged(path, number, error)) from error
 
 
 def _damaged(path: Path, number: int, error: MalformedError) -> str:
     return (
-        f"{path}, line {number}: {error}. The file is damaged, or a later version of the harness wrote it: judge "
-        "it with the version named in its run_started entry, or run again."
+        f"{path}, line {number}: {error}. The file is damaged, or a later version of the harness wrote it: judge it "
+        "with the version named in its run_started entry, or run again."
     )
 
 
 def _check_header(path: Path, line: bytes) -> None:
     if not line.endswith(b"\n"):
-        raise UsageError(f"{path} holds no entry: the run was killed as it began. Run again.")
+        raise UsageError(f"{path} has no entry: the run was killed when it began. Run again.")
     try:
-        header = _an_object(parse_stored(line))
+        header = _an_object(parse_json(line, stored=True))
     except MalformedError as error:
         raise UsageError(_damaged(path, 1, error)) from error
     if header.get("kind") != "journal":
-        raise UsageError(f"{path} is not a history: its first line names no journal format. {_WANTED}")
+        raise UsageError(f"{path} is not a history: its first line does not name a journal format. {_WANTED}")
     if header.get("format") != FORMAT:
         raise UsageError(
-            f"{path} has journal format {header.get('format')!r:.60}, and this version of the harness reads {FORMAT}. "
-            "Judge it with the version that wrote it, or a later one."
+            f"{path} has journal format {header.get('format')!r:.60}, but this version of the harness reads format "
+            f"{FORMAT}. Judge it with the version that wrote it, or a later one."
         )

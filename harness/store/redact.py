@@ -1,8 +1,7 @@
-"""What must not be stored: credentials on the command line.
+"""Replaces credentials on the command line, which must not be stored.
 
-A credential is told by the *name* it is given under, wherever the name stands: ``--header Authorization=…``,
-``--api-key …``, ``--engine-arg=--api-key=…``, ``{"api_key": "…"}``, ``https://user:password@host``. Names, and how a
-text is redacted: :mod:`harness.redact`.
+A credential is recognized by its *name*: ``--header Authorization=…``, ``--api-key …``, ``--engine-arg=--api-key=…``,
+``{"api_key": "…"}``; or as a part of a URL: ``https://user:password@host``. :mod:`harness.redact` has the names.
 """
 
 import re
@@ -16,12 +15,12 @@ _FLAG_WITH_VALUE = re.compile(r"(?s)^(?P<flag>--?[\w-]+=)(?P<value>.*)$")
 
 
 def redact_argv(argv: Sequence[str]) -> tuple[str, ...]:
-    """The command line with every credential replaced; redacting twice changes nothing more."""
+    """The command line with every credential replaced; a second call changes nothing more."""
     return tuple(_redacted(argv))
 
 
 def _redacted(argv: Sequence[str]) -> Iterator[str]:
-    """A secret flag's value may be the next argument, or stand behind another wrapper flag."""
+    """A secret flag's value may be the next argument, also within another flag (``--engine-arg=VALUE``)."""
     awaiting_value = False
     for argument in argv:
         if _SECRET_FLAG.match(argument):
@@ -36,7 +35,7 @@ def _redacted(argv: Sequence[str]) -> Iterator[str]:
 
 
 def redact_argument(text: str) -> str:
-    """One argument with the credentials that it names itself replaced."""
+    """One argument, with the credentials that it names itself replaced."""
     if match := _NAMED_VALUE.match(text):
         return match["kept"] + REDACTED
     if match := _FLAG_WITH_VALUE.match(text):

@@ -1,16 +1,16 @@
-"""A run's directory: what it is called, what lies in it, and how to read it back.
+"""A run's directory: its name, its files, and how to read it back.
 
     RESULT_DIR/
       20260102T030405Z-nightly-s7/
-        history.jsonl      the journal, written while the run goes
+        history.jsonl      the journal, written during the run
         deployment.json    the facts that oracle and checkers use
         result.json        the verdict, and the flat keys of a benchmark's result
-        crash.txt          only where the harness itself failed: the traceback
-        logs/              one file per server that was launched
-      latest               a link to the newest
+        crash.txt          the traceback, if the harness itself failed
+        logs/              one file per launched server
+      latest               a link to the newest run
 
-No credential is stored: headers are no part of a history, and the command line, URLs and the texts of errors are
-redacted here.
+No credential is stored: histories have no headers, and credentials in the command line, URLs and error texts are
+replaced here.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
 from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
-from harness.store.codec import MalformedError, decode, dumps, parse_stored
-from harness.store.earlier import of_this_form
+from harness.store.codec import MalformedError, decode, dumps, parse_json
+from harness.store.earlier import convert_deployment
 from harness.store.journal import JournalWriter, read_journal
 from harness.store.redact import redact_argv
 
@@ -47,7 +47,7 @@ class RunStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.logs = path / LOGS
-        """Where servers write their logs; exists."""
+        """The directory for the servers' logs; exists."""
         self.logs.mkdir()
         self._journal = JournalWriter(path / HISTORY)
 
@@ -61,7 +61,7 @@ class RunStore:
         now: datetime | None = None,
         latest: bool = True,
     ) -> "RunStore":
-        """Make a new directory under ``result_dir`` and, unless told not to, point ``latest`` at it.
+        """Make a new directory under ``result_dir`` and, if ``latest``, point the link ``latest`` at it.
 
         Raises UsageError.
         """
@@ -75,17 +75,14 @@ class RunStore:
                 "with --result-dir."
             ) from error
         if latest:
-            with contextlib.suppress(OSError):  # a filesystem without links, or a directory of that name: no harm
+            # The filesystem may have no links, or a directory may have this name: neither matters.
+            with contextlib.suppress(OSError):
                 point_at(parent / LATEST, store.path.name)
         return store
 
     def record(self, entry: Entry) -> None:
-        """Append to the history; returns before it is on disk. Raises HarnessError if the disk fails."""
+        """Append to the history; returns before the entry is written. Raises HarnessError if the disk fails."""
         self._journal.record(_redacted(entry))
-
-    def flush(self) -> None:
-        """Return when everything recorded before is written. Blocks: not for the event loop."""
-        self._journal.flush()
 
     def save_deployment(self, deployment: Deployment) -> None:
         """Store the facts, replacing those stored before."""
@@ -96,11 +93,11 @@ class RunStore:
         return save_result(self.path, result, name)
 
     def save_text(self, name: str, text: str) -> Path:
-        """Store any other report atomically; says where."""
+        """Store any other report atomically; returns its path."""
         return save_text(self.path / name, text)
 
     def close(self) -> None:
-        """Write what is pending; a second time does nothing."""
+        """Write what is pending; a second call does nothing."""
         self._journal.close()
 
     def __enter__(self) -> Self:
@@ -111,16 +108,16 @@ class RunStore:
 
 
 def save_result(directory: Path, result: Mapping[str, object], name: str = RESULT) -> Path:
-    """Store a result in the directory of a run that has ended; says where."""
+    """Store a result in the directory of a run that has ended; returns its path."""
     return save_text(directory / name, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 _REMEDIES = {
     errno.ENOSPC: "Make room there",
     errno.EDQUOT: "Make room there",
-    errno.ENOENT: "Its directory is gone: nobody may remove or rename it while it is in use",
+    errno.ENOENT: "Its directory is gone: do not remove or rename it during a run",
 }
-"""By what went wrong; else another place is needed."""
+"""What to do, by the kind of error; for other errors, another path is needed."""
 
 
 def save_text(path: Path, text: str) -> Path:
@@ -128,28 +125,30 @@ def save_text(path: Path, text: str) -> Path:
     try:
         write_atomically(path, text)
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "Name a place that can be written to")
+        remedy = _REMEDIES.get(error.errno or 0, "Name a path that can be written to")
         raise HarnessError(f"{path} could not be written: {error.strerror}. {remedy}.") from error
     return path
 
 
 def load_run(path: str | Path) -> tuple[Deployment, History]:
-    """A stored run, also one that was killed. Raises UsageError saying what is missing or damaged."""
+    """Read a stored run, which may have been killed. Raises UsageError with what is missing or damaged."""
     directory = Path(path)
     if not directory.is_dir():
-        raise UsageError(f"{directory} is no directory. Name a run's: one that holds {HISTORY}, as runs/{LATEST} does.")
+        raise UsageError(
+            f"{directory} is not a directory. Name a run's directory, which contains {HISTORY}, such as runs/{LATEST}."
+        )
     history = History(tuple(read_journal(directory / HISTORY)))
     if not any(True for _ in history.of(RunStarted)):
         raise UsageError(
-            f"{directory / HISTORY} does not say how a run began: it is of a command that judges nothing (serve, "
-            "selftest), or was cut off before its first entry. Name another run's directory."
+            f"{directory / HISTORY} has no run_started entry: it is of a command that judges nothing (serve, "
+            "selftest), or the run was killed before its first entry. Name another run's directory."
         )
     deployment = _load_deployment(directory / DEPLOYMENT)
     return deployment, _with_end_tokens(history, deployment)
 
 
 def _with_end_tokens(history: History, deployment: Deployment) -> History:
-    """What versions before ``Decoding`` did not record, the deployment's facts tell."""
+    """The history with a ``Decoding`` entry from the deployment's facts, if an earlier version stored none."""
     token_ids = deployment.end_token_ids
     if not token_ids or any(True for _ in history.of(Decoding)):
         return history
@@ -157,14 +156,14 @@ def _with_end_tokens(history: History, deployment: Deployment) -> History:
 
 
 def run_name(now: datetime, label: str = "", seed: int | None = None) -> str:
-    """UTC time first, so that names sort; then the label, as far as a file name can say it, and the seed."""
+    """UTC time first, so that names sort; then the label in characters fit for a file name, and the seed."""
     stem = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     word = re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")[:40]
     return "-".join([stem, *([word] if word else []), *([] if seed is None else [f"s{seed}"])])
 
 
 def _fresh(parent: Path, name: str) -> Path:
-    """A directory that nobody else has, also not a run started in the same second."""
+    """Make a new directory, also if another run began in the same second."""
     for attempt in count(1):
         path = parent / (name if attempt == 1 else f"{name}-{attempt}")
         with contextlib.suppress(FileExistsError):
@@ -174,40 +173,31 @@ def _fresh(parent: Path, name: str) -> Path:
 
 
 def _redacted(entry: Entry) -> Entry:
-    """What servers answered as outputs stays as it is: it is the evidence."""
+    """The entry without credentials. Servers' outputs are not changed: they are the evidence."""
+    changes: dict[str, Any] = {}
     match entry:
-        case RunStarted():
-            return replace(entry, argv=redact_argv(entry.argv))
-        case Ended():
-            prefill, decode = entry.prefill_server, entry.decode_server
-            return replace(
-                entry,
-                cause=redact_text(entry.cause),
-                prefill_server=prefill and redact_url(prefill),
-                decode_server=decode and redact_url(decode),
-            )
-        case ScrapeFailed():
-            return replace(entry, cause=redact_text(entry.cause))
-        case Scraped() | RunEnded() | Noted():
-            return _with_redacted_words(entry)
-        case _:
-            return entry
-
-
-def _with_redacted_words(entry: Scraped | RunEnded | Noted) -> Entry:
-    match entry:
-        case Scraped():
-            words = entry.unsettled_because
-            return replace(entry, unsettled_because=redact_text(words)) if words else entry
-        case RunEnded():
-            return replace(entry, died=tuple(map(redact_text, entry.died))) if entry.died else entry
-        case Noted():
-            return replace(entry, text=redact_text(entry.text))
+        case RunStarted(argv=argv):
+            changes = {"argv": redact_argv(argv)}
+        case Ended(cause=cause, prefill_server=prefill, decode_server=decode):
+            changes = {
+                "cause": redact_text(cause),
+                "prefill_server": prefill and redact_url(prefill),
+                "decode_server": decode and redact_url(decode),
+            }
+        case ScrapeFailed(cause=cause):
+            changes = {"cause": redact_text(cause)}
+        case Scraped(unsettled_because=reason) if reason:
+            changes = {"unsettled_because": redact_text(reason)}
+        case RunEnded(died=died) if died:
+            changes = {"died": tuple(replace(one, text=redact_text(one.text)) for one in died)}
+        case Noted(text=text):
+            changes = {"text": redact_text(text)}
+    return replace(entry, **changes) if changes else entry
 
 
 def _load_deployment(path: Path) -> Deployment:
     try:
-        return decode(Deployment, of_this_form(parse_stored(path.read_bytes())))
+        return decode(Deployment, convert_deployment(parse_json(path.read_bytes(), stored=True)))
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} does not exist: the run ended before its deployment was up, so there is nothing to judge."
@@ -216,5 +206,5 @@ def _load_deployment(path: Path) -> Deployment:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     except (MalformedError, ValueError) as error:
         raise UsageError(
-            f"{path} cannot be understood: {error}. It is damaged, or a later version of the harness wrote it."
+            f"{path} cannot be read: {error}. The file is damaged, or a later version of the harness wrote it."
         ) from error

@@ -1,4 +1,4 @@
-"""Each checker: a planted fault is caught, the clean run passes, missing evidence is unknown."""
+"""Each checker finds a planted fault, passes a clean run, and is unknown without evidence."""
 
 from dataclasses import replace
 from typing import Any
@@ -42,13 +42,13 @@ def test_a_clean_run_is_valid_by_every_checker() -> None:
     assert judgement.outputs == Outputs(requests=2, exact=2, tie=0, mismatch=0, unverified=0)
 
 
-def test_the_clean_run_says_what_was_transferred() -> None:
+def test_the_summary_of_a_clean_run_has_the_transferred_tokens() -> None:
     check = token_sources(run.DEPLOYMENT, run.history())
-    assert check.summary == "decode took 228 of 228 prompt tokens by KV transfer"
+    assert check.summary == "decode received 228 of 228 prompt tokens by KV transfer"
     assert nixl_bytes(run.DEPLOYMENT, run.history()).summary == "NIXL moved 256,000 bytes in 2 reads, as predicted"
 
 
-def test_a_decode_server_that_was_asked_directly_is_found_out() -> None:
+def test_a_decode_server_that_computed_all_prompts_is_found() -> None:
     idle = run.readings(run.ZERO, RECOMPUTED)
     check = token_sources(run.DEPLOYMENT, run.history(idle))
     assert check.verdict is Verdict.INVALID
@@ -57,11 +57,11 @@ def test_a_decode_server_that_was_asked_directly_is_found_out() -> None:
     )
 
 
-def test_a_part_that_was_recomputed_is_found_out() -> None:
+def test_a_recomputed_part_is_found() -> None:
     check = token_sources(run.DEPLOYMENT, seen({"external": 128, "compute": 100}))
     assert check.verdict is Verdict.INVALID
     assert check.summary.startswith(
-        "decode took 128 of 228 prompt tokens by KV transfer; external_kv_transfer of decode-0"
+        "decode received 128 of 228 prompt tokens by KV transfer; external_kv_transfer of decode-0"
     )
 
 
@@ -86,7 +86,7 @@ def test_usage_that_is_missing_is_unknown() -> None:
     silent = (*run.operation(run.request(0), usage=None), *run.operation(run.request(1)))
     check = token_sources(run.DEPLOYMENT, run.history(operations=silent))
     assert check.verdict is Verdict.UNKNOWN
-    assert "1 answers carry no usage" in check.summary
+    assert "answers without usage: 1" in check.summary
 
 
 @pytest.mark.parametrize("nixl", [0, 3 * run.BLOCK, 4 * run.BLOCK + 1, 5 * run.BLOCK])
@@ -110,7 +110,7 @@ def test_a_read_that_is_missing_is_invalid() -> None:
     ],
 )
 @pytest.mark.parametrize("server", ["prefill", "decode"])
-def test_offloaded_bytes_that_are_not_the_prompts_are_invalid(server: str, change: dict[str, float]) -> None:
+def test_wrong_offloaded_bytes_are_invalid(server: str, change: dict[str, float]) -> None:
     assert offload_bytes(run.DEPLOYMENT, seen(**{server: change})).verdict is Verdict.INVALID
 
 
@@ -121,8 +121,9 @@ def test_a_store_that_the_full_tier_refused_is_no_fault() -> None:
     assert offload_bytes(run.DEPLOYMENT, seen(many)).verdict is Verdict.INVALID
 
 
-def test_each_preemption_may_read_one_prompt_back_and_no_more() -> None:
-    whole = 2 * run.BLOCK  # of the longer prompt: 128 tokens
+def test_each_preemption_excuses_loading_one_prompt() -> None:
+    # The longer prompt has 128 tokens.
+    whole = 2 * run.BLOCK
     for times, verdict in ((1, Verdict.VALID), (2, Verdict.INVALID)):
         loaded = {"load": times * whole, "load_legacy": times * whole, "preemptions": 1}
         assert offload_bytes(run.DEPLOYMENT, seen(decode=loaded)).verdict is verdict
@@ -134,7 +135,7 @@ def test_a_transfer_that_failed_or_expired_is_invalid(server: str, counter: str)
     assert failed_transfers(run.DEPLOYMENT, seen(**{server: {counter: 1}})).verdict is Verdict.INVALID
 
 
-def test_what_expired_before_the_run_excuses_no_late_notification() -> None:
+def test_requests_that_expired_before_the_run_excuse_no_late_notification() -> None:
     expired = {"expired": 8, "late": 1}
     started = [run.reading("prefill-0", "before", run.ZERO | expired), run.readings()[1]]
     for late, verdict in ((1, Verdict.VALID), (2, Verdict.INVALID)):
@@ -143,8 +144,8 @@ def test_what_expired_before_the_run_excuses_no_late_notification() -> None:
         assert failed_transfers(run.DEPLOYMENT, history).verdict is verdict
 
 
-def test_late_notifications_are_laid_to_the_phase_in_which_their_requests_expired() -> None:
-    # Eight expire in the load, one notification comes at once: seven are counted when P wakes up again.
+def test_late_notifications_count_for_the_phase_in_which_the_requests_expired() -> None:
+    # Eight requests expire in the load and one notification arrives then; P counts seven when it has work again.
     expired = run.PREFILL | {"expired": 8, "late": 1}
     for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
         later = [
@@ -159,7 +160,7 @@ def test_late_notifications_are_laid_to_the_phase_in_which_their_requests_expire
         assert by_phase["later"] is verdict
 
 
-def test_an_engine_that_does_not_count_late_notifications_is_judged_by_the_rest() -> None:
+def test_an_engine_without_a_counter_of_late_notifications_is_judged_by_the_others() -> None:
     older = [
         run.reading(server, label, {k: v for k, v in values.items() if k != "late"})
         for label, values_of in (("before", {}), ("after", {"prefill-0": run.PREFILL, "decode-0": run.DECODE}))
@@ -242,28 +243,26 @@ def ended(**fields: Any) -> History:
         ({}, Verdict.VALID),
     ],
 )
-def test_a_request_that_was_answered_badly_is_invalid_and_one_without_answer_unknown(
-    fields: dict[str, Any], verdict: Verdict
-) -> None:
+def test_a_failed_answer_is_invalid_and_a_missing_one_unknown(fields: dict[str, Any], verdict: Verdict) -> None:
     check = completion(run.DEPLOYMENT, ended(**fields))
     assert check.verdict is verdict
     assert fields.get("cause", "2 of 2") in check.summary
     assert [finding.subject for finding in check.findings] == (["r0"] if fields else [])
 
 
-def test_a_run_of_which_nothing_completed_by_the_path_under_test_is_unknown() -> None:
+def test_a_run_without_completed_requests_on_the_path_under_test_is_unknown() -> None:
     assert completion(run.DEPLOYMENT, run.history(operations=())).verdict is Verdict.UNKNOWN
     never = run.operation(run.request(0))[:1]
     assert completion(run.DEPLOYMENT, run.history(operations=never)).verdict is Verdict.UNKNOWN
 
 
-def test_an_interrupted_run_is_unknown() -> None:
+def test_a_run_that_ended_early_is_unknown() -> None:
     whole = run.history()
     cut = History(tuple(entry for entry in whole.entries if not isinstance(entry, RunEnded)))
     assert completion(run.DEPLOYMENT, cut).verdict is Verdict.UNKNOWN
 
 
-def test_a_wrong_token_is_named_with_its_place_and_the_references_margin() -> None:
+def test_the_finding_of_a_wrong_token_has_its_index_and_the_references_margin() -> None:
     wrong = ended(choices=(Choice((7, 8, 99, 10, 11)),))
     check = outputs(run.DEPLOYMENT, wrong)
     assert check.verdict is Verdict.INVALID
@@ -293,44 +292,44 @@ def test_a_missing_or_failed_reference_is_unknown_and_does_not_hide_a_mismatch()
     assert outputs(run.DEPLOYMENT, History(())).verdict is Verdict.UNKNOWN
 
 
-def at_rest(**changes: Any) -> History:
-    """The clean run whose last reading of P is changed: ``values`` or fields of the entry."""
+def last_reading(**changes: Any) -> History:
+    """The clean run with a changed last reading of P: ``values``, or fields of the entry."""
     values = changes.pop("values", {})
     last = run.reading("prefill-0", "after", run.PREFILL | values, **changes)
     return run.history([*run.readings()[:2], last, run.readings()[3]])
 
 
-def test_blocks_that_were_never_given_back_are_invalid() -> None:
-    check = settled(run.DEPLOYMENT, at_rest(values={"kv_usage": 0.25}, settled=False, unsettled_because="held"))
+def test_blocks_that_were_not_released_are_invalid() -> None:
+    check = settled(run.DEPLOYMENT, last_reading(values={"kv_usage": 0.25}, settled=False, unsettled_because="held"))
     assert check.verdict is Verdict.INVALID
     assert "prefill-0: 25.00% of its KV blocks are still held after load, 0.00% before" in check.summary
 
 
-def test_a_request_still_running_after_all_have_their_answers_is_invalid_if_nobody_else_can_have_sent_it() -> None:
-    history = at_rest(values={"running": 1}, settled=False, unsettled_because="1 requests are still running")
+def test_a_request_still_running_after_the_phase_is_invalid_if_only_this_run_uses_the_server() -> None:
+    history = last_reading(values={"running": 1}, settled=False, unsettled_because="1 requests are still running")
     assert settled(run.DEPLOYMENT, history).verdict is Verdict.INVALID
     assert settled(replace(run.DEPLOYMENT, launched=False), history).verdict is Verdict.UNKNOWN
 
 
-def test_readings_not_at_rest_or_missing_are_unknown() -> None:
+def test_unsettled_or_missing_readings_are_unknown() -> None:
     for history in (_restless(), _failed(), _without_after(), run.history([])):
         assert settled(run.DEPLOYMENT, history).verdict is Verdict.UNKNOWN
     assert settled(run.DEPLOYMENT, run.history()).verdict is Verdict.VALID
 
 
-def test_a_client_that_could_not_keep_up_or_did_not_say_is_unknown() -> None:
+def test_a_client_that_did_not_keep_up_or_has_no_record_is_unknown() -> None:
     for strained in (
         ClientHealth(0.0, 0.5, 3.0, 0.01, 0.2),
         ClientHealth(0.0, 0.5, 0.0, 0.3, 0.2),
         ClientHealth(0.0, 0.5, 0.0, 0.01, 0.99),
     ):
         assert client_health(run.DEPLOYMENT, History((strained,))).verdict is Verdict.UNKNOWN
-    # One long delay on a machine that the servers share is told, not blamed on the client.
+    # One long delay, on a machine shared with the servers, is shown but not held against the client.
     assert client_health(run.DEPLOYMENT, History((ClientHealth(0.0, 3.0, 0.1, 0.01, 0.2),))).verdict is Verdict.VALID
     assert client_health(run.DEPLOYMENT, History(())).verdict is Verdict.UNKNOWN
 
 
-def test_connectors_that_are_not_there_are_not_looked_for() -> None:
+def test_checkers_of_absent_connectors_are_left_out() -> None:
     alone = run.DEPLOYMENT.with_servers(connectors=(Connector.NIXL,))
     names = {check.name for check in judge(alone, run.history()).checks}
     assert "offload_bytes" not in names

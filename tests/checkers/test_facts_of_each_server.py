@@ -1,4 +1,4 @@
-"""What one server has is not taken for what all have."""
+"""Each server has its own facts."""
 
 import json
 from contextlib import AsyncExitStack
@@ -18,8 +18,8 @@ from harness.checkers.offload_bytes import offload_bytes
 from harness.facts import Connector, Deployment, KVGeometry, Role
 from harness.observe.server_info import _device, learn
 from harness.oracle import ServerExpectation
+from harness.reports.overview import _deployment as summary_line
 from harness.reports.result_json import _deployment as of_result
-from harness.reports.summary import _deployment as summary_line
 from harness.store.noise_file import noise_key
 from harness.verdict import Verdict
 
@@ -27,7 +27,7 @@ BOTH = run.DEPLOYMENT.with_servers(num_blocks=101, offload_blocks=1000)
 
 
 def having(prefill: dict[str, Any] | None = None, decode: dict[str, Any] | None = None, **fields: Any) -> Deployment:
-    """The pair, with fields of its servers changed."""
+    """The pair with changed fields of its servers."""
     first, second = BOTH.servers
     return replace(BOTH, servers=(replace(first, **(prefill or {})), replace(second, **(decode or {}))), **fields)
 
@@ -38,14 +38,14 @@ def expect(deployment: Deployment, *, tokens: int = 130) -> dict[str, ServerExpe
     return script.expect()
 
 
-def test_a_tier_on_prefill_alone_is_expected_there_alone() -> None:
+def test_a_tier_on_prefill_only_is_expected_on_prefill_only() -> None:
     expected = expect(having(decode={"connectors": (NIXL,)}))
     assert exactly(expected["prefill-0"], "offload_store_bytes") == 2 * run.BLOCK
     assert exactly(expected["decode-0"], "offload_store_bytes") == 0
     assert exactly(expected["decode-0"], "external_kv_transfer") == 130
 
 
-def test_a_tier_on_decode_alone_is_expected_there_alone() -> None:
+def test_a_tier_on_decode_only_is_expected_on_decode_only() -> None:
     expected = expect(having(prefill={"connectors": (NIXL,)}))
     assert exactly(expected["prefill-0"], "offload_store_bytes") == 0
     assert exactly(expected["decode-0"], "offload_store_bytes") == 2 * run.BLOCK
@@ -65,8 +65,8 @@ def test_the_order_of_connectors_is_each_servers_own() -> None:
     assert exactly(script.expect("second")["decode-0"], "nixl_bytes") == 3 * run.BLOCK
 
 
-def test_a_decode_server_without_nixl_is_expected_to_transfer_all_the_same() -> None:
-    """Whoever has NIXL on prefill wants transfers: a pair that makes none is not right as it is."""
+def test_transfers_are_expected_although_decode_has_no_nixl() -> None:
+    """If prefill has NIXL, the user wants transfers, so a pair without transfers is wrong."""
     expected = expect(having(decode={"connectors": ()}))
     assert exactly(expected["decode-0"], "external_kv_transfer") == 130
     computed = run.DECODE | {"external": 0, "compute": 228, "external_queries": 0, "external_hits": 0, "nixl": 0}
@@ -74,14 +74,14 @@ def test_a_decode_server_without_nixl_is_expected_to_transfer_all_the_same() -> 
     assert judge(without, run.history(run.readings(decode=computed))).verdict is Verdict.INVALID
 
 
-def test_one_servers_connector_keeps_its_checker() -> None:
+def test_a_connector_on_one_server_is_enough_for_its_checker() -> None:
     alone = having(prefill={"connectors": (NIXL,)})
     assert "offload_bytes" in {check.name for check in judge(alone, run.history()).checks}
     assert alone.has(OFFLOADING)
     assert (alone.has(OFFLOADING, Role.PREFILL), alone.has(OFFLOADING, Role.DECODE)) == (False, True)
 
 
-def test_types_of_kv_that_differ_leave_nixls_bytes_unknown() -> None:
+def test_nixl_bytes_are_unknown_if_kv_types_differ() -> None:
     mixed = having(prefill={"kv_dtype": "bfloat16"}, decode={"kv_dtype": "fp8"})
     check = nixl_bytes(mixed, run.history())
     assert check.verdict is Verdict.UNKNOWN
@@ -112,7 +112,7 @@ DOUBLED = {name: 2 * run.DECODE[name] for name in ("nixl", "store", "store_legac
     ("dtype", "launched", "verdict"),
     [(None, False, Verdict.UNKNOWN), ("bfloat16", False, Verdict.INVALID), (None, True, Verdict.INVALID)],
 )
-def test_bytes_that_are_off_by_the_type_that_is_not_told_accuse_nobody(
+def test_bytes_that_an_unreported_kv_type_explains_are_unknown(
     checker: Any, dtype: str | None, launched: bool, verdict: Verdict
 ) -> None:
     deployment = replace(run.DEPLOYMENT.with_servers(kv_dtype=dtype), launched=launched)
@@ -121,7 +121,7 @@ def test_bytes_that_are_off_by_the_type_that_is_not_told_accuse_nobody(
     assert ("--kv-cache-dtype" in check.summary) is (verdict is Verdict.UNKNOWN)
 
 
-def test_noise_is_that_of_all_servers_facts() -> None:
+def test_the_noise_file_depends_on_the_facts_of_all_servers() -> None:
     one = having(prefill={"kv_dtype": "float32"}, decode={"kv_dtype": "float32"})
     other = having(prefill={"kv_dtype": "float32"}, decode={"kv_dtype": "bfloat16", "connectors": (NIXL,)})
     assert noise_key(one, 4)["kv dtype"] == "float32"
@@ -130,7 +130,7 @@ def test_noise_is_that_of_all_servers_facts() -> None:
     assert noise_key(other, 4)["connectors"] == "nixl, offloading/nixl"
 
 
-def test_scenarios_are_written_for_the_largest_chunk() -> None:
+def test_scenarios_use_the_largest_chunk_size() -> None:
     deployment = replace(having(decode={"offload_block_size": 128}), vocab_size=4096)
     assert Setting.of(deployment).chunk_tokens == 128
 
@@ -183,18 +183,18 @@ async def test_each_server_is_asked_for_its_own_facts() -> None:
     assert decode.connector_names == ("Other", "offloading", "nixl")
 
 
-async def test_requests_carry_the_name_that_decode_has_for_the_model() -> None:
+async def test_requests_use_decodes_name_of_the_model() -> None:
     told = await learned_from(telling("of-prefill"), telling("of-decode"))
     assert (told.deployment.model, told.deployment.model_path) == ("of-decode", "/models/of-decode")
     assert [server.model for server in told.deployment.servers] == ["of-prefill", "of-decode"]
 
 
-async def test_a_configuration_that_one_server_tells_is_the_models() -> None:
+async def test_the_model_is_known_if_one_server_reports_it() -> None:
     told = await learned_from(telling("a"), telling("a", config='LlamaConfig {"vocab_size": 4096}'))
     assert told.config == {"vocab_size": 4096}
 
 
-def test_a_connector_of_one_server_is_in_every_report_by_its_name() -> None:
+def test_a_connector_of_one_server_is_in_every_report() -> None:
     deployment = having(decode={"connectors": (Connector.NIXL,), "unknown_connectors": ("Other",)})
     assert summary_line(deployment).count("MultiConnector[nixl, offloading]/MultiConnector[Other, nixl]") == 1
     assert of_result(deployment)["connector"] == {"prefill-0": ("nixl", "offloading"), "decode-0": ("Other", "nixl")}
@@ -213,12 +213,12 @@ def test_a_connector_of_one_server_is_in_every_report_by_its_name() -> None:
         (None, None),
     ],
 )
-def test_the_device_is_what_the_configuration_names(told: object, device: str | None) -> None:
+def test_the_device_is_read_from_the_configuration(told: object, device: str | None) -> None:
     assert _device({"device_config": told}) == device
     assert _device(None) is None
 
 
-def test_a_prefill_server_that_does_not_tell_its_block_size_is_named_in_decodes_reason() -> None:
+def test_decodes_unknown_counters_name_a_prefill_server_without_block_size() -> None:
     prefill, decode = run.DEPLOYMENT.servers
     other = replace(prefill, name="prefill-1", url="http://other", block_size=None)
     for prefills in ((replace(prefill, block_size=None),), (prefill, other)):

@@ -1,4 +1,4 @@
-"""A known fault of an engine excuses what it was seen to do, in the releases and on the devices where it was seen."""
+"""A known fault of an engine is excused in the releases and on the devices where it was seen, and only there."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def of(version: str | None = "0.32.0", device: str | None = "cpu") -> Deployment
 
 
 @pytest.mark.parametrize("version", ["0.32.0", "0.32.0+cpu"])
-def test_what_was_seen_is_excused_where_it_was_seen(version: str) -> None:
+def test_a_fault_is_excused_in_its_releases_and_on_its_devices(version: str) -> None:
     assert COUNTED.excuses(late(6), of(version))
     assert WRONG.excuses(differing(), of(version))
 
@@ -63,12 +63,12 @@ def test_another_device_is_not_excused(device: str | None) -> None:
     assert not COUNTED.excuses(late(6), of(device=device))
 
 
-def test_one_server_of_another_release_is_enough() -> None:
+def test_one_server_of_another_release_prevents_the_excuse() -> None:
     first, *others = of().servers
     assert not COUNTED.excuses(late(6), replace(of(), servers=(replace(first, version="0.33.0"), *others)))
 
 
-def test_more_of_the_same_than_was_seen_is_not_excused() -> None:
+def test_a_larger_excess_than_was_seen_is_not_excused() -> None:
     assert not COUNTED.excuses(late(7), of())
 
 
@@ -83,14 +83,14 @@ def test_a_leak_among_wrong_answers_is_not_excused() -> None:
     assert not WRONG.excuses(differing(FindingKind.CACHE), of())
 
 
-def test_what_is_not_known_beside_it_is_not_excused() -> None:
+def test_unknown_checks_beside_the_fault_are_not_excused() -> None:
     assert not WRONG.excuses(differing(FindingKind.UNVERIFIED, unverified=1), of())
     assert not COUNTED.excuses(late(None), of())
     unknown = Check("streaming", Verdict.UNKNOWN, "nothing was streamed")
     assert not COUNTED.excuses(replace(late(6), checks=(*late(6).checks, unknown)), of())
 
 
-def test_nothing_wrong_is_nothing_to_excuse() -> None:
+def test_a_valid_judgement_is_not_excused() -> None:
     assert not COUNTED.excuses(late(0), of())
 
 

@@ -1,4 +1,4 @@
-"""What an earlier run left in caches whose salts are not kept apart is unknown, and no fault of the deployment's."""
+"""If salts are not kept apart, differences that blocks of an earlier run explain are unknown."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ SMALL = replace(
 
 
 class DroppingGateway(SimRun):
-    """Drops the salts of what goes through the proxy."""
+    """Drops the salts of requests through the proxy."""
 
     def _through(self, bodies: dict[str, Any]) -> dict[str, tuple[int, Any]]:
         return super()._through({name: body | {"cache_salt": None} for name, body in bodies.items()})
@@ -37,7 +37,7 @@ def asked_under_two_salts(kind: type[SimRun], deployment: Deployment = SMALL, **
     return run.history
 
 
-def test_a_gateway_that_drops_salts_on_the_way_is_found_and_told_beside_servers_that_keep_them() -> None:
+def test_a_gateway_that_drops_salts_is_found_although_the_servers_keep_them() -> None:
     history = asked_under_two_salts(DroppingGateway)
     assert dropped_on_the_way(SMALL, history) == {"prefill-0": 64, "decode-0": 64}
     check = salts(SMALL, history)
@@ -45,19 +45,19 @@ def test_a_gateway_that_drops_salts_on_the_way_is_found_and_told_beside_servers_
     assert any("between the clients and prefill-0 and decode-0 drops cache_salt" in note for note in check.notes)
 
 
-def test_a_way_that_keeps_salts_is_not_accused() -> None:
+def test_a_gateway_that_keeps_salts_is_not_blamed() -> None:
     history = asked_under_two_salts(SimRun)
     assert dropped_on_the_way(SMALL, history) == {}
     assert salts(SMALL, history).notes == ()
 
 
-def test_where_there_is_no_proxy_the_way_is_the_servers_own_and_not_asked() -> None:
+def test_without_a_proxy_the_path_through_it_is_not_tested() -> None:
     alone = replace(SMALL, proxy_url=None)
     assert len(asked_under_two_salts(SimRun).operations()) == len(asked_under_two_salts(SimRun, alone).operations()) + 2
 
 
 def way(prefill: float, decode: float) -> list[Entry]:
-    """The test of the way; how much either server found in its cache, of 100 tokens."""
+    """The salt test through the proxy, with the tokens of 100 that each server found in its cache."""
     asked = Request(
         "salts-path-other-0",
         tuple(range(3000, 3100)),
@@ -93,29 +93,29 @@ FOUND = PREFILL | {
     "store": BLOCK,
     "store_legacy": BLOCK,
 }
-"""As if prefill had held the second prompt's blocks."""
+"""Counters as if prefill had the second prompt's blocks in its cache."""
 
 
-def test_more_found_than_this_run_left_is_unknown_where_salts_are_dropped() -> None:
+def test_additional_hits_are_unknown_if_salts_are_dropped() -> None:
     found = checked(way(64, 0), FOUND)
     assert {found[name].verdict for name in ("token_sources", "offload_bytes")} == {Verdict.UNKNOWN}
-    assert "an earlier run with the same prompts left" in found["token_sources"].summary
+    assert "an earlier run with the same prompts" in found["token_sources"].summary
     advice = found["token_sources"].advice
     assert advice is not None
     assert "--seed" in advice.remedy
 
 
 @pytest.mark.parametrize("way", [way(0, 0), way(0, 64), []], ids=["kept", "dropped for decode alone", "not tested"])
-def test_more_found_than_this_run_left_is_invalid_where_they_are_kept(way: list[Entry]) -> None:
+def test_additional_hits_are_invalid_if_salts_are_kept(way: list[Entry]) -> None:
     assert checked(way, FOUND)["token_sources"].verdict is Verdict.INVALID
 
 
-def test_a_right_run_stays_valid_where_salts_are_dropped() -> None:
+def test_a_right_run_is_valid_although_salts_are_dropped() -> None:
     found = checked(way(64, 64))
     for name in ("token_sources", "nixl_bytes", "offload_bytes"):
         assert found[name].verdict is Verdict.VALID, found[name]
 
 
-def test_what_no_cache_explains_stays_invalid() -> None:
+def test_differences_that_no_cache_explains_are_invalid() -> None:
     computed = DECODE | {"compute": 228, "external": 0, "external_hits": 0, "nixl": 0, "reads": 0}
     assert checked(way(64, 64), decode=computed)["token_sources"].verdict is Verdict.INVALID

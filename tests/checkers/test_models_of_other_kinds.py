@@ -1,4 +1,4 @@
-"""A model whose cache is of another kind leaves its bytes unknown, with the reason; the rest is judged."""
+"""For models with another kind of KV cache, bytes are unknown with the reason; everything else is judged."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("why", "change"), OTHERS.items(), ids=OTHERS)
-def test_vocabulary_and_special_tokens_are_read_whatever_the_cache_is_like(
+def test_vocabulary_and_special_tokens_are_read_for_any_kind_of_cache(
     why: str, change: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(PLAIN | change))
@@ -64,9 +64,7 @@ def test_vocabulary_and_special_tokens_are_read_whatever_the_cache_is_like(
         ({"model_type": "mistral", "sliding_window": 128}, False),
     ],
 )
-def test_the_rules_of_a_prefix_cache_are_known_for_one_group_of_full_attention(
-    change: dict[str, Any], known: bool
-) -> None:
+def test_prefix_cache_rules_are_known_for_one_group_of_full_attention(change: dict[str, Any], known: bool) -> None:
     assert (read_config(PLAIN | change).cache_rules_unknown == "") is known
 
 
@@ -80,7 +78,7 @@ def again(deployment: Deployment) -> Script:
     return script
 
 
-def test_a_cold_prompt_is_brought_but_for_the_token_that_may_be_left_to_decode() -> None:
+def test_a_cold_prompt_is_transferred_except_one_token_that_may_be_left_to_decode() -> None:
     cold = again(HYBRID).expect("first")
     found = {name: cold["decode-0"].of(name) for name in ("external_kv_transfer", "local_compute", "local_cache_hit")}
     assert [(one.low, one.high) for one in found.values() if one] == [(129, 130), (0, 1), (0, 0)]
@@ -90,7 +88,7 @@ def test_a_cold_prompt_is_brought_but_for_the_token_that_may_be_left_to_decode()
     assert exactly(cold["decode-0"], "prompt_tokens") == 130
 
 
-def test_hits_lie_between_none_and_all_that_one_group_would_find() -> None:
+def test_hits_lie_between_none_and_those_of_a_single_group() -> None:
     for name in ("prefill-0", "decode-0"):
         warm = again(HYBRID).expect("second")[name]
         hits = warm.of("prefix_hits")
@@ -100,7 +98,7 @@ def test_hits_lie_between_none_and_all_that_one_group_would_find() -> None:
     assert exactly(again(replace(HYBRID, cache_rules_unknown="")).expect("second")["decode-0"], "prefix_hits") == 128
 
 
-def test_a_small_pool_does_not_lower_what_such_a_cache_may_find() -> None:
+def test_a_small_pool_does_not_lower_the_possible_hits() -> None:
     script = Script(HYBRID.with_servers(num_blocks=5))
     for tokens, phase in ((prompt(130), "first"), (prompt(192, start=5000), "evicts"), (prompt(130), "second")):
         script.ask(tokens, phase)
@@ -114,7 +112,7 @@ def one_token_left() -> Deployment:
 
 
 @pytest.mark.parametrize(("left", "verdict"), [(0, Verdict.VALID), (1, Verdict.VALID), (2, Verdict.INVALID)])
-def test_prefill_may_leave_the_last_token_of_each_prompt_and_no_more(left: int, verdict: Verdict) -> None:
+def test_prefill_may_leave_only_the_last_token_of_each_prompt(left: int, verdict: Verdict) -> None:
     tokens = 228 - 2 * left
     prefill = run.PREFILL | dict.fromkeys(("prompt", "compute", "prefix_queries", "external_queries"), tokens)
     decode = run.DECODE | {"external": tokens, "external_hits": tokens, "compute": 2 * left}
@@ -124,12 +122,12 @@ def test_prefill_may_leave_the_last_token_of_each_prompt_and_no_more(left: int, 
     assert strict.verdict is (Verdict.INVALID if left else Verdict.VALID)
 
 
-def test_a_transfer_that_is_lost_is_seen_whatever_the_model() -> None:
+def test_a_lost_transfer_is_found_for_any_model() -> None:
     silent = run.DECODE | {"external": 0, "compute": 228, "external_hits": 0}
     assert token_sources(one_token_left(), run.history(run.readings(decode=silent))).verdict is Verdict.INVALID
 
 
-def test_without_a_configuration_everything_that_needs_it_is_unknown_and_says_what_to_do() -> None:
+def test_without_a_configuration_bytes_are_unknown_and_the_summary_says_what_to_do() -> None:
     deployment = with_model(replace(run.DEPLOYMENT, model_path="org/name"), None)
     assert "org/name cannot be read here (--model" in nixl_bytes(deployment, run.history()).summary
     assert token_sources(deployment, run.history()).verdict is Verdict.VALID
@@ -146,7 +144,7 @@ async def vocabulary_of(answer: object, status: int = 200) -> dict[str, Any]:
         return await tokens_that_are_safe(session, Deployment((server,), None, "m"))
 
 
-async def test_a_server_that_tokenizes_tells_a_range_of_token_ids_that_are_in_its_vocabulary() -> None:
+async def test_a_servers_tokenizer_gives_a_range_of_valid_token_ids() -> None:
     large = await vocabulary_of({"tokens": [5, 31_999, 17]})
     assert (large["vocab_size"], large["special_token_ids"]) == (32_000, tuple(range(1000)))
     assert not large["vocab_is_whole"]
@@ -158,12 +156,12 @@ async def test_a_server_that_tokenizes_tells_a_range_of_token_ids_that_are_in_it
     "answer",
     ["no JSON", [], {"tokens": None}, {"tokens": ["a"]}, {"tokens": [-1, 500]}, {"tokens": [True]}, {"tokens": [3]}],
 )
-async def test_what_is_no_list_of_token_ids_tells_nothing(answer: object) -> None:
+async def test_an_answer_without_a_list_of_token_ids_gives_no_range(answer: object) -> None:
     assert await vocabulary_of(answer) == {}
     assert await vocabulary_of({"tokens": [500]}, status=404) == {}
 
 
-def test_a_hub_name_that_is_not_in_the_local_cache_is_a_model_of_which_nothing_is_known(
+def test_nothing_is_known_of_a_hub_model_that_is_not_in_the_local_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -175,10 +173,10 @@ def test_a_hub_name_that_is_not_in_the_local_cache_is_a_model_of_which_nothing_i
 
 
 @pytest.mark.parametrize("path", ["/no/such/path", "./absent", "~/absent"])
-def test_a_directory_without_a_model_is_the_users_to_put_right(path: str) -> None:
+def test_a_directory_without_a_model_is_a_usage_error(path: str) -> None:
     with pytest.raises(ModelNotFound):
         known_model(replace(run.DEPLOYMENT, model_path=path), path, PLAIN)
 
 
-def test_a_path_that_only_the_servers_can_read_is_nobodys_fault() -> None:
+def test_a_path_that_only_the_servers_can_read_is_no_error() -> None:
     assert known_model(replace(run.DEPLOYMENT, model_path="/no/such/path"), None, None) is None

@@ -1,4 +1,4 @@
-"""What a server counted more than this run asked for is somebody else's, and what that cannot explain stays wrong."""
+"""Counts above this run's requests are attributed to other people; differences that they cannot explain are invalid."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from harness.verdict import Verdict
 
 ATTACHED = replace(run.DEPLOYMENT, launched=False)
 PROBE = {"prompt": 30, "compute": 30, "generated": 3, "prefix_queries": 30, "external_queries": 30}
-"""Somebody else's requests: 30 prompt tokens, computed where they were asked."""
+"""Other people's requests to one server: 30 prompt tokens, computed there."""
 PULLED = {
     "prompt": 100,
     "external": 100,
@@ -31,7 +31,7 @@ PULLED = {
     "store": run.BLOCK,
     "store_legacy": run.BLOCK,
 }
-"""And one of theirs through a proxy, as D counts it."""
+"""One of their requests through a proxy, as D counts it."""
 
 
 def plus(clean: Mapping[str, float], *more: Mapping[str, float]) -> dict[str, float]:
@@ -47,15 +47,15 @@ def _operations() -> tuple[Entry, ...]:
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
-def test_a_probe_of_somebody_elses_makes_its_server_unknown_and_is_named(role: str) -> None:
+def test_other_peoples_requests_make_the_servers_counters_unknown_and_are_named(role: str) -> None:
     clean = run.PREFILL if role == "prefill" else run.DECODE
     check = token_sources(ATTACHED, seen(**{role: plus(clean, PROBE)}))
     assert check.verdict is Verdict.UNKNOWN
     assert f"{role}-0 counted 30 prompt tokens more than this run's requests have" in check.summary
-    assert "somebody else asks this server" in check.summary
+    assert "somebody else uses this server" in check.summary
 
 
-def test_somebody_elses_transfers_make_bytes_and_stores_unknown() -> None:
+def test_other_peoples_transfers_make_bytes_and_stores_unknown() -> None:
     judgement = judge(ATTACHED, seen(plus(run.DECODE, PULLED)))
     verdicts = {check.name: check.verdict for check in judgement.checks}
     for name in ("token_sources", "nixl_bytes", "offload_bytes"):
@@ -63,17 +63,17 @@ def test_somebody_elses_transfers_make_bytes_and_stores_unknown() -> None:
     assert judgement.verdict is Verdict.UNKNOWN
 
 
-def test_a_launched_deployment_that_counts_more_is_invalid_since_nobody_else_knows_its_ports() -> None:
+def test_higher_counts_of_a_launched_deployment_are_invalid() -> None:
     assert token_sources(run.DEPLOYMENT, seen(plus(run.DECODE, PROBE))).verdict is Verdict.INVALID
 
 
-def test_a_silent_recompute_stays_invalid_beside_other_peoples_requests() -> None:
+def test_a_silent_recompute_is_invalid_beside_other_peoples_requests() -> None:
     recomputed = run.DECODE | {"external": 128, "external_hits": 128, "compute": 100}
     assert token_sources(ATTACHED, seen(recomputed)).verdict is Verdict.INVALID
     assert token_sources(ATTACHED, seen(plus(recomputed, PROBE))).verdict is Verdict.INVALID
 
 
-def test_what_others_computed_has_at_most_as_many_tokens_as_they_have() -> None:
+def test_others_explain_at_most_as_many_computed_tokens_as_their_prompts_have() -> None:
     for compute, verdict in ((30, Verdict.UNKNOWN), (31, Verdict.INVALID)):
         decode = plus(run.DECODE, PROBE) | {"compute": compute}
         parts = {
@@ -84,14 +84,14 @@ def test_what_others_computed_has_at_most_as_many_tokens_as_they_have() -> None:
         assert parts["local_compute"] is verdict
 
 
-def test_less_than_this_run_asked_for_stays_invalid() -> None:
+def test_lower_counts_are_invalid() -> None:
     few = plus(run.DECODE, PROBE) | {"nixl": 3 * run.BLOCK}
     assert nixl_bytes(ATTACHED, seen(few)).verdict is Verdict.INVALID
     unasked = plus(run.DECODE, PROBE) | {"external_queries": 200}
     assert token_sources(ATTACHED, seen(unasked)).verdict is Verdict.INVALID
 
 
-def test_bytes_that_so_few_tokens_cannot_have_stay_invalid() -> None:
+def test_more_bytes_than_their_tokens_can_have_are_invalid() -> None:
     for blocks, verdict in ((4 + 60, Verdict.UNKNOWN), (4 + 61, Verdict.INVALID)):
         many = plus(run.DECODE, PROBE) | {"nixl": blocks * run.BLOCK}
         assert {
@@ -99,7 +99,7 @@ def test_bytes_that_so_few_tokens_cannot_have_stay_invalid() -> None:
         }["nixl_bytes"] is verdict
 
 
-def test_sources_that_do_not_add_up_stay_invalid() -> None:
+def test_sources_that_do_not_add_up_are_invalid() -> None:
     odd = plus(run.DECODE, PROBE) | {"compute": 29}
     check = token_sources(ATTACHED, seen(odd))
     assert {one.counter: one.verdict for one in check.comparisons if "decode" in one.server}[
@@ -107,7 +107,7 @@ def test_sources_that_do_not_add_up_stay_invalid() -> None:
     ] is Verdict.INVALID
 
 
-def test_a_request_of_theirs_that_was_given_up_is_looked_up_and_not_counted() -> None:
+def test_a_cancelled_request_of_others_is_looked_up_but_not_counted() -> None:
     given_up = plus(run.DECODE, {"prefix_queries": 500, "external_queries": 500})
     check = token_sources(ATTACHED, seen(given_up))
     assert check.verdict is Verdict.UNKNOWN
@@ -125,7 +125,7 @@ def test_blocks_still_held_may_be_theirs() -> None:
     assert settled(ATTACHED, seen(plus(run.DECODE, held))).verdict is Verdict.INVALID
     check = settled(ATTACHED, seen(plus(run.DECODE, held, PROBE)))
     assert check.verdict is Verdict.UNKNOWN
-    assert "somebody else asks" in check.summary
+    assert "somebody else uses" in check.summary
 
 
 def test_a_gauge_that_cannot_be_read_proves_no_leak() -> None:
@@ -134,7 +134,7 @@ def test_a_gauge_that_cannot_be_read_proves_no_leak() -> None:
 
 
 def later(decode_end: Mapping[str, float], prefill_end: Mapping[str, float], first: Mapping[str, float]) -> History:
-    """A second phase that asks the first prompt again: D finds its first block, unless it was evicted."""
+    """A history with a second phase of the first prompt again: D finds its first block unless it was evicted."""
     phases = [
         *run.readings(run.PREFILL, first),
         *(
@@ -179,7 +179,7 @@ EVICTED_D = AGAIN_D | {
 }
 
 
-def test_what_others_may_have_evicted_is_unknown_in_later_phases_and_a_miss_without_them_is_invalid() -> None:
+def test_misses_in_later_phases_are_unknown_after_other_peoples_requests_and_invalid_without() -> None:
     prefill = plus(run.PREFILL, AGAIN_P)
     quiet = later(plus(run.DECODE, AGAIN_D), prefill, run.DECODE)
     assert token_sources(ATTACHED, quiet).verdict is Verdict.VALID, token_sources(ATTACHED, quiet).summary
@@ -193,20 +193,20 @@ def test_what_others_may_have_evicted_is_unknown_in_later_phases_and_a_miss_with
     assert "may have evicted" in of_again[0].why_unknown
 
 
-def test_a_request_of_which_nobody_knows_how_far_it_came_is_not_taken_for_somebody_elses() -> None:
+def test_a_request_with_unknown_outcome_is_not_taken_for_other_peoples() -> None:
     cut = run.operation(run.request(1, cache_salt="this run's"), outcome=Outcome.INFO, status=None, cause="timeout")
     history = run.history(operations=(*_operations()[:2], *cut))
     assert not any(one.explained for one in token_sources(ATTACHED, history).comparisons)
 
 
-def test_offloaded_bytes_of_theirs_are_unknown_and_too_many_invalid() -> None:
+def test_their_offloaded_bytes_are_unknown_and_too_many_are_invalid() -> None:
     for blocks, verdict in ((2, Verdict.UNKNOWN), (10, Verdict.INVALID)):
         more = {"store": blocks * run.BLOCK, "store_legacy": blocks * run.BLOCK}
         theirs = PROBE | {"prompt": 130, "compute": 130, "prefix_queries": 130, "external_queries": 130}
         assert offload_bytes(ATTACHED, seen(plus(run.DECODE, theirs, more))).verdict is verdict
 
 
-def test_what_others_asked_while_nobody_counted_may_have_evicted_blocks_too() -> None:
+def test_others_may_have_evicted_blocks_between_counted_phases() -> None:
     quiet, busy = plus(run.DECODE, REFERENCE), plus(run.DECODE, REFERENCE, PROBE)
     for before, verdict in ((quiet, Verdict.INVALID), (busy, Verdict.UNKNOWN)):
         check = token_sources(ATTACHED, _after_an_uncounted_phase(before))
@@ -217,11 +217,11 @@ def test_what_others_asked_while_nobody_counted_may_have_evicted_blocks_too() ->
 
 AGAIN_ON_D = ("again", "decode-0")
 REFERENCE = {"prompt": 50, "compute": 50, "generated": 5, "prefix_queries": 50, "external_queries": 50}
-"""What this run itself asked of D in the uncounted phase."""
+"""Counters of this run's own requests to D in the uncounted phase."""
 
 
 def _after_an_uncounted_phase(before: Mapping[str, float]) -> History:
-    """Between two counted phases D is asked for a reference; then it misses what it should find."""
+    """Between two counted phases D answers a reference; after that it misses a block that it should find."""
     reference = Request("ref", tuple(range(7000, 7050)), Sampling(max_tokens=5), route=Route.DECODE, cache_salt="other")
     sent, ended = run.operation(reference, "reference")
     asked = replace(run.request(0, cache_salt="this run's"), request_id="again")
@@ -237,14 +237,14 @@ def _after_an_uncounted_phase(before: Mapping[str, float]) -> History:
     return History((*timed, *_operations(), sent, ended, *again))
 
 
-def test_lookups_counted_twice_are_nobody_elses_where_the_connectors_were_asked_no_more() -> None:
+def test_additional_prefix_lookups_without_external_ones_are_a_fault() -> None:
     doubled = run.DECODE | {"prefix_queries": 2 * run.DECODE["prefix_queries"]}
     assert token_sources(ATTACHED, seen(doubled)).verdict is Verdict.INVALID
     given_up = plus(run.DECODE, {"prefix_queries": 50, "external_queries": 50})
     assert token_sources(ATTACHED, seen(given_up)).verdict is Verdict.UNKNOWN
 
 
-def test_a_request_that_was_given_up_shows_in_the_connectors_where_no_prefix_is_cached() -> None:
+def test_a_cancelled_request_shows_in_the_connectors_if_there_is_no_prefix_cache() -> None:
     uncached = ATTACHED.with_servers(prefix_caching=False)
     decode, prefill = (clean | {"prefix_queries": 0} for clean in (run.DECODE, run.PREFILL))
     assert token_sources(uncached, seen(decode, prefill)).verdict is Verdict.VALID

@@ -1,4 +1,4 @@
-"""Expositions that lack a part: cut off, without one engine's samples, with labels on some families alone."""
+"""Incomplete expositions: cut off, without one engine's samples, or with labels on some families only."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ GENERATED = "vllm:generation_tokens_total"
 
 
 def counters(**by_engine: float) -> Counters:
-    """``one=5``: the engine of that label has generated five tokens."""
+    """``one=5``: the engine with label ``one`` has generated five tokens."""
     samples = tuple(Sample(GENERATED, {"engine": engine}, value) for engine, value in by_engine.items())
     return read_counters(Scraped(0.0, "s", "before", "c", "p", samples))
 
@@ -30,35 +30,35 @@ def test_a_value_that_is_cut_off_is_not_read(cut: int) -> None:
         parse(whole[:-cut], SAMPLE_NAMES)
 
 
-def test_the_end_of_a_text_whose_last_line_nobody_wants_may_be_missing() -> None:
+def test_an_unneeded_last_line_may_be_cut_off() -> None:
     text = f"{GENERATED} 5\n# TYPE vllm:other counter\nvllm:other_total 7"
     assert [sample.value for sample in parse(text, SAMPLE_NAMES).samples] == [5]
 
 
-def test_an_engine_that_began_again_does_not_hide_behind_one_that_grew() -> None:
+def test_a_restarted_engine_is_found_beside_one_that_counted_more() -> None:
     grown = delta(counters(one=100, two=100), counters(one=900, two=10))
     assert grown.of("generation_tokens") is None
     assert 'engine="two"' in grown.why("generation_tokens")
     assert "went backwards, from 100 to 10" in grown.why("generation_tokens")
 
 
-def test_an_engine_that_is_not_exposed_any_more_takes_nothing_from_the_sum() -> None:
+def test_an_engine_that_is_no_longer_exposed_makes_the_sum_unknown() -> None:
     grown = delta(counters(one=100, two=100), counters(one=900))
     assert "is no longer exposed" in grown.why("generation_tokens")
 
 
-def test_an_engine_that_is_new_counted_from_nothing() -> None:
+def test_a_new_engine_counts_from_0() -> None:
     assert delta(counters(one=100), counters(one=900, two=10)).of("generation_tokens") == 810
 
 
-def test_an_engine_that_counted_nothing_may_go() -> None:
+def test_an_engine_that_counted_nothing_may_disappear() -> None:
     assert delta(counters(one=100, two=0), counters(one=900)).of("generation_tokens") == 800
 
 
 @pytest.mark.parametrize(
     ("counter", "label"), [("prompt", ""), ("external", "external_kv_transfer"), ("nixl", ""), ("generated", "")]
 )
-def test_a_run_in_which_one_engine_of_several_began_again_is_unknown(counter: str, label: str) -> None:
+def test_a_run_in_which_one_of_several_engines_restarted_is_unknown(counter: str, label: str) -> None:
     name = run.NAMES[counter].partition("{")[0]
     labels = {"engine": "1", "model_name": "canary"} | ({"source": label} if label else {})
     spent = {"before": 50.0, "after": 20.0}
@@ -84,5 +84,5 @@ def test_a_run_in_which_one_engine_of_several_began_again_is_unknown(counter: st
         ("vllm:num_requests_running 0\nkserve_vllm:num_requests_running 0\n", 1),
     ],
 )
-def test_engines_are_counted_in_whatever_family_tells_them_apart(text: str, engines: int) -> None:
+def test_engines_are_counted_in_any_family_with_engine_labels(text: str, engines: int) -> None:
     assert _server(Server("d", Role.DECODE, "http://d"), parse(text, _WANTED), {}, None, None).engines == engines

@@ -1,4 +1,4 @@
-"""A server that the harness launched and that dies is no verdict on the deployment: unknown, and exit code 4."""
+"""If a launched server dies, the run is unknown with exit code 4."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from harness.checkers import judge
 from harness.cli import main
 from harness.deploy.nursery import Nursery
-from harness.history import Ended, Ending, Entry, History, Outcome, RunEnded
+from harness.history import DeadProcess, Ended, Ending, Entry, History, Outcome, RunEnded
 from harness.pytest_plugin.held import judged
 from harness.run import Carried
 from harness.store import load_run
@@ -19,12 +19,12 @@ DIED = "prefill-0 ended with status 137: its log ends:\nkilled\nIts whole log: l
 
 
 def with_a_death(history: History, **answer: object) -> History:
-    """The same run, at whose end a process had died; ``answer``: what became of the requests."""
+    """The same run with a process that died; ``answer``: changed fields of the requests' ends."""
 
     def changed(entry: Entry) -> Entry:
         match entry:
             case RunEnded():
-                return replace(entry, died=(DIED,))
+                return replace(entry, died=(DeadProcess("prefill-0", DIED),))
             case Ended() if answer:
                 return replace(entry, choices=(), **answer)
             case _:
@@ -33,7 +33,7 @@ def with_a_death(history: History, **answer: object) -> History:
     return History(tuple(map(changed, history.entries)))
 
 
-def test_what_fails_for_it_is_unknown_and_the_process_is_named() -> None:
+def test_failures_after_a_death_are_unknown_and_the_process_is_named() -> None:
     refused = {"outcome": Outcome.INFO, "status": 502, "ending": Ending.REFUSED, "cause": "no route to prefill-0"}
     judgement = judge(run.DEPLOYMENT, with_a_death(run.history(), **refused))
     checks = {check.name: check for check in judgement.checks}
@@ -45,7 +45,7 @@ def test_what_fails_for_it_is_unknown_and_the_process_is_named() -> None:
     assert "status 137" in checks["processes"].summary
 
 
-def test_without_a_death_the_same_is_invalid() -> None:
+def test_the_same_failures_without_a_death_are_invalid() -> None:
     refused = [
         replace(entry, choices=(), outcome=Outcome.INFO, status=502, ending=Ending.REFUSED)
         if isinstance(entry, Ended)
@@ -55,8 +55,8 @@ def test_without_a_death_the_same_is_invalid() -> None:
     assert judge(run.DEPLOYMENT, History(tuple(refused))).verdict is Verdict.INVALID
 
 
-def test_counters_that_differ_are_no_evidence_then() -> None:
-    """A transfer from a server that died fails on the other side, too."""
+def test_wrong_counters_are_unknown_after_a_death() -> None:
+    """A transfer from a server that died also fails on the other server."""
     seen = run.history(run.readings(run.PREFILL, run.DECODE | {"external": 0, "compute": 228, "nixl": 0}))
     assert judge(run.DEPLOYMENT, seen).verdict is Verdict.INVALID
     assert judge(run.DEPLOYMENT, with_a_death(seen)).verdict is Verdict.UNKNOWN
@@ -72,11 +72,11 @@ def test_run_and_check_end_in_exit_code_4(
     shown = capsys.readouterr().out
     assert shown.startswith("UNKNOWN: ")
     assert "sim ended with status 137: no memory" in shown
-    assert load_run(tmp_path / "latest")[1].died == ("sim ended with status 137: no memory",)
+    assert load_run(tmp_path / "latest")[1].died == (DeadProcess("sim", "sim ended with status 137: no memory"),)
     assert main(["check", str(tmp_path / "latest"), "--plain"]) == 4
 
 
-def test_a_test_suite_hears_of_it_too() -> None:
+def test_the_pytest_plugin_records_the_death() -> None:
     session = Carried(run.DEPLOYMENT, with_a_death(run.history()))
     checks = {check.name: check.verdict for check in judged(session, "cold", None, 0).judgement.checks}
     assert checks["processes"] is Verdict.UNKNOWN

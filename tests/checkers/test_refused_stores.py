@@ -1,4 +1,4 @@
-"""A store that the tier refused excuses the chunks of one request, and no more."""
+"""A refused store of the tier excuses the chunks of one request, and no more."""
 
 import counted_run as run
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from harness.checkers.offload_bytes import offload_bytes
 from harness.verdict import Verdict
 
-# Both servers store 1 + 2 chunks of 64 tokens: the longer prompt has two of them.
+# Both servers store 1 + 2 chunks of 64 tokens: the longer prompt has two.
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_each_refusal_excuses_one_request(server: str, stored: int, refused: int
     assert offload_bytes(run.DEPLOYMENT, run.history(run.readings(prefill, decode))).verdict is verdict
 
 
-def test_what_was_excused_says_why() -> None:
+def test_an_excused_comparison_has_a_reason() -> None:
     few = run.DECODE | {"store": run.BLOCK, "store_legacy": run.BLOCK, "refused": 1}
     check = offload_bytes(run.DEPLOYMENT, run.history(run.readings(decode=few)))
-    assert "refused 1 offers" in next(one.why_unknown for one in check.comparisons if one.why_unknown)
+    assert "refused 1 stores" in next(one.why_unknown for one in check.comparisons if one.why_unknown)

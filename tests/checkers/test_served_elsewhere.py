@@ -1,4 +1,4 @@
-"""What listed servers counted too little of says nothing where the proxy may have asked others."""
+"""Low counts of the listed servers are unknown if the proxy may use other servers."""
 
 from dataclasses import replace
 
@@ -24,11 +24,11 @@ HALF_DECODE = run.ZERO | {
     "store": ONE_BLOCK,
     "store_legacy": ONE_BLOCK,
 }
-"""The second request's part went to another decode server."""
+"""Decode's counters if the second request went to another decode server."""
 
 
 def served(prefill: str | None = None, decode: str | None = None, **counted: float) -> History:
-    """The second request was not counted by decode; both name these servers."""
+    """Decode did not count the second request; both answers name these servers."""
     operations = [
         entry for n in (0, 1) for entry in run.operation(run.request(n), prefill_server=prefill, decode_server=decode)
     ]
@@ -39,21 +39,21 @@ def verdicts(judgement: Judgement) -> dict[str, Verdict]:
     return {check.name: check.verdict for check in judgement.checks if check.verdict is not Verdict.VALID}
 
 
-def test_behind_a_proxy_that_names_no_server_what_is_missing_is_unknown() -> None:
+def test_low_counts_are_unknown_if_the_proxy_names_no_server() -> None:
     judgement = judge(ATTACHED, served())
     assert set(verdicts(judgement).values()) == {Verdict.UNKNOWN}
     assert {"token_sources", "nixl_bytes"} <= set(verdicts(judgement))
     (sources,) = [check for check in judgement.checks if check.name == "token_sources"]
-    assert f"{SECOND} prompt tokens that were answered came to no decode server that is listed" in sources.summary
+    assert f"{SECOND} prompt tokens of answered requests reached no listed decode server" in sources.summary
     assert "servers that are not listed" in str(sources.advice)
     assert "--decode-url" in str(sources.advice)
 
 
-def test_a_proxy_that_names_another_server_makes_it_unknown_too() -> None:
+def test_low_counts_are_unknown_if_the_proxy_names_another_server() -> None:
     assert Verdict.INVALID not in verdicts(judge(ATTACHED, served("http://p", "http://elsewhere:8200"))).values()
 
 
-def test_where_all_answers_name_listed_servers_what_is_missing_is_theirs() -> None:
+def test_low_counts_are_invalid_if_all_answers_name_listed_servers() -> None:
     found = verdicts(judge(ATTACHED, served("http://p", "http://d")))
     assert found["token_sources"] is Verdict.INVALID
 
@@ -63,7 +63,7 @@ def test_a_launched_deployment_has_no_other_servers() -> None:
 
 
 @pytest.mark.parametrize("counted", [{"compute": FIRST, "external": 0}, {"compute": 1, "external": FIRST - 1}])
-def test_tokens_that_decode_computed_itself_are_wrong_wherever_others_went(counted: dict[str, float]) -> None:
+def test_tokens_that_decode_computed_itself_are_invalid_behind_any_proxy(counted: dict[str, float]) -> None:
     assert verdicts(judge(ATTACHED, served(**counted)))["token_sources"] is Verdict.INVALID
 
 

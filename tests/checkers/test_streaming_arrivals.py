@@ -1,4 +1,4 @@
-"""Arrivals of many kinds, made by numpy: what is buffered is never valid, what is not buffered never invalid."""
+"""Many kinds of arrivals, made with numpy: buffered answers are never valid, others never invalid."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ import counted_run as run
 import numpy as np
 import pytest
 
-from harness.checkers import arrivals
+from harness.checkers import token_arrivals
 from harness.checkers.streaming import streaming
 from harness.facts import Deployment
 from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, Sent
@@ -19,7 +19,7 @@ STEP = 0.02
 """Seconds of an engine step."""
 
 Bend = Callable[[int, float, np.ndarray], np.ndarray]
-"""What becomes of the arrivals of one answer's events: (number, when it was sent, when each was made)."""
+"""Changes the arrivals of one answer's events: (number, time of sending, times when each was generated)."""
 
 
 def as_made(_number: int, _sent: float, made: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def judged(
     server: Callable[[int], str] | None = None,
     **request: object,
 ) -> Check:
-    """A load of ``count`` answers, eight or more in flight; ``chunks``: the least and most tokens of an event."""
+    """The check of ``count`` answers, eight or more in flight; ``chunks``: smallest and largest tokens per event."""
     rng = np.random.default_rng(seed)
     entries: list[Entry] = []
     for number in range(count):
@@ -67,7 +67,7 @@ def _sizes(rng: np.random.Generator, tokens: int, chunks: Sequence[int]) -> tupl
 
 
 def reads(*shares: float, gap: float = 0.001) -> Bend:
-    """Held back until the last is made; then these shares of the events in one read each, ``gap`` seconds apart."""
+    """Held back until the last event is generated, then read in these shares, ``gap`` seconds apart."""
 
     def bend(_number: int, _sent: float, made: np.ndarray) -> np.ndarray:
         places = np.searchsorted(np.cumsum(shares), (np.arange(len(made)) + 0.5) / len(made))
@@ -85,38 +85,38 @@ SIZES = [1, 2, 8, 64, 500, 2000]
 
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_answers_that_come_as_they_are_made_are_valid(count: int, seed: int) -> None:
+def test_answers_that_arrive_as_generated_are_valid(count: int, seed: int) -> None:
     assert judged(count, seed=seed).verdict is VALID
 
 
 @pytest.mark.parametrize("count", SIZES[1:])
 @pytest.mark.parametrize("chunks", [(1, 5), (3, 6), (8, 8)])
-def test_so_are_several_tokens_a_chunk(count: int, chunks: tuple[int, int]) -> None:
+def test_several_tokens_per_chunk_are_valid(count: int, chunks: tuple[int, int]) -> None:
     assert judged(count, chunks=chunks, tokens=(30, 60)).verdict is VALID
 
 
 @pytest.mark.parametrize("tokens", [(2, 2), (2, 3), (3, 5), (4, 4)])
 @pytest.mark.parametrize("count", [1, 64])
-def test_so_are_short_answers(tokens: tuple[int, int], count: int) -> None:
+def test_short_answers_are_valid(tokens: tuple[int, int], count: int) -> None:
     assert judged(count, tokens=tokens).verdict is VALID
 
 
-def test_so_are_short_answers_that_may_come_in_one_chunk() -> None:
+def test_short_answers_that_may_come_in_one_chunk_are_valid() -> None:
     assert judged(64, chunks=(1, 5), tokens=(1, 12)).verdict is VALID
 
 
 @pytest.mark.parametrize("prefill", [0.005, 3.0])
 @pytest.mark.parametrize("step", [0.001, 0.005, 0.2])
-def test_so_are_slow_and_quick_engines_after_short_and_long_prompts(prefill: float, step: float) -> None:
+def test_slow_and_quick_engines_after_short_and_long_prompts_are_valid(prefill: float, step: float) -> None:
     assert judged(64, prefill=prefill, step=lambda _number: step).verdict is VALID
 
 
-def test_so_are_two_decode_servers_of_unlike_pace() -> None:
+def test_two_decode_servers_of_different_pace_are_valid() -> None:
     assert judged(200, step=lambda number: STEP if number % 4 else STEP / 15, prefill=1.0).verdict is VALID
 
 
-def test_so_are_engines_that_pause() -> None:
-    """A preemption, or another's prefill: nothing for a second, and then as before."""
+def test_engines_that_pause_are_valid() -> None:
+    """After a preemption or another request's prefill, nothing arrives for a second."""
 
     def pauses(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
         return np.where(np.arange(len(made)) > number % 15, made + 1.0, made)
@@ -124,7 +124,7 @@ def test_so_are_engines_that_pause() -> None:
     assert judged(100, pauses).verdict is VALID
 
 
-def test_a_client_that_reads_two_or_three_events_at_a_time_sees_them_come_in_pieces() -> None:
+def test_a_client_that_reads_two_or_three_events_at_a_time_is_valid() -> None:
     def late(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
         tick = 2.5 * STEP
         return np.ceil(made / tick) * tick + number * 1e-5
@@ -132,7 +132,7 @@ def test_a_client_that_reads_two_or_three_events_at_a_time_sees_them_come_in_pie
     assert judged(200, late, lag=2.5 * STEP).verdict is VALID
 
 
-def test_a_client_that_is_slower_is_not_blamed_on_anybody() -> None:
+def test_a_slow_client_is_not_invalid() -> None:
     def late(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
         return np.ceil(made / 0.4) * 0.4 + number * 1e-5
 
@@ -140,7 +140,7 @@ def test_a_client_that_is_slower_is_not_blamed_on_anybody() -> None:
 
 
 @pytest.mark.parametrize("count", [8, 64, 500])
-def test_a_stall_of_everything_blames_nobody(count: int) -> None:
+def test_a_stall_of_all_answers_is_not_invalid(count: int) -> None:
     def stalled(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
         return np.where((made > 0.2) & (made < 1.2), 1.2 + number * 1e-4, made)
 
@@ -150,7 +150,7 @@ def test_a_stall_of_everything_blames_nobody(count: int) -> None:
 @pytest.mark.parametrize("tokens", [4, 8, 12])
 @pytest.mark.parametrize("lag", [0.01, 0.017])
 def test_the_first_answers_of_a_load_are_made_faster_than_the_later_ones(tokens: int, lag: float) -> None:
-    """A few requests step several times faster than many: what the client's own delay swallows of them is no buffer."""
+    """An engine steps faster with few requests, so the client's own delay may merge a whole answer."""
     early = lag * 1.5 / (tokens - 1)
 
     def busy_at_first(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
@@ -167,8 +167,8 @@ def test_the_first_answers_of_a_load_are_made_faster_than_the_later_ones(tokens:
 
 
 @pytest.mark.parametrize("merged", [3, 6, 9])
-def test_a_server_that_now_and_then_writes_several_steps_as_one_chunk_holds_nothing_back(merged: int) -> None:
-    """Most come token by token; of a few, a chunk of several, and of one as many at its end."""
+def test_a_server_that_sometimes_writes_several_steps_as_one_chunk_is_not_invalid(merged: int) -> None:
+    """Most answers arrive token by token, a few have a chunk of several tokens, one has such a chunk at its end."""
     rng = np.random.default_rng(1)
     entries: list[Entry] = []
     for number in range(64):
@@ -182,7 +182,7 @@ def test_a_server_that_now_and_then_writes_several_steps_as_one_chunk_holds_noth
 
 
 def chunked(name: str, sent: float, sizes: Sequence[int]) -> list[Entry]:
-    """An answer whose chunks have these sizes, each written when its last token is made."""
+    """An answer with chunks of these sizes, each written when its last token is generated."""
     ends = np.cumsum(sizes) * STEP + sent + 0.3
     times = tuple(float(end) for end, size in zip(ends, sizes, strict=True) for _ in range(size))
     ended = Ended(
@@ -199,8 +199,8 @@ def chunked(name: str, sent: float, sizes: Sequence[int]) -> list[Entry]:
 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("held", [True, False])
-def test_a_stall_of_one_of_two_decode_servers_is_no_buffer(told: bool, held: bool) -> None:
-    """Neighbours of another server show nothing; where the server is known, those of its own do."""
+def test_a_stall_of_one_of_two_decode_servers_is_not_a_buffer(told: bool, held: bool) -> None:
+    """Streams from another server show nothing; if the server is known, streams from the same server do."""
 
     def stalls(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
         if held and number == 7:
@@ -227,7 +227,7 @@ BUFFERED = {
 
 @pytest.mark.parametrize("how", BUFFERED)
 @pytest.mark.parametrize("count", [32, 500])
-def test_one_that_is_held_back_while_others_flow_is_named(how: str, count: int) -> None:
+def test_an_answer_that_is_held_back_while_others_arrive_is_named(how: str, count: int) -> None:
     check = judged(count, only(lambda number: number == 7, BUFFERED[how]), tokens=(24, 30))
     assert check.verdict is INVALID
     assert [finding.subject for finding in check.findings] == ["r7"]
@@ -235,45 +235,45 @@ def test_one_that_is_held_back_while_others_flow_is_named(how: str, count: int) 
 
 @pytest.mark.parametrize("how", BUFFERED)
 @pytest.mark.parametrize("share", [2, 4])
-def test_a_part_that_is_held_back_is_never_valid(how: str, share: int) -> None:
+def test_a_share_of_answers_held_back_is_never_valid(how: str, share: int) -> None:
     assert judged(200, only(lambda number: number % share == 0, BUFFERED[how])).verdict is INVALID
 
 
 @pytest.mark.parametrize("how", BUFFERED)
-def test_a_majority_that_is_held_back_is_never_valid(how: str) -> None:
+def test_a_majority_of_answers_held_back_is_never_valid(how: str) -> None:
     assert judged(200, only(lambda number: number % 5 > 0, BUFFERED[how])).verdict is not VALID
 
 
 @pytest.mark.parametrize("how", BUFFERED)
 @pytest.mark.parametrize("count", SIZES)
-def test_where_all_are_held_back_nobody_knows_the_pace(how: str, count: int) -> None:
+def test_if_all_answers_are_held_back_the_check_is_unknown(how: str, count: int) -> None:
     check = judged(count, BUFFERED[how])
     assert check.verdict is UNKNOWN
     assert count == 1 or "may hold all answers back" in check.summary
 
 
-def test_requests_that_asked_for_no_stream_show_nothing() -> None:
+def test_requests_without_streaming_are_unknown() -> None:
     check = judged(8, stream=False)
     assert check.verdict is UNKNOWN
     assert check.summary == "no request that completed asked for a streamed answer"
 
 
-def test_one_body_in_place_of_a_stream_is_no_stream() -> None:
+def test_a_body_instead_of_a_stream_is_unknown() -> None:
     entries: list[Entry] = []
     for number in range(3):
         ended = Ended(1.0, f"w{number}", Outcome.OK, status=200, choices=(Choice((1, 2, 3, 4, 5)),))
         entries += [Sent(0.0, Request(f"w{number}", (1,)), "s", "load", 0.0), ended]
     check = streaming(run.DEPLOYMENT, History((*entries, ClientHealth(9.0, 0.0, 0.0, 0.0, 0.1))))
     assert check.verdict is UNKNOWN
-    assert check.summary.startswith("3 of 3 answers were one body, where a stream was asked for")
+    assert check.summary.startswith("3 of 3 answers arrived as one body, although a stream was asked for")
 
 
-def test_answers_of_one_token_show_nothing() -> None:
+def test_answers_of_one_token_are_unknown() -> None:
     assert judged(8, tokens=(1, 1)).verdict is UNKNOWN
 
 
-def test_what_came_past_the_path_under_test_does_not_count_for_it() -> None:
-    """Control requests that stream are no evidence of what the proxy does."""
+def test_streams_outside_the_path_under_test_do_not_count() -> None:
+    """Streamed control requests are no evidence about the proxy."""
 
     def direct_ones(check_all: bool) -> Check:
         entries: list[Entry] = []
@@ -293,9 +293,9 @@ def test_what_came_past_the_path_under_test_does_not_count_for_it() -> None:
     assert direct_ones(check_all=False).verdict is INVALID
 
 
-def test_its_cost_grows_with_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_the_check_grows_with_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
-    between = arrivals.any_between
+    between = token_arrivals.any_between
 
     def counted(instants: Sequence[float], start: float, end: float) -> bool:
         nonlocal asked

@@ -1,4 +1,4 @@
-"""A connector that the harness does not know: found by its name, and unknown is what depends on it, nothing else."""
+"""A connector that the harness does not know is found by name; only what depends on it is unknown."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_every_connector_of_the_list_is_kept(
         ({"store_threshold": 2}, "OffloadingConnector with store threshold 2"),
     ],
 )
-def test_a_tier_with_rules_of_its_own_is_not_the_known_one(extra: dict[str, Any], name: str) -> None:
+def test_a_tier_with_other_rules_is_not_the_known_one(extra: dict[str, Any], name: str) -> None:
     found = connected(of("OffloadingConnector", extra))
     assert found is not None
     assert (found.known, found.unknown) == ((), (name,))
@@ -85,7 +85,7 @@ def test_a_tier_with_rules_of_its_own_is_not_the_known_one(extra: dict[str, Any]
         {"spec_name": "HostOffloadingSpec", "spec_module_path": f"{PACKAGE}.cpu_offload"},
     ],
 )
-def test_the_known_tier_is_known_however_it_is_written(extra: dict[str, Any]) -> None:
+def test_the_known_tier_is_recognized_in_any_spelling(extra: dict[str, Any]) -> None:
     found = connected(of("OffloadingConnector", extra))
     assert found is not None
     assert (found.known, found.unknown) == ((OFFLOADING,), ())
@@ -95,7 +95,7 @@ def test_the_known_tier_is_known_however_it_is_written(extra: dict[str, Any]) ->
     "transfer",
     [[], "NixlConnector", 3, of(7), of("MultiConnector"), multi(of("NixlConnector"), "NixlConnector"), multi({})],
 )
-def test_a_list_that_cannot_be_read_tells_nothing(transfer: object) -> None:
+def test_a_list_that_cannot_be_read_is_ignored(transfer: object) -> None:
     assert connected(transfer) is None
 
 
@@ -123,7 +123,7 @@ def expect(deployment: Deployment, tokens: int = 130, **fields: Any) -> dict[str
 @pytest.mark.parametrize(
     ("known", "before", "prefill", "decode"),
     [
-        # NIXL brings what is missing before anybody else is asked: decode is as predictable as ever, prefill is not.
+        # NIXL is asked first and loads everything that is missing: decode is fully predictable, prefill is not.
         ((NIXL,), 1, BROUGHT | TIER_COUNTERS, TIER_COUNTERS),
         ((NIXL, OFFLOADING), 2, BROUGHT, set()),
         ((NIXL, OFFLOADING), 1, BROUGHT | {"offload_load_bytes"}, set()),
@@ -132,7 +132,7 @@ def expect(deployment: Deployment, tokens: int = 130, **fields: Any) -> dict[str
         ((), 0, BROUGHT | NIXL_COUNTERS | TIER_COUNTERS, None),
     ],
 )
-def test_what_an_unknown_connector_may_change_is_unknown_by_its_name(
+def test_counters_that_an_unknown_connector_may_change_are_unknown_and_name_it(
     known: tuple[Connector, ...], before: int, prefill: set[str], decode: set[str] | None
 ) -> None:
     expected = expect(unknown(known, before))
@@ -144,7 +144,7 @@ def test_what_an_unknown_connector_may_change_is_unknown_by_its_name(
             exactly(expected[name], counter)
 
 
-def test_prefix_hits_that_the_local_cache_alone_decides_are_exact() -> None:
+def test_prefix_hits_that_only_the_local_cache_decides_are_exact() -> None:
     script = Script(unknown((NIXL,)))
     for phase in ("first", "second"):
         script.ask(prompt(130), phase)
@@ -160,13 +160,13 @@ def hits_of_second(deployment: Deployment) -> tuple[int, int]:
     return hits.low, hits.high
 
 
-def test_what_a_small_pool_evicts_is_not_predicted_beside_a_connector_that_may_hold_blocks() -> None:
+def test_evictions_of_a_small_pool_are_not_predicted_beside_a_connector_that_may_hold_blocks() -> None:
     small: dict[str, Any] = {"num_blocks": 5}
     assert hits_of_second(deployed(NIXL).with_servers(**small)) == (64, 64)
     assert hits_of_second(unknown((NIXL,), 1).with_servers(**small)) == (0, 128)
 
 
-def test_requests_that_overlap_may_all_miss_what_an_unknown_connector_loads() -> None:
+def test_overlapping_requests_may_all_miss_blocks_that_an_unknown_connector_loads() -> None:
     def hits(deployment: Deployment) -> tuple[int, int]:
         script = Script(deployment)
         script.together([prompt(130)] * 3)
@@ -183,7 +183,7 @@ def test_a_request_for_which_no_connector_is_asked_is_exact() -> None:
     assert exactly(asked["prefill-0"], "local_compute") == 130
 
 
-def test_no_checker_is_passed_over_in_silence() -> None:
+def test_no_checker_is_left_out() -> None:
     deployment = run.DEPLOYMENT.with_servers(connectors=(), unknown_connectors=("NixlPushConnector",))
     checks = {check.name: check for check in judge(deployment, run.history()).checks}
     assert {"nixl_bytes", "offload_bytes", "failed_transfers", "token_sources"} <= set(checks)
@@ -192,7 +192,7 @@ def test_no_checker_is_passed_over_in_silence() -> None:
         assert "NixlPushConnector on " in checks[name].summary
 
 
-def test_a_failure_that_nobody_counts_is_unknown_by_the_connectors_name() -> None:
+def test_failures_of_an_unknown_connector_are_unknown_and_name_it() -> None:
     silent = {name: value for name, value in run.ZERO.items() if name not in ("failed", "expired", "late")}
     prefill, decode = ({**numbers, **silent} for numbers in (run.PREFILL, run.DECODE))
     for numbers in (prefill, decode):
@@ -209,7 +209,7 @@ def test_a_failure_that_nobody_counts_is_unknown_by_the_connectors_name() -> Non
     assert "LMCacheConnectorV1" in check.summary
 
 
-def test_an_unknown_connector_meets_a_need_for_transfer_and_no_exact_list() -> None:
+def test_an_unknown_connector_meets_a_need_for_transfer_but_not_for_an_exact_list() -> None:
     own = {"connectors": (OFFLOADING,), "unknown_connectors": ("NixlPushConnector",)}
     there = catalogue_deployment().with_servers(**own)
     assert unmet(Needs(offloads=True), there) is None
@@ -219,14 +219,14 @@ def test_an_unknown_connector_meets_a_need_for_transfer_and_no_exact_list() -> N
 
 
 class TestFoundByFamilies:
-    """A server that does not list its connectors has at least those that it exposes, in no known order."""
+    """A server that does not list its connectors has at least those with counters, in unknown order."""
 
     deployment = deployed(NIXL, OFFLOADING, connectors_listed=False)
 
-    def test_a_cold_prompt_is_brought_by_nixl_in_either_order(self) -> None:
+    def test_a_cold_prompt_is_transferred_by_nixl_in_either_order(self) -> None:
         assert exactly(expect(self.deployment)["decode-0"], "external_kv_transfer") == 130
 
-    def test_what_depends_on_the_order_has_bounds_that_hold_in_either(self) -> None:
+    def test_counters_that_depend_on_the_order_have_bounds_for_both_orders(self) -> None:
         script = Script(replace(self.deployment, servers=self.deployment.with_servers(num_blocks=4).servers))
         script.ask(prompt(130), "first")
         script.ask(prompt(192, start=5000), "evicts")
@@ -235,7 +235,7 @@ class TestFoundByFamilies:
         assert bounds is not None
         assert bounds.low == 0 < bounds.high
 
-    def test_more_brought_than_is_known_of_is_unknown(self) -> None:
+    def test_more_loaded_tokens_than_the_known_connectors_explain_are_unknown(self) -> None:
         more = run.PREFILL | {"external": 64, "compute": 164, "external_hits": 64}
         listed = {
             told: judge(run.DEPLOYMENT.with_servers(connectors_listed=told), run.history(run.readings(prefill=more)))
@@ -246,7 +246,7 @@ class TestFoundByFamilies:
         assert (strict.verdict, lenient.verdict) == (Verdict.INVALID, Verdict.UNKNOWN)
         assert "VLLM_SERVER_DEV_MODE=1" in lenient.summary
 
-    def test_nothing_transferred_stays_invalid(self) -> None:
+    def test_missing_transfers_are_invalid(self) -> None:
         silent = run.DECODE | {"external": 0, "compute": 228, "external_hits": 0, "nixl": 0, "reads": 0}
         judged = judge(run.DEPLOYMENT.with_servers(connectors_listed=False), run.history(run.readings(decode=silent)))
         assert judged.verdict is Verdict.INVALID
@@ -254,7 +254,7 @@ class TestFoundByFamilies:
 
 @pytest.mark.parametrize("connectors", [(NIXL,), (OFFLOADING,), (NIXL, OFFLOADING), (OFFLOADING, NIXL)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_what_the_harness_launches_is_known_to_it(connectors: tuple[Connector, ...], device: str) -> None:
+def test_launched_connectors_are_known(connectors: tuple[Connector, ...], device: str) -> None:
     engine = Engine(EngineBuild("python", "0.32.0", device), Path("plugins") if device == "cpu" else None)
     found = connected(kv_transfer_config(LaunchOptions("model", connectors=connectors), engine))
     assert found is not None

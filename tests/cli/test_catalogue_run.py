@@ -37,7 +37,7 @@ VALID = Row("cold_decode", "hits", "multi", judged(Verdict.VALID), requests=2, s
 INVALID = Row("short_prompt", "lengths", "multi", judged(Verdict.INVALID), requests=1, seconds=0.5)
 SKIPPED = Row("two_by_two", "topology", "multi", skipped="it needs 2 prefill servers, and there are 1")
 FAULT = KnownFault((FaultSign("token_sources"),), ("0.32.0",), ("cpu",), "it loses the tail")
-FAULTY = replace(INVALID, known_fault=FAULT, facts=replace(DEPLOYMENT, device="cpu"))
+FAULTY = replace(INVALID, known_fault=FAULT, deployment=replace(DEPLOYMENT, device="cpu"))
 
 
 # Flags
@@ -149,7 +149,7 @@ def test_a_known_fault_is_told_and_not_counted_until_it_is_gone() -> None:
     assert overall([VALID, worse]) is Verdict.INVALID, "nor what else is wrong"
     assert any("something else is wrong" in line for line in catalogue_lines([worse]))
     gone = replace(FAULTY, judgement=judged(Verdict.VALID))
-    assert any("does not show here" in line for line in catalogue_lines([gone]))
+    assert any("did not show" in line for line in catalogue_lines([gone]))
     unknown = replace(FAULTY, judgement=judged(Verdict.UNKNOWN))
     assert overall([VALID, unknown]) is Verdict.UNKNOWN, "a known fault excuses what is known, not what is not"
 

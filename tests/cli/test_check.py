@@ -101,9 +101,9 @@ def header(lines: list[str], **fields: object) -> list[str]:
     ("change", "why"),
     [
         (lambda lines: header(lines, format=99), "journal format 99"),
-        (lambda lines: [lines[0]], "does not say how a run began"),
+        (lambda lines: [lines[0]], "has no run_started entry"),
         (lambda lines: [*lines[:3], "{}\n", *lines[3:]], "line 4"),
-        (lambda _: [], "holds no entry"),
+        (lambda _: [], "has no entry"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(

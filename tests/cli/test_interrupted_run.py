@@ -41,7 +41,7 @@ def test_an_interrupted_run_is_judged_as_far_as_it_went(tmp_path: Path, stage: s
     assert code == 3, out + err
     assert "Traceback" not in err
     assert out.startswith("UNKNOWN: ")
-    assert "the run was interrupted" in out.splitlines()[0]
+    assert "the run ended early" in out.splitlines()[0]
     assert f"stored: {where}" in out
     assert f"python -m harness check {where}" in err
     again = subprocess.run(

@@ -153,7 +153,7 @@ P_ONLY = {"X-PD-Prefill": "http://p:1"}
 async def test_other_statuses(status: int, route: Route, headers: dict[str, str], outcome: Outcome) -> None:
     ended = await ask(wire.answers(status, "it says why", headers), replace(REQUEST, route=route))
     assert (ended.outcome, ended.status) == (outcome, status)
-    assert f"status {status}: {'' if status == 204 else 'it says why'}" == ended.cause
+    assert f"HTTP {status}: {'' if status == 204 else 'it says why'}" == ended.cause
     assert ended.choices == ()
 
 

@@ -1,4 +1,4 @@
-"""However narrow a terminal is, no number and no reason is cut."""
+"""No number and no reason is cut on a narrow terminal."""
 
 import io
 
@@ -8,15 +8,15 @@ from run_fixtures import DEPLOYMENT, HISTORY, INVALID
 
 from harness.reports import Row, make_report, print_catalogue
 from harness.reports.catalogue import catalogue_lines
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 
-SUMMARY = make_report(DEPLOYMENT, HISTORY, INVALID).summary
+OVERVIEW = make_report(DEPLOYMENT, HISTORY, INVALID).overview
 ROW = Row("several_choices", "sampling", "as given", INVALID, requests=3)
 
 
 def shown(width: int) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True, highlight=False)
-    print_summary(SUMMARY, console)
+    print_overview(OVERVIEW, console)
     return console.export_text()
 
 
@@ -30,12 +30,12 @@ def test_counters_and_latencies_are_shown_whole(width: int) -> None:
     assert "external_kv_transfer" in unbroken
 
 
-def test_where_there_is_room_they_stay_a_table() -> None:
+def test_counters_are_a_table_if_there_is_room() -> None:
     assert "server      counter" in shown(80)
 
 
 @pytest.mark.parametrize("width", [20, 60, 80])
-def test_a_catalogues_reasons_are_lines_where_a_column_would_be_too_narrow(
+def test_a_catalogue_is_plain_lines_if_a_column_would_be_too_narrow(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))

@@ -1,4 +1,4 @@
-"""One verdict a run: the line, the exit code, result.json, JUnit and ``check`` say the same, known faults included."""
+"""The verdict line, exit code, result.json, JUnit and ``check`` show the same verdict, also with known faults."""
 
 import json
 from pathlib import Path
@@ -23,13 +23,13 @@ FAULT = KnownFault((FaultSign("failed_transfers"),), ("0.32.0",), ("cpu",), "cou
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """A catalogue's run in which a known fault of the engine shows."""
+    """A run of the catalogue in which a known fault of the engine shows."""
     names = ("--workload", "several_choices", "--workload", "short_prompt", "--workload", "two_by_two")
     where = tmp_path_factory.mktemp("faulty")
     return harness("--engine", "sim", *names, "--plain", "--result-dir", where, "--junit", where / "junit.xml")
 
 
-def test_a_known_fault_is_told_and_counts_nowhere(faulty: Ran, tmp_path: Path) -> None:
+def test_a_known_fault_is_shown_and_does_not_count(faulty: Ran, tmp_path: Path) -> None:
     assert faulty.code == 0, faulty.out + faulty.err
     assert faulty.directory is not None
     first, second, *_ = faulty.out.splitlines()
@@ -51,7 +51,7 @@ def test_junit_of_a_checked_catalogue_has_a_case_for_each_workload(faulty: Ran, 
     assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "2")
 
 
-def test_saving_a_check_changes_nothing_of_the_verdict(faulty: Ran) -> None:
+def test_saving_a_check_does_not_change_the_verdict(faulty: Ran) -> None:
     assert faulty.directory is not None
     harness("check", faulty.directory, "--save")
     assert json.loads((faulty.directory / "result.json").read_text()) == faulty.result
@@ -65,12 +65,21 @@ def judged(*checks: tuple[str, Verdict]) -> Judgement:
     ("rows", "verdict"),
     [
         (
-            [Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)],
+            [
+                Row(
+                    "a",
+                    "f",
+                    "d",
+                    judged(("failed_transfers", Verdict.INVALID)),
+                    known_fault=FAULT,
+                    deployment=DEPLOYMENT,
+                )
+            ],
             Verdict.VALID,
         ),
         ([Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)))], Verdict.INVALID),
         (
-            [Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)],
+            [Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT, deployment=DEPLOYMENT)],
             Verdict.INVALID,
         ),
         ([Row("a", "f", "d", skipped="it needs more")], Verdict.UNKNOWN),
@@ -84,19 +93,21 @@ def judged(*checks: tuple[str, Verdict]) -> Judgement:
     ],
 )
 def test_a_catalogues_reports_have_the_verdict_of_its_table(rows: list[Row], verdict: Verdict) -> None:
-    excused = Row("z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, facts=DEPLOYMENT)
+    excused = Row(
+        "z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, deployment=DEPLOYMENT
+    )
     rows = [excused, *rows]
     if verdict is Verdict.VALID:
         rows.append(Row("y", "f", "d", judged(("outputs", Verdict.VALID))))
     report = make_report(DEPLOYMENT, HISTORY, judged(("failed_transfers", Verdict.INVALID)), rows=rows)
     assert report.verdict is verdict
     assert report.result["verdict"] == verdict.value
-    assert next(plain_lines(report.summary)).startswith(f"{verdict.upper()}: ")
+    assert next(plain_lines(report.overview)).startswith(f"{verdict.upper()}: ")
     suite = ET.fromstring(report.junit)[0]  # noqa: S314 - our own
     assert (suite.get("failures") != "0") == (verdict is Verdict.INVALID)
 
 
-def test_the_whole_run_is_no_workload() -> None:
+def test_the_whole_run_is_not_counted_as_a_workload() -> None:
     rows = [
         Row("a", "f", "d", judged(("outputs", Verdict.VALID))),
         Row(WHOLE_RUN, "run", "d", judged(("client_health", Verdict.UNKNOWN))),
@@ -105,7 +116,7 @@ def test_the_whole_run_is_no_workload() -> None:
 
 
 def unserved() -> History:
-    """The counted run, of which nothing was served and nothing was counted."""
+    """The counted run, in which nothing was served and nothing was counted."""
     entries = []
     for entry in counted.history(counted.readings(counted.ZERO, counted.ZERO)).entries:
         if isinstance(entry, Ended):
@@ -115,14 +126,14 @@ def unserved() -> History:
     return History(tuple(entries))
 
 
-def test_nothing_moved_where_nothing_was_served_is_unknown() -> None:
+def test_no_bytes_moved_is_unknown_if_nothing_was_served() -> None:
     for checker in (nixl_bytes, offload_bytes):
         check = checker(counted.DEPLOYMENT, unserved())
         assert check.verdict is Verdict.UNKNOWN
         assert check.summary == "no request was served, so there was nothing to move"
 
 
-def test_under_a_known_fault_stands_no_other_cause(faulty: Ran) -> None:
+def test_a_known_fault_has_no_advice(faulty: Ran) -> None:
     assert "KNOWN FAULT" in faulty.out
     assert "likely cause" not in faulty.out
     assert not any("likely cause" in reason for row in faulty.result["workloads"] for reason in row["reasons"])

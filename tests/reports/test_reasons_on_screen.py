@@ -1,4 +1,4 @@
-"""Why a run is not valid: said whole, and said once."""
+"""Reasons are shown in full, and only once."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from harness.clock import MonotonicClock
 from harness.reports import PlainProgress, Row, make_report, print_catalogue, print_report
 from harness.reports.assertion import explain
 from harness.reports.catalogue_junit import catalogue_junit
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
 NONE = Outputs(0, 0, 0, 0, 0)
@@ -29,9 +29,9 @@ def plain(*checks: Check) -> str:
 
 
 def terminal(*checks: Check, width: int = 80) -> str:
-    """What stands on a terminal, its line breaks taken out."""
+    """The text on a terminal without line breaks."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True, highlight=False)
-    print_summary(make_report(DEPLOYMENT, HISTORY, Judgement(checks, NONE)).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, Judgement(checks, NONE)).overview, console)
     return "".join(console.export_text().split())
 
 
@@ -62,15 +62,15 @@ def test_a_reason_is_never_clipped() -> None:
     assert LONG in stream.getvalue()
 
 
-def test_one_reason_for_many_counters_is_told_once() -> None:
+def test_one_reason_for_many_counters_is_shown_once() -> None:
     shown = plain(UNSURE, ALSO)
     assert shown.count(LONG) == 1
     assert "nixl_bytes of decode-0 in load is unknown: for the same reason as token_sources" in shown
-    assert shown.count("UNKNOWN decode-0") == 3, "each counter still says that it is unknown"
+    assert shown.count("UNKNOWN decode-0") == 3, "each counter is still shown as unknown"
     assert terminal(UNSURE, ALSO).count("repetition_penalty") == 1
 
 
-def test_a_finding_that_the_summary_has_told_is_not_told_again() -> None:
+def test_a_finding_in_the_summary_is_not_repeated() -> None:
     findings = (Finding("load-1", "500: engine died"), Finding("load-2", "500: engine died"), Finding("load-3", "cut"))
     check = Check("completion", Verdict.INVALID, "3 did not, the first being load-1: 500: engine died", (), findings)
     shown = plain(check)
@@ -80,7 +80,7 @@ def test_a_finding_that_the_summary_has_told_is_not_told_again() -> None:
     assert explain("case", Judgement((check,), NONE)).count("load-1") == 1
 
 
-def test_findings_of_one_text_are_one_line() -> None:
+def test_findings_with_the_same_text_are_one_line() -> None:
     findings = tuple(Finding(f"load-{n}", "answered without KV") for n in range(5))
     shown = plain(Check("outputs", Verdict.INVALID, "5 differ", findings=findings))
     assert "    load-0, load-1, load-2 and 2 more: answered without KV\n" in shown
@@ -100,8 +100,8 @@ def test_progress_is_not_clipped() -> None:
 
 
 @pytest.mark.parametrize("flags", [pytest.param(["--plain"], marks=pytest.mark.slow), []])
-def test_serve_holds_a_deployment_with_plain_progress_on_a_terminal(tmp_path: Path, flags: list[str]) -> None:
-    """Its stdout is the facts alone, and its stderr has no escape sequence where plain lines are asked for."""
+def test_serve_can_show_plain_progress_on_a_terminal(tmp_path: Path, flags: list[str]) -> None:
+    """The command ``serve`` prints only the facts to stdout, and no escape sequences to stderr with --plain."""
     terminal_side, process_side = pty.openpty()
     command = [sys.executable, "-m", "harness", "serve", "--engine", "sim", "--num-warmups", "1", *flags]
     process = subprocess.Popen(

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from run_fixtures import DEPLOYMENT, HISTORY, INVALID, STARTED, UNKNOWN, VALID, compared, entries
 
+from harness.facts import Role, Server
 from harness.history import History, Sent
 from harness.reports import LoadSettings, make_report
 from harness.reports.junit import junit_xml
@@ -31,7 +32,7 @@ VLLM = STATISTICS | {
 }
 VLLM_DETAILED = {"input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"}
 
-# Not written: arrays that are there although nobody asked for details, the peak of a one-second window, speech,
+# Not written: arrays that vLLM writes without --save-detailed, the peak of a one-second window, speech,
 # and the client's queue, whose time is inside our latencies (they count from when a request was due).
 LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {
     *("latencies", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx"),
@@ -73,7 +74,7 @@ def test_only_the_path_under_test_is_measured(route: Route, of: str | None) -> N
     assert result["mean_ttft_ms"] == pytest.approx(200)
 
 
-def test_setup_is_told_as_vllm_tells_it() -> None:
+def test_setup_has_vllms_keys() -> None:
     load = LoadSettings(2, 32, label="nightly", metadata={"pod": "a", "verdict": "mine"})
     result = make_report(DEPLOYMENT, HISTORY, INVALID, load=load).result
     assert (result["date"], result["request_rate"], result["burstiness"]) == ("20260102-030405", "inf", 1.0)
@@ -108,9 +109,9 @@ def test_kv_transfer_adds_up_bounds_and_is_null_where_a_part_is_unknown() -> Non
         compared("decode-0", "nixl_failed_transfers", 0, 2.0),
         compared("decode-1", "nixl_failed_transfers", 0, None),
     )
-    kv = make_report(DEPLOYMENT, HISTORY, Judgement((Check("c", Verdict.INVALID, "", parts),), VALID.outputs)).result[
-        "kv_transfer"
-    ]
+    two_decode = replace(DEPLOYMENT, servers=(*DEPLOYMENT.servers, Server("decode-1", Role.DECODE, "http://d1")))
+    judgement = Judgement((Check("c", Verdict.INVALID, "", parts),), VALID.outputs)
+    kv = make_report(two_decode, HISTORY, judgement).result["kv_transfer"]
     assert kv["expected"]["decode"]["local_compute"] == {"min": 5, "max": 7}
     assert (kv["decode"]["local_compute"], kv["prefill"]["local_compute"]) == (6, 5)
     assert (kv["expired_requests"], kv["failed_transfers"]) == (1, None)
@@ -144,7 +145,7 @@ def test_the_result_is_strict_json_without_credentials() -> None:
         assert "sesame" not in text
 
 
-def test_servers_that_differ_are_told_apart() -> None:
+def test_facts_of_servers_that_differ_are_listed_by_server() -> None:
     prefill, decode = DEPLOYMENT.servers
     mixed = replace(DEPLOYMENT, servers=(prefill, replace(decode, block_size=64)))
     assert make_report(mixed, HISTORY, VALID).result["deployment"]["block_size"] == {"prefill-0": 32, "decode-0": 64}
@@ -159,7 +160,7 @@ def _cases(judgement: Judgement, history: History = HISTORY) -> dict[tuple[str, 
     }
 
 
-def test_junit_fails_what_is_invalid_and_errs_what_is_unknown() -> None:
+def test_invalid_is_a_junit_failure_and_unknown_an_error() -> None:
     assert _cases(INVALID) == {
         ("random_load", "outputs"): [],
         ("random_load", "offload_bytes"): ["error"],
@@ -176,9 +177,11 @@ def test_junit_of_nothing_is_an_error() -> None:
     assert _cases(Judgement((), UNKNOWN.outputs)) == {("random_load", "any"): ["error"]}
 
 
-def test_junit_lays_a_check_to_the_scenario_that_its_evidence_names_else_to_all() -> None:
+def test_a_check_counts_in_junit_for_the_scenarios_of_its_evidence_else_for_all() -> None:
     two = History((replace(STARTED, scenarios=("random_load", "other")), *entries()[1:]))
-    told = Judgement((Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong"),)),), VALID.outputs)
+    told = Judgement(
+        (Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong", request="load-0"),)),), VALID.outputs
+    )
     assert _cases(told, two) == {("random_load", "c"): ["failure"], ("other", "c"): []}
     assert _cases(INVALID, two)["random_load", "offload_bytes"] == ["error"]
     assert _cases(INVALID, two)["other", "offload_bytes"] == []

@@ -1,4 +1,4 @@
-"""What a person sees: the summary, plain and on a terminal, and progress."""
+"""The overview in plain lines and on a terminal, and progress."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from run_fixtures import DEPLOYMENT, HISTORY, INVALID, UNKNOWN, VALID, compared
 
 from harness.reports import LiveProgress, PlainProgress, Progress, make_progress, make_report, print_report
 from harness.reports.counters import rows
-from harness.reports.terminal import print_summary
+from harness.reports.terminal import print_overview
 from harness.reports.text import clean, count, duration, figure
 from harness.verdict import Check, Finding, Judgement, Verdict
 
@@ -24,7 +24,7 @@ def _plain(judgement: Judgement) -> str:
 
 def _terminal(judgement: Judgement, width: int = 80) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True, highlight=False)
-    print_summary(make_report(DEPLOYMENT, HISTORY, judgement, Path("runs/r")).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, judgement, Path("runs/r")).overview, console)
     return console.export_text()
 
 
@@ -45,7 +45,7 @@ counters:
   DIFFERS decode-0 external_kv_transfer: expected 26,913, observed 0 (-26,913)
   ok 1 further counter
 outputs: 128 compared: 128 exact, 0 tie, 0 mismatch, 0 unverified
-  verification computed 7 tokens beside the load's 9 (78%), in 0.5 s beside 1.0 s
+  verification computed 7 tokens (78% of the load's 9) in 0.5 s; the load took 1.0 s
 TTFT ms: mean 200, p50 200, p90 200, p99 200
 ITL ms: mean 150, p50 150, p90 190, p99 199
 TPOT ms: mean 150, p50 150, p90 150, p99 150
@@ -74,10 +74,10 @@ def test_the_verdict_comes_first_as_a_word(judgement: Judgement, first: str) -> 
     assert " ".join(_terminal(judgement).split()).startswith(f"{word} {headline}")
 
 
-def test_an_interrupted_run_says_so() -> None:
+def test_the_overview_of_a_run_that_ended_early_says_so() -> None:
     cut = type(HISTORY)(HISTORY.entries[:-1])
-    summary = make_report(DEPLOYMENT, cut, VALID).summary
-    assert summary.headline == "all 3 checks passed; the run was interrupted"
+    overview = make_report(DEPLOYMENT, cut, VALID).overview
+    assert overview.headline == "all 3 checks passed; the run ended early"
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -90,25 +90,25 @@ def test_a_terminal_shows_every_figure_within_its_width(judgement: Judgement, wi
         if row.counter != "prompt_tokens":
             assert f"{row.counter} {row.expected} {count(row.observed)}" in words
     assert AGAIN in words
-    assert "…" not in shown  # nothing was cut off
+    assert "…" not in shown, "nothing is cut off"
 
 
 def test_no_color_leaves_layout_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=80, color_system="standard")
-    print_summary(make_report(DEPLOYMENT, HISTORY, INVALID).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, INVALID).overview, console)
     assert "INVALID" in stream.getvalue()
     assert not any(f"\x1b[{colour}m" in stream.getvalue() for colour in ("31", "32", "33", "1;31", "1;7;31"))
     monkeypatch.delenv("NO_COLOR")
     coloured = Console(file=io.StringIO(), force_terminal=True, width=80, color_system="standard", record=True)
-    print_summary(make_report(DEPLOYMENT, HISTORY, INVALID).summary, coloured)
+    print_overview(make_report(DEPLOYMENT, HISTORY, INVALID).overview, coloured)
     assert "1;31m" in coloured.export_text(styles=True)
 
 
 def test_only_rows_that_differ_are_highlighted() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system="standard", record=True)
-    print_summary(make_report(DEPLOYMENT, HISTORY, INVALID).summary, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, INVALID).overview, console)
     lines = console.export_text(styles=True).splitlines()
     painted = {
         name: any("31m" in line for line in lines if name in line) for name in ("external_kv", "local_cache_hit")
@@ -116,7 +116,7 @@ def test_only_rows_that_differ_are_highlighted() -> None:
     assert painted == {"external_kv": True, "local_cache_hit": False}
 
 
-def test_a_servers_words_cannot_steer_the_terminal() -> None:
+def test_a_servers_message_cannot_control_the_terminal() -> None:
     nasty = "\x1b[2J[red]boom[/red]\nVALID\x9b31m"
     judgement = Judgement((Check("c", Verdict.INVALID, nasty, findings=(Finding("r", nasty),)),), VALID.outputs)
     assert "\x1b[2J" not in _plain(judgement)
@@ -208,7 +208,7 @@ def _drawn(progress: LiveProgress) -> str:
     return " ".join(console.export_text().split())
 
 
-def test_live_progress_draws_what_goes_on_and_leaves_lines_of_what_is_over() -> None:
+def test_live_progress_draws_the_current_phase_and_leaves_lines_of_finished_ones() -> None:
     clock, stream = _Clock(), io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100)
     with LiveProgress(console, clock, redraw=False) as progress:
@@ -244,5 +244,5 @@ def test_the_kind_of_progress_suits_the_stream(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(make_progress(clock=_Clock(), stream=_Terminal()), PlainProgress)
 
 
-def test_a_pipe_gets_no_escape_and_no_box() -> None:
+def test_a_pipe_gets_no_escape_sequences_and_no_boxes() -> None:
     assert not set("\x1b─━│┌") & set(_plain(INVALID))

@@ -1,4 +1,4 @@
-"""What verifying costs, by numbers worked out by hand."""
+"""The cost of verification, with numbers calculated by hand."""
 
 from harness.history import Choice, Ended, Entry, History, Outcome, Sent
 from harness.reports.verification_cost import VerificationCost, verification_cost
@@ -27,9 +27,9 @@ def test_a_probe_computes_one_token_of_its_prompt_and_phases_are_timed_from_firs
     )
     cost = verification_cost(history)
     assert cost == VerificationCost(load_tokens=190, load_seconds=3.0, tokens=2 + 120 + 121 + 71, seconds=7.0)
-    assert "314 tokens beside the load's 190 (165%), in 7.0 s beside 3.0 s" in cost.text
+    assert "314 tokens (165% of the load's 190) in 7.0 s; the load took 3.0 s" in cost.text
 
 
-def test_a_run_that_verified_nothing_says_nothing() -> None:
+def test_a_run_without_verification_has_no_line() -> None:
     assert verification_cost(History(tuple(asked("a", "load", 0.0, 10, 2)))).text == ""
     assert verification_cost(History(())).text == ""

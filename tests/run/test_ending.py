@@ -213,7 +213,7 @@ def test_a_refusal_that_the_user_can_mend_says_how(status: int, advice: str) -> 
 def test_a_refused_request_of_the_verification_is_unknown_at_most(purpose: Purpose, status: int) -> None:
     check = judged(Outcome.INFO, status, Ending.REFUSED, purpose=purpose, about="r1")
     assert check.verdict is UNKNOWN
-    assert check.summary.startswith("1 of 1 requests completed; 1 of the harness's own")
+    assert check.summary.startswith("1 of 1 requests completed; 1 that verify other requests failed")
 
 
 def test_a_failed_reference_is_not_completions_business() -> None:

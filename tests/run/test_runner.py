@@ -11,7 +11,7 @@ from observed_journal import Journal
 from polling import until
 
 from harness.errors import HarnessError
-from harness.history import Ended, Entry, Outcome, PhaseStarted
+from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted
 from harness.observer import SilentObserver
 from harness.run.runner import run_scenario
 from harness.scenario import Phase, Request, Scenario
@@ -162,8 +162,8 @@ async def test_interrupted_operations_are_recorded_and_the_interrupt_goes_on() -
         await run
     assert journal.ends() == {
         "p-0": Ended(0.0, "p-0", Outcome.OK),
-        "p-1": Ended(3.0, "p-1", Outcome.INFO, "interrupted"),
-        "p-2": Ended(3.0, "p-2", Outcome.INFO, "interrupted"),
+        "p-1": Ended(3.0, "p-1", Outcome.INFO, "interrupted", ending=Ending.INTERRUPTED),
+        "p-2": Ended(3.0, "p-2", Outcome.INFO, "interrupted", ending=Ending.INTERRUPTED),
     }
     assert {sent.request.request_id for sent in journal.sents()} == set(journal.ends())
     assert ("s", "p", "after") not in journal.order

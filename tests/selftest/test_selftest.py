@@ -155,7 +155,7 @@ async def test_a_history_holds_the_load_and_its_verification() -> None:
     assert len(asked) == 40
     assert len(forced) >= 40
     assert all(o.outcome is Outcome.OK for o in history.operations())
-    assert not history.interrupted
+    assert not history.ended_early
     assert not ledger.wrong
 
 

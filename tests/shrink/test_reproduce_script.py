@@ -1,4 +1,4 @@
-"""A bug report's script says how it ended by its exit code, and never that all is well where nothing was answered."""
+"""The script of a bug report: its exit code shows the result, and is never 0 if an answer is missing."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ from aiohttp import web
 from proxy_fakes import PARAMS, Script, answering, closed_port, running
 
 from harness.scenario import Request, Route, Sampling
-from harness.shrink import Told, script
+from harness.shrink import ScriptContent, script
 
 BASH = shutil.which("bash") or "bash"
 RIGHT, WRONG = ({"choices": [{"index": 0, "token_ids": ids, "finish_reason": "length"}]} for ids in ([5, 6], [5, 7]))
-AS_IT_SHOULD_BE, DIFFERS, USAGE, NOT_JUDGED = 0, 1, 2, 3
+SAME, DIFFERS, USAGE, UNKNOWN = 0, 1, 2, 3
 
 
 def request(number: int = 0, **fields: Any) -> Request:
@@ -31,8 +31,8 @@ class Done:
     err: str
 
 
-async def run(told: Told, directory: Path, **environment: str) -> Done:
-    """Run the script in an environment without proxies but what is given."""
+async def run(told: ScriptContent, directory: Path, **environment: str) -> Done:
+    """Run the script in an environment with only these variables, without proxies."""
     path = directory / "reproduce.sh"
     path.write_text(script(told))
     clean = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
@@ -50,9 +50,9 @@ async def run(told: Told, directory: Path, **environment: str) -> Done:
 async def served_by(
     directory: Path, clean: Script, served: Script, *requests: Request, told: Mapping[str, Any] | None = None
 ) -> Done:
-    """The script's end where P answers the reference as ``clean`` does, and the proxy as ``served``."""
+    """Run the script where P answers references like ``clean``, and the proxy answers like ``served``."""
     async with running(clean) as p, running(served) as proxy:
-        about = Told((requests or (request(),),), 2, (), "m", p.url, p.url, proxy.url)
+        about = ScriptContent((requests or (request(),),), 2, (), "m", p.url, p.url, proxy.url)
         return await run(replace(about, **(told or {})), directory, TIMEOUT="5", PAUSE="0")
 
 
@@ -77,11 +77,11 @@ def body(text: str, status: int = 200) -> Script:
     return answer
 
 
-@pytest.mark.parametrize(("served", "code"), [(RIGHT, AS_IT_SHOULD_BE), (WRONG, DIFFERS)])
+@pytest.mark.parametrize(("served", "code"), [(RIGHT, SAME), (WRONG, DIFFERS)])
 async def test_whole_answers_are_compared(tmp_path: Path, served: Any, code: int) -> None:
     done = await served_by(tmp_path, answering(200, RIGHT), answering(200, served))
     assert (done.code, done.err) == (code, ""), done.out
-    assert f"request 0: {'DIFFERS' if code else 'as it should be'}" in done.out
+    assert f"request 0: {'DIFFERS' if code else 'right'}" in done.out
 
 
 UNANSWERED = {
@@ -99,38 +99,38 @@ UNANSWERED = {
     ),
     "a redirect": (body("", 302), "HTTP 302"),
     "nothing": (body(""), "no token ids"),
-    "a cut answer": (cut_in_the_middle, "no whole answer"),
+    "a cut answer": (cut_in_the_middle, "no complete answer"),
 }
 
 
 @pytest.mark.parametrize("name", UNANSWERED)
 @pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.slow)])
-async def test_what_was_not_answered_is_not_judged_and_the_server_s_words_are_shown(
+async def test_missing_answers_are_unknown_and_the_servers_message_is_shown(
     tmp_path: Path, name: str, both: bool
 ) -> None:
     served, words = UNANSWERED[name]
     done = await served_by(tmp_path, served if both else answering(200, RIGHT), served)
-    assert done.code == NOT_JUDGED, done.out + done.err
+    assert done.code == UNKNOWN, done.out + done.err
     assert words in done.out
-    assert "as it should be" not in done.out
+    assert ": right" not in done.out
 
 
 async def test_a_server_that_never_answers_ends_the_script_in_time(tmp_path: Path) -> None:
     async with running(never) as p:
-        told = Told(((request(),),), 1, (), "m", p.url, p.url, p.url)
+        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url)
         done = await run(told, tmp_path, TIMEOUT="0.2")
-    assert done.code == NOT_JUDGED
+    assert done.code == UNKNOWN
     assert "timed out" in done.out
 
 
-async def test_servers_that_are_gone_are_not_judged(tmp_path: Path) -> None:
+async def test_servers_that_are_gone_make_the_result_unknown(tmp_path: Path) -> None:
     nowhere = await closed_port()
-    done = await run(Told(((request(),),), 1, (), "m", nowhere, nowhere, None), tmp_path)
-    assert done.code == NOT_JUDGED
-    assert "onnect" in done.out, "curl's own words"
+    done = await run(ScriptContent(((request(),),), 1, (), "m", nowhere, nowhere, None), tmp_path)
+    assert done.code == UNKNOWN
+    assert "onnect" in done.out, "curl's own message"
 
 
-async def test_one_wrong_answer_counts_although_another_is_missing(tmp_path: Path) -> None:
+async def test_a_wrong_answer_counts_although_another_is_missing(tmp_path: Path) -> None:
     async def served(asked: web.Request) -> web.Response:
         if asked.headers["X-Request-Id"] == "load-0":
             return web.json_response({"message": "busy"}, status=503)
@@ -138,7 +138,7 @@ async def test_one_wrong_answer_counts_although_another_is_missing(tmp_path: Pat
 
     done = await served_by(tmp_path, answering(200, RIGHT), served, request(0), request(1))
     assert done.code == DIFFERS
-    assert "request 0: COULD NOT BE JUDGED" in done.out
+    assert "request 0: UNKNOWN" in done.out
     assert "HTTP 503: busy" in done.out
 
 
@@ -147,8 +147,8 @@ async def test_a_failure_among_several_at_once_is_not_hidden(tmp_path: Path) -> 
         return web.json_response(RIGHT, status=500 if asked.headers["X-Request-Id"] == "load-1" else 200)
 
     done = await served_by(tmp_path, answering(200, RIGHT), served, *map(request, range(5)))
-    assert done.code == NOT_JUDGED, done.out
-    assert done.out.count("as it should be") == 4
+    assert done.code == UNKNOWN, done.out
+    assert done.out.count(": right") == 4
 
 
 @pytest.mark.slow
@@ -162,95 +162,99 @@ async def test_a_failure_among_several_at_once_is_not_hidden(tmp_path: Path) -> 
         (answering(500, {"error": {"message": "engine dead"}}), "HTTP 500: engine dead"),
     ],
 )
-async def test_by_hand_a_prefill_server_that_hands_nothing_over_is_not_judged(
+async def test_without_a_proxy_missing_kv_transfer_params_make_the_result_unknown(
     tmp_path: Path, answer: Script, words: str
 ) -> None:
     async def p(asked: web.Request) -> web.StreamResponse:
         return await (answering(200, RIGHT) if asked.headers["X-Request-Id"].endswith("-clean") else answer)(asked)
 
     async with running(p) as prefill, running(answering(200, RIGHT)) as decode:
-        done = await run(Told(((request(),),), 1, (), "m", prefill.url, decode.url, None), tmp_path)
+        done = await run(ScriptContent(((request(),),), 1, (), "m", prefill.url, decode.url, None), tmp_path)
         assert decode.seen == [], "without block ids nothing is forwarded"
-    assert done.code == NOT_JUDGED, done.out + done.err
+    assert done.code == UNKNOWN, done.out + done.err
     assert words in done.out
 
 
-async def test_by_hand_the_parameters_are_carried_over(tmp_path: Path) -> None:
+async def test_without_a_proxy_the_parameters_are_copied(tmp_path: Path) -> None:
     async with (
         running(answering(200, RIGHT | {"kv_transfer_params": PARAMS})) as p,
         running(answering(200, RIGHT)) as d,
     ):
-        done = await run(Told(((request(),),), 1, (), "m", p.url, d.url, None), tmp_path)
-        assert (done.code, done.err) == (AS_IT_SHOULD_BE, ""), done.out
+        done = await run(ScriptContent(((request(),),), 1, (), "m", p.url, d.url, None), tmp_path)
+        assert (done.code, done.err) == (SAME, ""), done.out
         assert d.body["kv_transfer_params"] == PARAMS
 
 
-async def test_a_cache_that_was_not_emptied_is_not_judged(tmp_path: Path) -> None:
+async def test_a_cache_that_was_not_emptied_makes_the_result_unknown(tmp_path: Path) -> None:
     async def p(asked: web.Request) -> web.Response:
         return web.json_response({"success": False}) if "reset" in asked.path else web.json_response(RIGHT)
 
     probe = request(9, route=Route.PREFILL)
     done = await served_by(tmp_path, p, answering(200, RIGHT), told={"probes": (probe,), "reset": True})
-    assert done.code == NOT_JUDGED, done.out + done.err
+    assert done.code == UNKNOWN, done.out + done.err
     assert "was not emptied" in done.out
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"])
-async def test_a_proxy_of_the_environment_does_not_stand_before_this_machine(tmp_path: Path, name: str) -> None:
+async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(tmp_path: Path, name: str) -> None:
     nowhere = await closed_port()
     async with running(answering(200, RIGHT)) as p:
-        told = Told(((request(),),), 1, (), "m", p.url, p.url, p.url.replace("127.0.0.1", "localhost"))
+        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url.replace("127.0.0.1", "localhost"))
         done = await run(told, tmp_path, **{name: nowhere, "no_proxy": "example.org"})
-    assert (done.code, done.err) == (AS_IT_SHOULD_BE, ""), done.out
+    assert (done.code, done.err) == (SAME, ""), done.out
 
 
-async def test_a_proxy_of_the_environment_stands_before_other_machines(tmp_path: Path) -> None:
+async def test_a_proxy_of_the_environment_is_used_for_other_machines(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as gateway:
-        told = Told(((request(),),), 1, (), "m", "http://p.example:1", "http://d.example:2", None)
+        told = ScriptContent(((request(),),), 1, (), "m", "http://p.example:1", "http://d.example:2", None)
         await run(told, tmp_path, http_proxy=gateway.url)
         assert {asked.host for asked in gateway.seen} == {"p.example"}
 
 
-async def test_a_header_s_value_comes_from_the_environment_and_is_no_argument(tmp_path: Path) -> None:
+async def test_a_headers_value_comes_from_the_environment_and_is_not_an_argument(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as p:
-        told = Told(((request(),),), 1, (), "m", p.url, p.url, p.url, header_names=("X-Api-Key",))
+        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url, header_names=("X-Api-Key",))
         missing = await run(told, tmp_path)
         assert (missing.code, p.seen) == (USAGE, [])
-        assert "give the value of the header X-Api-Key" in missing.err
+        assert "set it to the value of the header X-Api-Key" in missing.err
         given = await run(told, tmp_path, HEADER_X_API_KEY="sesame $(id)")
-        assert given.code == AS_IT_SHOULD_BE, given.out + given.err
+        assert given.code == SAME, given.out + given.err
         assert {asked.headers["X-Api-Key"] for asked in p.seen} == {"sesame $(id)"}
-        assert "${HEADER" not in script(told).partition("curl -")[2], "who lists processes sees curl's arguments"
+        assert "${HEADER" not in script(told).partition("curl -")[2], "every user can see curl's arguments"
 
 
-async def test_credentials_of_a_url_are_asked_for_and_not_written(tmp_path: Path) -> None:
+async def test_credentials_of_a_url_are_required_and_not_written(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as p:
         secret = p.url.replace("//", "//user:sesame@")
-        told = Told(((request(),),), 1, (), "m", secret, p.url, None)
+        told = ScriptContent(((request(),),), 1, (), "m", secret, p.url, None)
         assert "sesame" not in script(told)
         missing = await run(told, tmp_path)
         assert (missing.code, p.seen) == (USAGE, [])
-        assert "give its URL with the credentials" in missing.err
+        assert "set it to the URL with its credentials" in missing.err
         given = await run(told, tmp_path, P=secret, PROXY=p.url)
-        assert given.code == AS_IT_SHOULD_BE, given.out + given.err
+        assert given.code == SAME, given.out + given.err
         assert p.seen[0].headers["Authorization"].startswith("Basic ")
         assert "sesame" not in given.out + given.err
 
 
 @pytest.mark.parametrize("tool", ["curl", "python3"])
-async def test_a_missing_tool_is_told(tmp_path: Path, tool: str) -> None:
+async def test_a_missing_tool_is_named(tmp_path: Path, tool: str) -> None:
     other = {"curl": "python3", "python3": "curl"}[tool]
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / other).symlink_to(shutil.which(other) or other)
-    done = await run(Told(((request(),),), 1, (), "m", "http://p", "http://d", None), tmp_path, PATH=f"{tmp_path}/bin")
+    done = await run(
+        ScriptContent(((request(),),), 1, (), "m", "http://p", "http://d", None), tmp_path, PATH=f"{tmp_path}/bin"
+    )
     assert (done.code, done.err) == (USAGE, f"{tool} is missing: install it.\n")
 
 
-def test_each_exit_code_stands_at_the_head() -> None:
-    head = script(Told(((request(),),), 1, (), "m", "http://p", "http://d", None)).splitlines()[:12]
+def test_the_comment_at_the_top_lists_each_exit_code() -> None:
+    head = script(ScriptContent(((request(),),), 1, (), "m", "http://p", "http://d", None)).splitlines()[:12]
     assert [line.split()[1] for line in head if line.startswith("#   ") and line.split()[1].isdigit()] == list("0123")
 
 
-def test_a_comment_of_several_lines_runs_nothing(tmp_path: Path) -> None:
-    told = Told(((request(),),), 1, (), "m", "http://p", "http://d", None, about=(f"one\ntouch {tmp_path}/hacked",))
+def test_a_comment_of_several_lines_is_not_executed(tmp_path: Path) -> None:
+    told = ScriptContent(
+        ((request(),),), 1, (), "m", "http://p", "http://d", None, about=(f"one\ntouch {tmp_path}/hacked",)
+    )
     assert "\ntouch" not in script(told)

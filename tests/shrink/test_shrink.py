@@ -1,4 +1,4 @@
-"""From a failing run on a simulated pair to a small one that fails: by the command line, over HTTP."""
+"""The command ``shrink`` on a failed run of a simulated pair, over HTTP."""
 
 import json
 import shlex
@@ -20,14 +20,14 @@ def healthy() -> Iterator[Pair]:
 
 @pytest.fixture(scope="module")
 def damaged() -> Iterator[Pair]:
-    """One request in some loses its KV, always the same ones."""
+    """A pair on which some requests lose their KV, always the same ones."""
     with served("full_hit_wrong=0.12") as pair:
         yield pair
 
 
 @pytest.fixture(scope="module")
 def failed(damaged: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the damaged pair."""
+    """A failed run of the damaged pair."""
     return failing_run(damaged, tmp_path_factory.mktemp("failed"))
 
 
@@ -59,7 +59,7 @@ def command_of(ran: Ran) -> list[str]:
 
 
 @pytest.mark.slow
-def test_one_damaged_request_among_many_is_found_and_told_three_ways(
+def test_one_damaged_request_among_many_is_found_and_reported_in_three_forms(
     tmp_path: Path, failed: Path, damaged: Pair, healthy: Pair
 ) -> None:
     found = shrunk(failed)
@@ -86,17 +86,18 @@ def test_one_damaged_request_among_many_is_found_and_told_three_ways(
     for proxy in (healthy.proxy, ""):
         done = bash(found.directory / "reproduce.sh", PROXY=proxy, P=healthy.prefill, D=healthy.decode)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-        assert "request 0: as it should be" in done.stdout
+        assert "request 0: right" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_fault_of_two_requests_at_once_keeps_two_at_once(tmp_path: Path, healthy: Pair) -> None:
+def test_a_fault_that_needs_two_concurrent_requests_keeps_two(tmp_path: Path, healthy: Pair) -> None:
     with served("bystander_write") as pair:
-        run = failing_run(pair, tmp_path, output=40)  # long enough for others to arrive meanwhile
+        # Long enough for other requests to arrive meanwhile.
+        run = failing_run(pair, tmp_path, output=40)
         found = shrunk(run, "--max-tries", "12")
         assert found.code == 1, found.out + found.err
         together = found.result["shrink"]["concurrency"]
-        assert together >= 2, "alone nobody is running whose block could be overwritten"
+        assert together >= 2, "a single request has no block of another one to overwrite"
         assert found.directory is not None
         script = (found.directory / "reproduce.sh").read_text()
         assert script.count(" &\n") == len(found.left)
@@ -106,7 +107,7 @@ def test_a_fault_of_two_requests_at_once_keeps_two_at_once(tmp_path: Path, healt
 
 
 @pytest.mark.slow
-def test_a_poisoned_cache_is_shrunk_though_every_answer_was_right(tmp_path: Path) -> None:
+def test_a_wrong_cache_is_shrunk_although_every_answer_was_right(tmp_path: Path) -> None:
     with served("swapped_blocks=0.6") as pair:
         found = shrunk(failing_run(pair, tmp_path), "--max-tries", "10", tries=4)
         assert found.code == 1, found.out + found.err
@@ -114,12 +115,12 @@ def test_a_poisoned_cache_is_shrunk_though_every_answer_was_right(tmp_path: Path
         assert found.directory is not None
         done = bash(found.directory / "reproduce.sh")
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "request 0: as it should be" in done.stdout, "the answer itself is right"
-        assert "request 1: DIFFERS" in done.stdout, "the next prompt that begins alike is answered wrong"
+        assert "request 0: right" in done.stdout, "the answer itself is right"
+        assert "request 1: DIFFERS" in done.stdout, "the next prompt with the same prefix is answered wrong"
 
 
 @pytest.mark.slow
-def test_a_fault_of_the_counters_alone_is_shrunk_too(tmp_path: Path) -> None:
+def test_a_fault_that_only_shows_in_counters_is_shrunk(tmp_path: Path) -> None:
     with served("source_doubled=0.1") as pair:
         found = shrunk(failing_run(pair, tmp_path, check="token_sources"), "--max-tries", "16")
         assert found.code == 1, found.out + found.err
@@ -132,12 +133,14 @@ def test_a_fault_of_the_counters_alone_is_shrunk_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_healthy_deployment_does_not_fail_any_more_and_that_is_unknown(failed: Path, healthy: Pair) -> None:
+def test_a_healthy_deployment_does_not_fail_again_which_is_unknown(failed: Path, healthy: Pair) -> None:
     found = shrunk(failed, *healthy.flags)
     assert found.code == 3, found.out + found.err
     assert "does not fail any more" in found.out
     assert "none of 2 runs" in found.out
-    assert (failed.parent / "latest").readlink() == Path(failed.name), "what found nothing is nobody's latest run"
+    assert (failed.parent / "latest").readlink() == Path(failed.name), (
+        "a shrink without a result does not become the latest run"
+    )
 
 
 @pytest.mark.slow
@@ -168,7 +171,7 @@ def test_a_launched_run_is_shrunk_on_a_deployment_launched_like_it(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_limits_are_kept_and_said(failed: Path) -> None:
+def test_limits_are_kept_and_reported(failed: Path) -> None:
     found = shrunk(failed, "--max-tries", "3")
     assert found.code == 1, found.out + found.err
     assert "its limits were reached" in found.out
@@ -189,7 +192,8 @@ def test_an_interruption_leaves_the_best_so_far(tmp_path: Path, failed: Path) ->
     assert process.stderr is not None
     for line in process.stderr:
         if "try 3:" in line:
-            process.terminate()  # as Ctrl-C does; a job in the background has that ignored
+            # Like Ctrl-C, which background jobs ignore.
+            process.terminate()
             break
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, out + err
@@ -198,7 +202,7 @@ def test_an_interruption_leaves_the_best_so_far(tmp_path: Path, failed: Path) ->
 
 
 @pytest.mark.parametrize("command", ["check", "shrink"])
-def test_what_is_no_run_is_refused(tmp_path: Path, command: str) -> None:
+def test_a_directory_that_is_not_a_run_is_refused(tmp_path: Path, command: str) -> None:
     for directory in (tmp_path / "nowhere", tmp_path):
         done = harness(command, directory)
         assert done.code == 2
@@ -213,10 +217,10 @@ def test_a_run_that_did_not_fail_is_not_shrunk(tmp_path: Path, healthy: Pair) ->
     assert ran.directory is not None
     done = shrunk(ran.directory)
     assert done.code == 2
-    assert "only an invalid one can be shrunk" in done.err
+    assert "only an invalid run can be shrunk" in done.err
 
 
-def test_a_bad_dataset_is_told_before_anything_is_started(tmp_path: Path) -> None:
+def test_a_bad_dataset_is_refused_before_anything_is_started(tmp_path: Path) -> None:
     load = tmp_path / "load.jsonl"
     load.write_text('{"prompt": [1, 2]}\n{"prompt": 5}\n')
     done = harness("--dataset-path", load, "--result-dir", tmp_path / "runs")

@@ -1,4 +1,4 @@
-"""The search by itself: predicates in place of deployments."""
+"""The search, tested with predicates in place of deployments."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ def numbers(candidate: Candidate) -> set[int]:
 
 
 def neighbours(best: Candidate) -> Iterator[Candidate]:
-    """Everything that is one step smaller: written down from the claim, not from the search."""
+    """All candidates that are one step smaller, by the definition of 1-minimal and not by the search's code."""
     for piece in best.pieces:
         if len(best.pieces) > 1:
             yield Candidate.of((other for other in best.pieces if other != piece), best.concurrency)
@@ -54,7 +54,7 @@ def neighbours(best: Candidate) -> Iterator[Candidate]:
 
 @st.composite
 def predicates(draw: st.DrawFn) -> tuple[Candidate, Fails]:
-    """Loads that fail while some requests are there, long enough, and enough at a time."""
+    """Loads that fail if certain requests are present, long enough, and concurrent enough."""
     count = draw(st.integers(1, 24))
     whole = load(count, concurrency=draw(st.integers(1, 32)))
     culprits = draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=4))
@@ -85,8 +85,8 @@ def test_the_result_fails_and_nothing_one_step_smaller_does(case: tuple[Candidat
 
 
 @given(st.integers(2, 10), st.integers(0, 2**32), st.integers(1, 32))
-def test_it_is_one_minimal_also_where_less_can_fail_more(count: int, seed: int, concurrency: int) -> None:
-    """A predicate of no order at all: any candidate may fail."""
+def test_the_result_is_1_minimal_also_if_failures_are_not_monotonic(count: int, seed: int, concurrency: int) -> None:
+    """Any candidate may fail, at random."""
     whole = load(count, concurrency=concurrency)
 
     def fails(candidate: Candidate) -> bool:
@@ -131,7 +131,7 @@ def test_a_hint_saves_the_halving() -> None:
     assert found.tries < 15
 
 
-def test_a_prompt_is_cut_toward_block_boundaries() -> None:
+def test_a_prompt_is_cut_near_block_boundaries() -> None:
     found = shrunk(load(1), lambda one: one.pieces[0].prompt > 40, Limits(1, 1000))
     assert found.best.pieces[0].prompt == 3 * BLOCK - 1, "the next shorter length of interest, 33, does not fail"
 
@@ -146,7 +146,7 @@ def test_text_is_not_cut() -> None:
     assert best.pieces[0].output == 1
 
 
-def test_a_fault_of_concurrency_keeps_as_much_as_it_needs() -> None:
+def test_a_fault_that_needs_concurrency_keeps_as_much_as_it_needs() -> None:
     found = shrunk(load(64), lambda one: one.concurrency >= 3, Limits(1, 1000))
     assert (len(found.best.pieces), found.best.concurrency) == (3, 3)
 
@@ -154,7 +154,7 @@ def test_a_fault_of_concurrency_keeps_as_much_as_it_needs() -> None:
 @settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_an_intermittent_fault_is_tried_often_enough(seed: int) -> None:
-    """One request that fails every other time: never lost, since it is tried five times and more."""
+    """A request that fails every other time is never lost, because it is tried at least five times."""
     rng = random.Random(seed)  # noqa: S311 - no secret
 
     def fails(candidate: Candidate) -> bool:
@@ -163,7 +163,7 @@ def test_an_intermittent_fault_is_tried_often_enough(seed: int) -> None:
     assert 5 in numbers(shrunk(load(32), fails, Limits(tries_for(1), 10_000)).best)
 
 
-def test_the_best_so_far_stands_when_time_is_up_or_somebody_cancels() -> None:
+def test_the_best_so_far_is_kept_when_time_is_up_or_the_search_is_cancelled() -> None:
     late = iter([False, False, True])
     found = shrunk(load(64), lambda _: True, Limits(3, 100, lambda: next(late)))
     assert (found.tries, found.complete) == (2, False)
@@ -181,7 +181,7 @@ def test_the_best_so_far_stands_when_time_is_up_or_somebody_cancels() -> None:
 
 
 @pytest.mark.parametrize(("runs", "tries"), [(1, 5), (2, 11), (3, 17), (5, 20)])
-def test_how_often_is_told_from_the_whole_loads_rate(runs: int, tries: int) -> None:
+def test_the_number_of_tries_depends_on_the_whole_loads_failure_rate(runs: int, tries: int) -> None:
     assert tries_for(runs) == tries
     if tries < 20:
         assert (1 - 1 / (2 * runs)) ** tries <= MISSED < (1 - 1 / (2 * runs)) ** (tries - 1)

@@ -1,4 +1,4 @@
-"""Damaged histories are read, or refused in one paragraph; what they do not show does not come out valid."""
+"""Damaged histories are read or refused with one message; missing evidence never makes a run valid."""
 
 import json
 import random
@@ -47,7 +47,7 @@ ODD: list[Any] = [
 
 
 def stored(directory: Path) -> Path:
-    """A valid run, by hand."""
+    """A valid run made by hand."""
     entries: tuple[Entry, ...] = (
         RunStarted(1.7e9, ("--num-prompts", "2"), 0, "0.1.0", None, ("random_load",)),
         PhaseStarted(0.5, "s", "load"),
@@ -66,7 +66,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(path: Path, content: bytes) -> History | None:
-    """The history in a file of this content; None where it is refused."""
+    """The history in a file with this content; None if it is refused."""
     path.write_bytes(content)
     try:
         return History(tuple(read_journal(path)))
@@ -111,14 +111,14 @@ def test_any_json_is_a_history_or_a_usage_error(tmp_path: Path, lines: list[Any]
     ],
     ids=lambda line: str(line[:50]),
 )
-def test_a_line_that_no_harness_wrote_is_refused(tmp_path: Path, line: bytes) -> None:
+def test_a_line_with_impossible_values_is_refused(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "h.jsonl"
     path.write_bytes(HEADER + line + b"\n")
     with pytest.raises(UsageError, match=r"h\.jsonl, line 2"):
         tuple(read_journal(path))
 
 
-def test_a_number_that_a_server_said_may_be_anything(tmp_path: Path) -> None:
+def test_a_number_from_a_server_may_be_anything(tmp_path: Path) -> None:
     """Only the harness's own times must be numbers: a gauge may be NaN, and a bucket's bound is infinite."""
     path = tmp_path / "h.jsonl"
     scraped = (
@@ -129,7 +129,7 @@ def test_a_number_that_a_server_said_may_be_anything(tmp_path: Path) -> None:
 
 
 def damaged(lines: list[bytes], seed: int) -> list[bytes]:
-    """The lines with one thing wrong: a value, a byte, a line lost, doubled, moved or cut."""
+    """The lines with one damage: a changed value or byte, or a line lost, doubled, moved or cut."""
     chance = random.Random(seed)  # noqa: S311 - a test's
     lines, place = list(lines), chance.randrange(1, len(lines))
     kind = chance.choice(["value", "value", "value", "byte", "lost", "doubled", "moved", "cut"])
@@ -150,7 +150,7 @@ def damaged(lines: list[bytes], seed: int) -> list[bytes]:
 
 
 def _changed(value: Any, chance: random.Random) -> Any:
-    """Somewhere in it an odd value."""
+    """The value with an odd value somewhere in it."""
     inner = (
         list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
     )
@@ -162,8 +162,8 @@ def _changed(value: Any, chance: random.Random) -> Any:
     return copy
 
 
-def test_the_run_that_is_damaged_is_valid_in_what_it_shows(whole: Path) -> None:
-    """Without this the tests below could not fail."""
+def test_the_undamaged_run_is_valid(whole: Path) -> None:
+    """Otherwise the tests below could not fail."""
     deployment, history = load_run(whole)
     verdicts = {check.name: check.verdict for check in judge(deployment, history).checks}
     assert verdicts["token_sources"] is verdicts["nixl_bytes"] is verdicts["completion"] is Verdict.VALID
@@ -172,7 +172,7 @@ def test_the_run_that_is_damaged_is_valid_in_what_it_shows(whole: Path) -> None:
 @given(seed=st.integers(0, 2**32))
 @QUIET
 def test_a_damaged_run_is_judged_or_refused(whole: Path, tmp_path: Path, seed: int) -> None:
-    """Whatever the damage, nothing else comes of it; and what is missing from a run cannot make it valid."""
+    """Damage has no other effect, and missing entries cannot make a run valid."""
     lines = (whole / "history.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "history.jsonl").write_bytes(b"".join(damaged(lines, seed)))
     (tmp_path / "deployment.json").write_bytes((whole / "deployment.json").read_bytes())
@@ -183,7 +183,7 @@ def test_a_damaged_run_is_judged_or_refused(whole: Path, tmp_path: Path, seed: i
     json.dumps(rejudged.result, allow_nan=False)
     valid = {check.name for check in rejudged.judgement.checks if check.verdict is Verdict.VALID}
     history = rejudged.history
-    assert not ("completion" in valid and history.interrupted)
+    assert not ("completion" in valid and history.ended_early)
     assert not ("client_health" in valid and not any(history.of(ClientHealth)))
     readings = {(one.server, one.label) for one in history.of(Scraped)}
     assert not ({"token_sources", "nixl_bytes"} & valid and len(readings) < 4)
@@ -192,7 +192,7 @@ def test_a_damaged_run_is_judged_or_refused(whole: Path, tmp_path: Path, seed: i
 @given(seed=st.integers(0, 2**32))
 @QUIET
 def test_damaged_facts_are_read_or_refused(whole: Path, tmp_path: Path, seed: int) -> None:
-    """A deployment's facts that cannot be understood are a usage error."""
+    """Facts of a deployment that cannot be read are a usage error."""
     content = _changed(json.loads((whole / "deployment.json").read_text()), random.Random(seed))  # noqa: S311 - a test's
     assume(content != {})
     (tmp_path / "history.jsonl").write_bytes((whole / "history.jsonl").read_bytes())
@@ -204,8 +204,8 @@ def test_damaged_facts_are_read_or_refused(whole: Path, tmp_path: Path, seed: in
     json.dumps(rejudged.result, allow_nan=False)
 
 
-def test_the_writer_refuses_nothing_of_its_own(tmp_path: Path) -> None:
-    """What one harness wrote another can read: the whole of an ordinary run."""
+def test_a_written_run_can_be_read(tmp_path: Path) -> None:
+    """All entries of an ordinary run are read back."""
     with JournalWriter(tmp_path / "h.jsonl") as journal:
         for entry in run.history().entries:
             journal.record(entry)

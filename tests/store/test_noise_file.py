@@ -1,4 +1,4 @@
-"""A noise floor kept from run to run: the same limits without a control arm, and nobody else's."""
+"""Noise kept in a file gives the same limits as control requests, for the same deployment only."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def without_control(entries: tuple[Entry, ...], file: Path) -> History:
     return History((decode_entry(encode_entry(measured)), *entries))
 
 
-def test_the_limits_are_those_of_the_control_arm_that_was_kept(file: Path) -> None:
+def test_the_limits_are_those_of_the_stored_measurement(file: Path) -> None:
     history = without_control(run(gaussian(1e-5), seed=1, controls=0).entries, file)
     assert count_outputs(history) == count_outputs(run(gaussian(1e-5), seed=1))
     check = outputs(DEPLOYMENT, history)
@@ -43,7 +43,7 @@ def test_the_limits_are_those_of_the_control_arm_that_was_kept(file: Path) -> No
     assert "noise limit from noise.json: 32 control outputs, measured 0.0 days ago" in check.summary
 
 
-def test_what_is_wrong_is_found_and_other_runs_noise_is_not(file: Path) -> None:
+def test_wrong_outputs_are_found_with_stored_noise_and_noisy_ones_pass(file: Path) -> None:
     def wrong(name: str, readings: Readings) -> None:
         if name == "load-17":
             readings.forced[5] -= 4.0
@@ -55,7 +55,7 @@ def test_what_is_wrong_is_found_and_other_runs_noise_is_not(file: Path) -> None:
         assert wrong_outputs(bad) == ("load-17",)
 
 
-def test_another_deployments_floor_is_refused_and_says_why(file: Path) -> None:
+def test_another_deployments_file_is_refused_with_the_reason(file: Path) -> None:
     with pytest.raises(UsageError, match="concurrency: 32 there, 8 here"):
         read_noise(file, noise_key(DEPLOYMENT, 8), 0.0)
     newer = replace(DEPLOYMENT, servers=tuple(replace(one, version="0.33.0") for one in DEPLOYMENT.servers))
@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> Non
         read_noise(path, KEY, 0.0)
 
 
-def test_a_file_of_an_older_version_is_refused_and_says_so(tmp_path: Path) -> None:
+def test_a_file_of_an_older_format_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "noise.json"
     path.write_text('{"deployment":{"model":"m"},"wall":1.0,"outputs":[]}')
     with pytest.raises(UsageError, match="written by another version of the harness"):
@@ -82,7 +82,7 @@ def arm(count: int, value: float) -> tuple[NoisyOutput, ...]:
     return (NoisyOutput((0.0,), (value,), (value,), (1.0,)),) * count
 
 
-def test_what_is_no_longer_fresh_is_measured_again_and_what_is_too_old_is_dropped(tmp_path: Path) -> None:
+def test_noise_is_measured_again_when_stale_and_dropped_when_too_old(tmp_path: Path) -> None:
     path = tmp_path / "noise.json"
     add_noise(path, KEY, arm(3, 1.0), now=1000.0)
     assert read_noise(path, KEY, 0.0, now=1000.0 + FRESH - 1) is not None
@@ -107,7 +107,7 @@ def test_the_file_stays_bounded_and_the_newest_stay_in_it(tmp_path: Path) -> Non
     assert {output.drift[0] for output in kept.outputs} == {1.0, 2.0, 3.0, 4.0}
 
 
-def test_another_deployments_file_is_left_as_it_is(file: Path) -> None:
+def test_another_deployments_file_is_not_changed(file: Path) -> None:
     before = file.read_text()
     with pytest.raises(UsageError, match="another deployment"):
         add_noise(file, noise_key(DEPLOYMENT, 8), arm(2, 1.0))
@@ -137,7 +137,7 @@ def judged_as(verdict: Verdict) -> Judgement:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.INVALID, Verdict.UNKNOWN])
-def test_a_run_whose_outputs_were_not_right_leaves_no_file_and_changes_none(
+def test_a_run_with_wrong_outputs_neither_writes_nor_changes_the_file(
     file: Path, tmp_path: Path, verdict: Verdict
 ) -> None:
     history, before = run(gaussian(1e-5), seed=2), file.read_text()
@@ -148,7 +148,7 @@ def test_a_run_whose_outputs_were_not_right_leaves_no_file_and_changes_none(
     assert file.read_text() == before
 
 
-def test_a_run_whose_outputs_were_right_is_kept_unless_it_was_interrupted(tmp_path: Path) -> None:
+def test_noise_of_a_run_with_right_outputs_is_kept_unless_it_ended_early(tmp_path: Path) -> None:
     history, path = run(gaussian(1e-5), seed=2), tmp_path / "new.json"
     stopped = History((*history.entries[:-1], RunEnded(9.0, interrupted=True)))
     _keep_noise(keeping(path), carried(stopped, Verdict.VALID))
@@ -159,7 +159,7 @@ def test_a_run_whose_outputs_were_right_is_kept_unless_it_was_interrupted(tmp_pa
     assert len(kept.outputs) == 32
 
 
-def test_a_directory_is_refused_with_advice_that_does_not_remove_it(tmp_path: Path) -> None:
+def test_a_directory_is_refused_without_advice_to_remove_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refused:
         read_noise(tmp_path, {}, 0.0)
     assert "Name a file in it" in str(refused.value)

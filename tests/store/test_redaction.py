@@ -1,4 +1,4 @@
-"""What is shown instead of a text with credentials in it."""
+"""Credentials are replaced in shown and stored texts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,20 +54,20 @@ def test_a_url_is_shown_without_user_password_and_query(url: str, shown: str) ->
         ("give it as KEY=VALUE", "give it as KEY=VALUE"),
     ],
 )
-def test_a_sentence_keeps_all_but_its_credentials(text: str, shown: str) -> None:
+def test_a_sentence_loses_only_its_credentials(text: str, shown: str) -> None:
     assert redact_text(text) == shown
     assert redact_text(shown) == shown
 
 
 @given(st.text(st.characters(exclude_characters=' \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0"', exclude_categories=["Z"])))
-def test_no_password_is_shown_whatever_its_characters(rest: str) -> None:
+def test_a_password_of_any_characters_is_not_shown(rest: str) -> None:
     password = f"sesame{rest}sesame"
     for shown in (redact_url(f"http://user:{password}@h:1"), redact_text(f"GET http://user:{password}@h:1 failed")):
         assert "sesame" not in shown
 
 
 def is_meant(url: str, told: str) -> bool:
-    """Whether a proxy that tells the one URL means the server of the other, and not a third one."""
+    """Whether ``told``, as a proxy reports it, is matched to the server ``url`` and not to a third one."""
     servers = [Server(f"decode-{n}", Role.DECODE, each) for n, each in enumerate((url, "http://another.place:9"))]
     return serving(servers, told) == 0
 
@@ -109,5 +109,5 @@ def test_the_facts_that_serve_prints_show_no_credential() -> None:
     assert (shown["prefill_port"], shown["decode_port"]) == (1, 80)
 
 
-def test_a_command_line_s_url_is_shown_without_its_password_whatever_stands_in_it() -> None:
+def test_a_url_on_the_command_line_is_shown_without_its_password() -> None:
     assert redact_argv(["--prefill-url", "http://u:ses@ame@h:1"]) == ("--prefill-url", "http://<redacted>@h:1")

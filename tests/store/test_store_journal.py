@@ -1,4 +1,4 @@
-"""The journal: what goes in comes out, a torn end is dropped, damage is refused, a killed writer loses little."""
+"""The journal: entries are read back, an incomplete end is dropped, damage is refused, a killed writer loses little."""
 
 import asyncio
 import errno
@@ -25,14 +25,14 @@ st.register_type_strategy(Sample, st.builds(Sample, st.text(), st.dictionaries(s
 
 
 def _looks(entry: Entry) -> str:
-    """Unlike equality this tells 1 from 1.0, and takes NaN for NaN. The sign of 0.0 means nothing here."""
+    """A text that, unlike equality, distinguishes 1 from 1.0 and equates NaN with NaN. The sign of 0.0 is ignored."""
     return repr(entry).replace("-0.0", "0.0")
 
 
 @pytest.mark.parametrize("kind", get_args(Entry))
 @given(data=st.data())
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-def test_every_kind_of_entry_comes_back_as_it_went(kind: type[Entry], data: st.DataObject) -> None:
+def test_every_kind_of_entry_is_read_back_unchanged(kind: type[Entry], data: st.DataObject) -> None:
     entry = data.draw(st.from_type(kind))
     line = encode_entry(entry)
     assert "\n" not in line
@@ -41,7 +41,7 @@ def test_every_kind_of_entry_comes_back_as_it_went(kind: type[Entry], data: st.D
 
 @given(deployment=st.from_type(Deployment))
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-def test_deployment_facts_come_back_as_they_went(deployment: Deployment) -> None:
+def test_deployment_facts_are_read_back_unchanged(deployment: Deployment) -> None:
     assert decode(Deployment, json.loads(dumps(deployment))) == deployment
 
 
@@ -55,7 +55,7 @@ def test_each_form_of_prompt_keeps_its_form(prompt: tuple[int, ...] | str | tupl
     assert decode_entry(encode_entry(entry)) == entry
 
 
-def test_numbers_that_json_cannot_say_survive_and_the_line_is_strict_json() -> None:
+def test_non_finite_numbers_are_read_back_and_the_line_is_strict_json() -> None:
     samples = (Sample("a", {"le": "+Inf"}, math.inf), Sample("b", {}, math.nan), Sample("c", {}, -math.inf))
     line = encode_entry(Scraped(1.0, "prefill-0", "before", "s", "p", samples))
 
@@ -68,7 +68,7 @@ def test_numbers_that_json_cannot_say_survive_and_the_line_is_strict_json() -> N
     assert [repr(sample.value) for sample in back.samples] == ["inf", "nan", "-inf"]
 
 
-def test_what_is_at_its_default_takes_no_room() -> None:
+def test_fields_at_their_default_are_not_written() -> None:
     line = encode_entry(Ended(2.0, "a", Outcome.OK, prompt_logprobs=(None, TokenLogprob(3, -0.5))))
     assert line == (
         '{"kind":"ended","at":2.0,"request_id":"a","outcome":"ok","prompt_logprobs":[null,[3,-0.5]],'
@@ -110,7 +110,7 @@ def test_a_journal_holds_all_entries_in_order(tmp_path: Path) -> None:
     assert tuple(read_journal(_written(tmp_path / "h.jsonl"))) == entries()
 
 
-def test_a_last_line_torn_anywhere_is_dropped_and_nothing_else(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_dropped_and_nothing_else(tmp_path: Path) -> None:
     path = _written(tmp_path / "h.jsonl")
     whole = path.read_bytes()
     start_of_last = whole.rindex(b"\n", 0, -1) + 1
@@ -132,14 +132,14 @@ def test_a_damaged_line_is_an_error_that_names_file_and_line(tmp_path: Path, num
 @pytest.mark.parametrize(
     ("header", "complaint"),
     [
-        (b"", "holds no entry"),
-        (b'{"kind": "jour', "holds no entry"),
+        (b"", "has no entry"),
+        (b'{"kind": "jour', "has no entry"),
         (b'{"kind": "journal", "format": 99}\n', "format 99"),
         (b'{"kind": "noted", "at": 1.0, "text": ""}\n', "is not a history"),
         (b"hello\n", "line 1: not JSON"),
     ],
 )
-def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, header: bytes, complaint: str) -> None:
+def test_a_file_that_is_not_a_journal_is_refused(tmp_path: Path, header: bytes, complaint: str) -> None:
     (tmp_path / "h.jsonl").write_bytes(header)
     with pytest.raises(UsageError, match=complaint):
         tuple(read_journal(tmp_path / "h.jsonl"))
@@ -156,7 +156,7 @@ def test_a_writer_never_writes_over_another_run(tmp_path: Path) -> None:
         JournalWriter(path)
 
 
-def test_flush_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_flush_writes_everything(tmp_path: Path) -> None:
     with JournalWriter(tmp_path / "h.jsonl", flush_seconds=1000.0) as journal:
         journal.record(Noted(1.0, "a"))
         journal.flush()
@@ -173,9 +173,9 @@ class _FullDisk:
         self.closed = True
 
 
-def test_a_full_disk_is_told_at_the_next_entry(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_at_the_next_entry(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path / "h.jsonl", flush_seconds=1000.0)
-    real, journal._file = journal._file, _FullDisk()  # type: ignore[assignment] # as much of a file as is used
+    real, journal._file = journal._file, _FullDisk()  # type: ignore[assignment] # has the methods that are used
     real.close()
     journal.record(Noted(1.0, "a"))
     with pytest.raises(HarnessError, match="No space left on device"):
@@ -200,7 +200,7 @@ while True:
 
 
 async def test_entries_survive_a_kill_of_the_writer(tmp_path: Path) -> None:
-    """Nobody flushes or closes here: the writer's own thread must have written before the kill."""
+    """There is no flush or close: the writer's own thread must have written before the kill."""
     path = tmp_path / "h.jsonl"
     writer = await asyncio.create_subprocess_exec(sys.executable, "-c", _WRITER, str(path))
     try:
@@ -224,5 +224,5 @@ def test_entries_recorded_from_many_threads_are_all_kept(tmp_path: Path) -> None
     assert sorted(entry.at for entry in read_journal(path) if isinstance(entry, Noted)) == list(map(float, range(5000)))
 
 
-def test_started_entry_is_plain_to_read() -> None:
+def test_the_first_entry_is_readable_json() -> None:
     assert json.loads(encode_entry(STARTED))["kind"] == "run_started"

@@ -1,4 +1,4 @@
-"""A run's directory, and what must never be in it."""
+"""A run's directory, and credentials that must not be in it."""
 
 import json
 from dataclasses import replace
@@ -25,13 +25,13 @@ def _store(path: Path) -> Path:
     return store.path
 
 
-def test_a_stored_run_comes_back(tmp_path: Path) -> None:
+def test_a_stored_run_is_read_back(tmp_path: Path) -> None:
     deployment, history = load_run(_store(tmp_path))
     assert deployment == DEPLOYMENT
     assert history.entries[1:] == HISTORY.entries[1:]
 
 
-def test_a_run_holds_these_files_and_no_drafts(tmp_path: Path) -> None:
+def test_a_run_has_these_files_and_no_temporary_ones(tmp_path: Path) -> None:
     path = _store(tmp_path)
     assert path.name == "20260102T030405Z-s7"
     assert {entry.name for entry in path.iterdir()} == {"history.jsonl", "deployment.json", "result.json", "logs"}
@@ -73,7 +73,7 @@ def test_a_result_dir_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_run_without_its_deployment_cannot_be_judged(tmp_path: Path) -> None:
     path = _store(tmp_path)
     (path / "deployment.json").write_text('{"servers": 3}')
-    with pytest.raises(UsageError, match="cannot be understood: '3' where an array"):
+    with pytest.raises(UsageError, match="cannot be read: '3' where an array"):
         load_run(path)
     (path / "deployment.json").unlink()
     with pytest.raises(UsageError, match="before its deployment was up"):
@@ -114,7 +114,7 @@ def test_no_credential_reaches_the_disk(tmp_path: Path) -> None:
         ("--goodput|ttft:200|tpot:50", "--goodput|ttft:200|tpot:50"),
     ],
 )
-def test_credentials_are_redacted_by_name_and_nothing_else_is(argv: str, stored: str) -> None:
+def test_credentials_are_redacted_by_name_and_other_arguments_are_kept(argv: str, stored: str) -> None:
     redacted = redact_argv(argv.split("|"))
     assert "|".join(redacted) == stored
     assert redact_argv(redacted) == redacted

@@ -1,4 +1,4 @@
-"""A run stored when the deployment had one set of facts for all its servers can still be judged."""
+"""Runs that earlier versions stored are converted: facts, requests, and dead processes."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from run_fixtures import entries
 
 from harness.facts import Connector, Deployment, Server
-from harness.history import Sent
+from harness.history import DeadProcess, RunEnded, Sent
 from harness.scenario import Condition, Purpose, Request
 from harness.store.codec import MalformedError
 from harness.store.journal import decode_entry
@@ -41,7 +41,7 @@ def stored(tmp_path: Path, content: object) -> Deployment:
     return deployment
 
 
-def test_what_was_the_deployments_is_given_to_every_server(tmp_path: Path) -> None:
+def test_facts_of_the_deployment_are_given_to_every_server(tmp_path: Path) -> None:
     deployment = stored(tmp_path, EARLIER)
     for server in deployment.servers:
         assert server.connectors == (Connector.OFFLOADING, Connector.NIXL)
@@ -50,11 +50,11 @@ def test_what_was_the_deployments_is_given_to_every_server(tmp_path: Path) -> No
     assert (deployment.model, deployment.launched) == ("canary", True)
 
 
-def test_a_chunk_is_as_many_blocks_on_every_server(tmp_path: Path) -> None:
+def test_a_chunk_has_as_many_blocks_on_every_server(tmp_path: Path) -> None:
     assert [server.offload_block_size for server in stored(tmp_path, EARLIER).servers] == [48, 96]
 
 
-def test_facts_stored_today_come_back_as_they_were(tmp_path: Path) -> None:
+def test_facts_of_this_version_are_read_back_unchanged(tmp_path: Path) -> None:
     content = {
         "servers": [{"name": "prefill-0", "role": "prefill", "url": "http://p", "connectors": ["nixl"]}],
         "proxy_url": None,
@@ -66,7 +66,7 @@ def test_facts_stored_today_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def decoded(request: dict[str, Any], phase: str = "teacher") -> Request:
-    """A request as a version before requests had a purpose wrote it."""
+    """The request of an entry that a version without purposes wrote."""
     plain = {"request_id": "x", "prompt": [1, 2]}
     entry = {"kind": "sent", "at": 1.0, "request": plain | request, "scenario": "s", "phase": phase, "intended_at": 1.0}
     sent = decode_entry(json.dumps(entry))
@@ -108,7 +108,7 @@ FORCED = {"reference_for": "a", "route": "prefill", "sampling": {"max_tokens": 1
         ),
     ],
 )
-def test_what_a_request_was_for_is_read_where_names_told_it(
+def test_a_requests_purpose_is_derived_from_old_fields_and_names(
     request_: dict[str, Any], phase: str, purpose: Purpose, condition: Condition | None, owner: str | None
 ) -> None:
     request = decoded(request_, phase)
@@ -118,6 +118,11 @@ def test_what_a_request_was_for_is_read_where_names_told_it(
 
 
 @pytest.mark.parametrize("odd", [{"inquiry": {"kind": "other"}}, {"inquiry": {}}, {"inquiry": {"kind": ["probe"]}}])
-def test_an_inquiry_of_no_known_kind_is_refused(odd: dict[str, Any]) -> None:
+def test_an_inquiry_of_unknown_kind_is_refused(odd: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
         decoded(odd)
+
+
+def test_the_name_of_a_process_that_died_is_the_first_word_of_its_text() -> None:
+    line = json.dumps({"kind": "run_ended", "at": 1.0, "died": ["prefill-0 ended with status 137"]})
+    assert decode_entry(line) == RunEnded(1.0, died=(DeadProcess("prefill-0", "prefill-0 ended with status 137"),))

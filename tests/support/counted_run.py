@@ -1,9 +1,9 @@
-"""A run of two prompts through a pair, with its counters written out by hand, for tests that damage it.
+"""A run of two prompts through a pair, with counters written by hand, for tests that change something in it.
 
 Blocks of 64 tokens, 64,000 bytes each: 5 layers x 64 tokens x 5 heads x (10 + 10) elements x 2 bytes. Prompts of
 100 and 128 tokens, 5 output tokens each:
 
-- P computes 228; D pulls 228 in 2 + 2 blocks; chunks of 64 tokens: both store 1 + 2 of them.
+P computes 228 tokens. D receives 228 in 2 + 2 blocks. Both store 1 + 2 chunks of 64 tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -106,7 +106,7 @@ def reading(server: str, label: str, values: Mapping[str, float], **fields: Any)
 
 
 def operation(request: Request, phase: str = "load", **ended: Any) -> tuple[Sent, Ended]:
-    """A request that went well, unless ``ended`` says otherwise. Other phases come after the load."""
+    """A completed request, with ``ended`` as changed fields of its end. Phases other than the load come after it."""
     at = 1.0 if phase == "load" else 3.0
     tokens = len(request.prompt)
     margins = tuple(TokenLogprob(token, -0.1, -0.9) for token in OUTPUT)
@@ -122,12 +122,12 @@ def operation(request: Request, phase: str = "load", **ended: Any) -> tuple[Sent
 
 
 def request(index: int, **fields: Any) -> Request:
-    """The run's prompt of that index, through the proxy."""
+    """A request for the run's prompt of this index, through the proxy."""
     return Request(f"r{index}", PROMPTS[index], Sampling(max_tokens=5), **fields)
 
 
 def reference(index: int, **ended: Any) -> tuple[Sent, Ended]:
-    """The same prompt, asked of P without transfer in a phase of its own."""
+    """The same prompt on P without transfer, in a phase of its own."""
     asked = replace(
         request(index), request_id=f"ref{index}", route=Route.PREFILL, purpose=Purpose.REFERENCE, about=f"r{index}"
     )
@@ -135,7 +135,7 @@ def reference(index: int, **ended: Any) -> tuple[Sent, Ended]:
 
 
 def readings(prefill: Mapping[str, float] = PREFILL, decode: Mapping[str, float] = DECODE) -> list[Scraped]:
-    """Before and after, on both servers."""
+    """The readings of both servers before and after the phase."""
     return [
         reading("prefill-0", "before", ZERO),
         reading("decode-0", "before", ZERO),

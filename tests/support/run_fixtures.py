@@ -85,7 +85,7 @@ VALID = Judgement(
         Check(
             "token_sources",
             Verdict.VALID,
-            "decode took 26,913 of 26,913 prompt tokens by KV transfer",
+            "decode received 26,913 of 26,913 prompt tokens by KV transfer",
             (
                 compared("decode-0", "external_kv_transfer", 26913, 26913.0),
                 compared("decode-0", "local_compute", 0, 0.0),

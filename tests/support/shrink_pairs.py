@@ -23,7 +23,7 @@ test does meanwhile."""
 
 @dataclass(frozen=True)
 class Pair:
-    """Where it answers."""
+    """URLs of a served pair."""
 
     proxy: str
     prefill: str
@@ -47,7 +47,7 @@ def served(*bugs: str) -> Iterator[Pair]:
 
 @contextmanager
 def _serving(module: str, *arguments: str) -> Iterator[str]:
-    """The line that it prints once it listens."""
+    """Start the module; yields the line that it prints when it listens."""
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -65,7 +65,7 @@ class Ran:
     out: str
     err: str
     directory: Path | None
-    """Of what it stored."""
+    """The directory that the command stored."""
 
     @property
     def result(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Ran:
 
     @property
     def left(self) -> list[dict[str, Any]]:
-        """Requests of the reproducer."""
+        """The requests of the reproducer."""
         assert self.directory is not None, self.err
         return [json.loads(line) for line in (self.directory / "reproducer.jsonl").read_text().splitlines()]
 
@@ -95,7 +95,7 @@ def harness(*arguments: str | Path, environment: dict[str, str] | None = None) -
 
 
 def write_load(path: Path, count: int, *, longest: int = 60, output: int = 4) -> Path:
-    """A dataset of random prompts, none like another."""
+    """A dataset of distinct random prompts."""
     rng = np.random.default_rng(count)
     prompts = [[300 + number, *rng.integers(300, 4000, rng.integers(20, longest)).tolist()] for number in range(count)]
     path.write_text("".join(json.dumps({"prompt": prompt, "output_tokens": output}) + "\n" for prompt in prompts))

@@ -48,8 +48,8 @@ def test_a_prompt_that_is_nobodys_names_nobody(reported: tuple[int, ...] | None)
 
 def test_exchanged_answers_are_no_matter_of_leases() -> None:
     """The advice names something between clients and servers; for a real leak, it names KV leases."""
-    leak = Finding("r0", "words", FindingKind.LEAK)
-    assert "gives one request's answer to another" in advice("outputs", Verdict.INVALID, OTHER, leak)
+    leak = Finding("r0", "words", FindingKind.LEAK, request="r0")
+    assert "returns one request's answer to another" in advice("outputs", Verdict.INVALID, OTHER, leak)
     assert "kv_lease_duration" in advice("outputs", Verdict.INVALID, run.PROMPTS[0], leak)
 
 

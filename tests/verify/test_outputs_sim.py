@@ -231,7 +231,7 @@ def test_a_tier_that_cannot_be_probed_is_reported() -> None:
     run.reset_status = 404
     check = outputs(DEPLOYMENT, history := run.verify(seed=4))
     assert check.verdict is Verdict.VALID
-    assert "decode-0's offload tier was not probed (its prefix cache could not be emptied: status 404" in " ".join(
+    assert "decode-0's offload tier was not probed (its prefix cache could not be emptied: HTTP 404" in " ".join(
         check.notes
     )
     assert not [o for o in history.operations() if o.sent.phase.endswith("-tier")]

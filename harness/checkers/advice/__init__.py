@@ -1,15 +1,14 @@
-"""Under every verdict that is not valid: one likely cause, and what to do. Pure.
+"""Advice for every check that is not valid: one likely cause, and what to do.
 
-Advice is drawn from what is known in structure (comparisons, kinds of findings, how operations ended, readings, the
-deployment's facts), never from the words of a summary. It decides no verdict: where the cause is the user's or
-nobody's, it is the checkers that say ``unknown``.
+Advice is derived from structured evidence (comparisons, kinds of findings, endings of operations, readings, facts of
+the deployment), never from the text of a summary. It does not change the verdict. Pure.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.checkers.advice.answers import SALTS, of_outputs
-from harness.checkers.advice.case import Case
+from harness.checkers.advice.context import Context
 from harness.checkers.advice.counters import of_failed_transfers, of_nixl_bytes, of_offload_bytes, of_token_sources
 from harness.checkers.advice.requests import CLIENT_HEALTH, of_completion, of_streaming
 from harness.checkers.advice.rest import AFTER_A_DEATH, PROCESSES, PROVOKED, of_settled
@@ -17,7 +16,7 @@ from harness.facts import Deployment
 from harness.history import History
 from harness.verdict import Advice, Check, Verdict
 
-_ADVISERS: Mapping[str, Callable[[Case], Advice | None]] = {
+_ADVISERS: Mapping[str, Callable[[Context], Advice | None]] = {
     "completion": of_completion,
     "outputs": of_outputs,
     "token_sources": of_token_sources,
@@ -33,16 +32,15 @@ _ALWAYS: Mapping[str, Advice] = {
     "provoked": PROVOKED,
     "processes": PROCESSES,
 }
-"""Of checks that have one cause to speak of."""
-
-_ANY = {
+"""Advice of checks that have a single likely cause."""
+_DEFAULT = {
     Verdict.INVALID: Advice(
         "the deployment did not do what is expected of it",
         "look at the findings above and at the servers' logs of that time",
     ),
     Verdict.UNKNOWN: Advice(
         "a fact or a reading that this check needs is missing",
-        "see the reason above, put it right, and run again",
+        "remove the reason given above, and run again",
     ),
 }
 
@@ -50,16 +48,16 @@ _ANY = {
 def advised(
     deployment: Deployment, history: History, checks: Sequence[Check], *, asked: Iterable[str] | None = None
 ) -> tuple[Check, ...]:
-    """The checks, each that is not valid with its advice. ``asked``: request ids that are looked at; None: all."""
-    case = Case(deployment, history, tuple(checks), None if asked is None else frozenset(asked))
-    return tuple(_advised(check, case) for check in checks)
+    """The checks, with advice where one is not valid. ``asked``: ids of the requests that they are about; None: all."""
+    context = Context(deployment, history, tuple(checks), None if asked is None else frozenset(asked))
+    return tuple(_advised(check, context) for check in checks)
 
 
-def _advised(check: Check, case: Case) -> Check:
+def _advised(check: Check, context: Context) -> Check:
     if check.verdict is Verdict.VALID or check.advice is not None:
         return check
-    if case.history.died and check.name in _ADVISERS and check.verdict is Verdict.UNKNOWN:
+    if context.history.died and check.name in _ADVISERS and check.verdict is Verdict.UNKNOWN:
         return replace(check, advice=AFTER_A_DEATH)
     adviser = _ADVISERS.get(check.name)
-    advice = adviser(replace(case, check=check)) if adviser else _ALWAYS.get(check.name)
-    return replace(check, advice=advice or _ANY[check.verdict])
+    advice = adviser(replace(context, check=check)) if adviser else _ALWAYS.get(check.name)
+    return replace(check, advice=advice or _DEFAULT[check.verdict])

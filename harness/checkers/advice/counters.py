@@ -1,10 +1,10 @@
-"""Advice on counters that are not what they should be, or that nobody knows."""
+"""Advice on counters that are not as expected, or unknown."""
 
 from collections.abc import Iterator
 from fractions import Fraction
 
-from harness.checkers.advice.case import INTERRUPTED, Case, plural
-from harness.checkers.advice.readings import restless, unusable
+from harness.checkers.advice.context import ENDED_EARLY, Context, plural
+from harness.checkers.advice.readings import unsettled, unusable
 from harness.checkers.evidence import gather
 from harness.facts import Connector, Role
 from harness.history import Outcome
@@ -12,70 +12,76 @@ from harness.verdict import Advice, Comparison, Verdict
 
 _MIRRORED = ("external_kv_transfer", "local_compute", "nixl_bytes")
 _LARGEST_RATIO = 8
-"""Numerator and denominator of a ratio that two models' sizes may have; anything else is no other model."""
+"""The largest numerator or denominator of a ratio of bytes that a different model or type may explain."""
 
 
-def of_token_sources(case: Case) -> Advice | None:
-    """Of prompt tokens that came from elsewhere than they should."""
-    if rewritten := _rewritten(case):
+def of_token_sources(context: Context) -> Advice | None:
+    """Advice on prompt tokens that came from another source than predicted."""
+    if rewritten := _rewritten(context):
         return rewritten
-    if not case.invalid:
-        return _never_came(case) or _of_unknown(case)
+    if not context.invalid:
+        return _never_came(context) or _of_unknown(context)
     return (
-        _swapped(case)
-        or _never_came(case)
-        or _nothing_transferred(case)
-        or _metrics_disagree(case)
+        _swapped(context)
+        or _never_came(context)
+        or _nothing_transferred(context)
+        or _metrics_disagree(context)
         or Advice(
-            "some requests took another path than prefill, transfer, decode: parameters dropped for some, retried or "
-            "preempted requests, or a prefix cache that finds more or less than it holds",
-            "look at which server and phase differ; repeat with --concurrency 1, then shrink",
+            "some requests took another path than prefill, transfer, decode: their parameters were dropped, they were "
+            "retried or preempted, or a prefix cache finds more or less than it holds",
+            "see which server and phase differ; repeat with --concurrency 1, then run `python -m harness shrink`",
         )
     )
 
 
-def of_nixl_bytes(case: Case) -> Advice | None:
-    """Of bytes moved by NIXL."""
-    if not case.invalid:
-        return _of_unknown(case)
-    if case.is_bad("token_sources"):
-        return Advice("as under token_sources", "see there")
-    ratio = _ratio(case)
-    if ratio and not _tier_has_the_bytes(case):
+def of_nixl_bytes(context: Context) -> Advice | None:
+    """Advice on bytes moved by NIXL."""
+    if not context.invalid:
+        return _of_unknown(context)
+    if context.is_bad("token_sources"):
+        return _AS_TOKEN_SOURCES
+    ratio = _ratio(context)
+    if ratio and not _tier_has_the_bytes(context):
         return Advice(
-            f"the bytes are exactly {ratio.numerator}/{ratio.denominator} of what {case.deployment.model_path} has: "
-            "the configuration given with --model, or the type given with --kv-cache-dtype, is not the served one's",
-            "name the model that the servers load",
+            f"the bytes are exactly {ratio.numerator}/{ratio.denominator} of those that "
+            f"{context.deployment.model_path} needs: the servers load another model than --model, or another KV type "
+            "than --kv-cache-dtype",
+            "give the model and the type that the servers load",
         )
-    more = any(one.observed > one.expected.high for one in case.problems() if one.expected and one.observed is not None)
+    more = any(
+        one.observed > one.expected.high for one in context.problems() if one.expected and one.observed is not None
+    )
     return Advice(
         "blocks are read beyond their end, or twice" if more else "part of a prompt's blocks was not transferred",
-        "compare block sizes and tensor-parallel sizes of prefill and decode; then shrink",
+        "compare block sizes and tensor-parallel sizes of prefill and decode, then run `python -m harness shrink`",
     )
 
 
-def of_offload_bytes(case: Case) -> Advice | None:
-    """Of bytes to and from the offload tier."""
-    if not case.invalid:
-        return _of_unknown(case)
-    if case.is_bad("token_sources"):
-        return Advice("as under token_sources", "see there")
+def of_offload_bytes(context: Context) -> Advice | None:
+    """Advice on bytes stored in and loaded from the offload tier."""
+    if not context.invalid:
+        return _of_unknown(context)
+    if context.is_bad("token_sources"):
+        return _AS_TOKEN_SOURCES
     return Advice(
-        "the tier was given, or gave back, other blocks than the prompts have: MultiConnector asks its connectors in "
-        "another order than is configured, or the tier evicts earlier than its size says",
+        "other blocks than predicted were stored in the tier or loaded from it: MultiConnector asks its connectors in "
+        "another order than configured, or the tier evicts earlier than its size says",
         "compare cpu_bytes_to_use and the connectors' order on every server",
     )
 
 
-def of_failed_transfers(case: Case) -> Advice | None:
-    """Of transfers that the engine itself counts as failed or late."""
-    if not case.invalid:
-        return _of_unknown(case)
-    counters = {one.counter for one in case.problems()}
+_AS_TOKEN_SOURCES = Advice("the same as for token_sources", "see there")
+
+
+def of_failed_transfers(context: Context) -> Advice | None:
+    """Advice on transfers that the engine counts as failed or late."""
+    if not context.invalid:
+        return _of_unknown(context)
+    counters = {one.counter for one in context.problems()}
     if "nixl_after_expiry" in counters:
         return Advice(
-            "decode reads blocks after prefill has let go of them: requests wait longer than the lease",
-            "raise kv_lease_duration, or lower --concurrency; outputs of such requests may be another request's",
+            "decode reads blocks after prefill has released them, because requests wait longer than the lease",
+            "raise kv_lease_duration, or lower --concurrency; such requests may be answered from another request's KV",
         )
     if "nixl_expired" in counters:
         return Advice(
@@ -92,36 +98,35 @@ def of_failed_transfers(case: Case) -> Advice | None:
 # --- wrong ---
 
 
-def _rewritten(case: Case) -> Advice | None:
-    """Prompts of other lengths than were sent, by the servers' own words."""
-    answered = [one for one in case.load() if one.outcome is Outcome.OK and one.prompt_token_ids is not None]
-    told = [(one, one.ended.usage.prompt_tokens) for one in answered if one.ended.usage is not None]
-    unlike = [one for one, tokens in told if tokens != len(one.prompt_token_ids or ())]
+def _rewritten(context: Context) -> Advice | None:
+    """Advice if the servers report prompts of other lengths than were sent."""
+    answered = [one for one in context.load() if one.outcome is Outcome.OK and one.prompt_token_ids is not None]
+    reported = [(one, one.ended.usage.prompt_tokens) for one in answered if one.ended.usage is not None]
+    unlike = [one for one, tokens in reported if tokens != len(one.prompt_token_ids or ())]
     if not unlike:
         return None
     return Advice(
         f"{plural(len(unlike), 'prompt')} reached the servers with another number of tokens than was sent: something "
-        "between here and them rewrites prompts, or exchanges answers",
-        "let token ids pass unchanged, or ask the harness's own proxy (leave --base-url out)",
+        "between the client and the servers rewrites prompts, or exchanges answers",
+        "make the gateway forward token ids unchanged, or use the harness's own proxy (leave out --base-url)",
     )
 
 
-def _swapped(case: Case) -> Advice | None:
-    """Each role counted exactly what the other should have, and something was transferred."""
-    seen = {(one.phase, one.server, one.counter): one for one in case.check.comparisons if one.counter in _MIRRORED}
-    prefill, decode = ({server.name for server in case.deployment.of(role)} | {str(role)} for role in Role)
+def _swapped(context: Context) -> Advice | None:
+    """Advice if each role counted exactly what the other should have, and something was transferred."""
+    seen = [one for one in context.check.comparisons if one.counter in _MIRRORED]
+    prefill, decode = ([one for one in seen if _is_of(context, one, role)] for role in Role)
     pairs = [
         (one, other)
-        for (phase, server, counter), one in seen.items()
-        if server in prefill
-        for name in decode
-        if (other := seen.get((phase, name, counter))) is not None
+        for one in prefill
+        for other in decode
+        if (one.scenario, one.phase, one.counter) == (other.scenario, other.phase, other.counter)
     ]
     moved = any(one.observed for one, _ in pairs if one.counter == "external_kv_transfer")
     if not pairs or not moved or not all(_mirror(*pair) and _mirror(*reversed(pair)) for pair in pairs):
         return None
     return Advice(
-        "prefill counted exactly what decode should have, and decode what prefill should have: their URLs are swapped",
+        "prefill counted exactly what decode should have, and the other way round: their URLs are swapped",
         "exchange --prefill-url and --decode-url",
     )
 
@@ -130,74 +135,81 @@ def _mirror(one: Comparison, other: Comparison) -> bool:
     return one.observed is not None and other.expected is not None and one.observed in other.expected
 
 
-def _never_came(case: Case) -> Advice | None:
-    """Fewer prompt tokens than were sent: some requests went past prefill, or to servers that nobody reads."""
-    short = [one for one in case.problems() if one.counter == "prompt_tokens" and _below(one)]
+def _never_came(context: Context) -> Advice | None:
+    """Advice if servers counted fewer prompt tokens than were sent."""
+    short = [one for one in context.problems() if one.counter == "prompt_tokens" and _below(one)]
     if not short:
         return None
     roles = " and ".join(sorted({one.server for one in short}))
     missing = sum(one.expected.low - int(one.observed or 0) for one in short if one.expected)
-    requests = _requests_that_never_came(case)
-    told = f", {plural(requests, 'request')}" if requests else ""
-    if all(_is_of(one, Role.PREFILL) for one in short) and (alone := _computed_by_decode(case)):
+    requests = _requests_that_never_came(context)
+    count = f", {plural(requests, 'request')}" if requests else ""
+    if all(_is_of(context, one, Role.PREFILL) for one in short) and (alone := _computed_by_decode(context)):
         return Advice(
-            f"{plural(missing, 'prompt token')}{told} never came to {roles}, and decode computed {alone:,} itself: "
+            f"{plural(missing, 'prompt token')}{count} never reached {roles}, and decode computed {alone:,} itself: "
             "some requests are sent to decode without prefill",
-            "look for what sends them past the proxy, or past its prefill step (a gateway's own routes, retries or "
-            "fallbacks, a proxy that decodes short prompts by itself)",
+            "find what bypasses the proxy or its prefill step (a gateway's own routes, retries or fallbacks, or a "
+            "proxy that sends short prompts directly to decode)",
         )
     return Advice(
-        f"{plural(missing, 'prompt token')}{told} never came to {roles}: the proxy also asks servers that are not "
-        "listed",
-        "name every server behind the proxy with --prefill-url and --decode-url",
+        f"{plural(missing, 'prompt token')}{count} never reached {roles}: {_UNLISTED.cause}", _UNLISTED.remedy
     )
 
 
-def _computed_by_decode(case: Case) -> int:
-    """Prompt tokens that decode servers computed beyond what they should have."""
-    more = [one for one in case.problems() if one.counter == "local_compute" and _is_of(one, Role.DECODE)]
+_UNLISTED = Advice(
+    "the proxy also uses servers that are not listed",
+    "name every server behind the proxy with --prefill-url and --decode-url",
+)
+
+
+def _computed_by_decode(context: Context) -> int:
+    """How many more prompt tokens decode servers computed than expected."""
+    more = [one for one in context.problems() if one.counter == "local_compute" and _is_of(context, one, Role.DECODE)]
     return sum(max(int(one.observed or 0) - one.expected.high, 0) for one in more if one.expected)
 
 
-def _requests_that_never_came(case: Case) -> int:
-    """By the tokens that were not generated: prefill generates one for each request, decode as many as were asked.
+def _requests_that_never_came(context: Context) -> int:
+    """The number of requests, derived from the tokens that were not generated; 0 if unknown.
 
-    0 where that cannot be told, since requests ask for unlike numbers.
+    Prefill generates one token per request. Decode generates as many as asked for, which must be the same number for
+    all requests.
     """
-    counted = [one for one in case.check.comparisons if one.counter == "generation_tokens" and _below(one)]
+    counted = [one for one in context.check.comparisons if one.counter == "generation_tokens" and _below(one)]
     missing = {
-        role: sum(one.expected.low - int(one.observed or 0) for one in counted if one.expected and _is_of(one, role))
+        role: sum(
+            one.expected.low - int(one.observed or 0) for one in counted if one.expected and _is_of(context, one, role)
+        )
         for role in Role
     }
     if missing[Role.PREFILL]:
         return missing[Role.PREFILL]
-    lengths = {sum(len(choice.token_ids) for choice in one.ended.choices) for one in case.load()}
+    lengths = {sum(len(choice.token_ids) for choice in one.ended.choices) for one in context.load()}
     length = lengths.pop() if len(lengths) == 1 else 0
     return missing[Role.DECODE] // length if length and not missing[Role.DECODE] % length else 0
 
 
-def _is_of(one: Comparison, role: Role) -> bool:
-    return one.server.startswith(str(role))
+def _is_of(context: Context, one: Comparison, role: Role) -> bool:
+    return role in [server.role for server in context.deployment.named(one.server)]
 
 
-def _nothing_transferred(case: Case) -> Advice | None:
-    wrong = [one for one in case.problems() if one.counter == "external_kv_transfer" and _below(one)]
+def _nothing_transferred(context: Context) -> Advice | None:
+    wrong = [one for one in context.problems() if one.counter == "external_kv_transfer" and _below(one)]
     if not wrong or any(one.observed for one in wrong):
         return None
-    lacking = [s.name for s in case.deployment.of(Role.DECODE) if s.has(Connector.NIXL) is False]
+    lacking = [s.name for s in context.deployment.of(Role.DECODE) if s.has(Connector.NIXL) is False]
     if lacking:
         return Advice(
-            f"{' and '.join(lacking)} has no connector that takes KV over", "launch it with --kv-transfer-config"
+            f"{' and '.join(lacking)} has no connector that receives KV", "launch it with --kv-transfer-config"
         )
     return Advice(
-        "kv_transfer_params do not reach decode: the proxy drops or changes them, or prefill hands over none",
-        "look at prefill's answer for kv_transfer_params, and at what the proxy sends to decode",
+        "kv_transfer_params do not reach decode: the proxy drops or changes them, or prefill returns none",
+        "look for kv_transfer_params in prefill's answer and in the request that the proxy sends to decode",
     )
 
 
-def _metrics_disagree(case: Case) -> Advice | None:
-    # The sources of one server's tokens add up, whatever path its requests took.
-    if any(one.counter == "sum over sources" for one in case.problems()):
+def _metrics_disagree(context: Context) -> Advice | None:
+    # The sources of a server's prompt tokens must add up, whatever path its requests took.
+    if any(one.counter == "sum over sources" for one in context.problems()):
         return Advice("the engine's own counters contradict each other", "report it to the engine's developers")
     return None
 
@@ -206,22 +218,22 @@ def _below(one: Comparison) -> bool:
     return one.expected is not None and one.observed is not None and one.observed < one.expected.low
 
 
-def _tier_has_the_bytes(case: Case) -> bool:
-    """Whether the offload tier was given just the bytes that the configuration makes: then it is the served one."""
-    tier = case.other("offload_bytes")
+def _tier_has_the_bytes(context: Context) -> bool:
+    """Whether the offload tier got exactly the predicted bytes, so that the model's configuration must be right."""
+    tier = context.other("offload_bytes")
     stored = [one for one in tier.comparisons if one.counter == "offload_store_bytes"] if tier else []
     return any(one.verdict is Verdict.VALID and one.observed and one.expected and one.expected.exact for one in stored)
 
 
-def _ratio(case: Case) -> Fraction | None:
-    """What was observed beside what was expected, if it is one simple ratio on every server and in every phase."""
-    wrong = [one for one in case.problems() if one.counter == "nixl_bytes"]
+def _ratio(context: Context) -> Fraction | None:
+    """The ratio of observed to expected bytes, if it is the same simple ratio on every server and in every phase."""
+    wrong = [one for one in context.problems() if one.counter == "nixl_bytes"]
     ratios = {
         Fraction(int(one.observed), one.expected.low)
         for one in wrong
         if one.observed and one.expected is not None and one.expected.exact and one.expected.low
     }
-    if len(ratios) != 1 or len(wrong) < len(case.problems()):
+    if len(ratios) != 1 or len(wrong) < len(context.problems()):
         return None
     (ratio,) = ratios
     return ratio if max(ratio.numerator, ratio.denominator) <= _LARGEST_RATIO and ratio != 1 else None
@@ -230,57 +242,54 @@ def _ratio(case: Case) -> Fraction | None:
 # --- unknown ---
 
 
-def _of_unknown(case: Case) -> Advice:
-    return next(_reasons(case), _MISSING)
+def _of_unknown(context: Context) -> Advice:
+    return next(_reasons(context), _MISSING)
 
 
-_MISSING = Advice("the servers do not tell a fact or a counter that this check needs", "see the reason above")
+_MISSING = Advice("the servers do not report a fact or a counter that this check needs", "see the reason above")
 
 
-def _reasons(case: Case) -> Iterator[Advice]:
-    evidence = gather(case.deployment, case.history)
-    if any(one.leftover and not one.others for one in evidence) and any(one.explained for one in case.problems()):
+def _reasons(context: Context) -> Iterator[Advice]:
+    evidence = gather(context.deployment, context.history)
+    if any(one.leftover and not one.others for one in evidence) and any(one.explained for one in context.problems()):
         yield Advice(
-            "these prompts were asked before, and cache salts, which are to keep runs apart, are dropped or not heeded",
-            "give a --seed that no run on this deployment had",
+            "an earlier run had the same prompts, and cache salts, which keep runs apart, are dropped or ignored",
+            "use a --seed that no earlier run on this deployment had",
         )
-    if any(one.elsewhere for one in evidence) and any(one.explained for one in case.problems()):
+    if any(one.elsewhere for one in evidence) and any(one.explained for one in context.problems()):
+        yield _UNLISTED
+    if any(one.explained is not None for one in context.problems()):
         yield Advice(
-            "the proxy also asks servers that are not listed",
-            "name every server behind the proxy with --prefill-url and --decode-url",
-        )
-    if any(one.explained is not None for one in case.problems()):
-        yield Advice(
-            "somebody else's requests reach the same servers (a health probe, another client, a second harness), or a "
+            "other people's requests reach the same servers (a health probe, another client, a second harness), or a "
             "gateway sends some requests twice",
-            "turn retries and mirroring off there, and run when nobody else asks, or on a deployment of the harness's "
-            "own",
+            "turn off retries and mirroring in the gateway, and run when nobody else uses the servers, or on a "
+            "deployment that the harness launches",
         )
-    yield from unusable(case)
-    if case.history.interrupted:
-        yield INTERRUPTED
-    yield from restless(case)
-    if unknown := case.deployment.unknown_connectors():
+    yield from unusable(context)
+    if context.history.ended_early:
+        yield ENDED_EARLY
+    yield from unsettled(context)
+    if unknown := context.deployment.unknown_connectors():
         names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))
-        yield Advice(f"the harness does not know the connector {names}", "rely on the check of the outputs for it")
-    if untold := [server.name for server in case.deployment.servers if server.block_size is None]:
+        yield Advice(f"the harness does not know the connector {names}", "rely on the check `outputs` for it")
+    if silent := [server.name for server in context.deployment.servers if server.block_size is None]:
         yield Advice(
-            f"{untold[0]} does not tell its block size",
+            f"{silent[0]} does not report its block size",
             "start it with VLLM_SERVER_DEV_MODE=1, or with a frontend whose /metrics has vllm:cache_config_info",
         )
-    if absent := [one for one in case.problems() if one.observed is None]:
+    if absent := [one for one in context.problems() if one.observed is None]:
         yield Advice(
-            f"/metrics of {absent[0].server} lacks a counter that this check needs, or shows what it cannot mean",
-            "see the reason above, and whether something between here and the server leaves lines out",
+            f"/metrics of {absent[0].server} lacks a counter that this check needs, or has an impossible value for it",
+            "see the reason above, and whether something between the client and the server drops lines of /metrics",
         )
-    if any(server.engines > 1 for server in case.deployment.servers):
+    if any(server.engines > 1 for server in context.deployment.servers):
         yield Advice(
-            "several data-parallel engines stand behind one URL, each with caches of its own",
-            "give each engine its own URL if hits are to be judged exactly",
+            "there are several data-parallel engines behind one URL, each with its own caches",
+            "give each engine its own URL, so that cache hits can be predicted exactly",
         )
-    if case.deployment.geometry is None:
+    if context.deployment.geometry is None:
         yield Advice(
             "the bytes of the model's KV cache cannot be predicted",
-            "give the configuration that is served with --model, if its KV cache is of one kind in all layers, and the "
-            "type of its KV with --kv-cache-dtype",
+            "give the served model with --model, if its KV cache is of one kind in all layers, and the type of its KV "
+            "with --kv-cache-dtype",
         )

@@ -1,8 +1,8 @@
-"""How the pieces of one streamed answer arrived, beside what making them takes.
+"""When the tokens of one streamed answer arrived, compared with the time that generating them takes.
 
-An *event* is one chunk of the stream as the server wrote it, with one token or several (speculative decoding, a stream
-interval). A server writes it when an engine step is done; events less than half a millisecond apart are no steps of any
-engine, and are counted as one *group*: they were waiting somewhere, and were passed on, or read, together.
+An *event* is one chunk of the stream as the server wrote it, with one or several tokens (speculative decoding, a stream
+interval). A server writes an event after an engine step. No engine makes steps less than half a millisecond apart, so
+such events form one *group*: they were held somewhere, and then sent on or read together.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,34 +13,34 @@ from itertools import accumulate, pairwise
 from harness.history import Operation
 
 QUICKEST_STEP = 0.0005
-"""Seconds. Steps of real engines take a millisecond at least."""
+"""Seconds. A step of a real engine takes a millisecond at least."""
 _HASTY = 10
-"""How many times faster than others' tokens an answer's must arrive to be more than a quick phase of the run."""
+"""An answer whose tokens arrive this many times faster than the run's pace was not merely made at a quick moment."""
 _BURST = 50
-"""Which part of the time that an answer takes to be made is a burst at its end."""
+"""A burst is shorter than the time to generate the answer divided by this number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arrivals:
-    """One answer's."""
+class TokenArrivals:
+    """The arrivals of one answer."""
 
     request_id: str
     sent_at: float
     times: tuple[float, ...]
-    """Of each token."""
+    """Arrival of each token."""
     events: int
     groups: tuple[int, ...]
-    """Events in each."""
+    """Number of events in each group."""
     largest_event: int
-    """Tokens in it."""
+    """Number of tokens in the largest event."""
     server: str = ""
-    """Which one made the answer; empty where that is not known."""
+    """The server that generated the answer; empty if unknown."""
 
     @classmethod
-    def of(cls, operation: Operation, server: str = "") -> "Arrivals":
-        """Of an operation whose answer was streamed: it has at least one arrival."""
+    def of(cls, operation: Operation, server: str = "") -> "TokenArrivals":
+        """The arrivals of an operation whose answer was streamed, so that at least one token arrived."""
         times, chunks = operation.ended.token_times, operation.ended.tokens_per_chunk or (1,)
-        # A history without chunks, or with other ones than there are tokens, is read token by token.
+        # If the chunks do not add up to the tokens, each token counts as one event.
         chunks = chunks if sum(chunks) == len(times) else (1,) * len(times)
         return cls(
             operation.request.request_id,
@@ -54,30 +54,31 @@ class Arrivals:
 
     @property
     def tokens(self) -> int:
-        """How many arrived."""
+        """Number of tokens."""
         return len(self.times)
 
     @property
     def spread(self) -> float:
-        """From the first to the last, seconds."""
+        """Seconds from the first to the last arrival."""
         return self.times[-1] - self.times[0]
 
     @property
     def seconds_per_token(self) -> float:
-        """From one to the next, on average; the answer has two at least."""
+        """Average seconds from one arrival to the next; there are at least two."""
         return self.spread / (self.tokens - 1)
 
     @property
     def duration(self) -> float:
-        """From when it was sent, seconds."""
+        """Seconds from sending the request to the last arrival."""
         return self.times[-1] - self.sent_at
 
     @property
     def in_pieces(self) -> bool:
-        """Whether its events came one by one, or nearly so, whatever others did.
+        """Whether the events arrived one by one, or nearly so; judged by this answer alone.
 
-        Of three events at most, each must have come by itself. Of more, a third at least, and not half of all at once:
-        a busy client reads a few events together. Or, where many came at once after a stall, those that came next.
+        Up to three events: each must have arrived by itself. More events: there must be a third as many groups, and no
+        group may hold more than half of the events (a busy client reads a few events together); or, if a stall made a
+        large group, at least three events must have arrived one by one after it.
         """
         if self.events <= 3:
             return 1 < len(self.groups) == self.events
@@ -88,18 +89,18 @@ class Arrivals:
         )
 
     def hasty(self, seconds_per_token: float) -> bool:
-        """Whether it arrived much faster than its tokens are made at this pace, and took long enough to be so made."""
+        """Whether the tokens arrived much faster than they are generated at this pace, after a time that long."""
         takes = seconds_per_token * (self.tokens - 1)
         return self.spread * _HASTY < takes <= self.duration
 
     def last_burst(self, seconds_per_token: float) -> int:
-        """How many of its tokens arrived in an instant, at this pace, at its end."""
+        """How many tokens arrived in a burst at the end, if tokens are generated at this pace."""
         window = max(seconds_per_token * (self.tokens - 1) / _BURST, 0.0)
         return self.tokens - bisect_left(self.times, self.times[-1] - window)
 
 
 def _groups(instants: Sequence[float]) -> tuple[int, ...]:
-    """Events in each group."""
+    """Number of events in each group."""
     sizes = [1]
     for before, after in pairwise(instants):
         if after - before < QUICKEST_STEP:
@@ -110,5 +111,5 @@ def _groups(instants: Sequence[float]) -> tuple[int, ...]:
 
 
 def any_between(instants: Sequence[float], start: float, end: float) -> bool:
-    """Whether one of the sorted ``instants`` lies there; start and end excluded."""
+    """Whether one of the sorted ``instants`` lies between start and end, both excluded."""
     return bisect_left(instants, end) > bisect_right(instants, start)

@@ -1,4 +1,4 @@
-"""What a stored run leaves to be shrunk, and the script of a bug report. Histories made by hand."""
+"""The failing load of a stored run, and the script of a bug report, for histories made by hand."""
 
 import subprocess
 from dataclasses import replace
@@ -10,7 +10,7 @@ from run_fixtures import DEPLOYMENT, STARTED, ended
 from harness.errors import UsageError
 from harness.history import Entry, History, PhaseStarted, RunEnded, Sent
 from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
-from harness.shrink import Candidate, Piece, Told, case_of, script
+from harness.shrink import Candidate, Piece, ScriptContent, failing_load_of, script
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
 SALT = "run-1"
@@ -18,7 +18,7 @@ SALT = "run-1"
 
 def request(number: int, **fields: object) -> Request:
     prompt = tuple(range(number, number + 50))
-    return replace(Request(f"load-{number}", prompt, Sampling(min_tokens=4), cache_salt=SALT), **fields)  # type: ignore[arg-type] # what a test says of a request
+    return replace(Request(f"load-{number}", prompt, Sampling(min_tokens=4), cache_salt=SALT), **fields)  # type: ignore[arg-type] # the tests name them
 
 
 def history(*requests: Request, at_once: int = 2, phase: str = "load") -> History:
@@ -38,33 +38,33 @@ SIX = [request(number) for number in range(6)]
 LEAK = Finding("load-4", "was answered with load-1's KV: all of its 20 tokens", request="load-4", owner="load-1")
 
 
-def test_a_case_is_the_load_as_it_was_sent() -> None:
-    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
-    assert case.checks == ("outputs",)
-    assert case.whole == Candidate(tuple(Piece(n, 50, 20) for n in range(6)), 2)
-    assert {line.request.cache_salt for line in case.lines} == {None}, "the run's own salt is over"
-    assert all(line.request.sampling.logprobs == 2 for line in case.lines)
+def test_a_failing_load_is_the_load_as_sent() -> None:
+    load = failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
+    assert load.checks == ("outputs",)
+    assert load.whole == Candidate(tuple(Piece(n, 50, 20) for n in range(6)), 2)
+    assert {line.request.cache_salt for line in load.lines} == {None}, "the run's own salt is not used again"
+    assert all(line.request.sampling.logprobs == 2 for line in load.lines)
 
 
-def test_the_accused_are_tried_first_then_with_the_leaks_owner_then_with_whoever_was_in_flight() -> None:
-    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
-    assert [[piece.number for piece in hint.pieces] for hint in case.hints()] == [[4], [1, 4], [1, 4, 5]]
-    probed = case_of(DEPLOYMENT, history(*SIX), judgement(Finding("load-2", "is wrong", request="load-2")))
+def test_hints_are_the_accused_then_with_the_leaks_owner_then_with_overlapping_requests() -> None:
+    load = failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK))
+    assert [[piece.number for piece in hint.pieces] for hint in load.hints()] == [[4], [1, 4], [1, 4, 5]]
+    probed = failing_load_of(DEPLOYMENT, history(*SIX), judgement(Finding("load-2", "is wrong", request="load-2")))
     assert probed.accused == {2}
-    assert not list(case_of(DEPLOYMENT, history(*SIX), judgement(name="token_sources")).hints())
+    assert not list(failing_load_of(DEPLOYMENT, history(*SIX), judgement(name="token_sources")).hints())
 
 
 def test_another_run_of_the_load_narrows_the_accused() -> None:
     three, none = (Finding(name, "", request=name) for name in ("load-3", "load-0"))
-    case = case_of(DEPLOYMENT, history(*SIX), judgement(LEAK, three))
-    assert case.seen_again(judgement(three, none)).accused == {3}
-    assert case.seen_again(judgement(none)).accused == {0}, "the fault strikes others each time"
+    load = failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK, three))
+    assert load.seen_again(judgement(three, none)).accused == {3}
+    assert load.seen_again(judgement(none)).accused == {0}, "the fault affects other requests each time"
 
 
 def test_a_candidate_becomes_requests_under_a_fresh_salt() -> None:
     salted = [replace(one, cache_salt=salt) for one, salt in zip(SIX, ["a", "a", "b", "b", None, None], strict=True)]
-    case = case_of(DEPLOYMENT, history(*salted), judgement(LEAK))
-    scenario = case.load(Candidate((Piece(0, 33, 2), Piece(1, 50, 20), Piece(2, 50, 20), Piece(4, 1, 20)), 2), "try-7")
+    load = failing_load_of(DEPLOYMENT, history(*salted), judgement(LEAK))
+    scenario = load.load(Candidate((Piece(0, 33, 2), Piece(1, 50, 20), Piece(2, 50, 20), Piece(4, 1, 20)), 2), "try-7")
     requests = scenario.phases[0].requests
     assert [len(one.prompt) for one in requests] == [33, 50, 50, 1]
     assert (requests[0].sampling.max_tokens, requests[0].sampling.min_tokens) == (2, 2)
@@ -77,35 +77,35 @@ def test_a_candidate_becomes_requests_under_a_fresh_salt() -> None:
 
 def test_text_and_messages_stay_whole() -> None:
     text, chat = request(0, prompt="some words"), request(1, prompt=(Message("user", "hi"),), endpoint=Endpoint.CHAT)
-    case = case_of(DEPLOYMENT, history(text, chat, *SIX[2:]), judgement(LEAK))
-    assert case.cutting(16).whole == {0, 1}
-    (left, _) = case.left(Candidate((Piece(0, 1, 2), Piece(1, 1, 2)), 1))
+    load = failing_load_of(DEPLOYMENT, history(text, chat, *SIX[2:]), judgement(LEAK))
+    assert load.cutting(16).whole == {0, 1}
+    (left, _) = load.left(Candidate((Piece(0, 1, 2), Piece(1, 1, 2)), 1))
     assert left.request.prompt == "some words"
 
 
-def test_what_verifies_is_no_part_of_the_load() -> None:
+def test_requests_that_verify_others_are_not_part_of_the_load() -> None:
     reference = request(7, purpose=Purpose.REFERENCE, about="load-1")
     refused = request(8, expect_status=400)
     retried = request(9, purpose=Purpose.RETRY, about="load-1")
-    case = case_of(DEPLOYMENT, history(*SIX, reference, refused, retried), judgement(LEAK))
-    assert len(case.lines) == 6
+    load = failing_load_of(DEPLOYMENT, history(*SIX, reference, refused, retried), judgement(LEAK))
+    assert len(load.lines) == 6
     probes = (replace(one, purpose=Purpose.PROBE, about="load-1") for one in SIX)
     with pytest.raises(UsageError, match="no part of its load"):
-        case_of(DEPLOYMENT, history(*probes), judgement(LEAK))
+        failing_load_of(DEPLOYMENT, history(*probes), judgement(LEAK))
 
 
 @pytest.mark.parametrize("verdict", [Verdict.VALID, Verdict.UNKNOWN])
-def test_only_what_is_invalid_is_shrunk(verdict: Verdict) -> None:
+def test_only_an_invalid_run_is_shrunk(verdict: Verdict) -> None:
     with pytest.raises(UsageError, match=f"The run is {verdict}"):
-        case_of(DEPLOYMENT, history(*SIX), judgement(LEAK, verdict=verdict))
+        failing_load_of(DEPLOYMENT, history(*SIX), judgement(LEAK, verdict=verdict))
 
 
 # The script
 
 
-def told(*requests: Request, **fields: object) -> Told:
-    whole = Told((requests,), 1, (), "m", "http://p:1", "http://d:2", "http://proxy:3", ("about it",))
-    return replace(whole, **fields)  # type: ignore[arg-type] # what a test says of a script
+def told(*requests: Request, **fields: object) -> ScriptContent:
+    whole = ScriptContent((requests,), 1, (), "m", "http://p:1", "http://d:2", "http://proxy:3", ("about it",))
+    return replace(whole, **fields)  # type: ignore[arg-type] # the tests name them
 
 
 def syntax_error(text: str, path: Path) -> str:
@@ -119,14 +119,14 @@ def test_a_script_is_bash_whatever_a_prompt_holds(tmp_path: Path) -> None:
     assert syntax_error(text, tmp_path / "script.sh") == ""
     assert "'it'\"'\"'s; rm -rf $HOME'" in text
     assert "\nJSON\n" in text
-    assert "${HEADER_X_API_KEY:?" in text, "no credential stands in a script"
+    assert "${HEADER_X_API_KEY:?" in text, "a script contains no credentials"
     assert not (tmp_path / "hacked").exists()
 
 
-def test_requests_go_where_they_went_as_many_at_a_time() -> None:
+def test_requests_keep_their_routes_and_concurrency() -> None:
     direct = request(5, route=Route.DECODE)
     text = script(told(*SIX[:4], direct, concurrency=3, probes=(request(9, route=Route.PREFILL),)))
-    served = text.partition("# --- as it is served, 3 at a time ---\n")[2].partition("\n# --- the comparison")[0]
+    served = text.partition("# --- the requests as served, 3 at a time ---\n")[2].partition("\n# --- the comparison")[0]
     assert served.splitlines() == [
         "transferred 0 load-0 /v1/completions &",
         "transferred 1 load-1 /v1/completions &",
@@ -137,6 +137,6 @@ def test_requests_go_where_they_went_as_many_at_a_time() -> None:
         'alone 4 load-5 /v1/completions "$D" &',
         "wait",
         "",
-        "# --- what that left in a cache: beginnings of the prompts, asked of the server that holds them ---",
+        "# --- prefixes of the prompts, sent to the server that has them in a cache ---",
         'alone 5 load-9 /v1/completions "$P"',
     ]

@@ -1,4 +1,4 @@
-"""What advice is drawn from: one check beside everything else that is known of its run."""
+"""The evidence that advice is derived from: one check, and everything else that is known of its run."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,33 +8,33 @@ from harness.facts import Deployment, Role
 from harness.history import History, Operation
 from harness.verdict import Advice, Check, Comparison, FindingKind, Verdict
 
-INTERRUPTED = Advice(
-    "the run was interrupted, or the harness was killed, before there was anything to judge",
+ENDED_EARLY = Advice(
+    "the run ended early: it was interrupted or killed, or an error stopped it",
     "run again",
 )
 _NOTHING = Check("", Verdict.UNKNOWN, "")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One check of a run."""
+class Context:
+    """One check of a run, with the evidence around it."""
 
     deployment: Deployment
     history: History
     checks: tuple[Check, ...]
-    """All checks of the run, or of the part of it that is judged."""
+    """All checks of the run, or of the part of the run that is judged."""
     asked: frozenset[str] | None = None
     """Request ids of that part; None: all."""
     check: Check = _NOTHING
-    """The one that advice is for."""
+    """The check that needs advice."""
 
     @property
     def invalid(self) -> bool:
-        """Whether it is; else it is unknown."""
+        """Whether the check is invalid; otherwise it is unknown."""
         return self.check.verdict is Verdict.INVALID
 
     def problems(self) -> tuple[Comparison, ...]:
-        """The check's comparisons that carry its verdict."""
+        """The check's comparisons with the same verdict as the check."""
         return tuple(one for one in self.check.comparisons if one.verdict is self.check.verdict)
 
     def other(self, name: str) -> Check | None:
@@ -47,20 +47,17 @@ class Case:
         return other is not None and other.verdict is Verdict.INVALID
 
     def load(self) -> Iterator[Operation]:
-        """Requests of the load: nobody's reference, and asked to learn about no other one."""
+        """Operations of the load, without those that verify others."""
         for operation in self.history.operations():
-            request = operation.request
-            if self.asked is not None and request.request_id not in self.asked:
-                continue
-            if request.of_load:
+            if operation.request.of_load and (self.asked is None or operation.request.request_id in self.asked):
                 yield operation
 
-    def subjects(self, *kinds: FindingKind) -> frozenset[str]:
-        """Whom the check's findings of these kinds are about."""
-        return frozenset(finding.subject for finding in self.check.findings if finding.kind in kinds)
+    def requests(self, kind: FindingKind) -> frozenset[str]:
+        """Request ids that the check's findings of this kind are about."""
+        return frozenset(one.request for one in self.check.findings if one.kind is kind and one.request is not None)
 
     def common_server(self, operations: list[Operation]) -> str:
-        """In words, the one server of several that all of these operations went to; empty where there is none."""
+        """The one server of several that all of these operations used, in words; empty if there is none."""
         for role, attribute in ((Role.DECODE, "decode_server"), (Role.PREFILL, "prefill_server")):
             if len(self.deployment.of(role)) < 2 or not operations:
                 continue

@@ -1,7 +1,7 @@
-"""What a person is told about a run, before it is laid out for a terminal or as plain lines.
+"""The overview of a run that a user sees, before it is laid out for a terminal or as plain lines.
 
-The order is the order of a tired reader's questions: is it right, if not why, where did the counters differ,
-were the outputs right, how fast was it, what was it run on, where is it stored, how is it done again.
+The order is that of a reader's questions: Is it right? If not, why? Which counters differ? Are the outputs right? How
+fast was it? What did it run on? Where is it stored? How can it be repeated?
 """
 
 import shlex
@@ -27,7 +27,7 @@ MOST_FINDINGS = 3
 """Findings shown of one check."""
 
 HEADLINE = (*TOKEN_SOURCES, "nixl_bytes", "offload_load_bytes", "offload_store_bytes")
-"""Counters that are shown also when they are as expected."""
+"""Counters that are shown even if they are as expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,18 @@ class Reason:
     name: str
     summary: str
     findings: tuple[Finding, ...]
-    """One for each text, with all the subjects that it is about; not what the summary has told already."""
+    """One for each text, with all the subjects that it is about; without those in the summary."""
     more: int
-    """Findings that are not shown."""
+    """Number of findings that are not shown."""
     advice: str = ""
     """One likely cause, and what to do."""
-    aside: str = ""
-    """Why it does not count for the verdict; empty where it does."""
+    ignored_as: str = ""
+    """Why the check does not count for the run's verdict, in a word or two; empty if it counts."""
 
     @property
     def word(self) -> str:
-        """The verdict, as it is shown."""
-        return self.aside.upper() or self.verdict.upper()
+        """The verdict as shown."""
+        return self.ignored_as.upper() or self.verdict.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class LatencyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """Everything that is shown; every text is clean of control characters."""
+class Overview:
+    """Everything that is shown. No text contains control characters."""
 
     verdict: Verdict
     headline: str
@@ -70,15 +70,15 @@ class Summary:
     passed: tuple[tuple[str, str], ...]
     """Name and summary of each valid check."""
     counters: tuple[CounterRow, ...]
-    """Where tokens came from and bytes went, and whatever else is not as expected."""
+    """The counters of ``HEADLINE``, and all that are not as expected."""
     remarks: tuple[str, ...]
-    """Why each of these is not as expected, where no reason or remark above has told it; parallel to ``counters``."""
+    """Why each of ``counters`` is not as expected; empty if a reason or remark above it has the same text."""
     further: int
-    """Counters compared, as expected, and not shown."""
+    """Number of other counters, all as expected."""
     outputs: str
     outputs_wrong: bool
     notes: tuple[str, ...]
-    """How much was looked at, a line each."""
+    """How much was checked, a line each."""
     latencies: tuple[LatencyRow, ...]
     throughput: str
     deployment: str
@@ -86,7 +86,7 @@ class Summary:
     again: str
 
 
-def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last two have defaults
+def make_overview(  # noqa: PLR0913 - the last two have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
@@ -94,19 +94,21 @@ def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last t
     *,
     run_dir: Path | None = None,
     rows: Sequence[Row] = (),
-) -> Summary:
-    """Gather what will be shown; ``run_dir`` is where the run is stored, None if nowhere.
+) -> Overview:
+    """Collect everything that is shown.
 
-    ``rows``: of the catalogue's workloads, where the run was of these.
+    ``run_dir``: where the run is stored; None if it is not. ``rows``: the catalogue's table, if the run was one of the
+    catalogue.
     """
     compared = counter_rows(judgement.comparisons)
     shown = _ordered(
         [one for one in compared if one.counter in HEADLINE or one.verdict is not Verdict.VALID], deployment
     )
-    reasons = _reasons(judgement.checks, _asides(judgement, rows))
-    return Summary(
+    reasons = _reasons(judgement.checks, _ignored(judgement, rows))
+    return Overview(
         verdict=overall(rows) if rows else judgement.verdict,
-        headline=_headline(tally(rows) if rows else _checked(judgement), interrupted=history.interrupted),
+        headline=(tally(rows) if rows else _tally(judgement))
+        + ("; the run ended early" if history.ended_early else ""),
         reasons=reasons,
         passed=tuple(
             (check.name, clean(check.summary, None)) for check in judgement.checks if check.verdict is Verdict.VALID
@@ -126,12 +128,12 @@ def summarize(  # noqa: PLR0913 - what was run and how it was judged; the last t
 
 
 def _notes(judgement: Judgement, history: History) -> tuple[str, ...]:
-    told = [note for check in judgement.checks for note in check.notes]
-    return tuple(clean(note, None) for note in (*told, verification_cost(history).text) if note)
+    notes = [note for check in judgement.checks for note in check.notes]
+    return tuple(clean(note, None) for note in (*notes, verification_cost(history).text) if note)
 
 
 def _ordered(shown: list[CounterRow], deployment: Deployment) -> tuple[CounterRow, ...]:
-    """Servers as the deployment names them, roles after them; tokens before bytes before the rest."""
+    """Servers in the deployment's order, roles after them; of each, tokens before bytes before other counters."""
     servers = {server.name: place for place, server in enumerate(deployment.servers)}
     counters = {counter: place for place, counter in enumerate(HEADLINE)}
 
@@ -141,11 +143,7 @@ def _ordered(shown: list[CounterRow], deployment: Deployment) -> tuple[CounterRo
     return tuple(sorted(shown, key=place))
 
 
-def _headline(text: str, *, interrupted: bool) -> str:
-    return f"{text}; the run was interrupted" if interrupted else text
-
-
-def _checked(judgement: Judgement) -> str:
+def _tally(judgement: Judgement) -> str:
     verdicts = [check.verdict for check in judgement.checks]
     invalid, unknown = verdicts.count(Verdict.INVALID), verdicts.count(Verdict.UNKNOWN)
     if not verdicts:
@@ -158,46 +156,43 @@ def _checked(judgement: Judgement) -> str:
     return f"{invalid} of {whole} failed" + (f", {unknown} could not be judged" if unknown else "")
 
 
-def _asides(judgement: Judgement, rows: Sequence[Row]) -> Mapping[str, str]:
-    """Checks of the whole run that count in no row of the table, by name, and why they do not."""
+def _ignored(judgement: Judgement, rows: Sequence[Row]) -> Mapping[str, str]:
+    """Checks of the whole run that count in no row of the table, by name, each with the reason."""
     counted = {check.name for row in rows if not row.excused for check in _bad(row.judgement)}
     known = {check.name for row in rows if row.excused for check in _bad(row.judgement)}
-    aside = {check.name for check in _bad(judgement)} - counted if rows else set()
-    return {name: "known fault" if name in known else "not counted" for name in aside}
+    ignored = {check.name for check in _bad(judgement)} - counted if rows else set()
+    return {name: "known fault" if name in known else "not counted" for name in ignored}
 
 
 def _bad(judgement: Judgement | None) -> Sequence[Check]:
     return () if judgement is None else [one for one in judgement.checks if one.verdict is not Verdict.VALID]
 
 
-def _reasons(checks: Sequence[Check], asides: Mapping[str, str]) -> tuple[Reason, ...]:
-    """What failed, then what is unknown, what does not count last; within each in the order in which the checks ran."""
+def _reasons(checks: Sequence[Check], ignored: Mapping[str, str]) -> tuple[Reason, ...]:
+    """Invalid checks, then unknown ones, then those that do not count; each group in the order of the checks."""
     reasons: list[Reason] = []
-    told: dict[str, str] = {}
+    shown_by: dict[str, str] = {}
     for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
         for check in checks:
             if check.verdict is verdict:
-                reasons.append(_set_aside(_reason(check, told), asides.get(check.name, "")))
+                reason, why_ignored = _reason(check, shown_by), ignored.get(check.name, "")
+                # Nothing needs to be done about a check that does not count.
+                reasons.append(replace(reason, ignored_as=why_ignored, advice="") if why_ignored else reason)
                 for why in _whys(check):
-                    told.setdefault(why, check.name)
-    return tuple(sorted(reasons, key=lambda reason: bool(reason.aside)))
-
-
-def _set_aside(reason: Reason, aside: str) -> Reason:
-    """Of what does not count nothing need be done."""
-    return replace(reason, aside=aside, advice="") if aside else reason
+                    shown_by.setdefault(why, check.name)
+    return tuple(sorted(reasons, key=lambda reason: bool(reason.ignored_as)))
 
 
 def _whys(check: Check) -> set[str]:
-    """Why comparisons could not be made, in words."""
+    """The reasons why comparisons are unknown."""
     return {clean(part.why_unknown, None) for part in check.comparisons if part.verdict is Verdict.UNKNOWN} - {""}
 
 
-def _reason(check: Check, told: Mapping[str, str]) -> Reason:
-    """One check; what an earlier one has told (text to its name) is referred to."""
+def _reason(check: Check, shown_by: Mapping[str, str]) -> Reason:
+    """One check. A reason that an earlier check has (``shown_by``: its name by the reason) is not repeated."""
     summary = clean(check.summary, None)
-    for why in sorted(_whys(check) & set(told), key=len, reverse=True):
-        summary = summary.replace(why, f"for the same reason as {told[why]}")
+    for why in sorted(_whys(check) & set(shown_by), key=len, reverse=True):
+        summary = summary.replace(why, f"for the same reason as {shown_by[why]}")
     findings = _by_text(check.findings, summary)
     shown = tuple(_shown(one) for one in findings[:MOST_FINDINGS])
     more = sum(len(one.subjects) for one in findings[MOST_FINDINGS:])
@@ -206,39 +201,39 @@ def _reason(check: Check, told: Mapping[str, str]) -> Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """One text of findings, and whom it is about."""
+class _Group:
+    """Findings with the same text."""
 
     text: str
     subjects: tuple[str, ...]
 
 
-def _by_text(findings: Sequence[Finding], summary: str) -> list[_Told]:
-    """Findings of one text together; without the subject for which the summary has told it."""
+def _by_text(findings: Sequence[Finding], summary: str) -> list[_Group]:
+    """Findings grouped by text, without the subjects that the summary shows with that text."""
     subjects: dict[str, list[str]] = {}
     for finding in findings:
         subjects.setdefault(clean(finding.text, None), []).append(clean(finding.subject, 60))
-    told = []
+    groups = []
     for text, about in subjects.items():
         if text not in summary:
-            told.append(_Told(text, tuple(about)))
+            groups.append(_Group(text, tuple(about)))
         elif others := [subject for subject in dict.fromkeys(about) if subject not in summary]:
-            told.append(_Told("the same", tuple(others)))
-    return told
+            groups.append(_Group("the same", tuple(others)))
+    return groups
 
 
-def _shown(told: _Told) -> Finding:
-    named, more = told.subjects[:MOST_FINDINGS], len(told.subjects) - MOST_FINDINGS
-    return Finding(", ".join(named) + (f" and {more:,} more" if more > 0 else ""), told.text)
+def _shown(group: _Group) -> Finding:
+    named, more = group.subjects[:MOST_FINDINGS], len(group.subjects) - MOST_FINDINGS
+    return Finding(", ".join(named) + (f" and {more:,} more" if more > 0 else ""), group.text)
 
 
 def _remarks(shown: Sequence[CounterRow], reasons: Sequence[Reason]) -> tuple[str, ...]:
-    """Each counter's note, unless it stands above it."""
-    told = [reason.summary for reason in reasons]
+    """Each counter's note; empty if a reason or a note above it contains the same text."""
+    above = [reason.summary for reason in reasons]
     remarks = []
     for note in (clean(row.note, None) for row in shown):
-        remarks.append("" if any(note in text for text in told) else note)
-        told.append(note)
+        remarks.append("" if any(note in text for text in above) else note)
+        above.append(note)
     return tuple(remarks)
 
 

@@ -1,7 +1,7 @@
-"""What a stored run leaves to be shrunk: which checks failed, with which requests, and who is accused. Pure.
+"""The load of a stored run that failed, with the checks that were invalid and the requests that they name. Pure.
 
-A run of several workloads is shrunk for the first of them that is invalid. The probe of its caches and the
-verification of its outputs are no part of the load: they follow each try as they followed the run.
+For a run of several workloads, this is the first workload that is invalid. Requests that verify others are not part of
+the load: they are made again for each try.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,78 +18,78 @@ from harness.verdict import Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class FailingLoad:
     """A load that failed. Requests are numbered in the order in which they were sent."""
 
     scenario: str
     checks: tuple[str, ...]
-    """Names of those that were invalid."""
+    """Names of the invalid checks."""
     lines: tuple[Line, ...]
     lengths: tuple[int, ...]
-    """Tokens of each prompt, as far as the run knows them; at least 1."""
+    """Tokens of each prompt; 1 if unknown."""
     concurrency: int
-    """The most requests that were in flight at a time."""
+    """The largest number of requests in flight at a time."""
     accused: frozenset[int]
-    """Requests that the invalid checks name as their subject."""
-    mentioned: frozenset[int]
-    """Others that their words name: owners of leaked KV."""
-    beside: frozenset[int]
-    """Those that were in flight with an accused one."""
+    """Requests that findings of the invalid checks are about."""
+    owners: frozenset[int]
+    """Other requests whose KV was leaked, by the same findings."""
+    overlapping: frozenset[int]
+    """Requests that were in flight together with an accused one."""
 
     @property
     def whole(self) -> Candidate:
-        """All of the load."""
+        """The whole load."""
         pieces = (Piece(n, self.lengths[n], line.request.sampling.max_tokens) for n, line in enumerate(self.lines))
         return Candidate.of(pieces, self.concurrency)
 
     def hints(self) -> Iterator[Candidate]:
-        """Parts that may fail by themselves, the smallest first; to be tried before any halving."""
+        """Parts that may fail by themselves, the smallest first. They are tried before the search."""
         if self.accused:
-            named = self.accused | self.mentioned
+            named = self.accused | self.owners
             yield self.whole.only([min(self.accused)])
             yield self.whole.only(named)
-            yield self.whole.only(named | self.beside)
+            yield self.whole.only(named | self.overlapping)
 
     def cutting(self, block_size: int) -> Cutting:
-        """How its prompts are cut: token ids at blocks, text and messages not at all."""
+        """How the prompts are cut: token ids near block boundaries, texts and messages not at all."""
         return Cutting(block_size, frozenset(n for n, line in enumerate(self.lines) if not _is_ids(line.request)))
 
     def left(self, candidate: Candidate) -> tuple[Line, ...]:
-        """The lines of a dataset that the candidate is."""
+        """The candidate as lines of a dataset."""
         return tuple(_cut(self.lines[piece.number], piece) for piece in candidate.pieces)
 
     def load(self, candidate: Candidate, salt: str) -> Scenario:
-        """The scenario that tries it; ``salt`` is new for each try, or caches would answer from the one before."""
+        """The scenario that tries the candidate. ``salt`` must be new, or caches hold blocks of the try before."""
         return dataset_load(self.left(candidate), concurrency=candidate.concurrency, salt=salt)
 
     def named(self, judgement: Judgement) -> tuple[frozenset[int], frozenset[int]]:
-        """Whom the invalid checks accuse, and whom else their words name."""
+        """The accused requests and the other owners in another judgement."""
         numbers = {line.request.request_id: number for number, line in enumerate(self.lines)}
         findings = [finding for check in judgement.checks if check.name in self.checks for finding in check.findings]
         accused = frozenset(numbers[one.request] for one in findings if one.request in numbers)
         owners = frozenset(numbers[one.owner] for one in findings if one.owner in numbers)
         return accused, owners - accused
 
-    def seen_again(self, judgement: Judgement) -> "Case":
-        """The case after another run of the whole load: who is accused both times, else whoever was last."""
-        accused, mentioned = self.named(judgement)
-        return replace(self, accused=self.accused & accused or accused, mentioned=mentioned)
+    def seen_again(self, judgement: Judgement) -> "FailingLoad":
+        """The load after it failed again. Accused are the requests named both times, if any, else the last time."""
+        accused, owners = self.named(judgement)
+        return replace(self, accused=self.accused & accused or accused, owners=owners)
 
     def fails(self, judgement: Judgement) -> bool:
-        """Whether what was invalid is invalid again."""
+        """Whether all checks that were invalid are invalid again."""
         return set(self.checks) <= set(invalid(judgement))
 
 
 def invalid(judgement: Judgement) -> tuple[str, ...]:
-    """Names of the checks that are."""
+    """Names of the invalid checks."""
     return tuple(check.name for check in judgement.checks if check.verdict is Verdict.INVALID)
 
 
-def case_of(deployment: Deployment, history: History, judgement: Judgement) -> Case:
-    """What is to be shrunk.
+def failing_load_of(deployment: Deployment, history: History, judgement: Judgement) -> FailingLoad:
+    """The load to shrink.
 
     Raises:
-        UsageError: nothing is invalid, or nothing that a part of the load could show.
+        UsageError: no check is invalid, or none that belongs to a part of the load.
 
     """
     names = dict.fromkeys(o.sent.scenario for o in history.operations() if _is_load(o))
@@ -99,35 +99,35 @@ def case_of(deployment: Deployment, history: History, judgement: Judgement) -> C
         checks = tuple(check for check in invalid(part) if check in of_run)
         operations = [operation for operation in history.operations(scenario=name) if _is_load(operation)]
         if checks:
-            return _case(name, checks, part, operations, history)
+            return _failing_load(name, checks, part, operations, history)
     raise UsageError(
-        f"The run is {judgement.verdict}, and only an invalid one can be shrunk: there is nothing that a smaller load "
-        "could show again. `python -m harness check RUN_DIR` says why it is so."
+        f"The run is {judgement.verdict}, and only an invalid run can be shrunk. `python -m harness check RUN_DIR` "
+        "shows the reasons for the verdict."
         if not of_run
-        else f"The run is invalid ({', '.join(of_run)}), but no part of its load is: there is nothing to leave out."
+        else f"The run is invalid ({', '.join(of_run)}), but no part of its load is, so the load cannot be shrunk."
     )
 
 
-def _case(
+def _failing_load(
     name: str, checks: tuple[str, ...], judgement: Judgement, operations: Sequence[Operation], history: History
-) -> Case:
+) -> FailingLoad:
     numbers = {operation.request.request_id: number for number, operation in enumerate(operations)}
-    case = Case(
+    load = FailingLoad(
         scenario=name,
         checks=checks,
         lines=tuple(_lines(operations)),
         lengths=tuple(max(len(operation.prompt_token_ids or ()), 1) for operation in operations),
         concurrency=_most_in_flight(history, numbers),
         accused=frozenset(),
-        mentioned=frozenset(),
-        beside=frozenset(),
+        owners=frozenset(),
+        overlapping=frozenset(),
     )
-    accused, mentioned = case.named(judgement)
-    return replace(case, accused=accused, mentioned=mentioned, beside=frozenset(_overlapping(operations, accused)))
+    accused, owners = load.named(judgement)
+    return replace(load, accused=accused, owners=owners, overlapping=frozenset(_overlapping(operations, accused)))
 
 
 def _is_load(operation: Operation) -> bool:
-    """Not what verifies, nor what was sent to be refused."""
+    """Whether the request is of the load, and must be served."""
     request = operation.request
     return request.of_load and request.expect_status is None
 
@@ -140,19 +140,19 @@ def _overlapping(operations: Sequence[Operation], accused: Iterable[int]) -> Ite
 
 
 def _most_in_flight(history: History, numbers: dict[str, int]) -> int:
-    """Counted, for a history does not say what the limit was."""
-    flying, most = set[str](), 1
+    """The concurrency that was reached; a history does not contain the limit."""
+    in_flight, most = set[str](), 1
     for entry in history.entries:
         if isinstance(entry, Sent) and entry.request.request_id in numbers:
-            flying.add(entry.request.request_id)
-            most = max(most, len(flying))
+            in_flight.add(entry.request.request_id)
+            most = max(most, len(in_flight))
         elif isinstance(entry, Ended):
-            flying.discard(entry.request_id)
+            in_flight.discard(entry.request_id)
     return most
 
 
 def _lines(operations: Sequence[Operation]) -> Iterator[Line]:
-    """With salts told apart by short names: the run's own are over."""
+    """The requests with short names in place of the run's salts, which must not be used again."""
     salts = list(dict.fromkeys(operation.request.cache_salt for operation in operations))
     names = {salt: None if len(salts) == 1 or salt is None else f"salt-{n}" for n, salt in enumerate(salts)}
     for operation in operations:
