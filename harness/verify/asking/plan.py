@@ -14,9 +14,9 @@ steps below. Each is made from the history that the steps before have left, and 
 6. The prefix caches are emptied, where that is allowed, and the offload tiers are probed (tiers.py). This comes last:
    the steps before rely on the prefix caches. Steps 2 and 3 follow again, for these probes.
 
-All of this comes after the last workload, for salted blocks take room in caches, which would change what a later
-workload's counters must say. Steps may be taken again after further workloads of the same history: what was asked
-before is not asked again.
+A catalogue is verified after its last workload, for salted blocks take room in caches, which would change what a later
+workload's counters must say. In a session of pytest each workload is verified by itself: the oracle follows these
+requests too, and what was asked before is not asked again. Tiers are not probed there, since that empties caches.
 """
 
 from collections.abc import Callable, Iterable, Iterator

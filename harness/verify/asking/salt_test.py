@@ -1,24 +1,24 @@
 """Does a ``cache_salt`` isolate? One prompt under one salt and under another, on every server that is asked directly.
 
-Control requests, references and forcings read no KV of the load because their salt is their own. A gateway that drops
-the field, or a tier that does not know it, makes that untrue, and nothing in their answers shows it: so it is tested at
+Control requests, references and forcings read no KV of the load because their salts are their own. A gateway that drops
+the field, or a tier that does not know it, makes that untrue, and nothing in their answers shows it. So it is tested at
 the start of a run, on prompts of its own, before anything is counted. ``harness/verify/judging/salts.py`` judges it.
 
-1. ``kept``      the prompt under salt A, so that its blocks are cached
-2. ``again``     the same once more: the cache must hit, or the test shows nothing
-3. ``forced``    the same, with ``prompt_logprobs``: does a teacher forcing read a cache whose salt it has? One that
-                 does not is trusted wherever salts do not isolate
-4. ``other``     the prompt under salt B: whatever is hit now was cached under another salt. Last, so that tiers have
-                 had time to store the blocks
+1. ``salt-first``    the prompt under salt A, so that its blocks are cached
+2. ``salt-again``    the same once more: the cache must hit, or the test shows nothing
+3. ``salt-forced``   the same, with ``prompt_logprobs``: does a teacher forcing read a cache whose salt it has? If it
+                     does not, forcings are trusted even on servers that ignore salts
+4. ``salt-other``    the prompt under salt B: all that is hit now was cached under another salt. It comes last, so that
+                     tiers have had time to store the blocks
 
-Then the same is asked of the whole path: one prompt through the proxy as the load goes, under one salt, as often as is
-needed to reach every server, and once under another. A gateway that drops the field there leaves the load's blocks
-without a salt, where another run finds them. What was hit is told by counters alone (a proxy's usage may be either
-server's), and judged by ``harness/checkers/leftovers.py``.
+Then the way through the proxy is tested like that: one prompt is asked under one salt as often as is needed to reach
+every server, and once under another. If a gateway drops the field there, the load's blocks have no salt, and another
+run finds them. Only counters show what was hit there (a proxy's usage may be that of either server);
+``harness/checkers/leftovers.py`` judges it.
 
-What was hit of each server is told by the answers' usage. Where a server's usage does not tell it, counters are read
-around the requests: ``again`` is then asked a second time. Where the deployment does not come to rest for that
-(somebody else's requests are under way) the test ends: counters would tell nothing.
+The answers' usage shows what was hit of each server. Where a server's usage does not report cached tokens, counters are
+read around the requests: the prompt is then asked a third time under salt A (``salt-counted``). If the deployment does
+not settle for that (somebody else's requests are under way), the test ends, since counters would show nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,17 +27,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.facts import Deployment, Role
-from harness.history import Entry, History, Outcome, PhaseStarted, Scraped, ScrapeFailed, Sent
+from harness.history import Entry, History, PhaseStarted, Scraped, ScrapeFailed, Sent
 from harness.scenario import Condition, Phase, Purpose, Request, Route, Sampling, Scenario
-from harness.verify.asking.outputs import VERIFICATION
+from harness.verify.asking.outputs import VERIFICATION, completed
 
-SALTS = "salts"
 _BLOCKS = 4
 _BLOCK = 16
 _LEAST_TOKENS = 544
-"""Of a prompt that may go to a tier that nobody knows: two of the larger chunks in use, of 256 tokens."""
+"""Of a prompt that may go to a tier of an unknown connector: two of the larger chunks in use, of 256 tokens."""
 _ORDINARY = range(100, 1000)
-"""Token ids that every vocabulary has."""
+"""Token ids that are in every vocabulary."""
 _PURPOSE = (
     "Whether one prompt asked under two salts is computed twice: else control requests may read what was transferred."
 )
@@ -69,17 +68,14 @@ def salt_test(
         _PURPOSE,
         tuple(_phase(subjects, which, salt) for which in (Condition.SALT_FIRST, Condition.SALT_AGAIN)),
     )
-    told = [
-        o
-        for o in history().operations(phase=_name(Condition.SALT_AGAIN))
-        if o.request.purpose is Purpose.SALT_TEST and o.outcome is Outcome.OK
-    ]
-    if not told:
-        return  # nobody answers such requests: there is nothing to find out
-    watched = not all(o.ended.usage is not None and o.ended.usage.cached_tokens is not None for o in told)
+    answered = [o for o in completed(history(), Purpose.SALT_TEST) if o.request.condition is Condition.SALT_AGAIN]
+    if not answered:
+        # No server answers such requests: there is nothing to find out.
+        return
+    watched = not all(o.ended.usage is not None and o.ended.usage.cached_tokens is not None for o in answered)
     for which in ((Condition.SALT_COUNTED,) if watched else ()) + (Condition.SALT_FORCED, Condition.SALT_OTHER):
         yield Scenario(VERIFICATION, _PURPOSE, (_phase(subjects, which, salt, watched=watched),))
-        if watched and _restless(history(), which):
+        if watched and not _settled(history(), which):
             return
     if deployment.proxy_url is not None:
         tokens = max(subject.tokens for subject in subjects)
@@ -90,7 +86,7 @@ def salt_test(
 
 
 def salt_entries(history: History) -> tuple[Entry, ...]:
-    """What a run's test of salts left, for another run on the same deployment that has none of its own."""
+    """The entries of a run's test of salts, for the history of another run on the same deployment."""
     tests = {o.request.request_id for o in history.operations() if o.request.purpose is Purpose.SALT_TEST}
     phases = {o.sent.phase for o in history.operations() if o.request.purpose is Purpose.SALT_TEST}
 
@@ -109,32 +105,28 @@ def _subjects(deployment: Deployment, *, reference: bool) -> Iterator[_Subject]:
             wanted += [_LEAST_TOKENS] if server.unknown_connectors else []
             room = (server.max_model_len or max(wanted) + 2) - 2
             tokens = min(max(wanted), room) + 1
-            # A server without a prefix cache has none that could hit; its tier is asked by its own salted hashes.
+            # On a server without a prefix cache nothing can be hit. Its tier is asked by salted hashes.
             if tokens > (server.block_size or _BLOCK) and server.prefix_caching is not False:
                 yield _Subject(server.name, route, index, tokens)
     if reference:
         yield _Subject(str(Route.REFERENCE), Route.REFERENCE, 0, _LEAST_TOKENS)
 
 
-def _name(which: Condition) -> str:
-    return str(which)
-
-
 def _phase(subjects: Sequence[_Subject], which: Condition, salt: str, *, watched: bool = False) -> Phase:
     requests = tuple(_request(subject, which, salt) for subject in subjects)
-    return Phase(_name(which), requests, len(requests), counted=False, watched=watched)
+    return Phase(str(which), requests, len(requests), counted=False, watched=watched)
 
 
 def _request(subject: _Subject, which: Condition, salt: str) -> Request:
     drawn = np.random.default_rng(list(f"{salt}-{subject.name}".encode()))
     return Request(
-        f"{_name(which)}-{subject.name}",
+        f"{which}-{subject.name}",
         tuple(int(token) for token in drawn.integers(_ORDINARY.start, _ORDINARY.stop, subject.tokens)),
         Sampling(max_tokens=1, ignore_eos=True, prompt_logprobs=1 if which is Condition.SALT_FORCED else None),
         route=subject.route,
         server=subject.index,
         stream=False,
-        cache_salt=f"{salt}-{SALTS}-{'other' if which is Condition.SALT_OTHER else 'one'}",
+        cache_salt=f"{salt}-salts-{'other' if which is Condition.SALT_OTHER else 'one'}",
         purpose=Purpose.SALT_TEST,
         condition=which,
     )
@@ -148,18 +140,18 @@ def _path_phase(deployment: Deployment, which: Condition, tokens: int, salt: str
     prompt = tuple(int(token) for token in drawn.integers(_ORDINARY.start, _ORDINARY.stop, tokens))
     requests = tuple(
         Request(
-            f"{_name(which)}-{number}",
+            f"{which}-{number}",
             prompt,
             Sampling(max_tokens=1, ignore_eos=True),
-            cache_salt=f"{salt}-{SALTS}-{which}",
+            cache_salt=f"{salt}-salts-{which}",
             purpose=Purpose.SALT_TEST,
             condition=which,
         )
         for number in range(times)
     )
-    return Phase(_name(which), requests, 1, counted=False, watched=which is Condition.SALT_PROXY_OTHER)
+    return Phase(str(which), requests, 1, counted=False, watched=which is Condition.SALT_PROXY_OTHER)
 
 
-def _restless(history: History, which: Condition) -> bool:
-    readings = history.scrapes(scenario=VERIFICATION, phase=_name(which), label="watched-after")
-    return not readings or not all(reading.settled for reading in readings.values())
+def _settled(history: History, which: Condition) -> bool:
+    readings = history.scrapes(scenario=VERIFICATION, phase=str(which), label="watched-after")
+    return bool(readings) and all(reading.settled for reading in readings.values())
