@@ -18,13 +18,9 @@ CONTROL_OUTPUT = 8
 """Tokens of a control output at least: noise is measured in tokens, and answers of one would need hundreds of them."""
 FEWEST_CONTROLS = 16
 """The limit of an output's mean drift needs 16 outputs (averages.py)."""
-_FEWEST_CONTROL_TOKENS = 128
-"""A noise limit needs 100 (noise.py)."""
 _CONTROL_TOKENS = 640
-"""Output tokens of all control requests at most: enough for their 25 largest to be their tail (square root of their
-number)."""
-_OUTPUT_SHARE = 4
-"""One control token for so many output tokens of the load: measuring noise must not cost more than what it is for."""
+"""Output tokens of all control requests: enough for their 25 largest to be their tail (square root of their number).
+A small load has as many: with fewer, limits hold less well, and short runs would raise false alarms."""
 _FEWEST_PREFIXES = 1024
 _PREFIX_TOKENS = 64
 """A probe computes two tokens, and takes an engine as long as so many of a load's: 58 on two CPU cores (100 probes/s
@@ -88,8 +84,7 @@ def sizes(
     if count == 0:
         return Sizes(0, 0)
     each = max(int(output_tokens / count), CONTROL_OUTPUT)
-    wanted = min(max(output_tokens // _OUTPUT_SHARE, _FEWEST_CONTROL_TOKENS), _CONTROL_TOKENS)
-    controls = max(FEWEST_CONTROLS, in_flight, -(-wanted // each))
+    controls = max(FEWEST_CONTROLS, in_flight, -(-_CONTROL_TOKENS // each))
     probes = _PROBE_TOKENS * (prefixes_probed(policy, tokens) or 0) / max(sum(tokens) / count, 1)
     verified = _verified(policy, count, 2 * controls + math.ceil(probes), 1 + referenced / count)
     return Sizes(min(count, verified), controls, each)
