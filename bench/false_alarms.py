@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.verify.asking.plan import FURTHER_CONTROLS, ROUNDS_OF_CONFIRMATION
-from harness.verify.asking.reference import CONTROL_OUTPUT
+from harness.verify.asking.controls import FURTHER_CONTROLS
+from harness.verify.asking.plan import ROUNDS_OF_CONFIRMATION
+from harness.verify.asking.policy import CONTROL_OUTPUT
 from harness.verify.judging.floor import NoiseFloor, measure_floor
 from harness.verify.judging.forcing import Forced
 from harness.verify.judging.limits import Limits, crossings

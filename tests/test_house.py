@@ -133,6 +133,12 @@ def test_the_api_knows_nothing_of_the_command_line() -> None:
         assert not [name for name in _imports(path) if name.startswith("harness.cli")], module
 
 
+def test_outputs_are_judged_without_knowing_what_was_to_be_asked() -> None:
+    """The plan of verification calls the judging, so the judging must not import the plan."""
+    for module, path in _modules(ROOT / "harness" / "verify" / "judging"):
+        assert not [name for name in _imports(path) if name.startswith("harness.verify.asking")], module
+
+
 @pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "workloads")))
 def test_workloads_know_the_vocabulary_and_the_catalogue_alone(module: str, path: Path) -> None:
     for name in _imports(path):

@@ -22,11 +22,12 @@ from harness.loads import Load, RandomLoad
 from harness.observer import RunObserver
 from harness.reports import LoadSettings, Report, make_report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
-from harness.run import Carried, Recorder, Sending, VerifyOptions, carry_out, fit, fresh_salt, run_started_now
+from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now
 from harness.run.transport import REQUEST_TIMEOUT
 from harness.scenario import Scenario
 from harness.store import RunStore
-from harness.verify.asking.policy import DEFAULT, VerifyPolicy
+from harness.verify.asking import VerifyOptions, VerifyPolicy
+from harness.verify.asking.policy import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,12 @@ class AsyncDeployment:
         entries = choose(names or ("*",))
         salt = fresh_salt()
         fitting = fit(entries, self.facts, seed=seed, salt=salt, background=background_load)
-        policy = VerifyPolicy.parse("all")
-        how = VerifyOptions(policy, f"{salt}-verification", seed, probe_tiers=self.facts.launched)
+        how = VerifyOptions(
+            policy=VerifyPolicy.parse("all"),
+            salt=f"{salt}-verification",
+            seed=seed,
+            probe_tiers=self.facts.launched,
+        )
         argv = tuple(word for name in names or ("*",) for word in ("--workload", name))
         argv += ("--seed", str(seed), *(["--background-load", str(background_load)] if background_load else []))
         sending = Sending(self._target.headers)

@@ -34,7 +34,7 @@ class Workload:
     write: Writer
 
     def __call__(self, setting: Setting) -> Scenario:
-        """The scenario; `harness.verify.asking.catalogue_plan` verifies what it was answered."""
+        """The scenario; `harness.verify.asking` verifies what it was answered."""
         return Scenario(self.name, f"{self.summary}\n\n{self.hunts}", tuple(self.write(Case(self.name, setting))))
 
 

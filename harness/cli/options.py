@@ -12,10 +12,10 @@ from harness.errors import UsageError
 from harness.facts import Deployment, Role
 from harness.load.extra_body import checked
 from harness.loads import DatasetLoad, Load, RandomLoad
-from harness.run import Sending, VerifyOptions
+from harness.run import Sending
 from harness.selftest import SelftestOptions
 from harness.shrink.shrinking import Effort
-from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 
 @dataclass(frozen=True, slots=True)

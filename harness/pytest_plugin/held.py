@@ -84,19 +84,15 @@ class HeldDeployment:
         self._runs += 1
         seed, salt = self._options.load.seed, f"{self._salt}-{self._runs}"
         scenario = _numbered(entry(Setting.of(self.facts, seed=seed, salt=salt)), self._runs)
-        # Probes change the order in which blocks are evicted; the counters of later workloads depend on that order.
-        verify = replace(
-            self._options.verify(self.facts, f"{salt}-verification", everything=True),
-            probe_caches=False,
-            probe_tiers=False,
-        )
+        # The counters of later workloads are predicted from what the prefix caches hold.
+        verify = self._options.verify(self.facts, f"{salt}-verification", everything=True)
         earlier = len(self._record.history.entries)
         carried = self._call(
             carry_out(
                 [scenario],
                 self.facts,
                 sending=self._options.sending,
-                verify=verify,
+                verify=replace(verify, probe_tiers=False),
                 record=self._record,
                 clock=self._clock,
                 died=self._died,

@@ -20,7 +20,7 @@ def junit_xml(history: History, judgement: Judgement, *, suite: str = "harness")
     scenarios = _scenarios(history)
     root = ET.Element("testsuites")
     element = ET.SubElement(root, "testsuite", name=suite)
-    places = {op.request.request_id: op.sent.scenario for op in history.operations()}
+    places = {op.request.request_id: op.sent.scenario for op in history.operations() if op.request.of_load}
     for scenario in scenarios:
         for check in judgement.checks or (_NOTHING,):
             _case(element, scenario, check, blamed=scenario in (_blamed(check, places) or scenarios))
@@ -51,7 +51,7 @@ def _case(suite: ET.Element, scenario: str, check: Check, *, blamed: bool) -> No
 
 def _blamed(check: Check, places: dict[str, str]) -> set[str] | None:
     """The scenarios at fault; None where the evidence does not say."""
-    named = [places.get(finding.subject) for finding in check.findings]
+    named = [places.get(finding.request or finding.subject) for finding in check.findings]
     named += [part.scenario for part in _wrong(check)]
     known = {name for name in named if name is not None}
     return known if known and None not in named else None

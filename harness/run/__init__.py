@@ -8,7 +8,6 @@ from harness.run.carry_out import Carried, carry_out
 from harness.run.recorder import Recorder
 from harness.run.started import fresh_salt, run_started_now
 from harness.run.transport import Sending, Transport
-from harness.run.verifying import VerifyOptions
 from harness.run.workloads import Fitting, fit
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "Recorder",
     "Sending",
     "Transport",
-    "VerifyOptions",
     "carry_out",
     "fit",
     "fresh_salt",

@@ -14,9 +14,9 @@ from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
 from harness.run.runner import run_scenario
 from harness.run.transport import Sending, Transport, over_http
-from harness.run.verifying import VerifyOptions, verified
 from harness.scenario import Scenario
 from harness.verdict import Judgement
+from harness.verify.asking import VerifyOptions, verified
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.reports.measured import under_test
-from harness.run import Carried, Recorder, Sending, Transport, VerifyOptions, carry_out
+from harness.run import Carried, Recorder, Sending, Transport, carry_out
 from harness.scenario import Scenario
 from harness.selftest.loads import Load, Writer
 from harness.selftest.readings import read_pair
@@ -22,7 +22,7 @@ from harness.selftest.transport import SimTransport
 from harness.selftest.world import World
 from harness.sim import Ledger, Noise, PlantedBug, SimConfig, SimPair
 from harness.verdict import Outputs, Verdict
-from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 FLIP_RATE = 0.4
 """Share of requests that flip at their first near tie. Not all have one: 15 % of requests are flipped if answers have

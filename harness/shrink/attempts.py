@@ -15,12 +15,12 @@ from harness.facts import Deployment
 from harness.history import Entry, History, NoiseMeasured, Outcome
 from harness.observer import RunObserver
 from harness.reports.text import duration
-from harness.run import Recorder, Sending, VerifyOptions, carry_out, fresh_salt
+from harness.run import Recorder, Sending, carry_out, fresh_salt
 from harness.scenario import Scenario
 from harness.shrink.candidate import Candidate
 from harness.shrink.case import Case, invalid
 from harness.verdict import Judgement, Verdict
-from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 from harness.verify.asking.salt_test import salt_entries
 from harness.verify.judging import control_outputs, tier_suspected
 

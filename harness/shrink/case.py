@@ -92,13 +92,13 @@ def case_of(deployment: Deployment, history: History, judgement: Judgement) -> C
         UsageError: nothing is invalid, or nothing that a part of the load could show.
 
     """
-    names = dict.fromkeys(operation.sent.scenario for operation in history.operations())
+    names = dict.fromkeys(o.sent.scenario for o in history.operations() if _is_load(o))
     of_run = invalid(judgement)
     for name in names:
         part = judgement if len(names) == 1 else judge_scenario(deployment, history, judgement, name)
         checks = tuple(check for check in invalid(part) if check in of_run)
         operations = [operation for operation in history.operations(scenario=name) if _is_load(operation)]
-        if checks and operations:
+        if checks:
             return _case(name, checks, part, operations, history)
     raise UsageError(
         f"The run is {judgement.verdict}, and only an invalid one can be shrunk: there is nothing that a smaller load "

@@ -32,7 +32,7 @@ class DroppingGateway(SimRun):
 
 def asked_under_two_salts(kind: type[SimRun], deployment: Deployment = SMALL, **fields: Any) -> History:
     run = kind(SimPair(SimConfig(**fields), lambda: 0.0))
-    for scenario in salt_test(deployment, lambda: run.history, scenario="load", salt="test"):
+    for scenario in salt_test(deployment, lambda: run.history, salt="test"):
         run.run(scenario)
     return run.history
 

@@ -20,7 +20,7 @@ from harness.load.client import Client
 from harness.load.extra_body import NEUTRAL, checked, shifts
 from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
 from harness.verdict import Verdict
-from harness.verify.asking.reference import control, teacher_forcing
+from harness.verify.asking.requests import control, teacher_forcing
 from harness.verify.judging import outputs
 
 LOAD = Request("r", (1, 2, 3), Sampling(8))
@@ -29,7 +29,7 @@ KINDS = {
     "text": Request("r", "text"),
     "chat": Request("r", (Message("user", "hi"),), endpoint=Endpoint.CHAT),
     "drawn": Request("r", (1,), Sampling(8, temperature=0.7, seed=1)),
-    "control": control(LOAD, salt="s"),
+    "control": control("r", (1, 2), 8, name="c", salt="s"),
     "forcing": teacher_forcing("r", (1, 2), (3,), name="f", salt="s", route=Route.PREFILL),
     "probe": Request("p", (1,), purpose=Purpose.PROBE, about="r"),
 }

@@ -19,10 +19,10 @@ from harness.facts import Deployment
 from harness.history import ClientHealth, History, RunStarted
 from harness.proxy import start_proxy
 from harness.reports.assertion import explain
-from harness.run import Recorder, Sending, VerifyOptions, carry_out
+from harness.run import Recorder, Sending, carry_out
 from harness.sim import SimConfig, start_sim
 from harness.verdict import Judgement, Verdict
-from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024}
 BY_PRESET: Mapping[str, Mapping[str, Any]] = {
@@ -70,7 +70,7 @@ async def run(entry: Workload, background: int = 0) -> tuple[Judgement, History]
             [scenario],
             deployment,
             sending=Sending(settle_timeout=5.0),
-            verify=VerifyOptions(VerifyPolicy.parse("all"), salt="verification"),
+            verify=VerifyOptions(policy=VerifyPolicy.parse("all"), salt="verification", probe_tiers=True),
             record=record,
             clock=clock,
         )

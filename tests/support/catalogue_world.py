@@ -1,6 +1,6 @@
 """The catalogue on a simulated pair in virtual time: without sockets, deterministic, the whole of it in seconds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.catalogue.background import beside_load
@@ -14,15 +14,13 @@ from harness.observe.observer import RestObserver
 from harness.observe.scrape import Occasion
 from harness.observe.settle import Readings
 from harness.run.runner import run_scenario
-from harness.run.verifying import CATALOGUE_JUDGES as JUDGES
 from harness.scenario import Scenario
 from harness.selftest.readings import read_pair
 from harness.selftest.transport import SimTransport
 from harness.selftest.world import World
 from harness.sim import Ledger, SimConfig, SimPair
 from harness.verdict import Judgement, Outputs
-from harness.verify.asking.catalogue_plan import VERIFICATION, CatalogueVerification, steps_after
-from harness.verify.asking.salt_test import salt_test
+from harness.verify.asking import VerifyOptions, VerifyPolicy, verified
 from harness.verify.judging import look_at_outputs
 
 
@@ -57,9 +55,12 @@ class CatalogueRun:
 
 
 async def run_catalogue(
-    entries: Iterable[Workload], config: SimConfig, *, seed: int = 0, background: int = 0, salts: bool = False
+    entries: Iterable[Workload], config: SimConfig, *, seed: int = 0, background: int = 0, one_by_one: bool = False
 ) -> CatalogueRun:
-    """The workloads that the pair can run, and the verification of all of them; ``salts``: these are tested before."""
+    """The workloads that the pair can run, and the verification of all of them.
+
+    ``one_by_one``: each workload is verified before the next one runs, as in a session of pytest.
+    """
     world = World()
     pair = world.pair = SimPair(config, world.now)
     urls = {server.name: f"sim://{server.name}" for server in pair.servers}
@@ -69,9 +70,11 @@ async def run_catalogue(
     scenarios = [entry(setting) for entry in run.ran]
     run.entries.append(RunStarted(0.0, (), seed, "test", None, tuple(entry.name for entry in run.ran)))
     run.entries.append(Decoding(0.0, run.deployment.special_token_ids))
-    how = CatalogueVerification(
-        salt="salt-verification", seed=seed, max_model_len=setting.max_model_len, block_size=setting.block
+    how = VerifyOptions(
+        policy=VerifyPolicy.parse("all"), salt="salt-verification", seed=seed, probe_tiers=not one_by_one
     )
+    if background:
+        scenarios = [beside_load(scenario, setting, background) for scenario in scenarios]
     transport = SimTransport(pair, world, urls)
 
     async def read_all(occasion: Occasion) -> Readings:
@@ -79,18 +82,12 @@ async def run_catalogue(
 
     observer = RestObserver(read_all, world, run.entries.append)
 
-    def tested(of: CatalogueRun) -> Iterator[Scenario]:
-        return salt_test(of.deployment, lambda: of.history, scenario=VERIFICATION, salt="salt-test")
-
     async def fire(scenario: Scenario) -> None:
         await run_scenario(scenario, send=transport.send, counters=observer, record=run.entries.append, clock=world)
 
     async with world:
-        for scenario in tested(run) if salts else ():
-            await fire(scenario)
-        for scenario in scenarios:
-            await fire(beside_load(scenario, setting, background) if background else scenario)
-        for scenario in steps_after(lambda: run.history, how.steps(JUDGES)):
-            await fire(scenario)
+        for part in [[scenario] for scenario in scenarios] if one_by_one else [scenarios]:
+            for scenario in verified(part, run.deployment, lambda: run.history, how):
+                await fire(scenario)
         run.entries += [ClientHealth(world.now(), 0.0, 0.0, 0.0, 0.0), RunEnded(world.now())]
     return run

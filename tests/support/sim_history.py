@@ -17,9 +17,7 @@ from harness.selftest.readings import read_pair
 from harness.selftest.world import World
 from harness.sim import SimPair
 from harness.sim.transit import through_together
-from harness.verify.asking.plan import Judges, Verification, follow_ups, followed
-from harness.verify.asking.policy import VerifyPolicy
-from harness.verify.judging import doubted_probes, owned_outputs, suspects
+from harness.verify.asking import VerifyOptions, VerifyPolicy, verified
 
 
 def load(
@@ -66,22 +64,14 @@ class SimRun:
             self.entries += read_pair(self.pair, world, occasion).values()
 
     def verify(self, policy: str = "all", *, concurrency: int = 32, seed: int = 0) -> History:
-        verification = Verification(
-            policy=VerifyPolicy.parse(policy),
-            scenario="load",
-            concurrency=concurrency,
-            salt="verify",
-            seed=seed,
-            block_size=self.pair.config.block_size,
-            tiers={Route.DECODE: (0,), Route.PREFILL: (0,)},
+        facts = self.pair.facts({server.name: f"sim://{server.name}" for server in self.pair.servers}, "sim://proxy")
+        how = VerifyOptions(
+            policy=VerifyPolicy.parse(policy), salt="verify", seed=seed, concurrency=concurrency, probe_tiers=True
         )
-        nothing = Scenario("load", "", ())
-        for scenario in followed(
-            nothing,
-            lambda: self.history,
-            follow_ups(verification, Judges(suspects, owned_outputs, doubted_probes)),
-        ):
-            self.run(scenario)
+        for scenario in verified([], facts, lambda: self.history, how):
+            # A test of salts comes before a load, and here the load was run already.
+            if scenario.phases[0].requests[0].purpose is not Purpose.SALT_TEST:
+                self.run(scenario)
         return self.history
 
     def _batch(self, scenario: str, phase: str, requests: tuple[Request, ...]) -> None:

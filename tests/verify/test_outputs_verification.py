@@ -1,34 +1,35 @@
-"""Verification's follow-ups: what is asked, of whom, and how much of it."""
+"""The steps of verification: what is asked, of which server, and how much of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.facts import Deployment, Role, Server
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Sent
-from harness.scenario import Message, Purpose, Request, Route, Sampling, Scenario
-from harness.verify.asking.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, supposed_prompt
-from harness.verify.asking.plan import (
-    FURTHER,
-    FURTHER_CONTROLS,
-    REPEATS,
-    SUSPECTS,
-    Judges,
-    Verification,
-    follow_ups,
-    followed,
-)
-from harness.verify.asking.policy import Extent, VerifyPolicy, arm_sizes
+from harness.scenario import Condition, Message, Purpose, Request, Route, Sampling, Scenario
+from harness.verify.asking import VERIFICATION, VerifyOptions, verified
+from harness.verify.asking.controls import FURTHER_CONTROLS, REPEATS, SUSPECTS, confirmation, controls
+from harness.verify.asking.forcing import first_forced, forced
+from harness.verify.asking.options import Phases, Verification
+from harness.verify.asking.outputs import most_in_flight, through_proxy
+from harness.verify.asking.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, next_round, owner_prompt
+from harness.verify.asking.policy import Extent, VerifyPolicy, sizes
+from harness.verify.asking.retries import retries
 
 ALL = VerifyPolicy(Extent.ALL)
 
 
-def verification(policy: str = "all", **fields: object) -> Verification:
-    plain = Verification(policy=VerifyPolicy.parse(policy), scenario="load", concurrency=8, salt="s")
-    return replace(plain, **fields)
+def verification(policy: str = "all", *, block_size: int = 8, room: int | None = None, **fields: Any) -> Verification:
+    servers = tuple(
+        Server(f"{role}-0", role, f"http://{role}", block_size=block_size, max_model_len=room) for role in Role
+    )
+    how = VerifyOptions(policy=VerifyPolicy.parse(policy), concurrency=8, salt="s")
+    return Verification(Deployment(servers, "http://proxy", "m", launched=True), replace(how, **fields))
 
 
 def answered(count: int, *, prompt: int = 30, output: int = 5) -> History:
@@ -43,116 +44,158 @@ def answered(count: int, *, prompt: int = 30, output: int = 5) -> History:
     return History(tuple(entries))
 
 
-def requests(scenario: Scenario | None) -> tuple[Request, ...]:
-    assert scenario is not None
-    (phase,) = scenario.phases
-    assert (scenario.name, phase.concurrency, phase.counted) == ("load", 8, False)
+def requests(phases: Phases) -> tuple[Request, ...]:
+    (phase,) = phases
+    assert (phase.concurrency, phase.counted) == (8, False)
     return phase.requests
 
 
-def asked(history: History, scenario: Scenario | None) -> History:
-    """The history with everything answered by one token."""
+def asked(history: History, phases: Phases) -> History:
+    """The history with every request of the phases answered by two tokens."""
     more: list[Entry] = []
-    for request in requests(scenario):
-        more.append(Sent(50.0, request, "load", "later", 50.0))
-        more.append(Ended(51.0, request.request_id, Outcome.OK, status=200, choices=(Choice((1, 2)),)))
+    for phase in phases:
+        for request in phase.requests:
+            more.append(Sent(50.0, request, VERIFICATION, phase.name, 50.0))
+            more.append(Ended(51.0, request.request_id, Outcome.OK, status=200, choices=(Choice((1, 2)),)))
     return History((*history.entries, *more))
 
 
-def test_the_control_arm_asks_decode_alone_the_loads_prompts_under_salts_of_their_own() -> None:
-    history = answered(200)
-    arm = requests(verification().control_arm(history))
+def test_control_requests_ask_decode_alone_the_loads_prompts_under_salts_of_their_own() -> None:
+    history = answered(512)
+    asked_now = requests(controls(verification(), history))
     prompts = {o.request.prompt for o in history.operations()}
-    assert len(arm) == 80  # 640 tokens of output, 8 each
-    assert {request.route for request in arm} == {Route.DECODE}
-    assert {request.prompt for request in arm} <= prompts
-    assert len({request.cache_salt for request in arm}) == len({request.request_id for request in arm}) == len(arm)
-    assert {(request.sampling.logprobs, request.sampling.max_tokens) for request in arm} == {(2, 8)}
+    assert len(asked_now) == 80  # 640 tokens of output, 8 each
+    assert {request.route for request in asked_now} == {Route.DECODE}
+    assert {request.prompt for request in asked_now} <= prompts
+    assert len({request.cache_salt for request in asked_now}) == len({request.request_id for request in asked_now})
+    assert len({request.cache_salt for request in asked_now}) == 80
+    assert {(request.sampling.logprobs, request.sampling.max_tokens) for request in asked_now} == {(2, 8)}
 
 
-def test_a_short_load_is_repeated_until_the_arm_is_large_enough() -> None:
-    arm = requests(verification().control_arm(answered(3)))
-    assert len(arm) == 80
-    assert len({request.request_id for request in arm}) == 80
-    assert {request.about for request in arm} == {"r0", "r1", "r2"}
+def test_the_prompts_of_a_short_load_are_repeated_until_there_are_enough_control_requests() -> None:
+    asked_now = requests(controls(verification(), answered(3)))
+    assert len(asked_now) == 16  # 128 tokens of output: noise limits need 100
+    assert len({request.request_id for request in asked_now}) == 16
+    assert {request.about for request in asked_now} == {"r0", "r1", "r2"}
+
+
+def test_control_requests_are_as_long_as_the_loads_answers_and_no_longer_than_twice_its_prompts() -> None:
+    long = answered(64, prompt=1500, output=40)
+    assert {len(one.prompt) for one in requests(controls(verification(), long))} == {1500}
+    assert {one.sampling.max_tokens for one in requests(controls(verification(), long))} == {40}
+    one_longer = renamed(answered(1, prompt=5000, output=40), "long")
+    mixed = History((*answered(63, prompt=100, output=4).entries, *one_longer.entries))
+    asked_now = requests(controls(verification(), mixed))
+    assert {len(one.prompt) for one in asked_now if one.about == "long0"} <= {1024}
+    assert {one.sampling.max_tokens for one in asked_now} == {8}
+
+
+def renamed(history: History, prefix: str) -> History:
+    entries: list[Entry] = []
+    for o in history.operations():
+        name = o.request.request_id.replace("r", prefix)
+        entries += [replace(o.sent, request=replace(o.request, request_id=name)), replace(o.ended, request_id=name)]
+    return History(tuple(entries))
 
 
 def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
     history = answered(40)
-    with_control = asked(history, verification().control_arm(history))
-    forcings = requests(verification().forced(with_control))
-    assert len(forcings) == 40 + 80
+    with_control = asked(history, controls(verification(), history))
+    forcings = requests(forced(verification(), with_control))
+    assert len(forcings) == 40 + 16
     first = next(request for request in forcings if request.about == "r7")
     assert first.prompt == (17, *range(100, 129), 7, 8, 9, 10, 11)
     assert (first.sampling.prompt_logprobs, first.sampling.max_tokens, first.stream) == (2, 1, False)
     assert {request.route for request in forcings} == {Route.PREFILL}
     assert len({request.cache_salt for request in forcings}) == len(forcings)
-    assert verification().forced(asked(with_control, verification().forced(with_control))) is None
+    assert not forced(verification(), asked(with_control, forced(verification(), with_control)))
 
 
-def test_both_arms_are_mixed() -> None:
-    history = answered(80)
-    kinds = [
-        "control" in (r.about or "")
-        for r in requests(verification().forced(asked(history, verification().control_arm(history))))
-    ]
-    assert {kinds[start : start + 16].count(True) for start in range(0, 160, 16)} == {8}
+def test_a_few_outputs_are_forced_before_the_others() -> None:
+    history = answered(40)
+    first = requests(first_forced(verification(), history))
+    rest = requests(forced(verification(), asked(history, first_forced(verification(), history))))
+    assert (len(first), len(rest)) == (16, 24)
+    assert len({one.about for one in (*first, *rest)}) == 40
+
+
+def test_outputs_and_control_outputs_are_forced_mixed() -> None:
+    history = answered(320)
+    phases = forced(verification(), asked(history, controls(verification(), history)))
+    kinds = ["control" in (r.about or "") for r in requests(phases)]
+    assert len(kinds) == 320 + 50
+    assert {kinds[start : start + 37].count(True) for start in range(0, 370, 37)} == {5}
 
 
 def test_a_conversation_is_forced_as_the_ids_that_the_server_told() -> None:
     sent = Request("chat", (Message("user", "hi"),), Sampling(max_tokens=2))
     ended = Ended(1.0, "chat", Outcome.OK, status=200, choices=(Choice((5, 6)),), prompt_token_ids=(1, 2, 3))
-    (forcing,) = requests(verification().forced(History((Sent(0.0, sent, "load", "load", 0.0), ended))))
+    entries = (Sent(0.0, sent, "load", "load", 0.0), ended)
+    reference, forcing = requests(forced(verification(), History(entries)))
     assert forcing.prompt == (1, 2, 3, 5, 6)
+    # Only a reference shows that the conversation reached the server as it was sent.
+    assert (reference.purpose, reference.prompt, reference.route) == (Purpose.REFERENCE, sent.prompt, Route.PREFILL)
 
 
 def test_a_full_context_is_forced_as_far_as_it_goes() -> None:
-    forcings = requests(verification(max_model_len=35).forced(answered(1)))
+    forcings = requests(forced(verification(room=35), answered(1)))
     assert [len(request.prompt) for request in forcings] == [34]
 
 
 def test_what_did_not_complete_is_not_verified() -> None:
     entries = [replace(e, outcome=Outcome.INFO) if isinstance(e, Ended) else e for e in answered(3).entries]
-    for step in follow_ups(verification(), Judges(*[lambda _history: ()] * 3)):
-        assert step(History(tuple(entries))) is None
+    assert not list(after_the_load(History(tuple(entries))))
 
 
-def asked_again(history: History, scenario: Scenario) -> History:
-    """The history with every request of the scenario answered."""
-    more = [
-        entry
-        for phase in scenario.phases
-        for request in phase.requests
-        for entry in (
-            Sent(50.0, request, "load", phase.name, 50.0),
-            Ended(51.0, request.request_id, Outcome.OK, status=200, choices=(Choice((1, 2)),)),
-        )
-    ]
-    return History((*history.entries, *more))
+def after_the_load(history: History, **fields: Any) -> Iterator[Scenario]:
+    """What verifies a history, each request of it answered by two tokens."""
+    past, plan = [history], verification(**fields)
+    for scenario in verified([], plan.deployment, lambda: past[-1], plan.how):
+        past.append(asked(past[-1], scenario.phases))
+        if scenario.phases[0].requests[0].purpose is not Purpose.SALT_TEST:
+            yield scenario
 
 
 def test_suspects_are_measured_again() -> None:
     history = answered(100)
     wrong = [f"r{number}" for number in range(80, 100)]
-    scenario = verification().confirmation(history, wrong)
-    assert scenario is not None
-    own, further = scenario.phases
-    assert {request.about for request in own.requests} == set(wrong[:SUSPECTS])
-    assert (own.name, len(own.requests)) == ("confirmation", SUSPECTS * REPEATS)
-    assert (further.name, len(further.requests)) == (FURTHER, FURTHER_CONTROLS)
-    assert len({request.about for request in further.requests}) == FURTHER_CONTROLS
-    assert {request.route for phase in scenario.phases for request in phase.requests} == {Route.DECODE}
-    second = verification().confirmation(asked_again(history, scenario), wrong)
-    assert second is not None
-    assert {request.about for request in second.phases[0].requests} == set(wrong[SUSPECTS : 2 * SUSPECTS])
-    names = [request.request_id for one in (scenario, second) for phase in one.phases for request in phase.requests]
+    phases = confirmation(verification(), history, wrong)
+    own, further = of_suspects(requests(phases))
+    assert {request.about for request in own} == set(wrong[:SUSPECTS])
+    assert len(own) == SUSPECTS * REPEATS
+    assert len({request.about for request in further}) == len(further) == FURTHER_CONTROLS
+    assert {request.route for request in (*own, *further)} == {Route.DECODE}
+    second = confirmation(verification(), asked(history, phases), wrong)
+    assert {request.about for request in of_suspects(requests(second))[0]} == set(wrong[SUSPECTS : 2 * SUSPECTS])
+    names = [request.request_id for request in (*requests(phases), *requests(second))]
     assert len(set(names)) == len(names)
-    assert verification().confirmation(history, []) is None
+    assert not confirmation(verification(), history, [])
 
 
-def test_a_wrong_output_is_first_supposed_to_be_anothers_by_a_request_that_hits_the_others_blocks() -> None:
+def of_suspects(asked_now: Sequence[Request]) -> tuple[list[Request], list[Request]]:
+    """Control requests of prompts whose outputs look wrong, and others."""
+    return (
+        [request for request in asked_now if request.condition is Condition.SUSPECT],
+        [request for request in asked_now if request.condition is None],
+    )
+
+
+def test_a_suspect_is_measured_again_with_its_whole_prompt_and_at_its_own_length() -> None:
+    long = renamed(answered(1, prompt=5000, output=40), "long")
+    history = History((*answered(63, prompt=100, output=4).entries, *long.entries))
+    own, further = of_suspects(requests(confirmation(verification(), history, ["long0"])))
+    assert {(len(one.prompt), one.sampling.max_tokens) for one in own} == {(5000, 40)}
+    assert {one.sampling.max_tokens for one in further} == {8}
+
+
+def owners(history: History, wrong: Collection[str]) -> tuple[Request, ...]:
+    served = through_proxy(history)
+    return tuple(next_round(verification(), history, served, [o for o in served if o.request.request_id in wrong]))
+
+
+def test_a_wrong_output_is_first_tested_to_be_anothers_by_a_request_that_hits_the_others_blocks() -> None:
     history = answered(100)
-    tried = requests(verification(block_size=8).owners(history, ["r90"]))
+    tried = owners(history, ["r90"])
     assert len(tried) == ROUNDS[0]
     first = tried[0]
     # The likeliest owner was sent last before it; its prompt but the last token, then the suspect's own last token.
@@ -161,14 +204,13 @@ def test_a_wrong_output_is_first_supposed_to_be_anothers_by_a_request_that_hits_
     assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 2, Route.PREFILL)
     assert {request.cache_salt for request in tried} == {None}  # the load's own: they hit what it left
     assert {request.purpose for request in tried} == {Purpose.OWNER_TEST}
-    assert verification().owners(history, []) is None
-    assert verification().owners(history, ["r90"], ["r90"]) is None
+    assert not owners(history, [])
 
 
-def supposed(history: History, scenario: Scenario | None, fits: Collection[str]) -> History:
-    """Suppositions answered: the suspect's first token where the supposed owner is named in ``fits``."""
+def with_answers(history: History, tests: Sequence[Request], fits: Collection[str]) -> History:
+    """Owner tests answered: by the wrong output's first token where the candidate is named in ``fits``."""
     more: list[Entry] = []
-    for request in requests(scenario):
+    for request in tests:
         token = 90 if request.owner in fits else 3
         more.append(Sent(200.0, request, "load", "owners", 200.0))
         more.append(Ended(201.0, request.request_id, Outcome.OK, status=200, choices=(Choice((token,)),)))
@@ -177,8 +219,8 @@ def supposed(history: History, scenario: Scenario | None, fits: Collection[str])
 
 def test_who_may_be_the_owner_is_tried_by_forcing_beside_some_who_are_not() -> None:
     history = answered(100)
-    history = supposed(history, verification(block_size=8).owners(history, ["r90"]), {"r80"})
-    forcings = requests(verification(block_size=8).owners(history, ["r90"]))
+    history = with_answers(history, owners(history, ["r90"]), {"r80"})
+    forcings = owners(history, ["r90"])
     assert {request.about for request in forcings} == {"r90"}
     assert forcings[0].prompt == (90, *range(100, 129), 90, 91, 92, 93, 94)
     assert next(request.owner for request in forcings if request.owner) == "r80"
@@ -187,14 +229,14 @@ def test_who_may_be_the_owner_is_tried_by_forcing_beside_some_who_are_not() -> N
 
 
 def test_the_search_goes_on_in_larger_rounds_until_all_were_tried() -> None:
-    history, asked_so_far, sizes = answered(500), set[str](), []
-    while scenario := verification(block_size=8).owners(history, ["r90"]):
-        names = {request.request_id for request in requests(scenario)}
+    history, asked_so_far, rounds = answered(500), set[str](), []
+    while tests := owners(history, ["r90"]):
+        names = {request.request_id for request in tests}
         assert not names & asked_so_far
         asked_so_far |= names
-        sizes.append(len(names))
-        history = supposed(history, scenario, ())
-    assert sizes == [32, 58]  # whoever was sent after its end cannot own it
+        rounds.append(len(names))
+        history = with_answers(history, tests, ())
+    assert rounds == [32, 58]  # whoever was sent after its end cannot own it
     assert len(asked_so_far) == 90
 
 
@@ -203,9 +245,9 @@ def test_the_search_keeps_to_its_budget() -> None:
     served = history.operations()
     load = 400 * 35
     assert budget_of(served) == max(LEAST, SHARE * load) == LEAST
-    while scenario := verification(block_size=8).owners(history, wrong):
-        cost += sum((len(request.prompt) - 1) % 8 + 2 for request in requests(scenario))
-        history = supposed(history, scenario, ())
+    while tests := owners(history, wrong):
+        cost += sum((len(request.prompt) - 1) % 8 + 2 for request in tests)
+        history = with_answers(history, tests, ())
     assert 0.99 * LEAST < cost <= LEAST
 
 
@@ -228,22 +270,21 @@ def test_the_likeliest_owner_comes_first() -> None:
     assert order == ["long ago, alike", "together", "lately", "long ago", "short, together"]
 
 
-def test_of_a_shorter_prompt_whole_blocks_are_supposed() -> None:
+def test_of_a_shorter_prompt_whole_blocks_are_tested() -> None:
     def of(prompt: tuple[int, ...]) -> Operation:
         return Operation(Sent(0.0, Request("r", prompt), "load", "load", 0.0), Ended(1.0, "r", Outcome.OK))
 
     suspect = of(tuple(range(100, 120)))
-    assert supposed_prompt(of(tuple(range(19))), suspect, 8) == (*range(19), 119)
-    assert supposed_prompt(of(tuple(range(40))), suspect, 8) == (*range(19), 119)
-    assert supposed_prompt(of(tuple(range(18))), suspect, 8) == (*range(16), *range(116, 120))
-    assert supposed_prompt(of(tuple(range(18))), suspect, None) is None
-    assert supposed_prompt(of(tuple(range(7))), suspect, 8) is None
-    assert supposed_prompt(of((*range(100, 119), 5)), suspect, 8) is None  # the same KV: nobody could tell
+    assert owner_prompt(of(tuple(range(19))), suspect, 8) == (*range(19), 119)
+    assert owner_prompt(of(tuple(range(40))), suspect, 8) == (*range(19), 119)
+    assert owner_prompt(of(tuple(range(18))), suspect, 8) == (*range(16), *range(116, 120))
+    assert owner_prompt(of(tuple(range(7))), suspect, 8) is None
+    assert owner_prompt(of((*range(100, 119), 5)), suspect, 8) is None  # the same KV: nobody could tell
 
 
 def test_the_same_seed_picks_the_same_outputs() -> None:
     history = answered(200)
-    one, two, other = (verification("sample:20", seed=seed).forced(history) for seed in (1, 1, 2))
+    one, two, other = (forced(verification("sample:20", seed=seed), history) for seed in (1, 1, 2))
     assert one == two != other
 
 
@@ -256,11 +297,11 @@ def test_a_policy_that_cannot_be_read_is_refused(text: str) -> None:
 def test_policies() -> None:
     assert VerifyPolicy.parse("sample:20") == VerifyPolicy(Extent.SAMPLE, 20)
     load = [200] * 1000
-    assert arm_sizes(ALL, load, 20_000, 32).verified == 1000
-    assert arm_sizes(VerifyPolicy.parse("sample:20"), load, 20_000, 32).verified == 20
-    assert arm_sizes(VerifyPolicy.parse("budget:10"), [200] * 100, 2000, 32).verified == 100
-    assert arm_sizes(ALL, [], 0, 32).controls == 0
-    assert arm_sizes(ALL, load, 20_000, 64).controls == 64
+    assert sizes(ALL, load, 20_000, 32).verified == 1000
+    assert sizes(VerifyPolicy.parse("sample:20"), load, 20_000, 32).verified == 20
+    assert sizes(VerifyPolicy.parse("budget:10"), [200] * 100, 2000, 32).verified == 100
+    assert sizes(ALL, [], 0, 32).controls == 0
+    assert sizes(ALL, load, 20_000, 64).controls == 64
 
 
 @given(
@@ -270,23 +311,54 @@ def test_policies() -> None:
     percent=st.floats(10, 80),
 )
 def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: int, percent: float) -> None:
-    sizes = arm_sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency)
-    spent = tokens * (sizes.verified + 2 * sizes.controls)
+    found = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency)
+    spent = tokens * (found.verified + 2 * found.controls)
     assert spent <= percent / 100 * count * tokens
-    assert spent >= 0.9 * percent / 100 * count * tokens or sizes.verified == count
+    assert spent >= 0.9 * percent / 100 * count * tokens or found.verified == count
+    # A reference costs as much as a forcing.
+    both = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency, referenced=count)
+    assert both.verified == max(128, found.verified // 2) or found.verified == count
 
 
-def test_each_step_sees_what_the_one_before_has_left() -> None:
-    load = Scenario("load", "", ())
-    past, seen = answered(2), []
+def test_nothing_is_asked_of_a_history_before_the_load_has_been_run() -> None:
+    load, past, seen = Scenario("load", "", ()), answered(0), []
+    plan = verification(seed=3)
 
-    def step(history: History) -> Scenario | None:
-        seen.append(len(history.entries))
-        return load if len(seen) == 2 else None
+    def history() -> History:
+        seen.append(len(past.entries))
+        return past
 
-    scenarios = followed(load, lambda: past, [step, step, step])
+    scenarios = verified([load], plan.deployment, history, plan.how)
+    test_of_salts = next(scenarios)
+    assert {request.purpose for phase in test_of_salts.phases for request in phase.requests} == {Purpose.SALT_TEST}
     assert next(scenarios) is load
-    assert seen == []  # nothing is asked of a history before the load has been run
+    assert seen == [0, 0]
     past = answered(5)
-    assert list(scenarios) == [load]
-    assert seen == [10, 10, 10]
+    first = next(scenarios)
+    assert (first.name, first.phases[0].name, seen[-1]) == (VERIFICATION, "probe-decode", 10)
+    past = asked(past, first.phases)
+    next(scenarios)
+    assert seen[-1] == len(past.entries) > 10, "each step is made from what the step before has left"
+
+
+def test_the_phases_of_a_history_have_different_names() -> None:
+    names = [phase.name for scenario in after_the_load(answered(40)) for phase in scenario.phases]
+    assert names[:5] == ["probe-decode", "probe-prefill", "teacher", "control", "teacher-2"]
+    assert len(set(names)) == len(names)
+
+
+def test_a_wrong_output_is_retried_once() -> None:
+    history = answered(10)
+    phases = retries(verification(), history, ["r3", "r4"])
+    assert [(phase.name, phase.concurrency) for phase in phases] == [("retry-together", 8), ("retry-alone", 1)]
+    assert {request.about for phase in phases for request in phase.requests} == {"r3", "r4"}
+    assert not retries(verification(), asked(history, phases), ["r3", "r4"])
+
+
+def test_without_a_concurrency_as_many_requests_are_in_flight_as_the_load_had() -> None:
+    load = [entry for n in range(3) for entry in (Sent(0.0 + n, Request(f"r{n}", (n, 1)), "load", "load", 0.0),)]
+    ends = [Ended(1.5 + n, f"r{n}", Outcome.OK, status=200, choices=(Choice((1,)),)) for n in range(3)]
+    history = History((*load, *ends))
+    assert most_in_flight(history) == 2
+    (phase,) = forced(verification(concurrency=None), history)
+    assert phase.concurrency == 2

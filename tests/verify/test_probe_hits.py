@@ -1,6 +1,6 @@
 """A probe has looked at a cache only where its hit is shown, on the server that served the prompt."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import counted_run
@@ -10,10 +10,12 @@ from sim_history import SimRun, load
 from harness.facts import Connector, Deployment, Role, Server, serving
 from harness.history import Choice, Ended, Entry, History, Outcome, Scraped, Sent, Usage
 from harness.load.answer import Answer
-from harness.scenario import Condition, Purpose, Request, Route, Scenario
+from harness.scenario import Condition, Phase, Purpose, Request, Route
 from harness.sim import SimConfig, SimPair
 from harness.verdict import Verdict
-from harness.verify.asking.probe import Places, Probing, cache_probe
+from harness.verify.asking import VerifyOptions, VerifyPolicy
+from harness.verify.asking.options import Verification
+from harness.verify.asking.probe import cache_probes
 from harness.verify.judging import outputs
 from harness.verify.judging.hits import Hits, probe_hits
 
@@ -189,17 +191,20 @@ def answered(number: int, decode_server: str | None) -> tuple[Sent, Ended]:
     return Sent(0.0, request, "load", "load", 0.0), ended
 
 
+def probes(history: History) -> Sequence[Phase]:
+    how = VerifyOptions(policy=VerifyPolicy.parse("all"), salt="s", concurrency=4)
+    return cache_probes(Verification(replace(DEPLOYMENT, servers=TWO), how), history)
+
+
 def asked(history: History) -> dict[str, set[int | None]]:
     """The decode servers that are asked for prefixes of each prompt."""
-    how = Probing(scenario="load", block_size=16, concurrency=4, places=Places(TWO))
-    scenario = cache_probe(history, how)
-    assert isinstance(scenario, Scenario)
+    phases = probes(history)
     found: dict[str, set[int | None]] = {}
-    for request in scenario.phases[0].requests:
+    for request in phases[0].requests:
         assert request.purpose is Purpose.PROBE
         assert request.about is not None
         found.setdefault(request.about, set()).add(request.server)
-    ids = [request.request_id for phase in scenario.phases for request in phase.requests]
+    ids = [request.request_id for phase in phases for request in phase.requests]
     assert len(ids) == len(set(ids))
     return found
 
@@ -247,11 +252,8 @@ def test_a_deployment_that_does_not_rest_is_not_waited_for_around_the_probes() -
     busy = Scraped(
         2.0, "decode-0", "after", "load", "load", (), settled=False, unsettled_because="1 request is running"
     )
-    how = Probing(scenario="load", block_size=16, concurrency=4, places=Places(TWO))
     for entries, watched in ((history.entries, True), ((*history.entries, busy), False)):
-        scenario = cache_probe(History(entries), how)
-        assert scenario is not None
-        assert {phase.watched for phase in scenario.phases} == {watched}
+        assert {phase.watched for phase in probes(History(entries))} == {watched}
 
 
 # --- what usage says ---

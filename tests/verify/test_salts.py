@@ -35,7 +35,7 @@ def pair(*bugs: PlantedBug, **fields: object) -> SimRun:
 
 
 def ask_under_two_salts(run: SimRun, deployment: Deployment = DEPLOYMENT) -> SimRun:
-    for scenario in salt_test(deployment, lambda: run.history, scenario="load", salt="test"):
+    for scenario in salt_test(deployment, lambda: run.history, salt="test"):
         run.run(scenario)
     return run
 
@@ -215,7 +215,7 @@ def test_a_run_tests_once_and_hands_on_what_it_found() -> None:
     first = ask_under_two_salts(pair(ignores_salt=True))
     second = pair(ignores_salt=True)
     second.entries += salt_entries(first.history)
-    assert not list(salt_test(DEPLOYMENT, lambda: second.history, scenario="load", salt="again"))
+    assert not list(salt_test(DEPLOYMENT, lambda: second.history, salt="again"))
     assert read_salts(second.history) == read_salts(first.history)
     assert all(operation.request.purpose is Purpose.SALT_TEST for operation in second.history.operations())
 
@@ -250,7 +250,7 @@ def test_several_engines_behind_one_url_are_not_said_to_keep_salts_apart() -> No
 
 async def test_the_predictions_of_small_pools_and_tiers_are_not_disturbed() -> None:
     config = SimConfig(num_blocks=512, max_model_len=1024, lease_seconds=2.0)
-    run = await run_catalogue(choose(("pressure", "offload", "hits")), config, salts=True)
+    run = await run_catalogue(choose(("pressure", "offload", "hits")), config)
     whole, rows = run.judged()
     assert next(check for check in whole.checks if check.name == "salts").verdict is Verdict.VALID
     assert rows

@@ -9,10 +9,10 @@ from sim_history import SimRun, load
 from harness.checkers import judge
 from harness.cli.options import parse
 from harness.facts import Connector, Deployment, Role
-from harness.run.verifying import verified
 from harness.scenario import Purpose, Route
 from harness.sim import PlantedBug, SimConfig, SimPair
 from harness.verdict import FindingKind, Verdict
+from harness.verify.asking import verified
 from harness.verify.judging import outputs
 
 LAUNCHED = replace(
@@ -28,11 +28,15 @@ UNKNOWN_TIER = ATTACHED.with_servers(
 def ran(deployment: Deployment, *flags: str, bugs: tuple[PlantedBug, ...] = ()) -> SimRun:
     """A load through a pair with a tier, verified as ``run`` would."""
     run = SimRun(SimPair(SimConfig(bugs=bugs, seed=4), lambda: 0.0))
+    verify(run, deployment, *flags)
+    return run
+
+
+def verify(run: SimRun, deployment: Deployment, *flags: str) -> None:
     options = parse(["run", "--verify", "all", "--concurrency", "32", *flags])
-    how = options.verify(deployment, "run")
+    how = options.verify(deployment, salt="run")
     for scenario in verified([load(24, seed=4)], deployment, lambda: run.history, how):
         run.run(scenario)
-    return run
 
 
 def emptied(run: SimRun) -> set[tuple[Route, int | None]]:
@@ -98,10 +102,7 @@ def test_only_servers_that_have_a_tier_are_emptied() -> None:
 def test_a_tier_that_gave_nothing_back_is_said_to_have() -> None:
     deployment = replace(UNKNOWN_TIER, launched=True)
     run = SimRun(SimPair(SimConfig(seed=4, connectors=(Connector.NIXL,)), lambda: 0.0))
-    options = parse(["run", "--verify", "all"])
-    how = options.verify(deployment, "run")
-    for scenario in verified([load(24, seed=4)], deployment, lambda: run.history, how):
-        run.run(scenario)
+    verify(run, deployment)
     note = next(note for note in outputs(deployment, run.history).notes if "decode-0's offload tier" in note)
     assert "none of them is shown to be read from there" in note
     assert "it restored nothing" in note

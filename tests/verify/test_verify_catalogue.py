@@ -6,18 +6,13 @@ import pytest
 from catalogue_world import CatalogueRun, run_catalogue
 
 from harness.catalogue.choice import catalogue, choose
-from harness.history import Operation
-from harness.scenario import Message, Purpose, Route
+from harness.history import Operation, Scraped
+from harness.scenario import Condition, Message, Purpose, Route
 from harness.sim import QUIET, PlantedBug, SimConfig
-from harness.verdict import Verdict
-from harness.verify.asking.catalogue_plan import (
-    CONTROL_PROMPT,
-    CONTROL_TOKENS,
-    FEWEST_CONTROLS,
-    VERIFICATION,
-    CatalogueVerification,
-    to_verify,
-)
+from harness.verdict import Bounds, FindingKind, Verdict
+from harness.verify.asking import VERIFICATION, VerifyOptions, VerifyPolicy, verified
+from harness.verify.asking.outputs import through_proxy, to_verify
+from harness.verify.asking.policy import CONTROL_OUTPUT, FEWEST_CONTROLS
 from harness.verify.judging import wrong_outputs
 
 THE_NINE = (
@@ -34,7 +29,17 @@ def config(*bugs: PlantedBug, seed: int = 0, **fields: object) -> SimConfig:
 
 
 def asked_again(run: CatalogueRun) -> list[Operation]:
-    return list(run.history.operations(scenario=VERIFICATION))
+    """What verifies the outputs; the test of cache salts comes before the load, and is left out."""
+    everything = run.history.operations(scenario=VERIFICATION)
+    return [o for o in everything if o.request.purpose is not Purpose.SALT_TEST]
+
+
+def probes(run: CatalogueRun) -> list[Operation]:
+    return [o for o in asked_again(run) if o.request.purpose in (Purpose.PROBE, Purpose.RESET)]
+
+
+def others(run: CatalogueRun) -> list[Operation]:
+    return [o for o in asked_again(run) if o.request.purpose not in (Purpose.PROBE, Purpose.RESET)]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -74,16 +79,16 @@ async def test_exactly_the_damaged_outputs_are_named_and_their_workloads_invalid
 
 async def test_the_nine_basic_cases_cost_few_requests_more() -> None:
     run = await run_catalogue(choose(THE_NINE), config())
-    kinds = Counter(o.sent.phase for o in asked_again(run))
+    kinds = Counter(o.sent.phase for o in others(run))
     outputs = len(to_verify(run.history))
     assert outputs == 12
-    assert kinds == {"teacher": outputs, "control": FEWEST_CONTROLS, "teacher-control": FEWEST_CONTROLS}
+    assert kinds == {"teacher": outputs, "control": FEWEST_CONTROLS, "teacher-2": FEWEST_CONTROLS}
     assert run.outputs().requests == outputs
 
 
 async def test_servers_without_noise_need_no_control_arm() -> None:
     run = await run_catalogue(choose(THE_NINE), config(noise=QUIET))
-    assert {o.sent.phase for o in asked_again(run)} == {"teacher"}
+    assert {o.sent.phase for o in others(run)} == {"teacher"}
     assert run.outputs().exact == len(to_verify(run.history))
     _, rows = run.judged()
     assert {row.verdict for row in rows.values()} == {Verdict.VALID}
@@ -93,19 +98,23 @@ async def test_everything_is_asked_again_after_the_last_workload_and_counted_now
     run = await run_catalogue(choose(("short_prompt", "hits")), config())
     last = max(o.ended.at for o in run.history.operations() if o.sent.scenario != VERIFICATION)
     assert min(o.sent.at for o in asked_again(run)) >= last
-    assert not any(getattr(entry, "label", None) and entry.scenario == VERIFICATION for entry in run.entries)
-    salts = [o.request.cache_salt for o in asked_again(run)]
+    labels = {entry.label for entry in run.history.of(Scraped) if entry.scenario == VERIFICATION}
+    assert labels == {"watched-before", "watched-after"}
+    salts = [o.request.cache_salt for o in others(run)]
     assert len(set(salts)) == len(salts)
+    assert {o.request.cache_salt for o in probes(run) if o.request.purpose is Purpose.PROBE} <= {
+        o.request.cache_salt for o in to_verify(run.history)
+    }
 
 
-async def test_the_control_arm_asks_all_workloads_in_turn_on_decode_alone() -> None:
+async def test_control_requests_are_of_all_workloads_in_turn_on_decode_alone() -> None:
     run = await run_catalogue(choose(("lengths", "hits")), config(max_model_len=2048))
     controls = [o for o in asked_again(run) if o.sent.phase == "control"]
     assert {o.request.route for o in controls} == {Route.DECODE}
-    assert {len(o.ended.choices[0].token_ids) for o in controls} == {CONTROL_TOKENS}
+    assert {len(o.ended.choices[0].token_ids) for o in controls} == {CONTROL_OUTPUT}
     of = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
     assert {of[str(o.request.about)] for o in controls} == {entry.name for entry in run.ran}
-    assert max(len(o.request.prompt) for o in controls) == CONTROL_PROMPT
+    assert max(len(o.request.prompt) for o in controls) == 1024
 
 
 async def test_a_reference_is_asked_only_where_forcing_does_not_show_everything() -> None:
@@ -154,12 +163,8 @@ async def test_lost_kv_of_a_background_request_alone_shows_in_the_counters() -> 
 
 async def test_steps_taken_again_ask_only_what_is_new() -> None:
     run = await run_catalogue(choose(("lengths",)), config())
-    again = CatalogueVerification(salt="salt-verification", max_model_len=1024)
-    assert again.asked_again(run.history) is None
-    assert again.forced(run.history, "teacher-control") is None
-    assert again.control_arm(run.history) is None
-    assert again.confirmation(run.history, ()) is None
-    assert again.owners(run.history, (), ()) is None
+    how = VerifyOptions(policy=VerifyPolicy.parse("all"), salt="salt-verification", probe_tiers=True)
+    assert not list(verified([], run.deployment, lambda: run.history, how))
 
 
 async def test_a_field_that_the_proxy_drops_is_seen_though_every_token_is_right() -> None:
@@ -176,3 +181,62 @@ async def test_a_buffered_stream_is_laid_to_its_workload() -> None:
     assert next(check for check in whole.checks if check.name == "streaming").verdict is Verdict.INVALID
     assert rows["mixed_lengths"].verdict is Verdict.INVALID
     assert rows["short_prompt"].verdict is Verdict.VALID
+
+
+async def test_the_caches_and_tiers_that_the_workloads_filled_are_probed_when_all_else_was_asked() -> None:
+    run = await run_catalogue(choose(FEW), config())
+    conditions = [(o.request.route, o.request.condition) for o in probes(run)]
+    assert list(dict.fromkeys(conditions)) == [
+        (Route.DECODE, Condition.PREFIX_CACHE),
+        (Route.PREFILL, Condition.PREFIX_CACHE),
+        (Route.DECODE, None),
+        (Route.PREFILL, None),
+        (Route.DECODE, Condition.OFFLOAD_TIER),
+        (Route.PREFILL, Condition.OFFLOAD_TIER),
+    ]
+    asked_of = {o.sent.scenario for o in to_verify(run.history) if o.request.request_id in about(run)}
+    assert asked_of == {o.sent.scenario for o in through_proxy(run.history) if len(o.prompt_token_ids or ()) > 16}
+    reset = next(o for o in probes(run) if o.request.purpose is Purpose.RESET)
+    assert max(o.ended.at for o in others(run)) <= reset.sent.at
+    notes = " ".join(next(check for check in run.judged()[0].checks if check.name == "outputs").notes)
+    for cache in ("decode-0's cache", "prefill-0's cache", "decode-0's offload tier", "prefill-0's offload tier"):
+        assert f"asked {cache}" in notes
+
+
+def about(run: CatalogueRun) -> set[str | None]:
+    return {o.request.about for o in probes(run)}
+
+
+async def test_poison_in_a_tier_is_laid_to_the_workload_whose_prompt_it_is_though_every_answer_was_right() -> None:
+    run = await run_catalogue(choose(("lengths", "sampling")), config(PlantedBug("offload_stores_wrong", 0.1), seed=1))
+    assert run.outputs().mismatch == 0
+    _, rows = run.judged()
+    found = {
+        name: {
+            finding.subject for check in row.checks for finding in check.findings if finding.kind is FindingKind.CACHE
+        }
+        for name, row in rows.items()
+    }
+    subjects = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
+    assert any(found.values()), "no block was stored wrong: the test shows nothing"
+    for name, row in rows.items():
+        assert all(subjects[who] == name for who in found[name])
+        outputs = next(check for check in row.checks if check.name == "outputs")
+        assert (outputs.verdict is Verdict.INVALID) == bool(found[name])
+
+
+def expectations(run: CatalogueRun) -> dict[tuple[str, str, str, str], Bounds | None]:
+    whole, _ = run.judged()
+    return {(one.scenario, one.phase, one.server, one.counter): one.expected for one in whole.comparisons}
+
+
+async def test_verification_between_two_workloads_leaves_the_second_ones_counters_as_exactly_predicted() -> None:
+    run = await run_catalogue(choose(("hits", "offload")), config(), one_by_one=True)
+    _, rows = run.judged()
+    assert {row.verdict for row in rows.values()} == {Verdict.VALID}
+    assert expectations(run) == expectations(await run_catalogue(choose(("hits", "offload")), config()))
+    assert {o.request.purpose for o in probes(run)} == {Purpose.PROBE}, "no prefix cache is emptied"
+    asked_of = {o.sent.scenario for o in to_verify(run.history) if o.request.request_id in about(run)}
+    assert asked_of == {o.sent.scenario for o in through_proxy(run.history) if len(o.prompt_token_ids or ()) > 16}
+    notes = " ".join(next(check for check in rows["cold_decode"].checks if check.name == "outputs").notes)
+    assert "not asked: prefill-0's offload tier, decode-0's offload tier" in notes

@@ -1,1 +1,9 @@
-"""What is asked to verify outputs: scenarios, made from the history so far."""
+"""Which requests verify the outputs of a run: scenarios, each made from the history so far."""
+
+from harness.verify.asking.options import VerifyOptions
+from harness.verify.asking.outputs import VERIFICATION
+from harness.verify.asking.plan import verified
+from harness.verify.asking.policy import VerifyPolicy
+from harness.verify.asking.salt_test import salt_entries
+
+__all__ = ["VERIFICATION", "VerifyOptions", "VerifyPolicy", "salt_entries", "verified"]

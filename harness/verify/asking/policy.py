@@ -1,7 +1,7 @@
-"""How much of a load is verified, and how large the arm is that measures noise. Pure.
+"""How much of a load is verified, and how many control requests measure noise. Pure.
 
-Costs are engine tokens, prompt and output together, of one request's tokens t: teacher forcing costs t, a control
-output 2t, once to make it and once to force it.
+Costs are engine tokens, prompt and output together, of one request's tokens t: teacher forcing costs t, so does a
+reference, and a control output costs 2t, once to make it and once to force it.
 """
 
 import math
@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.errors import UsageError
-from harness.verify.asking.reference import CONTROL_OUTPUT
 
 DEFAULT = "budget:10"
 _FEWEST_VERIFIED = 128
 """Below this a budget does not go: a run of a hundred requests is too short for verification to be a burden."""
-_FEWEST_CONTROLS = 32
+CONTROL_OUTPUT = 8
+"""Tokens of a control output at least: noise is measured in tokens, and answers of one would need hundreds of them."""
+FEWEST_CONTROLS = 16
+"""The limit of an output's mean drift needs 16 outputs (averages.py)."""
+_FEWEST_CONTROL_TOKENS = 128
+"""A noise limit needs 100 (noise.py)."""
 _CONTROL_TOKENS = 640
-"""Output tokens of the control arm: enough for its 25 largest to be its tail (square root of their number)."""
-
-
+"""Output tokens of all control requests at most: enough for their 25 largest to be their tail (square root of their
+number)."""
+_OUTPUT_SHARE = 4
+"""One control token for so many output tokens of the load: measuring noise must not cost more than what it is for."""
 _FEWEST_PREFIXES = 1024
 _PREFIX_TOKENS = 64
 """A probe computes two tokens, and takes an engine as long as so many of a load's: 58 on two CPU cores (100 probes/s
@@ -61,24 +66,33 @@ class VerifyPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class ArmSizes:
-    """How many requests each arm has."""
+class Sizes:
+    """How much is asked to verify a load."""
 
     verified: int
     """Outputs of the load that are teacher-forced."""
     controls: int
-    """Control outputs; more than there are requests: some are repeated."""
+    """Control requests, where noise matters. If there are more than outputs, prompts are repeated."""
+    control_tokens: int = CONTROL_OUTPUT
+    """Tokens of each control output."""
 
 
-def arm_sizes(policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, concurrency: int) -> ArmSizes:
-    """Sizes for a load whose requests have so many ``tokens``, ``output_tokens`` of them generated in all."""
+def sizes(
+    policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, in_flight: int, *, referenced: int = 0
+) -> Sizes:
+    """Sizes for a load whose requests have so many ``tokens``, ``output_tokens`` of them generated in all.
+
+    ``in_flight``: requests in flight at once; ``referenced``: how many of the outputs need a reference too.
+    """
     count = len(tokens)
     if count == 0:
-        return ArmSizes(0, 0)
-    mean_output = max(output_tokens / count, CONTROL_OUTPUT)
-    controls = max(_FEWEST_CONTROLS, concurrency, -(-_CONTROL_TOKENS // int(mean_output)))
+        return Sizes(0, 0)
+    each = max(int(output_tokens / count), CONTROL_OUTPUT)
+    wanted = min(max(output_tokens // _OUTPUT_SHARE, _FEWEST_CONTROL_TOKENS), _CONTROL_TOKENS)
+    controls = max(FEWEST_CONTROLS, in_flight, -(-wanted // each))
     probes = _PROBE_TOKENS * (prefixes_probed(policy, tokens) or 0) / max(sum(tokens) / count, 1)
-    return ArmSizes(min(count, _verified(policy, count, 2 * controls + math.ceil(probes))), controls)
+    verified = _verified(policy, count, 2 * controls + math.ceil(probes), 1 + referenced / count)
+    return Sizes(min(count, verified), controls, each)
 
 
 def prefixes_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
@@ -96,11 +110,11 @@ def tier_prefixes(policy: VerifyPolicy, prefixes: int | None, most: int) -> int:
     return most if prefixes is None or policy.extent is not Extent.BUDGET else min(most, prefixes // _TIER_SHARE)
 
 
-def _verified(policy: VerifyPolicy, count: int, others: int) -> int:
-    """``others``: what else verifies, in requests of the load."""
+def _verified(policy: VerifyPolicy, count: int, others: int, each: float) -> int:
+    """``others``: what else verifies; ``each``: what verifies one output; both in requests of the load."""
     if policy.extent is Extent.ALL:
         return count
     if policy.extent is Extent.SAMPLE:
         return int(policy.amount)
     # In units of one request's tokens, which are taken to be alike: requests are picked at random.
-    return max(_FEWEST_VERIFIED, int(policy.amount / 100 * count) - others)
+    return max(_FEWEST_VERIFIED, int((policy.amount / 100 * count - others) / each))

@@ -1,45 +1,47 @@
-"""Does it happen again? A wrong output that has no owner, asked for once more: under load, and alone.
+"""Does a wrong output without a known owner come again? Retries under load, and alone.
 
-Each retry has a salt of its own, so that P computes the prompt anew and D pulls all of it. *Together*, as many as the
-load had in flight are in flight at once; *alone*, one. Their answers are judged by teacher forcing as the load's are,
-and the checker of outputs tells how many were wrong again.
+Each retry has a salt of its own, so that prefill computes the prompt anew and decode pulls all of it. *Together*, as
+many retries are in flight as the load had requests; *alone*, one. Their answers are compared with teacher forcings like
+the load's, and the checker of outputs reports how many were wrong again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from harness.history import Operation
-from harness.scenario import Condition, Phase, Purpose, Request, Scenario
+from harness.history import History, Operation
+from harness.scenario import Condition, Phase, Purpose, Request
+from harness.verify.asking.options import Phases, Verification
+from harness.verify.asking.outputs import asked_about, through_proxy
 
 RETRIED = 3
 """Wrong outputs that are retried: the first ones."""
 ALONE = 4
 """Retries of each with nothing else in flight."""
-_PURPOSE = "Whether a wrong answer comes again, and whether it takes a load to bring it about."
 
 
-def retries(scenario: str, suspects: Sequence[Operation], *, concurrency: int, salt: str) -> Scenario | None:
-    """Retries of the first suspects; None without any."""
-    chosen = suspects[:RETRIED]
+def retries(verification: Verification, history: History, wrong: Collection[str]) -> Phases:
+    """Retries of the first wrong outputs that were not retried yet; ``wrong``: request ids."""
+    new = set(wrong) - asked_about(history, Purpose.RETRY)
+    chosen = [o for o in through_proxy(history) if o.request.request_id in new][:RETRIED]
     if not chosen:
-        return None
-    turns = max(ALONE, concurrency // len(chosen))
-    phases = (
-        Phase("retry-together", tuple(_again(chosen, Condition.UNDER_LOAD, turns, salt)), concurrency, counted=False),
+        return ()
+    in_flight, salt = verification.in_flight(history), verification.how.salt
+    turns = max(ALONE, in_flight // len(chosen))
+    return (
+        Phase("retry-together", tuple(_again(chosen, Condition.UNDER_LOAD, turns, salt)), in_flight, counted=False),
         Phase("retry-alone", tuple(_again(chosen, Condition.ALONE, ALONE, salt)), 1, counted=False),
     )
-    return Scenario(scenario, _PURPOSE, phases)
 
 
-def _again(suspects: Sequence[Operation], condition: Condition, turns: int, salt: str) -> Iterator[Request]:
+def _again(wrong: Sequence[Operation], condition: Condition, turns: int, salt: str) -> Iterator[Request]:
     for turn in range(turns):
-        for suspect in suspects:
-            who = suspect.request.request_id
+        for output in wrong:
+            who = output.request.request_id
             name = f"{who}-{condition}{turn}"
             yield replace(
-                suspect.request,
+                output.request,
                 request_id=name,
-                # A conversation's turn was sent with all that came before it.
+                # The prompt that the history holds begins with the turns before it.
                 continues=None,
                 cache_salt=f"{salt}-{name}",
                 purpose=Purpose.RETRY,

@@ -29,6 +29,7 @@ import numpy as np
 from harness.facts import Deployment, Role
 from harness.history import Entry, History, Outcome, PhaseStarted, Scraped, ScrapeFailed, Sent
 from harness.scenario import Condition, Phase, Purpose, Request, Route, Sampling, Scenario
+from harness.verify.asking.outputs import VERIFICATION
 
 SALTS = "salts"
 _BLOCKS = 4
@@ -54,17 +55,17 @@ class _Subject:
 
 
 def salt_test(
-    deployment: Deployment, history: Callable[[], History], *, scenario: str, salt: str, reference: bool = False
+    deployment: Deployment, history: Callable[[], History], *, salt: str, reference: bool = False
 ) -> Iterator[Scenario]:
     """The scenarios of the test, to be run one by one; none where the history has one already.
 
-    ``scenario``: the name that they bear. ``reference``: whether a server outside the deployment is relied on, too.
+    ``reference``: whether a server outside the deployment is relied on, too.
     """
     subjects = tuple(_subjects(deployment, reference=reference))
     if not subjects or any(operation.request.purpose is Purpose.SALT_TEST for operation in history().operations()):
         return
     yield Scenario(
-        scenario,
+        VERIFICATION,
         _PURPOSE,
         tuple(_phase(subjects, which, salt) for which in (Condition.SALT_FIRST, Condition.SALT_AGAIN)),
     )
@@ -77,15 +78,15 @@ def salt_test(
         return  # nobody answers such requests: there is nothing to find out
     watched = not all(o.ended.usage is not None and o.ended.usage.cached_tokens is not None for o in told)
     for which in ((Condition.SALT_COUNTED,) if watched else ()) + (Condition.SALT_FORCED, Condition.SALT_OTHER):
-        yield Scenario(scenario, _PURPOSE, (_phase(subjects, which, salt, watched=watched),))
-        if watched and _restless(history(), scenario, which):
+        yield Scenario(VERIFICATION, _PURPOSE, (_phase(subjects, which, salt, watched=watched),))
+        if watched and _restless(history(), which):
             return
     if deployment.proxy_url is not None:
         tokens = max(subject.tokens for subject in subjects)
         phases = tuple(
             _path_phase(deployment, which, tokens, salt) for which in (Condition.SALT_PROXY, Condition.SALT_PROXY_OTHER)
         )
-        yield Scenario(scenario, _PURPOSE, phases)
+        yield Scenario(VERIFICATION, _PURPOSE, phases)
 
 
 def salt_entries(history: History) -> tuple[Entry, ...]:
@@ -159,6 +160,6 @@ def _path_phase(deployment: Deployment, which: Condition, tokens: int, salt: str
     return Phase(_name(which), requests, 1, counted=False, watched=which is Condition.SALT_PROXY_OTHER)
 
 
-def _restless(history: History, scenario: str, which: Condition) -> bool:
-    readings = history.scrapes(scenario=scenario, phase=_name(which), label="watched-after")
+def _restless(history: History, which: Condition) -> bool:
+    readings = history.scrapes(scenario=VERIFICATION, phase=_name(which), label="watched-after")
     return not readings or not all(reading.settled for reading in readings.values())

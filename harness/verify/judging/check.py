@@ -6,7 +6,7 @@ and could not be makes the run unknown, and so does a run of which nothing was v
 (``--verify sample:N``, ``budget:PCT``) is counted as unverified and said, and does not.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.facts import Deployment
 from harness.history import History, NoiseMeasured
@@ -31,11 +31,14 @@ _ORDER = (Match.MISMATCH, Match.UNVERIFIED, Match.UNSAMPLED)
 
 def outputs(deployment: Deployment, history: History) -> Check:
     """Every output that was looked at is right."""
-    return check_outputs(deployment, history, look_at_outputs(history))
+    evidence = look_at_outputs(history)
+    return check_outputs(deployment, history, evidence, _coverage(deployment, history, evidence))
 
 
-def check_outputs(deployment: Deployment, history: History, evidence: OutputEvidence) -> Check:
-    """Like ``outputs``, for evidence that was already collected, all of it or a part."""
+def check_outputs(
+    deployment: Deployment, history: History, evidence: OutputEvidence, notes: Iterable[str] = ()
+) -> Check:
+    """Like ``outputs``, for evidence that was already collected, all of it or a part; with further ``notes``."""
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
     searched = searches(history)
@@ -47,17 +50,20 @@ def check_outputs(deployment: Deployment, history: History, evidence: OutputEvid
         *_words(counts, evidence),
         *(f"noise as in {measured.origin}" for measured in history.of(NoiseMeasured)),
     ]
-    notes = (*_notes(deployment, history, evidence), *_doubts(evidence))
+    notes = (*_not_asked(deployment, history), *notes, *_doubts(evidence))
     return Check("outputs", verdict, _line(words, findings, verdict), findings=findings[:_LISTED], notes=notes)
 
 
-def _notes(deployment: Deployment, history: History, evidence: OutputEvidence) -> Iterator[str]:
+def _not_asked(deployment: Deployment, history: History) -> Iterator[str]:
     if not tested(deployment, history):  # else the checker of salts tells it
         yield from untested(deployment, history)
+    yield from tiers_not_asked(deployment, history)
+
+
+def _coverage(deployment: Deployment, history: History, evidence: OutputEvidence) -> Iterator[str]:
     if evidence.readings:
         hits = probe_hits(deployment, history)
         yield from coverage(evidence, hits, possible_prefixes(deployment, history))
-        yield from tiers_not_asked(deployment, history)
 
 
 def count_outputs(history: History) -> Outputs:

@@ -63,6 +63,7 @@ class _Key(NamedTuple):
     cache: Condition | None
     server: str
     scenario: str
+    phase: str
 
 
 def probe_hits(deployment: Deployment, history: History) -> tuple[Hits, ...]:
@@ -71,7 +72,9 @@ def probe_hits(deployment: Deployment, history: History) -> tuple[Hits, ...]:
     for operation in history.operations():
         request = operation.request
         if request.purpose is Purpose.PROBE:
-            key = _Key(request.condition, server_name(deployment, operation), operation.sent.scenario)
+            key = _Key(
+                request.condition, server_name(deployment, operation), operation.sent.scenario, operation.sent.phase
+            )
             groups.setdefault(key, []).append(operation)
     return tuple(_hits(deployment, history, key, probes) for key, probes in groups.items())
 
@@ -94,11 +97,11 @@ def tells_usage(history: History, server: str, deployment: Deployment) -> bool:
 
 
 def _hits(deployment: Deployment, history: History, key: _Key, probes: list[Operation]) -> Hits:
-    cache, name, scenario = key
+    cache, name, scenario, phase = key
     server = next((one for one in deployment.servers if one.name == name), None)
     if server is None:
         return Hits(cache, name, len(probes), why="which of several servers was asked was not written down")
-    grew = grown(history, scenario, probes[0].sent.phase, name)
+    grew = grown(history, scenario, phase, name)
     asked = _Asked(server, probes, tier=cache is Condition.OFFLOAD_TIER)
     usage = tells_usage(history, name, deployment)
     told = asked.by_usage(grew) if usage else asked.by_counters(grew)

@@ -23,7 +23,17 @@ class Part:
 def part_of(deployment: Deployment, history: History, evidence: OutputEvidence, request_ids: Collection[str]) -> Part:
     """The outputs of these requests. No policy leaves any of them out: what was not verified is unverified."""
     own = tuple(_meant(one) for one in evidence.compared if one.request_id in request_ids)
-    part = replace(evidence, compared=own, readings=(), probed=())
+    probes = [
+        (reading, one)
+        for reading, one in zip(evidence.readings, evidence.probed, strict=True)
+        if reading.probe.request.about in request_ids
+    ]
+    part = replace(
+        evidence,
+        compared=own,
+        readings=tuple(reading for reading, _ in probes),
+        probed=tuple(one for _, one in probes),
+    )
     return Part(check_outputs(deployment, history, part) if own else None, tally(part))
 
 

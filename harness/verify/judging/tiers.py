@@ -22,17 +22,20 @@ def tiers_not_asked(deployment: Deployment, history: History) -> Iterator[str]:
             name = server_name(deployment, operation)
             why = f"its prefix cache could not be emptied: {operation.ended.cause}"
             yield f"{name}'s offload tier was not asked ({why})"
-    if not resets and not deployment.launched and _probed(history):
+    if not resets and _probed(history):
         left_out = [
             tier_called(server)
             for server in deployment.servers
             if server.has(Connector.OFFLOADING) or server.unknown_connectors
         ]
         if left_out:
-            yield (
-                f"not asked: {', '.join(left_out)}; that takes emptying the prefix caches of servers that the harness "
-                f"did not launch, which {ALLOWED_BY} allows"
-            )
+            yield f"not asked: {', '.join(left_out)}; that takes emptying the prefix caches {_why(deployment)}"
+
+
+def _why(deployment: Deployment) -> str:
+    if deployment.launched:
+        return "of the servers, which is not done while further workloads may follow"
+    return f"of servers that the harness did not launch, which {ALLOWED_BY} allows"
 
 
 def tier_called(server: Server) -> str:

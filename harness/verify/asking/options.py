@@ -1,0 +1,106 @@
+"""How the outputs of one run are verified."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.facts import Deployment
+from harness.history import History, Operation
+from harness.scenario import Phase, Request, Route
+from harness.verify.asking.outputs import in_turn, most_in_flight, needs_reference, to_verify, tokens_of, verifiable
+from harness.verify.asking.policy import Sizes, VerifyPolicy, sizes
+from harness.verify.asking.requests import teacher_forcing
+
+_MOST_AT_ONCE = 32
+"""Requests in flight at most where the concurrency follows from the load: workloads may ask for more than a batch."""
+_USUAL_BLOCK = 16
+_UNLIMITED = 1 << 20
+"""Tokens of a context whose limit is not known."""
+
+Phases = tuple[Phase, ...]
+"""What one step asks; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """What the caller decides."""
+
+    policy: VerifyPolicy
+    salt: str
+    """The beginning of every ``cache_salt``; new for each run."""
+    seed: int = 0
+    """Of what is drawn: which outputs are verified, which prefixes are probed."""
+    concurrency: int | None = None
+    """Requests in flight at once; None: as many as the load had, 32 at most."""
+    reference: bool = False
+    """Whether a server outside the deployment does the teacher forcing (``Route.REFERENCE``)."""
+    probe_tiers: bool = False
+    """Whether prefix caches may be emptied, to probe the offload tiers behind them: not before further workloads,
+    whose counters are predicted from what the caches hold."""
+    investigate: bool = True
+    """Whether the owners of wrong outputs' KV are searched for, and wrong outputs are asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The options, applied to a deployment."""
+
+    deployment: Deployment
+    how: VerifyOptions
+
+    @property
+    def forcing_route(self) -> Route:
+        """Where teacher forcings, references and owner tests go."""
+        return Route.REFERENCE if self.how.reference else Route.PREFILL
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block; the largest where servers differ, vLLM's usual one where none is known.
+
+        A probe of another length than whole blocks is judged by what it hits.
+        """
+        return max((server.block_size or 0 for server in self.deployment.servers), default=0) or _USUAL_BLOCK
+
+    def room(self, prompt: Sequence[int]) -> int:
+        """Tokens that fit into every server's context behind the prompt."""
+        limits = [server.max_model_len for server in self.deployment.servers if server.max_model_len is not None]
+        return min(limits, default=_UNLIMITED) - len(prompt)
+
+    def outputs(self, history: History) -> list[Operation]:
+        """The outputs that can be verified, in the order in which the policy takes them."""
+        return in_turn(filter(verifiable, to_verify(history)), self.how.seed)
+
+    def picked(self, history: History) -> list[Operation]:
+        """The outputs that the policy takes."""
+        outputs = self.outputs(history)
+        return outputs[: self.sizes(history, outputs).verified]
+
+    def sizes(self, history: History, outputs: Sequence[Operation]) -> Sizes:
+        """How much is asked to verify these outputs."""
+        answered = sum(len(choice.token_ids) for o in outputs for choice in o.ended.choices)
+        return sizes(
+            self.how.policy,
+            [tokens_of(o) for o in outputs],
+            answered,
+            self.in_flight(history),
+            referenced=sum(map(needs_reference, outputs)),
+        )
+
+    def in_flight(self, history: History) -> int:
+        """Requests in flight at once."""
+        return self.how.concurrency or max(1, min(most_in_flight(history), _MOST_AT_ONCE))
+
+    def forcings(self, output: Operation) -> Iterator[Request]:
+        """A teacher forcing of each choice, as far as the context goes."""
+        who, prompt = output.request.request_id, output.prompt_token_ids or ()
+        for number, choice in enumerate(output.ended.choices):
+            # The one token that a forcing generates needs a place too.
+            answer = choice.token_ids[: max(0, self.room(prompt) - 1)]
+            if prompt and answer:
+                name = f"{who}-teacher{number}"
+                yield teacher_forcing(who, prompt, answer, name=name, salt=self.how.salt, route=self.forcing_route)
+
+    def phase(self, name: str, requests: Iterable[Request], history: History, *, watched: bool = False) -> Phases:
+        """Those of the requests that were not asked before, as one phase whose counters are not judged."""
+        before = {o.request.request_id for o in history.operations()}
+        new = tuple(request for request in requests if request.request_id not in before)
+        return (Phase(name, new, self.in_flight(history), counted=False, watched=watched),) if new else ()

@@ -1,0 +1,86 @@
+"""Which operations of a history are outputs of the load, and what verifying each of them takes."""
+
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+
+import numpy as np
+
+from harness.history import History, Operation, Outcome
+from harness.scenario import Purpose, Route
+
+VERIFICATION = "verification"
+"""The scenario's name of every request that verifies outputs."""
+
+
+def completed(history: History, *purposes: Purpose) -> list[Operation]:
+    """Requests of these purposes that were answered, in the order sent."""
+    return [o for o in history.operations() if o.outcome is Outcome.OK and o.request.purpose in purposes]
+
+
+def asked_about(history: History, purpose: Purpose) -> set[str | None]:
+    """Ids of the requests about which one of this purpose was sent."""
+    return {o.request.about for o in history.operations() if o.request.purpose is purpose}
+
+
+def to_verify(history: History) -> list[Operation]:
+    """The load's answers, but for requests that only fill a cache: one token of a server asked directly."""
+    return [o for o in _answered(history) if o.request.route is Route.PROXY or o.request.sampling.max_tokens > 1]
+
+
+def through_proxy(history: History) -> list[Operation]:
+    """The load's answers that came through the proxy, as far as their prompts' tokens are known."""
+    return [o for o in _answered(history) if o.request.route is Route.PROXY and o.prompt_token_ids is not None]
+
+
+def _answered(history: History) -> Iterator[Operation]:
+    for o in history.operations():
+        if o.request.of_load and o.outcome is Outcome.OK and o.request.expect_status is None:
+            yield o
+
+
+def can_be_forced(output: Operation) -> bool:
+    """Whether the tokens of its prompt and of its answer are known."""
+    choices = output.ended.choices
+    return output.prompt_token_ids is not None and bool(choices) and all(choice.token_ids for choice in choices)
+
+
+def needs_reference(output: Operation) -> bool:
+    """Whether teacher forcing does not show everything.
+
+    Forcing starts from the token ids that the server reported: it does not show whether a text or a conversation
+    reached the server as it was sent, whether a stop string ended the answer where it had to, nor an echo's text.
+    An answer without token ids cannot be forced at all. Through the proxy it stays unverified; if a server was asked
+    directly, a reference keeps the answer from being left out unnoticed.
+    """
+    request = output.request
+    if not can_be_forced(output):
+        return request.route is not Route.PROXY
+    as_ids = not isinstance(request.prompt, str) and all(isinstance(token, int) for token in request.prompt)
+    return not as_ids or bool(request.sampling.stop) or bool(request.sampling.echo)
+
+
+def verifiable(output: Operation) -> bool:
+    """Whether anything can be asked that verifies it."""
+    return can_be_forced(output) or needs_reference(output)
+
+
+def tokens_of(output: Operation) -> int:
+    """Engine tokens: prompt and answer."""
+    return len(output.prompt_token_ids or ()) + sum(len(choice.token_ids) for choice in output.ended.choices)
+
+
+def in_turn(outputs: Iterable[Operation], seed: int) -> list[Operation]:
+    """One output of each scenario, then another of each, and so on, each scenario's in an order drawn from the seed."""
+    everything = list(outputs)
+    by_scenario: dict[str, list[Operation]] = {}
+    for place in np.random.default_rng(seed).permutation(len(everything)):
+        by_scenario.setdefault(everything[place].sent.scenario, []).append(everything[place])
+    return [o for each in zip_longest(*by_scenario.values()) for o in each if o is not None]
+
+
+def most_in_flight(history: History) -> int:
+    """The largest number of the load's requests that were in flight at once."""
+    load = [o for o in history.operations() if o.request.of_load]
+    moments = [(o.sent.at, 1) for o in load] + [(o.ended.at, -1) for o in load]
+    together = np.cumsum([change for _, change in sorted(moments)])
+    return int(together.max()) if len(together) else 0
