@@ -2,12 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec
 
 from harness.api.loop import LoopThread
 from harness.api.words import load_words, target_words
@@ -32,7 +32,7 @@ from harness.verify.asking.policy import DEFAULT
 
 @dataclass(frozen=True, slots=True)
 class AsyncDeployment:
-    """A deployment that answers. Methods are those of :class:`Deployment`, to be awaited."""
+    """A deployment that answers; :class:`Deployment` has the same methods without ``await``."""
 
     facts: Facts
     """What is known of it: servers, URLs, block sizes, connectors, model."""
@@ -51,7 +51,23 @@ class AsyncDeployment:
         result_dir: str | Path | None = None,
         label: str = "",
     ) -> Report:
-        """See :meth:`Deployment.run`."""
+        """Send a load (default: ``RandomLoad()``), verify the answers, and judge.
+
+        Args:
+            load: ``RandomLoad`` or ``DatasetLoad``.
+            verify: which outputs are verified by teacher forcing: ``all``, ``sample:N`` outputs, or ``budget:PCT``
+                percent of the load's tokens.
+            probe_tiers: allow emptying the prefix caches of servers that the harness did not launch, after the load,
+                so that their offload tiers are verified too.
+            extra_body: fields added to every request's body.
+            request_timeout: seconds from sending a request to the end of its answer.
+            result_dir: store the run in a new directory there, as the command line does; None: it is not stored.
+            label: part of that directory's name.
+
+        Raises:
+            UsageError: the load does not fit the deployment, or its file cannot be read.
+
+        """
         load = load or RandomLoad()
         salt = fresh_salt()
         sending = Sending(self._target.headers, request_timeout, extra_body=checked(extra_body or {}))
@@ -79,7 +95,12 @@ class AsyncDeployment:
         result_dir: str | Path | None = None,
         label: str = "",
     ) -> Report:
-        """See :meth:`Deployment.run_workloads`."""
+        """Run workloads of the catalogue (default: all), verify all their answers, and judge.
+
+        ``names``: names, families or globs, as ``python -m harness list`` shows them. ``background_load``: requests
+        kept in flight beside each workload. The report's ``rows`` have one entry for each workload; those that need
+        another deployment are skipped. Raises UsageError for a name that no workload has.
+        """
         entries = choose(names or ("*",))
         salt = fresh_salt()
         fitting = fit(entries, self.facts, seed=seed, salt=salt, background=background_load)
@@ -139,88 +160,35 @@ class AsyncDeployment:
         )
 
 
+P = ParamSpec("P")
+
+
+def _awaiting(
+    method: Callable[Concatenate[AsyncDeployment, P], Coroutine[Any, Any, Report]],
+) -> Callable[Concatenate["Deployment", P], Report]:
+    """The method without ``await``."""
+
+    @wraps(method)
+    def call(self: "Deployment", /, *args: P.args, **kwargs: P.kwargs) -> Report:
+        return self._loop.call(method(self._deployment, *args, **kwargs))
+
+    return call
+
+
 class Deployment:
     """A deployment that answers. Made by ``launch``, ``attach`` and ``simulate``; ended by ``close``."""
 
     def __init__(self, loop: LoopThread, deployment: AsyncDeployment, stack: ExitStack) -> None:
         self._loop, self._deployment, self._stack = loop, deployment, stack
-
-    @property
-    def facts(self) -> Facts:
+        self.facts = deployment.facts
         """What is known of the deployment: servers, URLs, block sizes, connectors, model."""
-        return self._deployment.facts
 
-    def run(  # noqa: PLR0913 - keyword-only, and all have defaults
-        self,
-        load: Load | None = None,
-        *,
-        verify: str = DEFAULT,
-        probe_tiers: bool = False,
-        extra_body: Mapping[str, Any] | None = None,
-        request_timeout: float = REQUEST_TIMEOUT,
-        result_dir: str | Path | None = None,
-        label: str = "",
-    ) -> Report:
-        """Send a load (default: ``RandomLoad()``), verify the answers, and judge.
-
-        Args:
-            load: ``RandomLoad`` or ``DatasetLoad``.
-            verify: which outputs are verified by teacher forcing: ``all``, ``sample:N`` outputs, or ``budget:PCT``
-                percent of the load's tokens.
-            probe_tiers: allow emptying the prefix caches of servers that the harness did not launch, after the load,
-                so that their offload tiers are verified too.
-            extra_body: fields added to every request's body.
-            request_timeout: seconds from sending a request to the end of its answer.
-            result_dir: store the run in a new directory there, as the command line does; None: it is not stored.
-            label: part of that directory's name.
-
-        Raises:
-            UsageError: the load does not fit the deployment, or its file cannot be read.
-
-        """
-        return self._loop.call(
-            self._deployment.run(
-                load,
-                verify=verify,
-                probe_tiers=probe_tiers,
-                extra_body=extra_body,
-                request_timeout=request_timeout,
-                result_dir=result_dir,
-                label=label,
-            )
-        )
-
-    def run_workloads(
-        self,
-        *names: str,
-        seed: int = 0,
-        background_load: int = 0,
-        result_dir: str | Path | None = None,
-        label: str = "",
-    ) -> Report:
-        """Run workloads of the catalogue (default: all), verify all their answers, and judge.
-
-        ``names``: names, families or globs, as ``python -m harness list`` shows them. ``background_load``: requests
-        kept in flight beside each workload. The report's ``rows`` have one entry for each workload; those that need
-        another deployment are skipped. Raises UsageError for a name that no workload has.
-        """
-        return self._loop.call(
-            self._deployment.run_workloads(
-                *names, seed=seed, background_load=background_load, result_dir=result_dir, label=label
-            )
-        )
+    run = _awaiting(AsyncDeployment.run)
+    run_workloads = _awaiting(AsyncDeployment.run_workloads)
 
     def close(self) -> None:
         """End everything that was launched. A second call does nothing."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
 
 
 class Opening:
@@ -228,7 +196,6 @@ class Opening:
 
     def __init__(self, target: Target, *, log_dir: str | Path | None, observer: RunObserver) -> None:
         self._target, self._log_dir, self._observer = target, log_dir, observer
-        self._stack = ExitStack()
         self._opened: Any = None
 
     def open(self) -> Deployment:
@@ -246,22 +213,19 @@ class Opening:
             return Deployment(loop, deployment, stack.pop_all())
 
     def __enter__(self) -> Deployment:
-        return self._stack.enter_context(self.open())
+        self._opened = deployment = self.open()
+        return deployment
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
     async def __aenter__(self) -> AsyncDeployment:
         self._opened = self._open()
         deployment: AsyncDeployment = await self._opened.__aenter__()
         return deployment
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._opened.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *error: object) -> None:
+        await self._opened.__aexit__(*error)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[AsyncDeployment]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import wait
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name="pd-harness", daemon=True)
         self._thread.start()
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
+    def call(self, work: Awaitable[T]) -> T:
         """Run it to its end. Ctrl-C cancels it, waits until it has cleaned up, and is raised again."""
         running: list[asyncio.Task[Any] | None] = []
 
@@ -38,14 +38,11 @@ class LoopThread:
     @contextmanager
     def inside(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
         """Enter an asynchronous context manager on the loop, and leave it at the end."""
-        value = self.call(_awaited(manager.__aenter__()))
+        value = self.call(manager.__aenter__())
         try:
             yield value
-        except BaseException as error:
-            if not self.call(_awaited(manager.__aexit__(type(error), error, error.__traceback__))):
-                raise
-        else:
-            self.call(_awaited(manager.__aexit__(None, None, None)))
+        finally:
+            self.call(manager.__aexit__(None, None, None))
 
     def close(self) -> None:
         """End the loop and its thread."""
@@ -53,7 +50,3 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
