@@ -3,9 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Iterator
-from concurrent.futures import wait
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -20,19 +19,14 @@ class LoopThread:
 
     def call(self, work: Awaitable[T]) -> T:
         """Run it to its end. Ctrl-C cancels it, waits until it has cleaned up, and is raised again."""
-        running: list[asyncio.Task[Any] | None] = []
 
         async def run() -> T:
-            running.append(asyncio.current_task())
             return await work
 
-        future = asyncio.run_coroutine_threadsafe(run(), self._loop)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
         except KeyboardInterrupt:
-            for task in filter(None, running):
-                self._loop.call_soon_threadsafe(task.cancel)
-            wait([future])
+            asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
             raise
 
     @contextmanager
@@ -50,3 +44,10 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -31,7 +31,7 @@ from harness.cli.options import parse
         (("--prefill-url", "http://p:x", "--decode-url", "http://d"), "not a URL"),
         (("--prefill-url", "http://[::1", "--decode-url", "http://d"), "not a URL"),
         (("--no-such-flag",), "--no-such-flag"),
-        (("selftest", "--jobs", "0"), "--jobs 0: give a number of at least 1"),
+        (("selftest", "--jobs", "0"), "--jobs: 0 is not at least 1"),
     ],
 )
 def test_it_is_one_line_that_names_what_was_given(

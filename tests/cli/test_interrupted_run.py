@@ -32,7 +32,7 @@ def interrupted(directory: Path, stage: str, *arguments: str, by: int = signal.S
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("stage", ["random_load/load: ", "random_load/teacher: "])
+@pytest.mark.parametrize("stage", ["random_load/load: ", "verification/teacher: "])
 def test_an_interrupted_run_is_judged_as_far_as_it_went(tmp_path: Path, stage: str, by: int) -> None:
     code, out, err = interrupted(tmp_path, stage, "--num-prompts", "60", by=by)
     where = (tmp_path / "latest").resolve()
