@@ -181,7 +181,7 @@ def test_a_damaged_run_is_judged_or_refused(whole: Path, tmp_path: Path, seed: i
     except UsageError:
         return
     json.dumps(rejudged.result, allow_nan=False)
-    valid = {check.name for check in rejudged.report.judgement.checks if check.verdict is Verdict.VALID}
+    valid = {check.name for check in rejudged.judgement.checks if check.verdict is Verdict.VALID}
     history = rejudged.history
     assert not ("completion" in valid and history.interrupted)
     assert not ("client_health" in valid and not any(history.of(ClientHealth)))
