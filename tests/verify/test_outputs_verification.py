@@ -74,8 +74,8 @@ def test_control_requests_ask_decode_alone_the_loads_prompts_under_salts_of_thei
 
 def test_the_prompts_of_a_short_load_are_repeated_until_there_are_enough_control_requests() -> None:
     asked_now = requests(controls(verification(), answered(3)))
-    assert len(asked_now) == 16  # 128 tokens of output: noise limits need 100
-    assert len({request.request_id for request in asked_now}) == 16
+    assert len(asked_now) == 80  # as many tokens as for a large load: 640 of output, 8 each
+    assert len({request.request_id for request in asked_now}) == 80
     assert {request.about for request in asked_now} == {"r0", "r1", "r2"}
 
 
@@ -102,7 +102,7 @@ def test_everything_is_forced_on_prefill_once_as_prompt_and_output() -> None:
     history = answered(40)
     with_control = asked(history, controls(verification(), history))
     forcings = requests(forced(verification(), with_control))
-    assert len(forcings) == 40 + 16
+    assert len(forcings) == 40 + 80
     first = next(request for request in forcings if request.about == "r7")
     assert first.prompt == (17, *range(100, 129), 7, 8, 9, 10, 11)
     assert (first.sampling.prompt_logprobs, first.sampling.max_tokens, first.stream) == (2, 1, False)
@@ -123,8 +123,8 @@ def test_outputs_and_control_outputs_are_forced_mixed() -> None:
     history = answered(320)
     phases = forced(verification(), asked(history, controls(verification(), history)))
     kinds = ["control" in (r.about or "") for r in requests(phases)]
-    assert len(kinds) == 320 + 50
-    assert {kinds[start : start + 37].count(True) for start in range(0, 370, 37)} == {5}
+    assert len(kinds) == 320 + 80
+    assert {kinds[start : start + 20].count(True) for start in range(0, 400, 20)} == {4}
 
 
 def test_a_conversation_is_forced_as_the_ids_that_the_server_told() -> None:

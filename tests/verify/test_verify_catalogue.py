@@ -12,7 +12,7 @@ from harness.sim import QUIET, PlantedBug, SimConfig
 from harness.verdict import Bounds, FindingKind, Verdict
 from harness.verify.asking import VERIFICATION, VerifyOptions, VerifyPolicy, verified
 from harness.verify.asking.outputs import through_proxy, to_verify
-from harness.verify.asking.policy import CONTROL_OUTPUT, FEWEST_CONTROLS
+from harness.verify.asking.policy import CONTROL_OUTPUT
 from harness.verify.judging import wrong_outputs
 
 THE_NINE = (
@@ -85,12 +85,12 @@ async def test_exactly_the_damaged_outputs_are_named_and_their_workloads_invalid
     assert len(invalid) < len(rows)
 
 
-async def test_the_nine_basic_cases_cost_few_requests_more() -> None:
+async def test_the_nine_basic_cases_are_verified_by_few_kinds_of_requests() -> None:
     run = await run_catalogue(choose(THE_NINE), config())
     kinds = Counter(o.sent.phase for o in others(run))
     outputs = len(to_verify(run.history))
     assert outputs == 12
-    assert kinds == {"teacher": outputs, "control": FEWEST_CONTROLS, "teacher-2": FEWEST_CONTROLS}
+    assert kinds == {"teacher": outputs, "control": 80, "teacher-2": 80}
     assert run.outputs().requests == outputs
 
 
