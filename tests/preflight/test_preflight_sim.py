@@ -93,17 +93,20 @@ async def refused(tmp_path: Path, p: str, d: str, *more: str) -> str:
     return str(failed.value)
 
 
+@pytest.mark.slow
 async def test_a_correct_deployment_passes_every_check(sim: SimDeployment, tmp_path: Path) -> None:
     async with opened(tmp_path, sim.prefill_urls[0], sim.decode_urls[0]) as (session, items):
         assert {item.level for item in items} == {Level.OK}
         assert session.deployment.own_proxy is True
 
 
+@pytest.mark.slow
 async def test_one_server_in_two_spellings_is_one(sim: SimDeployment, tmp_path: Path) -> None:
     url = sim.prefill_urls[0]
     assert "same server" in await refused(tmp_path, url, url.replace("127.0.0.1", "localhost"))
 
 
+@pytest.mark.slow
 async def test_one_server_behind_two_addresses_is_one(sim: SimDeployment, tmp_path: Path) -> None:
     url = sim.prefill_urls[0]
     async with front(url) as alias:
@@ -175,6 +178,7 @@ async def test_decode_without_a_connector_behind_any_proxy_stops_a_run(sim: SimD
     assert "has no connector" in message
 
 
+@pytest.mark.slow
 async def test_a_decode_server_with_another_dtype_stops_a_run(sim: SimDeployment, tmp_path: Path) -> None:
     def change(request: web.Request, answer: Any) -> Any:
         if request.path == "/server_info":
@@ -237,6 +241,7 @@ async def test_requests_of_other_clients_are_noticed(sim: SimDeployment, tmp_pat
         assert any(item.check == "traffic" and "Another client uses decode-0" in item.seen for item in items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -280,6 +285,7 @@ async def test_doctor_shows_what_stops_a_run_and_the_remedy(
     assert "STOPS   load" in shown
 
 
+@pytest.mark.slow
 async def test_doctor_ends_as_unknown_if_a_verdict_would(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return harness("--engine", "sim", *names, "--plain", "--result-dir", where, "--junit", where / "junit.xml")
 
 
+@pytest.mark.slow
 def test_a_known_fault_is_shown_and_does_not_count(faulty: Ran, tmp_path: Path) -> None:
     assert faulty.code == 0, faulty.out + faulty.err
     assert faulty.directory is not None
@@ -43,6 +44,7 @@ def test_a_known_fault_is_shown_and_does_not_count(faulty: Ran, tmp_path: Path) 
     assert (tmp_path / "again.xml").read_text() == (faulty.directory.parent / "junit.xml").read_text()
 
 
+@pytest.mark.slow
 def test_junit_of_a_checked_catalogue_has_a_case_for_each_workload(faulty: Ran, tmp_path: Path) -> None:
     assert faulty.directory is not None
     harness("check", faulty.directory, "--junit", tmp_path / "again.xml")
@@ -51,6 +53,7 @@ def test_junit_of_a_checked_catalogue_has_a_case_for_each_workload(faulty: Ran, 
     assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "2")
 
 
+@pytest.mark.slow
 def test_saving_a_check_does_not_change_the_verdict(faulty: Ran) -> None:
     assert faulty.directory is not None
     harness("check", faulty.directory, "--save")
@@ -133,6 +136,7 @@ def test_no_bytes_moved_is_unknown_if_nothing_was_served() -> None:
         assert check.summary == "no request was served, so there was nothing to move"
 
 
+@pytest.mark.slow
 def test_a_known_fault_has_no_advice(faulty: Ran) -> None:
     assert "KNOWN FAULT" in faulty.out
     assert "likely cause" not in faulty.out

@@ -72,6 +72,7 @@ def test_shrinking_may_be_allowed_it_too() -> None:
     assert not parse(["shrink", "runs/latest"]).verification.probe_tiers
 
 
+@pytest.mark.slow
 def test_a_tier_of_a_connector_that_nobody_knows_is_invalid_by_a_wrong_answer() -> None:
     run = ran(UNKNOWN_TIER, "--probe-tiers", bugs=(PlantedBug("offload_stores_wrong"),))
     check = outputs(UNKNOWN_TIER, run.history)

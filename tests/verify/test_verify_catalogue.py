@@ -59,11 +59,17 @@ async def test_flips_of_near_ties_are_no_alarm_in_the_whole_catalogue(seed: int)
     "bug",
     [
         "foreign_blocks",
-        "misaligned_hit",
         *(
             pytest.param(bug, marks=pytest.mark.slow)
             for bug in (
-                *("expired_read", "stale_tail", "tail_off_by_one", "flipped_byte", "zeroed_last_block"),
+                *(
+                    "misaligned_hit",
+                    "expired_read",
+                    "stale_tail",
+                    "tail_off_by_one",
+                    "flipped_byte",
+                    "zeroed_last_block",
+                ),
                 *("stale_block", "shifted_rows", "swapped_tail", "bystander_write", "full_hit_wrong"),
             )
         ),
@@ -150,6 +156,7 @@ async def test_damage_to_a_background_request_is_its_workloads() -> None:
         assert (row.verdict is Verdict.INVALID) == bool(named)
 
 
+@pytest.mark.slow
 async def test_background_tokens_are_predicted() -> None:
     run = await run_catalogue(choose(("multi_block", "hits")), config(), background=4)
     whole, rows = run.judged()
@@ -169,12 +176,14 @@ async def test_lost_kv_of_a_background_request_alone_shows_in_the_counters() -> 
     assert sources.verdict is Verdict.INVALID
 
 
+@pytest.mark.slow
 async def test_steps_taken_again_ask_only_what_is_new() -> None:
     run = await run_catalogue(choose(("lengths",)), config())
     how = VerifyOptions(policy=VerifyPolicy.parse("all"), salt="salt-verification", probe_tiers=True)
     assert not list(verified([], run.deployment, lambda: run.history, how))
 
 
+@pytest.mark.slow
 async def test_a_field_that_the_proxy_drops_is_seen_though_every_token_is_right() -> None:
     run = await run_catalogue(choose(("stop_strings", "lengths")), config(PlantedBug("dropped_fields", 0.4)))
     struck = run.ledger.planted & {o.request.request_id for o in to_verify(run.history)}
@@ -191,6 +200,7 @@ async def test_a_buffered_stream_is_laid_to_its_workload() -> None:
     assert rows["short_prompt"].verdict is Verdict.VALID
 
 
+@pytest.mark.slow
 async def test_the_caches_and_tiers_that_the_workloads_filled_are_probed_when_all_else_was_asked() -> None:
     run = await run_catalogue(choose(FEW), config())
     conditions = [(o.request.route, o.request.condition) for o in probes(run)]
@@ -238,6 +248,7 @@ def expectations(run: CatalogueRun) -> dict[tuple[str, str, str, str], Bounds | 
     return {(one.scenario, one.phase, one.server, one.counter): one.expected for one in whole.comparisons}
 
 
+@pytest.mark.slow
 async def test_verification_between_two_workloads_leaves_the_second_ones_counters_as_exactly_predicted() -> None:
     run = await run_catalogue(choose(("hits", "offload")), config(), one_by_one=True)
     _, rows = run.judged()
