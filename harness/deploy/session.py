@@ -13,7 +13,7 @@ from harness.clock import Clock
 from harness.deploy.engine import find_engine
 from harness.deploy.launch import launched, start_proxy
 from harness.deploy.nursery import Nursery
-from harness.deploy.plan import Engine, LaunchOptions
+from harness.deploy.plan import Engine
 from harness.deploy.plugin_path import write_plugin_path
 from harness.deploy.ports import require_free
 from harness.deploy.simulate import simulated
@@ -133,9 +133,10 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     if target.model is None or _looks_like_a_path(target.model):
         read_model(model)
     engines = {role: await _engine(role, target, around) for role in Role}
-    options = _launch_options(target, model)
+    name = target.served_model_name or ("canary" if target.model is None else None)
     nursery = around.nursery(target)
-    parts = await stack.enter_async_context(launched(options, engines, ports, nursery))
+    planned = replace(target, model=model, served_model_name=name)
+    parts = await stack.enter_async_context(launched(planned, engines, ports, nursery))
     deployment = await _learn(target, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), parts.proxy_url)
     device = engines[Role.DECODE].build.device
     servers = tuple(replace(server, pid=nursery.pid(server.name)) for server in deployment.servers)
@@ -173,22 +174,6 @@ async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
     build = await find_engine(target.engine_pythons[role], target.device, target.connectors)
     plugin_path = write_plugin_path(around.directory / "engine_path") if build.device == "cpu" else None
     return Engine(build, plugin_path)
-
-
-def _launch_options(target: Target, model: str) -> LaunchOptions:
-    return LaunchOptions(
-        model=model,
-        served_model_name=target.served_model_name or ("canary" if target.model is None else None),
-        connectors=target.connectors,
-        prefill=target.prefill,
-        decode=target.decode,
-        block_size=target.block_size,
-        num_gpu_blocks=target.num_gpu_blocks,
-        offload_bytes=target.offload_bytes,
-        nixl_config=target.nixl_config,
-        engine_args=target.engine_args,
-        role_args=target.role_args,
-    )
 
 
 async def _learn(

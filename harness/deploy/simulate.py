@@ -11,7 +11,7 @@ from harness.deploy.ports import free_ports
 from harness.deploy.simulated_args import CannotSimulate, simulated_fields
 from harness.deploy.target import Target
 from harness.errors import UsageError
-from harness.facts import Connector, Deployment, Role
+from harness.facts import Deployment, Role
 from harness.sim import SimConfig, SimPair
 
 _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "prefill", "decode")
@@ -36,8 +36,7 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     # This pair only provides the facts; it serves no request.
     pair = SimPair(config, lambda: 0.0)
     prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
-    transfers = Connector.NIXL in config.connectors
-    proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if transfers else None
+    proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if target.transfers else None
     return pair.facts(urls, proxy_url)
 
 

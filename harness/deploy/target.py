@@ -59,3 +59,8 @@ class Target:
     """The NIXL connector's ``kv_connector_extra_config``."""
     engine: str = "vllm"
     """The engine to launch: ``vllm``, or ``sim`` for the simulated pair."""
+
+    @property
+    def transfers(self) -> bool:
+        """Whether a connector transfers KV from prefill to decode servers."""
+        return Connector.NIXL in self.connectors
