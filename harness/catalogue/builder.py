@@ -1,4 +1,4 @@
-"""What a workload is written with: prompts, requests and phases."""
+"""Builds the prompts, requests and phases of workloads."""
 
 from collections.abc import Iterable
 from itertools import count
@@ -16,8 +16,8 @@ MAX_TOKENS = 8
 class Builder:
     """Builds the requests of one workload for one setting.
 
-    Requests are numbered in the order in which they are built. All have the same cache salt, made of the run's salt and
-    the workload's name: prompts share cached prefixes within a workload, never across workloads or runs.
+    Requests are numbered as they are built. All have the same cache salt, made of the run's salt and the workload's
+    name: prompts share cached prefixes within a workload, never across workloads or runs.
     """
 
     def __init__(self, name: str, setting: Setting) -> None:
@@ -37,7 +37,7 @@ class Builder:
         return f"{self.setting.salt or 'run'}-{self.name}"
 
     def ids(self, length: int) -> tuple[int, ...]:
-        """A new prompt of ``length`` token ids that shares no block with any other of the workload."""
+        """A new prompt of ``length`` token ids that shares no block with another prompt of the workload."""
         return self._prompts.ids(length)
 
     def more(self, length: int) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class Builder:
         """A user message of ``count`` words."""
         return Message("user", self.words(count))
 
-    def ask(  # noqa: PLR0913 - a request is what its fields say; all but the prompt have defaults
+    def ask(  # noqa: PLR0913 - the fields of a request; all but the prompt have defaults
         self,
         prompt: int | Prompt,
         *,

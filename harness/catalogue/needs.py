@@ -1,4 +1,4 @@
-"""What a workload needs of a deployment, and which of its needs a deployment does not meet.
+"""The needs of a workload, and which of them a deployment does not meet.
 
 A need that depends on an unknown fact counts as met, unless the workload cannot be written without the fact: the
 workload then runs, and is judged as far as possible.

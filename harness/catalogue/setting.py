@@ -1,4 +1,4 @@
-"""The facts of a deployment that scenarios are written with: sizes and limits, as plain numbers."""
+"""The sizes and limits of a deployment, with which scenarios are written."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Setting:
     seed: int = 0
     """The same seed gives the same prompts."""
     salt: str | None = None
-    """New for each run against a deployment that outlives the run, so that no run finds an earlier run's blocks."""
+    """New for each run against a deployment that outlives the run: so no run finds an earlier run's blocks."""
 
     @property
     def block(self) -> int:

@@ -1,4 +1,4 @@
-"""Launches a deployment: the servers in parallel, then the proxy. Everything ends however the context is left."""
+"""Launches a deployment: the servers in parallel, then the proxy. However the context is left, all of them end."""
 
 import os
 import sys
@@ -15,11 +15,11 @@ from harness.facts import Role
 from harness.proxy.cli import DECODE_VARIABLE, PREFILL_VARIABLE
 
 Ports = Mapping[str, int]
-"""Wanted ports by process name (``prefill-0``, ``proxy``); the others get free ports."""
+"""Wanted ports by process name (``prefill-0``, ``proxy``); all other processes get free ports."""
 
 _SOCKET_VARIABLES = {
     "cpu": ("VLLM_RPC_BASE_PATH", "TMPDIR"),
-    # Not TMPDIR: it keeps compiled kernels from one start to the next.
+    # TMPDIR stays as it is, because compiled kernels are kept there from one start to the next.
     "cuda": ("VLLM_RPC_BASE_PATH",),
 }
 """Environment variables, by device, for the directory in which vLLM's processes create their sockets."""

@@ -59,7 +59,7 @@ class Nursery:
         return {name: _ended(process) for name, process in self._processes.items() if process.status is not None}
 
     def logged_errors(self) -> dict[str, str]:
-        """The first exception in each process's log, by name; without the processes whose log has none."""
+        """The first exception in each process's log, by name; processes without one in their log are left out."""
         causes = {name: startup.cause(_log(process)) for name, process in self._processes.items()}
         return {name: cause for name, cause in causes.items() if cause is not None}
 

@@ -27,7 +27,7 @@ RESERVED_GPU_MEMORY = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The engine of one role, and the directory of its plugins (None: it needs none)."""
+    """The engine of one role, and the directory of the plugins for it (None: no plugins are needed)."""
 
     build: EngineBuild
     plugin_path: Path | None = None
@@ -45,7 +45,7 @@ class ServerPlan:
 
     @property
     def url(self) -> str:
-        """The address on which it will listen."""
+        """The address on which the server will listen."""
         return f"http://127.0.0.1:{self.port}"
 
 

@@ -59,7 +59,7 @@ class Session:
     """The processes that the harness started for the deployment; there may be none."""
 
     def died(self) -> tuple[DeadProcess, ...]:
-        """How each process ended that the harness had started and that ended by itself."""
+        """The processes started by the harness that ended by themselves, with the reason of each."""
         return tuple(DeadProcess(*one) for one in self.nursery.dead().items())
 
 
@@ -72,7 +72,7 @@ class Surroundings:
     clock: Clock
     observer: RunObserver = SILENT
     demands: Sequence[Demand] = ()
-    """The load's requests, as far as they are known before the servers are."""
+    """The demands of the load's requests, as far as they are known in advance."""
     on_checked: Callable[[Sequence[Item]], None] = lambda _items: None
     """Called with the items of the checks before the first request, and later with those of the first requests."""
 
@@ -150,7 +150,7 @@ def _with_own_proxy(deployment: Deployment) -> Deployment:
 
 
 def _looks_like_a_path(model: str) -> bool:
-    """Whether this is not a hub name, which is at most ``owner/name``; the engine fetches models from a hub itself."""
+    """Whether this is a path. A hub name is at most ``owner/name``, and the engine itself fetches the model."""
     return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
@@ -196,9 +196,9 @@ async def _learn(
 
 
 def known_model(deployment: Deployment, wanted: str | None, reported: Mapping[str, Any] | None) -> ModelFacts | None:
-    """The facts in the model's configuration, from its files, else as a server reported it; None without either.
+    """The model's facts, from its files, else from the configuration that a server ``reported``; None without either.
 
-    ``wanted``: the user's ``--model``. ``reported``: the configuration from a server.
+    ``wanted``: the user's ``--model``.
 
     Raises:
         ModelNotFound: ``wanted`` is a path without a model.
@@ -209,14 +209,14 @@ def known_model(deployment: Deployment, wanted: str | None, reported: Mapping[st
     try:
         return read_model(deployment.model_path or "", kv_dtype=kv_dtype)
     except ModelNotFound:
-        # Only the servers may know a hub name.
+        # The servers may know a hub name that is unknown here.
         if wanted is not None and _looks_like_a_path(wanted):
             raise
     return None if reported is None else read_config(reported, kv_dtype=kv_dtype)
 
 
 def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
-    """The deployment with the facts of the model's configuration; without one, these facts stay unknown."""
+    """The deployment with the model's facts; without a model, they stay unknown."""
     if model is None:
         name = deployment.model_path or deployment.model
         why = f"the configuration of the model {name} cannot be read here (--model can give its directory)"
@@ -239,7 +239,7 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
 async def _warm_up(
     deployment: Deployment, target: Target, around: Surroundings, reports: Sequence[ServerReport]
 ) -> Deployment:
-    """Run the first transfers and a first load; returns the deployment without facts that these contradict."""
+    """Run the first transfers and a first load; returns the deployment without the facts that they contradict."""
     how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
     around.observer.deploy("warm-up", "first KV transfer", 0.0)
@@ -260,9 +260,9 @@ async def _warm_up(
 
 
 async def _with_known_proxy(deployment: Deployment, target: Target) -> Deployment:
-    """The deployment with the fact whether the proxy is the harness's own.
+    """The deployment with ``own_proxy`` known, if it has a proxy.
 
-    Asked after the first load, since a gateway's refusal of a completion is more informative.
+    The proxy is asked after the first load, since a gateway's refusal of a completion is more informative.
     """
     if deployment.own_proxy is not None or deployment.proxy_url is None:
         return deployment
@@ -290,7 +290,7 @@ async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, 
 async def _first_load(
     deployment: Deployment, target: Target, how: WarmUp, around: Surroundings, reports: Sequence[ServerReport]
 ) -> None:
-    """Send the first load to the proxy, or to a decode server without one; check which servers a given proxy asks."""
+    """Send the first load to the proxy, else to a decode server; check which servers the user's proxy asks."""
     requests = _WARMUPS if target.num_warmups is None else target.num_warmups
     url = deployment.proxy_url or deployment.of(Role.DECODE)[0].url
     if target.attachment is None or target.attachment.base_url is None or not requests:

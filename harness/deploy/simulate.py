@@ -1,4 +1,4 @@
-"""Launches a simulated pair instead of engines: same facts, same proxy, ready in a second."""
+"""Launches a simulated pair instead of engines, with the same facts and proxy, in a second."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_c
 
 
 async def simulated(target: Target, nursery: Nursery) -> Deployment:
-    """Start the servers as one process, and the proxy if KV is transferred.
+    """Start all servers in one process, and the proxy if KV is transferred.
 
     Raises:
         UsageError: the target needs a real engine.

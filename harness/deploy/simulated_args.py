@@ -16,8 +16,8 @@ _FIELDS = {
 }
 
 
-class CannotSimulate(UsageError):  # noqa: N818 - reads as what is the matter
-    """The simulator does not model what was asked for; only a real engine can run it."""
+class CannotSimulate(UsageError):  # noqa: N818 - reads as what happened
+    """The simulator does not model an argument or a case; only a real engine can run it."""
 
 
 def simulated_fields(arguments: Sequence[str]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Chooses the URL of a request. Pure except for the round robin's state."""
+"""Chooses the URL of each request; pure except for the state of the round robin."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle

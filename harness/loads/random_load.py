@@ -18,8 +18,6 @@ _PURPOSE = (
     "Silent recomputation, lost or mixed-up KV, and leaks under concurrent cold requests: the KV of every prompt token "
     "must be transferred from prefill to decode, and every answer must be the same as without transfer."
 )
-
-
 USUAL_BLOCK_SIZE = 16
 """Tokens; vLLM's default, for servers that do not report their block size."""
 _NAME = "random_load"

@@ -95,8 +95,8 @@ def _refuse_what_bypasses_the_transfer(body: Json) -> None:
             "To test how a server handles this field, send the request directly to that server.",
             PARAMS,
         )
-    # vLLM runs beams as one-token requests of its own, without kv_transfer_params: D would compute everything
-    # itself, and P would hold its blocks until their lease ends.
+    # vLLM makes a beam of one-token requests without kv_transfer_params: D would compute everything itself, and P
+    # would hold its blocks until their lease ends.
     if body.get("use_beam_search"):
         raise RejectedRequest(
             "Beam search does not read transferred KV. Send this request directly to a server.", "use_beam_search"

@@ -92,6 +92,6 @@ def _why(answer: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    """A server's text on one line; of an error object, its message."""
+    """A server's text, or the message of its error object, on one line."""
     message = value.get("message") if isinstance(value, dict) else value
     return one_line(message if isinstance(message, str) else type(value).__name__ if value is not None else "null")

@@ -52,8 +52,8 @@ def request_headers(headers: Mapping[str, str], request_id: str | None = None) -
 def response_headers(headers: Mapping[str, str], own: Mapping[str, str]) -> CIMultiDict[str]:
     """A server's headers for the client; the proxy's own replace those of the same name.
 
-    Content-Length stays, because the bytes are unchanged; beside a chunked body, which it does not describe (RFC 9112,
-    6.3), it is left out. So are headers that cannot be forwarded.
+    Content-Length stays, because the bytes are unchanged, unless the body is chunked (RFC 9112, 6.3). Headers that
+    cannot be forwarded are left out.
     """
     dropped = {"content-length"} if "Transfer-Encoding" in headers else set()
     kept = ((name, value) for name, value in headers.items() if writable(value))

@@ -22,9 +22,9 @@ from harness.redact import redact_url
 # again, since it may have been served. So the pool closes idle connections first, and no request is ever retried.
 KEEPALIVE_S = 2.0
 CONNECT_TIMEOUT_S = 10.0
-# One read takes all bytes that have arrived; this bounds how much may wait for a slow client before D is slowed down.
+# One read takes all bytes that have arrived. At this limit D must wait until a slow client has read on.
 READ_BUFFER_BYTES = 1 << 20
-# aiohttp warns about larger bodies given as bytes: they should be a file object.
+# aiohttp warns about larger bodies that are bytes and not a file object.
 _LARGE_BODY_BYTES = 1 << 20
 
 

@@ -161,7 +161,7 @@ def test_servers_that_report_nothing_do_not_stop_a_run() -> None:
         *check_generation_defaults(silent_pair, None, 20),
     ]
     refuse(items)
-    assert Level.UNTOLD in levels(items)
+    assert Level.UNREPORTED in levels(items)
 
 
 def test_swapped_roles_stop_a_run() -> None:
