@@ -86,11 +86,7 @@ def kv_transfer_config(target: Target, engine: Engine) -> dict[str, Any]:
     parts = [_connector_config(each, target, engine) for each in target.connectors]
     if len(parts) == 1:
         return parts[0]
-    return {
-        "kv_connector": "MultiConnector",
-        "kv_role": "kv_both",
-        "kv_connector_extra_config": {"connectors": parts},
-    }
+    return {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": {"connectors": parts}}
 
 
 def _connector_config(connector: Connector, target: Target, engine: Engine) -> dict[str, Any]:

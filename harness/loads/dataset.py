@@ -23,17 +23,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.loads.demand import Demand
-from harness.scenario import (
-    TOP_LOGPROBS,
-    Endpoint,
-    Message,
-    Phase,
-    Prompt,
-    Request,
-    Route,
-    Sampling,
-    Scenario,
-)
+from harness.scenario import TOP_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling, Scenario
 
 NAME = "dataset"
 """Name of the scenario."""

@@ -74,7 +74,7 @@ TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=12)
 
 
 @given(TOKENS, st.data())
-def test_no_token_ever_gets_anothers_row(tokens: list[int], data: st.DataObject) -> None:
+def test_no_token_gets_the_row_of_another_token(tokens: list[int], data: st.DataObject) -> None:
     """Rows may be lost, or come late and in order: a token gets its own row or none."""
     kept = [at for at in range(len(tokens)) if data.draw(st.booleans())]
     late = data.draw(st.lists(st.integers(0, 2), min_size=len(kept), max_size=len(kept)))

@@ -337,7 +337,7 @@ async def test_an_unknown_path_is_404_in_the_openai_format() -> None:
         assert "GET /health" in (await answer.json())["error"]["message"]
 
 
-async def test_the_status_counts_what_was_served() -> None:
+async def test_the_status_counts_requests_and_answers() -> None:
     async with pair() as servers:
         for _ in range(3):
             async with servers.post({}) as answer:
@@ -366,7 +366,7 @@ async def test_a_prompt_of_many_megabytes_is_served() -> None:
 
 
 @in_every_loop
-async def test_stop_closes_everything_at_once_where_nothing_is_in_flight() -> None:
+async def test_stop_closes_everything_at_once_if_nothing_is_in_flight() -> None:
     async with running(prefilled) as p, running(decoded) as d, aiohttp.ClientSession() as client:
         proxy = await start_proxy([p.url], [d.url])
         async with client.post(proxy.url + COMPLETIONS, data=b"{}") as answer:

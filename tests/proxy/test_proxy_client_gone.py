@@ -230,10 +230,7 @@ async def test_a_write_that_finds_the_connection_closed(
 
 @pytest.mark.parametrize(
     ("p_script", "sent", "stage"),
-    [
-        (None, HEAD % 1 + b"x", Stage.REQUEST),
-        (answering(500, {"error": "no"}), REQUEST, Stage.PREFILL),
-    ],
+    [(None, HEAD % 1 + b"x", Stage.REQUEST), (answering(500, {"error": "no"}), REQUEST, Stage.PREFILL)],
     ids=["rejected", "p-s-error"],
 )
 async def test_a_client_that_left_before_its_error_answer(

@@ -136,8 +136,8 @@ async def closed_port() -> str:
 def in_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run an async test in a loop of its own.
 
-    Not in uvloop: on a loaded machine its close() once waited for ever for a connection that a test had cut. The
-    tests of the proxy's command line start a process that runs in uvloop.
+    uvloop is left out: on a loaded machine its close() once waited for ever for a connection that a test had closed.
+    The tests of the proxy's command line start a process that runs in uvloop.
     """
 
     @functools.wraps(test)
