@@ -13,7 +13,7 @@ MAX_TOKENS = 8
 """
 
 
-class Builder:
+class Builder(Prompts):
     """Builds the requests of one workload for one setting.
 
     Requests are numbered as they are built. All have the same cache salt, made of the run's salt and the workload's
@@ -21,9 +21,9 @@ class Builder:
     """
 
     def __init__(self, name: str, setting: Setting) -> None:
+        super().__init__(setting, name)
         self.name = name
         self.setting = setting
-        self._prompts = Prompts(setting, name)
         self._numbers = count()
 
     @property
@@ -35,18 +35,6 @@ class Builder:
     def salt(self) -> str:
         """The cache salt of every request."""
         return f"{self.setting.salt or 'run'}-{self.name}"
-
-    def ids(self, length: int) -> tuple[int, ...]:
-        """A new prompt of ``length`` token ids that shares no block with another prompt of the workload."""
-        return self._prompts.ids(length)
-
-    def more(self, length: int) -> tuple[int, ...]:
-        """``length`` further token ids, to append to a prompt."""
-        return self._prompts.more(length)
-
-    def words(self, count: int) -> str:
-        """A text of ``count`` words, about one token each."""
-        return self._prompts.words(count)
 
     def user(self, count: int) -> Message:
         """A user message of ``count`` words."""

@@ -39,9 +39,7 @@ def catalogue() -> tuple[Workload, ...]:
 def choose(patterns: Sequence[str]) -> tuple[Workload, ...]:
     """The workloads whose name or family matches a pattern (``*``, ``?`` as in file names), in the catalogue's order.
 
-    Raises:
-        UsageError: a pattern matches no workload.
-
+    Raises UsageError if a pattern matches no workload.
     """
     everything = catalogue()
     for pattern in patterns:

@@ -44,9 +44,7 @@ async def launched(
 ) -> AsyncIterator[Launched]:
     """Start everything, yield when every process answers, end everything; ``target`` names its model.
 
-    Raises:
-        DeployError: a server died or did not answer in time; quotes its log.
-
+    Raises DeployError, with the end of the log, if a server died or did not answer in time.
     """
     plans = plan_servers(target, engines, ports)
     parts = Launched(plans, None)

@@ -34,9 +34,7 @@ class Nursery:
     async def all_answer(self, urls: Mapping[str, str]) -> None:
         """Return when every named process answers 200 at its URL's /health.
 
-        Raises:
-            DeployError: a process ended, or did not answer in time; quotes its log.
-
+        Raises DeployError, with the end of the log, if a process ended or did not answer in time.
         """
         try:
             async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:

@@ -200,9 +200,7 @@ def known_model(deployment: Deployment, wanted: str | None, reported: Mapping[st
 
     ``wanted``: the user's ``--model``.
 
-    Raises:
-        ModelNotFound: ``wanted`` is a path without a model.
-
+    Raises ModelNotFound if ``wanted`` is a path without a model.
     """
     dtypes = [server.kv_dtype for server in deployment.servers]
     kv_dtype = None if None in dtypes else dtypes[0]

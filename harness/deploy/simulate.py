@@ -43,9 +43,7 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
 def sim_config(target: Target) -> SimConfig:
     """The simulator's configuration for a target.
 
-    Raises:
-        CannotSimulate: the simulator does not model what the target asks for.
-
+    Raises CannotSimulate if the simulator does not model what the target asks for.
     """
     default = SimConfig()
     fields = {

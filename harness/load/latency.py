@@ -90,8 +90,7 @@ class Latencies:
 
 def latencies(operations: Iterable[Operation]) -> Latencies:
     """The latencies of operations, by the rules above."""
-    done = [operation for operation in operations if operation.outcome is Outcome.OK]
-    streamed = [operation for operation in done if operation.ended.token_times]
+    done, streamed = _measurable(operations)
     tpots = (time_per_output_token(operation.ended) for operation in streamed)
     return Latencies(
         ttft=np.array([op.ended.token_times[0] - op.sent.intended_at for op in streamed], np.float64),
@@ -101,11 +100,16 @@ def latencies(operations: Iterable[Operation]) -> Latencies:
     )
 
 
+def _measurable(operations: Iterable[Operation]) -> tuple[list[Operation], list[Operation]]:
+    """The OK operations, and the streamed ones of them."""
+    done = [operation for operation in operations if operation.outcome is Outcome.OK]
+    return done, [operation for operation in done if operation.ended.token_times]
+
+
 def latency_report(operations: Iterable[Operation]) -> LatencyReport:
     """The report of these operations, for example of one phase or of all phases together."""
     operations = tuple(operations)
-    done = [operation for operation in operations if operation.outcome is Outcome.OK]
-    streamed = [operation for operation in done if operation.ended.token_times]
+    done, streamed = _measurable(operations)
     duration = _duration(operations)
     tokens_in, tokens_out = sum(map(_input_tokens, done)), sum(map(_output_tokens, done))
     per_second = _rate(duration)

@@ -90,9 +90,7 @@ def _demand(line: Line, source: str) -> Demand:
 def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[Line, ...]:
     """The requests in the text of a file called ``name``. ``output_len``: output tokens of lines without a limit.
 
-    Raises:
-        UsageError: a line is no valid request (the message has the line's number), or the file has no request.
-
+    Raises UsageError if a line is no valid request (the message has the line's number), or the file has no request.
     """
     lines: list[Line] = []
     seen: dict[str, int] = {}

@@ -51,10 +51,7 @@ class RandomLoad:
         return (Demand(source, longest, self.output_len),)
 
     def scenario(self, deployment: Deployment, salt: str) -> Scenario:
-        """The load for this deployment; ``salt``: new for each run.
-
-        Raises UsageError if the model's vocabulary is not known.
-        """
+        """The load; ``salt``: new for each run. Raises UsageError if the model's vocabulary is not known."""
         if deployment.vocab_size is None:
             raise UsageError(
                 f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, "

@@ -71,12 +71,7 @@ _DROPPED_FOR_PREFILL = frozenset(
 
 
 def parse_request(raw: bytes, endpoint: Endpoint) -> Json:
-    """The client's body as JSON.
-
-    Raises:
-        RejectedRequest: the body is not a JSON object, or rule 4 refuses it.
-
-    """
+    """The client's body as JSON. Raises RejectedRequest if the body is not a JSON object, or rule 4 refuses it."""
     try:
         body = json.loads(raw.decode())
     except (ValueError, RecursionError) as error:
@@ -139,12 +134,7 @@ def prefill_request(body: Mapping[str, Any], endpoint: str) -> Json:
 
 
 def prefill_body(body: Json, endpoint: Endpoint) -> bytes:
-    """The bytes of ``prefill_request``.
-
-    Raises:
-        RejectedRequest: the body is nested too deeply to be written again.
-
-    """
+    """The bytes of ``prefill_request``. Raises RejectedRequest if the body is nested too deeply to be written again."""
     return _dumps(prefill_request(body, endpoint))
 
 

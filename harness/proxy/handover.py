@@ -19,12 +19,7 @@ class IncompleteHandover(Exception):  # noqa: N818 - reads as what happened
 
 
 def take_handover(raw: bytes) -> Json:
-    """The complete ``kv_transfer_params`` of P's answer.
-
-    Raises:
-        IncompleteHandover: the message names what is missing.
-
-    """
+    """The complete ``kv_transfer_params`` of P's answer. Raises IncompleteHandover, which names the missing parts."""
     try:
         answer = json.loads(raw)
     except (ValueError, RecursionError) as error:

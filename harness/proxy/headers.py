@@ -30,12 +30,7 @@ _REQUEST_ONLY = frozenset({"host", "content-length", "content-encoding", "expect
 
 
 def request_headers(headers: Mapping[str, str], request_id: str | None = None) -> CIMultiDict[str]:
-    """The client's headers for P and D, with the request id that both servers use.
-
-    Raises:
-        RejectedRequest: a header holds characters that cannot be forwarded.
-
-    """
+    """The client's headers for P and D, with the id for both. Raises RejectedRequest for unforwardable characters."""
     forwarded = _without(headers.items(), _HOP_BY_HOP | _REQUEST_ONLY | _nominated(headers))
     # vLLM refuses a body of any other type.
     forwarded.setdefault("Content-Type", "application/json")

@@ -72,12 +72,7 @@ class Upstream:
 
 
 def parse_upstream(role: Role, text: str) -> Upstream:
-    """An upstream from a URL or from ``host:port``.
-
-    Raises:
-        UsageError: the text is not an HTTP URL.
-
-    """
+    """An upstream from a URL or from ``host:port``. Raises UsageError if the text is not an HTTP URL."""
     try:
         url = URL(text if "://" in text else f"http://{text}")
     except ValueError:
@@ -121,9 +116,7 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
 ) -> aiohttp.ClientResponse:
     """Send one request and wait for the answer's headers; the caller closes the answer.
 
-    Raises:
-        UpstreamFailed: the connection failed; already counted.
-
+    Raises UpstreamFailed if the connection failed; the failure is counted.
     """
     upstream.counts.requests += 1
     url, headers = upstream.url(path_qs), upstream.headers(headers)
@@ -144,9 +137,7 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
 async def read_available(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
     """All bytes of the body that have arrived, at least one; empty at the end of the body.
 
-    Raises:
-        UpstreamFailed: the connection broke; already counted.
-
+    Raises UpstreamFailed if the connection broke; the failure is counted.
     """
     try:
         return await answer.content.readany()

@@ -5,7 +5,7 @@ import functools
 import inspect
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,17 +91,24 @@ class Pair:
 
 
 @asynccontextmanager
+async def proxying(prefill: Sequence[str], decode: Sequence[str]) -> AsyncIterator[ProxyHandle]:
+    """A proxy before servers at these URLs."""
+    proxy = await start_proxy(prefill, decode)
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
+
+
+@asynccontextmanager
 async def pair(p_script: Script | None = None, d_script: Script | None = None) -> AsyncIterator[Pair]:
     async with (
         running(p_script or prefilled) as p,
         running(d_script or decoded) as d,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as client,
+        proxying([p.url], [d.url]) as proxy,
     ):
-        proxy = await start_proxy([p.url], [d.url])
-        try:
-            yield Pair(p, d, proxy, client)
-        finally:
-            await proxy.stop()
+        yield Pair(p, d, proxy, client)
 
 
 async def prefilled(_request: web.Request) -> web.Response:
