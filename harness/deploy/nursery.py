@@ -32,10 +32,7 @@ class Nursery:
         self._processes[name] = ChildProcess.start(command)
 
     async def all_answer(self, urls: Mapping[str, str]) -> None:
-        """Return when every named process answers 200 at its URL's /health.
-
-        Raises DeployError, with the end of the log, if a process ended or did not answer in time.
-        """
+        """Return when every process answers 200 at /health. Raises DeployError, with the log's end, if one fails."""
         try:
             async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
                 for name, url in urls.items():

@@ -26,8 +26,8 @@ class Command:
 class ChildProcess:
     """A running command. ``stop`` ends it and its descendants.
 
-    asyncio's subprocess is not used: its transport kills the keeper when the loop closes, and a killed keeper cannot
-    end the command's descendants, as a keeper does whose pipe closes.
+    asyncio's subprocess is not used: its transport kills the keeper when the loop closes. A killed keeper cannot end
+    the command's descendants; a keeper whose pipe closes ends them.
     """
 
     def __init__(self, command: Command, keeper: "subprocess.Popen[bytes]") -> None:

@@ -90,10 +90,8 @@ class Surroundings:
 async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Session]:
     """Launch or attach to a deployment, learn its facts, warm it up; at the end, stop the processes started for it.
 
-    Raises:
-        UsageError: a URL does not answer, the model does not exist, a port is in use, or no engine is installed.
-        DeployError: a server died or did not answer in time.
-
+    Raises UsageError if a URL does not answer, the model does not exist, a port is in use or no engine is installed;
+    DeployError if a server dies or does not answer in time.
     """
     async with AsyncExitStack() as stack:
         if target.engine == "sim":
@@ -258,10 +256,7 @@ async def _warm_up(
 
 
 async def _with_known_proxy(deployment: Deployment, target: Target) -> Deployment:
-    """The deployment with ``own_proxy`` known, if it has a proxy.
-
-    The proxy is asked after the first load, since a gateway's refusal of a completion is more informative.
-    """
+    """The deployment with ``own_proxy`` known. Asked after the load, since a gateway's refusal of a load says more."""
     if deployment.own_proxy is not None or deployment.proxy_url is None:
         return deployment
     async with aiohttp.ClientSession(headers=target.headers) as session:

@@ -21,10 +21,7 @@ _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_c
 async def simulated(target: Target, nursery: Nursery) -> Deployment:
     """Start all servers in one process, and the proxy if KV is transferred.
 
-    Raises:
-        UsageError: the target needs a real engine.
-        DeployError: a process did not start.
-
+    Raises UsageError if the target needs a real engine, and DeployError if a process does not start.
     """
     if target.model:
         raise UsageError("--engine sim has its own model: leave --model out.")
@@ -41,10 +38,7 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
 
 
 def sim_config(target: Target) -> SimConfig:
-    """The simulator's configuration for a target.
-
-    Raises CannotSimulate if the simulator does not model what the target asks for.
-    """
+    """The simulator's configuration. Raises CannotSimulate if the simulator does not model a part of the target."""
     default = SimConfig()
     fields = {
         "prefills": target.prefill,

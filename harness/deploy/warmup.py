@@ -82,10 +82,8 @@ class WarmUp:
 async def warm_up_transfers(prefill: Sequence[str], decode: Sequence[str], how: WarmUp) -> None:
     """Hand one prompt from each prefill server to each decode server, until all transfers work.
 
-    Raises:
-        UsageError: a pair can never transfer as it is configured.
-        DeployError: a pair still failed at the deadline; quotes the last answer.
-
+    Raises UsageError if a pair can never transfer as it is configured, and DeployError, with the last answer, if a pair
+    still fails at the deadline.
     """
     deadline = how.clock.now() + how.timeout
     async with _open_session(how) as session:
@@ -98,10 +96,8 @@ async def warm_up_load(url: str, requests: int, how: WarmUp) -> list[float]:
     If the first request is refused, the warm-up fails. The others are repeated if they fail: occasional failures are
     found by the load, and belong to the verdict.
 
-    Raises:
-        UsageError: the URL, the credentials or the model's name are wrong.
-        DeployError: the answer is not a completion, or did not come in time.
-
+    Raises UsageError if the URL, the credentials or the model's name are wrong, and DeployError if the answer is not a
+    completion or does not come in time.
     """
     limit = aiohttp.ClientTimeout(total=min(how.timeout, ANSWER_LASTS))
     async with _open_session(how, limit) as session:

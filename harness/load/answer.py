@@ -122,7 +122,7 @@ class Answer:
             self._note_fault(f"unreadable chunk ({type(error).__name__}: {quoted(error)}): {quoted(payload)}")
 
     def _read_late(self, payload: bytes) -> None:
-        """After the end marker only the usage may follow: a client that stops at the marker would lose tokens."""
+        """Only the usage may follow the end marker: a client that stops at the marker would lose tokens."""
         message = _parsed(payload)
         if error := _error_of(message):
             self._note_error(error)

@@ -20,10 +20,7 @@ class UnknownCoding(Exception):  # noqa: N818 - reads as what happened
 
 
 class Decoder:
-    """Decodes the bytes of one answer.
-
-    Raises UnknownCoding for a coding other than gzip, deflate and none; ``feed`` raises it for invalid bytes.
-    """
+    """Decodes one answer. Raises UnknownCoding for codings other than gzip, deflate and none, and for invalid bytes."""
 
     __slots__ = ("_coding", "_inflate")
 

@@ -36,13 +36,7 @@ class ClientGone(Exception):  # noqa: N818 - reads as what happened
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The whole body.
-
-    Raises:
-        ClientGone: the body did not arrive completely.
-        RejectedRequest: the body cannot be decoded as its headers say.
-
-    """
+    """The body. Raises ClientGone if it arrives only in part, RejectedRequest if it contradicts its headers."""
     try:
         return await request.read()
     except ConnectionError as error:

@@ -25,10 +25,8 @@ async def relay(
 ) -> web.StreamResponse:
     """Forward ``answer`` to the client with the proxy's ``own`` headers, and count it by its status.
 
-    Raises:
-        ClientGone: the client disconnected before the end of the answer.
-        UpstreamFailed: the server disconnected before any byte was forwarded; already counted.
-
+    Raises ClientGone if the client disconnects before the end of the answer, and UpstreamFailed if the server
+    disconnects before any byte is forwarded; the failure is counted.
     """
     headers = response_headers(answer.headers, own)
     # None gives the status's usual reason.

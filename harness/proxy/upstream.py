@@ -114,10 +114,7 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
     headers: CIMultiDict[str],
     body: bytes | None,
 ) -> aiohttp.ClientResponse:
-    """Send one request and wait for the answer's headers; the caller closes the answer.
-
-    Raises UpstreamFailed if the connection failed; the failure is counted.
-    """
+    """The answer, once its headers are there; the caller closes it. Raises (and counts) UpstreamFailed."""
     upstream.counts.requests += 1
     url, headers = upstream.url(path_qs), upstream.headers(headers)
     try:
@@ -135,10 +132,7 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
 
 
 async def read_available(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
-    """All bytes of the body that have arrived, at least one; empty at the end of the body.
-
-    Raises UpstreamFailed if the connection broke; the failure is counted.
-    """
+    """The bytes of the body that have arrived; empty at its end. Raises (and counts) UpstreamFailed."""
     try:
         return await answer.content.readany()
     except (aiohttp.ClientError, OSError) as error:

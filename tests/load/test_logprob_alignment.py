@@ -14,10 +14,7 @@ from harness.load.logprobs import Row
 
 
 def aligned(*chunks: tuple[list[int], list[tuple[int | None, int]]]) -> list[int | None]:
-    """The true position of the row that each token gets.
-
-    ``chunks``: token ids, and rows as (id, true position).
-    """
+    """The true position of each token's row. ``chunks``: token ids, and rows as (id, true position)."""
     alignment, tokens = Alignment(), list[int]()
     for ids, rows in chunks:
         before = len(tokens)
