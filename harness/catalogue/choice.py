@@ -18,9 +18,7 @@ its workloads (:func:`harness.catalogue.registry.workload`)."""
 def catalogue() -> tuple[Workload, ...]:
     """Every workload, family by family, in the order in which they were registered.
 
-    Raises:
-        UsageError: another project's package of workloads cannot be imported.
-
+    Raises UsageError if another project's package of workloads cannot be imported.
     """
     # Imported by name: workloads depend on the harness, and the harness must not depend on workloads.
     import_module(OURS)
