@@ -18,9 +18,7 @@ its workloads (:func:`harness.catalogue.registry.workload`)."""
 def catalogue() -> tuple[Workload, ...]:
     """Every workload, family by family, in the order in which they were registered.
 
-    Raises:
-        UsageError: another project's package of workloads cannot be imported.
-
+    Raises UsageError if another project's package of workloads cannot be imported.
     """
     # Imported by name: workloads depend on the harness, and the harness must not depend on workloads.
     import_module(OURS)
@@ -39,9 +37,7 @@ def catalogue() -> tuple[Workload, ...]:
 def choose(patterns: Sequence[str]) -> tuple[Workload, ...]:
     """The workloads whose name or family matches a pattern (``*``, ``?`` as in file names), in the catalogue's order.
 
-    Raises:
-        UsageError: a pattern matches no workload.
-
+    Raises UsageError if a pattern matches no workload.
     """
     everything = catalogue()
     for pattern in patterns:

@@ -11,7 +11,6 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from oracle_runs import NIXL, OFFLOADING, Script, exactly, prompt
 
-from harness.catalogue.setting import Setting
 from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
@@ -128,11 +127,6 @@ def test_the_noise_file_depends_on_the_facts_of_all_servers() -> None:
     assert noise_key(one, 4)["connectors"] == "nixl, offloading"
     assert noise_key(other, 4)["kv dtype"] == "float32/bfloat16"
     assert noise_key(other, 4)["connectors"] == "nixl, offloading/nixl"
-
-
-def test_scenarios_use_the_largest_chunk_size() -> None:
-    deployment = replace(having(decode={"offload_block_size": 128}), vocab_size=4096)
-    assert Setting.of(deployment).chunk_tokens == 128
 
 
 def telling(name: str, *connectors: str, cache_dtype: str = "auto", config: str | None = None) -> web.Application:

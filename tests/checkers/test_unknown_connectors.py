@@ -13,8 +13,9 @@ from harness.catalogue.needs import Needs, unmet
 from harness.checkers import judge
 from harness.checkers.failed_transfers import failed_transfers
 from harness.deploy.engine import EngineBuild
-from harness.deploy.plan import Engine, LaunchOptions, kv_transfer_config
+from harness.deploy.plan import Engine, kv_transfer_config
 from harness.deploy.plugin_path import PACKAGE
+from harness.deploy.target import Target
 from harness.facts import Connector, Deployment
 from harness.observe.connectors import Connected, connected
 from harness.oracle import ServerExpectation
@@ -256,6 +257,6 @@ class TestFoundByFamilies:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_launched_connectors_are_known(connectors: tuple[Connector, ...], device: str) -> None:
     engine = Engine(EngineBuild("python", "0.32.0", device), Path("plugins") if device == "cpu" else None)
-    found = connected(kv_transfer_config(LaunchOptions("model", connectors=connectors), engine))
+    found = connected(kv_transfer_config(Target(connectors=connectors), engine))
     assert found is not None
     assert (found.known, found.unknown) == (connectors, ())

@@ -5,7 +5,7 @@ import functools
 import inspect
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,17 +91,24 @@ class Pair:
 
 
 @asynccontextmanager
+async def proxying(prefill: Sequence[str], decode: Sequence[str]) -> AsyncIterator[ProxyHandle]:
+    """A proxy before servers at these URLs."""
+    proxy = await start_proxy(prefill, decode)
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
+
+
+@asynccontextmanager
 async def pair(p_script: Script | None = None, d_script: Script | None = None) -> AsyncIterator[Pair]:
     async with (
         running(p_script or prefilled) as p,
         running(d_script or decoded) as d,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as client,
+        proxying([p.url], [d.url]) as proxy,
     ):
-        proxy = await start_proxy([p.url], [d.url])
-        try:
-            yield Pair(p, d, proxy, client)
-        finally:
-            await proxy.stop()
+        yield Pair(p, d, proxy, client)
 
 
 async def prefilled(_request: web.Request) -> web.Response:
@@ -136,8 +143,8 @@ async def closed_port() -> str:
 def in_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run an async test in a loop of its own.
 
-    Not in uvloop: on a loaded machine its close() once waited for ever for a connection that a test had cut. The
-    tests of the proxy's command line start a process that runs in uvloop.
+    uvloop is left out: on a loaded machine its close() once waited for ever for a connection that a test had closed.
+    The tests of the proxy's command line start a process that runs in uvloop.
     """
 
     @functools.wraps(test)

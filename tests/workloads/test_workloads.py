@@ -27,7 +27,6 @@ from harness.models.tokenizer import WORDS as CANARY_WORDS
 from harness.scenario import Endpoint, Message, Phase, Request, Route, Scenario
 from workloads.offload import flood
 
-B = 32
 EVERY = catalogue()
 
 
