@@ -25,11 +25,7 @@ class HostOffloadingHandler(OffloadingHandler):  # type: ignore[misc]  # vLLM is
         copied = self._copy(*spec)
         self._finished.append(
             TransferResult(
-                job_id,
-                success=True,
-                transfer_size=copied.bytes,
-                transfer_time=copied.seconds,
-                transfer_type=self._kind,
+                job_id, success=True, transfer_size=copied.bytes, transfer_time=copied.seconds, transfer_type=self._kind
             )
         )
         return True

@@ -75,10 +75,7 @@ def default_cache() -> Path:
 
 
 def make_canary(
-    directory: Path | None = None,
-    *,
-    seed: int = 0,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    directory: Path | None = None, *, seed: int = 0, dtype: Literal["float32", "bfloat16"] = "float32"
 ) -> Path:
     """Return the path of the canary with these parameters, after making it if it does not exist.
 
@@ -164,11 +161,7 @@ def _config(dtype: str) -> dict[str, Any]:
 
 
 def _special_ids() -> dict[str, int]:
-    return {
-        "bos_token_id": tokenizer.BOS,
-        "eos_token_id": tokenizer.EOS,
-        "pad_token_id": tokenizer.PAD,
-    }
+    return {"bos_token_id": tokenizer.BOS, "eos_token_id": tokenizer.EOS, "pad_token_id": tokenizer.PAD}
 
 
 def _generation_config() -> dict[str, Any]:

@@ -21,9 +21,7 @@ from typing import Any, Final
 from harness.errors import ModelNotFound
 from harness.facts import ELEMENT_BYTES, KVGeometry
 
-_OWN_HEAD_SIZE: Final = frozenset(
-    {"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"},
-)
+_OWN_HEAD_SIZE: Final = frozenset({"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"})
 """Families whose default head size is not hidden size / heads, so that config.json must state it."""
 
 _PLAIN: Final = _OWN_HEAD_SIZE | {

@@ -51,11 +51,7 @@ class Learned:
 
 
 async def learn(
-    session: aiohttp.ClientSession,
-    *,
-    prefill_urls: Sequence[str],
-    decode_urls: Sequence[str],
-    proxy_url: str | None,
+    session: aiohttp.ClientSession, *, prefill_urls: Sequence[str], decode_urls: Sequence[str], proxy_url: str | None
 ) -> Learned:
     """Ask every server; raises UsageError naming the first that does not answer as vLLM does.
 

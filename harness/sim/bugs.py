@@ -72,10 +72,7 @@ _TABLE = (
     _bug("ignores_offload", _MULTI, "MultiConnector never asks the offload tier", "bytes"),
     _bug("full_hit_wrong", _FULL_HIT, "all KV is garbage, every counter is right", "outputs"),
     _bug(
-        "recompute_wrong_offset",
-        _RECOMPUTE,
-        "after a failed pull D recomputes a block off",
-        "outputs failures bytes",
+        "recompute_wrong_offset", _RECOMPUTE, "after a failed pull D recomputes a block off", "outputs failures bytes"
     ),
     _bug("source_doubled", _METRICS, "external tokens are counted twice by source", "sources counters"),
     _bug("source_negative", _METRICS, "local_compute falls by the prompt's length", "sources counters"),

@@ -26,12 +26,7 @@ class Engine:
     """A server's scheduler, KV cache, connectors and model."""
 
     def __init__(
-        self,
-        engine_id: str,
-        config: SimConfig,
-        now: Callable[[], float],
-        fabric: dict[str, Nixl],
-        ledger: Ledger,
+        self, engine_id: str, config: SimConfig, now: Callable[[], float], fabric: dict[str, Nixl], ledger: Ledger
     ) -> None:
         self.engine_id, self.config, self.now, self._fabric = engine_id, config, now, fabric
         self.bugs = PlantedBugs(config, ledger, self)

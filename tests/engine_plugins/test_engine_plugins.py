@@ -157,8 +157,7 @@ def tier_over(tensors: list[Any], *, blocks_per_chunk: int, chunks: int = BLOCKS
 def transfer(blocks: list[int], chunks: list[int], *, sizes: list[int], firsts: list[int]) -> Any:
     """Make a transfer from vLLM's two specs of ids, of which the first has sizes and indices per group."""
     return page_tier.Transfer.between(
-        SimpleNamespace(block_ids=blocks, group_sizes=sizes, block_indices=firsts),
-        SimpleNamespace(block_ids=chunks),
+        SimpleNamespace(block_ids=blocks, group_sizes=sizes, block_indices=firsts), SimpleNamespace(block_ids=chunks)
     )
 
 
@@ -227,8 +226,7 @@ class TestPageTier:
         assert changed == set(range(5 * 16 + 3, 5 * 16 + 3 + PAGE))
 
     @pytest.mark.parametrize(
-        ("blocks", "chunks", "sizes"),
-        [([0, 1], [0], [2]), ([0], [0, 1], [1]), ([0, 1], [0], [1]), ([0], [0, 1], [2])],
+        ("blocks", "chunks", "sizes"), [([0, 1], [0], [2]), ([0], [0, 1], [1]), ([0, 1], [0], [1]), ([0], [0, 1], [2])]
     )
     def test_a_transfer_that_does_not_fit_moves_nothing(
         self, blocks: list[int], chunks: list[int], sizes: list[int]

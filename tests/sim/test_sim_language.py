@@ -108,9 +108,7 @@ def test_teacher_forcing_agrees_with_clean_outputs() -> None:
     for index, prompt in enumerate(prompts(40)):
         choice = served(pair, f"r{index}", prompt)
         for entry, logprob in zip(
-            forced(pair, prompt, choice["token_ids"], f"t{index}"),
-            choice["logprobs"]["token_logprobs"],
-            strict=True,
+            forced(pair, prompt, choice["token_ids"], f"t{index}"), choice["logprobs"]["token_logprobs"], strict=True
         ):
             assert entry["rank"] == 1
             assert abs(entry["logprob"] - logprob) < 1e-12
