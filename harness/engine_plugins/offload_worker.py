@@ -1,6 +1,6 @@
-"""The worker side of offloading for vLLM 0.26 to 0.32; it copies at once.
+"""The worker side of offloading for vLLM 0.26 to 0.32.
 
-Copying at once is right under load for these reasons:
+It copies at once, which is right under load for these reasons:
 
 Rule 1. A copy has ended when ``submit_store`` or ``submit_load`` returns. vLLM calls both, and runs the model, on one
 thread of the worker, step by step. A page is written in step n. Its store is submitted at the start of a later step,

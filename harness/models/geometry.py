@@ -46,7 +46,6 @@ _UNLIKE_LAYERS: Final = {
     "index_topk": "it keeps an index beside its KV",
 }
 
-
 _GENERATION = "generation_config.json"
 
 
@@ -103,7 +102,7 @@ def _facts(name: str, path: Path, config: Mapping[str, Any], kv_dtype: str | Non
         dtype=_dtype(config, text),
         geometry_unknown=why,
         generation_defaults=bool(name) and (path / _GENERATION).is_file(),
-        cache_rules_unknown=_other_rules(text),
+        cache_rules_unknown=_why_cache_rules_unknown(text),
     )
 
 
@@ -139,7 +138,7 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return nested if isinstance(nested, Mapping) else config
 
 
-def _other_rules(text: Mapping[str, Any]) -> str:
+def _why_cache_rules_unknown(text: Mapping[str, Any]) -> str:
     """Return why prefix cache hits cannot be predicted (rule 4), or an empty string."""
     return next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT)
 

@@ -11,7 +11,7 @@ Rules:
 5. An impossible value is not read, and :attr:`Counters.unusable` says why. Impossible are NaN, infinity, a negative
    value, a value too large for a float to count by one, a count that is not whole, and a label set that occurs twice.
 6. Each label set is compared by itself. If one of several engines restarts from 0 or is no longer exposed, the sum may
-   still grow, but the growth is unknown. A new label set counts from 0, since some get a sample with their first event.
+   still grow, but the growth is unknown. A new label set counts from 0, since some appear with their first event.
 """
 
 import math
@@ -22,7 +22,6 @@ from harness.history import Sample, Scraped
 
 _LEGACY_LOAD = "offload_load_bytes_legacy"
 _LEGACY_STORE = "offload_store_bytes_legacy"
-
 
 Labels = frozenset[tuple[str, str]]
 """Names and values of a sample's labels."""
@@ -256,7 +255,7 @@ def _why_unknown(name: str, before: Counters, after: Counters) -> str:
 
 
 def _why_parts_unknown(family: str, before: Mapping[Labels, float], after: Mapping[Labels, float]) -> str:
-    """Say which label set of a sum that did not shrink went backwards or disappeared (rule 6)."""
+    """Say which label set went backwards or disappeared although the sum did not shrink (rule 6); empty if none did."""
     for labels, first in before.items():
         # A label set that was at 0 and has disappeared takes nothing from the sum.
         last = after.get(labels, 0.0)

@@ -53,7 +53,7 @@ class Learned:
 async def learn(
     session: aiohttp.ClientSession, *, prefill_urls: Sequence[str], decode_urls: Sequence[str], proxy_url: str | None
 ) -> Learned:
-    """Ask every server; raises UsageError naming the first that does not answer as vLLM does.
+    """Ask every server; raises UsageError, naming the first server that does not answer as vLLM does.
 
     The deployment has no geometry and no vocabulary; the caller adds them from the model's configuration.
     """
@@ -69,7 +69,7 @@ async def learn(
             raise answer
         answers.append(answer)
     servers = tuple(server for server, _ in answers)
-    # Decode servers come first: they answer the clients, so requests carry their name of the model.
+    # Decode servers come first: they answer the clients, so requests name the model as decode servers do.
     named = sorted(servers, key=lambda server: server.role is not Role.DECODE)
     deployment = Deployment(
         servers=servers,

@@ -7,14 +7,14 @@ the forward pass; store; finish requests; take note of the loads, stores and lea
 from collections.abc import Callable
 
 from harness.facts import Connector
-from harness.sim.blocks import BlockPool, KVMemory, Page
+from harness.sim.blocks import BlockPool, KVMemory
 from harness.sim.config import SimConfig
 from harness.sim.connectors import Connectors, KVConnector
 from harness.sim.damage import PlantedBugs
 from harness.sim.forward import Model
 from harness.sim.language import Language
 from harness.sim.ledger import Ledger
-from harness.sim.offload import Chunk, Offload
+from harness.sim.offload import Offload
 from harness.sim.scheduler import Scheduler, Work
 from harness.sim.sequence import Delta, Finish, Score, Sequence, Status
 from harness.sim.stats import ServerStats
@@ -54,10 +54,7 @@ class Engine:
                 faults=self.bugs,
                 now=self.now,
             )
-        return Offload(self.config, self.pool, self.memory, self.stats, self._restore, self.bugs.on_store)
-
-    def _restore(self, sequence: Sequence, pages: list[Page], chunks: list[Chunk]) -> list[Page]:
-        return self.bugs.on_restore(sequence, pages, chunks, self.offload)
+        return Offload(self.config, self.pool, self.memory, self.stats, self.bugs.on_restore, self.bugs.on_store)
 
     @property
     def offload(self) -> Offload | None:

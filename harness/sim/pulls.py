@@ -1,8 +1,8 @@
 """Planted bugs that change a pull. Each function returns whether the bug could be applied to the pull.
 
 D computes the last token of a prompt again, so damage to only that token's slot never shows. A permutation of rows does
-not show either, because their sum stays the same (language.py, rule 3). So every function here changes which rows are
-read, or their values.
+not show either, because their sum stays the same (language.py, rule 3). So every function here changes the values of
+rows, or reads other rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -223,7 +223,7 @@ def bytes_lost(pull: Pull, decode: Nixl) -> bool:
 def notification_uncounted(pull: Pull, decode: Nixl) -> bool:
     """A failed notification is missing from failed transfers."""
     decode.stats.failed_notifications += 1
-    # metrics.py adds failed notifications to failed transfers; the bug is that it does not.
+    # metrics.py adds failed notifications to failed transfers; this undoes the addition.
     decode.stats.failed_transfers -= 1
     pull.notify = False
     return True

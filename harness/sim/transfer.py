@@ -9,7 +9,7 @@ list is longer than the prompt needs.
 Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blocks have been allocated.
 
 Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. If
-``remote_block_ids`` is empty or has fewer blocks than D lacks, an assertion fails, and the engine is dead.
+``remote_block_ids`` is empty or has too few blocks for D, an assertion fails, and the engine is dead.
 
 Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """
@@ -101,7 +101,7 @@ class Nixl:
     # --- scheduler side ---
 
     def arrived(self, sequence: Sequence) -> None:
-        """Note the lease on P to renew while the request waits."""
+        """Remember the lease on P, to renew it while the request waits."""
         params = sequence.params or {}
         if params.get("do_remote_prefill") and all(params.get(key) is not None for key in REMOTE_KEYS):
             self._renewed[sequence.id] = (str(params["remote_engine_id"]), str(params["remote_request_id"]))

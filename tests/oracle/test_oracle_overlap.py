@@ -82,14 +82,16 @@ def test_an_unknown_outcome_widens_the_bounds_of_the_request_and_of_requests_wit
     script.ask(prompt(T, 5000), phase="other")
     assert bounds(script.expect("lost")["decode-0"], "external_kv_transfer") == Bounds(0, T)
     assert bounds(script.expect("after")["decode-0"], "external_kv_transfer") == Bounds(10, T)
-    assert "how far r0 came is not known" in script.expect("lost")["decode-0"].why("external_kv_transfer")
+    assert "how far the servers got with r0 is not known" in script.expect("lost")["decode-0"].why(
+        "external_kv_transfer"
+    )
     assert exactly(script.expect("other")["decode-0"], "external_kv_transfer") == T
 
 
 def test_an_interrupted_answer_may_have_continued() -> None:
     # 100 prompt tokens, and one known output token of at most 100: the next may be any, and may fill the second block.
     script = Script(deployed(NIXL))
-    script.ask(prompt(100), phase="cut", outcome=Outcome.INFO, said=((7,),), sampling=Sampling(max_tokens=100))
+    script.ask(prompt(100), phase="lost", outcome=Outcome.INFO, said=((7,),), sampling=Sampling(max_tokens=100))
     script.ask((*prompt(100), 7, *prompt(60, 5000)), phase="continued")
     script.ask((*prompt(100), 8, *prompt(60, 5000)), phase="another")
     assert bounds(script.expect("continued")["decode-0"], "local_cache_hit") == Bounds(0, 128)
