@@ -56,7 +56,7 @@ class TestPluginPath:
         )
         assert run_python(code, write_plugin_path(tmp_path)) == "False\n"
 
-    def test_writing_again_drops_what_is_no_longer_a_plugin(self, tmp_path: Path) -> None:
+    def test_writing_again_removes_files_that_are_no_longer_plugins(self, tmp_path: Path) -> None:
         stale = write_plugin_path(tmp_path) / PACKAGE / "gone.py"
         stale.write_text("")
         write_plugin_path(tmp_path)
@@ -107,7 +107,7 @@ class TestProgressDelay:
             nixl_progress.set_progress_delay(api, 500)
 
     @pytest.mark.parametrize("text", ["", "0", "-5", "0.5", "500us", "²"])
-    def test_refuses_what_is_not_a_positive_whole_number(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_refuses_a_delay_that_is_no_positive_whole_number(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(nixl_progress.DELAY_VARIABLE, text)
         monkeypatch.setattr(nixl_progress, "_nixl_api", lambda: fake_nixl(config=Config))
         with pytest.raises(RuntimeError, match="microseconds above 0"):
@@ -292,7 +292,6 @@ for extra in ({"cpu_bytes_to_use": 1}, {"cpu_bytes_to_use": 1 << 20, "canonical_
         refused.append(str(error))
 
 import json
-import re
 print(json.dumps({
     "done": done, "left": worker.get_finished(), "first_bytes": [t[:, 0].tolist() for t in tensors],
     "refused": refused,

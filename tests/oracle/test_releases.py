@@ -1,4 +1,4 @@
-"""Counters of older releases and development builds differ, and are right only for these versions."""
+"""Counting differences of older releases and development builds are accepted for these versions only."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_since_0_20_no_token_may_count_twice() -> None:
     assert verdict("0.32.0", compute=1) is Verdict.INVALID
 
 
-def test_an_engine_that_reports_how_many_tokens_it_counts_twice_is_believed_in_every_version(
+def test_in_every_version_recomputed_tokens_that_the_engine_reports_may_count_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(run.NAMES, "recomputed", f"vllm:prompt_tokens_recomputed_total{{{run.ENGINE}}}")

@@ -1,4 +1,4 @@
-"""Every planted bug does exactly what its table entry says, and runs without bugs have no wrong KV."""
+"""Every planted bug has exactly the effects that its table entry lists, and runs without bugs read no wrong KV."""
 
 import random
 from typing import Any

@@ -19,8 +19,8 @@ tokens = st.lists(st.integers(0, 4095), min_size=1, max_size=40)
 
 
 @given(tokens, st.integers(0, 39))
-def test_computing_in_chunks_gives_the_same_sum(prompt: list[int], cut: int) -> None:
-    head, tail = prompt[:cut], prompt[cut:]
+def test_computing_in_chunks_gives_the_same_sum(prompt: list[int], first: int) -> None:
+    head, tail = prompt[:first], prompt[first:]
     rows, total = extend(0, head, 0)
     more, total = extend(total, tail, len(head))
     assert total == correct_total(prompt) == sum(rows + more) & MASK
