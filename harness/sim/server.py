@@ -49,12 +49,7 @@ class SimServer:
         request_id: str | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> Job:
-        """Take a request; ``wake`` is called after each step that generated a token of the request or ended it.
-
-        Raises:
-            Refused: the request is not served.
-
-        """
+        """Take a request, or raise Refused; ``wake`` is called after each step that gave it a token or ended it."""
         self._serial += 1
         request_id = request_id or str(body.get("request_id") or f"anonymous-{self._serial}")
         if self.engine.dead:

@@ -34,13 +34,7 @@ def verdict(version: str | None, **decode: float) -> Verdict:
         ("0.32.0", (0, 32)),
         ("0.20.0rc1", (0, 20)),
         ("1.0", (1, 0)),
-        (DEVELOPMENT, None),
-        ("0.21.1rc1.dev44+gabc", None),
-        ("", None),
-        ("v0.32", None),
-        ("²", None),
-        ("0.²", None),
-        (None, None),
+        *((text, None) for text in (DEVELOPMENT, "0.21.1rc1.dev44+gabc", "", "v0.32", "²", "0.²", None)),
     ],
 )
 def test_a_development_build_names_no_release(version: str | None, known: tuple[int, int] | None) -> None:

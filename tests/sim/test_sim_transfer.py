@@ -37,16 +37,8 @@ def decode(pair: SimPair, tokens: list[int], params: dict, name: str) -> tuple[i
 
 def test_parameters_have_vllms_keys() -> None:
     params = prefill(make_pair(Clock()), PROMPT, "keys")
-    assert params.keys() >= {
-        "do_remote_prefill",
-        "do_remote_decode",
-        "remote_block_ids",
-        "remote_engine_id",
-        "remote_request_id",
-        "remote_host",
-        "remote_port",
-        "tp_size",
-    }
+    remote = {f"remote_{name}" for name in ("block_ids", "engine_id", "request_id", "host", "port")}
+    assert params.keys() >= remote | {"do_remote_prefill", "do_remote_decode", "tp_size"}
     assert (params["do_remote_prefill"], params["do_remote_decode"]) == (True, False)
     assert len(params["remote_block_ids"]) == 1
     assert len(params["remote_block_ids"][0]) == 4
