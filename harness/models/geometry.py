@@ -51,7 +51,7 @@ _GENERATION = "generation_config.json"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model's own files state; None for what they do not state.
+    """Facts from a model's own files; None where the files state nothing.
 
     ``name`` is the model as the user wrote it, ``path`` its directory, ``max_model_len`` tokens of prompt and output
     together, ``dtype`` the checkpoint's type. ``special_token_ids`` are those that config.json, generation_config.json

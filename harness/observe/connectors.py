@@ -74,7 +74,7 @@ class Connected:
         return value if isinstance(value, bool) else None
 
 
-def connected(transfer: object) -> Connected | None:
+def read_connectors(transfer: object) -> Connected | None:
     """Read the connectors from a ``kv_transfer_config``; None if it cannot be read."""
     if transfer is None:
         return Connected((), listed=True)
@@ -95,7 +95,7 @@ def connected(transfer: object) -> Connected | None:
     )
 
 
-def exposed(*, nixl: bool, offloads: bool) -> Connected:
+def connectors_in_metrics(*, nixl: bool, offloads: bool) -> Connected:
     """List the connectors whose families are in ``/metrics``. Their order is unknown; NIXL is put first."""
     found = ((Connector.NIXL, nixl), (Connector.OFFLOADING, offloads))
     return Connected(tuple(kind for kind, there in found if there) or None, listed=False)

@@ -133,7 +133,7 @@ SOURCES: Mapping[str, _Source] = {
     "recomputed": _Source("vllm:prompt_tokens_recomputed_total"),
 }
 SAMPLE_NAMES = frozenset(source.sample for source in SOURCES.values())
-"""The samples that a scrape keeps, which are those that the harness uses."""
+"""Names of the samples that a scrape keeps: all that the harness uses."""
 
 GAUGES = frozenset({"process_start", "running", "waiting", "kv_usage", "offload_usage"})
 _OLDER = frozenset({"recomputed"})

@@ -48,7 +48,7 @@ async def _exposition(session: aiohttp.ClientSession, server: Server) -> Exposit
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
-    """Read the body as UTF-8, whatever its header says, because every exposition is UTF-8."""
+    """Read the body as UTF-8, regardless of its header, because every exposition is UTF-8."""
     parts, size = list[bytes](), 0
     async for part in response.content.iter_any():
         parts.append(part)

@@ -99,7 +99,7 @@ class _Obstacle:
 
 @dataclass(slots=True)
 class _Watch:
-    """The first and the last readings, and what they show."""
+    """The first and the last readings, and the obstacles that they show."""
 
     baseline: Mapping[str, float] | None
     first: dict[str, Counters] = field(default_factory=dict)

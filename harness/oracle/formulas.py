@@ -1,4 +1,4 @@
-"""What one server request adds to each counter, given what it found in the caches.
+"""The growth of each counter by one server request, given its hits in the caches.
 
 T: prompt tokens; B: tokens per block; L: tokens found in the server's own prefix cache (full blocks); O: tokens loaded
 from the offload tier. As read from the scheduler of vLLM 0.32:
@@ -43,7 +43,7 @@ def unknown_on(server: Server) -> str:
     one = len(names) == 1
     return (
         f"{' and '.join(names)} on {server.name} {'is not a connector' if one else 'are not connectors'} that the "
-        f"harness knows: what {'it brings' if one else 'they bring'} cannot be predicted"
+        f"harness knows: the tokens that {'it brings' if one else 'they bring'} cannot be predicted"
     )
 
 

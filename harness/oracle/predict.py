@@ -1,8 +1,8 @@
 """From a run's operations to the bounds of each server's counters, phase by phase.
 
-All operations of a run are followed, in counted and uncounted phases, because what an uncounted phase leaves in a cache
-changes what later phases find there. Each operation becomes server requests (:mod:`harness.oracle.server_request`), and
-each server's requests are taken through a model of its caches (:mod:`harness.oracle.server_model`).
+All operations of a run are followed, in counted and uncounted phases, because blocks that an uncounted phase leaves in
+a cache change the hits of later phases. Each operation becomes server requests (:mod:`harness.oracle.server_request`),
+which go through a model of the server's caches (:mod:`harness.oracle.server_model`).
 
 A deployment launched for the run has no prompt of the run cached: warm-up prompts have salts of their own, and their
 blocks are evicted before any block of the run. A deployment that the harness attached to may have any prompt cached,

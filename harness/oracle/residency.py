@@ -1,4 +1,4 @@
-"""What a least-recently-used store certainly holds, and what it possibly holds, if its users overlap in time.
+"""The names that a least-recently-used store certainly holds, and possibly holds, if its users overlap in time.
 
 The block pool with its free queue and the offload tier are both such stores. A store has ``capacity`` places, one for
 each name (a second copy of a name takes a second place). A name that is used becomes younger than all names used

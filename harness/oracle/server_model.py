@@ -144,7 +144,7 @@ class ServerModel:
     def _why_any_hits(self) -> str:
         """Why a request may find any part of the blocks that an unlimited pool would hold; mostly empty."""
         if self.deployment.cache_rules_unknown:
-            return f"what the model's caches keep is not known: {self.deployment.cache_rules_unknown}"
+            return f"the rules of the model's caches are not known: {self.deployment.cache_rules_unknown}"
         blocks = self.server.num_blocks
         if not self.server.unknown_connectors or blocks is None or not self._cache_of(blocks - 1).residency.may_evict:
             return ""

@@ -1,4 +1,4 @@
-"""A server request: one request as one server sees it, with everything that matters to that server's caches.
+"""A server request: one request as one server sees it, with all facts that matter to the server's caches.
 
 An operation through the proxy becomes one request on a prefill server, which generates one token, and one request on a
 decode server for each of its n choices, each of which pulls the prompt. An operation that is sent to a server directly

@@ -18,7 +18,7 @@ class PlantedBug:
 
     name: str
     rate: float = 1.0
-    """Share of the requests that the bug strikes, of those to which it can apply; drawn from each request's id."""
+    """Share of the requests that the bug strikes if it can apply to them; drawn from each request's id."""
 
 
 @dataclass(frozen=True, slots=True)

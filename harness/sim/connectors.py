@@ -8,7 +8,6 @@ lookup has no answer yet.
 from typing import Any, Protocol
 
 from harness.sim.sequence import Sequence
-from harness.sim.transfer import Nixl
 
 
 class KVConnector(Protocol):
@@ -87,11 +86,6 @@ class Connectors:
             held |= holds
             params = answer if params is None else params
         return held, params
-
-    @property
-    def nixl(self) -> Nixl | None:
-        """The NIXL connector, if there is one."""
-        return next((member for member in self.members if isinstance(member, Nixl)), None)
 
     @property
     def has_work(self) -> bool:

@@ -177,7 +177,7 @@ class PlantedBugs:
         if self.strike("handover_missing", sequence.request_id):
             return None
         if self.strike("unknown_engine", sequence.request_id):
-            return params | {"remote_engine_id": "nobody"}
+            return params | {"remote_engine_id": "no-such-engine"}
         return params
 
     def ignores_notification(self, request_id: str) -> bool:

@@ -64,7 +64,7 @@ class Engine:
     @property
     def nixl(self) -> Nixl | None:
         """The transfer agent, if there is one."""
-        return self.connectors.nixl
+        return next((member for member in self.connectors.members if isinstance(member, Nixl)), None)
 
     # --- requests ---
 
@@ -192,7 +192,7 @@ class Engine:
         if not held and not waits:
             self.scheduler.free(sequence)
 
-    # --- what connectors report ---
+    # --- ended loads and leases ---
 
     def _take_in(self, received: list[tuple[Sequence, bool]]) -> list[Delta]:
         deltas = []

@@ -1,7 +1,7 @@
 """NIXL pull transfers between simulated servers, as in vLLM 0.32.0's ``kv_connector/v1/nixl``.
 
 Rule 1. P holds a finished request's blocks under a lease, until D's notification or the end of the lease. Reading
-blocks does not check the lease: D reads whatever P's memory holds at that moment.
+blocks does not check the lease: D reads the present contents of P's memory.
 
 Rule 2. A pull fetches the *last* blocks of P's list, as many as D's prefix cache lacked. So the KV is shifted if P's
 list is longer than the prompt needs.

@@ -1,4 +1,4 @@
-"""The plugin that damages KV on real vLLM (tests/support/damage_plugin) damages what it should, and nothing else.
+"""The plugin that damages KV on real vLLM (tests/support/damage_plugin) damages the intended KV, and nothing else.
 
 The plugin's layout of the KV cache is compared with vLLM's own kernel, and the effect of each kind of damage with a
 dictionary of token rows.

@@ -15,7 +15,7 @@ from oracle_runs import Script, deployed, prompt
 from harness.errors import UsageError
 from harness.facts import Connector, Role, Server
 from harness.models import read_config
-from harness.observe.connectors import connected
+from harness.observe.connectors import read_connectors
 from harness.observe.exposition import Exposition, parse
 from harness.observe.forms import mapping, name_of, whole
 from harness.observe.server_info import _WANTED, _model_config, _server, first_model, learn
@@ -189,7 +189,7 @@ def test_the_models_configuration_is_read_if_reported() -> None:
 
 @given(transfer=ANYTHING)
 def test_a_list_of_connectors_is_read_or_unknown(transfer: object) -> None:
-    found = connected(transfer)
+    found = read_connectors(transfer)
     assert found is None or found.known is not None
 
 
