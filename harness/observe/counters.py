@@ -94,14 +94,7 @@ class _Source:
         return all(sample.labels.get(label) == value for label, value in self.labels)
 
 
-def _by_source(source: str) -> _Source:
-    return _Source("vllm:prompt_tokens_by_source_total", (("source", source),))
-
-
-def _by_direction(direction: str) -> _Source:
-    return _Source("vllm:kv_offload_total_bytes_total", (("transfer_type", direction),))
-
-
+_BY_SOURCE, _BY_DIRECTION = "vllm:prompt_tokens_by_source_total", "vllm:kv_offload_total_bytes_total"
 SOURCES: Mapping[str, _Source] = {
     "process_start": _Source("process_start_time_seconds"),
     "running": _Source("vllm:num_requests_running"),
@@ -109,9 +102,9 @@ SOURCES: Mapping[str, _Source] = {
     "kv_usage": _Source("vllm:kv_cache_usage_perc"),
     "offload_usage": _Source("vllm:kv_offload_cpu_cache_usage_perc"),
     "prompt_tokens": _Source("vllm:prompt_tokens_total"),
-    "local_compute": _by_source("local_compute"),
-    "local_cache_hit": _by_source("local_cache_hit"),
-    "external_kv_transfer": _by_source("external_kv_transfer"),
+    "local_compute": _Source(_BY_SOURCE, (("source", "local_compute"),)),
+    "local_cache_hit": _Source(_BY_SOURCE, (("source", "local_cache_hit"),)),
+    "external_kv_transfer": _Source(_BY_SOURCE, (("source", "external_kv_transfer"),)),
     "generation_tokens": _Source("vllm:generation_tokens_total"),
     "prefix_queries": _Source("vllm:prefix_cache_queries_total"),
     "prefix_hits": _Source("vllm:prefix_cache_hits_total"),
@@ -127,8 +120,8 @@ SOURCES: Mapping[str, _Source] = {
     "nixl_after_expiry": _Source("vllm:nixl_num_notifications_after_expiry_total"),
     "offload_load_bytes": _Source("vllm:kv_offload_load_bytes_total"),
     "offload_store_bytes": _Source("vllm:kv_offload_store_bytes_total"),
-    _LEGACY_LOAD: _by_direction("CPU_to_GPU"),
-    _LEGACY_STORE: _by_direction("GPU_to_CPU"),
+    _LEGACY_LOAD: _Source(_BY_DIRECTION, (("transfer_type", "CPU_to_GPU"),)),
+    _LEGACY_STORE: _Source(_BY_DIRECTION, (("transfer_type", "GPU_to_CPU"),)),
     "offload_refused": _Source("vllm:kv_offload_allocation_failure_total"),
     "recomputed": _Source("vllm:prompt_tokens_recomputed_total"),
 }

@@ -36,12 +36,10 @@ class BuggyEngine(Protocol):
     @property
     def offload(self) -> Offload | None:
         """The offload tier, if there is one."""
-        ...
 
     @property
     def nixl(self) -> Nixl | None:
         """The transfer agent, if there is one."""
-        ...
 
 
 class PlantedBugs:

@@ -54,15 +54,12 @@ class PullFaults(Protocol):
 
     def on_pull(self, pull: Pull, decode: "Nixl") -> None:
         """Change a pull before it is carried out."""
-        ...
 
     def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return the ``kv_transfer_params`` that P answers with."""
-        ...
 
     def ignores_notification(self, request_id: str) -> bool:
         """Whether P forgets to release a request's blocks."""
-        ...
 
 
 class Nixl:

@@ -74,10 +74,7 @@ def test_no_sum_over_engines_is_ever_outside_its_bounds(
 
 
 def engines(count: int, *connectors: Any) -> written.Script:
-    deployment = deployed(*connectors)
-    return written.Script(
-        replace(deployment, servers=tuple(replace(server, engines=count) for server in deployment.servers))
-    )
+    return written.Script(deployed(*connectors, engines=count))
 
 
 def test_a_load_without_hits_is_exact_however_many_engines_serve_it() -> None:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import counted_run as run
 import pytest
 from oracle_runs import BLOCK, DIRECT_D, DIRECT_P, NIXL, OFFLOADING, B, Script, deployed, prompt, row
 
@@ -71,9 +70,7 @@ def test_one_token_is_looked_up_twice_and_computed_on_decode(times: int) -> None
 
 
 def test_without_prefix_caching_prefill_loads_all_full_blocks_and_decode_pulls_everything() -> None:
-    deployment = deployed(NIXL, OFFLOADING)
-    servers = tuple(replace(server, prefix_caching=False) for server in deployment.servers)
-    expected = again(deployed(NIXL, OFFLOADING, servers=servers)).expect("second")
+    expected = again(deployed(NIXL, OFFLOADING, prefix_caching=False)).expect("second")
     looked_up = {"prompt_tokens": T, "external_queries": T}
     loaded = {"external_kv_transfer": 192, "external_hits": 192, "offload_load_bytes": 3}
     pulled = {"external_kv_transfer": T, "external_hits": T, "nixl_bytes": 4}
@@ -113,8 +110,7 @@ def test_prompt_logprobs_read_no_cache_on_decode_but_are_cached() -> None:
 def test_whether_connectors_bring_a_prompt_with_prompt_logprobs_depends_on_the_release(
     version: str | None, external: Bounds
 ) -> None:
-    servers = tuple(replace(server, version=version) for server in run.DEPLOYMENT.servers)
-    script = Script(deployed(NIXL, OFFLOADING, servers=servers))
+    script = Script(deployed(NIXL, OFFLOADING, version=version))
     script.ask(prompt(T), phase="scored", sampling=Sampling(max_tokens=2, prompt_logprobs=0))
     expected = script.expect("scored")["decode-0"]
     assert expected.external_kv_transfer == external
@@ -191,15 +187,13 @@ def test_each_of_n_choices_is_a_request_on_decode_and_all_are_one_on_prefill() -
 
 
 def test_one_rank_reads_once() -> None:
-    servers = tuple(replace(server, ranks=1) for server in deployed(NIXL).servers)
-    script = Script(deployed(NIXL, servers=servers))
+    script = Script(deployed(NIXL, ranks=1))
     script.ask(prompt(T))
     assert script.expect()["decode-0"].nixl_transfers == Bounds.exactly(1)
 
 
 def tier_of(chunks: int, *, tokens_per_step: int | None = 8192) -> Script:
-    servers = tuple(replace(s, max_num_batched_tokens=tokens_per_step) for s in deployed(NIXL).servers)
-    return Script(deployed(NIXL, OFFLOADING, servers=servers, offload_blocks=chunks))
+    return Script(deployed(NIXL, OFFLOADING, max_num_batched_tokens=tokens_per_step, offload_blocks=chunks))
 
 
 def test_a_full_tier_evicts_the_oldest_request_from_its_end() -> None:

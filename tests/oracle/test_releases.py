@@ -1,7 +1,5 @@
 """Counting differences of older releases and development builds are accepted for these versions only."""
 
-from dataclasses import replace
-
 import counted_run as run
 import pytest
 from oracle_runs import NIXL, Script, deployed, prompt
@@ -16,8 +14,7 @@ OLD_OR_UNKNOWN = ["0.19.1", DEVELOPMENT, "0.21.1rc1.dev44+gabc", None, "nightly"
 
 
 def of_version(version: str | None) -> run.Deployment:
-    servers = tuple(replace(server, version=version) for server in run.DEPLOYMENT.servers)
-    return replace(run.DEPLOYMENT, servers=servers)
+    return run.DEPLOYMENT.with_servers(version=version)
 
 
 def seen(**decode: float) -> History:
