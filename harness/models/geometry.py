@@ -102,7 +102,7 @@ def _facts(name: str, path: Path, config: Mapping[str, Any], kv_dtype: str | Non
         dtype=_dtype(config, text),
         geometry_unknown=why,
         generation_defaults=bool(name) and (path / _GENERATION).is_file(),
-        cache_rules_unknown=_why_cache_rules_unknown(text),
+        cache_rules_unknown=next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT),
     )
 
 
@@ -136,11 +136,6 @@ def _geometry(config: Mapping[str, Any], kv_dtype: str | None) -> KVGeometry:
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) else config
-
-
-def _why_cache_rules_unknown(text: Mapping[str, Any]) -> str:
-    """Return why prefix cache hits cannot be predicted (rule 4), or an empty string."""
-    return next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT)
 
 
 def _other_family(text: Mapping[str, Any], known: frozenset[str]) -> str:

@@ -69,15 +69,13 @@ class PrefixCache:
 
     @cached_property
     def hits(self) -> list[Bounds]:
-        """Blocks that each request finds, by rules 1 and 2 alone."""
+        """Blocks that each request finds, by rules 1 and 2 alone (and by a replay of the pool if it may evict)."""
         found = [self._found(index) for index in range(len(self.requests))]
-        for index, known in enumerate(self._replayed()):
-            found[index] = Bounds(max(found[index].low, known.low), min(found[index].high, known.high))
-        return found
-
-    def _replayed(self) -> Iterator[Bounds]:
         if self.residency.may_evict and self.blocks is not None:
-            yield from replay(self.requests, self.block_size, self.blocks, attached=self.attached)
+            replayed = replay(self.requests, self.block_size, self.blocks, attached=self.attached)
+            for index, known in enumerate(replayed):
+                found[index] = Bounds(max(found[index].low, known.low), min(found[index].high, known.high))
+        return found
 
     def _found(self, index: int) -> Bounds:
         request, eligible = self.requests[index], self.eligible(index)

@@ -36,8 +36,7 @@ from itertools import accumulate
 from harness.oracle.blocks import Block, Chain
 
 RETURN_DELAY = 0.5
-"""Seconds after a request's end within which its blocks may not be free yet: an engine step in flight may still write
-to them."""
+"""Seconds after a request's end until its blocks are certainly free: a step in flight may still write to them."""
 _WINDOWS = 64
 
 

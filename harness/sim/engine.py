@@ -15,7 +15,7 @@ from harness.sim.forward import Model
 from harness.sim.language import Language
 from harness.sim.ledger import Ledger
 from harness.sim.offload import Offload
-from harness.sim.scheduler import Scheduler, Work
+from harness.sim.scheduler import Scheduler
 from harness.sim.sequence import Delta, Finish, Score, Sequence, Status
 from harness.sim.stats import ServerStats
 from harness.sim.transfer import EngineDead, Nixl
@@ -123,17 +123,13 @@ class Engine:
             scheduled = (part.sequence for part in work)
             offload.offer((one for one in scheduled if offload.label not in one.ignored_connectors), finished)
         received = self.connectors.run()
-        deltas = [delta for part in work if (delta := self._compute(part))]
+        deltas = [self._emit(part.sequence, *result) for part in work if (result := self.model.compute(part))]
         if offload:
             offload.copy_stores()
             offload.complete_stores()
         deltas += self._take_in(received)
         self._release()
         return deltas
-
-    def _compute(self, work: Work) -> Delta | None:
-        result = self.model.compute(work)
-        return self._emit(work.sequence, *result) if result else None
 
     def _emit(self, sequence: Sequence, token: int, score: Score | None) -> Delta:
         sequence.tokens.append(token)

@@ -26,11 +26,6 @@ def _rows(pull: Pull) -> int:
     return len(pull.sequence.prompt) - 1 - hit * len(pull.pages[0].rows)
 
 
-def _tail_rows(pull: Pull) -> int:
-    """Count the token slots of the last page that are pulled and not computed again."""
-    return _rows(pull) - (len(pull.pages) - 1) * len(pull.pages[0].rows)
-
-
 def _set(pull: Pull, index: int, rows: Sequence[int]) -> None:
     pull.pages[index] = Page(tuple(rows), tainted=True)
 
@@ -140,7 +135,8 @@ def _zeroed_layer(pull: Pull, _decode: Nixl) -> bool:
 
 
 def _zeroed_last_block(pull: Pull, decode: Nixl) -> bool:
-    if _tail_rows(pull) < 1:
+    # The damage would not show if D read no slot of the last page.
+    if _rows(pull) <= (len(pull.pages) - 1) * decode.config.block_size:
         return False
     _set(pull, -1, (0,) * decode.config.block_size)
     return True
