@@ -198,7 +198,7 @@ async def settled_with(values: Mapping[str, float], *, moving: bool = False) -> 
 async def test_an_impossible_gauge_ends_the_wait_at_once_with_a_reason(gauge: str, value: float) -> None:
     result, count = await settled_with({gauge: value})
     assert (result.settled, count) == (False, AGREEING)
-    assert "so it cannot be seen to settle" in result.because["decode-0"]
+    assert "so whether it has settled cannot be seen" in result.because["decode-0"]
     name = run.NAMES[gauge].partition("{")[0]
     assert name in result.because["decode-0"]
 

@@ -18,7 +18,6 @@ from proxy_fakes import (
     closed_port,
     closes,
     decoded,
-    in_every_loop,
     pair,
     prefilled,
     proxying,
@@ -66,7 +65,6 @@ async def test_p_prefills_one_token_and_d_gets_the_request(
         assert to_p["kv_transfer_params"]["do_remote_decode"] is True
 
 
-@in_every_loop
 async def test_a_stream_comes_byte_for_byte_with_its_content_type() -> None:
     events = [b"data: \xc3\xa9\n\n", b": ping\n\n", b"x" * 300_000, b"\r\n", b"data: [DONE]\n\n"]
     content_type = "text/event-stream; charset=utf-8"
@@ -77,7 +75,6 @@ async def test_a_stream_comes_byte_for_byte_with_its_content_type() -> None:
         assert await answer.read() == b"".join(events)
 
 
-@in_every_loop
 async def test_each_event_reaches_the_client_before_d_sends_the_next() -> None:
     arrived = [asyncio.Event() for _ in EVENTS]
 
@@ -145,7 +142,6 @@ async def test_a_rejected_request_is_400_and_no_server_is_asked(body: Any) -> No
 
 
 @pytest.mark.parametrize("script", [wire.cuts(EVENTS[0]), wire.cuts(EVENTS[0], headers={"Content-Length": "100"})])
-@in_every_loop
 async def test_a_stream_that_d_cut_is_cut_for_the_client_too(script: Script) -> None:
     async with pair(d_script=script) as servers, servers.post({"stream": True}) as answer:
         assert await answer.content.readexactly(len(EVENTS[0])) == EVENTS[0]
@@ -155,7 +151,6 @@ async def test_a_stream_that_d_cut_is_cut_for_the_client_too(script: Script) -> 
         assert (counts["broken"], counts["completed"]) == (1, 0)
 
 
-@in_every_loop
 async def test_a_cut_stream_has_no_end_marker_even_in_its_bytes() -> None:
     async with pair(d_script=wire.cuts(EVENTS[0])) as servers:
         received = await raw_exchange(servers.proxy.url, b"HTTP/1.1")
@@ -164,7 +159,6 @@ async def test_a_cut_stream_has_no_end_marker_even_in_its_bytes() -> None:
         assert body == b"%x\r\n%s\r\n" % (len(EVENTS[0]), EVENTS[0])
 
 
-@in_every_loop
 async def test_a_client_of_http_1_0_sees_a_cut_as_a_reset() -> None:
     async with pair(d_script=wire.cuts(EVENTS[0])) as servers:
         with pytest.raises(ConnectionResetError):
@@ -182,7 +176,6 @@ async def raw_exchange(url: str, version: bytes) -> bytes:
         writer.close()
 
 
-@in_every_loop
 async def test_a_server_that_dies_before_it_answers_is_502() -> None:
     async with pair(p_script=closes) as servers, servers.post({}) as answer:
         assert answer.status == 502
@@ -191,7 +184,6 @@ async def test_a_server_that_dies_before_it_answers_is_502() -> None:
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
-@in_every_loop
 async def test_an_unreachable_server_is_502_with_its_role_and_url(role: str) -> None:
     nowhere = await closed_port()
     async with (
@@ -295,7 +287,6 @@ async def test_connections_to_the_servers_are_kept() -> None:
         assert len(servers.p.connections) == len(servers.d.connections) == 1
 
 
-@in_every_loop
 async def test_a_prompt_of_many_megabytes_is_served() -> None:
     prompt = "x" * 8_000_000
     async with pair() as servers, servers.post({"prompt": prompt}) as answer:
@@ -303,7 +294,6 @@ async def test_a_prompt_of_many_megabytes_is_served() -> None:
         assert servers.p.body["prompt"] == servers.d.body["prompt"] == prompt
 
 
-@in_every_loop
 async def test_stop_closes_everything_at_once_if_nothing_is_in_flight() -> None:
     async with running(prefilled) as p, running(decoded) as d, aiohttp.ClientSession() as client:
         proxy = await start_proxy([p.url], [d.url])
@@ -315,7 +305,6 @@ async def test_stop_closes_everything_at_once_if_nothing_is_in_flight() -> None:
             await client.post(proxy.url + COMPLETIONS, data=b"{}")
 
 
-@in_every_loop
 async def test_a_port_in_use_is_a_usage_error() -> None:
     async with running(decoded) as taken:
         port = int(taken.url.rsplit(":", 1)[1])
