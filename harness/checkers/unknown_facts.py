@@ -1,4 +1,4 @@
-"""Invalid comparisons that become unknown because a fact that a server does not report may explain them.
+"""Makes invalid comparisons unknown if a fact that a server does not report may explain them.
 
 If a server does not list its connectors, only those with metric families of their own are known. Another connector may
 load prompts too, so additional loaded tokens are neither a fault nor known to be right.

@@ -18,7 +18,7 @@ from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 WHOLE_RUN = "(whole run)"
 """The row for checks of the whole run that are not valid and belong to no workload."""
 _MOST_REASONS = 3
-"""Checks of a row that are shown with their summaries; further ones are only named."""
+"""Checks of a row that are shown with their summaries; further checks are only named."""
 _READABLE = 32
 """Minimum width of a column of sentences, characters."""
 
@@ -39,7 +39,7 @@ class Row:
     seconds: float = 0.0
     known_fault: KnownFault | None = None
     deployment: Deployment | None = None
-    """The deployment it ran on; None: unknown, and no fault is excused."""
+    """The deployment that the workload ran on; None: unknown, and no fault is excused."""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def compared(self) -> str:
-        """How many outputs and counters were compared, and are right."""
+        """How many of the compared outputs and counters are right."""
         if self.judgement is None:
             return ""
         outputs, counters = self.judgement.outputs, self.judgement.comparisons
@@ -128,8 +128,8 @@ def tally(rows: Sequence[Row]) -> str:
     words = [row.word for row in rows if row.workload != WHOLE_RUN]
     counted = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     whole = [row.verdict for row in rows if row.workload == WHOLE_RUN and row.verdict is not None]
-    of_run = f"; the run as a whole is {worst(whole)}" if whole else ""
-    return f"{plural(len(words), 'workload')}: {counted or 'none ran'}{of_run}"
+    rest = f"; the run as a whole is {worst(whole)}" if whole else ""
+    return f"{plural(len(words), 'workload')}: {counted or 'none ran'}{rest}"
 
 
 def print_catalogue(rows: Sequence[Row], *, plain: bool = False, stream: TextIO | None = None) -> None:

@@ -1,8 +1,7 @@
 """The catalogue's table as JUnit XML: one test case per workload and deployment.
 
-An invalid workload is a failure. An unknown one is an error, so that no CI system counts it as passed. A workload that
-could not run is skipped; so is one whose known fault is excused, like an expected failure in pytest. Each has its
-reason.
+An invalid workload is a failure. An unknown workload is an error, so that no CI system counts it as passed. A workload
+that could not run is skipped; so is a workload whose known fault is excused, like an expected failure in pytest.
 """
 
 from collections.abc import Iterable, Iterator

@@ -10,7 +10,7 @@ _ANY_WIDTH = 10_000
 
 
 def fits(table: Table, console: Console) -> bool:
-    """Whether the terminal is wide enough for the table: rich would cut numbers that do not fit."""
+    """Whether the terminal is wide enough for the table: rich would shorten numbers that do not fit."""
     anywhere = console.options.update(width=_ANY_WIDTH)
     for column in table.columns:
         # Rich takes the longest word for the minimum width, but these cells must stay in one piece.

@@ -34,7 +34,7 @@ class VerificationCost:
 
 
 def verification_cost(history: History) -> VerificationCost:
-    """Compare the requests that verify others with those of the load."""
+    """Compare requests that verify the load with requests of the load."""
     load = [operation for operation in history.operations() if operation.request.of_load]
     verifying = [operation for operation in history.operations() if not operation.request.of_load]
     return VerificationCost(

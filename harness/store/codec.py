@@ -135,7 +135,7 @@ def _without_non_finite(value: Any) -> Any:
 
 
 class _Reader(NamedTuple):
-    """How to read one type: whether JSON has its shape, and the conversion."""
+    """How to read one type: whether a JSON value fits, and the conversion."""
 
     fits: Callable[[Any], bool]
     read: Callable[[Any], Any]

@@ -15,9 +15,8 @@ from harness.history import Ended, History, Outcome
 from harness.reports import WHOLE_RUN, Row, make_report
 from harness.reports.catalogue import tally
 from harness.reports.plain import plain_lines
-from harness.verdict import Check, FaultSign, Judgement, KnownFault, Outputs, Verdict
+from harness.verdict import Check, FaultSign, Judgement, KnownFault, Verdict
 
-NONE = Outputs(0, 0, 0, 0, 0)
 FAULT = KnownFault((FaultSign("failed_transfers"),), ("0.32.0",), ("cpu",), "counts two of three notifications as late")
 
 
@@ -61,7 +60,7 @@ def test_saving_a_check_does_not_change_the_verdict(faulty: Ran) -> None:
 
 
 def judged(*checks: tuple[str, Verdict]) -> Judgement:
-    return Judgement(tuple(Check(name, verdict, f"about {name}") for name, verdict in checks), NONE)
+    return Judgement(tuple(Check(name, verdict, f"about {name}") for name, verdict in checks))
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_invalid_is_a_junit_failure_and_unknown_an_error() -> None:
     assert 'tests="3" failures="1" errors="1"' in xml
     assert 'message="unknown: offload_store_bytes' in xml
     assert "load external" not in xml
-    assert "load decode-0 external_kv_transfer: expected 26,913, observed 0.0" in xml
+    assert "load: decode-0 external_kv_transfer: expected 26,913, observed 0 (-26,913)" in xml
 
 
 def test_junit_of_nothing_is_an_error() -> None:

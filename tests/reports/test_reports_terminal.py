@@ -35,7 +35,7 @@ def test_the_plain_report_of_a_failed_run() -> None:
 INVALID: 1 of 3 checks failed, 1 could not be judged
   INVALID token_sources: decode computed every prompt token itself: nothing was transferred
     load-0, load-1, load-2 and 2 more: answered without KV from prefill-0
-  UNKNOWN offload_bytes: offload_store_bytes of prefill-0 in load is unknown: the deployment was not at rest
+  UNKNOWN offload_bytes: offload_store_bytes of prefill-0 in load is unknown: the deployment had not settled
   valid outputs: 128 of 128 outputs equal their reference token for token
 counters:
   DIFFERS prefill-0 local_compute: expected 26,913, observed 0 (-26,913)

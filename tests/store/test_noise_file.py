@@ -16,7 +16,7 @@ from harness.run import Carried
 from harness.scenario import Condition, Route
 from harness.store.journal import decode_entry, encode_entry
 from harness.store.noise_file import FRESH, KEPT, MOST_OUTPUTS, add_noise, noise_key, read_noise
-from harness.verdict import Check, Judgement, Outputs, Verdict
+from harness.verdict import Check, Judgement, Verdict
 from harness.verify.judging import control_outputs, count_outputs, outputs, wrong_outputs
 
 KEY = noise_key(DEPLOYMENT, 32)
@@ -133,7 +133,7 @@ def carried(history: History, verdict: Verdict) -> Carried:
 
 
 def judged_as(verdict: Verdict) -> Judgement:
-    return Judgement((Check("outputs", verdict, ""), Check("completion", Verdict.VALID, "")), Outputs(0, 0, 0, 0, 0))
+    return Judgement((Check("outputs", verdict, ""), Check("completion", Verdict.VALID, "")))
 
 
 @pytest.mark.parametrize("verdict", [Verdict.INVALID, Verdict.UNKNOWN])

@@ -22,7 +22,7 @@ _EXCHANGED = Advice(
 
 
 def of_outputs(context: Context) -> Advice:
-    """Advice by kinds of findings."""
+    """Advice on outputs, by the kinds of their findings."""
     return _of_wrong(context) if context.invalid else _of_unverified(context)
 
 

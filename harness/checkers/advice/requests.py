@@ -3,6 +3,7 @@
 from collections import Counter
 
 from harness.checkers.advice.context import ENDED_EARLY, Context, plural
+from harness.checkers.completion import as_expected
 from harness.checkers.streaming import FEWEST_TOKENS
 from harness.history import Ending, Operation, Outcome
 from harness.verdict import Advice
@@ -67,8 +68,7 @@ _ANY_STATUS = ("a server or the proxy failed", f"{_LOGS}; the finding quotes the
 
 def of_completion(context: Context) -> Advice | None:
     """Advice on the most common way in which requests failed."""
-    failed = [operation for operation in context.load() if operation.outcome is not Outcome.OK]
-    unexpected = [operation for operation in failed if not _expected(operation)]
+    unexpected = [one for one in context.load() if one.outcome is not Outcome.OK and not as_expected(one)]
     if not unexpected:
         served = [one for one in context.load() if one.request.expect_status is not None and one.outcome is Outcome.OK]
         if served:
@@ -84,17 +84,12 @@ def of_completion(context: Context) -> Advice | None:
     return Advice(f"{cause} ({plural(len(these), 'request')}{where})", remedy) if cause else None
 
 
-def _expected(operation: Operation) -> bool:
-    wanted = operation.request.expect_status
-    return wanted is not None and operation.ended.status == wanted
-
-
 def _status(operation: Operation) -> int | None:
     return operation.ended.status if operation.ended.ending is Ending.REFUSED else None
 
 
 def of_streaming(context: Context) -> Advice:
-    """Advice on answers that are held back, or on why this is unknown."""
+    """Advice on answers that were held back, or on why the check is unknown."""
     completed = [one for one in context.load() if one.outcome is Outcome.OK and one.request.stream]
     if not completed and not context.invalid:
         return Advice("no streamed answer completed", "see completion")
