@@ -35,12 +35,14 @@ Judged = tuple[Verdict, Finding | None]
 
 
 def _missing(history: History) -> Iterator[Judged]:
-    for failure in (one for one in history.of(ScrapeFailed) if one.label in (BEFORE, AFTER)):
+    failures = tuple(history.of(ScrapeFailed))
+    for failure in (one for one in failures if one.label in (BEFORE, AFTER)):
         text = f"the reading {failure.label} phase {failure.phase} failed: {failure.cause}"
         yield Verdict.UNKNOWN, Finding(failure.server, text, server=failure.server)
-    read = [one for one in history.of(Scraped) if one.label in (BEFORE, AFTER)]
-    known = {(one.scenario, one.phase, one.server, one.label) for one in (*read, *history.of(ScrapeFailed))}
-    for scenario, phase, server, label in sorted({(one.scenario, one.phase, one.server, one.label) for one in read}):
+    readings = (one for one in history.of(Scraped) if one.label in (BEFORE, AFTER))
+    read = {(one.scenario, one.phase, one.server, one.label) for one in readings}
+    known = read | {(one.scenario, one.phase, one.server, one.label) for one in failures}
+    for scenario, phase, server, label in sorted(read):
         other = BEFORE if label == AFTER else AFTER
         if (scenario, phase, server, other) not in known:
             yield Verdict.UNKNOWN, Finding(server, server=server, text=f"no reading {other} phase {phase} was recorded")

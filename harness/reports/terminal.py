@@ -64,10 +64,7 @@ def _reason(reason: Reason) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(min_width=7, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(
-        Text(reason.word, style=f"bold {style}"),
-        Text.assemble((f"{reason.name}: ", "bold"), reason.summary),
-    )
+    grid.add_row(Text(reason.word, style=f"bold {style}"), Text.assemble((f"{reason.name}: ", "bold"), reason.summary))
     for finding in reason.findings:
         grid.add_row("", Text.assemble((f"{finding.subject}  ", style), finding.text))
     if reason.more:

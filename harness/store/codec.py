@@ -221,9 +221,7 @@ _SCALARS: dict[Any, _Reader] = {
 def _enum(kind: type[StrEnum]) -> _Reader:
     members = {str(member): member for member in kind}
     return _checked(
-        lambda content: type(content) is str and content in members,
-        members.__getitem__,
-        f"one of {', '.join(members)}",
+        lambda content: type(content) is str and content in members, members.__getitem__, f"one of {', '.join(members)}"
     )
 
 

@@ -18,16 +18,8 @@ def answer(name: str, start: float, tokens: int = 20, *, at_once: bool = False, 
     end = start + (tokens - 1) // chunk * ITL
     times = [end] * tokens if at_once else [start + index // chunk * ITL for index in range(tokens)]
     chunks = (tokens,) if at_once else (chunk,) * (tokens // chunk)
-    ended = Ended(
-        end,
-        name,
-        Outcome.OK,
-        status=200,
-        choices=(Choice(tuple(range(tokens))),),
-        token_times=tuple(times),
-        tokens_per_chunk=chunks,
-    )
-    return [Sent(start, Request(name, (1, 2, 3)), "s", "load", start), ended]
+    ended = Ended(end, name, Outcome.OK, status=200, choices=(Choice(tuple(range(tokens))),), token_times=tuple(times))
+    return [Sent(start, Request(name, (1, 2, 3)), "s", "load", start), replace(ended, tokens_per_chunk=chunks)]
 
 
 def history(*answers: list[Entry], lag: float = 0.01) -> History:

@@ -157,11 +157,7 @@ def test_the_first_answers_of_a_load_are_made_faster_than_the_later_ones(tokens:
         return np.full_like(made, made[-1]) if number < 12 else made
 
     check = judged(
-        100,
-        busy_at_first,
-        tokens=(tokens, tokens),
-        step=lambda number: early if number < 20 else early * 4,
-        lag=lag,
+        100, busy_at_first, tokens=(tokens, tokens), step=lambda number: early if number < 20 else early * 4, lag=lag
     )
     assert check.verdict is VALID
 
@@ -185,21 +181,15 @@ def chunked(name: str, sent: float, sizes: Sequence[int]) -> list[Entry]:
     """An answer with chunks of these sizes, each written when its last token is generated."""
     ends = np.cumsum(sizes) * STEP + sent + 0.3
     times = tuple(float(end) for end, size in zip(ends, sizes, strict=True) for _ in range(size))
-    ended = Ended(
-        times[-1],
-        name,
-        Outcome.OK,
-        status=200,
-        choices=(Choice(tuple(range(len(times))), finish_reason="length"),),
-        token_times=times,
-        tokens_per_chunk=tuple(sizes),
-    )
-    return [Sent(sent, Request(name, (1, 2, 3)), "s", "load", sent), ended]
+    choice = Choice(tuple(range(len(times))), finish_reason="length")
+    ended = Ended(times[-1], name, Outcome.OK, status=200, choices=(choice,), token_times=times)
+    sizes = tuple(sizes)
+    return [Sent(sent, Request(name, (1, 2, 3)), "s", "load", sent), replace(ended, tokens_per_chunk=sizes)]
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("reported", [True, False])
 @pytest.mark.parametrize("held", [True, False])
-def test_a_stall_of_one_of_two_decode_servers_is_not_a_buffer(told: bool, held: bool) -> None:
+def test_a_stall_of_one_of_two_decode_servers_is_not_a_buffer(reported: bool, held: bool) -> None:
     """Streams from another server show nothing; if the server is known, streams from the same server do."""
 
     def stalls(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
@@ -210,8 +200,8 @@ def test_a_stall_of_one_of_two_decode_servers_is_not_a_buffer(told: bool, held: 
 
     second = replace(run.DEPLOYMENT.servers[1], name="decode-1", url="u1")
     two = replace(run.DEPLOYMENT, servers=(*run.DEPLOYMENT.servers, second))
-    check = judged(64, stalls, deployment=two, server=(lambda number: f"u{number % 2}") if told else None)
-    assert check.verdict is (INVALID if held and told else VALID)
+    check = judged(64, stalls, deployment=two, server=(lambda number: f"u{number % 2}") if reported else None)
+    assert check.verdict is (INVALID if held and reported else VALID)
 
 
 BUFFERED = {
@@ -282,11 +272,8 @@ def test_streams_outside_the_path_under_test_do_not_count() -> None:
             made = 0.3 + number / 100 + np.arange(20) * STEP
             times = tuple(made) if route is Route.DECODE or check_all else (float(made[-1]),) * 20
             ended = Ended(times[-1], f"r{number}", Outcome.OK, status=200, choices=(Choice(tuple(range(20))),))
-            asked = Request(f"r{number}", (1,), route=route)
-            entries += [
-                Sent(0.0, asked, "s", "load", 0.0),
-                replace(ended, token_times=times, tokens_per_chunk=(1,) * 20),
-            ]
+            sent = Sent(0.0, Request(f"r{number}", (1,), route=route), "s", "load", 0.0)
+            entries += [sent, replace(ended, token_times=times, tokens_per_chunk=(1,) * 20)]
         return streaming(run.DEPLOYMENT, History((*entries, ClientHealth(9.0, 0.001, 0.0, 0.0, 0.1))))
 
     assert direct_ones(check_all=True).verdict is VALID

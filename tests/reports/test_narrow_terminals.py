@@ -1,4 +1,4 @@
-"""No number and no reason is cut on a narrow terminal."""
+"""Numbers and reasons are shown whole on a narrow terminal."""
 
 import io
 

@@ -75,8 +75,8 @@ def test_the_verdict_comes_first_as_a_word(judgement: Judgement, first: str) -> 
 
 
 def test_the_overview_of_a_run_that_ended_early_says_so() -> None:
-    cut = type(HISTORY)(HISTORY.entries[:-1])
-    overview = make_report(DEPLOYMENT, cut, VALID).overview
+    killed = type(HISTORY)(HISTORY.entries[:-1])
+    overview = make_report(DEPLOYMENT, killed, VALID).overview
     assert overview.headline == "all 3 checks passed; the run ended early"
 
 
@@ -90,7 +90,7 @@ def test_a_terminal_shows_every_figure_within_its_width(judgement: Judgement, wi
         if row.counter != "prompt_tokens":
             assert f"{row.counter} {row.expected} {count(row.observed)}" in words
     assert AGAIN in words
-    assert "…" not in shown, "nothing is cut off"
+    assert "…" not in shown, "every text is whole"
 
 
 def test_no_color_leaves_layout_and_words(monkeypatch: pytest.MonkeyPatch) -> None:

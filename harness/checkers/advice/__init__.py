@@ -39,8 +39,7 @@ _DEFAULT = {
         "look at the findings above and at the servers' logs of that time",
     ),
     Verdict.UNKNOWN: Advice(
-        "a fact or a reading that this check needs is missing",
-        "provide what the reason above names, and run again",
+        "a fact or a reading that this check needs is missing", "provide what the reason above names, and run again"
     ),
 }
 

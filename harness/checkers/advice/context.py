@@ -8,10 +8,7 @@ from harness.facts import Deployment, Role
 from harness.history import History, Operation
 from harness.verdict import Advice, Check, Comparison, FindingKind, Verdict
 
-ENDED_EARLY = Advice(
-    "the run ended early: it was interrupted or killed, or an error stopped it",
-    "run again",
-)
+ENDED_EARLY = Advice("the run ended early: it was interrupted or killed, or an error stopped it", "run again")
 _NOTHING = Check("", Verdict.UNKNOWN, "")
 
 

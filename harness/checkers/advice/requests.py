@@ -57,10 +57,7 @@ _BY_STATUS = {
         "the server serves the model under another name, or has no such endpoint",
         "compare --served-model-name with GET /v1/models, and check the URL",
     ),
-    408: (
-        "a request did not arrive in time",
-        "check the client's machine, the network, and the gateway's limits",
-    ),
+    408: ("a request did not arrive in time", "check the client's machine, the network, and the gateway's limits"),
     429: ("a gateway limits the rate of requests", "raise its limit, or lower --concurrency"),
 }
 _ANY_STATUS = ("a server or the proxy failed", f"{_LOGS}; the finding quotes the answer")
