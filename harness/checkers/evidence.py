@@ -203,8 +203,7 @@ def _asked_before(
     first = history.scrapes(scenario=phase[0], phase=phase[1], label=BEFORE)
     if not all(server.name in last and server.name in first for server in servers):
         return False
-    grown = total(delta(read_counters(last[one.name]), read_counters(first[one.name])) for one in servers)
-    tokens = grown.of("prompt_tokens")
+    tokens = _total_growth(last, first, servers).of("prompt_tokens")
     start, end = (min(one.at for one in readings.values()) for readings in (last, first))
     asked = {
         (one.sent.scenario, one.sent.phase) for one in history.operations() if tokens and start <= one.sent.at <= end
@@ -216,13 +215,16 @@ def _asked_before(
 
 def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Growth:
     """The growth of the servers' counters over the phase, whether or not the servers had settled."""
-    readings = [history.scrapes(scenario=phase[0], phase=phase[1], label=label) for label in (BEFORE, AFTER)]
-    if not all(server.name in reading for reading in readings for server in servers):
+    before, after = (history.scrapes(scenario=phase[0], phase=phase[1], label=label) for label in (BEFORE, AFTER))
+    if not all(server.name in before and server.name in after for server in servers):
         return Growth(None, None, None, None)
-    before, after = readings
-    grown = total(delta(read_counters(before[one.name]), read_counters(after[one.name])) for one in servers)
+    grown = _total_growth(before, after, servers)
     names = ("prompt_tokens", "prefix_queries", "generation_tokens", "preemptions", "external_queries")
     return Growth(*(grown.of(name) for name in names))
+
+
+def _total_growth(before: Mapping[str, Scraped], after: Mapping[str, Scraped], servers: Sequence[Server]) -> Delta:
+    return total(delta(read_counters(before[one.name]), read_counters(after[one.name])) for one in servers)
 
 
 def counter_check(name: str, evidence: Sequence[Evidence], comparisons: tuple[Comparison, ...], right: str) -> Check:

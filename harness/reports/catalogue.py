@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.facts import Deployment
-from harness.reports.style import STYLE, fits
+from harness.reports.style import STYLE, bare_table, fits
 from harness.reports.text import clean, duration, plural
 from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 
@@ -159,7 +158,7 @@ def catalogue_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table = bare_table()
     for name in ("workload", "verdict", "deployment"):
         table.add_column(name, no_wrap=True)
     table.add_column("requests", justify="right")

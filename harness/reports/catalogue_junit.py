@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
 from harness.reports.catalogue import Row
-from harness.reports.junit import count_cases, finding_lines
+from harness.reports.junit import document, finding_lines
 from harness.reports.text import clean
 from harness.verdict import Verdict
 
@@ -16,14 +16,10 @@ from harness.verdict import Verdict
 def catalogue_junit(rows: Iterable[Row], *, suite: str = "catalogue") -> str:
     """The whole document, with its XML declaration."""
     rows = tuple(rows)
-    root = ET.Element("testsuites")
-    element = ET.SubElement(root, "testsuite", name=suite)
+    element = ET.Element("testsuite", name=suite)
     for row in rows:
         _case(element, row)
-    count_cases(element)
-    element.set("time", f"{sum(row.seconds for row in rows):.3f}")
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return document(element, sum(row.seconds for row in rows))
 
 
 def _case(suite: ET.Element, row: Row) -> None:

@@ -19,16 +19,12 @@ MOST_EVIDENCE = 50
 def junit_xml(history: History, judgement: Judgement, *, suite: str = "harness") -> str:
     """The whole document, with its XML declaration."""
     scenarios = _scenarios(history)
-    root = ET.Element("testsuites")
-    element = ET.SubElement(root, "testsuite", name=suite)
+    element = ET.Element("testsuite", name=suite)
     scenario_of = {op.request.request_id: op.sent.scenario for op in history.operations() if op.request.of_load}
     for scenario in scenarios:
         for check in judgement.checks or (_NOTHING,):
             _case(element, scenario, check, failed=scenario in (_failed_in(check, scenario_of) or scenarios))
-    count_cases(element)
-    element.set("time", f"{max((entry.at for entry in history.of(RunEnded)), default=0.0):.3f}")
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return document(element, max((entry.at for entry in history.of(RunEnded)), default=0.0))
 
 
 _NOTHING = Check("any", Verdict.UNKNOWN, "nothing was checked")
@@ -73,8 +69,13 @@ def finding_lines(check: Check, scenario: str) -> Iterator[str]:
         yield clean(str(check.advice), None)
 
 
-def count_cases(suite: ET.Element) -> None:
-    """Set a suite's attributes ``tests``, ``failures``, ``errors`` and ``skipped``."""
+def document(suite: ET.Element, seconds: float) -> str:
+    """The document with one suite, whose attributes for times and numbers of cases are set here."""
     paths = {"failures": "testcase/failure", "errors": "testcase/error", "skipped": "testcase/skipped"}
     for attribute, path in {"tests": "testcase", **paths}.items():
         suite.set(attribute, str(len(suite.findall(path))))
+    suite.set("time", f"{seconds:.3f}")
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

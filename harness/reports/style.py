@@ -1,5 +1,6 @@
 """Colours of verdicts on a terminal, where the verdict is always a word too; and whether a table fits a terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -7,6 +8,11 @@ from harness.verdict import Verdict
 
 STYLE = {Verdict.VALID: "green", Verdict.INVALID: "red", Verdict.UNKNOWN: "yellow"}
 _ANY_WIDTH = 10_000
+
+
+def bare_table() -> Table:
+    """A table without lines, except below its header."""
+    return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
 
 
 def fits(table: Table, console: Console) -> bool:

@@ -7,7 +7,17 @@ import pytest
 from rich.console import Console
 from run_fixtures import DEPLOYMENT, HISTORY, INVALID, UNKNOWN, VALID, compared
 
-from harness.reports import LiveProgress, PlainProgress, Progress, make_progress, make_report, print_report
+from harness.reports import (
+    LiveProgress,
+    PlainProgress,
+    Progress,
+    Row,
+    make_progress,
+    make_report,
+    print_catalogue,
+    print_report,
+)
+from harness.reports.catalogue import catalogue_lines
 from harness.reports.counters import rows
 from harness.reports.terminal import print_overview
 from harness.reports.text import clean, count, duration, figure
@@ -246,3 +256,27 @@ def test_the_kind_of_progress_suits_the_stream(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_pipe_gets_no_escape_sequences_and_no_boxes() -> None:
     assert not set("\x1b─━│┌") & set(_plain(INVALID))
+
+
+@pytest.mark.parametrize("width", range(12, 100, 4))
+def test_counters_and_latencies_are_shown_whole(width: int) -> None:
+    text = _terminal(INVALID, width)
+    unbroken = "".join(text.split())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert "offload_store_bytes" in unbroken
+    assert "99,614,720" in unbroken
+    assert "external_kv_transfer" in unbroken
+
+
+def test_counters_are_a_table_if_there_is_room() -> None:
+    assert "server      counter" in _terminal(INVALID, 80)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_a_catalogue_is_plain_lines_if_a_column_would_be_too_narrow(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    row, stream = Row("several_choices", "sampling", "as given", INVALID, requests=3), _Terminal()
+    print_catalogue([row], stream=stream)
+    assert stream.getvalue().splitlines() == list(catalogue_lines([row]))

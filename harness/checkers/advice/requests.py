@@ -74,11 +74,11 @@ def of_completion(context: Context) -> Advice | None:
             return Advice(ENDED_EARLY.cause, _RUN_AGAIN)
         return Advice("requests that verify other requests failed", "see the finding; run again")
     ending, status = Counter((one.ended.ending, _status(one)) for one in unexpected).most_common(1)[0][0]
-    these = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
-    where = context.common_server(these)
+    alike = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
+    where = context.common_server(alike)
     refused = _BY_STATUS.get(status or 0, _ANY_STATUS)
     cause, remedy = refused if ending is Ending.REFUSED else _BY_ENDING.get(ending, ("", ""))
-    return Advice(f"{cause} ({plural(len(these), 'request')}{where})", remedy) if cause else None
+    return Advice(f"{cause} ({plural(len(alike), 'request')}{where})", remedy) if cause else None
 
 
 def _status(operation: Operation) -> int | None:
