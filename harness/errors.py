@@ -20,7 +20,7 @@ from harness.redact import redact_text
 
 
 class ExitCode(IntEnum):
-    """Exit codes of ``python -m harness``. They are public: CI scripts depend on these numbers."""
+    """Exit codes of ``python -m harness``. The numbers are public: CI scripts depend on them."""
 
     VALID = 0
     INVALID = 1

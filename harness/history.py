@@ -73,7 +73,7 @@ class TokenLogprob:
     runner_up_id: int | None = None
     """Token id of the runner-up."""
     third: float | None = None
-    """Log-probability of the best token besides these two: for a prompt token, vLLM reports the two best as well."""
+    """Log-probability of the third token that is reported: for a prompt token, vLLM adds the two best tokens."""
     third_id: int | None = None
 
     @property

@@ -25,7 +25,7 @@ NAME = (
 )
 """A pattern of the names under which credentials are given. Use it with the case ignored."""
 
-# Up to the last @ of the word, since a password may contain one. If the path contains an @, part of it is lost as well.
+# Up to the last @ of the word, since a password may contain an @; an @ in the path makes a part of the path disappear.
 _USERINFO = re.compile(r'(?P<kept>\w://)[^\s"]*@')
 _PATTERNS = (
     re.compile(rf"(?i)(?P<kept>[?&]{NAME}=)[^&\s\"']+"),

@@ -9,7 +9,7 @@ that arrives while P is idle is counted in the next phase. There can be at most 
 expired in earlier phases of the run without one, and a run with an expired request is invalid already. Requests that
 expired before the run excuse nothing: the run's warm-up ends with a request that makes P read all notifications.
 
-If other people use the server too, a failed transfer may be theirs, so the check is unknown.
+If other people use the server too, the failed transfer may belong to their requests, so the check is unknown.
 """
 
 from collections.abc import Iterator

@@ -4,7 +4,7 @@ The reading after a phase is taken when every client has its answer. If a server
 before the phase, and the lease after which NIXL gives up on a lost notification has passed, it has leaked them. If it
 still works on a request, the request hangs, provided that only this run uses the server and that no request of the
 phase had outcome ``INFO`` (such a request may still run). If other people use the server too, blocks and requests may
-be theirs.
+belong to them.
 """
 
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judge
 
 
 def _leak(history: History, after: Scraped) -> str:
-    """How the KV blocks that an idle server holds exceed those before the phase, in words; empty if they do not."""
+    """By how much the KV blocks of an idle server exceed those before the phase, in words; empty if they do not."""
     before = history.scrapes(scenario=after.scenario, phase=after.phase, label=BEFORE).get(after.server)
     if before is None or not _idle(after):
         return ""

@@ -1,11 +1,11 @@
 """Whether streamed answers arrived as they were generated, or were held back and delivered at once.
 
 A proxy that buffers delivers right tokens at wrong times: TTFT becomes E2E. The check is valid if answers arrived in
-pieces (token_arrivals.py): at least half of those that can show it. An answer that takes no longer than the delays of
-the client's event loop does not count: these delays alone may make it arrive at once.
+pieces (token_arrivals.py): at least half of the conclusive answers. An answer that takes no longer than the delays of
+the client's event loop is not conclusive: these delays alone may make it arrive at once.
 
 An answer that arrived at once may have been held in a buffer, or a stall of the client, proxy or server delayed it. A
-stall delays all answers, a buffer one. So an answer was held back if all of these hold:
+stall delays all answers, a buffer one. So an answer was held back if all of the following is true:
 
 1. More than half of its tokens, at least eight, arrived in a burst at the end: within a fiftieth of the time that
    generating them takes at the run's pace, and not before that time can have passed.
@@ -112,7 +112,7 @@ def _seen(deployment: Deployment, history: History) -> _Seen:
     tested = [one for one in asked if one.request.route is Route.PROXY] or asked
     direct = [one for one in asked if one.request.route is not Route.PROXY] if tested is not asked else []
     streams, others = tuple(_arrivals(deployment, tested)), tuple(_arrivals(deployment, direct))
-    # A run that was killed has no record of the lag: it may have been of any length.
+    # A run that was killed has no record of the event loop's lag, which may have been of any length.
     lag = max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf)
     pace = _pace((*streams, *others), lag)
 

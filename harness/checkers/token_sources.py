@@ -4,10 +4,10 @@ A deployment that has silently lost its KV transfer still answers every request 
 cost. vLLM's counters show it: they count for each prompt token whether it was computed, found in the local cache, or
 received by KV transfer. These counters and the cache lookups are compared exactly, per server and phase. Because the
 counters may be wrong too, there are two cross-checks: the three sources must add up to the server's prompt tokens, and
-these to the prompt tokens in the ``usage`` of the clients' answers.
+prompt tokens must equal those in the ``usage`` of the clients' answers.
 
 If only one token of a prompt was left to compute, releases before 0.20 count it twice: as cached or received, and as
-computed. They count these cases in a metric family of their own, which excuses at most one token per request.
+computed. These releases count such cases in a metric family of their own, which excuses at most one token per request.
 """
 
 from collections.abc import Iterator

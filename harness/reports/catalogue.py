@@ -76,7 +76,7 @@ class Row:
         if self.judgement is None:
             return (self.skipped,)
         bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
-        # The cause of a known fault is known, and the user can do nothing about it.
+        # A known fault needs no advice: its cause is known, and the user cannot remove it.
         why = [line for check in bad[:_MOST_REASONS] for line in _why(check, with_advice=not self.excused)]
         if len(bad) > _MOST_REASONS:
             why.append(f"and {', '.join(f'{check.verdict} {check.name}' for check in bad[_MOST_REASONS:])}")

@@ -142,6 +142,6 @@ def _purpose_of_inquiry(inquiry: dict[str, Any], phase: str, *, forced: bool) ->
 
 
 def _fields(purpose: Purpose, about: object, condition: Condition | None = None) -> dict[str, Any]:
-    """The fields of a request as JSON, without those that are at their default."""
+    """The fields of a request as JSON, without fields at their default."""
     fields = {"purpose": str(purpose), "about": about, "condition": condition and str(condition)}
     return {name: value for name, value in fields.items() if value is not None}

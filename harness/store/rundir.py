@@ -85,7 +85,7 @@ class RunStore:
         self._journal.record(_redacted(entry))
 
     def save_deployment(self, deployment: Deployment) -> None:
-        """Store the facts, replacing those stored before."""
+        """Store the deployment's facts; facts stored before are replaced."""
         self.save_text(DEPLOYMENT, dumps(redact_deployment(deployment)) + "\n")
 
     def save_result(self, result: Mapping[str, object], name: str = RESULT) -> Path:

@@ -153,7 +153,7 @@ def test_requests_that_expired_before_the_run_excuse_no_late_notification() -> N
 
 
 def test_late_notifications_count_for_the_phase_in_which_the_requests_expired() -> None:
-    # Eight requests expire in the load and one notification arrives then; P counts seven when it has work again.
+    # Eight requests expire in the load, and one late notification is counted there; P counts seven in the next phase.
     expired = run.PREFILL | {"expired": 8, "late": 1}
     for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
         later = [
@@ -178,44 +178,28 @@ def test_an_engine_without_a_counter_of_late_notifications_is_judged_by_the_othe
     assert failed_transfers(run.DEPLOYMENT, run.history(older)).verdict is Verdict.VALID
 
 
-def _without_after() -> History:
-    return run.history(run.readings()[:2])
-
-
-def _failed() -> History:
-    cause = ScrapeFailed(0.0, "decode-0", "after", "cold", "load", "connection refused")
-    return run.history([*run.readings()[:3], cause])
-
-
-def _unsettled() -> History:
-    unsettled = [
-        replace(one, settled=False, unsettled_because="2 requests are still running") for one in run.readings()
-    ]
-    return run.history(unsettled)
-
-
-def _restarted() -> History:
-    return seen({"started": 1.8e9}, {"started": 1.8e9})
-
-
-def _no_families() -> History:
-    bare = [
-        run.reading(server, label, {"started": 1.7e9})
-        for label in ("before", "after")
-        for server in ("prefill-0", "decode-0")
-    ]
-    return run.history(bare)
+WITHOUT_AFTER = run.history(run.readings()[:2])
+FAILED = run.history(
+    [*run.readings()[:3], ScrapeFailed(0.0, "decode-0", "after", "cold", "load", "connection refused")]
+)
+UNSETTLED = run.history(
+    [replace(one, settled=False, unsettled_because="2 requests are still running") for one in run.readings()]
+)
+RESTARTED = seen({"started": 1.8e9}, {"started": 1.8e9})
+NO_FAMILIES = run.history(
+    [run.reading(name, when, {"started": 1.7e9}) for when in ("before", "after") for name in ("prefill-0", "decode-0")]
+)
 
 
 @pytest.mark.parametrize("checker", COUNTING)
 @pytest.mark.parametrize(
     ("history", "reason"),
     [
-        (_without_after(), "there is no reading after the phase"),
-        (_failed(), "connection refused"),
-        (_unsettled(), "2 requests are still running"),
-        (_restarted(), "restarted"),
-        (_no_families(), "exposes no vllm:"),
+        (WITHOUT_AFTER, "there is no reading after the phase"),
+        (FAILED, "connection refused"),
+        (UNSETTLED, "2 requests are still running"),
+        (RESTARTED, "restarted"),
+        (NO_FAMILIES, "exposes no vllm:"),
         (run.history([]), "no phase was counted"),
         (History(()), "no phase was counted"),
     ],
@@ -322,7 +306,7 @@ def test_a_request_still_running_after_the_phase_is_invalid_if_only_this_run_use
 
 
 def test_unsettled_or_missing_readings_are_unknown() -> None:
-    for history in (_unsettled(), _failed(), _without_after(), run.history([])):
+    for history in (UNSETTLED, FAILED, WITHOUT_AFTER, run.history([])):
         assert settled(run.DEPLOYMENT, history).verdict is Verdict.UNKNOWN
     assert settled(run.DEPLOYMENT, run.history()).verdict is Verdict.VALID
 

@@ -81,6 +81,13 @@ def measured(count: int, value: float) -> tuple[NoisyOutput, ...]:
     return (NoisyOutput((0.0,), (value,), (value,), (1.0,)),) * count
 
 
+def test_a_file_with_the_earlier_name_of_the_measurements_is_read(file: Path) -> None:
+    before = read_noise(file, KEY, 0.0)
+    file.write_text(file.read_text().replace('"measurements"', '"arms"'))
+    assert before is not None
+    assert read_noise(file, KEY, 0.0) == before
+
+
 def test_noise_is_measured_again_when_stale_and_dropped_when_too_old(tmp_path: Path) -> None:
     path = tmp_path / "noise.json"
     add_noise(path, KEY, measured(3, 1.0), now=1000.0)
