@@ -253,9 +253,7 @@ BODIES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("body", BODIES, ids=str)
-async def test_an_answer_that_is_not_an_exposition_gives_a_failed_or_empty_reading(
-    body: dict[str, Any],
-) -> None:
+async def test_an_answer_that_is_not_an_exposition_gives_a_failed_or_empty_reading(body: dict[str, Any]) -> None:
     got, refused = await answered(body)
     assert isinstance(got, ScrapeFailed) or not got.samples
     assert "--decode-url" in refused

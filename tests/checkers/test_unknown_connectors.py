@@ -239,8 +239,8 @@ class TestFoundByFamilies:
     def test_more_loaded_tokens_than_the_known_connectors_explain_are_unknown(self) -> None:
         more = run.PREFILL | {"external": 64, "compute": 164, "external_hits": 64}
         listed = {
-            told: judge(run.DEPLOYMENT.with_servers(connectors_listed=told), run.history(run.readings(prefill=more)))
-            for told in (True, False)
+            known: judge(run.DEPLOYMENT.with_servers(connectors_listed=known), run.history(run.readings(prefill=more)))
+            for known in (True, False)
         }
         (strict,) = (check for check in listed[True].checks if check.name == "token_sources")
         (lenient,) = (check for check in listed[False].checks if check.name == "token_sources")
