@@ -1,7 +1,7 @@
 """The modules that each room may import, as in CONTRIBUTING.md."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,44 +87,43 @@ def _room(module: str) -> str:
 HARNESS = [(name, path) for name, path in _modules(ROOT / "harness") if _room(name) not in COMPOSITION_ROOT]
 
 
-@pytest.mark.parametrize(("module", "path"), HARNESS, ids=[name for name, _ in HARNESS])
-def test_a_room_imports_only_what_it_may(module: str, path: Path) -> None:
-    room = _room(module)
-    assert room in ROOMS, f"{module} is in a new room: list in ROOMS what this room may import"
-    allowed = {room, *ROOMS[room]}
-    for name in _imports(path):
-        inside = name.removeprefix("harness.")
-        if name == inside or name.partition(".")[0] != "harness":
-            continue
-        steps = {".".join(inside.split(".")[:n]) for n in (1, 2)}
-        assert steps & allowed, f"{module} imports {name}"
+def test_a_room_imports_only_what_it_may() -> None:
+    forbidden = []
+    for module, path in HARNESS:
+        room = _room(module)
+        assert room in ROOMS, f"{module} is in a new room: list in ROOMS what this room may import"
+        allowed = {room, *ROOMS[room]}
+        for name in _imports(path):
+            top, _, inside = name.partition(".")
+            steps = {".".join(inside.split(".")[:n]) for n in (1, 2)}
+            if top == "harness" and inside and not steps & allowed:
+                forbidden.append(f"{module} imports {name}")
+    assert forbidden == []
 
 
-@pytest.mark.parametrize(("module", "path"), HARNESS, ids=[name for name, _ in HARNESS])
-def test_the_engine_is_imported_by_its_plugins_alone(module: str, path: Path) -> None:
-    if _room(module) != "engine_plugins":
-        assert not {_room(name) for name in _imports(path)} & ENGINE
+def _importing(modules: Iterable[tuple[str, Path]], packages: Collection[str]) -> list[str]:
+    """The modules that import one of the packages."""
+    return [module for module, path in modules if {_room(name) for name in _imports(path)} & set(packages)]
 
 
-@pytest.mark.parametrize(("module", "path"), HARNESS, ids=[name for name, _ in HARNESS])
-def test_pure_rooms_do_no_input_or_output(module: str, path: Path) -> None:
-    if _room(module) in PURE:
-        assert not {_room(name) for name in _imports(path)} & NETWORK
+def test_the_engine_is_imported_by_its_plugins_alone() -> None:
+    assert _importing([one for one in HARNESS if _room(one[0]) != "engine_plugins"], ENGINE) == []
 
 
-RUN = list(_modules(ROOT / "harness" / "run"))
+def test_pure_rooms_do_no_input_or_output() -> None:
+    assert _importing([one for one in HARNESS if _room(one[0]) in PURE], NETWORK) == []
 
 
-@pytest.mark.parametrize(("module", "path"), RUN, ids=[name for name, _ in RUN])
-def test_carrying_out_scenarios_opens_no_connection_stores_nothing_and_reads_no_flags(module: str, path: Path) -> None:
-    assert not {_room(name) for name in _imports(path)} & {"aiohttp", "argparse", "rich", "sys"}, module
-    assert "print(" not in path.read_text()
+def test_carrying_out_scenarios_opens_no_connection_stores_nothing_and_reads_no_flags() -> None:
+    run = list(_modules(ROOT / "harness" / "run"))
+    assert _importing(run, {"aiohttp", "argparse", "rich", "sys"}) == []
+    assert [module for module, path in run if "print(" in path.read_text()] == []
 
 
-@pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "harness" / "pytest_plugin")))
-def test_the_pytest_plugin_knows_of_the_command_line_only_its_options(module: str, path: Path) -> None:
-    of_cli = {name for name in _imports(path) if name.startswith("harness.cli")}
-    assert of_cli <= {"harness.cli.options", "harness.cli.options.Options", "harness.cli.options.parse"}, module
+def test_the_pytest_plugin_knows_of_the_command_line_only_its_options() -> None:
+    for module, path in _modules(ROOT / "harness" / "pytest_plugin"):
+        of_cli = {name for name in _imports(path) if name.startswith("harness.cli")}
+        assert of_cli <= {"harness.cli.options", "harness.cli.options.Options", "harness.cli.options.parse"}, module
 
 
 def test_the_api_knows_nothing_of_the_command_line() -> None:
@@ -138,19 +137,16 @@ def test_judging_outputs_does_not_depend_on_the_plan_of_verification() -> None:
         assert not [name for name in _imports(path) if name.startswith("harness.verify.asking")], module
 
 
-@pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "workloads")))
-def test_workloads_know_the_vocabulary_and_the_catalogue_alone(module: str, path: Path) -> None:
-    for name in _imports(path):
-        if name.startswith("harness."):
-            assert name.split(".")[1] in {"catalogue", "scenario", "facts", "errors", "history", "verdict"}, (
-                f"workloads.{module} imports {name}"
-            )
+def test_workloads_know_the_vocabulary_and_the_catalogue_alone() -> None:
+    known = {"catalogue", "scenario", "facts", "errors", "history", "verdict"}
+    for module, path in _modules(ROOT / "workloads"):
+        rooms = {name.split(".")[1] for name in _imports(path) if name.startswith("harness.")}
+        assert rooms <= known, module
 
 
-@pytest.mark.parametrize(("module", "path"), list(_modules(ROOT / "harness")))
-def test_the_harness_imports_no_workload(module: str, path: Path) -> None:
+def test_the_harness_imports_no_workload() -> None:
     """Workloads depend on the harness, which finds them by name (harness/catalogue/choice.py)."""
-    assert not [name for name in _imports(path) if _room(name) in {"workloads", "bench", "tests"}], module
+    assert _importing(_modules(ROOT / "harness"), {"workloads", "bench", "tests"}) == []
 
 
 def _project() -> dict[str, set[str]]:
@@ -274,6 +270,13 @@ def test_no_meaning_is_taken_from_parts_of_names_and_texts() -> None:
     """Code reads meanings from fields. ``EXCEPTIONS`` lists the exceptions with their reasons."""
     found = {(str(path.relative_to(ROOT)), what) for path in MODULES for what in _taken_apart(path)}
     assert found == EXCEPTIONS
+
+
+def test_what_a_request_of_the_load_is_is_defined_once() -> None:
+    """``Request.of_load`` tells it. The catalogue's background load marks its own requests."""
+    named = ("Purpose.LOAD", "Purpose.BACKGROUND")
+    using = {str(path.relative_to(ROOT)) for path in MODULES if any(name in path.read_text() for name in named)}
+    assert using == {"harness/scenario.py", "harness/catalogue/background.py"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from harness.catalogue.builder import Builder
 from harness.catalogue.setting import Setting
-from harness.scenario import Phase, Request, Scenario
+from harness.scenario import Phase, Purpose, Request, Scenario
 
 _SUPPLY = 8
 """Background requests per request in flight: enough for a phase that lasts as long as eight answers."""
@@ -28,4 +28,5 @@ def _beside(phase: Phase, build: Builder, in_flight: int) -> Phase:
 
 
 def _request(build: Builder, number: int) -> Request:
-    return build.ask(1 + number * 7 % (4 * build.block), max_tokens=4 + number % 13)
+    asked = build.ask(1 + number * 7 % (4 * build.block), max_tokens=4 + number % 13)
+    return replace(asked, purpose=Purpose.BACKGROUND)

@@ -24,7 +24,7 @@ from harness.catalogue.registry import CATALOGUE, Workload, workload
 from harness.catalogue.setting import Setting
 from harness.errors import HarnessError, UsageError
 from harness.models.tokenizer import WORDS as CANARY_WORDS
-from harness.scenario import Endpoint, Message, Phase, Request, Route, Scenario
+from harness.scenario import Endpoint, Message, Phase, Purpose, Request, Route, Scenario
 from workloads.offload import flood
 
 EVERY = catalogue()
@@ -186,6 +186,8 @@ def test_background_requests_share_no_salt_or_id_with_the_workload() -> None:
     loaded = beside_load(plain, SETTING, 5)
     background = [request for phase in loaded.phases for request in phase.background]
     assert [phase.background_concurrency for phase in loaded.phases] == [5, 5, 5]
+    assert {request.purpose for request in background} == {Purpose.BACKGROUND}
+    assert {request.purpose for request in requests(plain)} == {Purpose.LOAD}
     assert [p.requests for p in loaded.phases] == [p.requests for p in plain.phases]
     assert not {r.cache_salt for r in background} & {r.cache_salt for r in requests(plain)}
     ids = [request.request_id for request in (*requests(loaded), *background)]
