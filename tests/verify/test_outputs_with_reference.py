@@ -135,7 +135,7 @@ def test_an_echo_whose_text_is_another_is_wrong() -> None:
 
     assert of(echoed(with_reference(same)))[0] is Verdict.VALID
     verdict, text = of(echoed(with_reference(other_text)))
-    assert (verdict, "its text is not its reference's" in text) == (Verdict.INVALID, True)
+    assert (verdict, "its text is not the text of its reference" in text) == (Verdict.INVALID, True)
 
 
 def test_without_a_floor_a_difference_is_not_excused_by_a_margin() -> None:
