@@ -30,34 +30,21 @@ def ended_early(
     ``ends``: the known end tokens, where 0 stands for the last token of that answer; None: the history names none.
     ``spelled``: the text of the answer's last tokens as its forcing reports it, one letter per token.
     """
-    entries = list[Entry]()
-    last = 0
-    for entry in run(gaussian(1e-6)).entries:
-        changed: Entry = entry
-        if isinstance(entry, Sent) and entry.request.request_id == VICTIM:
-            request = entry.request
-            changed = replace(entry, request=replace(request, sampling=replace(request.sampling, **(sampling or {}))))
-            prompt = len(request.prompt)
-        elif isinstance(entry, Ended) and entry.request_id == VICTIM:
-            whole = entry.choices[0]
-            last = whole.token_ids[SHORT - 1]
-            stop = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
-            short = replace(whole, token_ids=whole.token_ids[:SHORT], logprobs=whole.logprobs[:SHORT])
-            changed = replace(entry, choices=(replace(short, **choice | stop),), usage=None)
-        elif isinstance(entry, Sent) and entry.request.about == VICTIM and _forces(entry.request):
-            changed = replace(entry, request=replace(entry.request, prompt=entry.request.prompt[: prompt + SHORT]))
-            forcing = entry.request.request_id
-        elif isinstance(entry, Ended) and last and entry.request_id == forcing:
-            logprobs = (entry.prompt_logprobs or ())[: prompt + SHORT]
-            changed = replace(entry, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
-        entries.append(changed)
+    history = with_sampling(run(gaussian(1e-6)), VICTIM, **(sampling or {}))
+    sent = {o.request.request_id: o for o in history.operations()}
+    victim, forcing = sent[VICTIM], sent[f"{VICTIM}-teacher"]
+    whole, length = victim.ended.choices[0], len(victim.request.prompt) + SHORT
+    last = whole.token_ids[SHORT - 1]
+    stop = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
+    short = replace(whole, token_ids=whole.token_ids[:SHORT], logprobs=whole.logprobs[:SHORT])
+    history = with_end(history, VICTIM, choices=(replace(short, **choice | stop),), usage=None)
+    logprobs = (forcing.ended.prompt_logprobs or ())[:length]
+    history = with_end(history, forcing.request.request_id, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
+    shorter = replace(forcing.sent, request=replace(forcing.request, prompt=forcing.request.prompt[:length]))
     known = () if ends is None else (Decoding(0.0, tuple(token or last for token in ends)),)
+    entries = (shorter if entry is forcing.sent else entry for entry in history.entries)
     check = outputs(DEPLOYMENT, History((*known, *entries)))
     return check, next((one.text for one in check.findings if one.subject == VICTIM), "")
-
-
-def _forces(request: Request) -> bool:
-    return request.sampling.prompt_logprobs is not None
 
 
 def test_an_answer_that_ends_at_its_length_needs_no_end_token() -> None:

@@ -76,7 +76,7 @@ class Sizes:
 def sizes(
     policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, in_flight: int, *, referenced: int = 0
 ) -> Sizes:
-    """Sizes for a load. ``tokens``: those of each request; ``output_tokens``: all generated ones together.
+    """Sizes for a load. ``tokens``: of each request, prompt and output; ``output_tokens``: of all outputs together.
 
     ``in_flight``: requests in flight at once; ``referenced``: how many outputs need a reference too.
     """
@@ -91,7 +91,7 @@ def sizes(
 
 
 def prefixes_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
-    """How many prefixes of prompts are probed; None: all. ``tokens``: those of each request of the load."""
+    """How many prefixes of prompts are probed; None: all. ``tokens``: of each request of the load."""
     if policy.extent is Extent.ALL:
         return None
     if policy.extent is Extent.SAMPLE:

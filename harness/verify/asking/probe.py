@@ -10,7 +10,7 @@ blocks that is a single prefix, so only a probe of every prefix is sure to find 
 2. If the prompt is teacher-forced anyway, its forcing shows the best token after every prefix at no further cost.
    Prefixes of other prompts are sent to the prefill server too, whose cache no transfer has filled; if the two servers
    disagree, the probe itself is forced.
-3. Prefixes are drawn from those of all prompts, and the checker of outputs reports how many there were.
+3. Prefixes are drawn from all prompts, and the checker of outputs reports how many there were.
 4. Prompts that begin alike share blocks; their common prefix is sent once to each server that may hold it.
 5. A probe goes to the server that served the prompt, since no other server has the blocks. If the proxy does not report
    which server that was, the probe goes to every server of the role.
@@ -47,7 +47,7 @@ class Prefix:
     tokens: int
     """Tokens of its whole blocks; the probe has one more."""
     server: int
-    """Index of the server among those of the route."""
+    """Index of the server among the servers of the route."""
 
     @property
     def key(self) -> tuple[int, str | None, tuple[int, ...]]:

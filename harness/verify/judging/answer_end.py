@@ -87,7 +87,7 @@ def _inner_tokens(history: History) -> set[int]:
 
 
 def check_end(operation: Operation, compared: Compared, ends: EndTokens, forcings: Sequence[Operation]) -> Compared:
-    """The result including the output's end. ``compared``: the result so far; ``forcings``: those of the output."""
+    """The result including the output's end. ``compared``: the result so far; ``forcings``: of the output."""
     if compared.match is Match.MISMATCH:
         return compared
     faults = [fault for choice in operation.ended.choices if (fault := _fault(operation, choice, ends, forcings))]

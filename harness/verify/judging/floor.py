@@ -6,7 +6,7 @@ between a served output and its forcing: from batches of other sizes, from decod
 from two servers that round in different ways. Two kinds of limits are derived (noise.py has the theory):
 
 near    from the control outputs, as if noise had no heavy tail. An output that exceeds one of them is only doubtful.
-far     from the control outputs and those outputs of the load that are not doubtful, for noise with a heavy tail. An
+far     from the control outputs and the outputs of the load that are not doubtful, for noise with a heavy tail. An
         output that exceeds one of them is wrong. A run of this length that holds nothing but noise exceeds any of them
         with probability ALPHA at most. The outputs of the load, most of them right, are many more than the control
         outputs, and show how heavy the tail is. Doubtful outputs are left out, since a few damaged outputs would raise
