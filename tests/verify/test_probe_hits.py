@@ -33,6 +33,12 @@ def served(count: int = 24, **fields: object) -> SimRun:
     return run
 
 
+def verified(count: int = 24, **fields: object) -> SimRun:
+    run = served(count, **fields)
+    run.verify()
+    return run
+
+
 def hits(history: History, deployment: Deployment = DEPLOYMENT) -> Hits:
     """The hits of decode's prefix cache."""
     (found,) = (
@@ -45,8 +51,7 @@ def hits(history: History, deployment: Deployment = DEPLOYMENT) -> Hits:
 
 @BOTH
 def test_all_hits_of_probes_are_shown(by_usage: bool) -> None:
-    run = served(prompt_tokens_details=by_usage)
-    run.verify()
+    run = verified(prompt_tokens_details=by_usage)
     found = hits(run.history)
     assert found.least == found.asked > 0
     assert found.missing == 0
@@ -70,8 +75,7 @@ def test_probes_of_an_emptied_cache_do_not_count_even_if_they_hit_the_blocks_of_
 @BOTH
 def test_probes_of_evicted_blocks_do_not_count(by_usage: bool) -> None:
     """The pool has fewer blocks than the load needs: the first prompts were evicted, the last are cached."""
-    run = served(60, prompt_tokens_details=by_usage, decode={"num_blocks": 200})
-    run.verify()
+    run = verified(60, prompt_tokens_details=by_usage, decode={"num_blocks": 200})
     found = hits(run.history)
     assert found.least < found.asked
     assert found.missing
@@ -134,8 +138,7 @@ def grown(by: int, *names: str) -> Callable[[Scraped], Scraped]:
 
 
 def test_counters_that_other_requests_moved_show_nothing() -> None:
-    run = served()
-    run.verify()
+    run = verified()
     disturbed = changed(run, grown(40, "vllm:prompt_tokens_total", "vllm:prefix_cache_queries_total"))
     found = hits(disturbed)
     assert found.least == 0
@@ -144,16 +147,14 @@ def test_counters_that_other_requests_moved_show_nothing() -> None:
 
 def test_lookups_that_an_older_engine_repeats_do_not_hide_the_hits() -> None:
     """Repeated cache lookups are counted again, prompt tokens by source are not."""
-    run = served()
-    run.verify()
+    run = verified()
     repeated = changed(run, grown(64, "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"))
     found = hits(repeated)
     assert found.least == found.asked
 
 
 def test_counters_that_were_not_read_show_nothing() -> None:
-    run = served()
-    run.verify()
+    run = verified()
     unread = History(tuple(one for one in run.entries if not isinstance(one, Scraped)))
     found = hits(unread)
     assert (found.least, found.why) == (0, "its counters were not read before and after the phase")
@@ -161,8 +162,7 @@ def test_counters_that_were_not_read_show_nothing() -> None:
 
 @BOTH
 def test_only_usage_shows_hits_of_several_engines_behind_one_url(by_usage: bool) -> None:
-    run = served(prompt_tokens_details=by_usage)
-    run.verify()
+    run = verified(prompt_tokens_details=by_usage)
     found = hits(run.history, DEPLOYMENT.with_servers(engines=4))
     assert found.least == (found.asked if by_usage else 0)
 
