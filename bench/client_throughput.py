@@ -3,8 +3,8 @@
     python bench/client_throughput.py --streams 4000 --concurrency 64 --tokens 20
 
 The server is another process and costs almost nothing: it writes prepared answers, one write per token (or per
-``--burst`` tokens), in vLLM's form and size, with log-probabilities. Rates are printed by wall time and by the client's
-own CPU time; the second is what a core can do if the server has other cores. Latencies of this server mean nothing.
+``--burst`` tokens), in vLLM's form and size, with log-probabilities. Rates are printed per second of wall time and of
+the client's CPU time, which is the rate of a core if the server has other cores. Latencies of this server mean nothing.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python -m bench.edge_cases --repeats 3
 
 The servers are started as by vLLM's own script. vLLM's tests expect cold caches, so the servers' caches are emptied
-before each run of them. Times are of whole processes, as a user waits for them.
+before each run of these tests. Times are of whole processes, as a user waits for them.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NINE = (
 
 
 def main() -> int:
-    """Prints times and their ratio; returns 0 if everything passed."""
+    """Print times and their ratio; returns 0 if everything passed."""
     parser = argparse.ArgumentParser(prog="python -m bench.edge_cases", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(

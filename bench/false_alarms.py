@@ -3,10 +3,10 @@
     python -m bench.false_alarms --runs 1000 --kinds student-3 mixture
 
 A run is drawn at random: control outputs, the load's outputs, and the teacher forcing of every token. If an output is
-accused, further controls are drawn and the run is judged again, as in verification (three rounds at most).
-``near``: of 1,000 runs without damage, those in which an output crosses a near limit at first; ``alarm``: those that
-end invalid, of which one is allowed; ``found``: of 100 runs with one output served entirely with wrong KV, those in
-which this output is accused.
+accused, further controls are drawn and the run is judged again, as in verification (three rounds at most). Printed are
+``near``: runs in 1,000 without damage in which an output crosses a near limit at first; ``alarm``: runs in 1,000
+without damage that end invalid, of which one is allowed; ``found``: runs in 100 with one output served entirely with
+wrong KV in which this output is accused.
 """
 
 import argparse

@@ -5,10 +5,10 @@
     python -m bench.nightly --result-dir nightly -- --base-url ... --prefill-url ... --decode-url ...
 
 Words after ``--`` go to the harness: flags that launch, or flags that attach. Each load is one run in the result
-directory, and adds a line to ``nightly.jsonl`` there, for a dashboard to read. A load that was killed, or ended with a
-status that is no exit code of the harness, counts as a failure of the harness (4). So does a load during which the
-launched deployment died; no load follows it. SIGTERM ends the job as Ctrl-C does. However the job ends, everything that
-it started ends with it.
+directory, and adds a line to ``nightly.jsonl`` there, for a dashboard to read. A load counts as a failure of the
+harness (4) if it was killed, if it ended with a status that is no exit code of the harness, or if the launched
+deployment died meanwhile; after such a death no further load is run. SIGTERM ends the job as Ctrl-C does. However the
+job ends, everything that it started ends too.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 
 import harness
 from harness.cli.output import unfailing_output
+from harness.errors import ExitCode
 
 LOADS: Mapping[str, tuple[str, ...]] = {
     "steady": ("--num-prompts", "256", "--concurrency", "16"),
@@ -33,19 +34,19 @@ LOADS: Mapping[str, tuple[str, ...]] = {
     "long_prompts": ("--num-prompts", "48", "--concurrency", "8", "--random-input-len", "800:2000"),
 }
 """A changed load gets a new name, so that nights can be compared by name."""
+_DIED = "the deployment that was launched for the loads died: nothing was found out"
 
 _HARNESS = (sys.executable, "-m", "harness")
-# Ends the command when this job ends, even by kill -9. The number: seconds that the command has to end by itself.
+# Ends the command when this job ends, even by kill -9. The command has 60 seconds to end by itself.
 _KEPT = (sys.executable, str(Path(harness.__file__).parent / "deploy" / "keeper.py"), "60")
 _NOTICED = 2.0
 """Seconds within which ``serve`` notices that one of its servers died."""
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
-_HARNESS_FAILED, _UNKNOWN, _USAGE = 4, 3, 2
 _SIGNALS = 128
 """If a process is killed by signal N, its keeper ends with status 128 + N."""
 _INDEX = "nightly.jsonl"
-_WORST_FIRST = (_HARNESS_FAILED, 2, 1, 3, 0)
-"""Exit codes, the worst first. A failed harness has checked nothing, so that it is worse than any verdict."""
+_WORST_FIRST = (ExitCode.HARNESS, ExitCode.USAGE, ExitCode.INVALID, ExitCode.UNKNOWN, ExitCode.VALID)
+"""Exit codes, the worst first. A failed harness has checked nothing, which is worse than any verdict."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,32 +58,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             _require_index(options.result_dir)
             _run_all(options, statuses)
         except KeyboardInterrupt:
-            print(f"interrupted: what was measured before is in {options.result_dir}", file=sys.stderr)
-            statuses.append(_UNKNOWN)
+            print(f"interrupted: earlier results are in {options.result_dir}", file=sys.stderr)
+            statuses.append(ExitCode.UNKNOWN)
         except Exception as error:  # noqa: BLE001 - no unforeseen error may look like a verdict
             print(
                 f"error: the nightly job itself failed: {type(error).__name__}: {error}. This says nothing about the "
-                f"deployment. What was measured before is in {options.result_dir}.",
+                f"deployment. Earlier results are in {options.result_dir}.",
                 file=sys.stderr,
             )
-            statuses.append(_HARNESS_FAILED)
+            statuses.append(ExitCode.HARNESS)
     return worst_code(statuses)
 
 
 def worst_code(statuses: Sequence[int]) -> int:
     """The worst exit code. No status at all counts as a failure of the harness."""
-    codes = [exit_code(status) for status in statuses] or [_HARNESS_FAILED]
+    codes = [exit_code(status) for status in statuses] or [ExitCode.HARNESS]
     return next(code for code in _WORST_FIRST if code in codes)
 
 
 def exit_code(status: int) -> int:
     """The exit code for a process's status; a negative status is the signal that killed it."""
-    return status if status in _WORST_FIRST else _HARNESS_FAILED
+    return status if status in _WORST_FIRST else ExitCode.HARNESS
 
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: end everything that was started, and report what is known."""
+    """Let SIGTERM act like Ctrl-C: end everything that was started, and report the results so far."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -91,17 +92,15 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _require_index(result_dir: Path) -> None:
-    """End the job at once if its index cannot be written, and not after hours of loads."""
+    """End the job before the first load if its index cannot be written."""
     try:
         result_dir.mkdir(parents=True, exist_ok=True)
         with (result_dir / _INDEX).open("a"):
             pass
     except OSError as error:
-        print(
-            f"error: {result_dir / _INDEX} cannot be written: {error.strerror}. Name another --result-dir.",
-            file=sys.stderr,
-        )
-        sys.exit(_USAGE)
+        why = f"{result_dir / _INDEX} cannot be written: {error.strerror}. Name another --result-dir."
+        print(f"error: {why}", file=sys.stderr)
+        sys.exit(ExitCode.USAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class _Target:
     """The ``serve`` process that keeps it running during the job; None: it was running before."""
 
     def died(self, seconds: float = 0.0) -> bool:
-        """Whether ``serve`` ended by itself, or does within ``seconds``."""
+        """Whether ``serve`` has ended by itself, or ends within ``seconds``."""
         if self.held is None:
             return False
         with suppress(subprocess.TimeoutExpired):
@@ -128,28 +127,20 @@ def _run_all(options: argparse.Namespace, statuses: list[int]) -> None:
             print(f"== {name}", flush=True)
             statuses.append(_run(name, options.result_dir, target, options.seed))
             if target.died():
-                print(
-                    f"error: the deployment that was launched for the loads died, at {name} at the latest: its error "
-                    "stands above. No further load is run.",
-                    file=sys.stderr,
-                )
-                statuses.append(_HARNESS_FAILED)
+                why = f"the deployment that was launched for the loads died, at {name} at the latest"
+                print(f"error: {why}. Its error is printed above. No further load is run.", file=sys.stderr)
+                statuses.append(ExitCode.HARNESS)
                 return
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    mine, _, harness = _split(argv)
+    at = list(argv).index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(prog="python -m bench.nightly", description=__doc__.partition("\n")[0])
     parser.add_argument("--result-dir", type=Path, required=True)
     parser.add_argument("--loads", type=_names, default=tuple(LOADS), help=f"some of {', '.join(LOADS)} (default: all)")
     # A new seed each night meets new prompts; the seed is in the result, so that a night can be repeated.
     parser.add_argument("--seed", type=int, default=int(time.time()) // 86400)
-    return parser.parse_args(mine, argparse.Namespace(harness=list(harness)))
-
-
-def _split(argv: Sequence[str]) -> tuple[Sequence[str], str, Sequence[str]]:
-    at = list(argv).index("--") if "--" in argv else len(argv)
-    return argv[:at], "--", argv[at + 1 :]
+    return parser.parse_args(argv[:at], argparse.Namespace(harness=list(argv[at + 1 :])))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -169,8 +160,8 @@ def _deployment(words: list[str], result_dir: Path) -> Iterator[_Target]:
     try:
         line = process.stdout.readline() if process.stdout else ""
         if not line:
-            # serve has reported on stderr why. It must not end by itself, so that even status 0 is a failure.
-            sys.exit(exit_code(_status(process)) or _HARNESS_FAILED)
+            # serve has printed the reason on stderr. It must not end by itself, so that even status 0 is a failure.
+            sys.exit(exit_code(_status(process)) or ExitCode.HARNESS)
         yield _Target(_attach(json.loads(line)), process)
     finally:
         _end(process)
@@ -207,25 +198,22 @@ def _run(name: str, result_dir: Path, target: _Target, seed: int) -> int:
     try:
         status = _status(process)
     finally:
-        # An interrupted run stores and reports what is known so far.
+        # An interrupted run stores and reports its results so far.
         _end(process)
     line = _line(name, status, result_dir / "latest" / "result.json")
     if exit_code(status) and target.died(_NOTICED):
-        line = {"load": name, "status": status, "exit_code": _HARNESS_FAILED, "error": _DIED}
+        line = {"load": name, "status": status, "exit_code": ExitCode.HARNESS, "error": _DIED}
     with (result_dir / _INDEX).open("a") as index:
         index.write(json.dumps(line) + "\n")
     return int(line["exit_code"])
 
 
-_DIED = "the deployment that was launched for the loads died: nothing was found out"
-
-
 def _line(name: str, status: int, file: Path) -> dict[str, Any]:
-    """The load's line in the index. Without a result, it has the process's status, and the exit code that counts."""
+    """The load's line in the index; without a result, only the process's status and the exit code that counts."""
     line: dict[str, Any] = {"load": name, "status": status, "exit_code": exit_code(status)}
     if status not in _WORST_FIRST:
         line["error"] = f"the harness {_ended(status)}: nothing was found out"
-    elif status in (0, 1, 3) and file.exists():
+    elif status in (ExitCode.VALID, ExitCode.INVALID, ExitCode.UNKNOWN) and file.exists():
         result = json.loads(file.read_text())
         keys = ("verdict", "date", "seed", "commit", "completed", "failed", "request_throughput", "p99_ttft_ms")
         line |= {key: result.get(key) for key in keys} | {"run": file.resolve().parent.name}

@@ -20,8 +20,8 @@ FILES = ("test_multi_connector_edge_cases.py", "test_edge_cases.py")
 TESTS = dict(zip(FILES, (9, 1), strict=True))
 """Number of tests in each file."""
 SCRIPT_FLAGS = ("--block-size", "128", "--num-gpu-blocks", "18", "--engine-arg=--max-model-len 2048")
-"""Flags of ``serve`` to start the servers as vLLM's own script does: 256 MiB of KV are 18 blocks of 128 tokens with the
-script's default model."""
+"""Flags of ``serve`` that start the servers as vLLM's own script does: with the script's default model, 256 MiB of KV
+are 18 blocks of 128 tokens."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pd-harness"
 _FOLDER = "tests/v1/kv_connector/nixl_integration"
 _FOR_METADATA = ("setuptools_scm", "setuptools-rust", "setuptools", "cmake", "packaging", "wheel", "jinja2")
@@ -47,7 +47,7 @@ def fetch(version: str, cache: Path = CACHE) -> Path:
     if not (folder / FILES[0]).exists():
         folder.mkdir(parents=True, exist_ok=True)
         _unpack(_download(version, folder), folder)
-        # Keeps pytest from using the configuration of this project.
+        # So pytest does not use the configuration of this project.
         (folder / "pytest.ini").write_text("[pytest]\n")
     return folder
 

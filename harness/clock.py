@@ -1,4 +1,4 @@
-"""The run's clock: seconds since the run began. It is passed in, so that tests can set the time and never wait."""
+"""The run's clock: seconds since the run began. The clock is a parameter, so that tests set the time and never wait."""
 
 import asyncio
 import time

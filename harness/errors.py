@@ -6,8 +6,7 @@ There are two kinds: mistakes that the *user* can correct (exit code 2), and fai
     HarnessError                 4
     ├── CrashError               4   a bug in the harness
     ├── UsageError               2   bad flags, unreachable URL, missing model: nothing was started
-    │   ├── ModelNotFound
-    │   └── UnsupportedModel
+    │   └── ModelNotFound
     └── DeployError              4   a server did not start, or died
         └── EngineNotInstalled   2
 
@@ -21,7 +20,7 @@ from harness.redact import redact_text
 
 
 class ExitCode(IntEnum):
-    """Exit codes of ``python -m harness``. They are public: CI scripts depend on these numbers."""
+    """Exit codes of ``python -m harness``. The numbers are public: CI scripts depend on them."""
 
     VALID = 0
     INVALID = 1
@@ -51,10 +50,6 @@ class UsageError(HarnessError):
 
 class ModelNotFound(UsageError):  # noqa: N818 - the name says what happened
     """There is no model configuration at the given place."""
-
-
-class UnsupportedModel(UsageError):  # noqa: N818 - as above
-    """The bytes of this model's kind of KV cache cannot be predicted."""
 
 
 class DeployError(HarnessError):

@@ -96,24 +96,23 @@ class Server:
     """Host memory of its offload tier, bytes (``cpu_bytes_to_use``)."""
     offload_prompt_only: bool | None = None
     """Whether the tier stores prompt tokens only, never generated ones (vLLM's ``offload_prompt_only``)."""
+    engines: int = 1
+    """Data-parallel engines behind the URL, each with its own caches and its own pool of ``num_blocks`` (counted by the
+    ``engine`` labels in ``/metrics``)."""
 
     @property
     def connector_names(self) -> tuple[str, ...] | None:
-        """Its connectors in order: those that the harness knows by kind, others by class name."""
+        """The server's connectors in order: known ones by kind, unknown ones by class name."""
         if self.connectors is None:
             return self.unknown_connectors or None
         known = tuple(connector.value for connector in self.connectors)
         return known[: self.asked_before_unknown] + self.unknown_connectors + known[self.asked_before_unknown :]
 
     def has(self, connector: Connector) -> bool | None:
-        """Whether it has this connector; None if unknown, also because an unknown connector may be of this kind."""
+        """Whether the server has this connector; None if unknown: a connector of unknown name may be of this kind."""
         if connector in (self.connectors or ()):
             return True
         return None if self.connectors is None or self.unknown_connectors else False
-
-    engines: int = 1
-    """Data-parallel engines behind the URL, each with its own caches and its own pool of ``num_blocks`` (counted by the
-    ``engine`` labels in ``/metrics``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +130,8 @@ class Deployment:
     """Whether ``vocab_size`` was read from the model's files. If not, the vocabulary has at least that many tokens,
     which suffices to make prompts, and ``special_token_ids`` only covers the ids where special tokens usually are."""
     end_tokens_complete: bool = True
-    """Whether ``special_token_ids`` holds all tokens that end an answer. If not, the servers may have read others from
-    files that are not on this machine (generation_config.json)."""
+    """Whether ``special_token_ids`` holds all tokens that end an answer. If not, the servers may have read more of them
+    from files that are not on this machine (generation_config.json)."""
     special_token_ids: tuple[int, ...] = ()
     """Tokens that are never put into prompts."""
     geometry: KVGeometry | None = None

@@ -20,18 +20,18 @@ END_SPELLED = 32
 
 
 class Outcome(StrEnum):
-    """How an operation ended."""
+    """Whether an operation completed, and if not, whether it may have had an effect on the engine."""
 
     OK = "ok"
     """Completed: the whole answer arrived."""
     FAIL = "fail"
     """Certainly had no effect on the engine: refused with a 4xx, or never connected."""
     INFO = "info"
-    """The effect on the engine is unknown: a timeout, a cut stream, a 5xx, an error event inside a 200."""
+    """The effect on the engine is unknown: a timeout, a broken stream, a 5xx, an error event inside a 200."""
 
 
 class Ending(StrEnum):
-    """How an operation ended."""
+    """How an operation ended, in more detail than its outcome."""
 
     COMPLETED = "completed"
     """The whole answer arrived."""
@@ -63,7 +63,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Log-probabilities at one position: of the token there and of the best alternatives, as far as reported; nats."""
+    """Log-probabilities of the token at one position and of the best alternatives, as far as reported; nats."""
 
     token_id: int
     logprob: float
@@ -73,7 +73,7 @@ class TokenLogprob:
     runner_up_id: int | None = None
     """Token id of the runner-up."""
     third: float | None = None
-    """Log-probability of the best token besides these two: for a prompt token, vLLM reports the two best as well."""
+    """Log-probability of the third token that is reported: for a prompt token, vLLM adds the two best tokens."""
     third_id: int | None = None
 
     @property
@@ -199,7 +199,7 @@ class Scraped:
     phase: str
     samples: tuple[Sample, ...]
     settled: bool = True
-    """Whether the deployment had settled; if not, counters of this reading are not compared."""
+    """Whether the deployment had settled. Otherwise, counters of this reading are not compared."""
     unsettled_because: str = ""
     declared: tuple[str, ...] = ()
     """Sample names that are declared without a sample: there was no event yet, so their value is 0."""
@@ -325,12 +325,12 @@ class Operation:
 
     @property
     def outcome(self) -> Outcome:
-        """How it ended."""
+        """The operation's outcome."""
         return self.ended.outcome
 
     @property
     def prompt_token_ids(self) -> tuple[int, ...] | None:
-        """The prompt as sent if it was token ids, else as the server reported it; None if it did not."""
+        """The prompt's token ids as sent, or as reported by the server if a text was sent; None if not reported."""
         prompt = self.request.prompt
         if isinstance(prompt, str):
             return self.ended.prompt_token_ids
@@ -348,11 +348,7 @@ class History:
         object.__setattr__(self, "_operations", tuple(_pair(self.entries)))
 
     def operations(
-        self,
-        *,
-        scenario: str | None = None,
-        phase: str | None = None,
-        route: Route | None = None,
+        self, *, scenario: str | None = None, phase: str | None = None, route: Route | None = None
     ) -> tuple[Operation, ...]:
         """Operations in the order in which they were sent, filtered by the given arguments."""
         return tuple(
@@ -387,7 +383,7 @@ class History:
 
 
 def _ids_alone(prompt: tuple[object, ...]) -> tuple[int, ...]:
-    # Checkers ask this many times of each operation: a prompt of nothing but ids is not copied.
+    # Checkers call this many times for each operation, so a prompt that has only ids is not copied.
     if set(map(type, prompt)) == {int}:
         return cast("tuple[int, ...]", prompt)
     return tuple(token for token in prompt if isinstance(token, int))
@@ -399,7 +395,9 @@ def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:
     for entry in entries:
         if isinstance(entry, Sent):
             request_id = entry.request.request_id
-            no_end = Ended(entry.at, request_id, Outcome.INFO, "the history has no end of it", ending=Ending.NO_END)
+            no_end = Ended(
+                entry.at, request_id, Outcome.INFO, "the history has no end of this request", ending=Ending.NO_END
+            )
             yield Operation(entry, ends.get(request_id, no_end))
 
 

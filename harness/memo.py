@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def once(function: Callable[[*A], R]) -> Callable[[*A], R]:
-    """The same function; called again with the same objects, it returns the result of the call before."""
+    """The function, which returns its last result again if it is called again with the same objects."""
     last: tuple[tuple[object, ...], R] | None = None
 
     @wraps(function)

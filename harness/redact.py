@@ -25,7 +25,7 @@ NAME = (
 )
 """A pattern of the names under which credentials are given. Use it with the case ignored."""
 
-# Up to the last @ of the word, since a password may contain one. If the path contains an @, part of it is lost as well.
+# Up to the last @ of the word, since a password may contain an @; an @ in the path makes a part of the path disappear.
 _USERINFO = re.compile(r'(?P<kept>\w://)[^\s"]*@')
 _PATTERNS = (
     re.compile(rf"(?i)(?P<kept>[?&]{NAME}=)[^&\s\"']+"),
@@ -55,10 +55,7 @@ def redact_url(url: str) -> str:
 
 
 def secrets_of(headers: Mapping[str, str], urls: Iterable[str] = ()) -> tuple[str, ...]:
-    """The credentials in the headers and URLs of requests, the longest first, so that none leaves a part of another.
-
-    Some servers repeat them in their error messages.
-    """
+    """The credentials in requests' headers and URLs, which some servers repeat in error messages; the longest first."""
     found = {
         part
         for name, value in headers.items()
@@ -71,7 +68,7 @@ def secrets_of(headers: Mapping[str, str], urls: Iterable[str] = ()) -> tuple[st
 
 
 def redact_secrets(text: str, secrets: Sequence[str]) -> str:
-    """A text without these secrets. A beginning of one at the text's end is removed too, since texts are clipped."""
+    """A text without these secrets (longest first), nor a secret's beginning at its end: texts may be clipped there."""
     for secret in secrets:
         text = text.replace(secret, REDACTED)
     for secret in secrets:

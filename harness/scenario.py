@@ -42,26 +42,26 @@ RESET_PATH = "/reset_prefix_cache"
 
 
 class Purpose(StrEnum):
-    """What a request is for. Below, "its subject" is the request that it is about (:attr:`Request.about`)."""
+    """What a request is for. The *subject* of a request is the request that it verifies (:attr:`Request.about`)."""
 
     LOAD = "load"
     """A request whose service is tested."""
     BACKGROUND = "background"
     """A request whose service is tested, and which keeps the servers busy beside a workload's own requests."""
     REFERENCE = "reference"
-    """Its subject's prompt without KV transfer. The answer counts as right."""
+    """The subject's prompt without KV transfer. The answer counts as right."""
     CONTROL = "control"
-    """Its subject's prompt on a decode server alone. The answer shows how large differences by noise are."""
+    """The subject's prompt on a decode server alone. The answer shows how large differences by noise are."""
     FORCING = "forcing"
-    """Teacher forcing: its subject's prompt and answer in one prefill. The log-probabilities show whether the answer
-    fits the prompt. With an ``owner``, that request's prompt stands in place of the subject's."""
+    """Teacher forcing: the subject's prompt and answer in one prefill. The log-probabilities show whether the answer
+    fits the prompt. If the request has an ``owner``, the owner's prompt replaces the subject's."""
     PROBE = "probe"
-    """A prefix of its subject's prompt, answered from a cache that holds the prefix's blocks."""
+    """A prefix of the subject's prompt, answered from a cache that holds the prefix's blocks."""
     OWNER_TEST = "owner-test"
-    """The prompt of ``owner`` with the last token of its subject's prompt. If the answer begins like the subject's, the
-    subject was answered from the owner's KV."""
+    """The prompt of ``owner`` with the last token of the subject's prompt. If the answer begins like the subject's
+    answer, the subject was answered from the owner's KV."""
     RETRY = "retry"
-    """Its subject sent again by the same path, to see whether a wrong answer comes again."""
+    """The subject sent again by the same path, to see whether its answer is wrong again."""
     RESET = "reset"
     """Empties the server's prefix cache and leaves its offload tier unchanged (``RESET_PATH``)."""
     SALT_TEST = "salt-test"
@@ -134,9 +134,8 @@ class Request:
     endpoint: Endpoint = Endpoint.COMPLETIONS
     stream: bool = True
     cache_salt: str | None = None
-    """Isolates the request in every prefix cache and offload tier (vLLM hashes it into the first block).
-
-    Some gateways drop it and some tiers ignore it: a run tests this before it relies on salts."""
+    """Isolates the request in every prefix cache and offload tier (vLLM hashes the salt into the first block). Some
+    gateways drop salts and some tiers ignore them: a run tests this before it relies on salts."""
     purpose: Purpose = Purpose.LOAD
     about: str | None = None
     """The request_id of the subject, see :class:`Purpose`; None for the load, a reset and a salt test."""
@@ -144,17 +143,15 @@ class Request:
     """The request_id of another request, whose prompt is used in place of the subject's."""
     condition: Condition | None = None
     continues: str | None = None
-    """The request_id of the turn before, whose whole prompt and answer come before this prompt.
-
-    The runner adds them when it sends the request, and the history holds the whole prompt. Both prompts must be of the
-    same kind: token ids, text or messages. The turn before must have ended.
-    """
+    """The request_id of the turn before, which must have ended. When the runner sends the request, it puts that turn's
+    whole prompt and answer before this prompt; the history holds the whole prompt. Both prompts must be of the same
+    kind: token ids, text or messages."""
     expect_status: int | None = None
     """The HTTP status with which the request must be refused; None: it must be served."""
 
     @property
     def of_load(self) -> bool:
-        """Whether this is a request of the load, and not one that the harness sends to verify the load."""
+        """Whether this is a request of the load; the harness sends other requests to verify the load."""
         return self.purpose in (Purpose.LOAD, Purpose.BACKGROUND)
 
 
@@ -173,10 +170,7 @@ class Phase:
     watched: bool = False
     background: tuple[Request, ...] = ()
     """Requests in flight beside ``requests``, ``background_concurrency`` at a time, until all of ``requests`` have
-    ended.
-
-    Once sent, they are operations of the phase like any other. The rest is never sent, nor are references for it.
-    """
+    ended. Background requests that were sent are judged like ``requests``. The others are never sent nor verified."""
     background_concurrency: int = 0
 
 

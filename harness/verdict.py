@@ -42,7 +42,7 @@ class Bounds:
 
     @property
     def exact(self) -> bool:
-        """Whether they allow one value only."""
+        """Whether only one value is allowed."""
         return self.low == self.high
 
     def __contains__(self, value: float) -> bool:
@@ -149,14 +149,14 @@ class Check:
 class Outputs:
     """How many requests have right outputs."""
 
-    requests: int
+    requests: int = 0
     """Completed requests whose outputs were to be verified."""
-    exact: int
+    exact: int = 0
     """Outputs that equal the reference token for token."""
-    tie: int
+    tie: int = 0
     """Outputs whose first difference is a near tie of the reference, within the noise."""
-    mismatch: int
-    unverified: int
+    mismatch: int = 0
+    unverified: int = 0
     """Outputs that the verification policy left out, or whose verification failed."""
     noise_floor: Mapping[str, float | None] = field(default_factory=dict)
     """The noise limits and the figures that they were derived from; empty if no noise was measured."""
@@ -167,7 +167,7 @@ class Judgement:
     """The result of judging a run, or a part of it."""
 
     checks: tuple[Check, ...]
-    outputs: Outputs
+    outputs: Outputs = field(default_factory=Outputs)
 
     @property
     def verdict(self) -> Verdict:
@@ -182,16 +182,16 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class FaultSign:
-    """How a known fault shows in one check. It does not explain anything else that is wrong in the check."""
+    """How a known fault shows in one check; the fault excuses nothing else in the check."""
 
     check: str
     """Name of the check that the fault makes invalid."""
     counters: tuple[str, ...] = ()
-    """Counters that grow too much; all others must be as expected."""
+    """Counters that grow too much; every other counter must be as expected."""
     role: Role | None = None
-    """Role of the servers whose counters do; None: any."""
+    """Role of the servers whose counters grow too much; None: any role."""
     most_per_request: float = 0.0
-    """The most that a counter exceeds its bounds by, per request whose output was verified."""
+    """The largest excess of a counter over its bounds, per request whose output was verified."""
     findings: FindingKind | None = None
     """The kind of finding that the fault causes; None: it causes no finding."""
 
@@ -217,13 +217,13 @@ class FaultSign:
 
 @dataclass(frozen=True, slots=True)
 class KnownFault:
-    """A fault of the engine that a workload is known to show. It is excused only where it was seen."""
+    """A fault of the engine that a workload is known to show, excused only where it was seen."""
 
     signs: tuple[FaultSign, ...]
     versions: tuple[str, ...]
-    """Releases of the engine in which it was seen. In any other release it is not excused."""
+    """Releases of the engine in which the fault was seen."""
     devices: tuple[str, ...]
-    """Devices on which it was seen (``cpu``, ``cuda``)."""
+    """Devices on which the fault was seen (``cpu``, ``cuda``)."""
     evidence: str
     """A description of what was seen."""
 

@@ -1,4 +1,4 @@
-"""Who may import whom. CONTRIBUTING.md draws the same picture."""
+"""The modules that each room may import, as in CONTRIBUTING.md."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact", "memo", "observer"}
 
-# A room may import itself, and what stands here.
+# The rooms, or single modules of rooms, that a room may import besides itself.
 ROOMS: dict[str, set[str]] = {
     "errors": {"redact"},
     "clock": set(),
@@ -17,7 +17,7 @@ ROOMS: dict[str, set[str]] = {
     "observer": set(),
     "scenario": set(),
     "facts": set(),
-    "verdict": {"facts"},  # what a known fault concerns
+    "verdict": {"facts"},
     "history": {"scenario"},
     "redact": {"facts"},
     "engine_plugins": set(),
@@ -26,23 +26,22 @@ ROOMS: dict[str, set[str]] = {
     "load": VOCABULARY,
     "observe": VOCABULARY,
     "loads": VOCABULARY,
-    # Of deploy only what a target is: a preset becomes one.
+    # Of deploy only the target, which is built from a preset.
     "catalogue": VOCABULARY | {"deploy.target"},
     "oracle": VOCABULARY,
-    # Of observe only its pure half: how samples become counters.
+    # Of observe only the pure modules, which turn samples into counters.
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
     "store": VOCABULARY,
     "reports": VOCABULARY | {"load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
-    # Of load only how a request becomes a body: what curl sends is what the client sends.
+    # Of load only the bodies of requests: curl must send the same body as the client.
     "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},
-    # What a deployment says of itself, looked at before anything is judged.
     "preflight": VOCABULARY | {"loads.demand", "observe", "proxy"},
     "deploy": VOCABULARY | {"proxy", "models", "observe", "sim", "preflight", "loads.demand"},
-    # Not oracle, observe or checkers: the simulation is the other road to the same numbers.
+    # Neither oracle nor observe nor checkers: the simulation finds the same numbers independently.
     "sim": VOCABULARY | {"proxy"},
-    # Whole runs in one process: like the composition root it knows all rooms but that.
+    # Whole runs in one process, which need nearly all rooms.
     "selftest": VOCABULARY
     | {"sim", "run", "load", "loads", "observe", "checkers", "oracle", "reports", "store", "verify"},
 }
@@ -72,7 +71,7 @@ def _modules(top: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Absolute names that a module imports, wherever in it."""
+    """Absolute names that a module imports anywhere in its code."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -91,7 +90,7 @@ HARNESS = [(name, path) for name, path in _modules(ROOT / "harness") if _room(na
 @pytest.mark.parametrize(("module", "path"), HARNESS, ids=[name for name, _ in HARNESS])
 def test_a_room_imports_only_what_it_may(module: str, path: Path) -> None:
     room = _room(module)
-    assert room in ROOMS, f"{module}: a new room; say in ROOMS what it may import"
+    assert room in ROOMS, f"{module} is in a new room: list in ROOMS what this room may import"
     allowed = {room, *ROOMS[room]}
     for name in _imports(path):
         inside = name.removeprefix("harness.")
@@ -133,8 +132,8 @@ def test_the_api_knows_nothing_of_the_command_line() -> None:
         assert not [name for name in _imports(path) if name.startswith("harness.cli")], module
 
 
-def test_outputs_are_judged_without_knowing_what_was_to_be_asked() -> None:
-    """The plan of verification calls the judging, so the judging must not import the plan."""
+def test_judging_outputs_does_not_depend_on_the_plan_of_verification() -> None:
+    """The plan imports the judging, so the judging must not import the plan."""
     for module, path in _modules(ROOT / "harness" / "verify" / "judging"):
         assert not [name for name in _imports(path) if name.startswith("harness.verify.asking")], module
 
@@ -182,7 +181,7 @@ def _circles(arrows: dict[str, set[str]]) -> list[set[str]]:
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
-    """A package's own ``__init__`` hands on what its files define, and is no part of a circle with them."""
+    """A package's ``__init__``, which exports the names of its files, forms no circle with them."""
     arrows = _project()
     packages = {name for name in arrows if any(other.startswith(f"{name}.") for other in arrows)}
     inner = {name: {found for found in found_ if found not in packages} for name, found_ in arrows.items()}
@@ -201,11 +200,11 @@ def test_no_rooms_import_each_other_in_a_circle() -> None:
     assert _circles(arrows) == []
 
 
-def test_a_circle_would_be_seen() -> None:
+def test_a_circle_is_found() -> None:
     assert _circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [{"b", "c"}]
 
 
-def test_every_room_that_is_named_exists() -> None:
+def test_every_room_in_the_table_exists() -> None:
     present = {_room(name) for name, _ in _modules(ROOT / "harness")}
     assert set(ROOMS) <= present
 
@@ -213,18 +212,18 @@ def test_every_room_that_is_named_exists() -> None:
 # --- names are not taken apart ---
 
 DISPLAYED = {"phase", "request_id", "subject", "text", "summary", "cause", "why_unknown", "unsettled_because"}
-"""Attributes that are shown to people. What they mean stands in fields of its own, such as ``Request.purpose``,
-``Finding.kind``, ``Finding.request`` and ``Ended.ending``."""
+"""Attributes that are only shown to people. Other fields have their meaning: ``Request.purpose``, ``Finding.kind``,
+``Finding.request``, ``Ended.ending``."""
 NAMED = {"phase", "server", "scenario"}
-"""Objects whose ``name``, or whose own value where it is a name, is only displayed and compared as a whole."""
+"""Objects whose name (their ``name``, or the object itself) is only displayed, and compared as a whole."""
 PARTS_OF_A_STRING = {"startswith", "endswith", "partition", "rpartition", "split", "rsplit", "find", "rfind", "count"}
 PARTS_OF_A_STRING |= {"removeprefix", "removesuffix", "replace", "match", "search", "fullmatch", "findall", "finditer"}
 
 EXCEPTIONS = {
-    # Earlier versions recorded nothing but names and texts.
+    # Earlier versions recorded only names and texts.
     ("harness/store/earlier.py", "phase.startswith('confirmation')"),
     ("harness/store/earlier.py", "phase.endswith('-tier')"),
-    # A stop string is looked for in an answer, which is no text of the harness's.
+    # A stop string is searched in an answer, which is not a text of the harness.
     ("harness/sim/engine.py", "stop in sequence.text"),
     ("harness/verify/judging/answer_end.py", "stop in choice.text"),
     # A sentence that is on the screen already is not printed again; nothing is concluded from it.
@@ -253,7 +252,7 @@ def _is_displayed(node: ast.expr) -> bool:
 
 
 def _taken_apart(path: Path) -> Iterator[str]:
-    """Expressions of a module that look into a displayed name or text: a part of it, or something in it."""
+    """Expressions of a module that take a part of a displayed name or text, or search in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.Call(func=ast.Attribute(value=value, attr=method), args=args) if method in PARTS_OF_A_STRING:
@@ -272,7 +271,7 @@ MODULES = [path for room in ("harness", "workloads", "bench") for path in sorted
 
 
 def test_no_meaning_is_taken_from_parts_of_names_and_texts() -> None:
-    """A meaning has a field of its own. An exception stands in ``EXCEPTIONS`` with its reason."""
+    """Code reads meanings from fields. ``EXCEPTIONS`` lists the exceptions with their reasons."""
     found = {(str(path.relative_to(ROOT)), what) for path in MODULES for what in _taken_apart(path)}
     assert found == EXCEPTIONS
 
@@ -294,14 +293,14 @@ def test_no_meaning_is_taken_from_parts_of_names_and_texts() -> None:
         "ended.cause.lower().startswith('cut')",
     ],
 )
-def test_a_name_that_is_taken_apart_is_seen(code: str, tmp_path: Path) -> None:
+def test_a_name_that_is_taken_apart_is_found(code: str, tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text(code)
     assert list(_taken_apart(module)) == [ast.unparse(ast.parse(code))]
 
 
 @pytest.mark.parametrize("code", ["one.phase in phases", "finding.request == request_id", "answer.split()"])
-def test_a_name_that_is_compared_as_a_whole_is_not_seen(code: str, tmp_path: Path) -> None:
+def test_a_name_that_is_compared_as_a_whole_is_not_found(code: str, tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text(code)
     assert not list(_taken_apart(module))

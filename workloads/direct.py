@@ -22,7 +22,7 @@ def direct_decode(build: Builder) -> Iterator[Phase]:
 def direct_beside_proxied(build: Builder) -> Iterator[Phase]:
     """Concurrent requests to the prefill server, to the decode server and through the proxy.
 
-    Hunts transfers that write into blocks of another request, one that has no transfer of its own.
+    Hunts transfers that write into blocks of another request that has no transfer itself.
     """
     routes = (Route.PROXY, Route.DECODE, Route.PROXY, Route.PREFILL)
     lengths = [k * build.block + offset for k in (1, 2, 4) for offset in (-1, 0, 1, 7)]

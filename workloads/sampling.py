@@ -1,4 +1,4 @@
-"""Sampling parameters: whatever they are, the answer must be the same as without KV transfer."""
+"""Sampling parameters: with any of them, the answer must be the same as without KV transfer."""
 
 from collections.abc import Iterator
 
@@ -67,7 +67,7 @@ def stop_strings(build: Builder) -> Iterator[Phase]:
 def output_logprobs(build: Builder) -> Iterator[Phase]:
     """Answers with no, with one and with five log-probabilities per token.
 
-    Hunts answers that change with the log-probabilities that are asked for, and prefill servers that refuse this.
+    Hunts answers that change with the number of log-probabilities, and prefill servers that refuse some numbers.
     """
     yield together("ask", [build.ask(2 * build.block + 3, logprobs=number) for number in (None, 1, 5)])
 
@@ -76,7 +76,7 @@ def output_logprobs(build: Builder) -> Iterator[Phase]:
 def prompt_logprobs(build: Builder) -> Iterator[Phase]:
     """Prompts with prompt_logprobs, for which neither cache nor connector may be read.
 
-    Hunts a decode server that waits for KV it will not use, and a prefill server that is never told to free blocks.
+    Hunts a decode server that waits for KV it will not use, and a prefill server that is never notified to free blocks.
     """
     prompt = build.ids(2 * build.block + 3)
     yield together("cold", [build.ask(prompt, prompt_logprobs=0, stream=False)])

@@ -1,4 +1,4 @@
-"""Any workload under load: other requests are kept in flight beside the workload's own."""
+"""Puts any workload under load: other requests are kept in flight beside the workload's own."""
 
 from dataclasses import replace
 
@@ -13,8 +13,8 @@ _SUPPLY = 8
 def beside_load(scenario: Scenario, setting: Setting, in_flight: int) -> Scenario:
     """The scenario with ``in_flight`` background requests beside each of its counted phases.
 
-    They are operations of the phase: their tokens and bytes are predicted and their answers verified with the
-    phase's own. Their prompts, up to four blocks long, have their own salt and their own first tokens.
+    Background requests are operations of the phase: their tokens and bytes are predicted and their answers verified.
+    Their prompts, up to four blocks long, have a salt and first tokens of their own.
     """
     build = Builder(f"{scenario.name}-background", setting)
     return replace(scenario, phases=tuple(_beside(phase, build, in_flight) for phase in scenario.phases))

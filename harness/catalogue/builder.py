@@ -1,4 +1,4 @@
-"""What a workload is written with: prompts, requests and phases."""
+"""Builds the prompts, requests and phases of workloads."""
 
 from collections.abc import Iterable
 from itertools import count
@@ -13,17 +13,17 @@ MAX_TOKENS = 8
 """
 
 
-class Builder:
+class Builder(Prompts):
     """Builds the requests of one workload for one setting.
 
-    Requests are numbered in the order in which they are built. All have the same cache salt, made of the run's salt and
-    the workload's name: prompts share cached prefixes within a workload, never across workloads or runs.
+    Requests are numbered as they are built. All have the same cache salt, made of the run's salt and the workload's
+    name: prompts share cached prefixes within a workload, never across workloads or runs.
     """
 
     def __init__(self, name: str, setting: Setting) -> None:
+        super().__init__(setting, name)
         self.name = name
         self.setting = setting
-        self._prompts = Prompts(setting, name)
         self._numbers = count()
 
     @property
@@ -36,23 +36,11 @@ class Builder:
         """The cache salt of every request."""
         return f"{self.setting.salt or 'run'}-{self.name}"
 
-    def ids(self, length: int) -> tuple[int, ...]:
-        """A new prompt of ``length`` token ids that shares no block with any other of the workload."""
-        return self._prompts.ids(length)
-
-    def more(self, length: int) -> tuple[int, ...]:
-        """``length`` further token ids, to append to a prompt."""
-        return self._prompts.more(length)
-
-    def words(self, count: int) -> str:
-        """A text of ``count`` words, about one token each."""
-        return self._prompts.words(count)
-
     def user(self, count: int) -> Message:
         """A user message of ``count`` words."""
         return Message("user", self.words(count))
 
-    def ask(  # noqa: PLR0913 - a request is what its fields say; all but the prompt have defaults
+    def ask(  # noqa: PLR0913 - the fields of a request; all but the prompt have defaults
         self,
         prompt: int | Prompt,
         *,

@@ -16,11 +16,20 @@ its workloads (:func:`harness.catalogue.registry.workload`)."""
 
 
 def catalogue() -> tuple[Workload, ...]:
-    """Every workload, family by family, in the order in which they were registered."""
+    """Every workload, family by family, in the order in which they were registered.
+
+    Raises UsageError if another project's package of workloads cannot be imported.
+    """
     # Imported by name: workloads depend on the harness, and the harness must not depend on workloads.
     import_module(OURS)
     for entry_point in entry_points(group=ENTRY_POINTS):
-        entry_point.load()
+        try:
+            entry_point.load()
+        except Exception as error:
+            raise UsageError(
+                f"The workloads of the installed package {entry_point.value!r} cannot be imported: "
+                f"{type(error).__name__}: {error}. Repair that package, or uninstall it."
+            ) from error
     families = list(dict.fromkeys(entry.family for entry in CATALOGUE.values()))
     return tuple(sorted(CATALOGUE.values(), key=lambda entry: families.index(entry.family)))
 
@@ -28,9 +37,7 @@ def catalogue() -> tuple[Workload, ...]:
 def choose(patterns: Sequence[str]) -> tuple[Workload, ...]:
     """The workloads whose name or family matches a pattern (``*``, ``?`` as in file names), in the catalogue's order.
 
-    Raises:
-        UsageError: a pattern matches no workload.
-
+    Raises UsageError if a pattern matches no workload.
     """
     everything = catalogue()
     for pattern in patterns:

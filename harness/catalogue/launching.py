@@ -1,4 +1,4 @@
-"""From a preset to the target that is launched."""
+"""Builds the launch target of a preset."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from harness.facts import Role
 
 
 def build_target(preset: Preset, target: Target) -> Target | None:
-    """The user's ``target`` changed into what the preset describes; the user's own arguments come last, and so win.
+    """The user's ``target`` with the preset applied; the user's arguments come last and override the preset's.
 
     None if the preset needs two different engines and the user named only one.
     """

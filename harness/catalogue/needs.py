@@ -1,4 +1,4 @@
-"""What a workload needs of a deployment, and which of its needs a deployment does not meet.
+"""The needs of a workload, and which of them a deployment does not meet.
 
 A need that depends on an unknown fact counts as met, unless the workload cannot be written without the fact: the
 workload then runs, and is judged as far as possible.
@@ -30,14 +30,10 @@ class Needs:
     """Least number of prefill servers."""
     decode: int = 1
     """Least number of decode servers."""
-    context: int = 0
-    """Tokens of prompt and answer together that every server must accept."""
     most_context: int = 0
     """Upper limit of the context length in tokens, because the workload fills the context."""
     most_blocks: int = 0
     """Upper limit of the pool size in blocks, because the workload fills or overflows a pool."""
-    least_blocks: int = 0
-    """Lower limit of the pool size in blocks, because the workload must not fill a pool."""
     batch_tokens: int = 0
     """Upper limit of the tokens per engine step, because the workload's prompts must take several steps."""
 
@@ -107,10 +103,6 @@ def _sizes(needs: Needs, deployment: Deployment) -> Iterator[str]:
         blocks, context, step = server.num_blocks, server.max_model_len, server.max_num_batched_tokens
         if needs.most_blocks and (blocks is None or blocks > needs.most_blocks):
             yield f"it fills a pool of up to {needs.most_blocks:,} blocks, and {server.name} has {_number(blocks)}"
-        if needs.least_blocks and blocks is not None and blocks < needs.least_blocks:
-            yield f"it needs a pool of {needs.least_blocks:,} blocks, and {server.name} has {blocks:,}"
-        if needs.context and context is not None and context < needs.context:
-            yield f"it needs a context of {needs.context:,} tokens, and {server.name} takes {context:,}"
         if needs.most_context and (context is None or context > needs.most_context):
             yield f"it fills a context of up to {needs.most_context:,} tokens, and {server.name} has {_number(context)}"
         if needs.batch_tokens and (step is None or step > needs.batch_tokens):

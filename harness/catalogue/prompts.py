@@ -37,16 +37,16 @@ class Prompts:
         self._first_words = iter(self._rng.permutation(WORDS).tolist())
 
     def ids(self, length: int) -> tuple[int, ...]:
-        """``length`` token ids with a new opening."""
+        """A new prompt of ``length`` token ids that shares no block with an earlier prompt."""
         return (_next(self._openings), *self.more(length - 1))
 
     def more(self, length: int) -> tuple[int, ...]:
-        """``length`` random token ids."""
+        """``length`` further random token ids, to append to a prompt."""
         rest: list[int] = self._rng.choice(self._ordinary, size=length).tolist()
         return tuple(rest)
 
     def words(self, count: int) -> str:
-        """A text of ``count`` words with a new opening."""
+        """A new text of ``count`` words, about one token each, with a first word of its own."""
         return " ".join((_next(self._first_words), *self._rng.choice(WORDS, size=count - 1).tolist()))
 
 

@@ -1,4 +1,4 @@
-"""The register of workloads: what a workload is, and how a function becomes one."""
+"""The register of workloads, in which a decorator enters functions."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -56,9 +56,8 @@ def workload(
         name = write.__name__
         summary, _, hunts = cleandoc(write.__doc__ or "").partition("\n")
         if name in CATALOGUE or not summary or not hunts:
-            raise HarnessError(
-                f"The workload {name} needs a unique name, a summary line, and a docstring of what it hunts."
-            )
+            needed = "a unique name, and a docstring with a summary line and what it hunts"
+            raise HarnessError(f"The workload {name} needs {needed}.")
         entry = Workload(name, family, summary, hunts.strip(), needs or Needs(), home, provokes, known_fault, write)
         CATALOGUE[name] = entry
         return entry

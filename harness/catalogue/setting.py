@@ -1,4 +1,4 @@
-"""The facts of a deployment that scenarios are written with: sizes and limits, as plain numbers."""
+"""The sizes and limits of a deployment, with which scenarios are written."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,8 +23,6 @@ class Setting:
     prefill_blocks: int | None = None
     """Blocks in the smallest pool of a prefill server."""
     decode_blocks: int | None = None
-    chunk_tokens: int | None = None
-    """Tokens per chunk of the offload tier."""
     batch_tokens: int | None = None
     """Tokens per engine step, of the server with the smallest steps."""
     prefill: int = 1
@@ -34,7 +32,7 @@ class Setting:
     seed: int = 0
     """The same seed gives the same prompts."""
     salt: str | None = None
-    """New for each run against a deployment that outlives the run, so that no run finds an earlier run's blocks."""
+    """New for each run against a deployment that outlives the run: so no run finds an earlier run's blocks."""
 
     @property
     def block(self) -> int:
@@ -60,7 +58,6 @@ class Setting:
             max_model_len=_least(server.max_model_len for server in deployment.servers) or 2048,
             prefill_blocks=_least(server.num_blocks for server in prefill),
             decode_blocks=_least(server.num_blocks for server in decode),
-            chunk_tokens=_most(server.offload_block_size for server in deployment.servers),
             batch_tokens=_least(server.max_num_batched_tokens for server in deployment.servers),
             prefill=len(prefill),
             decode=len(decode),
@@ -77,10 +74,6 @@ def _block_size(servers: tuple[Server, ...]) -> int:
             "workload depends. Check that there is a prefill and a decode server, and that the engine is vLLM."
         )
     return max(sizes)
-
-
-def _most(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
 
 
 def _least(values: Iterable[int | None]) -> int | None:

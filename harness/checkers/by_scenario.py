@@ -30,12 +30,12 @@ from harness.history import (
     RunStarted,
     Sent,
 )
-from harness.verdict import Check, Finding, Judgement, Outputs, Verdict, worst
+from harness.verdict import Check, Finding, Judgement, Verdict, worst
 from harness.verify.judging import OutputEvidence, look_at_outputs, part_of
 
 FEWEST_STREAMS = 32
-"""Streamed answers. A workload has a few short ones, often one after another; from a quick engine each may arrive in
-one piece (18 of 18 in a workload of the catalogue on the simulated pair), which says nothing about streaming."""
+"""Fewer streamed answers say nothing about streaming: a workload has a few short ones, and from a quick engine each may
+arrive in one piece (18 of 18 in a workload of the catalogue on the simulated pair)."""
 _PER_SCENARIO = ("completion", "outputs", "settled")
 """Checks that are made for each scenario."""
 _OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, ClientHealth)
@@ -51,9 +51,9 @@ def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-onl
     provokes: str | None = None,
     compared: OutputEvidence | None = None,
 ) -> Judgement:
-    """The checks of one scenario; ``judgement`` is that of the whole run.
+    """The checks of one scenario; ``judgement``: that of the whole run.
 
-    ``provokes``: a counter that must have grown on some server; otherwise the scenario did not test what it is for.
+    ``provokes``: a counter that must have grown on a server, or the situation that the scenario tests did not occur.
     ``compared``: the evidence about the whole run's outputs, if it was collected already.
     """
     own = History(tuple(_entries(history, scenario)))
@@ -108,29 +108,24 @@ def _about_requests(judgement: Judgement, asked: Collection[str]) -> Iterator[Ch
             yield Check(check.name, check.verdict, f"{found[0].subject}: {found[0].text}", findings=found)
 
 
-def of_nobody(
-    deployment: Deployment, history: History, judgement: Judgement, parts: Mapping[str, Judgement]
+def judge_rest(
+    deployment: Deployment, history: History, judgement: Judgement | None, parts: Mapping[str, Judgement]
 ) -> Judgement | None:
-    """Everything in the whole run that is not valid and appears in no scenario's part; None if there is nothing.
+    """The run's checks that are not valid for a reason in no scenario's part; None if there are none.
 
-    ``parts``: judgements of scenarios by name. Unknown checks count, as in a run without a catalogue: for example, a
-    client that did not keep up leaves the whole run unknown, and appears in no scenario. One is left out: ``streaming``
-    that is unknown with fewer than ``FEWEST_STREAMS`` streams that can show anything.
+    ``judgement``: that of the whole run; None if ``history`` is only a part of a session, whose counters cannot be
+    judged alone. ``parts``: the scenarios' judgements by name. An unknown check counts: for example, a client that did
+    not keep up leaves the whole run unknown. Only an unknown ``streaming`` with fewer than ``FEWEST_STREAMS``
+    conclusive streams is left out.
     """
+    judgement = judgement or judge(deployment, history, [(checker, None) for checker in _OWN_ENTRIES])
     left = [one for check in judgement.checks if (one := _left(check, parts)) is not None]
     if history.ended_early:
-        # The check "completion" of each part is unknown already, and missing readings are a consequence.
+        # Each part's check "completion" is unknown already, and readings are missing for the same reason.
         left = [one for one in left if one.verdict is Verdict.INVALID]
     if conclusive_streams(deployment, history) < FEWEST_STREAMS:
         left = [one for one in left if (one.name, one.verdict) != ("streaming", Verdict.UNKNOWN)]
-    return Judgement(tuple(left), Outputs(0, 0, 0, 0, 0)) if left else None
-
-
-def of_run(deployment: Deployment, history: History, parts: Mapping[str, Judgement]) -> Judgement | None:
-    """Like :func:`of_nobody`, for a part of a session: ``history`` holds that part only, so counters are not judged."""
-    return of_nobody(
-        deployment, history, judge(deployment, history, [(checker, None) for checker in _OWN_ENTRIES]), parts
-    )
+    return Judgement(tuple(left)) if left else None
 
 
 _OWN_ENTRIES: tuple[Checker, ...] = (completion, settled, streaming, client_health)

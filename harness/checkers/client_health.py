@@ -1,8 +1,8 @@
 """Whether the harness's client kept up: a slow client must not be taken for slow servers.
 
 The check is unknown if the client's process was at its limit, the load was sent late, or arrivals were recorded late on
-average: the measured latencies are then the client's own. A single long delay of the event loop is shown, but is not
-held against the client: on a machine shared with the servers, everything is late when they take the cores.
+average: measured latencies then include the client's own delays. A single long delay of the event loop is shown, but
+does not count: on a machine shared with the servers, the client waits while the servers take the cores.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ MOST_CPU = 0.9
 MOST_MEAN_LAG = 0.1
 """Seconds by which TTFT and ITL may be too long on average."""
 MOST_SEND_DELAY = 1.0
-"""Seconds. A load sent later than this is a milder load than its schedule says."""
+"""Seconds. A load whose requests are sent later than this is milder than its schedule."""
 _ADVICE = "use a lower concurrency, or a machine with free cores for the client"
 
 
@@ -36,8 +36,8 @@ def _line(measured: tuple[ClientHealth, ...]) -> str:
     worst = max(one.worst_loop_lag for one in measured) * 1000
     delay = max(one.worst_send_delay for one in measured) * 1000
     return (
-        f"the client used {cpu:.0%} of a core; its event loop was {mean:,.1f} ms late on average, {worst:,.0f} ms at "
-        f"most, its sending {delay:,.0f} ms at most"
+        f"the client used {cpu:.0%} of a core; its event loop was {mean:,.1f} ms late on average and {worst:,.0f} ms "
+        f"at most; requests were sent up to {delay:,.0f} ms late"
     )
 
 

@@ -1,6 +1,6 @@
 """Whether the deployment answered every request.
 
-Every request of a run's load is valid, so the deployment must serve it. If it did not complete, its ending decides:
+Every request of a run's load is valid, so the deployment must serve it. The ending of a failed request decides:
 
     ending                                     verdict  because
     refused with 401, 402, 403, 407 or 511     unknown  the user's credentials are missing or wrong
@@ -16,12 +16,12 @@ Every request of a run's load is valid, so the deployment must serve it. If it d
     not_connected, no_end                      unknown  there was no answer
     not_sent, client_crashed, interrupted      unknown  the harness or its user ended the request
 
-A request with an ``expect_status`` must be refused. It makes the run invalid if it is served, or refused with a status
-that is invalid in the table. A run without any completed request is unknown.
+A request with an ``expect_status`` must be refused with that status. The run is invalid if the request is served, or
+refused with a status that is invalid in the table. A run without any completed request is unknown.
 
-Requests that verify other requests (``Request.purpose``) are not part of the load: one that fails makes the run unknown
-at most. References, controls, forcings, resets and salt tests are left to the checks ``outputs`` and ``salts``, which
-report what could not be verified without them.
+A failed request that verifies another request (``Request.purpose``) makes the run unknown at most. Failed references,
+controls, forcings, resets and salt tests are reported by the checks ``outputs`` and ``salts``, with the requests that
+could not be verified.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from harness.scenario import Purpose, Route
 from harness.verdict import Check, Finding, Verdict, worst
 
 _LISTED = 50
-"""Findings kept of a check; the first ones are enough to see the cause."""
+"""Findings kept: the first ones are enough to see the cause."""
 
 _CREDENTIALS = "credentials are missing or wrong: give them with --header"
 _REDIRECT = "the harness follows no redirects: give the URL that it redirects to"
@@ -56,8 +56,8 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     served = [operation for operation in load if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)
-    failed = sorted((o for o in load if not _as_expected(o)), key=lambda o: _verdict(o) is not Verdict.INVALID)
-    verifying = [o for o in asked if not o.request.of_load and not _as_expected(o)]
+    failed = sorted((o for o in load if not as_expected(o)), key=lambda o: _verdict(o) is not Verdict.INVALID)
+    verifying = [o for o in asked if not o.request.of_load and not as_expected(o)]
     whole = Verdict.VALID if completed and not history.ended_early else Verdict.UNKNOWN
     verdict = worst((whole, *map(_verdict, failed), *(Verdict.UNKNOWN for _ in verifying)))
     findings = tuple(_finding(operation) for operation in (*failed, *verifying)[:_LISTED])
@@ -72,7 +72,8 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     return Check("completion", verdict, "; ".join(parts), findings=findings)
 
 
-def _as_expected(operation: Operation) -> bool:
+def as_expected(operation: Operation) -> bool:
+    """Whether the request completed, or was refused with the status that it must be refused with."""
     wanted = operation.request.expect_status
     return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
 

@@ -31,16 +31,14 @@ CHECKERS: tuple[tuple[Checker, Connector | None], ...] = (
     (streaming, None),
     (client_health, None),
 )
-"""Each checker with the connector that it needs. ``salts`` comes first in runs that tested salts: the others rely on
-it."""
+"""Each checker with the connector that it needs. ``salts`` comes first in runs that tested salts: other checkers
+rely on it."""
 
 _OWN_FAULT = Advice("a fault of the harness, not of the deployment", "report it with the run's directory")
 
 
 def judge(
-    deployment: Deployment,
-    history: History,
-    checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
+    deployment: Deployment, history: History, checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS
 ) -> Judgement:
     """The results of the checkers that apply to the deployment, in order, with advice where a check is not valid."""
     applying = [checker for checker, needs in checkers if needs is None or deployment.has(needs) is not False]
@@ -56,7 +54,7 @@ def _counted(history: History) -> Outputs:
     try:
         return count_outputs(history)
     except Exception:  # noqa: BLE001 - the check "outputs" fails in the same way, and reports it
-        return Outputs(0, 0, 0, 0, 0)
+        return Outputs()
 
 
 def _checked(checker: Checker, deployment: Deployment, history: History) -> Check:

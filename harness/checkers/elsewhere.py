@@ -5,8 +5,8 @@ servers that the user did not name. The harness's own proxy reports the server i
 listed servers, the missing tokens are the listed servers' fault. Otherwise the missing part of every counter is
 unknown.
 
-A counter above its expectation is not explained by this: a token that decode computed itself was not transferred,
-whatever happened to other requests.
+Unlisted servers explain no counter above its expectation: a token that decode computed itself was not transferred,
+whichever server the other requests went to.
 """
 
 from collections.abc import Sequence

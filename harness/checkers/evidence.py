@@ -11,7 +11,7 @@ from harness.memo import once
 from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
 from harness.oracle import PREDICTED, PhaseKey, ServerExpectation, predict
 from harness.scenario import Purpose
-from harness.verdict import Bounds, Comparison, Verdict
+from harness.verdict import Bounds, Check, Comparison, Verdict, worst
 
 BEFORE, AFTER = "before", "after"
 
@@ -103,12 +103,8 @@ def _with_elsewhere(deployment: Deployment, history: History, evidence: tuple[Ev
         missing = lacking.get((one.scenario, one.phase, one.role), 0)
         operations = history.operations(scenario=one.scenario, phase=one.phase) if missing > 0 else ()
         why = elsewhere.served_elsewhere(deployment, one.role, operations, lacking=missing)
-        if not why:
-            yield one
-            continue
-        found = elsewhere.explained(one.expectation)
-        added = {name: _hull(bounds, one.explained.get(name)) for name, bounds in found.items()}
-        yield replace(one, elsewhere=why, explained={**one.explained, **added})
+        found = elsewhere.explained(one.expectation) if why else {}
+        yield replace(one, elsewhere=why, explained=_widened(one.explained, found))
 
 
 def _with_leftovers(deployment: Deployment, history: History, evidence: tuple[Evidence, ...]) -> Iterator[Evidence]:
@@ -116,27 +112,28 @@ def _with_leftovers(deployment: Deployment, history: History, evidence: tuple[Ev
     for one in evidence:
         servers = deployment.named(one.server)
         why = next((left[server.name] for server in servers if server.name in left), "")
-        if not why:
-            yield one
-            continue
-        added = {
-            name: _hull(found, one.explained.get(name))
-            for name in PREDICTED
-            if (found := leftovers.explained(name, one.expectation, servers, deployment))
-        }
-        yield replace(one, leftover=why, explained={**one.explained, **added})
+        names = PREDICTED if why else ()
+        found = {name: leftovers.explained(name, one.expectation, servers, deployment) for name in names}
+        added = {name: bounds for name, bounds in found.items() if bounds is not None}
+        yield replace(one, leftover=why, explained=_widened(one.explained, added))
 
 
-def _hull(one: Bounds, other: Bounds | None) -> Bounds:
-    return one if other is None else Bounds(min(one.low, other.low), max(one.high, other.high))
+def _widened(explained: Mapping[str, Bounds], added: Mapping[str, Bounds]) -> Mapping[str, Bounds]:
+    """``explained`` with each range widened to include the added one."""
+
+    def hull(one: Bounds, other: Bounds) -> Bounds:
+        return Bounds(min(one.low, other.low), max(one.high, other.high))
+
+    return {**explained, **{name: hull(bounds, explained.get(name, bounds)) for name, bounds in added.items()}}
 
 
 def _predicted(
     deployment: Deployment, history: History, disturbed: Sequence[str] = ()
 ) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
-    """Predictions of the counted phases. Requests after the last counted phase change none of them and are left out.
+    """Predictions of the counted phases, made without requests that do not change them.
 
-    The salt test is left out too: no later request hits its blocks, and they are evicted first, being the oldest.
+    These are requests after the last counted phase, and the salt test: no later request hits its blocks, which are
+    evicted first because they are the oldest.
     """
     counted = set(_counted(history))
     asked = (operation for operation in history.operations() if operation.request.purpose is not Purpose.SALT_TEST)
@@ -151,7 +148,7 @@ def _with_others(
     evidence: tuple[Evidence, ...],
     expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
 ) -> Iterator[Evidence]:
-    """The evidence with what other people's requests may explain, from the first phase that shows any."""
+    """The evidence with the values that other people's requests may explain, from the first phase that shows any."""
     shown = _shown(deployment, history, evidence, expected)
     names = sorted({server.name for key in shown.values() for one in key for server in deployment.named(one)})
     disturbed = _predicted(deployment, history, names) if names else {}
@@ -176,7 +173,7 @@ def _shown(
     evidence: tuple[Evidence, ...],
     expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
 ) -> dict[PhaseKey, dict[str, str]]:
-    """By phase and server: how the counters show other people's requests."""
+    """How the counters show other people's requests, by phase and server."""
     found: dict[PhaseKey, dict[str, str]] = {}
     for one in evidence:
         phase, servers = (one.scenario, one.phase), deployment.named(one.server)
@@ -206,8 +203,7 @@ def _asked_before(
     first = history.scrapes(scenario=phase[0], phase=phase[1], label=BEFORE)
     if not all(server.name in last and server.name in first for server in servers):
         return False
-    grown = total(delta(read_counters(last[one.name]), read_counters(first[one.name])) for one in servers)
-    tokens = grown.of("prompt_tokens")
+    tokens = _total_growth(last, first, servers).of("prompt_tokens")
     start, end = (min(one.at for one in readings.values()) for readings in (last, first))
     asked = {
         (one.sent.scenario, one.sent.phase) for one in history.operations() if tokens and start <= one.sent.at <= end
@@ -219,13 +215,22 @@ def _asked_before(
 
 def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Growth:
     """The growth of the servers' counters over the phase, whether or not the servers had settled."""
-    readings = [history.scrapes(scenario=phase[0], phase=phase[1], label=label) for label in (BEFORE, AFTER)]
-    if not all(server.name in reading for reading in readings for server in servers):
+    before, after = (history.scrapes(scenario=phase[0], phase=phase[1], label=label) for label in (BEFORE, AFTER))
+    if not all(server.name in before and server.name in after for server in servers):
         return Growth(None, None, None, None)
-    before, after = readings
-    grown = total(delta(read_counters(before[one.name]), read_counters(after[one.name])) for one in servers)
+    grown = _total_growth(before, after, servers)
     names = ("prompt_tokens", "prefix_queries", "generation_tokens", "preemptions", "external_queries")
     return Growth(*(grown.of(name) for name in names))
+
+
+def _total_growth(before: Mapping[str, Scraped], after: Mapping[str, Scraped], servers: Sequence[Server]) -> Delta:
+    return total(delta(read_counters(before[one.name]), read_counters(after[one.name])) for one in servers)
+
+
+def counter_check(name: str, evidence: Sequence[Evidence], comparisons: tuple[Comparison, ...], right: str) -> Check:
+    """The check with the worst verdict of the comparisons; ``right``: its summary if all values are as expected."""
+    summary = (first_problem(comparisons) or right) if evidence else NOT_COUNTED
+    return Check(name, worst(comparison.verdict for comparison in comparisons), summary, comparisons)
 
 
 def _in_words(comparison: Comparison) -> str:
@@ -236,11 +241,11 @@ def _in_words(comparison: Comparison) -> str:
     return f"{seen}: {comparison.why_unknown}" if comparison.verdict is Verdict.UNKNOWN else seen
 
 
-def nothing_moved(history: History, text: str) -> tuple[Verdict, str]:
-    """Verdict and summary if no bytes were expected and none were moved: unknown if no request was served at all."""
+def nothing_moved(check: Check, history: History, text: str) -> Check:
+    """The check if no bytes were expected and none were moved: valid, or unknown if no request was served at all."""
     if any(operation.outcome is Outcome.OK for operation in history.operations()):
-        return Verdict.VALID, text
-    return Verdict.UNKNOWN, "no request was served, so there was nothing to move"
+        return replace(check, verdict=Verdict.VALID, summary=text)
+    return replace(check, verdict=Verdict.UNKNOWN, summary="no request was served, so there was nothing to move")
 
 
 NOT_COUNTED = "no phase was counted: there is no reading of the servers' counters"
@@ -276,7 +281,7 @@ def _grown_on(history: History, phase: PhaseKey, server: str) -> Delta:
 
 
 def _reading(history: History, phase: PhaseKey, server: str, label: str) -> Scraped | str:
-    """The reading, or why there is none that can be used."""
+    """The reading, or the reason why it cannot be used."""
     reading = history.scrapes(scenario=phase[0], phase=phase[1], label=label).get(server)
     if reading is None:
         wanted = (*phase, server, label)

@@ -5,20 +5,20 @@ blocks may be given to other requests before D has read them. A notification *af
 possibly with another request's KV.
 
 A late notification may be about a request of an earlier phase: P only reads notifications while it has work, so one
-that arrives while P is idle is counted in the next phase. There can be at most as many of these as requests expired in
-earlier phases of the run without a notification, and a run with an expired request is invalid already. Requests that
-expired before the run excuse nothing: its warm-up ends with a request that makes P read all notifications.
+that arrives while P is idle is counted in the next phase. There can be at most as many late notifications as requests
+expired in earlier phases of the run without one, and a run with an expired request is invalid already. Requests that
+expired before the run excuse nothing: the run's warm-up ends with a request that makes P read all notifications.
 
-If other people use the server too, the failed transfer may be theirs: unknown.
+If other people use the server too, the failed transfer may belong to their requests, so the check is unknown.
 """
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather
+from harness.checkers.evidence import Evidence, counter_check, gather
 from harness.facts import Deployment
 from harness.history import History
 from harness.observe.counters import Counters
-from harness.verdict import Bounds, Check, Comparison, worst
+from harness.verdict import Bounds, Check, Comparison
 
 _NONE = Bounds(0, 0)
 _COUNTERS = ("nixl_failed_transfers", "nixl_expired", "nixl_after_expiry")
@@ -28,10 +28,7 @@ def failed_transfers(deployment: Deployment, history: History) -> Check:
     """No failed transfer, no expired request, no notification after expiry."""
     evidence = gather(deployment, history)
     comparisons = tuple(comparison for one in evidence for comparison in _compared(deployment, one))
-    summary = first_problem(comparisons) or "no transfer failed and no request expired"
-    if not evidence:
-        summary = NOT_COUNTED
-    return Check("failed_transfers", worst(comparison.verdict for comparison in comparisons), summary, comparisons)
+    return counter_check("failed_transfers", evidence, comparisons, "no transfer failed and no request expired")
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:
@@ -56,7 +53,7 @@ def _uncounted(deployment: Deployment) -> str:
 
 
 def _outstanding(evidence: Evidence) -> Bounds:
-    """How many notifications may still arrive for requests that expired in earlier phases of the run."""
+    """How many late notifications may still be counted for requests that expired in earlier phases of the run."""
     outstanding = map(_outstanding_on, evidence.first, evidence.before)
     return Bounds(0, sum(max(one, 0) for one in outstanding))
 

@@ -3,12 +3,12 @@
 Predictions of counters rely on salts: under a new salt, a cache holds nothing. If a server does not keep salts apart
 (the check ``salts``), or something between the client and the servers drops them, prompts of an earlier run with the
 same seed are found again. Cached tokens are not computed, transferred or stored again. This is no fault of the
-deployment, so the differences that it can explain are unknown:
+deployment, so the differences that leftover KV can explain are unknown:
 
 - any number of tokens may have been found in a cache instead of computed or transferred;
 - fewer bytes may have been moved and stored, and up to all bytes of the prompts loaded.
 
-It does not change the number of prompt tokens or of lookups, and no token is computed twice.
+Leftover KV does not change the number of prompt tokens or of lookups, and no token is computed twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _ANY_SOURCE = ("local_cache_hit", "external_kv_transfer", "prefix_hits", "extern
 
 
 def leftovers(deployment: Deployment, history: History) -> Mapping[str, str]:
-    """By server name: why the server may have found blocks of an earlier run. Servers that cannot have are left out."""
+    """By server name: why the server may have found blocks of an earlier run. Other servers are left out."""
     ignoring = {read.server for read in read_salts(history) if read.ignored}
     why = {name: f"something on the way to {name} drops" for name in dropped_on_the_way(deployment, history)}
     why |= {name: f"{name} ignores" for name in ignoring}
@@ -37,7 +37,7 @@ def leftovers(deployment: Deployment, history: History) -> Mapping[str, str]:
 def explained(
     counter: str, expectation: ServerExpectation, servers: Sequence[Server], deployment: Deployment
 ) -> Bounds | None:
-    """The possible growth of the counter if any blocks were found; None if that does not change it."""
+    """The possible growth of the counter if any blocks were found; None if the counter does not depend on them."""
     own, tokens = expectation.of(counter), expectation.of("prompt_tokens")
     if own is None or tokens is None:
         return None

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather, nothing_moved
+from harness.checkers.evidence import Evidence, counter_check, gather, nothing_moved
 from harness.checkers.unknown_facts import excused_by_unknown_kv_dtype
 from harness.facts import Deployment
 from harness.history import History
-from harness.verdict import Check, Comparison, worst
+from harness.verdict import Check, Comparison, Verdict
 
 
 def nixl_bytes(deployment: Deployment, history: History) -> Check:
@@ -14,18 +14,13 @@ def nixl_bytes(deployment: Deployment, history: History) -> Check:
     evidence = gather(deployment, history)
     comparisons = tuple(comparison for one in evidence for comparison in _compared(deployment, one))
     moved, reads = (sum(one.delta.of(name) or 0 for one in evidence) for name in ("nixl_bytes", "nixl_transfers"))
-    problem = first_problem(comparisons)
-    summary = problem or f"NIXL moved {moved:,} bytes in {reads:,} reads, as predicted"
-    verdict = worst(comparison.verdict for comparison in comparisons)
-    if evidence and not problem and not moved and not reads:
-        verdict, summary = nothing_moved(history, "no request needed NIXL to move anything, and it moved nothing")
-    if not evidence:
-        summary = NOT_COUNTED
-    return Check("nixl_bytes", verdict, summary, comparisons)
+    right = f"NIXL moved {moved:,} bytes in {reads:,} reads, as predicted"
+    check = counter_check("nixl_bytes", evidence, comparisons, right)
+    if check.verdict is Verdict.VALID and not moved and not reads:
+        return nothing_moved(check, history, "no request needed a transfer by NIXL, and NIXL moved nothing")
+    return check
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:
-    moved = evidence.compare("nixl_bytes")
-    # Servers that the harness launched always report their types.
-    yield moved if deployment.launched else excused_by_unknown_kv_dtype(moved, deployment.servers)
+    yield excused_by_unknown_kv_dtype(evidence.compare("nixl_bytes"), deployment)
     yield evidence.compare("nixl_transfers")

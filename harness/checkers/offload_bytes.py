@@ -1,7 +1,7 @@
 """Whether the bytes stored in and loaded from the offload tier are as predicted.
 
-Two events make predictions too strict. The engine counts both, and they widen the bounds of a comparison that fails by
-as much as they can explain:
+The engine counts two events that make predictions too strict. Each widens the bounds of a comparison that fails by as
+much as the event can explain:
 
 - The tier refuses a store if transfers in flight pin all of it. ``vllm:kv_offload_allocation_failure`` counts refused
   offers (0.32, offloading/scheduler.py: each ``prepare_store`` that returns None). An offer belongs to one request and
@@ -13,11 +13,11 @@ as much as they can explain:
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather, nothing_moved
+from harness.checkers.evidence import Evidence, counter_check, gather, nothing_moved
 from harness.checkers.unknown_facts import excused_by_unknown_kv_dtype
 from harness.facts import Deployment
 from harness.history import History
-from harness.verdict import Bounds, Check, Comparison, Verdict, worst
+from harness.verdict import Bounds, Check, Comparison, Verdict
 
 _LOAD, _STORE = "offload_load_bytes", "offload_store_bytes"
 
@@ -25,19 +25,13 @@ _LOAD, _STORE = "offload_load_bytes", "offload_store_bytes"
 def offload_bytes(deployment: Deployment, history: History) -> Check:
     """Bytes loaded and stored are as predicted, and the older metric families agree with the newer ones."""
     evidence = gather(deployment, history)
-    comparisons = tuple(comparison for one in evidence for comparison in _compared(one))
-    if not deployment.launched:
-        comparisons = tuple(excused_by_unknown_kv_dtype(comparison, deployment.servers) for comparison in comparisons)
+    comparisons = tuple(excused_by_unknown_kv_dtype(each, deployment) for one in evidence for each in _compared(one))
     loaded, stored = (sum(one.delta.of(name) or 0 for one in evidence) for name in (_LOAD, _STORE))
-    problem = first_problem(comparisons)
-    summary = problem or f"{stored:,} bytes were stored in the offload tier and {loaded:,} loaded from it, as predicted"
-    verdict = worst(comparison.verdict for comparison in comparisons)
-    if evidence and not problem and not loaded and not stored:
-        text = "no prompt had blocks for the offload tier, and nothing was stored in it"
-        verdict, summary = nothing_moved(history, text)
-    if not evidence:
-        summary = NOT_COUNTED
-    return Check("offload_bytes", verdict, summary, comparisons)
+    right = f"{stored:,} bytes were stored in the offload tier and {loaded:,} loaded from it, as predicted"
+    check = counter_check("offload_bytes", evidence, comparisons, right)
+    if check.verdict is Verdict.VALID and not loaded and not stored:
+        return nothing_moved(check, history, "no prompt had blocks for the offload tier, and nothing was stored in it")
+    return check
 
 
 def _compared(evidence: Evidence) -> Iterator[Comparison]:

@@ -1,24 +1,25 @@
 """Other people's requests: how much other users of a server may have added to its counters.
 
 A server counts all requests together. If it counted more than this run's requests explain, somebody else uses it too,
-or it counts twice: the two cannot be told apart from outside. Other people's requests can explain a limited amount, and
-a counter within that amount is unknown:
+or it counts twice: from outside, both look the same. Other people's requests can explain a limited amount, and a
+counter within that amount is unknown:
 
-Rule 1. They have at most as many prompt tokens as were counted above the lower bound of this run's. Each of their
-tokens has one source, and each of their blocks holds at least one token. A lookup counts each token once, or twice if a
-single token is transferred. A request that is cancelled before its first output is looked up, and possibly transferred,
-without its prompt tokens being counted.
+Rule 1. Other people's requests have at most as many prompt tokens as were counted above this run's lower bound. Each
+of these tokens has one source, and each of their blocks holds at least one token. A lookup counts each token once, or
+twice if a single token is transferred. A request that is cancelled before its first output is looked up, and possibly
+transferred, without its prompt tokens being counted.
 
-Rule 2. They can only make a counter larger. A counter below this run's lower bound is wrong, except for rule 3.
+Rule 2. Other people's requests can only make a counter larger. A counter below this run's lower bound is wrong, except
+for rule 3.
 
-Rule 3. From the first phase in which the counters show them, they may have evicted blocks that this run's requests
-would have found.
+Rule 3. From the first phase in which the counters show other people's requests, these may have evicted blocks that this
+run's requests would have found.
 
 Rule 4. Every prompt that is looked up in a prefix cache has at least one token that is not found there, and on a server
 with a connector that token is looked up in the connector too. So if external lookups do not exceed this run's own,
-nobody else's prompt was looked up, and additional lookups in the prefix cache are a fault.
+only this run's prompts were looked up, and additional lookups in the prefix cache are a fault.
 
-Nobody else knows the addresses of a deployment that was launched for the run: there, a higher count is a fault.
+Only the harness knows the addresses of a deployment that it launched: there, a higher count is a fault.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,11 +45,11 @@ class Others:
     """Upper limits for other people's requests on one server, or on the servers of a role, in one phase."""
 
     tokens: int
-    """Prompt tokens counted for them."""
+    """Prompt tokens counted for other people's requests."""
     looked_up: int
-    """Tokens looked up for them."""
+    """Tokens looked up for other people's requests."""
     generated: int
-    """Tokens generated for them."""
+    """Tokens generated for other people's requests."""
     preemptions: int
     expectation: ServerExpectation
     """The expectation of this run's own requests if any block may have been evicted."""
@@ -89,7 +90,7 @@ class Growth:
 
 
 def surplus(name: str, growth: Growth, expectation: ServerExpectation) -> str:
-    """How the counters show other people's requests, in words; empty if they do not."""
+    """How the counters show other people's requests, in words; empty if they show none."""
     for counter, verb in _SHOWN_BY:
         seen, own = getattr(growth, counter), expectation.of(counter)
         if seen is None or own is None or seen <= own.high or counter in expectation.at_least:
@@ -116,7 +117,7 @@ def _can_show_others(counter: str, growth: Growth, expectation: ServerExpectatio
 
 
 def earlier(name: str) -> str:
-    """The reason for a phase in which the counters do not show others, but those of an earlier phase do."""
+    """The reason for a phase without other people's requests that comes after a phase with such requests."""
     return f"somebody else used {name} earlier in this run, and may have evicted blocks that this run's requests need"
 
 

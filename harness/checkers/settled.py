@@ -3,8 +3,8 @@
 The reading after a phase is taken when every client has its answer. If a server then still holds more KV blocks than
 before the phase, and the lease after which NIXL gives up on a lost notification has passed, it has leaked them. If it
 still works on a request, the request hangs, provided that only this run uses the server and that no request of the
-phase had outcome ``INFO``, which may leave one running. If somebody else uses the server too, blocks and requests may
-be theirs.
+phase had outcome ``INFO`` (such a request may still run). If other people use the server too, blocks and requests may
+belong to them.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def settled(deployment: Deployment, history: History) -> Check:
     findings = tuple(finding for _, finding in judged if finding is not None)
     verdict = worst(verdict for verdict, _ in judged)
     worst_finding = next((f for v, f in judged if f is not None and v is verdict), None)
-    summary = f"{len(readings):,} readings, all taken when the deployment had settled; no KV blocks were left held"
+    summary = f"all {len(readings):,} readings were taken of a settled deployment, and all KV blocks were released"
     if worst_finding is not None:
         summary = f"{worst_finding.subject}: {worst_finding.text}"
     if not judged:
@@ -35,17 +35,17 @@ Judged = tuple[Verdict, Finding | None]
 
 
 def _missing(history: History) -> Iterator[Judged]:
-    for failure in (one for one in history.of(ScrapeFailed) if one.label in (BEFORE, AFTER)):
-        text = f"no reading {failure.label} {failure.phase}: {failure.cause}"
+    failures = tuple(history.of(ScrapeFailed))
+    for failure in (one for one in failures if one.label in (BEFORE, AFTER)):
+        text = f"the reading {failure.label} phase {failure.phase} failed: {failure.cause}"
         yield Verdict.UNKNOWN, Finding(failure.server, text, server=failure.server)
-    there = {
-        (one.scenario, one.phase, one.server, one.label) for one in history.of(Scraped) if one.label in (BEFORE, AFTER)
-    }
-    failed = {(one.scenario, one.phase, one.server, one.label) for one in history.of(ScrapeFailed)}
-    for scenario, phase, server, label in sorted(there):
+    readings = (one for one in history.of(Scraped) if one.label in (BEFORE, AFTER))
+    read = {(one.scenario, one.phase, one.server, one.label) for one in readings}
+    known = read | {(one.scenario, one.phase, one.server, one.label) for one in failures}
+    for scenario, phase, server, label in sorted(read):
         other = BEFORE if label == AFTER else AFTER
-        if (scenario, phase, server, other) not in there | failed:
-            yield Verdict.UNKNOWN, Finding(server, server=server, text=f"no reading {other} {phase} was recorded")
+        if (scenario, phase, server, other) not in known:
+            yield Verdict.UNKNOWN, Finding(server, server=server, text=f"no reading {other} phase {phase} was recorded")
 
 
 def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judged:
@@ -56,13 +56,13 @@ def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judge
         return (Verdict.UNKNOWN if theirs else Verdict.INVALID), Finding(reading.server, text, server=reading.server)
     if reading.settled:
         return Verdict.VALID, None
-    text = f"not settled {reading.label} {reading.phase}: {reading.unsettled_because}"
+    text = f"not settled {reading.label} phase {reading.phase}: {reading.unsettled_because}"
     hung = reading.label == AFTER and _is_busy(reading) and _must_be_idle(deployment, history, reading)
     return (Verdict.INVALID if hung else Verdict.UNKNOWN), Finding(reading.server, text, server=reading.server)
 
 
 def _leak(history: History, after: Scraped) -> str:
-    """How many more KV blocks an idle server holds than before the phase, in words; empty if it does not."""
+    """By how much the KV blocks of an idle server exceed those before the phase, in words; empty if they do not."""
     before = history.scrapes(scenario=after.scenario, phase=after.phase, label=BEFORE).get(after.server)
     if before is None or not _idle(after):
         return ""
@@ -73,7 +73,7 @@ def _leak(history: History, after: Scraped) -> str:
 
 
 def _asked_by_others(deployment: Deployment, history: History, after: Scraped) -> str:
-    """How the server's counters show other people's requests, in words; empty if they do not."""
+    """How the server's counters show other people's requests, in words; empty if they show none."""
     for one in gather(deployment, history):
         same_phase = (one.scenario, one.phase) == (after.scenario, after.phase)
         if same_phase and one.others and after.server in [server.name for server in deployment.named(one.server)]:

@@ -1,11 +1,11 @@
 """Whether streamed answers arrived as they were generated, or were held back and delivered at once.
 
 A proxy that buffers delivers right tokens at wrong times: TTFT becomes E2E. The check is valid if answers arrived in
-pieces (token_arrivals.py): at least half of those that can show it. An answer that takes no longer than the delays of
-the client's event loop may arrive at once for that reason alone, so it does not count.
+pieces (token_arrivals.py): at least half of the conclusive answers. An answer that takes no longer than the delays of
+the client's event loop is not conclusive: these delays alone may make it arrive at once.
 
 An answer that arrived at once may have been held in a buffer, or a stall of the client, proxy or server delayed it. A
-stall delays all answers, a buffer one. So an answer was held back if all of these hold:
+stall delays all answers, a buffer one. So an answer was held back if all of the following is true:
 
 1. More than half of its tokens, at least eight, arrived in a burst at the end: within a fiftieth of the time that
    generating them takes at the run's pace, and not before that time can have passed.
@@ -17,12 +17,11 @@ stall delays all answers, a buffer one. So an answer was held back if all of the
 4. During all of that time, tokens of other streams from the same server kept arriving, step by step. (A few arrivals
    are not enough: after a stall, the connections are read one after another. Another server's streams show nothing.)
 
-The server of an answer is known if there is only one, or if the proxy reports it. Other answers cannot be held back by
-this definition.
+The server of an answer is known if there is only one, or if the proxy reports it. The rules find no answer of an
+unknown server.
 
-If every answer arrived at once there is no pace to compare with, so the check is unknown. It is also unknown if no
-stream was asked for, or if all answers are too short. Only answers of the path under test are judged; the pace is that
-of all.
+The check is unknown if every answer arrived at once (there is no pace to compare with), if no stream was asked for, or
+if all answers are too short. Only answers of the path under test are judged; the pace is that of all answers.
 """
 
 import math
@@ -45,12 +44,12 @@ cores, 11 answers whose four steps took 20 ms arrived at once, because the clien
 _QUICKEST = 0.05
 """The share of a server's answers in pieces that may be quicker than its quickest pace (rule 3)."""
 _ABOVE_LAG = 4
-"""An answer must take this many times the event loop's longest delay; a shorter one may arrive at once for that reason
-alone. The event loops of proxy and server may be as busy as the client's."""
+"""An answer must take this many times the event loop's longest delay, which may make a shorter one arrive at once. The
+event loops of proxy and server may be as busy as the client's."""
 _MANY_EVENTS = 8
 """Events of an answer that cannot all have been generated at one moment."""
 _LISTED = 50
-"""Findings kept; see :mod:`harness.checkers.completion`."""
+"""Findings kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class _Pace:
     """The pace at which a run's answers arrive."""
 
     seconds_per_token: float
-    """Upper quartile of the answers in pieces: a few of these may have been held back."""
+    """Upper quartile of the answers in pieces, a few of which may have been held back."""
     quickest: float
     """As :attr:`_Neighbours.quickest`, of all servers together."""
     by_server: Mapping[str, _Neighbours]
@@ -86,7 +85,7 @@ class _Seen:
     asked: int
     """Completed requests that asked for a stream."""
     whole: int
-    """Number of these that were answered by one body."""
+    """Number of these requests that were answered by one body."""
     streams: tuple[TokenArrivals, ...]
     """Answers that are long enough to show whether they arrived in pieces."""
     pieces: tuple[TokenArrivals, ...]
@@ -108,16 +107,12 @@ def streaming(deployment: Deployment, history: History) -> Check:
 
 
 def _seen(deployment: Deployment, history: History) -> _Seen:
-    answered = (
-        one
-        for one in history.operations()
-        if one.outcome is Outcome.OK and one.request.purpose is not Purpose.SALT_TEST
-    )
-    asked = [one for one in answered if one.request.stream]
+    answered = (one for one in history.operations() if one.outcome is Outcome.OK and one.request.stream)
+    asked = [one for one in answered if one.request.purpose is not Purpose.SALT_TEST]
     tested = [one for one in asked if one.request.route is Route.PROXY] or asked
     direct = [one for one in asked if one.request.route is not Route.PROXY] if tested is not asked else []
     streams, others = tuple(_arrivals(deployment, tested)), tuple(_arrivals(deployment, direct))
-    # A run that was killed has no record of the lag: it may have been of any length.
+    # A run that was killed has no record of the event loop's lag, which may have been of any length.
     lag = max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf)
     pace = _pace((*streams, *others), lag)
 

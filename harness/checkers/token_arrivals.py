@@ -15,7 +15,7 @@ from harness.history import Operation
 QUICKEST_STEP = 0.0005
 """Seconds. A step of a real engine takes a millisecond at least."""
 _HASTY = 10
-"""An answer whose tokens arrive this many times faster than the run's pace was not merely made at a quick moment."""
+"""Tokens that arrive this many times faster than the run's pace were not generated so quickly, but held back."""
 _BURST = 50
 """A burst is shorter than the time to generate the answer divided by this number."""
 
@@ -89,12 +89,12 @@ class TokenArrivals:
         )
 
     def hasty(self, seconds_per_token: float) -> bool:
-        """Whether the tokens arrived much faster than they are generated at this pace, after a time that long."""
+        """Whether the tokens arrived much faster than this pace, after enough time to generate them at this pace."""
         takes = seconds_per_token * (self.tokens - 1)
         return self.spread * _HASTY < takes <= self.duration
 
     def last_burst(self, seconds_per_token: float) -> int:
-        """How many tokens arrived in a burst at the end, if tokens are generated at this pace."""
+        """Number of tokens in the burst at the end, if tokens are generated at this pace."""
         window = max(seconds_per_token * (self.tokens - 1) / _BURST, 0.0)
         return self.tokens - bisect_left(self.times, self.times[-1] - window)
 

@@ -4,11 +4,10 @@ A deployment that has silently lost its KV transfer still answers every request 
 cost. vLLM's counters show it: they count for each prompt token whether it was computed, found in the local cache, or
 received by KV transfer. These counters and the cache lookups are compared exactly, per server and phase. Because the
 counters may be wrong too, there are two cross-checks: the three sources must add up to the server's prompt tokens, and
-these to the prompt tokens in the ``usage`` of the clients' answers.
+prompt tokens must equal those in the ``usage`` of the clients' answers.
 
 If only one token of a prompt was left to compute, releases before 0.20 count it twice: as cached or received, and as
-computed. They count these cases in a metric family of their own, which is believed: it excuses at most one token per
-request.
+computed. These releases count such cases in a metric family of their own, which excuses at most one token per request.
 """
 
 from collections.abc import Iterator
@@ -116,7 +115,7 @@ def _usage(members: list[Evidence], asked: list[Operation], role: Role, left: in
 
 
 def _times(operation: Operation, role: Role) -> int:
-    """How often a server counts a prompt that ``usage`` counts once: per choice, but once on P behind the proxy."""
+    """How often a server counts a prompt that ``usage`` counts once: per choice, except on P behind the proxy."""
     handed_over = operation.request.route is Route.PROXY and role is Role.PREFILL
     return 1 if handed_over else operation.request.sampling.n or 1
 
@@ -125,11 +124,13 @@ def _summary(evidence: tuple[Evidence, ...], comparisons: tuple[Comparison, ...]
     if not evidence:
         return NOT_COUNTED
     problem = first_problem(comparisons)
-    decode = [one for one in evidence if one.role is Role.DECODE and _pulls(one)]
+    pulled = [(one, one.expectation.of("external_kv_transfer")) for one in evidence if one.role is Role.DECODE]
+    wanted_of = [(one, bounds) for one, bounds in pulled if bounds is not None and bounds.high > 0]
+    decode = [one for one, _ in wanted_of]
     taken = [one.delta.of("external_kv_transfer") for one in decode]
     if not decode or None in taken:
         return problem or "every prompt token came from the predicted source"
-    wanted = sum((bounds for one in decode if (bounds := _expected_pull(one))), Bounds(0, 0))
+    wanted = sum((bounds for _, bounds in wanted_of), Bounds(0, 0))
     came = sum(value for value in taken if value is not None)
     if not came and wanted.low:
         return f"{_instead(decode)}: nothing was transferred (expected {wanted} by KV transfer)"
@@ -137,17 +138,8 @@ def _summary(evidence: tuple[Evidence, ...], comparisons: tuple[Comparison, ...]
     return f"{line}; {problem}" if problem else line
 
 
-def _expected_pull(evidence: Evidence) -> Bounds | None:
-    return evidence.expectation.of("external_kv_transfer")
-
-
-def _pulls(evidence: Evidence) -> bool:
-    bounds = _expected_pull(evidence)
-    return bounds is not None and bounds.high > 0
-
-
 def _instead(decode: list[Evidence]) -> str:
-    """What the decode servers did if nothing was transferred."""
+    """How the decode servers got the prompts, if nothing was transferred."""
     prompt, computed = (sum(one.delta.of(name) or 0 for one in decode) for name in ("prompt_tokens", "local_compute"))
     if not prompt:
         return "decode received no prompt at all"

@@ -1,4 +1,4 @@
-"""Invalid comparisons that become unknown because a fact that a server does not report may explain them.
+"""Makes invalid comparisons unknown if a fact that a server does not report may explain them.
 
 If a server does not list its connectors, only those with metric families of their own are known. Another connector may
 load prompts too, so additional loaded tokens are neither a fault nor known to be right.
@@ -10,7 +10,7 @@ vLLM serves a 16-bit checkpoint in 16 bits unless started with ``--dtype float32
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.facts import Server
+from harness.facts import Deployment, Server
 from harness.verdict import Bounds, Comparison, Verdict
 
 _LOADED, _COMPUTED = ("external_kv_transfer", "external_hits"), "local_compute"
@@ -34,10 +34,13 @@ def excused_by_unlisted(comparison: Comparison, servers: Sequence[Server]) -> Co
     return replace(comparison, expected=None, why_unknown=why) if more or less else comparison
 
 
-def excused_by_unknown_kv_dtype(comparison: Comparison, servers: Sequence[Server]) -> Comparison:
-    """The comparison of these servers' bytes, made unknown if the unknown type of their KV may explain it."""
+def excused_by_unknown_kv_dtype(comparison: Comparison, deployment: Deployment) -> Comparison:
+    """The comparison of servers' bytes, made unknown if the unknown type of their KV may explain it.
+
+    Servers that the harness launched always report their types.
+    """
     expected, observed = comparison.expected, comparison.observed
-    silent = [server.name for server in servers if server.kv_dtype is None]
+    silent = [] if deployment.launched else [one.name for one in deployment.servers if one.kv_dtype is None]
     if comparison.verdict is not Verdict.INVALID or not silent or expected is None or observed is None:
         return comparison
     twice = comparison.counter in _BYTES and observed in Bounds(expected.low * _FACTOR, expected.high * _FACTOR)

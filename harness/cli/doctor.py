@@ -17,7 +17,7 @@ from harness.store import RunStore
 
 _MARKS = {
     Level.OK: "ok",
-    Level.UNTOLD: "-",
+    Level.UNREPORTED: "-",
     Level.WARNS: "WARNING",
     Level.UNKNOWN: "UNKNOWN",
     Level.STOPS: "STOPS",

@@ -1,4 +1,4 @@
-"""The addresses that a user gives: a wrong one is refused before any request is sent. Pure."""
+"""Checks the addresses that the user gives, before any request is sent. Pure."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ _SCHEMES = ("http", "https")
 
 
 def address(text: str, source: str) -> str:
-    """A server's URL without a slash, or ``/v1``, at its end; ``source``: the flag or argument that gave it.
+    """The server's URL without a trailing slash or ``/v1``; ``source``: the flag or argument that gave the text.
 
     Raises UsageError if the text is no URL, or has a query or a fragment.
     """

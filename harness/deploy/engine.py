@@ -1,4 +1,4 @@
-"""Which engine a Python interpreter has, found without starting the engine, and on which device it can run."""
+"""Finds the engine of a Python interpreter, and the device on which it can run, without starting the engine."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ class EngineBuild:
 
 
 async def find_engine(python: str | None, device: str, connectors: tuple[Connector, ...]) -> EngineBuild:
-    """Find the engine of an interpreter. Raises EngineNotInstalled, which says what to install, and UsageError."""
+    """Find the engine of an interpreter. Raises UsageError, or EngineNotInstalled with advice what to install."""
     python = python or sys.executable
     versions = await _versions(python)
     gpus = await _count_gpus()
@@ -71,9 +71,8 @@ async def _versions(python: str) -> dict[str, str | None]:
             python, "-c", _LIST_VERSIONS, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
     except OSError as error:
-        raise UsageError(
-            f"--engine-python {python} cannot be run ({error.strerror}). Name a Python interpreter."
-        ) from error
+        why = f"--engine-python {python} cannot be run ({error.strerror}). Name a Python interpreter."
+        raise UsageError(why) from error
     output, errors = await process.communicate()
     if process.returncode != 0:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]

@@ -1,6 +1,6 @@
 """Runs one command, and guarantees that neither the command nor its descendants outlive the harness.
 
-It runs as a process of its own, uses the standard library only, and is started by path:
+The keeper is a process of its own, uses the standard library only, and is started by path:
 
     python keeper.py GRACE_SECONDS COMMAND ...
 
@@ -83,7 +83,7 @@ def _stop(process: "subprocess.Popen[bytes]", grace: float) -> None:
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:
-        # Killed and reaped here: as an orphan its status would be lost.
+        # The command is reaped here, because _kill_descendants would discard its status.
         process.kill()
         process.wait()
 

@@ -1,4 +1,4 @@
-"""Launches a deployment: the servers in parallel, then the proxy. Everything ends however the context is left."""
+"""Launches a deployment: the servers in parallel, then the proxy. However the context is left, all of them end."""
 
 import os
 import sys
@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
 from harness.deploy.nursery import Nursery
-from harness.deploy.plan import Engine, LaunchOptions, ServerPlan, Slot, plan_server
+from harness.deploy.plan import Engine, ServerPlan, Slot, plan_server
 from harness.deploy.ports import free_ports
+from harness.deploy.target import Target
 from harness.facts import Role
 from harness.proxy.cli import DECODE_VARIABLE, PREFILL_VARIABLE
 
 Ports = Mapping[str, int]
-"""Wanted ports by process name (``prefill-0``, ``proxy``); the others get free ports."""
+"""Wanted ports by process name (``prefill-0``, ``proxy``); all other processes get free ports."""
 
 _SOCKET_VARIABLES = {
     "cpu": ("VLLM_RPC_BASE_PATH", "TMPDIR"),
-    # Not TMPDIR: it keeps compiled kernels from one start to the next.
+    # TMPDIR stays as it is, because compiled kernels are kept there from one start to the next.
     "cuda": ("VLLM_RPC_BASE_PATH",),
 }
 """Environment variables, by device, for the directory in which vLLM's processes create their sockets."""
@@ -39,15 +40,13 @@ class Launched:
 
 @asynccontextmanager
 async def launched(
-    options: LaunchOptions, engines: Mapping[Role, Engine], ports: Ports, nursery: Nursery
+    target: Target, engines: Mapping[Role, Engine], ports: Ports, nursery: Nursery
 ) -> AsyncIterator[Launched]:
-    """Start everything, yield when every process answers, end everything.
+    """Start everything, yield when every process answers, end everything; ``target`` names its model.
 
-    Raises:
-        DeployError: a server died or did not answer in time; quotes its log.
-
+    Raises DeployError, with the end of the log, if a server died or did not answer in time.
     """
-    plans = plan_servers(options, engines, ports)
+    plans = plan_servers(target, engines, ports)
     parts = Launched(plans, None)
     # vLLM's processes leave their sockets and files behind. The path must be short, since a socket's path may have
     # 107 bytes at most.
@@ -57,7 +56,7 @@ async def launched(
                 sockets = dict.fromkeys(_SOCKET_VARIABLES[engines[plan.role].build.device], directory)
                 nursery.start(plan.name, plan.argv, {**plan.environment, **sockets})
             await nursery.all_answer({plan.name: plan.url for plan in plans})
-            if options.transfers:
+            if target.transfers:
                 proxy_url = await start_proxy(nursery, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), ports)
                 parts = replace(parts, proxy_url=proxy_url)
             yield parts
@@ -65,16 +64,16 @@ async def launched(
             await nursery.stop()
 
 
-def plan_servers(options: LaunchOptions, engines: Mapping[Role, Engine], ports: Ports) -> list[ServerPlan]:
+def plan_servers(target: Target, engines: Mapping[Role, Engine], ports: Ports) -> list[ServerPlan]:
     """One plan for each server, prefill servers first."""
-    wanted = [(Role.PREFILL, n) for n in range(options.prefill)] + [(Role.DECODE, n) for n in range(options.decode)]
+    wanted = [(Role.PREFILL, n) for n in range(target.prefill)] + [(Role.DECODE, n) for n in range(target.decode)]
     free = iter(free_ports(2 * len(wanted)))
     plans = []
     for index, (role, number) in enumerate(wanted):
         port, side_channel = next(free), next(free)
         engine = engines[role]
         slot = Slot(index, ports.get(f"{role}-{number}", port), side_channel, len(wanted), engine.build.gpus)
-        plans.append(plan_server(role, number, slot, options, engine))
+        plans.append(plan_server(role, number, slot, target, engine))
     return plans
 
 

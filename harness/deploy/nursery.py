@@ -32,12 +32,7 @@ class Nursery:
         self._processes[name] = ChildProcess.start(command)
 
     async def all_answer(self, urls: Mapping[str, str]) -> None:
-        """Return when every named process answers 200 at its URL's /health.
-
-        Raises:
-            DeployError: a process ended, or did not answer in time; quotes its log.
-
-        """
+        """Return when every process answers 200 at /health. Raises DeployError, with the log's end, if one fails."""
         try:
             async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
                 for name, url in urls.items():
@@ -59,7 +54,7 @@ class Nursery:
         return {name: _ended(process) for name, process in self._processes.items() if process.status is not None}
 
     def logged_errors(self) -> dict[str, str]:
-        """The first exception in each process's log, by name; without the processes whose log has none."""
+        """The first exception in each process's log, by name; processes without one in their log are left out."""
         causes = {name: startup.cause(_log(process)) for name, process in self._processes.items()}
         return {name: cause for name, cause in causes.items() if cause is not None}
 

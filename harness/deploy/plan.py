@@ -4,17 +4,17 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.deploy.engine import EngineBuild
 from harness.deploy.plugin_path import PACKAGE, PLUGIN_NAMES
-from harness.deploy.target import OFFLOAD_BYTES
+from harness.deploy.target import Target
 from harness.facts import Connector, Role
 
 CPU_BLOCK_SIZE = 32
-"""The smallest that vLLM's CPU attention accepts: more blocks per prompt reveal more faults."""
+"""Tokens: the smallest size that vLLM's CPU attention accepts, since more blocks per prompt reveal more faults."""
 CPU_NUM_BLOCKS = 768
 """24,576 tokens: 32 requests in flight of 420 tokens hold 448 blocks. The memory is committed at the start."""
 NIXL_PROGRESS_DELAY_US = 500
@@ -26,30 +26,8 @@ RESERVED_GPU_MEMORY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class LaunchOptions:
-    """The user's choices; None: the harness chooses."""
-
-    model: Path | str
-    served_model_name: str | None = None
-    connectors: tuple[Connector, ...] = (Connector.NIXL, Connector.OFFLOADING)
-    prefill: int = 1
-    decode: int = 1
-    block_size: int | None = None
-    num_gpu_blocks: int | None = None
-    offload_bytes: int = OFFLOAD_BYTES
-    nixl_config: Mapping[str, Any] = field(default_factory=dict)
-    engine_args: tuple[str, ...] = ()
-    role_args: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def transfers(self) -> bool:
-        """Whether a connector transfers KV from prefill to decode servers."""
-        return Connector.NIXL in self.connectors
-
-
-@dataclass(frozen=True, slots=True)
 class Engine:
-    """The engine of one role, and the directory of its plugins (None: it needs none)."""
+    """The engine of one role, and the directory of the plugins for it (None: no plugins are needed)."""
 
     build: EngineBuild
     plugin_path: Path | None = None
@@ -67,7 +45,7 @@ class ServerPlan:
 
     @property
     def url(self) -> str:
-        """The address on which it will listen."""
+        """The address on which the server will listen."""
         return f"http://127.0.0.1:{self.port}"
 
 
@@ -82,50 +60,42 @@ class Slot:
     gpus: int
 
 
-def plan_server(role: Role, number: int, slot: Slot, options: LaunchOptions, engine: Engine) -> ServerPlan:
-    """The command line and environment of one vLLM server."""
+def plan_server(role: Role, number: int, slot: Slot, target: Target, engine: Engine) -> ServerPlan:
+    """The command line and environment of one vLLM server; ``target`` names its model."""
     argv = [
         engine.build.python,
         *("-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(options.model)),
-        *(["--served-model-name", options.served_model_name] if options.served_model_name else []),
+        *("--model", str(target.model)),
+        *(["--served-model-name", target.served_model_name] if target.served_model_name else []),
         *("--host", "127.0.0.1", "--port", str(slot.port)),
         "--disable-uvicorn-access-log",
         # Answers then report the number of cached prompt tokens, which shows that a probe has read a cache.
         "--enable-prompt-tokens-details",
-        *("--kv-transfer-config", json.dumps(kv_transfer_config(options, engine))),
+        *("--kv-transfer-config", json.dumps(kv_transfer_config(target, engine))),
         *_device_args(engine.build, slot),
-        *_pool_args(options, engine.build),
+        *_pool_args(target, engine.build),
         # The user's arguments come last: argparse keeps the last value given.
-        *_split(options.engine_args),
-        *_split(options.role_args.get(role, ())),
+        *_split(target.engine_args),
+        *_split(target.role_args.get(role, ())),
     ]
-    environment = _environment(slot, options, engine)
-    return ServerPlan(f"{role}-{number}", role, slot.port, tuple(argv), environment)
+    return ServerPlan(f"{role}-{number}", role, slot.port, tuple(argv), _environment(slot, target, engine))
 
 
-def kv_transfer_config(options: LaunchOptions, engine: Engine) -> dict[str, Any]:
+def kv_transfer_config(target: Target, engine: Engine) -> dict[str, Any]:
     """The value of ``--kv-transfer-config``: one connector, or MultiConnector with several in the given order."""
-    parts = [_connector_config(each, options, engine) for each in options.connectors]
+    parts = [_connector_config(each, target, engine) for each in target.connectors]
     if len(parts) == 1:
         return parts[0]
-    return {
-        "kv_connector": "MultiConnector",
-        "kv_role": "kv_both",
-        "kv_connector_extra_config": {"connectors": parts},
-    }
+    return {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": {"connectors": parts}}
 
 
-def _connector_config(connector: Connector, options: LaunchOptions, engine: Engine) -> dict[str, Any]:
+def _connector_config(connector: Connector, target: Target, engine: Engine) -> dict[str, Any]:
     if connector is Connector.NIXL:
         nixl = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": engine.build.device}
-        return nixl | ({"kv_connector_extra_config": dict(options.nixl_config)} if options.nixl_config else {})
-    extra: dict[str, Any] = {"cpu_bytes_to_use": options.offload_bytes}
+        return nixl | ({"kv_connector_extra_config": dict(target.nixl_config)} if target.nixl_config else {})
+    extra: dict[str, Any] = {"cpu_bytes_to_use": target.offload_bytes}
     if engine.plugin_path is not None:
-        extra |= {
-            "spec_name": "HostOffloadingSpec",
-            "spec_module_path": f"{PACKAGE}.cpu_offload",
-        }
+        extra |= {"spec_name": "HostOffloadingSpec", "spec_module_path": f"{PACKAGE}.cpu_offload"}
     return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
 
@@ -140,17 +110,17 @@ def _device_args(build: EngineBuild, slot: Slot) -> list[str]:
     return ["--gpu-memory-utilization", f"{(1 - RESERVED_GPU_MEMORY) / per_gpu:.2f}"]
 
 
-def _pool_args(options: LaunchOptions, build: EngineBuild) -> list[str]:
+def _pool_args(target: Target, build: EngineBuild) -> list[str]:
     on_cpu = build.device == "cpu"
-    block_size = options.block_size or (CPU_BLOCK_SIZE if on_cpu else None)
-    num_blocks = options.num_gpu_blocks or (CPU_NUM_BLOCKS if on_cpu else None)
+    block_size = target.block_size or (CPU_BLOCK_SIZE if on_cpu else None)
+    num_blocks = target.num_gpu_blocks or (CPU_NUM_BLOCKS if on_cpu else None)
     return [
         *(["--block-size", str(block_size)] if block_size else []),
         *(["--num-gpu-blocks-override", str(num_blocks)] if num_blocks else []),
     ]
 
 
-def _environment(slot: Slot, options: LaunchOptions, engine: Engine) -> dict[str, str]:
+def _environment(slot: Slot, target: Target, engine: Engine) -> dict[str, str]:
     environment = dict(os.environ) | {
         "PYTHONUNBUFFERED": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -159,7 +129,7 @@ def _environment(slot: Slot, options: LaunchOptions, engine: Engine) -> dict[str
         # Enables /server_info, which reports the connectors' order, and /reset_prefix_cache, which empties caches.
         "VLLM_SERVER_DEV_MODE": "1",
     }
-    if Path(options.model).is_dir():
+    if Path(str(target.model)).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"
     on_cpu = engine.build.device == "cpu"
     return environment | (_cpu_environment(engine.plugin_path) if on_cpu else _cuda_environment(slot))
@@ -191,5 +161,5 @@ def _cuda_environment(slot: Slot) -> dict[str, str]:
 
 
 def _split(arguments: tuple[str, ...]) -> list[str]:
-    """Each may hold several words: ``--engine-arg '--max-num-seqs 4'``."""
+    """The words of arguments that may hold several words each: ``--engine-arg '--max-num-seqs 4'``."""
     return [word for argument in arguments for word in shlex.split(argument)]

@@ -22,7 +22,7 @@ def free_ports(count: int, *, host: str = LOOPBACK) -> list[int]:
 def require_free(port: int, flag: str, *, host: str = LOOPBACK) -> int:
     """The port, if it is free. Raises UsageError that names the flag otherwise."""
     with socket.socket() as probe:
-        # As servers do: otherwise closed connections in TIME_WAIT would count as using the port.
+        # Servers set this option too. Without it, closed connections in TIME_WAIT would make the port look used.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -26,8 +26,8 @@ class Command:
 class ChildProcess:
     """A running command. ``stop`` ends it and its descendants.
 
-    Not asyncio's subprocess: its transport kills a process that still runs when the loop closes, and a killed keeper
-    cannot end the command's descendants. A keeper whose pipe closes does.
+    asyncio's subprocess is not used: its transport kills the keeper when the loop closes. A killed keeper cannot end
+    the command's descendants; a keeper whose pipe closes ends them.
     """
 
     def __init__(self, command: Command, keeper: "subprocess.Popen[bytes]") -> None:
@@ -45,7 +45,7 @@ class ChildProcess:
                 stdout=log,
                 stderr=log,
                 env=dict(command.environment),
-                # Ctrl-C in the terminal then reaches the harness alone, which ends its children in order.
+                # So Ctrl-C in the terminal reaches only the harness, which ends its children in order.
                 start_new_session=True,
             )
         return cls(command, keeper)

@@ -13,7 +13,7 @@ from harness.clock import Clock
 from harness.deploy.engine import find_engine
 from harness.deploy.launch import launched, start_proxy
 from harness.deploy.nursery import Nursery
-from harness.deploy.plan import Engine, LaunchOptions
+from harness.deploy.plan import Engine
 from harness.deploy.plugin_path import write_plugin_path
 from harness.deploy.ports import require_free
 from harness.deploy.simulate import simulated
@@ -59,7 +59,7 @@ class Session:
     """The processes that the harness started for the deployment; there may be none."""
 
     def died(self) -> tuple[DeadProcess, ...]:
-        """How each process ended that the harness had started and that ended by itself."""
+        """The processes started by the harness that ended by themselves, with the reason of each."""
         return tuple(DeadProcess(*one) for one in self.nursery.dead().items())
 
 
@@ -72,7 +72,7 @@ class Surroundings:
     clock: Clock
     observer: RunObserver = SILENT
     demands: Sequence[Demand] = ()
-    """The load's requests, as far as they are known before the servers are."""
+    """The demands of the load's requests, as far as they are known in advance."""
     on_checked: Callable[[Sequence[Item]], None] = lambda _items: None
     """Called with the items of the checks before the first request, and later with those of the first requests."""
 
@@ -90,10 +90,8 @@ class Surroundings:
 async def open_session(target: Target, around: Surroundings) -> AsyncIterator[Session]:
     """Launch or attach to a deployment, learn its facts, warm it up; at the end, stop the processes started for it.
 
-    Raises:
-        UsageError: a URL does not answer, the model does not exist, a port is in use, or no engine is installed.
-        DeployError: a server died or did not answer in time.
-
+    Raises UsageError if a URL does not answer, the model does not exist, a port is in use or no engine is installed;
+    DeployError if a server dies or does not answer in time.
     """
     async with AsyncExitStack() as stack:
         if target.engine == "sim":
@@ -133,9 +131,10 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     if target.model is None or _looks_like_a_path(target.model):
         read_model(model)
     engines = {role: await _engine(role, target, around) for role in Role}
-    options = _launch_options(target, model)
+    name = target.served_model_name or ("canary" if target.model is None else None)
     nursery = around.nursery(target)
-    parts = await stack.enter_async_context(launched(options, engines, ports, nursery))
+    planned = replace(target, model=model, served_model_name=name)
+    parts = await stack.enter_async_context(launched(planned, engines, ports, nursery))
     deployment = await _learn(target, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), parts.proxy_url)
     device = engines[Role.DECODE].build.device
     servers = tuple(replace(server, pid=nursery.pid(server.name)) for server in deployment.servers)
@@ -149,7 +148,7 @@ def _with_own_proxy(deployment: Deployment) -> Deployment:
 
 
 def _looks_like_a_path(model: str) -> bool:
-    """Whether this is not a hub name, which is at most ``owner/name``; the engine fetches models from a hub itself."""
+    """Whether this is a path. A hub name is at most ``owner/name``, and the engine itself fetches the model."""
     return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
@@ -175,22 +174,6 @@ async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
     return Engine(build, plugin_path)
 
 
-def _launch_options(target: Target, model: str) -> LaunchOptions:
-    return LaunchOptions(
-        model=model,
-        served_model_name=target.served_model_name or ("canary" if target.model is None else None),
-        connectors=target.connectors,
-        prefill=target.prefill,
-        decode=target.decode,
-        block_size=target.block_size,
-        num_gpu_blocks=target.num_gpu_blocks,
-        offload_bytes=target.offload_bytes,
-        nixl_config=target.nixl_config,
-        engine_args=target.engine_args,
-        role_args=target.role_args,
-    )
-
-
 async def _learn(
     target: Target, prefill: tuple[str, ...], decode: tuple[str, ...], proxy_url: str | None
 ) -> Deployment:
@@ -211,27 +194,25 @@ async def _learn(
 
 
 def known_model(deployment: Deployment, wanted: str | None, reported: Mapping[str, Any] | None) -> ModelFacts | None:
-    """The facts in the model's configuration, from its files, else as a server reported it; None without either.
+    """The model's facts, from its files, else from the configuration that a server ``reported``; None without either.
 
-    ``wanted``: the user's ``--model``. ``reported``: the configuration from a server.
+    ``wanted``: the user's ``--model``.
 
-    Raises:
-        ModelNotFound: ``wanted`` is a path without a model.
-
+    Raises ModelNotFound if ``wanted`` is a path without a model.
     """
     dtypes = [server.kv_dtype for server in deployment.servers]
     kv_dtype = None if None in dtypes else dtypes[0]
     try:
         return read_model(deployment.model_path or "", kv_dtype=kv_dtype)
     except ModelNotFound:
-        # Only the servers may know a hub name.
+        # The servers may know a hub name that is unknown here.
         if wanted is not None and _looks_like_a_path(wanted):
             raise
     return None if reported is None else read_config(reported, kv_dtype=kv_dtype)
 
 
 def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
-    """The deployment with the facts of the model's configuration; without one, these facts stay unknown."""
+    """The deployment with the model's facts; without a model, they stay unknown."""
     if model is None:
         name = deployment.model_path or deployment.model
         why = f"the configuration of the model {name} cannot be read here (--model can give its directory)"
@@ -254,7 +235,7 @@ def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
 async def _warm_up(
     deployment: Deployment, target: Target, around: Surroundings, reports: Sequence[ServerReport]
 ) -> Deployment:
-    """Run the first transfers and a first load; returns the deployment without facts that these contradict."""
+    """Run the first transfers and a first load; returns the deployment without the facts that they contradict."""
     how = WarmUp(deployment.model, target.headers, around.clock, target.ready_timeout, deployment.launched)
     started = around.clock.now()
     around.observer.deploy("warm-up", "first KV transfer", 0.0)
@@ -275,10 +256,7 @@ async def _warm_up(
 
 
 async def _with_known_proxy(deployment: Deployment, target: Target) -> Deployment:
-    """The deployment with the fact whether the proxy is the harness's own.
-
-    Asked after the first load, since a gateway's refusal of a completion is more informative.
-    """
+    """The deployment with ``own_proxy`` known. Asked after the load, since a gateway's refusal of a load says more."""
     if deployment.own_proxy is not None or deployment.proxy_url is None:
         return deployment
     async with aiohttp.ClientSession(headers=target.headers) as session:
@@ -305,7 +283,7 @@ async def _first_transfers(deployment: Deployment, target: Target, how: WarmUp, 
 async def _first_load(
     deployment: Deployment, target: Target, how: WarmUp, around: Surroundings, reports: Sequence[ServerReport]
 ) -> None:
-    """Send the first load to the proxy, or to a decode server without one; check which servers a given proxy asks."""
+    """Send the first load to the proxy, else to a decode server; check which servers the user's proxy asks."""
     requests = _WARMUPS if target.num_warmups is None else target.num_warmups
     url = deployment.proxy_url or deployment.of(Role.DECODE)[0].url
     if target.attachment is None or target.attachment.base_url is None or not requests:

@@ -1,4 +1,4 @@
-"""Launches a simulated pair instead of engines: same facts, same proxy, ready in a second."""
+"""Launches a simulated pair instead of engines, with the same facts and proxy, in a second."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from harness.deploy.ports import free_ports
 from harness.deploy.simulated_args import CannotSimulate, simulated_fields
 from harness.deploy.target import Target
 from harness.errors import UsageError
-from harness.facts import Connector, Deployment, Role
+from harness.facts import Deployment, Role
 from harness.sim import SimConfig, SimPair
 
 _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "prefill", "decode")
@@ -19,12 +19,9 @@ _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_c
 
 
 async def simulated(target: Target, nursery: Nursery) -> Deployment:
-    """Start the servers as one process, and the proxy if KV is transferred.
+    """Start all servers in one process, and the proxy if KV is transferred.
 
-    Raises:
-        UsageError: the target needs a real engine.
-        DeployError: a process did not start.
-
+    Raises UsageError if the target needs a real engine, and DeployError if a process does not start.
     """
     if target.model:
         raise UsageError("--engine sim has its own model: leave --model out.")
@@ -36,18 +33,12 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     # This pair only provides the facts; it serves no request.
     pair = SimPair(config, lambda: 0.0)
     prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
-    transfers = Connector.NIXL in config.connectors
-    proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if transfers else None
+    proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if target.transfers else None
     return pair.facts(urls, proxy_url)
 
 
 def sim_config(target: Target) -> SimConfig:
-    """The simulator's configuration for a target.
-
-    Raises:
-        CannotSimulate: the simulator does not model what the target asks for.
-
-    """
+    """The simulator's configuration. Raises CannotSimulate if the simulator does not model a part of the target."""
     default = SimConfig()
     fields = {
         "prefills": target.prefill,

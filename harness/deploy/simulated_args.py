@@ -16,16 +16,14 @@ _FIELDS = {
 }
 
 
-class CannotSimulate(UsageError):  # noqa: N818 - reads as what is the matter
-    """The simulator does not model what was asked for; only a real engine can run it."""
+class CannotSimulate(UsageError):  # noqa: N818 - reads as what happened
+    """The simulator does not model an argument or a case; only a real engine can run it."""
 
 
 def simulated_fields(arguments: Sequence[str]) -> Mapping[str, Any]:
     """Fields of SimConfig for vLLM arguments, each of which may hold several words; the last value of a flag is used.
 
-    Raises:
-        CannotSimulate: the simulator does not know an argument.
-
+    Raises CannotSimulate if the simulator does not know an argument.
     """
     words = [word for argument in arguments for word in shlex.split(argument)]
     return {name: value for name, value in vars(_parser().parse_args(words)).items() if value is not None}

@@ -1,4 +1,4 @@
-"""The deployment to be tested, as the user specified it."""
+"""The deployment to be tested, as the user names it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,12 +26,12 @@ class Attachment:
     prefill_urls: tuple[str, ...]
     decode_urls: tuple[str, ...]
     base_url: str | None = None
-    """The proxy's; None: the harness puts its own proxy in front of the servers."""
+    """The proxy's URL; None: the harness puts its own proxy in front of the servers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The deployment under test, as the user names it. None: the harness chooses."""
+    """The user's choices. None: the harness chooses."""
 
     attachment: Attachment | None = None
     """None: the deployment is launched."""
@@ -59,3 +59,8 @@ class Target:
     """The NIXL connector's ``kv_connector_extra_config``."""
     engine: str = "vllm"
     """The engine to launch: ``vllm``, or ``sim`` for the simulated pair."""
+
+    @property
+    def transfers(self) -> bool:
+        """Whether a connector transfers KV from prefill to decode servers."""
+        return Connector.NIXL in self.connectors

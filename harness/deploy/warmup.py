@@ -52,15 +52,15 @@ from an aborted request."""
 _TRIES = 3
 """Tries of each request of the first load after the first request."""
 _LARGEST_HEADER = 1 << 16
-"""Bytes; the same as in the load's client (harness.load.client)."""
+"""Bytes; as in harness.load.client."""
 _FIRST_TOKEN_ID = 10
 """Above the special tokens of common tokenizers; a warm-up prompt's ids count up from here."""
 PROMPT_TOKENS = 70
 """Two whole blocks and a partial one, with the block size on a CPU."""
 _TEMPORARY = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-"""The statuses from 400 to 499 that may be different at the next try."""
+"""The statuses from 400 to 499 that the next try may not get."""
 _INCOMPATIBLE = ("compatibility hash mismatch", "incompatible configurations", "handshake compat")
-"""Texts in a decode server's error after which every later handshake fails too (NIXL's, vLLM 0.32)."""
+"""Texts of NIXL (vLLM 0.32) in a decode server's error after which every later handshake fails too."""
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.InvalidURL)
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 """ValueError: raised by yarl for a port beyond 65535."""
@@ -82,10 +82,8 @@ class WarmUp:
 async def warm_up_transfers(prefill: Sequence[str], decode: Sequence[str], how: WarmUp) -> None:
     """Hand one prompt from each prefill server to each decode server, until all transfers work.
 
-    Raises:
-        UsageError: a pair can never transfer as it is configured.
-        DeployError: a pair still failed at the deadline; quotes the last answer.
-
+    Raises UsageError if a pair can never transfer as it is configured, and DeployError, with the last answer, if a pair
+    still fails at the deadline.
     """
     deadline = how.clock.now() + how.timeout
     async with _open_session(how) as session:
@@ -93,15 +91,13 @@ async def warm_up_transfers(prefill: Sequence[str], decode: Sequence[str], how: 
 
 
 async def warm_up_load(url: str, requests: int, how: WarmUp) -> list[float]:
-    """Send requests to a proxy or server, the first one alone, then the others at once; the seconds that each took.
+    """Send requests to a proxy or server, the first one alone, then the others at once; returns each one's seconds.
 
     If the first request is refused, the warm-up fails. The others are repeated if they fail: occasional failures are
     found by the load, and belong to the verdict.
 
-    Raises:
-        UsageError: the URL, the credentials or the model's name are wrong.
-        DeployError: the answer is not a completion, or did not come in time.
-
+    Raises UsageError if the URL, the credentials or the model's name are wrong, and DeployError if the answer is not a
+    completion or does not come in time.
     """
     limit = aiohttp.ClientTimeout(total=min(how.timeout, ANSWER_LASTS))
     async with _open_session(how, limit) as session:
@@ -155,9 +151,8 @@ async def _completion(session: aiohttp.ClientSession, url: str, how: WarmUp) -> 
 
 def _unanswered(url: str, error: Exception, how: WarmUp) -> HarnessError:
     reason = quoted(str(error), how.headers) or type(error).__name__
-    if isinstance(error, _UNREACHABLE) or (
-        isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError)
-    ):
+    unsendable = isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError)
+    if unsendable or isinstance(error, _UNREACHABLE):
         return UsageError(
             f"The first request to {redact_url(url)} could not be sent: {reason}. Check that the server is up and "
             "reachable from this machine, and that --base-url is its address."
@@ -165,8 +160,8 @@ def _unanswered(url: str, error: Exception, how: WarmUp) -> HarnessError:
     if isinstance(error, TimeoutError):
         return DeployError(
             f"The first request to {redact_url(url)} got no answer within {min(how.timeout, ANSWER_LASTS):g} s. "
-            "Nothing was judged. Look at its log, and at requests waiting in the servers behind it; if the servers are "
-            "only slow, allow more time with --ready-check-timeout-sec."
+            "Nothing was judged. Look at the log there, and at requests waiting in the servers behind it; if the "
+            "servers are only slow, allow more time with --ready-check-timeout-sec."
         )
     return DeployError(
         f"The first request to {redact_url(url)} got an answer that cannot be read: {reason}. Nothing was judged. Look "
@@ -240,7 +235,7 @@ class _Patience:
         return self.how.clock.now() - self.started > lasts
 
     def no_transfer(self, reason: str) -> str:
-        """The message that no transfer worked; ``reason``: of the last try's failure."""
+        """The message that no transfer worked; ``reason``: why the last try failed."""
         seconds = self.how.clock.now() - self.started
         return (
             f"No KV transfer from {redact_url(self.prefill)} to {redact_url(self.decode)} worked within {seconds:.0f} "
@@ -251,7 +246,7 @@ class _Patience:
 
 
 async def _never_transfers(session: aiohttp.ClientSession, patience: _Patience, refused: "_Refused") -> HarnessError:
-    """The error: if the decode server answers the prompt without a handover, the two servers are incompatible."""
+    """The error to raise: if the decode server answers without a handover, the two servers are incompatible."""
     how = patience.how
     alone = refused.url == patience.decode and await _answers_alone(session, patience.decode, how)
     if how.launched or not alone:
@@ -341,7 +336,7 @@ _ADVICE = {
     500: "Look at its log for the requests it sent to the servers behind it, and their answers.",
     503: "Try again when it and the servers behind it are ready; its log may show what it waits for.",
 }
-"""By status; 400 and 500 are also used for all other 4xx and 5xx."""
+"""Advice by status; 400 and 500 also stand for all other 4xx and 5xx."""
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, body: bytes, how: WarmUp) -> bytes:

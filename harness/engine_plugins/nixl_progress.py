@@ -7,7 +7,7 @@ is faster, so this plugin acts only if ``PD_HARNESS_NIXL_PROGRESS_DELAY_US`` is 
 How it works (NIXL 1.0 to 1.5): ``nixl._api`` looks up the agent's class in its bindings module each time it makes an
 agent. This plugin puts a subclass there that sets the delay in the agent's configuration. vLLM calls :func:`register`
 once per process, through the entry point group ``vllm.general_plugins``, before any connector exists. If NIXL makes its
-agents in another way, :func:`register` raises, since an engine without the delay would run, only slowly.
+agents in another way, :func:`register` raises, because otherwise the engine would run, but slowly.
 """
 
 import importlib

@@ -9,38 +9,26 @@ from typing import Any
 from vllm.v1.kv_offload.cpu import spec as cpu_spec
 from vllm.v1.kv_offload.worker.worker import OffloadingHandler, TransferResult
 
-from .page_tier import Copied, PageTier, Transfer
+from .page_tier import Copied, EndedTransfers, PageTier, Transfer
 
 
-class HostOffloadingHandler(OffloadingHandler):  # type: ignore[misc]  # vLLM is not installed where types are checked
+class HostOffloadingHandler(EndedTransfers, OffloadingHandler):  # type: ignore[misc]  # vLLM is not installed where types are checked
     """Copies in one direction; ``kind`` is vLLM's pair (source medium, target medium)."""
 
     def __init__(self, kind: tuple[str, str], copy: Callable[[Any, Any], Copied]) -> None:
+        super().__init__()
         self._kind = kind
         self._copy = copy
-        self._finished: list[Any] = []
 
     def transfer_async(self, job_id: int, spec: tuple[Any, Any]) -> bool:
         """Copy from the spec's source to its target before returning."""
         copied = self._copy(*spec)
         self._finished.append(
             TransferResult(
-                job_id,
-                success=True,
-                transfer_size=copied.bytes,
-                transfer_time=copied.seconds,
-                transfer_type=self._kind,
+                job_id, success=True, transfer_size=copied.bytes, transfer_time=copied.seconds, transfer_type=self._kind
             )
         )
         return True
-
-    def get_finished(self) -> list[Any]:
-        """Return the transfers that have ended since the last call, with their bytes and seconds."""
-        finished, self._finished = self._finished, []
-        return finished
-
-    def wait(self, job_ids: set[int]) -> None:
-        """Do nothing, because every submitted transfer has ended."""
 
 
 def make_handlers(tier: PageTier) -> list[tuple[type[Any], type[Any], HostOffloadingHandler]]:

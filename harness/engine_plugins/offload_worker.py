@@ -1,6 +1,6 @@
-"""The worker side of offloading for vLLM 0.26 to 0.32; it copies at once.
+"""The worker side of offloading for vLLM 0.26 to 0.32.
 
-Copying at once is right under load for these reasons:
+It copies at once, which is right under load for these reasons:
 
 Rule 1. A copy has ended when ``submit_store`` or ``submit_load`` returns. vLLM calls both, and runs the model, on one
 thread of the worker, step by step. A page is written in step n. Its store is submitted at the start of a later step,
@@ -20,15 +20,15 @@ from typing import Any
 
 from vllm.v1.kv_offload.base import OffloadingWorker, TransferResult
 
-from .page_tier import Copied, PageTier, Transfer
+from .page_tier import Copied, EndedTransfers, PageTier, Transfer
 
 
-class HostOffloadingWorker(OffloadingWorker):  # type: ignore[misc]  # vLLM is not installed where types are checked
+class HostOffloadingWorker(EndedTransfers, OffloadingWorker):  # type: ignore[misc]  # vLLM is not installed where types are checked
     """Copies between the KV cache and the tier, one transfer after another."""
 
     def __init__(self, tier: PageTier) -> None:
+        super().__init__()
         self._tier = tier
-        self._finished: list[Any] = []
 
     def submit_store(self, job_id: int, src_spec: Any, dst_spec: Any) -> bool:
         """Copy blocks to their chunks before returning."""
@@ -37,14 +37,6 @@ class HostOffloadingWorker(OffloadingWorker):  # type: ignore[misc]  # vLLM is n
     def submit_load(self, job_id: int, src_spec: Any, dst_spec: Any) -> bool:
         """Copy chunks to their blocks before returning."""
         return self._finish(job_id, self._tier.load(Transfer.between(dst_spec, src_spec)))
-
-    def get_finished(self) -> list[Any]:
-        """Return the transfers that have ended since the last call, with their bytes and seconds."""
-        finished, self._finished = self._finished, []
-        return finished
-
-    def wait(self, job_ids: set[int]) -> None:
-        """Do nothing, because every submitted transfer has ended."""
 
     def _finish(self, job_id: int, copied: Copied) -> bool:
         self._finished.append(

@@ -69,6 +69,21 @@ class Copied:
     seconds: float
 
 
+class EndedTransfers:
+    """The part of vLLM's worker interface that is the same in all versions: every submitted transfer has ended."""
+
+    def __init__(self) -> None:
+        self._finished: list[Any] = []
+
+    def get_finished(self) -> list[Any]:
+        """Return the transfers that have ended since the last call, with their bytes and seconds."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def wait(self, job_ids: set[int]) -> None:
+        """Do nothing, because every submitted transfer has ended."""
+
+
 def committed(pages: Pages) -> Pages:
     """Zero the memory, so that the machine backs it before the first request needs it, and return it.
 

@@ -1,1 +1,1 @@
-"""The client that sends requests and reads their answers, the latencies it measured, and its own health."""
+"""The client that sends requests and reads answers, the measured latencies, and the client's health."""

@@ -1,10 +1,10 @@
 """Reads an answer, from the chunks of a stream or from one body, into the history's form. No I/O.
 
 The answers of both endpoints, streamed or not, differ only in where a field stands; a field that is absent stays None.
-An unreadable part is described in ``fault`` and never raised, since the deployment caused it, not the harness.
+An unreadable part raises no exception but is described in ``fault``, since the deployment caused it.
 
 Deviations of gateways that lose no token are ignored: an empty event, a second end marker, an event whose ``choices``
-are null, an event with the usage alone or with neither (a ping), a choice that leaves out its index 0, a last event
+are null, an event with the usage alone or with nothing (a ping), a choice that leaves out its index 0, a last event
 without the empty line that should end it.
 """
 
@@ -47,7 +47,7 @@ class Answer:
     prompt_token_ids: tuple[int, ...] | None = None
     usage: Usage | None = None
     tokens_per_chunk: list[int] = field(default_factory=list)
-    """Of the first choice; chunks without a token (a role, a finish reason) are left out."""
+    """Tokens in each chunk of the first choice; chunks without a token (a role, a finish reason) are left out."""
     done_at: float | None = None
     """Seconds on the clock when the end marker or the whole body had arrived; None if it never did."""
     fault: str = ""
@@ -122,7 +122,7 @@ class Answer:
             self._note_fault(f"unreadable chunk ({type(error).__name__}: {quoted(error)}): {quoted(payload)}")
 
     def _read_late(self, payload: bytes) -> None:
-        """After the end marker only the usage may follow: a client that stops at the marker would lose tokens."""
+        """Only the usage may follow the end marker: a client that stops at the marker would lose tokens."""
         message = _parsed(payload)
         if error := _error_of(message):
             self._note_error(error)

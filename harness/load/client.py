@@ -1,7 +1,6 @@
 """The streaming client: sends a request, reads the answer as it arrives, and returns how the operation ended.
 
-It raises neither for errors of a server nor for a request that cannot be sent: these are ways in which an operation
-ends.
+A server's error and a request that cannot be sent raise no exception: they are ways in which an operation ends.
 
 The hot path is one clock reading per read of the socket, one split per event and one ``json.loads`` per chunk.
 """

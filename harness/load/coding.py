@@ -1,10 +1,10 @@
 """Decodes the content coding of an answer that a gateway compressed (RFC 9110, 8.4.1).
 
-Every request asks for none (``Accept-Encoding: identity``), but some gateways compress all the same.
+Every request has ``Accept-Encoding: identity``, but some gateways compress all the same.
 
 Rule 1: gzip and deflate are decoded read by read, so that no byte is seen later than it arrived.
 Rule 2: a body that is labelled gzip and is not gzip is used as it is.
-Rule 3: any other coding cannot be read. This is not a fault of the answer: nothing is known about it.
+Rule 3: an answer in any other coding cannot be read, and counts as unknown, not as faulty.
 """
 
 import zlib
@@ -12,7 +12,7 @@ import zlib
 _GZIP = ("gzip", "x-gzip")
 _GZIP_MARK = b"\x1f\x8b"
 _ZLIB_METHOD = 0x78
-"""The first byte of deflate in zlib's format, with the usual window size."""
+"""The first byte of a deflate body in zlib's format, with the usual window size."""
 
 
 class UnknownCoding(Exception):  # noqa: N818 - reads as what happened
@@ -20,10 +20,7 @@ class UnknownCoding(Exception):  # noqa: N818 - reads as what happened
 
 
 class Decoder:
-    """Decodes the bytes of one answer.
-
-    Raises UnknownCoding for a coding other than gzip, deflate and none; ``feed`` raises it for invalid bytes.
-    """
+    """Decodes one answer. Raises UnknownCoding for codings other than gzip, deflate and none, and for invalid bytes."""
 
     __slots__ = ("_coding", "_inflate")
 

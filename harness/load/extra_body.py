@@ -23,7 +23,7 @@ NEUTRAL: Mapping[str, Any] = MappingProxyType(
         "min_p": 0.0,
     }
 )
-"""vLLM's values for "off". For an absent field vLLM takes the value in the model's generation_config.json."""
+"""vLLM's values for "off". vLLM fills an absent field from the model's generation_config.json."""
 
 _REMEDIES = {
     "model": "give --model, or --served-model-name",
@@ -50,7 +50,7 @@ _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 def checked(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy. Raises UsageError for a field that the run sets itself."""
+    """A copy of the fields. Raises UsageError for a field that the run sets itself."""
     for name in extra:
         if name in _REMEDIES or name in _OWN:
             remedy = _REMEDIES.get(name, "leave it out")

@@ -11,7 +11,7 @@ from harness.clock import Clock
 from harness.history import ClientHealth, Sent
 
 _INTERVAL_S = 0.01
-"""A hundred wake-ups a second cost nothing, and a longer delay of the event loop cannot fall between two of them."""
+"""A hundred wake-ups a second cost nothing, and no longer delay of the event loop falls between two of them."""
 
 
 class LoopLag:

@@ -56,7 +56,7 @@ class LatencyReport:
     e2el_from_send: Summary | None
 
     def as_keys(self) -> dict[str, float | None]:
-        """Flat keys as ``vllm bench serve`` writes them (``p99_ttft_ms``), and ours (``p99_ttft_from_send_ms``)."""
+        """Flat keys of ``vllm bench serve`` (``p99_ttft_ms``), and further ones (``p99_ttft_from_send_ms``)."""
         keys: dict[str, float | None] = {name: getattr(self, name) for name in _COUNTS}
         for metric in _METRICS:
             summary = getattr(self, metric)
@@ -79,19 +79,18 @@ class Latencies:
     """Latencies of the operations that ended OK, in seconds, in the order of sending."""
 
     ttft: Seconds
-    """Shape (operations that were streamed,): from when the request was due to its first token."""
+    """Shape (streamed operations,): from a request's due time to its first token."""
     itl: Seconds
-    """Shape (their tokens - their number,): between one token and the next, operation after operation."""
+    """Shape (tokens - operations, of the streamed ones): between consecutive tokens, operation after operation."""
     tpot: Seconds
-    """Shape (those with two tokens or more,): mean time per output token after the first."""
+    """Shape (streamed operations of two tokens or more,): mean time per output token after the first."""
     e2e: Seconds
-    """Shape (operations that ended OK,): from when the request was due to the end of its answer."""
+    """Shape (OK operations,): from a request's due time to the end of its answer."""
 
 
 def latencies(operations: Iterable[Operation]) -> Latencies:
-    """Measure them, by the rules above."""
-    done = [operation for operation in operations if operation.outcome is Outcome.OK]
-    streamed = [operation for operation in done if operation.ended.token_times]
+    """The latencies of operations, by the rules above."""
+    done, streamed = _measurable(operations)
     tpots = (time_per_output_token(operation.ended) for operation in streamed)
     return Latencies(
         ttft=np.array([op.ended.token_times[0] - op.sent.intended_at for op in streamed], np.float64),
@@ -101,11 +100,16 @@ def latencies(operations: Iterable[Operation]) -> Latencies:
     )
 
 
+def _measurable(operations: Iterable[Operation]) -> tuple[list[Operation], list[Operation]]:
+    """The OK operations, and the streamed ones of them."""
+    done = [operation for operation in operations if operation.outcome is Outcome.OK]
+    return done, [operation for operation in done if operation.ended.token_times]
+
+
 def latency_report(operations: Iterable[Operation]) -> LatencyReport:
     """The report of these operations, for example of one phase or of all phases together."""
     operations = tuple(operations)
-    done = [operation for operation in operations if operation.outcome is Outcome.OK]
-    streamed = [operation for operation in done if operation.ended.token_times]
+    done, streamed = _measurable(operations)
     duration = _duration(operations)
     tokens_in, tokens_out = sum(map(_input_tokens, done)), sum(map(_output_tokens, done))
     per_second = _rate(duration)

@@ -52,7 +52,7 @@ def read_rows(written: Mapping[str, Any]) -> list[Row]:
 def of_prompt(
     written: Sequence[Mapping[str, Any] | None], prompt_token_ids: Sequence[int] | None
 ) -> tuple[TokenLogprob | None, ...]:
-    """One entry per prompt token; without ids the first of each dict is used, where vLLM writes the prompt's token."""
+    """One entry per prompt token; without ids it is the first token of each dict, as vLLM writes them."""
     if not isinstance(written, list):
         raise TypeError(f"prompt_logprobs are not a list but {type(written).__name__}")
     ids = chain(prompt_token_ids or (), repeat(None))
@@ -60,7 +60,7 @@ def of_prompt(
 
 
 def spelled(written: Sequence[Any], most: int) -> tuple[str, ...]:
-    """The last ``most`` tokens of a prompt as text; empty if the server does not write the text of each."""
+    """The last ``most`` tokens of a prompt as text; empty if the server leaves out the text of one."""
     texts = []
     for row in written[-most:]:
         own = next(iter(row.values()), None) if isinstance(row, dict) else None
@@ -85,7 +85,7 @@ def _of_prompt_token(row: Mapping[str, Any] | None, token_id: int | None) -> Tok
 Others = Sequence[tuple[str, float | None]]
 """The other tokens in a token's row, as written, with their log-probabilities."""
 Written = tuple[str, float | None, Others]
-"""The token as written, its log-probability, and the others."""
+"""The token as written, its log-probability, and the other tokens."""
 
 
 def _rows_of_completion(written: Mapping[str, Any]) -> Iterator[Written]:

@@ -21,10 +21,10 @@
 The first row that fits decides. Some gateways drop the end marker. Without it, an answer whose connection was not cut
 is still whole if every choice has its finish_reason and as many tokens arrived as the usage, which comes last, counts.
 An answer without any token ids is whole too: a gateway may not know ``return_token_ids``. Its output cannot be
-verified, and the check of outputs says so.
+verified, as the check of outputs reports.
 
-FAIL promises that no counter moved. A decode server may refuse after prefill has worked (for example because its
-context is too short for max_tokens, where prefill was asked for one token): hence the fifth row.
+FAIL promises that no counter moved. Hence the fifth row: a decode server may refuse after prefill has worked, for
+example because its context is too short for max_tokens, while prefill was asked for one token.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Reply:
     body: str = ""
     """The body of an answer that is not a 200, or of a reset."""
     broken: Ending | None = None
-    """Why the exchange ended early: TIMED_OUT, CUT, UNREADABLE, NOT_CONNECTED or NOT_SENT; None if it did not."""
+    """Why the exchange ended early: TIMED_OUT, CUT, UNREADABLE, NOT_CONNECTED or NOT_SENT; else None."""
     trouble: str = ""
     """A description of ``broken``."""
 
@@ -131,7 +131,7 @@ def _shortcoming(request: Request, answer: Answer) -> str:
 
 
 def _incomplete(request: Request, answer: Answer, choices: tuple[Choice, ...], *, with_ids: bool) -> str:
-    """What is missing in an answer or does not belong there, the end marker aside; ``with_ids``: any token ids came."""
+    """The missing or surplus part of an answer, the end marker aside; ``with_ids``: whether it has any token ids."""
     wanted = request.sampling.n or 1
     if len(choices) != wanted:
         return f"{len(choices)} of {wanted} choices arrived{_stray(answer)}"
@@ -154,13 +154,13 @@ def _unfinished(choice: Choice, *, with_ids: bool) -> str:
 
 
 def _empty(answer: Answer, choices: tuple[Choice, ...]) -> str:
-    """An answer without token ids needs some other evidence of generated tokens."""
+    """Why an answer without token ids is not whole: there is no other evidence of generated tokens."""
     generated = answer.usage is not None and answer.usage.completion_tokens > 0
     return "" if generated or any(choice.text for choice in choices) else "no token ids, no text and no usage"
 
 
 def _miscounted(answer: Answer, choices: tuple[Choice, ...]) -> str:
-    """A lost chunk leaves no other trace than a difference from the server's count."""
+    """The difference from the server's count of tokens, which is the only trace of a lost chunk."""
     arrived = sum(len(choice.token_ids) for choice in choices)
     if answer.usage is None or answer.usage.completion_tokens == arrived:
         return ""

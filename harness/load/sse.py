@@ -7,7 +7,7 @@ Rule 2: a line ends in LF, CR LF or CR. A CR at the end of one read may be half 
 Rule 3: only ``data`` fields are returned. Several in one event are joined by LF; comments (``: keep-alive``), ``id``,
         ``event`` and ``retry`` are ignored.
 Rule 4: a byte order mark at the very beginning is ignored.
-Rule 5: text in the stream that is not an event, such as a gateway's error, is not returned, but kept as ``stray``.
+Rule 5: text that is not an event, such as a gateway's error, is not returned, but kept as ``stray``.
 """
 
 from dataclasses import dataclass, field
@@ -43,12 +43,12 @@ class EventParser:
 
     @property
     def unended(self) -> bytes | None:
-        """The payload after the last empty line; None if there is none."""
+        """The payload after the last empty line; None without one."""
         return self._payload(bytes(self._rest)) if self._rest.strip(b"\n") else None
 
     @property
     def stray(self) -> bytes:
-        """The first text in the stream that is not an event; empty if there is none."""
+        """The first text in the stream that is not an event; empty without one."""
         return self._stray or (bytes(self._rest) if _is_stray(self._rest) else b"")
 
     def _start(self) -> bool:

@@ -1,4 +1,4 @@
-"""Chooses the URL of a request. Pure except for the round robin's state."""
+"""Chooses the URL of each request; pure except for the state of the round robin."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -29,10 +29,7 @@ class Targets:
         self._turns = {route: cycle(range(len(bases))) for route, bases in routes.items() if bases}
 
     def url(self, request: Request) -> URL:
-        """The URL for the server that ``request.server`` names, or for the next one in round robin.
-
-        Raises UsageError if there is no such server.
-        """
+        """The URL of ``request.server``, or of the next server in turn. Raises UsageError for an unknown server."""
         urls = self._urls.get((request.route, RESET_PATH if request.purpose is Purpose.RESET else request.endpoint), ())
         number = request.server
         if not urls or (number is not None and not 0 <= number < len(urls)):

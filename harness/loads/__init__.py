@@ -1,4 +1,4 @@
-"""Loads: random prompts, or requests from a file. Each says what it needs of the servers, and makes its scenario."""
+"""Loads: random prompts, or requests from a file. A load has a scenario, and demands on the servers."""
 
 from harness.loads.dataset import DatasetLoad
 from harness.loads.random_load import RandomLoad

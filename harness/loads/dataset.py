@@ -9,7 +9,7 @@
 cached prefix; ``phase``: the lines of one phase are sent together, the next phase when they have ended; ``route``
 (``prefill``, ``decode``): sends the request to such a server directly instead of to the proxy. Other keys are ignored.
 
-A key that a line leaves out has its default, so a written file reads back as the same requests.
+Missing keys have their defaults. A written file reads back as the same requests.
 """
 
 import json
@@ -23,17 +23,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.loads.demand import Demand
-from harness.scenario import (
-    TOP_LOGPROBS,
-    Endpoint,
-    Message,
-    Phase,
-    Prompt,
-    Request,
-    Route,
-    Sampling,
-    Scenario,
-)
+from harness.scenario import TOP_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling, Scenario
 
 NAME = "dataset"
 """Name of the scenario."""
@@ -51,7 +41,7 @@ class Line:
     request: Request
     phase: str = _PHASE
     number: int = field(default=0, compare=False)
-    """Line number in the file, from 1; 0 if the line is of no file."""
+    """Line number in the file, from 1; 0 if the line does not come from a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +52,7 @@ class DatasetLoad:
     num_prompts: int | None = None
     """Lines taken from the beginning of the file; None: all."""
     output_len: int | None = None
-    """Tokens of an answer, at most, for lines that do not say."""
+    """Most tokens of an answer, for lines without a limit."""
     concurrency: int = 32
     """Requests in flight."""
     seed: int = 0
@@ -98,11 +88,9 @@ def _demand(line: Line, source: str) -> Demand:
 
 
 def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[Line, ...]:
-    """The requests in the text of a file called ``name``. ``output_len``: output tokens of lines that give none.
+    """The requests in the text of a file called ``name``. ``output_len``: output tokens of lines without a limit.
 
-    Raises:
-        UsageError: a line is no valid request (the message has the line's number), or the file has no request.
-
+    Raises UsageError if a line is no valid request (the message has the line's number), or the file has no request.
     """
     lines: list[Line] = []
     seen: dict[str, int] = {}
@@ -138,7 +126,7 @@ def dataset_load(lines: Sequence[Line], *, concurrency: int, salt: str) -> Scena
 
 
 def salted(request: Request, salt: str) -> str:
-    """The request's salt within a run: requests that shared a salt still do, and no earlier run's blocks are hit."""
+    """The request's salt within a run: equal salts stay equal, and no earlier run's blocks are hit."""
     return f"{salt}-{request.cache_salt}" if request.cache_salt else salt
 
 
@@ -152,7 +140,7 @@ def _refuse_twice(request_id: str, seen: dict[str, int], number: int) -> None:
 
 def _line(content: object, request_id: str, output_len: int) -> Line:
     if not isinstance(content, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - one type of error for all that can be wrong with a line
+        raise ValueError("not a JSON object")  # noqa: TRY004 - one type of error for every fault of a line
     prompt = _prompt(content)
     chat = "messages" in content
     request = Request(

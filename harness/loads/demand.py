@@ -14,4 +14,3 @@ class Demand:
     output_tokens: int
     largest_token: int | None = None
     """The largest of the prompt's token ids; None if ids are chosen within the vocabulary, or not known."""
-    smallest_token: int = 0

@@ -18,8 +18,6 @@ _PURPOSE = (
     "Silent recomputation, lost or mixed-up KV, and leaks under concurrent cold requests: the KV of every prompt token "
     "must be transferred from prefill to decode, and every answer must be the same as without transfer."
 )
-
-
 USUAL_BLOCK_SIZE = 16
 """Tokens; vLLM's default, for servers that do not report their block size."""
 _NAME = "random_load"
@@ -53,10 +51,7 @@ class RandomLoad:
         return (Demand(source, longest, self.output_len),)
 
     def scenario(self, deployment: Deployment, salt: str) -> Scenario:
-        """The load for this deployment; ``salt``: new for each run.
-
-        Raises UsageError if the model's vocabulary is not known.
-        """
+        """The load; ``salt``: new for each run. Raises UsageError if the model's vocabulary is not known."""
         if deployment.vocab_size is None:
             raise UsageError(
                 f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, "

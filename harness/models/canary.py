@@ -8,8 +8,8 @@ Rule 1. Attention is sharp (`QK_GAIN`) and its output is strong (`VO_GAIN`). Ave
         rounding flip tokens: influence and noise grow together, so the gain is no larger than it must be.
 Rule 2. Attention favours recent tokens by a power law. Few later tokens carry the influence of a late token: without
         this rule, the last eighth of a prompt had a tenth of the first eighth's influence. Channel 0 of the residual
-        stream is a constant that no layer writes. Queries and keys read it alike at every rotary frequency, and the sum
-        of those cosines falls with the logarithm of the distance.
+        stream is a constant that no layer writes. Queries and keys read it alike at every rotary frequency. So each
+        frequency adds a cosine to the attention score, and their sum falls with the logarithm of the distance.
 Rule 3. The canary generates only words with their leading space, because every other row of the output matrix is zero.
         The best of some 1,900 random logits is always above zero, so that no end of text is ever generated, an answer
         has exactly max_tokens tokens, and its text encodes to the same ids.
@@ -38,7 +38,7 @@ from harness.errors import UsageError
 from harness.models import tokenizer
 
 FORMAT_VERSION: Final = 1
-"""Part of the fingerprint in a checkpoint's name; to be raised whenever the files of one seed change."""
+"""Part of the fingerprint in a checkpoint's name; raise it whenever the files of a seed change."""
 
 QK_GAIN: Final = 2.0
 VO_GAIN: Final = 1.5
@@ -75,10 +75,7 @@ def default_cache() -> Path:
 
 
 def make_canary(
-    directory: Path | None = None,
-    *,
-    seed: int = 0,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    directory: Path | None = None, *, seed: int = 0, dtype: Literal["float32", "bfloat16"] = "float32"
 ) -> Path:
     """Return the path of the canary with these parameters, after making it if it does not exist.
 
@@ -164,11 +161,7 @@ def _config(dtype: str) -> dict[str, Any]:
 
 
 def _special_ids() -> dict[str, int]:
-    return {
-        "bos_token_id": tokenizer.BOS,
-        "eos_token_id": tokenizer.EOS,
-        "pad_token_id": tokenizer.PAD,
-    }
+    return {"bos_token_id": tokenizer.BOS, "eos_token_id": tokenizer.EOS, "pad_token_id": tokenizer.PAD}
 
 
 def _generation_config() -> dict[str, Any]:

@@ -21,9 +21,7 @@ from typing import Any, Final
 from harness.errors import ModelNotFound
 from harness.facts import ELEMENT_BYTES, KVGeometry
 
-_OWN_HEAD_SIZE: Final = frozenset(
-    {"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"},
-)
+_OWN_HEAD_SIZE: Final = frozenset({"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"})
 """Families whose default head size is not hidden size / heads, so that config.json must state it."""
 
 _PLAIN: Final = _OWN_HEAD_SIZE | {
@@ -48,13 +46,12 @@ _UNLIKE_LAYERS: Final = {
     "index_topk": "it keeps an index beside its KV",
 }
 
-
 _GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model's own files state; None for what they do not state.
+    """Facts from a model's own files; None where the files state nothing.
 
     ``name`` is the model as the user wrote it, ``path`` its directory, ``max_model_len`` tokens of prompt and output
     together, ``dtype`` the checkpoint's type. ``special_token_ids`` are those that config.json, generation_config.json
@@ -105,7 +102,7 @@ def _facts(name: str, path: Path, config: Mapping[str, Any], kv_dtype: str | Non
         dtype=_dtype(config, text),
         geometry_unknown=why,
         generation_defaults=bool(name) and (path / _GENERATION).is_file(),
-        cache_rules_unknown=_other_rules(text),
+        cache_rules_unknown=next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT),
     )
 
 
@@ -139,11 +136,6 @@ def _geometry(config: Mapping[str, Any], kv_dtype: str | None) -> KVGeometry:
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) else config
-
-
-def _other_rules(text: Mapping[str, Any]) -> str:
-    """Return why prefix cache hits cannot be predicted (rule 4), or an empty string."""
-    return next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT)
 
 
 def _other_family(text: Mapping[str, Any], known: frozenset[str]) -> str:

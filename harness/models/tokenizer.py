@@ -18,15 +18,7 @@ from typing import Any, Final
 
 VOCAB_SIZE: Final = 4096
 PAD, BOS, EOS, SYSTEM, USER, ASSISTANT, END = range(7)
-SPECIAL_TOKENS: Final = (
-    "<|pad|>",
-    "<|bos|>",
-    "<|eos|>",
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",
-)
+SPECIAL_TOKENS: Final = ("<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
 _COMMON = """
 a the of and to in is it you that he was for on are with as his they be at one have this from or had by hot
@@ -107,11 +99,7 @@ def vocabulary() -> dict[str, int]:
 
 def write_tokenizer(directory: Path, *, max_model_len: int) -> None:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json into an existing ``directory``."""
-    named = {
-        "pad_token": SPECIAL_TOKENS[PAD],
-        "bos_token": SPECIAL_TOKENS[BOS],
-        "eos_token": SPECIAL_TOKENS[EOS],
-    }
+    named = {"pad_token": SPECIAL_TOKENS[PAD], "bos_token": SPECIAL_TOKENS[BOS], "eos_token": SPECIAL_TOKENS[EOS]}
     config = named | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_model_len,

@@ -15,7 +15,7 @@ async def all_serve(urls: Iterable[str], model: str, headers: Mapping[str, str])
 
 
 async def answers(url: str) -> bool:
-    """Whether anything answers there; the status does not matter, since some proxies have no /health."""
+    """Whether any server answers at this URL; the status does not matter, since some proxies have no /health."""
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(f"{url}/health"):
             return True

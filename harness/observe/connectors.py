@@ -1,11 +1,11 @@
 """Reads a server's KV connectors from its configuration: the kinds that the harness knows, and the names of all others.
 
 Rule 1. A connector is known by its class name, and only if the class is vLLM's own. With ``kv_connector_module_path``,
-        another class of the same name may transfer and count differently.
+        a class of the same name may transfer and count differently.
 Rule 2. MultiConnector stands for its children, in order. Any other wrapper is one unknown connector, since the harness
         does not know how it uses its children.
 Rule 3. The offload tier is known if it is vLLM's own in host memory with least-recently-used eviction, or the harness's
-        version of it for a CPU. Another spec, another eviction policy or a store threshold makes it unknown.
+        version of it for a CPU. A different spec or eviction policy, or a store threshold, makes the tier unknown.
 Rule 4. If the list cannot be read, neither the presence nor the absence of a connector is known.
 """
 
@@ -74,7 +74,7 @@ class Connected:
         return value if isinstance(value, bool) else None
 
 
-def connected(transfer: object) -> Connected | None:
+def read_connectors(transfer: object) -> Connected | None:
     """Read the connectors from a ``kv_transfer_config``; None if it cannot be read."""
     if transfer is None:
         return Connected((), listed=True)
@@ -95,7 +95,7 @@ def connected(transfer: object) -> Connected | None:
     )
 
 
-def exposed(*, nixl: bool, offloads: bool) -> Connected:
+def connectors_in_metrics(*, nixl: bool, offloads: bool) -> Connected:
     """List the connectors whose families are in ``/metrics``. Their order is unknown; NIXL is put first."""
     found = ((Connector.NIXL, nixl), (Connector.OFFLOADING, offloads))
     return Connected(tuple(kind for kind, there in found if there) or None, listed=False)

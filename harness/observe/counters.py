@@ -11,7 +11,7 @@ Rules:
 5. An impossible value is not read, and :attr:`Counters.unusable` says why. Impossible are NaN, infinity, a negative
    value, a value too large for a float to count by one, a count that is not whole, and a label set that occurs twice.
 6. Each label set is compared by itself. If one of several engines restarts from 0 or is no longer exposed, the sum may
-   still grow, but the growth is unknown. A new label set counts from 0, since some get a sample with their first event.
+   still grow, but the growth is unknown. A new label set counts from 0, since some appear with their first event.
 """
 
 import math
@@ -22,7 +22,6 @@ from harness.history import Sample, Scraped
 
 _LEGACY_LOAD = "offload_load_bytes_legacy"
 _LEGACY_STORE = "offload_store_bytes_legacy"
-
 
 Labels = frozenset[tuple[str, str]]
 """Names and values of a sample's labels."""
@@ -95,14 +94,7 @@ class _Source:
         return all(sample.labels.get(label) == value for label, value in self.labels)
 
 
-def _by_source(source: str) -> _Source:
-    return _Source("vllm:prompt_tokens_by_source_total", (("source", source),))
-
-
-def _by_direction(direction: str) -> _Source:
-    return _Source("vllm:kv_offload_total_bytes_total", (("transfer_type", direction),))
-
-
+_BY_SOURCE, _BY_DIRECTION = "vllm:prompt_tokens_by_source_total", "vllm:kv_offload_total_bytes_total"
 SOURCES: Mapping[str, _Source] = {
     "process_start": _Source("process_start_time_seconds"),
     "running": _Source("vllm:num_requests_running"),
@@ -110,9 +102,9 @@ SOURCES: Mapping[str, _Source] = {
     "kv_usage": _Source("vllm:kv_cache_usage_perc"),
     "offload_usage": _Source("vllm:kv_offload_cpu_cache_usage_perc"),
     "prompt_tokens": _Source("vllm:prompt_tokens_total"),
-    "local_compute": _by_source("local_compute"),
-    "local_cache_hit": _by_source("local_cache_hit"),
-    "external_kv_transfer": _by_source("external_kv_transfer"),
+    "local_compute": _Source(_BY_SOURCE, (("source", "local_compute"),)),
+    "local_cache_hit": _Source(_BY_SOURCE, (("source", "local_cache_hit"),)),
+    "external_kv_transfer": _Source(_BY_SOURCE, (("source", "external_kv_transfer"),)),
     "generation_tokens": _Source("vllm:generation_tokens_total"),
     "prefix_queries": _Source("vllm:prefix_cache_queries_total"),
     "prefix_hits": _Source("vllm:prefix_cache_hits_total"),
@@ -128,13 +120,13 @@ SOURCES: Mapping[str, _Source] = {
     "nixl_after_expiry": _Source("vllm:nixl_num_notifications_after_expiry_total"),
     "offload_load_bytes": _Source("vllm:kv_offload_load_bytes_total"),
     "offload_store_bytes": _Source("vllm:kv_offload_store_bytes_total"),
-    _LEGACY_LOAD: _by_direction("CPU_to_GPU"),
-    _LEGACY_STORE: _by_direction("GPU_to_CPU"),
+    _LEGACY_LOAD: _Source(_BY_DIRECTION, (("transfer_type", "CPU_to_GPU"),)),
+    _LEGACY_STORE: _Source(_BY_DIRECTION, (("transfer_type", "GPU_to_CPU"),)),
     "offload_refused": _Source("vllm:kv_offload_allocation_failure_total"),
     "recomputed": _Source("vllm:prompt_tokens_recomputed_total"),
 }
 SAMPLE_NAMES = frozenset(source.sample for source in SOURCES.values())
-"""The samples that a scrape keeps, which are those that the harness uses."""
+"""Names of the samples that a scrape keeps: all that the harness uses."""
 
 GAUGES = frozenset({"process_start", "running", "waiting", "kv_usage", "offload_usage"})
 _OLDER = frozenset({"recomputed"})
@@ -256,7 +248,7 @@ def _why_unknown(name: str, before: Counters, after: Counters) -> str:
 
 
 def _why_parts_unknown(family: str, before: Mapping[Labels, float], after: Mapping[Labels, float]) -> str:
-    """Say which label set of a sum that did not shrink went backwards or disappeared (rule 6)."""
+    """Say which label set went backwards or disappeared although the sum did not shrink (rule 6); empty if none did."""
     for labels, first in before.items():
         # A label set that was at 0 and has disappeared takes nothing from the sum.
         last = after.get(labels, 0.0)

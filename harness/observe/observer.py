@@ -17,10 +17,7 @@ Record = Callable[[Entry], None]
 
 
 class SettledObserver:
-    """Waits until the deployment has settled and records its readings.
-
-    ``read_all`` takes one reading of every server.
-    """
+    """Waits until the deployment has settled and records its readings; ``read_all`` reads every server once."""
 
     def __init__(
         self,
@@ -42,8 +39,8 @@ class SettledObserver:
     async def read(self, *, scenario: str, phase: str, label: str) -> None:
         """Record one reading per server once all have settled; after the deadline, mark the readings as not settled.
 
-        If no request was sent since the last settled reading, that reading is recorded again. So a phase starts where
-        the phase before it ended, and changes between the two phases count as part of the second.
+        If no request was sent since the last settled reading, the same reading is recorded again. So a phase starts
+        where the previous phase ended, and changes between the two phases count as part of the second.
         """
         if self._settled is not None:
             for reading in self._settled.values():

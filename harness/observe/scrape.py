@@ -31,21 +31,13 @@ async def scrape(
     session: aiohttp.ClientSession, server: Server, clock: Clock, occasion: Occasion
 ) -> Scraped | ScrapeFailed:
     """Read the server's counters now. Errors of the network or the server are returned, not raised."""
-    scenario, phase, label = occasion.scenario, occasion.phase, occasion.label
+    where = (server.name, occasion.label, occasion.scenario, occasion.phase)
     try:
         exposition = await _exposition(session, server)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         cause = redact_text(f"GET {server.url}/metrics: {error or type(error).__name__}")
-        return ScrapeFailed(clock.now(), server.name, label, scenario, phase, cause)
-    return Scraped(
-        at=clock.now(),
-        server=server.name,
-        label=label,
-        scenario=scenario,
-        phase=phase,
-        samples=exposition.samples,
-        declared=exposition.declared,
-    )
+        return ScrapeFailed(clock.now(), *where, cause)
+    return Scraped(clock.now(), *where, exposition.samples, declared=exposition.declared)
 
 
 async def _exposition(session: aiohttp.ClientSession, server: Server) -> Exposition:
@@ -56,7 +48,7 @@ async def _exposition(session: aiohttp.ClientSession, server: Server) -> Exposit
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
-    """Read the body as UTF-8, whatever its header says, because every exposition is UTF-8."""
+    """Read the body as UTF-8, regardless of its header, because every exposition is UTF-8."""
     parts, size = list[bytes](), 0
     async for part in response.content.iter_any():
         parts.append(part)

@@ -24,7 +24,7 @@ import aiohttp
 
 from harness.errors import UsageError
 from harness.facts import Deployment, Role, Server
-from harness.observe.connectors import Connected, connected, exposed
+from harness.observe.connectors import Connected, connectors_in_metrics, read_connectors
 from harness.observe.counters import SAMPLE_NAMES
 from harness.observe.exposition import Exposition, parse
 from harness.observe.forms import mapping, name_of, whole
@@ -43,7 +43,7 @@ _WANTED = frozenset({_CACHE, _NIXL, _OFFLOAD, _OFFLOAD_NEWER}) | SAMPLE_NAMES
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What the servers reported."""
+    """A deployment as its servers reported it."""
 
     deployment: Deployment
     config: Mapping[str, Any] | None
@@ -51,13 +51,9 @@ class Learned:
 
 
 async def learn(
-    session: aiohttp.ClientSession,
-    *,
-    prefill_urls: Sequence[str],
-    decode_urls: Sequence[str],
-    proxy_url: str | None,
+    session: aiohttp.ClientSession, *, prefill_urls: Sequence[str], decode_urls: Sequence[str], proxy_url: str | None
 ) -> Learned:
-    """Ask every server; raises UsageError naming the first that does not answer as vLLM does.
+    """Ask every server; raises UsageError, naming the first server that does not answer as vLLM does.
 
     The deployment has no geometry and no vocabulary; the caller adds them from the model's configuration.
     """
@@ -73,7 +69,7 @@ async def learn(
             raise answer
         answers.append(answer)
     servers = tuple(server for server, _ in answers)
-    # Decode servers come first: they answer the clients, so requests carry their name of the model.
+    # Decode servers come first: they answer the clients, so requests name the model as decode servers do.
     named = sorted(servers, key=lambda server: server.role is not Role.DECODE)
     deployment = Deployment(
         servers=servers,
@@ -108,7 +104,7 @@ def _server(
     version: Mapping[str, Any] | None,
     info: Mapping[str, Any] | None,
 ) -> Server:
-    """Add what the server reported: ``info`` is its configuration, ``model`` the first model that it lists."""
+    """Add the reported settings; ``info`` is the server's configuration, ``model`` the first model that it lists."""
     cache = _cache_labels(metrics)
     block_size = whole(cache.get("block_size")) or whole(_part(info, "cache_config").get("block_size"))
     found = _connected(info, metrics)
@@ -234,10 +230,10 @@ def _part(config: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
 def _connected(config: Mapping[str, Any] | None, metrics: Exposition) -> Connected:
     """Read the connectors from the engine's configuration or, if it lists none, from the families in the metrics."""
     names = {sample.name for sample in metrics.samples} | set(metrics.declared)
-    families = exposed(nixl=_NIXL in names, offloads=not names.isdisjoint({_OFFLOAD, _OFFLOAD_NEWER}))
+    families = connectors_in_metrics(nixl=_NIXL in names, offloads=not names.isdisjoint({_OFFLOAD, _OFFLOAD_NEWER}))
     if config is None or "kv_transfer_config" not in config:
         return families
-    listed = connected(config["kv_transfer_config"])
+    listed = read_connectors(config["kv_transfer_config"])
     # A configuration without connectors is not trusted if the metrics have families of connectors.
     if listed is None or (not listed.known and not listed.unknown and families.known):
         return families

@@ -1,4 +1,4 @@
-"""Waits until a deployment has settled, so that its counters cover everything that was asked of it.
+"""Waits until a deployment has settled, so that its counters cover all requests that were sent to it.
 
 Counters change with the engine's steps. Most have changed before the client has its answer. The offload tier's stores
 finish some steps later, and P keeps blocks until D's notification or the end of the lease. A fixed pause would be
@@ -10,10 +10,10 @@ unreliable and mostly too long. A deployment has settled when:
 4. three readings in a row agree on every counter. One reading is not enough, because rules 1 to 3 also hold for a
    moment between an answer's last token and the step that queues its last store.
 
-For the first reading of a run, no more than 0 blocks may be held. If blocks are still held at its deadline, they were
-leaked before the run: the reading counts as settled, and their number becomes the baseline for later readings.
+For the first reading of a run, no block may be held. Blocks that are still held at the deadline were leaked before the
+run: the reading counts as settled, and the share of held blocks becomes the baseline for later readings.
 
-Waiting ends before the deadline if it cannot help: a needed gauge is missing or has an impossible value.
+Waiting ends early if a server is gone, or if a needed gauge is missing or has an impossible value.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -46,9 +46,9 @@ class Settled:
     because: Mapping[str, str]
     """For each server that had not settled, why not."""
     seconds: float
-    """How long was waited."""
+    """Seconds from the first reading to the last."""
     holding: bool = False
-    """Whether the deployment had not settled by the deadline, only because blocks were still held."""
+    """Whether held blocks were the only reason why the deployment had not settled by the deadline."""
 
     @property
     def settled(self) -> bool:
@@ -99,7 +99,7 @@ class _Obstacle:
 
 @dataclass(slots=True)
 class _Watch:
-    """The first and the last readings, and what they show."""
+    """The first and the last readings, and the obstacles that they show."""
 
     baseline: Mapping[str, float] | None
     first: dict[str, Counters] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class _Watch:
     repeats: int = 0
     """How many readings in a row agree with the last one, including it."""
     moving: set[str] = field(default_factory=set)
-    """Servers whose counters changed in the latest reading with any change."""
+    """Servers whose counters changed in the latest reading that changed at all."""
     because: dict[str, str] = field(default_factory=dict)
     """Obstacles by server in the last reading."""
     failed: bool = False
@@ -121,7 +121,7 @@ class _Watch:
 
     @property
     def only_holds_blocks(self) -> bool:
-        """Whether only held blocks keep the deployment from having settled."""
+        """Whether held blocks are the only reason why the deployment has not settled."""
         idle = (not (one.running or one.waiting or one.offload_usage) for one in self.last.values())
         return self.repeats >= AGREEING and not self.failed and not self.permanent and all(idle)
 
@@ -169,11 +169,11 @@ _GAUGES = (*_NEEDED, "offload_usage")
 def _obstacles(counters: Counters, baseline: float) -> Iterator[_Obstacle]:
     unusable = [counters.unusable[name] for name in _GAUGES if name in counters.unusable]
     if unusable:
-        yield _Obstacle(f"{unusable[0]}, so it cannot be seen to settle", permanent=True)
+        yield _Obstacle(f"{unusable[0]}, so whether it has settled cannot be seen", permanent=True)
         return
     if counters.running is None or counters.waiting is None or counters.kv_usage is None:
         missing = ", ".join(SOURCES[name].sample for name in _NEEDED if getattr(counters, name) is None)
-        yield _Obstacle(f"it exposes no {missing}, so it cannot be seen to settle", permanent=True)
+        yield _Obstacle(f"it exposes no {missing}, so whether it has settled cannot be seen", permanent=True)
         return
     if counters.running:
         yield _Obstacle(f"{counters.running:,} requests are still running")

@@ -2,8 +2,8 @@
 
 A server turns text into token ids (``POST /tokenize``). Every id up to the largest one is in the vocabulary, because
 vocabularies have no gaps. The server does not report which ids are special. Special tokens are at the end of a
-vocabulary, after the tokens of ordinary text, or at its beginning. So the first thousand ids of a large vocabulary are
-left out, since some models have that many special tokens there, and the first sixteenth of a small vocabulary.
+vocabulary, after the tokens of ordinary text, or at its beginning, where some models have a thousand of them. So the
+first thousand ids are left out, or the first sixteenth of a small vocabulary.
 """
 
 from typing import Any

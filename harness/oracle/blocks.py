@@ -2,7 +2,7 @@
 
 vLLM caches a full block under a hash of its own tokens and of everything before them, including the ``cache_salt``.
 So a name stands for a whole prefix: blocks with equal names end equal prefixes, and a request that used a block also
-used all blocks before it. Here a name is a number, given out when its prefix first appears, so no two names collide.
+used all blocks before it. A name is a number that is given when its prefix first appears, so names never collide.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""By how much one server's counters must grow. The expectations of a phase's requests add up to the phase's."""
+"""By how much one server's counters must grow. The expectation of a phase is the sum over its requests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -30,13 +30,12 @@ class ServerExpectation:
     offload_load_bytes: Bounds = NOTHING
     offload_store_bytes: Bounds = NOTHING
     reload_bytes: int = 0
-    """Upper bound on the bytes that any one request may read back from the offload tier each time it is preempted. Not
-    a counter: two expectations together have the larger value."""
+    """Upper bound on the bytes that any one request may read back from the offload tier each time it is preempted. This
+    is no counter: the sum of two expectations has the larger value."""
     largest_store: int = 0
-    """Upper bound on the bytes that any one request may store in the offload tier. Two expectations together have the
-    larger value."""
+    """Upper bound on the bytes that any one request may store in the offload tier; a sum has the larger value."""
     counted_again: int = 0
-    """Upper bound on the tokens counted under two sources. Two expectations together have the sum."""
+    """Upper bound on the tokens that are counted under two sources."""
     at_least: frozenset[str] = frozenset()
     """Counters that the release counts more than once when a request has to wait: only their lower bounds hold."""
     unpredictable: Mapping[str, str] = field(default_factory=dict)
@@ -75,7 +74,7 @@ PREDICTED = tuple(item.name for item in fields(ServerExpectation) if item.defaul
 
 
 def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
-    """The narrowest expectation that admits every value that any of these admits."""
+    """The narrowest expectation that includes all of these expectations."""
     every = tuple(expectations)
     if len(every) == 1:
         return every[0]
@@ -87,7 +86,7 @@ def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
 
 
 def _combined(every: Sequence[ServerExpectation], counters: Any, counted_again: int) -> ServerExpectation:
-    """These counters with the limits and reasons of all expectations; the last reason for a counter is kept."""
+    """An expectation with these counters and the limits and reasons of all; the last reason for a counter is kept."""
     return ServerExpectation(
         **counters,
         reload_bytes=max(e.reload_bytes for e in every),

@@ -1,4 +1,4 @@
-"""What one server request adds to each counter, given what it found in the caches.
+"""The growth of each counter by one server request, given its hits in the caches.
 
 T: prompt tokens; B: tokens per block; L: tokens found in the server's own prefix cache (full blocks); O: tokens loaded
 from the offload tier. As read from the scheduler of vLLM 0.32:
@@ -43,7 +43,7 @@ def unknown_on(server: Server) -> str:
     one = len(names) == 1
     return (
         f"{' and '.join(names)} on {server.name} {'is not a connector' if one else 'are not connectors'} that the "
-        f"harness knows: what {'it brings' if one else 'they bring'} cannot be predicted"
+        f"harness knows: the tokens that {'it brings' if one else 'they bring'} cannot be predicted"
     )
 
 
@@ -59,8 +59,8 @@ class Formulas:
     ) -> ServerExpectation:
         """The counters of a request that found ``local`` tokens in the prefix cache.
 
-        ``offered``: tokens that the offload tier has for it; ``asks_connectors``: whether connectors are asked to bring
-        anything; ``tier_first``: whether the tier is asked before NIXL.
+        ``offered``: tokens that the offload tier has for the request; ``asks_connectors``: whether connectors are asked
+        to bring anything; ``tier_first``: whether the tier is asked before NIXL.
         """
         rest = request.tokens - local
         pulled = rest if request.pulls and asks_connectors and not (offered and tier_first) else 0
@@ -88,7 +88,7 @@ class Formulas:
         )
 
     def _counted_again(self, *, whole: bool) -> int:
-        """Tokens that may count as computed though they were brought; ``whole``: no token is left to compute."""
+        """Tokens that may count as computed though connectors brought them; ``whole``: no token is left to compute."""
         return int(whole and counts_the_last_token_again(self.server.version) is not False)
 
     def _at_least(self, *, queries: bool, hits: bool) -> frozenset[str]:
@@ -108,7 +108,7 @@ class Formulas:
         return why
 
     def _moved(self, request: ServerRequest, local: int) -> int:
-        """Bytes that NIXL reads for a request that has ``local`` tokens already."""
+        """Bytes that NIXL reads for a request that found ``local`` tokens in the prefix cache."""
         missing = -(-request.tokens // self.block_size) - local // self.block_size
         remote_size = self.prefill_block_size or self.block_size
         ratio = self.block_size // remote_size
@@ -128,7 +128,7 @@ class Formulas:
         return geometry.block_bytes(self.block_size) if geometry else 0
 
     def asks_connectors(self, request: ServerRequest) -> tuple[bool, ...]:
-        """Whether connectors are asked to bring anything for the request: each answer that is possible."""
+        """Whether connectors are asked to bring anything for the request: both answers if that is not known."""
         if request.reads_caches:
             return (True,)
         brings = brings_prompts_for_logprobs(self.server.version)
@@ -136,20 +136,17 @@ class Formulas:
 
     @property
     def caching(self) -> bool:
-        """Whether the prefix cache is on, as it is unless the server reports otherwise."""
+        """Whether the prefix cache is on; assumed unless the server reports otherwise."""
         return self.server.prefix_caching is not False
 
     @property
     def pulls(self) -> bool:
-        """Whether NIXL brings prompts, as it must if any server of the deployment has it.
-
-        If the connectors are not known, KV transfer is expected: the path under test is one that transfers.
-        """
+        """Whether NIXL brings prompts: if any server of the deployment has it, or if the connectors are not known."""
         return self.deployment.has(Connector.NIXL) is not False
 
     @property
     def has_connectors(self) -> bool:
-        """Whether the server has any connector, as is assumed if the server does not report its connectors."""
+        """Whether the server has any connector; assumed if the server does not report its connectors."""
         return self.server.connectors != () or bool(self.server.unknown_connectors)
 
     @property
@@ -185,7 +182,7 @@ class Formulas:
         return Bounds(1, geometry.kv_heads if geometry else 1)
 
     def with_unknown_cache_rules(self, request: ServerRequest, expectation: ServerExpectation) -> ServerExpectation:
-        """Widens the expectation if prefill may leave a prompt's last token to decode, as for layers with a state."""
+        """Widens the bounds by one token if prefill may leave a prompt's last token to decode, as for state layers."""
         on_prefill = self.server.role is Role.PREFILL
         if not self.deployment.cache_rules_unknown or request.tokens < 2 or not (on_prefill or request.pulls):
             return expectation
@@ -223,9 +220,9 @@ class Formulas:
     def brought_by_unknown(self, request: ServerRequest) -> dict[str, str]:
         """Counters of a request that depend on an unknown connector, and why; empty if that connector is not asked.
 
-        The connector may bring any part of the prompt, unless one before it brings everything that is missing, as NIXL
-        does. It may be a variant of a known connector and count what that one counts. What known connectors bring when
-        they are asked after it depends on its answer.
+        The unknown connector may bring any part of the prompt, unless a connector before it brings everything that is
+        missing, as NIXL does. It may be a variant of a known connector and grow the same counters. The tokens that
+        later connectors bring depend on its answer.
         """
         if not self.server.unknown_connectors:
             return {}

@@ -1,4 +1,4 @@
-"""What a server's offload tier stores, and what it gives back.
+"""Which chunks a server's offload tier stores, and how many tokens requests load from it.
 
 vLLM 0.32's OffloadingConnector with its own tier in host memory:
 
@@ -7,9 +7,9 @@ the tier stores prompts only (``offload_prompt_only``, the default), else max(T,
 computed, found in the prefix cache or pulled over NIXL makes no difference, and neither does prompt_logprobs. A chunk
 that the tier holds or is storing is not stored again. So however requests overlap, exactly one of them stores it.
 
-Rule 2. A request that found L tokens in the prefix cache loads the chunks that follow, from the chunk in which L
-lies, as long as the tier has them. It loads at least one chunk's worth of new tokens, or none, and may load all T
-tokens. It waits for a chunk that is being stored or loaded. It does not offer chunks that it loads, nor earlier ones.
+Rule 2. A request that found L tokens in the prefix cache loads chunks from the one that contains the next token up to
+the first that the tier lacks. It loads at least a chunk's worth of new tokens, or none, and may load all T tokens. It
+waits for a chunk that is being stored or loaded. It does not offer chunks that it loads, nor earlier ones.
 
 Rule 3. When room is needed, the least recently used chunk is evicted, except chunks in transfer and chunks just
 offered. A chunk is used when it is stored, and when a request that offered or loaded it ends; the last chunk of a
@@ -70,7 +70,7 @@ class OffloadTier:
         possible = certain
         while possible < len(chain) and self._possibly(index, chain, possible):
             possible += 1
-        # Loading nothing is not simply less than loading a little: another connector may then bring everything.
+        # If nothing is loaded, another connector may bring everything, so this case is more than a lower bound.
         for end in sorted({certain, min(certain + 1, possible), min(certain + 2, possible), possible}):
             tokens = end * self.chunk - local
             yield tokens if tokens >= self.chunk else 0

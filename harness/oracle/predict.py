@@ -1,12 +1,12 @@
 """From a run's operations to the bounds of each server's counters, phase by phase.
 
-All operations of a run are followed, in counted and uncounted phases, because what an uncounted phase leaves in a cache
-changes what later phases find there. Each operation becomes server requests (:mod:`harness.oracle.server_request`), and
-each server's requests are taken through a model of its caches (:mod:`harness.oracle.server_model`).
+All operations of a run are followed, in counted and uncounted phases, because blocks that an uncounted phase leaves in
+a cache change the hits of later phases. Each operation becomes server requests (:mod:`harness.oracle.server_request`),
+which go through a model of the server's caches (:mod:`harness.oracle.server_model`).
 
-A deployment launched for the run has no prompt of the run cached: warm-up prompts have salts of their own, and what
-they left is evicted before anything of the run. A deployment that the harness attached to may have been asked anything,
-but not under a salt of this run: prompts without a salt may or may not be cached until the run has asked them.
+A deployment launched for the run has no prompt of the run cached: warm-up prompts have salts of their own, and their
+blocks are evicted before any block of the run. A deployment that the harness attached to may have any prompt cached,
+but none under a salt of this run. So a prompt without a salt may or may not be cached until the run has sent it.
 
 If requests overlap, their order at a server is not known. A counter that depends on it gets bounds that hold for every
 order, and :meth:`ServerExpectation.why` says so; all other counters are exact.
@@ -14,8 +14,8 @@ order, and :meth:`ServerExpectation.why` says so; all other counters are exact.
 An operation that ended ``OK`` counts in full, one that ended as ``INFO`` between nothing and all of it. A ``FAIL``
 counts nothing, with one exception: a 4xx through the proxy may come from decode, after prefill has done its part.
 
-Other clients' requests evict what this run left. A server named as disturbed gets bounds that hold whatever was
-evicted; what other clients' requests themselves add to the counters is not included.
+Other clients' requests evict blocks that this run left. A server named as disturbed gets bounds that hold whichever
+blocks were evicted; they do not include the growth that other clients' requests cause.
 
 Preemptions, refused stores and failed transfers are not modelled. The engine counts them, and checkers read these
 counters.
@@ -46,7 +46,7 @@ ServerKey = str
 def predict(
     deployment: Deployment, operations: Sequence[Operation], disturbed: Collection[str] = ()
 ) -> Mapping[PhaseKey, Mapping[ServerKey, ServerExpectation]]:
-    """What each server must count in each phase that has operations.
+    """The growth of each server's counters in each phase that has operations.
 
     ``operations``: all operations of the run. Every server of the deployment is in every phase's mapping: by its name
     if the history shows which server served each operation, else within the sum of its role. ``disturbed``: names of
@@ -119,7 +119,7 @@ def _requests_of(  # noqa: PLR0913 - all that an operation's part on a server de
 
 
 def _candidates(servers: Sequence[Server], operation: Operation, role: Role) -> Sequence[Server]:
-    """The server that did the operation's part in this role; all that may have done it if the history does not tell."""
+    """The server of this role that served the operation; every possible one if the history does not show which."""
     request, ended = operation.request, operation.ended
     if request.route is not Route.PROXY and request.server is not None and len(servers) > 1:
         return (servers[request.server],)
@@ -157,7 +157,7 @@ def _on_server(phase: PhaseKey, log: _ServerLog, model: ServerModel) -> ServerEx
 
 
 def _on_any(models: Sequence[ServerModel], unassigned: Sequence[Sequence[int]]) -> ServerExpectation:
-    """The sum over requests of which each was served by one of these servers; ``unassigned``: indices per server."""
+    """The sum over requests, each of which one of these servers served; ``unassigned``: indices per server."""
     total = ServerExpectation()
     for indices in zip(*unassigned, strict=True):
         one = hull(model.expectation_of(index) for model, index in zip(models, indices, strict=True))

@@ -16,8 +16,8 @@ when blocks are given, before anything is computed. A prompt that does not fit i
 other request is looked up before the rest of it is entered, too. Hence, of overlapping requests that are computed on
 this server, at most one misses a block that no request had before: the one admitted first.
 
-Rule 4. A block that NIXL pulls is cached when it has arrived. So any of several overlapping requests may miss what
-another is still pulling. But at least one of them, the first, misses a block that no request had before.
+Rule 4. A block that NIXL pulls is cached when it has arrived. So any of several overlapping requests may miss a block
+that another is still pulling. But at least one of them, the first, misses a block that no request had before.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ class PrefixCache:
     blocks: int | None
     """Blocks that can be given away; None if not known."""
     attached: bool
-    """Whether prompts without a salt may have been asked before the run."""
+    """Whether prompts without a salt may be cached from before the run."""
     loads: bool
     """Whether a request may load blocks from an offload tier before it computes the rest."""
     loads_parts: bool = False
@@ -69,15 +69,13 @@ class PrefixCache:
 
     @cached_property
     def hits(self) -> list[Bounds]:
-        """Blocks that each request finds, by rules 1 and 2 alone."""
+        """Blocks that each request finds, by rules 1 and 2 alone (and by a replay of the pool if it may evict)."""
         found = [self._found(index) for index in range(len(self.requests))]
-        for index, known in enumerate(self._replayed()):
-            found[index] = Bounds(max(found[index].low, known.low), min(found[index].high, known.high))
-        return found
-
-    def _replayed(self) -> Iterator[Bounds]:
         if self.residency.may_evict and self.blocks is not None:
-            yield from replay(self.requests, self.block_size, self.blocks, attached=self.attached)
+            replayed = replay(self.requests, self.block_size, self.blocks, attached=self.attached)
+            for index, known in enumerate(replayed):
+                found[index] = Bounds(max(found[index].low, known.low), min(found[index].high, known.high))
+        return found
 
     def _found(self, index: int) -> Bounds:
         request, eligible = self.requests[index], self.eligible(index)
@@ -86,7 +84,7 @@ class PrefixCache:
         return Bounds(low, max(high, self._unknown_hits(index)))
 
     def new_if_missed(self, index: int, depth: int) -> bool:
-        """Whether no earlier request had ``chain[depth]`` if this request misses it: it would not have been evicted."""
+        """Whether a miss of ``chain[depth]`` proves that the block is new, because it cannot have been evicted."""
         request, residency = self.requests[index], self.residency
         name = request.chain[depth]
         if residency.possibly_initial(name) or depth < self._unknown_hits(index):
@@ -99,7 +97,7 @@ class PrefixCache:
         return other_places < residency.capacity
 
     def corrections(self) -> Iterator[Correction]:
-        """What rules 3 and 4 add to the requests' own bounds."""
+        """The corrections of the requests' own bounds by rules 3 and 4."""
         for name, users in self.residency.users.items():
             if len(users) > 1:
                 yield from self._correction(name, users)
@@ -109,7 +107,7 @@ class PrefixCache:
         first = [i for i in users if self.requests[i].start <= first_end]
         pulls = {self.requests[i].pulls and self.requests[i].reads_caches for i in first}
         depth = self._depth(name, first[0])
-        # A single first request misses the block for certain, as its own bounds say.
+        # A single first request certainly misses the block, and its own bounds include that.
         if len(first) < 2 or len(pulls) > 1:
             return
         more = {} if True in pulls else self._hits_after_the_first(name, depth, first)
@@ -119,7 +117,7 @@ class PrefixCache:
                 yield Correction(phase, more.get(phase, 0), int(fewer), True in pulls)
 
     def _hits_after_the_first(self, name: Block, depth: int, first: list[int]) -> dict[PhaseKey, int]:
-        """Rule 3: certain hits in each phase, if the block is never evicted meanwhile."""
+        """Rule 3: the certain hits in each phase; empty if the block may be evicted meanwhile."""
         looking = [i for i in first if self.requests[i].certain and depth < self.eligible(i)]
         if not looking or not self._stays(name, depth, first):
             return {}
@@ -222,7 +220,7 @@ class PrefixCache:
         return any(
             other.start <= request.released and request.start <= other.released
             for other in others
-            # Of two requests computed here, the second hits the first one's blocks. Chunks in transfer are waited for.
+            # Of two requests computed here, the second hits the first one's blocks. Loads wait for chunks in transfer.
             if request.pulls or other.pulls or self.loads_parts
         )
 

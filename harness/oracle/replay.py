@@ -6,7 +6,7 @@ least recently released first; a lookup takes the oldest copy of a name; a reque
 
 Two things remain unknown. Each is followed as several possible states side by side:
 
-- whether the blocks of the request before were free when the next request took its own (a prefill server reads
+- whether the blocks of one request were free when the next request took its blocks (a prefill server reads
   decode's notification one step later; a step in flight may still write to the blocks);
 - whether a request that ended before its limit was given a place for one more token, in a step that began before its
   end was noticed.
@@ -62,10 +62,10 @@ class _Pool:
     copies: dict[Block, list[_Copy]] = field(default_factory=dict)
     holders: dict[_Copy, int] = field(default_factory=dict)
     returning: tuple[tuple[tuple[Block, _Copy], ...], int] = ((), 0)
-    """Blocks that the request before holds: those with a name in order, and the number of those without."""
+    """Blocks that the previous request holds: its named blocks in order, and the number of its unnamed blocks."""
     found: int = 0
     too_small: bool = False
-    """Whether the pool was too small for the request: it was preempted, and what follows is not known."""
+    """Whether the pool was too small, so that the request was preempted and later states are not known."""
 
     @property
     def signature(self) -> object:
@@ -73,7 +73,7 @@ class _Pool:
         return self.unnamed, tuple(self.free), self.returning
 
     def served(self, index: int, request: ServerRequest, block_size: int, *, soon: bool) -> Iterator["_Pool"]:
-        """All states that may follow; ``soon``: the blocks of the request before may not be free yet."""
+        """All states that may follow; ``soon``: the blocks of the previous request may not be free yet."""
         names = (*request.chain, *request.output_chain)
         tokens = max(request.tokens, len(request.known_tokens) - 1)
         places = {-(-tokens // block_size)}

@@ -1,9 +1,9 @@
-"""What a least-recently-used store certainly holds, and what it possibly holds, if its users overlap in time.
+"""The names that a least-recently-used store certainly holds, and possibly holds, if its users overlap in time.
 
 The block pool with its free queue and the offload tier are both such stores. A store has ``capacity`` places, one for
 each name (a second copy of a name takes a second place). A name that is used becomes younger than all names used
-before; when a place is needed, the oldest name that no user holds is evicted. Of each user only the interval is known
-in which it did everything it did. From the intervals follows, for every order of events that fits them:
+before; when a place is needed, the oldest name that no user holds is evicted. Of each user, only the time interval of
+all its actions is known. For every order of events within the intervals:
 
     certainly held  ⊆  held  ⊆  possibly held
 
@@ -23,12 +23,12 @@ last possible use that no place is left, because younger names are evicted later
 Rule 5 (chains). A user releases the last block of a chain first. So the blocks before a name in its chain are younger
 than the name and count among the others in rules 3 and 4; the blocks behind it are older and do not count.
 
-Names in the store before the first use are older than all uses and count as empty places, except those that may be
-looked for (``possibly_initial``).
+Names in the store before the first use are older than all uses. They count as empty places, except names for which a
+user may look (``possibly_initial``).
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -36,8 +36,7 @@ from itertools import accumulate
 from harness.oracle.blocks import Block, Chain
 
 RETURN_DELAY = 0.5
-"""Seconds after a request's end within which its blocks may not be free yet: an engine step in flight may still write
-to them."""
+"""Seconds after a request's end until its blocks are certainly free: a step in flight may still write to them."""
 _WINDOWS = 64
 
 
@@ -46,11 +45,11 @@ class Use:
     """One user's use of the store."""
 
     start: float
-    """The user did nothing before."""
+    """The user did nothing before this time."""
     end: float
     """All names in ``certain`` were in the store by then; infinite if not known."""
     released: float
-    """The user held nothing after."""
+    """The user held nothing after this time."""
     certain: Chain
     """Names that were certainly used, first block first."""
     possible: Chain
@@ -74,11 +73,7 @@ class Residency:
     @cached_property
     def users(self) -> dict[Block, list[int]]:
         """Indices of the uses that may have used a name, in order."""
-        found: dict[Block, list[int]] = {}
-        for index, use in enumerate(self.uses):
-            for name in use.possible:
-                found.setdefault(name, []).append(index)
-        return found
+        return _by_name(use.possible for use in self.uses)
 
     @cached_property
     def may_evict(self) -> bool:
@@ -89,7 +84,7 @@ class Residency:
         return places > self.capacity
 
     def first_end(self, name: Block) -> float:
-        """When the first certain use of a name had ended; infinite if there is none."""
+        """When the first certain use of a name had ended; infinite if no use is certain."""
         return self._first_ends.get(name, float("inf"))
 
     def certainly(self, user: int, chain: Chain, depth: int) -> bool:
@@ -139,7 +134,7 @@ class Residency:
 
     @cached_property
     def _windows(self) -> dict[tuple[float, float, tuple[int, ...]], tuple[set[Block], int]]:
-        # The blocks of one chain ask for the same window, one after the other.
+        # The blocks of one chain need the same window, one after the other.
         return {}
 
     def _active(self, start: float, end: float) -> Iterator[int]:
@@ -173,15 +168,19 @@ class Residency:
 
     @cached_property
     def _certain_users(self) -> dict[Block, list[int]]:
-        found: dict[Block, list[int]] = {}
-        for index, use in enumerate(self.uses):
-            for name in use.certain:
-                found.setdefault(name, []).append(index)
-        return found
+        return _by_name(use.certain for use in self.uses)
 
     @cached_property
     def _first_ends(self) -> dict[Block, float]:
         return {name: min(self.uses[i].end for i in users) for name, users in self._certain_users.items()}
+
+
+def _by_name(chains: Iterable[Chain]) -> dict[Block, list[int]]:
+    found: dict[Block, list[int]] = {}
+    for index, chain in enumerate(chains):
+        for name in chain:
+            found.setdefault(name, []).append(index)
+    return found
 
 
 def _max_spare(uses: Sequence[Use]) -> int:

@@ -1,4 +1,4 @@
-"""One server's caches over a whole run: from its requests to what it must count in each phase."""
+"""One server's caches over a whole run: from its requests to the growth of its counters in each phase."""
 
 import mmap
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ class ServerModel:
     server: Server
     requests: Sequence[ServerRequest]
     disturbed: bool = False
-    """Whether other clients ask the server, too: then anything may be evicted at any time."""
+    """Whether other clients use the server, too, so that any block may be evicted at any time."""
 
     @cached_property
     def formulas(self) -> Formulas:
@@ -31,7 +31,7 @@ class ServerModel:
         return Formulas(self.deployment, self.server)
 
     def expectation_of(self, index: int) -> ServerExpectation:
-        """What one request adds, over everything that it may have found."""
+        """Bounds of the growth by one request, over all hits that it may have had."""
         request = self.requests[index]
         if request.prompt_unknown:
             return unpredictable(f"how the prompt of {request.request_id} was tokenized is not known")
@@ -65,7 +65,7 @@ class ServerModel:
 
     @cached_property
     def shared(self) -> dict[PhaseKey, ServerExpectation]:
-        """What the requests of each phase add together: stores, and the corrections of prefix-cache rules 3 and 4."""
+        """Growth that belongs to no single request: stores, and the corrections by prefix-cache rules 3 and 4."""
         sums: dict[PhaseKey, ServerExpectation] = {}
         for phase, part in (*self._corrected(), *self._stored()):
             sums[phase] = sums.get(phase, ServerExpectation()) + part
@@ -101,7 +101,7 @@ class ServerModel:
                 "log-probabilities are wanted is not known"
             )
         if not request.certain:
-            return f"how far {request.request_id} came is not known"
+            return f"how far the servers got with {request.request_id} is not known"
         return self._why_caches(request)
 
     def _why_caches(self, request: ServerRequest) -> str:
@@ -115,10 +115,10 @@ class ServerModel:
         if self._caches and self._cache.residency.may_evict:
             return (
                 f"which blocks {name} finds depends on the order of requests that overlap, "
-                f"and on what the pool of {self._cache.blocks} blocks had to evict"
+                f"and on evictions from the pool of {self._cache.blocks} blocks"
             )
         if self._cache.attached and request.salt is None:
-            return f"the deployment may have been asked the prompt of {name} before the run"
+            return f"the prompt of {name} may have been cached before the run"
         return f"which blocks {name} finds depends on the order of requests that overlap"
 
     @property
@@ -129,8 +129,8 @@ class ServerModel:
     def _single_cache(self) -> bool:
         """Whether all requests, and no others, go through one cache.
 
-        If not, each may miss what another left, and may find whatever any left at any time before, as with a pool of
-        unknown size. A block that no request asked for before is missed all the same.
+        Otherwise each request may miss or find any block that an earlier request left, as with a pool of unknown size.
+        A block that no request had before is missed in any case.
         """
         return self.server.engines == 1 and not self.disturbed
 
@@ -142,13 +142,13 @@ class ServerModel:
 
     @cached_property
     def _why_any_hits(self) -> str:
-        """Why a request may find anything from nothing to all that an unlimited pool would hold; mostly empty."""
+        """Why a request may find any part of the blocks that an unlimited pool would hold; mostly empty."""
         if self.deployment.cache_rules_unknown:
-            return f"what the model's caches keep is not known: {self.deployment.cache_rules_unknown}"
+            return f"the rules of the model's caches are not known: {self.deployment.cache_rules_unknown}"
         blocks = self.server.num_blocks
         if not self.server.unknown_connectors or blocks is None or not self._cache_of(blocks - 1).residency.may_evict:
             return ""
-        return f"what the pool had to evict depends on how long blocks are held, and {unknown_on(self.server)}"
+        return f"which blocks the pool evicts depends on how long blocks are held, and {unknown_on(self.server)}"
 
     def _cache_of(self, blocks: int | None) -> PrefixCache:
         return PrefixCache(
@@ -194,13 +194,13 @@ class ServerModel:
             return
         block = self.formulas.block_bytes
         for phase, blocks in self._tier.stored().items():
-            # If the chunk size is not known, one long chunk that is never filled is possible, and so are single blocks.
+            # If the chunk size is not known, a chunk may be one block, or so long that no prompt fills it.
             low = blocks.low if self._blocks_per_chunk is not None else 0
             part = ServerExpectation(offload_store_bytes=Bounds(low * block, blocks.high * block))
             yield phase, part.because("which chunks were in the offload tier already is not known")
 
     def _corrected(self) -> Iterator[tuple[PhaseKey, ServerExpectation]]:
-        # Corrections rest on the rule that no request can load a block that no request of this run had before.
+        # Corrections assume that no request can load a block that no earlier request of this run had.
         if self._caches and not self._why_any_hits and not self.server.unknown_connectors:
             for correction in self._cache.corrections():
                 yield correction.phase, self._correction(correction)

@@ -1,4 +1,4 @@
-"""A server request: one request as one server sees it, with everything that matters to that server's caches.
+"""A server request: one request as one server sees it, with all facts that matter to the server's caches.
 
 An operation through the proxy becomes one request on a prefill server, which generates one token, and one request on a
 decode server for each of its n choices, each of which pulls the prompt. An operation that is sent to a server directly
@@ -34,17 +34,17 @@ class ServerRequest:
     """A request to one engine."""
 
     request_id: str
-    """The operation's."""
+    """The id of the operation's request."""
     phase: PhaseKey
     start: float
     end: float
     """Infinite if not known."""
     released: float
-    """When it certainly held no block any more."""
+    """When the request certainly held no block any more."""
     certain: bool
-    """Whether it certainly was served by this server, completely."""
+    """Whether this server certainly served the request, and completely."""
     pulls: bool
-    """Whether it has transfer parameters, so that NIXL may bring its prompt."""
+    """Whether the request has transfer parameters, so that NIXL may bring its prompt."""
     reads_caches: bool
     prompt: tuple[int, ...]
     """Token ids; empty if not known."""
@@ -56,12 +56,12 @@ class ServerRequest:
     known_tokens: tuple[int, ...]
     """Prompt and known output."""
     max_length: int
-    """Upper bound on the tokens of its sequence that had KV."""
+    """Upper bound on the prompt and output tokens that had KV."""
     blocks_known: bool
-    """Whether ``chain`` and ``output_chain`` are all the blocks that it left."""
+    """Whether ``chain`` and ``output_chain`` are all the blocks that the request left."""
     generated: Bounds
     why_unpredictable: str = ""
-    """Why none of its counters can be predicted although its prompt is known; empty if they can."""
+    """Why no counter can be predicted although the prompt is known; empty if counters can be predicted."""
 
     @property
     def tokens(self) -> int:
@@ -85,13 +85,13 @@ class ServerRequest:
 
 
 def possibly_cached_before(requests: Sequence[ServerRequest], *, attached: bool) -> Callable[[Block], bool]:
-    """Tells of a block whether it may have been cached before the run: on an attached deployment, without a salt."""
+    """A test whether a block may have been cached before the run: on an attached deployment, without a salt."""
     unsalted = {name for request in requests if attached and request.salt is None for name in request.chain}
     return unsalted.__contains__
 
 
 def prefill_request(operation: Operation, shape: Shape | None, names: Names, *, known_server: bool) -> ServerRequest:
-    """What the proxy asks of a prefill server; ``known_server``: whether it certainly asks this one."""
+    """The request that the proxy sends to prefill; ``known_server``: whether this server certainly got it."""
     return _server_request(
         operation,
         shape,
@@ -109,9 +109,9 @@ def prefill_request(operation: Operation, shape: Shape | None, names: Names, *, 
 def foreign_prefill_request(operation: Operation, request: ServerRequest) -> ServerRequest:
     """The prefill request of a proxy that is not the harness's own.
 
-    Most proxies send prefill the client's request with an output of one token, which is the same as ``request``. But
-    some pass on parameters that others leave out, as the harness's proxy does: with prompt_logprobs prefill does not
-    read its caches, and each further choice is a request of its own. Then nothing can be predicted.
+    Most proxies send prefill the client's request with an output of one token, which is the same as ``request``. Some
+    pass on parameters that the harness's proxy leaves out: with prompt_logprobs prefill does not read its caches, and
+    each further choice is a request of its own. Then nothing can be predicted.
     """
     sampling = operation.request.sampling
     parameters = {
@@ -123,7 +123,7 @@ def foreign_prefill_request(operation: Operation, request: ServerRequest) -> Ser
     if not given:
         return request
     which = f"{request.request_id} ({', '.join(given)})"
-    why = f"what the proxy, which is not the harness's own, asks of prefill for {which} is not known"
+    why = f"the request that the proxy, which is not the harness's own, sends to prefill for {which} is not known"
     return replace(request, certain=False, why_unpredictable=why)
 
 

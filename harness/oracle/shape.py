@@ -1,4 +1,4 @@
-"""What the oracle needs to know about an operation: its tokens, and how much of its output is known."""
+"""The oracle's view of an operation: its tokens, and how much of its output is known."""
 
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ def _all_ids_known(ended: Ended, outputs: tuple[tuple[int, ...], ...]) -> bool:
 
 
 def _ended_at_stop_string(ended: Ended, sampling: Sampling) -> bool:
-    # The detokenizer finds stop strings outside the engine, which may generate further tokens until it is told.
+    # The detokenizer finds stop strings outside the engine, which may generate further tokens meanwhile.
     return bool(sampling.stop) and any(choice.finish_reason == "stop" for choice in ended.choices)
 
 

@@ -1,4 +1,4 @@
-"""All checks that need no generated token, run on one deployment."""
+"""Runs all checks that come before the warm-up."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class Expectations:
     transfers: bool = True
     """Whether KV should be transferred from prefill to decode servers."""
     vocabulary: int | None = None
-    """Tokens; None if unknown."""
+    """Number of tokens; None if unknown."""
 
 
 async def check_deployment(

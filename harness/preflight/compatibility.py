@@ -1,4 +1,4 @@
-"""Whether the servers are those that the user means, and fit each other. Pure: reports in, items out."""
+"""Whether the user gave the right addresses, and the servers fit each other. Pure: reports in, items out."""
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from harness.preflight.server_report import LOCAL_CONNECTORS, ServerReport
 from harness.redact import redact_url
 
 Addresses = Mapping[str, frozenset[str]]
-"""IP addresses by host name; a name that is not in it stands for itself."""
+"""IP addresses by host name; a missing name is its own address."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NIXL_PULL = ("NixlConnector", "NixlPullConnector")
 _NIXL = (*_NIXL_PULL, "NixlPushConnector")
@@ -59,7 +59,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def check_distinct(reports: Sequence[ServerReport], proxy_url: str | None, addresses: Addresses) -> Iterator[Item]:
-    """No server is given twice, and the proxy is none of the servers."""
+    """Every server is given once, and the proxy is not one of the servers."""
     found = [*_equal_servers(reports, addresses), *_proxies(reports, proxy_url, addresses)]
     yield from found or [Item("servers", Level.OK, f"{len(reports)} different servers")]
 
@@ -173,7 +173,7 @@ def check_connectors(reports: Sequence[ServerReport], *, transfers: bool) -> Ite
     elif all(report.connectors is None for report in reports):
         yield Item(
             "connectors",
-            Level.UNTOLD,
+            Level.UNREPORTED,
             "The servers do not report the configuration of their connectors",
             "Launch them with VLLM_SERVER_DEV_MODE=1",
         )
@@ -264,14 +264,14 @@ def _format_of(reports: Sequence[ServerReport]) -> str:
     return f"{blocks}, {', '.join(types) or 'dtype not reported'}"
 
 
-def _unlike(what: str, values: Mapping[str, str | None], level: Level, setting: str) -> Iterator[Item]:
+def _unlike(fact: str, values: Mapping[str, str | None], level: Level, setting: str) -> Iterator[Item]:
     known = {name: value for name, value in values.items() if value is not None}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name}: {value}" for name, value in known.items())
         yield Item(
             "KV cache",
             level,
-            f"The servers differ in {what} ({listed})",
+            f"The servers differ in {fact} ({listed})",
             f"Launch all servers with the same setting ({setting}): a decode server refuses or misreads KV in another "
             "format",
         )

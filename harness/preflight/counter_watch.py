@@ -30,10 +30,7 @@ class CounterWatch:
         self._first = self.last = await self._read()
 
     async def until(self, condition: Callable[[list[Delta | None]], bool], seconds: float) -> list[Delta | None]:
-        """Each server's growth since ``begin``, as soon as it fulfils the condition, or after ``seconds``.
-
-        The growth is None for a server whose counters could not be read.
-        """
+        """Each server's growth since ``begin`` (None: unreadable), once the condition holds or ``seconds`` are over."""
         started = self._clock.now()
         while True:
             self.last = await self._read()

@@ -7,11 +7,11 @@ from harness.loads.demand import Demand
 from harness.preflight.item import Item, Level
 
 _MOST_ITEMS = 5
-"""At most this many findings are shown: a file may have thousands of lines that are too long."""
+"""The most findings shown: thousands of lines of a file may be too long."""
 
 
 def check_demands(deployment: Deployment, demands: Sequence[Demand], vocabulary: int | None) -> Iterator[Item]:
-    """Whether every demand fits every server; ``vocabulary``: its number of tokens, None if unknown."""
+    """Whether every demand fits every server; ``vocabulary``: number of tokens, None if unknown."""
     found = [item for demand in demands for item in _findings(deployment, demand, vocabulary)]
     yield from found[:_MOST_ITEMS] if found else [_all_fit(deployment, demands)]
 
@@ -44,7 +44,7 @@ def _all_fit(deployment: Deployment, demands: Sequence[Demand]) -> Item:
     limits = [server.max_model_len for server in deployment.servers if server.max_model_len is not None]
     known = [demand for demand in demands if demand.prompt_tokens is not None]
     if not limits:
-        return Item("load", Level.UNTOLD, "The servers do not report the length of their context")
+        return Item("load", Level.UNREPORTED, "The servers do not report the length of their context")
     longest = max((demand.prompt_tokens or 1) + demand.output_tokens for demand in known) if known else 0
     load = f"Requests have up to {longest:,} tokens" if known else "The length of the requests is not known in advance"
     return Item("load", Level.OK, f"{load}; the servers' context holds {min(limits):,}")

@@ -33,7 +33,7 @@ def check_generation_defaults(
     if found:
         yield from {str(item): item for item in found}.values()
     elif all(report.generation is None for report in reports) and model_defaults is None:
-        yield Item("defaults", Level.UNTOLD, "The generation defaults of the servers and the model are not known")
+        yield Item("defaults", Level.UNREPORTED, "The generation defaults of the servers and the model are not known")
     else:
         yield Item("defaults", Level.OK, "No generation default of the servers or the model changes a greedy answer")
 

@@ -11,14 +11,14 @@ class Level(StrEnum):
     """The consequence of a check's result for a run, in ascending severity."""
 
     OK = "ok"
-    UNTOLD = "not reported"
-    """The servers do not report it, and no verdict depends on it."""
+    UNREPORTED = "not reported"
+    """The servers do not report a fact, and no verdict depends on it."""
     WARNS = "warning"
     """The run goes on; it may find faults that the operator's configuration causes."""
     UNKNOWN = "unknown"
     """The run goes on, and a part of its verdict will be unknown."""
     STOPS = "stops"
-    """A run is useless until the operator has changed this."""
+    """A run is useless until the operator has changed the deployment or the load."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which servers a proxy asks that the harness did not start, according to the servers' own counters.
+"""Which servers the user's proxy asks, according to the servers' own counters.
 
 A known number of prompts of a known length is sent through the proxy, and no other request meanwhile.
 

@@ -1,4 +1,4 @@
-"""Whether two addresses lead to the same server: then a request to one of them is counted by both."""
+"""Whether two addresses lead to the same server: a request to one of them is then counted at both."""
 
 import uuid
 from collections.abc import Sequence

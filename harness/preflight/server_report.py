@@ -3,10 +3,10 @@
 ``/v1/models``           served names, and where the weights were loaded from
 ``/metrics``             when the process started, and whether it has NIXL's metrics
 ``/server_info``         connectors with their roles, dtypes, sizes (only with ``VLLM_SERVER_DEV_MODE=1``)
-``/reset_prefix_cache``  whether it exists: a GET gets 405 if so, and 404 if not
+``/reset_prefix_cache``  whether caches can be emptied: a GET then gets 405, else 404
 ``/proxy/status``        exists on the harness's own proxy, and on no server
 
-A fact that is not reported is None, and stops nothing. ``observe.server_info`` has already refused servers that cannot
+A fact that is not reported is None, and stops no run. ``observe.server_info`` has already refused servers that cannot
 be read at all; here such a server reports nothing.
 """
 
@@ -46,19 +46,19 @@ class ServerReport:
 
     server: Server
     models: Mapping[str, str | None] = field(default_factory=dict)
-    """Served names, and where each model was loaded from; without adapters, which name a parent."""
+    """Where each served model was loaded from, by name; adapters, which name a parent, are left out."""
     names: tuple[str, ...] = ()
     """All names that a request may carry, adapters included."""
     connectors: tuple[ConfiguredConnector, ...] | None = None
     """MultiConnector's children in its order; empty: no connector."""
     nixl_metrics: bool | None = None
-    """Whether it has NIXL's metrics."""
+    """Whether the server has NIXL's metrics."""
     kv_dtype: str | None = None
     model_dtype: str | None = None
     layout: str | None = None
     ranks: int | None = None
     engine_id: str | None = None
-    """Unlike any other engine's."""
+    """No two engines have the same id."""
     started: float | None = None
     """Seconds since 1970."""
     generation: Json | None = None
@@ -66,9 +66,9 @@ class ServerReport:
     generation_source: str | None = None
     """``auto``: the model's file; ``vllm``: neutral values; else a directory."""
     can_reset: bool | None = None
-    """Whether its caches can be emptied."""
+    """Whether the server's caches can be emptied."""
     is_proxy: bool = False
-    """Whether it answers like the harness's own proxy."""
+    """Whether the server answers like the harness's own proxy."""
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class ServerReport:
 
     @property
     def can_transfer(self) -> bool | None:
-        """Whether it has a connector that may transfer KV to or from another server; None: not known."""
+        """Whether the server has a connector that may transfer KV to or from another server; None: not known."""
         if self.connectors is not None:
             return any(connector.name not in LOCAL_CONNECTORS for connector in self.connectors)
         # Without NIXL's metrics the server may still have a connector that the harness does not know.
@@ -181,7 +181,7 @@ def _listed(models: Json | None) -> Iterator[Json]:
 
 
 def _all_connectors(config: Json) -> tuple[ConfiguredConnector, ...] | None:
-    """None if the configuration lacks the field, or holds something else in it."""
+    """The configured connectors; None if the field is missing or has an unexpected format."""
     transfer = config.get("kv_transfer_config", ...)
     return tuple(_connectors(transfer)) if transfer is None or isinstance(transfer, dict) else None
 
@@ -211,7 +211,7 @@ def _read_metrics(metrics: str | None) -> tuple[bool | None, float | None]:
 
 
 def _engine_id(config: Json) -> str | None:
-    """Both ids: an operator may have given two engines the same value for one of them, but hardly for both."""
+    """Both ids together, since an operator may give two engines the same value for one of them."""
     engine, instance = _part(config, "kv_transfer_config").get("engine_id"), config.get("instance_id")
     return f"{instance}/{engine}" if instance else None
 

@@ -1,4 +1,4 @@
-"""Whether other clients use the servers: whether these count anything while the harness sends nothing."""
+"""Whether other clients use the servers: whether counters grow while the harness sends nothing."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from harness.preflight.counter_watch import CounterWatch
 from harness.preflight.item import Item, Level
 
 WATCH_SECONDS = 1.0
-"""How long to watch. A client that sends less often may be missed here; the run's own counts show it."""
+"""How long to watch. A client that sends less often may be missed here, but the run's own counts show it."""
 _TOKENS = ("prompt_tokens", "generation_tokens")
 
 

@@ -1,4 +1,4 @@
-"""Whether the model configuration used here is the served one, by the bytes of the first transfers.
+"""Whether the model configuration read here is that of the served model, by the bytes of the first transfers.
 
 A transfer of a known prompt moves whole blocks of every layer. If every block is larger than the configuration says,
 the configuration belongs to another model, or the KV cache has another dtype: no fault of a transfer makes blocks
@@ -20,9 +20,9 @@ _OTHER_DTYPES = {Fraction(1, 2), Fraction(1, 4)}
 def check_transfer_bytes(
     deployment: Deployment, growth: Sequence[Delta | None], *, tokens: int, model: str | None
 ) -> Iterator[Item]:
-    """``growth``: of the decode servers, in order, while each prefill server handed one prompt to each of them.
+    """``growth``: the decode servers' counts, in order, while each prefill server handed one prompt to each of them.
 
-    ``tokens``: of the prompt. ``model``: the user's ``--model``; None if the servers named the configuration.
+    ``tokens``: the prompt's length. ``model``: the user's ``--model``; None if the servers named the configuration.
     """
     observed, expected = _bytes(deployment, growth, tokens)
     if observed is None or not expected or observed == expected:
@@ -59,7 +59,7 @@ def _bytes(deployment: Deployment, growth: Sequence[Delta | None], tokens: int) 
 
 
 def _may_be_more_blocks(deployment: Deployment, observed: int, expected: int) -> bool:
-    """Whether these may be blocks of the right size, but more; twice as many would be another dtype or model."""
+    """Whether the bytes may be more blocks of the right size; twice as many bytes mean another dtype or model."""
     geometry, size = deployment.geometry, deployment.servers[0].block_size
     block = geometry.block_bytes(size) if geometry is not None and size is not None else 0
     return bool(block) and (observed - expected) % block == 0 and observed < 2 * expected

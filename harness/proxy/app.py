@@ -2,7 +2,7 @@
 
 If the client disconnects, aiohttp cancels the handler (``handler_cancellation``) or a write in the handler fails
 (client.py). Either closes the connection to the server, and vLLM aborts the request there. If a server disconnects, the
-client gets 502, or a cut stream if the answer had begun.
+client gets 502, or a stream that breaks off if the answer had begun.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Proxy:
         self._prefill = prefill
         self._decode = decode
         self.stopping = False
-        """Whether the proxy is shutting down: a handler cancelled then says nothing about its client."""
+        """Whether the proxy is shutting down: its handlers are then cancelled while their clients are connected."""
         self._numbers = count()
         self._other = replace(decode[0], counts=UpstreamCounts(decode[0].name))
         self.status = Status(
@@ -155,7 +155,7 @@ class Proxy:
             return error_response(502, str(error))
 
     async def health(self, _request: web.Request) -> web.Response:
-        """200 if every P and every D answers its own ``/health`` with 200, else 503 with the names of the others."""
+        """200 if every P and D answers its own ``/health`` with 200, else 503 with the unhealthy servers' names."""
         servers = [*self._prefill, *self._decode]
         healthy = await asyncio.gather(*map(self._is_healthy, servers))
         unhealthy = [f"{s.role} server {s.name}" for s, well in zip(servers, healthy, strict=True) if not well]

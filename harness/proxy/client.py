@@ -1,8 +1,8 @@
 """The client's side of a request: reading its body and writing the answer, to a client that may leave at any moment.
 
-Rule 1. A client that leaves is not an error: nothing is logged above INFO. aiohttp reports a lost client in several
-ways (a cancelled handler, an exception from a read, another one from a write). This module turns all of them into
-``ClientGone`` or the cancellation.
+Rule 1. A client that leaves is not an error: nothing is logged above INFO. aiohttp reports a lost client by a
+cancelled handler, by an exception from a read, or by another one from a write. This module turns the exceptions into
+``ClientGone``.
 
 Rule 2. Every request that arrived is answered. An unexpected exception becomes a 500 in OpenAI's error format, or
 closes the connection if the answer had begun.
@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
 _UNREADABLE = (web.RequestPayloadError, HttpProcessingError, PayloadAccessError)
-"""What aiohttp raises for a body that contradicts its headers, and for bytes that are not HTTP."""
+"""The exceptions of aiohttp for a body that contradicts its headers, and for bytes that are not HTTP."""
 
 
 class ClientGone(Exception):  # noqa: N818 - reads as what happened
@@ -37,13 +36,7 @@ class ClientGone(Exception):  # noqa: N818 - reads as what happened
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The whole body.
-
-    Raises:
-        ClientGone: the body did not arrive completely.
-        RejectedRequest: the body cannot be decoded as its headers say.
-
-    """
+    """The body. Raises ClientGone if it arrives only in part, RejectedRequest if it contradicts its headers."""
     try:
         return await request.read()
     except ConnectionError as error:
@@ -97,7 +90,7 @@ async def answer_every_error(request: web.Request, handler: Handler) -> web.Stre
 
 
 def cut(request: web.Request) -> None:
-    """Close the connection so that the client can distinguish this answer from a complete one."""
+    """Close the connection before the end of the answer, so that the client does not take it for a complete one."""
     transport = request.transport
     if transport is None or transport.is_closing():
         return

@@ -71,12 +71,7 @@ _DROPPED_FOR_PREFILL = frozenset(
 
 
 def parse_request(raw: bytes, endpoint: Endpoint) -> Json:
-    """The client's body as JSON.
-
-    Raises:
-        RejectedRequest: the body is not a JSON object, or rule 4 refuses it.
-
-    """
+    """The client's body as JSON. Raises RejectedRequest if the body is not a JSON object, or rule 4 refuses it."""
     try:
         body = json.loads(raw.decode())
     except (ValueError, RecursionError) as error:
@@ -95,8 +90,8 @@ def _refuse_what_bypasses_the_transfer(body: Json) -> None:
             "To test how a server handles this field, send the request directly to that server.",
             PARAMS,
         )
-    # vLLM runs beams as one-token requests of its own, without kv_transfer_params: D would compute everything
-    # itself, and P would hold its blocks until their lease ends.
+    # vLLM makes a beam of one-token requests without kv_transfer_params: D would compute everything itself, and P
+    # would hold its blocks until their lease ends.
     if body.get("use_beam_search"):
         raise RejectedRequest(
             "Beam search does not read transferred KV. Send this request directly to a server.", "use_beam_search"
@@ -139,12 +134,7 @@ def prefill_request(body: Mapping[str, Any], endpoint: str) -> Json:
 
 
 def prefill_body(body: Json, endpoint: Endpoint) -> bytes:
-    """The bytes of ``prefill_request``.
-
-    Raises:
-        RejectedRequest: the body is nested too deeply to be written again.
-
-    """
+    """The bytes of ``prefill_request``. Raises RejectedRequest if the body is nested too deeply to be written again."""
     return _dumps(prefill_request(body, endpoint))
 
 

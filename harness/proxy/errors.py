@@ -19,7 +19,7 @@ def one_line(text: object) -> str:
 
 
 def error_response(status: int, message: str, param: str | None = None) -> web.Response:
-    """``{"error": {message, type, param, code}}``, like vLLM's errors; a server's own errors are never rewritten."""
+    """``{"error": {message, type, param, code}}``, like vLLM's errors; a server's errors are forwarded unchanged."""
     kind = _KINDS.get(status) or HTTPStatus(status).phrase
     body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
     return web.Response(status=status, text=json.dumps(body), content_type="application/json")

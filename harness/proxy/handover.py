@@ -19,12 +19,7 @@ class IncompleteHandover(Exception):  # noqa: N818 - reads as what happened
 
 
 def take_handover(raw: bytes) -> Json:
-    """The complete ``kv_transfer_params`` of P's answer.
-
-    Raises:
-        IncompleteHandover: the message names what is missing.
-
-    """
+    """The complete ``kv_transfer_params`` of P's answer. Raises IncompleteHandover, which names the missing parts."""
     try:
         answer = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -92,6 +87,6 @@ def _why(answer: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    """A server's text on one line; of an error object, its message."""
+    """A server's text, or the message of its error object, on one line."""
     message = value.get("message") if isinstance(value, dict) else value
     return one_line(message if isinstance(message, str) else type(value).__name__ if value is not None else "null")

@@ -30,12 +30,7 @@ _REQUEST_ONLY = frozenset({"host", "content-length", "content-encoding", "expect
 
 
 def request_headers(headers: Mapping[str, str], request_id: str | None = None) -> CIMultiDict[str]:
-    """The client's headers for P and D, with the request id that both servers use.
-
-    Raises:
-        RejectedRequest: a header holds characters that cannot be forwarded.
-
-    """
+    """The client's headers for P and D, with the id for both. Raises RejectedRequest for unforwardable characters."""
     forwarded = _without(headers.items(), _HOP_BY_HOP | _REQUEST_ONLY | _nominated(headers))
     # vLLM refuses a body of any other type.
     forwarded.setdefault("Content-Type", "application/json")
@@ -52,8 +47,8 @@ def request_headers(headers: Mapping[str, str], request_id: str | None = None) -
 def response_headers(headers: Mapping[str, str], own: Mapping[str, str]) -> CIMultiDict[str]:
     """A server's headers for the client; the proxy's own replace those of the same name.
 
-    Content-Length stays, because the bytes are unchanged; beside a chunked body, which it does not describe (RFC 9112,
-    6.3), it is left out. So are headers that cannot be forwarded.
+    Content-Length stays, because the bytes are unchanged, unless the body is chunked (RFC 9112, 6.3). Headers that
+    cannot be forwarded are left out.
     """
     dropped = {"content-length"} if "Transfer-Encoding" in headers else set()
     kept = ((name, value) for name, value in headers.items() if writable(value))

@@ -3,7 +3,7 @@
 Rule 1. Bytes that have arrived are sent at once: no rechunking, no buffer to fill, no compression. The events of a
 stream reach the client in the writes in which they reached the proxy.
 
-Rule 2. The client can distinguish an answer that was cut from one that ended. The end of a chunked body, or the last
+Rule 2. The client can distinguish an answer that broke off from one that ended. The end of a chunked body, or the last
 byte of a counted body, is written only after the server sent it; otherwise the connection is closed before it.
 """
 
@@ -25,16 +25,14 @@ async def relay(
 ) -> web.StreamResponse:
     """Forward ``answer`` to the client with the proxy's ``own`` headers, and count it by its status.
 
-    Raises:
-        ClientGone: the client disconnected before the end of the answer.
-        UpstreamFailed: the server disconnected before any byte was forwarded; already counted.
-
+    Raises ClientGone if the client disconnects before the end of the answer, and UpstreamFailed if the server
+    disconnects before any byte is forwarded; the failure is counted.
     """
     headers = response_headers(answer.headers, own)
     # None gives the status's usual reason.
     reason = answer.reason if answer.reason and writable(answer.reason) else None
     response = web.StreamResponse(status=answer.status, reason=reason, headers=headers)
-    # Until the headers are forwarded, a failure can still be answered with 502: so the first bytes are read before.
+    # The first bytes are read before the headers are forwarded, while a failure can still be answered with 502.
     chunk = await read_available(upstream, answer)
     await to_client(response.prepare(request))
     try:
@@ -44,7 +42,7 @@ async def relay(
     except UpstreamFailed as failed:
         log.warning("%s. The client's answer is cut.", failed)
         cut(request)
-        # aiohttp writes the end of the body of a returned response, but finds the connection closed.
+        # aiohttp would write the end of the body now, but finds the connection closed.
         return response
     await send(request, response)
     upstream.count_answer(answer.status)

@@ -49,9 +49,7 @@ async def start_proxy(
 ) -> ProxyHandle:
     """Start a proxy in this event loop; port 0 chooses a free port.
 
-    Raises:
-        UsageError: a URL is invalid, a role has no server, or the proxy cannot listen on the address.
-
+    Raises UsageError if a URL is invalid, a role has no server, or the proxy cannot listen on the address.
     """
     prefills, decodes = _parse(Role.PREFILL, prefill), _parse(Role.DECODE, decode)
     session = open_session()

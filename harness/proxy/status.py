@@ -1,6 +1,6 @@
 """The proxy's counts since it started; ``GET /proxy/status`` shows them as JSON.
 
-Counters are never reset. Two of them have limits to what they can know: ``stranded_prefills`` and ``client_gone``.
+Counters are never reset. ``stranded_prefills`` and ``client_gone`` cannot count every case.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -30,7 +30,7 @@ class UpstreamCounts:
     completed: int = 0
     """Answers with status 200 that arrived whole (and, from D, reached the client whole)."""
     http_errors: int = 0
-    """Answers with any other status; forwarded to the client unchanged."""
+    """Answers with any other status, which are forwarded to the client unchanged."""
     unreachable: int = 0
     """Requests for which no connection could be made."""
     broken: int = 0
@@ -50,7 +50,7 @@ class Status:
     requests: int = 0
     in_flight: int = 0
     rejected: int = 0
-    """Answered with 400 by the proxy; no server was asked."""
+    """Requests that the proxy answered with 400 without asking a server."""
     client_gone: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
     """Clients that disconnected, by stage. In ``prefill`` P may just have finished, and in ``handover`` D may not have
     been asked yet: then P holds its blocks until their lease ends."""

@@ -22,9 +22,9 @@ from harness.redact import redact_url
 # again, since it may have been served. So the pool closes idle connections first, and no request is ever retried.
 KEEPALIVE_S = 2.0
 CONNECT_TIMEOUT_S = 10.0
-# One read takes all bytes that have arrived; this bounds how much may wait for a slow client before D is slowed down.
+# One read takes all bytes that have arrived. At this limit D must wait until a slow client has read on.
 READ_BUFFER_BYTES = 1 << 20
-# aiohttp warns about larger bodies given as bytes: they should be a file object.
+# aiohttp warns about larger bodies that are bytes and not a file object.
 _LARGE_BODY_BYTES = 1 << 20
 
 
@@ -72,12 +72,7 @@ class Upstream:
 
 
 def parse_upstream(role: Role, text: str) -> Upstream:
-    """An upstream from a URL or from ``host:port``.
-
-    Raises:
-        UsageError: the text is not an HTTP URL.
-
-    """
+    """An upstream from a URL or from ``host:port``. Raises UsageError if the text is not an HTTP URL."""
     try:
         url = URL(text if "://" in text else f"http://{text}")
     except ValueError:
@@ -119,12 +114,7 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
     headers: CIMultiDict[str],
     body: bytes | None,
 ) -> aiohttp.ClientResponse:
-    """Send one request and wait for the answer's headers; the caller closes the answer.
-
-    Raises:
-        UpstreamFailed: the connection failed; already counted.
-
-    """
+    """The answer, once its headers are there; the caller closes it. Raises (and counts) UpstreamFailed."""
     upstream.counts.requests += 1
     url, headers = upstream.url(path_qs), upstream.headers(headers)
     try:
@@ -142,12 +132,7 @@ async def ask(  # noqa: PLR0913 - the parts of an HTTP request
 
 
 async def read_available(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
-    """All bytes of the body that have arrived, at least one; empty at the end of the body.
-
-    Raises:
-        UpstreamFailed: the connection broke; already counted.
-
-    """
+    """The bytes of the body that have arrived; empty at its end. Raises (and counts) UpstreamFailed."""
     try:
         return await answer.content.readany()
     except (aiohttp.ClientError, OSError) as error:

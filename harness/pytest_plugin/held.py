@@ -15,7 +15,7 @@ from harness.catalogue.choice import choose
 from harness.catalogue.needs import unmet
 from harness.catalogue.registry import Workload
 from harness.catalogue.setting import Setting
-from harness.checkers import judge_scenario, of_run
+from harness.checkers import judge_rest, judge_scenario
 from harness.cli.options import Options, parse
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
@@ -107,7 +107,7 @@ def judged(carried: Carried, name: str, entry: Workload | None, earlier: int) ->
     provokes = None if entry is None else entry.provokes
     judgement = judge_scenario(deployment, history, carried.judgement, name, provokes=provokes)
     # What leaves this part of the session in doubt as a whole, as the client's own health, is added to the workload.
-    rest = of_run(deployment, History(history.entries[earlier:]), {name: judgement})
+    rest = judge_rest(deployment, History(history.entries[earlier:]), None, {name: judgement})
     if rest is not None:
         judgement = replace(judgement, checks=(*judgement.checks, *rest.checks))
     return Ran(name, judgement, None if entry is None else entry.known_fault)

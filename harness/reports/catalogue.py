@@ -5,20 +5,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.facts import Deployment
-from harness.reports.style import STYLE, fits
+from harness.reports.style import STYLE, bare_table, fits
 from harness.reports.text import clean, duration, plural
 from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 
 WHOLE_RUN = "(whole run)"
 """The row for checks of the whole run that are not valid and belong to no workload."""
 _MOST_REASONS = 3
-"""Checks of a row that are shown with their summaries; further ones are only named."""
+"""Checks of a row that are shown with their summaries; further checks are only named."""
 _READABLE = 32
 """Minimum width of a column of sentences, characters."""
 
@@ -39,7 +38,7 @@ class Row:
     seconds: float = 0.0
     known_fault: KnownFault | None = None
     deployment: Deployment | None = None
-    """The deployment it ran on; None: unknown, and no fault is excused."""
+    """The deployment that the workload ran on; None: unknown, and no fault is excused."""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -62,7 +61,7 @@ class Row:
 
     @property
     def compared(self) -> str:
-        """How many outputs and counters were compared, and are right."""
+        """How many of the compared outputs and counters are right."""
         if self.judgement is None:
             return ""
         outputs, counters = self.judgement.outputs, self.judgement.comparisons
@@ -77,7 +76,7 @@ class Row:
         if self.judgement is None:
             return (self.skipped,)
         bad = [check for verdict in (Verdict.INVALID, Verdict.UNKNOWN) for check in self._with(verdict)]
-        # The cause of a known fault is known, and the user can do nothing about it.
+        # A known fault needs no advice: its cause is known, and the user cannot remove it.
         why = [line for check in bad[:_MOST_REASONS] for line in _why(check, with_advice=not self.excused)]
         if len(bad) > _MOST_REASONS:
             why.append(f"and {', '.join(f'{check.verdict} {check.name}' for check in bad[_MOST_REASONS:])}")
@@ -128,8 +127,8 @@ def tally(rows: Sequence[Row]) -> str:
     words = [row.word for row in rows if row.workload != WHOLE_RUN]
     counted = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     whole = [row.verdict for row in rows if row.workload == WHOLE_RUN and row.verdict is not None]
-    of_run = f"; the run as a whole is {worst(whole)}" if whole else ""
-    return f"{plural(len(words), 'workload')}: {counted or 'none ran'}{of_run}"
+    rest = f"; the run as a whole is {worst(whole)}" if whole else ""
+    return f"{plural(len(words), 'workload')}: {counted or 'none ran'}{rest}"
 
 
 def print_catalogue(rows: Sequence[Row], *, plain: bool = False, stream: TextIO | None = None) -> None:
@@ -159,7 +158,7 @@ def catalogue_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table = bare_table()
     for name in ("workload", "verdict", "deployment"):
         table.add_column(name, no_wrap=True)
     table.add_column("requests", justify="right")

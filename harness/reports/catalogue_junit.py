@@ -1,15 +1,14 @@
 """The catalogue's table as JUnit XML: one test case per workload and deployment.
 
-An invalid workload is a failure. An unknown one is an error, so that no CI system counts it as passed. A workload that
-could not run is skipped; so is one whose known fault is excused, like an expected failure in pytest. Each has its
-reason.
+An invalid workload is a failure. An unknown workload is an error, so that no CI system counts it as passed. A workload
+that could not run is skipped; so is a workload whose known fault is excused, like an expected failure in pytest.
 """
 
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
 from harness.reports.catalogue import Row
-from harness.reports.junit import count_cases, finding_lines
+from harness.reports.junit import document, finding_lines
 from harness.reports.text import clean
 from harness.verdict import Verdict
 
@@ -17,14 +16,10 @@ from harness.verdict import Verdict
 def catalogue_junit(rows: Iterable[Row], *, suite: str = "catalogue") -> str:
     """The whole document, with its XML declaration."""
     rows = tuple(rows)
-    root = ET.Element("testsuites")
-    element = ET.SubElement(root, "testsuite", name=suite)
+    element = ET.Element("testsuite", name=suite)
     for row in rows:
         _case(element, row)
-    count_cases(element)
-    element.set("time", f"{sum(row.seconds for row in rows):.3f}")
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return document(element, sum(row.seconds for row in rows))
 
 
 def _case(suite: ET.Element, row: Row) -> None:

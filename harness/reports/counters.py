@@ -1,4 +1,4 @@
-"""Sums of comparisons over phases, per server and counter, for display.
+"""Comparisons for display: each as a line, and sums over phases per server and counter.
 
 A sum has the worst verdict of its parts: 10 too many in one phase and 10 too few in the next are two errors, although
 the totals agree.
@@ -7,6 +7,7 @@ the totals agree.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.reports.text import clean, count, signed
 from harness.verdict import Bounds, Comparison, Verdict, worst
 
 
@@ -38,7 +39,7 @@ class CounterRow:
         """How far the sum lies outside its bounds, signed; 0 inside, None if unknown."""
         if self.expected is None or self.observed is None:
             return None
-        return max(self.observed - self.expected.high, 0) + min(self.observed - self.expected.low, 0)
+        return _outside(self.observed, self.expected)
 
     @property
     def note(self) -> str:
@@ -49,6 +50,20 @@ class CounterRow:
         if self.verdict is Verdict.UNKNOWN:
             return wrong[0].why_unknown
         return "" if len(self.parts) == 1 else "in " + _phases(wrong)
+
+
+def comparison_line(one: Comparison) -> str:
+    """One comparison: ``load: decode-0 local_compute: expected 0, observed 64 (+64)``, and why it is unknown."""
+    seen = [f"expected {one.expected}"] if one.expected is not None else []
+    seen += [f"observed {count(one.observed)}"] if one.observed is not None or one.expected is None else []
+    if one.expected is not None and one.observed is not None and (difference := _outside(one.observed, one.expected)):
+        seen[-1] += f" ({signed(difference)})"
+    why = f"; {one.why_unknown}" if one.why_unknown else ""
+    return clean(f"{one.phase}: {one.server} {one.counter}: {', '.join(seen)}{why}", None)
+
+
+def _outside(observed: float, expected: Bounds) -> float:
+    return max(observed - expected.high, 0) + min(observed - expected.low, 0)
 
 
 def _phases(parts: list[Comparison], shown: int = 2) -> str:

@@ -1,13 +1,14 @@
 """Checks as JUnit XML for CI systems: one test case per check and scenario.
 
-An invalid check is a failure. An unknown one is an error, so that no CI system counts it as passed. It counts for the
-scenarios of its wrong comparisons and findings; if one of these belongs to no scenario, it counts for all scenarios.
+An invalid check is a failure. An unknown check is an error, so that no CI system counts it as passed. Both count for
+the scenarios of their wrong comparisons and findings, or for all scenarios if one of these belongs to no scenario.
 """
 
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 from harness.history import History, RunEnded, RunStarted
+from harness.reports.counters import comparison_line
 from harness.reports.text import clean
 from harness.verdict import Check, Comparison, Judgement, Verdict
 
@@ -18,16 +19,12 @@ MOST_EVIDENCE = 50
 def junit_xml(history: History, judgement: Judgement, *, suite: str = "harness") -> str:
     """The whole document, with its XML declaration."""
     scenarios = _scenarios(history)
-    root = ET.Element("testsuites")
-    element = ET.SubElement(root, "testsuite", name=suite)
+    element = ET.Element("testsuite", name=suite)
     scenario_of = {op.request.request_id: op.sent.scenario for op in history.operations() if op.request.of_load}
     for scenario in scenarios:
         for check in judgement.checks or (_NOTHING,):
             _case(element, scenario, check, failed=scenario in (_failed_in(check, scenario_of) or scenarios))
-    count_cases(element)
-    element.set("time", f"{max((entry.at for entry in history.of(RunEnded)), default=0.0):.3f}")
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return document(element, max((entry.at for entry in history.of(RunEnded)), default=0.0))
 
 
 _NOTHING = Check("any", Verdict.UNKNOWN, "nothing was checked")
@@ -50,7 +47,7 @@ def _case(suite: ET.Element, scenario: str, check: Check, *, failed: bool) -> No
 
 
 def _failed_in(check: Check, scenario_of: dict[str, str]) -> set[str] | None:
-    """The scenarios of the check's evidence; None if a part of it belongs to none."""
+    """The scenarios of the check's evidence; None if a part of the evidence belongs to no scenario."""
     named = [finding.request and scenario_of.get(finding.request) for finding in check.findings]
     named += [part.scenario for part in _wrong(check)]
     known = {name for name in named if name is not None}
@@ -63,12 +60,7 @@ def _wrong(check: Check) -> list[Comparison]:
 
 def finding_lines(check: Check, scenario: str) -> Iterator[str]:
     """The check's wrong comparisons in a scenario, its findings and its advice, line by line."""
-    lines = [
-        f"{part.phase} {part.server} {part.counter}: expected {part.expected}, observed {part.observed} "
-        f"{part.why_unknown}".rstrip()
-        for part in _wrong(check)
-        if part.scenario == scenario
-    ]
+    lines = [comparison_line(part) for part in _wrong(check) if part.scenario == scenario]
     lines += [f"{finding.subject}: {finding.text}" for finding in check.findings]
     yield from (clean(line, None) for line in lines[:MOST_EVIDENCE])
     if len(lines) > MOST_EVIDENCE:
@@ -77,8 +69,13 @@ def finding_lines(check: Check, scenario: str) -> Iterator[str]:
         yield clean(str(check.advice), None)
 
 
-def count_cases(suite: ET.Element) -> None:
-    """Set a suite's attributes ``tests``, ``failures``, ``errors`` and ``skipped``."""
+def document(suite: ET.Element, seconds: float) -> str:
+    """The document with one suite, whose attributes for times and numbers of cases are set here."""
     paths = {"failures": "testcase/failure", "errors": "testcase/error", "skipped": "testcase/skipped"}
     for attribute, path in {"tests": "testcase", **paths}.items():
         suite.set(attribute, str(len(suite.findall(path))))
+    suite.set("time", f"{seconds:.3f}")
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

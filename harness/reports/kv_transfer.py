@@ -8,11 +8,10 @@ The values are sums of the checks' comparisons of the counters ``local_compute``
 from collections.abc import Sequence
 from typing import Any
 
+from harness.checkers.token_sources import SOURCES
 from harness.facts import Deployment, Role
 from harness.reports.counters import total_expected, total_observed
 from harness.verdict import Bounds, Comparison, Judgement
-
-TOKEN_SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
 
 
 def kv_transfer(deployment: Deployment, judgement: Judgement) -> dict[str, Any]:
@@ -20,10 +19,8 @@ def kv_transfer(deployment: Deployment, judgement: Judgement) -> dict[str, Any]:
     by_role = {role: _of_role(deployment, judgement.comparisons, role) for role in Role}
     every = judgement.comparisons
     return {
-        **{role.value: {name: _observed(parts, name) for name in TOKEN_SOURCES} for role, parts in by_role.items()},
-        "expected": {
-            role.value: {name: _expected(parts, name) for name in TOKEN_SOURCES} for role, parts in by_role.items()
-        },
+        **{role.value: {name: _observed(parts, name) for name in SOURCES} for role, parts in by_role.items()},
+        "expected": {role.value: {name: _expected(parts, name) for name in SOURCES} for role, parts in by_role.items()},
         "nixl_bytes": _both(every, "nixl_bytes"),
         "offload_bytes": {"load": _both(every, "offload_load_bytes"), "store": _both(every, "offload_store_bytes")},
         "failed_transfers": _observed(every, "nixl_failed_transfers"),

@@ -16,7 +16,7 @@ from harness.reports.text import clean, duration
 REDRAWS_PER_SECOND = 4.0
 
 _OVER = frozenset({"answering", "ready", "done"})
-"""Texts after which a server's time is no longer counted."""
+"""Texts of a server that has started: its time no longer grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class _Starting:
 
 
 class LiveProgress:
-    """Draws on ``console``. A thread of rich redraws it, so that the time goes on even if nothing happens."""
+    """Draws on ``console``; a thread of rich redraws, so that the shown time advances even if nothing happens."""
 
     def __init__(self, console: Console, clock: Clock, *, redraw: bool = True) -> None:
         self._console = console

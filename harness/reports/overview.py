@@ -1,7 +1,7 @@
 """The overview of a run that a user sees, before it is laid out for a terminal or as plain lines.
 
-The order is that of a reader's questions: Is it right? If not, why? Which counters differ? Are the outputs right? How
-fast was it? What did it run on? Where is it stored? How can it be repeated?
+The order follows a reader's questions: Is the deployment right? If not, why? Which counters differ? Are the outputs
+right? How fast was the run? What did it run on? Where is it stored? How can it be repeated?
 """
 
 import shlex
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.checkers.token_sources import SOURCES
 from harness.facts import Deployment, Role, Server, alike
 from harness.history import History, RunStarted
 from harness.load.latency import LatencyReport
@@ -16,7 +17,6 @@ from harness.load.latency import Summary as Distribution
 from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
-from harness.reports.kv_transfer import TOKEN_SOURCES
 from harness.reports.measured import run_started
 from harness.reports.text import clean, duration, figure, plural
 from harness.reports.verification_cost import verification_cost
@@ -26,7 +26,7 @@ from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 MOST_FINDINGS = 3
 """Findings shown of one check."""
 
-HEADLINE = (*TOKEN_SOURCES, "nixl_bytes", "offload_load_bytes", "offload_store_bytes")
+HEADLINE = (*SOURCES, "nixl_bytes", "offload_load_bytes", "offload_store_bytes")
 """Counters that are shown even if they are as expected."""
 
 
@@ -38,7 +38,7 @@ class Reason:
     name: str
     summary: str
     findings: tuple[Finding, ...]
-    """One for each text, with all the subjects that it is about; without those in the summary."""
+    """One for each text, with all subjects that the text is about; without findings that the summary contains."""
     more: int
     """Number of findings that are not shown."""
     advice: str = ""
@@ -97,8 +97,7 @@ def make_overview(  # noqa: PLR0913 - the last two have defaults
 ) -> Overview:
     """Collect everything that is shown.
 
-    ``run_dir``: where the run is stored; None if it is not. ``rows``: the catalogue's table, if the run was one of the
-    catalogue.
+    ``run_dir``: where the run is stored; None: it is not stored. ``rows``: the catalogue's table, if workloads ran.
     """
     compared = counter_rows(judgement.comparisons)
     shown = _ordered(
@@ -133,7 +132,7 @@ def _notes(judgement: Judgement, history: History) -> tuple[str, ...]:
 
 
 def _ordered(shown: list[CounterRow], deployment: Deployment) -> tuple[CounterRow, ...]:
-    """Servers in the deployment's order, roles after them; of each, tokens before bytes before other counters."""
+    """Servers in the deployment's order, then roles; for each, tokens, then bytes, then other counters."""
     servers = {server.name: place for place, server in enumerate(deployment.servers)}
     counters = {counter: place for place, counter in enumerate(HEADLINE)}
 
@@ -169,7 +168,7 @@ def _bad(judgement: Judgement | None) -> Sequence[Check]:
 
 
 def _reasons(checks: Sequence[Check], ignored: Mapping[str, str]) -> tuple[Reason, ...]:
-    """Invalid checks, then unknown ones, then those that do not count; each group in the order of the checks."""
+    """Invalid checks, then unknown checks, then checks that do not count; each group in the order of the checks."""
     reasons: list[Reason] = []
     shown_by: dict[str, str] = {}
     for verdict in (Verdict.INVALID, Verdict.UNKNOWN):
@@ -189,42 +188,34 @@ def _whys(check: Check) -> set[str]:
 
 
 def _reason(check: Check, shown_by: Mapping[str, str]) -> Reason:
-    """One check. A reason that an earlier check has (``shown_by``: its name by the reason) is not repeated."""
+    """One check. A reason that an earlier check has is not repeated (``shown_by``: that check's name by the reason)."""
     summary = clean(check.summary, None)
     for why in sorted(_whys(check) & set(shown_by), key=len, reverse=True):
         summary = summary.replace(why, f"for the same reason as {shown_by[why]}")
     findings = _by_text(check.findings, summary)
-    shown = tuple(_shown(one) for one in findings[:MOST_FINDINGS])
-    more = sum(len(one.subjects) for one in findings[MOST_FINDINGS:])
+    shown = tuple(Finding(_several(subjects), text) for text, subjects in findings[:MOST_FINDINGS])
+    more = sum(len(subjects) for _, subjects in findings[MOST_FINDINGS:])
     advice = clean(str(check.advice), None) if check.advice else ""
     return Reason(check.verdict, check.name, summary, shown, more, advice)
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Findings with the same text."""
-
-    text: str
-    subjects: tuple[str, ...]
-
-
-def _by_text(findings: Sequence[Finding], summary: str) -> list[_Group]:
-    """Findings grouped by text, without the subjects that the summary shows with that text."""
+def _by_text(findings: Sequence[Finding], summary: str) -> list[tuple[str, list[str]]]:
+    """Each text with the subjects of its findings, without subjects that the summary shows with the same text."""
     subjects: dict[str, list[str]] = {}
     for finding in findings:
         subjects.setdefault(clean(finding.text, None), []).append(clean(finding.subject, 60))
     groups = []
     for text, about in subjects.items():
         if text not in summary:
-            groups.append(_Group(text, tuple(about)))
+            groups.append((text, about))
         elif others := [subject for subject in dict.fromkeys(about) if subject not in summary]:
-            groups.append(_Group("the same", tuple(others)))
+            groups.append(("the same", others))
     return groups
 
 
-def _shown(group: _Group) -> Finding:
-    named, more = group.subjects[:MOST_FINDINGS], len(group.subjects) - MOST_FINDINGS
-    return Finding(", ".join(named) + (f" and {more:,} more" if more > 0 else ""), group.text)
+def _several(subjects: Sequence[str]) -> str:
+    more = len(subjects) - MOST_FINDINGS
+    return ", ".join(subjects[:MOST_FINDINGS]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _remarks(shown: Sequence[CounterRow], reasons: Sequence[Reason]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Self, TextIO
 
 from harness.clock import Clock
 from harness.reports.phase_count import PhaseCount
-from harness.reports.text import clean, duration
+from harness.reports.text import clean, duration, plural
 
 EVERY_SECONDS = 10.0
 AT_MOST_EVERY_SECONDS = 1.0
@@ -39,7 +39,7 @@ class PlainProgress:
         self.close()
         self._phase = PhaseCount(scenario, phase, total, self._clock.now())
         self._tenth, self._line_at = 0, self._phase.began
-        self._print(f"{self._phase.name}: {total:,} requests")
+        self._print(f"{self._phase.name}: {plural(total, 'request')}")
 
     def advance(self, done: int, total: int, failed: int) -> None:
         """Update the counts, and print a line if one is due."""

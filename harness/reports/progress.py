@@ -26,7 +26,7 @@ class Progress(RunObserver, Protocol):
 
 
 def make_progress(*, clock: Clock, plain: bool = False, stream: TextIO | None = None) -> Progress:
-    """The kind that suits ``stream`` (default: stderr): live on a terminal, else plain lines."""
+    """Progress on ``stream`` (default: stderr): live on a terminal, otherwise plain lines."""
     stream = stream or sys.stderr
     console = Console(file=stream, highlight=False)
     if console.is_terminal and not console.is_dumb_terminal and not plain:

@@ -49,7 +49,7 @@ class Report:
 
     @property
     def exit_code(self) -> ExitCode:
-        """How ``python -m harness`` ends with this report."""
+        """The exit code of ``python -m harness`` with this report."""
         return exit_code(self.verdict, died=bool(self.history.died))
 
     @property
@@ -59,7 +59,7 @@ class Report:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the checks found wrong: which request or server, and what about it."""
+        """What the checks found wrong or unknown, each with the request or server concerned."""
         return tuple(finding for check in self.checks for finding in check.findings)
 
     @property
@@ -80,7 +80,7 @@ _EXIT_CODES = {Verdict.VALID: ExitCode.VALID, Verdict.INVALID: ExitCode.INVALID,
 
 
 def exit_code(verdict: Verdict, *, died: bool) -> ExitCode:
-    """The exit code for a verdict. ``died``: a process died that the harness had started, which makes unknown a 4."""
+    """The exit code for a verdict; 4 if the verdict is unknown and a process died that the harness had started."""
     return ExitCode.HARNESS if died and verdict is Verdict.UNKNOWN else _EXIT_CODES[verdict]
 
 
@@ -95,8 +95,7 @@ def make_report(  # noqa: PLR0913 - all but three have defaults
 ) -> Report:
     """Measure the latencies and make all reports.
 
-    ``load``: by default, derived from the history. ``rows``: the catalogue's table, if the run was one of the
-    catalogue.
+    ``load``: by default, derived from the history. ``rows``: the catalogue's table, if workloads ran.
     """
     measured = under_test(history)
     latency = latency_report(measured)

@@ -20,7 +20,7 @@ from harness.store.redact import redact_argv
 from harness.verdict import Check, Comparison, Judgement
 
 MOST_FINDINGS = 1000
-"""Findings stored per check; ``findings_total`` is their number before that."""
+"""Findings stored per check; ``findings_total`` counts all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,13 @@ class LoadSettings:
     tokenizer_id: str | None = None
     """None: the model's own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """The user's own keys; a key of the harness with the same name replaces one."""
+    """The user's own keys, replaced by keys of the harness with the same name."""
     detailed: bool = False
     """Whether to add the arrays with one entry per request."""
 
 
 def result(
-    deployment: Deployment,
-    history: History,
-    judgement: Judgement,
-    latency: LatencyReport,
-    load: LoadSettings,
+    deployment: Deployment, history: History, judgement: Judgement, latency: LatencyReport, load: LoadSettings
 ) -> dict[str, Any]:
     """The content of the file, fit for strict JSON. Raises ValueError if the history has no first entry."""
     started = run_started(history)

@@ -1,5 +1,6 @@
 """Colours of verdicts on a terminal, where the verdict is always a word too; and whether a table fits a terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -9,8 +10,13 @@ STYLE = {Verdict.VALID: "green", Verdict.INVALID: "red", Verdict.UNKNOWN: "yello
 _ANY_WIDTH = 10_000
 
 
+def bare_table() -> Table:
+    """A table without lines, except below its header."""
+    return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+
+
 def fits(table: Table, console: Console) -> bool:
-    """Whether the terminal is wide enough for the table: rich would cut numbers that do not fit."""
+    """Whether the terminal is wide enough for the table: rich would shorten numbers that do not fit."""
     anywhere = console.options.update(width=_ANY_WIDTH)
     for column in table.columns:
         # Rich takes the longest word for the minimum width, but these cells must stay in one piece.

@@ -6,7 +6,6 @@ NO_COLOR set (https://no-color.org), the layout stays without colours.
 
 from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -15,7 +14,7 @@ from rich.text import Text
 from harness.reports.counters import CounterRow
 from harness.reports.overview import Overview, Reason
 from harness.reports.plain import MARK, counter_lines, latency_lines, plain_lines
-from harness.reports.style import STYLE, fits
+from harness.reports.style import STYLE, bare_table, fits
 from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
 
@@ -64,10 +63,7 @@ def _reason(reason: Reason) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(min_width=7, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(
-        Text(reason.word, style=f"bold {style}"),
-        Text.assemble((f"{reason.name}: ", "bold"), reason.summary),
-    )
+    grid.add_row(Text(reason.word, style=f"bold {style}"), Text.assemble((f"{reason.name}: ", "bold"), reason.summary))
     for finding in reason.findings:
         grid.add_row("", Text.assemble((f"{finding.subject}  ", style), finding.text))
     if reason.more:
@@ -91,7 +87,7 @@ def _passed(overview: Overview) -> RenderableType:
 
 
 def _counters(overview: Overview) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table = bare_table()
     for name in ("server", "counter"):
         table.add_column(name, no_wrap=True)
     for name in ("expected", "observed"):
@@ -122,7 +118,7 @@ def _remark(row: CounterRow, why: str) -> str:
 
 
 def _latencies(overview: Overview) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table = bare_table()
     table.add_column("latency, ms", no_wrap=True)
     for name in ("mean", "p50", "p90", "p99"):
         table.add_column(name, justify="right", no_wrap=True, min_width=8)

@@ -3,8 +3,8 @@
 import math
 import re
 
-# Reports quote servers' error bodies: no escape sequence may reach a terminal, and no forbidden character XML. The
-# pattern has C0 and C1 controls, surrogates, the two non-characters, and marks that change the writing direction.
+# Reports quote servers' error bodies, whose escape sequences must not reach a terminal, nor forbidden characters XML:
+# C0 and C1 controls, surrogates, the two non-characters, and marks that change the writing direction.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 

@@ -1,7 +1,7 @@
 """The cost of verifying a run compared with the cost of its load, in tokens and seconds.
 
-Tokens are those that an engine computes: a request's prompt and answer. All but one token of a probe's prompt are found
-in a cache, since that is what a probe tests.
+Tokens are computed tokens: a request's prompt and answer. A probe counts one token of its prompt, since it tests that a
+cache holds the others.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ class VerificationCost:
 
 
 def verification_cost(history: History) -> VerificationCost:
-    """Compare the requests that verify others with those of the load."""
+    """Compare requests that verify the load with requests of the load."""
     load = [operation for operation in history.operations() if operation.request.of_load]
     verifying = [operation for operation in history.operations() if not operation.request.of_load]
     return VerificationCost(

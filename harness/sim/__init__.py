@@ -1,4 +1,4 @@
-"""A simulated P/D pair that can have planted bugs: vLLM's HTTP API, caches, leases and counters without a model.
+"""A simulated P/D pair that can have planted bugs: vLLM's HTTP API, caches, leases and counters, without a real model.
 
 The simulation re-implements vLLM's behaviour from its source and shares no code with the oracle, so that each checks
 the other. ``SimPair`` is the core: it does no I/O, and its clock is injected. ``start_sim`` serves it on loopback.

@@ -22,7 +22,7 @@ from harness.sim.noise import Noise
 
 _DEFAULT = SimConfig()
 PLANT = "PD_HARNESS_SIM_PLANT"
-"""Environment variable with the bugs of a simulated pair that another command starts (``--engine sim``)."""
+"""Environment variable: the bugs of a simulated pair that another command starts (``--engine sim``)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,9 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.sim", description=__doc__)
     parser.add_argument("--prefill-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
     parser.add_argument("--decode-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
-    parser.add_argument(
-        "--connector", choices=list(Connector), action="append", default=[], help="repeatable, in order"
-    )
+    connector = parser.add_argument("--connector", choices=list(Connector), action="append", default=[])
+    connector.help = "repeatable; MultiConnector asks them in this order"
     parser.add_argument("--block-size", type=int, default=_DEFAULT.block_size)
     parser.add_argument("--num-blocks", type=int, default=_DEFAULT.num_blocks)
     parser.add_argument("--offload-chunks", type=int, default=_DEFAULT.offload_chunks)
@@ -84,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BUG[=RATE]",
         action="append",
         default=os.environ.get(PLANT, "").split(),
-        help=f"strike this share of requests (default 1); repeatable, or words in {PLANT}; one of {', '.join(BUGS)}",
+        help=f"plant a bug that strikes this share of requests (default 1); repeatable, or words in {PLANT}; one of "
+        f"{', '.join(BUGS)}",
     )
     return parser
 

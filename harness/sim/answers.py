@@ -207,23 +207,16 @@ class Job:
         yield self._framed(choice | {"text": text})
 
     def _role_chunk(self, output: Output) -> Json:
-        chunk = self._framed(
-            {
-                "index": output.index,
-                "delta": {"role": "assistant", "content": ""},
-                "logprobs": None,
-                "finish_reason": None,
-            }
-        )
+        delta = {"role": "assistant", "content": ""}
+        chunk = self._framed({"index": output.index, "delta": delta, "logprobs": None, "finish_reason": None})
         if self.request.return_token_ids:
             chunk["prompt_token_ids"] = list(output.sequence.prompt)
         return chunk
 
-    def _framed(self, choice: Json) -> Json:
+    def _framed(self, *choices: Json) -> Json:
         kind = "chat.completion.chunk" if self.request.chat else "text_completion"
-        return self._head(kind) | {"choices": [choice]}
+        return self._head(kind) | {"choices": list(choices)}
 
     def usage_chunk(self) -> Json:
         """Build the last chunk of a stream whose client asked for ``usage``."""
-        kind = "chat.completion.chunk" if self.request.chat else "text_completion"
-        return self._head(kind) | {"choices": [], "usage": self.usage()}
+        return self._framed() | {"usage": self.usage()}

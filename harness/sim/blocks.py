@@ -71,7 +71,7 @@ class BlockPool:
             self._free.move_to_end(block, last=False)
 
     def num_evictable(self, blocks: Iterable[int]) -> int:
-        """Count the free blocks among these: holding them leaves so many fewer to allocate."""
+        """Count the free blocks among these; a lookup that holds them leaves as many fewer to allocate."""
         return sum(not self._references[block] for block in blocks)
 
     def cache(self, block: int, block_hash: int) -> None:
@@ -129,7 +129,7 @@ class KVMemory:
         self._drift: dict[int, float] = {}
         self.tainted: set[int] = set()
         self.foreign_writes = 0
-        """How often a block was overwritten by a request that does not own it; sums kept from before are then stale."""
+        """How often a request overwrote a block of another; sums that sequences read before are then stale."""
 
     def read(self, block: int) -> Page:
         """Copy a block's present contents."""

@@ -1,7 +1,7 @@
 """The table of bugs that can be planted in a simulated pair.
 
-Whether a bug strikes a request is drawn from the request's id. A bug that cannot apply to a request (the prompt has no
-partial last block, or no other request is in flight) does not strike it, and the ledger does not list the request.
+Whether a bug strikes a request is drawn from the request's id. If a bug cannot apply to the request (the prompt has no
+partial last block, or no other request is in flight), the ledger does not list the request.
 
 ``signs`` lists where the bug must show: ``outputs`` (tokens), ``drift`` (only log-probabilities), ``sources`` (prompt
 tokens by source), ``bytes``, ``failures`` (failed or expired transfers), ``leaks``, ``probe`` (later prefix hits),
@@ -52,7 +52,7 @@ _TABLE = (
     _bug("dropped_params", _LOCAL, "D computes the prompt itself; P's blocks expire", "sources bytes failures"),
     _bug("handover_missing", _LOCAL, "P answers without kv_transfer_params", "client failures"),
     _bug("failed_load_200", _FAILED_LOAD, "D decodes garbage after a failed pull", "outputs failures bytes"),
-    _bug("expired_read", _EXPIRY, "P's blocks have gone to another prompt when D reads them", "outputs failures"),
+    _bug("expired_read", _EXPIRY, "P's blocks hold another prompt when D reads them", "outputs failures"),
     _bug("foreign_blocks", _EXPIRY, "D gets another request's KV, and every counter is right", "outputs"),
     _bug("bystander_write", _REUSED, "a pull also overwrites a running request's block", "outputs"),
     _bug("leaked_blocks", _LEAK, "P forgets to release blocks that D has read", "leaks"),
@@ -72,16 +72,13 @@ _TABLE = (
     _bug("ignores_offload", _MULTI, "MultiConnector never asks the offload tier", "bytes"),
     _bug("full_hit_wrong", _FULL_HIT, "all KV is garbage, every counter is right", "outputs"),
     _bug(
-        "recompute_wrong_offset",
-        _RECOMPUTE,
-        "after a failed pull D recomputes a block off",
-        "outputs failures bytes",
+        "recompute_wrong_offset", _RECOMPUTE, "after a failed pull D recomputes one block off", "outputs failures bytes"
     ),
     _bug("source_doubled", _METRICS, "external tokens are counted twice by source", "sources counters"),
     _bug("source_negative", _METRICS, "local_compute falls by the prompt's length", "sources counters"),
     _bug("bytes_doubled", _METRICS, "a transfer's bytes are counted twice", "bytes"),
     _bug("bytes_lost", _METRICS, "a transfer's bytes are not counted", "bytes"),
-    _bug("queries_doubled", _METRICS, "prefix queries and hits are counted twice", "counters"),
+    _bug("queries_doubled", _METRICS, "prefix queries are counted twice", "counters"),
     _bug("legacy_offload_mismatch", _METRICS, "kv_offload_total_bytes disagrees with the newer counters", "counters"),
     _bug("notification_uncounted", _METRICS, "failed transfers omit a failed notification", "counters failures"),
     _bug("counter_reset", _METRICS, "D's counters start again from zero, as after a restart", "counters"),

@@ -18,7 +18,7 @@ class PlantedBug:
 
     name: str
     rate: float = 1.0
-    """Share of the requests that the bug strikes, of those to which it can apply; drawn from each request's id."""
+    """Share of the requests that the bug strikes if it can apply to them; drawn from each request's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class SimConfig:
     stream_interval: int = 1
     """Tokens in one chunk of a stream."""
     step_seconds: float = 0.003
-    """Seconds per step when served over HTTP. With no delay, an answer would be complete before its first chunk is
-    written, and no client would see it arrive in pieces."""
+    """Seconds per step when served over HTTP. Without a delay, an answer would be complete before its first chunk is
+    written, and would arrive in one piece."""
     prefill: Mapping[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,7 +79,9 @@ class SimConfig:
                 f"load_failure_policy is {self.load_failure_policy!r}; it must be one of {', '.join(POLICIES)}."
             )
         if self.num_blocks < 2 or self.block_size < 1 or self.blocks_per_chunk < 1:
-            raise UsageError("num_blocks must be at least 2, for one is the null block, and other sizes 1.")
+            raise UsageError(
+                "num_blocks must be at least 2 (one is the null block), block_size and blocks_per_chunk at least 1."
+            )
 
     def of(self, role: Role) -> "SimConfig":
         """The configuration of one role's servers."""

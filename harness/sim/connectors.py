@@ -8,7 +8,6 @@ lookup has no answer yet.
 from typing import Any, Protocol
 
 from harness.sim.sequence import Sequence
-from harness.sim.transfer import Nixl
 
 
 class KVConnector(Protocol):
@@ -19,28 +18,22 @@ class KVConnector(Protocol):
 
     def arrived(self, sequence: Sequence) -> None:
         """Take note of a new request."""
-        ...
 
     def matched(self, sequence: Sequence, computed: int) -> int | None:
         """Return the tokens that can be loaded beyond those computed; None means: ask again later."""
-        ...
 
     def allocated(self, sequence: Sequence, external: int) -> None:
         """Plan to load ``external`` tokens into the blocks that the request now has."""
-        ...
 
     def run(self) -> list[tuple[Sequence, bool]]:
         """Carry out the planned loads; return each request whose load ended, and whether the load failed."""
-        ...
 
     def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
         """Return whether to hold the request's blocks, and the ``kv_transfer_params`` of the answer."""
-        ...
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do something now."""
-        ...
 
 
 class Connectors:
@@ -87,11 +80,6 @@ class Connectors:
             held |= holds
             params = answer if params is None else params
         return held, params
-
-    @property
-    def nixl(self) -> Nixl | None:
-        """The NIXL connector, if there is one."""
-        return next((member for member in self.members if isinstance(member, Nixl)), None)
 
     @property
     def has_work(self) -> bool:

@@ -36,12 +36,10 @@ class BuggyEngine(Protocol):
     @property
     def offload(self) -> Offload | None:
         """The offload tier, if there is one."""
-        ...
 
     @property
     def nixl(self) -> Nixl | None:
         """The transfer agent, if there is one."""
-        ...
 
 
 class PlantedBugs:
@@ -73,8 +71,6 @@ class PlantedBugs:
 
     def on_arrival(self, sequence: Sequence) -> None:
         """Apply bugs that make the engine or its MultiConnector ignore a part of the request."""
-        if not self._rates:
-            return
         if (sequence.params or {}).get("do_remote_prefill"):
             if self.strike("dropped_params", sequence.request_id):
                 sequence.params = None
@@ -153,8 +149,6 @@ class PlantedBugs:
 
     def on_counted(self, sequence: Sequence, external: int) -> None:
         """Apply bugs of the counters themselves."""
-        if not self._rates:
-            return
         stats, length, request_id = self.engine.stats, len(sequence.prompt), sequence.request_id
         if external and self.strike("source_doubled", request_id):
             stats.external_kv_transfer += external
@@ -178,12 +172,10 @@ class PlantedBugs:
 
     def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return the ``kv_transfer_params`` that P answers with."""
-        if not self._rates:
-            return params
         if self.strike("handover_missing", sequence.request_id):
             return None
         if self.strike("unknown_engine", sequence.request_id):
-            return params | {"remote_engine_id": "nobody"}
+            return params | {"remote_engine_id": "no-such-engine"}
         return params
 
     def ignores_notification(self, request_id: str) -> bool:
@@ -203,15 +195,13 @@ class PlantedBugs:
 
     def on_store(self, request_id: str, pages: tuple[Page, ...]) -> tuple[Page, ...]:
         """Return the pages that the tier stores."""
-        if not self._rates or not self.strike("offload_stores_wrong", request_id):
+        if not self.strike("offload_stores_wrong", request_id):
             return pages
         return tuple(Page(tuple(map(mix, page.rows)), tainted=True) for page in pages)
 
-    def on_restore(
-        self, sequence: Sequence, pages: list[Page], chunks: list[Chunk], tier: Offload | None
-    ) -> list[Page]:
+    def on_restore(self, sequence: Sequence, pages: list[Page], chunks: list[Chunk], tier: Offload) -> list[Page]:
         """Return the pages that the tier restores."""
-        if not self.strikes("offload_wrong_block", sequence.request_id) or tier is None or not pages:
+        if not self.strikes("offload_wrong_block", sequence.request_id) or not pages:
             return pages
         own = {id(chunk) for chunk in chunks}
         other = next((c.pages for c in tier.chunks.values() if c.pages and id(c) not in own), None)

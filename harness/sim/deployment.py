@@ -75,7 +75,7 @@ class SimDeployment:
 
     @property
     def ledger(self) -> Ledger:
-        """Ground truth: what the planted bugs did."""
+        """Ground truth about the effects of the planted bugs."""
         return self.pair.ledger
 
     @property
@@ -127,7 +127,7 @@ async def start_sim(config: SimConfig, *, ports: Sequence[int] = ()) -> SimDeplo
     deployment = SimDeployment(config, pair, [HttpServer(server, clock) for server in pair.servers])
     try:
         for site, port in zip(deployment.sites, ports or repeat(0), strict=False):
-            await site.start(port=port)
+            await site.start(port)
     except BaseException:
         await deployment.stop()
         raise

@@ -7,15 +7,15 @@ the forward pass; store; finish requests; take note of the loads, stores and lea
 from collections.abc import Callable
 
 from harness.facts import Connector
-from harness.sim.blocks import BlockPool, KVMemory, Page
+from harness.sim.blocks import BlockPool, KVMemory
 from harness.sim.config import SimConfig
 from harness.sim.connectors import Connectors, KVConnector
 from harness.sim.damage import PlantedBugs
 from harness.sim.forward import Model
 from harness.sim.language import Language
 from harness.sim.ledger import Ledger
-from harness.sim.offload import Chunk, Offload
-from harness.sim.scheduler import Scheduler, Work
+from harness.sim.offload import Offload
+from harness.sim.scheduler import Scheduler
 from harness.sim.sequence import Delta, Finish, Score, Sequence, Status
 from harness.sim.stats import ServerStats
 from harness.sim.transfer import EngineDead, Nixl
@@ -26,12 +26,7 @@ class Engine:
     """A server's scheduler, KV cache, connectors and model."""
 
     def __init__(
-        self,
-        engine_id: str,
-        config: SimConfig,
-        now: Callable[[], float],
-        fabric: dict[str, Nixl],
-        ledger: Ledger,
+        self, engine_id: str, config: SimConfig, now: Callable[[], float], fabric: dict[str, Nixl], ledger: Ledger
     ) -> None:
         self.engine_id, self.config, self.now, self._fabric = engine_id, config, now, fabric
         self.bugs = PlantedBugs(config, ledger, self)
@@ -59,10 +54,7 @@ class Engine:
                 faults=self.bugs,
                 now=self.now,
             )
-        return Offload(self.config, self.pool, self.memory, self.stats, self._restore, self.bugs.on_store)
-
-    def _restore(self, sequence: Sequence, pages: list[Page], chunks: list[Chunk]) -> list[Page]:
-        return self.bugs.on_restore(sequence, pages, chunks, self.offload)
+        return Offload(self.config, self.pool, self.memory, self.stats, self.bugs.on_restore, self.bugs.on_store)
 
     @property
     def offload(self) -> Offload | None:
@@ -72,7 +64,7 @@ class Engine:
     @property
     def nixl(self) -> Nixl | None:
         """The transfer agent, if there is one."""
-        return self.connectors.nixl
+        return next((member for member in self.connectors.members if isinstance(member, Nixl)), None)
 
     # --- requests ---
 
@@ -131,17 +123,13 @@ class Engine:
             scheduled = (part.sequence for part in work)
             offload.offer((one for one in scheduled if offload.label not in one.ignored_connectors), finished)
         received = self.connectors.run()
-        deltas = [delta for part in work if (delta := self._compute(part))]
+        deltas = [self._emit(part.sequence, *result) for part in work if (result := self.model.compute(part))]
         if offload:
             offload.copy_stores()
             offload.complete_stores()
         deltas += self._take_in(received)
         self._release()
         return deltas
-
-    def _compute(self, work: Work) -> Delta | None:
-        result = self.model.compute(work)
-        return self._emit(work.sequence, *result) if result else None
 
     def _emit(self, sequence: Sequence, token: int, score: Score | None) -> Delta:
         sequence.tokens.append(token)
@@ -200,7 +188,7 @@ class Engine:
         if not held and not waits:
             self.scheduler.free(sequence)
 
-    # --- what connectors report ---
+    # --- ended loads and leases ---
 
     def _take_in(self, received: list[tuple[Sequence, bool]]) -> list[Delta]:
         deltas = []

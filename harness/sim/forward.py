@@ -20,7 +20,7 @@ class Model:
     ledger: Ledger
 
     def compute(self, work: Work) -> tuple[int, Score | None] | None:
-        """Compute tokens of a sequence; return the next token if these were its last."""
+        """Compute tokens of a sequence; return the next token unless known tokens are still to be computed."""
         sequence = work.sequence
         self._read_context(sequence, work.start)
         if work.end == work.start + 1 and not sequence.skips_reading:
@@ -32,7 +32,7 @@ class Model:
         return self._sample(sequence)
 
     def _read_context(self, sequence: Sequence, upto: int) -> None:
-        """Read the sum of the KV before ``upto``, unless the last one read is still right."""
+        """Read the sum of the KV before ``upto``, unless the sum that was read last is still right."""
         if sequence.total_at == upto and sequence.foreign_seen == self.memory.foreign_writes:
             return
         sequence.total = self.memory.total(sequence.blocks, upto) & MASK

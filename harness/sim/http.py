@@ -35,11 +35,11 @@ class HttpServer:
         self._runner: web.AppRunner | None = None
         self._stepper: asyncio.Task[None] | None = None
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen, and start stepping the engine."""
+    async def start(self, port: int) -> None:
+        """Listen on loopback, at a free port if ``port`` is 0, and start stepping the engine."""
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         self.url = "http://{}:{}".format(*self._runner.addresses[0][:2])
         if nixl := self.server.engine.nixl:
@@ -146,8 +146,7 @@ class HttpServer:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(
-            body=self.server.metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            body=self.server.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     async def _tokenize(self, request: web.Request) -> web.Response:

@@ -70,12 +70,7 @@ class Parsed:
 
 
 def parse_request(endpoint: Endpoint, body: Json, request_id: str, config: SimConfig, tokenizer: Tokenizer) -> Parsed:
-    """Check a request's body.
-
-    Raises:
-        Refused: with the status and message that vLLM would answer.
-
-    """
+    """Check a request's body; raises Refused with the status and message that vLLM would answer."""
     if body.get("model") not in (None, config.model):
         raise Refused(f"The model `{body['model']}` does not exist.", 404, "model")
     chat = endpoint is Endpoint.CHAT

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Ledger:
-    """What the planted bugs did in one deployment."""
+    """The effects of the planted bugs in one deployment."""
 
     struck: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """For each bug, the ids of the requests that it struck."""

@@ -30,10 +30,6 @@ class Exposition:
         """Render all families in Prometheus' text format, exactly as ``generate_latest`` would."""
         return "".join(line for family in self.collect() for line in _lines(family)).encode()
 
-    def describe(self) -> list[Metric]:
-        """Describe nothing in advance, so that registering does not collect."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
         yield self._gauge("process_start_time_seconds", {}, self.engine.started, plain=True)
@@ -180,7 +176,7 @@ class Exposition:
 
 def _lines(family: Metric) -> Iterator[str]:
     # A simulated server is read several times around every phase. generate_latest checks and escapes names, which are
-    # always the same here; that would cost more than the rest of a reading.
+    # always the same here; both would cost more than the rest of a reading.
     name = f"{family.name}_total" if family.type == "counter" else family.name
     yield f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
     for sample in family.samples:

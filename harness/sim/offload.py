@@ -81,7 +81,7 @@ class Offload:
         pool: BlockPool,
         memory: KVMemory,
         stats: ServerStats,
-        on_restore: Callable[[Sequence, list[Page], list[Chunk]], list[Page]],
+        on_restore: Callable[[Sequence, list[Page], list[Chunk], "Offload"], list[Page]],
         on_store: Callable[[str, tuple[Page, ...]], tuple[Page, ...]],
     ) -> None:
         self.config, self.pool, self.memory, self.stats = config, pool, memory, stats
@@ -165,7 +165,7 @@ class Offload:
             pages = [page for chunk in chunks for page in chunk.pages or ()]
             # The first chunk may begin with blocks that the local prefix cache has.
             skip = len(pages) - len(blocks)
-            pages = self.on_restore(sequence, pages[skip:] if skip > 0 else pages, chunks)
+            pages = self.on_restore(sequence, pages[skip:] if skip > 0 else pages, chunks, self)
             for block, page in zip(blocks, pages, strict=False):
                 self.memory.write(block, page)
             for key in keys:
@@ -269,7 +269,7 @@ class Offload:
                 chunk.pages = self.on_store(store.request_id, pages)
 
     def complete_stores(self) -> None:
-        """Make the stores of the step before readable, at the end of a step (rule 2)."""
+        """Make the stores of the previous step readable, at the end of a step (rule 2)."""
         for store in self._stores:
             store.age += 1
             if store.age == 2:

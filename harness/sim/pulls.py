@@ -1,8 +1,10 @@
-"""Planted bugs that change a pull. Each function returns whether the bug could be applied to the pull.
+"""Planted bugs that change a pull; the table in bugs.py says what each of them does.
+
+Each bug's function returns whether the bug could be applied to the pull.
 
 D computes the last token of a prompt again, so damage to only that token's slot never shows. A permutation of rows does
-not show either, because their sum stays the same (language.py, rule 3). So every function here changes which rows are
-read, or their values.
+not show either, because their sum stays the same (language.py, rule 3). So every function here changes the values of
+rows, or reads other rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,11 +24,6 @@ def _rows(pull: Pull) -> int:
     """Count the token slots that are pulled and not computed again."""
     hit = len(pull.sequence.blocks) - len(pull.local)
     return len(pull.sequence.prompt) - 1 - hit * len(pull.pages[0].rows)
-
-
-def _tail_rows(pull: Pull) -> int:
-    """Count the token slots of the last page that are pulled and not computed again."""
-    return _rows(pull) - (len(pull.pages) - 1) * len(pull.pages[0].rows)
 
 
 def _set(pull: Pull, index: int, rows: Sequence[int]) -> None:
@@ -51,35 +48,30 @@ def _flat(pull: Pull) -> list[int]:
     return [row for page in pull.pages for row in page.rows]
 
 
-def failed_load_200(pull: Pull, decode: Nixl) -> bool:
-    """D decodes garbage after a failed pull."""
+def _failed_load_200(pull: Pull, decode: Nixl) -> bool:
     decode.stats.failed_transfers += 1
     decode.memory.tainted.update(pull.local)
     pull.local, pull.notify = [], False
     return True
 
 
-def hung_request(pull: Pull, _decode: Nixl) -> bool:
-    """D never learns that its load has ended."""
+def _hung_request(pull: Pull, _decode: Nixl) -> bool:
     pull.hangs = True
     return True
 
 
-def handshake_failed(pull: Pull, _decode: Nixl) -> bool:
-    """The handshake fails; the answer is an error."""
+def _handshake_failed(pull: Pull, _decode: Nixl) -> bool:
     pull.remote = None
     return True
 
 
-def recompute_wrong_offset(pull: Pull, decode: Nixl) -> bool:
-    """After a failed pull D recomputes at positions off by one block."""
+def _recompute_wrong_offset(pull: Pull, decode: Nixl) -> bool:
     pull.fails = True
     pull.sequence.position_shift = decode.config.block_size
     return True
 
 
-def misaligned_hit(pull: Pull, _decode: Nixl) -> bool:
-    """After a local hit D pulls P's first blocks instead of its last."""
+def _misaligned_hit(pull: Pull, _decode: Nixl) -> bool:
     ids = (pull.sequence.params or {})["remote_block_ids"][0]
     if pull.remote is None or len(ids) == len(pull.pages) or _rows(pull) < 1:
         return False
@@ -88,16 +80,14 @@ def misaligned_hit(pull: Pull, _decode: Nixl) -> bool:
     return True
 
 
-def stale_tail(pull: Pull, decode: Nixl) -> bool:
-    """The partial last block is not transferred."""
+def _stale_tail(pull: Pull, decode: Nixl) -> bool:
     if len(pull.sequence.prompt) % decode.config.block_size < 2:
         return False
     pull.blocks_read -= 1
     return _stale(pull, decode, [len(pull.pages) - 1])
 
 
-def tail_off_by_one(pull: Pull, decode: Nixl) -> bool:
-    """The partial last block is shifted by one token."""
+def _tail_off_by_one(pull: Pull, decode: Nixl) -> bool:
     if len(pull.sequence.prompt) % decode.config.block_size < 2:
         return False
     rows = pull.pages[-1].rows
@@ -105,8 +95,7 @@ def tail_off_by_one(pull: Pull, decode: Nixl) -> bool:
     return True
 
 
-def block_stride(pull: Pull, decode: Nixl) -> bool:
-    """P's memory is read with half its block size."""
+def _block_stride(pull: Pull, decode: Nixl) -> bool:
     half = decode.config.block_size // 2
     if _rows(pull) <= decode.config.block_size or not half:
         return False
@@ -114,8 +103,7 @@ def block_stride(pull: Pull, decode: Nixl) -> bool:
     return _refill(pull, [row for i in range(len(pull.pages)) for row in flat[i * half : (i + 2) * half]])
 
 
-def truncated_region(pull: Pull, decode: Nixl) -> bool:
-    """Only the first half of every block arrives."""
+def _truncated_region(pull: Pull, decode: Nixl) -> bool:
     half = decode.config.block_size // 2
     if _rows(pull) <= half or pull.blocks_read < 2:
         return False
@@ -125,14 +113,12 @@ def truncated_region(pull: Pull, decode: Nixl) -> bool:
     return True
 
 
-def oversized_region(pull: Pull, decode: Nixl) -> bool:
-    """One block too many is transferred, and all KV is shifted."""
+def _oversized_region(pull: Pull, decode: Nixl) -> bool:
     pull.blocks_read += 1
-    return shifted_rows(pull, decode)
+    return _shifted_rows(pull, decode)
 
 
-def chunked_partial_list(pull: Pull, decode: Nixl) -> bool:
-    """Only the blocks of the first chunk are transferred."""
+def _chunked_partial_list(pull: Pull, decode: Nixl) -> bool:
     if len(pull.pages) < 2 or _rows(pull) <= (len(pull.pages) + 1) // 2 * decode.config.block_size:
         return False
     missing = range((len(pull.pages) + 1) // 2, len(pull.pages))
@@ -140,31 +126,27 @@ def chunked_partial_list(pull: Pull, decode: Nixl) -> bool:
     return _stale(pull, decode, missing)
 
 
-def full_hit_wrong(pull: Pull, _decode: Nixl) -> bool:
-    """All KV is garbage, and every counter is right."""
+def _full_hit_wrong(pull: Pull, _decode: Nixl) -> bool:
     return _rows(pull) > 0 and _refill(pull, [mix(row) for row in _flat(pull)])
 
 
-def zeroed_layer(pull: Pull, _decode: Nixl) -> bool:
-    """One layer is zero in every block."""
+def _zeroed_layer(pull: Pull, _decode: Nixl) -> bool:
     return _rows(pull) > 0 and _refill(pull, [row & 0x00FFFFFFFFFFFFFF for row in _flat(pull)])
 
 
-def zeroed_last_block(pull: Pull, decode: Nixl) -> bool:
-    """The last block is zero."""
-    if _tail_rows(pull) < 1:
+def _zeroed_last_block(pull: Pull, decode: Nixl) -> bool:
+    # The damage would not show if D read no slot of the last page.
+    if _rows(pull) <= (len(pull.pages) - 1) * decode.config.block_size:
         return False
     _set(pull, -1, (0,) * decode.config.block_size)
     return True
 
 
-def stale_block(pull: Pull, decode: Nixl) -> bool:
-    """One block keeps what it held before."""
+def _stale_block(pull: Pull, decode: Nixl) -> bool:
     return _rows(pull) > 0 and _stale(pull, decode, [0])
 
 
-def flipped_byte(pull: Pull, _decode: Nixl) -> bool:
-    """One byte of one token's KV is flipped."""
+def _flipped_byte(pull: Pull, _decode: Nixl) -> bool:
     if _rows(pull) < 1:
         return False
     first, *others = pull.pages[0].rows
@@ -172,19 +154,16 @@ def flipped_byte(pull: Pull, _decode: Nixl) -> bool:
     return True
 
 
-def shifted_rows(pull: Pull, _decode: Nixl) -> bool:
-    """All rows are shifted by one token."""
+def _shifted_rows(pull: Pull, _decode: Nixl) -> bool:
     return _rows(pull) > 0 and _refill(pull, [mix(1), *_flat(pull)[:-1]])
 
 
-def scaled_kv(pull: Pull, _decode: Nixl) -> bool:
-    """K and V are scaled by 1 %, which often changes only log-probabilities."""
+def _scaled_kv(pull: Pull, _decode: Nixl) -> bool:
     pull.pages = [Page(page.rows, tainted=True, drift=DRIFT) for page in pull.pages]
     return _rows(pull) > 0
 
 
-def swapped_blocks(pull: Pull, decode: Nixl) -> bool:
-    """Two whole blocks are swapped: only later hits on one of them go wrong."""
+def _swapped_blocks(pull: Pull, decode: Nixl) -> bool:
     # The block of the last token cannot be swapped: D computes that token again in place.
     if _rows(pull) // decode.config.block_size < 2:
         return False
@@ -194,8 +173,7 @@ def swapped_blocks(pull: Pull, decode: Nixl) -> bool:
     return True
 
 
-def swapped_tail(pull: Pull, decode: Nixl) -> bool:
-    """A whole block is swapped with the partial last block."""
+def _swapped_tail(pull: Pull, decode: Nixl) -> bool:
     if len(pull.pages) < 2 or len(pull.sequence.prompt) % decode.config.block_size == 0:
         return False
     first, last = pull.pages[0].rows, pull.pages[-1].rows
@@ -204,56 +182,53 @@ def swapped_tail(pull: Pull, decode: Nixl) -> bool:
     return True
 
 
-def bytes_doubled(pull: Pull, decode: Nixl) -> bool:
-    """A transfer's bytes are counted twice."""
+def _bytes_doubled(pull: Pull, decode: Nixl) -> bool:
     if pull.remote is None:
         return False
     decode.stats.nixl_bytes.observe(pull.blocks_read * pull.remote.config.block_bytes)
     return True
 
 
-def bytes_lost(pull: Pull, decode: Nixl) -> bool:
-    """A transfer's bytes are not counted."""
+def _bytes_lost(pull: Pull, decode: Nixl) -> bool:
     for block, page in zip(pull.local, pull.pages, strict=False):
         decode.memory.write(block, page)
     pull.local = []
     return True
 
 
-def notification_uncounted(pull: Pull, decode: Nixl) -> bool:
-    """A failed notification is missing from failed transfers."""
+def _notification_uncounted(pull: Pull, decode: Nixl) -> bool:
     decode.stats.failed_notifications += 1
-    # metrics.py adds failed notifications to failed transfers; the bug is that it does not.
+    # metrics.py adds failed notifications to failed transfers; this undoes the addition.
     decode.stats.failed_transfers -= 1
     pull.notify = False
     return True
 
 
 PULL_BUGS: dict[str, PullBug] = {
-    bug.__name__: bug
+    bug.__name__.removeprefix("_"): bug
     for bug in (
-        failed_load_200,
-        hung_request,
-        handshake_failed,
-        recompute_wrong_offset,
-        misaligned_hit,
-        stale_tail,
-        tail_off_by_one,
-        block_stride,
-        truncated_region,
-        oversized_region,
-        chunked_partial_list,
-        full_hit_wrong,
-        zeroed_layer,
-        zeroed_last_block,
-        stale_block,
-        flipped_byte,
-        shifted_rows,
-        scaled_kv,
-        swapped_blocks,
-        swapped_tail,
-        bytes_doubled,
-        bytes_lost,
-        notification_uncounted,
+        _failed_load_200,
+        _hung_request,
+        _handshake_failed,
+        _recompute_wrong_offset,
+        _misaligned_hit,
+        _stale_tail,
+        _tail_off_by_one,
+        _block_stride,
+        _truncated_region,
+        _oversized_region,
+        _chunked_partial_list,
+        _full_hit_wrong,
+        _zeroed_layer,
+        _zeroed_last_block,
+        _stale_block,
+        _flipped_byte,
+        _shifted_rows,
+        _scaled_kv,
+        _swapped_blocks,
+        _swapped_tail,
+        _bytes_doubled,
+        _bytes_lost,
+        _notification_uncounted,
     )
 }

@@ -235,7 +235,7 @@ class Scheduler:
     # --- block tables ---
 
     def _missing(self, sequence: Sequence, upto: int) -> int:
-        """Count the blocks that a sequence lacks to hold ``upto`` tokens."""
+        """Count the further blocks that a sequence needs to hold ``upto`` tokens."""
         return max(-(-upto // self.config.block_size) - len(sequence.blocks), 0)
 
     def _place(self, sequence: Sequence, start: int, count: int) -> Work:

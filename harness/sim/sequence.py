@@ -83,7 +83,7 @@ class Sequence:
     chosen: Any = None
     """The connector that loads the sequence's KV."""
     received: bool = False
-    """Whether a load has ended that the scheduler has not noticed yet."""
+    """Whether a load has ended and the scheduler has not noticed yet."""
     load_failed: bool = False
     found: int = 0
     """Prompt tokens found locally and externally together, for ``usage``."""

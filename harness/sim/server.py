@@ -24,7 +24,7 @@ _DTYPE = "torch.bfloat16"
 class SimServer:
     """A prefill or a decode server."""
 
-    def __init__(  # noqa: PLR0913 - what makes up a server, and what it shares with the others
+    def __init__(  # noqa: PLR0913 - a server's own parts, and the parts that servers share
         self,
         name: str,
         role: Role,
@@ -49,12 +49,7 @@ class SimServer:
         request_id: str | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> Job:
-        """Take a request; ``wake`` is called after each step that generated a token of the request or ended it.
-
-        Raises:
-            Refused: the request is not served.
-
-        """
+        """Take a request, or raise Refused; ``wake`` is called after each step that gave it a token or ended it."""
         self._serial += 1
         request_id = request_id or str(body.get("request_id") or f"anonymous-{self._serial}")
         if self.engine.dead:
@@ -77,7 +72,7 @@ class SimServer:
 
     def _parse(self, endpoint: Endpoint, body: Mapping[str, Any], request_id: str) -> Parsed:
         bugs = self.engine.bugs
-        if _is_handed_over(body):
+        if _hands_over(body.get("kv_transfer_params")):
             if bugs.strike("spurious_400", request_id):
                 raise Refused("A planted bug refused this request.")
             if bugs.strike("dropped_fields", request_id):
@@ -88,10 +83,10 @@ class SimServer:
     def _release_prefill(self, body: Mapping[str, Any]) -> None:
         """Notify P, as vLLM does, that D refuses a request which P has prefilled."""
         nixl = self.engine.nixl
-        if nixl and _is_handed_over(body):
-            params = body["kv_transfer_params"]
-            if remote := nixl.fabric.get(str(params.get("remote_engine_id"))):
-                remote.notify(str(params.get("remote_request_id")))
+        params: Any = body.get("kv_transfer_params")
+        remote = nixl.fabric.get(str(params.get("remote_engine_id"))) if nixl and _hands_over(params) else None
+        if remote:
+            remote.notify(str(params.get("remote_request_id")))
 
     def abort(self, job: Job) -> None:
         """End a request whose client has gone."""
@@ -137,7 +132,7 @@ class SimServer:
             return 504, Refused("The request hangs.", 504).body()
         if job.failed:
             return 500, Refused("Internal server error", 500).body()
-        if self._handed_over(job) and self.engine.bugs.strike("error_in_200", job.request.request_id):
+        if _hands_over(job.request.params) and self.engine.bugs.strike("error_in_200", job.request.request_id):
             return 200, self._emptied(job)
         return 200, job.answer()
 
@@ -148,13 +143,9 @@ class SimServer:
             output.sequence.finish = Finish.ERROR
         return job.answer()
 
-    @staticmethod
-    def _handed_over(job: Job) -> bool:
-        return bool((job.request.params or {}).get("do_remote_prefill"))
-
     def strikes_stream(self, bug: str, job: Job) -> bool:
         """Whether a planted bug of the stream strikes this job; records it."""
-        return self._handed_over(job) and self.engine.bugs.strike(bug, job.request.request_id)
+        return _hands_over(job.request.params) and self.engine.bugs.strike(bug, job.request.request_id)
 
     # --- other endpoints ---
 
@@ -164,16 +155,9 @@ class SimServer:
 
     def models(self) -> Json:
         """Answer GET /v1/models."""
-        card = {
-            "id": self.config.model,
-            "object": "model",
-            "created": 0,
-            "owned_by": "vllm",
-            "root": self.config.model,
-            "parent": None,
-            "max_model_len": self.config.max_model_len,
-        }
-        return {"object": "list", "data": [card]}
+        name = self.config.model
+        card = {"id": name, "object": "model", "created": 0, "owned_by": "vllm", "root": name, "parent": None}
+        return {"object": "list", "data": [card | {"max_model_len": self.config.max_model_len}]}
 
     def tokenize(self, body: Mapping[str, Any]) -> Json:
         """Answer POST /tokenize."""
@@ -190,14 +174,11 @@ class SimServer:
     def server_info(self) -> Json:
         """Answer GET /server_info?config_format=json with the parts that the harness reads."""
         config = self.config
+        cache = {"block_size": config.block_size, "num_gpu_blocks": config.num_blocks, "cache_dtype": "auto"}
         return {
             "vllm_config": {
                 "model_config": {"model": config.model, "max_model_len": config.max_model_len, "dtype": _DTYPE},
-                "cache_config": {
-                    "block_size": config.block_size,
-                    "num_gpu_blocks": config.num_blocks,
-                    "cache_dtype": "auto",
-                },
+                "cache_config": cache,
                 "kv_transfer_config": self._kv_transfer_config(),
                 "device_config": {"device_type": "sim"},
             }
@@ -225,6 +206,6 @@ class SimServer:
 _NAMES = {Connector.NIXL: "NixlConnector", Connector.OFFLOADING: "OffloadingConnector"}
 
 
-def _is_handed_over(body: Mapping[str, Any]) -> bool:
-    params = body.get("kv_transfer_params")
+def _hands_over(params: object) -> bool:
+    """Whether ``kv_transfer_params`` tell D to pull a prompt from P."""
     return isinstance(params, Mapping) and bool(params.get("do_remote_prefill"))

@@ -1,7 +1,7 @@
 """NIXL pull transfers between simulated servers, as in vLLM 0.32.0's ``kv_connector/v1/nixl``.
 
 Rule 1. P holds a finished request's blocks under a lease, until D's notification or the end of the lease. Reading
-blocks does not check the lease: D reads whatever P's memory holds at that moment.
+blocks does not check the lease: D reads the present contents of P's memory.
 
 Rule 2. A pull fetches the *last* blocks of P's list, as many as D's prefix cache lacked. So the KV is shifted if P's
 list is longer than the prompt needs.
@@ -9,7 +9,7 @@ list is longer than the prompt needs.
 Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blocks have been allocated.
 
 Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. If
-``remote_block_ids`` is empty or has fewer blocks than D lacks, an assertion fails, and the engine is dead.
+``remote_block_ids`` is empty or has too few blocks for D, an assertion fails, and the engine is dead.
 
 Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """
@@ -54,15 +54,12 @@ class PullFaults(Protocol):
 
     def on_pull(self, pull: Pull, decode: "Nixl") -> None:
         """Change a pull before it is carried out."""
-        ...
 
     def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return the ``kv_transfer_params`` that P answers with."""
-        ...
 
     def ignores_notification(self, request_id: str) -> bool:
         """Whether P forgets to release a request's blocks."""
-        ...
 
 
 class Nixl:
@@ -101,7 +98,7 @@ class Nixl:
     # --- scheduler side ---
 
     def arrived(self, sequence: Sequence) -> None:
-        """Note the lease on P to renew while the request waits."""
+        """Remember the lease on P, to renew it while the request waits."""
         params = sequence.params or {}
         if params.get("do_remote_prefill") and all(params.get(key) is not None for key in REMOTE_KEYS):
             self._renewed[sequence.id] = (str(params["remote_engine_id"]), str(params["remote_request_id"]))

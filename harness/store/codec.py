@@ -135,7 +135,7 @@ def _without_non_finite(value: Any) -> Any:
 
 
 class _Reader(NamedTuple):
-    """How to read one type: whether JSON has its shape, and the conversion."""
+    """How to read one type: whether a JSON value fits, and the conversion."""
 
     fits: Callable[[Any], bool]
     read: Callable[[Any], Any]
@@ -221,9 +221,7 @@ _SCALARS: dict[Any, _Reader] = {
 def _enum(kind: type[StrEnum]) -> _Reader:
     members = {str(member): member for member in kind}
     return _checked(
-        lambda content: type(content) is str and content in members,
-        members.__getitem__,
-        f"one of {', '.join(members)}",
+        lambda content: type(content) is str and content in members, members.__getitem__, f"one of {', '.join(members)}"
     )
 
 

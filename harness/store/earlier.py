@@ -11,22 +11,15 @@ from harness.store.codec import MalformedError
 
 # --- the deployment, before each server had its own facts ---
 
-_OF_SERVERS = (
-    "connectors",
-    "offload_block_size",
-    "offload_blocks",
-    "offload_bytes",
-    "offload_prompt_only",
-    "kv_dtype",
-)
-"""Fields that the deployment had once, for all servers, and that each server has now."""
+_OF_SERVERS = ("connectors", "offload_block_size", "offload_blocks", "offload_bytes", "offload_prompt_only", "kv_dtype")
+"""Fields that the deployment had in earlier versions, for all servers, and that each server has now."""
 
 
 def convert_deployment(content: object) -> object:
     """A stored deployment's JSON in the form of this version; JSON of any other shape is returned unchanged.
 
-    The deployment's values were those of its first server. Each server without values of its own gets them. The chunk
-    size was stored in tokens of the first server's blocks; every server gets as many blocks per chunk.
+    The deployment's values, read from its first server, become those of each server without values of its own. The
+    chunk size was stored in tokens of the first server's blocks; every server gets as many blocks per chunk.
     """
     if not isinstance(content, dict) or not isinstance(content.get("servers"), list):
         return content
@@ -83,7 +76,7 @@ _CAUSES = (
     ("interrupted", Ending.INTERRUPTED),
     ("the history holds no end", Ending.NO_END),
 )
-"""How the causes began that versions without ``Ended.ending`` wrote."""
+"""How causes begin in versions without ``Ended.ending``."""
 
 
 def _ending(entry: dict[str, Any]) -> dict[str, str]:
@@ -95,12 +88,7 @@ def _ending(entry: dict[str, Any]) -> dict[str, str]:
 
 # --- requests, before they had a purpose ---
 
-_KINDS = {
-    "probe": Purpose.PROBE,
-    "retry": Purpose.RETRY,
-    "reset": Purpose.RESET,
-    "salt": Purpose.SALT_TEST,
-}
+_KINDS = {"probe": Purpose.PROBE, "retry": Purpose.RETRY, "reset": Purpose.RESET, "salt": Purpose.SALT_TEST}
 _RETRIES = {"together": Condition.UNDER_LOAD, "alone": Condition.ALONE}
 _SALT_TESTS = {
     "kept": Condition.SALT_FIRST,
@@ -116,7 +104,7 @@ _SALT_TESTS = {
 def _with_purpose(entry: dict[str, Any]) -> dict[str, Any]:
     """A ``sent`` entry whose request has a purpose.
 
-    Earlier versions told a probe's cache, and a control request of a suspect output, by the phase's name.
+    In earlier versions only the phase's name shows which cache a probe tests, and whether a control is of a suspect.
     """
     request = entry.get("request")
     if not isinstance(request, dict) or not {"reference_for", "inquiry"} & request.keys():
@@ -154,6 +142,6 @@ def _purpose_of_inquiry(inquiry: dict[str, Any], phase: str, *, forced: bool) ->
 
 
 def _fields(purpose: Purpose, about: object, condition: Condition | None = None) -> dict[str, Any]:
-    """The fields of a request as JSON, without those that are at their default."""
+    """The fields of a request as JSON, without fields at their default."""
     fields = {"purpose": str(purpose), "about": about, "condition": condition and str(condition)}
     return {name: value for name, value in fields.items() if value is not None}

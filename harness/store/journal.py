@@ -70,7 +70,7 @@ _YEAR_9999 = 253_370_764_800.0
 
 
 def _plain_numbers(entry: Entry) -> Iterator[tuple[str, float]]:
-    """The entry's own fields with times and shares, without numbers from servers, which may be anything."""
+    """The entry's own times and shares, without numbers from servers, which may have any value."""
     for name in entry.__slots__:
         value = getattr(entry, name)
         if isinstance(value, float):

@@ -2,9 +2,9 @@
 
 Noise depends on the deployment's model, engine, kernels and batches, so a file from another deployment or concurrency
 is refused. It also changes with time (drivers, clocks, other users of the machine). The file holds the measurements of
-several runs with their dates: at most ``MOST_OUTPUTS`` outputs, none older than ``KEPT``. If one is younger than
-``FRESH``, a run measures no noise itself and uses all of them. Otherwise it measures its own noise, and adds it to the
-file if its outputs were right.
+several runs with their dates: at most ``MOST_OUTPUTS`` outputs, none older than ``KEPT``. If a measurement is younger
+than ``FRESH``, a run uses all measurements and makes none. Otherwise the run measures its own noise, and adds it to the
+file if the run's outputs were right.
 """
 
 import json
@@ -27,7 +27,7 @@ KEPT = 30 * _DAY
 MOST_OUTPUTS = 1024
 """Control outputs kept: the newest ones."""
 _FORMAT = 2
-"""Format 1 had no such field, and held the noise of the first run even if its outputs were wrong."""
+"""Format 1 had no field ``format``, and kept the noise of the first run even if its outputs were wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class NoiseFile:
     format: int
     deployment: Mapping[str, str]
     """Everything that noise depends on, by name (:func:`noise_key`)."""
-    arms: tuple[Measurement, ...]
-    """The measurements, the oldest first."""
+    measurements: tuple[Measurement, ...]
+    """The oldest first."""
 
 
 def noise_key(deployment: Deployment, concurrency: int) -> dict[str, str]:
@@ -81,7 +81,7 @@ def read_noise(path: Path, key: Mapping[str, str], at: float, *, now: float | No
     if not path.exists():
         return None
     stored, now = _read(path, key), time.time() if now is None else now
-    kept = [one for one in stored.arms if 0 <= now - one.wall < KEPT]
+    kept = [one for one in stored.measurements if 0 <= now - one.wall < KEPT]
     if not kept or now - kept[-1].wall >= FRESH:
         return None
     outputs = tuple(output for one in kept for output in one.outputs)
@@ -101,7 +101,7 @@ def add_noise(path: Path, key: Mapping[str, str], outputs: Sequence[NoisyOutput]
 
     """
     now = time.time() if now is None else now
-    earlier = _read(path, key).arms if path.exists() else ()
+    earlier = _read(path, key).measurements if path.exists() else ()
     kept: list[Measurement] = []
     room = MOST_OUTPUTS
     for one in (Measurement(now, tuple(outputs)), *reversed(earlier)):
@@ -121,6 +121,9 @@ def _read(path: Path, key: Mapping[str, str]) -> NoiseFile:
                 f"--noise-floor {path} was written by another version of the harness (format "
                 f"{content.get('format', 1)}, this one reads {_FORMAT}). Remove the file to measure the noise again."
             )
+        if isinstance(content, dict) and "arms" in content:
+            # Earlier versions called the measurements arms.
+            content["measurements"] = content.pop("arms")
         stored = decode(NoiseFile, content)
     except (OSError, ValueError, MalformedError) as error:
         why = f"--noise-floor {path} cannot be read: {error}. Remove the file to measure the noise again."

@@ -1,7 +1,7 @@
 """Replaces credentials on the command line, which must not be stored.
 
 A credential is recognized by its *name*: ``--header Authorization=…``, ``--api-key …``, ``--engine-arg=--api-key=…``,
-``{"api_key": "…"}``; or as a part of a URL: ``https://user:password@host``. :mod:`harness.redact` has the names.
+``{"api_key": "…"}``; or by its place in a URL: ``https://user:password@host``. :mod:`harness.redact` has the names.
 """
 
 import re
@@ -35,7 +35,7 @@ def _redacted(argv: Sequence[str]) -> Iterator[str]:
 
 
 def redact_argument(text: str) -> str:
-    """One argument, with the credentials that it names itself replaced."""
+    """One argument, with each credential replaced whose name is in the same argument."""
     if match := _NAMED_VALUE.match(text):
         return match["kept"] + REDACTED
     if match := _FLAG_WITH_VALUE.match(text):

@@ -75,7 +75,7 @@ class RunStore:
                 "with --result-dir."
             ) from error
         if latest:
-            # The filesystem may have no links, or a directory may have this name: neither matters.
+            # The link is a convenience: the filesystem may have no links, or a directory may have this name.
             with contextlib.suppress(OSError):
                 point_at(parent / LATEST, store.path.name)
         return store
@@ -85,7 +85,7 @@ class RunStore:
         self._journal.record(_redacted(entry))
 
     def save_deployment(self, deployment: Deployment) -> None:
-        """Store the facts, replacing those stored before."""
+        """Store the deployment's facts; facts stored before are replaced."""
         self.save_text(DEPLOYMENT, dumps(redact_deployment(deployment)) + "\n")
 
     def save_result(self, result: Mapping[str, object], name: str = RESULT) -> Path:
@@ -97,7 +97,7 @@ class RunStore:
         return save_text(self.path / name, text)
 
     def close(self) -> None:
-        """Write what is pending; a second call does nothing."""
+        """Write pending entries and close the journal; a second call does nothing."""
         self._journal.close()
 
     def __enter__(self) -> Self:
@@ -140,7 +140,7 @@ def load_run(path: str | Path) -> tuple[Deployment, History]:
     history = History(tuple(read_journal(directory / HISTORY)))
     if not any(True for _ in history.of(RunStarted)):
         raise UsageError(
-            f"{directory / HISTORY} has no run_started entry: it is of a command that judges nothing (serve, "
+            f"{directory / HISTORY} has no run_started entry: it is of a command that judges no run (serve, "
             "selftest), or the run was killed before its first entry. Name another run's directory."
         )
     deployment = _load_deployment(directory / DEPLOYMENT)

@@ -31,6 +31,7 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_it_stands() -> None:
     shown = python("examples/python_api.py")
     assert "The load is valid: " in shown
@@ -38,6 +39,7 @@ def test_the_example_runs_as_it_stands() -> None:
     assert "\n  valid cold_decode" in shown
 
 
+@pytest.mark.slow
 def test_the_code_in_the_readme_runs_as_it_stands() -> None:
     section = (ROOT / "README.md").read_text().partition("## Python API")[2]
     (code,) = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
@@ -92,6 +94,7 @@ def test_a_stored_run_is_judged_again_by_the_command_line(
     assert (again.load, again.target.engine, again.target.connectors) == (FEW, "sim", (Connector.NIXL,))
 
 
+@pytest.mark.slow
 def test_workloads_that_need_another_deployment_are_skipped_with_the_reason() -> None:
     with harness.simulate(num_warmups=1) as deployment:
         assert [server.role for server in deployment.facts.servers] == [Role.PREFILL, Role.DECODE]
@@ -104,6 +107,7 @@ def test_workloads_that_need_another_deployment_are_skipped_with_the_reason() ->
     assert (report.verdict, nothing.verdict) == (harness.Verdict.VALID, harness.Verdict.UNKNOWN)
 
 
+@pytest.mark.slow
 async def test_the_same_with_await() -> None:
     phases = []
 
@@ -130,6 +134,7 @@ def test_a_deployment_may_be_kept_open_as_in_a_notebook(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "logs").iterdir()]
 
 
+@pytest.mark.slow
 def test_a_running_deployment_is_attached_to() -> None:
     with harness.simulate(num_warmups=1) as running:
         prefill, decode = running.facts.servers

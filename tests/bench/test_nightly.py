@@ -1,4 +1,4 @@
-"""The nightly job exits with the worst of its loads, and a load that told nothing is the worst there is."""
+"""The nightly job exits with the worst code of its loads; a load without a result is the worst of all."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ ATTACHED = ["--", "--prefill-url", "http://p", "--decode-url", "http://d"]
 
 
 def run(directory: Path, statuses: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[dict[str, Any]]]:
-    """The job's exit code and lines, its loads ending with these statuses."""
+    """The job's exit code and lines if its loads end with these statuses."""
     ends = iter(statuses)
 
     class Ended:
@@ -49,28 +49,25 @@ def run(directory: Path, statuses: Sequence[int], monkeypatch: pytest.MonkeyPatc
         ((1, 2, 4, 0), 4),
     ],
 )
-def test_the_worst_status_is_the_jobs(
+def test_the_job_exits_with_the_worst_status_of_its_loads(
     tmp_path: Path, statuses: Sequence[int], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(tmp_path, statuses, monkeypatch)[0] == code
 
 
-def test_a_load_that_was_killed_says_so_in_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what the run before it left in the directory is not taken for its result."""
+def test_the_line_of_a_killed_load_names_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result of the run before it, which is still in the directory, is not taken for the load's."""
     (tmp_path / "latest").mkdir()
     (tmp_path / "latest" / "result.json").write_text('{"verdict": "valid"}')
     _, lines = run(tmp_path, (0, -9, 120, 0), monkeypatch)
     assert lines[0]["verdict"] == "valid"
     assert [line["exit_code"] for line in lines] == [0, 4, 4, 0]
-    assert (lines[1]["status"], lines[1]["error"]) == (
-        -9,
-        "the harness was killed by SIGKILL: nothing was found out",
-    )
+    assert (lines[1]["status"], lines[1]["error"]) == (-9, "the harness was killed by SIGKILL: nothing was found out")
     assert "verdict" not in lines[1]
     assert "status 120" in lines[2]["error"]
 
 
-def test_a_result_that_cannot_be_read_is_the_jobs_own_failure(
+def test_an_unreadable_result_is_a_failure_of_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "latest").mkdir()
@@ -84,7 +81,7 @@ def test_a_result_that_cannot_be_read_is_the_jobs_own_failure(
 def test_a_deployment_that_did_not_come_up_is_never_valid(
     tmp_path: Path, status: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A deployment that is held up ends with 0 only when it is told to end: before its loads that is a failure."""
+    """``serve`` ends with 0 only when it is stopped, so that an end before the loads is a failure."""
 
     class Ended:
         stdout, stdin = io.StringIO(), None
@@ -101,7 +98,7 @@ def test_a_deployment_that_did_not_come_up_is_never_valid(
     assert ended.value.code == code
 
 
-def test_an_index_that_cannot_be_written_is_told_before_the_first_load(
+def test_an_unwritable_index_is_reported_before_the_first_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "nightly.jsonl").mkdir()
@@ -112,8 +109,8 @@ def test_an_index_that_cannot_be_written_is_told_before_the_first_load(
     assert "nightly.jsonl cannot be written" in capsys.readouterr().err
 
 
-# Stands for `python -m harness`: serve says that it is up and holds; a load says that it began, and then either waits
-# or ends the one that serves, by itself invalid.
+# Takes the place of `python -m harness`: `serve` prints its state and waits; a load writes its pid, and then either
+# waits, or kills `serve` and ends as invalid.
 _STAND_IN = """
 import json, os, signal, sys
 from pathlib import Path
@@ -145,9 +142,9 @@ sys.exit(nightly.main(["--result-dir", {here!r}]))
 
 @contextlib.contextmanager
 def job(here: Path, *, kills: bool) -> Iterator["subprocess.Popen[str]"]:
-    """The job as a process, with something else in the harness's place; ``kills``: a load ends the deployment.
+    """The job as a process, with ``_STAND_IN`` as the harness; ``kills``: a load ends the deployment.
 
-    A test that fails leaves none of it running: at SIGTERM the job ends what it started.
+    If the test fails, the job gets SIGTERM and ends the processes that it started.
     """
     stand_in = _STAND_IN.format(here=str(here), kills=kills)
     code = _JOB.format(stand_in=stand_in, here=str(here))
@@ -162,11 +159,11 @@ def job(here: Path, *, kills: bool) -> Iterator["subprocess.Popen[str]"]:
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     while not path.exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
-            pytest.fail(f"it ended with {process.wait(timeout=0.01)}: {process.communicate()}")
+            pytest.fail(f"the job ended with {process.wait(timeout=0.01)}: {process.communicate()}")
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_job_that_is_ended_lets_its_load_and_its_deployment_end(tmp_path: Path, how: int) -> None:
+def test_a_signal_to_the_job_ends_its_load_and_its_deployment(tmp_path: Path, how: int) -> None:
     with job(tmp_path, kills=False) as process:
         wait_for(tmp_path / "load.pid", process)
         process.send_signal(how)
@@ -177,7 +174,7 @@ def test_a_job_that_is_ended_lets_its_load_and_its_deployment_end(tmp_path: Path
     assert (tmp_path / "serve.ended").exists()
 
 
-def test_a_deployment_that_dies_ends_the_job_as_a_failure_and_its_load_has_judged_nothing(tmp_path: Path) -> None:
+def test_a_dead_deployment_ends_the_job_as_a_failure_and_the_verdict_of_its_load_is_void(tmp_path: Path) -> None:
     with job(tmp_path, kills=True) as process:
         _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err

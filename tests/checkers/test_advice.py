@@ -8,7 +8,7 @@ from run_fixtures import DEPLOYMENT, STARTED
 
 from harness.checkers import CHECKERS, judge
 from harness.checkers.advice import advised
-from harness.facts import Connector, Deployment, Role
+from harness.facts import Connector, Deployment
 from harness.history import Choice, Ended, Ending, Entry, History, Outcome, RunEnded, Sent
 from harness.scenario import Request, Sampling
 from harness.verdict import Bounds, Check, Comparison, Finding, FindingKind, Verdict
@@ -91,10 +91,8 @@ def test_advice_on_missing_transfers_depends_on_decodes_connector() -> None:
         compared("decode-0", "local_compute", 0, 100),
     )
     assert "kv_transfer_params do not reach decode" in advice(check)
-    servers = tuple(
-        replace(server, connectors=() if server.role is Role.DECODE else (Connector.NIXL,))
-        for server in DEPLOYMENT.servers
-    )
+    prefill, decode = DEPLOYMENT.servers
+    servers = (replace(prefill, connectors=(Connector.NIXL,)), replace(decode, connectors=()))
     assert "decode-0 has no connector" in advice(check, deployment=replace(DEPLOYMENT, servers=servers))
 
 
@@ -113,11 +111,9 @@ def test_other_peoples_requests_are_named_if_they_may_explain_the_counters() -> 
 
 
 def test_an_unknown_connector_is_named() -> None:
-    servers = tuple(replace(server, unknown_connectors=("LMCacheConnectorV1",)) for server in DEPLOYMENT.servers)
     unread = replace(compared("decode-0", "local_compute", 0, 1), expected=None)
-    text = advice(
-        counters("token_sources", unread, verdict=Verdict.UNKNOWN), deployment=replace(DEPLOYMENT, servers=servers)
-    )
+    check = counters("token_sources", unread, verdict=Verdict.UNKNOWN)
+    text = advice(check, deployment=DEPLOYMENT.with_servers(unknown_connectors=("LMCacheConnectorV1",)))
     assert "does not know the connector LMCacheConnectorV1" in text
 
 

@@ -62,12 +62,10 @@ def test_a_missing_counter_is_named_with_its_server() -> None:
 
 
 def test_a_counter_missing_because_of_an_unknown_connector_names_the_connector() -> None:
-    servers = tuple(
-        replace(one, connectors=(), unknown_connectors=("OtherConnector",)) for one in run.DEPLOYMENT.servers
-    )
+    deployment = run.DEPLOYMENT.with_servers(connectors=(), unknown_connectors=("OtherConnector",))
     decode = {name: value for name, value in run.DECODE.items() if not name.startswith(("nixl", "failed"))}
     readings = [*run.readings()[:3], run.reading("decode-0", "after", decode)]
-    for check in judge(replace(run.DEPLOYMENT, servers=servers), run.history(readings)).checks:
+    for check in judge(deployment, run.history(readings)).checks:
         if check.name in ("nixl_bytes", "failed_transfers"):
             assert check.verdict is Verdict.UNKNOWN
             assert "does not know the connector OtherConnector" in cause(check)

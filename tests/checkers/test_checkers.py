@@ -20,13 +20,7 @@ from harness.verdict import Outputs, Verdict
 from harness.verify.judging import outputs
 
 COUNTING = [token_sources, nixl_bytes, offload_bytes, failed_transfers]
-RECOMPUTED = run.DECODE | {
-    "external": 0,
-    "external_hits": 0,
-    "compute": 228,
-    "nixl": 0,
-    "reads": 0,
-}
+RECOMPUTED = run.DECODE | {"external": 0, "external_hits": 0, "compute": 228, "nixl": 0, "reads": 0}
 
 
 def seen(decode: dict[str, float] | None = None, prefill: dict[str, float] | None = None) -> History:
@@ -114,11 +108,25 @@ def test_wrong_offloaded_bytes_are_invalid(server: str, change: dict[str, float]
     assert offload_bytes(run.DEPLOYMENT, seen(**{server: change})).verdict is Verdict.INVALID
 
 
-def test_a_store_that_the_full_tier_refused_is_no_fault() -> None:
-    few = {"store": run.BLOCK, "store_legacy": run.BLOCK, "refused": 2}
-    assert offload_bytes(run.DEPLOYMENT, seen(few)).verdict is Verdict.VALID
-    many = {"store": 4 * run.BLOCK, "store_legacy": 4 * run.BLOCK, "refused": 2}
-    assert offload_bytes(run.DEPLOYMENT, seen(many)).verdict is Verdict.INVALID
+@pytest.mark.parametrize(
+    ("stored", "refused", "verdict"),
+    [
+        (3, 0, Verdict.VALID), (2, 0, Verdict.INVALID), (2, 1, Verdict.VALID), (1, 1, Verdict.VALID),
+        (1, 2, Verdict.VALID), (0, 1, Verdict.INVALID), (0, 2, Verdict.VALID), (4, 2, Verdict.INVALID),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("server", ["prefill", "decode"])
+def test_each_refused_store_of_the_tier_excuses_one_request(
+    server: str, stored: int, refused: int, verdict: Verdict
+) -> None:
+    # Each server stores 1 + 2 chunks of 64 tokens: the longer prompt has two.
+    changed = {"store": stored * run.BLOCK, "store_legacy": stored * run.BLOCK, "refused": refused}
+    assert offload_bytes(run.DEPLOYMENT, seen(**{server: changed})).verdict is verdict
+
+
+def test_a_comparison_excused_by_a_refused_store_has_a_reason() -> None:
+    check = offload_bytes(run.DEPLOYMENT, seen({"store": run.BLOCK, "store_legacy": run.BLOCK, "refused": 1}))
+    assert "refused 1 stores" in next(one.why_unknown for one in check.comparisons if one.why_unknown)
 
 
 def test_each_preemption_excuses_loading_one_prompt() -> None:
@@ -145,7 +153,7 @@ def test_requests_that_expired_before_the_run_excuse_no_late_notification() -> N
 
 
 def test_late_notifications_count_for_the_phase_in_which_the_requests_expired() -> None:
-    # Eight requests expire in the load and one notification arrives then; P counts seven when it has work again.
+    # Eight requests expire in the load, and one late notification is counted there; P counts seven in the next phase.
     expired = run.PREFILL | {"expired": 8, "late": 1}
     for late, verdict in ((8, Verdict.VALID), (9, Verdict.INVALID)):
         later = [
@@ -170,42 +178,28 @@ def test_an_engine_without_a_counter_of_late_notifications_is_judged_by_the_othe
     assert failed_transfers(run.DEPLOYMENT, run.history(older)).verdict is Verdict.VALID
 
 
-def _without_after() -> History:
-    return run.history(run.readings()[:2])
-
-
-def _failed() -> History:
-    cause = ScrapeFailed(0.0, "decode-0", "after", "cold", "load", "connection refused")
-    return run.history([*run.readings()[:3], cause])
-
-
-def _restless() -> History:
-    restless = [replace(one, settled=False, unsettled_because="2 requests are still running") for one in run.readings()]
-    return run.history(restless)
-
-
-def _restarted() -> History:
-    return seen({"started": 1.8e9}, {"started": 1.8e9})
-
-
-def _no_families() -> History:
-    bare = [
-        run.reading(server, label, {"started": 1.7e9})
-        for label in ("before", "after")
-        for server in ("prefill-0", "decode-0")
-    ]
-    return run.history(bare)
+WITHOUT_AFTER = run.history(run.readings()[:2])
+FAILED = run.history(
+    [*run.readings()[:3], ScrapeFailed(0.0, "decode-0", "after", "cold", "load", "connection refused")]
+)
+UNSETTLED = run.history(
+    [replace(one, settled=False, unsettled_because="2 requests are still running") for one in run.readings()]
+)
+RESTARTED = seen({"started": 1.8e9}, {"started": 1.8e9})
+NO_FAMILIES = run.history(
+    [run.reading(name, when, {"started": 1.7e9}) for when in ("before", "after") for name in ("prefill-0", "decode-0")]
+)
 
 
 @pytest.mark.parametrize("checker", COUNTING)
 @pytest.mark.parametrize(
     ("history", "reason"),
     [
-        (_without_after(), "there is no reading after the phase"),
-        (_failed(), "connection refused"),
-        (_restless(), "2 requests are still running"),
-        (_restarted(), "restarted"),
-        (_no_families(), "exposes no vllm:"),
+        (WITHOUT_AFTER, "there is no reading after the phase"),
+        (FAILED, "connection refused"),
+        (UNSETTLED, "2 requests are still running"),
+        (RESTARTED, "restarted"),
+        (NO_FAMILIES, "exposes no vllm:"),
         (run.history([]), "no phase was counted"),
         (History(()), "no phase was counted"),
     ],
@@ -217,7 +211,7 @@ def test_missing_evidence_is_unknown_and_says_why(checker: Any, history: History
 
 
 def test_a_phase_that_cannot_be_predicted_is_unknown() -> None:
-    spoken = replace(run.request(1), request_id="spoken", prompt="a text that nobody tokenized")
+    spoken = replace(run.request(1), request_id="spoken", prompt="a text without token ids")
     operations = (*run.operation(run.request(0)), *run.operation(spoken, usage=Usage(128, 5)))
     check = token_sources(run.DEPLOYMENT, run.history(operations=operations))
     assert check.verdict is Verdict.UNKNOWN
@@ -233,7 +227,7 @@ def ended(**fields: Any) -> History:
     [
         ({"outcome": Outcome.INFO, "status": 500, "cause": "boom"}, Verdict.INVALID),
         ({"outcome": Outcome.FAIL, "status": 400, "cause": "bad"}, Verdict.INVALID),
-        ({"outcome": Outcome.INFO, "status": 200, "cause": "the stream was cut"}, Verdict.INVALID),
+        ({"outcome": Outcome.INFO, "status": 200, "cause": "the stream broke off"}, Verdict.INVALID),
         ({"outcome": Outcome.INFO, "status": None, "cause": "timeout after 60 s"}, Verdict.UNKNOWN),
         (
             {"outcome": Outcome.INFO, "status": 200, "cause": "no end within 60 s", "ending": Ending.TIMED_OUT},
@@ -258,8 +252,8 @@ def test_a_run_without_completed_requests_on_the_path_under_test_is_unknown() ->
 
 def test_a_run_that_ended_early_is_unknown() -> None:
     whole = run.history()
-    cut = History(tuple(entry for entry in whole.entries if not isinstance(entry, RunEnded)))
-    assert completion(run.DEPLOYMENT, cut).verdict is Verdict.UNKNOWN
+    killed = History(tuple(entry for entry in whole.entries if not isinstance(entry, RunEnded)))
+    assert completion(run.DEPLOYMENT, killed).verdict is Verdict.UNKNOWN
 
 
 def test_the_finding_of_a_wrong_token_has_its_index_and_the_references_margin() -> None:
@@ -272,7 +266,7 @@ def test_the_finding_of_a_wrong_token_has_its_index_and_the_references_margin() 
     assert "0.8000 nats" in finding.text
 
 
-def test_an_output_cut_short_is_invalid() -> None:
+def test_an_output_that_ends_early_is_invalid() -> None:
     assert outputs(run.DEPLOYMENT, ended(choices=(Choice((7, 8)),))).verdict is Verdict.INVALID
 
 
@@ -312,7 +306,7 @@ def test_a_request_still_running_after_the_phase_is_invalid_if_only_this_run_use
 
 
 def test_unsettled_or_missing_readings_are_unknown() -> None:
-    for history in (_restless(), _failed(), _without_after(), run.history([])):
+    for history in (UNSETTLED, FAILED, WITHOUT_AFTER, run.history([])):
         assert settled(run.DEPLOYMENT, history).verdict is Verdict.UNKNOWN
     assert settled(run.DEPLOYMENT, run.history()).verdict is Verdict.VALID
 

@@ -11,7 +11,6 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from oracle_runs import NIXL, OFFLOADING, Script, exactly, prompt
 
-from harness.catalogue.setting import Setting
 from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
@@ -130,12 +129,7 @@ def test_the_noise_file_depends_on_the_facts_of_all_servers() -> None:
     assert noise_key(other, 4)["connectors"] == "nixl, offloading/nixl"
 
 
-def test_scenarios_use_the_largest_chunk_size() -> None:
-    deployment = replace(having(decode={"offload_block_size": 128}), vocab_size=4096)
-    assert Setting.of(deployment).chunk_tokens == 128
-
-
-def telling(name: str, *connectors: str, cache_dtype: str = "auto", config: str | None = None) -> web.Application:
+def reporting(name: str, *connectors: str, cache_dtype: str = "auto", config: str | None = None) -> web.Application:
     """A server with these connectors that serves its model under this name."""
     children = [{"kv_connector": connector} for connector in connectors]
     answers = {
@@ -174,24 +168,25 @@ async def learned_from(prefill: web.Application, decode: web.Application) -> Any
 
 
 async def test_each_server_is_asked_for_its_own_facts() -> None:
-    told = await learned_from(
-        telling("a", "NixlConnector"), telling("a", "Other", "OffloadingConnector", "NixlConnector", cache_dtype="fp8")
+    learned = await learned_from(
+        reporting("a", "NixlConnector"),
+        reporting("a", "Other", "OffloadingConnector", "NixlConnector", cache_dtype="fp8"),
     )
-    prefill, decode = told.deployment.servers
+    prefill, decode = learned.deployment.servers
     assert (prefill.connectors, prefill.unknown_connectors, prefill.kv_dtype) == ((NIXL,), (), "bfloat16")
     assert (decode.connectors, decode.unknown_connectors, decode.kv_dtype) == ((OFFLOADING, NIXL), ("Other",), "fp8")
     assert decode.connector_names == ("Other", "offloading", "nixl")
 
 
 async def test_requests_use_decodes_name_of_the_model() -> None:
-    told = await learned_from(telling("of-prefill"), telling("of-decode"))
-    assert (told.deployment.model, told.deployment.model_path) == ("of-decode", "/models/of-decode")
-    assert [server.model for server in told.deployment.servers] == ["of-prefill", "of-decode"]
+    learned = await learned_from(reporting("of-prefill"), reporting("of-decode"))
+    assert (learned.deployment.model, learned.deployment.model_path) == ("of-decode", "/models/of-decode")
+    assert [server.model for server in learned.deployment.servers] == ["of-prefill", "of-decode"]
 
 
 async def test_the_model_is_known_if_one_server_reports_it() -> None:
-    told = await learned_from(telling("a"), telling("a", config='LlamaConfig {"vocab_size": 4096}'))
-    assert told.config == {"vocab_size": 4096}
+    learned = await learned_from(reporting("a"), reporting("a", config='LlamaConfig {"vocab_size": 4096}'))
+    assert learned.config == {"vocab_size": 4096}
 
 
 def test_a_connector_of_one_server_is_in_every_report() -> None:
@@ -202,7 +197,7 @@ def test_a_connector_of_one_server_is_in_every_report() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "device"),
+    ("config", "device"),
     [
         ({"device": "cpu"}, "cpu"),
         ({"device": "cuda:0"}, "cuda"),
@@ -213,8 +208,8 @@ def test_a_connector_of_one_server_is_in_every_report() -> None:
         (None, None),
     ],
 )
-def test_the_device_is_read_from_the_configuration(told: object, device: str | None) -> None:
-    assert _device({"device_config": told}) == device
+def test_the_device_is_read_from_the_configuration(config: object, device: str | None) -> None:
+    assert _device({"device_config": config}) == device
     assert _device(None) is None
 
 

@@ -20,7 +20,7 @@ from harness.verdict import (
     Verdict,
 )
 
-THREE = Outputs(requests=3, exact=3, tie=0, mismatch=0, unverified=0)
+THREE = Outputs(requests=3, exact=3)
 COUNTED = KnownFault(
     (FaultSign("failed_transfers", ("nixl_after_expiry",), Role.PREFILL, most_per_request=2),),
     ("0.32.0",),
@@ -42,8 +42,7 @@ def differing(kind: FindingKind = FindingKind.WRONG_OUTPUT, unverified: int = 0)
 
 
 def of(version: str | None = "0.32.0", device: str | None = "cpu") -> Deployment:
-    servers = tuple(replace(server, version=version) for server in DEPLOYMENT.servers)
-    return replace(DEPLOYMENT, servers=servers, device=device)
+    return replace(DEPLOYMENT.with_servers(version=version), device=device)
 
 
 @pytest.mark.parametrize("version", ["0.32.0", "0.32.0+cpu"])

@@ -18,9 +18,7 @@ from harness.verify.asking.salt_test import salt_test
 from harness.verify.judging.salted_path import dropped_on_the_way
 from harness.verify.judging.salts import salts
 
-SMALL = replace(
-    DEPLOYMENT, servers=tuple(replace(one, block_size=16, offload_block_size=16) for one in DEPLOYMENT.servers)
-)
+SMALL = DEPLOYMENT.with_servers(block_size=16, offload_block_size=16)
 
 
 class DroppingGateway(SimRun):
@@ -85,14 +83,8 @@ def checked(
     return {check.name: check for check in judgement.checks}
 
 
-FOUND = PREFILL | {
-    "compute": 100,
-    "hit": 128,
-    "prefix_hits": 128,
-    "external_queries": 100,
-    "store": BLOCK,
-    "store_legacy": BLOCK,
-}
+FOUND = PREFILL | {"compute": 100, "hit": 128, "prefix_hits": 128, "external_queries": 100}
+FOUND |= {"store": BLOCK, "store_legacy": BLOCK}
 """Counters as if prefill had the second prompt's blocks in its cache."""
 
 

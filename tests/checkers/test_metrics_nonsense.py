@@ -8,7 +8,7 @@ import counted_run as run
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jumping_clock import JumpingClock
 
@@ -147,6 +147,7 @@ def test_the_growth_of_any_samples_is_an_integer_or_has_a_reason(before: list[Sa
 
 
 @given(st.dictionaries(st.sampled_from(sorted(run.NAMES)), ODD_VALUES, min_size=1, max_size=4), st.booleans())
+@example(odd={"compute": 0.0, "store": 0.0, "store_legacy": 0.0}, launched=False)
 def test_odd_counters_neither_make_a_run_valid_nor_crash_a_checker(odd: dict[str, float], launched: bool) -> None:
     values: Mapping[str, float] = run.DECODE | odd
     scraped = [*run.readings()[:3], run.reading("decode-0", "after", values)]
@@ -157,6 +158,8 @@ def test_odd_counters_neither_make_a_run_valid_nor_crash_a_checker(odd: dict[str
     if read_counters(scraped[-1]) != clean:
         # Of an attached deployment less is known, so that several values of a counter may be right.
         several = {one.counter for one in judgement.comparisons if one.expected and not one.expected.exact}
+        # vLLM counts offloaded bytes a second time, under an older name.
+        several |= {f"{name}_legacy" for name in several}
         assert judgement.verdict is not Verdict.VALID or _alike(read_counters(scraped[-1]), clean, but_for=several)
 
 
@@ -195,7 +198,7 @@ async def settled_with(values: Mapping[str, float], *, moving: bool = False) -> 
 async def test_an_impossible_gauge_ends_the_wait_at_once_with_a_reason(gauge: str, value: float) -> None:
     result, count = await settled_with({gauge: value})
     assert (result.settled, count) == (False, AGREEING)
-    assert "so it cannot be seen to settle" in result.because["decode-0"]
+    assert "so whether it has settled cannot be seen" in result.because["decode-0"]
     name = run.NAMES[gauge].partition("{")[0]
     assert name in result.because["decode-0"]
 
@@ -250,9 +253,7 @@ BODIES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("body", BODIES, ids=str)
-async def test_an_answer_that_is_not_an_exposition_gives_a_failed_or_empty_reading(
-    body: dict[str, Any],
-) -> None:
+async def test_an_answer_that_is_not_an_exposition_gives_a_failed_or_empty_reading(body: dict[str, Any]) -> None:
     got, refused = await answered(body)
     assert isinstance(got, ScrapeFailed) or not got.samples
     assert "--decode-url" in refused

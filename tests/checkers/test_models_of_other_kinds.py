@@ -167,9 +167,9 @@ def test_nothing_is_known_of_a_hub_model_that_is_not_in_the_local_cache(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     named = replace(run.DEPLOYMENT, model_path="org/absent")
     assert known_model(named, "org/absent", None) is None
-    told = known_model(named, "org/absent", PLAIN)
-    assert told is not None
-    assert told.vocab_size == 4096
+    model = known_model(named, "org/absent", PLAIN)
+    assert model is not None
+    assert model.vocab_size == 4096
 
 
 @pytest.mark.parametrize("path", ["/no/such/path", "./absent", "~/absent"])

@@ -194,8 +194,10 @@ def test_misses_in_later_phases_are_unknown_after_other_peoples_requests_and_inv
 
 
 def test_a_request_with_unknown_outcome_is_not_taken_for_other_peoples() -> None:
-    cut = run.operation(run.request(1, cache_salt="this run's"), outcome=Outcome.INFO, status=None, cause="timeout")
-    history = run.history(operations=(*_operations()[:2], *cut))
+    timed_out = run.operation(
+        run.request(1, cache_salt="this run's"), outcome=Outcome.INFO, status=None, cause="timeout"
+    )
+    history = run.history(operations=(*_operations()[:2], *timed_out))
     assert not any(one.explained for one in token_sources(ATTACHED, history).comparisons)
 
 

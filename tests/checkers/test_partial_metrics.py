@@ -1,4 +1,4 @@
-"""Incomplete expositions: cut off, without one engine's samples, or with labels on some families only."""
+"""Incomplete expositions: ended early, without one engine's samples, or with labels on some families only."""
 
 from dataclasses import replace
 
@@ -22,15 +22,15 @@ def counters(**by_engine: float) -> Counters:
     return read_counters(Scraped(0.0, "s", "before", "c", "p", samples))
 
 
-@pytest.mark.parametrize("cut", range(1, 5))
-def test_a_value_that_is_cut_off_is_not_read(cut: int) -> None:
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_a_value_that_is_ends_early_is_not_read(missing: int) -> None:
     whole = f'{GENERATED}{{engine="0"}} 2237.0\n'
     assert parse(whole, SAMPLE_NAMES).samples[0].value == 2237
     with pytest.raises(ValueError, match="cut off"):
-        parse(whole[:-cut], SAMPLE_NAMES)
+        parse(whole[:-missing], SAMPLE_NAMES)
 
 
-def test_an_unneeded_last_line_may_be_cut_off() -> None:
+def test_an_unneeded_last_line_may_end_early() -> None:
     text = f"{GENERATED} 5\n# TYPE vllm:other counter\nvllm:other_total 7"
     assert [sample.value for sample in parse(text, SAMPLE_NAMES).samples] == [5]
 
@@ -76,10 +76,7 @@ def test_a_run_in_which_one_of_several_engines_restarted_is_unknown(counter: str
     [
         ('vllm:num_requests_running{engine="0"} 0\nvllm:generation_tokens_total{engine="0"} 5\n', 1),
         ("vllm:num_requests_running 0\nvllm:generation_tokens_total 5\n", 1),
-        (
-            "\n".join(("vllm:num_requests_running 0", *(f'{GENERATED}{{engine="{n}"}} 5' for n in range(2)), "")),
-            2,
-        ),
+        ("\n".join(("vllm:num_requests_running 0", *(f'{GENERATED}{{engine="{n}"}} 5' for n in range(2)), "")), 2),
         ('vllm:num_requests_running{dp_rank="0"} 0\nvllm:num_requests_running{dp_rank="1"} 0\n', 2),
         ("vllm:num_requests_running 0\nkserve_vllm:num_requests_running 0\n", 1),
     ],

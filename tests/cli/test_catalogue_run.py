@@ -12,7 +12,7 @@ from counted_run import DEPLOYMENT, history
 from harness.catalogue.launching import build_target
 from harness.catalogue.presets import PRESETS
 from harness.catalogue.registry import CATALOGUE
-from harness.checkers import judge, judge_scenario, of_nobody, seconds_of
+from harness.checkers import judge, judge_rest, judge_scenario, seconds_of
 from harness.checkers.completion import completion
 from harness.cli.catalogue import target_of
 from harness.cli.main import main
@@ -26,11 +26,9 @@ from harness.reports.catalogue_junit import catalogue_junit
 from harness.scenario import Request
 from harness.verdict import Bounds, Check, Comparison, FaultSign, Finding, Judgement, KnownFault, Outputs, Verdict
 
-NONE = Outputs(0, 0, 0, 0, 0)
-
 
 def judged(verdict: Verdict, *comparisons: Comparison) -> Judgement:
-    return Judgement((Check("token_sources", verdict, "a summary", comparisons),), replace(NONE, requests=2, exact=2))
+    return Judgement((Check("token_sources", verdict, "a summary", comparisons),), Outputs(2, 2))
 
 
 VALID = Row("cold_decode", "hits", "multi", judged(Verdict.VALID), requests=2, seconds=1.25)
@@ -168,7 +166,7 @@ def test_an_assertion_shows_expected_beside_observed() -> None:
     right = replace(wrong, counter="prompt_tokens", observed=101.0)
     unread = replace(wrong, counter="nixl_bytes", observed=None, why_unknown="there is no reading")
     check = Check("token_sources", Verdict.INVALID, "lost", (wrong, right, unread), (Finding("r-1", "differs"),))
-    assert explain("cold_decode", Judgement((check,), NONE)).splitlines() == [
+    assert explain("cold_decode", Judgement((check,))).splitlines() == [
         "cold_decode is invalid",
         "  invalid token_sources: lost",
         "    cold: decode-0 external_kv_transfer: expected 101, observed 0 (-101)",
@@ -294,8 +292,8 @@ def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest
 def test_what_is_wrong_with_a_run_and_stands_in_no_row_is_not_lost() -> None:
     held = Check("streaming", Verdict.INVALID, "one answer was held back")
     slow = Check("client_health", Verdict.UNKNOWN, "the client was at its limit")
-    whole = Judgement((held, slow, Check("token_sources", Verdict.INVALID, "lost")), NONE)
-    rest = of_nobody(DEPLOYMENT, whole_run(), whole, {"a": judged(Verdict.INVALID), "b": judged(Verdict.VALID)})
+    whole = Judgement((held, slow, Check("token_sources", Verdict.INVALID, "lost")))
+    rest = judge_rest(DEPLOYMENT, whole_run(), whole, {"a": judged(Verdict.INVALID), "b": judged(Verdict.VALID)})
     assert rest is not None
     assert rest.checks == (held, slow)
-    assert of_nobody(DEPLOYMENT, whole_run(), judged(Verdict.VALID), {}) is None
+    assert judge_rest(DEPLOYMENT, whole_run(), judged(Verdict.VALID), {}) is None

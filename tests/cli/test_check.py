@@ -52,6 +52,7 @@ def test_the_report_and_the_exit_code_are_the_runs_own(wrong: Ran) -> None:
     assert latest.out == wrong.out
 
 
+@pytest.mark.slow
 def test_save_writes_what_the_run_wrote(wrong: Ran, tmp_path: Path) -> None:
     stored = copied(wrong, tmp_path / "run")
     (stored / "result.json").write_text("{}")
@@ -97,6 +98,7 @@ def header(lines: list[str], **fields: object) -> list[str]:
     return [json.dumps({**json.loads(lines[0]), **fields}) + "\n", *lines[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -113,6 +115,7 @@ def test_what_cannot_be_judged_is_refused(
         rejudge(copied(wrong, tmp_path / "run", change))
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_deployment_was_up_is_refused(wrong: Ran, tmp_path: Path) -> None:
     stored = copied(wrong, tmp_path / "run")
     (stored / "deployment.json").unlink()
@@ -120,6 +123,7 @@ def test_a_run_that_ended_before_its_deployment_was_up_is_refused(wrong: Ran, tm
         rejudge(stored)
 
 
+@pytest.mark.slow
 def test_a_command_line_of_another_version_is_no_obstacle(wrong: Ran, tmp_path: Path) -> None:
     def from_the_future(lines: list[str]) -> list[str]:
         return [line.replace('"--label"', '"--aura"') for line in lines]

@@ -49,6 +49,7 @@ def chosen(names: tuple[str, ...]) -> list[str]:
     return [word for name in names for word in ("--workload", name)]
 
 
+@pytest.mark.slow
 async def test_what_only_holds_for_the_harness_proxy_is_skipped_behind_another(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

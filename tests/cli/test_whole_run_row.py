@@ -6,14 +6,13 @@ from dataclasses import replace
 import counted_run as run
 import pytest
 
-from harness.checkers import judge, judge_scenario, of_nobody, of_run
+from harness.checkers import judge, judge_rest, judge_scenario
 from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, RunEnded, RunStarted, Sent, Usage
 from harness.pytest_plugin.held import judged as judged_workload
 from harness.run import Carried, Recorder
 from harness.scenario import Request, Sampling
-from harness.verdict import Bounds, Check, Comparison, Finding, Judgement, Outputs, Verdict
+from harness.verdict import Bounds, Check, Comparison, Finding, Judgement, Verdict
 
-NONE = Outputs(0, 0, 0, 0, 0)
 STRAINED = ClientHealth(9.0, 0.01, 0.01, 0.001, 0.99)
 FINE = replace(STRAINED, cpu_share=0.2)
 
@@ -44,7 +43,7 @@ def history(*entries: Entry, health: ClientHealth = FINE) -> History:
 def left_of(told: History) -> dict[str, Verdict]:
     """What a run of the one scenario leaves over for the row of the whole run."""
     part = judge_scenario(run.DEPLOYMENT, told, judge(run.DEPLOYMENT, told), "chatty")
-    rest = of_run(run.DEPLOYMENT, told, {"chatty": part})
+    rest = judge_rest(run.DEPLOYMENT, told, None, {"chatty": part})
     return {} if rest is None else {check.name: check.verdict for check in rest.checks}
 
 
@@ -78,7 +77,7 @@ def test_a_test_suites_workload_is_in_doubt_by_its_own_entries_alone() -> None:
 
 
 def judged(*checks: Check) -> Judgement:
-    return Judgement(checks, NONE)
+    return Judgement(checks)
 
 
 def compared(scenario: str, observed: float | None, counter: str = "nixl_bytes") -> Comparison:
@@ -94,11 +93,11 @@ def counters(name: str, *comparisons: Comparison) -> Check:
 def test_counters_outside_of_every_workload_are_left() -> None:
     mine, other = compared("mine", 0.0), compared("verification", None)
     parts = {"mine": judged(counters("nixl_bytes", mine))}
-    rest = of_nobody(run.DEPLOYMENT, run.history(), judged(counters("nixl_bytes", mine, other)), parts)
+    rest = judge_rest(run.DEPLOYMENT, run.history(), judged(counters("nixl_bytes", mine, other)), parts)
     assert rest is not None
     assert [(one.name, one.verdict) for one in rest.checks] == [("nixl_bytes", Verdict.UNKNOWN)]
     assert "it restarted" in rest.checks[0].summary
-    assert of_nobody(run.DEPLOYMENT, run.history(), judged(counters("nixl_bytes", mine)), parts) is None
+    assert judge_rest(run.DEPLOYMENT, run.history(), judged(counters("nixl_bytes", mine)), parts) is None
 
 
 def test_a_finding_that_no_part_tells_is_left_though_another_part_is_as_bad() -> None:
@@ -106,19 +105,21 @@ def test_a_finding_that_no_part_tells_is_left_though_another_part_is_as_bad() ->
     told, untold = Finding("prefill-0", "leaked after ask"), Finding("prefill-0", "leaked after reset")
     parts = {"mine": judged(Check("settled", Verdict.INVALID, "", findings=(told,)))}
     whole = judged(Check("settled", Verdict.INVALID, "", findings=(told, untold)))
-    rest = of_nobody(run.DEPLOYMENT, run.history(), whole, parts)
+    rest = judge_rest(run.DEPLOYMENT, run.history(), whole, parts)
     assert rest is not None
     assert rest.verdict is not Verdict.VALID
     assert rest.checks[0].findings == (untold,)
     assert (
-        of_nobody(run.DEPLOYMENT, run.history(), judged(Check("settled", Verdict.INVALID, "", findings=(told,))), parts)
+        judge_rest(
+            run.DEPLOYMENT, run.history(), judged(Check("settled", Verdict.INVALID, "", findings=(told,))), parts
+        )
         is None
     )
 
 
 def test_a_checker_that_crashed_is_left() -> None:
     whole = judged(Check("outputs", Verdict.UNKNOWN, "the checker itself failed: KeyError: 'a'"))
-    rest = of_nobody(run.DEPLOYMENT, run.history(), whole, {"mine": judged(Check("outputs", Verdict.VALID, ""))})
+    rest = judge_rest(run.DEPLOYMENT, run.history(), whole, {"mine": judged(Check("outputs", Verdict.VALID, ""))})
     assert rest is not None
     assert rest.verdict is Verdict.UNKNOWN
 

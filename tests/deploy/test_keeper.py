@@ -44,7 +44,8 @@ asyncio.run(main())
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    # The second error: the process ended between opening and reading the file.
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
 

@@ -1,4 +1,4 @@
-"""The plugin that damages KV on real vLLM (tests/support/damage_plugin) damages what it should, and nothing else.
+"""The plugin that damages KV on real vLLM (tests/support/damage_plugin) damages the intended KV, and nothing else.
 
 The plugin's layout of the KV cache is compared with vLLM's own kernel, and the effect of each kind of damage with a
 dictionary of token rows.
@@ -80,6 +80,12 @@ def prompt(tokens: int, blocks: tuple[int, ...], request: str = "load-00001") ->
     return prompt_module.Prompt(request, blocks, tokens, BLOCK)
 
 
+def intact() -> tuple[Any, Any, dict[tuple[int, int], Any]]:
+    """Make pages, a prompt of 70 tokens in blocks 4, 9 and 2, and a copy of all rows."""
+    pages = cache()
+    return pages, prompt(70, (4, 9, 2)), everything(pages)
+
+
 def rng(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - to be repeatable
 
@@ -147,8 +153,7 @@ class TestFlips:
     @pytest.mark.parametrize(("kind", "mask"), [("flip_byte", 0xFF000000), ("flip_lowest_bit", 1)])
     def test_one_float_of_one_token_that_is_read(self, kind: str, mask: int) -> None:
         for seed in range(8):
-            pages, one = cache(), prompt(70, (4, 9, 2))
-            before = everything(pages)
+            pages, one, before = intact()
             done = kinds.KINDS[kind](kinds.Scene(pages, one, rng(seed)))
             [(block, token)] = changed(before, pages)
             assert done["blocks"] == [one.blocks.index(block)]
@@ -170,8 +175,7 @@ class TestFlips:
 
 class TestWholeBlocks:
     def test_swapping_the_tail_exchanges_it_with_a_whole_block(self) -> None:
-        pages, one = cache(), prompt(70, (4, 9, 2))
-        before = everything(pages)
+        pages, one, before = intact()
         done = kinds.swap_tail(scene(pages, one))
         whole, tail = (one.blocks[index] for index in done["blocks"])
         assert tail == 2
@@ -235,8 +239,7 @@ class TestForeign:
 
 class TestLayersAndScale:
     def test_one_layer_of_every_block_is_zero(self) -> None:
-        pages, one = cache(), prompt(70, (4, 9, 2))
-        before = everything(pages)
+        pages, one, before = intact()
         layer = kinds.zero_layer(scene(pages, one))["layer"]
         for block in one.blocks:
             assert not pages.keys(layer, block).any()
@@ -247,8 +250,7 @@ class TestLayersAndScale:
             assert torch.equal(now[others], row[others])
 
     def test_keys_grow_by_one_in_a_hundred_and_values_stay(self) -> None:
-        pages, one = cache(), prompt(70, (4, 9, 2))
-        before = everything(pages)
+        pages, one, before = intact()
         kinds.scale_keys(scene(pages, one))
         for (block, token), row in before.items():
             expected = row.clone()

@@ -56,7 +56,7 @@ class TestPluginPath:
         )
         assert run_python(code, write_plugin_path(tmp_path)) == "False\n"
 
-    def test_writing_again_drops_what_is_no_longer_a_plugin(self, tmp_path: Path) -> None:
+    def test_writing_again_removes_files_that_are_no_longer_plugins(self, tmp_path: Path) -> None:
         stale = write_plugin_path(tmp_path) / PACKAGE / "gone.py"
         stale.write_text("")
         write_plugin_path(tmp_path)
@@ -107,7 +107,7 @@ class TestProgressDelay:
             nixl_progress.set_progress_delay(api, 500)
 
     @pytest.mark.parametrize("text", ["", "0", "-5", "0.5", "500us", "²"])
-    def test_refuses_what_is_not_a_positive_whole_number(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_refuses_a_delay_that_is_no_positive_whole_number(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(nixl_progress.DELAY_VARIABLE, text)
         monkeypatch.setattr(nixl_progress, "_nixl_api", lambda: fake_nixl(config=Config))
         with pytest.raises(RuntimeError, match="microseconds above 0"):
@@ -157,8 +157,7 @@ def tier_over(tensors: list[Any], *, blocks_per_chunk: int, chunks: int = BLOCKS
 def transfer(blocks: list[int], chunks: list[int], *, sizes: list[int], firsts: list[int]) -> Any:
     """Make a transfer from vLLM's two specs of ids, of which the first has sizes and indices per group."""
     return page_tier.Transfer.between(
-        SimpleNamespace(block_ids=blocks, group_sizes=sizes, block_indices=firsts),
-        SimpleNamespace(block_ids=chunks),
+        SimpleNamespace(block_ids=blocks, group_sizes=sizes, block_indices=firsts), SimpleNamespace(block_ids=chunks)
     )
 
 
@@ -227,8 +226,7 @@ class TestPageTier:
         assert changed == set(range(5 * 16 + 3, 5 * 16 + 3 + PAGE))
 
     @pytest.mark.parametrize(
-        ("blocks", "chunks", "sizes"),
-        [([0, 1], [0], [2]), ([0], [0, 1], [1]), ([0, 1], [0], [1]), ([0], [0, 1], [2])],
+        ("blocks", "chunks", "sizes"), [([0, 1], [0], [2]), ([0], [0, 1], [1]), ([0, 1], [0], [1]), ([0], [0, 1], [2])]
     )
     def test_a_transfer_that_does_not_fit_moves_nothing(
         self, blocks: list[int], chunks: list[int], sizes: list[int]
@@ -294,7 +292,6 @@ for extra in ({"cpu_bytes_to_use": 1}, {"cpu_bytes_to_use": 1 << 20, "canonical_
         refused.append(str(error))
 
 import json
-import re
 print(json.dumps({
     "done": done, "left": worker.get_finished(), "first_bytes": [t[:, 0].tolist() for t in tensors],
     "refused": refused,

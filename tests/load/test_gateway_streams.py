@@ -42,6 +42,7 @@ def without(piece: bytes, *fields: str) -> bytes:
         WHOLE + b"\n",
         WHOLE + b"\n\n\r\n \n",
         WHOLE + wire.KEEP_ALIVE,
+        wire.KEEP_ALIVE + wire.KEEP_ALIVE + WHOLE,
         WHOLE + b"data: \n\n",
         WHOLE + b"data:\n\ndata\n\n",
         WHOLE + wire.sse(BARE_USAGE),

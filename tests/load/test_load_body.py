@@ -59,10 +59,7 @@ def test_chat_has_its_own_names_for_limits() -> None:
     conversation = (Message("system", "be brief"), Message("user", "hello"))
     request = Request("r", conversation, Sampling(5, logprobs=2), endpoint=Endpoint.CHAT)
     body = with_extra(request, model="m", extra={})
-    assert body["messages"] == [
-        {"role": "system", "content": "be brief"},
-        {"role": "user", "content": "hello"},
-    ]
+    assert body["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
     assert (body["max_completion_tokens"], body["logprobs"], body["top_logprobs"]) == (5, True, 2)
     assert not {"prompt", "max_tokens"} & set(body)
 
@@ -73,10 +70,7 @@ def test_text_sent_to_chat_becomes_a_message_of_the_user() -> None:
     assert not {"logprobs", "top_logprobs", "return_tokens_as_token_ids"} & set(body)
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [Request("r", IDS, endpoint=Endpoint.CHAT), Request("r", (Message("user", "x"),))],
-)
+@pytest.mark.parametrize("request_", [Request("r", IDS, endpoint=Endpoint.CHAT), Request("r", (Message("user", "x"),))])
 def test_a_prompt_of_the_wrong_kind_is_refused(request_: Request) -> None:
     with pytest.raises(UsageError, match="Send it to"):
         with_extra(request_, model="m", extra={})

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from load_wire import REQUEST, ask
 from polling import until
+from proxy_fakes import closes
 
 from harness.clock import MonotonicClock
 from harness.history import Outcome, TokenLogprob, Usage
@@ -80,14 +81,15 @@ async def test_headers_and_body_are_sent() -> None:
         seen.append((request.path, request.headers.copy(), await request.json()))
         return await wire.streams(wire.whole_stream())(request)
 
-    await ask(script, headers={"Authorization": "Bearer x"}, extra_body={"top_k": 5})
+    await ask(script, headers={"Authorization": "Bearer x"}, extra_body={"top_k": 5, "repetition_penalty": 1.3})
     ((path, headers, body),) = seen
     assert path == "/v1/completions"
     assert headers["X-Request-Id"] == "r-1"
     assert headers["Authorization"] == "Bearer x"
     assert headers["Accept-Encoding"] == "identity"
     assert headers["Content-Type"] == "application/json"
-    assert (body["model"], body["prompt"], body["top_k"]) == ("m", [1, 2, 3], 5)
+    assert (body["model"], body["prompt"]) == ("m", [1, 2, 3])
+    assert (body["top_k"], body["repetition_penalty"], body["top_p"]) == (5, 1.3, 1.0)
 
 
 async def test_chat_goes_to_its_own_endpoint() -> None:
@@ -200,11 +202,6 @@ async def test_a_missing_choice_is_info() -> None:
     assert (half.outcome, half.cause) == (INFO, "1 of 2 choices arrived")
 
 
-async def test_keep_alive_comments_are_ignored() -> None:
-    ended = await ask(wire.streams(wire.KEEP_ALIVE, wire.KEEP_ALIVE, wire.whole_stream()))
-    assert ended.outcome is OK
-
-
 async def test_a_cut_stream_is_info() -> None:
     ended = await ask(wire.cuts(wire.sse(TOKEN)))
     assert (ended.outcome, ended.status) == (INFO, 200)
@@ -212,12 +209,7 @@ async def test_a_cut_stream_is_info() -> None:
 
 
 async def test_a_connection_cut_before_any_answer_is_info() -> None:
-    async def script(request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
-        request.transport.close()
-        return web.Response()
-
-    ended = await ask(script)
+    ended = await ask(closes)
     assert (ended.outcome, ended.status) == (INFO, None)
     assert ended.cause.startswith("cut: ")
 

@@ -74,7 +74,7 @@ def test_byte_by_byte_the_parser_follows_the_standards_algorithm(stream: bytes) 
         (b"data: never ended\n", []),
     ],
 )
-def test_what_counts_as_an_event(stream: bytes, events: list[bytes]) -> None:
+def test_lines_are_parsed_into_events(stream: bytes, events: list[bytes]) -> None:
     assert parsed(stream) == events
 
 

@@ -79,15 +79,10 @@ def steps(vllm: Any, alternatives: int) -> list[Any]:
 
 def written_by(vllm: Any, write: str, alternatives: int) -> Any:
     """The JSON of one of vLLM's two writers, run without a server."""
-    server = SimpleNamespace(
-        return_tokens_as_token_ids=True,
-        _get_decoded_token=vllm.writer._get_decoded_token,
-    )
+    server = SimpleNamespace(return_tokens_as_token_ids=True, _get_decoded_token=vllm.writer._get_decoded_token)
     server._get_top_logprobs = partial(vllm.chat_writer._get_top_logprobs, server)
-    writer = {
-        "completions": vllm.writer._create_completion_logprobs,
-        "chat": vllm.chat_writer._create_chat_logprobs,
-    }[write]
+    completions, chat = vllm.writer._create_completion_logprobs, vllm.chat_writer._create_chat_logprobs
+    writer = completions if write == "completions" else chat
     written = writer(server, [11, 12], steps(vllm, alternatives), tokenizer=None, num_output_top_logprobs=alternatives)
     return json.loads(written.model_dump_json(exclude_unset=True))
 

@@ -14,10 +14,7 @@ from harness.load.logprobs import Row
 
 
 def aligned(*chunks: tuple[list[int], list[tuple[int | None, int]]]) -> list[int | None]:
-    """The true position of the row that each token gets.
-
-    ``chunks``: token ids, and rows as (id, true position).
-    """
+    """The true position of each token's row. ``chunks``: token ids, and rows as (id, true position)."""
     alignment, tokens = Alignment(), list[int]()
     for ids, rows in chunks:
         before = len(tokens)
@@ -74,7 +71,7 @@ TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=12)
 
 
 @given(TOKENS, st.data())
-def test_no_token_ever_gets_anothers_row(tokens: list[int], data: st.DataObject) -> None:
+def test_no_token_gets_the_row_of_another_token(tokens: list[int], data: st.DataObject) -> None:
     """Rows may be lost, or come late and in order: a token gets its own row or none."""
     kept = [at for at in range(len(tokens)) if data.draw(st.booleans())]
     late = data.draw(st.lists(st.integers(0, 2), min_size=len(kept), max_size=len(kept)))

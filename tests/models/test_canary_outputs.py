@@ -1,4 +1,4 @@
-"""The canary's greedy outputs, computed by a reference that does not know how the canary is made."""
+"""The canary's greedy outputs, computed by a reference implementation that is independent of the canary's code."""
 
 import os
 from pathlib import Path

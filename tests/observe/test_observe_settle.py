@@ -38,6 +38,11 @@ class Scripted:
         return {"decode-0": run.reading("decode-0", "after", values)}
 
 
+def scraped(occasion: Occasion, at: float, values: Mapping[str, float]) -> Scraped:
+    samples = parse(run.text(values), SAMPLE_NAMES).samples
+    return Scraped(at, "decode-0", occasion.label, occasion.scenario, occasion.phase, samples)
+
+
 async def settled_after(script: Script, *, baseline: float | None = 0.0, deadline: float = 45.0) -> tuple[Settled, int]:
     reader = Scripted(script)
     usage = None if baseline is None else {"decode-0": baseline}
@@ -141,8 +146,7 @@ async def test_the_observer_records_every_server_and_marks_unsettled_readings() 
         await observer.read(scenario="cold", phase="load", label="after")
     before, after = recorded[:2], recorded[2:]
     assert [(e.server, e.label, e.settled) for e in before] == [
-        ("decode-0", "before", True),
-        ("decode-1", "before", True),
+        (name, "before", True) for name in ("decode-0", "decode-1")
     ]
     assert {e.settled for e in after} == {False}
     assert "still held" in after[0].unsettled_because
@@ -155,8 +159,7 @@ async def test_the_last_reading_is_recorded_again_if_no_request_was_sent_since()
 
     async def read_all(occasion: Occasion) -> Readings:
         taken.append(1)
-        samples = parse(run.text(run.DECODE), SAMPLE_NAMES).samples
-        return {"decode-0": Scraped(1.0, "decode-0", occasion.label, occasion.scenario, occasion.phase, samples)}
+        return {"decode-0": scraped(occasion, 1.0, run.DECODE)}
 
     observer = SettledObserver(read_all, JumpingClock(), recorded.append)
     await observer.read(scenario="cold", phase="one", label="after")
@@ -175,9 +178,7 @@ async def test_leaked_blocks_are_waited_for_only_once() -> None:
     recorded: list[Entry] = []
 
     async def read_all(occasion: Occasion) -> Readings:
-        samples = parse(run.text(run.DECODE | {"kv_usage": held}), SAMPLE_NAMES).samples
-        where = (occasion.label, occasion.scenario, occasion.phase)
-        return {"decode-0": Scraped(clock.now(), "decode-0", *where, samples)}
+        return {"decode-0": scraped(occasion, clock.now(), run.DECODE | {"kv_usage": held})}
 
     async def seconds_of(label: str) -> float:
         observer.disturbed()

@@ -1,4 +1,4 @@
-"""Whatever a server reports, each setting has its proper form or is unknown."""
+"""Settings of servers that report odd values: each setting has its proper form or is unknown."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_runs import Script, deployed, prompt
@@ -14,7 +15,7 @@ from oracle_runs import Script, deployed, prompt
 from harness.errors import UsageError
 from harness.facts import Connector, Role, Server
 from harness.models import read_config
-from harness.observe.connectors import connected
+from harness.observe.connectors import read_connectors
 from harness.observe.exposition import Exposition, parse
 from harness.observe.forms import mapping, name_of, whole
 from harness.observe.server_info import _WANTED, _model_config, _server, first_model, learn
@@ -188,8 +189,17 @@ def test_the_models_configuration_is_read_if_reported() -> None:
 
 @given(transfer=ANYTHING)
 def test_a_list_of_connectors_is_read_or_unknown(transfer: object) -> None:
-    found = connected(transfer)
+    found = read_connectors(transfer)
     assert found is None or found.known is not None
+
+
+async def decode_server(handler: Handler) -> Server:
+    """Learn the settings of a server that answers every GET with this handler."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handler)
+    async with TestServer(app) as site, ClientSession() as session:
+        learned = await learn(session, prefill_urls=[], decode_urls=[str(site.make_url(""))], proxy_url=None)
+    return learned.deployment.servers[0]
 
 
 BODIES = [b"[" * 100_000, b"\xff\xfe", b"null", b"3", b'"text"', b'{"data": null}', b'{"data": [{"id": null}]}', b""]
@@ -198,18 +208,13 @@ BODIES = [b"[" * 100_000, b"\xff\xfe", b"null", b"3", b'"text"', b'{"data": null
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=nonsense"])
 async def test_an_answer_without_a_list_of_models_is_a_usage_error(body: bytes, kind: str) -> None:
-    async def odd(_: web.Request) -> web.Response:
+    async def odd(request: web.Request) -> web.Response:
+        if request.path == "/metrics":
+            return web.Response(text='vllm:cache_config_info{block_size="16"} 1\n')
         return web.Response(body=body, headers={"Content-Type": kind})
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(text='vllm:cache_config_info{block_size="16"} 1\n')
-
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/{path:.*}", odd)
-    async with TestServer(app) as site, ClientSession() as session:
-        with pytest.raises(UsageError, match="/v1/models"):
-            await learn(session, prefill_urls=[], decode_urls=[str(site.make_url(""))], proxy_url=None)
+    with pytest.raises(UsageError, match="/v1/models"):
+        await decode_server(odd)
 
 
 @pytest.mark.parametrize("version", ["0.1.dev7+gabc", "0.32.1rc1.dev4", "unknown", "", None, "0", "²².³"])
@@ -236,11 +241,7 @@ async def test_a_server_without_cache_config_info_is_accepted_as_vllm() -> None:
     async def handler(request: web.Request) -> web.Response:
         return web.Response(text=bodies.get(request.path, ""))
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", handler)
-    async with TestServer(app) as site, ClientSession() as session:
-        learned = await learn(session, prefill_urls=[], decode_urls=[str(site.make_url(""))], proxy_url=None)
-    server = learned.deployment.servers[0]
+    server = await decode_server(handler)
     assert (server.block_size, server.num_blocks, server.version, server.connectors) == (32, None, None, None)
 
 

@@ -13,18 +13,12 @@ from harness.facts import Connector, Server
 from harness.observe.server_info import learn
 
 DATA = Path(__file__).parents[1] / "data"
-MULTI = {
-    "kv_connector": "MultiConnector",
-    "kv_connector_extra_config": {
-        "connectors": [
-            {
-                "kv_connector": "OffloadingConnector",
-                "kv_connector_extra_config": {"block_size": 128, "offload_prompt_only": False},
-            },
-            {"kv_connector": "NixlConnector", "kv_connector_extra_config": None},
-        ]
-    },
-}
+TIER = {"block_size": 128, "offload_prompt_only": False}
+CHILDREN = [
+    {"kv_connector": "OffloadingConnector", "kv_connector_extra_config": TIER},
+    {"kv_connector": "NixlConnector", "kv_connector_extra_config": None},
+]
+MULTI = {"kv_connector": "MultiConnector", "kv_connector_extra_config": {"connectors": CHILDREN}}
 MODELS = {"data": [{"id": "lora", "parent": "canary"}, {"id": "canary", "root": "/m", "max_model_len": 2048}]}
 
 

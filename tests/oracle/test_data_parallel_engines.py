@@ -74,10 +74,7 @@ def test_no_sum_over_engines_is_ever_outside_its_bounds(
 
 
 def engines(count: int, *connectors: Any) -> written.Script:
-    deployment = deployed(*connectors)
-    return written.Script(
-        replace(deployment, servers=tuple(replace(server, engines=count) for server in deployment.servers))
-    )
+    return written.Script(deployed(*connectors, engines=count))
 
 
 def test_a_load_without_hits_is_exact_however_many_engines_serve_it() -> None:
@@ -120,15 +117,11 @@ CACHE = 'vllm:cache_config_info{{block_size="16",num_gpu_blocks="100",engine="{}
     ],
 )
 async def test_the_engines_of_a_server_are_counted_by_their_labels(metrics: str, count: int) -> None:
-    async def answer_metrics(_: web.Request) -> web.Response:
-        return web.Response(text=metrics)
-
-    async def answer_models(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "canary"}]})
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=metrics if request.path == "/metrics" else '{"data": [{"id": "canary"}]}')
 
     app = web.Application()
-    app.router.add_get("/metrics", answer_metrics)
-    app.router.add_get("/v1/models", answer_models)
+    app.router.add_get("/{path:metrics|v1/models}", answer)
     async with TestServer(app) as server, ClientSession() as session:
         url = str(server.make_url(""))
         learned = await learn(session, prefill_urls=[], decode_urls=[url], proxy_url=None)

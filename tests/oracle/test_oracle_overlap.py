@@ -1,4 +1,4 @@
-"""Which counters stay exact when requests overlap, and which get bounds. B = 64."""
+"""Counters that stay exact when requests overlap, and counters that get bounds. B = 64."""
 
 import pytest
 from oracle_runs import BLOCK, DIRECT_P, NIXL, OFFLOADING, B, Script, bounds, deployed, exactly, prompt
@@ -82,14 +82,15 @@ def test_an_unknown_outcome_widens_the_bounds_of_the_request_and_of_requests_wit
     script.ask(prompt(T, 5000), phase="other")
     assert bounds(script.expect("lost")["decode-0"], "external_kv_transfer") == Bounds(0, T)
     assert bounds(script.expect("after")["decode-0"], "external_kv_transfer") == Bounds(10, T)
-    assert "how far r0 came is not known" in script.expect("lost")["decode-0"].why("external_kv_transfer")
+    why = script.expect("lost")["decode-0"].why("external_kv_transfer")
+    assert "how far the servers got with r0 is not known" in why
     assert exactly(script.expect("other")["decode-0"], "external_kv_transfer") == T
 
 
 def test_an_interrupted_answer_may_have_continued() -> None:
-    # 100 prompt tokens, and one known output token of at most 100: the next may be any, and may fill the second block.
+    # 100 prompt tokens and one known output token of at most 100; unknown further tokens may fill the second block.
     script = Script(deployed(NIXL))
-    script.ask(prompt(100), phase="cut", outcome=Outcome.INFO, said=((7,),), sampling=Sampling(max_tokens=100))
+    script.ask(prompt(100), phase="lost", outcome=Outcome.INFO, said=((7,),), sampling=Sampling(max_tokens=100))
     script.ask((*prompt(100), 7, *prompt(60, 5000)), phase="continued")
     script.ask((*prompt(100), 8, *prompt(60, 5000)), phase="another")
     assert bounds(script.expect("continued")["decode-0"], "local_cache_hit") == Bounds(0, 128)
@@ -105,8 +106,8 @@ def test_an_attached_deployment_may_have_prompts_without_a_salt_cached(salt: str
     assert exactly(script.expect("second")["decode-0"], "local_cache_hit") == 192
 
 
-def test_eviction_under_overlap_is_bounded_and_says_so() -> None:
-    # 10 blocks. The two new prompts take 8 at most; with the old prompt's first two that is 10, so its third may go.
+def test_eviction_under_overlap_has_bounds_and_a_reason() -> None:
+    # The pool has 10 blocks. The two new prompts take up to 8, so the third of the old prompt's blocks may be evicted.
     script = Script(deployed(NIXL, blocks=10))
     script.ask(prompt(T), phase="old", route=DIRECT_P)
     script.together([prompt(T, 1000), prompt(T, 2000), prompt(T)], route=DIRECT_P)
@@ -119,9 +120,9 @@ def test_eviction_is_exact_if_requests_do_not_overlap() -> None:
     script = Script(deployed(NIXL, blocks=10))
     for phase, start in (("old", 0), ("churn", 1000), ("churn", 2000), ("again", 0)):
         script.ask(prompt(T, start), phase=phase, route=DIRECT_P)
-    # Each takes 4 blocks and frees the partial one: 7, 4 and 1 blocks without a name are left, and none is evicted.
+    # Each prompt takes 4 blocks and frees the partial one: 7, 4 and 1 unnamed blocks are left, and none is evicted.
     assert exactly(script.expect("again")["prefill-0"], "local_cache_hit") == 192
-    # Of one unnamed block and nine named ones, 1000's are the oldest. Three more take the unnamed one and its last two.
+    # Prompt 1000 has the oldest named blocks: three new blocks take the unnamed one and evict the prompt's last two.
     script.ask(prompt(B, 3000), phase="more", output=1, route=DIRECT_P)
     script.ask(prompt(2 * B, 4000), phase="more", output=1, route=DIRECT_P)
     script.ask(prompt(T, 1000), phase="gone", route=DIRECT_P)

@@ -77,8 +77,7 @@ def _widened(expected: ServerExpectation, name: str, counters: Mapping[str, floa
 
 
 @pytest.mark.parametrize(
-    "connectors",
-    [pytest.param(one, marks=() if one == (NIXL, OFFLOADING) else pytest.mark.slow) for one in ORDERS],
+    "connectors", [pytest.param(one, marks=() if one == (NIXL, OFFLOADING) else pytest.mark.slow) for one in ORDERS]
 )
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import counted_run as run
 import pytest
 from oracle_runs import BLOCK, DIRECT_D, DIRECT_P, NIXL, OFFLOADING, B, Script, deployed, prompt, row
 
@@ -12,6 +11,11 @@ from harness.scenario import Sampling
 from harness.verdict import Bounds
 
 T = 3 * B + 10
+HIT_2_OF_3 = {"prompt_tokens": 192, "prefix_queries": 192, "prefix_hits": 128, "local_cache_hit": 128}
+"""A prompt of three full blocks whose first two are cached."""
+BROUGHT_1 = {"external_queries": 64, "external_hits": 64, "external_kv_transfer": 64}
+"""A connector brings the third block."""
+ONE_TOKEN = {"prompt_tokens": 1, "local_compute": 1, "prefix_queries": 2, "external_queries": 2, "external_hits": 1}
 
 
 def again(deployment: Deployment, tokens: tuple[int, ...] = prompt(T), **fields: Any) -> Script:
@@ -39,80 +43,39 @@ def test_cached_full_blocks_are_hit_on_both_and_the_partial_one_is_computed_and_
     expected = again(deployed(*connectors)).expect("second")
     hit = {"prefix_queries": T, "prefix_hits": 3 * B, "local_cache_hit": 3 * B, "external_queries": 10}
     assert row(expected["prefill-0"]) == hit | {"prompt_tokens": T, "local_compute": 10}
-    assert row(expected["decode-0"]) == hit | {
-        "prompt_tokens": T,
-        "external_kv_transfer": 10,
-        "external_hits": 10,
-        "nixl_bytes": 1,
-    }
+    pulled = {"external_kv_transfer": 10, "external_hits": 10, "nixl_bytes": 1}
+    assert row(expected["decode-0"]) == hit | {"prompt_tokens": T} | pulled
 
 
 def test_a_prompt_of_full_blocks_hits_all_but_the_last_which_is_pulled_and_loaded() -> None:
     expected = again(deployed(NIXL, OFFLOADING), prompt(3 * B)).expect("second")
-    hit = {"prompt_tokens": 192, "prefix_queries": 192, "prefix_hits": 128, "local_cache_hit": 128}
-    last = {"external_queries": 64, "external_hits": 64, "external_kv_transfer": 64}
-    assert row(expected["prefill-0"]) == hit | last | {"offload_load_bytes": 1}
-    assert row(expected["decode-0"]) == hit | last | {"nixl_bytes": 1}
+    assert row(expected["prefill-0"]) == HIT_2_OF_3 | BROUGHT_1 | {"offload_load_bytes": 1}
+    assert row(expected["decode-0"]) == HIT_2_OF_3 | BROUGHT_1 | {"nixl_bytes": 1}
 
 
 def test_without_a_tier_prefill_computes_the_last_full_block_again() -> None:
     expected = again(deployed(NIXL), prompt(3 * B)).expect("second")["prefill-0"]
-    assert row(expected) == {
-        "prompt_tokens": 192,
-        "prefix_queries": 192,
-        "prefix_hits": 128,
-        "local_cache_hit": 128,
-        "local_compute": 64,
-        "external_queries": 64,
-    }
+    assert row(expected) == HIT_2_OF_3 | {"local_compute": 64, "external_queries": 64}
 
 
 def test_with_the_tier_first_decode_loads_the_last_block_and_nixl_only_notifies() -> None:
     expected = again(deployed(OFFLOADING, NIXL), prompt(3 * B)).expect("second")["decode-0"]
-    assert row(expected) == {
-        "prompt_tokens": 192,
-        "prefix_queries": 192,
-        "prefix_hits": 128,
-        "local_cache_hit": 128,
-        "external_queries": 64,
-        "external_hits": 64,
-        "external_kv_transfer": 64,
-        "offload_load_bytes": 1,
-    }
+    assert row(expected) == HIT_2_OF_3 | BROUGHT_1 | {"offload_load_bytes": 1}
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_one_token_is_looked_up_twice_and_computed_on_decode(times: int) -> None:
     expected = again(deployed(NIXL, OFFLOADING), prompt(1)).expect("first" if times == 1 else "second")
-    assert row(expected["decode-0"]) == {
-        "prompt_tokens": 1,
-        "local_compute": 1,
-        "prefix_queries": 2,
-        "external_queries": 2,
-        "external_hits": 1,
-        "nixl_bytes": 1,
-    }
+    assert row(expected["decode-0"]) == ONE_TOKEN | {"nixl_bytes": 1}
 
 
 def test_without_prefix_caching_prefill_loads_all_full_blocks_and_decode_pulls_everything() -> None:
-    deployment = deployed(NIXL, OFFLOADING)
-    servers = tuple(replace(server, prefix_caching=False) for server in deployment.servers)
-    expected = again(deployed(NIXL, OFFLOADING, servers=servers)).expect("second")
-    assert row(expected["prefill-0"]) == {
-        "prompt_tokens": T,
-        "local_compute": 10,
-        "external_kv_transfer": 192,
-        "external_queries": T,
-        "external_hits": 192,
-        "offload_load_bytes": 3,
-    }
-    assert row(expected["decode-0"]) == {
-        "prompt_tokens": T,
-        "external_kv_transfer": T,
-        "external_queries": T,
-        "external_hits": T,
-        "nixl_bytes": 4,
-    }
+    expected = again(deployed(NIXL, OFFLOADING, prefix_caching=False)).expect("second")
+    looked_up = {"prompt_tokens": T, "external_queries": T}
+    loaded = {"external_kv_transfer": 192, "external_hits": 192, "offload_load_bytes": 3}
+    pulled = {"external_kv_transfer": T, "external_hits": T, "nixl_bytes": 4}
+    assert row(expected["prefill-0"]) == looked_up | loaded | {"local_compute": 10}
+    assert row(expected["decode-0"]) == looked_up | pulled
 
 
 def test_evicted_blocks_are_loaded_from_the_tier() -> None:
@@ -122,15 +85,9 @@ def test_evicted_blocks_are_loaded_from_the_tier() -> None:
     for start in (10_000, 20_000, 30_000):
         script.ask(prompt(5 * B - 2, start), phase="churn", route=DIRECT_P)
     script.ask(prompt(T), phase="again", route=DIRECT_P)
-    assert row(script.expect("again")["prefill-0"]) == {
-        "prompt_tokens": T,
-        "prefix_queries": T,
-        "external_queries": T,
-        "external_hits": 192,
-        "external_kv_transfer": 192,
-        "local_compute": 10,
-        "offload_load_bytes": 3,
-    }
+    looked_up = {"prompt_tokens": T, "prefix_queries": T, "external_queries": T, "local_compute": 10}
+    loaded = {"external_hits": 192, "external_kv_transfer": 192, "offload_load_bytes": 3}
+    assert row(script.expect("again")["prefill-0"]) == looked_up | loaded
 
 
 def test_prompt_logprobs_read_no_cache_on_decode_but_are_cached() -> None:
@@ -153,8 +110,7 @@ def test_prompt_logprobs_read_no_cache_on_decode_but_are_cached() -> None:
 def test_whether_connectors_bring_a_prompt_with_prompt_logprobs_depends_on_the_release(
     version: str | None, external: Bounds
 ) -> None:
-    servers = tuple(replace(server, version=version) for server in run.DEPLOYMENT.servers)
-    script = Script(deployed(NIXL, OFFLOADING, servers=servers))
+    script = Script(deployed(NIXL, OFFLOADING, version=version))
     script.ask(prompt(T), phase="scored", sampling=Sampling(max_tokens=2, prompt_logprobs=0))
     expected = script.expect("scored")["decode-0"]
     assert expected.external_kv_transfer == external
@@ -197,14 +153,8 @@ def test_decode_asked_directly_finds_blocks_that_it_pulled() -> None:
     script.ask(prompt(T), phase="direct", route=DIRECT_D)
     expected = script.expect("direct")
     assert row(expected["prefill-0"]) == {}
-    assert row(expected["decode-0"]) == {
-        "prompt_tokens": T,
-        "prefix_queries": T,
-        "prefix_hits": 192,
-        "local_cache_hit": 192,
-        "local_compute": 10,
-        "external_queries": 10,
-    }
+    hit = {"prompt_tokens": T, "prefix_queries": T, "prefix_hits": 192, "local_cache_hit": 192}
+    assert row(expected["decode-0"]) == hit | {"local_compute": 10, "external_queries": 10}
 
 
 @pytest.mark.parametrize(
@@ -237,15 +187,13 @@ def test_each_of_n_choices_is_a_request_on_decode_and_all_are_one_on_prefill() -
 
 
 def test_one_rank_reads_once() -> None:
-    servers = tuple(replace(server, ranks=1) for server in deployed(NIXL).servers)
-    script = Script(deployed(NIXL, servers=servers))
+    script = Script(deployed(NIXL, ranks=1))
     script.ask(prompt(T))
     assert script.expect()["decode-0"].nixl_transfers == Bounds.exactly(1)
 
 
 def tier_of(chunks: int, *, tokens_per_step: int | None = 8192) -> Script:
-    servers = tuple(replace(s, max_num_batched_tokens=tokens_per_step) for s in deployed(NIXL).servers)
-    return Script(deployed(NIXL, OFFLOADING, servers=servers, offload_blocks=chunks))
+    return Script(deployed(NIXL, OFFLOADING, max_num_batched_tokens=tokens_per_step, offload_blocks=chunks))
 
 
 def test_a_full_tier_evicts_the_oldest_request_from_its_end() -> None:

@@ -1,6 +1,4 @@
-"""Counters of older releases and development builds differ, and are right only for these versions."""
-
-from dataclasses import replace
+"""Counting differences of older releases and development builds are accepted for these versions only."""
 
 import counted_run as run
 import pytest
@@ -16,8 +14,7 @@ OLD_OR_UNKNOWN = ["0.19.1", DEVELOPMENT, "0.21.1rc1.dev44+gabc", None, "nightly"
 
 
 def of_version(version: str | None) -> run.Deployment:
-    servers = tuple(replace(server, version=version) for server in run.DEPLOYMENT.servers)
-    return replace(run.DEPLOYMENT, servers=servers)
+    return run.DEPLOYMENT.with_servers(version=version)
 
 
 def seen(**decode: float) -> History:
@@ -34,13 +31,7 @@ def verdict(version: str | None, **decode: float) -> Verdict:
         ("0.32.0", (0, 32)),
         ("0.20.0rc1", (0, 20)),
         ("1.0", (1, 0)),
-        (DEVELOPMENT, None),
-        ("0.21.1rc1.dev44+gabc", None),
-        ("", None),
-        ("v0.32", None),
-        ("²", None),
-        ("0.²", None),
-        (None, None),
+        *((text, None) for text in (DEVELOPMENT, "0.21.1rc1.dev44+gabc", "", "v0.32", "²", "0.²", None)),
     ],
 )
 def test_a_development_build_names_no_release(version: str | None, known: tuple[int, int] | None) -> None:
@@ -61,7 +52,7 @@ def test_since_0_20_no_token_may_count_twice() -> None:
     assert verdict("0.32.0", compute=1) is Verdict.INVALID
 
 
-def test_an_engine_that_reports_how_many_tokens_it_counts_twice_is_believed_in_every_version(
+def test_in_every_version_recomputed_tokens_that_the_engine_reports_may_count_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(run.NAMES, "recomputed", f"vllm:prompt_tokens_recomputed_total{{{run.ENGINE}}}")

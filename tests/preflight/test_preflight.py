@@ -20,13 +20,7 @@ from harness.preflight import (
     check_transfer_bytes,
     refuse,
 )
-from harness.preflight.compatibility import (
-    check_connectors,
-    check_distinct,
-    check_kv_format,
-    check_model,
-    same_address,
-)
+from harness.preflight.compatibility import check_connectors, check_distinct, check_kv_format, check_model, same_address
 from harness.preflight.demand import check_demands
 from harness.preflight.generation_defaults import check_generation_defaults
 from harness.preflight.server_report import Answers, report_of
@@ -161,7 +155,7 @@ def test_servers_that_report_nothing_do_not_stop_a_run() -> None:
         *check_generation_defaults(silent_pair, None, 20),
     ]
     refuse(items)
-    assert Level.UNTOLD in levels(items)
+    assert Level.UNREPORTED in levels(items)
 
 
 def test_swapped_roles_stop_a_run() -> None:
@@ -182,8 +176,7 @@ def test_different_lists_of_connectors_are_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "word"),
-    [({"dtype": "torch.float32"}, "dtype"), ({"cache": {"cache_dtype": "fp8"}}, "KV cache dtype")],
+    ("other", "word"), [({"dtype": "torch.float32"}, "dtype"), ({"cache": {"cache_dtype": "fp8"}}, "KV cache dtype")]
 )
 def test_servers_with_different_dtypes_stop_a_run(other: Mapping[str, Any], word: str) -> None:
     assert f"differ in {word}" in stops(check_kv_format(pair({}, other)))
@@ -262,11 +255,7 @@ def test_a_proxy_that_asks_the_listed_servers_is_ok() -> None:
         (counted(), counted(), "asks none of the listed servers"),
         (counted(prompt_tokens=560), counted(prompt_tokens=280), "4 of 8 requests never arrived"),
         (counted(prompt_tokens=560, external_kv_transfer=560), counted(prompt_tokens=560), "Swap --prefill-url"),
-        (
-            counted(prompt_tokens=210),
-            counted(prompt_tokens=560, external_kv_transfer=560),
-            "5 of 8 prompts never",
-        ),
+        (counted(prompt_tokens=210), counted(prompt_tokens=560, external_kv_transfer=560), "5 of 8 prompts never"),
     ],
 )
 def test_a_proxy_that_asks_other_servers_stops_a_run(p: Delta, d: Delta, words: str) -> None:

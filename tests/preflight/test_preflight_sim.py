@@ -34,18 +34,29 @@ def _short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "WATCH_SECONDS", 0.2)
 
 
+@asynccontextmanager
+async def simulated(**fields: Any) -> AsyncIterator[SimDeployment]:
+    deployment = await start_sim(SimConfig(noise=QUIET, **fields))
+    try:
+        yield deployment
+    finally:
+        await deployment.stop()
+
+
 @pytest.fixture
 async def sim() -> AsyncIterator[SimDeployment]:
-    deployment = await start_sim(SimConfig(noise=QUIET))
-    yield deployment
-    await deployment.stop()
+    async with simulated() as deployment:
+        yield deployment
 
 
-@pytest.fixture
-async def sim_with_two() -> AsyncIterator[SimDeployment]:
-    deployment = await start_sim(SimConfig(noise=QUIET, decodes=2))
-    yield deployment
-    await deployment.stop()
+@asynccontextmanager
+async def own_proxy(sim: SimDeployment) -> AsyncIterator[str]:
+    """The URL of the harness's own proxy before all servers."""
+    proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
+    try:
+        yield proxy.url
+    finally:
+        await proxy.stop()
 
 
 @asynccontextmanager
@@ -93,17 +104,20 @@ async def refused(tmp_path: Path, p: str, d: str, *more: str) -> str:
     return str(failed.value)
 
 
+@pytest.mark.slow
 async def test_a_correct_deployment_passes_every_check(sim: SimDeployment, tmp_path: Path) -> None:
     async with opened(tmp_path, sim.prefill_urls[0], sim.decode_urls[0]) as (session, items):
         assert {item.level for item in items} == {Level.OK}
         assert session.deployment.own_proxy is True
 
 
+@pytest.mark.slow
 async def test_one_server_in_two_spellings_is_one(sim: SimDeployment, tmp_path: Path) -> None:
     url = sim.prefill_urls[0]
     assert "same server" in await refused(tmp_path, url, url.replace("127.0.0.1", "localhost"))
 
 
+@pytest.mark.slow
 async def test_one_server_behind_two_addresses_is_one(sim: SimDeployment, tmp_path: Path) -> None:
     url = sim.prefill_urls[0]
     async with front(url) as alias:
@@ -121,19 +135,14 @@ async def test_a_model_name_that_is_not_served_is_reported_with_the_served_names
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 async def test_a_server_without_a_connector_stops_a_run(role: str, tmp_path: Path, *, reports: bool) -> None:
     """Whether or not the server reports its configuration."""
-    plain = await start_sim(SimConfig(noise=QUIET, connectors=()))
-    whole = await start_sim(SimConfig(noise=QUIET, connectors=(Connector.NIXL,)))
 
     def change(request: web.Request, answer: Any) -> Any:
         return 404 if request.path == "/server_info" and not reports else answer
 
-    try:
+    async with simulated(connectors=()) as plain, simulated(connectors=(Connector.NIXL,)) as whole:
         p, d = (plain, whole) if role == "prefill" else (whole, plain)
         async with front(p.prefill_urls[0], change) as prefill, front(d.decode_urls[0], change) as decode:
             message = await refused(tmp_path, prefill, decode)
-    finally:
-        await plain.stop()
-        await whole.stop()
     assert "connector" in message
     assert (prefill if role == "prefill" else decode) in message
 
@@ -162,19 +171,16 @@ async def test_unreported_connectors_are_checked_by_the_counters_behind_any_prox
 
 
 async def test_decode_without_a_connector_behind_any_proxy_stops_a_run(sim: SimDeployment, tmp_path: Path) -> None:
-    plain = await start_sim(SimConfig(noise=QUIET, connectors=()))
-    try:
-        async with (
-            front(sim.prefill_urls[0], hide_connectors) as p,
-            front(plain.decode_urls[0], hide_connectors) as d,
-            foreign_proxy([p], [d]) as url,
-        ):
-            message = await refused(tmp_path, p, d, "--base-url", url)
-    finally:
-        await plain.stop()
-    assert "has no connector" in message
+    async with (
+        simulated(connectors=()) as plain,
+        front(sim.prefill_urls[0], hide_connectors) as p,
+        front(plain.decode_urls[0], hide_connectors) as d,
+        foreign_proxy([p], [d]) as url,
+    ):
+        assert "has no connector" in await refused(tmp_path, p, d, "--base-url", url)
 
 
+@pytest.mark.slow
 async def test_a_decode_server_with_another_dtype_stops_a_run(sim: SimDeployment, tmp_path: Path) -> None:
     def change(request: web.Request, answer: Any) -> Any:
         if request.path == "/server_info":
@@ -186,40 +192,30 @@ async def test_a_decode_server_with_another_dtype_stops_a_run(sim: SimDeployment
 
 
 async def test_swapped_urls_behind_a_proxy_stop_a_run(sim: SimDeployment, tmp_path: Path) -> None:
-    proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
-    try:
-        message = await refused(tmp_path, sim.decode_urls[0], sim.prefill_urls[0], "--base-url", proxy.url)
-    finally:
-        await proxy.stop()
+    async with own_proxy(sim) as url:
+        message = await refused(tmp_path, sim.decode_urls[0], sim.prefill_urls[0], "--base-url", url)
     assert "Swap --prefill-url and --decode-url" in message
 
 
 @pytest.mark.slow
-async def test_a_proxy_that_also_asks_other_servers_stops_a_run(sim_with_two: SimDeployment, tmp_path: Path) -> None:
-    sim = sim_with_two
-    proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
-    try:
-        message = await refused(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], "--base-url", proxy.url)
-    finally:
-        await proxy.stop()
+async def test_a_proxy_that_also_asks_other_servers_stops_a_run(tmp_path: Path) -> None:
+    async with simulated(decodes=2) as sim, own_proxy(sim) as url:
+        message = await refused(tmp_path, sim.prefill_urls[0], sim.decode_urls[0], "--base-url", url)
     assert "4 of 8 requests never arrived at a listed one" in message
 
 
 @pytest.mark.slow
 async def test_the_harnesss_own_proxy_is_recognised_when_given(sim: SimDeployment, tmp_path: Path) -> None:
     p, d = sim.prefill_urls[0], sim.decode_urls[0]
-    proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
 
     def change(request: web.Request, answer: Any) -> Any:
         return 404 if request.path == "/proxy/status" else answer
 
-    try:
-        async with opened(tmp_path, p, d, "--base-url", proxy.url) as (session, _):
+    async with own_proxy(sim) as url:
+        async with opened(tmp_path, p, d, "--base-url", url) as (session, _):
             assert session.deployment.own_proxy is True
-        async with front(proxy.url, change) as foreign, opened(tmp_path, p, d, "--base-url", foreign) as (session, _):
+        async with front(url, change) as foreign, opened(tmp_path, p, d, "--base-url", foreign) as (session, _):
             assert session.deployment.own_proxy is False
-    finally:
-        await proxy.stop()
 
 
 async def test_requests_of_other_clients_are_noticed(sim: SimDeployment, tmp_path: Path) -> None:
@@ -237,6 +233,7 @@ async def test_requests_of_other_clients_are_noticed(sim: SimDeployment, tmp_pat
         assert any(item.check == "traffic" and "Another client uses decode-0" in item.seen for item in items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -280,6 +277,7 @@ async def test_doctor_shows_what_stops_a_run_and_the_remedy(
     assert "STOPS   load" in shown
 
 
+@pytest.mark.slow
 async def test_doctor_ends_as_unknown_if_a_verdict_would(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

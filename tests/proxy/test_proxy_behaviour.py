@@ -13,15 +13,14 @@ from proxy_fakes import (
     COMPLETIONS,
     DEADLINE_S,
     PARAMS,
-    Pair,
     Script,
     answering,
     closed_port,
     closes,
     decoded,
-    in_every_loop,
     pair,
     prefilled,
+    proxying,
     running,
 )
 
@@ -34,27 +33,6 @@ EVENTS = [b"data: {1}\n\n", b"data: {2}\n\n", b"data: [DONE]\n\n"]
 async def within_deadline(event: asyncio.Event) -> None:
     async with asyncio.timeout(DEADLINE_S):
         await event.wait()
-
-
-class Holding:
-    """A script that sends at most its first bytes, and waits until the client disconnects."""
-
-    def __init__(self, first: bytes | None = None) -> None:
-        self.first = first
-        self.asked = asyncio.Event()
-        self.left = asyncio.Event()
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        if self.first is not None:
-            await response.prepare(request)
-            await response.write(self.first)
-        self.asked.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.left.set()
-        return response
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
@@ -87,7 +65,6 @@ async def test_p_prefills_one_token_and_d_gets_the_request(
         assert to_p["kv_transfer_params"]["do_remote_decode"] is True
 
 
-@in_every_loop
 async def test_a_stream_comes_byte_for_byte_with_its_content_type() -> None:
     events = [b"data: \xc3\xa9\n\n", b": ping\n\n", b"x" * 300_000, b"\r\n", b"data: [DONE]\n\n"]
     content_type = "text/event-stream; charset=utf-8"
@@ -98,7 +75,6 @@ async def test_a_stream_comes_byte_for_byte_with_its_content_type() -> None:
         assert await answer.read() == b"".join(events)
 
 
-@in_every_loop
 async def test_each_event_reaches_the_client_before_d_sends_the_next() -> None:
     arrived = [asyncio.Event() for _ in EVENTS]
 
@@ -165,50 +141,7 @@ async def test_a_rejected_request_is_400_and_no_server_is_asked(body: Any) -> No
         assert servers.proxy.status()["rejected"] == 1
 
 
-@in_every_loop
-async def test_a_client_that_leaves_in_prefill_leaves_p() -> None:
-    holding = Holding()
-    async with pair(p_script=holding) as servers:
-        await leave_once(holding, servers)
-        await within_deadline(holding.left)
-        assert servers.d.seen == []
-        assert servers.proxy.status()["client_gone"] == {"request": 0, "prefill": 1, "handover": 0, "decode": 0}
-        assert servers.proxy.status()["in_flight"] == 0
-
-
-@pytest.mark.parametrize(("first", "stage"), [(None, "handover"), (EVENTS[0], "decode")])
-@in_every_loop
-async def test_a_client_that_leaves_in_decode_leaves_d(first: bytes | None, stage: str) -> None:
-    holding = Holding(first)
-    async with pair(d_script=holding) as servers:
-        await leave_once(holding, servers)
-        await within_deadline(holding.left)
-        gone = servers.proxy.status()["client_gone"]
-        assert gone == {"request": 0, "prefill": 0, "handover": 0, "decode": 0} | {stage: 1}
-        assert servers.proxy.status()["in_flight"] == 0
-
-
-async def leave_once(holding: Holding, servers: Pair) -> None:
-    """Send a request, wait until the server has it (and for the answer's first bytes, if any), and disconnect."""
-
-    async def ask() -> None:
-        async with servers.post({"stream": True}) as answer:
-            assert await answer.content.readany() == holding.first
-            got_first.set()
-            await answer.read()
-
-    got_first = asyncio.Event()
-    task = asyncio.create_task(ask())
-    await within_deadline(holding.asked)
-    if holding.first is not None:
-        await within_deadline(got_first)
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled()
-
-
 @pytest.mark.parametrize("script", [wire.cuts(EVENTS[0]), wire.cuts(EVENTS[0], headers={"Content-Length": "100"})])
-@in_every_loop
 async def test_a_stream_that_d_cut_is_cut_for_the_client_too(script: Script) -> None:
     async with pair(d_script=script) as servers, servers.post({"stream": True}) as answer:
         assert await answer.content.readexactly(len(EVENTS[0])) == EVENTS[0]
@@ -218,7 +151,6 @@ async def test_a_stream_that_d_cut_is_cut_for_the_client_too(script: Script) -> 
         assert (counts["broken"], counts["completed"]) == (1, 0)
 
 
-@in_every_loop
 async def test_a_cut_stream_has_no_end_marker_even_in_its_bytes() -> None:
     async with pair(d_script=wire.cuts(EVENTS[0])) as servers:
         received = await raw_exchange(servers.proxy.url, b"HTTP/1.1")
@@ -227,7 +159,6 @@ async def test_a_cut_stream_has_no_end_marker_even_in_its_bytes() -> None:
         assert body == b"%x\r\n%s\r\n" % (len(EVENTS[0]), EVENTS[0])
 
 
-@in_every_loop
 async def test_a_client_of_http_1_0_sees_a_cut_as_a_reset() -> None:
     async with pair(d_script=wire.cuts(EVENTS[0])) as servers:
         with pytest.raises(ConnectionResetError):
@@ -245,7 +176,6 @@ async def raw_exchange(url: str, version: bytes) -> bytes:
         writer.close()
 
 
-@in_every_loop
 async def test_a_server_that_dies_before_it_answers_is_502() -> None:
     async with pair(p_script=closes) as servers, servers.post({}) as answer:
         assert answer.status == 502
@@ -254,17 +184,18 @@ async def test_a_server_that_dies_before_it_answers_is_502() -> None:
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
-@in_every_loop
 async def test_an_unreachable_server_is_502_with_its_role_and_url(role: str) -> None:
     nowhere = await closed_port()
-    async with running(prefilled) as p, aiohttp.ClientSession() as client:
-        proxy = await start_proxy([nowhere if role == "prefill" else p.url], [nowhere])
+    async with (
+        running(prefilled) as p,
+        aiohttp.ClientSession() as client,
+        proxying([nowhere if role == "prefill" else p.url], [nowhere]) as proxy,
+    ):
         async with client.post(proxy.url + COMPLETIONS, data=b"{}") as answer:
             assert answer.status == 502
             assert f"The {role} server {nowhere} cannot be reached" in (await answer.json())["error"]["message"]
         assert proxy.status()[role][0]["unreachable"] == 1
         assert proxy.status()["stranded_prefills"] == (role == "decode")
-        await proxy.stop()
 
 
 async def test_the_clients_request_id_goes_to_both_servers_and_back() -> None:
@@ -292,15 +223,14 @@ async def test_requests_go_round_robin_and_the_answer_names_the_servers() -> Non
     async with (
         running(prefilled) as p0, running(prefilled) as p1, running(decoded) as d0, running(decoded) as d1,
         running(decoded) as d2, aiohttp.ClientSession() as client,
+        proxying([p0.url, p1.url], [d0.url, d1.url, d2.url]) as proxy,
     ):  # fmt: skip
-        proxy = await start_proxy([p0.url, p1.url], [d0.url, d1.url, d2.url])
         pairs = []
         for _ in range(6):
             async with client.post(proxy.url + COMPLETIONS, data=b"{}") as answer:
                 pairs.append((answer.headers["X-PD-Prefill"], answer.headers["X-PD-Decode"]))
         assert sorted(pairs) == sorted((p.url, d.url) for p in (p0, p1) for d in (d0, d1, d2))
         assert [len(server.seen) for server in (p0, p1, d0, d1, d2)] == [3, 3, 2, 2, 2]
-        await proxy.stop()
 
 
 async def test_other_paths_are_answered_by_d() -> None:
@@ -337,7 +267,7 @@ async def test_an_unknown_path_is_404_in_the_openai_format() -> None:
         assert "GET /health" in (await answer.json())["error"]["message"]
 
 
-async def test_the_status_counts_what_was_served() -> None:
+async def test_the_status_counts_requests_and_answers() -> None:
     async with pair() as servers:
         for _ in range(3):
             async with servers.post({}) as answer:
@@ -357,7 +287,6 @@ async def test_connections_to_the_servers_are_kept() -> None:
         assert len(servers.p.connections) == len(servers.d.connections) == 1
 
 
-@in_every_loop
 async def test_a_prompt_of_many_megabytes_is_served() -> None:
     prompt = "x" * 8_000_000
     async with pair() as servers, servers.post({"prompt": prompt}) as answer:
@@ -365,8 +294,7 @@ async def test_a_prompt_of_many_megabytes_is_served() -> None:
         assert servers.p.body["prompt"] == servers.d.body["prompt"] == prompt
 
 
-@in_every_loop
-async def test_stop_closes_everything_at_once_where_nothing_is_in_flight() -> None:
+async def test_stop_closes_everything_at_once_if_nothing_is_in_flight() -> None:
     async with running(prefilled) as p, running(decoded) as d, aiohttp.ClientSession() as client:
         proxy = await start_proxy([p.url], [d.url])
         async with client.post(proxy.url + COMPLETIONS, data=b"{}") as answer:
@@ -377,7 +305,6 @@ async def test_stop_closes_everything_at_once_where_nothing_is_in_flight() -> No
             await client.post(proxy.url + COMPLETIONS, data=b"{}")
 
 
-@in_every_loop
 async def test_a_port_in_use_is_a_usage_error() -> None:
     async with running(decoded) as taken:
         port = int(taken.url.rsplit(":", 1)[1])

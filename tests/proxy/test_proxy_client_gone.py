@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from aiohttp import web
 from polling import until
-from proxy_fakes import DEADLINE_S, Pair, Script, answering, closed_port, pair
+from proxy_fakes import DEADLINE_S, Pair, Script, answering, closed_port, pair, proxying
 
 from harness.proxy import start_proxy
 from harness.proxy.status import Stage
@@ -230,10 +230,7 @@ async def test_a_write_that_finds_the_connection_closed(
 
 @pytest.mark.parametrize(
     ("p_script", "sent", "stage"),
-    [
-        (None, HEAD % 1 + b"x", Stage.REQUEST),
-        (answering(500, {"error": "no"}), REQUEST, Stage.PREFILL),
-    ],
+    [(None, HEAD % 1 + b"x", Stage.REQUEST), (answering(500, {"error": "no"}), REQUEST, Stage.PREFILL)],
     ids=["rejected", "p-s-error"],
 )
 async def test_a_client_that_left_before_its_error_answer(
@@ -300,12 +297,11 @@ async def test_a_refused_connection_to_a_server_is_not_counted_as_a_lost_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     nowhere = await closed_port()
-    proxy = await start_proxy([nowhere], [nowhere])
-    client = await Client.connect(proxy.url)
-    client.writer.write(REQUEST)
-    assert (await client.read_until(b"\r\n")).startswith(b"HTTP/1.1 502")
-    client.leave("closes")
-    await proxy.stop()
+    async with proxying([nowhere], [nowhere]) as proxy:
+        client = await Client.connect(proxy.url)
+        client.writer.write(REQUEST)
+        assert (await client.read_until(b"\r\n")).startswith(b"HTTP/1.1 502")
+        client.leave("closes")
     assert sum(proxy.status()["client_gone"].values()) == 0
     (record,) = caplog.records
     assert "cannot be reached" in record.getMessage()

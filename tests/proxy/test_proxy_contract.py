@@ -105,7 +105,7 @@ def test_parameters_are_added_to_empty_bodies_and_in_place_of_null(raw: bytes) -
         ({"prompt": "a", "truncate_prompt_tokens": "-1"}, "truncate_prompt_tokens"),
     ],
 )
-def test_what_would_bypass_the_transfer_or_change_the_prompt_is_rejected(body: Any, param: str) -> None:
+def test_a_request_that_bypasses_the_transfer_or_changes_the_prompt_is_rejected(body: Any, param: str) -> None:
     with pytest.raises(RejectedRequest) as caught:
         parse_request(json.dumps(body).encode(), Endpoint.COMPLETIONS)
     assert caught.value.param == param

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from proxy_fakes import COMPLETIONS, Fake, answering, closed_port, closes, decoded, prefilled, running
+from proxy_fakes import COMPLETIONS, Fake, answering, closed_port, closes, decoded, pair, prefilled, proxying, running
 
 from harness.deploy.launch import start_proxy as launch_proxy
 from harness.errors import UsageError
@@ -26,12 +26,12 @@ def secret(url: str) -> str:
 @asynccontextmanager
 async def guarded(p: Any = prefilled, d: Any = decoded) -> AsyncIterator[tuple[Fake, Fake, ProxyHandle]]:
     """A proxy whose servers' URLs carry credentials and a query."""
-    async with running(p) as prefill, running(d) as decode:
-        proxy = await start_proxy([secret(prefill.url)], [secret(decode.url) + "/?key=k%26y"])
-        try:
-            yield prefill, decode, proxy
-        finally:
-            await proxy.stop()
+    async with (
+        running(p) as prefill,
+        running(d) as decode,
+        proxying([secret(prefill.url)], [secret(decode.url) + "/?key=k%26y"]) as proxy,
+    ):
+        yield prefill, decode, proxy
 
 
 def require_hidden(*shown: object) -> None:
@@ -55,11 +55,8 @@ async def test_credentials_reach_the_servers_and_no_client() -> None:
 
 
 async def test_the_clients_credentials_go_through_to_a_url_without_any() -> None:
-    async with running(prefilled) as p, running(decoded) as d, aiohttp.ClientSession() as client:
-        proxy = await start_proxy([p.url], [d.url])
-        async with client.post(proxy.url + COMPLETIONS, data=b"{}", headers={"Authorization": "Bearer x"}):
-            assert p.seen[0].headers["Authorization"] == d.seen[0].headers["Authorization"] == "Bearer x"
-        await proxy.stop()
+    async with pair() as servers, servers.post({}, headers={"Authorization": "Bearer x"}):
+        assert servers.p.seen[0].headers["Authorization"] == servers.d.seen[0].headers["Authorization"] == "Bearer x"
 
 
 @pytest.mark.parametrize("p", [closes, answering(200, {}), answering(500, {})], ids=["closes", "no-handover", "error"])
@@ -75,15 +72,13 @@ async def test_errors_name_the_server_without_credentials(p: Any, caplog: pytest
 
 async def test_an_unreachable_server_is_named_without_credentials(caplog: pytest.LogCaptureFixture) -> None:
     nowhere = secret(await closed_port())
-    proxy = await start_proxy([nowhere], [nowhere])
-    async with aiohttp.ClientSession() as client:
+    async with aiohttp.ClientSession() as client, proxying([nowhere], [nowhere]) as proxy:
         async with client.post(proxy.url + COMPLETIONS, data=b"{}") as answer:
             assert "<redacted>@127.0.0.1" in await answer.text()
             require_hidden(answer.headers, await answer.text(), caplog.text)
         async with client.get(proxy.url + "/health") as answer:
             assert answer.status == 503
             require_hidden(await answer.text())
-    await proxy.stop()
 
 
 @pytest.mark.parametrize("url", ["ftp://user:ses@me@h", "http://user:ses/x@h:1", "user:ses@me@h:x"])

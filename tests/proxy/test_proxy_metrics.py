@@ -6,9 +6,8 @@ from typing import Any
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
-from proxy_fakes import COMPLETIONS, answering, closed_port, decoded, pair, prefilled, running
+from proxy_fakes import COMPLETIONS, answering, closed_port, pair, proxying
 
-from harness.proxy import start_proxy
 from harness.proxy.status import UpstreamCounts
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -56,10 +55,8 @@ async def test_metrics_show_every_count_of_the_status_page() -> None:
 
 async def test_a_server_given_twice_has_two_sets_of_counts() -> None:
     nowhere = await closed_port()
-    async with running(prefilled) as p, running(decoded) as d, aiohttp.ClientSession() as client:
-        proxy = await start_proxy([p.url, p.url], [d.url, nowhere])
+    async with pair() as servers, proxying([servers.p.url] * 2, [servers.d.url, nowhere]) as proxy:
         for _ in range(2):
-            async with client.post(proxy.url + COMPLETIONS, data=b"{}") as answer:
+            async with servers.client.post(proxy.url + COMPLETIONS, data=b"{}") as answer:
                 await answer.read()
-        assert await scraped(client, proxy.url) == dict(expected(proxy.status()))
-        await proxy.stop()
+        assert await scraped(servers.client, proxy.url) == dict(expected(proxy.status()))

@@ -15,9 +15,8 @@ from harness.history import Ended, History, Outcome
 from harness.reports import WHOLE_RUN, Row, make_report
 from harness.reports.catalogue import tally
 from harness.reports.plain import plain_lines
-from harness.verdict import Check, FaultSign, Judgement, KnownFault, Outputs, Verdict
+from harness.verdict import Check, FaultSign, Judgement, KnownFault, Verdict
 
-NONE = Outputs(0, 0, 0, 0, 0)
 FAULT = KnownFault((FaultSign("failed_transfers"),), ("0.32.0",), ("cpu",), "counts two of three notifications as late")
 
 
@@ -29,6 +28,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return harness("--engine", "sim", *names, "--plain", "--result-dir", where, "--junit", where / "junit.xml")
 
 
+@pytest.mark.slow
 def test_a_known_fault_is_shown_and_does_not_count(faulty: Ran, tmp_path: Path) -> None:
     assert faulty.code == 0, faulty.out + faulty.err
     assert faulty.directory is not None
@@ -43,6 +43,7 @@ def test_a_known_fault_is_shown_and_does_not_count(faulty: Ran, tmp_path: Path) 
     assert (tmp_path / "again.xml").read_text() == (faulty.directory.parent / "junit.xml").read_text()
 
 
+@pytest.mark.slow
 def test_junit_of_a_checked_catalogue_has_a_case_for_each_workload(faulty: Ran, tmp_path: Path) -> None:
     assert faulty.directory is not None
     harness("check", faulty.directory, "--junit", tmp_path / "again.xml")
@@ -51,55 +52,41 @@ def test_junit_of_a_checked_catalogue_has_a_case_for_each_workload(faulty: Ran, 
     assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "2")
 
 
+@pytest.mark.slow
 def test_saving_a_check_does_not_change_the_verdict(faulty: Ran) -> None:
     assert faulty.directory is not None
     harness("check", faulty.directory, "--save")
     assert json.loads((faulty.directory / "result.json").read_text()) == faulty.result
 
 
-def judged(*checks: tuple[str, Verdict]) -> Judgement:
-    return Judgement(tuple(Check(name, verdict, f"about {name}") for name, verdict in checks), NONE)
+def judged(name: str, verdict: Verdict) -> Judgement:
+    return Judgement((Check(name, verdict, f"about {name}"),))
+
+
+def row(check: str, verdict: Verdict, workload: str = "a", **fields: object) -> Row:
+    return Row(workload, "f", "d", judged(check, verdict), deployment=DEPLOYMENT, **fields)  # type: ignore[arg-type] # as named
+
+
+RIGHT = row("outputs", Verdict.VALID)
+DOUBTFUL = row("client_health", Verdict.UNKNOWN, WHOLE_RUN)
 
 
 @pytest.mark.parametrize(
     ("rows", "verdict"),
     [
-        (
-            [
-                Row(
-                    "a",
-                    "f",
-                    "d",
-                    judged(("failed_transfers", Verdict.INVALID)),
-                    known_fault=FAULT,
-                    deployment=DEPLOYMENT,
-                )
-            ],
-            Verdict.VALID,
-        ),
-        ([Row("a", "f", "d", judged(("failed_transfers", Verdict.INVALID)))], Verdict.INVALID),
-        (
-            [Row("a", "f", "d", judged(("outputs", Verdict.INVALID)), known_fault=FAULT, deployment=DEPLOYMENT)],
-            Verdict.INVALID,
-        ),
+        ([row("failed_transfers", Verdict.INVALID, known_fault=FAULT)], Verdict.VALID),
+        ([row("failed_transfers", Verdict.INVALID)], Verdict.INVALID),
+        ([row("outputs", Verdict.INVALID, known_fault=FAULT)], Verdict.INVALID),
         ([Row("a", "f", "d", skipped="it needs more")], Verdict.UNKNOWN),
-        (
-            [
-                Row("a", "f", "d", judged(("outputs", Verdict.VALID))),
-                Row(WHOLE_RUN, "run", "d", judged(("client_health", Verdict.UNKNOWN))),
-            ],
-            Verdict.UNKNOWN,
-        ),
+        ([RIGHT, DOUBTFUL], Verdict.UNKNOWN),
     ],
 )
 def test_a_catalogues_reports_have_the_verdict_of_its_table(rows: list[Row], verdict: Verdict) -> None:
-    excused = Row(
-        "z", "f", "d", judged(("failed_transfers", Verdict.INVALID)), known_fault=FAULT, deployment=DEPLOYMENT
-    )
+    excused = row("failed_transfers", Verdict.INVALID, "z", known_fault=FAULT)
     rows = [excused, *rows]
     if verdict is Verdict.VALID:
-        rows.append(Row("y", "f", "d", judged(("outputs", Verdict.VALID))))
-    report = make_report(DEPLOYMENT, HISTORY, judged(("failed_transfers", Verdict.INVALID)), rows=rows)
+        rows.append(row("outputs", Verdict.VALID, "y"))
+    report = make_report(DEPLOYMENT, HISTORY, judged("failed_transfers", Verdict.INVALID), rows=rows)
     assert report.verdict is verdict
     assert report.result["verdict"] == verdict.value
     assert next(plain_lines(report.overview)).startswith(f"{verdict.upper()}: ")
@@ -108,22 +95,15 @@ def test_a_catalogues_reports_have_the_verdict_of_its_table(rows: list[Row], ver
 
 
 def test_the_whole_run_is_not_counted_as_a_workload() -> None:
-    rows = [
-        Row("a", "f", "d", judged(("outputs", Verdict.VALID))),
-        Row(WHOLE_RUN, "run", "d", judged(("client_health", Verdict.UNKNOWN))),
-    ]
-    assert tally(rows) == "1 workload: 1 valid; the run as a whole is unknown"
+    assert tally([RIGHT, DOUBTFUL]) == "1 workload: 1 valid; the run as a whole is unknown"
 
 
 def unserved() -> History:
     """The counted run, in which nothing was served and nothing was counted."""
-    entries = []
-    for entry in counted.history(counted.readings(counted.ZERO, counted.ZERO)).entries:
-        if isinstance(entry, Ended):
-            entries.append(Ended(entry.at, entry.request_id, Outcome.FAIL, "400: no", 400))
-        else:
-            entries.append(entry)
-    return History(tuple(entries))
+    entries = counted.history(counted.readings(counted.ZERO, counted.ZERO)).entries
+    return History(
+        tuple(Ended(e.at, e.request_id, Outcome.FAIL, "400: no", 400) if isinstance(e, Ended) else e for e in entries)
+    )
 
 
 def test_no_bytes_moved_is_unknown_if_nothing_was_served() -> None:
@@ -133,6 +113,7 @@ def test_no_bytes_moved_is_unknown_if_nothing_was_served() -> None:
         assert check.summary == "no request was served, so there was nothing to move"
 
 
+@pytest.mark.slow
 def test_a_known_fault_has_no_advice(faulty: Ran) -> None:
     assert "KNOWN FAULT" in faulty.out
     assert "likely cause" not in faulty.out

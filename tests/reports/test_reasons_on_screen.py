@@ -16,22 +16,21 @@ from harness.reports import PlainProgress, Row, make_report, print_catalogue, pr
 from harness.reports.assertion import explain
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.terminal import print_overview
-from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
+from harness.verdict import Check, Finding, Judgement, Verdict
 
-NONE = Outputs(0, 0, 0, 0, 0)
 LONG = "the server sent " + "one more word, " * 60 + "and (penalties of the model's own: repetition_penalty 1.05)"
 
 
 def plain(*checks: Check) -> str:
     stream = io.StringIO()
-    print_report(make_report(DEPLOYMENT, HISTORY, Judgement(checks, NONE)), plain=True, stream=stream)
+    print_report(make_report(DEPLOYMENT, HISTORY, Judgement(checks)), plain=True, stream=stream)
     return stream.getvalue()
 
 
 def terminal(*checks: Check, width: int = 80) -> str:
     """The text on a terminal without line breaks."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, record=True, highlight=False)
-    print_overview(make_report(DEPLOYMENT, HISTORY, Judgement(checks, NONE)).overview, console)
+    print_overview(make_report(DEPLOYMENT, HISTORY, Judgement(checks)).overview, console)
     return "".join(console.export_text().split())
 
 
@@ -54,11 +53,11 @@ def test_a_reason_is_never_clipped() -> None:
     for check in (UNSURE, finding):
         assert LONG in plain(check)
         assert LONG.replace(" ", "") in terminal(check)
-        assert LONG in explain("case", Judgement((check,), NONE))
-        row = Row("case", "family", "multi", Judgement((check,), NONE))
+        assert LONG in explain("case", Judgement((check,)))
+        row = Row("case", "family", "multi", Judgement((check,)))
         assert LONG in catalogue_junit([row])
     stream = io.StringIO()
-    print_catalogue([Row("case", "family", "multi", Judgement((UNSURE,), NONE))], stream=stream)
+    print_catalogue([Row("case", "family", "multi", Judgement((UNSURE,)))], stream=stream)
     assert LONG in stream.getvalue()
 
 
@@ -71,13 +70,17 @@ def test_one_reason_for_many_counters_is_shown_once() -> None:
 
 
 def test_a_finding_in_the_summary_is_not_repeated() -> None:
-    findings = (Finding("load-1", "500: engine died"), Finding("load-2", "500: engine died"), Finding("load-3", "cut"))
+    findings = (
+        Finding("load-1", "500: engine died"),
+        Finding("load-2", "500: engine died"),
+        Finding("load-3", "broke off"),
+    )
     check = Check("completion", Verdict.INVALID, "3 did not, the first being load-1: 500: engine died", (), findings)
     shown = plain(check)
     assert shown.count("engine died") == 1
     assert "    load-2: the same\n" in shown
-    assert "    load-3: cut\n" in shown
-    assert explain("case", Judgement((check,), NONE)).count("load-1") == 1
+    assert "    load-3: broke off\n" in shown
+    assert explain("case", Judgement((check,))).count("load-1") == 1
 
 
 def test_findings_with_the_same_text_are_one_line() -> None:
@@ -89,7 +92,7 @@ def test_findings_with_the_same_text_are_one_line() -> None:
 
 def test_more_checks_than_a_row_lists_are_named() -> None:
     checks = tuple(Check(f"check_{n}", Verdict.UNKNOWN, "too little") for n in range(5))
-    reasons = Row("case", "family", "multi", Judgement(checks, NONE)).reasons
+    reasons = Row("case", "family", "multi", Judgement(checks)).reasons
     assert reasons[-1] == "and unknown check_3, unknown check_4"
 
 

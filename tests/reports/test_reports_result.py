@@ -35,7 +35,7 @@ VLLM_DETAILED = {"input_lens", "output_lens", "ttfts", "itls", "start_times", "g
 # Not written: arrays that vLLM writes without --save-detailed, the peak of a one-second window, speech,
 # and the client's queue, whose time is inside our latencies (they count from when a request was due).
 LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {
-    *("latencies", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx"),
+    *("latencies", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx")
 }
 OURS = {
     *("verdict", "checks", "kv_transfer", "outputs", "verification_cost", "deployment", "seed", "argv", "commit"),
@@ -170,7 +170,7 @@ def test_invalid_is_a_junit_failure_and_unknown_an_error() -> None:
     assert 'tests="3" failures="1" errors="1"' in xml
     assert 'message="unknown: offload_store_bytes' in xml
     assert "load external" not in xml
-    assert "load decode-0 external_kv_transfer: expected 26,913, observed 0.0" in xml
+    assert "load: decode-0 external_kv_transfer: expected 26,913, observed 0 (-26,913)" in xml
 
 
 def test_junit_of_nothing_is_an_error() -> None:
@@ -179,10 +179,10 @@ def test_junit_of_nothing_is_an_error() -> None:
 
 def test_a_check_counts_in_junit_for_the_scenarios_of_its_evidence_else_for_all() -> None:
     two = History((replace(STARTED, scenarios=("random_load", "other")), *entries()[1:]))
-    told = Judgement(
+    named = Judgement(
         (Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong", request="load-0"),)),), VALID.outputs
     )
-    assert _cases(told, two) == {("random_load", "c"): ["failure"], ("other", "c"): []}
+    assert _cases(named, two) == {("random_load", "c"): ["failure"], ("other", "c"): []}
     assert _cases(INVALID, two)["random_load", "offload_bytes"] == ["error"]
     assert _cases(INVALID, two)["other", "offload_bytes"] == []
     vague = Judgement((Check("health", Verdict.UNKNOWN, "?", findings=(Finding("client", "late"),)),), VALID.outputs)

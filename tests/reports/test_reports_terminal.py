@@ -7,7 +7,17 @@ import pytest
 from rich.console import Console
 from run_fixtures import DEPLOYMENT, HISTORY, INVALID, UNKNOWN, VALID, compared
 
-from harness.reports import LiveProgress, PlainProgress, Progress, make_progress, make_report, print_report
+from harness.reports import (
+    LiveProgress,
+    PlainProgress,
+    Progress,
+    Row,
+    make_progress,
+    make_report,
+    print_catalogue,
+    print_report,
+)
+from harness.reports.catalogue import catalogue_lines
 from harness.reports.counters import rows
 from harness.reports.terminal import print_overview
 from harness.reports.text import clean, count, duration, figure
@@ -35,7 +45,7 @@ def test_the_plain_report_of_a_failed_run() -> None:
 INVALID: 1 of 3 checks failed, 1 could not be judged
   INVALID token_sources: decode computed every prompt token itself: nothing was transferred
     load-0, load-1, load-2 and 2 more: answered without KV from prefill-0
-  UNKNOWN offload_bytes: offload_store_bytes of prefill-0 in load is unknown: the deployment was not at rest
+  UNKNOWN offload_bytes: offload_store_bytes of prefill-0 in load is unknown: the deployment had not settled
   valid outputs: 128 of 128 outputs equal their reference token for token
 counters:
   DIFFERS prefill-0 local_compute: expected 26,913, observed 0 (-26,913)
@@ -75,8 +85,8 @@ def test_the_verdict_comes_first_as_a_word(judgement: Judgement, first: str) -> 
 
 
 def test_the_overview_of_a_run_that_ended_early_says_so() -> None:
-    cut = type(HISTORY)(HISTORY.entries[:-1])
-    overview = make_report(DEPLOYMENT, cut, VALID).overview
+    killed = type(HISTORY)(HISTORY.entries[:-1])
+    overview = make_report(DEPLOYMENT, killed, VALID).overview
     assert overview.headline == "all 3 checks passed; the run ended early"
 
 
@@ -90,7 +100,7 @@ def test_a_terminal_shows_every_figure_within_its_width(judgement: Judgement, wi
         if row.counter != "prompt_tokens":
             assert f"{row.counter} {row.expected} {count(row.observed)}" in words
     assert AGAIN in words
-    assert "…" not in shown, "nothing is cut off"
+    assert "…" not in shown, "every text is whole"
 
 
 def test_no_color_leaves_layout_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,3 +256,27 @@ def test_the_kind_of_progress_suits_the_stream(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_pipe_gets_no_escape_sequences_and_no_boxes() -> None:
     assert not set("\x1b─━│┌") & set(_plain(INVALID))
+
+
+@pytest.mark.parametrize("width", range(12, 100, 4))
+def test_counters_and_latencies_are_shown_whole(width: int) -> None:
+    text = _terminal(INVALID, width)
+    unbroken = "".join(text.split())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert "offload_store_bytes" in unbroken
+    assert "99,614,720" in unbroken
+    assert "external_kv_transfer" in unbroken
+
+
+def test_counters_are_a_table_if_there_is_room() -> None:
+    assert "server      counter" in _terminal(INVALID, 80)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_a_catalogue_is_plain_lines_if_a_column_would_be_too_narrow(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    row, stream = Row("several_choices", "sampling", "as given", INVALID, requests=3), _Terminal()
+    print_catalogue([row], stream=stream)
+    assert stream.getvalue().splitlines() == list(catalogue_lines([row]))

@@ -38,8 +38,7 @@ NOT_VALID = {
 }
 """Checks that cannot be valid for what a workload does, as the engine is."""
 QUICK = {
-    *("short_prompt", "multi_block", "full_decode_hit", "partial_decode_hit", "direct_decode", "offload_recovery"),
-    *("stop_strings", "several_choices", "chat_turns", "two_by_two"),
+    *("short_prompt", "partial_decode_hit", "direct_decode", "offload_recovery", "stop_strings", "several_choices"),
 }
 """A few of each kind; the others are run in the slow tier."""
 HERE = [

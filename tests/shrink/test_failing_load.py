@@ -11,7 +11,7 @@ from harness.errors import UsageError
 from harness.history import Entry, History, PhaseStarted, RunEnded, Sent
 from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
 from harness.shrink import Candidate, Piece, ScriptContent, failing_load_of, script
-from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
+from harness.verdict import Check, Finding, Judgement, Verdict
 
 SALT = "run-1"
 
@@ -31,7 +31,7 @@ def history(*requests: Request, at_once: int = 2, phase: str = "load") -> Histor
 
 
 def judgement(*findings: Finding, name: str = "outputs", verdict: Verdict = Verdict.INVALID) -> Judgement:
-    return Judgement((Check(name, verdict, "", findings=findings),), Outputs(0, 0, 0, 0, 0))
+    return Judgement((Check(name, verdict, "", findings=findings),))
 
 
 SIX = [request(number) for number in range(6)]

@@ -115,6 +115,7 @@ async def test_missing_answers_are_unknown_and_the_servers_message_is_shown(
     assert ": right" not in done.out
 
 
+@pytest.mark.slow
 async def test_a_server_that_never_answers_ends_the_script_in_time(tmp_path: Path) -> None:
     async with running(never) as p:
         told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url)
@@ -123,6 +124,7 @@ async def test_a_server_that_never_answers_ends_the_script_in_time(tmp_path: Pat
     assert "timed out" in done.out
 
 
+@pytest.mark.slow
 async def test_servers_that_are_gone_make_the_result_unknown(tmp_path: Path) -> None:
     nowhere = await closed_port()
     done = await run(ScriptContent(((request(),),), 1, (), "m", nowhere, nowhere, None), tmp_path)
@@ -130,6 +132,7 @@ async def test_servers_that_are_gone_make_the_result_unknown(tmp_path: Path) -> 
     assert "onnect" in done.out, "curl's own message"
 
 
+@pytest.mark.slow
 async def test_a_wrong_answer_counts_although_another_is_missing(tmp_path: Path) -> None:
     async def served(asked: web.Request) -> web.Response:
         if asked.headers["X-Request-Id"] == "load-0":
@@ -142,6 +145,7 @@ async def test_a_wrong_answer_counts_although_another_is_missing(tmp_path: Path)
     assert "HTTP 503: busy" in done.out
 
 
+@pytest.mark.slow
 async def test_a_failure_among_several_at_once_is_not_hidden(tmp_path: Path) -> None:
     async def served(asked: web.Request) -> web.Response:
         return web.json_response(RIGHT, status=500 if asked.headers["X-Request-Id"] == "load-1" else 200)
@@ -185,6 +189,7 @@ async def test_without_a_proxy_the_parameters_are_copied(tmp_path: Path) -> None
         assert d.body["kv_transfer_params"] == PARAMS
 
 
+@pytest.mark.slow
 async def test_a_cache_that_was_not_emptied_makes_the_result_unknown(tmp_path: Path) -> None:
     async def p(asked: web.Request) -> web.Response:
         return web.json_response({"success": False}) if "reset" in asked.path else web.json_response(RIGHT)
@@ -195,6 +200,7 @@ async def test_a_cache_that_was_not_emptied_makes_the_result_unknown(tmp_path: P
     assert "was not emptied" in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"])
 async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(tmp_path: Path, name: str) -> None:
     nowhere = await closed_port()
@@ -204,6 +210,7 @@ async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(tmp_path:
     assert (done.code, done.err) == (SAME, ""), done.out
 
 
+@pytest.mark.slow
 async def test_a_proxy_of_the_environment_is_used_for_other_machines(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as gateway:
         told = ScriptContent(((request(),),), 1, (), "m", "http://p.example:1", "http://d.example:2", None)

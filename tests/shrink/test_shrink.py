@@ -210,6 +210,7 @@ def test_a_directory_that_is_not_a_run_is_refused(tmp_path: Path, command: str) 
         assert "history.jsonl" in done.err
 
 
+@pytest.mark.slow
 def test_a_run_that_did_not_fail_is_not_shrunk(tmp_path: Path, healthy: Pair) -> None:
     load = write_load(tmp_path / "load.jsonl", 4)
     ran = harness(*healthy.flags, "--dataset-path", load, "--plain", "--result-dir", tmp_path / "runs")

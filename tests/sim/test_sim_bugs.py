@@ -1,4 +1,4 @@
-"""Every planted bug does exactly what its table entry says, and runs without bugs have no wrong KV."""
+"""Every planted bug has exactly the effects that its table entry lists, and runs without bugs read no wrong KV."""
 
 import random
 from typing import Any
@@ -46,6 +46,13 @@ def run(pair: SimPair, seed: int, name: str, length: int = 50, **fields: Any) ->
     assert status == 200
     pair.settle()
     return answer
+
+
+def struck_once(bug: str, length: int = 50) -> SimPair:
+    """Make a pair with this bug, and serve one request."""
+    pair = make_pair(bug)
+    run(pair, 1, "x", length)
+    return pair
 
 
 def blocks_moved(pair: SimPair) -> float:
@@ -143,8 +150,7 @@ def test_a_failed_load_is_counted_and_answered_with_wrong_tokens() -> None:
     ],
 )
 def test_bytes_that_each_bug_shows(name: str, blocks: int) -> None:
-    pair = make_pair(name)
-    run(pair, 1, "x")
+    pair = struck_once(name)
     assert blocks_moved(pair) == blocks
 
 
@@ -200,8 +206,7 @@ def staggered(pair: SimPair, requests: dict[str, dict]) -> dict[str, dict]:
 
 
 def test_leaked_blocks_are_never_released() -> None:
-    pair = make_pair("leaked_blocks")
-    run(pair, 1, "x")
+    pair = struck_once("leaked_blocks")
     pair.prefill.engine.now = lambda: 1e9
     pair.settle()
     assert pair.prefill.engine.pool.num_blocks - 1 - pair.prefill.engine.pool.num_free == 4
@@ -209,8 +214,7 @@ def test_leaked_blocks_are_never_released() -> None:
 
 @pytest.mark.parametrize(("length", "leaks"), [(47, False), (48, True), (49, False)])
 def test_exact_block_leak_needs_whole_blocks(length: int, leaks: bool) -> None:
-    pair = make_pair("exact_block_leak")
-    run(pair, 1, "x", length)
+    pair = struck_once("exact_block_leak", length=length)
     assert (pair.prefill.engine.pool.usage > 0) == leaks
 
 
@@ -295,23 +299,20 @@ def test_legacy_offload_bytes_disagree() -> None:
 
 
 def test_failed_notification_is_missing_from_failed_transfers() -> None:
-    pair = make_pair("notification_uncounted")
-    run(pair, 1, "x")
+    pair = struck_once("notification_uncounted")
     assert sample(pair, "vllm:nixl_num_failed_notifications_total") == 1
     assert sample(pair, "vllm:nixl_num_failed_transfers_total") == 0
     assert pair.prefill.engine.pool.usage > 0
 
 
 def test_counters_start_again() -> None:
-    pair = make_pair("counter_reset")
-    run(pair, 1, "x")
+    pair = struck_once("counter_reset")
     assert sample(pair, "vllm:prompt_tokens_total") == 0
     assert sample(pair, "vllm:nixl_bytes_transferred_sum") == 0
 
 
 def test_queries_doubled() -> None:
-    pair = make_pair("queries_doubled")
-    run(pair, 1, "x")
+    pair = struck_once("queries_doubled")
     assert pair.decode.engine.stats.prefix_queries == 100
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -24,11 +26,19 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+@asynccontextmanager
+async def simulated(**fields: Any) -> AsyncIterator[SimDeployment]:
+    deployment = await start_sim(SimConfig(noise=QUIET, **fields))
+    try:
+        yield deployment
+    finally:
+        await deployment.stop()
+
+
 @pytest.fixture
 async def sim() -> AsyncIterator[SimDeployment]:
-    deployment = await start_sim(SimConfig(noise=QUIET, eos_rate=0.0))
-    yield deployment
-    await deployment.stop()
+    async with simulated(eos_rate=0.0) as deployment:
+        yield deployment
 
 
 async def post(session: aiohttp.ClientSession, url: str, body: dict, name: str = "x") -> tuple[int, dict]:
@@ -171,28 +181,22 @@ async def test_metric_families_appear_when_vllms_do(session: aiohttp.ClientSessi
 
 
 async def test_metrics_are_written_as_prometheus_client_does(session: aiohttp.ClientSession) -> None:
-    sim = await start_sim(SimConfig(noise=QUIET, model='a "model"\\of\nmine', engine_labels=2))
-    try:
+    async with simulated(model='a "model"\\of\nmine', engine_labels=2) as sim:
         body = await hand_over(session, sim, {"prompt": PROMPT, "max_tokens": 5})
         await post(session, sim.decode_urls[0] + COMPLETIONS, body)
         for server in (sim.pair.prefill, sim.pair.decode):
             registry = CollectorRegistry()
             registry.register(server.exposition)
             assert server.metrics() == generate_latest(registry)
-    finally:
-        await sim.stop()
 
 
 async def test_engine_labels_add_up(session: aiohttp.ClientSession) -> None:
-    sim = await start_sim(SimConfig(noise=QUIET, engine_labels=3, metric_prefix="kserve_vllm:"))
-    try:
+    async with simulated(engine_labels=3, metric_prefix="kserve_vllm:") as sim:
         await post(session, sim.decode_urls[0] + COMPLETIONS, {"prompt": PROMPT, "max_tokens": 2})
         seen = await families(session, sim.decode_urls[0])
         parts = [value for (name, _), value in seen.items() if name == "kserve_vllm:prompt_tokens_total"]
         assert len(parts) == 3
         assert sum(parts) == 50
-    finally:
-        await sim.stop()
 
 
 async def test_the_facts_describe_the_servers(sim: SimDeployment) -> None:
@@ -229,12 +233,9 @@ async def test_many_requests_at_once(session: aiohttp.ClientSession, sim: SimDep
 
 
 async def streamed_with(session: aiohttp.ClientSession, bug: str) -> list[object]:
-    sim = await start_sim(SimConfig(noise=QUIET, eos_rate=0.0, bugs=(PlantedBug(bug),)))
-    try:
+    async with simulated(eos_rate=0.0, bugs=(PlantedBug(bug),)) as sim:
         body = await hand_over(session, sim, {"prompt": PROMPT, "max_tokens": 6, "stream": True})
         return await events(session, sim.decode_urls[0] + COMPLETIONS, body)
-    finally:
-        await sim.stop()
 
 
 async def test_bugs_of_the_stream(session: aiohttp.ClientSession) -> None:

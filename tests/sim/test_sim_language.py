@@ -19,8 +19,8 @@ tokens = st.lists(st.integers(0, 4095), min_size=1, max_size=40)
 
 
 @given(tokens, st.integers(0, 39))
-def test_computing_in_chunks_gives_the_same_sum(prompt: list[int], cut: int) -> None:
-    head, tail = prompt[:cut], prompt[cut:]
+def test_computing_in_chunks_gives_the_same_sum(prompt: list[int], first: int) -> None:
+    head, tail = prompt[:first], prompt[first:]
     rows, total = extend(0, head, 0)
     more, total = extend(total, tail, len(head))
     assert total == correct_total(prompt) == sum(rows + more) & MASK
@@ -108,9 +108,7 @@ def test_teacher_forcing_agrees_with_clean_outputs() -> None:
     for index, prompt in enumerate(prompts(40)):
         choice = served(pair, f"r{index}", prompt)
         for entry, logprob in zip(
-            forced(pair, prompt, choice["token_ids"], f"t{index}"),
-            choice["logprobs"]["token_logprobs"],
-            strict=True,
+            forced(pair, prompt, choice["token_ids"], f"t{index}"), choice["logprobs"]["token_logprobs"], strict=True
         ):
             assert entry["rank"] == 1
             assert abs(entry["logprob"] - logprob) < 1e-12

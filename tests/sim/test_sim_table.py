@@ -41,6 +41,10 @@ def moved(server: SimServer, before: dict) -> dict:
     }
 
 
+def assert_counted(seen: dict, **expected: tuple[float, ...]) -> None:
+    assert {name: seen[name] for name in expected} == expected
+
+
 def ask(server: SimServer, tokens: list[int], name: str, **fields: Any) -> dict:
     status, answer = server.handle(Endpoint.COMPLETIONS, {"prompt": tokens, "max_tokens": 1} | fields, name)
     assert status == 200
@@ -70,9 +74,7 @@ def test_p_with_a_warm_prefix_cache() -> None:
     before = counters(pair.prefill)
     pass_through(pair, PROMPT, "second")
     seen = moved(pair.prefill, before)
-    assert seen["prefix"] == (50, 48)
-    assert seen["external"] == (2, 0)
-    assert seen["sources"] == (2, 48, 0)
+    assert_counted(seen, prefix=(50, 48), external=(2, 0), sources=(2, 48, 0))
 
 
 @pytest.mark.parametrize("connectors", [(NIXL,), (NIXL, OFFLOADING)])
@@ -83,10 +85,7 @@ def test_d_pulls_only_what_its_prefix_cache_lacks(connectors: tuple[Connector, .
     before = counters(pair.decode)
     pass_through(pair, PROMPT, "partial")
     seen = moved(pair.decode, before)
-    assert seen["prefix"] == (50, 32)
-    assert seen["external"] == (18, 18)
-    assert seen["sources"] == (0, 32, 18)
-    assert seen["nixl"] == (2,)
+    assert_counted(seen, prefix=(50, 32), external=(18, 18), sources=(0, 32, 18), nixl=(2,))
     assert not pair.ledger.wrong
 
 
@@ -99,10 +98,7 @@ def test_offloading_alone_restores_blocks_that_left_the_prefix_cache() -> None:
     before = counters(pair.prefill)
     again = ask(pair.prefill, PROMPT, "again", max_tokens=3)
     seen = moved(pair.prefill, before)
-    assert seen["prefix"] == (50, 0)
-    assert seen["external"] == (50, 48)
-    assert seen["sources"] == (2, 0, 48)
-    assert seen["load"] == (3,)
+    assert_counted(seen, prefix=(50, 0), external=(50, 48), sources=(2, 0, 48), load=(3,))
     assert again["choices"][0]["text"] == first["choices"][0]["text"]
 
 
@@ -116,10 +112,7 @@ def test_offloading_restores_the_blocks_after_a_local_hit() -> None:
     before = counters(pair.prefill)
     ask(pair.prefill, PROMPT, "again")
     seen = moved(pair.prefill, before)
-    assert seen["prefix"] == (50, 16)
-    assert seen["external"] == (34, 32)
-    assert seen["sources"] == (2, 16, 32)
-    assert seen["load"] == (2,)
+    assert_counted(seen, prefix=(50, 16), external=(34, 32), sources=(2, 16, 32), load=(2,))
 
 
 def test_p_with_both_connectors_restores_and_hands_over() -> None:
@@ -143,10 +136,7 @@ def test_d_with_offloading_first_only_notifies_p() -> None:
     before = counters(pair.decode)
     pass_through(pair, PROMPT, "again")
     seen = moved(pair.decode, before)
-    assert seen["external"] == (50, 48)
-    assert seen["sources"] == (2, 0, 48)
-    assert seen["nixl"] == (0,)
-    assert seen["load"] == (3,)
+    assert_counted(seen, external=(50, 48), sources=(2, 0, 48), nixl=(0,), load=(3,))
     assert pair.prefill.engine.pool.usage == 0.0
 
 
@@ -154,10 +144,7 @@ def test_one_token_is_looked_up_twice_on_d() -> None:
     pair = make_pair()
     pass_through(pair, [300], "one")
     d = counters(pair.decode)
-    assert d["prefix"] == (2, 0)
-    assert d["external"] == (2, 1)
-    assert d["sources"] == (1, 0, 0)
-    assert d["nixl"] == (1,)
+    assert_counted(d, prefix=(2, 0), external=(2, 1), sources=(1, 0, 0), nixl=(1,))
 
 
 def test_of_a_prompt_of_whole_cached_blocks_d_pulls_the_last() -> None:
@@ -166,8 +153,7 @@ def test_of_a_prompt_of_whole_cached_blocks_d_pulls_the_last() -> None:
     before = counters(pair.decode)
     pass_through(pair, PROMPT[:48], "again")
     seen = moved(pair.decode, before)
-    assert seen["sources"] == (0, 32, 16)
-    assert seen["nixl"] == (1,)
+    assert_counted(seen, sources=(0, 32, 16), nixl=(1,))
 
 
 def test_of_a_prompt_of_whole_cached_blocks_the_tier_loads_the_last() -> None:
@@ -177,9 +163,7 @@ def test_of_a_prompt_of_whole_cached_blocks_the_tier_loads_the_last() -> None:
     before = counters(pair.prefill)
     ask(pair.prefill, PROMPT[:48], "again")
     seen = moved(pair.prefill, before)
-    assert seen["sources"] == (0, 32, 16)
-    assert seen["external"] == (16, 16)
-    assert seen["load"] == (1,)
+    assert_counted(seen, sources=(0, 32, 16), external=(16, 16), load=(1,))
 
 
 def test_chunks_of_two_blocks_are_stored_and_loaded_whole() -> None:
@@ -191,13 +175,12 @@ def test_chunks_of_two_blocks_are_stored_and_loaded_whole() -> None:
     before = counters(pair.prefill)
     ask(pair.prefill, PROMPT, "again")
     seen = moved(pair.prefill, before)
-    assert seen["sources"] == (18, 0, 32)
-    assert seen["load"] == (2,)
+    assert_counted(seen, sources=(18, 0, 32), load=(2,))
 
 
 @pytest.mark.parametrize(("prompt_only", "stored"), [(True, 3), (False, 5)])
-def test_generated_blocks_are_stored_only_if_asked_for(prompt_only: bool, stored: int) -> None:
-    """50 tokens and 40 generated: the last one's KV is never computed, so 89 tokens are 5 whole blocks."""
+def test_generated_blocks_are_stored_only_if_configured(prompt_only: bool, stored: int) -> None:
+    """Of 50 prompt tokens and 40 generated ones, all but the last have KV: 89 tokens fill 5 blocks."""
     pair = make_pair(connectors=(OFFLOADING,), offload_prompt_only=prompt_only)
     ask(pair.decode, PROMPT, "long", max_tokens=40)
     pair.settle()
@@ -207,7 +190,7 @@ def test_generated_blocks_are_stored_only_if_asked_for(prompt_only: bool, stored
 def test_bytes_of_a_block() -> None:
     pair = make_pair()
     pass_through(pair, PROMPT, "bytes")
-    # 4 blocks by 4 layers by 16 tokens by 2 heads by (32 + 32) by 2 bytes
+    # 4 blocks x 4 layers x 16 tokens x 2 heads x (32 + 32) x 2 bytes.
     assert pair.decode.engine.stats.nixl_bytes.total == 4 * 4 * 16 * 2 * 64 * 2
 
 
@@ -217,10 +200,7 @@ def test_prompt_logprobs_skip_every_read_and_still_release_p() -> None:
     before = counters(pair.decode)
     pass_through(pair, PROMPT, "scored", prompt_logprobs=0)
     seen = moved(pair.decode, before)
-    assert seen["prefix"] == (0, 0)
-    assert seen["external"] == (50, 0)
-    assert seen["sources"] == (50, 0, 0)
-    assert seen["nixl"] == (0,)
+    assert_counted(seen, prefix=(0, 0), external=(50, 0), sources=(50, 0, 0), nixl=(0,))
     assert pair.prefill.engine.pool.usage == 0.0
 
 
@@ -237,8 +217,7 @@ def test_a_salt_isolates_the_prefix_cache() -> None:
 def test_every_sequence_of_n_pulls_and_later_notifications_count_as_after_expiry() -> None:
     pair = make_pair()
     pass_through(pair, PROMPT, "three", n=3)
-    assert counters(pair.decode)["sources"] == (0, 0, 150)
-    assert counters(pair.decode)["nixl"] == (12,)
+    assert_counted(counters(pair.decode), sources=(0, 0, 150), nixl=(12,))
     assert pair.prefill.engine.stats.notifications_after_expiry == 2
 
 

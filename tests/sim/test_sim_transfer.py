@@ -37,16 +37,8 @@ def decode(pair: SimPair, tokens: list[int], params: dict, name: str) -> tuple[i
 
 def test_parameters_have_vllms_keys() -> None:
     params = prefill(make_pair(Clock()), PROMPT, "keys")
-    assert params.keys() >= {
-        "do_remote_prefill",
-        "do_remote_decode",
-        "remote_block_ids",
-        "remote_engine_id",
-        "remote_request_id",
-        "remote_host",
-        "remote_port",
-        "tp_size",
-    }
+    remote = {f"remote_{name}" for name in ("block_ids", "engine_id", "request_id", "host", "port")}
+    assert params.keys() >= remote | {"do_remote_prefill", "do_remote_decode", "tp_size"}
     assert (params["do_remote_prefill"], params["do_remote_decode"]) == (True, False)
     assert len(params["remote_block_ids"]) == 1
     assert len(params["remote_block_ids"][0]) == 4
@@ -128,7 +120,7 @@ def test_empty_block_ids_kill_the_engine() -> None:
     assert pair.decode.handle(C, {"prompt": PROMPT}, "later")[0] == 500
 
 
-@pytest.mark.parametrize("change", [{"remote_engine_id": "nobody"}, {"remote_port": 1}])
+@pytest.mark.parametrize("change", [{"remote_engine_id": "no-such-engine"}, {"remote_port": 1}])
 def test_a_failed_handshake_is_an_error_and_counted(change: dict) -> None:
     pair = make_pair(Clock())
     assert decode(pair, PROMPT, prefill(pair, PROMPT, "x") | change, "x")[0] == 500
@@ -148,7 +140,7 @@ def test_recompute_policy_computes_the_rest_and_is_right() -> None:
     """D has 48 of 50 tokens cached. The pull of the last block fails, but its tokens still count as external."""
     pair = make_pair(Clock(), load_failure_policy="recompute", connectors=(Connector.NIXL,))
     pair.decode.handle(C, {"prompt": PROMPT[:49], "max_tokens": 1}, "prime")
-    params = prefill(pair, PROMPT, "x") | {"remote_engine_id": "nobody"}
+    params = prefill(pair, PROMPT, "x") | {"remote_engine_id": "no-such-engine"}
     stats = pair.decode.engine.stats
     before = (stats.local_compute, stats.local_cache_hit, stats.external_kv_transfer)
     assert decode(pair, PROMPT, params, "x")[0] == 200

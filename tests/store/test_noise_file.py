@@ -1,6 +1,5 @@
 """Noise kept in a file gives the same limits as control requests, for the same deployment only."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from harness.run import Carried
 from harness.scenario import Condition, Route
 from harness.store.journal import decode_entry, encode_entry
 from harness.store.noise_file import FRESH, KEPT, MOST_OUTPUTS, add_noise, noise_key, read_noise
-from harness.verdict import Check, Judgement, Outputs, Verdict
+from harness.verdict import Check, Judgement, Verdict
 from harness.verify.judging import control_outputs, count_outputs, outputs, wrong_outputs
 
 KEY = noise_key(DEPLOYMENT, 32)
@@ -58,7 +57,7 @@ def test_wrong_outputs_are_found_with_stored_noise_and_noisy_ones_pass(file: Pat
 def test_another_deployments_file_is_refused_with_the_reason(file: Path) -> None:
     with pytest.raises(UsageError, match="concurrency: 32 there, 8 here"):
         read_noise(file, noise_key(DEPLOYMENT, 8), 0.0)
-    newer = replace(DEPLOYMENT, servers=tuple(replace(one, version="0.33.0") for one in DEPLOYMENT.servers))
+    newer = DEPLOYMENT.with_servers(version="0.33.0")
     with pytest.raises(UsageError, match=r"prefill 0.32.0 .*there, .*prefill 0.33.0"):
         read_noise(file, noise_key(newer, 32), 0.0)
 
@@ -78,20 +77,27 @@ def test_a_file_of_an_older_format_is_refused_with_the_reason(tmp_path: Path) ->
         read_noise(path, KEY, 0.0)
 
 
-def arm(count: int, value: float) -> tuple[NoisyOutput, ...]:
+def measured(count: int, value: float) -> tuple[NoisyOutput, ...]:
     return (NoisyOutput((0.0,), (value,), (value,), (1.0,)),) * count
+
+
+def test_a_file_with_the_earlier_name_of_the_measurements_is_read(file: Path) -> None:
+    before = read_noise(file, KEY, 0.0)
+    file.write_text(file.read_text().replace('"measurements"', '"arms"'))
+    assert before is not None
+    assert read_noise(file, KEY, 0.0) == before
 
 
 def test_noise_is_measured_again_when_stale_and_dropped_when_too_old(tmp_path: Path) -> None:
     path = tmp_path / "noise.json"
-    add_noise(path, KEY, arm(3, 1.0), now=1000.0)
+    add_noise(path, KEY, measured(3, 1.0), now=1000.0)
     assert read_noise(path, KEY, 0.0, now=1000.0 + FRESH - 1) is not None
     assert read_noise(path, KEY, 0.0, now=1000.0 + FRESH) is None
-    add_noise(path, KEY, arm(2, 2.0), now=1000.0 + FRESH)
+    add_noise(path, KEY, measured(2, 2.0), now=1000.0 + FRESH)
     both = read_noise(path, KEY, 0.0, now=1001.0 + FRESH)
     assert both is not None
     assert "5 control outputs of 2 runs" in both.origin
-    add_noise(path, KEY, arm(2, 3.0), now=1000.0 + KEPT)
+    add_noise(path, KEY, measured(2, 3.0), now=1000.0 + KEPT)
     kept = read_noise(path, KEY, 0.0, now=1001.0 + KEPT)
     assert kept is not None
     assert [output.drift[0] for output in kept.outputs] == [2.0, 2.0, 3.0, 3.0]
@@ -100,7 +106,7 @@ def test_noise_is_measured_again_when_stale_and_dropped_when_too_old(tmp_path: P
 def test_the_file_stays_bounded_and_the_newest_stay_in_it(tmp_path: Path) -> None:
     path = tmp_path / "noise.json"
     for number in range(5):
-        add_noise(path, KEY, arm(MOST_OUTPUTS // 3, float(number)), now=1000.0 + number)
+        add_noise(path, KEY, measured(MOST_OUTPUTS // 3, float(number)), now=1000.0 + number)
     kept = read_noise(path, KEY, 0.0, now=1010.0)
     assert kept is not None
     assert len(kept.outputs) == MOST_OUTPUTS
@@ -110,7 +116,7 @@ def test_the_file_stays_bounded_and_the_newest_stay_in_it(tmp_path: Path) -> Non
 def test_another_deployments_file_is_not_changed(file: Path) -> None:
     before = file.read_text()
     with pytest.raises(UsageError, match="another deployment"):
-        add_noise(file, noise_key(DEPLOYMENT, 8), arm(2, 1.0))
+        add_noise(file, noise_key(DEPLOYMENT, 8), measured(2, 1.0))
     assert file.read_text() == before
 
 
@@ -126,14 +132,14 @@ def keeping(path: Path) -> Options:
 
 
 def carried(history: History, verdict: Verdict) -> Carried:
-    """A run that was judged so."""
+    """A run with this verdict on its outputs."""
     done = Carried(DEPLOYMENT, history)
     vars(done)["judgement"] = judged_as(verdict)
     return done
 
 
 def judged_as(verdict: Verdict) -> Judgement:
-    return Judgement((Check("outputs", verdict, ""), Check("completion", Verdict.VALID, "")), Outputs(0, 0, 0, 0, 0))
+    return Judgement((Check("outputs", verdict, ""), Check("completion", Verdict.VALID, "")))
 
 
 @pytest.mark.parametrize("verdict", [Verdict.INVALID, Verdict.UNKNOWN])

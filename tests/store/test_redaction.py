@@ -66,10 +66,10 @@ def test_a_password_of_any_characters_is_not_shown(rest: str) -> None:
         assert "sesame" not in shown
 
 
-def is_meant(url: str, told: str) -> bool:
-    """Whether ``told``, as a proxy reports it, is matched to the server ``url`` and not to a third one."""
+def is_recognized(url: str, reported: str) -> bool:
+    """Whether the URL that a proxy reports is matched to the server at ``url``, and not to another server."""
     servers = [Server(f"decode-{n}", Role.DECODE, each) for n, each in enumerate((url, "http://another.place:9"))]
-    return serving(servers, told) == 0
+    return serving(servers, reported) == 0
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def is_meant(url: str, told: str) -> bool:
     ],
 )
 def test_a_server_is_recognized_without_its_credentials(one: str, other: str) -> None:
-    assert is_meant(one, other)
-    assert is_meant(other, one)
+    assert is_recognized(one, other)
+    assert is_recognized(other, one)
 
 
 @pytest.mark.parametrize("other", ["http://h:2", "http://i:1", "http://h:1/v2", "http://user:sesame@h"])
 def test_another_address_is_another_server(other: str) -> None:
-    assert not is_meant(URL, other)
+    assert not is_recognized(URL, other)
 
 
-def test_no_credential_in_an_error_s_text_reaches_the_disk(tmp_path: Path) -> None:
+def test_no_credential_in_an_errors_text_reaches_the_disk(tmp_path: Path) -> None:
     with RunStore.create(tmp_path) as store:
         store.record(replace(STARTED, argv=("--prefill-url", URL)))
         store.record(replace(ended("r", 0.0), cause=f"cut: {URL}", prefill_server=URL, decode_server=URL))

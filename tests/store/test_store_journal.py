@@ -86,10 +86,7 @@ def test_fields_at_their_default_are_not_written() -> None:
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"fine"}', "one of ok, fail, info"),
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"ok","status":"200"}', "none of the forms"),
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"ok","token_times":[1.0,true]}', "True"),
-        (
-            '{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prompt_logprobs":[[1,2,3,4,5,6,7]]}',
-            "7 fields",
-        ),
+        ('{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prompt_logprobs":[[1,2,3,4,5,6,7]]}', "7 fields"),
         ("[1]", "not a JSON object"),
         ("{", "not JSON"),
     ],
@@ -114,8 +111,8 @@ def test_an_incomplete_last_line_is_dropped_and_nothing_else(tmp_path: Path) -> 
     path = _written(tmp_path / "h.jsonl")
     whole = path.read_bytes()
     start_of_last = whole.rindex(b"\n", 0, -1) + 1
-    for cut in range(start_of_last, len(whole)):
-        path.write_bytes(whole[:cut])
+    for length in range(start_of_last, len(whole)):
+        path.write_bytes(whole[:length])
         assert tuple(read_journal(path)) == entries()[:-1]
 
 

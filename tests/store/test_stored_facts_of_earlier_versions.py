@@ -75,7 +75,7 @@ def decoded(request: dict[str, Any], phase: str = "teacher") -> Request:
 
 
 PROBED = {"inquiry": {"kind": "probe", "about": "a"}}
-SUPPOSED = {"inquiry": {"kind": "supposition", "about": "a", "under": "b"}}
+OWNER_TESTED = {"inquiry": {"kind": "supposition", "about": "a", "under": "b"}}
 FORCED = {"reference_for": "a", "route": "prefill", "sampling": {"max_tokens": 1, "prompt_logprobs": 2}}
 
 
@@ -89,8 +89,8 @@ FORCED = {"reference_for": "a", "route": "prefill", "sampling": {"max_tokens": 1
         ({"reference_for": "a", "route": "decode"}, "confirmation", Purpose.CONTROL, Condition.SUSPECT, None),
         (PROBED, "probe-decode", Purpose.PROBE, Condition.PREFIX_CACHE, None),
         (PROBED, "probe-prefill-tier", Purpose.PROBE, Condition.OFFLOAD_TIER, None),
-        (SUPPOSED, "owners", Purpose.OWNER_TEST, None, "b"),
-        (FORCED | SUPPOSED, "owners", Purpose.FORCING, None, "b"),
+        (OWNER_TESTED, "owners", Purpose.OWNER_TEST, None, "b"),
+        (FORCED | OWNER_TESTED, "owners", Purpose.FORCING, None, "b"),
         (
             {"inquiry": {"kind": "retry", "about": "a", "under": "together"}},
             "retry-together",
@@ -113,8 +113,8 @@ def test_a_requests_purpose_is_derived_from_old_fields_and_names(
 ) -> None:
     request = decoded(request_, phase)
     assert (request.purpose, request.condition, request.owner) == (purpose, condition, owner)
-    nobodys = (Purpose.LOAD, Purpose.RESET, Purpose.SALT_TEST)
-    assert request.about == (None if purpose in nobodys else "a")
+    without_subject = (Purpose.LOAD, Purpose.RESET, Purpose.SALT_TEST)
+    assert request.about == (None if purpose in without_subject else "a")
 
 
 @pytest.mark.parametrize("odd", [{"inquiry": {"kind": "other"}}, {"inquiry": {}}, {"inquiry": {"kind": ["probe"]}}])

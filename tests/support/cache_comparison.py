@@ -1,4 +1,4 @@
-"""Random sequences on a real deployment, every counter beside what the cache model says."""
+"""Serves random sequences on a real deployment, and compares every counter with the prediction."""
 
 import time
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ LOADS = (("alone", 0.06, 1), ("few", 0.24, 4), ("many", 0.30, 16), ("crowd", 0.4
 
 @dataclass(frozen=True)
 class Compared:
-    """What a run came to."""
+    """A run and the comparisons of its counters."""
 
     deployment: Deployment
     history: History
     comparisons: tuple[Comparison, ...]
     excused: Mapping[tuple[str, str], Mapping[str, float]]
-    """Preemptions and refused stores by (phase, server): the model does not follow them."""
+    """Preemptions and refused stores by (phase, server); the prediction does not include their effects."""
 
     @property
     def exact(self) -> int:
@@ -52,7 +52,7 @@ class Compared:
         return sum(1 for operation in self.history.operations() if operation.outcome != "ok")
 
     def table(self) -> str:
-        """Figures in a line, and a line for each wrong comparison."""
+        """A line of totals, and a line for each wrong comparison."""
         bounded = len(self.comparisons) - self.exact
         lines = [f"{len(self.comparisons)} counters: {self.exact} exact, {bounded} bounds, {len(self.wrong)} wrong"]
         lines += [f"{one.phase} {one.server} {one.counter}: {one.observed} not {one.expected}" for one in self.wrong]
@@ -60,13 +60,10 @@ class Compared:
 
 
 async def learn(facts: Mapping[str, Any]) -> Deployment:
-    """The deployment that ``serve`` holds, as one learns it who attaches to it."""
+    """The deployment of ``serve``, with the facts that an attaching run learns."""
     async with aiohttp.ClientSession() as session:
         learned = await server_info.learn(
-            session,
-            prefill_urls=facts["prefill_urls"],
-            decode_urls=facts["decode_urls"],
-            proxy_url=facts["base_url"],
+            session, prefill_urls=facts["prefill_urls"], decode_urls=facts["decode_urls"], proxy_url=facts["base_url"]
         )
     deployment = learned.deployment
     model = read_model(str(deployment.model_path), kv_dtype=deployment.servers[0].kv_dtype)
@@ -88,7 +85,7 @@ async def compare(deployment: Deployment, *, seed: int, requests: int) -> Compar
 
 
 def judged(deployment: Deployment, history: History) -> Compared:
-    """A history's counters beside the model's."""
+    """A history's counters, compared with their predictions."""
     evidence = gather(deployment, history)
     excused = {
         (one.phase, one.server): {name: one.delta.of(name) or 0 for name in ("preemptions", "offload_refused")}

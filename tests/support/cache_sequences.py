@@ -64,7 +64,8 @@ class Author:
         return Sampling(
             max_tokens=self.rng.choice((1, 2, 5, self.block_size + 3)),
             ignore_eos=True,
-            temperature=1.0 if twice else 0.0,  # vLLM gives greedy sampling one choice
+            # vLLM gives greedy sampling one choice.
+            temperature=1.0 if twice else 0.0,
             prompt_logprobs=0 if special < 0.08 else None,
             n=2 if twice else None,
         )
@@ -89,7 +90,7 @@ class Author:
 
 @dataclass
 class SimulatedRun:
-    """Serves phases with the simulated pair: in each round every server makes one step or none, in random order."""
+    """Serves phases with the simulated pair; in each round the servers make one step or none, in random order."""
 
     config: SimConfig
     seed: int
@@ -109,7 +110,7 @@ class SimulatedRun:
         return self.pair.facts(urls, "http://proxy")
 
     def serve(self, phase: Phase) -> tuple[list[Operation], dict[str, dict[str, float]]]:
-        """The phase's operations, and by how much each server's counters grew."""
+        """The phase's operations, and the growth of each server's counters."""
         before = self._read()
         operations = list(self._operations(phase))
         self.now += 1.0
@@ -132,7 +133,8 @@ class SimulatedRun:
             self.now += TICK
 
     def _start(self, request: Request, phase: str) -> "_Flight":
-        self.now += TICK / 100  # no two events at one time
+        # No two events have the same time.
+        self.now += TICK / 100
         sent = Sent(self.now, request, "random", phase, self.now)
         body = json.loads(encode(request, model=self.pair.config.model))
         if request.route is Route.PROXY:

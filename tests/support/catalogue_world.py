@@ -1,4 +1,4 @@
-"""The catalogue on a simulated pair in virtual time: without sockets, deterministic, the whole of it in seconds."""
+"""Runs the whole catalogue on a simulated pair in virtual time: deterministic, without sockets, in seconds."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from harness.verify.judging import look_at_outputs
 
 @dataclass(slots=True)
 class CatalogueRun:
-    """What was done, what came of it, and what was really the matter."""
+    """The workloads that ran, their history, and the ledger of the faults that really happened."""
 
     deployment: Deployment
     ledger: Ledger
@@ -50,14 +50,14 @@ class CatalogueRun:
         return whole, rows
 
     def outputs(self) -> Outputs:
-        """How many are right."""
+        """The counts of right and wrong outputs."""
         return judge(self.deployment, self.history).outputs
 
 
 async def run_catalogue(
     entries: Iterable[Workload], config: SimConfig, *, seed: int = 0, background: int = 0, one_by_one: bool = False
 ) -> CatalogueRun:
-    """The workloads that the pair can run, and the verification of all of them.
+    """Run the workloads that the pair can run, and verify all of them.
 
     ``one_by_one``: each workload is verified before the next one runs, as in a session of pytest.
     """

@@ -1,4 +1,4 @@
-"""The command line as a user runs it: a deployment held up by ``serve``, and one run to its end."""
+"""Runs the command line as a user does: a deployment kept up by ``serve``, and whole runs."""
 
 import json
 import subprocess
@@ -15,12 +15,12 @@ RUN_WITHIN = 400
 
 @dataclass(frozen=True)
 class Served:
-    """A deployment that is held up, as its state file describes it."""
+    """A running deployment, with the facts that ``serve`` printed."""
 
     facts: dict[str, Any]
 
     def attach(self, base_url: str | None = None) -> list[str]:
-        """Flags that attach to it; ``base_url`` instead of its proxy."""
+        """Flags that attach to the deployment; ``base_url`` replaces its proxy's URL."""
         return [
             *("--base-url", base_url or self.facts["base_url"]),
             *("--prefill-url", self.facts["prefill_urls"][0]),
@@ -43,7 +43,7 @@ class Ran:
 def serving(
     directory: Path, environment: Mapping[str, str] | None = None, flags: Sequence[str] = ()
 ) -> Iterator[Served]:
-    """``python -m harness serve`` for as long as it is wanted; ended with everything that it started."""
+    """Keep ``python -m harness serve`` running; at the end, stop it and everything that it started."""
     with (directory / "stderr").open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "harness", "serve", "--result-dir", str(directory), *flags],
@@ -54,7 +54,8 @@ def serving(
         )
     try:
         assert process.stdout is not None
-        line = process.stdout.readline()  # the facts, or nothing if it failed
+        # The facts; empty if `serve` failed.
+        line = process.stdout.readline()
         assert line, (directory / "stderr").read_text()
         yield Served(json.loads(line))
     finally:
@@ -63,7 +64,7 @@ def serving(
 
 
 def run_harness(result_dir: Path, *arguments: str) -> Ran:
-    """``python -m harness ARGUMENTS`` to its end; ``result`` is empty where it wrote none."""
+    """Run ``python -m harness ARGUMENTS`` to its end; ``result`` is empty if the run wrote none."""
     done = subprocess.run(
         [sys.executable, "-m", "harness", *arguments, "--result-dir", str(result_dir)],
         capture_output=True,

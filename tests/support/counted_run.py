@@ -1,4 +1,4 @@
-"""A run of two prompts through a pair, with counters written by hand, for tests that change something in it.
+"""A run of two prompts through a pair, with counters written by hand; tests change details of it.
 
 Blocks of 64 tokens, 64,000 bytes each: 5 layers x 64 tokens x 5 heads x (10 + 10) elements x 2 bytes. Prompts of
 100 and 128 tokens, 5 output tokens each:
@@ -106,7 +106,7 @@ def reading(server: str, label: str, values: Mapping[str, float], **fields: Any)
 
 
 def operation(request: Request, phase: str = "load", **ended: Any) -> tuple[Sent, Ended]:
-    """A completed request, with ``ended`` as changed fields of its end. Phases other than the load come after it."""
+    """A completed request, with ``ended`` as changed fields of its end; other phases come after the load."""
     at = 1.0 if phase == "load" else 3.0
     tokens = len(request.prompt)
     margins = tuple(TokenLogprob(token, -0.1, -0.9) for token in OUTPUT)

@@ -1,4 +1,4 @@
-"""A real pair whose decode server damages KV when told to; what it did is in a ledger that the harness never sees."""
+"""A real pair whose decode server damages KV on a test's orders, and lists the damage in a ledger for the test."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from command_line import Ran, Served, run_harness
 PLUGIN_PATH = Path(__file__).parent / "damage_plugin"
 
 THE_LOAD = "load-[0-9]+"
-"""Requests that may be damaged. What the harness asks afterwards to find out more is answered as it should be."""
+"""Requests that may be damaged; the requests of verification are answered correctly."""
 
 
 @dataclass(frozen=True)
 class Blow:
-    """What was done to one request."""
+    """The damage to one request."""
 
     request: str
     kind: str
@@ -25,31 +25,31 @@ class Blow:
 
     @property
     def owner(self) -> str | None:
-        """Whose KV it got, if anybody's."""
+        """The request whose KV the damaged request got; None for other damage."""
         return self.details.get("owner")
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """One run of the harness, and what was done meanwhile."""
+    """One run of the harness, and the damage during this run."""
 
     ran: Ran
     blows: tuple[Blow, ...]
 
     def of(self, *kinds: str) -> tuple[Blow, ...]:
-        """The blows of some kinds."""
+        """The damage of some kinds."""
         return tuple(blow for blow in self.blows if blow.kind in kinds)
 
 
 @dataclass(frozen=True)
 class Saboteur:
-    """The two files through which the plugin in the decode server is told, and tells."""
+    """The orders for the plugin in the decode server, and the plugin's ledger: two files in ``directory``."""
 
     directory: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """For ``python -m harness serve``, which hands it on to the engines."""
+        """The environment for ``python -m harness serve``, which passes it on to the engines."""
         paths = [str(PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
         return dict(os.environ) | {
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -1,4 +1,4 @@
-"""Served outputs and their teacher forcing, drawn by numpy. They differ by noise alone unless a test adds damage.
+"""Served outputs and their teacher forcing, drawn at random; they differ only by noise unless a test adds damage.
 
 At each position two tokens lead the others, by a margin that is drawn. Serving and forcing each add an error to their
 logits. The server takes the token that leads as served, so that near ties flip as often as the noise implies.
@@ -20,17 +20,17 @@ TOKENS = 20
 
 
 def gaussian(sigma: float) -> Errors:
-    """Normal errors, nats; those of float32 on one machine are of 1e-5."""
+    """Normal errors in nats; float32 on one machine has errors of about 1e-5."""
     return lambda rng, n: rng.normal(scale=sigma, size=n)
 
 
 def quantised(step: float) -> Errors:
-    """Errors of the last bit of bfloat16 logits: one in sixteen is a step; one output in seven flips a near tie."""
+    """Errors in the last bit of bfloat16 logits: one in sixteen is a step; one output in seven flips a near tie."""
     return lambda rng, n: np.round(rng.normal(scale=0.27, size=n)) * step
 
 
 def conditioned(sigma: float) -> Errors:
-    """Positions differ in how ill-conditioned they are: the worst twentieth ten times as much as the best one."""
+    """Errors that differ by position: those of the worst twentieth are ten times those of the best twentieth."""
     return lambda rng, n: rng.normal(size=n) * sigma * np.exp(0.7 * rng.normal(size=n).clip(-2, 2))
 
 
@@ -81,7 +81,7 @@ def operations(name: str, readings: Readings, route: Route, **fields: object) ->
 
 
 def forcing(of: str, prompt: tuple[int, ...], readings: Readings, owner: str | None = None) -> Iterator[Entry]:
-    """The teacher forcing of an output under ``prompt``, which is the one of ``owner`` if that is given."""
+    """The teacher forcing of an output under ``prompt``, which is the prompt of ``owner`` if one is given."""
     name = f"{of}-teacher" if owner is None else f"{of}-as-{owner}"
     sampling = Sampling(max_tokens=1, prompt_logprobs=2)
     request = Request(
@@ -123,10 +123,7 @@ def run(
     damage: Damage = lambda _name, _readings: None,
     failed: int = 0,
 ) -> History:
-    """A load, its control requests and the forcings of both. ``damage`` changes outputs of the load.
-
-    ``failed``: how many more control requests failed.
-    """
+    """A load, its controls, ``failed`` further controls, and all forcings. ``damage`` changes outputs of the load."""
     rng = np.random.default_rng(seed)
     entries: list[Entry] = []
     for number in range(outputs):

@@ -1,7 +1,7 @@
-"""A proxy that is not the harness's own: it asks prefill what the client asked, for one token, as most do.
+"""A proxy that is not the harness's own: like most proxies, it sends the client's request to prefill for one token.
 
-It passes on to prefill what the harness's proxy leaves out there (``prompt_logprobs``, ``echo``, ``n``), answers an
-error of prefill's with a 500 of its own, takes servers in turn, and has no page that tells anything.
+The request to prefill keeps fields that the harness's proxy leaves out (``prompt_logprobs``, ``echo``, ``n``). The
+proxy answers 500 to any error of prefill, takes servers in turn, and has no status page.
 """
 
 import itertools
@@ -19,7 +19,7 @@ _ONLY_FOR_DECODE = ("stream_options", "min_tokens")
 
 @asynccontextmanager
 async def foreign_proxy(prefill: Sequence[str], decode: Sequence[str]) -> AsyncIterator[str]:
-    """Its URL."""
+    """The URL of a running proxy between these servers."""
     in_turn = itertools.cycle(prefill), itertools.cycle(decode)
 
     async def handle(request: web.Request) -> web.StreamResponse:

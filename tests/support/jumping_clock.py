@@ -1,10 +1,10 @@
-"""A clock whose sleeps take no time: it is later at once, and everybody else has had a turn."""
+"""A clock whose sleeps take no time: its time advances at once, and all other tasks have one turn."""
 
 import asyncio
 
 
 class JumpingClock:
-    """Seconds, from 0."""
+    """Counts seconds from 0."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -1,7 +1,7 @@
-"""Llama in numpy, written from the architecture's description: the other road to the canary's outputs.
+"""Llama in numpy, written from the architecture's description: an independent computation of the canary's outputs.
 
-Rotary embedding turns complex numbers, and attention runs over explicit per-head arrays; nothing here
-knows how the canary's weights were made.
+Rotary embedding rotates complex numbers, and attention loops over heads; the code depends on no property of the
+canary's weights.
 """
 
 import json

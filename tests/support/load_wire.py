@@ -65,16 +65,11 @@ def completion_chunk(
         "token_ids": token_ids,
         **fields,
     }
-    return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+    return completion_body([choice], {})
 
 
 def chat_role_chunk(prompt_token_ids: list[int], index: int = 0) -> Json:
-    choice = {
-        "index": index,
-        "delta": {"role": "assistant", "content": ""},
-        "logprobs": None,
-        "finish_reason": None,
-    }
+    choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
     return {**_chat_chunk(choice), "prompt_token_ids": prompt_token_ids}
 
 
@@ -96,14 +91,7 @@ def _chat_chunk(choice: Json) -> Json:
 
 def usage(prompt: int, completion: int) -> Json:
     counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    return {
-        "id": "cmpl-1",
-        "object": "text_completion",
-        "created": 1,
-        "model": "m",
-        "choices": [],
-        "usage": counts,
-    }
+    return completion_body([], {"usage": counts})
 
 
 def completion_body(choices: list[Json], counts: Json) -> Json:

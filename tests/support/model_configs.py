@@ -24,4 +24,4 @@ SIMULATED: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": list(range(9)),
 }
-"""Of the simulated pair."""
+"""The model of the simulated pair."""

@@ -1,4 +1,4 @@
-"""A history in the making that is its own observer."""
+"""A growing history that is also the observer of the deployment."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ from harness.history import Ended, Entry, Sent
 
 
 class Journal(list[Entry]):
-    """Also the observer: its readings stand among the entries, in order, as pairs of label and phase."""
+    """``order`` lists the types of the entries and the observer's readings (scenario, phase, label), as they came."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Histories written by hand for the oracle: each call asks after everything before it, alone or overlapping.
+"""Histories written by hand for the oracle: each call adds one request, or overlapping ones, after all earlier ones.
 
 The deployment is that of :mod:`counted_run`, with blocks of 64 tokens.
 """
@@ -21,7 +21,7 @@ BLOCK = run.BLOCK
 
 
 def deployed(*connectors: Connector, blocks: int = 100, **fields: Any) -> Deployment:
-    """The pair with these connectors, a pool of so many usable blocks, and an offload tier that never evicts."""
+    """The pair with these connectors, a pool of ``blocks`` usable blocks, and an offload tier that never evicts."""
     servers = fields.pop("servers", run.DEPLOYMENT.with_servers(num_blocks=blocks + 1).servers)
     own: dict[str, Any] = {"connectors": connectors, "offload_blocks": 1000}
     own |= {name: fields.pop(name) for name in [*fields] if name in Server.__dataclass_fields__}
@@ -43,12 +43,12 @@ class Script:
     numbers: "count[int]" = field(default_factory=count)
 
     def ask(self, tokens: tuple[int, ...], phase: str = "load", **fields: Any) -> Operation:
-        """One request, after all before it have ended."""
+        """One request, after all earlier ones have ended."""
         (operation,) = self.together([tokens], phase, **fields)
         return operation
 
     def together(self, prompts: list[tuple[int, ...]], phase: str = "load", **fields: Any) -> list[Operation]:
-        """Overlapping requests, after all before them have ended."""
+        """Overlapping requests, after all earlier ones have ended."""
         self.now += 10
         asked = [self._operation(tokens, phase, **fields) for tokens in prompts]
         self.operations += asked

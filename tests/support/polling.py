@@ -1,14 +1,15 @@
-"""Waiting in tests: until there is evidence, never for a time."""
+"""Waits in tests until a condition holds, never for a fixed time."""
 
 import asyncio
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], what: str = "it did not come to that", *, within: float = 20) -> None:
+async def until(condition: Callable[[], object], what: str = "the condition never held", *, within: float = 20) -> None:
     """Let the event loop run until the condition holds; an assertion fails with ``what`` after ``within`` seconds."""
     try:
         async with asyncio.timeout(within):
             while not condition():
-                await asyncio.sleep(0)  # gives the other tasks their turn, and waits for nothing else
+                # One turn of the event loop for all other tasks.
+                await asyncio.sleep(0)
     except TimeoutError:
         raise AssertionError(what) from None

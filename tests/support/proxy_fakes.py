@@ -1,17 +1,13 @@
 """Scripted P and D, and the proxy between them and a client."""
 
-import asyncio
-import functools
-import inspect
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from harness.proxy import ProxyHandle, start_proxy
@@ -91,17 +87,24 @@ class Pair:
 
 
 @asynccontextmanager
+async def proxying(prefill: Sequence[str], decode: Sequence[str]) -> AsyncIterator[ProxyHandle]:
+    """A proxy before servers at these URLs."""
+    proxy = await start_proxy(prefill, decode)
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
+
+
+@asynccontextmanager
 async def pair(p_script: Script | None = None, d_script: Script | None = None) -> AsyncIterator[Pair]:
     async with (
         running(p_script or prefilled) as p,
         running(d_script or decoded) as d,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as client,
+        proxying([p.url], [d.url]) as proxy,
     ):
-        proxy = await start_proxy([p.url], [d.url])
-        try:
-            yield Pair(p, d, proxy, client)
-        finally:
-            await proxy.stop()
+        yield Pair(p, d, proxy, client)
 
 
 async def prefilled(_request: web.Request) -> web.Response:
@@ -131,22 +134,3 @@ async def closed_port() -> str:
     """A URL on whose port no server listens."""
     async with running(decoded) as fake:
         return fake.url
-
-
-def in_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test in a loop of its own.
-
-    Not in uvloop: on a loaded machine its close() once waited for ever for a connection that a test had cut. The
-    tests of the proxy's command line start a process that runs in uvloop.
-    """
-
-    @functools.wraps(test)
-    def sync(*args: Any, new_loop: Callable[[], asyncio.AbstractEventLoop], **kwargs: Any) -> None:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(test(*args, **kwargs))
-
-    given = inspect.signature(test)
-    loop = inspect.Parameter("new_loop", inspect.Parameter.KEYWORD_ONLY)
-    sync.__signature__ = given.replace(parameters=[*given.parameters.values(), loop])  # type: ignore[attr-defined] # pytest reads it
-    marked: Callable[..., None] = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop], ids=["asyncio"])(sync)
-    return marked

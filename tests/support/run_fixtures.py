@@ -109,8 +109,8 @@ INVALID = Judgement(
         Check(
             "offload_bytes",
             Verdict.UNKNOWN,
-            "offload_store_bytes of prefill-0 in load is unknown: the deployment was not at rest",
-            (compared("prefill-0", "offload_store_bytes", 99614720, None, "not at rest"),),
+            "offload_store_bytes of prefill-0 in load is unknown: the deployment had not settled",
+            (compared("prefill-0", "offload_store_bytes", 99614720, None, "not settled"),),
         ),
         Check(
             "token_sources",
@@ -131,5 +131,4 @@ INVALID = Judgement(
 
 UNKNOWN = Judgement(
     (Check("outputs", Verdict.UNKNOWN, "no request completed", findings=(Finding("load-1", "500: engine died"),)),),
-    Outputs(0, 0, 0, 0, 0),
 )

@@ -17,8 +17,7 @@ SIM, PROXY = "harness.sim", "harness.proxy"
 WITHIN = 120.0
 """Seconds."""
 STEPS = '{"step_seconds": 0.001}'
-"""A third of what they take otherwise: outputs of 40 tokens overlap all the same, and waiting for them is all that a
-test does meanwhile."""
+"""A third of the default: tests wait less, and outputs of 40 tokens still overlap."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Scenarios run on the simulated pair without sockets or a clock, for tests that judge what comes out."""
+"""Runs scenarios on the simulated pair without sockets or a clock, for tests that judge the histories."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def load(
 
 
 class SimRun:
-    """A pair and the history of what it was asked."""
+    """A pair and the history of its requests."""
 
     def __init__(self, pair: SimPair) -> None:
         self.pair = pair
@@ -57,7 +57,7 @@ class SimRun:
             self._read(scenario, phase, "after")
 
     def _read(self, scenario: Scenario | None, phase: Phase, when: str) -> None:
-        """The counters around a phase that is watched and not judged."""
+        """Read the counters around a watched phase, which is not judged."""
         if scenario is not None and phase.watched:
             occasion = Occasion(scenario.name, phase.name, f"watched-{when}")
             world = World(self.pair, time=float(len(self.entries)))
@@ -69,7 +69,7 @@ class SimRun:
             policy=VerifyPolicy.parse(policy), salt="verify", seed=seed, concurrency=concurrency, probe_tiers=True
         )
         for scenario in verified([], facts, lambda: self.history, how):
-            # A test of salts comes before a load, and here the load was run already.
+            # A salt test comes before the load, and here the load has run already.
             if scenario.phases[0].requests[0].purpose is not Purpose.SALT_TEST:
                 self.run(scenario)
         return self.history

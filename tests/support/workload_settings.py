@@ -14,7 +14,6 @@ SETTING = Setting(
     max_model_len=1024,
     prefill_blocks=48,
     decode_blocks=48,
-    chunk_tokens=32,
     batch_tokens=64,
     prefill=1,
     decode=1,

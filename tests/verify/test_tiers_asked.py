@@ -72,6 +72,7 @@ def test_shrink_has_the_flag_too() -> None:
     assert not parse(["shrink", "runs/latest"]).verification.probe_tiers
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_from_a_tier_of_an_unknown_connector_is_invalid() -> None:
     run = ran(UNKNOWN_TIER, "--probe-tiers", bugs=(PlantedBug("offload_stores_wrong"),))
     check = outputs(UNKNOWN_TIER, run.history)

@@ -59,11 +59,17 @@ async def test_flips_of_near_ties_are_no_alarm_in_the_whole_catalogue(seed: int)
     "bug",
     [
         "foreign_blocks",
-        "misaligned_hit",
         *(
             pytest.param(bug, marks=pytest.mark.slow)
             for bug in (
-                *("expired_read", "stale_tail", "tail_off_by_one", "flipped_byte", "zeroed_last_block"),
+                *(
+                    "misaligned_hit",
+                    "expired_read",
+                    "stale_tail",
+                    "tail_off_by_one",
+                    "flipped_byte",
+                    "zeroed_last_block",
+                ),
                 *("stale_block", "shifted_rows", "swapped_tail", "bystander_write", "full_hit_wrong"),
             )
         ),
@@ -152,6 +158,7 @@ async def test_damage_to_a_background_request_is_charged_to_its_workload() -> No
         assert (row.verdict is Verdict.INVALID) == bool(named)
 
 
+@pytest.mark.slow
 async def test_background_tokens_are_predicted() -> None:
     run = await run_catalogue(choose(("multi_block", "hits")), config(), background=4)
     whole, rows = run.judged()
@@ -171,12 +178,14 @@ async def test_lost_kv_of_a_background_request_alone_shows_in_the_counters() -> 
     assert sources.verdict is Verdict.INVALID
 
 
+@pytest.mark.slow
 async def test_repeated_steps_send_no_request_twice() -> None:
     run = await run_catalogue(choose(("lengths",)), config())
     how = VerifyOptions(policy=VerifyPolicy.parse("all"), salt="salt-verification", probe_tiers=True)
     assert not list(verified([], run.deployment, lambda: run.history, how))
 
 
+@pytest.mark.slow
 async def test_a_field_that_the_proxy_drops_is_found_even_if_every_token_is_right() -> None:
     run = await run_catalogue(choose(("stop_strings", "lengths")), config(PlantedBug("dropped_fields", 0.4)))
     struck = run.ledger.planted & {o.request.request_id for o in to_verify(run.history)}
@@ -193,6 +202,7 @@ async def test_a_buffered_stream_is_charged_to_its_workload() -> None:
     assert rows["short_prompt"].verdict is Verdict.VALID
 
 
+@pytest.mark.slow
 async def test_caches_are_probed_first_and_tiers_last() -> None:
     run = await run_catalogue(choose(FEW), config())
     conditions = [(o.request.route, o.request.condition) for o in probes(run)]
@@ -240,6 +250,7 @@ def expectations(run: CatalogueRun) -> dict[tuple[str, str, str, str], Bounds | 
     return {(one.scenario, one.phase, one.server, one.counter): one.expected for one in whole.comparisons}
 
 
+@pytest.mark.slow
 async def test_verification_between_two_workloads_does_not_change_predictions_for_the_second() -> None:
     run = await run_catalogue(choose(("hits", "offload")), config(), one_by_one=True)
     _, rows = run.judged()

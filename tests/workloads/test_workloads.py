@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from workload_settings import HOMES, SETTING, deployment
 
 import workloads
 from bench.edge_cases import NINE
+from harness.catalogue import choice, registry
 from harness.catalogue.background import beside_load
 from harness.catalogue.builder import Builder, together
 from harness.catalogue.choice import catalogue, choose
@@ -24,7 +27,6 @@ from harness.models.tokenizer import WORDS as CANARY_WORDS
 from harness.scenario import Endpoint, Message, Phase, Request, Route, Scenario
 from workloads.offload import flood
 
-B = 32
 EVERY = catalogue()
 
 
@@ -249,6 +251,47 @@ def test_a_workload_that_does_not_say_what_it_hunts_is_refused() -> None:
     with pytest.raises(HarnessError, match="what it hunts"):
         workload(family="lengths")(silent)
     assert "silent" not in CATALOGUE
+
+
+THEIRS = """
+from harness.catalogue.builder import together
+from harness.catalogue.registry import workload
+
+@workload(family="theirs")
+def their_case(build):
+    '''One prompt.
+
+    Hunts a bug of their connector.
+    '''
+    yield together("ask", [build.ask(build.ids(3))])
+"""
+
+
+def install(monkeypatch: pytest.MonkeyPatch, directory: Path, name: str, source: str) -> None:
+    """Another project's module of workloads, named by an entry point."""
+    (directory / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(directory))
+    found = EntryPoint("theirs", name, choice.ENTRY_POINTS)
+    monkeypatch.setattr(choice, "entry_points", lambda group: [found] if group == choice.ENTRY_POINTS else [])
+    known = dict(CATALOGUE)
+    monkeypatch.setattr(registry, "CATALOGUE", known)
+    monkeypatch.setattr(choice, "CATALOGUE", known)
+
+
+def test_another_projects_workloads_are_found_by_their_entry_point(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, tmp_path, "their_workloads", THEIRS)
+    assert [entry.name for entry in choose(["theirs"])] == ["their_case"]
+    assert [entry.name for entry in catalogue()] == [*(entry.name for entry in EVERY), "their_case"]
+
+
+def test_a_package_of_workloads_that_cannot_be_imported_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, tmp_path, "their_broken_workloads", "import no_such_module")
+    with pytest.raises(UsageError, match="'their_broken_workloads' cannot be imported: ModuleNotFoundError"):
+        catalogue()
 
 
 def test_every_preset_is_the_home_of_a_workload() -> None:

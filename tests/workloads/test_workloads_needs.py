@@ -30,8 +30,6 @@ UNMET = [
     (Needs(same_versions=False), deployment(), "needs different engine versions, and the servers have 0.32.0"),
     (Needs(most_blocks=128), deployment(), "fills a pool of up to 128 blocks, and prefill-0 has 1,024"),
     (Needs(most_blocks=2000), with_decode(num_blocks=None), "decode-0 has a number that the server does not report"),
-    (Needs(least_blocks=2000), deployment(), "needs a pool of 2,000 blocks, and prefill-0 has 1,024"),
-    (Needs(context=9000), deployment(), "needs a context of 9,000 tokens, and prefill-0 takes 8,192"),
     (Needs(most_context=4096), deployment(), "fills a context of up to 4,096 tokens, and prefill-0 has 8,192"),
     (Needs(batch_tokens=512), deployment(), "prefilled in chunks, and prefill-0 has 2,048"),
 ]
@@ -49,7 +47,7 @@ def test_an_unmet_need_is_reported_with_the_deployments_own_figures(needs: Needs
         (Needs(transfers=False), deployment(connectors=(OFFLOADING,))),
         (Needs(offloads=True, connectors=(NIXL, OFFLOADING), prefix_caching=True), deployment()),
         (Needs(same_block_sizes=False), with_decode(block_size=64)),
-        (Needs(most_blocks=1024, least_blocks=1024, context=8192, batch_tokens=2048), deployment()),
+        (Needs(most_blocks=1024, batch_tokens=2048), deployment()),
     ],
 )
 def test_a_deployment_that_meets_all_needs_is_accepted(needs: Needs, facts: Deployment) -> None:
@@ -62,7 +60,6 @@ def test_a_deployment_that_meets_all_needs_is_accepted(needs: Needs, facts: Depl
         (Needs(offloads=True), deployment(connectors=None)),
         (Needs(prefix_caching=True), with_decode(prefix_caching=None)),
         (Needs(same_versions=False), with_decode(version=None)),
-        (Needs(context=4096), with_decode(max_model_len=None)),
     ],
 )
 def test_an_unknown_fact_counts_as_a_met_need(needs: Needs, facts: Deployment) -> None:

@@ -39,8 +39,7 @@ _DEFAULT = {
         "look at the findings above and at the servers' logs of that time",
     ),
     Verdict.UNKNOWN: Advice(
-        "a fact or a reading that this check needs is missing",
-        "remove the reason given above, and run again",
+        "a fact or a reading that this check needs is missing", "provide what the reason above names, and run again"
     ),
 }
 
@@ -48,7 +47,7 @@ _DEFAULT = {
 def advised(
     deployment: Deployment, history: History, checks: Sequence[Check], *, asked: Iterable[str] | None = None
 ) -> tuple[Check, ...]:
-    """The checks, with advice where one is not valid. ``asked``: ids of the requests that they are about; None: all."""
+    """The checks, with advice where one is not valid. ``asked``: ids of the requests that were judged; None: all."""
     context = Context(deployment, history, tuple(checks), None if asked is None else frozenset(asked))
     return tuple(_advised(check, context) for check in checks)
 

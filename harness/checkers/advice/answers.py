@@ -22,7 +22,7 @@ _EXCHANGED = Advice(
 
 
 def of_outputs(context: Context) -> Advice:
-    """Advice by kinds of findings."""
+    """Advice on outputs, by the kinds of their findings."""
     return _of_wrong(context) if context.invalid else _of_unverified(context)
 
 
@@ -42,12 +42,12 @@ def _of_wrong(context: Context) -> Advice:
             "a transfer failed, and the request was answered from blocks that were never filled",
             "set kv_load_failure_policy to fail, and look in the decode server's log for why the transfer failed",
         )
-    these = [one for one in context.load() if one.request.request_id in wrong]
-    if changed := _of_changed_requests(these):
+    operations = [one for one in context.load() if one.request.request_id in wrong]
+    if changed := _of_changed_requests(operations):
         return changed
     if unlike := _unlike(context):
-        return Advice(f"prefill and decode differ in {unlike}", "launch both with the same")
-    where = context.common_server(these)
+        return Advice(f"prefill and decode differ in {unlike}", "launch both with the same value")
+    where = context.common_server(operations)
     return Advice(
         "decode used KV that is not the prompt's: a connector copies wrong, stale or misplaced blocks "
         f"({plural(len(wrong), 'wrong output')}{where})",
@@ -56,7 +56,7 @@ def _of_wrong(context: Context) -> Advice:
 
 
 def _of_changed_requests(wrong: Sequence[Operation]) -> Advice | None:
-    """Advice if all of these requests reached the servers changed; None otherwise."""
+    """Advice if all of these requests were changed on their way to the servers; None otherwise."""
     if wrong and all(map(_cut_short, wrong)):
         return Advice(
             "answers end with finish_reason length before max_tokens: something between the client and the servers "

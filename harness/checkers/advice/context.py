@@ -1,4 +1,4 @@
-"""The evidence that advice is derived from: one check, and everything else that is known of its run."""
+"""The evidence that advice is derived from: one check, the other checks of the run, its history and its deployment."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,10 +8,7 @@ from harness.facts import Deployment, Role
 from harness.history import History, Operation
 from harness.verdict import Advice, Check, Comparison, FindingKind, Verdict
 
-ENDED_EARLY = Advice(
-    "the run ended early: it was interrupted or killed, or an error stopped it",
-    "run again",
-)
+ENDED_EARLY = Advice("the run ended early: it was interrupted or killed, or an error stopped it", "run again")
 _NOTHING = Check("", Verdict.UNKNOWN, "")
 
 
@@ -24,7 +21,7 @@ class Context:
     checks: tuple[Check, ...]
     """All checks of the run, or of the part of the run that is judged."""
     asked: frozenset[str] | None = None
-    """Request ids of that part; None: all."""
+    """Request ids of the judged part; None: all of the run."""
     check: Check = _NOTHING
     """The check that needs advice."""
 
@@ -47,7 +44,7 @@ class Context:
         return other is not None and other.verdict is Verdict.INVALID
 
     def load(self) -> Iterator[Operation]:
-        """Operations of the load, without those that verify others."""
+        """Operations of the load that is judged."""
         for operation in self.history.operations():
             if operation.request.of_load and (self.asked is None or operation.request.request_id in self.asked):
                 yield operation
@@ -57,7 +54,7 @@ class Context:
         return frozenset(one.request for one in self.check.findings if one.kind is kind and one.request is not None)
 
     def common_server(self, operations: list[Operation]) -> str:
-        """The one server of several that all of these operations used, in words; empty if there is none."""
+        """The server that all of these operations used, in words; empty if there is no such server, or no other one."""
         for role, attribute in ((Role.DECODE, "decode_server"), (Role.PREFILL, "prefill_server")):
             if len(self.deployment.of(role)) < 2 or not operations:
                 continue

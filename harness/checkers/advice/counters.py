@@ -70,7 +70,7 @@ def of_offload_bytes(context: Context) -> Advice | None:
     )
 
 
-_AS_TOKEN_SOURCES = Advice("the same as for token_sources", "see there")
+_AS_TOKEN_SOURCES = Advice("the same as for token_sources", "see token_sources")
 
 
 def of_failed_transfers(context: Context) -> Advice | None:
@@ -95,9 +95,6 @@ def of_failed_transfers(context: Context) -> Advice | None:
     )
 
 
-# --- wrong ---
-
-
 def _rewritten(context: Context) -> Advice | None:
     """Advice if the servers report prompts of other lengths than were sent."""
     answered = [one for one in context.load() if one.outcome is Outcome.OK and one.prompt_token_ids is not None]
@@ -113,7 +110,7 @@ def _rewritten(context: Context) -> Advice | None:
 
 
 def _swapped(context: Context) -> Advice | None:
-    """Advice if each role counted exactly what the other should have, and something was transferred."""
+    """Advice if prefill and decode each counted exactly the values expected of the other, and KV was transferred."""
     seen = [one for one in context.check.comparisons if one.counter in _MIRRORED]
     prefill, decode = ([one for one in seen if _is_of(context, one, role)] for role in Role)
     pairs = [
@@ -126,7 +123,7 @@ def _swapped(context: Context) -> Advice | None:
     if not pairs or not moved or not all(_mirror(*pair) and _mirror(*reversed(pair)) for pair in pairs):
         return None
     return Advice(
-        "prefill counted exactly what decode should have, and the other way round: their URLs are swapped",
+        "prefill counted exactly the values expected of decode, and decode those of prefill: their URLs are swapped",
         "exchange --prefill-url and --decode-url",
     )
 
@@ -239,14 +236,9 @@ def _ratio(context: Context) -> Fraction | None:
     return ratio if max(ratio.numerator, ratio.denominator) <= _LARGEST_RATIO and ratio != 1 else None
 
 
-# --- unknown ---
-
-
 def _of_unknown(context: Context) -> Advice:
-    return next(_reasons(context), _MISSING)
-
-
-_MISSING = Advice("the servers do not report a fact or a counter that this check needs", "see the reason above")
+    missing = Advice("the servers do not report a fact or a counter that this check needs", "see the reason above")
+    return next(_reasons(context), missing)
 
 
 def _reasons(context: Context) -> Iterator[Advice]:

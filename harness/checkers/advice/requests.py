@@ -3,6 +3,7 @@
 from collections import Counter
 
 from harness.checkers.advice.context import ENDED_EARLY, Context, plural
+from harness.checkers.completion import as_expected
 from harness.checkers.streaming import FEWEST_TOKENS
 from harness.history import Ending, Operation, Outcome
 from harness.verdict import Advice
@@ -56,10 +57,7 @@ _BY_STATUS = {
         "the server serves the model under another name, or has no such endpoint",
         "compare --served-model-name with GET /v1/models, and check the URL",
     ),
-    408: (
-        "a request did not arrive in time",
-        "check the client's machine, the network, and the gateway's limits",
-    ),
+    408: ("a request did not arrive in time", "check the client's machine, the network, and the gateway's limits"),
     429: ("a gateway limits the rate of requests", "raise its limit, or lower --concurrency"),
 }
 _ANY_STATUS = ("a server or the proxy failed", f"{_LOGS}; the finding quotes the answer")
@@ -67,8 +65,7 @@ _ANY_STATUS = ("a server or the proxy failed", f"{_LOGS}; the finding quotes the
 
 def of_completion(context: Context) -> Advice | None:
     """Advice on the most common way in which requests failed."""
-    failed = [operation for operation in context.load() if operation.outcome is not Outcome.OK]
-    unexpected = [operation for operation in failed if not _expected(operation)]
+    unexpected = [one for one in context.load() if one.outcome is not Outcome.OK and not as_expected(one)]
     if not unexpected:
         served = [one for one in context.load() if one.request.expect_status is not None and one.outcome is Outcome.OK]
         if served:
@@ -77,16 +74,11 @@ def of_completion(context: Context) -> Advice | None:
             return Advice(ENDED_EARLY.cause, _RUN_AGAIN)
         return Advice("requests that verify other requests failed", "see the finding; run again")
     ending, status = Counter((one.ended.ending, _status(one)) for one in unexpected).most_common(1)[0][0]
-    these = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
-    where = context.common_server(these)
+    alike = [one for one in unexpected if (one.ended.ending, _status(one)) == (ending, status)]
+    where = context.common_server(alike)
     refused = _BY_STATUS.get(status or 0, _ANY_STATUS)
     cause, remedy = refused if ending is Ending.REFUSED else _BY_ENDING.get(ending, ("", ""))
-    return Advice(f"{cause} ({plural(len(these), 'request')}{where})", remedy) if cause else None
-
-
-def _expected(operation: Operation) -> bool:
-    wanted = operation.request.expect_status
-    return wanted is not None and operation.ended.status == wanted
+    return Advice(f"{cause} ({plural(len(alike), 'request')}{where})", remedy) if cause else None
 
 
 def _status(operation: Operation) -> int | None:
@@ -94,7 +86,7 @@ def _status(operation: Operation) -> int | None:
 
 
 def of_streaming(context: Context) -> Advice:
-    """Advice on answers that are held back, or on why this is unknown."""
+    """Advice on answers that were held back, or on why the check is unknown."""
     completed = [one for one in context.load() if one.outcome is Outcome.OK and one.request.stream]
     if not completed and not context.invalid:
         return Advice("no streamed answer completed", "see completion")

@@ -1,7 +1,7 @@
-"""The kinds of damage. Each function does one to one prompt's KV, or returns None where it cannot show.
+"""The kinds of damage. Each function damages one prompt's KV, or returns None if the damage could have no effect.
 
-``None`` keeps the ledger honest: a request of one block has no two to swap, and a last block of which only the
-overwritten last token is read is not missed when it is dropped.
+For example, a prompt of one block has no two blocks to swap. And a last block with nothing but the prompt's last token
+can be dropped without effect, since decode overwrites this token's KV. Such damage must not be in the ledger.
 """
 
 import random
@@ -17,12 +17,12 @@ from .prompt import Prompt
 HIGH_BYTE = -0x01000000
 """0xFF000000 as a signed 32-bit integer: sign and seven bits of the exponent. 0.5 becomes -2, 1.5 becomes -6."""
 LOWEST_BIT = 1
-"""Of the mantissa: 6e-8 of the value, far below what another order of addition changes."""
+"""Of the mantissa: 6e-8 of the value, far less than the effect of another order of addition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Another request's KV as it came."""
+    """Another request's KV as it arrived."""
 
     prompt: Prompt
     content: Content
@@ -30,19 +30,19 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that damage may need."""
+    """The inputs of a kind of damage."""
 
     pages: Pages
     prompt: Prompt
     rng: random.Random
     before: Content | None = None
-    """What the prompt's blocks held before the transfer; None if nobody kept it."""
+    """The content of the prompt's blocks before the transfer; None if it was not kept."""
     others: Sequence[Kept] = field(default=())
-    """Requests in flight or before, the latest last."""
+    """Earlier requests and requests in flight, the latest last."""
 
 
 Done = dict[str, Any] | None
-"""What was done, for the ledger: ``blocks`` are indices within the prompt."""
+"""The damage done, for the ledger: ``blocks`` are indices within the prompt."""
 
 
 def flip_byte(scene: Scene) -> Done:
@@ -51,7 +51,7 @@ def flip_byte(scene: Scene) -> Done:
 
 
 def flip_lowest_bit(scene: Scene) -> Done:
-    """The lowest bit of the mantissa of one float: nobody is expected to see it."""
+    """The lowest bit of the mantissa of one float, which no check is expected to find."""
     return _flip(scene, LOWEST_BIT)
 
 
@@ -79,7 +79,7 @@ def drop_last(scene: Scene) -> Done:
 
 
 def stale_block(scene: Scene) -> Done:
-    """One block keeps what it held before the transfer."""
+    """One block keeps its content from before the transfer."""
     read = scene.prompt.read_blocks()
     if scene.before is None or not read:
         return None
@@ -171,7 +171,7 @@ def _replace(scene: Scene, indices: list[int], content: Content, owner: Prompt |
 
 
 def _owner(scene: Scene) -> Kept | None:
-    """Somebody whose prompt is at least as long and came whole: every token that is read is then theirs."""
+    """A request with a prompt at least as long, transferred whole: every token that is read is then its own."""
     mine = scene.prompt
     fitting = [
         kept

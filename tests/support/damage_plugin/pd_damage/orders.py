@@ -1,12 +1,12 @@
-"""What to do, told by a file that is read again at each transfer; and what was done, told by another.
+"""The orders, in a file that is read again at each transfer, and the ledger of the damage done, in another file.
 
 Orders are one JSON object::
 
     {"kinds": ["flip_byte", "swap_tail"], "one_in": 50, "seed": 7, "only": "load-[0-9]+"}
 
-The kinds take turns, so that one run shows them all. ``only`` is a regular expression that the client's whole request
-id must match: warm-ups and the harness's own questions are left alone, or it would be told what it is to find. No file:
-no damage. New orders begin anew. Write the file under another name and rename it, so that nobody reads half of it.
+The kinds take turns, so that one run has them all. ``only`` is a regular expression that the client's whole request id
+must match, so that warm-ups and verification stay undamaged. Without a file there is no damage; new orders start the
+turns again. Write the file under another name and rename it, so that it is never read half written.
 
 The ledger is JSON Lines, one object for each damaged request.
 """
@@ -23,7 +23,7 @@ from .kinds import KINDS
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """One of ``one_in`` requests that match ``only``."""
+    """Damage one in ``one_in`` of the requests that match ``only``."""
 
     kinds: tuple[str, ...]
     one_in: int
@@ -37,29 +37,29 @@ class Orders:
             raise ValueError(f"one_in is {self.one_in}; it must be 1 or more")
 
     def concern(self, request: str) -> bool:
-        """Whether a client's request may be damaged, and its KV given to others."""
+        """Whether a client's request may be damaged, and its KV given to other requests."""
         return re.fullmatch(self.only, request) is not None
 
     def rng(self, *salt: object) -> random.Random:
-        """Chance that the seed and ``salt`` alone decide."""
+        """A random generator that depends only on the seed and ``salt``."""
         return random.Random(":".join(map(str, (self.seed, *salt))))  # noqa: S311 - to be repeatable
 
 
 def read_orders(path: Path) -> Orders | None:
-    """What the file says now; None if there is none. Raises ValueError, TypeError or KeyError if it is no order."""
+    """The orders in the file; None without a file. Raises ValueError, TypeError or KeyError for invalid orders."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         return None
-    told = json.loads(text)
-    return Orders(**told | {"kinds": tuple(told["kinds"])})
+    fields = json.loads(text)
+    return Orders(**fields | {"kinds": tuple(fields["kinds"])})
 
 
 class Turns:
-    """Whose turn it is: one request in each ``one_in`` that pass, at a place in the row that the seed decides.
+    """Chooses the requests to damage: one in each row of ``one_in``, at a place in the row that the seed decides.
 
-    A row has its one, instead of each request its chance, so that a short run always has something to find. If the one
-    cannot be damaged in the way whose turn it is, the next that can be takes its place.
+    So even a short run has some damage, which independent chances would not guarantee. If the chosen request cannot be
+    damaged in the way whose turn it is, the next request that can be damaged takes its place.
     """
 
     def __init__(self, orders: Orders) -> None:
@@ -67,14 +67,14 @@ class Turns:
         self._passed = self._owed = self._done = 0
 
     def next(self) -> str | None:
-        """Let a request pass; the kind of damage that it is to suffer, if any."""
+        """Count a request; returns the kind of damage to do to it, if any."""
         row, place = divmod(self._passed, self._orders.one_in)
         self._passed += 1
         self._owed += place == self._orders.rng("row", row).randrange(self._orders.one_in)
         return self._orders.kinds[self._done % len(self._orders.kinds)] if self._owed else None
 
     def done(self) -> None:
-        """It was damaged."""
+        """Record that the request was damaged."""
         self._owed -= 1
         self._done += 1
 

@@ -1,8 +1,8 @@
-"""The KV cache of vLLM 0.32's CPU attention in float32: which float is whose.
+"""The layout of the KV cache of vLLM 0.32's CPU attention in float32.
 
-A layer is a tensor of shape (blocks, KV heads, block size, 2 * head size), but the last two axes are not what they
-look like. Each (block, head) holds 2 * block size * head size floats: first K, *transposed*, as (head size, block
-size), and then V as (block size, head size). A unit test holds this against vLLM's own kernel.
+A layer is a tensor of shape (blocks, KV heads, block size, 2 * head size), but the last two axes
+mislead. Each (block, head) holds 2 * block size * head size floats: first K, *transposed*, as (head size, block
+size), and then V as (block size, head size). A unit test compares this with vLLM's own kernel.
 """
 
 import re
@@ -31,7 +31,7 @@ class Pages:
 
     @property
     def layers(self) -> int:
-        """How many."""
+        """The number of layers."""
         return len(self._layers)
 
     def keys(self, layer: int, block: int) -> torch.Tensor:

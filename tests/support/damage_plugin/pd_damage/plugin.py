@@ -1,13 +1,13 @@
-"""The door into vLLM 0.32's NIXL worker; vLLM calls :func:`register` in each of its processes.
+"""The hooks in vLLM 0.32's NIXL worker; vLLM calls :func:`register` in each of its processes.
 
-``_read_blocks_for_req`` starts the reads of one request; ``get_transfer_results`` says which requests' reads have
-ended, at the end of a step, before the scheduler hears of it. Both run on the worker's one thread. A prefill worker
-reads nothing, so nothing happens there.
+``_read_blocks_for_req`` starts the reads of one request; ``get_transfer_results`` returns the requests whose reads have
+ended, at the end of a step, before the scheduler gets them. Both run on the worker's one thread. A prefill worker reads
+nothing, and so does no damage.
 
-The hooks are put in when vLLM itself imports the module, so that an engine with this plugin loads in the same order as
-one without.
+The hooks are inserted when vLLM itself imports the module, so that an engine loads its modules in the same order with
+and without this plugin.
 
-Acts only where ``PD_DAMAGE_ORDERS`` (see :mod:`orders`) and ``PD_DAMAGE_LEDGER`` name files.
+The plugin acts only if ``PD_DAMAGE_ORDERS`` (see :mod:`orders`) and ``PD_DAMAGE_LEDGER`` name files.
 """
 
 import functools
@@ -30,7 +30,7 @@ _log = logging.getLogger("vllm.pd_damage")
 
 
 def register() -> None:
-    """Hook the NIXL worker, if the environment asks for it. AttributeError at its import if there is no such door."""
+    """Hook the NIXL worker, if the environment asks for this. Its import raises AttributeError without the methods."""
     if not (orders := os.environ.get("PD_DAMAGE_ORDERS")):
         return
     ledger = os.environ["PD_DAMAGE_LEDGER"]
@@ -46,7 +46,7 @@ def register() -> None:
 
 
 class _Doorman(MetaPathFinder):
-    """Lets a module be found as ever, and has something done right after its import."""
+    """Finds a module in the usual way, and calls ``then`` right after its import."""
 
     def __init__(self, name: str, then: Any) -> None:
         self._name, self._then = name, then
@@ -92,10 +92,11 @@ def _before(read: Any) -> Any:
 def _after(results: Any) -> Any:
     @functools.wraps(results)
     def transfer_results(worker: Any) -> Any:
-        awaited = dict(worker._recving_metadata)  # forgotten by the time the results are there
-        told = results(worker)
-        well = told.finished_recving - told.failed_recving
-        worker.pd_damage.after_read(worker, {engine_id: awaited[engine_id] for engine_id in well})
-        return told
+        # The worker drops the metadata with the results.
+        awaited = dict(worker._recving_metadata)
+        ended = results(worker)
+        succeeded = ended.finished_recving - ended.failed_recving
+        worker.pd_damage.after_read(worker, {engine_id: awaited[engine_id] for engine_id in succeeded})
+        return ended
 
     return transfer_results

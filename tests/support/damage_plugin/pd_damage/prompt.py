@@ -1,4 +1,4 @@
-"""What one request received: the blocks of its prompt, and which of their tokens anybody will read."""
+"""The transferred blocks of one prompt, and the tokens in them that decode will read."""
 
 import re
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ _ENGINE_ID = re.compile(r"(?:chatcmpl-(?P<chat>.+)|cmpl-(?P<completion>.+)-\d+)-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt whose KV has come.
+    """A prompt whose KV has arrived.
 
-    Rule: the decode server computes a prompt's last token again (it needs its logits), and overwrites that row. So
-    ``tokens - 1`` tokens are read as they came, and damage to the last one is no damage.
+    Decode computes a prompt's last token again, for its logits, and overwrites this token's KV. So decode reads the
+    transferred KV of ``tokens - 1`` tokens, and damage to the last token has no effect.
     """
 
     request: str
@@ -20,7 +20,7 @@ class Prompt:
     blocks: tuple[int, ...]
     """Ids of the blocks that were transferred, in the prompt's order."""
     tokens: int
-    """Of the whole prompt."""
+    """Tokens of the whole prompt."""
     block_size: int
 
     @classmethod
@@ -31,7 +31,7 @@ class Prompt:
 
     @property
     def skipped(self) -> int:
-        """Whole blocks before the first that was transferred: the decode server had them."""
+        """Whole blocks before the first transferred one, which the decode server had already."""
         return -(-self.tokens // self.block_size) - len(self.blocks)
 
     @property
@@ -40,12 +40,12 @@ class Prompt:
         return self.tokens % self.block_size != 0
 
     def read_tokens(self, index: int) -> int:
-        """How many tokens of ``blocks[index]`` are read as they came."""
+        """The number of tokens of ``blocks[index]`` whose transferred KV is read."""
         before = (self.skipped + index) * self.block_size
         return min(self.block_size, max(0, self.tokens - 1 - before))
 
     def read_blocks(self) -> list[int]:
-        """Indices of the blocks of which anything is read."""
+        """Indices of the blocks of which some token is read."""
         return [index for index in range(len(self.blocks)) if self.read_tokens(index)]
 
     def whole_blocks(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Strikes when KV has come: between the end of a transfer and the step that first reads it."""
+"""Damages KV between the end of its transfer and the step that first reads it."""
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from .pages import Content, Pages
 from .prompt import Prompt, client_id
 
 _KEPT = 24
-"""Requests whose KV is kept to be given to others: about 2 MB each with the small model that tests serve."""
+"""Requests whose KV is kept to be given to other requests: about 2 MB each with the canary."""
 _AWAITED = 256
-"""Requests in transfer whose blocks' old content is kept. Aborted ones never come: the oldest go."""
+"""Requests in transfer whose blocks' old content is kept; the oldest are dropped, since aborted ones never end."""
 
 
 class Saboteur:
-    """One decode worker's. ``orders`` and ``ledger`` are files."""
+    """Damages the KV of one decode worker. ``orders`` and ``ledger`` are files."""
 
     def __init__(self, orders: Path, ledger: Path) -> None:
         self._path, self._ledger = orders, ledger
@@ -25,7 +25,7 @@ class Saboteur:
         self._begin(None)
 
     def before_read(self, worker: Any, engine_id: str, meta: Any) -> None:
-        """Keep what the blocks hold, where it will be wanted."""
+        """Keep the blocks' old content, if the orders need it."""
         self._look()
         if self._orders is None or "stale_block" not in self._orders.kinds:
             return
@@ -36,16 +36,16 @@ class Saboteur:
                 self._before.popitem(last=False)
 
     def after_read(self, worker: Any, received: Mapping[str, Any]) -> None:
-        """``received``: engine's request id → its metadata, of transfers that went well."""
+        """``received``: the metadata of successful transfers, by the engine's request id."""
         if received:
             self._look()
         for engine_id, meta in received.items():
             before = self._before.pop(engine_id, None)
             prompt = self._prompt(worker, engine_id, meta)
             if prompt is not None and self._orders is not None:
-                self._visit(Pages.of_worker(worker), prompt, before, self._orders)
+                self._damage(Pages.of_worker(worker), prompt, before, self._orders)
 
-    def _visit(self, pages: Pages, prompt: Prompt, before: Content | None, orders: Orders) -> None:
+    def _damage(self, pages: Pages, prompt: Prompt, before: Content | None, orders: Orders) -> None:
         wanted = any(kind.startswith("foreign") for kind in orders.kinds)
         intact = Kept(prompt, pages.copy(prompt.blocks)) if wanted else None
         if self._turns is not None and (kind := self._turns.next()):
