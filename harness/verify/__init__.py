@@ -1,1 +1,1 @@
-"""Is each output the one that its prompt has without KV transfer? What is asked, and how it is judged."""
+"""Verification of outputs: which requests are sent (``asking``), and what the answers show (``judging``)."""

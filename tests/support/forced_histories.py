@@ -6,6 +6,7 @@ logits. The server takes the token that leads as served, so that near ties flip 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +91,24 @@ def forcing(of: str, prompt: tuple[int, ...], readings: Readings, owner: str | N
     before = [None, *(TokenLogprob(token, -3.0, -1.0) for token in prompt[1:])]
     yield Sent(3.0, request, "load", "teacher", 3.0)
     yield Ended(4.0, name, Outcome.OK, status=200, choices=(Choice((1,)),), prompt_logprobs=(*before, *forced))
+
+
+def with_sampling(history: History, request_id: str, **fields: Any) -> History:
+    """The history with other sampling parameters of one request."""
+
+    def changed(entry: Entry) -> Entry:
+        if not isinstance(entry, Sent) or entry.request.request_id != request_id:
+            return entry
+        return replace(entry, request=replace(entry.request, sampling=replace(entry.request.sampling, **fields)))
+
+    return History(tuple(map(changed, history.entries)))
+
+
+def with_end(history: History, request_id: str, **fields: Any) -> History:
+    """The history with another end of one request."""
+    ended = (isinstance(e, Ended) and e.request_id == request_id for e in history.entries)
+    pairs = zip(history.entries, ended, strict=True)
+    return History(tuple(replace(entry, **fields) if own else entry for entry, own in pairs))
 
 
 Damage = Callable[[str, Readings], None]

@@ -7,7 +7,7 @@ from typing import Any
 import load_wire as wire
 import pytest
 from counted_run import DEPLOYMENT
-from forced_histories import gaussian, run
+from forced_histories import TOKENS, gaussian, run, with_end, with_sampling
 
 from harness.history import Choice, Decoding, Ended, Entry, History, Outcome, Sent
 from harness.load.answer import Answer
@@ -18,46 +18,33 @@ from harness.verify.judging.answer_end import known_end_tokens
 
 VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
 VICTIM = "load-17"
-CUT = 5
+SHORT = 5
 """Tokens of the answer that ends early."""
 
 
 def ended_early(
     ends: tuple[int, ...] | None, spelled: str = "", sampling: dict[str, Any] | None = None, **choice: Any
 ) -> tuple[Check, str]:
-    """The check of a run in which one answer has only CUT tokens, and the text of the finding about it.
+    """The check of a run in which one answer has only SHORT tokens, and the text of the finding about it.
 
     ``ends``: the known end tokens, where 0 stands for the last token of that answer; None: the history names none.
     ``spelled``: the text of the answer's last tokens as its forcing reports it, one letter per token.
     """
-    entries = list[Entry]()
-    last = 0
-    for entry in run(gaussian(1e-6)).entries:
-        changed: Entry = entry
-        if isinstance(entry, Sent) and entry.request.request_id == VICTIM:
-            request = entry.request
-            changed = replace(entry, request=replace(request, sampling=replace(request.sampling, **(sampling or {}))))
-            prompt = len(request.prompt)
-        elif isinstance(entry, Ended) and entry.request_id == VICTIM:
-            whole = entry.choices[0]
-            last = whole.token_ids[CUT - 1]
-            stop = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
-            short = replace(whole, token_ids=whole.token_ids[:CUT], logprobs=whole.logprobs[:CUT])
-            changed = replace(entry, choices=(replace(short, **choice | stop),), usage=None)
-        elif isinstance(entry, Sent) and entry.request.about == VICTIM and _forces(entry.request):
-            changed = replace(entry, request=replace(entry.request, prompt=entry.request.prompt[: prompt + CUT]))
-            forcing = entry.request.request_id
-        elif isinstance(entry, Ended) and last and entry.request_id == forcing:
-            logprobs = (entry.prompt_logprobs or ())[: prompt + CUT]
-            changed = replace(entry, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
-        entries.append(changed)
+    history = with_sampling(run(gaussian(1e-6)), VICTIM, **(sampling or {}))
+    sent = {o.request.request_id: o for o in history.operations()}
+    victim, forcing = sent[VICTIM], sent[f"{VICTIM}-teacher"]
+    whole, length = victim.ended.choices[0], len(victim.request.prompt) + SHORT
+    last = whole.token_ids[SHORT - 1]
+    stop = {"stop_reason": last} if choice.get("stop_reason") == 0 else {}
+    short = replace(whole, token_ids=whole.token_ids[:SHORT], logprobs=whole.logprobs[:SHORT])
+    history = with_end(history, VICTIM, choices=(replace(short, **choice | stop),), usage=None)
+    logprobs = (forcing.ended.prompt_logprobs or ())[:length]
+    history = with_end(history, forcing.request.request_id, prompt_logprobs=logprobs, prompt_end=tuple(spelled))
+    shorter = replace(forcing.sent, request=replace(forcing.request, prompt=forcing.request.prompt[:length]))
     known = () if ends is None else (Decoding(0.0, tuple(token or last for token in ends)),)
+    entries = (shorter if entry is forcing.sent else entry for entry in history.entries)
     check = outputs(DEPLOYMENT, History((*known, *entries)))
     return check, next((one.text for one in check.findings if one.subject == VICTIM), "")
-
-
-def _forces(request: Request) -> bool:
-    return request.sampling.prompt_logprobs is not None
 
 
 def test_an_answer_that_ends_at_its_length_needs_no_end_token() -> None:
@@ -70,14 +57,14 @@ def test_a_stop_at_an_end_token_is_right(stop_reason: int | None) -> None:
     assert check.verdict is VALID
 
 
-def test_a_stop_at_any_other_token_is_an_answer_cut_short() -> None:
+def test_a_stop_at_any_other_token_is_wrong() -> None:
     check, text = ended_early((3, 4), finish_reason="stop")
     assert check.verdict is INVALID
     assert "is not an end token of this model" in text
 
 
 @pytest.mark.parametrize("ends", [None, ()])
-def test_where_the_end_tokens_are_not_known_it_is_unverified(ends: tuple[int, ...] | None) -> None:
+def test_a_stop_is_unverified_if_the_end_tokens_are_not_known(ends: tuple[int, ...] | None) -> None:
     check, text = ended_early(ends, finish_reason="stop")
     assert check.verdict is UNKNOWN
     assert "--model" in text
@@ -117,7 +104,7 @@ def test_a_stop_string_that_occurred_before_does_not_confirm_the_end() -> None:
     assert ended_early((3, 4), "lolox", STOP, finish_reason="stop", stop_reason="lo")[0].verdict is UNKNOWN
 
 
-def test_a_stop_string_that_is_not_the_requests_is_wrong() -> None:
+def test_a_stop_string_that_was_not_requested_is_wrong() -> None:
     check, text = ended_early((3, 4), "hello", STOP, finish_reason="stop", stop_reason="el")
     assert check.verdict is INVALID
     assert "not a stop string of the request" in text
@@ -137,18 +124,12 @@ def single(route: Route, choice: Choice, name: str = "one", **sampling: Any) -> 
 
 
 def test_a_text_that_goes_on_after_a_stop_string_is_wrong() -> None:
-    full = [
-        replace(entry, request=replace(entry.request, sampling=replace(entry.request.sampling, stop=("lo",))))
-        if isinstance(entry, Sent) and entry.request.request_id == VICTIM
-        else replace(entry, choices=(replace(entry.choices[0], text="hello world"),))
-        if isinstance(entry, Ended) and entry.request_id == VICTIM
-        else entry
-        for entry in run(gaussian(1e-6)).entries
-    ]
-    assert count_outputs(History(tuple(full))).mismatch == 1
+    history = with_sampling(run(gaussian(1e-6)), VICTIM, stop=("lo",))
+    (choice,) = next(entry.choices for entry in history.of(Ended) if entry.request_id == VICTIM)
+    assert count_outputs(with_end(history, VICTIM, choices=(replace(choice, text="hello world"),))).mismatch == 1
 
 
-def test_end_tokens_are_also_learned_from_servers_that_were_asked_alone() -> None:
+def test_end_tokens_are_also_learned_from_answers_without_transfer() -> None:
     direct = single(Route.PREFILL, Choice((5, 9), finish_reason="stop"))
     proxied = single(Route.PROXY, Choice((5, 8), finish_reason="stop"))
     by_text = single(Route.DECODE, Choice((5, 7), finish_reason="stop"), stop=("a",))
@@ -162,7 +143,7 @@ def ended_alone(*lasts: int) -> list[Entry]:
     return [entry for n, one in enumerate(stopped) for entry in single(Route.DECODE, one, f"prompt-{n}")]
 
 
-def test_end_tokens_are_not_learned_from_control_answers_that_were_cut_short() -> None:
+def test_end_tokens_are_not_learned_from_truncated_control_answers() -> None:
     known = Decoding(0.0, (2,))
     assert known_end_tokens(History((known, *ended_alone(9)))).tokens == {2}
     assert not known_end_tokens(History(tuple(ended_alone(7, 8, 9)))).tokens
@@ -181,7 +162,7 @@ def test_a_token_after_which_an_answer_went_on_is_no_end_token() -> None:
     assert known_end_tokens(History((*ended_alone(9, 9), *asked_to))).tokens == {9}
 
 
-def test_a_retry_that_was_cut_short_is_wrong_again() -> None:
+def test_a_truncated_retry_is_wrong_again() -> None:
     entries = list[Entry]()
     for entry in run(gaussian(1e-6)).entries:
         if isinstance(entry, Sent) and entry.request.request_id == VICTIM:
@@ -191,19 +172,13 @@ def test_a_retry_that_was_cut_short_is_wrong_again() -> None:
             entries.append(replace(entry, choices=(replace(entry.choices[0], finish_reason="stop"),)))
         else:
             entries.append(entry)
-    longer = [_with_room(entry) for entry in entries]
-    check = outputs(DEPLOYMENT, History((Decoding(0.0, (3,)), *longer)))
+    history = History((Decoding(0.0, (3,)), *entries))
+    for name in (VICTIM, "load-16"):
+        history = with_sampling(history, name, max_tokens=TOKENS + 1)
+    check = outputs(DEPLOYMENT, history)
     (finding,) = check.findings
     assert finding.subject == "load-16"
     assert "wrong again in 1 of 1 retries alone" in finding.text
-
-
-def _with_room(entry: Entry) -> Entry:
-    """The two requests ask for one token more than they got."""
-    if not isinstance(entry, Sent) or entry.request.request_id not in (VICTIM, "load-16"):
-        return entry
-    sampling = replace(entry.request.sampling, max_tokens=entry.request.sampling.max_tokens + 1)
-    return replace(entry, request=replace(entry.request, sampling=sampling))
 
 
 def test_guessed_special_tokens_are_no_end_tokens() -> None:
@@ -224,7 +199,7 @@ def test_the_reason_to_stop_is_read_from_both_endpoints(stop_reason: int | str |
         assert answer.choices == (Choice((9,), "", "stop", (), stop_reason),)
 
 
-def test_the_last_tokens_of_a_forced_prompt_are_spelled() -> None:
+def test_the_texts_of_the_last_tokens_of_a_forced_prompt_are_kept() -> None:
     rows: list[Any] = [
         None,
         *({str(n): {"logprob": -1.0, "rank": 1, "decoded_token": chr(97 + n % 26)}} for n in range(40)),

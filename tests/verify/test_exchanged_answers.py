@@ -1,4 +1,4 @@
-"""Requests or answers that were exchanged on the way are reported as exchanged, not as wrong KV."""
+"""Requests or answers that were exchanged between clients and servers are reported as exchanged, not as wrong KV."""
 
 import counted_run as run
 import pytest
@@ -13,7 +13,7 @@ OTHER = run.PROMPTS[1]
 
 
 def answered(reported: tuple[int, ...] | None) -> History:
-    """Two requests. The server reports this prompt for the first one."""
+    """Two requests. ``reported``: the prompt that the server reports for the first one."""
     entries: list[Entry] = []
     for number, prompt in enumerate((reported, OTHER)):
         usage = Usage(len(prompt or run.PROMPTS[number]), len(run.OUTPUT))
@@ -30,7 +30,7 @@ def advice(name: str, verdict: Verdict, reported: tuple[int, ...] | None, *findi
     return str(advised(run.DEPLOYMENT, answered(reported), (Check(name, verdict, "s", findings=findings),))[0].advice)
 
 
-def test_an_answer_to_another_requests_prompt_is_that_requests() -> None:
+def test_the_reported_prompt_names_the_request_whose_answer_was_delivered() -> None:
     """The reported prompt names the owner, and the finding does not mention KV."""
     (leak,) = leaks(OTHER)
     assert leak.owner == "r1"
@@ -41,12 +41,12 @@ def test_an_answer_to_another_requests_prompt_is_that_requests() -> None:
 @pytest.mark.parametrize(
     "reported", [None, run.PROMPTS[0], run.PROMPTS[0][5:], run.PROMPTS[0][:5], (1, *run.PROMPTS[0]), ()]
 )
-def test_a_prompt_that_is_nobodys_names_nobody(reported: tuple[int, ...] | None) -> None:
-    """A prompt that was cut or extended on the way belongs to no other request."""
+def test_a_reported_prompt_of_no_other_request_names_no_owner(reported: tuple[int, ...] | None) -> None:
+    """A prompt that was shortened or extended on the way belongs to no other request."""
     assert leaks(reported) == ()
 
 
-def test_exchanged_answers_are_no_matter_of_leases() -> None:
+def test_the_advice_on_exchanged_answers_does_not_name_leases() -> None:
     """The advice names something between clients and servers; for a real leak, it names KV leases."""
     leak = Finding("r0", "words", FindingKind.LEAK, request="r0")
     assert "returns one request's answer to another" in advice("outputs", Verdict.INVALID, OTHER, leak)
@@ -54,7 +54,7 @@ def test_exchanged_answers_are_no_matter_of_leases() -> None:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.INVALID, Verdict.UNKNOWN])
-def test_rewritten_prompts_are_no_unlisted_server_and_no_other_client(verdict: Verdict) -> None:
+def test_the_advice_names_rewritten_prompts(verdict: Verdict) -> None:
     """The advice names the rewritten prompt if usage counts another number of prompt tokens than was sent."""
     assert "1 prompt reached the servers with another number" in advice("token_sources", verdict, (1, *run.PROMPTS[0]))
     assert "another number" not in advice("token_sources", verdict, run.PROMPTS[0])

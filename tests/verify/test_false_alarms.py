@@ -1,4 +1,4 @@
-"""The limits on kinds of noise that they were not designed with: no clean run is invalid, and damage is found."""
+"""The limits of noise on other kinds of noise than they were designed for: no clean run is invalid; damage is found."""
 
 import numpy as np
 import pytest
@@ -44,12 +44,13 @@ def test_only_the_output_that_was_made_from_other_kv_is_found_wrong(kind: str) -
         assert judge_run(rng, KINDS[kind], Size(64, 32, 20), damaged=1).accused == {0}
 
 
-def test_the_far_limit_of_a_pareto_tail_is_crossed_no_more_often_than_stated() -> None:
+def test_pareto_noise_exceeds_the_far_limit_no_more_often_than_stated() -> None:
     rng, crossed = np.random.default_rng(9), 0
     for _ in range(1000):
         limit = far_limit(1 + rng.pareto(4, size=500), 500, 0.02, part=0.1)
         crossed += bool((1 + rng.pareto(4, size=500) > limit).any())
-    assert 3 <= crossed <= 34  # of 1,000 with probability 2 %: more has a probability of 0.2 %
+    # 1,000 trials with a probability of 2 % each: more than 34 have a probability of 0.2 %.
+    assert 3 <= crossed <= 34
 
 
 def test_values_of_one_output_count_once_in_the_tail() -> None:
@@ -70,14 +71,14 @@ def test_the_largest_values_do_not_move_an_average() -> None:
     assert np.isnan(average(np.array([0.1, 9.0, np.nan])))
 
 
-def test_an_output_is_compared_with_outputs_that_are_no_longer_than_it_is() -> None:
+def test_the_compared_length_is_at_most_the_length_of_the_output() -> None:
     assert [compared_length(count) for count in (1, 2, 3, 7, 20, 23, 60, 100)] == [None, None, 3, 6, 20, 20, 48, 96]
 
 
-def test_averages_of_many_outputs_equal_those_of_each_output_cut_to_the_length() -> None:
+def test_averages_of_many_outputs_equal_the_average_of_each_truncated_output() -> None:
     rng = np.random.default_rng(1)
     arrays = [rng.normal(size=count) for count in (5, 2, 8, 4)]
     arrays[2][1] = np.nan
     together = ByOutput.of(arrays)
-    cut = [array[np.isfinite(array)][:4] for array in arrays if np.isfinite(array).sum() >= 4]
-    assert together.averages(4) == pytest.approx([average(one) for one in cut])
+    truncated = [array[np.isfinite(array)][:4] for array in arrays if np.isfinite(array).sum() >= 4]
+    assert together.averages(4) == pytest.approx([average(one) for one in truncated])

@@ -1,4 +1,4 @@
-"""Outputs that are only doubtful each by itself are wrong if they are too many to be noise."""
+"""Outputs that are doubtful by themselves are wrong if they are too many to be noise."""
 
 import numpy as np
 import pytest
@@ -23,19 +23,19 @@ def shifted(every: int, by: float) -> "object":
 
 
 def test_many_outputs_that_are_off_by_a_little_make_the_run_invalid() -> None:
-    """Each is within reach of a heavy tail; all of them together, with clean control outputs, are not."""
+    """A heavy tail explains each output, but not all of them together if control outputs are clean."""
     check = outputs(DEPLOYMENT, run(gaussian(0.01), outputs=64, controls=64, damage=shifted(3, 0.04)))
     assert check.verdict is Verdict.INVALID
     assert "of 64 control outputs do: too many to be noise" in check.summary
 
 
-def test_one_such_output_is_doubtful_and_no_more() -> None:
+def test_one_output_that_is_off_by_a_little_is_doubtful() -> None:
     check = outputs(DEPLOYMENT, run(gaussian(0.01), outputs=64, controls=64, damage=shifted(64, 0.047)))
     assert check.verdict is Verdict.VALID
     assert any("doubtful" in note for note in check.notes)
 
 
-def test_it_is_noise_if_control_outputs_exceed_the_limits_as_often() -> None:
+def test_exceedances_are_noise_if_control_outputs_have_as_many() -> None:
     assert exceedance_probability(20, 100, 20, 100) > 0.5
     assert exceedance_probability(20, 100, 0, 100) < SIGNIFICANCE
 
@@ -49,7 +49,7 @@ def test_few_control_outputs_prove_little() -> None:
 def test_the_chance_is_that_of_drawing_without_putting_back(
     exceeding: int, more: int, of_controls: int, rest: int
 ) -> None:
-    """The expectation draws from a small urn one by one and adds up the probability of every order."""
+    """The expected probability is that of drawing one by one from a small urn, added up over every order."""
     outputs_, controls = exceeding + more, of_controls + rest
     chances = {0: 1.0}
     for taken in range(exceeding + of_controls):

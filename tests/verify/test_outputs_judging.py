@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from counted_run import DEPLOYMENT
-from forced_histories import Errors, Readings, conditioned, gaussian, operations, quantised, read, run
+from forced_histories import (
+    Errors,
+    Readings,
+    conditioned,
+    gaussian,
+    operations,
+    quantised,
+    read,
+    run,
+    with_end,
+    with_sampling,
+)
 
 from harness.history import Ended, Entry, History, Outcome, RunEnded, Sent
 from harness.scenario import Route
@@ -27,7 +38,8 @@ def damaged(change: Callable[[Readings], None]) -> Callable[[str, Readings], Non
 
 
 def wrong_token(readings: Readings) -> None:
-    readings.forced[5] -= 4.0  # nats behind a rival that stays
+    """Move the token 4 nats behind its rival."""
+    readings.forced[5] -= 4.0
 
 
 def small_drift_everywhere(readings: Readings) -> None:
@@ -39,16 +51,12 @@ def one_lead(readings: Readings) -> None:
     readings.served[3] += 2.0
 
 
+def name_of(entry: Entry) -> str:
+    return entry.request.request_id if isinstance(entry, Sent) else getattr(entry, "request_id", "")
+
+
 def without(history: History, drop: Callable[[Entry], bool]) -> History:
     return History(tuple(entry for entry in history.entries if not drop(entry)))
-
-
-def changed(history: History, request_id: str, **fields: object) -> History:
-    return History(
-        tuple(
-            replace(e, **fields) if isinstance(e, Ended) and e.request_id == request_id else e for e in history.entries
-        )
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +68,7 @@ def test_nothing_but_noise_raises_no_alarm(kind: str) -> None:
         assert check.verdict is Verdict.VALID, check.summary
         assert counts.exact + counts.tie == counts.requests == 64
         flipped += counts.tie
-    assert flipped > 40 or kind == "float32"  # the noise flipped near ties
+    assert flipped > 40 or kind == "float32", "the noise flipped too few near ties"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,19 +120,17 @@ def test_a_wrong_token_is_reported_with_its_index() -> None:
     assert "1 of 20 tokens are wrong" in finding.text
 
 
-def test_a_logprob_served_as_nan_is_invalid() -> None:
-    def nan(readings: Readings) -> None:
-        readings.served[4] = math.nan
+def nan_logprob(readings: Readings) -> None:
+    readings.served[4] = math.nan
 
-    (finding,) = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(nan))).findings
+
+def test_a_logprob_served_as_nan_is_invalid() -> None:
+    (finding,) = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(nan_logprob))).findings
     assert "NaN" in finding.text
 
 
-def test_a_logprob_served_as_nan_is_invalid_where_the_noise_is_not_known() -> None:
-    def nan(readings: Readings) -> None:
-        readings.served[4] = math.nan
-
-    check = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(nan), controls=0, failed=32))
+def test_a_logprob_served_as_nan_is_invalid_if_the_noise_is_not_known() -> None:
+    check = outputs(DEPLOYMENT, run(gaussian(1e-5), damage=damaged(nan_logprob), controls=0, failed=32))
     assert (check.verdict, check.findings[0].subject) == (Verdict.INVALID, VICTIM)
     assert "NaN" in check.findings[0].text
 
@@ -178,7 +184,8 @@ def test_control_requests_that_all_failed_make_the_run_unknown() -> None:
 def test_wrong_control_outputs_do_not_measure_noise() -> None:
     rng = np.random.default_rng(3)
     worse = read(rng, gaussian(1e-5))
-    worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0  # both servers agree: this is no noise
+    # Both servers agree, so this is no noise.
+    worse.rival, worse.forced_rival = worse.served + 3.0, worse.forced + 3.0
     more = operations("control-bad", worse, Route.DECODE, about="load-0")
     check = outputs(DEPLOYMENT, History((*run(gaussian(1e-5)).entries, *more)))
     assert check.verdict is Verdict.UNKNOWN
@@ -193,28 +200,23 @@ def test_servers_that_disagree_without_transfer_have_no_noise_floor() -> None:
 
 def test_verification_that_failed_is_unknown_and_hides_no_mismatch() -> None:
     history = run(gaussian(1e-5))
-    broken = changed(history, "load-3-teacher", outcome=Outcome.INFO, cause="boom", prompt_logprobs=None)
+    broken = with_end(history, "load-3-teacher", outcome=Outcome.INFO, cause="boom", prompt_logprobs=None)
     check = outputs(DEPLOYMENT, broken)
     assert (check.verdict, check.findings[0].subject) == (Verdict.UNKNOWN, "load-3")
     assert "boom" in check.summary
     worse = run(gaussian(1e-5), damage=damaged(wrong_token))
-    worse = changed(worse, "load-3-teacher", outcome=Outcome.INFO, cause="boom", prompt_logprobs=None)
+    worse = with_end(worse, "load-3-teacher", outcome=Outcome.INFO, cause="boom", prompt_logprobs=None)
     assert outputs(DEPLOYMENT, worse).verdict is Verdict.INVALID
 
 
 def test_forcing_without_numbers_verifies_nothing() -> None:
     history = run(gaussian(1e-5))
-    assert outputs(DEPLOYMENT, changed(history, "load-3-teacher", prompt_logprobs=())).verdict is Verdict.UNKNOWN
+    assert outputs(DEPLOYMENT, with_end(history, "load-3-teacher", prompt_logprobs=())).verdict is Verdict.UNKNOWN
 
 
 def test_outputs_that_a_policy_left_out_are_reported_and_do_not_matter() -> None:
     left_out = {f"load-{number}-teacher" for number in range(10)}
-
-    def drop(entry: Entry) -> bool:
-        name = entry.request.request_id if isinstance(entry, Sent) else getattr(entry, "request_id", "")
-        return name in left_out
-
-    history = without(run(gaussian(1e-5)), drop)
+    history = without(run(gaussian(1e-5)), lambda entry: name_of(entry) in left_out)
     check, counts = outputs(DEPLOYMENT, history), count_outputs(history)
     assert (check.verdict, check.findings) == (Verdict.VALID, ())
     assert "10 not sampled" in check.summary
@@ -222,32 +224,20 @@ def test_outputs_that_a_policy_left_out_are_reported_and_do_not_matter() -> None
 
 
 def test_nothing_verified_is_unknown() -> None:
-    unforced = without(
-        run(gaussian(1e-5)),
-        lambda e: (
-            ("teacher" if isinstance(e, Sent) and e.request.sampling.prompt_logprobs else "") == "teacher"
-            or (isinstance(e, Ended) and "teacher" in e.request_id)
-        ),
-    )
+    unforced = without(run(gaussian(1e-5)), lambda entry: "teacher" in name_of(entry))
     assert outputs(DEPLOYMENT, unforced).verdict is Verdict.UNKNOWN
     assert outputs(DEPLOYMENT, run(gaussian(1e-5), outputs=0, controls=0)).verdict is Verdict.UNKNOWN
 
 
 def test_an_output_with_too_many_tokens_is_invalid() -> None:
-    history = run(gaussian(1e-5))
-    entries = [
-        replace(e, request=replace(e.request, sampling=replace(e.request.sampling, max_tokens=19)))
-        if isinstance(e, Sent) and e.request.request_id == VICTIM
-        else e
-        for e in history.entries
-    ]
-    (finding,) = outputs(DEPLOYMENT, History(tuple(entries))).findings
+    history = with_sampling(run(gaussian(1e-5)), VICTIM, max_tokens=19)
+    (finding,) = outputs(DEPLOYMENT, history).findings
     assert finding.text.startswith("it has 20 tokens, and at most 19 were requested")
 
 
 def test_a_prompt_that_is_noisier_than_all_others_is_right_by_its_own_control_outputs() -> None:
     rng = np.random.default_rng(1)
-    noisy = gaussian(3e-4)  # thirty times the rest
+    noisy = gaussian(30 * 1e-5)
 
     def worse(readings: Readings) -> None:
         for name, values in vars(read(rng, noisy)).items():
@@ -287,21 +277,14 @@ def test_without_served_logprobs_tokens_alone_are_compared_and_the_summary_says_
 
 
 def test_tokens_that_min_tokens_forces_are_not_wrong() -> None:
-    def ends(readings: Readings) -> None:  # the end token is the best one at index 5, as served and as forced
+    def ends(readings: Readings) -> None:
+        """Make the end token the best one at index 5, as served and as forced."""
         readings.forced_rival[5] = readings.forced[5] + 3.0
         readings.rival[5] = readings.served[5] + 3.0
 
     history = run(gaussian(1e-5), damage=damaged(ends))
     assert outputs(DEPLOYMENT, history).verdict is Verdict.INVALID
-    bound = History(
-        tuple(
-            replace(e, request=replace(e.request, sampling=replace(e.request.sampling, min_tokens=10)))
-            if isinstance(e, Sent) and e.request.request_id == VICTIM and e.request.route is Route.PROXY
-            else e
-            for e in history.entries
-        )
-    )
-    assert outputs(DEPLOYMENT, bound).verdict is Verdict.VALID
+    assert outputs(DEPLOYMENT, with_sampling(history, VICTIM, min_tokens=10)).verdict is Verdict.VALID
 
 
 def test_a_long_run_of_bfloat16_noise_stays_clean() -> None:

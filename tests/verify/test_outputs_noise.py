@@ -9,7 +9,8 @@ import pytest
 from harness.verify.judging.noise import MIN_SAMPLE, near_limit
 
 Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
-ALPHA = 0.01  # ten times that of a run, so that a few hundred trials show it
+ALPHA = 0.01
+"""Ten times that of a run, so that a few hundred trials suffice."""
 
 THIN: dict[str, Draw] = {
     "normal": lambda rng, n: np.abs(rng.normal(size=n)),
@@ -24,12 +25,13 @@ THIN: dict[str, Draw] = {
 
 @pytest.mark.parametrize(("n", "future"), [(MIN_SAMPLE, 200), (640, 2560), (640, 40_000)])
 @pytest.mark.parametrize("name", THIN)
-def test_noise_of_the_same_kind_crosses_the_limit_no_more_often_than_stated(name: str, n: int, future: int) -> None:
+def test_noise_of_the_same_kind_exceeds_the_limit_no_more_often_than_stated(name: str, n: int, future: int) -> None:
     rng, draw = np.random.default_rng(1), THIN[name]
     crossed = sum(
         bool((draw(rng, future) > (near_limit(draw(rng, n), future, ALPHA) or 0.0)).any()) for _ in range(200)
     )
-    assert crossed <= 7  # of 200 with probability 1 %: more has a probability of 0.1 %
+    # 200 trials with a probability of 1 % each: more than 7 have a probability of 0.1 %.
+    assert crossed <= 7
 
 
 def test_for_an_exponential_tail_the_limit_is_near_the_quantile_of_its_true_scale() -> None:
@@ -38,12 +40,12 @@ def test_for_an_exponential_tail_the_limit_is_near_the_quantile_of_its_true_scal
     assert np.log(2560 / 1e-3) < np.median(limits) < 1.5 * np.log(2560 / 1e-3)
 
 
-def test_the_limit_has_the_samples_unit() -> None:
+def test_the_limit_has_the_unit_of_the_sample() -> None:
     sample = np.random.default_rng(3).exponential(size=640)
     assert near_limit(sample * 1e-5, 100, 1e-3) == pytest.approx(1e-5 * (near_limit(sample, 100, 1e-3) or 0.0))
 
 
-def test_more_to_judge_and_a_smaller_chance_widen_it() -> None:
+def test_more_tested_values_and_a_smaller_alpha_widen_the_limit() -> None:
     sample = np.random.default_rng(3).exponential(size=640)
     limits = [
         near_limit(sample, future, alpha) or 0.0 for future, alpha in ((100, 1e-2), (10_000, 1e-2), (10_000, 1e-4))
@@ -52,7 +54,7 @@ def test_more_to_judge_and_a_smaller_chance_widen_it() -> None:
     assert limits[0] < limits[2]
 
 
-def test_equal_values_leave_room_for_a_step_more() -> None:
+def test_the_limit_of_equal_values_allows_one_more_step() -> None:
     assert (near_limit(np.full(200, 0.0625), 200, 1e-3) or 0.0) > 0.125
 
 

@@ -19,8 +19,9 @@ OTHERS = [f"load-{number:02d}" for number in range(32) if f"load-{number:02d}" !
 
 
 def wrong_answer(rng: np.random.Generator) -> Readings:
+    """An answer whose tokens are all five nats behind the best ones."""
     readings = read(rng, gaussian(1e-5))
-    readings.forced -= 5.0  # every token five nats behind
+    readings.forced -= 5.0
     return readings
 
 
@@ -44,12 +45,21 @@ def under(victim: Readings, owner: str, *, right: bool) -> Iterator[Entry]:
     yield from forcing(VICTIM, (*prompt_of(owner)[:-1], prompt_of(VICTIM)[-1]), readings, owner)
 
 
+def under_eight(victim: Readings, *owners: str) -> list[Entry]:
+    """The victim's output forced under the prompts of eight requests; it is right under those of ``owners``."""
+    return [entry for name in OTHERS[:8] for entry in under(victim, name, right=name in owners)]
+
+
+def first_text(whole: History) -> str:
+    return outputs(DEPLOYMENT, whole).findings[0].text
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(42)
 
 
-def test_an_answer_that_contains_anothers_is_reported_with_its_owner(rng: np.random.Generator) -> None:
+def test_an_answer_that_shares_a_run_with_another_answer_is_reported_with_its_owner(rng: np.random.Generator) -> None:
     victim, owner = wrong_answer(rng), read(rng, gaussian(1e-5))
     victim.tokens = [*victim.tokens[:12], *owner.tokens[:8]]
     check = outputs(DEPLOYMENT, history(victim, owner=owner))
@@ -65,30 +75,27 @@ def test_an_answer_that_contains_anothers_is_reported_with_its_owner(rng: np.ran
 def test_a_common_phrase_names_no_owner(rng: np.random.Generator) -> None:
     victim, owner = wrong_answer(rng), read(rng, gaussian(1e-5))
     victim.tokens = [*victim.tokens[:18], *owner.tokens[:2]]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, owner=owner)).findings[0].text
+    assert "answered with" not in first_text(history(victim, owner=owner))
 
 
 def test_the_prompt_under_which_every_token_is_the_best_is_the_owner(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
-    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
-    first = outputs(DEPLOYMENT, history(victim, *tested)).findings[0]
-    assert first.text.startswith(f"was answered with {OWNER}'s KV: all of its 20 tokens continue that request's prompt")
+    text = first_text(history(victim, *under_eight(victim, OWNER)))
+    assert text.startswith(f"was answered with {OWNER}'s KV: all of its 20 tokens continue that request's prompt")
 
 
-def test_no_prompt_under_which_it_is_right_is_no_owner(rng: np.random.Generator) -> None:
+def test_an_output_that_is_right_under_no_prompt_has_no_owner(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
-    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=False)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
+    assert "answered with" not in first_text(history(victim, *under_eight(victim)))
 
 
 def test_an_output_that_is_right_under_every_prompt_has_no_owner(rng: np.random.Generator) -> None:
     """An end token that continues any prompt shows no owner."""
     victim = wrong_answer(rng)
-    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=True)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
+    assert "answered with" not in first_text(history(victim, *under_eight(victim, *OTHERS)))
 
 
-def test_the_longest_run_is_found_wherever_it_stands() -> None:
+def test_the_longest_shared_run_is_found_at_any_position() -> None:
     assert shared_run((1, 2, 3, 4, 9), (7, 2, 3, 4, 8, 1)) == range(1, 4)
     assert not shared_run((1, 2), (3, 4))
     assert not shared_run((), (1,))
@@ -102,7 +109,8 @@ def test_the_coincidence_probability_is_the_share_of_equal_pairs_or_of_what_foll
     phrases = [
         tuple(10 * int(start) + step for start in rng.integers(0, 20, 5) for step in range(4)) for _ in range(40)
     ]
-    assert coincidence_probability(phrases) > 0.5  # within a phrase the next token is certain
+    # Within a phrase the next token is certain.
+    assert coincidence_probability(phrases) > 0.5
 
 
 LOOP = [49, 46] * 10
@@ -117,7 +125,7 @@ def in_a_loop(rng: np.random.Generator, *, behind: float) -> Readings:
     return readings
 
 
-def test_a_loop_that_another_prompt_rightly_ends_in_names_nobody(rng: np.random.Generator) -> None:
+def test_a_loop_that_is_the_right_answer_to_another_prompt_names_no_owner(rng: np.random.Generator) -> None:
     """Damage can throw an answer into a loop, and another request may rightly be in the same loop."""
     owner = in_a_loop(rng, behind=0.0)
     findings = outputs(DEPLOYMENT, history(in_a_loop(rng, behind=9.0), owner=owner)).findings
@@ -125,11 +133,10 @@ def test_a_loop_that_another_prompt_rightly_ends_in_names_nobody(rng: np.random.
     assert "answered with" not in findings[0].text
 
 
-def test_a_loop_that_fits_one_prompt_alone_names_nobody(rng: np.random.Generator) -> None:
+def test_a_loop_that_fits_one_prompt_alone_names_no_owner(rng: np.random.Generator) -> None:
     """Even if no other tested prompt ends in the loop: it has only two different tokens, however long it is."""
     victim = in_a_loop(rng, behind=9.0)
-    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
+    assert "answered with" not in first_text(history(victim, *under_eight(victim, OWNER)))
 
 
 @pytest.mark.parametrize("period", [3, 5, 8])
@@ -141,36 +148,35 @@ def test_only_the_beginning_of_a_list_that_continues_by_itself_is_informative(
     victim.tokens = (pattern * 20)[: len(victim.tokens)]
     victim.forced[:2] -= 9.0
     owner = replace(victim, forced=victim.served.copy())
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, owner=owner)).findings[0].text
+    assert "answered with" not in first_text(history(victim, owner=owner))
 
 
-def test_boilerplate_that_a_third_prompt_answers_too_names_nobody(rng: np.random.Generator) -> None:
+def test_boilerplate_in_the_answer_to_a_third_prompt_names_no_owner(rng: np.random.Generator) -> None:
     victim, owner = wrong_answer(rng), read(rng, gaussian(1e-5))
     victim.tokens = [*victim.tokens[:8], *owner.tokens[:12]]
     third = operations("third", read(rng, gaussian(1e-5)), Route.PROXY)
-    alone = outputs(DEPLOYMENT, history(victim, *third, owner=owner)).findings[0].text
+    alone = first_text(history(victim, *third, owner=owner))
     assert f"was answered with {OWNER}'s KV" in alone
     same = replace(read(rng, gaussian(1e-5)), tokens=list(owner.tokens))
-    shared = outputs(DEPLOYMENT, history(victim, *operations("third", same, Route.PROXY), owner=owner)).findings[0].text
+    shared = first_text(history(victim, *operations("third", same, Route.PROXY), owner=owner))
     assert "answered with" not in shared
 
 
-def test_an_answer_that_its_own_prompt_goes_on_to_as_well_names_nobody(rng: np.random.Generator) -> None:
+def test_an_answer_that_also_continues_its_own_prompt_names_no_owner(rng: np.random.Generator) -> None:
     """The first token is wrong; the others are the best ones under its own prompt, too."""
     victim, owner = read(rng, gaussian(1e-5)), read(rng, gaussian(1e-5))
     victim.forced[0] -= 9.0
     victim.tokens = list(owner.tokens)
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, owner=owner)).findings[0].text
+    assert "answered with" not in first_text(history(victim, owner=owner))
 
 
-def test_an_owner_that_was_tested_with_too_few_others_is_not_named(rng: np.random.Generator) -> None:
+def test_an_owner_is_not_named_if_too_few_other_prompts_were_tested(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
     tested = [entry for name in (OWNER, OTHERS[0]) for entry in under(victim, name, right=name == OWNER)]
-    assert "answered with" not in outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
+    assert "answered with" not in first_text(history(victim, *tested))
 
 
 def test_the_probability_is_reported_with_the_owner(rng: np.random.Generator) -> None:
     victim = wrong_answer(rng)
-    tested = [entry for name in OTHERS[:8] for entry in under(victim, name, right=name == OWNER)]
-    text = outputs(DEPLOYMENT, history(victim, *tested)).findings[0].text
+    text = first_text(history(victim, *under_eight(victim, OWNER)))
     assert "20 of them continue none of 8 other prompts (probability by chance: " in text

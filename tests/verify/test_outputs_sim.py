@@ -1,4 +1,4 @@
-"""Verification on the simulated pair, from the load to the verdict: it reports planted damage and no noise."""
+"""Verification on the simulated pair, from the load to the verdict: planted damage is reported, noise is not."""
 
 import re
 from collections import Counter
@@ -30,7 +30,8 @@ def served(count: int, *bugs: PlantedBug, seed: int = 0, noise: Noise = FLIPS) -
     return run
 
 
-@cache  # several tests look at the same run, each for something else
+# Several tests check the same run.
+@cache
 def verified(count: int, *bugs: PlantedBug, seed: int, policy: str = "all") -> History:
     return served(count, *bugs, seed=seed).verify(policy, seed=seed)
 
@@ -94,7 +95,7 @@ def test_foreign_kv_is_named_with_its_owner_and_reported_first() -> None:
 
 
 @pytest.mark.slow
-def test_damage_that_is_nobodys_kv_gets_no_owner() -> None:
+def test_damage_without_foreign_kv_gets_no_owner() -> None:
     history = verified(100, PlantedBug("flipped_byte", 0.05), seed=2)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
@@ -202,7 +203,7 @@ def test_the_probes_of_a_clean_pair_are_right_and_read_the_caches() -> None:
     assert not history.operations(phase="doubts")
 
 
-def test_a_tier_that_was_given_garbage_is_found_when_the_prefix_caches_are_emptied() -> None:
+def test_a_tier_with_wrong_blocks_is_found_when_the_prefix_caches_are_emptied() -> None:
     run = served(60, PlantedBug("offload_stores_wrong", 0.1), seed=4)
     history = run.verify(seed=4)
     struck = run.pair.ledger.struck["offload_stores_wrong"]
@@ -296,7 +297,7 @@ def test_a_sample_is_verified_and_the_rest_is_reported_as_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_a_suspect_gets_more_control_requests_before_it_is_reported() -> None:
+def test_a_suspected_output_gets_more_control_requests_before_it_is_reported() -> None:
     history = verified(100, PlantedBug("flipped_byte", 0.05), seed=2)
     wrong = set(wrong_outputs(history))
     again = [o for o in history.operations() if o.sent.phase == "confirmation"]

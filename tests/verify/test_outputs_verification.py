@@ -1,4 +1,4 @@
-"""The steps of verification: what is asked, of which server, and how much of it."""
+"""The steps of verification: which requests are sent, to which server, and how many."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -60,21 +60,24 @@ def asked(history: History, phases: Phases) -> History:
     return History((*history.entries, *more))
 
 
-def test_control_requests_ask_decode_alone_the_loads_prompts_under_salts_of_their_own() -> None:
+def test_control_requests_send_prompts_of_the_load_to_decode_with_salts_of_their_own() -> None:
     history = answered(512)
     asked_now = requests(controls(verification(), history))
     prompts = {o.request.prompt for o in history.operations()}
-    assert len(asked_now) == 80  # 640 tokens of output, 8 each
+    # 640 tokens of output, 8 each.
+    assert len(asked_now) == 80
     assert {request.route for request in asked_now} == {Route.DECODE}
     assert {request.prompt for request in asked_now} <= prompts
-    assert len({request.cache_salt for request in asked_now}) == len({request.request_id for request in asked_now})
-    assert len({request.cache_salt for request in asked_now}) == 80
+    assert (
+        len({request.cache_salt for request in asked_now}) == len({request.request_id for request in asked_now}) == 80
+    )
     assert {(request.sampling.logprobs, request.sampling.max_tokens) for request in asked_now} == {(2, 8)}
 
 
 def test_the_prompts_of_a_short_load_are_repeated_until_there_are_enough_control_requests() -> None:
     asked_now = requests(controls(verification(), answered(3)))
-    assert len(asked_now) == 80  # as many tokens as for a large load: 640 of output, 8 each
+    # As many tokens as for a large load: 640 of output, 8 each.
+    assert len(asked_now) == 80
     assert len({request.request_id for request in asked_now}) == 80
     assert {request.about for request in asked_now} == {"r0", "r1", "r2"}
 
@@ -127,7 +130,7 @@ def test_outputs_and_control_outputs_are_forced_mixed() -> None:
     assert {kinds[start : start + 20].count(True) for start in range(0, 400, 20)} == {4}
 
 
-def test_a_conversation_is_forced_as_the_ids_that_the_server_told() -> None:
+def test_a_conversation_is_forced_as_the_ids_that_the_server_reported() -> None:
     sent = Request("chat", (Message("user", "hi"),), Sampling(max_tokens=2))
     ended = Ended(1.0, "chat", Outcome.OK, status=200, choices=(Choice((5, 6)),), prompt_token_ids=(1, 2, 3))
     entries = (Sent(0.0, sent, "load", "load", 0.0), ended)
@@ -142,13 +145,13 @@ def test_a_full_context_is_forced_as_far_as_it_goes() -> None:
     assert [len(request.prompt) for request in forcings] == [34]
 
 
-def test_what_did_not_complete_is_not_verified() -> None:
+def test_requests_that_did_not_complete_are_not_verified() -> None:
     entries = [replace(e, outcome=Outcome.INFO) if isinstance(e, Ended) else e for e in answered(3).entries]
     assert not list(after_the_load(History(tuple(entries))))
 
 
 def after_the_load(history: History, **fields: Any) -> Iterator[Scenario]:
-    """What verifies a history, each request of it answered by two tokens."""
+    """The scenarios that verify a history; each of their requests is answered by two tokens."""
     past, plan = [history], verification(**fields)
     for scenario in verified([], plan.deployment, lambda: past[-1], plan.how):
         past.append(asked(past[-1], scenario.phases))
@@ -173,7 +176,7 @@ def test_suspects_are_measured_again() -> None:
 
 
 def of_suspects(asked_now: Sequence[Request]) -> tuple[list[Request], list[Request]]:
-    """Control requests of prompts whose outputs look wrong, and others."""
+    """Control requests for prompts whose outputs look wrong, and for other prompts."""
     return (
         [request for request in asked_now if request.condition is Condition.SUSPECT],
         [request for request in asked_now if request.condition is None],
@@ -193,22 +196,23 @@ def owners(history: History, wrong: Collection[str]) -> tuple[Request, ...]:
     return tuple(next_round(verification(), history, served, [o for o in served if o.request.request_id in wrong]))
 
 
-def test_a_wrong_output_is_first_tested_to_be_anothers_by_a_request_that_hits_the_others_blocks() -> None:
+def test_owner_tests_come_first_and_hit_the_blocks_of_the_candidates() -> None:
     history = answered(100)
-    tried = owners(history, ["r90"])
-    assert len(tried) == ROUNDS[0]
-    first = tried[0]
-    # The likeliest owner was sent last before it; its prompt but the last token, then the suspect's own last token.
+    tests = owners(history, ["r90"])
+    assert len(tests) == ROUNDS[0]
+    first = tests[0]
+    # The likeliest owner was sent just before the suspect: its prompt, with the last token replaced by the suspect's.
     assert first.prompt == (99, *range(100, 129))
     assert (first.purpose, first.about, first.owner) == (Purpose.OWNER_TEST, "r90", "r89")
     assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 2, Route.PREFILL)
-    assert {request.cache_salt for request in tried} == {None}  # the load's own: they hit what it left
-    assert {request.purpose for request in tried} == {Purpose.OWNER_TEST}
+    # Owner tests have the load's own salt, so that they hit its blocks.
+    assert {request.cache_salt for request in tests} == {None}
+    assert {request.purpose for request in tests} == {Purpose.OWNER_TEST}
     assert not owners(history, [])
 
 
 def with_answers(history: History, tests: Sequence[Request], fits: Collection[str]) -> History:
-    """Owner tests answered: by the wrong output's first token where the candidate is named in ``fits``."""
+    """The history with answers to owner tests: for candidates in ``fits``, the wrong output's first token."""
     more: list[Entry] = []
     for request in tests:
         token = 90 if request.owner in fits else 3
@@ -217,18 +221,19 @@ def with_answers(history: History, tests: Sequence[Request], fits: Collection[st
     return History((*history.entries, *more))
 
 
-def test_who_may_be_the_owner_is_tried_by_forcing_beside_some_who_are_not() -> None:
+def test_candidates_that_passed_the_owner_test_are_forced_and_so_are_some_that_failed() -> None:
     history = answered(100)
     history = with_answers(history, owners(history, ["r90"]), {"r80"})
     forcings = owners(history, ["r90"])
     assert {request.about for request in forcings} == {"r90"}
     assert forcings[0].prompt == (90, *range(100, 129), 90, 91, 92, 93, 94)
     assert next(request.owner for request in forcings if request.owner) == "r80"
-    assert 5 * (len(forcings) - 1) >= 150  # tokens that show how often an answer fits by chance
+    # Enough tokens to show how often an answer fits by chance.
+    assert 5 * (len(forcings) - 1) >= 150
     assert len({request.request_id for request in forcings}) == len(forcings)
 
 
-def test_the_search_goes_on_in_larger_rounds_until_all_were_tried() -> None:
+def test_the_search_goes_on_in_larger_rounds_until_all_candidates_were_tested() -> None:
     history, asked_so_far, rounds = answered(500), set[str](), []
     while tests := owners(history, ["r90"]):
         names = {request.request_id for request in tests}
@@ -236,7 +241,8 @@ def test_the_search_goes_on_in_larger_rounds_until_all_were_tried() -> None:
         asked_so_far |= names
         rounds.append(len(names))
         history = with_answers(history, tests, ())
-    assert rounds == [32, 58]  # whoever was sent after its end cannot own it
+    # Requests that were sent after the end of the wrong output cannot be its owner.
+    assert rounds == [32, 58]
     assert len(asked_so_far) == 90
 
 
@@ -270,7 +276,7 @@ def test_the_likeliest_owner_comes_first() -> None:
     assert order == ["long ago, alike", "together", "lately", "long ago", "short, together"]
 
 
-def test_of_a_shorter_prompt_whole_blocks_are_tested() -> None:
+def test_a_shorter_candidate_prompt_provides_whole_blocks_only() -> None:
     def of(prompt: tuple[int, ...]) -> Operation:
         return Operation(Sent(0.0, Request("r", prompt), "load", "load", 0.0), Ended(1.0, "r", Outcome.OK))
 
@@ -279,7 +285,8 @@ def test_of_a_shorter_prompt_whole_blocks_are_tested() -> None:
     assert owner_prompt(of(tuple(range(40))), suspect, 8) == (*range(19), 119)
     assert owner_prompt(of(tuple(range(18))), suspect, 8) == (*range(16), *range(116, 120))
     assert owner_prompt(of(tuple(range(7))), suspect, 8) is None
-    assert owner_prompt(of((*range(100, 119), 5)), suspect, 8) is None  # the same KV: nobody could tell
+    # The KV is the same, so that no test could show the owner.
+    assert owner_prompt(of((*range(100, 119), 5)), suspect, 8) is None
 
 
 def test_the_same_seed_picks_the_same_outputs() -> None:
@@ -289,7 +296,7 @@ def test_the_same_seed_picks_the_same_outputs() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "some", "sample", "sample:x", "budget:-1", "all:3", "budget"])
-def test_a_policy_that_cannot_be_read_is_refused(text: str) -> None:
+def test_an_unreadable_policy_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--verify"):
         VerifyPolicy.parse(text)
 
@@ -320,7 +327,7 @@ def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: in
     assert both.verified == max(128, found.verified // 2) or found.verified == count
 
 
-def test_nothing_is_asked_of_a_history_before_the_load_has_been_run() -> None:
+def test_the_history_is_read_only_after_the_load_has_been_run() -> None:
     load, past, seen = Scenario("load", "", ()), answered(0), []
     plan = verification(seed=3)
 
@@ -329,8 +336,8 @@ def test_nothing_is_asked_of_a_history_before_the_load_has_been_run() -> None:
         return past
 
     scenarios = verified([load], plan.deployment, history, plan.how)
-    test_of_salts = next(scenarios)
-    assert {request.purpose for phase in test_of_salts.phases for request in phase.requests} == {Purpose.SALT_TEST}
+    salt_scenario = next(scenarios)
+    assert {request.purpose for phase in salt_scenario.phases for request in phase.requests} == {Purpose.SALT_TEST}
     assert next(scenarios) is load
     assert seen == [0, 0]
     past = answered(5)
@@ -338,7 +345,7 @@ def test_nothing_is_asked_of_a_history_before_the_load_has_been_run() -> None:
     assert (first.name, first.phases[0].name, seen[-1]) == (VERIFICATION, "probe-decode", 10)
     past = asked(past, first.phases)
     next(scenarios)
-    assert seen[-1] == len(past.entries) > 10, "each step is made from what the step before has left"
+    assert seen[-1] == len(past.entries) > 10, "each step is made from the history so far"
 
 
 def test_the_phases_of_a_history_have_different_names() -> None:
@@ -356,7 +363,7 @@ def test_a_wrong_output_is_retried_once() -> None:
 
 
 def test_without_a_concurrency_as_many_requests_are_in_flight_as_the_load_had() -> None:
-    load = [entry for n in range(3) for entry in (Sent(0.0 + n, Request(f"r{n}", (n, 1)), "load", "load", 0.0),)]
+    load = [Sent(0.0 + n, Request(f"r{n}", (n, 1)), "load", "load", 0.0) for n in range(3)]
     ends = [Ended(1.5 + n, f"r{n}", Outcome.OK, status=200, choices=(Choice((1,)),)) for n in range(3)]
     history = History((*load, *ends))
     assert most_in_flight(history) == 2

@@ -1,7 +1,7 @@
-"""A probe has looked at a cache only where its hit is shown, on the server that served the prompt."""
+"""A probe counts only if its hit in the cache is shown, on the server that served the prompt."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import counted_run
 import pytest
@@ -23,7 +23,7 @@ DEPLOYMENT = replace(
     counted_run.DEPLOYMENT,
     servers=tuple(replace(one, block_size=16, connectors=(Connector.NIXL,)) for one in counted_run.DEPLOYMENT.servers),
 )
-BOTH = pytest.mark.parametrize("told", [True, False], ids=["by usage", "by counters"])
+BOTH = pytest.mark.parametrize("by_usage", [True, False], ids=["by usage", "by counters"])
 
 
 def served(count: int = 24, **fields: object) -> SimRun:
@@ -33,8 +33,14 @@ def served(count: int = 24, **fields: object) -> SimRun:
     return run
 
 
+def verified(count: int = 24, **fields: object) -> SimRun:
+    run = served(count, **fields)
+    run.verify()
+    return run
+
+
 def hits(history: History, deployment: Deployment = DEPLOYMENT) -> Hits:
-    """Of decode's prefix cache."""
+    """The hits of decode's prefix cache."""
     (found,) = (
         one
         for one in probe_hits(deployment, history)
@@ -44,22 +50,21 @@ def hits(history: History, deployment: Deployment = DEPLOYMENT) -> Hits:
 
 
 @BOTH
-def test_probes_that_all_hit_are_shown_to(told: bool) -> None:
-    run = served(prompt_tokens_details=told)
-    run.verify()
+def test_all_hits_of_probes_are_shown(by_usage: bool) -> None:
+    run = verified(prompt_tokens_details=by_usage)
     found = hits(run.history)
     assert found.least == found.asked > 0
     assert found.missing == 0
 
 
 @BOTH
-def test_probes_of_a_cache_that_was_emptied_show_nothing_though_they_hit_each_others_blocks(told: bool) -> None:
-    run = served(prompt_tokens_details=told)
+def test_probes_of_an_emptied_cache_do_not_count_even_if_they_hit_the_blocks_of_other_probes(by_usage: bool) -> None:
+    run = served(prompt_tokens_details=by_usage)
     for server in run.pair.servers:
         assert server.engine.reset_prefix_cache()
     before = run.pair.decode.engine.stats.prefix_hits
     check = outputs(DEPLOYMENT, run.verify())
-    assert run.pair.decode.engine.stats.prefix_hits > before, "no probe found what another computed"
+    assert run.pair.decode.engine.stats.prefix_hits > before, "no probe hit the blocks of another probe"
     found = hits(run.history)
     assert (found.least, bool(found.missing), bool(found.why)) == (0, True, True)
     note = next(note for note in check.notes if "decode-0's cache" in note)
@@ -68,18 +73,17 @@ def test_probes_of_a_cache_that_was_emptied_show_nothing_though_they_hit_each_ot
 
 
 @BOTH
-def test_what_was_evicted_is_not_counted(told: bool) -> None:
-    """A pool of fewer blocks than the load has: the first prompts are gone, the last are there."""
-    run = served(60, prompt_tokens_details=told, decode={"num_blocks": 200})
-    run.verify()
+def test_probes_of_evicted_blocks_do_not_count(by_usage: bool) -> None:
+    """The pool has fewer blocks than the load needs: the first prompts were evicted, the last are cached."""
+    run = verified(60, prompt_tokens_details=by_usage, decode={"num_blocks": 200})
     found = hits(run.history)
     assert found.least < found.asked
     assert found.missing
-    if told:
+    if by_usage:
         assert found.least > 0
 
 
-def test_a_hit_that_a_tier_may_have_given_is_not_one_of_the_prefix_cache() -> None:
+def test_a_hit_that_may_be_from_a_tier_is_no_hit_of_the_prefix_cache() -> None:
     run = served(prompt_tokens_details=True, connectors=(Connector.NIXL, Connector.OFFLOADING))
     for server in run.pair.servers:
         assert server.engine.reset_prefix_cache()
@@ -93,7 +97,7 @@ def test_a_hit_that_a_tier_may_have_given_is_not_one_of_the_prefix_cache() -> No
 
 
 def probe(tokens: int, at: float, cached: int | None) -> tuple[Sent, Ended]:
-    """A probe of a prompt's first tokens, with what usage says of it."""
+    """A probe of a prompt's first tokens, with the cached tokens that usage reports."""
     request = Request(
         f"load-1-probe-decode-{tokens}-{at}",
         tuple(range(1000, 1001 + tokens)),
@@ -107,8 +111,8 @@ def probe(tokens: int, at: float, cached: int | None) -> tuple[Sent, Ended]:
     return Sent(at, request, "load", "probe-decode", at), ended
 
 
-def test_a_block_that_another_probe_computed_anew_is_not_the_loads() -> None:
-    """The longest prefix misses from its second block on; whoever reads that block later reads the probe's own."""
+def test_a_hit_on_a_block_that_another_probe_computed_anew_does_not_count() -> None:
+    """The longest prefix misses from its second block on; later probes of that block read its recomputed block."""
     missed = probe(64, 1.0, 16)
     later = (*probe(16, 2.0, 16), *probe(32, 3.0, 32), *probe(48, 4.0, 48))
     earlier = probe(32, 0.0, 32)
@@ -122,7 +126,7 @@ def changed(run: SimRun, change: Callable[[Scraped], Scraped]) -> History:
 
 
 def grown(by: int, *names: str) -> Callable[[Scraped], Scraped]:
-    """The later reading of each pair, higher by so much in these families."""
+    """The later reading of each pair, higher by ``by`` in these families."""
 
     def change(one: Scraped) -> Scraped:
         if one.label != "watched-after":
@@ -133,9 +137,8 @@ def grown(by: int, *names: str) -> Callable[[Scraped], Scraped]:
     return change
 
 
-def test_counters_that_somebody_else_moved_show_nothing() -> None:
-    run = served()
-    run.verify()
+def test_counters_that_other_requests_moved_show_nothing() -> None:
+    run = verified()
     disturbed = changed(run, grown(40, "vllm:prompt_tokens_total", "vllm:prefix_cache_queries_total"))
     found = hits(disturbed)
     assert found.least == 0
@@ -143,40 +146,28 @@ def test_counters_that_somebody_else_moved_show_nothing() -> None:
 
 
 def test_lookups_that_an_older_engine_repeats_do_not_hide_the_hits() -> None:
-    """Its cache lookups are counted twice, its prompt tokens by source are not."""
-    run = served()
-    run.verify()
+    """Repeated cache lookups are counted again, prompt tokens by source are not."""
+    run = verified()
     repeated = changed(run, grown(64, "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"))
     found = hits(repeated)
     assert found.least == found.asked
 
 
 def test_counters_that_were_not_read_show_nothing() -> None:
-    run = served()
-    run.verify()
+    run = verified()
     unread = History(tuple(one for one in run.entries if not isinstance(one, Scraped)))
     found = hits(unread)
     assert (found.least, found.why) == (0, "its counters were not read before and after the phase")
 
 
-@dataclass(frozen=True, slots=True)
-class SeveralEngines(Server):
-    """Behind one URL."""
-
-    engines: int = 4
-
-
 @BOTH
-def test_of_several_engines_behind_one_url_usage_alone_tells_hits(told: bool) -> None:
-    run = served(prompt_tokens_details=told)
-    run.verify()
-    facts = [{item.name: getattr(one, item.name) for item in fields(Server)} for one in DEPLOYMENT.servers]
-    several = tuple(SeveralEngines(**(one | {"engines": 4})) for one in facts)
-    found = hits(run.history, replace(DEPLOYMENT, servers=several))
-    assert found.least == (found.asked if told else 0)
+def test_only_usage_shows_hits_of_several_engines_behind_one_url(by_usage: bool) -> None:
+    run = verified(prompt_tokens_details=by_usage)
+    found = hits(run.history, DEPLOYMENT.with_servers(engines=4))
+    assert found.least == (found.asked if by_usage else 0)
 
 
-# --- which server is asked ---
+# --- which server is probed ---
 
 TWO = (
     Server("prefill-0", Role.PREFILL, "http://p:8100", 16),
@@ -197,7 +188,7 @@ def probes(history: History) -> Sequence[Phase]:
 
 
 def asked(history: History) -> dict[str, set[int | None]]:
-    """The decode servers that are asked for prefixes of each prompt."""
+    """The decode servers that are probed, by the id of the request that has the prompt."""
     phases = probes(history)
     found: dict[str, set[int | None]] = {}
     for request in phases[0].requests:
@@ -214,14 +205,14 @@ def test_a_probe_goes_to_the_server_that_served_the_prompt() -> None:
     assert asked(history) == {"load-1": {1}, "load-2": {0}}
 
 
-def test_where_a_proxy_does_not_say_who_served_every_server_is_asked() -> None:
+def test_every_server_is_probed_if_the_proxy_does_not_report_which_one_served() -> None:
     assert asked(History((*answered(1, None), *answered(2, "http://elsewhere")))) == {
         "load-1": {0, 1},
         "load-2": {0, 1},
     }
 
 
-def test_the_only_server_of_a_role_is_it_whatever_a_proxy_calls_it() -> None:
+def test_the_only_server_of_a_role_served_whatever_url_the_proxy_reports() -> None:
     assert serving(TWO[:1], "http://10.0.0.1:1") == 0
     assert serving(TWO[:1], None) == 0
 
@@ -238,7 +229,7 @@ def test_the_only_server_of_a_role_is_it_whatever_a_proxy_calls_it() -> None:
         ("http://[", None),
     ],
 )
-def test_servers_are_told_by_host_and_port(url: str, which: int | None) -> None:
+def test_servers_are_identified_by_host_and_port(url: str, which: int | None) -> None:
     assert serving(TWO[1:], url) == which
 
 
@@ -247,7 +238,7 @@ def test_localhost_is_the_loopback_address() -> None:
     assert serving(servers, "http://127.0.0.1:2") == 1
 
 
-def test_a_deployment_that_does_not_rest_is_not_waited_for_around_the_probes() -> None:
+def test_counters_are_not_read_around_probes_if_the_deployment_has_not_settled() -> None:
     history = History((*answered(1, "http://d1:8200"), *answered(2, "http://d0:8200")))
     busy = Scraped(
         2.0, "decode-0", "after", "load", "load", (), settled=False, unsettled_because="1 request is running"
@@ -256,7 +247,7 @@ def test_a_deployment_that_does_not_rest_is_not_waited_for_around_the_probes() -
         assert {phase.watched for phase in probes(History(entries))} == {watched}
 
 
-# --- what usage says ---
+# --- cached tokens in usage ---
 
 
 @pytest.mark.parametrize(
@@ -273,7 +264,7 @@ def test_a_deployment_that_does_not_rest_is_not_waited_for_around_the_probes() -
         ({"cached_tokens": True}, None),
     ],
 )
-def test_usage_tells_cached_tokens_or_nothing_and_is_never_a_fault(details: object, cached: int | None) -> None:
+def test_usage_reports_cached_tokens_or_nothing_and_is_never_a_fault(details: object, cached: int | None) -> None:
     answer = Answer()
     usage = {"prompt_tokens": 49, "completion_tokens": 1, "prompt_tokens_details": details}
     body = repr({"choices": [], "usage": usage}).replace("'", '"').replace("None", "null").replace("True", "true")

@@ -1,7 +1,7 @@
-"""One prompt is asked under two salts before anything rests on them: what that shows, and what rests on it."""
+"""The salt test sends one prompt under two salts: its results, and the checks that rely on them."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import counted_run
 import numpy as np
@@ -11,7 +11,7 @@ from sim_history import SimRun, load
 
 from harness.catalogue.choice import choose
 from harness.checkers import judge
-from harness.facts import Deployment, Server
+from harness.facts import Deployment
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Scraped, Sent, Usage
 from harness.scenario import Condition, Purpose, Request, Route, Sampling
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
@@ -28,6 +28,7 @@ DEPLOYMENT = replace(
     servers=tuple(replace(one, block_size=16, offload_block_size=16) for one in counted_run.DEPLOYMENT.servers),
 )
 FLIPS = Noise(flip_rate=0.21)
+BOTH = pytest.mark.parametrize("by_usage", [True, False], ids=["by usage", "by counters"])
 
 
 def pair(*bugs: PlantedBug, **fields: object) -> SimRun:
@@ -46,50 +47,52 @@ def verified(*bugs: PlantedBug, count: int = 32, **fields: object) -> History:
     return run.verify(seed=2)
 
 
-def told_of(history: History) -> bool:
-    """Whether a run's judgement says anything of salts."""
+def has_check(history: History) -> bool:
+    """Whether the verdict on a run has a check of salts."""
     return any(check.name == "salts" for check in judge(DEPLOYMENT, history).checks)
 
 
 def judged(history: History) -> Check:
-    assert told_of(history)
+    assert has_check(history)
     return salts(DEPLOYMENT, history)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["by usage", "by counters"])
-def test_servers_that_keep_salts_apart_are_found_to(told: bool) -> None:
-    check = judged(ask_under_two_salts(pair(prompt_tokens_details=told)).history)
+@BOTH
+def test_servers_that_keep_salts_apart_are_valid(by_usage: bool) -> None:
+    check = judged(ask_under_two_salts(pair(prompt_tokens_details=by_usage)).history)
     assert check.verdict is Verdict.VALID
     assert "prefill-0, decode-0" in check.summary
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["by usage", "by counters"])
+@BOTH
 @pytest.mark.parametrize("where", ["prefill", "decode"])
-def test_a_server_that_ignores_salts_is_named_and_never_valid(where: str, told: bool) -> None:
-    fields = {where: {"ignores_salt": True, "prompt_tokens_details": told}}
+def test_a_server_that_ignores_salts_is_named_and_never_valid(where: str, by_usage: bool) -> None:
+    fields = {where: {"ignores_salt": True, "prompt_tokens_details": by_usage}}
     check = judged(ask_under_two_salts(pair(**fields)).history)
     assert check.verdict is Verdict.UNKNOWN
     assert [finding.subject for finding in check.findings] == [f"{where}-0"]
     assert "of 65 tokens sent under a new salt, 64 came out of a cache" in check.findings[0].text
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["by usage", "by counters"])
-def test_a_tier_that_ignores_salts_is_found_behind_a_prefix_cache_that_does_not(told: bool) -> None:
-    check = judged(ask_under_two_salts(pair(decode={"tier_ignores_salt": True, "prompt_tokens_details": told})).history)
+@BOTH
+def test_a_tier_that_ignores_salts_is_found_behind_a_prefix_cache_that_does_not(by_usage: bool) -> None:
+    check = judged(
+        ask_under_two_salts(pair(decode={"tier_ignores_salt": True, "prompt_tokens_details": by_usage})).history
+    )
     assert check.verdict is Verdict.UNKNOWN
     assert [finding.subject for finding in check.findings] == ["decode-0"]
 
 
-def test_clean_outputs_are_not_valid_on_the_strength_of_control_requests_that_read_caches() -> None:
+def test_outputs_are_not_valid_by_control_requests_that_may_have_read_caches() -> None:
     assert outputs(DEPLOYMENT, verified()).verdict is Verdict.VALID
     history = verified(ignores_salt=True)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
     assert "the control requests may have read transferred KV: decode-0 ignored its cache_salt" in check.summary
-    assert not control_outputs(history), "what is not trusted is not kept for later runs"
+    assert not control_outputs(history), "untrusted noise is not kept for later runs"
 
 
-def test_outputs_that_are_all_the_best_need_no_control_requests() -> None:
+def test_outputs_whose_tokens_are_all_the_best_need_no_control_requests() -> None:
     run = ask_under_two_salts(
         SimRun(SimPair(SimConfig(noise=Noise(sigma=0.0, flip_rate=0.0), ignores_salt=True), lambda: 0.0))
     )
@@ -101,7 +104,7 @@ def test_outputs_that_are_all_the_best_need_no_control_requests() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", ["shifted_rows", "foreign_blocks"])
-def test_kv_that_is_wholly_wrong_is_invalid_though_salts_are_ignored(bug: str) -> None:
+def test_wholly_wrong_kv_is_invalid_even_if_salts_are_ignored(bug: str) -> None:
     history = verified(PlantedBug(bug), ignores_salt=True)
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
@@ -111,7 +114,7 @@ def test_kv_that_is_wholly_wrong_is_invalid_though_salts_are_ignored(bug: str) -
 
 
 @pytest.mark.slow
-def test_only_damaged_requests_are_accused_though_salts_are_ignored() -> None:
+def test_only_damaged_requests_are_wrong_if_salts_are_ignored() -> None:
     run = ask_under_two_salts(pair(PlantedBug("shifted_rows", 0.2), ignores_salt=True))
     run.run(load(48, seed=2))
     damaged = {name for name in run.pair.ledger.wrong if name.startswith("load-")}
@@ -142,23 +145,23 @@ def test_a_token_far_behind_that_was_served_as_the_best_is_wrong() -> None:
     assert (wrong.match, wrong.first) == (Match.MISMATCH, 1)
 
 
-def test_a_token_that_the_server_itself_found_far_behind_is_its_samplers_choice() -> None:
+def test_a_token_that_the_server_itself_reported_far_behind_was_chosen_by_the_sampler() -> None:
     assert gross_mismatch(served(), (forced(GROSS_REGRET + 1, 0.1),)) is None
     assert gross_mismatch(served(), (forced(GROSS_REGRET + 1, math.nan),)) is None
 
 
-def test_what_noise_might_explain_or_a_draw_is_not_gross() -> None:
+def test_a_regret_that_noise_or_sampling_may_explain_is_no_gross_mismatch() -> None:
     assert gross_mismatch(served(), (forced(GROSS_REGRET - 0.1, GROSS_REGRET + 9),)) is None
     assert gross_mismatch(served(temperature=1.0), (forced(GROSS_REGRET + 9, GROSS_REGRET + 9),)) is None
 
 
-def test_a_cache_that_hits_nothing_at_all_tests_nothing_and_changes_nothing() -> None:
+def test_a_cache_without_any_hit_has_no_check_of_salts() -> None:
     history = verified(prefix_caching=False, connectors=())
-    assert not told_of(history)
+    assert not has_check(history)
     assert any("was not tested (nothing was cached" in note for note in outputs(DEPLOYMENT, history).notes)
 
 
-def test_where_somebody_else_is_served_meanwhile_nothing_is_concluded() -> None:
+def test_other_requests_meanwhile_leave_salts_untested() -> None:
     run = ask_under_two_salts(pair(ignores_salt=True))
     disturbed = [
         replace(
@@ -172,12 +175,12 @@ def test_where_somebody_else_is_served_meanwhile_nothing_is_concluded() -> None:
         for entry in run.entries
     ]
     history = History(tuple(disturbed))
-    assert not told_of(history)
+    assert not has_check(history)
     assert "prompt tokens meanwhile, and 65 were sent" in str(read_salts(history)[0].again)
 
 
-def test_a_refused_salt_makes_nobody_invalid() -> None:
-    """A gateway may refuse what it does not know; the load, which carries a salt as well, tells of it."""
+def test_a_refused_salt_makes_no_check_invalid() -> None:
+    """A gateway may refuse unknown fields. The load has salts as well, so its checks report that."""
     run = ask_under_two_salts(pair())
     refused = [
         replace(one, outcome=Outcome.FAIL, cause="status 400", status=400, choices=(), usage=None)
@@ -186,23 +189,23 @@ def test_a_refused_salt_makes_nobody_invalid() -> None:
         for one in run.entries
     ]
     history = History(tuple(refused))
-    assert not told_of(history)
+    assert not has_check(history)
     assert not [one for one in judge(DEPLOYMENT, history).checks if one.verdict is Verdict.INVALID]
 
 
 def with_forcings_that_read(history: History) -> History:
-    """As an engine that asks its caches even for prompt_logprobs, and says so in usage."""
+    """As if the engine read its caches even for prompt_logprobs, as usage reports."""
 
     asked = (operation.request for operation in history.operations())
     tests = {request.request_id: request.condition for request in asked if request.purpose is Purpose.SALT_TEST}
 
-    def told(entry: Entry) -> Entry:
+    def reporting(entry: Entry) -> Entry:
         if isinstance(entry, Ended) and entry.usage is not None and entry.request_id in tests:
             cached = None if tests[entry.request_id] is Condition.SALT_FIRST else 64
             return replace(entry, usage=Usage(65, 1, cached))
         return entry
 
-    return History(tuple(map(told, history.entries)))
+    return History(tuple(map(reporting, history.entries)))
 
 
 @pytest.mark.slow
@@ -214,7 +217,7 @@ def test_forcings_that_read_caches_are_not_trusted_where_salts_are_ignored() -> 
     assert not wrong_outputs(history)
 
 
-def test_a_run_tests_once_and_hands_on_what_it_found() -> None:
+def test_a_run_tests_salts_once_and_passes_the_result_on() -> None:
     first = ask_under_two_salts(pair(ignores_salt=True))
     second = pair(ignores_salt=True)
     second.entries += salt_entries(first.history)
@@ -223,28 +226,16 @@ def test_a_run_tests_once_and_hands_on_what_it_found() -> None:
     assert all(operation.request.purpose is Purpose.SALT_TEST for operation in second.history.operations())
 
 
-def test_the_test_costs_each_server_few_requests() -> None:
+def test_the_salt_test_sends_few_requests_to_each_server() -> None:
     by_counters, by_usage = ask_under_two_salts(pair()), ask_under_two_salts(pair(prompt_tokens_details=True))
     asked = {run: run.history.operations(route=Route.DECODE) for run in (by_counters, by_usage)}
     assert (len(asked[by_counters]), len(asked[by_usage])) == (5, 4)
 
 
-@dataclass(frozen=True, slots=True)
-class SeveralEngines(Server):
-    """Behind one URL."""
-
-    engines: int = 4
-
-
-def with_engines(deployment: Deployment) -> Deployment:
-    told = [{item.name: getattr(one, item.name) for item in fields(Server)} for one in deployment.servers]
-    return replace(deployment, servers=tuple(SeveralEngines(**(one | {"engines": 4})) for one in told))
-
-
-def test_several_engines_behind_one_url_are_not_said_to_keep_salts_apart() -> None:
-    """The second request may have gone to another engine, which had nothing cached; a hit is a hit all the same."""
+def test_several_engines_behind_one_url_have_no_check_of_salts() -> None:
+    """The second request may have gone to another engine, which had nothing cached. A hit still counts."""
     history = ask_under_two_salts(pair()).history
-    several = with_engines(DEPLOYMENT)
+    several = DEPLOYMENT.with_servers(engines=4)
     assert not any(check.name == "salts" for check in judge(several, history).checks)
     assert "several engines share its URL" in " ".join(outputs(several, history).notes)
     ignored = ask_under_two_salts(pair(ignores_salt=True)).history

@@ -1,4 +1,4 @@
-"""Offload tiers are asked where the prefix caches in front of them may be emptied, whatever they are called."""
+"""Offload tiers of any connector are probed if the prefix caches in front of them may be emptied."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ UNKNOWN_TIER = ATTACHED.with_servers(
 
 
 def ran(deployment: Deployment, *flags: str, bugs: tuple[PlantedBug, ...] = ()) -> SimRun:
-    """A load through a pair with a tier, verified as ``run`` would."""
+    """A load through a pair with a tier, verified as the command ``run`` does."""
     run = SimRun(SimPair(SimConfig(bugs=bugs, seed=4), lambda: 0.0))
     verify(run, deployment, *flags)
     return run
@@ -53,7 +53,7 @@ def test_the_caches_of_a_deployment_that_the_harness_launched_are_emptied_for_th
 
 
 @pytest.mark.parametrize("deployment", [ATTACHED, UNKNOWN_TIER], ids=["offloading", "unknown"])
-def test_somebody_elses_caches_are_not_emptied_unasked(deployment: Deployment) -> None:
+def test_caches_that_the_harness_did_not_launch_are_not_emptied_by_default(deployment: Deployment) -> None:
     run = ran(deployment)
     assert not emptied(run)
     notes = " ".join(outputs(deployment, run.history).notes)
@@ -61,19 +61,19 @@ def test_somebody_elses_caches_are_not_emptied_unasked(deployment: Deployment) -
     assert "--probe-tiers lets the harness empty" in notes
 
 
-def test_somebody_elses_caches_are_emptied_where_that_is_allowed() -> None:
+def test_caches_that_the_harness_did_not_launch_are_emptied_if_the_flag_allows_it() -> None:
     run = ran(ATTACHED, "--probe-tiers")
     assert emptied(run) == BOTH
     assert not any("not probed" in note for note in outputs(ATTACHED, run.history).notes)
 
 
-def test_shrinking_may_be_allowed_it_too() -> None:
+def test_shrink_has_the_flag_too() -> None:
     assert parse(["shrink", "runs/latest", "--probe-tiers"]).verification.probe_tiers
     assert not parse(["shrink", "runs/latest"]).verification.probe_tiers
 
 
 @pytest.mark.slow
-def test_a_tier_of_a_connector_that_nobody_knows_is_invalid_by_a_wrong_answer() -> None:
+def test_a_wrong_answer_from_a_tier_of_an_unknown_connector_is_invalid() -> None:
     run = ran(UNKNOWN_TIER, "--probe-tiers", bugs=(PlantedBug("offload_stores_wrong"),))
     check = outputs(UNKNOWN_TIER, run.history)
     assert check.verdict is Verdict.INVALID
@@ -81,7 +81,7 @@ def test_a_tier_of_a_connector_that_nobody_knows_is_invalid_by_a_wrong_answer() 
     assert all("requested again through decode-0's offload tier" in one.text for one in check.findings)
 
 
-def test_a_tier_of_a_connector_that_nobody_knows_is_never_valid_unasked() -> None:
+def test_an_unprobed_tier_of_an_unknown_connector_is_never_valid() -> None:
     run = ran(UNKNOWN_TIER, bugs=(PlantedBug("offload_stores_wrong"),))
     verdict = judge(UNKNOWN_TIER, run.history).verdict
     assert verdict is Verdict.UNKNOWN
@@ -100,7 +100,7 @@ def test_only_servers_that_have_a_tier_are_emptied() -> None:
     assert run.history.operations(phase="probe-decode-tier")
 
 
-def test_a_tier_that_gave_nothing_back_is_said_to_have() -> None:
+def test_a_tier_that_restored_nothing_is_reported() -> None:
     deployment = replace(UNKNOWN_TIER, launched=True)
     run = SimRun(SimPair(SimConfig(seed=4, connectors=(Connector.NIXL,)), lambda: 0.0))
     verify(run, deployment)

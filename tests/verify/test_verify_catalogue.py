@@ -1,4 +1,4 @@
-"""The catalogue's verification, in virtual time: noise is no alarm, planted damage is laid to the workload it hit."""
+"""Verification of the catalogue, in virtual time: noise raises no alarm, and damage is charged to its workload."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def config(*bugs: PlantedBug, seed: int = 0, **fields: object) -> SimConfig:
 
 
 def asked_again(run: CatalogueRun) -> list[Operation]:
-    """What verifies the outputs; the test of cache salts comes before the load, and is left out."""
+    """The requests that verify outputs, without the salt test, which comes before the load."""
     everything = run.history.operations(scenario=VERIFICATION)
     return [o for o in everything if o.request.purpose is not Purpose.SALT_TEST]
 
@@ -79,7 +79,7 @@ async def test_exactly_the_damaged_outputs_are_named_and_their_workloads_invalid
     run = await run_catalogue(choose(FEW), config(PlantedBug(bug, 0.15), seed=1), seed=1)
     subjects = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
     damaged = run.ledger.wrong & set(subjects)
-    assert damaged, "the bug struck nobody: the test shows nothing"
+    assert damaged, "the bug damaged no request: the test shows nothing"
     assert set(wrong_outputs(run.history)) - run.ledger.victims <= damaged <= set(wrong_outputs(run.history))
     _, rows = run.judged()
     invalid = {
@@ -100,7 +100,7 @@ async def test_the_nine_basic_cases_are_verified_by_few_kinds_of_requests() -> N
     assert run.outputs().requests == outputs
 
 
-async def test_servers_without_noise_need_no_control_arm() -> None:
+async def test_servers_without_noise_need_no_control_requests() -> None:
     run = await run_catalogue(choose(THE_NINE), config(noise=QUIET))
     assert {o.sent.phase for o in others(run)} == {"teacher"}
     assert run.outputs().exact == len(to_verify(run.history))
@@ -108,7 +108,7 @@ async def test_servers_without_noise_need_no_control_arm() -> None:
     assert {row.verdict for row in rows.values()} == {Verdict.VALID}
 
 
-async def test_everything_is_asked_again_after_the_last_workload_and_counted_nowhere() -> None:
+async def test_verification_comes_after_the_last_workload_and_its_counters_are_not_judged() -> None:
     run = await run_catalogue(choose(("short_prompt", "hits")), config())
     last = max(o.ended.at for o in run.history.operations() if o.sent.scenario != VERIFICATION)
     assert min(o.sent.at for o in asked_again(run)) >= last
@@ -121,7 +121,7 @@ async def test_everything_is_asked_again_after_the_last_workload_and_counted_now
     }
 
 
-async def test_control_requests_are_of_all_workloads_in_turn_on_decode_alone() -> None:
+async def test_control_requests_go_to_decode_and_have_prompts_of_all_workloads() -> None:
     run = await run_catalogue(choose(("lengths", "hits")), config(max_model_len=2048))
     controls = [o for o in asked_again(run) if o.sent.phase == "control"]
     assert {o.request.route for o in controls} == {Route.DECODE}
@@ -131,7 +131,7 @@ async def test_control_requests_are_of_all_workloads_in_turn_on_decode_alone() -
     assert max(len(o.request.prompt) for o in controls) == 1024
 
 
-async def test_a_reference_is_asked_only_where_forcing_does_not_show_everything() -> None:
+async def test_only_outputs_that_forcing_cannot_verify_get_a_reference() -> None:
     run = await run_catalogue(choose(("sampling", "endpoints", "chat", "lengths")), config())
     references = {o.request.about for o in asked_again(run) if o.request.purpose is Purpose.REFERENCE}
     for o in to_verify(run.history):
@@ -140,14 +140,16 @@ async def test_a_reference_is_asked_only_where_forcing_does_not_show_everything(
         assert (o.request.request_id in references) == bool(text or shaped)
 
 
-async def test_damage_to_a_background_request_is_its_workloads() -> None:
+async def test_damage_to_a_background_request_is_charged_to_its_workload() -> None:
     run = await run_catalogue(
         choose(("multi_block", "cold_decode")), config(PlantedBug("flipped_byte", 0.1), seed=2), background=4
     )
     subjects = {o.request.request_id: o.sent.scenario for o in to_verify(run.history)}
     damaged = run.ledger.wrong & set(subjects)
     assert damaged
-    assert all("-background-" in name for name in damaged), "the seed is to strike background requests alone"
+    assert all("-background-" in name for name in damaged), (
+        "with this seed the bug must damage background requests alone"
+    )
     assert set(wrong_outputs(run.history)) == damaged
     _, rows = run.judged()
     for name, row in rows.items():
@@ -177,14 +179,14 @@ async def test_lost_kv_of_a_background_request_alone_shows_in_the_counters() -> 
 
 
 @pytest.mark.slow
-async def test_steps_taken_again_ask_only_what_is_new() -> None:
+async def test_repeated_steps_send_no_request_twice() -> None:
     run = await run_catalogue(choose(("lengths",)), config())
     how = VerifyOptions(policy=VerifyPolicy.parse("all"), salt="salt-verification", probe_tiers=True)
     assert not list(verified([], run.deployment, lambda: run.history, how))
 
 
 @pytest.mark.slow
-async def test_a_field_that_the_proxy_drops_is_seen_though_every_token_is_right() -> None:
+async def test_a_field_that_the_proxy_drops_is_found_even_if_every_token_is_right() -> None:
     run = await run_catalogue(choose(("stop_strings", "lengths")), config(PlantedBug("dropped_fields", 0.4)))
     struck = run.ledger.planted & {o.request.request_id for o in to_verify(run.history)}
     assert struck
@@ -192,7 +194,7 @@ async def test_a_field_that_the_proxy_drops_is_seen_though_every_token_is_right(
     assert len(wrong_outputs(run.history)) > 0.7 * len(struck)
 
 
-async def test_a_buffered_stream_is_laid_to_its_workload() -> None:
+async def test_a_buffered_stream_is_charged_to_its_workload() -> None:
     run = await run_catalogue(choose(("mixed_lengths", "short_prompt")), config(PlantedBug("burst", 0.1)))
     whole, rows = run.judged()
     assert next(check for check in whole.checks if check.name == "streaming").verdict is Verdict.INVALID
@@ -201,7 +203,7 @@ async def test_a_buffered_stream_is_laid_to_its_workload() -> None:
 
 
 @pytest.mark.slow
-async def test_the_caches_and_tiers_that_the_workloads_filled_are_probed_when_all_else_was_asked() -> None:
+async def test_caches_are_probed_first_and_tiers_last() -> None:
     run = await run_catalogue(choose(FEW), config())
     conditions = [(o.request.route, o.request.condition) for o in probes(run)]
     assert list(dict.fromkeys(conditions)) == [
@@ -225,7 +227,7 @@ def about(run: CatalogueRun) -> set[str | None]:
     return {o.request.about for o in probes(run)}
 
 
-async def test_poison_in_a_tier_is_laid_to_the_workload_whose_prompt_it_is_though_every_answer_was_right() -> None:
+async def test_a_wrong_block_in_a_tier_is_charged_to_the_workload_of_its_prompt() -> None:
     run = await run_catalogue(choose(("lengths", "sampling")), config(PlantedBug("offload_stores_wrong", 0.1), seed=1))
     assert run.outputs().mismatch == 0
     _, rows = run.judged()
@@ -249,7 +251,7 @@ def expectations(run: CatalogueRun) -> dict[tuple[str, str, str, str], Bounds | 
 
 
 @pytest.mark.slow
-async def test_verification_between_two_workloads_leaves_the_second_ones_counters_as_exactly_predicted() -> None:
+async def test_verification_between_two_workloads_does_not_change_predictions_for_the_second() -> None:
     run = await run_catalogue(choose(("hits", "offload")), config(), one_by_one=True)
     _, rows = run.judged()
     assert {row.verdict for row in rows.values()} == {Verdict.VALID}

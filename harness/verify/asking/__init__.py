@@ -1,4 +1,4 @@
-"""Which requests verify the outputs of a run: scenarios, each made from the history so far."""
+"""The requests that verify the outputs of a run, as scenarios; each scenario is made from the history so far."""
 
 from harness.verify.asking.options import VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION

@@ -1,4 +1,4 @@
-"""Control requests: how large the noise is, for any prompt of the load and for prompts whose outputs look wrong."""
+"""Control requests measure noise: for prompts of the whole load, and for prompts whose outputs look wrong."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -12,17 +12,17 @@ from harness.verify.asking.policy import CONTROL_OUTPUT
 from harness.verify.asking.requests import Tokens, control
 
 SUSPECTS = 8
-"""Outputs that are measured again before they count as wrong; a run with more needs no second look."""
+"""Suspected outputs of one round whose prompts get control requests of their own. The others are not measured again."""
 REPEATS = 4
-"""Control requests for each of them."""
+"""Control requests for each suspected output."""
 FURTHER_CONTROLS = 64
-"""Control requests for any prompts that are made beside them, in each round."""
+"""Control requests for other prompts of the load, in each round."""
 _SHORT_PROMPT = 1024
-"""Tokens of a prompt that control requests always repeat in full."""
+"""Control requests always repeat a prompt of so many tokens in full."""
 
 
 def controls(verification: Verification, history: History) -> Phases:
-    """As many as the load needs, less those that were made; none where the noise is known from an earlier run."""
+    """The control requests that the load still lacks; none if the noise is known from an earlier run."""
     if any(history.of(NoiseMeasured)):
         return ()
     outputs = verification.outputs(history)
@@ -33,11 +33,10 @@ def controls(verification: Verification, history: History) -> Phases:
 
 
 def confirmation(verification: Verification, history: History, wrong: Collection[str]) -> Phases:
-    """For answers that look wrong (``wrong``: request ids): control requests of these prompts, and of any others.
+    """Further control requests: for prompts whose outputs look wrong (``wrong``: request ids), and for other prompts.
 
-    A prompt may be noisier than most. Then its own control outputs show it, and the noise limits rise. The first
-    control outputs may have shown none of what happens once in a hundred tokens; an output that is really wrong stays
-    wrong beside any number of them.
+    If a prompt is noisier than most, its own control outputs show that, and the noise limits rise. Controls of other
+    prompts may show noise that occurs once in a hundred tokens. An output that is really wrong stays wrong.
     """
     new = set(wrong) - {o.request.about for o in history.operations() if o.request.condition is Condition.SUSPECT}
     maker = _Maker.of(verification, history, verification.outputs(history))
@@ -50,16 +49,16 @@ def confirmation(verification: Verification, history: History, wrong: Collection
 
 @dataclass(frozen=True, slots=True)
 class _Maker:
-    """Makes control requests under names that are new."""
+    """Makes control requests with new request ids."""
 
     verification: Verification
     outputs: list[Operation]
     tokens: int
-    """Of a control output: as many as an output of the load has on average."""
+    """Tokens of a control output: the average of the load's outputs."""
     longest: int
-    """Tokens of a prompt: one that fills a context would cost more than all others together."""
+    """Longer prompts are shortened to so many tokens: one that fills a context would cost more than all others."""
     turns: Counter[str]
-    """Control requests for each prompt so far, by the request id of the output."""
+    """Control requests made so far for each prompt, by the request id of its output."""
 
     @classmethod
     def of(cls, verification: Verification, history: History, outputs: list[Operation]) -> "_Maker":
@@ -73,13 +72,13 @@ class _Maker:
         )
 
     def any_prompts(self, number: int) -> Iterator[Request]:
-        """So many, for prompts of all workloads in turn."""
+        """``number`` control requests, for prompts of all workloads in turn."""
         fitting = [o for o in self.outputs if self.fits(o)]
         for o in islice(cycle(fitting), number):
             yield self._control(o, (o.prompt_token_ids or ())[: self.longest], self.tokens)
 
     def whole(self, suspects: Iterable[Operation]) -> Iterator[Request]:
-        """For these outputs, with whole prompts, and as long as they are."""
+        """A control request for each suspected output, with its whole prompt and at its length."""
         for o in suspects:
             length = max((len(choice.token_ids) for choice in o.ended.choices), default=0)
             asked = self._control(o, o.prompt_token_ids or (), max(length, CONTROL_OUTPUT))

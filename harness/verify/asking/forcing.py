@@ -1,4 +1,4 @@
-"""Teacher forcing of outputs, of control outputs and of probes, and the references that some outputs need beside it."""
+"""Teacher forcing of outputs, control outputs and probes; and references, for outputs that need one as well."""
 
 from collections.abc import Collection, Sequence
 
@@ -9,27 +9,24 @@ from harness.verify.asking.outputs import asked_about, can_be_forced, completed,
 from harness.verify.asking.requests import reference
 
 _FIRST = 16
-"""Outputs that are forced before any control request is made: where none of them shows any noise, none is made."""
+"""Outputs that are forced first. If none of them shows noise, no control requests are made."""
 _DOUBTS = 256
-"""Probes that are teacher-forced themselves; where more are in doubt, enough is wrong to tell."""
+"""Doubted probes that are teacher-forced, at most. If more are doubted, these are enough for a verdict."""
 
 
 def first_forced(verification: Verification, history: History) -> Phases:
-    """Some outputs, to see whether noise matters at all."""
+    """Forces a few outputs, to see whether there is any noise."""
     return _forced(verification, history, verification.picked(history)[:_FIRST], ())
 
 
 def forced(verification: Verification, history: History) -> Phases:
-    """The outputs that the policy picks, control outputs and retries.
-
-    They are mixed in proportion, so that outputs and control outputs are forced in the same batches.
-    """
+    """Forces the outputs that the policy picks, control outputs and retries, mixed so that they share batches."""
     others = completed(history, Purpose.CONTROL, Purpose.RETRY)
     return _forced(verification, history, verification.picked(history), others)
 
 
 def doubts_forced(verification: Verification, history: History, doubted: Collection[str]) -> Phases:
-    """Probes that nothing else can judge; ``doubted``: request ids."""
+    """Forces probes that nothing else can verify; ``doubted``: their request ids."""
     probes = [o for o in completed(history, Purpose.PROBE) if o.request.request_id in doubted]
     return _forced(verification, history, (), probes[:_DOUBTS], name="doubts")
 
@@ -41,15 +38,15 @@ def _forced(
     others: Sequence[Operation],
     name: str = "teacher",
 ) -> Phases:
-    """Those of the operations that were not forced before."""
+    """Forces the operations that were not forced before."""
     done, salt, route = asked_about(history, Purpose.FORCING), verification.how.salt, verification.forcing_route
     references = [reference(o.request, salt=salt, route=route) for o in outputs if needs_reference(o)]
     new = [[o for o in side if can_be_forced(o) and o.request.request_id not in done] for side in (outputs, others)]
-    forcings = [request for o in interleaved(*new) for request in verification.forcings(o)]
+    forcings = [request for o in _interleaved(*new) for request in verification.forcings(o)]
     return verification.phase(name, [*references, *forcings], history)
 
 
-def interleaved(one: Sequence[Operation], other: Sequence[Operation]) -> list[Operation]:
-    """Both in proportion, from beginning to end."""
+def _interleaved(one: Sequence[Operation], other: Sequence[Operation]) -> list[Operation]:
+    """Both lists, mixed evenly in proportion to their lengths."""
     places = [(index / len(side), operation) for side in (one, other) for index, operation in enumerate(side)]
     return [operation for _, operation in sorted(places, key=lambda place: place[0])]

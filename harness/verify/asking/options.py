@@ -9,33 +9,34 @@ from harness.scenario import Phase, Request, Route
 from harness.verify.asking.outputs import in_turn, most_in_flight, needs_reference, to_verify, tokens_of, verifiable
 from harness.verify.asking.policy import Sizes, VerifyPolicy, sizes
 from harness.verify.asking.requests import teacher_forcing
+from harness.verify.judging.hits import largest_block_size
 
 _MOST_AT_ONCE = 32
-"""Requests in flight at most where the concurrency follows from the load: workloads may ask for more than a batch."""
+"""The most requests in flight if the concurrency follows from the load, which may exceed a batch."""
 _USUAL_BLOCK = 16
 _UNLIMITED = 1 << 20
-"""Tokens of a context whose limit is not known."""
+"""Tokens of a context with an unknown limit."""
 
 Phases = tuple[Phase, ...]
-"""What one step asks; empty: nothing."""
+"""The phases that one step of verification sends; empty if there is nothing to send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """What the caller decides."""
+    """The caller's choices."""
 
     policy: VerifyPolicy
     salt: str
     """The beginning of every ``cache_salt``; new for each run."""
     seed: int = 0
-    """Of what is drawn: which outputs are verified, which prefixes are probed."""
+    """Seed of the random choice of outputs that are verified and of prefixes that are probed."""
     concurrency: int | None = None
     """Requests in flight at once; None: as many as the load had, 32 at most."""
     reference: bool = False
     """Whether a server outside the deployment does the teacher forcing (``Route.REFERENCE``)."""
     probe_tiers: bool = False
-    """Whether prefix caches may be emptied, to probe the offload tiers behind them: not before further workloads,
-    whose counters are predicted from what the caches hold."""
+    """Whether prefix caches may be emptied, to probe the offload tiers behind them. They must not be emptied before
+    further workloads, whose counters are predicted from the contents of the caches."""
     investigate: bool = True
     """Whether the owners of wrong outputs' KV are searched for, and wrong outputs are asked for again."""
 
@@ -49,19 +50,16 @@ class Verification:
 
     @property
     def forcing_route(self) -> Route:
-        """Where teacher forcings, references and owner tests go."""
+        """The route of teacher forcings, references and owner tests."""
         return Route.REFERENCE if self.how.reference else Route.PREFILL
 
     @property
     def block_size(self) -> int:
-        """Tokens per KV block; the largest where servers differ, vLLM's usual one where none is known.
-
-        A probe of another length than whole blocks is judged by what it hits.
-        """
-        return max((server.block_size or 0 for server in self.deployment.servers), default=0) or _USUAL_BLOCK
+        """Tokens per KV block: the largest if servers differ, vLLM's usual one if none is known."""
+        return largest_block_size(self.deployment) or _USUAL_BLOCK
 
     def room(self, prompt: Sequence[int]) -> int:
-        """Tokens that fit into every server's context behind the prompt."""
+        """Tokens that fit into the context of every server after the prompt."""
         limits = [server.max_model_len for server in self.deployment.servers if server.max_model_len is not None]
         return min(limits, default=_UNLIMITED) - len(prompt)
 
@@ -75,7 +73,7 @@ class Verification:
         return outputs[: self.sizes(history, outputs).verified]
 
     def sizes(self, history: History, outputs: Sequence[Operation]) -> Sizes:
-        """How much is asked to verify these outputs."""
+        """How many requests verify these outputs."""
         answered = sum(len(choice.token_ids) for o in outputs for choice in o.ended.choices)
         return sizes(
             self.how.policy,
@@ -90,17 +88,17 @@ class Verification:
         return self.how.concurrency or max(1, min(most_in_flight(history), _MOST_AT_ONCE))
 
     def forcings(self, output: Operation) -> Iterator[Request]:
-        """A teacher forcing of each choice, as far as the context goes."""
+        """A teacher forcing of each choice, shortened if the context is too small."""
         who, prompt = output.request.request_id, output.prompt_token_ids or ()
         for number, choice in enumerate(output.ended.choices):
-            # The one token that a forcing generates needs a place too.
+            # One place is left for the token that a forcing generates.
             answer = choice.token_ids[: max(0, self.room(prompt) - 1)]
             if prompt and answer:
                 name = f"{who}-teacher{number}"
                 yield teacher_forcing(who, prompt, answer, name=name, salt=self.how.salt, route=self.forcing_route)
 
     def phase(self, name: str, requests: Iterable[Request], history: History, *, watched: bool = False) -> Phases:
-        """Those of the requests that were not asked before, as one phase whose counters are not judged."""
+        """The requests that were not sent before, as one phase whose counters are not judged."""
         before = {o.request.request_id for o in history.operations()}
         new = tuple(request for request in requests if request.request_id not in before)
         return (Phase(name, new, self.in_flight(history), counted=False, watched=watched),) if new else ()

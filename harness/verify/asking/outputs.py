@@ -1,4 +1,4 @@
-"""Which operations of a history are outputs of the load, and what verifying each of them takes."""
+"""Which operations of a history are outputs of the load, and how each can be verified."""
 
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
@@ -9,7 +9,7 @@ from harness.history import History, Operation, Outcome
 from harness.scenario import Purpose, Route
 
 VERIFICATION = "verification"
-"""The scenario's name of every request that verifies outputs."""
+"""The name of the scenarios whose requests verify outputs."""
 
 
 def completed(history: History, *purposes: Purpose) -> list[Operation]:
@@ -18,17 +18,17 @@ def completed(history: History, *purposes: Purpose) -> list[Operation]:
 
 
 def asked_about(history: History, purpose: Purpose) -> set[str | None]:
-    """Ids of the requests about which one of this purpose was sent."""
+    """Ids of the requests about which a request of this purpose was sent."""
     return {o.request.about for o in history.operations() if o.request.purpose is purpose}
 
 
 def to_verify(history: History) -> list[Operation]:
-    """The load's answers, but for requests that only fill a cache: one token of a server asked directly."""
+    """The load's answers without those of cache-filling requests: one token from a server that is asked directly."""
     return [o for o in _answered(history) if o.request.route is Route.PROXY or o.request.sampling.max_tokens > 1]
 
 
 def through_proxy(history: History) -> list[Operation]:
-    """The load's answers that came through the proxy, as far as their prompts' tokens are known."""
+    """The load's answers that came through the proxy, if the tokens of the prompt are known."""
     return [o for o in _answered(history) if o.request.route is Route.PROXY and o.prompt_token_ids is not None]
 
 
@@ -45,12 +45,12 @@ def can_be_forced(output: Operation) -> bool:
 
 
 def needs_reference(output: Operation) -> bool:
-    """Whether teacher forcing does not show everything.
+    """Whether teacher forcing alone cannot verify the output.
 
-    Forcing starts from the token ids that the server reported: it does not show whether a text or a conversation
-    reached the server as it was sent, whether a stop string ended the answer where it had to, nor an echo's text.
-    An answer without token ids cannot be forced at all. Through the proxy it stays unverified; if a server was asked
-    directly, a reference keeps the answer from being left out unnoticed.
+    Forcing starts from the token ids that the server reported. It cannot show whether a text or a conversation reached
+    the server as it was sent, whether a stop string ended the answer at the right place, or whether an echo's text is
+    right. An answer without token ids cannot be forced. If it came through the proxy, it stays unverified; if a server
+    was asked directly, a reference keeps the answer from being left out unnoticed.
     """
     request = output.request
     if not can_be_forced(output):
@@ -60,17 +60,17 @@ def needs_reference(output: Operation) -> bool:
 
 
 def verifiable(output: Operation) -> bool:
-    """Whether anything can be asked that verifies it."""
+    """Whether any request can verify the output."""
     return can_be_forced(output) or needs_reference(output)
 
 
 def tokens_of(output: Operation) -> int:
-    """Engine tokens: prompt and answer."""
+    """Engine tokens of an operation: prompt and answer."""
     return len(output.prompt_token_ids or ()) + sum(len(choice.token_ids) for choice in output.ended.choices)
 
 
 def in_turn(outputs: Iterable[Operation], seed: int) -> list[Operation]:
-    """One output of each scenario, then another of each, and so on, each scenario's in an order drawn from the seed."""
+    """One output of each scenario in turn; the order within a scenario is drawn from the seed."""
     everything = list(outputs)
     by_scenario: dict[str, list[Operation]] = {}
     for place in np.random.default_rng(seed).permutation(len(everything)):

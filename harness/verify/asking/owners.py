@@ -1,24 +1,24 @@
-"""The search for the request whose KV a wrong output was made from. Pure functions of the history.
+"""The search for the owner of a wrong output: the request whose KV it was made from. Pure.
 
-Every request that was sent before the wrong answer ended may be the owner. Forcing the answer under each of their
-prompts costs a whole prefill each, so a cheaper question comes first.
+Every request that was sent before the wrong answer ended may be the owner. Forcing the answer under a candidate's
+prompt costs a whole prefill, so a cheaper test comes first.
 
-1. An *owner test*: the candidate's prompt with the wrong output's own last prompt token in place of its last, asked of
-   the prefill server under the candidate's salt. Its blocks are in that server's prefix cache: less than a block is
-   computed. If the KV was the candidate's, the answer begins with the wrong output's first token, or with one that is
-   as good.
-2. The remaining candidates are tested by teacher forcing, which the checker of ownership needs; and so are a few that
-   failed the owner test: without them nothing shows how often an answer fits a prompt by chance.
+1. An *owner test* sends the candidate's prompt, its last token replaced by the last token of the wrong output's prompt,
+   to the prefill server under the candidate's salt. The server has the blocks of this prompt in its prefix cache and
+   computes less than a block. If the wrong output was made from the candidate's KV, the answer begins with the wrong
+   output's first token, or with a token that is as good.
+2. Candidates that pass are tested by teacher forcing, which the checker of ownership needs. A few that failed the owner
+   test (decoys) are forced too: they show how often an answer fits a prompt by chance.
 
-Candidates whose own answer begins as the wrong output does come first. After them come those that were in flight
-together with it, the nearest in time first, then earlier ones, the latest first. The search goes in rounds, each larger
-than the one before, until an owner is named.
+Candidates whose own answer begins like the wrong output come first. Next come requests that were in flight together
+with it, the nearest in time first, then earlier requests, the latest first. The search goes in rounds, each larger than
+the one before, until an owner is named.
 
-A candidate's prompt that is shorter than the wrong output's gave whole blocks at most; the wrong output's own tokens
-follow.
+A candidate with a shorter prompt than the wrong output can have provided whole blocks only, followed by tokens of the
+wrong output's prompt.
 
-All owner tests and forcings of a run together cost SHARE of the load's engine tokens at most (LEAST, where the load is
-small). The checker of ownership reports the outputs for which no candidate was tested.
+All owner tests and forcings of a run together cost at most SHARE of the load's engine tokens, or LEAST if that is more.
+The checker of ownership reports the outputs for which no candidate was tested.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,24 +31,24 @@ from harness.verify.asking.outputs import tokens_of
 from harness.verify.asking.requests import Tokens, teacher_forcing
 
 ROUNDS = (32, 96, 384, 1 << 20)
-"""Owner tests for each wrong output, round by round."""
+"""Owner tests for each wrong output, by round."""
 SHARE = 0.1
-"""Of the load's engine tokens, prompts and answers, which the search may cost."""
+"""Share of the load's engine tokens (prompts and answers) that the search may cost."""
 LEAST = 1 << 15
-"""Engine tokens that it may cost in any case."""
+"""Engine tokens that the search may cost in any case."""
 _BY_CHANCE = 192
-"""Forced tokens under prompts that are not the owner's: if none of them fits, four in a row are no accident."""
+"""Tokens to be forced under prompts of decoys: if none of them fits, four fitting tokens in a row are no accident."""
 _FEWEST_DECOYS = 3
-"""Such prompts for each wrong output: an answer that these go on to as well may follow any prompt."""
+"""Decoys for each wrong output: candidates that failed the owner test. An answer that fits them may fit any prompt."""
 
 Candidate = tuple[Operation, Tokens]
-"""A possible owner, and the prompt whose KV would be its KV in the wrong output's place."""
+"""A possible owner, and the prompt of ``owner_prompt``."""
 
 
 def next_round(
     verification: Verification, history: History, served: Sequence[Operation], wrong: Sequence[Operation]
 ) -> list[Request]:
-    """The next requests about the wrong outputs; none where everything affordable was asked."""
+    """The next requests about the wrong outputs; none if everything affordable was sent."""
     if not wrong:
         return []
     asked = _Asked.of(history)
@@ -62,7 +62,7 @@ def next_round(
 
 
 def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) -> Iterator[Candidate]:
-    """Every prompt once, the likeliest owner's first."""
+    """Every different prompt once, that of the likeliest owner first."""
     seen: set[Tokens] = set()
     for owner in candidates(wrong, served):
         prompt = owner_prompt(owner, wrong, block_size)
@@ -72,7 +72,7 @@ def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) 
 
 
 def _tests(verification: Verification, wrong: Operation, pairs: Sequence[Candidate], asked: "_Asked") -> list[Request]:
-    """The owner tests of the next round, for one wrong output."""
+    """The owner tests of the next round for one wrong output."""
     who = wrong.request.request_id
     new = [pair for pair in pairs if (who, pair[0].request.request_id) not in asked.firsts]
     done = len(pairs) - len(new)
@@ -83,7 +83,7 @@ def _tests(verification: Verification, wrong: Operation, pairs: Sequence[Candida
 def _forcings(
     verification: Verification, wrong: Operation, pairs: Sequence[Candidate], asked: "_Asked", decoys: int
 ) -> list[Request]:
-    """The answer under the prompts that may be its owner's, and for comparison under some that are not."""
+    """The answer forced under the prompts of candidates that passed the owner test, and under those of some decoys."""
     who, answer = wrong.request.request_id, _answer(wrong)
     tested = [pair for pair in pairs if (who, pair[0].request.request_id) in asked.firsts]
     fitting = [pair for pair in tested if set(answer[:1]) & set(asked.firsts[who, pair[0].request.request_id])]
@@ -109,7 +109,7 @@ def _affordable(wanted: Iterable[Request], budget: int, block_size: int) -> Iter
 
 
 def _cost(request: Request, block_size: int) -> int:
-    """Engine tokens; of an owner test those that the candidate's blocks leave, as long as these are cached."""
+    """Engine tokens of a request. An owner test finds the candidate's blocks cached and computes only the rest."""
     if request.purpose is Purpose.OWNER_TEST:
         return (len(request.prompt) - 1) % block_size + 2
     return len(request.prompt) + 1
@@ -131,9 +131,10 @@ def candidates(wrong: Operation, served: Sequence[Operation]) -> list[Operation]
 
 
 def owner_prompt(owner: Operation, wrong: Operation, block_size: int) -> Tokens | None:
-    """The prompt whose KV is the wrong output's if the owner's had been put in its place; None: there is none."""
+    """The prompt that the wrong output answers if it was made from the owner's KV; None if there is no such prompt."""
     mine, theirs = wrong.prompt_token_ids or (), owner.prompt_token_ids or ()
-    taken = len(mine) - 1  # decode computes the last token itself
+    # Decode computes the last token itself.
+    taken = len(mine) - 1
     if len(theirs) < taken:
         taken = len(theirs) // block_size * block_size
     if taken < 1 or theirs[:taken] == mine[:taken]:
@@ -166,10 +167,10 @@ def _owner_test(verification: Verification, wrong: Operation, owner: Operation, 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What has been asked so far; keys are the request ids of the wrong output and of the candidate."""
+    """The owner tests and forcings so far; keys are the request ids of the wrong output and of the candidate."""
 
     firsts: Mapping[tuple[str, str], Collection[int]]
-    """Tokens with which the owner test's answer may begin."""
+    """The tokens with which the answer to an owner test may begin."""
     forced: Collection[tuple[str, str]]
     requests: Sequence[Request]
 

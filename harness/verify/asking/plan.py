@@ -1,22 +1,22 @@
-"""What is asked to verify the outputs of a load or of a catalogue: the same steps for both.
+"""The steps that verify the outputs of a load or of a catalogue.
 
 Before the load, ``cache_salt`` is tested (salt_test.py). After the load, or the last workload of a catalogue, come the
-steps below. Each is made from the history that the steps before have left, and is left out where it has nothing to ask.
+steps below. Each step is made from the history so far, and is left out if it has nothing to send.
 
 1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py).
-2. A few outputs are teacher-forced. Where one of them shows any noise, control requests measure how large noise is
+2. A few outputs are teacher-forced. If one of them shows any noise, control requests measure how large noise is
    (controls.py). Then all outputs that the policy picks are forced, mixed with the control outputs, and so are probes
-   whose answers nothing else can judge (forcing.py).
-3. For outputs that look wrong, the noise of just these prompts is measured, in rounds, each followed by forcing. More
-   control outputs may raise a limit as well as lower it, so an output counts as wrong only after a second look.
+   whose answers nothing else can verify (forcing.py).
+3. For outputs that look wrong, the noise of their prompts is measured, in rounds, each followed by forcing. More
+   control outputs may raise or lower a limit, so an output counts as wrong only after this second measurement.
 4. For outputs that are still wrong, the request whose KV they were made from is searched for, in rounds (owners.py).
-5. Wrong outputs without such an owner are asked for again (retries.py).
-6. The prefix caches are emptied, where that is allowed, and the offload tiers are probed (tiers.py). This comes last:
-   the steps before rely on the prefix caches. Steps 2 and 3 follow again, for these probes.
+5. Wrong outputs without a known owner are retried (retries.py).
+6. If allowed, the prefix caches are emptied and the offload tiers probed (tiers.py). This comes last, since the steps
+   before rely on the prefix caches. Steps 2 and 3 follow again, for these probes.
 
-A catalogue is verified after its last workload, for salted blocks take room in caches, which would change what a later
-workload's counters must say. In a session of pytest each workload is verified by itself: the oracle follows these
-requests too, and what was asked before is not asked again. Tiers are not probed there, since that empties caches.
+A catalogue is verified after its last workload, since salted blocks take room in caches and would change the counters
+of a later workload. In a session of pytest each workload is verified by itself: the oracle follows these requests too,
+and no request is sent twice. Tiers are not probed there, since that empties caches.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -39,22 +39,22 @@ from harness.verify.judging import doubted_probes, noise_matters, owned_outputs,
 ROUNDS_OF_CONFIRMATION = 3
 _SEARCHES = 2 * len(ROUNDS)
 """Steps of the search for owners: each round is a step of owner tests and one of forcings."""
-_WHY = "Whether every answer is the one that its prompt has without KV transfer, and how much of a difference is noise."
+_PURPOSE = "Whether every answer is the one that its prompt has without KV transfer, and how large noise is."
 
 
 def verified(
     scenarios: Iterable[Scenario], deployment: Deployment, history: Callable[[], History], how: VerifyOptions
 ) -> Iterator[Scenario]:
-    """A test of cache salts, the scenarios, and then whatever verifies their outputs.
+    """A test of cache salts, the scenarios, and then the scenarios that verify their outputs.
 
-    To be run one by one, as they come: ``history`` is called for the next one when the one before has been run.
+    Run each before taking the next: the next one is made from ``history()``.
     """
     yield from salt_test(deployment, history, salt=how.salt, reference=how.reference)
     yield from scenarios
     verification, past = Verification(deployment, how), history()
     for step in _STEPS:
         if phases := step(verification, past):
-            yield Scenario(VERIFICATION, _WHY, tuple(_newly_named(phases, past)))
+            yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases, past)))
             past = history()
 
 
@@ -101,7 +101,8 @@ def _ownerless(history: History) -> set[str]:
 _STEPS: tuple[Callable[[Verification, History], Phases], ...] = (
     cache_probes,
     first_forced,
-    *(_controls, forced) * 2,  # once more where only the later outputs showed noise
+    # Twice, since only the later outputs may show noise.
+    *(_controls, forced) * 2,
     _doubts,
     *(_confirmation, forced) * ROUNDS_OF_CONFIRMATION,
     *(_owners,) * _SEARCHES,

@@ -1,7 +1,7 @@
 """How much of a load is verified, and how many control requests measure noise. Pure.
 
-Costs are engine tokens, prompt and output together, of one request's tokens t: teacher forcing costs t, so does a
-reference, and a control output costs 2t, once to make it and once to force it.
+Costs are engine tokens, prompt and output together. For a request of t tokens, a teacher forcing or a reference costs t
+and a control output 2t: t to make it and t to force it.
 """
 
 import math
@@ -13,21 +13,21 @@ from harness.errors import UsageError
 
 DEFAULT = "budget:10"
 _FEWEST_VERIFIED = 128
-"""Below this a budget does not go: a run of a hundred requests is too short for verification to be a burden."""
+"""Outputs that any budget verifies: a run of a hundred requests is too short for verification to be a burden."""
 CONTROL_OUTPUT = 8
-"""Tokens of a control output at least: noise is measured in tokens, and answers of one would need hundreds of them."""
+"""Fewest tokens of a control output: noise is measured by token, so answers of one would need hundreds of controls."""
 FEWEST_CONTROLS = 16
 """The limit of an output's mean drift needs 16 outputs (averages.py)."""
 _CONTROL_TOKENS = 640
-"""Output tokens of all control requests: enough for their 25 largest to be their tail (square root of their number).
-A small load has as many: with fewer, limits hold less well, and short runs would raise false alarms."""
+"""Output tokens of all control requests: enough for a tail of the 25 largest values (the square root of their number).
+Small loads have as many, since short runs would raise false alarms with fewer."""
 _FEWEST_PREFIXES = 1024
 _PREFIX_TOKENS = 64
-"""A probe computes two tokens, and takes an engine as long as so many of a load's: 58 on two CPU cores (100 probes/s
-beside 5,800 tokens/s), 115 on an H100 (270 beside 31,000)."""
+"""A probe computes two tokens, but takes an engine as long as so many tokens of a load: 58 on two CPU cores (100
+probes/s at 5,800 tokens/s), 115 on an H100 (270 at 31,000)."""
 _TIER_SHARE = 4
 _PROBE_TOKENS = 5
-"""For each prefix: two tokens on either server, and a quarter of that for either tier."""
+"""Engine tokens for each prefix: two on either server, and a quarter of that for either tier."""
 
 
 class Extent(StrEnum):
@@ -47,7 +47,7 @@ class VerifyPolicy:
 
     @classmethod
     def parse(cls, text: str) -> "VerifyPolicy":
-        """Raises UsageError for anything else."""
+        """Raises UsageError for any other text."""
         name, _, amount = text.partition(":")
         try:
             policy = cls(Extent(name), float(amount or 0))
@@ -63,12 +63,12 @@ class VerifyPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is asked to verify a load."""
+    """How many requests verify a load."""
 
     verified: int
     """Outputs of the load that are teacher-forced."""
     controls: int
-    """Control requests, where noise matters. If there are more than outputs, prompts are repeated."""
+    """Control requests, if noise matters. If they are more than the outputs, prompts are repeated."""
     control_tokens: int = CONTROL_OUTPUT
     """Tokens of each control output."""
 
@@ -76,9 +76,9 @@ class Sizes:
 def sizes(
     policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, in_flight: int, *, referenced: int = 0
 ) -> Sizes:
-    """Sizes for a load whose requests have so many ``tokens``, ``output_tokens`` of them generated in all.
+    """Sizes for a load. ``tokens``: of each request, prompt and output; ``output_tokens``: of all outputs together.
 
-    ``in_flight``: requests in flight at once; ``referenced``: how many of the outputs need a reference too.
+    ``in_flight``: requests in flight at once; ``referenced``: how many outputs need a reference too.
     """
     count = len(tokens)
     if count == 0:
@@ -91,25 +91,25 @@ def sizes(
 
 
 def prefixes_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
-    """How many prefixes of prompts are probed after a load whose requests have so many ``tokens``; None: all."""
+    """How many prefixes of prompts are probed; None: all. ``tokens``: of each request of the load."""
     if policy.extent is Extent.ALL:
         return None
     if policy.extent is Extent.SAMPLE:
-        # As much of a prompt's caches as of the outputs is looked at: a sample of nothing is nothing.
+        # A sample of no outputs probes no prefixes either.
         return min(1, int(policy.amount)) * _FEWEST_PREFIXES
     return max(_FEWEST_PREFIXES, int(policy.amount / 100 * sum(tokens)) // _PREFIX_TOKENS)
 
 
 def tier_prefixes(policy: VerifyPolicy, prefixes: int | None, most: int) -> int:
-    """How many prefixes each offload tier is asked for, ``most`` at most, where D's prefix cache is for so many."""
+    """How many prefixes each offload tier is asked for, ``most`` at most. ``prefixes``: those of the prefix cache."""
     return most if prefixes is None or policy.extent is not Extent.BUDGET else min(most, prefixes // _TIER_SHARE)
 
 
 def _verified(policy: VerifyPolicy, count: int, others: int, each: float) -> int:
-    """``others``: what else verifies; ``each``: what verifies one output; both in requests of the load."""
+    """``others``: the cost of all but the outputs; ``each``: that of one output; both in requests of the load."""
     if policy.extent is Extent.ALL:
         return count
     if policy.extent is Extent.SAMPLE:
         return int(policy.amount)
-    # In units of one request's tokens, which are taken to be alike: requests are picked at random.
+    # Requests are picked at random, so that each costs the average number of tokens.
     return max(_FEWEST_VERIFIED, int((policy.amount / 100 * count - others) / each))

@@ -1,27 +1,25 @@
-"""The cache probe: prefixes of served prompts, asked again through the caches that the load has filled.
+"""Cache probes: prefixes of served prompts, sent again to read the caches that the load has filled.
 
-A block that arrived wrong can leave its own request right (two whole blocks that changed places do: keys are rotated
-before they are cached, so attention does not see their order) and still be found, by its hash, by every later prompt
-that begins alike. So the probe asks for such prompts: each is a *prefix* of a served prompt, some whole blocks and the
-token after them, and hits these blocks and no other. If blocks i and j changed places, every prefix that ends between
-them shows it. Two neighbours are shown by one prefix alone: only all prefixes of a prompt are sure to find them.
+A block with wrong KV need not make its own request wrong. (If two whole blocks changed places, attention gives the same
+result: keys are rotated before they are cached.) But every later prompt that begins alike hits the block by its hash.
+Probes are such prompts. Each is a *prefix* of a served prompt, whole blocks and the token after them, and hits exactly
+these blocks. If blocks i and j changed places, every prefix that ends between them is answered wrong. For neighbouring
+blocks that is a single prefix, so only a probe of every prefix is sure to find them.
 
-1. A probe computes one token and generates one: a prefix costs two engine tokens, whatever its prompt's length.
-2. Where the prompt is teacher-forced anyway, its forcing shows the best token after every prefix at no further cost.
-   Prefixes of other prompts are asked of the prefill server too, to whose cache nothing was transferred. Only where the
-   two servers disagree is the probe itself forced.
-3. Prefixes are drawn from those of all prompts, and the checker of outputs reports how many there were.
-4. Prompts that begin alike share blocks, and their common prefix is asked once of each server that may hold it.
-5. The server that served the prompt is asked, for no other has its blocks. Where it is not known which of several
-   served it (a proxy that does not say), each of them is asked.
-6. A probe that hit nothing was computed anew, and shows nothing about a cache. So counters are read around the probes,
-   from which the checker of outputs learns how many hit (harness/verify/judging/hits.py). If the deployment had not
-   settled after the load, counters are not read, for they would show nothing; the answers' own usage may.
+1. A probe computes one token and generates one: it costs two engine tokens at any length.
+2. If the prompt is teacher-forced anyway, its forcing shows the best token after every prefix at no further cost.
+   Prefixes of other prompts are sent to the prefill server too, whose cache no transfer has filled; if the two servers
+   disagree, the probe itself is forced.
+3. Prefixes are drawn from all prompts, and the checker of outputs reports how many there were.
+4. Prompts that begin alike share blocks; their common prefix is sent once to each server that may hold it.
+5. A probe goes to the server that served the prompt, since no other server has the blocks. If the proxy does not report
+   which server that was, the probe goes to every server of the role.
+6. A probe that hit nothing was computed anew and shows nothing about a cache. Counters read around the probes show how
+   many hit (harness/verify/judging/hits.py). If the deployment had not settled after the load, counters would show
+   nothing and are not read; the usage in the answers may still show hits.
 
-A probe asked of a decode or prefill server directly reads that server's prefix cache. To read the offload tier, the
-prefix cache must have lost the blocks first (tiers.py).
-
-Probes are not counted: what is cached by then depends on evictions that are not predicted.
+A probe reads the server's prefix cache. To read the offload tier, the prefix cache must be emptied first (tiers.py).
+The counters of probes are not judged: which blocks are still cached depends on evictions that are not predicted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,27 +27,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.facts import Deployment, Role, serving
+from harness.facts import Deployment, serving
 from harness.history import History, Operation, Scraped
 from harness.scenario import Condition, Endpoint, Purpose, Request, Route, Sampling
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import asked_about, through_proxy, tokens_of
 from harness.verify.asking.policy import prefixes_probed
+from harness.verify.judging.hits import ROLES
 
 _ON_PREFILL = 64
-"""Prefixes asked of the prefill server for its own sake: blocks that it restored from a tier may be wrong too."""
-ROLES = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
+"""Prefixes of teacher-forced prompts sent to prefill: blocks that it restored from a tier may be wrong too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A prefix of a served prompt, to be asked of one server."""
+    """A prefix of a served prompt, to be sent to one server."""
 
     source: Operation
     tokens: int
-    """Whole blocks of them; the probe has one more."""
+    """Tokens of its whole blocks; the probe has one more."""
     server: int
-    """Index among the servers of the route that it is asked of."""
+    """Index of the server among the servers of the route."""
 
     @property
     def key(self) -> tuple[int, str | None, tuple[int, ...]]:
@@ -58,7 +56,7 @@ class Prefix:
 
 
 def cache_probes(verification: Verification, history: History) -> Phases:
-    """Prefixes of prompts that were not probed yet: through decode's prefix caches, and some through prefill's."""
+    """Probes of the decode servers' prefix caches, and some of prefill's, for prompts that were not probed yet."""
     done = asked_about(history, Purpose.PROBE)
     new = [one for one in drawn(verification, history, Route.DECODE) if one.source.request.request_id not in done]
     chosen = new[: most_probed(verification, history)]
@@ -66,7 +64,7 @@ def cache_probes(verification: Verification, history: History) -> Phases:
     with_truth = [prefix for prefix in chosen if prefix.source.request.request_id in forced]
     without = [prefix for prefix in chosen if prefix.source.request.request_id not in forced]
     on_prefill = _on_prefill([*without, *with_truth[:_ON_PREFILL]], verification.deployment)
-    # The shorter prefixes come first: if a block is gone, only longer ones find what was computed in its place.
+    # Shorter prefixes come first: if a block was evicted, only longer ones hit the block that is computed in its place.
     phases = (
         probe_phase(
             verification, history, route, sorted(asked, key=lambda prefix: prefix.tokens), Condition.PREFIX_CACHE
@@ -77,7 +75,7 @@ def cache_probes(verification: Verification, history: History) -> Phases:
 
 
 def most_probed(verification: Verification, history: History) -> int | None:
-    """How many prefixes the policy takes; None: all."""
+    """How many prefixes the policy allows; None: all."""
     return prefixes_probed(verification.how.policy, [tokens_of(o) for o in through_proxy(history)])
 
 
@@ -97,14 +95,14 @@ def drawn(verification: Verification, history: History, route: Route) -> list[Pr
 def probe_phase(
     verification: Verification, history: History, route: Route, chosen: Sequence[Prefix], cache: Condition
 ) -> Phases:
-    """The prefixes asked of the servers of a route, in this order."""
+    """One phase that sends the prefixes, in this order, to the servers of a route."""
     name = f"probe-{route}" if cache is Condition.PREFIX_CACHE else f"probe-{route}-tier"
     probes = (_probe(prefix, route, name, cache) for prefix in chosen)
     return verification.phase(name, probes, history, watched=_settled(history))
 
 
 def _holders(deployment: Deployment, operation: Operation, route: Route) -> Iterable[int]:
-    """Indices among the route's servers: of the one that served the operation, or of all that may have."""
+    """Indices of the route's servers that may have served the operation."""
     servers, ended = deployment.of(ROLES[route]), operation.ended
     index = serving(servers, ended.decode_server if route is Route.DECODE else ended.prefill_server)
     return range(len(servers)) if index is None else (index,)

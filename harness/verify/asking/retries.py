@@ -1,8 +1,8 @@
-"""Does a wrong output without a known owner come again? Retries under load, and alone.
+"""Retries of wrong outputs without a known owner, under load and alone.
 
-Each retry has a salt of its own, so that prefill computes the prompt anew and decode pulls all of it. *Together*, as
-many retries are in flight as the load had requests; *alone*, one. Their answers are compared with teacher forcings like
-the load's, and the checker of outputs reports how many were wrong again.
+Each retry has a salt of its own, so that prefill computes the prompt anew and decode pulls all of it. In the phase
+``retry-together`` as many requests are in flight as in the load; in ``retry-alone``, one. The answers are
+teacher-forced like the load's, and the checker of outputs reports how many were wrong again.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -14,9 +14,9 @@ from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import asked_about, through_proxy
 
 RETRIED = 3
-"""Wrong outputs that are retried: the first ones."""
+"""How many wrong outputs are retried (the first ones)."""
 ALONE = 4
-"""Retries of each with nothing else in flight."""
+"""Retries of each wrong output with nothing else in flight."""
 
 
 def retries(verification: Verification, history: History, wrong: Collection[str]) -> Phases:
@@ -41,7 +41,7 @@ def _again(wrong: Sequence[Operation], condition: Condition, turns: int, salt: s
             yield replace(
                 output.request,
                 request_id=name,
-                # The prompt that the history holds begins with the turns before it.
+                # The recorded prompt includes the earlier turns already.
                 continues=None,
                 cache_salt=f"{salt}-{name}",
                 purpose=Purpose.RETRY,

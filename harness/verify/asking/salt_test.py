@@ -1,24 +1,24 @@
-"""Does a ``cache_salt`` isolate? One prompt under one salt and under another, on every server that is asked directly.
+"""Does ``cache_salt`` isolate? The salt test sends one prompt under two salts to every server that is asked directly.
 
-Control requests, references and forcings read no KV of the load because their salts are their own. A gateway that drops
-the field, or a tier that does not know it, makes that untrue, and nothing in their answers shows it. So it is tested at
-the start of a run, on prompts of its own, before anything is counted. ``harness/verify/judging/salts.py`` judges it.
+Control requests, references and forcings read no KV of the load because each has its own salt. This fails if a gateway
+drops the field or a tier ignores it, and no answer would show that. So salts are tested at the start of a run, with
+prompts of the test's own. ``harness/verify/judging/salts.py`` gives the verdict.
 
 1. ``salt-first``    the prompt under salt A, so that its blocks are cached
 2. ``salt-again``    the same once more: the cache must hit, or the test shows nothing
 3. ``salt-forced``   the same, with ``prompt_logprobs``: does a teacher forcing read a cache whose salt it has? If it
                      does not, forcings are trusted even on servers that ignore salts
-4. ``salt-other``    the prompt under salt B: all that is hit now was cached under another salt. It comes last, so that
+4. ``salt-other``    the prompt under salt B: any hit was cached under another salt. This request comes last, so that
                      tiers have had time to store the blocks
 
-Then the way through the proxy is tested like that: one prompt is asked under one salt as often as is needed to reach
-every server, and once under another. If a gateway drops the field there, the load's blocks have no salt, and another
-run finds them. Only counters show what was hit there (a proxy's usage may be that of either server);
-``harness/checkers/leftovers.py`` judges it.
+Then the path through the proxy is tested: one prompt is sent under one salt as often as is needed to reach every
+server, and once under another. If a gateway drops the field there, the load's blocks have no salt, and another run hits
+them. Only counters show these hits, since a proxy's usage may be that of either server;
+``harness/checkers/leftovers.py`` gives the verdict.
 
-The answers' usage shows what was hit of each server. Where a server's usage does not report cached tokens, counters are
-read around the requests: the prompt is then asked a third time under salt A (``salt-counted``). If the deployment does
-not settle for that (somebody else's requests are under way), the test ends, since counters would show nothing.
+The usage in the answers shows the hits. If a server's usage does not report cached tokens, counters are read around the
+requests; for this, the prompt is sent a third time under salt A (``salt-counted``). If the deployment does not settle
+(because of another client's requests), the test ends, since counters would show nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,12 +34,10 @@ from harness.verify.asking.outputs import VERIFICATION, completed
 _BLOCKS = 4
 _BLOCK = 16
 _LEAST_TOKENS = 544
-"""Of a prompt that may go to a tier of an unknown connector: two of the larger chunks in use, of 256 tokens."""
+"""Fewest tokens of a prompt for a tier of an unknown connector: two chunks of 256 tokens, the larger size in use."""
 _ORDINARY = range(100, 1000)
 """Token ids that are in every vocabulary."""
-_PURPOSE = (
-    "Whether one prompt asked under two salts is computed twice: else control requests may read what was transferred."
-)
+_PURPOSE = "Whether a prompt is computed again under another salt: else control requests may read transferred KV."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +48,15 @@ class _Subject:
     route: Route
     index: int
     tokens: int
-    """Of the prompt: several blocks and one token more."""
+    """Tokens of the prompt: several blocks and one token."""
 
 
 def salt_test(
     deployment: Deployment, history: Callable[[], History], *, salt: str, reference: bool = False
 ) -> Iterator[Scenario]:
-    """The scenarios of the test, to be run one by one; none where the history has one already.
+    """The scenarios of the test, to be run one by one; none if the history has a test already.
 
-    ``reference``: whether a server outside the deployment is relied on, too.
+    ``reference``: whether a server outside the deployment is tested, too.
     """
     subjects = tuple(_subjects(deployment, reference=reference))
     if not subjects or any(operation.request.purpose is Purpose.SALT_TEST for operation in history().operations()):
@@ -70,7 +68,7 @@ def salt_test(
     )
     answered = [o for o in completed(history(), Purpose.SALT_TEST) if o.request.condition is Condition.SALT_AGAIN]
     if not answered:
-        # No server answers such requests: there is nothing to find out.
+        # No server answered, so there is nothing to test.
         return
     watched = not all(o.ended.usage is not None and o.ended.usage.cached_tokens is not None for o in answered)
     for which in ((Condition.SALT_COUNTED,) if watched else ()) + (Condition.SALT_FORCED, Condition.SALT_OTHER):
@@ -105,7 +103,7 @@ def _subjects(deployment: Deployment, *, reference: bool) -> Iterator[_Subject]:
             wanted += [_LEAST_TOKENS] if server.unknown_connectors else []
             room = (server.max_model_len or max(wanted) + 2) - 2
             tokens = min(max(wanted), room) + 1
-            # On a server without a prefix cache nothing can be hit. Its tier is asked by salted hashes.
+            # A server without a prefix cache is not tested. Its tier is asked by salted hashes.
             if tokens > (server.block_size or _BLOCK) and server.prefix_caching is not False:
                 yield _Subject(server.name, route, index, tokens)
     if reference:
@@ -133,7 +131,7 @@ def _request(subject: _Subject, which: Condition, salt: str) -> Request:
 
 
 def _path_phase(deployment: Deployment, which: Condition, tokens: int, salt: str) -> Phase:
-    """Through the proxy, one after another: twice as often as there are servers of a role, or once."""
+    """Requests through the proxy, one after another: twice as many as servers of a role, or a single one."""
     most = max(len(deployment.of(role)) for role in Role)
     times = 1 if which is Condition.SALT_PROXY_OTHER or most == 1 else 2 * most
     drawn = np.random.default_rng(list(f"{salt}-path".encode()))

@@ -1,4 +1,4 @@
-"""Whether the outputs of a history are right: noise, teacher forcing, references, probes of caches, owners."""
+"""Verdicts on the outputs of a history, from teacher forcing, measured noise, references and probes of caches."""
 
 from harness.verify.judging.check import (
     count_outputs,

@@ -1,17 +1,17 @@
-"""Whether an answer ended where it had to. Log-probabilities do not show this.
+"""Whether an answer ended at the right place. Log-probabilities do not show this.
 
-An answer that reaches ``max_tokens`` ends there. A shorter one was stopped (``finish_reason`` ``stop``), and vLLM
-reports in ``stop_reason`` by what:
+An answer that reaches ``max_tokens`` ends there. A shorter answer was stopped (``finish_reason`` ``stop``), and vLLM
+reports the cause in ``stop_reason``:
 
     stop_reason   the end is right if
     null          the last token is one of the model's end tokens
     a token id    the last token is this one, and one of the model's end tokens
     a text        it is a stop string of the request, and the last token completed its first occurrence
 
-If this is contradicted, the answer was cut short: a mismatch. If it cannot be checked, the answer is unverified, unless
-a reference with the same tokens confirms its end (compare_both.py). The end tokens are known from the model's files
-(``history.Decoding``) and from answers that servers ended without KV transfer (``_observed_end_tokens``). The text in
-which a stop string occurred is reported by the teacher forcing of the answer (``Ended.prompt_end``).
+If the end is not right, the output is a mismatch. If the end cannot be checked, the output is unverified, unless a
+reference with the same tokens confirms it (compare_both.py). The end tokens are known from the model's files
+(``history.Decoding``) and from answers that servers ended without KV transfer (``_observed_end_tokens``). The teacher
+forcing of an answer reports the text in which a stop string occurred (``Ended.prompt_end``).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -24,7 +24,7 @@ from harness.verify.judging.compared import Compared, Match
 _STOPPED = ("stop", "tool_calls")
 """vLLM's chat endpoint reports a stop with a tool call under another name."""
 _MAX_SEEN_ONCE = 2
-"""Tokens that count as end tokens although each ended the answer to one prompt only; models have one to five."""
+"""So many tokens may count as end tokens although each ended the answer to one prompt only; models have one to five."""
 
 Fault = tuple[Match, str]
 """MISMATCH or UNVERIFIED, and why."""
@@ -40,7 +40,7 @@ class EndTokens:
 
 
 def known_end_tokens(history: History) -> EndTokens:
-    """The end tokens that the model's files name, and those that were observed."""
+    """The end tokens named in the model's files, and the observed ones."""
     entries = tuple(history.of(Decoding))
     of_files = {token for entry in entries for token in entry.end_token_ids}
     complete = bool(of_files) and all(entry.ends_complete for entry in entries)
@@ -48,10 +48,10 @@ def known_end_tokens(history: History) -> EndTokens:
 
 
 def _observed_end_tokens(history: History, *, complete: bool) -> Iterator[int]:
-    """Last tokens of answers that servers ended without transfer, without those at which answers were cut short.
+    """Last tokens of answers that servers ended without transfer, if they look like end tokens.
 
-    A server that cuts answers short also cuts control answers. Then each of them ends with a different token, after
-    which other answers go on. A model has few end tokens, and each ends the answers to several prompts.
+    A model has few end tokens, and each ends the answers to several prompts. If a server truncates answers, control
+    answers are truncated too: each ends with a different token, after which other answers go on.
     """
     prompts = {token: len(found) for token, found in _prompts_ended_by(history).items()}
     inner = _inner_tokens(history) if prompts else set()
@@ -61,7 +61,7 @@ def _observed_end_tokens(history: History, *, complete: bool) -> Iterator[int]:
 
 
 def _prompts_ended_by(history: History) -> dict[int, set[str]]:
-    """The prompts whose answers each token ended without transfer. A prompt is named by its first request's id."""
+    """The prompts whose answers ended with each token without transfer, as ids of the requests that have the prompt."""
     found: dict[int, set[str]] = {}
     for operation in history.operations():
         request = operation.request
@@ -87,7 +87,7 @@ def _inner_tokens(history: History) -> set[int]:
 
 
 def check_end(operation: Operation, compared: Compared, ends: EndTokens, forcings: Sequence[Operation]) -> Compared:
-    """The result for an output, its end included. ``compared``: the result so far; ``forcings``: its forcings."""
+    """The result including the output's end. ``compared``: the result so far; ``forcings``: of the output."""
     if compared.match is Match.MISMATCH:
         return compared
     faults = [fault for choice in operation.ended.choices if (fault := _fault(operation, choice, ends, forcings))]
@@ -115,9 +115,9 @@ def _fault(operation: Operation, choice: Choice, ends: EndTokens, forcings: Sequ
 
 
 def _missed_stop(operation: Operation, choice: Choice) -> Fault | None:
-    """A stop string that did not stop the answer.
+    """The fault that a stop string did not stop the answer.
 
-    None stops it before ``min_tokens``, and with ``echo`` the text begins with the prompt, which may contain one.
+    Stop strings have no effect before ``min_tokens``. With ``echo`` the text includes the prompt, which may have one.
     """
     sampling = operation.request.sampling
     if sampling.echo or sampling.min_tokens:

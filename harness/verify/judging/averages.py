@@ -1,12 +1,12 @@
 """An average error over the tokens of one output, and the limits of noise for it.
 
-Wrong KV moves every token of an output a little; noise moves few of them much. So an output is compared by an average
-as well: the root mean square over its tokens *without the largest values*, one and one more for each 24 tokens. The
-limits for single tokens cover those. With them, the average would have a tail as heavy as that of a single token, but a
-body narrowed by averaging, from which the tail cannot be predicted.
+Wrong KV moves every token of an output a little; noise moves a few tokens much. So an output is compared by an average
+as well: the root mean square over its tokens *without the largest values* (one, and one more for each 24 tokens). The
+limits for single tokens cover the largest values. If the average included them, it would have a tail as heavy as that
+of a single token, but a body narrowed by averaging, from which the tail cannot be predicted.
 
-Averages over few tokens vary more than averages over many. An output is therefore compared with outputs that were cut
-to its own length or less, in steps of a third or less (``_lengths``).
+Averages over few tokens vary more than averages over many. So an output is compared with outputs that are truncated to
+its own length or less, in steps of a third or less (``_lengths``).
 """
 
 import math
@@ -22,15 +22,15 @@ from harness.verify.judging.noise import Floats, Indices, far_limit, near_limit
 _TAIL = 0.1
 """Share of the averages that is their tail: averages are few, and their distribution is narrow."""
 _MIN_OUTPUTS = 16
-"""Outputs of one length that a limit needs. With fewer, outputs are cut to a shorter length. The limit is then somewhat
-too wide, since an average over more tokens varies less."""
+"""Outputs of one length that a limit needs. With fewer, outputs are truncated further, and the limit is somewhat too
+wide: an average over fewer tokens varies more."""
 _TOKENS_PER_LARGEST = 24
 _MIN_TOKENS = 3
-"""Tokens that an average needs: two are left without the largest."""
+"""Tokens that an average needs: two are left when the largest is removed."""
 
 
 def _lengths() -> Iterator[int]:
-    """The lengths to which outputs are cut, in tokens, rising without end."""
+    """The lengths to which outputs are truncated, in tokens, rising without end."""
     yield from (3, 4, 5, 6)
     base = 8
     while True:
@@ -45,7 +45,7 @@ def _lengths_up_to(tokens: int) -> list[int]:
 # Called for every output; there are few lengths.
 @cache
 def compared_length(tokens: int) -> int | None:
-    """The length to which an output of so many tokens is cut for the comparison; None if the output is too short."""
+    """The length to which an output of so many tokens is truncated for the comparison; None if it is too short."""
     return max(_lengths_up_to(tokens), default=None)
 
 
@@ -84,13 +84,13 @@ class ByOutput:
         return np.repeat(np.arange(len(self.lengths), dtype=np.intp), self.lengths)
 
     def averages(self, tokens: int) -> Floats:
-        """The averages of the outputs that have so many tokens or more, each cut to so many."""
+        """The averages of all outputs with ``tokens`` or more tokens, each truncated to ``tokens``."""
         starts = (np.cumsum(self.lengths) - self.lengths)[self.lengths >= tokens]
         return _averages(self.values[starts[:, None] + np.arange(tokens)])
 
 
 def near_average_limits(sample: ByOutput, tokens: Sequence[int], alpha: float) -> dict[int, float]:
-    """The near limits of averages, in nats, by the length that is compared. ``tokens``: those of each tested output."""
+    """The near limits of averages, in nats, by compared length. ``tokens``: the number of each tested output."""
     limits: dict[int, float] = {}
     for step, averages in _compared(sample, tokens):
         limit = near_limit(averages, _averaged(tokens), alpha, min_sample=_MIN_OUTPUTS)
@@ -111,7 +111,7 @@ def _averaged(tokens: Sequence[int]) -> int:
 
 
 def _compared(sample: ByOutput, tokens: Sequence[int]) -> Iterator[tuple[int, Floats]]:
-    """Each compared length, with the averages of the sample there, or at a shorter length of enough outputs."""
+    """Each compared length with averages of the sample: at this length, or a shorter one that enough outputs have."""
     for step in sorted({step for count in set(tokens) if (step := compared_length(count)) is not None}):
         for length in reversed(_lengths_up_to(step)):
             averages = sample.averages(length)

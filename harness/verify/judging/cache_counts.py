@@ -7,19 +7,19 @@ _COUNTERS = (
     ("prompt_tokens", "local_cache_hit", "external_kv_transfer"),
     ("prefix_queries", "prefix_hits", "external_hits"),
 )
-"""Prompt tokens that a server was sent, found in its prefix cache, and got from connectors. The first counters count
-once for each request; the others, of older engines, also for repeated lookups."""
+"""Counters of prompt tokens received, found in the prefix cache, and brought by connectors. The first row counts each
+request once; the second row, of older engines, counts repeated lookups again."""
 
 
 def reported_cached_tokens(operation: Operation) -> int | None:
-    """Cached prompt tokens as the usage in the answer reports them; None if it reports none: vLLM leaves a 0 out."""
+    """Cached prompt tokens by the usage in the answer; None if it reports none (vLLM leaves a 0 out)."""
     return None if operation.ended.usage is None else operation.ended.usage.cached_tokens
 
 
 def counted_cached_tokens(grown: Delta, sent: int, *, with_connectors: bool) -> int | str:
     """Cached prompt tokens of requests with ``sent`` prompt tokens together, by the growth of the server's counters.
 
-    In words why they are not known: a counter was not read, or the server had other requests meanwhile.
+    Returns a reason if they are not known: a counter was not read, or the server had other requests meanwhile.
     ``with_connectors``: whether tokens that connectors brought count as cached.
     """
     why = ""

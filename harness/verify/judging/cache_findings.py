@@ -1,4 +1,4 @@
-"""The findings about caches that probes made, and how much of the caches was probed."""
+"""What probes found in caches, and how much of the caches was probed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ def with_wrong_blocks(
 
 
 def cache_findings(deployment: Deployment, evidence: OutputEvidence, block_size: int | None) -> Iterator[Finding]:
-    """Prompts with wrong blocks in a cache whose own outputs were right; then probes that could not be verified."""
+    """Prompts that have wrong blocks in a cache although their outputs were right; then unverified probes."""
     wrong = {one.request_id for one in evidence.compared if one.match is Match.MISMATCH}
     by_source: dict[str, list[DamagedPrompt]] = {}
     for damaged in evidence.damaged:
@@ -93,7 +93,7 @@ def _compared(deployment: Deployment, evidence: OutputEvidence, hits: Hits) -> i
 
 
 def _shown(hits: Hits, compared: int) -> str:
-    """How many probes are shown to have hit, without those that had nothing to be compared with."""
+    """How many compared probes are shown to have hit."""
     least = max(hits.least - (hits.asked - compared), 0)
     if not least:
         return f"none of them is shown to be read from there ({hits.why or 'none had anything to be compared with'})"
@@ -104,7 +104,7 @@ def _shown(hits: Hits, compared: int) -> str:
 
 
 def _restored(hits: Hits) -> str:
-    """What an offload tier restored. The other tokens were hits in the prefix cache, which that had filled again."""
+    """How many tokens an offload tier restored. Other hits were in the prefix cache, which the tier had refilled."""
     if hits.cache is not Condition.OFFLOAD_TIER:
         return ""
     if hits.restored is None:

@@ -9,16 +9,16 @@ import numpy as np
 from harness.verify.judging.forcing import ForcedTokens
 
 MAX_CHANCE = 1e-6
-"""The largest probability with which an owner is named: one wrong name in a million wrong outputs."""
+"""The largest probability of chance at which an owner is named: one wrong name in a million wrong outputs."""
 MIN_INFORMATIVE = 4
-"""Informative tokens that naming an owner needs. A product of fewer probabilities is too uncertain."""
+"""Fewest informative tokens to name an owner. A product of fewer probabilities is too uncertain."""
 
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ChanceMatch:
-    """How likely tokens fit a prompt by chance."""
+    """How likely tokens fit a prompt by chance, and on how many tokens this rests."""
 
     probability: float
     """Probability that they occur under a prompt that is not the owner's, 0 to 1."""
@@ -47,7 +47,7 @@ def chance_match(
 
 
 def repetitions(tokens: Tokens) -> set[int]:
-    """Indices of tokens that followed the same token earlier in the answer."""
+    """Indices of tokens that repeat a pair: the same token followed the same token before."""
     seen: set[tuple[int, int]] = set()
     found: set[int] = set()
     for index, pair in enumerate(pairwise(tokens), 1):

@@ -1,9 +1,9 @@
 """Whether every verified output is the one that its prompt has without KV transfer.
 
-Outputs are compared with their teacher forcing by a noise floor that control requests measured in the same run
-(forcing.py, floor.py, compare_forced.py); if a run has plain references instead, by equality (compare_reference.py).
-The verdict is unknown if an output was to be verified and could not be, or if none was verified. Outputs that a policy
-left out (``--verify sample:N``, ``budget:PCT``) are counted as unverified and reported, but do not affect the verdict.
+Outputs are compared with their teacher forcing, within the noise that control requests measured in the same run
+(forcing.py, floor.py, compare_forced.py). If a run has only references, tokens must be equal (compare_reference.py).
+The verdict is unknown if the verification of an output failed, or if no output was verified. Outputs that a policy left
+out (``--verify sample:N``, ``budget:PCT``) are counted as unverified and reported, but do not affect the verdict.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from harness.verify.judging.cache_findings import cache_findings, probe_coverage
 from harness.verify.judging.compared import Match
 from harness.verify.judging.evidence import OutputEvidence, look_at_outputs
 from harness.verify.judging.floor import RESOLUTION, NoiseFloor
-from harness.verify.judging.hits import probe_hits
+from harness.verify.judging.hits import largest_block_size, probe_hits
 from harness.verify.judging.ownership import Leak, find_leaks, tested_owners
 from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
@@ -38,10 +38,10 @@ def outputs(deployment: Deployment, history: History) -> Check:
 def check_outputs(
     deployment: Deployment, history: History, evidence: OutputEvidence, notes: Iterable[str] = ()
 ) -> Check:
-    """Like ``outputs``, for evidence that was already collected, all of it or a part; with further ``notes``."""
+    """Like ``outputs``, for evidence that was already collected (all or a part), with further ``notes``."""
     counts = tally(evidence)
     leaks = find_leaks(history, evidence.compared, _near(evidence))
-    size = max((server.block_size or 0 for server in deployment.servers), default=0) or None
+    size = largest_block_size(deployment) or None
     own = (*map(_leak, leaks), *_others(evidence, {leak.request_id for leak in leaks}, tested_owners(history)))
     own = tuple(with_retries(with_wrong_blocks(own, evidence, size), evidence))
     findings = (*own, *cache_findings(deployment, evidence, size))
@@ -56,7 +56,7 @@ def check_outputs(
 
 
 def _not_tested(deployment: Deployment, history: History) -> Iterator[str]:
-    # Otherwise the check of salts has these notes.
+    # If salts were tested, the check of salts has the notes on untested servers.
     if not tested(deployment, history):
         yield from untested(deployment, history)
     yield from unprobed_tiers(deployment, history)
@@ -79,31 +79,31 @@ def wrong_outputs(history: History) -> tuple[str, ...]:
 
 
 def noise_matters(history: History) -> bool:
-    """Whether control requests would decide about some output."""
+    """Whether the verdict on some output depends on noise that control requests would measure."""
     return isinstance(look_at_outputs(history).floor, str)
 
 
 def suspects(history: History) -> tuple[str, ...]:
-    """The request ids of outputs and of probes that are wrong by the evidence so far, in the order sent."""
+    """The request ids of outputs and probes that look wrong so far, in the order sent."""
     evidence = look_at_outputs(history)
     probed = [one for _, one in evidence.probed]
     return tuple(one.request_id for one in (*evidence.compared, *probed) if one.match is Match.MISMATCH)
 
 
 def tier_suspected(history: History) -> bool:
-    """Whether a probe of an offload tier is wrong by the evidence so far."""
+    """Whether a probe of an offload tier looks wrong so far."""
     probed = look_at_outputs(history).probed
     return any(p.request.condition is Condition.OFFLOAD_TIER and one.match is Match.MISMATCH for p, one in probed)
 
 
 def doubted_probes(history: History) -> tuple[str, ...]:
-    """The request ids of probes that can be verified only by teacher forcing of their own."""
+    """The request ids of probes that only their own teacher forcing can verify."""
     probed = look_at_outputs(history).probed
     return tuple(one.request_id for probe, one in probed if one.match is Match.UNVERIFIED and not probe.certain)
 
 
 def owned_outputs(history: History) -> dict[str, str]:
-    """The known owners of the KV that wrong outputs were made from, by request id."""
+    """The known owners of wrong outputs, by request id."""
     evidence = look_at_outputs(history)
     return {leak.request_id: leak.owner for leak in find_leaks(history, evidence.compared, _near(evidence))}
 
@@ -126,13 +126,13 @@ def _near(evidence: OutputEvidence) -> float:
 
 
 def _leak(leak: Leak) -> Finding:
-    """KV of another request is a matter of security; these findings come first."""
+    """The finding about a leak. It concerns security, so leaks come first."""
     who = leak.request_id
     return Finding(who, leak.text, FindingKind.LEAK, request=who, token=leak.first, owner=leak.owner)
 
 
 def _others(evidence: OutputEvidence, leaked: set[str], tested: Mapping[str, int]) -> Iterator[Finding]:
-    # Outputs that a policy left out are no findings; without teacher forcing there was no policy.
+    # An output that a policy left out is no finding. Without teacher forcing there was no policy.
     listed = _ORDER if evidence.floor is None else _ORDER[:2]
     rows = [one for one in evidence.compared if one.match in listed and one.request_id not in leaked]
     for one in sorted(rows, key=lambda row: _ORDER.index(row.match)):
@@ -164,8 +164,8 @@ def _doubts(evidence: OutputEvidence) -> Iterator[str]:
     if doubtful:
         few = "; ".join(f"{one.request_id}: {one.doubt}" for one in doubtful[:_MAX_DOUBTS])
         yield (
-            f"{len(doubtful):,} doubtful, but not counted as wrong (beyond the noise limits named here, which are for "
-            f"thin-tailed noise, but within those for heavy-tailed noise): {few}"
+            f"{len(doubtful):,} doubtful, but not counted as wrong (beyond the noise limits named here, which assume "
+            f"thin-tailed noise, but within the limits for heavy-tailed noise): {few}"
         )
 
 

@@ -1,8 +1,8 @@
 """An output compared with its teacher forcing and with its reference.
 
 Teacher forcing shows for every token whether it is the right one and how far its log-probability is off. The reference,
-decoded by a server that had no KV from anywhere, shows what forcing cannot: that the server received the prompt that
-was sent, and that the answer ended where it had to. In this order:
+decoded by a server that received no KV, also shows whether the server received the prompt that was sent, and whether
+the answer ended at the right place. The first case that applies decides:
 
     another prompt than that of the reference               mismatch
     forcing finds a wrong token or log-probability          mismatch, even if all tokens equal those of the reference
@@ -28,7 +28,7 @@ from harness.verify.judging.floor import RESOLUTION, NoiseFloor
 def compare_with_both(
     operation: Operation, reference: Operation, forced: Compared, floor: NoiseFloor | str | None
 ) -> Compared:
-    """``forced``: the result of comparing it with its forcing."""
+    """The result by both. ``forced``: the result by teacher forcing."""
     if wrong_prompt := _wrong_prompt(operation, reference):
         return Compared(operation.request.request_id, Match.MISMATCH, wrong_prompt)
     if forced.match is Match.MISMATCH or operation.request.sampling.temperature > 0:
@@ -45,12 +45,14 @@ def compare_with_both(
 
 
 def _without_difference(operation: Operation, reference: Operation, forced: Compared, strict: Compared) -> Compared:
-    """The tokens are equal, or the reference failed: then the prompt, the end and the echo are not verified."""
+    """The result if the tokens are equal or the reference failed, which leaves prompt, end and echo unverified."""
     if strict.match is Match.UNVERIFIED:
         return strict if forced.match in RIGHT else forced
     pairs = zip(operation.ended.choices, reference.ended.choices, strict=True)
     if operation.request.sampling.echo and any(one.text != other.text for one, other in pairs):
-        return replace(strict, match=Match.MISMATCH, text="its text is not its reference's, though its tokens are")
+        return replace(
+            strict, match=Match.MISMATCH, text="its text is not the text of its reference, though the tokens are equal"
+        )
     return strict if forced.match is Match.UNVERIFIED else forced
 
 
@@ -66,9 +68,9 @@ def _wrong_prompt(operation: Operation, reference: Operation) -> str:
 
 
 def _largest_margin(operation: Operation, reference: Operation) -> float | None:
-    """The largest margin of the reference, over all choices, where a choice first differs, nats.
+    """The largest margin of the reference at the first difference of a choice, nats; infinite if one is not reported.
 
-    Infinite where the reference reports no margin. None if a choice ended elsewhere, with equal tokens so far.
+    None if a choice ended elsewhere, with equal tokens so far.
     """
     margins = []
     for one, other in zip(operation.ended.choices, reference.ended.choices, strict=False):

@@ -2,9 +2,9 @@
 
     a token's regret above the far limit                           mismatch: a wrong token
     a token's drift or margin error above the far limit            mismatch: the KV was not that of the prompt
-    an average over the tokens above the far limit                 the same: too little to show in any single token
+    an average over the tokens above the far limit                 mismatch, too small to show in any single token
     a log-probability served as NaN                                mismatch
-    any of these above the near limit only                         doubtful: right, and listed in a note; wrong only if
+    any of these values above the near limit only                  doubtful: right, and listed in a note; wrong only if
                                                                    too many outputs are doubtful (many_doubtful.py)
     every token the best one                                       exact
     some tokens behind the best one, all within the noise          tie
@@ -33,7 +33,7 @@ _VOCABULARY = 1 << 18
 
 
 def compare_forced(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor | str) -> Compared:
-    """Compare all choices of one operation; the first wrong one is reported.
+    """Compare all choices of one operation, and report the first wrong one.
 
     ``outputs``: its choices compared with their forcing. ``floor``: the noise floor, or why there is none.
     """
@@ -65,7 +65,7 @@ def free_regret(operation: Operation, forced: Forced) -> Floats:
 def _faults(
     operation: Operation, choice: Choice, forced: Forced, floor: NoiseFloor
 ) -> Iterator[tuple[int | None, str]]:
-    """What is wrong with one choice, the gravest first: the first wrong token if it is known, and words."""
+    """The faults of one choice, the gravest first: the first wrong token (None if not known) and a text."""
     exceeded = list(_exceeded(operation, forced, floor.far))
     for one in exceeded:
         if one.wrong and one.first is not None:
@@ -91,13 +91,12 @@ def _doubt(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor) -
 
 
 def _exceeded(operation: Operation, forced: Forced, limits: Limits) -> Iterator[Exceedance]:
-    # The regret that random sampling alone may give a token, nats.
     drawn = operation.request.sampling.temperature * math.log(max(forced.tokens, 1) * _VOCABULARY / ALPHA)
     return exceedances(forced, limits, free_regret(operation, forced), drawn)
 
 
 def _without_floor(operation: Operation, outputs: Sequence[Forced]) -> Compared:
-    """If all tokens are the best ones, they are right whatever the noise. Nothing is known of other tokens."""
+    """Tokens that are all the best ones are right at any noise. Other outputs are unverified."""
     who = operation.request.request_id
     for at, text in (fault for choice in operation.ended.choices for fault in _nan_logprob(choice)):
         return Compared(who, Match.MISMATCH, text, at)

@@ -1,6 +1,6 @@
 """An output compared with its reference: the same request decoded again without KV transfer.
 
-The comparison is strict, token by token and by ids: a run that measures no noise allows for none.
+Token ids must be equal: a run that measures no noise cannot allow for any.
 """
 
 from harness.history import Choice, Operation, Outcome

@@ -14,9 +14,9 @@ class Match(Enum):
     MISMATCH = auto()
     """It is wrong."""
     UNVERIFIED = auto()
-    """It was to be verified, and that failed."""
+    """Its verification failed."""
     LEFT_OUT = auto()
-    """It was not to be verified; of a probe, nothing is known that it could be compared with."""
+    """It was not to be verified; or it is a probe, and there is nothing to compare it with."""
 
 
 RIGHT = (Match.EXACT, Match.TIE)
@@ -33,4 +33,4 @@ class Compared:
     first: int | None = None
     """The first wrong output token, counted from 0; None if no single token is known to be wrong."""
     doubt: str = ""
-    """Why a right output is doubtful: it exceeds a near limit of noise, but no far limit (floor.py)."""
+    """Why a right output is doubtful: which near limit of noise it exceeds (floor.py); empty if it exceeds none."""

@@ -1,4 +1,4 @@
-"""All outputs of a history compared with what they should be: by teacher forcing, with a reference, or both."""
+"""All outputs of a history, each compared with its teacher forcing, its reference, or both."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from harness.verify.judging.probes import DamagedPrompt, Probe, compare_probe, d
 from harness.verify.judging.salts import untrusted, untrusted_forcing
 
 _VERIFYING = (Purpose.FORCING, Purpose.REFERENCE, Purpose.CONTROL)
-"""Purposes of requests that show that an output was to be verified."""
+"""If an output has a request of such a purpose, it was to be verified."""
 Forcings = Mapping[str, Sequence[Operation]]
 """Teacher forcings by the id of the request whose output they force."""
 
@@ -33,9 +33,9 @@ class OutputEvidence:
     compared: tuple[Compared, ...]
     """In the order in which the requests were sent."""
     floor: NoiseFloor | str | None
-    """The noise floor, or why there is none; None if no output was teacher-forced."""
+    """The noise floor, or the reason why it is not known; None if no output was teacher-forced."""
     with_logprobs: bool
-    """Whether every forced output was served with log-probabilities, from which drift is known."""
+    """Whether every forced output was served with log-probabilities, so that its drift is known."""
     probed: tuple[tuple[Probe, Compared], ...] = ()
     """The probes of the caches, in the order in which they were sent."""
     retried: tuple[tuple[Request, Compared], ...] = ()
@@ -43,24 +43,24 @@ class OutputEvidence:
 
     @property
     def damaged(self) -> tuple[DamagedPrompt, ...]:
-        """The prompts of which a cache has wrong blocks."""
+        """The prompts with wrong blocks in a cache."""
         return tuple(damaged_prompts(self.probed))
 
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """What outputs are compared with."""
+    """Everything that outputs are compared with."""
 
     forced: Mapping[str, ForcingResult]
     """By request id, for the outputs that were teacher-forced."""
     forcings: Forcings
-    """The trusted ones."""
+    """The trusted teacher forcings."""
     references: Mapping[str | None, Operation]
     """By the id of the request that they repeat."""
     floor: NoiseFloor | str | None
     ends: EndTokens
     gross: bool
-    """Whether mismatches beyond all noise count although there is no floor."""
+    """Whether mismatches beyond all noise count although the noise floor is not known."""
 
 
 @once
@@ -94,7 +94,7 @@ def _force(history: History, operation: Operation, candidates: Sequence[Operatio
 
 
 def _with_test_of_many(compared: Sequence[Compared], why: str) -> Iterator[Compared]:
-    """Doubtful outputs become wrong if they are too many to be noise; ``why`` says so, or is empty."""
+    """Doubtful outputs become wrong if they are too many to be noise. ``why``: the reason; empty if they are not."""
     for one in compared:
         wrong = why and one.doubt and one.match in RIGHT
         yield replace(one, match=Match.MISMATCH, text=f"{one.doubt}; {why}", doubt="") if wrong else one
@@ -113,19 +113,19 @@ def _retried(history: History, basis: _Basis) -> Iterator[tuple[Request, Compare
 
 
 def _why_untrusted(history: History, found: Sequence[Operation]) -> str:
-    """Why forcings may have read the KV that they are to verify; empty if they have not."""
+    """Why forcings may have read the KV under test; empty if they have not."""
     return next(filter(None, (untrusted_forcing(history, route) for route in {o.request.route for o in found})), "")
 
 
 def _why_controls_untrusted(history: History) -> str:
-    """Why control requests, of this run or an earlier one on the same deployment, may have read transferred KV."""
+    """Why control requests, of this or an earlier run on the same deployment, may have read transferred KV."""
     return untrusted(history, Route.DECODE)
 
 
 def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
     """The noise of this run's own control outputs, to be kept for later runs; empty if they are not trusted.
 
-    Only control requests of randomly chosen prompts count. Those of suspected outputs have the noisiest prompts.
+    Control requests for suspected outputs are left out, since they have the noisiest prompts.
     """
     if _why_controls_untrusted(history):
         return ()
@@ -153,7 +153,7 @@ def _floor(history: History, trusted: Forcings, tested: Sequence[Forced]) -> Noi
     if (shifted := _shifted(history)) and any(one.regret.any() for one in tested):
         return shifted
     if why := _why_controls_untrusted(history):
-        # Outputs without any noise are right whatever control requests would show.
+        # Outputs without any noise are right even if control requests cannot be trusted.
         quiet = quiet_floor(tested)
         return quiet if isinstance(quiet, NoiseFloor) else f"the control requests may have read transferred KV: {why}"
     earlier = list(_earlier_controls(history))
@@ -163,18 +163,18 @@ def _floor(history: History, trusted: Forcings, tested: Sequence[Forced]) -> Noi
 
 
 def _shifted(history: History) -> str:
-    """Why tokens behind the best one are neither wrong nor noise; empty if nothing shifts the choice of tokens."""
+    """The reason if --extra-body changes which tokens the servers choose; else empty."""
     names = sorted({name for entry in history.of(Decoding) for name in entry.shifted_by})
     if not names:
         return ""
     return (
-        f"--extra-body sets {', '.join(names)}: the servers choose other tokens than those that they rate best, and "
-        "teacher forcing cannot tell whether these are right"
+        f"--extra-body sets {', '.join(names)}: the servers choose other tokens than the ones that they rate best, and "
+        "teacher forcing cannot show whether these tokens are right"
     )
 
 
 def _outputs_to_verify(history: History, every: Forcings) -> Iterator[Operation]:
-    """Completed requests of the load that went through the proxy, or that other requests were to verify."""
+    """Completed requests of the load that went through the proxy or have requests that verify them."""
     verified = {o.request.about for o in history.operations() if o.request.purpose in _VERIFYING} | set(every)
     for operation in history.operations():
         request = operation.request

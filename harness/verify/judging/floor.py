@@ -1,20 +1,20 @@
-"""The noise floor: how large regrets and drifts get where no KV was transferred.
+"""The noise floor: how large regrets and drifts become without KV transfer.
 
 The control requests are prompts of the load that the decode server serves at the load's concurrency, without transfer
-and under salts of their own. Their outputs are teacher-forced like the load's. So they show every harmless reason for
-which a served output differs from its forcing: batches of other sizes, decode kernels in place of prefill kernels, two
-servers that round in different ways. Two kinds of limits are derived (noise.py has their theory):
+and with salts of their own. Their outputs are teacher-forced like the load's. So they show every harmless difference
+between a served output and its forcing: from batches of other sizes, from decode kernels in place of prefill kernels,
+from two servers that round in different ways. Two kinds of limits are derived (noise.py has the theory):
 
 near    from the control outputs, as if noise had no heavy tail. An output that exceeds one of them is only doubtful.
-far     from the control outputs and those outputs of the load that are not doubtful, for noise with a heavy tail. An
+far     from the control outputs and the outputs of the load that are not doubtful, for noise with a heavy tail. An
         output that exceeds one of them is wrong. A run of this length that holds nothing but noise exceeds any of them
-        with probability ALPHA at most. Most outputs are right in any run that is worth a verdict, and they are many
-        more than the control outputs: they show how heavy the tail is. Doubtful outputs are left out, since a few
-        damaged ones would raise the limits above themselves.
+        with probability ALPHA at most. The outputs of the load, most of them right, are many more than the control
+        outputs, and show how heavy the tail is. Doubtful outputs are left out, since a few damaged outputs would raise
+        the limits above themselves.
 
 There are limits for single tokens (margin error, which bounds the regret, and drift), and for averages over the tokens
-of an output (averages.py). All limits come from measured noise but one, RESOLUTION: outputs that stay below it need no
-control requests, since no noise could make them wrong (``quiet_floor``).
+of an output (averages.py). No limit is below the constant RESOLUTION: outputs that stay below it are right at any
+noise and need no control requests (``quiet_floor``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,21 +25,21 @@ import numpy as np
 
 from harness.verify.judging.averages import ByOutput, far_average_limits, near_average_limits
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Limits, exceedances
+from harness.verify.judging.limits import Limits, exceeds
 from harness.verify.judging.noise import MIN_SAMPLE, Floats, far_limit, near_limit
 
 ALPHA = 1e-3
 """Probability of a false alarm in a whole run: one in a thousand clean runs, three years of nightly ones."""
 _TESTS = 4
-"""Limits that share ALPHA: those of margin error and of drift, for single tokens and for averages."""
+"""Limits that share ALPHA: of margin error and of drift, for single tokens and for averages."""
 _TAIL = 0.01
-"""Share of the tokens that is their tail."""
+"""Share of the tokens that counts as the tail."""
 RESOLUTION = 1e-4
-"""The lowest limit, nats. Log-probabilities are float32, sums of a few logits of some tens, whose last bit is 4e-6. It
-matters only where the control outputs show no noise at all: a limit of 0 would demand exact equality."""
+"""The lowest limit, nats: log-probabilities are float32 sums of a few logits of some tens, whose last bit is 4e-6. It
+matters only if the control outputs show no noise at all: a limit of 0 would require exact equality."""
 _MIN_POWER = 0.25
-"""The power below which there is no floor. A wrong output is wrong at most positions, so that one in four is enough;
-servers that really disagree have a power near 0."""
+"""The lowest power of a usable floor. A wrong output is wrong at most positions, so that one in four is enough; servers
+that really disagree have a power near 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ class NoiseFloor:
 
 
 def measure_floor(controls: Sequence[Forced], tested: Sequence[Forced]) -> NoiseFloor | str:
-    """The limits for all ``tested`` outputs together, or why the control outputs give none."""
+    """The limits for all ``tested`` outputs together, or the reason why the control outputs give no limits."""
     if not controls:
         return "no control output was completed and teacher-forced"
     near = _near_limits(controls, tested)
     if isinstance(near, str):
         return near
-    clean = [one for one in tested if next(exceedances(one, near, one.regret), None) is None]
+    clean = [one for one in tested if not exceeds(one, near)]
     floor = NoiseFloor(
         near=near,
         far=_far_limits([*controls, *clean], tested, near),
@@ -91,10 +91,7 @@ def measure_floor(controls: Sequence[Forced], tested: Sequence[Forced]) -> Noise
 
 
 def quiet_floor(tested: Sequence[Forced]) -> NoiseFloor | str:
-    """RESOLUTION as every limit, if no output exceeds it; else why there is no floor.
-
-    No limit is ever lower than RESOLUTION, so that these outputs are right whatever control outputs would show.
-    """
+    """RESOLUTION as every limit, if no output exceeds it; else the reason why there is no floor."""
     margins, drifts = _columns(tested)
     shown = np.concatenate([np.empty(0), *margins, *drifts, *(one.regret for one in tested)])
     # NaN is not below the limit: a value that the server did not report may be anything.
@@ -118,7 +115,7 @@ def _near_limits(controls: Sequence[Forced], tested: Sequence[Forced]) -> Limits
 
 
 def _far_limits(noise: Sequence[Forced], tested: Sequence[Forced], near: Limits) -> Limits:
-    """``noise``: outputs without damage. A far limit of single tokens is never below the near limit."""
+    """A far limit of single tokens is never below the near limit. ``noise``: outputs without damage."""
     tokens, share = sum(one.tokens for one in tested), ALPHA / _TESTS
     lengths = [one.tokens for one in tested]
     known = [ByOutput.of(arrays) for arrays in _columns(noise)]

@@ -1,10 +1,9 @@
 """An output compared with its teacher forcing, token by token.
 
-Teacher forcing sends prompt and output, as token ids, to a server that reads no cache and no connector for such a
-request (one with ``prompt_logprobs``), and gets the log-probability of each token and of the best one at its position.
-This takes one prefill instead of a decode step per token, and errors do not cascade: each token is compared after the
-tokens that were really served before it, so that a near tie that went the other way costs one token and not the rest of
-the answer.
+Teacher forcing sends prompt and output, as token ids, with ``prompt_logprobs`` to a server, which reads no cache and no
+connector for such a request. It returns the log-probability of each token and of the best token at its position. This
+takes one prefill instead of a decode step per token. Errors do not cascade: each token is compared after the tokens
+that were really served, so that a near tie that went the other way costs one token and not the rest of the answer.
 
 For each served token, in nats:
 
@@ -12,8 +11,8 @@ regret        log-probability of the best token minus that of the served one, bo
               the best. A greedy server with the right KV has regret only where two tokens are nearly equal.
 drift         difference between its log-probabilities as served and as forced.
 margin error  difference between its margins over the best other token, as served and as forced. A greedy server serves
-              the token that leads, so that regret never exceeds the margin error. Every token has a margin error, not
-              only those that flipped: it shows the noise of regrets even if no token of any control output flipped.
+              the token that leads, so that regret never exceeds the margin error. Every token has a margin error, and
+              not only flipped tokens: it shows the noise of regrets even if no token of any control output flipped.
 """
 
 import math
@@ -39,7 +38,7 @@ class Forced:
     margin_error: Floats
     """Absolute."""
     margin: Floats
-    """Log-probability of the served token minus that of the best other one, as forced; negative where it lags."""
+    """Log-probability of the served token minus that of the best other one, as forced."""
 
     @property
     def tokens(self) -> int:
@@ -91,9 +90,9 @@ def forced_tokens(forcing: Operation, start: int) -> ForcedTokens | None:
 
 
 def compare_with_known(served: TokenLogprob, known: Mapping[int, float]) -> Forced | None:
-    """One served token compared with the known log-probabilities of tokens at its position; None if it is not known.
+    """One served token compared with known log-probabilities at its position; None if it is not among them.
 
-    ``known``: at least two log-probabilities, nats, by token id, that of the best token among them.
+    ``known``: at least two log-probabilities, nats, by token id; the best token is one of them.
     """
     own = known.get(served.token_id)
     if own is None:
@@ -125,7 +124,7 @@ def _compare_choice(prompt: tuple[int, ...], choice: Choice, candidates: Iterabl
 
 
 def _forces(sent: object, prompt: tuple[int, ...], output: tuple[int, ...]) -> bool:
-    """Whether ``sent`` is the prompt and the output. Its end may be cut off by the context length."""
+    """Whether ``sent`` is the prompt and the output, which the context length may have truncated."""
     return isinstance(sent, tuple) and len(sent) > len(prompt) and (*prompt, *output)[: len(sent)] == sent
 
 
@@ -140,7 +139,7 @@ def _compare_tokens(choice: Choice, rows: Sequence[TokenLogprob]) -> Forced:
     forced = np.array([(one.logprob, _runner_up(one)) for one in rows])
     served_margin, margin = served[:, 0] - served[:, 1], forced[:, 0] - forced[:, 1]
     return Forced(
-        # Without a runner-up the token is the best one: only the best one may be reported alone.
+        # A token without a runner-up is the best one.
         regret=np.maximum(-np.nan_to_num(margin, nan=0.0), 0.0),
         drift=np.abs(served[:, 0] - forced[:, 0]),
         margin_error=np.abs(served_margin - margin),

@@ -1,12 +1,11 @@
-"""Wrong outputs that need no noise floor to be recognised, only their forcing.
+"""Outputs that are wrong beyond any noise, for runs whose control requests cannot be trusted.
 
-For a run whose control requests cannot be trusted. A teacher forcing that reads no cache still shows what is right, and
-a token more than ``GROSS_REGRET`` behind the best one is wrong whatever the noise: it is 55 times less likely than
-that. The largest regret among 9,250 clean outputs on two H100s was 0.375 nats; the widest limit that any control
-requests gave there was 1.44 nats.
+A teacher forcing that reads no cache still shows the right tokens. A token more than ``GROSS_REGRET`` behind the best
+one is wrong at any noise: it is 55 times less likely than the best one. The largest regret among 9,250 clean outputs on
+two H100s was 0.375 nats; the widest limit that any control requests gave there was 1.44 nats.
 
-A sampler may choose a token that the model does not rate best (penalties, biases). The server then reported it as one
-behind the best. So a token counts only if its served margin is off by as much: the server took it for the best one.
+A sampler with penalties or biases may choose a token that the server itself reports far behind the best one. So a token
+counts only if its margin error is as large: the server took the token for the best one.
 """
 
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ from harness.verify.judging.compared import Compared, Match
 from harness.verify.judging.forcing import Forced
 
 GROSS_REGRET = 4.0
-"""Nats."""
+"""How far a token must be behind the best one, nats."""
 
 
 def gross_mismatch(operation: Operation, outputs: Sequence[Forced]) -> Compared | None:
-    """The mismatch; None if no token is wrong beyond all noise, or if tokens were sampled at a temperature above 0."""
+    """The mismatch; None if no token is wrong beyond any noise, or if the temperature is above 0."""
     if operation.request.sampling.temperature > 0:
         return None
     for choice, forced in zip(operation.ended.choices, outputs, strict=True):

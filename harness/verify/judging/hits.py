@@ -1,21 +1,20 @@
-"""Whether the probes were answered from the caches that they were to read.
+"""How many probes hit the cache that they were to read.
 
-A probe whose blocks were evicted is computed anew and answered rightly, and has tested nothing. One of two things shows
-that it hit, on the server that it was sent to:
+If the blocks of a probe were evicted, the server computes them anew: the answer is right, but no cache was tested. A
+hit is shown by usage or by counters:
 
-1. The usage in its answer reports how many of its prompt tokens were cached (vLLM: ``--enable-prompt-tokens-details``,
-   which leaves a 0 out). A probe of k whole blocks and one token hit if these are k blocks.
-2. The server's counters, read around all probes of one phase, grew by all the tokens that the probes were to hit, and
-   the counter of prompt tokens by just the tokens that they have. Then no other request was served, and each probe hit.
-   If they hit less, the difference is how many tokens were computed anew; each probe that missed, missed a block at
-   least.
+1. The usage in the answer reports the cached prompt tokens (vLLM: ``--enable-prompt-tokens-details``, which leaves a 0
+   out). A probe of k whole blocks and one token hit if k blocks were cached.
+2. The server's counters are read around all probes of one phase. If its prompt tokens grew by exactly the tokens of the
+   probes, no other request was served. If its hits grew by all prefix tokens, each probe hit. Otherwise the missing
+   tokens were computed anew, and each probe that missed, missed at least one block.
 
-A probe that is computed anew is cached in its turn, and a later probe of the same blocks hits it, but not what the load
-left. So with a probe that missed, every probe that may have found its blocks does not count: by usage those that read
-beyond the point where it missed, by counters all that begin like it.
+The blocks of a probe that missed are cached anew. A later probe of the same blocks hits them, and not the blocks that
+the load left. So no probe counts that may have hit such blocks: by usage, each probe that reads beyond the point of the
+miss; by counters, each probe that begins like one that missed.
 
-Usage does not tell a prefix cache from an offload tier that gave the block back. If a server has a tier, the tokens
-that connectors restored meanwhile are subtracted.
+Usage does not distinguish the prefix cache from an offload tier that restored a block. If a server has a tier, the
+tokens that connectors restored meanwhile are subtracted.
 """
 
 from collections import Counter
@@ -33,6 +32,11 @@ from harness.verify.judging.cache_counts import counted_cached_tokens, reported_
 ROLES = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
 
 
+def largest_block_size(deployment: Deployment) -> int:
+    """The largest block size of the servers, in tokens; 0 if none is known."""
+    return max((server.block_size or 0 for server in deployment.servers), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Hits:
     """How many probes of one server's cache hit it."""
@@ -40,13 +44,13 @@ class Hits:
     cache: Condition | None
     """The prefix cache or the offload tier."""
     server: str
-    """Its name; the route's if it was not recorded which of several servers the probes were sent to."""
+    """Its name; that of the route if it was not recorded which of several servers the probes were sent to."""
     asked: int
     """How many probes there were."""
     least: int = 0
-    """Probes that are shown to have hit the cache with their whole prefix."""
+    """Probes whose whole prefix is shown to have hit the cache."""
     missing: int | None = None
-    """Prefix tokens that were not found there; None if not known."""
+    """Prefix tokens that were not found in the cache; None if not known."""
     restored: int | None = None
     """Tokens that connectors restored meanwhile; None if not known."""
     why: str = ""
@@ -75,7 +79,7 @@ def probe_hits(deployment: Deployment, history: History) -> tuple[Hits, ...]:
 
 
 def server_name(deployment: Deployment, operation: Operation) -> str:
-    """The server that a request was sent to directly; its route if it was not recorded which of several that was."""
+    """The name of the server that a request was sent to; its route if the server was not recorded."""
     request = operation.request
     servers = deployment.of(ROLES[request.route]) if request.route in ROLES else ()
     index = 0 if len(servers) == 1 else request.server
@@ -83,7 +87,7 @@ def server_name(deployment: Deployment, operation: Operation) -> str:
 
 
 def prefix_hashes(operation: Operation, block_size: int) -> Iterator[int]:
-    """A hash of each prefix of the prompt that is whole blocks and leaves at least one token, the shortest first."""
+    """A hash of each prefix of whole blocks that leaves at least one token of the prompt, the shortest first."""
     prompt, key = operation.prompt_token_ids or (), hash(operation.request.cache_salt)
     for start in range(0, len(prompt) - block_size, block_size):
         key = hash((key, prompt[start : start + block_size]))
@@ -91,7 +95,7 @@ def prefix_hashes(operation: Operation, block_size: int) -> Iterator[int]:
 
 
 def _reports_usage(history: History, server: str, deployment: Deployment) -> bool:
-    """Whether the server reports cached tokens in any answer; then it does in all."""
+    """Whether the server reports cached tokens in any answer: then it reports them in all."""
     return any(
         reported_cached_tokens(operation) is not None
         for operation in history.operations()
@@ -121,7 +125,7 @@ class _ProbedServer:
     server: Server
     probes: Sequence[Operation]
     tier: bool
-    """Whether the offload tier was probed: then tokens that connectors brought are hits."""
+    """Whether the offload tier was probed, so that tokens that connectors brought are hits."""
 
     @property
     def block(self) -> int:
@@ -140,7 +144,7 @@ class _ProbedServer:
         if self.tier or self.server.has(Connector.OFFLOADING) is False:
             return sum(clean), missing, restored, "" if any(clean) else "usage reports that none of them hit"
         if restored is None:
-            return 0, missing, None, "usage does not tell its prefix cache from its offload tier"
+            return 0, missing, None, "usage does not distinguish its prefix cache from its offload tier"
         # Each probe that the tier answered took at least a block from it. The blocks of an unknown tier are not known.
         unit = 1 if self.server.unknown_connectors else self.block
         least = max(sum(clean) - -(-restored // unit), 0)
@@ -168,7 +172,7 @@ class _ProbedServer:
         return least, missing, restored, "" if least else f"{missing:,} tokens of them were computed anew"
 
     def _clean(self, cached: Sequence[int]) -> Iterator[bool]:
-        """Of each probe whether it hit its whole prefix, and no other probe had computed any of it anew before."""
+        """For each probe, whether its whole prefix hit blocks of which no earlier probe had computed any anew."""
         anew: dict[int, float] = {}
         for probe, found in zip(self.probes, cached, strict=True):
             if found < self.wanted(probe):

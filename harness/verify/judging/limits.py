@@ -1,7 +1,4 @@
-"""The limits of noise for one output, and which of them it exceeds.
-
-There are limits for single tokens and for averages over the tokens of an output (averages.py).
-"""
+"""The limits of noise for the tokens and averages (averages.py) of an output, and which of them it exceeds."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -35,14 +32,14 @@ class Exceedance:
     """The first output token that exceeds it, counted from 0; None for an average."""
     text: str
     wrong: int = 0
-    """How many tokens exceed it, if it is the limit of regret: these tokens are wrong."""
+    """How many tokens exceed the limit, if it is the limit of regret: these tokens are wrong."""
 
 
 def exceedances(forced: Forced, limits: Limits, regret: Floats, drawn: float = 0.0) -> Iterator[Exceedance]:
     """The limits that an output exceeds, the gravest first.
 
-    ``regret``: the regret of each token, 0 for a token that the sampler did not choose freely; of shape (tokens,),
-    nats. ``drawn``: the regret that random sampling alone may give a token, nats.
+    ``regret``: the regret of each token, 0 if the sampler did not choose it freely; of shape (tokens,), nats.
+    ``drawn``: the regret that random sampling alone may give a token, nats.
     """
     limit = limits.regret + drawn
     if (beyond := regret > limit).any():
@@ -56,6 +53,11 @@ def exceedances(forced: Forced, limits: Limits, regret: Floats, drawn: float = 0
     ):
         yield from _one_token(values, limit, what)
         yield from _on_average(values, averages, what)
+
+
+def exceeds(forced: Forced, limits: Limits) -> bool:
+    """Whether an output exceeds any of the limits."""
+    return next(exceedances(forced, limits, forced.regret), None) is not None
 
 
 def _one_token(values: Floats, limit: float, what: str) -> Iterator[Exceedance]:

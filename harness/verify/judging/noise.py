@@ -1,9 +1,9 @@
 """Upper limits of noise: a near limit that noise seldom exceeds, and a far limit that noise does not exceed. Pure.
 
-Given are n values that are known to be noise and N values of the same kind that are to be tested. Wanted is a limit
-that any of N noise values exceeds with probability ``alpha`` at most. The largest value of the sample would serve only
-if n were thousands of times N, and a normal distribution fitted to the body says nothing about the tail. So each limit
-rests on an assumption about the tail beyond the sample.
+A sample of n noise values is given, and N values of the same kind are to be tested. The limit must have the property
+that any of N noise values exceeds it with probability ``alpha`` at most. The largest value of the sample would be such
+a limit only if n were thousands of times N, and a normal distribution fitted to the body does not describe the tail. So
+each limit rests on an assumption about the tail beyond the sample.
 
 The *near* limit (``near_limit``) assumes that the tail is no heavier than exponential. A value beyond it is doubtful.
 
@@ -11,20 +11,20 @@ Rule 1. The tail begins at an order statistic. With u the (k+1)-th largest value
         with probability (k+1)/(n+1), whatever the distribution.
 Rule 2. The excesses over u are taken as exponential. Their scale is estimated from the k excesses of the sample, whose
         sum is S: for a new excess X, X/(X+S) is Beta(1, k), so that P(X > x) = (1 + x/S)^-k. This prediction limit is
-        exact for any k and widens by itself where k is small. (The quantile S/k · ln(1/p), which takes the estimated
-        scale for the true one, is too low: about half of it for k = 10 and p = 1e-6.)
+        exact for any k and widens by itself if k is small. (The quantile S/k · ln(1/p), which takes the estimated scale
+        for the true one, is too low: about half of it for k = 10 and p = 1e-6.)
 Rule 3. An exponential tail is conservative for every tail that is at least as thin: Gaussian, uniform, rounding. Their
-        mean excess falls as the threshold rises, so that the excesses over u overstate what lies further out.
-Rule 4. A mixture of scales (tokens differ in how ill-conditioned they are) has a heavier tail than its body suggests,
-        which gets thinner further out; from which k on is not known. The limit is the larger one of the limits for two
+        mean excess falls as the threshold rises, so that the excesses over u overstate the tail further out.
+Rule 4. A mixture of scales (tokens differ in how ill-conditioned they are) has a heavier tail than its body suggests.
+        The tail becomes thinner further out, from an unknown k on. So the limit is the larger one of the limits for two
         k: the square root of n, and a tenth of n.
-Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest values may be equal, and S zero. Equal values
-        are therefore spread evenly, halfway to their neighbours: rounding hides where in this interval they were.
+Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest values may be equal, and S zero. So equal values
+        are spread evenly, halfway to their neighbours: before rounding, they were anywhere in this interval.
 Rule 6. The probabilities of the N values are added up (Bonferroni). This holds for any dependence between the values;
         tokens of one request go wrong together.
 
-Rules 2 to 4 do not hold for every noise. Where a few tokens flip and the others hardly move, a sample holds few flips;
-Student's t with 3 degrees of freedom has no exponential tail at all. One clean run in six then crosses the near limit.
+Rules 2 to 4 do not hold for every noise. If a few tokens flip and the others hardly move, a sample has few flips;
+Student's t with 3 degrees of freedom has no exponential tail at all. One clean run in six then exceeds the near limit.
 
 The *far* limit (``far_limit``) assumes only a tail index of 3 or more (rule 8). A value beyond it is wrong.
 
@@ -33,14 +33,14 @@ Rule 7. The logarithms of values beyond u are taken as exponential: a Pareto tai
         conservative for every tail whose slope in a log-log plot steepens outwards: exponential, Gaussian, log-normal
         and Student's t. Thin tails are steep, so that their limit is not much wider: seven times u for Gaussian noise.
 Rule 8. No tail is taken to be heavier than one of index 3: the probability to exceed x > u falls as (u/x)^3 at least.
-        That bounds the limit where few values make the slope of rule 7 uncertain, and where flips stand so far above
-        all other values that the limit of rule 7 would be out of reach.
-Rule 9. Values of one output depend on each other: one output that is noisier as a whole fills the tail by itself. The k
-        in the prediction of rule 7 is therefore the number of outputs among the k largest values.
+        This bounds the limit if the slope of rule 7 is uncertain because of few values, or if flips are so far above
+        all other values that the limit of rule 7 would never be exceeded.
+Rule 9. Values of one output depend on each other: one output that is noisier as a whole fills the tail by itself. So
+        the k in the prediction of rule 7 is the number of outputs among the k largest values.
 
-Neither limit foresees a kind of token that is many times as noisy as all others and that the sample holds once or not
-at all: with one token in 500 ten times as noisy, a few clean runs in a hundred are still found invalid. Therefore
-further control outputs, of the suspected prompt and of others, are made before an output is reported as wrong.
+Neither limit foresees a kind of token that is many times as noisy as all others and that the sample has once or not at
+all: with one token in 500 ten times as noisy, a few clean runs in a hundred are still found invalid. So further control
+outputs, of the suspected prompt and of others, are made before an output is reported as wrong.
 """
 
 import math
@@ -53,16 +53,16 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 MIN_SAMPLE = 100
-"""Size of the smallest sample that has a near limit. If one value in thirty is a step and the others are 0, twenty
-values may hold no step, and their limit would be 0."""
+"""Size of the smallest sample that has a near limit. If one value in thirty is a step and the others are 0, a sample of
+twenty may have no step, and its limit would be 0."""
 _MIN_TAIL_INDEX = 3.0
 """Tail index of the heaviest noise (rule 8): that of Student's t with 3 degrees of freedom."""
 _MAX_EXPONENT = 50.0
 """Keeps the exponential of rule 7 from overflowing. Rule 8 gives a lower limit long before."""
 _MIN_TAIL = 16
-"""Values in the tail of rule 7. Fewer do not show a slope."""
+"""Fewest values in the tail of rule 7. Fewer do not show a slope."""
 _MIN_EXCESSES = 8
-"""Excesses of rule 2. With fewer, the prediction limit is tens of scales wide and detects nothing."""
+"""Fewest excesses of rule 2. With fewer, the prediction limit is tens of scales wide and detects nothing."""
 _EQUAL = 1e-3
 """Values that differ by less than this share of the largest value count as equal: a step of bfloat16 is 1/8 of the
 largest value or more, and float32 adds 1e-6 of it."""

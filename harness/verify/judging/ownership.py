@@ -1,28 +1,26 @@
-"""Which request's KV a wrong output was made from: its owner.
+"""The owner of a wrong output: the request whose KV it was made from.
 
-A named owner is a security finding, so it needs evidence that nothing else explains. There are three kinds.
+A named owner is a security finding, so it needs evidence with no other explanation. There are three kinds.
 
-1. The reported prompt. The server reports the prompt that it received. If it is not the prompt that was sent, KV is no
-   explanation; if it is another request's prompt, that request's whole answer was delivered to this one.
+1. The reported prompt. The server reports the prompt that it received. If this is another request's prompt, the whole
+   answer of that request was delivered to this one. If it is any other wrong prompt, KV is not the cause.
 2. The output forced under another prompt. The decode server pulls the KV of all prompt tokens but the last one, which
-   it computes itself. If it pulled the KV of request B, request A's answer continues B's prompt with A's last token in
-   place of its own. The answer is teacher-forced under this prompt (after the run, for each wrong output and each
-   candidate owner); if B is the owner, no token has regret.
-3. A shared run. A run of tokens also stands in the answer of another request, which has another prompt and whose answer
-   is known to be right.
+   it computes itself. If it pulled the KV of request B, request A's answer continues B's prompt with the last token
+   replaced by A's last token. The answer is teacher-forced under this prompt (after the run, for each wrong output and
+   each candidate owner); if B is the owner, no token has regret.
+3. A shared run. A run of tokens is also in the answer of a request that has another prompt and a right answer.
 
-Kinds 2 and 3 occur by chance more often than one expects: real language has loops ("1. 1. 1. ..."), lists and
-boilerplate, in which many prompts end. So only *informative* tokens count. A token is not informative if
+Kinds 2 and 3 also occur by chance: real language has loops ("1. 1. 1. ..."), lists and boilerplate, in which many
+prompts end. So only *informative* tokens count. A token is not informative if
 
 - it is the best token, or nearly, under the request's own prompt or any other prompt that is not the owner's;
 - the answer repeats itself there: the same token followed the token before it earlier in the answer;
 - (kind 3) it follows the same two tokens in a right answer to a third prompt.
 
-The probability of an informative token is the highest one that the other prompts give it, and no less than the share of
+The probability of an informative token is the highest one that the other prompts give it, and at least the share of
 tokens that fit by chance in the whole run. The probability of the answer is the product over these tokens, times the
 number of requests (or positions) that were compared. An owner is named if at least MIN_INFORMATIVE tokens are
-informative, the probability is at most MAX_CHANCE, and, for kind 2, at least _MIN_OTHERS other prompts were tested. All
-other wrong outputs have no known owner.
+informative, the probability is at most MAX_CHANCE, and, for kind 2, at least _MIN_OTHERS other prompts were tested.
 """
 
 from collections import Counter
@@ -36,8 +34,8 @@ from harness.verify.judging.forcing import ForcedTokens, forced_tokens, forcings
 from harness.verify.judging.shared_runs import AnswerIndex
 
 _MIN_OTHERS = 3
-"""Prompts that are not the owner's, the request's own among them, under which the answer was forced. Fewer do not show
-whether any prompt continues like this."""
+"""Prompts other than the owner's (the request's own included) under which the answer must have been forced. Fewer do
+not show whether any prompt continues like this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class _ForcedOutput:
     """A wrong output forced under one prompt."""
 
     owner: str | None
-    """The request that has this prompt; None: the request itself."""
+    """The request that has this prompt; None if it is the request's own prompt."""
     tokens: ForcedTokens
 
     def best_tokens(self, near: float) -> int:
@@ -113,7 +111,7 @@ class _OwnerTests:
         return [one.tokens for one in self.forced.get(request_id, ()) if owner is None or one.owner != owner]
 
     def chance_share(self) -> float:
-        """The share of tokens that are the best ones under another request's prompt though that is not the owner."""
+        """The share of tokens that are the best ones under the prompt of a request that is not the owner."""
         best = {who: self.best(who) for who in self.forced}
         others = [one for who, every in self.forced.items() for one in every if one.owner and one is not best[who]]
         fitting, tokens = sum(one.best_tokens(self.near) for one in others), sum(len(o.tokens.regret) for o in others)
@@ -127,7 +125,7 @@ def _received_another_prompt(operation: Operation) -> bool:
 
 
 def _by_reported_prompt(wrong: Compared, operations: Mapping[str, Operation]) -> Leak | None:
-    """The request whose prompt the server reports. A beginning or an end of the own prompt belongs to no other one."""
+    """The leak of a request whose prompt the server reports; None if it reports a part of the output's own prompt."""
     operation = operations[wrong.request_id]
     reported, own = operation.ended.prompt_token_ids or (), operation.prompt_token_ids or ()
     if not reported or reported in (own[: len(reported)], own[-len(reported) :]):

@@ -1,4 +1,4 @@
-"""The verdict on some of a run's outputs, by the noise of the whole run."""
+"""The verdict on a part of the outputs of a run, with the noise of the whole run."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class Part:
 
 
 def part_of(deployment: Deployment, history: History, evidence: OutputEvidence, request_ids: Collection[str]) -> Part:
-    """The outputs of these requests. All of them were to be verified: one that was left out is unverified."""
+    """The verdict on the outputs of these requests; an output that was left out counts as unverified."""
     own = tuple(_verifiable(one) for one in evidence.compared if one.request_id in request_ids)
     probed = tuple((probe, one) for probe, one in evidence.probed if probe.operation.request.about in request_ids)
     part = replace(evidence, compared=own, probed=probed)

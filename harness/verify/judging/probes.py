@@ -1,17 +1,17 @@
-"""Probes of the caches: whether the blocks that the load left there belong to their prompts.
+"""Probes of the caches: whether the blocks that the load left there have the right KV.
 
-A probe is a prefix of a served prompt (some whole blocks and one token), sent again for one output token. What it
-should have been answered is known from
+A probe is a prefix of a served prompt (whole blocks and one token), sent again for one output token. The right token is
+known from
 
 1. the probe's own teacher forcing, if there is one;
-2. the teacher forcing of the request whose prompt it is a prefix of: with ``prompt_logprobs`` that reports the best
-   tokens after every prefix of this prompt;
+2. the teacher forcing of the request that has the whole prompt: with ``prompt_logprobs`` it reports the best tokens
+   after every prefix;
 3. the answer to the same probe by the other server, whose cache was filled in another way.
 
-From 2 and 3, two or three tokens are known with their log-probabilities. An answer that is none of them, or that is
-wrong by them, is *doubted*: it is unverified until the probe has its own teacher forcing.
+Sources 2 and 3 give the log-probabilities of two or three tokens. A probe that is answered with another token, or with
+one that is wrong by these log-probabilities, is *doubted*: it is unverified until it has its own teacher forcing.
 
-The prefixes of one prompt show where its wrong blocks begin: the prefix of c blocks reads the first c of them.
+The prefix of c blocks reads the first c blocks of the prompt, so wrong prefixes show where the wrong blocks begin.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ from harness.verify.judging.compare_forced import compare_forced
 from harness.verify.judging.compared import Compared, Match
 from harness.verify.judging.floor import NoiseFloor
 from harness.verify.judging.forcing import Forced, compare_with_forcing, compare_with_known, is_finite
-from harness.verify.judging.hits import ROLES, prefix_hashes
+from harness.verify.judging.hits import ROLES, largest_block_size, prefix_hashes
 
 Tokens = tuple[int, ...]
 
@@ -40,16 +40,16 @@ class Probe:
     certain: bool
     """Whether it has its own teacher forcing."""
     known: bool
-    """Whether anything at all is known of the right token."""
+    """Whether any right token is known."""
 
     @property
     def request(self) -> Request:
-        """What was sent."""
+        """The request of the probe."""
         return self.operation.request
 
 
 def read_probes(history: History, forcings: Mapping[str, Sequence[Operation]]) -> tuple[Probe, ...]:
-    """Every completed probe, in the order sent. ``forcings``: those of all outputs, by request id."""
+    """Every completed probe, in the order sent. ``forcings``: teacher forcings by the id of the forced request."""
     probes = [o for o in history.operations() if o.request.purpose is Purpose.PROBE and o.outcome is Outcome.OK]
     by_place = {_place(probe): probe for probe in reversed(probes)}
     return tuple(_read(probe, forcings, by_place) for probe in probes)
@@ -78,7 +78,7 @@ def _read(probe: Operation, forcings: Mapping[str, Sequence[Operation]], by_plac
 def _known_tokens(
     probe: Operation, forcings: Mapping[str, Sequence[Operation]], by_place: Mapping[Place, Operation]
 ) -> Mapping[int, float] | None:
-    """Log-probabilities of the best tokens after the probe's prompt, by token id, from rules 2 and 3."""
+    """Log-probabilities of the best tokens after the probe's prompt, by token id, from sources 2 and 3."""
     prompt = probe.prompt_token_ids or ()
     for forcing in forcings.get(probe.request.about or "", ()):
         rows, sent = forcing.ended.prompt_logprobs or (), forcing.request.prompt
@@ -93,11 +93,11 @@ def _known_tokens(
 
 
 def compare_probe(probe: Probe, floor: NoiseFloor | str | None) -> Compared:
-    """A mismatch only by the probe's own forcing; without it, a wrong token is unverified."""
+    """Compare a probe. Without its own forcing, a wrong token is unverified and not a mismatch."""
     who = probe.request.request_id
     if probe.forced is None or floor is None:
         if probe.known:
-            return Compared(who, Match.UNVERIFIED, "its token is none of those that are known to be likely there")
+            return Compared(who, Match.UNVERIFIED, "its token is none of the tokens that are known to be likely there")
         return Compared(who, Match.LEFT_OUT, "neither its prompt's forcing nor another server shows what is right")
     compared = compare_forced(probe.operation, (probe.forced,), floor)
     if not probe.certain and compared.match is Match.MISMATCH:
@@ -107,7 +107,7 @@ def compare_probe(probe: Probe, floor: NoiseFloor | str | None) -> Compared:
 
 @dataclass(frozen=True, slots=True)
 class DamagedPrompt:
-    """A prompt of which a cache has wrong blocks, as its probes show."""
+    """A prompt with wrong blocks in a cache, as its probes show."""
 
     source: str
     """The request that has this prompt."""
@@ -116,13 +116,13 @@ class DamagedPrompt:
     cache: Condition | None
     """The prefix cache or the offload tier."""
     server: int | None
-    """The index of the server among those of the route; None if it was not recorded."""
+    """The index of the server among the servers of the route; None if it was not recorded."""
     wrong: tuple[int, ...]
     """Lengths of the prefixes that were answered wrong, in tokens, ascending."""
     right: tuple[int, ...]
-    """Lengths of those that were answered right."""
+    """Lengths of the prefixes that were answered right."""
     text: str
-    """What is wrong with the answer to the shortest wrong prefix."""
+    """What is wrong with the answer to the shortest wrong prefix, in words."""
 
     @property
     def server_name(self) -> str | None:
@@ -165,7 +165,7 @@ def damaged_prompts(probed: Iterable[tuple[Probe, Compared]]) -> Iterator[Damage
 
 def possible_prefixes(deployment: Deployment, history: History) -> Counter[str]:
     """How many different prefixes of served prompts each server's cache may have, by the name of the server."""
-    size = max((server.block_size or 0 for server in deployment.servers), default=0)
+    size = largest_block_size(deployment)
     found: set[tuple[str, int]] = set()
     for operation in history.operations(route=Route.PROXY) if size else ():
         request = operation.request

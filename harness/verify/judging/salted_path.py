@@ -14,12 +14,12 @@ from harness.observe.watched import grown
 from harness.scenario import Condition, Route
 
 _CACHES = {Role.PREFILL: ("local_cache_hit", "external_kv_transfer"), Role.DECODE: ("local_cache_hit",)}
-"""Counters of tokens that a request through the proxy takes from caches. Decode gets its other tokens from prefill."""
+"""Counters of tokens that a request through the proxy takes from caches. Decode gets other tokens from prefill."""
 
 
 @once
 def dropped_on_the_way(deployment: Deployment, history: History) -> Mapping[str, int]:
-    """Cached tokens, by server, of a prompt that was sent through the proxy under a new salt; only those above 0."""
+    """Cached tokens of a prompt that was sent through the proxy under a new salt, by server; only servers with any."""
     found = history.operations(route=Route.PROXY)
     second = next((one for one in found if one.request.condition is Condition.SALT_PROXY_OTHER), None)
     return {} if second is None else dict(_cached(deployment, history, second))
@@ -33,7 +33,7 @@ def _cached(deployment: Deployment, history: History, second: Operation) -> Iter
         grew = {
             one.name: grown(history, second.sent.scenario, second.sent.phase, one.name) for one in deployment.of(role)
         }
-        # Otherwise the servers had other requests, too, or the proxy sent this one elsewhere.
+        # Other sums mean that the servers had other requests, or that the proxy sent this request elsewhere.
         if sum(one.of("prompt_tokens") or 0 for one in grew.values()) == tokens:
             for name, one in grew.items():
                 if hit := sum(one.of(counter) or 0 for counter in counters):

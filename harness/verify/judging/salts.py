@@ -3,11 +3,11 @@
 The test (:mod:`harness.verify.asking.salt_test`) sends a prompt to a server under one salt, and again under another. If
 some of it is not computed anew, its KV came from a cache that ignores the salt: vLLM's documented isolation is missing,
 because a gateway in front of the server drops the field or because an offload tier does not use it. The load's answers
-may still be right, so that this alone makes the run unknown and not invalid. But what relies on salts is not trusted:
+may still be right, so this makes the run unknown and not invalid. But some requests are no longer trusted:
 
 control requests and references   They may have read KV of the load.
-teacher forcings                  They may have, too, unless one was seen to read no cache: sent under the very salt
-                                  that was cached, with ``prompt_logprobs``, it hit nothing.
+teacher forcings                  They may have read it too, unless the test showed that a teacher forcing reads no
+                                  cache: sent under the salt of cached blocks, it hit nothing.
 
 If the test could not be made or shows nothing (nothing was cached, counters could not be read, other requests were
 served meanwhile), salts are assumed to isolate, as documented, and a note says so.
@@ -28,7 +28,7 @@ from harness.verify.judging.salted_path import dropped_on_the_way
 
 @dataclass(frozen=True, slots=True)
 class SaltRead:
-    """How much of one prompt a server found in its caches: tokens, or in words why this is not known."""
+    """How many tokens of one prompt a server found in its caches, or in words why this is not known."""
 
     server: str
     """Its name; ``reference`` for the server outside the deployment."""
@@ -36,11 +36,11 @@ class SaltRead:
     tokens: int
     """Tokens of the prompt."""
     again: int | str
-    """Found when the prompt was sent again under the same salt."""
+    """Tokens found when the prompt was sent again under the same salt."""
     other: int | str
-    """Found when it was sent under another salt."""
+    """Tokens found when the prompt was sent under another salt."""
     forced: int | str
-    """Found by a teacher forcing under the same salt."""
+    """Tokens found by a teacher forcing under the same salt."""
 
     @property
     def ignored(self) -> bool:
@@ -72,7 +72,7 @@ class SaltRead:
 
 @once
 def read_salts(history: History) -> tuple[SaltRead, ...]:
-    """What the test found on each server that it was made on."""
+    """The result of the salt test on each tested server."""
     tests: dict[tuple[Route, int], dict[Condition, Operation]] = {}
     for operation in history.operations():
         request = operation.request
@@ -93,7 +93,7 @@ def _read(history: History, route: Route, index: int, sent: Mapping[Condition, O
 def _cached(history: History, server: str, operation: Operation | None, *, usage: bool) -> int | str:
     """Cached prompt tokens of a request of the test, or why they are not known.
 
-    ``usage``: whether the server reports them; otherwise its counters tell, since it had no other request meanwhile.
+    ``usage``: whether the server reports them in usage; otherwise they are read from its counters.
     """
     if operation is None:
         return (
@@ -108,12 +108,12 @@ def _cached(history: History, server: str, operation: Operation | None, *, usage
 
 
 def untrusted(history: History, route: Route) -> str:
-    """Why requests on this route that rely on their own salt are not trusted; empty if they are."""
+    """Why requests on this route that rely on a salt of their own are not trusted; empty if they are trusted."""
     return _ignored(read for read in read_salts(history) if read.route is route)
 
 
 def untrusted_forcing(history: History, route: Route) -> str:
-    """Like ``untrusted``, for teacher forcings: those that read no cache need no salt."""
+    """Like ``untrusted``, for teacher forcings: a forcing that reads no cache needs no salt."""
     return _ignored(read for read in read_salts(history) if read.route is route and not read.forces_clean)
 
 
@@ -123,12 +123,12 @@ def _ignored(reads: Iterator[SaltRead]) -> str:
 
 
 def tested(deployment: Deployment, history: History) -> bool:
-    """Whether the test showed anything on any server; otherwise there is no check of salts."""
+    """Whether the test had a result on any server; otherwise there is no check of salts."""
     return any(read.ignored or _isolates(deployment, read) for read in read_salts(history))
 
 
 def salts(deployment: Deployment, history: History) -> Check:
-    """A prompt sent under two salts is computed twice, on every server on which the test showed anything."""
+    """A prompt sent under two salts is computed twice, on every server with a test result."""
     reads = read_salts(history)
     ignoring = [read for read in reads if read.ignored]
     isolating = [read.server for read in reads if _isolates(deployment, read)]
@@ -145,7 +145,7 @@ def salts(deployment: Deployment, history: History) -> Check:
 
 
 def _on_the_way(deployment: Deployment, history: History) -> Iterator[str]:
-    """A note on salts that the proxy's path drops. Only the prediction of counters relies on them (leftovers.py)."""
+    """A note if the path through the proxy drops salts. Only the prediction of counters needs them (leftovers.py)."""
     if found := dropped_on_the_way(deployment, history):
         yield (
             f"something between the clients and {' and '.join(found)} drops cache_salt: a prompt that was sent through "
@@ -154,7 +154,7 @@ def _on_the_way(deployment: Deployment, history: History) -> Iterator[str]:
 
 
 def _isolates(deployment: Deployment, read: SaltRead) -> bool:
-    """Unknown with several engines behind one URL: the second request may have gone to one with nothing cached."""
+    """Whether the server keeps salts apart: not known if another engine at its URL may have got the second request."""
     return read.isolates and not _several_engines(deployment, read)
 
 
@@ -173,7 +173,7 @@ def _text(read: SaltRead) -> str:
 
 
 def untested(deployment: Deployment, history: History) -> Iterator[str]:
-    """A line for each server of which it is not known whether it keeps salts apart."""
+    """A line for each server without a test result."""
     for read in read_salts(history):
         if not (read.ignored or _isolates(deployment, read)):
             why = "several engines share its URL" if _several_engines(deployment, read) else read.why_untested

@@ -1,4 +1,4 @@
-"""Runs of tokens that a wrong answer shares with the right answer to another prompt. Pure."""
+"""Runs of tokens that a wrong answer shares with a right answer to another prompt. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,9 +12,9 @@ from harness.verify.judging.chance_match import MAX_CHANCE, MIN_INFORMATIVE, Tok
 from harness.verify.judging.forcing import ForcedTokens
 
 _CONTEXT = 3
-"""A token with the two before it. If they also stand in the answer to a third prompt, they show no owner."""
+"""A token and the two before it. If the answer to a third prompt has these tokens too, they show no owner."""
 _MAX_CANDIDATES = 64
-"""Right answers that are compared with a wrong one. A run that more of them share has no owner."""
+"""Right answers that are compared with a wrong one. If more share its runs, no owner is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class AnswerIndex:
     def owner_of(
         self, operation: Operation, first: int, others: Sequence[ForcedTokens], near: float
     ) -> SharedRun | None:
-        """The request whose right answer shares a run with a wrong one that is too improbable to be chance.
+        """The request whose right answer shares a run with the wrong answer that is too improbable for chance.
 
         ``first``: the first wrong token; the run begins there or later. ``others``: the whole answer forced under the
         request's own prompt and others. ``near``: as in :func:`harness.verify.judging.chance_match.chance_match`.
@@ -111,14 +111,14 @@ def shared_run(one: Tokens, other: Tokens) -> range:
 
 
 def coincidence_probability(answers: Iterable[Tokens]) -> float:
-    """Probability that two tokens of different answers are equal: any two, or two after equal ones, if that is more."""
+    """Probability that two tokens of different answers are equal: of any two, or of two after equal ones if larger."""
     answers = list(answers)
     singles = Counter(token for answer in answers for token in answer)
     doubles = Counter(pair for answer in answers for pair in pairwise(answer))
     firsts = Counter(pair[0] for pair in doubles.elements())
     anywhere, equal, after = _pairs(singles), _pairs(firsts), _pairs(doubles)
     total = sum(singles.values())
-    # One is added to each count, so that the probability is not 0 where nothing repeats.
+    # One is added to each count, so that the probability is not 0 if no token repeats.
     return max((anywhere + 1) / (total * (total - 1) / 2 + 1), (after + 1) / (equal + 2))
 
 
@@ -139,7 +139,7 @@ def _sequences(answer: Tokens, length: int) -> Iterator[Tokens]:
 
 
 def _may_own(candidate: Operation, operation: Operation) -> bool:
-    """It has another prompt and was sent before the operation ended."""
+    """Whether the candidate has another prompt and was sent before the operation ended."""
     return candidate.prompt_token_ids != operation.prompt_token_ids and candidate.sent.at <= operation.ended.at
 
 

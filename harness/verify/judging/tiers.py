@@ -12,25 +12,25 @@ from harness.scenario import Purpose
 from harness.verify.judging.hits import server_name
 
 _FLAG = "--probe-tiers"
-"""The flag that allows it on any deployment."""
+"""The flag that allows this on any deployment."""
+
+
+def may_have_tier(server: Server) -> bool:
+    """Whether blocks remain, or may remain, behind the server's prefix cache when it is emptied."""
+    return server.has(Connector.OFFLOADING) is True or bool(server.unknown_connectors)
 
 
 def unprobed_tiers(deployment: Deployment, history: History) -> Iterator[str]:
-    """The tiers that were not probed, with the reason, a line each."""
+    """A line for each tier that was not probed, with the reason."""
     purposes = {operation.request.purpose for operation in history.operations()}
     for operation in history.operations():
         if operation.request.purpose is Purpose.RESET and operation.outcome is not Outcome.OK:
             name = server_name(deployment, operation)
             why = f"its prefix cache could not be emptied: {operation.ended.cause}"
             yield f"{name}'s offload tier was not probed ({why})"
-    if Purpose.RESET not in purposes and Purpose.PROBE in purposes:
-        tiers = [
-            _tier(server)
-            for server in deployment.servers
-            if server.has(Connector.OFFLOADING) or server.unknown_connectors
-        ]
-        if tiers:
-            yield f"not probed: {', '.join(tiers)}. {_why(deployment)}"
+    tiers = [_tier(server) for server in deployment.servers if may_have_tier(server)]
+    if tiers and Purpose.RESET not in purposes and Purpose.PROBE in purposes:
+        yield f"not probed: {', '.join(tiers)}. {_why(deployment)}"
 
 
 def _why(deployment: Deployment) -> str:
