@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api import (
-        AsyncDeployment,
+        AsyncRunningDeployment,
         Check,
         DatasetLoad,
         DeployError,
-        Deployment,
         Finding,
         HarnessError,
         RandomLoad,
         Report,
+        RunningDeployment,
         RunObserver,
         SilentObserver,
         UsageError,
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "AsyncDeployment",
+    "AsyncRunningDeployment",
     "Check",
     "DatasetLoad",
     "DeployError",
-    "Deployment",
     "Finding",
     "HarnessError",
     "RandomLoad",
     "Report",
     "RunObserver",
+    "RunningDeployment",
     "SilentObserver",
     "UsageError",
     "Verdict",

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.api.deployment import AsyncDeployment, Deployment, Opening
+from harness.api.deployment import AsyncRunningDeployment, Opening, RunningDeployment
 from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, Attachment, Target
 from harness.errors import DeployError, HarnessError, UsageError
@@ -26,16 +26,16 @@ from harness.reports import Report
 from harness.verdict import Check, Finding, Verdict
 
 __all__ = [
-    "AsyncDeployment",
+    "AsyncRunningDeployment",
     "Check",
     "DatasetLoad",
     "DeployError",
-    "Deployment",
     "Finding",
     "HarnessError",
     "RandomLoad",
     "Report",
     "RunObserver",
+    "RunningDeployment",
     "SilentObserver",
     "UsageError",
     "Verdict",

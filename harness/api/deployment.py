@@ -15,7 +15,7 @@ from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.deploy.target import Target
-from harness.facts import Deployment as Facts
+from harness.facts import Deployment
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
@@ -31,10 +31,10 @@ from harness.verify.asking.policy import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
-class AsyncDeployment:
-    """A deployment that answers; :class:`Deployment` has the same methods without ``await``."""
+class AsyncRunningDeployment:
+    """A deployment that answers; :class:`RunningDeployment` has the same methods without ``await``."""
 
-    facts: Facts
+    facts: Deployment
     """What is known of it: servers, URLs, block sizes, connectors, model."""
     _target: Target
     _observer: RunObserver
@@ -164,27 +164,27 @@ P = ParamSpec("P")
 
 
 def _awaiting(
-    method: Callable[Concatenate[AsyncDeployment, P], Coroutine[Any, Any, Report]],
-) -> Callable[Concatenate["Deployment", P], Report]:
+    method: Callable[Concatenate[AsyncRunningDeployment, P], Coroutine[Any, Any, Report]],
+) -> Callable[Concatenate["RunningDeployment", P], Report]:
     """The method without ``await``."""
 
     @wraps(method)
-    def call(self: "Deployment", /, *args: P.args, **kwargs: P.kwargs) -> Report:
+    def call(self: "RunningDeployment", /, *args: P.args, **kwargs: P.kwargs) -> Report:
         return self._loop.call(method(self._deployment, *args, **kwargs))
 
     return call
 
 
-class Deployment:
+class RunningDeployment:
     """A deployment that answers. Made by ``launch``, ``attach`` and ``simulate``; ended by ``close``."""
 
-    def __init__(self, loop: LoopThread, deployment: AsyncDeployment, stack: ExitStack) -> None:
+    def __init__(self, loop: LoopThread, deployment: AsyncRunningDeployment, stack: ExitStack) -> None:
         self._loop, self._deployment, self._stack = loop, deployment, stack
         self.facts = deployment.facts
         """What is known of the deployment: servers, URLs, block sizes, connectors, model."""
 
-    run = _awaiting(AsyncDeployment.run)
-    run_workloads = _awaiting(AsyncDeployment.run_workloads)
+    run = _awaiting(AsyncRunningDeployment.run)
+    run_workloads = _awaiting(AsyncRunningDeployment.run_workloads)
 
     def close(self) -> None:
         """End everything that was launched. A second call does nothing."""
@@ -198,7 +198,7 @@ class Opening:
         self._target, self._log_dir, self._observer = target, log_dir, observer
         self._opened: Any = None
 
-    def open(self) -> Deployment:
+    def open(self) -> RunningDeployment:
         """Launch or attach, and warm up. End it with ``close``.
 
         Raises:
@@ -210,29 +210,29 @@ class Opening:
             loop = LoopThread()
             stack.callback(loop.close)
             deployment = stack.enter_context(loop.inside(self._open()))
-            return Deployment(loop, deployment, stack.pop_all())
+            return RunningDeployment(loop, deployment, stack.pop_all())
 
-    def __enter__(self) -> Deployment:
+    def __enter__(self) -> RunningDeployment:
         self._opened = deployment = self.open()
         return deployment
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    async def __aenter__(self) -> AsyncDeployment:
+    async def __aenter__(self) -> AsyncRunningDeployment:
         self._opened = self._open()
-        deployment: AsyncDeployment = await self._opened.__aenter__()
+        deployment: AsyncRunningDeployment = await self._opened.__aenter__()
         return deployment
 
     async def __aexit__(self, *error: object) -> None:
         await self._opened.__aexit__(*error)
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[AsyncDeployment]:
+    async def _open(self) -> AsyncIterator[AsyncRunningDeployment]:
         directory = Path(tempfile.mkdtemp(prefix="pd-harness-") if self._log_dir is None else self._log_dir)
         around = Surroundings(directory, MonotonicClock(), self._observer)
         async with open_session(self._target, around) as session:
-            yield AsyncDeployment(session.deployment, self._target, self._observer, session.died)
+            yield AsyncRunningDeployment(session.deployment, self._target, self._observer, session.died)
             died = session.died()
         # After a failure, messages name a log there.
         if self._log_dir is None and not died:
@@ -241,7 +241,7 @@ class Opening:
 
 @contextmanager
 def _storing(
-    result_dir: str | Path | None, label: str, seed: int, facts: Facts
+    result_dir: str | Path | None, label: str, seed: int, facts: Deployment
 ) -> Iterator[tuple[Callable[[Entry], None], RunStore | None]]:
     """Where a run's entries go, and the run's directory if there is one."""
     if result_dir is None:
