@@ -1,7 +1,7 @@
-"""The interpreter of scenarios: it sends each request when it is due, and records what happens.
+"""Runs scenarios: sends each request when it is due, and records the operations.
 
-The runner knows neither HTTP nor files: callers pass ``send``, ``counters`` and ``record``. Unless the process is killed,
-each operation that was recorded as sent is also recorded as ended.
+The runner knows neither HTTP nor files: callers pass ``send``, ``counters`` and ``record``. Each operation that was
+recorded as sent is also recorded as ended, unless the process is killed.
 """
 
 import asyncio

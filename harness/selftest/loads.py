@@ -1,7 +1,7 @@
 """The loads of the selftest. Each creates a condition that some planted bug needs.
 
-Prompts are short: a few blocks of 8 tokens are enough for every fault of blocks, and the simulator needs as much time for
-a teacher-forced token as for a decoded one.
+Prompts are short: a few blocks of 8 tokens are enough for every fault of blocks, and in the simulator a teacher-forced
+token takes as much time as a decoded one.
 """
 
 from collections.abc import Callable, Mapping

@@ -25,8 +25,8 @@ from harness.verdict import Outputs, Verdict
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 FLIP_RATE = 0.4
-"""Share of requests that flip at their first near tie, if they have one: 15 % of all requests if answers have 40 tokens,
-fewer if answers are shorter."""
+"""Share of requests that flip at their first near tie, if they have one. If answers have 40 tokens, 15 % of all
+requests flip; if answers are shorter, fewer."""
 
 
 @dataclass(frozen=True, slots=True)

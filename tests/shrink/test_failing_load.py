@@ -78,7 +78,7 @@ def test_a_candidate_becomes_requests_under_a_fresh_salt() -> None:
 def test_text_and_messages_stay_whole() -> None:
     text, chat = request(0, prompt="some words"), request(1, prompt=(Message("user", "hi"),), endpoint=Endpoint.CHAT)
     load = failing_load_of(DEPLOYMENT, history(text, chat, *SIX[2:]), judgement(LEAK))
-    assert load.cutting(16).whole == {0, 1}
+    assert load.prefix_lengths(16).whole == {0, 1}
     (left, _) = load.left(Candidate((Piece(0, 1, 2), Piece(1, 1, 2)), 1))
     assert left.request.prompt == "some words"
 
