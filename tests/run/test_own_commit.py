@@ -36,19 +36,19 @@ def committed(root: Path) -> str:
     return git(root, "rev-parse", "HEAD")
 
 
-def test_a_checkout_of_the_harness_tells_its_commit(tmp_path: Path) -> None:
+def test_a_checkout_of_the_harness_has_its_commit(tmp_path: Path) -> None:
     root = package(tmp_path / "checkout")
     commit = committed(root)
     assert own_commit(root) == commit
 
 
-def test_a_package_installed_inside_somebodys_repository_has_none(tmp_path: Path) -> None:
+def test_a_package_installed_inside_another_repository_has_none(tmp_path: Path) -> None:
     site = package(tmp_path / "project" / ".venv" / "lib" / "site-packages", None)
     committed(tmp_path / "project")
     assert own_commit(site) is None
 
 
-def test_a_copy_of_the_checkout_inside_somebodys_repository_has_none(tmp_path: Path) -> None:
+def test_a_copy_of_the_checkout_inside_another_repository_has_none(tmp_path: Path) -> None:
     copy = package(tmp_path / "project" / "vendored")
     committed(tmp_path / "project")
     assert own_commit(copy) is None
