@@ -46,7 +46,7 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
 
     If ``send`` raises, the operation ends as INFO. If the run is cancelled, or ``record`` or ``counters`` raise, all
     operations in flight are recorded as INFO ("interrupted") before the exception is passed on.
-    Raises HarnessError if two requests have the same id: the history tells operations apart by their ids.
+    Raises HarnessError if two requests have the same id: the history identifies operations by their ids.
     """
     _refuse_equal_ids(scenario)
     conversations = Conversations(_requests(scenario))
@@ -171,6 +171,6 @@ def _refuse_equal_ids(scenario: Scenario) -> None:
     request_id, most = max(times.items(), key=lambda item: item[1], default=("", 0))
     if most > 1:
         raise HarnessError(
-            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. A run tells its operations "
-            "apart by their ids: give each request an id of its own."
+            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. Operations need "
+            "different ids: give each request its own id."
         )

@@ -14,6 +14,8 @@ from harness.cli import catalogue, commands, main, measure, run
 from harness.errors import DeployError, HarnessError, UsageError
 from harness.run import run_started_now
 
+Fails = Callable[[BaseException], tuple[int, str]]
+
 
 def failing(error: BaseException) -> Callable[..., Any]:
     async def fail(*_: object, **__: object) -> Any:
@@ -31,16 +33,22 @@ def failing_to_open(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-def run_that_fails(error: BaseException, directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(run, "measuring", failing_to_open(error))
-    return main(["--engine", "sim", "--plain", "--result-dir", str(directory)])
+@pytest.fixture
+def run_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Exit code and stderr of a run in which this error is raised."""
+
+    def run_it(error: BaseException) -> tuple[int, str]:
+        monkeypatch.setattr(run, "measuring", failing_to_open(error))
+        code = main(["--engine", "sim", "--plain", "--result-dir", str(tmp_path)])
+        return code, capsys.readouterr().err
+
+    return run_it
 
 
 def test_an_unforeseen_error_is_exit_4_with_its_traceback_in_the_runs_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_that_fails: Fails, tmp_path: Path
 ) -> None:
-    code = run_that_fails(KeyError("surprise"), tmp_path, monkeypatch)
-    shown = capsys.readouterr().err
+    code, shown = run_that_fails(KeyError("surprise"))
     assert code == 4
     assert len(shown.splitlines()) == 1
     assert shown.startswith("error: the harness itself failed: KeyError: 'surprise'")
@@ -52,12 +60,10 @@ def test_an_unforeseen_error_is_exit_4_with_its_traceback_in_the_runs_directory(
     assert "KeyError: 'surprise'" in traceback
 
 
-def test_an_unforeseen_error_inside_exception_groups_is_a_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unforeseen_error_inside_exception_groups_is_a_crash(run_that_fails: Fails, tmp_path: Path) -> None:
     inner = ExceptionGroup("inner", [ValueError("a label that is no number"), DeployError("decode-0 ended")])
-    assert run_that_fails(ExceptionGroup("outer", [inner]), tmp_path, monkeypatch) == 4
-    shown = capsys.readouterr().err
+    code, shown = run_that_fails(ExceptionGroup("outer", [inner]))
+    assert code == 4
     assert "ValueError: a label that is no number; DeployError: decode-0 ended" in shown
     assert "a label that is no number" in (tmp_path / "latest" / "crash.txt").read_text()
 
@@ -66,23 +72,22 @@ def test_an_unforeseen_error_inside_exception_groups_is_a_crash(
     ("error", "code"), [(UsageError("give another port"), 2), (DeployError("it died"), 4), (HarnessError("disk"), 4)]
 )
 def test_a_known_error_is_taken_out_of_its_groups(
-    error: HarnessError, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: HarnessError, code: int, run_that_fails: Fails, tmp_path: Path
 ) -> None:
     grouped = ExceptionGroup("tasks", [ExceptionGroup("more", [error])])
-    assert run_that_fails(grouped, tmp_path, monkeypatch) == code
-    assert capsys.readouterr().err == f"error: {error}\n"
+    assert run_that_fails(grouped) == (code, f"error: {error}\n")
     assert not (tmp_path / "latest" / "crash.txt").exists()
 
 
 def test_if_the_traceback_cannot_be_stored_the_message_shows_frames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_that_fails: Fails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise HarnessError("no room")
 
     monkeypatch.setattr("harness.cli.crash.save_text", full)
-    assert run_that_fails(KeyError("surprise"), tmp_path, monkeypatch) == 4
-    shown = capsys.readouterr().err
+    code, shown = run_that_fails(KeyError("surprise"))
+    assert code == 4
     assert "KeyError: 'surprise'" in shown
     assert "test_harness_failures.py" in shown
     assert "could not be stored" in shown
@@ -104,11 +109,9 @@ def test_a_broken_installation_is_exit_4(monkeypatch: pytest.MonkeyPatch, capsys
     assert "harness.cli.commands" in capsys.readouterr().err
 
 
-def test_credentials_in_an_unforeseen_error_are_neither_shown_nor_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_that_fails(ValueError("no route to http://me:sesame@h:1/v1"), tmp_path, monkeypatch)
-    assert "sesame" not in capsys.readouterr().err
+def test_credentials_in_an_unforeseen_error_are_neither_shown_nor_stored(run_that_fails: Fails, tmp_path: Path) -> None:
+    _, shown = run_that_fails(ValueError("no route to http://me:sesame@h:1/v1"))
+    assert "sesame" not in shown
     assert "sesame" not in (tmp_path / "latest" / "crash.txt").read_text()
 
 
