@@ -1,10 +1,10 @@
 """The harness as a Python library, from top to bottom.
 
-As it stands, this uses a simulated deployment, which needs no GPU and no vLLM, and takes some seconds:
+This script uses a simulated deployment, which needs no GPU and no vLLM, and takes some seconds:
 
     python examples/python_api.py
 
-For a real deployment, replace ``harness.simulate()`` below. vLLM servers on this machine, ended at the end:
+For a real deployment, replace ``harness.simulate()`` below. vLLM servers that are started on this machine:
 
     harness.launch(model="Qwen/Qwen2.5-0.5B", connector="multi")
 
@@ -31,7 +31,7 @@ with harness.simulate() as deployment:
     # 3. Workloads of the catalogue, by name, family or glob; `python -m harness list` shows all of them.
     workloads = deployment.run_workloads("cold_decode", "lengths")
 
-# 4. The verdict, and what it rests on.
+# 4. The verdict, with the checks and findings behind it.
 print(f"\nThe load is {report.verdict}: {report.outputs.exact} outputs exact, {report.outputs.tie} near ties.")
 for check in report.checks:
     print(f"  {check.verdict} {check.name}: {check.summary}")
@@ -44,7 +44,7 @@ print(f"\nTTFT of {ttft.size} requests: mean {1000 * ttft.mean():.1f} ms, larges
 print(f"ITL between {itl.size} pairs of tokens: mean {1000 * itl.mean():.1f} ms")
 print(f"{report.result['request_throughput']:.0f} requests/s")
 
-# 6. The workloads, a row each.
+# 6. One row for each workload.
 print(f"\nThe workloads are {workloads.verdict}:")
 for row in workloads.rows:
     print(f"  {row.word} {row.workload} {row.skipped}")

@@ -1,23 +1,22 @@
 """Proves a prefill/decode deployment of an LLM server right under load, or says exactly what is wrong with it.
 
-The Python API (:mod:`harness.api`) is found here: ``harness.attach``, ``harness.launch``, ``harness.simulate``,
-``harness.RandomLoad`` and so on. It is loaded when one of these names is first used, so that importing a single module
-stays cheap.
+The names of the Python API (:mod:`harness.api`) can be imported from here. The API is loaded when one of its names is
+first used, so that importing a single module stays cheap.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api import (
-        AsyncDeployment,
+        AsyncRunningDeployment,
         Check,
         DatasetLoad,
         DeployError,
-        Deployment,
         Finding,
         HarnessError,
         RandomLoad,
         Report,
+        RunningDeployment,
         RunObserver,
         SilentObserver,
         UsageError,
@@ -28,16 +27,16 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "AsyncDeployment",
+    "AsyncRunningDeployment",
     "Check",
     "DatasetLoad",
     "DeployError",
-    "Deployment",
     "Finding",
     "HarnessError",
     "RandomLoad",
     "Report",
     "RunObserver",
+    "RunningDeployment",
     "SilentObserver",
     "UsageError",
     "Verdict",
@@ -50,7 +49,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from harness import api  # noqa: PLC0415 - only now: it imports the whole harness
+    from harness import api  # noqa: PLC0415 - the API imports the whole harness
 
     return getattr(api, name)
 

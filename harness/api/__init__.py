@@ -1,4 +1,4 @@
-"""The harness from Python: a deployment is attached to or launched, runs are made on it, and each returns a report.
+"""The harness from Python: attach to a deployment or launch one, and make runs on it; each run returns a report.
 
     import harness
 
@@ -6,16 +6,15 @@
         report = deployment.run(harness.RandomLoad(num_prompts=64, concurrency=16))
     print(report.verdict, report.latencies.ttft.mean())
 
-Import these names from ``harness``: they are loaded when they are first used. ``async with`` works as well as ``with``;
-the methods are then awaited. ``deployment = harness.launch(...).open()`` keeps a deployment until ``close()``, as a
-notebook may want it.
+Import these names from ``harness``. ``async with`` works as well as ``with``; the methods are then awaited. In a
+notebook, ``deployment = harness.launch(...).open()`` keeps a deployment until ``deployment.close()``.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.api.deployment import AsyncDeployment, Deployment, Opening
+from harness.api.deployment import AsyncRunningDeployment, Opening, RunningDeployment
 from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, Attachment, Target
 from harness.errors import DeployError, HarnessError, UsageError
@@ -26,16 +25,16 @@ from harness.reports import Report
 from harness.verdict import Check, Finding, Verdict
 
 __all__ = [
-    "AsyncDeployment",
+    "AsyncRunningDeployment",
     "Check",
     "DatasetLoad",
     "DeployError",
-    "Deployment",
     "Finding",
     "HarnessError",
     "RandomLoad",
     "Report",
     "RunObserver",
+    "RunningDeployment",
     "SilentObserver",
     "UsageError",
     "Verdict",
@@ -58,25 +57,25 @@ def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
-    """A deployment that is already running.
+    """Attach to a deployment that is already running.
 
     Args:
-        prefill_urls: the prefill servers, whose counters are read.
+        prefill_urls: the prefill servers.
         decode_urls: the decode servers.
-        base_url: the proxy in front of them; None: the harness starts its own.
+        base_url: the proxy in front of the servers; None: the harness starts its own proxy.
         model: a directory with the model's config.json, or a hub name in the local cache; bytes are predicted from it.
-        served_model_name: default: the first that the decode server names.
+        served_model_name: default: the first model that the decode server lists.
         kv_cache_dtype: the type of the servers' KV cache, if they were started with one and do not report it.
-        headers: sent with every request.
+        headers: HTTP headers sent with every request.
         num_warmups: requests before the first run; default: 8.
-        log_dir: for the log of the harness's own proxy.
-        observer: hears of progress.
+        log_dir: directory for the log of the harness's own proxy.
+        observer: is informed of progress.
 
     """
     prefill, decode = _several(prefill_urls), _several(decode_urls)
     if not (prefill and decode):
         raise UsageError(
-            "attach needs at least one URL in prefill_urls and one in decode_urls: it reads their counters."
+            "attach needs at least one URL in prefill_urls and one in decode_urls: it reads the servers' counters."
         )
     attachment = Attachment(
         tuple(address(url, "prefill_urls") for url in prefill),
@@ -117,28 +116,28 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
-    """VLLM servers of both roles and a proxy, launched on this machine and ended at the end.
+    """Launch prefill servers, decode servers and a proxy on this machine, until the deployment is closed.
 
     Args:
         model: a path or a hub name; None: a small canary model made from a seed.
         connector: ``nixl``, ``offloading``, ``multi`` (NIXL first, then offloading), or ``offloading,nixl``.
-        prefill: prefill servers.
-        decode: decode servers.
+        prefill: number of prefill servers.
+        decode: number of decode servers.
         block_size: tokens per KV block; default: the engine's own.
         num_gpu_blocks: blocks in each server's KV pool.
-        offload_bytes: size of each server's offload tier.
+        offload_bytes: size of each server's offload tier, in bytes.
         nixl_config: the NIXL connector's ``kv_connector_extra_config``.
         engine_args: vLLM's own arguments, for every server.
-        prefill_args: for prefill servers only.
-        decode_args: for decode servers only.
-        engine_python: an interpreter that has vLLM; default: this one.
+        prefill_args: vLLM's own arguments, for prefill servers only.
+        decode_args: vLLM's own arguments, for decode servers only.
+        engine_python: a Python interpreter that has vLLM; default: this one.
         prefill_python: another interpreter for prefill servers.
         decode_python: another interpreter for decode servers.
         device: ``auto``, ``cpu`` or ``cuda``.
         num_warmups: requests before the first run; default: 8.
         ready_timeout: seconds that the servers may take to start.
-        log_dir: for the servers' logs; default: a temporary directory, kept only after a failure.
-        observer: hears of progress.
+        log_dir: directory for the servers' logs; default: a temporary directory, kept only after a failure.
+        observer: is informed of progress.
 
     """
     target = Target(
@@ -172,7 +171,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
-    """A simulated deployment, ready in a second and without an engine; arguments as those of :func:`launch`."""
+    """Start a simulated deployment: ready in a second, without an engine. Arguments are as for :func:`launch`."""
     target = Target(
         engine="sim",
         connectors=_connectors(connector),

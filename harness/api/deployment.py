@@ -1,4 +1,4 @@
-"""A deployment that is launched or attached to, and runs on it. Everything exists twice: with and without ``await``."""
+"""A deployment that was launched or attached to, and runs on it. The classes exist with and without ``await``."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.deploy.target import Target
-from harness.facts import Deployment as Facts
+from harness.facts import Deployment
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
@@ -31,16 +31,16 @@ from harness.verify.asking.policy import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
-class AsyncDeployment:
-    """A deployment that answers; :class:`Deployment` has the same methods without ``await``."""
+class AsyncRunningDeployment:
+    """A deployment that is ready. :class:`RunningDeployment` has the same methods without ``await``."""
 
-    facts: Facts
-    """What is known of it: servers, URLs, block sizes, connectors, model."""
+    facts: Deployment
+    """The known facts of the deployment: servers, URLs, block sizes, connectors, model."""
     _target: Target
     _observer: RunObserver
     _died: Callable[[], tuple[DeadProcess, ...]]
 
-    async def run(  # noqa: PLR0913 - keyword-only, and all have defaults
+    async def run(  # noqa: PLR0913 - all have defaults
         self,
         load: Load | None = None,
         *,
@@ -51,21 +51,21 @@ class AsyncDeployment:
         result_dir: str | Path | None = None,
         label: str = "",
     ) -> Report:
-        """Send a load (default: ``RandomLoad()``), verify the answers, and judge.
+        """Send a load, verify the answers, and judge.
 
         Args:
-            load: ``RandomLoad`` or ``DatasetLoad``.
+            load: ``RandomLoad`` or ``DatasetLoad``; default: ``RandomLoad()``.
             verify: which outputs are verified by teacher forcing: ``all``, ``sample:N`` outputs, or ``budget:PCT``
                 percent of the load's tokens.
             probe_tiers: allow emptying the prefix caches of servers that the harness did not launch, after the load,
                 so that their offload tiers are verified too.
             extra_body: fields added to every request's body.
             request_timeout: seconds from sending a request to the end of its answer.
-            result_dir: store the run in a new directory there, as the command line does; None: it is not stored.
-            label: part of that directory's name.
+            result_dir: store the run in a new directory inside this one, as the command line does; None: do not store.
+            label: part of the new directory's name.
 
         Raises:
-            UsageError: the load does not fit the deployment, or its file cannot be read.
+            UsageError: the load does not fit the deployment, or the dataset cannot be read.
 
         """
         load = load or RandomLoad()
@@ -97,44 +97,38 @@ class AsyncDeployment:
     ) -> Report:
         """Run workloads of the catalogue (default: all), verify all their answers, and judge.
 
-        ``names``: names, families or globs, as ``python -m harness list`` shows them. ``background_load``: requests
-        kept in flight beside each workload. The report's ``rows`` have one entry for each workload; those that need
-        another deployment are skipped. Raises UsageError for a name that no workload has.
+        The report's ``rows`` have one entry for each workload; a workload that needs another deployment is skipped.
+
+        Args:
+            names: names, families or globs, as ``python -m harness list`` shows them.
+            seed: seed of the prompts.
+            background_load: requests kept in flight beside each workload.
+            result_dir: as for :meth:`run`.
+            label: as for :meth:`run`.
+
+        Raises:
+            UsageError: no workload has this name.
+
         """
         entries = choose(names or ("*",))
         salt = fresh_salt()
         fitting = fit(entries, self.facts, seed=seed, salt=salt, background=background_load)
         how = VerifyOptions(
-            policy=VerifyPolicy.parse("all"),
-            salt=f"{salt}-verification",
-            seed=seed,
-            probe_tiers=self.facts.launched,
+            policy=VerifyPolicy.parse("all"), salt=f"{salt}-verification", seed=seed, probe_tiers=self.facts.launched
         )
         argv = tuple(word for name in names or ("*",) for word in ("--workload", name))
         argv += ("--seed", str(seed), *(["--background-load", str(background_load)] if background_load else []))
         sending = Sending(self._target.headers)
         with _storing(result_dir, label, seed, self.facts) as (keep, store):
-            carried = await self._carry_out(
-                fitting.scenarios,
-                sending,
-                how if fitting.scenarios else None,
-                keep,
-                names=tuple(entry.name for entry in entries),
-                argv=argv,
-                seed=seed,
-            )
+            begun = tuple(entry.name for entry in entries)
+            verify = how if fitting.scenarios else None
+            carried = await self._carry_out(fitting.scenarios, sending, verify, keep, names=begun, argv=argv, seed=seed)
             left = {entry: skipped_row(entry, AS_GIVEN, why) for entry, why in fitting.skipped.items()}
-            rows = rows_of(
-                entries,
-                AS_GIVEN,
-                left=left,
-                deployment=self.facts,
-                history=carried.history,
-                whole=carried.judgement,
-            )
+            history, whole = carried.history, carried.judgement
+            rows = rows_of(entries, AS_GIVEN, left=left, deployment=self.facts, history=history, whole=whole)
             return _reported(carried, store, None, rows=rows)
 
-    async def _carry_out(  # noqa: PLR0913 - private, and each is named
+    async def _carry_out(  # noqa: PLR0913 - private; callers name most
         self,
         scenarios: Sequence[Scenario],
         sending: Sending,
@@ -164,27 +158,27 @@ P = ParamSpec("P")
 
 
 def _awaiting(
-    method: Callable[Concatenate[AsyncDeployment, P], Coroutine[Any, Any, Report]],
-) -> Callable[Concatenate["Deployment", P], Report]:
+    method: Callable[Concatenate[AsyncRunningDeployment, P], Coroutine[Any, Any, Report]],
+) -> Callable[Concatenate["RunningDeployment", P], Report]:
     """The method without ``await``."""
 
     @wraps(method)
-    def call(self: "Deployment", /, *args: P.args, **kwargs: P.kwargs) -> Report:
+    def call(self: "RunningDeployment", /, *args: P.args, **kwargs: P.kwargs) -> Report:
         return self._loop.call(method(self._deployment, *args, **kwargs))
 
     return call
 
 
-class Deployment:
-    """A deployment that answers. Made by ``launch``, ``attach`` and ``simulate``; ended by ``close``."""
+class RunningDeployment:
+    """A deployment that is ready, opened by ``launch``, ``attach`` or ``simulate``. ``close`` ends it."""
 
-    def __init__(self, loop: LoopThread, deployment: AsyncDeployment, stack: ExitStack) -> None:
+    def __init__(self, loop: LoopThread, deployment: AsyncRunningDeployment, stack: ExitStack) -> None:
         self._loop, self._deployment, self._stack = loop, deployment, stack
         self.facts = deployment.facts
-        """What is known of the deployment: servers, URLs, block sizes, connectors, model."""
+        """The known facts of the deployment: servers, URLs, block sizes, connectors, model."""
 
-    run = _awaiting(AsyncDeployment.run)
-    run_workloads = _awaiting(AsyncDeployment.run_workloads)
+    run = _awaiting(AsyncRunningDeployment.run)
+    run_workloads = _awaiting(AsyncRunningDeployment.run_workloads)
 
     def close(self) -> None:
         """End everything that was launched. A second call does nothing."""
@@ -192,58 +186,58 @@ class Deployment:
 
 
 class Opening:
-    """A deployment that is yet to be opened: use it in ``with`` or ``async with``, or call ``open``."""
+    """A deployment that is not open yet: use it in ``with`` or ``async with``, or call ``open``."""
 
     def __init__(self, target: Target, *, log_dir: str | Path | None, observer: RunObserver) -> None:
         self._target, self._log_dir, self._observer = target, log_dir, observer
         self._opened: Any = None
 
-    def open(self) -> Deployment:
-        """Launch or attach, and warm up. End it with ``close``.
+    def open(self) -> RunningDeployment:
+        """Launch or attach, and warm up. ``close`` of the returned deployment ends it.
 
         Raises:
-            UsageError: the user can put it right: a URL, a model, a port, a missing engine.
-            DeployError: a server did not come up.
+            UsageError: the user must change something: a URL, a model, a port, a missing engine.
+            DeployError: a server did not start.
 
         """
         with ExitStack() as stack:
             loop = LoopThread()
             stack.callback(loop.close)
             deployment = stack.enter_context(loop.inside(self._open()))
-            return Deployment(loop, deployment, stack.pop_all())
+            return RunningDeployment(loop, deployment, stack.pop_all())
 
-    def __enter__(self) -> Deployment:
+    def __enter__(self) -> RunningDeployment:
         self._opened = deployment = self.open()
         return deployment
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    async def __aenter__(self) -> AsyncDeployment:
+    async def __aenter__(self) -> AsyncRunningDeployment:
         self._opened = self._open()
-        deployment: AsyncDeployment = await self._opened.__aenter__()
+        deployment: AsyncRunningDeployment = await self._opened.__aenter__()
         return deployment
 
     async def __aexit__(self, *error: object) -> None:
         await self._opened.__aexit__(*error)
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[AsyncDeployment]:
+    async def _open(self) -> AsyncIterator[AsyncRunningDeployment]:
         directory = Path(tempfile.mkdtemp(prefix="pd-harness-") if self._log_dir is None else self._log_dir)
         around = Surroundings(directory, MonotonicClock(), self._observer)
         async with open_session(self._target, around) as session:
-            yield AsyncDeployment(session.deployment, self._target, self._observer, session.died)
+            yield AsyncRunningDeployment(session.deployment, self._target, self._observer, session.died)
             died = session.died()
-        # After a failure, messages name a log there.
+        # After a failure the directory is kept, since messages name a log in it.
         if self._log_dir is None and not died:
             shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager
 def _storing(
-    result_dir: str | Path | None, label: str, seed: int, facts: Facts
+    result_dir: str | Path | None, label: str, seed: int, facts: Deployment
 ) -> Iterator[tuple[Callable[[Entry], None], RunStore | None]]:
-    """Where a run's entries go, and the run's directory if there is one."""
+    """A function that stores a run's entries, and the run's directory; without ``result_dir`` nothing is stored."""
     if result_dir is None:
         yield lambda _entry: None, None
         return

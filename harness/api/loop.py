@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that are not asynchronous: tests, notebooks, scripts."""
+"""An event loop in its own thread, for callers that are not asynchronous: tests, notebooks, scripts."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines, one at a time, while the context lasts."""
+    """Runs coroutines, one at a time, until ``close``."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -18,7 +18,7 @@ class LoopThread:
         self._thread.start()
 
     def call(self, work: Awaitable[T]) -> T:
-        """Run it to its end. Ctrl-C cancels it, waits until it has cleaned up, and is raised again."""
+        """Run ``work`` to its end. Ctrl-C cancels it, waits until it has cleaned up, and is raised again."""
 
         async def run() -> T:
             return await work
@@ -31,7 +31,7 @@ class LoopThread:
 
     @contextmanager
     def inside(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """Enter an asynchronous context manager on the loop, and leave it at the end."""
+        """The asynchronous context manager as a plain one, run on the loop."""
         value = self.call(manager.__aenter__())
         try:
             yield value

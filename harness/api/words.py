@@ -1,4 +1,4 @@
-"""The command line that would do the same: it is stored with a run, so that ``check`` and ``shrink`` understand it."""
+"""The command line equivalent to a call of the API. It is stored with the run, for ``check`` and ``shrink``."""
 
 import json
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ _FLAGS = {
     "ready_timeout": "--ready-check-timeout-sec",
     "num_warmups": "--num-warmups",
 }
-"""Flags whose value is the target's field as it stands."""
+"""Flags whose value is a field of the target, unchanged."""
 
 
 def target_words(target: Target) -> Iterator[str]:
-    """Flags that name the deployment; those that have their default value are left out."""
+    """Flags that describe the deployment; flags with their default value are left out."""
     default = Target()
     changed = {one.name for one in fields(Target) if getattr(target, one.name) != getattr(default, one.name)}
     if target.attachment is not None:
@@ -48,7 +48,7 @@ def target_words(target: Target) -> Iterator[str]:
 
 
 def load_words(load: Load) -> Iterator[str]:
-    """Flags that name the load."""
+    """Flags that describe the load."""
     yield from ("--concurrency", str(load.concurrency), "--seed", str(load.seed))
     if isinstance(load, RandomLoad):
         low, high = load.input_len

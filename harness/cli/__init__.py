@@ -1,4 +1,4 @@
-"""The command line: flags, and one thin module for each command."""
+"""The command line: its flags, and a thin module for each command."""
 
 from harness.cli.main import main
 

@@ -1,4 +1,4 @@
-"""``python -m harness list`` and ``run --workload``: the catalogue shown, and run on the deployments that it needs."""
+"""``python -m harness list`` shows the catalogue, and ``run --workload`` runs workloads on their deployments."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _ONE_ENGINE = "it needs different engines on the two sides: name them with --pre
 _ONE_VERSION = "it needs two versions of an engine, and the simulated pair has only one"
 
 
-async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - every command takes the options
+async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - all commands have the same parameter
     """Print a line for each workload, under its family, and a line for each preset."""
     entries = catalogue()
     width = max(len(entry.name) for entry in entries)
@@ -44,7 +44,7 @@ async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - every comma
 
 
 async def run_catalogue(options: Options) -> ExitCode:
-    """Run the chosen workloads, deployment by deployment, and show one table at the end."""
+    """Run the chosen workloads, one deployment after another, and show one table at the end."""
     chosen = choose(options.catalogue.patterns)
     done: list[_Done] = []
     groups = list(_grouped(options, chosen))
@@ -72,7 +72,7 @@ def _name(preset: Preset | None) -> str:
 
 
 def _grouped(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Preset | None, list[Workload]]]:
-    """Each deployment with its workloads. Without a preset, the deployment is the one that the other flags describe."""
+    """Each preset with its workloads. None stands for the deployment that the other flags describe."""
     if not options.catalogue.everywhere:
         yield PRESETS.get(options.catalogue.preset or ""), list(chosen)
         return
@@ -88,20 +88,20 @@ class _Done:
 
     rows: Sequence[Row]
     crash: CrashError | None = None
-    """The harness's own failure; the workloads on other deployments run all the same."""
+    """A failure of the harness itself. The workloads on other deployments are still run."""
     interrupted: bool = False
     died: bool = False
-    """Whether a process died there that the harness had started."""
+    """Whether a process of the deployment that the harness had started died."""
 
 
 async def _on(preset: Preset | None, entries: list[Workload], options: Options) -> _Done:
-    """Run the workloads. With ``--all-deployments`` a failure is shown in the rows, and the next deployment follows."""
+    """Run workloads on one deployment. With ``--all-deployments``, a failure becomes unknown rows."""
     name = _name(preset)
     target = target_of(preset, options)
     if target is None:
         why = _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE
         return _Done([skipped_row(entry, name, why) for entry in entries])
-    # JUnit has one case for each workload of all deployments: it is written when all have run.
+    # The JUnit file has the workloads of all deployments: it is written at the end.
     here = replace(options, target=target, report=replace(options.report, junit=None))
     label = "-".join(filter(None, (options.report.label, preset.name if preset else "catalogue")))
     try:
@@ -139,9 +139,9 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
 
 
 def target_of(preset: Preset | None, options: Options) -> Target | None:
-    """The deployment to launch or attach to; None if the preset needs a second engine that was not named."""
+    """The deployment to launch or attach to; None if the preset needs a second engine and no flag names one."""
     target = options.target if preset is None else build_target(preset, options.target)
     if target is None or preset is None or preset.other_engine or not options.catalogue.everywhere:
         return target
-    # Only one of all deployments has different engines on its two sides; the others have prefill's on both.
+    # Both sides have prefill's engine, except in the one preset with different engines.
     return replace(target, engine_pythons=dict.fromkeys(Role, target.engine_pythons[Role.PREFILL]))

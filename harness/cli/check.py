@@ -1,7 +1,7 @@
 """``python -m harness check RUN_DIR``: judges a stored run again, offline, with this version's checkers.
 
-All evidence is in the run's history and its deployment's facts. Nothing is sent, and nothing is overwritten unless
-``--save`` is given. A run that was killed is judged as far as it went: it cannot be valid.
+All evidence is in the run's history and its deployment's facts. Nothing is sent, and nothing is overwritten without
+``--save``. The recorded part of a killed run is judged too; the verdict cannot be valid.
 """
 
 from harness.cli.ending import show, store_junit

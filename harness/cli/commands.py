@@ -25,11 +25,9 @@ _COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
 
 
 def perform(options: Options) -> Awaitable[ExitCode]:
-    """The command that the options name, to be awaited; it returns its exit code.
+    """Run the command that the options name; it returns its exit code.
 
-    Raises:
-        UsageError: a file that the command would write at its end cannot be written.
-
+    Raises UsageError before anything is started if a file that a flag names cannot be written.
     """
     require_places(options)
     return _COMMANDS[options.command](options)

@@ -1,7 +1,7 @@
-"""Unforeseen errors: one paragraph for the user, and the traceback in the run's directory. Exit code 4, no verdict.
+"""Unforeseen errors: one paragraph for the user, the traceback in the run's directory, exit code 4, and no verdict.
 
-Tasks that run together raise exception groups. An error that the harness knows is taken out of its group; if a group
-holds any other error besides, it is a crash.
+Tasks that run together raise exception groups. A group that holds only known errors (HarnessError) is replaced by the
+first of them; any other group is a crash.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from harness.store import save_text
 from harness.store.rundir import DEPLOYMENT
 
 CRASH = "crash.txt"
-"""The traceback, in a run's directory."""
+"""The file with the traceback in a run's directory."""
 _FRAMES = 3
-"""Frames shown if no traceback could be stored; the innermost first."""
+"""Frames shown if no traceback could be stored, the innermost first."""
 
 
 @contextmanager
 def ungrouped() -> Iterator[None]:
-    """Take an error that the harness knows out of the exception groups around it."""
+    """Take a known error out of the exception groups around it."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -35,7 +35,7 @@ def ungrouped() -> Iterator[None]:
 
 
 def known_error(error: BaseException) -> BaseException | None:
-    """The HarnessError or the interruption that this is, or that is all that this group holds. None: it is a crash."""
+    """The HarnessError or interruption that this error or group of errors amounts to; None if it is a crash."""
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, asyncio.CancelledError)]
     if not leaves:
         return asyncio.CancelledError()
@@ -46,19 +46,19 @@ def known_error(error: BaseException) -> BaseException | None:
 
 
 def crashed(error: BaseException, directory: Path | None = None) -> CrashError:
-    """The error to raise instead. The traceback is stored in the run's ``directory``, if there is one."""
+    """The error to raise instead of ``error``. The traceback is stored in the run's ``directory``, if it has one."""
     what = _what(error)
     kept = None if directory is None else _kept(error, directory)
     lines = [f"the harness itself failed: {what}{'' if kept else f' ({_where(error)})'}."]
     lines.append("This says nothing about the deployment.")
     if directory is not None:
-        lines.append(f"Everything recorded before is stored in {directory}")
+        lines.append(f"Everything recorded before the failure is stored in {directory}")
         lines[-1] += f", with the traceback in {CRASH}." if kept else "; the traceback could not be stored there."
-        lines.append("Please report it with that file." if kept else "Please report it.")
+        lines.append(f"Please report this failure{f' with {CRASH}' if kept else ''}.")
         if (directory / DEPLOYMENT).exists():
             lines.append(f"To judge what was recorded: python -m harness check {directory}")
     else:
-        lines.append("No run was stored. Please report it with the command line.")
+        lines.append("No run was stored. Please report this failure with the command line.")
     return CrashError(" ".join(lines))
 
 
@@ -69,7 +69,7 @@ def _what(error: BaseException) -> str:
 def _one_line(error: BaseException) -> str:
     try:
         text = redact_text(clean(str(error), 600))
-    except Exception:  # noqa: BLE001 - its own __str__ may be what is broken
+    except Exception:  # noqa: BLE001 - the error's __str__ may be broken
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -92,6 +92,6 @@ def _kept(error: BaseException, directory: Path) -> bool:
     try:
         lines = "".join(traceback.format_exception(error)).splitlines()
         save_text(directory / CRASH, "\n".join(map(redact_text, lines)) + "\n")
-    except Exception:  # noqa: BLE001 - the first failure is the one to report
+    except Exception:  # noqa: BLE001 - only the first failure is reported
         return False
     return True

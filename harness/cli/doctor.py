@@ -1,6 +1,6 @@
-"""``python -m harness doctor``: shows every check that a run makes before its load, passed ones too.
+"""``python -m harness doctor``: shows all checks that a run makes before its load.
 
-It takes the flags of ``run`` and warms the deployment up as a run does. It sends no load and judges no answer.
+The command takes the flags of ``run`` and warms the deployment up as a run does. It sends no load and judges no answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _MARKS = {
 
 async def doctor(options: Options) -> ExitCode:
     """Check and show: 0 if a run can be judged, 2 if the user must change something, 3 if a run would be unknown."""
-    # Each workload of the catalogue says by itself what it needs.
+    # The needs of a workload are checked when it is run.
     load = None if options.catalogue.patterns else options.load
     demands = load.demands() if load else ()
     clock, items = MonotonicClock(), list[Item]()
@@ -42,7 +42,7 @@ async def doctor(options: Options) -> ExitCode:
                 random = isinstance(options.load, RandomLoad)
                 items += _of_the_model(deployment, random=random)
                 if load and (deployment.vocab_size is not None or not random):
-                    # Nothing is sent: a load that cannot be written for this deployment raises.
+                    # Nothing is sent. This raises if the load does not fit the deployment.
                     load.scenario(deployment, salt="doctor")
         except HarnessError as error:
             failure = error
@@ -53,15 +53,19 @@ async def doctor(options: Options) -> ExitCode:
 def _of_the_model(deployment: Deployment, *, random: bool) -> Iterator[Item]:
     """Whether the model's configuration is known; a random load needs its vocabulary."""
     give = "Give --model: a directory with the model's config.json, or a hub name in the local cache"
-    where = deployment.model_path or "nowhere"
+    where = deployment.model_path or "its path is unknown"
     if deployment.vocab_size is None and random:
         yield Item("configuration", Level.STOPS, f"The model's configuration cannot be read here ({where})", give)
     elif deployment.geometry is None:
-        yield Item("configuration", Level.UNKNOWN, f"How many bytes a block has is not known ({where})", give)
-    else:
         yield Item(
-            "configuration", Level.OK, f"{deployment.vocab_size or 0:,} tokens of vocabulary, bytes per block known"
+            "configuration",
+            Level.UNKNOWN,
+            f"The size of a KV block in bytes is not known: the model's configuration cannot be read here ({where})",
+            give,
         )
+    else:
+        seen = f"The vocabulary has {deployment.vocab_size or 0:,} tokens; the size of a KV block in bytes is known"
+        yield Item("configuration", Level.OK, seen)
 
 
 def _show(items: Sequence[Item], failure: HarnessError | None) -> None:
@@ -80,7 +84,7 @@ def _ending(items: Sequence[Item], failure: HarnessError | None) -> ExitCode:
         print("not ready: fix what is marked STOPS, then run doctor again")
         return ExitCode.USAGE if failure is None else failure.exit_code
     if Level.UNKNOWN in levels:
-        print("a run's verdict would be unknown, for the reasons marked UNKNOWN")
+        print("the verdict of a run would be unknown, for the reasons marked UNKNOWN")
         return ExitCode.UNKNOWN
     print("ready")
     return ExitCode.VALID

@@ -1,4 +1,4 @@
-"""How a run ends: its report is stored and shown. The same for a finished run, an interrupted one and ``check``."""
+"""Stores and shows the report of a finished run, of an interrupted run, and of ``check``."""
 
 import sys
 from pathlib import Path
@@ -11,11 +11,9 @@ from harness.store import RunStore, save_result, save_text
 
 
 def store_report(report: Report, options: ReportOptions, directory: Path, *, table: bool = True) -> None:
-    """Write result.json to the run's directory, and the other files that were asked for.
+    """Write result.json to the run's directory, and the other files that flags name.
 
-    Raises:
-        HarnessError: a file could not be written. The report has been shown then, so that it is not lost.
-
+    If a file cannot be written, the report is shown, so that it is not lost, and HarnessError is raised.
     """
     try:
         save_result(directory, report.result)
@@ -28,23 +26,22 @@ def store_report(report: Report, options: ReportOptions, directory: Path, *, tab
 
 
 def store_junit(report: Report, options: ReportOptions) -> None:
-    """Write JUnit XML if it was asked for."""
+    """Write JUnit XML if ``--junit`` was given."""
     if options.junit:
         save_text(options.junit.resolve(), report.junit)
 
 
 def show(report: Report, *, plain: bool, table: bool = True) -> None:
-    """Print the report; with ``table``, a catalogue's table under it."""
+    """Print the report, and below it the table of workloads if ``table`` is set and there is one."""
     print_report(report, plain=plain)
     if report.rows and table:
         print_catalogue(report.rows, plain=plain)
 
 
 def end_interrupted(store: RunStore, options: Options, *, table: bool = True) -> Report | None:
-    """Judge what was recorded before Ctrl-C or SIGTERM, as ``check`` does, then store and show it.
+    """Judge the part of a run that was recorded before Ctrl-C or SIGTERM, as ``check`` does; store and show the report.
 
-    The verdict is never valid, since the run did not come to its end. ``table``: whether a catalogue's table is shown.
-    None if the deployment was not up yet, so that there is nothing to judge.
+    The verdict is never valid. None if the deployment was not up yet: there is nothing to judge.
     """
     store.close()
     try:
@@ -55,7 +52,7 @@ def end_interrupted(store: RunStore, options: Options, *, table: bool = True) ->
         return None
     store_report(report, options.report, store.path, table=table)
     show(report, plain=options.report.plain, table=table)
-    _note(f"everything recorded before the interruption is stored in {store.path}; the report above is about it")
+    _note(f"everything recorded before the interruption is stored in {store.path} and judged in the report above")
     _note(f"to judge it again: python -m harness check {store.path}")
     return report
 

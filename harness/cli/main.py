@@ -1,6 +1,6 @@
-"""The entry: one command line in, one exit code out. Every failure is one paragraph on stderr, never a traceback.
+"""The entry point of the command line. Every failure is one paragraph on stderr, never a traceback.
 
-The commands are imported inside the guard, so that a broken installation is reported like any other failure.
+The commands are imported inside ``try``, so that a broken installation is reported like any other failure.
 """
 
 import asyncio
@@ -14,11 +14,9 @@ from harness.errors import ExitCode, HarnessError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (errors.ExitCode).
+    """Run one command, and return its exit code (errors.ExitCode).
 
-    Raises:
-        SystemExit: as argparse does, for ``--help`` (0) and for a command line that it cannot read (2).
-
+    Raises SystemExit, as argparse does, for ``--help`` (0) and for a command line that cannot be read (2).
     """
     with unfailing_output():
         try:
@@ -26,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, asyncio.CancelledError):
             print("interrupted: everything that was started has been ended", file=sys.stderr)
             return ExitCode.UNKNOWN
-        except Exception as error:  # noqa: BLE001 - no unforeseen error may look like a verdict
+        except Exception as error:  # noqa: BLE001 - the exit code of an unforeseen error must not be that of a verdict
             known = _known(error)
             print(f"error: {known}", file=sys.stderr)
             return known.exit_code
@@ -45,13 +43,13 @@ def _command(argv: Sequence[str]) -> int:
 def _run(command: Awaitable[ExitCode]) -> ExitCode:
     import uvloop  # noqa: PLC0415 - see above
 
-    # The runner is not closed: on a loaded machine, uvloop's close() was seen to wait forever for a connection that had
-    # been cut. By now everything is stored and ended, and the process is about to exit.
+    # The runner is not closed: on a loaded machine, uvloop's close() sometimes waited forever for a broken connection.
+    # By now everything is stored and ended, and the process is about to exit.
     return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_until_signalled(command))
 
 
 async def _until_signalled(command: Awaitable[ExitCode]) -> ExitCode:
-    """Run the command. SIGTERM cancels it, as Ctrl-C does, so that everything it started is ended."""
+    """Run the command. SIGTERM cancels it, like Ctrl-C, so that everything that it started is ended."""
     ended: list[ExitCode] = []
     task = asyncio.ensure_future(_kept(command, ended))
     loop = asyncio.get_running_loop()
@@ -60,21 +58,21 @@ async def _until_signalled(command: Awaitable[ExitCode]) -> ExitCode:
     try:
         return await task
     except asyncio.CancelledError:
-        # If the signal came while the command was judging and printing, the command has come to its end all the same,
-        # though asyncio calls its task cancelled. The exit code is that of the verdict that was shown and stored.
+        # If the signal came while the command was judging and printing, the command has finished, although its task is
+        # cancelled. The exit code must match the verdict that was shown and stored.
         if ended:
             return ended[0]
         raise
 
 
 async def _kept(command: Awaitable[ExitCode], ended: list[ExitCode]) -> ExitCode:
-    """The command's exit code, also put into ``ended``, where a cancellation does not reach it."""
+    """The command's exit code, which is also put into ``ended`` because a cancellation replaces the result."""
     ended.append(await command)
     return ended[0]
 
 
 def _warn(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report an error of a task that nothing awaits as one line, without a traceback."""
+    """Report an error in a task that is not awaited, as one line without a traceback."""
     error = context.get("exception")
     cause = f": {type(error).__name__}: {error}" if error is not None else ""
     text = " ".join(f"{context.get('message', 'something failed')}{cause}".split())
@@ -82,14 +80,14 @@ def _warn(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 def _known(error: Exception) -> HarnessError:
-    """The error itself if the harness knows it, else one that describes it in a paragraph."""
+    """The error itself if it is a HarnessError, else a HarnessError that describes it."""
     if isinstance(error, HarnessError):
         return error
     try:
-        from harness.cli.crash import crashed  # noqa: PLC0415 - the installation may be what is broken
+        from harness.cli.crash import crashed  # noqa: PLC0415 - the installation may be broken
 
         return crashed(error)
-    except Exception:  # noqa: BLE001 - then it is described without that module
+    except Exception:  # noqa: BLE001 - described without the crash module
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return HarnessError(
             f"the harness itself failed: {text}. This says nothing about the deployment. Is the harness completely "

@@ -1,4 +1,4 @@
-"""A deployment brought up as the command line says, with everything that happens stored as it happens."""
+"""Launches or attaches to the deployment of a command line, and records everything as it happens."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,23 +20,23 @@ from harness.store import RunStore
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """A deployment that answers, and a run on it that has begun."""
+    """A deployment that is ready, and a run on it that has begun."""
 
     deployment: Deployment
     record: Recorder
     clock: Clock
     carry_out: Callable[..., Awaitable[Carried]]
-    """:func:`harness.run.carry_out`; only ``scenarios`` and ``verify`` are left to be given."""
+    """:func:`harness.run.carry_out` without its parameters except ``scenarios`` and ``verify``."""
 
 
 @asynccontextmanager
 async def measuring(
     options: Options, store: RunStore, names: tuple[str, ...], demands: Sequence[Demand] = ()
 ) -> AsyncIterator[Measuring]:
-    """Launch or attach, and end what was launched.
+    """Launch or attach; at the end, end everything that was launched.
 
-    ``names``: of the scenarios that the run is about to send. ``demands``: what these need of the servers, as far as it
-    is known beforehand. Raises NotReady if the servers cannot meet them.
+    ``names``: the scenarios that the run is about to send. ``demands``: their known requirements on the servers. Raises
+    NotReady if the servers do not meet them.
     """
     clock = MonotonicClock()
     record = Recorder(store.record)

@@ -51,7 +51,7 @@ def span(text: str) -> tuple[int, int]:
 
 
 def rates(text: str) -> tuple[int, ...]:
-    """``N,N``: one in N, in rising order."""
+    """``N,N``: the numbers in rising order."""
     return tuple(sorted({positive(word) for word in text.split(",")}))
 
 

@@ -1,4 +1,4 @@
-"""The command line: flags in, frozen options out. Flags that ``vllm bench serve`` has keep their names."""
+"""Turns a command line into frozen options."""
 
 import argparse
 from collections.abc import Sequence
@@ -25,28 +25,28 @@ class VerificationOptions:
     policy: VerifyPolicy
     """How many outputs are verified."""
     noise_floor: Path | None
-    """The file that keeps the control requests' noise from run to run; None: each run measures its own."""
+    """The file that keeps the noise of the control requests from run to run; None: each run measures the noise."""
     probe_tiers: bool
-    """Whether prefix caches of servers that the harness did not launch may be emptied, to read the offload tiers."""
+    """Whether prefix caches of attached servers may be emptied, to verify the offload tiers."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueOptions:
-    """Which workloads of the catalogue run, and on what."""
+    """The chosen workloads of the catalogue, and the deployments they run on."""
 
     patterns: tuple[str, ...] = ()
-    """Names, families or globs. Empty: no workload but the plain load is run."""
+    """Names, families or globs of workloads. Empty: the plain load is run."""
     preset: str | None = None
-    """The deployment's name; None: the other flags describe the deployment."""
+    """The name of the deployment's preset; None: the flags describe the deployment."""
     everywhere: bool = False
-    """Whether each workload runs on the deployment that it is made for, one deployment after another."""
+    """Whether each workload runs on the deployment that it is made for."""
     background: int = 0
     """Requests kept in flight beside each workload."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """Where results go and how they are shown."""
+    """Where results are stored and how they are shown."""
 
     result_dir: Path
     result_filename: str | None
@@ -59,7 +59,7 @@ class ReportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything that one command line says."""
+    """All options of one command line."""
 
     command: str
     target: Target
@@ -69,9 +69,9 @@ class Options:
     report: ReportOptions
     catalogue: CatalogueOptions
     selftest: SelftestOptions | None
-    """None: another command."""
+    """None for other commands."""
     shrink: Effort | None
-    """None: another command."""
+    """None for other commands."""
     run_dir: Path | None
     """The stored run that is checked or shrunk."""
     save: bool
@@ -80,10 +80,10 @@ class Options:
     argv: tuple[str, ...]
 
     def verify(self, deployment: Deployment, salt: str, *, everything: bool = False) -> VerifyOptions:
-        """How a run's answers are verified; ``everything``: all of them, whatever ``--verify`` says.
+        """How the answers of a run are verified; ``everything``: all answers, regardless of ``--verify``.
 
-        Prefix caches are emptied, to probe the offload tiers, on servers that the harness launched, and on others only
-        with ``--probe-tiers``.
+        To probe the offload tiers, prefix caches of launched servers are emptied; prefix caches of attached servers
+        only with ``--probe-tiers``.
         """
         return VerifyOptions(
             policy=VerifyPolicy.parse("all") if everything else self.verification.policy,
@@ -96,23 +96,24 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Options of a command line; argparse exits with 2 on what it cannot read.
+    """Options of a command line.
 
     Raises:
-        UsageError: flags that contradict each other.
+        UsageError: flags contradict each other.
+        SystemExit: by argparse, with code 2: the command line cannot be read.
 
     """
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words = ["run", *words]
     parser = make_parser()
-    # Each command has some of the groups of flags; the flags that it lacks have their defaults.
+    # Flags that a command does not have get the defaults of ``run``.
     defaults = vars(parser.parse_args(["run"]))
     return _options(argparse.Namespace(**{**defaults, **vars(parser.parse_args(words))}), tuple(argv))
 
 
 def target_words(argv: Sequence[str]) -> tuple[str, ...]:
-    """The words of a command line that say which deployment is attached to, or launched."""
+    """The words of a command line that describe the deployment to attach to or to launch."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_attach_flags(parser)
     add_launch_flags(parser)
@@ -189,9 +190,7 @@ def _names_servers(flags: argparse.Namespace) -> bool:
 
 def _engine(flags: argparse.Namespace) -> str:
     if flags.engine == "sim" and _names_servers(flags):
-        raise UsageError(
-            "--engine sim starts a simulated deployment, and a URL names a running one: give one or the other."
-        )
+        raise UsageError("--engine sim starts a simulated deployment, but a URL names a running one: give one of them.")
     return str(flags.engine)
 
 
@@ -200,9 +199,9 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
         return None
     if not (flags.prefill_url and flags.decode_url):
         raise UsageError(
-            "The harness reads the counters of the servers behind a running deployment's proxy: give --prefill-url "
-            "and --decode-url (both repeatable) besides --base-url, the proxy's. Without --base-url the harness starts "
-            "a proxy of its own in front of the servers."
+            "To attach to a running deployment, give --prefill-url and --decode-url (both repeatable): the harness "
+            "reads the counters of the servers behind the proxy. --base-url is the proxy's URL; without it the harness "
+            "starts its own proxy."
         )
     return Attachment(
         tuple(address(url, "--prefill-url") for url in flags.prefill_url),
@@ -212,19 +211,19 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
 
 
 def _optional_address(text: str | None, flag: str) -> str | None:
-    """The address, None only if the flag was left out: an empty value (an unset shell variable) is a wrong address."""
+    """The address; None if the flag was left out. An empty value (an unset shell variable) is a wrong address."""
     return None if text is None else address(text, flag)
 
 
 def _load(flags: argparse.Namespace) -> Load:
     if (flags.dataset_name == "custom") != (flags.dataset_path is not None) and flags.dataset_name is not None:
         raise UsageError(
-            "--dataset-name custom is a load from a file, and --dataset-name random is not: give --dataset-path "
-            "FILE.jsonl together with custom, and leave it out with random."
+            "--dataset-name custom needs --dataset-path FILE.jsonl, and --dataset-name random cannot have it: change "
+            "one of the two flags."
         )
     if flags.dataset_path is not None:
         if flags.workload:
-            raise UsageError("--dataset-path and --workload both name what is sent: give one of them.")
+            raise UsageError("--dataset-path and --workload cannot be combined: give one of them.")
         return DatasetLoad(
             path=flags.dataset_path,
             num_prompts=flags.num_prompts,
@@ -263,13 +262,13 @@ def _catalogue(flags: argparse.Namespace) -> CatalogueOptions:
     launches = flags.deployment or flags.all_deployments
     if launches and _names_servers(flags):
         raise UsageError(
-            "--deployment and --all-deployments launch deployments, and --base-url, --prefill-url and --decode-url "
-            "name one that is running: give one or the other."
+            "--deployment and --all-deployments launch deployments, but --base-url, --prefill-url and --decode-url "
+            "name a running deployment: leave out the former or the latter."
         )
     if (launches or flags.background_load) and not flags.workload:
         raise UsageError(
             "--deployment, --all-deployments and --background-load are for workloads of the catalogue: name the "
-            "workloads with --workload NAME (--workload '*' is all of them)."
+            "workloads with --workload NAME (--workload '*' runs all workloads)."
         )
     return CatalogueOptions(tuple(flags.workload), flags.deployment, flags.all_deployments, flags.background_load)
 

@@ -1,9 +1,8 @@
-"""Standard output and standard error that cannot make a run fail.
+"""Replaces standard output and standard error by streams that never raise.
 
 The reader may go away (``| head -1``), the disk may be full (``> /dev/full``), a stream may be closed, or unable to
 encode a character. None of this is about the deployment, so it must not change the exit code or keep a file from being
-stored. Everything that prints, argparse, rich and logging included, looks up ``sys.stdout`` and ``sys.stderr`` when it
-prints: the guard replaces these two.
+stored. ``print``, argparse, rich and logging look up ``sys.stdout`` and ``sys.stderr`` when they print.
 """
 
 import contextlib
@@ -61,10 +60,10 @@ class UnfailingStream:
             self.lost = True
 
     def leave(self) -> None:
-        """Flush for the last time. What cannot be written is dropped: the interpreter would try again at its exit."""
+        """Flush for the last time."""
         self.flush()
         if self._stream is not None and self.lost:
-            # Otherwise the exit code would be 120, whatever the verdict.
+            # The interpreter would flush again at its exit, fail, and change the exit code to 120.
             with contextlib.suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())

@@ -1,7 +1,4 @@
-"""Checks before anything is started that the files which the user wants written can be written.
-
-A run may take an hour: a wrong path must not be found out at its end.
-"""
+"""Checks before a run that the files that flags name can be written: a run may take an hour."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +14,13 @@ def require_places(options: Options) -> None:
         try:
             _require(path)
         except OSError as error:
-            raise UsageError(
-                f"{flag} {path} cannot be written: {error.strerror}. Name a file in a directory that exists and can "
-                "be written to."
-            ) from error
+            raise unwritable(flag, path, error) from error
+
+
+def unwritable(flag: str, path: Path, error: OSError) -> UsageError:
+    """The error for a file that a flag names and that cannot be written."""
+    advice = "Name a file in a directory that exists and can be written to."
+    return UsageError(f"{flag} {path} cannot be written: {error.strerror}. {advice}")
 
 
 def _named(options: Options) -> Iterator[tuple[str, Path]]:
@@ -39,6 +39,6 @@ def _require(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(None, "it is a directory")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A file is really made: permissions alone do not show that a file system is read-only or full.
+    # A file is made, since permissions do not show that a file system is read-only or full.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
         pass

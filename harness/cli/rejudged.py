@@ -1,4 +1,4 @@
-"""Judges a stored run again from its history and its deployment's facts. Nothing is sent, and nothing is written."""
+"""Judges a stored run again from its history and its deployment's facts. Sends and writes nothing."""
 
 import contextlib
 import io
@@ -20,11 +20,11 @@ from harness.store import load_run
 from harness.verdict import Check, Judgement, Verdict
 
 _ENDED = Check("completion", Verdict.UNKNOWN, "the run ended before this workload began")
-"""A workload that did not begin is unknown. Leaving it out would let half a catalogue pass as all of it."""
+"""A workload that did not begin is unknown: without its row, half a catalogue would look like all of it."""
 
 
 def rejudge(run_dir: Path) -> Report:
-    """The run's report, as this version of the harness makes it. Raises UsageError if nothing there can be judged."""
+    """The run's report by this version of the harness. Raises UsageError if the directory holds no run to judge."""
     deployment, history = load_run(run_dir)
     judgement = judge(deployment, history)
     where = run_dir.parent / run_dir.readlink() if run_dir.is_symlink() else run_dir
@@ -35,7 +35,7 @@ def rejudge(run_dir: Path) -> Report:
 
 
 def settings_of(options: Options, history: History) -> LoadSettings:
-    """The load as the command line asks for it."""
+    """The load that the command line asks for."""
     load = options.load
     return LoadSettings(
         num_prompts=load.num_prompts if isinstance(load, RandomLoad) else len(under_test(history)),
@@ -49,7 +49,7 @@ def settings_of(options: Options, history: History) -> LoadSettings:
 def _options(history: History) -> Options | None:
     """The run's command line; None if another version wrote it and this version cannot read it."""
     try:
-        # argparse prints what it does not know.
+        # argparse prints an error for an unknown flag.
         with contextlib.redirect_stderr(io.StringIO()):
             return parse(run_started(history).argv)
     except (HarnessError, SystemExit):
@@ -57,7 +57,7 @@ def _options(history: History) -> Options | None:
 
 
 def _rows(deployment: Deployment, history: History, judgement: Judgement, options: Options | None) -> list[Row]:
-    """A line for each workload that the run was to run, in that order; then one for what belongs to no workload."""
+    """A row for each planned workload, in their order; then a row for results that belong to no workload."""
     known = {entry.name: entry for entry in catalogue()}
     planned = [known[name] for name in run_started(history).scenarios if name in known]
     if not planned:

@@ -1,4 +1,4 @@
-"""``python -m harness [run]``: deployment, load, judgement, report."""
+"""``python -m harness [run]``: sends a load to a deployment, judges, and reports."""
 
 import asyncio
 import sys
@@ -17,9 +17,9 @@ from harness.verify.judging import control_outputs
 
 
 async def run(options: Options) -> ExitCode:
-    """One run, from nothing to its verdict."""
+    """Make one run, and store and show its report."""
     load, noise_floor = options.load, options.verification.noise_floor
-    # A dataset is read before anything is started, so that a bad line is reported at once.
+    # Read a dataset before anything is started, so that a bad line is reported at once.
     demands = load.demands()
     with stored_run(options, label=options.report.label or "", seed=load.seed) as store:
         try:
@@ -43,7 +43,7 @@ async def run(options: Options) -> ExitCode:
 
 
 def _keep_noise(options: Options, carried: Carried) -> None:
-    """Keep the noise of the control requests, if the run came to its end and its outputs were right."""
+    """Keep the noise of the control requests in ``--noise-floor``, if the run is complete and its outputs are right."""
     file = options.verification.noise_floor
     right = any(check.name == "outputs" and check.verdict is Verdict.VALID for check in carried.judgement.checks)
     if file is None or not right or carried.history.ended_early:

@@ -16,7 +16,7 @@ from harness.verdict import Verdict
 async def selftest(options: Options) -> ExitCode:
     """Run every trial and show the table. VALID if every bug was caught without a false alarm, else INVALID."""
     if options.selftest is None:
-        raise UsageError("selftest has its own flags: see python -m harness selftest --help.")
+        raise UsageError("selftest has other flags: see python -m harness selftest --help.")
     trials = plan_trials(options.selftest)
     with stored_run(options, label="selftest", seed=options.selftest.seed) as store:
         with make_progress(plain=options.report.plain, clock=MonotonicClock()) as progress:
@@ -30,7 +30,7 @@ async def selftest(options: Options) -> ExitCode:
 
 
 class _Shown:
-    """Shows how many requests have ended, and each missed bug or false alarm. Each result is stored at once."""
+    """Shows the number of ended requests, each missed bug and each false alarm, and stores each result at once."""
 
     def __init__(self, progress: Progress, kept: Path, total: int) -> None:
         self._progress, self._kept, self._total = progress, kept, total

@@ -9,10 +9,11 @@ from typing import Any
 from yarl import URL
 
 from harness.cli.options import Options
+from harness.cli.places import unwritable
 from harness.cli.stored import stored_run
 from harness.clock import MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
-from harness.errors import DeployError, ExitCode, UsageError
+from harness.errors import DeployError, ExitCode
 from harness.facts import Deployment, Role
 from harness.redact import redact_deployment
 from harness.reports import make_progress
@@ -25,9 +26,7 @@ _WATCH = 0.5
 async def serve(options: Options) -> ExitCode:
     """Launch, print the deployment's facts on stdout as one JSON object, and wait for a signal.
 
-    Raises:
-        DeployError: a server died meanwhile.
-
+    Raises DeployError if a server dies.
     """
     clock, report = MonotonicClock(), options.report
     with (
@@ -40,17 +39,20 @@ async def serve(options: Options) -> ExitCode:
                 progress.close()
                 await _hold(session, options.state_file)
         except asyncio.CancelledError:
-            # A signal is the intended end.
+            # A signal is the normal end.
             return ExitCode.VALID
     raise AssertionError("serve ends with a signal or with a dead process")
 
 
 async def _hold(session: Session, state_file: Path | None) -> None:
-    # Progress is shown on stderr, so that stdout holds the facts and nothing else.
+    # Progress is shown on stderr: stdout holds only the facts.
     text = json.dumps(facts(session.deployment))
     print(text, flush=True)
     if state_file is not None:
-        _write(state_file, text)
+        try:
+            write_atomically(state_file, text + "\n")
+        except OSError as error:
+            raise unwritable("--state-file", state_file, error) from error
     try:
         while not (dead := session.died()):  # noqa: ASYNC110 - processes set no event
             await asyncio.sleep(_WATCH)
@@ -59,27 +61,17 @@ async def _hold(session: Session, state_file: Path | None) -> None:
     raise DeployError("; ".join(one.text for one in dead))
 
 
-def _write(state_file: Path, text: str) -> None:
-    try:
-        write_atomically(state_file, text + "\n")
-    except OSError as error:
-        raise UsageError(
-            f"--state-file {state_file} cannot be written: {error.strerror}. Name a file in a directory "
-            "that exists and can be written to."
-        ) from error
-
-
 def _remove(state_file: Path | None) -> None:
-    """Remove the state file: its ports would be closed, or another program's, after this deployment has ended."""
+    """Remove the state file, since another program may get these ports after this deployment has ended."""
     if state_file is not None:
         state_file.unlink(missing_ok=True)
 
 
 def facts(deployment: Deployment) -> dict[str, Any]:
-    """What a client of the deployment needs, as JSON: URLs, ports, block size, model.
+    """The facts that a client of the deployment needs, as JSON: URLs, ports, block size, model.
 
-    URLs have no credentials, and headers are left out: standard output and the state file (a CI job's log) may be read
-    by people who may not use the servers. Whoever attaches gives the credentials again.
+    Credentials in URLs and headers are left out, since more people may read standard output and the state file (a CI
+    job's log) than may use the servers. A client must know the credentials.
     """
     deployment = redact_deployment(deployment)
     first_prefill, first_decode = deployment.of(Role.PREFILL)[0], deployment.of(Role.DECODE)[0]

@@ -1,7 +1,7 @@
 """``python -m harness shrink RUN_DIR``: reduces a failing run to the smallest load that still fails.
 
-The stored run is judged again. What is ``invalid`` there is what a smaller load must show again, on a live deployment
-(:mod:`harness.cli.shrink_target` says which). The search itself is in :mod:`harness.shrink.shrinking`.
+The stored run is judged again. A smaller load must make the same checks ``invalid`` on a running deployment, which
+:mod:`harness.cli.shrink_target` chooses. The search itself is in :mod:`harness.shrink.shrinking`.
 """
 
 import json
@@ -32,7 +32,7 @@ from harness.verify.judging import tier_suspected
 
 _PROBE_TIERS = "--probe-tiers"
 _PRINTED = 6000
-"""Characters of a script that are printed. A longer script, with prompts of thousands of tokens, is only stored."""
+"""Characters. A longer script, with prompts of thousands of tokens, is stored and not printed."""
 
 
 async def shrink(options: Options) -> ExitCode:
@@ -51,11 +51,11 @@ async def shrink(options: Options) -> ExitCode:
             async with open_session(chosen.target, Surroundings(store.path, clock, progress)) as session:
                 deployment = _known(session.deployment, run.deployment) if chosen.same else session.deployment
                 store.save_deployment(deployment)
-                # The user who let the run empty these servers' prefix caches lets the tries do the same.
+                # If the run was allowed to empty the prefix caches of these servers, the tries are, too.
                 allowed = options.verification.probe_tiers or (chosen.same and _PROBE_TIERS in started.argv)
                 if not (deployment.launched or allowed) and tier_suspected(run.history):
                     progress.note(
-                        "wrong answers out of an offload tier are not looked for again: that would empty the prefix "
+                        "the tries do not look for wrong answers from an offload tier: this would empty the prefix "
                         f"caches of servers that the harness did not launch. Give {_PROBE_TIERS} to allow it"
                     )
                 attempts = Attempts(
@@ -74,7 +74,7 @@ async def shrink(options: Options) -> ExitCode:
 
 
 def _known(learned: Deployment, stored: Deployment) -> Deployment:
-    """The deployment with the facts that only the stored run knows; the servers are the same."""
+    """The deployment, completed with facts of the stored run, which had the same servers."""
     missing = {one.name: getattr(stored, one.name) for one in fields(Deployment) if getattr(learned, one.name) is None}
     if not learned.special_token_ids:
         missing |= {
@@ -119,20 +119,20 @@ def _end(run: Report, chosen: Chosen, store: RunStore, shrinking: Shrinking) -> 
 
 def _nothing_found(run: Report, shrinking: Shrinking) -> Iterator[str]:
     if shrinking.stopped:
-        yield f"UNKNOWN: nothing was found before the search ended: {shrinking.stopped}"
+        yield f"UNKNOWN: the search ended before it found a load that fails: {shrinking.stopped}"
         return
     yield (
-        f"UNKNOWN: it does not fail any more: {', '.join(shrinking.case.checks)} invalid in the stored run, and in "
-        f"none of {shrinking.runs} runs of its whole load ({shrinking.case.whole})"
+        f"UNKNOWN: the load does not fail any more: {', '.join(shrinking.case.checks)} invalid in the stored run, "
+        f"and in none of {shrinking.runs} new runs of its whole load ({shrinking.case.whole})"
     )
     yield (
         "  The fault may be rare (give more tries with --tries N), depend on earlier requests to these servers, or be "
-        f"gone. The stored run stays {run.judgement.verdict}."
+        f"repaired. The verdict of the stored run stays {run.judgement.verdict}."
     )
 
 
 def _store(reproducer: Reproducer, store: RunStore) -> None:
-    """Write dataset and script, and the failing try as this directory's own history and result."""
+    """Write the dataset and the script, and the failing try as the history and the result of this directory."""
     tried, directory = reproducer.tried, store.path
     store.save_text(FILE, reproducer.dataset)
     store.save_text(SCRIPT, reproducer.script(directory))
@@ -152,5 +152,5 @@ def _print(reproducer: Reproducer, directory: Path) -> None:
     text = reproducer.script(directory)
     print(f"\nwith the harness:\n  {reproducer.shown_command(directory)}")
     print(f"\nwith curl, for a bug report ({directory / SCRIPT}):")
-    print(text if len(text) <= _PRINTED else "  its prompts are long: see the file\n")
+    print(text if len(text) <= _PRINTED else "  the prompts are long: see the file\n")
     print(f"stored: {directory}")

@@ -1,8 +1,8 @@
-"""Which deployment a failing run is shrunk on.
+"""Chooses the deployment on which a failing run is shrunk.
 
-1. The one that the command line names: URLs to attach to, or flags that launch.
-2. The run's own servers, if they still answer and serve the same model.
-3. One launched like the run's, if the run launched its own.
+1. The deployment that the command line describes: URLs to attach to, or flags that launch.
+2. Otherwise the servers of the run, if they still answer and serve the same model.
+3. Otherwise a deployment launched like that of the run, if the run had launched its deployment.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from harness.facts import Deployment, Role
 from harness.observe.answering import all_serve, answers
 from harness.redact import REDACTED
 
-_OURS = ("--header", "--served-model-name", "--kv-cache-dtype")
-"""Flags of the attach group that do not say where the deployment is."""
+_NOT_LAUNCHING = ("--header", "--served-model-name", "--kv-cache-dtype")
+"""Flags of the attach group that do not name a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +25,20 @@ class Chosen:
 
     target: Target
     words: tuple[str, ...]
-    """The same target as words of a command line."""
+    """The target as words of a command line."""
     why: str
-    """Why it was chosen, for the user."""
+    """The reason for the choice, for the user."""
     same: bool = False
-    """Whether it is the run's own deployment, so that the facts that the run knew still hold."""
+    """Whether the run had the same servers, so that its facts still hold."""
 
 
 async def choose_target(options: Options, stored: Deployment, argv: tuple[str, ...]) -> Chosen:
-    """Choose by the rules above; ``argv``: the run's own command line. Raises UsageError if none of them applies."""
+    """Choose by the rules above; ``argv``: the command line of the run. Raises UsageError if no rule applies."""
     words = target_words(options.argv)
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     if options.target.attachment is not None:
-        return Chosen(options.target, words, "attached to what the command line names")
-    if any(flag not in _OURS for flag in given):
+        return Chosen(options.target, words, "attached to the servers that the command line names")
+    if any(flag not in _NOT_LAUNCHING for flag in given):
         return Chosen(options.target, words, "launched as the command line says")
     urls = [server.url for server in stored.servers]
     lost = any(REDACTED in url for url in (stored.proxy_url or "", *urls))
@@ -61,7 +61,7 @@ async def choose_target(options: Options, stored: Deployment, argv: tuple[str, .
 
 
 def _kept(argv: tuple[str, ...]) -> Iterator[str]:
-    """The run's other flags about the servers it attached to. Headers are left out: credentials were not stored."""
+    """The run's other flags about its servers. Headers are left out, since credentials were not stored."""
     target = parse(["run", *target_words(argv)]).target
     kept = {"--kv-cache-dtype": target.kv_cache_dtype, "--served-model-name": target.served_model_name}
     if target.attachment is not None:
@@ -72,7 +72,7 @@ def _kept(argv: tuple[str, ...]) -> Iterator[str]:
 
 
 async def _attach_words(stored: Deployment) -> list[str]:
-    """Flags that attach. The proxy is left out if it is gone, since the harness starts another one then."""
+    """Flags that attach to the run's servers and, if it still answers, to the run's proxy."""
     flags = {Role.PREFILL: "--prefill-url", Role.DECODE: "--decode-url"}
     urls = [word for server in stored.servers for word in (flags[server.role], server.url)]
     up = stored.proxy_url is not None and await answers(stored.proxy_url)

@@ -1,4 +1,4 @@
-"""A run's directory while a command works on it. The traceback of an unforeseen error is stored there."""
+"""The directory that a command writes to. The traceback of an unforeseen error is stored there."""
 
 import asyncio
 import sys
@@ -16,8 +16,8 @@ def stored_run(options: Options, *, label: str, seed: int | None = None, latest:
     """Make the directory to write to.
 
     Raises:
-        UsageError: it cannot be made.
-        CrashError: something unforeseen happened inside the context; the traceback is in the directory.
+        UsageError: the directory cannot be made.
+        CrashError: an unforeseen error was raised inside the context; its traceback is in the directory.
 
     """
     with RunStore.create(options.report.result_dir, label=label, seed=seed, latest=latest) as store:

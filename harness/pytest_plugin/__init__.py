@@ -3,11 +3,12 @@
     def test_cold_decode(run_workload):
         run_workload("cold_decode")
 
-``deployment`` is launched once per session, or attached to: by ``--pd-base-url``, ``--pd-prefill-url`` and
-``--pd-decode-url``, or by the environment's ``PROXY_PORT``, ``PREFILL_PORT`` and ``DECODE_PORT`` on this host.
-``BLOCK_SIZE``, if set, must be what the servers report. ``--pd-args`` takes any other option of ``python -m harness``.
+``deployment`` is launched once per session, unless a running deployment is named by ``--pd-base-url``,
+``--pd-prefill-url`` and ``--pd-decode-url``, or by ``PROXY_PORT``, ``PREFILL_PORT`` and ``DECODE_PORT`` in the
+environment (ports on this host). ``BLOCK_SIZE``, if set, must be the block size that the servers report. ``--pd-args``
+takes any other option of ``python -m harness``.
 
-Every pytest session loads this module if the package is installed: it imports nothing else until a fixture is used.
+If the package is installed, every pytest session loads this module: it imports nothing else until a fixture is used.
 """
 
 import os
@@ -18,14 +19,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness.catalogue.registry import Workload
-    from harness.catalogue.setting import Setting
-    from harness.pytest_plugin.held import HeldDeployment
-    from harness.scenario import Scenario
+    from harness.pytest_plugin.held import HeldDeployment, Runnable
     from harness.verdict import Judgement
 
     RunWorkload = Callable[..., Judgement]
-    Runnable = str | Workload | Callable[[Setting], Scenario]
 
 __all__ = ["deployment", "run_workload"]
 
@@ -43,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def deployment(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[HeldDeployment]":
-    """The deployment under test, launched or attached to; if it was launched, it ends with the session."""
+    """The deployment under test. If the session launched it, it ends with the session."""
     from harness.pytest_plugin.held import holding  # noqa: PLC0415 - nothing is imported until a fixture is used
 
     argv = [*_where(pytestconfig, os.environ), *shlex.split(pytestconfig.getoption("--pd-args"))]
@@ -54,10 +51,10 @@ def deployment(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def run_workload(deployment: "HeldDeployment") -> "RunWorkload":
-    """A function that runs a workload, by name or as a function of a setting, and asserts that it is valid.
+    """A function that runs a workload (a name, or a function of a setting) and asserts that its verdict is valid.
 
-    The function returns the judgement. It skips the test if the deployment lacks what the workload needs. With
-    ``check=False`` it asserts nothing.
+    The function returns the judgement. It skips the test if the deployment lacks something that the workload needs.
+    With ``check=False`` it asserts nothing.
     """
 
     def run(what: "Runnable", *, check: bool = True) -> "Judgement":
@@ -79,7 +76,7 @@ def run_workload(deployment: "HeldDeployment") -> "RunWorkload":
 
 
 def _where(config: pytest.Config, environment: Mapping[str, str]) -> list[str]:
-    """Flags that attach; none if neither options nor environment name a deployment."""
+    """Flags that attach to the named deployment; empty if neither options nor environment name one."""
     named = [
         *(("--base-url", url) for url in filter(None, [config.getoption("--pd-base-url")])),
         *(("--prefill-url", url) for url in config.getoption("--pd-prefill-url")),

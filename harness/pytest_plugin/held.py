@@ -1,7 +1,7 @@
 """A deployment for the tests of one pytest session.
 
-All workloads of a session are one history: what an earlier workload left in the caches is known when a later one is
-judged.
+All workloads of a session share one history, so that a later workload is judged with the knowledge of what earlier ones
+left in the caches.
 """
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -29,8 +29,8 @@ from harness.verdict import Judgement, KnownFault
 Runnable = str | Workload | Callable[[Setting], Scenario]
 
 
-class Lacking(Exception):  # noqa: N818 - reads as what is the matter
-    """The deployment lacks what a workload needs."""
+class Lacking(Exception):  # noqa: N818 - reads as what happened
+    """The deployment lacks something that a workload needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class HeldDeployment:
         call: Callable[[Coroutine[Any, Any, Carried]], Carried],
         died: Callable[[], tuple[DeadProcess, ...]] = tuple,
     ) -> None:
-        """``died``: how each process ended that the harness had started and that ended by itself."""
+        """``died`` returns the processes that the harness started and that ended by themselves."""
         self.facts = facts
         """Servers, block sizes, connectors."""
         self._options, self._call, self._died = options, call, died
@@ -62,16 +62,16 @@ class HeldDeployment:
         self._runs = 0
 
     def require_block_size(self, expected: str | None) -> None:
-        """Raises UsageError if a server's block size is not the expected one; None expects nothing."""
+        """Raise UsageError if a server's block size is not the expected one. None: every block size is right."""
         for server in self.facts.servers if expected else ():
             if str(server.block_size) != expected:
                 raise UsageError(
-                    f"BLOCK_SIZE is {expected}, and {server.name} at {server.url} says that its blocks have "
+                    f"BLOCK_SIZE is {expected}, but {server.name} at {server.url} reports blocks of "
                     f"{server.block_size} tokens. Unset BLOCK_SIZE: the harness reads it from the servers."
                 )
 
     def run(self, what: Runnable) -> Ran:
-        """Run and judge a workload, given by name, or a function that makes a scenario of a setting.
+        """Run and judge a workload, given by its name or as a function that makes a scenario from a setting.
 
         Raises:
             Lacking: the deployment lacks something that the workload needs.
@@ -84,7 +84,6 @@ class HeldDeployment:
         self._runs += 1
         seed, salt = self._options.load.seed, f"{self._salt}-{self._runs}"
         scenario = _numbered(entry(Setting.of(self.facts, seed=seed, salt=salt)), self._runs)
-        # The counters of later workloads are predicted from what the prefix caches hold.
         verify = self._options.verify(self.facts, f"{salt}-verification", everything=True)
         earlier = len(self._record.history.entries)
         carried = self._call(
@@ -92,6 +91,7 @@ class HeldDeployment:
                 [scenario],
                 self.facts,
                 sending=self._options.sending,
+                # Probing tiers empties the prefix caches, which the counters of later workloads are predicted from.
                 verify=replace(verify, probe_tiers=False),
                 record=self._record,
                 clock=self._clock,
@@ -102,11 +102,11 @@ class HeldDeployment:
 
 
 def judged(carried: Carried, name: str, entry: Workload | None, earlier: int) -> Ran:
-    """The judgement of the session's last workload; ``earlier``: how many entries of the history are older."""
+    """The judgement of the session's last workload; ``earlier``: number of history entries before this workload."""
     deployment, history = carried.deployment, carried.history
     provokes = None if entry is None else entry.provokes
     judgement = judge_scenario(deployment, history, carried.judgement, name, provokes=provokes)
-    # What leaves this part of the session in doubt as a whole, as the client's own health, is added to the workload.
+    # Checks of this part of the session as a whole, for instance of the client's health, are added to the workload.
     rest = judge_rest(deployment, History(history.entries[earlier:]), None, {name: judgement})
     if rest is not None:
         judgement = replace(judgement, checks=(*judgement.checks, *rest.checks))
@@ -115,7 +115,7 @@ def judged(carried: Carried, name: str, entry: Workload | None, earlier: int) ->
 
 @contextmanager
 def holding(argv: Sequence[str], directory: Path) -> Iterator[HeldDeployment]:
-    """Launch or attach, as ``python -m harness ARGV`` would, until the context ends; logs go to ``directory``."""
+    """Launch or attach as ``python -m harness ARGV`` would, until the context ends; ``directory`` is for the logs."""
     options = parse(["run", *argv])
     directory.mkdir(parents=True, exist_ok=True)
     loop = LoopThread()
@@ -134,7 +134,7 @@ def _the_one(name: str) -> Workload:
 
 
 def _numbered(scenario: Scenario, number: int) -> Scenario:
-    """The scenario with the run's number in its name and ids: a workload may run several times in a session."""
+    """The scenario with ``number`` in its name and ids, since a workload may run several times in a session."""
     phases = tuple(_numbered_phase(phase, number) for phase in scenario.phases)
     return replace(scenario, name=f"{scenario.name}#{number}", phases=phases)
 
@@ -148,8 +148,5 @@ def _numbered_phase(phase: Phase, number: int) -> Phase:
             continues=request.continues and f"{request.continues}#{number}",
         )
 
-    return replace(
-        phase,
-        requests=tuple(map(numbered, phase.requests)),
-        background=tuple(map(numbered, phase.background)),
-    )
+    requests, background = (tuple(map(numbered, group)) for group in (phase.requests, phase.background))
+    return replace(phase, requests=requests, background=background)

@@ -1,8 +1,8 @@
 """When requests are due. An arrival process hands out requests, each with the time at which it should be sent.
 
-A *closed loop* keeps a number of requests in flight: the next one is due the moment one ends. An *open loop* (for
-instance Poisson arrivals at a rate) does not wait for the servers. It fits the same protocol: ``ended`` does nothing,
-and due times are absolute, since relative sleeps would add up their delays.
+A *closed loop* keeps a number of requests in flight: when a request ends, the next one is due. An *open loop* (for
+instance Poisson arrivals at a rate) does not wait for the servers. It would fit the same protocol: ``ended`` does
+nothing, and due times are absolute, since the delays of relative sleeps would add up.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ class Arrivals(Protocol):
     """An arrival process, used for one phase."""
 
     def due(self, requests: Iterable[Request]) -> AsyncGenerator[tuple[Request, float], None]:
-        """Yield each request, in order, when it is due, and the clock's time at which it was due."""
+        """Yield each request in order when it is due, with the time on the clock at which it was due."""
         ...
 
     def ended(self) -> None:
-        """One of the requests has ended."""
+        """Note that one of the requests has ended."""
         ...
 
 
@@ -31,7 +31,7 @@ class ClosedLoop:
     def __init__(self, concurrency: int, clock: Clock) -> None:
         self._clock = clock
         self._free: asyncio.Queue[float] = asyncio.Queue()
-        """One entry per free slot: the time since which it is free."""
+        """One entry per free slot: the time at which the slot became free."""
         for _ in range(concurrency):
             self.ended()
 

@@ -1,4 +1,4 @@
-"""The one call that carries out scenarios on a deployment; what it returns holds the history and the judgement."""
+"""The function that carries out scenarios on a deployment, and its result."""
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ class Carried:
 
     @cached_property
     def judgement(self) -> Judgement:
-        """Every check of the run. Made when first asked for, so that a launched deployment may be ended before."""
+        """All checks of the run. Made at first use, so that a launched deployment can be ended before."""
         return judge(self.deployment, self.history)
 
 
@@ -48,7 +48,7 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
 
     ``verify``: how the answers are verified; None: not at all.
     ``transport``: how requests are sent and counters are read; None: over HTTP.
-    ``died``: called at the end; how each process ended that the harness had started and that ended by itself.
+    ``died``: called at the end; returns the processes that the harness started and that ended by themselves.
     A cancelled run is recorded as interrupted before the cancellation is passed on.
     """
     if verify is not None:
@@ -70,7 +70,7 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
                         observer=observer,
                     )
             finally:
-                # Also when the run is interrupted: what was measured before is judged as far as it goes.
+                # An interrupted run needs this entry, too, since its earlier part is judged.
                 record(using.health(operation.sent for operation in record.history.operations()))
         ended_by_itself = True
     finally:

@@ -10,10 +10,10 @@ _SECONDS = 10
 
 
 def own_commit(root: Path = Path(__file__).parents[2]) -> str | None:
-    """The commit of the checkout at ``root``, the folder that holds the package; None if it is no checkout of ours.
+    """The commit of the checkout at ``root``, the folder that holds the package; None if it is no harness checkout.
 
-    An installed package may lie inside another project's repository, as a virtual environment often does. That
-    repository's commit says nothing about the harness.
+    An installed package may lie inside another project's repository, as a virtual environment often does. The commit
+    of such a repository says nothing about the harness.
     """
     try:
         if tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"] != _NAME:
@@ -28,7 +28,7 @@ def own_commit(root: Path = Path(__file__).parents[2]) -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
-    # A hook of another repository that runs the harness sets these, and they name that repository.
+    # If a Git hook of another repository runs the harness, Git's variables name that repository.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     asked = subprocess.run(
         ["git", *words], cwd=root, env=clean, capture_output=True, text=True, check=True, timeout=_SECONDS

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Unanswered(Exception):  # noqa: N818 - reads as what happened
-    """The previous turn has no answer that the conversation could continue from."""
+    """The previous turn has no answer, so the conversation cannot continue."""
 
 
 class Conversations:
@@ -23,7 +23,7 @@ class Conversations:
         self._turns: dict[str, tuple[Request, Ended]] = {}
 
     def remember(self, request: Request, ended: Ended) -> None:
-        """``request``, with its whole prompt, has ended."""
+        """Remember how ``request`` ended, if other requests continue it. Its prompt must be whole."""
         if request.request_id in self._continued:
             self._turns[request.request_id] = request, ended
 
@@ -52,7 +52,7 @@ class Conversations:
 
 
 def _joined(before: Prompt, answer: Choice, after: Prompt) -> Prompt | None:
-    """None if the two prompts are of different kinds."""
+    """Prompt, answer and next prompt as one prompt; None if the two prompts are of different kinds."""
     if isinstance(before, str) and isinstance(after, str):
         return before + answer.text + after
     if isinstance(before, str) or isinstance(after, str):

@@ -1,4 +1,4 @@
-"""Keeps a run's history while it is made."""
+"""Collects the history of a run."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,9 +6,9 @@ from harness.history import Entry, History
 
 
 class Recorder:
-    """Keeps entries in memory and passes each to ``keep``, which may store it: a killed run can then still be judged.
+    """Keeps entries in memory and passes each to ``keep``, which may store it, so that a killed run can be judged.
 
-    ``entries``: what the history begins with; these are not passed to ``keep``.
+    ``entries`` are the beginning of the history; they are not passed to ``keep``.
     """
 
     def __init__(self, keep: Callable[[Entry], None] = lambda _entry: None, entries: Iterable[Entry] = ()) -> None:

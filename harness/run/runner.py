@@ -1,7 +1,7 @@
-"""The interpreter of scenarios: it sends each request when it is due, and records what happens.
+"""Runs scenarios: sends each request when it is due, and records the operations.
 
-The runner knows neither HTTP nor files: ``send`` and ``counters`` are given to it, and so is ``record``. However a run
-ends, each operation that was recorded as sent is also recorded as ended, unless the process is killed.
+The runner knows neither HTTP nor files: callers pass ``send``, ``counters`` and ``record``. Each operation that was
+recorded as sent is also recorded as ended, unless the process is killed.
 """
 
 import asyncio
@@ -28,11 +28,9 @@ class CounterReader(Protocol):
 
     async def read(self, *, scenario: str, phase: str, label: str) -> None:
         """Wait until the deployment has settled, or until a deadline, and record every server's counters."""
-        ...
 
     def disturbed(self) -> None:
-        """Requests are about to be sent, so that the last reading does not hold any more."""
-        ...
+        """Note that requests are about to be sent, so that the last reading is out of date."""
 
 
 async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; keyword-only
@@ -48,7 +46,7 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
 
     If ``send`` raises, the operation ends as INFO. If the run is cancelled, or ``record`` or ``counters`` raise, all
     operations in flight are recorded as INFO ("interrupted") before the exception is passed on.
-    Raises HarnessError if two requests have the same id: the history tells operations apart by their ids.
+    Raises HarnessError if two requests have the same id: the history identifies operations by their ids.
     """
     _refuse_equal_ids(scenario)
     conversations = Conversations(_requests(scenario))
@@ -66,7 +64,7 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
 
 
 def _label(phase: Phase, when: str) -> str:
-    """The reading's label. Readings of phases that are not counted have other labels: no checker judges them."""
+    """The label of a reading. Checkers ignore the ``watched`` labels of phases that are not counted."""
     return when if phase.counted else f"watched-{when}"
 
 
@@ -83,7 +81,7 @@ class _PhaseRun:
     failed: int = 0
     """Operations that did not end OK, background requests included."""
     unsent: set[str] = field(default_factory=set)
-    """Background requests that had not been sent when the phase's own requests had ended."""
+    """Ids of background requests that had not been sent when the phase's own requests had ended."""
 
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait until they have ended."""
@@ -162,7 +160,7 @@ def _requests(scenario: Scenario) -> Iterator[Request]:
 
 
 def _without(phase: Phase, unsent: set[str]) -> Phase:
-    """The phase without requests that are about background requests that were never sent."""
+    """The phase without the requests that verify an unsent background request."""
     if not unsent:
         return phase
     return replace(phase, requests=tuple(one for one in phase.requests if one.about not in unsent))
@@ -173,6 +171,6 @@ def _refuse_equal_ids(scenario: Scenario) -> None:
     request_id, most = max(times.items(), key=lambda item: item[1], default=("", 0))
     if most > 1:
         raise HarnessError(
-            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. A run tells its operations "
-            "apart by their ids: give each request an id of its own."
+            f"The scenario {scenario.name} uses the request id {request_id!r} {most} times. Operations need "
+            "different ids: give each request its own id."
         )

@@ -1,4 +1,4 @@
-"""How a run begins: its first entry, and a cache salt that no run before it has used."""
+"""The beginning of a run: its first entry, and a cache salt that no earlier run has used."""
 
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -8,7 +8,7 @@ from harness.run.checkout import own_commit
 
 
 def run_started_now(argv: tuple[str, ...], *, seed: int, names: tuple[str, ...]) -> RunStarted:
-    """The first entry of a run that begins now; ``names``: of the scenarios that it is about to send."""
+    """The first entry of a run that begins now; ``names``: the scenarios that the run is about to send."""
     return RunStarted(
         wall=time.time(), argv=argv, seed=seed, harness_version=_version(), commit=own_commit(), scenarios=names
     )
@@ -20,7 +20,7 @@ def fresh_salt() -> str:
 
 
 def _version() -> str:
-    """The installed harness's version. A checkout that runs uninstalled is identified by its commit instead."""
+    """The version of the installed harness. A checkout that is not installed is identified by its commit instead."""
     try:
         return version("pd-harness")
     except PackageNotFoundError:

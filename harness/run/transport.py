@@ -1,4 +1,4 @@
-"""How requests reach a deployment and counters come back: over HTTP, unless a caller brings a transport of its own."""
+"""Sends requests to a deployment and reads its counters: over HTTP, unless a caller passes another transport."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -23,14 +23,14 @@ class Sending:
     """How requests are sent and counters read."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Sent with every request, also with those that read counters."""
+    """HTTP headers of every request, also of requests that read counters."""
     request_timeout: float = REQUEST_TIMEOUT
     settle_timeout: float = 60.0
     """Seconds that the servers may take to settle before and after a phase."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Fields added to every request's body."""
     reference_url: str | None = None
-    """A third server for teacher forcing; None: the prefill servers do it."""
+    """Another server for teacher forcing; None: the prefill servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def routes(deployment: Deployment, reference_url: str | None = None) -> dict[Rou
     """The URLs behind each route."""
     decode = [server.url for server in deployment.of(Role.DECODE)]
     return {
-        # Without a connector that transfers there is no proxy: the decode servers alone are under test.
+        # Without a connector that transfers KV there is no proxy: requests go to the decode servers.
         Route.PROXY: decode if deployment.proxy_url is None else [deployment.proxy_url],
         Route.PREFILL: [server.url for server in deployment.of(Role.PREFILL)],
         Route.DECODE: decode,

@@ -1,4 +1,4 @@
-"""Workloads of the catalogue on one deployment: which of them can run there, and what they send."""
+"""The workloads of the catalogue that can run on a deployment, and their scenarios."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,26 +13,25 @@ from harness.scenario import Scenario
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """The chosen workloads, divided by whether the deployment has what they need."""
+    """The chosen workloads, divided by whether the deployment meets their needs."""
 
     scenarios: tuple[Scenario, ...]
-    """Of the workloads that can run, in their order."""
+    """The scenarios of the workloads that can run, in the order of the workloads."""
     skipped: Mapping[Workload, str]
-    """Why each of the others cannot run."""
+    """The workloads that cannot run, with the reasons."""
 
 
 def fit(entries: Sequence[Workload], deployment: Deployment, *, seed: int, salt: str, background: int = 0) -> Fitting:
-    """Which workloads can run, and what they send; ``background``: requests kept in flight beside each.
+    """Divide the workloads, and write scenarios; ``background``: requests kept in flight beside each workload.
 
-    Raises UsageError if a scenario cannot be written for what is known of the deployment.
+    Raises UsageError if the known facts of the deployment do not suffice to write a scenario.
     """
     skipped = {entry: why for entry in entries if (why := unmet(entry.needs, deployment))}
     runnable = [entry for entry in entries if entry not in skipped]
     if not runnable:
         return Fitting((), skipped)
     setting = Setting.of(deployment, seed=seed, salt=salt)
-    scenarios = (entry(setting) for entry in runnable)
-    return Fitting(
-        tuple(beside_load(scenario, setting, background) if background else scenario for scenario in scenarios),
-        skipped,
-    )
+    scenarios = tuple(entry(setting) for entry in runnable)
+    if background:
+        scenarios = tuple(beside_load(scenario, setting, background) for scenario in scenarios)
+    return Fitting(scenarios, skipped)

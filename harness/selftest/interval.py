@@ -1,4 +1,4 @@
-"""Confidence intervals of shares seen in few trials, and how many requests a checker needs. Pure."""
+"""Confidence intervals of shares from few trials, and the number of requests that a checker needs. Pure."""
 
 from collections.abc import Callable, Sequence
 from math import ceil, comb, log, log1p
@@ -11,8 +11,8 @@ _EDGE = 1e-12
 def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The exact confidence interval of a binomial share.
 
-    It covers the true share with at least the confidence, also if all trials succeeded; Wilson's and the normal
-    interval cover less then.
+    It contains the true share with at least this confidence. If all trials succeeded, Wilson's interval and the normal
+    interval would have less.
     """
     tail = (1 - confidence) / 2
     low, high = 0.0, 1.0
@@ -29,7 +29,7 @@ def _at_least(successes: int, trials: int, share: float) -> float:
 
 
 def _where_rises_to(level: float, rising: Callable[[float], float]) -> float:
-    """Where on [0, 1] a rising function reaches a level; 1 if it does not."""
+    """The place on [0, 1] where a rising function reaches a level; 1 if the function stays below."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -38,11 +38,11 @@ def _where_rises_to(level: float, rising: Callable[[float], float]) -> float:
 
 
 Run = tuple[int, bool]
-"""Bad requests in a run, and whether the run was caught."""
+"""Number of bad requests in a run, and whether the run was caught."""
 
 
 def power_per_strike(runs: Sequence[Run]) -> tuple[float, float]:
-    """The probability q that one bad request makes its run caught: the likeliest value, and a lower bound.
+    """The probability q that one bad request is enough to catch its run: the likeliest value, and a lower bound.
 
     A run with k bad requests is caught with probability 1 - (1 - q)^k. Under the lower bound, these runs are twenty
     times less likely than under the likeliest q; if every run was caught, this is the exact bound. Runs without a bad
@@ -64,15 +64,15 @@ def _log_likelihood(runs: Sequence[Run], q: float) -> float:
 
 
 def _slope(runs: Sequence[Run], q: float) -> float:
-    """Slope of the log-likelihood; it falls throughout."""
+    """Slope of the log-likelihood; it falls everywhere."""
     q = min(max(q, _EDGE), 1 - _EDGE)
     return sum(k * (1 - q) ** (k - 1) / (1 - (1 - q) ** k) if caught else -k / (1 - q) for k, caught in runs)
 
 
 def requests_needed(per_request: float, confidence: float = CONFIDENCE) -> int | None:
-    """Requests of a run that is caught with this confidence; None if no run ever is.
+    """The requests that a run needs to be caught with this confidence; None if it is never caught.
 
-    ``per_request``: probability that one request of the load makes the run caught.
+    ``per_request``: probability that one request of the load is enough to catch the run.
     """
     if per_request <= 0:
         return None

@@ -1,7 +1,7 @@
-"""The loads of the selftest: one for each condition that some planted bug needs.
+"""The loads of the selftest. Each creates a condition that some planted bug needs.
 
-Prompts are short: a few blocks of 8 tokens are enough for every fault of blocks, and a teacher-forced token costs the
-simulator as much as a decoded one.
+Prompts are short: a few blocks of 8 tokens are enough for every fault of blocks, and in the simulator a teacher-forced
+token takes as much time as a decoded one.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,16 +18,16 @@ CONCURRENCY = 32
 OUTPUT = 4, 12
 """Tokens of an answer, least and most; each token depends on all of the prompt's KV.
 
-Lengths differ, or requests would keep step and none would be decoded while the KV of another arrives."""
+Lengths differ so that some requests are decoded while the KV of others arrives."""
 _ROOMY = 1 << 15
-"""Blocks of a pool from which 2,000 requests evict nothing."""
+"""Number of blocks of a pool that is large enough for 2,000 requests without eviction."""
 
 Ids = tuple[int, ...]
 
 
 @dataclass(slots=True)
 class Writer:
-    """Makes prompts and requests; the same seed makes the same ones."""
+    """Makes prompts and requests, which the seed determines."""
 
     config: SimConfig
     seed: int
@@ -45,12 +45,12 @@ class Writer:
         return tuple(drawn)
 
     def prompt(self, length: int) -> Ids:
-        """Random ordinary tokens, after two that no other prompt begins with: no two prompts share a first block."""
+        """Random ordinary tokens. The first two are unique, so that no two prompts share a first block."""
         high, low = divmod(self._number, len(self._ordinary))
         return (int(self._ordinary[high]), int(self._ordinary[low]), *self.tokens(length - 2))
 
     def ask(self, prompt: Ids, output: tuple[int, int] = OUTPUT) -> Request:
-        """A request through the proxy, streamed, with the runner-up of each token."""
+        """A streamed request through the proxy, with the second-best token at each position."""
         self._number += 1
         most = int(self.rng.integers(*output, endpoint=True))
         return Request(f"load-{self._number:05d}", prompt, Sampling(max_tokens=most, logprobs=2))
@@ -62,7 +62,7 @@ class Writer:
         return tuple(self.ask(self.prompt(int(length)), output) for length in lengths)
 
     def lengths(self, low: int, high: int, count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Prompt lengths, equally likely from ``low`` to ``high``, both included."""
+        """Prompt lengths, uniformly distributed from ``low`` to ``high``, both included."""
         return self.rng.integers(low, high, size=count, endpoint=True)
 
 
@@ -75,7 +75,7 @@ class Load:
     write: Callable[[Writer, int], tuple[Phase, ...]]
     fields: Mapping[str, Any] = field(default_factory=dict)
     susceptible: float = 1.0
-    """Rough share of the requests to which the bugs that need this load can apply."""
+    """Approximate share of the requests that the bugs tested under this load can strike."""
 
 
 def _cold(writer: Writer, n: int) -> tuple[Phase, ...]:
@@ -92,7 +92,7 @@ def _crowded(writer: Writer, n: int) -> tuple[Phase, ...]:
 
 
 def _prefixes(writer: Writer, n: int) -> tuple[Phase, ...]:
-    """Prompts that share one block with an earlier prompt: their answers show what decode has cached for it."""
+    """Prompts that share one block with an earlier prompt: their answers depend on the block in decode's cache."""
     first = writer.asks(writer.lengths(3 * BLOCK + 2, 4 * BLOCK + 4, n // 2))
     second = tuple(
         writer.ask((*_ids(request)[:BLOCK], *writer.tokens(int(length))))
@@ -102,9 +102,9 @@ def _prefixes(writer: Writer, n: int) -> tuple[Phase, ...]:
 
 
 def _evicted(writer: Writer, n: int) -> tuple[Phase, ...]:
-    """Prompts that share one block with an earlier prompt, after prefill's pool evicted it to its offload tier."""
+    """Prompts that share one block with an earlier prompt, after prefill evicted the block to its offload tier."""
     first = writer.asks(writer.lengths(2 * BLOCK + 2, 4 * BLOCK, n // 2))
-    # One block that is in the tier, then new tokens: decode lacks most of them and pulls what prefill computed.
+    # The first block is in the tier; decode pulls it and most of the new tokens from prefill.
     second = tuple(
         writer.ask((*_ids(request)[:BLOCK], *writer.tokens(int(length))))
         for request, length in zip(first, writer.lengths(2, 3 * BLOCK, len(first)), strict=True)

@@ -1,4 +1,4 @@
-"""Which trials a selftest runs. Pure: the same options give the same trials."""
+"""The trials of a selftest. Pure: the same options give the same trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from harness.selftest.trial import FLIP_RATE, Trial
 from harness.sim import BUGS
 
 STRIKES = 10
-"""Bad requests expected in a trial. Its load is as long as this takes, but at most ``requests`` long."""
+"""Bad requests expected in a trial. They determine the size of its load, up to ``requests``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class SelftestOptions:
     bugs: tuple[str, ...] = ()
     """Names of planted bugs. Empty: all of them."""
     one_in: tuple[int, ...] = (20, 200)
-    """Rates: one bad request in each of these numbers of requests."""
+    """Rates of bad requests: 20 means one bad request in 20."""
     requests: int = 2000
-    """Requests of one trial, at most."""
+    """The most requests of one trial."""
     repeats: int = 1
-    """Trials of each bug at each rate; each has another seed."""
+    """Trials of each bug at each rate, each with its own seed."""
     clean_requests: int = 20_000
     """Requests of all trials without a bug, together."""
     flip_rate: float = FLIP_RATE
@@ -32,7 +32,7 @@ class SelftestOptions:
 
 
 def plan_trials(options: SelftestOptions) -> list[Trial]:
-    """All trials: those with planted bugs first, then those without.
+    """All trials: first the trials with planted bugs, then the trials without.
 
     Raises:
         UsageError: no bug has this name.
@@ -61,7 +61,7 @@ def _planted(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
 
 
 def _clean(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
-    """Trials without a bug, under each needed load in turn and at least once."""
+    """Trials without a bug, at least one under each load of the trials with bugs."""
     needed = {load_for(bug).name for bug in bugs}
     loads = [load for load in LOADS if load.name in needed]
     count = max(-(-options.clean_requests // options.requests), len(loads))

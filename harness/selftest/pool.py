@@ -12,7 +12,7 @@ OnResult = Callable[[Result], None]
 
 
 async def run_trials(trials: Sequence[Trial], jobs: int, on_result: OnResult = lambda _result: None) -> list[Result]:
-    """All results in the order of the trials; ``on_result`` is called with each when it is there.
+    """All results in the order of the trials; ``on_result`` is called with each result as soon as a trial ends.
 
     Processes are spawned, not forked, since this process has threads and an event loop.
     """
@@ -29,7 +29,7 @@ async def run_trials(trials: Sequence[Trial], jobs: int, on_result: OnResult = l
     try:
         return await asyncio.gather(*map(one, trials))
     except BaseException:
-        # The results are not needed any more, and a trial may take a minute.
+        # The remaining results are not needed, and a trial may take a minute.
         for process in list(pool._processes.values()):  # noqa: SLF001 - terminate_workers() comes with Python 3.14
             process.terminate()
         raise

@@ -1,4 +1,4 @@
-"""Readings of simulated servers, parsed from their /metrics text as a real server's would be."""
+"""Counter readings of simulated servers, parsed from their /metrics text like readings of real servers."""
 
 from functools import lru_cache
 
@@ -12,11 +12,12 @@ from harness.sim import SimPair, SimServer
 
 
 def read_pair(pair: SimPair, world: World, occasion: Occasion) -> Readings:
-    """One reading of every server at the present virtual time."""
+    """A reading of every server at the present virtual time."""
     return {server.name: _read(server, world.now(), occasion) for server in pair.servers}
 
 
-@lru_cache(maxsize=16)  # who waits for rest reads the same text several times
+# While the servers settle, the same text is read several times.
+@lru_cache(maxsize=16)
 def _parsed(text: bytes) -> Exposition:
     return parse(text.decode(), SAMPLE_NAMES)
 

@@ -1,4 +1,4 @@
-"""From the results of all trials to the selftest's report. Pure."""
+"""Makes the selftest's report from the results of all trials. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +11,10 @@ from harness.sim import BUGS
 from harness.verdict import Verdict
 
 UNKNOWN_IS_RIGHT = {
-    "counter_reset": "a process that restarted counts from zero again: what it did before is not known",
-    "source_negative": "a counter that went backwards bounds nothing",
+    "counter_reset": "the counters of a restarted process begin at zero: its earlier counts are lost",
+    "source_negative": "a counter that went backwards is no evidence",
 }
-"""Bugs that remove evidence: the right verdict is ``unknown``, for these reasons."""
+"""Bugs that remove evidence, and the reasons why ``unknown`` is the right verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class AtRate:
 
     one_in: int
     runs: int
-    """Runs with at least one bad request; in the others there was nothing to catch."""
+    """Runs with at least one bad request."""
     caught: int
     low: float
-    """Lower bound of the share caught, at 95 % confidence (Clopper-Pearson)."""
+    """Lower bound of the share of caught runs, at 95 % confidence (Clopper-Pearson)."""
     high: float
     bad_requests: int
 
@@ -39,23 +39,23 @@ class BugRow:
     row: str
     load: str
     caught_by: tuple[str, ...]
-    """Checkers that caught it, the most frequent first."""
+    """Checkers that caught the bug, the most frequent first."""
     rates: tuple[AtRate, ...]
     wrong: int
     """Requests that read wrong KV."""
     named: int
-    """Those of them that the reports name."""
+    """Requests that read wrong KV and are named in the reports."""
     needed: int | None
-    """Requests at the rarest rate after which a run is caught with 95 % confidence; None: never."""
+    """Requests, at the rarest rate, after which a run is caught with 95 % confidence; None: never."""
     needed_at_most: int | None
-    """The same, if the checkers are as weak as these runs allow."""
+    """Like ``needed``, for the lowest power of the checkers that is consistent with these runs."""
     clean_runs: int
     alarms: int
-    """Runs without a bug under the same load that were not valid."""
+    """False alarms: clean runs (without a bug, under the same load) that were not valid."""
 
     @property
     def is_caught(self) -> bool:
-        """Whether it struck at every rate and was caught every time."""
+        """Whether the bug struck at every rate and was caught in every run."""
         return all(0 < rate.runs == rate.caught for rate in self.rates)
 
 
@@ -67,15 +67,15 @@ class SelftestReport:
     clean_requests: int
     clean_runs: int
     alarms: tuple[str, ...]
-    """False alarms: what was not valid in runs without a bug."""
+    """False alarms: a line for each run without a bug that was not valid."""
     accused: int
-    """Requests named in reports to which nothing had been done."""
+    """Requests that are named in reports although no bug affected them."""
     flipped: float
-    """Share of requests without a bug that served another token than the best, because of a near tie."""
+    """Share of requests in clean runs whose answers have a token other than the best, at a near tie."""
 
     @property
     def passed(self) -> bool:
-        """Whether every planted bug was caught, without any false alarm."""
+        """Whether every planted bug was caught and there was no false alarm."""
         return bool(self.clean_runs) and not self.alarms and all(row.is_caught for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class SelftestReport:
 
 
 def is_caught(result: Result) -> bool:
-    """Whether the trial's verdict is the right one for its bug."""
+    """Whether the trial has the right verdict for its bug."""
     if result.trial.bug in UNKNOWN_IS_RIGHT:
         return result.verdict is not Verdict.VALID
     return result.verdict is Verdict.INVALID
@@ -135,13 +135,13 @@ def _at_rate(rate: float, runs: Sequence[Result]) -> AtRate:
 
 def _needed(runs: Sequence[Result], rate: float) -> tuple[int | None, int | None]:
     power, least = power_per_strike([(run.struck, is_caught(run)) for run in runs])
-    # A bug may apply to some of the requests only: then fewer are struck than the rate says.
+    # If a bug can strike only some of the requests, the real rate is lower than the nominal one.
     share = sum(run.struck for run in runs) / max(sum(run.trial.rate * run.asked for run in runs), 1e-9)
     return requests_needed(power * rate * share), requests_needed(least * rate * share)
 
 
 def _catchers(runs: Iterable[Result]) -> tuple[str, ...]:
-    """Checks with the run's own verdict: a check that is unknown in an invalid run is only a consequence."""
+    """Checks with the same verdict as their run: in an invalid run, an unknown check is only a consequence."""
     times: dict[str, int] = {}
     for run in filter(is_caught, runs):
         for check in run.checks:
@@ -152,12 +152,12 @@ def _catchers(runs: Iterable[Result]) -> tuple[str, ...]:
 
 def _alarm(result: Result) -> str:
     trial = result.trial
-    said = [f"{check.name}: {check.summary}" for check in result.checks if check.verdict is result.verdict]
-    return f"{trial.load.name}, seed {trial.seed}: {result.verdict}: {'; '.join(said)}"
+    reasons = [f"{check.name}: {check.summary}" for check in result.checks if check.verdict is result.verdict]
+    return f"{trial.load.name}, seed {trial.seed}: {result.verdict}: {'; '.join(reasons)}"
 
 
 def why_missed(row: BugRow) -> str:
     """Why a bug was not caught."""
     if not any(rate.runs for rate in row.rates):
-        return f"it never struck under the load {row.load!r}"
-    return f"these checks should have seen it: {', '.join(sorted(BUGS[row.bug].signs))}"
+        return f"the bug never struck under the load {row.load!r}"
+    return f"these checks should have caught it: {', '.join(sorted(BUGS[row.bug].signs))}"

@@ -1,4 +1,4 @@
-"""A selftest's table as plain text in fixed columns, for terminals, logs and mails alike."""
+"""The report of a selftest as plain text in fixed columns, for terminals, logs and mails."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from harness.selftest.report import AtRate, BugRow, SelftestReport, why_missed
 
 
 def table_lines(report: SelftestReport) -> Iterator[str]:
-    """The table, the missed bugs and false alarms, and a line that sums them up."""
+    """The table, a line for each missed bug and false alarm, and a line that sums up."""
     if report.rows:
         yield from _columns([_head(report.rows[0]), *map(_cells, report.rows)])
         yield ""
@@ -51,13 +51,13 @@ def _sum(report: SelftestReport) -> str:
     return (
         f"{'PASSED' if report.passed else 'FAILED'}  {caught} of {len(report.rows)} planted bugs caught; "
         f"{len(report.alarms)} false alarms in {report.clean_runs} clean runs of {report.clean_requests:,} requests, "
-        f"{report.flipped:.1%} of which flipped a near tie; {report.accused} requests named with nothing wrong"
+        f"{report.flipped:.1%} of which flipped a near tie; {report.accused} unaffected requests named"
     )
 
 
 LEGEND = """\
 caught by     checkers with the same verdict as the run, the most frequent first
-1 in N        runs caught / runs in which the bug struck, at one bad request in N; 95 % interval (Clopper-Pearson)
+1 in N        runs caught / runs in which the bug struck, with one bad request in N; 95 % interval (Clopper-Pearson)
 named         requests named in the reports / requests that read wrong KV
-needed        requests at the rarest rate after which 95 % of runs are caught, estimated from all runs
-false alarms  runs without a bug that were not valid / all of them, under the same load and noise"""
+needed        requests, at the rarest rate, after which 95 % of runs are caught; estimated from all runs
+false alarms  clean runs that were not valid / all clean runs (without a bug, under the same load and noise)"""

@@ -1,9 +1,8 @@
-"""Client, proxy and network in one, without a socket.
+"""Replaces client, proxy and network, without sockets.
 
-A request is encoded as its body, the body goes to prefill and then to decode, and the answer is parsed from its wire
-form. Bodies (:mod:`harness.load.body`), prefill's part (:mod:`harness.sim.transit`), parsing
-(:mod:`harness.load.answer`) and outcomes (:mod:`harness.load.outcome`) are those of real runs. HTTP and the proxy's own
-code are left out.
+The code that encodes bodies (:mod:`harness.load.body`), parses answers (:mod:`harness.load.answer`) and determines
+outcomes (:mod:`harness.load.outcome`) is also used in real runs. HTTP and the code of the proxy are not used; prefill's
+body is made by :mod:`harness.sim.transit`.
 """
 
 import asyncio
@@ -27,18 +26,18 @@ from harness.sim.transit import prefill_body
 Json = dict[str, Any]
 
 TIMEOUT = 60.0
-"""Virtual seconds: an answer of some dozen steps takes under one."""
+"""Virtual seconds. An answer takes less than one."""
 _ROLES = {Route.PREFILL: Role.PREFILL, Route.DECODE: Role.DECODE}
 
 
 class SimTransport:
-    """``send`` is a :data:`harness.run.runner.Sender` to the servers of a pair; ``urls``: by server name."""
+    """``send`` is a :data:`harness.run.runner.Sender` to the servers of a pair. ``urls`` has server names as keys."""
 
     def __init__(self, pair: SimPair, world: World, urls: Mapping[str, str]) -> None:
         self._pair, self._world, self._urls = pair, world, urls
 
     async def send(self, request: Request) -> Ended:
-        """Send the request, and wait for its end in virtual time."""
+        """Send the request, and wait until it has ended in virtual time."""
         reply, answer = Reply(), Answer()
         exchange = _Exchange(self._world, request, reply, answer)
         body = json.loads(encode(request, model=self._pair.config.model))

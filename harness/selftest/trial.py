@@ -1,4 +1,4 @@
-"""One trial: a simulated pair, with one planted bug or none, under one load, judged like any other run."""
+"""One trial: a simulated pair with at most one planted bug, under one load, judged like any other run."""
 
 import asyncio
 import time
@@ -25,8 +25,8 @@ from harness.verdict import Outputs, Verdict
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 FLIP_RATE = 0.4
-"""Share of requests that flip at their first near tie. Not all have one: 15 % of requests are flipped if answers have
-40 tokens, and fewer if they are shorter."""
+"""Share of requests that flip at their first near tie, if they have one. If answers have 40 tokens, 15 % of all
+requests flip; if answers are shorter, fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Trial:
     bug: str | None
     """The planted bug's name; None: a trial without a bug."""
     rate: float
-    """Share of the requests to which the bug can apply."""
+    """Share of the requests that the bug strikes, among the requests that it can strike."""
     requests: int
     seed: int
     flip_rate: float = FLIP_RATE
@@ -45,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One checker's result, without its evidence."""
+    """The result of one check, without its evidence."""
 
     name: str
     verdict: Verdict
@@ -61,15 +61,15 @@ class Result:
     checks: tuple[Seen, ...]
     outputs: Outputs
     asked: int
-    """Requests of the load, without those of the verification."""
+    """Requests of the load; requests of the verification are not counted."""
     struck: int
-    """Requests to which the bug was applied."""
+    """Requests that the bug struck."""
     wrong: int
-    """Requests that really read wrong KV."""
+    """Requests that read wrong KV, according to the simulator."""
     named: int
-    """Those of them that the report names."""
+    """Requests that read wrong KV and are named in the report."""
     accused: int
-    """Requests that the report names, to which nothing had been done."""
+    """Requests that are named in the report although the bug did not affect them."""
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def run_trial(trial: Trial) -> Result:
 
 
 async def record_trial(trial: Trial) -> tuple[Carried, Ledger]:
-    """The trial's run, and what was really done to its requests."""
+    """The trial's run, and the simulator's record of the bug's effects."""
     config = _config(trial)
     world = World()
     pair = world.pair = SimPair(config, world.now)
@@ -105,7 +105,7 @@ async def record_trial(trial: Trial) -> tuple[Carried, Ledger]:
     record(Noted(world.now(), "a simulated pair, in virtual time"))
     async with world:
         phases = trial.load.write(Writer(config, trial.seed), trial.requests)
-        scenario = Scenario("selftest", "Does every checker see what it is there for?", phases)
+        scenario = Scenario("selftest", "tests the checkers", phases)
         carried = await carry_out(
             [scenario],
             deployment,
@@ -129,7 +129,7 @@ def _transport(pair: SimPair, world: World, urls: Mapping[str, str], record: Rec
         return read_pair(pair, world, occasion)
 
     def health(sent: Iterable[Sent]) -> ClientHealth:
-        # Virtual time waits for the client, so that it has no lag.
+        # The client has no lag, since virtual time waits for it.
         return ClientHealth(world.now(), 0.0, worst_send_delay(sent), 0.0, 0.0)
 
     return Transport(SimTransport(pair, world, urls).send, SettledObserver(read_all, world, record), health)

@@ -1,10 +1,9 @@
-"""Virtual time for simulated servers: engines step, and when no engine has work the clock jumps.
+"""Virtual time for simulated servers: engines step, and if no engine has work, the clock jumps.
 
-Rule 1. One turn of the loop gives every client a turn and every engine a step, and lasts ``STEP`` seconds.
-Rule 2. If no engine has work, the clock jumps to the next alarm, but only after some turns: a client that was just
-        woken needs some turns of the event loop to send its next request, and a jump before that would end leases that
-        would not end in real time.
-Rule 3. Nothing depends on real time: the same run takes the same steps.
+Rule 1. In one turn of the event loop every client has a turn and every engine makes a step; it lasts ``STEP`` seconds.
+Rule 2. If no engine has work, the clock jumps to the next alarm after some turns. An earlier jump would end leases that
+        do not end in real time, since a client needs some turns of the event loop to send its next request.
+Rule 3. Nothing depends on real time, so that a repeated run takes the same steps.
 """
 
 import asyncio
@@ -19,25 +18,26 @@ from typing import Self
 from harness.sim import SimPair
 
 STEP = 0.01
-"""Seconds of virtual time that a step lasts: a decode step of a mid-sized model."""
+"""Virtual seconds of a step, like a decode step of a mid-sized model."""
 _QUIET_TURNS = 12
-"""Turns without work before the clock jumps (rule 2): the longest chain of tasks from an answer to the next request."""
+"""Turns without work before the clock jumps (rule 2): the longest chain of tasks between an answer and the next
+request."""
 
 
 @dataclass(slots=True)
 class Alarm:
-    """A call that is due at a time; ``cancel`` it if it is not needed any more."""
+    """A call that is due at a time and can be cancelled."""
 
     call: Callable[[], None] | None
 
     def cancel(self) -> None:
-        """Neither call it nor wait for it."""
+        """Drop the call; the clock does not jump to its time."""
         self.call = None
 
 
 @dataclass(slots=True)
 class World:
-    """A clock (harness.clock.Clock) that drives the servers of ``pair`` while it is entered."""
+    """A clock (:class:`harness.clock.Clock`) that drives the servers of ``pair`` inside ``async with``."""
 
     pair: SimPair | None = None
     time: float = 0.0
@@ -59,7 +59,7 @@ class World:
         await woken.wait()
 
     def at(self, when: float, call: Callable[[], None]) -> Alarm:
-        """Have ``call`` called at a virtual time."""
+        """Call ``call`` at a virtual time."""
         alarm = Alarm(call)
         heappush(self._due, (when, next(self._serial), alarm))
         return alarm

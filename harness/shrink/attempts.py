@@ -1,8 +1,8 @@
-"""One try of a load on a running deployment: sent under a salt of its own, verified, and judged in memory.
+"""Tries of a load on a running deployment. Each is sent under its own salt, verified, and judged in memory.
 
-Quick tries reuse the noise of the whole load. Control requests of their own would be 32 or more, nearly all of a try of
-two requests; those of the whole load, made a minute before at a higher concurrency, show no less noise. The final claim
-does not depend on this: results are confirmed by tries that make control requests of their own, as ``run`` does.
+Quick tries reuse the noise of the whole load. Their own control requests would be 32 or more, nearly all of a try of
+two requests. The whole load's control requests, a minute earlier at a higher concurrency, show no less noise. The final
+result does not depend on this: it is confirmed by tries with their own control requests, as in ``run``.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,14 +33,14 @@ class Tried:
 
     candidate: Candidate
     seed: int
-    """Decides which prefixes are probed, and in which order outputs are verified."""
+    """Determines the probed prefixes and the order in which outputs are verified."""
     history: History
     judgement: Judgement
     failed: bool
     unsure: tuple[str, ...]
     """Checks that were invalid in the stored run and are unknown in this try."""
     completed: int
-    """Requests of the load that were answered."""
+    """Number of the load's requests that ended OK."""
     seconds: float
 
     def __str__(self) -> str:
@@ -77,32 +77,32 @@ class Attempts:
     deployment: Deployment
     sending: Sending
     verify: VerifyOptions
-    """As the command line says; each try has its own salt, seed and concurrency, and verifies everything."""
+    """Options of the command line. Each try has its own salt, seed and concurrency, and verifies everything."""
     clock: Clock
     observer: RunObserver
     keep: Callable[[Mapping[str, Any]], None]
     """Stores each try."""
     died: Callable[[], tuple[DeadProcess, ...]]
-    """How each process ended that the harness had started and that ended by itself."""
+    """Returns the processes that the harness started and that ended by themselves."""
     noise: tuple[NoiseMeasured, ...] = ()
-    """The noise of the whole load's control requests. Empty: each try makes control requests of its own."""
+    """The noise of the whole load's control requests. Empty: each try makes its own control requests."""
     tiers: bool = True
     """Whether quick tries probe the offload tiers."""
     salts: tuple[Entry, ...] = ()
-    """The first try's test of cache salts. Later tries, on the same deployment, make none."""
+    """The first try's test of cache salts, which holds for later tries on the same deployment."""
     number: int = 0
 
     async def whole(self, candidate: Candidate, seed: int | None = None) -> Tried:
-        """One try as ``run --verify all`` would make it."""
+        """One try with the full verification of ``run --verify all``."""
         return await self._try(candidate, seed, Recorder(), self.verify)
 
     async def quick(self, candidate: Candidate) -> Tried:
-        """One try that reuses the noise and seeks no owners."""
+        """One try that reuses the whole load's noise and does not search for the owners of leaked KV."""
         quick = replace(self.verify, investigate=False, probe_tiers=self.verify.probe_tiers and self.tiers)
         return await self._try(candidate, None, Recorder(entries=self.noise), quick)
 
     def learn(self, whole: Tried) -> None:
-        """Take over what later quick tries reuse from a try of the whole load that failed."""
+        """Keep the results of a failed try of the whole load that quick tries reuse."""
         outputs = control_outputs(whole.history)
         self.noise = (NoiseMeasured(self.clock.now(), "the whole load's control requests", outputs),) if outputs else ()
         self.tiers = tier_suspected(whole.history)

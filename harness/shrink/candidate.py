@@ -1,4 +1,4 @@
-"""A part of a load: some of its requests, a part of each, and the concurrency."""
+"""A part of a load: some of its requests, possibly shortened, and a concurrency."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,23 +9,23 @@ class Piece:
     """A request of the load, possibly shortened."""
 
     number: int
-    """Its position in the load, from 0."""
+    """The request's position in the load, from 0."""
     prompt: int
-    """Number of tokens of its prompt that are sent, from the beginning."""
+    """Length of the sent prefix of the request's prompt, in tokens."""
     output: int
-    """Its max_tokens."""
+    """The request's max_tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Pieces in the load's order; the concurrency is at most their number."""
+    """Pieces in the order of the load; the concurrency is at most their number."""
 
     pieces: tuple[Piece, ...]
     concurrency: int
 
     @classmethod
     def of(cls, pieces: Iterable[Piece], concurrency: int) -> "Candidate":
-        """A candidate whose concurrency is limited to the number of its requests."""
+        """A candidate of these pieces, its concurrency limited to their number."""
         kept = tuple(pieces)
         return cls(kept, max(1, min(concurrency, len(kept))))
 
@@ -43,8 +43,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
-    """The lengths that prompts are cut to: 1 and 2 tokens, and each block boundary with its two neighbours.
+class PrefixLengths:
+    """The lengths of prefixes that are tried: 1 and 2 tokens, and each block boundary with its two neighbours.
 
     Faults of transfers depend on blocks, so other lengths between two boundaries show nothing more.
     """
@@ -52,7 +52,7 @@ class Cutting:
     block_size: int
     """Tokens per block."""
     whole: frozenset[int] = frozenset()
-    """Numbers of the requests whose prompts are not cut: texts and conversations."""
+    """Numbers of the requests whose prompts are not shortened: texts and conversations."""
 
     def lengths(self, below: int) -> list[int]:
         """All lengths less than ``below``, the shortest first."""
@@ -65,7 +65,7 @@ class Cutting:
 
 
 def output_lengths(below: int) -> list[int]:
-    """Powers of two less than ``below``."""
+    """The tried output lengths: powers of two less than ``below``."""
     return [1 << bit for bit in range(max(below - 1, 0).bit_length())]
 
 

@@ -1,7 +1,7 @@
-"""The load of a stored run that failed, with the checks that were invalid and the requests that they name. Pure.
+"""The load of a stored run that failed, with the invalid checks and the requests that they name. Pure.
 
-For a run of several workloads, this is the first workload that is invalid. Requests that verify others are not part of
-the load: they are made again for each try.
+For a run of several workloads, this is the load of the first invalid workload. Requests of the verification are not
+part of the load: they are made again for each try.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from harness.facts import Deployment
 from harness.history import Ended, History, Operation, Sent
 from harness.loads.dataset import Line, dataset_load
 from harness.scenario import TOP_LOGPROBS, Request, Sampling, Scenario
-from harness.shrink.candidate import Candidate, Cutting, Piece
+from harness.shrink.candidate import Candidate, Piece, PrefixLengths
 from harness.verdict import Judgement, Verdict
 
 
@@ -30,9 +30,9 @@ class FailingLoad:
     concurrency: int
     """The largest number of requests in flight at a time."""
     accused: frozenset[int]
-    """Requests that findings of the invalid checks are about."""
+    """Requests that are named by findings of the invalid checks."""
     owners: frozenset[int]
-    """Other requests whose KV was leaked, by the same findings."""
+    """Other requests whose KV was leaked, according to these findings."""
     overlapping: frozenset[int]
     """Requests that were in flight together with an accused one."""
 
@@ -43,27 +43,27 @@ class FailingLoad:
         return Candidate.of(pieces, self.concurrency)
 
     def hints(self) -> Iterator[Candidate]:
-        """Parts that may fail by themselves, the smallest first. They are tried before the search."""
+        """Parts that are likely to fail by themselves, the smallest first. They are tried before the search."""
         if self.accused:
             named = self.accused | self.owners
             yield self.whole.only([min(self.accused)])
             yield self.whole.only(named)
             yield self.whole.only(named | self.overlapping)
 
-    def cutting(self, block_size: int) -> Cutting:
-        """How the prompts are cut: token ids near block boundaries, texts and messages not at all."""
-        return Cutting(block_size, frozenset(n for n, line in enumerate(self.lines) if not _is_ids(line.request)))
+    def prefix_lengths(self, block_size: int) -> PrefixLengths:
+        """The lengths to which prompts of token ids are shortened. Texts and messages stay whole."""
+        return PrefixLengths(block_size, frozenset(n for n, line in enumerate(self.lines) if not _is_ids(line.request)))
 
     def left(self, candidate: Candidate) -> tuple[Line, ...]:
         """The candidate as lines of a dataset."""
-        return tuple(_cut(self.lines[piece.number], piece) for piece in candidate.pieces)
+        return tuple(_shortened(self.lines[piece.number], piece) for piece in candidate.pieces)
 
     def load(self, candidate: Candidate, salt: str) -> Scenario:
-        """The scenario that tries the candidate. ``salt`` must be new, or caches hold blocks of the try before."""
+        """The scenario that tries the candidate. ``salt`` must be new, since caches hold blocks of earlier tries."""
         return dataset_load(self.left(candidate), concurrency=candidate.concurrency, salt=salt)
 
     def named(self, judgement: Judgement) -> tuple[frozenset[int], frozenset[int]]:
-        """The accused requests and the other owners in another judgement."""
+        """The accused requests, and the owners that are not accused, in another judgement."""
         numbers = {line.request.request_id: number for number, line in enumerate(self.lines)}
         findings = [finding for check in judgement.checks if check.name in self.checks for finding in check.findings]
         accused = frozenset(numbers[one.request] for one in findings if one.request in numbers)
@@ -71,12 +71,12 @@ class FailingLoad:
         return accused, owners - accused
 
     def seen_again(self, judgement: Judgement) -> "FailingLoad":
-        """The load after it failed again. Accused are the requests named both times, if any, else the last time."""
+        """The load after it failed again. Accused are the requests named both times or, if none, the last time."""
         accused, owners = self.named(judgement)
         return replace(self, accused=self.accused & accused or accused, owners=owners)
 
     def fails(self, judgement: Judgement) -> bool:
-        """Whether all checks that were invalid are invalid again."""
+        """Whether all checks that were invalid in the stored run are invalid in this judgement."""
         return set(self.checks) <= set(invalid(judgement))
 
 
@@ -89,7 +89,7 @@ def failing_load_of(deployment: Deployment, history: History, judgement: Judgeme
     """The load to shrink.
 
     Raises:
-        UsageError: no check is invalid, or none that belongs to a part of the load.
+        UsageError: no check is invalid, or no invalid check belongs to a part of the load.
 
     """
     names = dict.fromkeys(o.sent.scenario for o in history.operations() if _is_load(o))
@@ -127,7 +127,7 @@ def _failing_load(
 
 
 def _is_load(operation: Operation) -> bool:
-    """Whether the request is of the load, and must be served."""
+    """Whether the request is part of the load and is not meant to be refused."""
     request = operation.request
     return request.of_load and request.expect_status is None
 
@@ -140,7 +140,7 @@ def _overlapping(operations: Sequence[Operation], accused: Iterable[int]) -> Ite
 
 
 def _most_in_flight(history: History, numbers: dict[str, int]) -> int:
-    """The concurrency that was reached; a history does not contain the limit."""
+    """The concurrency that was reached. The history does not contain the limit."""
     in_flight, most = set[str](), 1
     for entry in history.entries:
         if isinstance(entry, Sent) and entry.request.request_id in numbers:
@@ -152,7 +152,7 @@ def _most_in_flight(history: History, numbers: dict[str, int]) -> int:
 
 
 def _lines(operations: Sequence[Operation]) -> Iterator[Line]:
-    """The requests with short names in place of the run's salts, which must not be used again."""
+    """The requests, with short names instead of the run's salts, which must not be used again."""
     salts = list(dict.fromkeys(operation.request.cache_salt for operation in operations))
     names = {salt: None if len(salts) == 1 or salt is None else f"salt-{n}" for n, salt in enumerate(salts)}
     for operation in operations:
@@ -171,7 +171,7 @@ def _lines(operations: Sequence[Operation]) -> Iterator[Line]:
         yield Line(plain, operation.sent.phase)
 
 
-def _cut(line: Line, piece: Piece) -> Line:
+def _shortened(line: Line, piece: Piece) -> Line:
     request, sampling = line.request, line.request.sampling
     prompt = request.prompt[: piece.prompt] if _is_ids(request) else request.prompt
     least = None if sampling.min_tokens is None else min(sampling.min_tokens, piece.output)

@@ -1,4 +1,4 @@
-"""The result of shrinking: a dataset, a harness command and a script of curl lines that show the fault again. Pure."""
+"""The result of shrinking: a dataset, a harness command and a curl script that reproduce the fault. Pure."""
 
 import json
 import shlex
@@ -22,9 +22,9 @@ from harness.verify.judging import suspects
 
 FILE, SCRIPT = "reproducer.jsonl", "reproduce.sh"
 _PROBES = 4
-"""Wrong answers out of a cache that the script asks for; one of them proves that the cache is wrong."""
+"""The most requests of the script for wrong answers from a cache; one wrong answer proves the fault."""
 _OUTPUTS = ("outputs", "completion")
-"""Checks whose failure a script sees in the answers."""
+"""Checks whose failure the script can see in the answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,23 +33,23 @@ class Reproducer:
 
     case: FailingLoad
     tried: Tried
-    """A try of it that failed."""
+    """A failed try of this load."""
     deployment: Deployment
     where: tuple[str, ...]
     """The deployment as flags of the harness."""
     attached: bool
-    """Whether these flags attach to a running deployment; else they launch one."""
+    """Whether ``where`` attaches to a running deployment; otherwise it launches a deployment."""
     base_url: str | None
-    """The user's own proxy; None: the proxy was the harness's, and has ended with it."""
+    """The URL of the user's proxy; None if the harness started the proxy, which has ended."""
     sending: Sending
     probe_tiers: bool
     confirmed: tuple[int, int]
-    """How often it failed, and in how many tries; (0, 0) if it was not confirmed."""
+    """Failed tries, and all tries, of its confirmation; (0, 0) if it was not confirmed."""
     story: tuple[str, ...]
-    """How it was found."""
+    """How the load was found."""
 
     def command(self, directory: Path) -> tuple[str, ...]:
-        """Arguments of the harness that run it again; ``directory`` holds the dataset."""
+        """Arguments of the harness that send this load again; ``directory`` holds the dataset."""
         sending = self.sending
         return (
             *self.where,
@@ -62,12 +62,12 @@ class Reproducer:
         )
 
     def shown_command(self, directory: Path) -> str:
-        """The same as a shell's line, without credentials."""
+        """The command as a line of shell, without credentials."""
         return _shell_line(*self.command(directory))
 
     @property
     def headline(self) -> str:
-        """What fails, and how often."""
+        """The load, and how often it fails."""
         failed, runs = self.confirmed
         often = f"fails {failed} of {runs}" if runs else "failed once, not confirmed"
         return f"{self.tried.candidate}: {often}"
@@ -86,7 +86,7 @@ class Reproducer:
 
     @property
     def as_json(self) -> dict[str, Any]:
-        """What result.json says of the shrinking."""
+        """The part of result.json about the shrinking."""
         failed, runs = self.confirmed
         return {
             "failed": failed,
@@ -126,28 +126,25 @@ class Reproducer:
         yield f"The same with the harness: {self.shown_command(directory)}"
         if not self.attached:
             serve = _shell_line("serve", *self.where)
-            yield f"The servers were launched for this and have ended. To launch others like them: {serve}"
+            yield f"The servers were launched for this and have ended. To launch such servers again: {serve}"
         if self.tried.candidate.concurrency > 1:
             yield "The fault needs several requests at once, and may need several runs of this script."
 
     def _probes(self, lines: Mapping[str, Request]) -> Iterator[Request]:
-        """Probes whose answers out of a cache were wrong, under the salt of the request whose blocks they hit.
+        """Probes with wrong answers from a cache, under the salt of the request whose blocks they hit.
 
-        None if an answer of the load itself is wrong, since that shows the fault with fewer requests.
+        Not needed if an answer of the load itself is wrong: the load alone shows the fault.
         """
         history = self.tried.history
         wrong = set(suspects(history))
         if wrong & set(lines):
             return
-        probes = [
-            one
-            for one in history.operations()
-            if one.request.request_id in wrong and one.request.purpose is Purpose.PROBE
-        ]
-        for operation in probes[:_PROBES]:
-            origin = lines.get(operation.request.about or "")
+        asked = (operation.request for operation in history.operations())
+        probes = [one for one in asked if one.request_id in wrong and one.purpose is Purpose.PROBE]
+        for probe in probes[:_PROBES]:
+            origin = lines.get(probe.about or "")
             if origin is not None:
-                yield replace(operation.request, cache_salt=origin.cache_salt)
+                yield replace(probe, cache_salt=origin.cache_salt)
 
 
 def _shell_line(*words: str) -> str:

@@ -1,9 +1,9 @@
 """The script of a bug report: bash and curl commands that need the servers but not the harness. Pure.
 
-The script sends each request up to three times: without transfer (to a prefill server alone), as the deployment under
-test serves it, and, if the fault was found in a cache, through that cache. The transfer goes through the proxy if there
-is one. Otherwise the script does both steps by itself: it asks P for one token with ``do_remote_decode``, and sends P's
-``kv_transfer_params`` unchanged to D. It uses python3 for JSON: to make P's body, to copy the parameters, and to
+The script sends each request without transfer (to a prefill server alone) and through the deployment under test. If the
+fault was found in a cache, it also sends prefixes of the prompts to the server with this cache. If there is a proxy,
+the script uses it. Otherwise it makes both steps by itself: it asks P for one token with ``do_remote_decode``, and
+sends P's ``kv_transfer_params`` unchanged to D. It uses python3 to make P's body, to copy the parameters, and to
 compare.
 """
 
@@ -18,7 +18,7 @@ from harness.redact import redact_url
 from harness.scenario import Request, Route
 
 _SALT = "@SALT@"
-"""Replaced by a new salt in each run of the script, so that blocks of an earlier run are not found in caches."""
+"""Placeholder: each run of the script has a new salt, so that caches hold no blocks of an earlier run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,16 @@ class ScriptContent:
     """The load. The requests of a batch are sent together, the batches one after another."""
     concurrency: int
     probes: tuple[Request, ...]
-    """Prefixes that had a wrong answer from a cache; sent to the server itself after the load, under its salt."""
+    """Prefixes that had a wrong answer from a cache. After the load, they are sent to the server with this cache."""
     model: str
     prefill_url: str
     decode_url: str
     proxy_url: str | None
-    """None: the script does both steps, prefill and decode, by itself."""
+    """None: the script makes both steps, prefill and decode, by itself."""
     about: tuple[str, ...] = ()
     """Lines of the comment at the top."""
     header_names: tuple[str, ...] = ()
-    """Headers whose values the user must put into environment variables."""
+    """Headers whose values the user must set in environment variables."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     reset: bool = False
     """Whether to empty the prefix caches before the probes, because the fault was in an offload tier."""
@@ -83,14 +83,14 @@ def _opening(content: ScriptContent) -> Iterator[str]:
     yield 'DIR="$(mktemp -d)" || stop "There is no directory for temporary files."'
     yield 'cd "$DIR" || stop "There is no directory for temporary files."'
     yield "trap 'kill $(jobs -p) 2> /dev/null; rm -rf \"$DIR\"' EXIT"
-    # In a file, because every user of the machine can read curl's arguments.
+    # Headers are put into a file, because every user of the machine can read curl's arguments.
     yield "echo 'Content-Type: application/json' > headers"
     for name in content.header_names:
         yield f"""printf '%s: %s\\n' {shlex.quote(name)} "${_variable(name)}" >> headers"""
 
 
 def _address(variable: str, url: str, what: str) -> Iterator[str]:
-    """A URL that the user may set in the environment, and must if it has credentials, because scripts are shared."""
+    """A URL that the user may set in the environment, and must set if it had credentials, which are not written."""
     shown = redact_url(url)
     if shown == url:
         yield f"{variable}=${{{variable}-{shlex.quote(url)}}}  # {what}"
@@ -203,7 +203,7 @@ def _requests(content: ScriptContent) -> Sequence[Request]:
 
 
 def _plain(request: Request) -> Request:
-    """The request without streaming, and with the script's salt as a prefix of its own."""
+    """The request without streaming, its salt prefixed with the script's salt."""
     salt = f"{_SALT}-{request.cache_salt}" if request.cache_salt else _SALT
     return replace(request, stream=False, cache_salt=salt)
 

@@ -1,32 +1,32 @@
-"""The search for the smallest failing candidate: a generator that yields candidates and is sent whether each fails.
+"""The search for the smallest failing candidate: a generator that yields candidates and receives whether each fails.
 
-Every candidate that it yields is smaller than the best so far in one respect and larger in none. So each one that fails
+Every yielded candidate is smaller than the best so far in one respect and larger in none. So each candidate that fails
 is the new best, and the search may be stopped at any time.
 
-If each candidate always fails or never fails, the result is *1-minimal*. It does not fail any more if one changes a
-single thing: removes one request, halves the concurrency or sets it to 1, cuts one prompt (or all) to the next shorter
-length of ``Cutting``, or one output (or all) to the next lower power of two. The passes are repeated until none of them
-finds a smaller candidate.
+If each candidate always fails or never fails, the result is *1-minimal*. It does not fail any more after any single
+change: one request fewer, the concurrency halved or set to 1, one prompt (or all) shortened to the next length of
+``PrefixLengths``, or one output (or all) to the next lower power of two. The passes are repeated until none finds a
+smaller candidate.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from itertools import count, takewhile
 
-from harness.shrink.candidate import Candidate, Cutting, Piece, output_lengths
+from harness.shrink.candidate import Candidate, Piece, PrefixLengths, output_lengths
 
 Asking = Generator[Candidate, bool, Candidate]
-"""Yields candidates, is sent whether each fails, and returns the best."""
+"""Yields candidates, receives whether each fails, and returns the best."""
 
 
-def search(whole: Candidate, hints: Iterable[Candidate], cutting: Cutting) -> Asking:
+def search(whole: Candidate, hints: Iterable[Candidate], prefixes: PrefixLengths) -> Asking:
     """Search, starting from the first of ``hints`` that fails, else from ``whole``, which is known to fail."""
     best = yield from _first(whole, hints)
     while True:
         before = best
         best = yield from _fewer(best)
         best = yield from _lower_concurrency(best)
-        best = yield from _shorter(best, cutting.lengths, cutting.shorter, lambda piece: piece.prompt)
+        best = yield from _shorter(best, prefixes.lengths, prefixes.shorter, lambda piece: piece.prompt)
         best = yield from _shorter(best, output_lengths, _with_output, lambda piece: piece.output)
         if best == before:
             return best
@@ -40,7 +40,7 @@ def _first(whole: Candidate, hints: Iterable[Candidate]) -> Asking:
 
 
 def _fewer(best: Candidate) -> Asking:
-    """Leave out requests: halves first, then quarters, in the end single requests."""
+    """Leave out requests: first halves, then quarters, finally single requests."""
     number = len(best.pieces)
     for size in takewhile(bool, (number >> shift for shift in count(1))):
         start = 0
@@ -69,20 +69,22 @@ def _lower_concurrency(best: Candidate) -> Asking:
 def _shorter(
     best: Candidate,
     lengths: Callable[[int], list[int]],
-    cut: Callable[[Piece, int], Piece],
+    shorten: Callable[[Piece, int], Piece],
     length_of: Callable[[Piece], int],
 ) -> Asking:
-    """Shorten all pieces together, then each by itself."""
+    """Shorten all pieces together, then each piece by itself."""
     numbers = [piece.number for piece in best.pieces]
     for chosen in (numbers, *([number] for number in numbers if len(numbers) > 1)):
         longest = max(length_of(piece) for piece in best.pieces if piece.number in chosen)
-        options = [_cut(best, chosen, length, cut) for length in lengths(longest)]
+        options = [_shortened(best, chosen, length, shorten) for length in lengths(longest)]
         best = yield from _bisect(best, [option for option in options if option != best])
     return best
 
 
-def _cut(best: Candidate, numbers: Sequence[int], length: int, cut: Callable[[Piece, int], Piece]) -> Candidate:
-    pieces = tuple(cut(piece, length) if piece.number in numbers else piece for piece in best.pieces)
+def _shortened(
+    best: Candidate, numbers: Sequence[int], length: int, shorten: Callable[[Piece, int], Piece]
+) -> Candidate:
+    pieces = tuple(shorten(piece, length) if piece.number in numbers else piece for piece in best.pieces)
     return replace(best, pieces=pieces)
 
 
@@ -91,7 +93,7 @@ def _with_output(piece: Piece, length: int) -> Piece:
 
 
 def _bisect(best: Candidate, options: Sequence[Candidate]) -> Asking:
-    """An option that fails while the next smaller one does not. Options are sorted, all smaller than ``best``."""
+    """An option that fails, and whose next smaller option does not. Options are sorted, and smaller than ``best``."""
     passing, failing = -1, len(options)
     while failing - passing > 1:
         middle = (passing + failing) // 2

@@ -1,20 +1,20 @@
 """Runs a search on candidates that fail only sometimes, within limits.
 
-A candidate is tried until it fails once, at most ``Limits.tries`` times. Its result is remembered. When a limit is
-reached, the best candidate so far is the result.
+A candidate is tried until it fails once, at most ``Limits.tries`` times. When a limit is reached, the best candidate so
+far is the result.
 """
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from harness.shrink.candidate import Candidate, Cutting
+from harness.shrink.candidate import Candidate, PrefixLengths
 from harness.shrink.search import search
 
 MISSED = 0.05
 """Probability of missing a candidate that fails half as often as the whole load."""
 MOST_TRIES = 20
-"""The most tries of one candidate: the load of a rarer fault would take hours to shrink."""
+"""The most tries of one candidate. With more, for a rarer fault, shrinking would take hours."""
 
 Attempt = Callable[[Candidate], Awaitable[bool]]
 """Tries a candidate once, and returns whether it failed."""
@@ -33,7 +33,7 @@ class Limits:
 
 
 def tries_for(runs: int) -> int:
-    """How often to try a candidate, if the whole load failed in the last of ``runs`` runs.
+    """How often to try a candidate, if only the last of ``runs`` runs of the whole load failed.
 
     A candidate that fails half as often as the whole load is missed with a probability of at most MISSED.
     """
@@ -49,7 +49,7 @@ class Shrinker:
         """Candidates that failed, each smaller than the one before."""
         self.tries = 0
         self.complete = False
-        """Whether the search was completed; then ``best`` is 1-minimal, unless tries missed a failure."""
+        """Whether the search is complete. If no try missed a failure, ``best`` is then 1-minimal."""
         self._attempt, self._limits = attempt, limits
         self._known: dict[Candidate, bool] = {whole: True}
 
@@ -58,10 +58,10 @@ class Shrinker:
         """The smallest candidate that failed."""
         return self.accepted[-1]
 
-    async def run(self, hints: Iterable[Candidate], cutting: Cutting) -> Candidate:
+    async def run(self, hints: Iterable[Candidate], prefixes: PrefixLengths) -> Candidate:
         """Search from the best candidate so far, until the end or a limit."""
         self.complete = False
-        asking = search(self.best, hints, cutting)
+        asking = search(self.best, hints, prefixes)
         try:
             candidate = next(asking)
             while True:
@@ -73,7 +73,7 @@ class Shrinker:
         return self.best
 
     def disown(self) -> bool:
-        """Drop the best candidate, which did not fail again, in favour of the one before; False if there is none."""
+        """Replace the best candidate, which did not fail again, by the previous best; False if there is none."""
         if len(self.accepted) == 1:
             return False
         self._known[self.accepted.pop()] = False

@@ -1,8 +1,8 @@
-"""From a failing load to the smallest that was found, on a running deployment.
+"""Shrinks a failing load on a running deployment.
 
 1. The whole load is run again. If it does not fail, nothing is shrunk.
 2. The search (:mod:`harness.shrink.search`) tries smaller loads, each several times.
-3. The result is confirmed by tries that verify it as ``run --verify all`` would.
+3. The result is confirmed by tries with the full verification of ``run --verify all``.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from harness.shrink.shrinker import Limits, Shrinker, tries_for
 _FIRST = 5
 """Tries in which the whole load must fail again, unless the user gives another number."""
 _FALLBACKS = 4
-"""Results confirmed at most, if one after the other does not fail again: a fault may depend on earlier requests."""
+"""The most results that are confirmed if each does not fail again. (A fault may depend on earlier requests.)"""
 _STEPS_BACK = (2, 4, 8, 1 << 30)
-"""If the smallest candidate fails rarely, these candidates are confirmed too, counted back from the smallest."""
+"""If the smallest candidate fails rarely, these larger ones are confirmed too, counted back from the smallest."""
 _SILENT = 3
 """Tries in a row without an answer after which the deployment counts as gone."""
 _BLOCK = 16
@@ -29,21 +29,21 @@ _BLOCK = 16
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is tried."""
+    """Limits of tries and time."""
 
     tries: int | None
-    """Tries of one candidate, at most; None: as many as the whole load's failure rate calls for."""
+    """The most tries of one candidate; None: derived from the failure rate of the whole load."""
     most: int
-    """Tries in all, at most."""
+    """The most tries in all."""
     seconds: float
-    """For the search."""
+    """Time limit of the search."""
     confirm: int
     """Tries that confirm the result."""
 
 
 @dataclass(slots=True)
 class Shrinking:
-    """One shrinking. What was found is kept here, also when it is cancelled."""
+    """One shrinking. Its results are kept here, also if it is cancelled."""
 
     effort: Effort
     attempts: Attempts
@@ -56,23 +56,23 @@ class Shrinking:
     confirmed: tuple[int, int] = (0, 0)
     """How often the best candidate failed, and in how many confirming tries."""
     stopped: str = ""
-    """Why the search did not come to its end."""
+    """Why the search is incomplete."""
     broken: HarnessError | None = None
-    """The harness's or the deployment's failure that ended it."""
+    """The failure of the harness or the deployment that ended the shrinking."""
     _silent: int = 0
 
     @property
     def case(self) -> FailingLoad:
-        """What must fail again."""
+        """The load, and the checks that must fail again."""
         return self.attempts.case
 
     async def run(self, seed: int) -> None:
-        """All steps; ``seed``: of the stored run. A cancellation ends it early and is not passed on."""
+        """All steps; ``seed``: the seed of the stored run. A cancellation ends them early and is not passed on."""
         try:
             if await self._fails_again(seed):
                 await self._search()
         except asyncio.CancelledError:
-            self._stop("it was interrupted")
+            self._stop("shrinking was interrupted")
         except HarnessError as error:
             self.broken = error
             self._stop("the deployment failed during a try")
@@ -86,7 +86,7 @@ class Shrinking:
         self.attempts.observer.note(text)
 
     async def _fails_again(self, seed: int) -> bool:
-        """Step 1. If only some of the checks fail again, the case is narrowed to these."""
+        """Step 1. If only some of the checks fail again, the case is narrowed to these checks."""
         most, partly = self.effort.tries or _FIRST, None
         while self.runs < most:
             self.runs += 1
@@ -100,7 +100,7 @@ class Shrinking:
                 return False
             tried = partly
             kept = tuple(name for name in self.case.checks if name in invalid(tried.judgement))
-            self._note(f"of {', '.join(self.case.checks)} only {', '.join(kept)} failed again: only this is shrunk")
+            self._note(f"of {', '.join(self.case.checks)} only {', '.join(kept)} failed again and must go on failing")
             self.attempts.case = replace(self.case, checks=kept)
         self.attempts.case = self.case.seen_again(tried.judgement)
         self.found[self.case.whole] = tried
@@ -118,15 +118,15 @@ class Shrinking:
         limits = Limits(tries, self.effort.most, lambda: clock.now() - began > self.effort.seconds)
         self.shrinker = Shrinker(self.case.whole, self._attempt, limits)
         sizes = [server.block_size for server in self.attempts.deployment.servers if server.block_size]
-        cutting = self.case.cutting(max(sizes, default=_BLOCK))
-        await self.shrinker.run(self.case.hints(), cutting)
+        prefixes = self.case.prefix_lengths(max(sizes, default=_BLOCK))
+        await self.shrinker.run(self.case.hints(), prefixes)
         for _ in range(_FALLBACKS):
             if await self._confirm(self.shrinker.best) or not self.shrinker.disown():
                 break
-            self._note("the smallest candidate did not fail again: the search goes on from the one before")
-            await self.shrinker.run((), cutting)
+            self._note("the smallest candidate did not fail again: the search goes on from the previous one")
+            await self.shrinker.run((), prefixes)
         if not self.shrinker.complete:
-            self.stopped = "its limits were reached (--max-tries, --time-budget-sec)"
+            self.stopped = "limits were reached (--max-tries, --time-budget-sec)"
         await self._step_back(self.shrinker.accepted)
 
     async def _step_back(self, accepted: list[Candidate]) -> None:
@@ -135,7 +135,7 @@ class Shrinking:
             failed, runs = self.confirmed
             if 2 * failed >= runs or step // 2 >= len(accepted):
                 return
-            self._note(f"it failed {failed} of {runs} times: a larger candidate may fail more often")
+            self._note(f"the result failed {failed} of {runs} times: a larger candidate may fail more often")
             await self._confirm(accepted[-min(step, len(accepted))])
 
     async def _attempt(self, candidate: Candidate) -> bool:
@@ -148,7 +148,7 @@ class Shrinking:
         return tried.failed
 
     async def _confirm(self, candidate: Candidate) -> bool:
-        """Step 3: whether the candidate fails at all. Keeps the candidate that fails most often."""
+        """Step 3: whether the candidate fails again. Keeps the candidate that fails most often."""
         last, failed, known = self.found[candidate], 0, self.confirmed[0] > 0
         for number in range(self.effort.confirm):
             tried = await self.attempts.whole(candidate, self.found[candidate].seed)
@@ -161,7 +161,7 @@ class Shrinking:
         return failed > 0
 
     def story(self) -> Iterator[str]:
-        """How the result was found, for result.json and the reader."""
+        """How the result was found, for result.json and the user."""
         yield f"from {self.case.whole}, which failed again in run {self.runs}"
         shrinker = self.shrinker
         if shrinker is not None:

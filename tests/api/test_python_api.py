@@ -1,4 +1,4 @@
-"""The harness from Python: README's code and the example as they stand, reports, stored runs, errors."""
+"""The Python API: the code in the README, the example, reports, stored runs, errors."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def python(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_example_runs_as_it_stands() -> None:
+def test_the_example_runs() -> None:
     shown = python("examples/python_api.py")
     assert "The load is valid: " in shown
     assert "The workloads are valid:" in shown
@@ -40,7 +40,7 @@ def test_the_example_runs_as_it_stands() -> None:
 
 
 @pytest.mark.slow
-def test_the_code_in_the_readme_runs_as_it_stands() -> None:
+def test_the_code_in_the_readme_runs() -> None:
     section = (ROOT / "README.md").read_text().partition("## Python API")[2]
     (code,) = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
     first, *checks = python("-c", code).splitlines()
@@ -54,7 +54,7 @@ def test_importing_a_module_does_not_import_the_whole_harness(module: str) -> No
     assert python("-c", f"import sys, {module}; print(sorted(set(sys.modules) & {heavy}))").strip() == "[]"
 
 
-def test_every_name_that_is_offered_exists_and_no_other() -> None:
+def test_exactly_the_offered_names_exist() -> None:
     assert all(hasattr(harness, name) for name in harness.__all__)
     assert set(harness.__all__) == set(harness.api.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
@@ -68,7 +68,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> harness.Report:
         return deployment.run(FEW, verify="sample:5", result_dir=directory, label="mine")
 
 
-def test_a_report_has_the_verdict_what_it_rests_on_and_latencies_in_seconds(stored: harness.Report) -> None:
+def test_a_report_has_the_verdict_its_checks_and_latencies_in_seconds(stored: harness.Report) -> None:
     assert (stored.verdict, stored.exit_code, stored.findings) == (harness.Verdict.VALID, 0, ())
     assert {"outputs", "completion", "token_sources"} <= {check.name for check in stored.checks}
     assert stored.outputs.exact + stored.outputs.tie == 5
@@ -108,7 +108,7 @@ def test_workloads_that_need_another_deployment_are_skipped_with_the_reason() ->
 
 
 @pytest.mark.slow
-async def test_the_same_with_await() -> None:
+async def test_a_run_with_await() -> None:
     phases = []
 
     class Watcher(harness.SilentObserver):
@@ -151,12 +151,12 @@ def test_a_running_deployment_is_attached_to() -> None:
         ({"prefill_urls": "http://p:1", "decode_urls": "http://d:1", "base_url": ""}, "base_url '': not a URL"),
     ],
 )
-def test_what_cannot_be_attached_to_is_refused_before_anything_is_sent(arguments: dict[str, str], words: str) -> None:
+def test_wrong_urls_are_refused_before_anything_is_sent(arguments: dict[str, str], words: str) -> None:
     with pytest.raises(harness.UsageError, match=re.escape(words)):
         harness.attach(**arguments)
 
 
-def test_servers_that_do_not_answer_and_unknown_names_are_the_users_to_put_right(tmp_path: Path) -> None:
+def test_servers_that_do_not_answer_and_unknown_names_are_usage_errors(tmp_path: Path) -> None:
     with (
         pytest.raises(harness.UsageError),
         harness.attach(prefill_urls="http://127.0.0.1:9", decode_urls="http://127.0.0.1:9"),
@@ -171,7 +171,7 @@ def test_servers_that_do_not_answer_and_unknown_names_are_the_users_to_put_right
             deployment.run(FEW, verify="some")
 
 
-def test_ctrl_c_cancels_and_waits_until_all_is_cleaned_up() -> None:
+def test_ctrl_c_cancels_and_waits_for_the_cleanup() -> None:
     cleaned = []
 
     async def work() -> None:
@@ -224,7 +224,7 @@ def test_ctrl_c_cancels_and_waits_until_all_is_cleaned_up() -> None:
     [FEW, harness.RandomLoad(input_len=(4, 9), ignore_eos=True), harness.DatasetLoad(path=Path("x"), output_len=4)],
     ids=["few", "random", "dataset"],
 )
-def test_the_stored_command_line_says_the_same(
+def test_the_stored_command_line_is_equivalent(
     target: Target, load: "harness.RandomLoad | harness.DatasetLoad"
 ) -> None:
     words: Sequence[str] = ("run", *target_words(target), *load_words(load))

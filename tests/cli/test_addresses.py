@@ -1,4 +1,4 @@
-"""What can be no server's address is told before anything is asked, and without the credentials in it."""
+"""A wrong server address is refused before anything is sent, and the message shows no credentials."""
 
 import pytest
 
@@ -22,8 +22,8 @@ def attached(*more: str) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("flag", ["--base-url", "--reference-url", "--prefill-url"])
-def test_what_is_no_address_is_refused_at_once(text: str, flag: str) -> None:
-    """An empty one too: it is a variable that is not set, and no wish to go without a proxy."""
+def test_a_wrong_address_is_refused_at_once(text: str, flag: str) -> None:
+    """An empty address is wrong, too: it is an unset shell variable."""
     with pytest.raises(UsageError) as refused:
         parse(attached(flag, text))
     assert flag in str(refused.value)
@@ -33,7 +33,7 @@ def test_what_is_no_address_is_refused_at_once(text: str, flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
+    ("text", "taken"),
     [
         ("http://h:1/", "http://h:1"),
         ("http://h:1/v1/", "http://h:1"),
@@ -44,13 +44,12 @@ def test_what_is_no_address_is_refused_at_once(text: str, flag: str) -> None:
         ("https://user:secret@h:1", "https://user:secret@h:1"),
     ],
 )
-def test_an_address_is_taken_without_what_stands_at_its_end(text: str, meant: str) -> None:
-    """A slash, or the API's version, is no part of a server's name."""
-    assert address(text, "--base-url") == meant
+def test_a_slash_and_an_api_version_are_removed_from_the_end_of_an_address(text: str, taken: str) -> None:
+    assert address(text, "--base-url") == taken
 
 
 def test_a_user_in_the_address_and_a_header_are_two_credentials() -> None:
-    """HTTP has room for one of them."""
+    """A request can carry only one of them."""
     with pytest.raises(UsageError, match="Leave one out") as refused:
         parse(attached("--base-url", "http://me:secret@h:1", "--header", "authorization=Bearer other"))
     assert "secret" not in str(refused.value)

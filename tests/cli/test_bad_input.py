@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# An interpreter that seems to hold an engine, whose server then dies as vLLM's does.
+# An interpreter that reports an installed engine. Its server dies like a server of vLLM.
 _DYING_ENGINE = """\
 #!{python}
 import json, sys
@@ -65,7 +65,7 @@ def test_an_unreachable_url(tmp_path: Path) -> None:
     _expect(done, 2, url, "--prefill-url", "Check that the server is up")
 
 
-def test_something_that_is_no_url(tmp_path: Path) -> None:
+def test_a_wrong_url(tmp_path: Path) -> None:
     done = _harness(tmp_path, "--base-url", "localhost:1", "--prefill-url", "http://h:1", "--decode-url", "http://h:2")
     _expect(done, 2, "--base-url localhost:1", "http://127.0.0.1:8000")
 
@@ -94,7 +94,7 @@ def test_an_engine_that_is_not_installed(tmp_path: Path) -> None:
     _expect(_harness(tmp_path, "--engine-python", empty), 2, "vLLM is not installed for", "--engine-python", "make env")
 
 
-def test_an_interpreter_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_interpreter(tmp_path: Path) -> None:
     done = _harness(tmp_path, "--engine-python", str(tmp_path / "no-python"))
     _expect(done, 2, "no-python", "Name a Python interpreter")
 

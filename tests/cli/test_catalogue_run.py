@@ -1,4 +1,4 @@
-"""The catalogue on the command line: which deployment, which flags, and the table that a run ends in."""
+"""The catalogue on the command line: deployments, flags, and the table at the end of a run."""
 
 import io
 import xml.etree.ElementTree as ET
@@ -85,12 +85,12 @@ def test_an_unknown_workload_is_a_usage_error(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("preset", list(PRESETS.values()), ids=lambda preset: preset.name)
-def test_a_preset_changes_what_it_says_and_nothing_else(preset: Any) -> None:
+def test_a_preset_changes_only_the_fields_that_it_names(preset: Any) -> None:
     target = parse(["--decode-python", "/other/python", "--engine-arg=--mine"]).target
     built = build_target(preset, target)
     assert built is not None
     assert (built.connectors, built.prefill, built.decode) == (preset.connectors, preset.prefill, preset.decode)
-    assert built.engine_args == (*preset.engine_args, "--mine"), "the user's own come last, and win"
+    assert built.engine_args == (*preset.engine_args, "--mine"), "the user's arguments come last, and override"
     assert built.role_args[Role.DECODE] == preset.decode_args
     assert (built.model, built.device, built.attachment) == (target.model, target.device, None)
 
@@ -108,7 +108,7 @@ def test_different_versions_need_another_engine() -> None:
 # The table
 
 
-def test_the_table_says_what_ran_what_was_compared_and_why_something_was_skipped() -> None:
+def test_the_table_shows_comparisons_and_the_reasons_of_skipped_workloads() -> None:
     assert list(catalogue_lines([VALID, SKIPPED])) == [
         "valid       cold_decode  2 requests, 2/2 outputs, 0/0 counters, 1.2 s, on multi",
         "skipped     two_by_two   it needs 2 prefill servers, and there are 1",
@@ -116,12 +116,12 @@ def test_the_table_says_what_ran_what_was_compared_and_why_something_was_skipped
     ]
 
 
-def test_what_is_wrong_stands_under_its_row() -> None:
+def test_an_invalid_check_is_shown_under_its_row() -> None:
     lines = list(catalogue_lines([INVALID]))
     assert lines[1].strip() == "invalid token_sources: a summary"
 
 
-def test_among_all_deployments_only_one_has_different_engines_on_its_sides() -> None:
+def test_only_one_of_all_deployments_has_different_engines() -> None:
     everywhere = parse(["--workload", "*", "--all-deployments", "--decode-python", "older/bin/python"])
     unlike, multi = (target_of(PRESETS[name], everywhere) for name in ("unlike_versions", "multi"))
     assert unlike is not None
@@ -132,24 +132,24 @@ def test_among_all_deployments_only_one_has_different_engines_on_its_sides() -> 
     assert target_of(PRESETS["multi"], chosen) == chosen.target
 
 
-def test_skipped_rows_decide_nothing_and_nothing_at_all_is_unknown() -> None:
+def test_skipped_rows_do_not_count_and_without_other_rows_the_verdict_is_unknown() -> None:
     assert overall([VALID, SKIPPED]) is Verdict.VALID
     assert overall([VALID, INVALID, SKIPPED]) is Verdict.INVALID
     assert overall([SKIPPED]) is Verdict.UNKNOWN
 
 
-def test_a_known_fault_is_told_and_not_counted_until_it_is_gone() -> None:
+def test_a_known_fault_is_shown_and_does_not_count() -> None:
     assert overall([VALID, FAULTY]) is Verdict.VALID
     assert tally([VALID, FAULTY]) == "2 workloads: 1 valid, 1 known fault"
     assert any("loses the tail" in line for line in catalogue_lines([FAULTY]))
     more = Check("outputs", Verdict.INVALID, "3 differ")
     worse = replace(FAULTY, judgement=replace(judged(Verdict.INVALID), checks=(*judged(Verdict.INVALID).checks, more)))
-    assert overall([VALID, worse]) is Verdict.INVALID, "nor what else is wrong"
+    assert overall([VALID, worse]) is Verdict.INVALID, "a known fault does not excuse other checks"
     assert any("something else is wrong" in line for line in catalogue_lines([worse]))
     gone = replace(FAULTY, judgement=judged(Verdict.VALID))
     assert any("did not show" in line for line in catalogue_lines([gone]))
     unknown = replace(FAULTY, judgement=judged(Verdict.UNKNOWN))
-    assert overall([VALID, unknown]) is Verdict.UNKNOWN, "a known fault excuses what is known, not what is not"
+    assert overall([VALID, unknown]) is Verdict.UNKNOWN, "a known fault does not excuse an unknown verdict"
 
 
 def test_without_a_terminal_the_table_is_plain_lines() -> None:
@@ -158,7 +158,7 @@ def test_without_a_terminal_the_table_is_plain_lines() -> None:
     assert stream.getvalue().splitlines() == list(catalogue_lines([VALID, SKIPPED]))
 
 
-# Assertions
+# Assertion messages
 
 
 def test_an_assertion_shows_expected_beside_observed() -> None:
@@ -178,12 +178,8 @@ def test_an_assertion_shows_expected_beside_observed() -> None:
 # One scenario of a run
 
 
-def whole_run() -> History:
-    return history()
-
-
-def test_a_scenarios_part_is_judged_by_its_own_entries() -> None:
-    run = whole_run()
+def test_a_scenario_is_judged_by_its_own_entries() -> None:
+    run = history()
     names = {operation.sent.scenario for operation in run.operations()}
     whole = judge(DEPLOYMENT, run)
     for name in names:
@@ -196,8 +192,8 @@ def test_a_scenarios_part_is_judged_by_its_own_entries() -> None:
     assert nothing.comparisons == ()
 
 
-def test_what_a_scenario_is_about_must_have_happened() -> None:
-    run = whole_run()
+def test_the_condition_that_a_scenario_provokes_must_occur() -> None:
+    run = history()
     (name,) = {operation.sent.scenario for operation in run.operations()}
     whole = judge(DEPLOYMENT, run)
 
@@ -226,11 +222,11 @@ def refusal(status: int | None, outcome: Outcome, expected: int | None = 400) ->
     return completion(DEPLOYMENT, History(entries))
 
 
-def test_a_refusal_that_was_expected_is_right() -> None:
+def test_an_expected_refusal_is_valid() -> None:
     check = refusal(400, Outcome.FAIL)
     assert check.verdict is Verdict.VALID
     assert check.summary == "1 of 1 requests completed, 1 were to be refused"
-    assert refusal(400, Outcome.INFO).verdict is Verdict.VALID, "by decode, after prefill did its part"
+    assert refusal(400, Outcome.INFO).verdict is Verdict.VALID, "refused by decode after prefill succeeded"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +238,9 @@ def test_a_refusal_that_was_expected_is_right() -> None:
         (None, Outcome.INFO, Verdict.UNKNOWN),
     ],
 )
-def test_anything_else_is_not(status: int | None, outcome: Outcome, verdict: Verdict) -> None:
+def test_another_end_than_the_expected_refusal_is_not_valid(
+    status: int | None, outcome: Outcome, verdict: Verdict
+) -> None:
     check = refusal(status, outcome)
     assert check.verdict is verdict
     assert "expected HTTP 400" in check.findings[0].text
@@ -251,7 +249,7 @@ def test_anything_else_is_not(status: int | None, outcome: Outcome, verdict: Ver
 # JUnit
 
 
-def test_junit_has_one_case_for_each_workload_and_marks_what_was_skipped() -> None:
+def test_junit_has_one_case_for_each_workload() -> None:
     unknown = Row("cold", "hits", "multi", judged(Verdict.UNKNOWN), requests=1)
     written = catalogue_junit([VALID, INVALID, SKIPPED, FAULTY, unknown])
     suite = ET.fromstring(written)[0]  # noqa: S314 - our own
@@ -276,7 +274,7 @@ def test_junit_has_one_case_for_each_workload_and_marks_what_was_skipped() -> No
 
 
 @pytest.mark.slow
-def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_writes_junit_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     junit = tmp_path / "cases.xml"
     where = ["--engine", "sim", "--num-warmups", "1", "--result-dir", str(tmp_path), "--junit", str(junit), "--plain"]
     assert main(["--workload", "short_prompt", "--workload", "two_by_two", *where]) == 0
@@ -286,14 +284,14 @@ def test_the_command_line_writes_it_and_the_table(tmp_path: Path, capsys: pytest
     assert [case.get("name") for case in cases] == ["short_prompt", "two_by_two"]
 
 
-# What is nobody's
+# Findings outside of all workloads
 
 
-def test_what_is_wrong_with_a_run_and_stands_in_no_row_is_not_lost() -> None:
+def test_failed_checks_that_belong_to_no_workload_have_a_row_of_their_own() -> None:
     held = Check("streaming", Verdict.INVALID, "one answer was held back")
     slow = Check("client_health", Verdict.UNKNOWN, "the client was at its limit")
     whole = Judgement((held, slow, Check("token_sources", Verdict.INVALID, "lost")))
-    rest = judge_rest(DEPLOYMENT, whole_run(), whole, {"a": judged(Verdict.INVALID), "b": judged(Verdict.VALID)})
+    rest = judge_rest(DEPLOYMENT, history(), whole, {"a": judged(Verdict.INVALID), "b": judged(Verdict.VALID)})
     assert rest is not None
     assert rest.checks == (held, slow)
-    assert judge_rest(DEPLOYMENT, whole_run(), judged(Verdict.VALID), {}) is None
+    assert judge_rest(DEPLOYMENT, history(), judged(Verdict.VALID), {}) is None

@@ -41,7 +41,7 @@ def copied(ran: Ran, to: Path, change: Callable[[list[str]], list[str]] = list) 
 
 
 @pytest.mark.slow
-def test_the_report_and_the_exit_code_are_the_runs_own(wrong: Ran) -> None:
+def test_check_gives_the_same_report_and_exit_code_as_the_run(wrong: Ran) -> None:
     assert wrong.code == 1, wrong.out + wrong.err
     assert wrong.directory is not None
     before = {path: path.read_bytes() for path in wrong.directory.rglob("*") if path.is_file()}
@@ -53,7 +53,7 @@ def test_the_report_and_the_exit_code_are_the_runs_own(wrong: Ran) -> None:
 
 
 @pytest.mark.slow
-def test_save_writes_what_the_run_wrote(wrong: Ran, tmp_path: Path) -> None:
+def test_save_writes_the_same_result_as_the_run(wrong: Ran, tmp_path: Path) -> None:
     stored = copied(wrong, tmp_path / "run")
     (stored / "result.json").write_text("{}")
     junit = tmp_path / "junit.xml"
@@ -64,7 +64,7 @@ def test_save_writes_what_the_run_wrote(wrong: Ran, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_run_that_was_killed_is_judged_as_far_as_it_went(several: Ran, tmp_path: Path, *, torn: bool) -> None:
+def test_the_recorded_part_of_a_killed_run_is_judged(several: Ran, tmp_path: Path, *, torn: bool) -> None:
     def half(lines: list[str]) -> list[str]:
         place = next(n for n, line in enumerate(lines) if '"multi_block"' in line and '"phase_started"' in line)
         return [*lines[:place], lines[place][:20]] if torn else lines[:place]
@@ -73,13 +73,13 @@ def test_a_run_that_was_killed_is_judged_as_far_as_it_went(several: Ran, tmp_pat
     (stored / "result.json").unlink()
     run = rejudge(stored)
     assert run.verdict is Verdict.UNKNOWN
-    assert [row.word for row in run.rows] == ["unknown", "unknown", "skipped"], "nothing of a cut run counts as valid"
+    assert [row.word for row in run.rows] == ["unknown", "unknown", "skipped"], "no workload of a killed run is valid"
     assert any("ended before this workload began" in reason for row in run.rows for reason in row.reasons)
     assert harness("check", stored).code == 3
 
 
 @pytest.mark.slow
-def test_a_catalogues_table_comes_back(several: Ran, tmp_path: Path) -> None:
+def test_check_shows_the_table_of_a_catalogue_run(several: Ran, tmp_path: Path) -> None:
     assert several.code == 0, several.out + several.err
     stored = copied(several, tmp_path / "run")
     again = harness("check", stored, "--plain", "--save")
@@ -108,7 +108,7 @@ def header(lines: list[str], **fields: object) -> list[str]:
         (lambda _: [], "has no entry"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(
+def test_a_damaged_history_is_refused(
     wrong: Ran, tmp_path: Path, change: Callable[[list[str]], list[str]], why: str
 ) -> None:
     with pytest.raises(UsageError, match=why):
@@ -124,7 +124,7 @@ def test_a_run_that_ended_before_its_deployment_was_up_is_refused(wrong: Ran, tm
 
 
 @pytest.mark.slow
-def test_a_command_line_of_another_version_is_no_obstacle(wrong: Ran, tmp_path: Path) -> None:
+def test_a_run_with_a_command_line_of_another_version_is_judged(wrong: Ran, tmp_path: Path) -> None:
     def from_the_future(lines: list[str]) -> list[str]:
         return [line.replace('"--label"', '"--aura"') for line in lines]
 

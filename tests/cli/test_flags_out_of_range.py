@@ -1,4 +1,4 @@
-"""A flag that makes no sense is told in one paragraph, at once and in words; nothing is started."""
+"""A wrong flag is refused at once with a message of one line; nothing is started."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from harness.cli.options import parse
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--concurrency", "abc"), "'abc' is not a whole number"),
         (("--concurrency", "0"), "0 is not at least 1"),
@@ -34,8 +34,8 @@ from harness.cli.options import parse
         (("selftest", "--jobs", "0"), "--jobs: 0 is not at least 1"),
     ],
 )
-def test_it_is_one_line_that_names_what_was_given(
-    words: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_message_is_one_line_that_names_the_value(
+    words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = main([*words, "--result-dir", str(tmp_path / "runs")])
@@ -43,19 +43,19 @@ def test_it_is_one_line_that_names_what_was_given(
         code = int(str(ended.code))
     line = capsys.readouterr().err
     assert code == 2
-    assert told in line
+    assert message in line
     assert line.startswith("error: ")
     assert len(line.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_ports_for_as_many_servers_are_taken() -> None:
+def test_one_port_for_each_server_is_accepted() -> None:
     words = ["--prefill", "2", "--prefill-port", "8001", "--prefill-port", "8002"]
     assert parse(words).target.ports == {"prefill-0": 8001, "prefill-1": 8002}
 
 
 @pytest.mark.parametrize("command", ["run", "doctor", "serve", "check", "shrink", "selftest"])
-def test_help_says_something_of_every_flag(command: str) -> None:
+def test_help_describes_every_flag(command: str) -> None:
     parser = make_parser()
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     flags = commands.choices[command]._actions

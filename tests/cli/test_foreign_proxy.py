@@ -1,4 +1,4 @@
-"""Behind a proxy that is not the harness's own: nothing that only holds for the harness's is held against it."""
+"""Behind another proxy than the harness's, no check assumes the behaviour of the harness's proxy."""
 
 import json
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ def chosen(names: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_what_only_holds_for_the_harness_proxy_is_skipped_behind_another(
+async def test_workloads_that_need_the_harness_proxy_are_skipped_behind_another(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with foreign_proxy(sim.prefill_urls, sim.decode_urls) as url:
@@ -62,7 +62,7 @@ async def test_what_only_holds_for_the_harness_proxy_is_skipped_behind_another(
 
 
 @pytest.mark.slow
-async def test_behind_the_harness_proxy_they_run(
+async def test_workloads_that_need_the_harness_proxy_run_behind_it(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with own_proxy(sim) as url:
@@ -71,7 +71,7 @@ async def test_behind_the_harness_proxy_they_run(
 
 
 @pytest.mark.slow
-async def test_a_load_with_several_choices_is_unknown_where_the_proxy_decides_what_prefill_is_asked(
+async def test_a_load_with_several_choices_is_unknown_behind_another_proxy(
     sim: SimDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load = tmp_path / "load.jsonl"
@@ -84,5 +84,5 @@ async def test_a_load_with_several_choices_is_unknown_where_the_proxy_decides_wh
     assert "which is not the harness's own" in shown
 
 
-def test_every_workload_that_predicts_what_prefill_is_asked_says_so() -> None:
+def test_every_workload_that_predicts_requests_to_prefill_needs_the_harness_proxy() -> None:
     assert {entry.name for entry in catalogue() if entry.needs.own_proxy} == set(SPECIAL)

@@ -1,4 +1,4 @@
-"""Ctrl-C tells what is known so far, where it is stored and how to judge it again; nothing is left running."""
+"""After Ctrl-C, the run so far is judged and stored, and the output says where; nothing is left running."""
 
 import json
 import signal
@@ -10,8 +10,8 @@ import pytest
 
 
 def interrupted(directory: Path, stage: str, *arguments: str, by: int = signal.SIGINT) -> tuple[int, str, str]:
-    """A run that gets a signal when its progress begins a line so; exit code, stdout, stderr."""
-    # A process in the background of a shell ignores SIGINT; this one is to have it as in a terminal.
+    """A run that gets a signal when a line of its progress begins with ``stage``; exit code, stdout, stderr."""
+    # A background process of a shell ignores SIGINT; this process must handle it as in a terminal.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from harness.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -35,7 +35,7 @@ def interrupted(directory: Path, stage: str, *arguments: str, by: int = signal.S
 @pytest.mark.parametrize(
     "stage", ["random_load/load: ", pytest.param("verification/teacher: ", marks=pytest.mark.slow)]
 )
-def test_an_interrupted_run_is_judged_as_far_as_it_went(tmp_path: Path, stage: str, by: int) -> None:
+def test_the_recorded_part_of_an_interrupted_run_is_judged(tmp_path: Path, stage: str, by: int) -> None:
     code, out, err = interrupted(tmp_path, stage, "--num-prompts", "60", by=by)
     where = (tmp_path / "latest").resolve()
     assert code == 3, out + err

@@ -1,4 +1,4 @@
-"""A signal that comes before anything was started is no traceback; one that comes after the verdict changes nothing."""
+"""A signal before anything was started gives no traceback; a signal after the verdict changes nothing."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ from harness.cli import main
 from harness.errors import ExitCode, UsageError
 
 
-def command_that_is_told_to_end(how: int, then: Callable[[], ExitCode]) -> Callable[..., Any]:
-    """A command that awaits nothing more when the signal comes, as while it judges and prints."""
+def command_with_a_signal(how: int, then: Callable[[], ExitCode]) -> Callable[..., Any]:
+    """A command that gets a signal while it judges and prints, and awaits nothing more."""
 
     async def perform(_: object) -> ExitCode:
         os.kill(os.getpid(), how)
@@ -28,18 +28,18 @@ def command_that_is_told_to_end(how: int, then: Callable[[], ExitCode]) -> Calla
 def test_the_exit_code_is_that_of_the_verdict_that_was_shown(
     how: int, code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.cli.commands.perform", command_that_is_told_to_end(how, lambda: code))
+    monkeypatch.setattr("harness.cli.commands.perform", command_with_a_signal(how, lambda: code))
     assert main(["list"]) == code
     assert "interrupted" not in capsys.readouterr().err
 
 
-def test_an_error_that_ends_it_is_still_told(
+def test_an_error_after_the_signal_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> ExitCode:
         raise UsageError("name another port")
 
-    monkeypatch.setattr("harness.cli.commands.perform", command_that_is_told_to_end(signal.SIGINT, fail))
+    monkeypatch.setattr("harness.cli.commands.perform", command_with_a_signal(signal.SIGINT, fail))
     assert main(["list"]) == ExitCode.USAGE
     assert capsys.readouterr().err == "error: name another port\n"
 

@@ -41,7 +41,7 @@ def shell(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
         ("PYTHONIOENCODING=ascii $HARNESS list", 0),
     ],
 )
-def test_the_exit_code_does_not_depend_on_who_reads(tmp_path: Path, command: str, code: int) -> None:
+def test_the_exit_code_does_not_depend_on_the_reader(tmp_path: Path, command: str, code: int) -> None:
     done = shell(command, tmp_path)
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
@@ -50,7 +50,7 @@ def test_the_exit_code_does_not_depend_on_who_reads(tmp_path: Path, command: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("readers", ["| true", "> /dev/full 2> /dev/full", ">&- 2>&-"])
-def test_a_run_that_nobody_reads_is_stored_whole_and_exits_with_its_verdict(tmp_path: Path, readers: str) -> None:
+def test_a_run_without_readers_is_stored_whole_and_exits_with_its_verdict(tmp_path: Path, readers: str) -> None:
     done = shell(
         f"$HARNESS --engine sim --workload short_prompt --num-warmups 1 --result-dir $RUNS {readers}; "
         "exit ${PIPESTATUS[0]}",
@@ -71,7 +71,7 @@ class Broken(io.StringIO):
         raise BrokenPipeError
 
 
-def test_what_is_printed_through_a_guard_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printing_through_a_guard_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither print, nor a library that looks the stream up itself, meets the error."""
     monkeypatch.setattr(sys, "stdout", Broken())
     with unfailing_output():
@@ -84,7 +84,7 @@ def test_what_is_printed_through_a_guard_never_fails(monkeypatch: pytest.MonkeyP
     assert guard.lost
 
 
-def test_a_guard_passes_on_what_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guard_passes_on_text(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     with unfailing_output():

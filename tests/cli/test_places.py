@@ -1,4 +1,4 @@
-"""A file that the user wants written is refused before the run where it could not be, and costs no verdict later."""
+"""A file that cannot be written is refused before the run; if writing fails later, the verdict is still shown."""
 
 from pathlib import Path
 
@@ -33,15 +33,15 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         ("check", "{directory}", "--junit", "{directory}"),
     ],
 )
-def test_what_cannot_be_written_is_told_before_anything_is_started(
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_started(
     tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "one.txt"
     file.write_text("no directory")
     assert main([word.format(file=file, directory=tmp_path) for word in words]) == 2
-    told = capsys.readouterr().err
-    assert "cannot be written" in told
-    assert len(told.splitlines()) == 1
+    shown = capsys.readouterr().err
+    assert "cannot be written" in shown
+    assert len(shown.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -56,7 +56,7 @@ def test_a_directory_that_does_not_exist_yet_is_made(tmp_path: Path) -> None:
 def test_a_verdict_that_cannot_be_stored_is_shown_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The disk may fill up, or somebody remove the directory, while a run goes."""
+    """During a run the disk may fill up, or the directory may be removed."""
     report = make_report(DEPLOYMENT, HISTORY, INVALID)
     options = parse([*SIM, "--result-dir", str(tmp_path)]).report
     with pytest.raises(HarnessError, match=r"Its directory is gone.*The report above"):
@@ -64,7 +64,7 @@ def test_a_verdict_that_cannot_be_stored_is_shown_all_the_same(
     assert capsys.readouterr().out.startswith(f"{report.verdict.upper()}: ")
 
 
-def test_a_deployment_that_is_looked_at_or_held_is_not_the_latest_run(tmp_path: Path) -> None:
+def test_doctor_does_not_make_the_latest_run(tmp_path: Path) -> None:
     """`check runs/latest` after `doctor` judges the run before it."""
     assert main(["doctor", *SIM, "--num-warmups", "1", "--result-dir", str(tmp_path)]) == 0
     assert not (tmp_path / "latest").exists()

@@ -1,4 +1,4 @@
-"""What makes a plain run unknown makes a catalogue's run unknown, too, though it stands in no workload's part."""
+"""Checks that make a plain run unknown make a catalogue run unknown, too, although they belong to no workload."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -40,10 +40,10 @@ def history(*entries: Entry, health: ClientHealth = FINE) -> History:
     return History((start, *entries, health, RunEnded(9.0)))
 
 
-def left_of(told: History) -> dict[str, Verdict]:
-    """What a run of the one scenario leaves over for the row of the whole run."""
-    part = judge_scenario(run.DEPLOYMENT, told, judge(run.DEPLOYMENT, told), "chatty")
-    rest = judge_rest(run.DEPLOYMENT, told, None, {"chatty": part})
+def left_of(made: History) -> dict[str, Verdict]:
+    """The checks in the row of the whole run, after a run of one scenario."""
+    part = judge_scenario(run.DEPLOYMENT, made, judge(run.DEPLOYMENT, made), "chatty")
+    rest = judge_rest(run.DEPLOYMENT, made, None, {"chatty": part})
     return {} if rest is None else {check.name: check.verdict for check in rest.checks}
 
 
@@ -58,13 +58,12 @@ def test_many_streams_of_which_none_flowed_leave_the_run_unknown() -> None:
 
 
 @pytest.mark.parametrize(("number", "tokens"), [(0, 6), (3, 6), (40, 2)])
-def test_too_few_streams_to_tell_leave_nothing(number: int, tokens: int) -> None:
-    """A workload that streams next to nothing is no less valid for it."""
+def test_too_few_streams_leave_nothing(number: int, tokens: int) -> None:
     assert left_of(history(*streams(number, in_pieces=False, tokens=tokens))) == {}
 
 
-def test_a_test_suites_workload_is_in_doubt_by_its_own_entries_alone() -> None:
-    """A client that was strained makes that workload unknown, and none of the later ones."""
+def test_a_workload_of_a_test_suite_is_judged_by_its_own_entries() -> None:
+    """A strained client makes only this workload unknown, not later workloads."""
     record = Recorder(entries=[RunStarted(0.0, (), 0, "pytest", None, ())])
     found = []
     for health in (STRAINED, FINE):
@@ -100,21 +99,16 @@ def test_counters_outside_of_every_workload_are_left() -> None:
     assert judge_rest(run.DEPLOYMENT, run.history(), judged(counters("nixl_bytes", mine)), parts) is None
 
 
-def test_a_finding_that_no_part_tells_is_left_though_another_part_is_as_bad() -> None:
-    """A known fault excuses its own case, and not what else is wrong by the same check."""
-    told, untold = Finding("prefill-0", "leaked after ask"), Finding("prefill-0", "leaked after reset")
-    parts = {"mine": judged(Check("settled", Verdict.INVALID, "", findings=(told,)))}
-    whole = judged(Check("settled", Verdict.INVALID, "", findings=(told, untold)))
+def test_a_finding_that_belongs_to_no_workload_is_left_beside_findings_that_do() -> None:
+    """A known fault of a workload does not excuse other findings of the same check."""
+    mine, other = Finding("prefill-0", "leaked after ask"), Finding("prefill-0", "leaked after reset")
+    parts = {"mine": judged(Check("settled", Verdict.INVALID, "", findings=(mine,)))}
+    whole = judged(Check("settled", Verdict.INVALID, "", findings=(mine, other)))
     rest = judge_rest(run.DEPLOYMENT, run.history(), whole, parts)
     assert rest is not None
     assert rest.verdict is not Verdict.VALID
-    assert rest.checks[0].findings == (untold,)
-    assert (
-        judge_rest(
-            run.DEPLOYMENT, run.history(), judged(Check("settled", Verdict.INVALID, "", findings=(told,))), parts
-        )
-        is None
-    )
+    assert rest.checks[0].findings == (other,)
+    assert judge_rest(run.DEPLOYMENT, run.history(), parts["mine"], parts) is None
 
 
 def test_a_checker_that_crashed_is_left() -> None:
@@ -124,6 +118,6 @@ def test_a_checker_that_crashed_is_left() -> None:
     assert rest.verdict is Verdict.UNKNOWN
 
 
-def test_short_answers_that_came_at_once_say_nothing_of_a_buffer() -> None:
-    """Four tokens are made within a moment, and a busy machine reads them together."""
+def test_short_answers_that_arrive_at_once_are_no_evidence_of_a_buffer() -> None:
+    """Four tokens are generated so fast that a busy machine reads them together."""
     assert left_of(history(*streams(100, in_pieces=False, tokens=4))) == {}

@@ -1,4 +1,4 @@
-"""The pytest plugin on a simulated pair, in a pytest of its own, as a user has it."""
+"""The pytest plugin on a simulated pair, in a separate pytest process, as users run it."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ def test_facts(deployment):
 
 @asynccontextmanager
 async def simulated(*bugs: str) -> AsyncIterator[list[tuple[str, str]]]:
-    """Flags of the plugin, less their prefix, that attach to a simulated pair."""
+    """Names and URLs for flags of the plugin that attach to a simulated pair."""
     geometry = read_model(str(make_canary())).geometry
     planted = tuple(PlantedBug(bug) for bug in bugs)
     sim = await start_sim(SimConfig(noise=QUIET, eos_rate=0.0, geometry=geometry, bugs=planted, lease_seconds=1.0))
@@ -72,7 +72,7 @@ def by_environment(urls: list[tuple[str, str]]) -> dict[str, str]:
     return {names[name]: url.rpartition(":")[2] for name, url in urls}
 
 
-async def test_a_workload_that_is_right_passes_and_one_that_cannot_run_is_skipped(tmp_path: Path) -> None:
+async def test_a_valid_workload_passes_and_a_workload_that_cannot_run_is_skipped(tmp_path: Path) -> None:
     async with simulated() as urls:
         output = await pytest_on(tmp_path, by_options(urls))
     assert "3 passed, 1 skipped" in output, output
@@ -88,10 +88,10 @@ async def test_a_lost_transfer_fails_with_expected_and_observed(tmp_path: Path) 
 
 
 @pytest.mark.slow
-async def test_another_block_size_than_was_told_is_an_error(tmp_path: Path) -> None:
+async def test_a_block_size_other_than_the_servers_is_an_error(tmp_path: Path) -> None:
     async with simulated() as urls:
         output = await pytest_on(tmp_path, ["-k", "test_facts", *by_options(urls)], {"BLOCK_SIZE": "32"})
-    assert "BLOCK_SIZE is 32, and prefill-0 at" in output, output
+    assert "BLOCK_SIZE is 32, but prefill-0 at" in output, output
 
 
 async def test_the_plugin_imports_nothing_until_it_is_used(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How an operation ended, and by whom: set where it is known, kept in the history, and what each comes to."""
+"""How an operation ended: determined by client and runner, kept in the history, and judged by completion."""
 
 import asyncio
 from dataclasses import replace
@@ -57,35 +57,35 @@ def stalls(*pieces: bytes, status: int = 200) -> wire.Script:
         (wire.cuts(wire.sse(TOKEN)), Ending.CUT),
     ],
 )
-async def test_the_client_says_how_the_server_ended_it(script: wire.Script, ending: Ending) -> None:
+async def test_the_client_determines_how_the_server_ended_an_operation(script: wire.Script, ending: Ending) -> None:
     assert (await ask(script)).ending is ending
 
 
 @pytest.mark.parametrize("begun", [(), (wire.sse(TOKEN),)])
-async def test_the_clients_own_time_limit_is_no_cut_before_and_after_the_answer_has_begun(begun: tuple[bytes]) -> None:
+async def test_the_clients_time_limit_is_not_a_broken_connection(begun: tuple[bytes]) -> None:
     ended = await ask(stalls(*begun), within=0.05)
     assert (ended.ending, ended.status) == (Ending.TIMED_OUT, 200)
 
 
-async def test_a_refusal_stays_one_where_the_client_gives_up_reading_its_body() -> None:
+async def test_a_refusal_whose_body_times_out_is_still_a_refusal() -> None:
     ended = await ask(stalls(b"boom", status=500), within=0.05)
     assert (ended.ending, ended.status) == (Ending.REFUSED, 500)
 
 
-async def test_what_never_left_says_whether_it_lacked_a_server_or_a_connection() -> None:
+async def test_an_unsent_request_lacked_a_server_or_a_connection() -> None:
     async with Client({Route.PROXY: ["http://127.0.0.1:1"]}, model="m", clock=MonotonicClock(), timeout=20) as client:
         assert (await client.send(REQUEST)).ending is Ending.NOT_CONNECTED
         assert (await client.send(replace(REQUEST, route=Route.DECODE))).ending is Ending.NOT_SENT
 
 
-class _Nobody:
+class _NoCounters:
     """Reads nothing."""
 
     async def read(self, *, scenario: str, phase: str, label: str) -> None:
-        """There is nothing to read."""
+        """Do nothing."""
 
     def disturbed(self) -> None:
-        """Nobody minds."""
+        """Do nothing."""
 
 
 async def carried_out(send: object, *requests: Request) -> dict[str, Ended]:
@@ -94,13 +94,13 @@ async def carried_out(send: object, *requests: Request) -> dict[str, Ended]:
     scenario = Scenario("s", "to test", (phase,))
     try:
         async with asyncio.timeout(0.05):
-            await run_scenario(scenario, send=send, counters=_Nobody(), record=entries.append, clock=JumpingClock())  # type: ignore[arg-type]
+            await run_scenario(scenario, send=send, counters=_NoCounters(), record=entries.append, clock=JumpingClock())  # type: ignore[arg-type]
     except TimeoutError:
         pass
     return {entry.request_id: entry for entry in entries if isinstance(entry, Ended)}
 
 
-async def test_the_runner_says_what_was_its_own_doing() -> None:
+async def test_the_runner_records_the_endings_that_it_causes() -> None:
     async def crash(_request: Request) -> Ended:
         raise ZeroDivisionError("planted")
 
@@ -116,7 +116,7 @@ async def test_the_runner_says_what_was_its_own_doing() -> None:
     assert (await carried_out(wait, Request("a", (1,))))["a"].ending is Ending.INTERRUPTED
 
 
-def test_an_operation_without_an_end_says_so() -> None:
+def test_an_operation_without_an_end() -> None:
     (operation,) = History((Sent(0.0, REQUEST, "s", "p", 0.0),)).operations()
     assert operation.ended.ending is Ending.NO_END
 
@@ -149,11 +149,11 @@ def test_a_history_of_an_older_version_is_read(outcome: str, status: int | None,
     assert decode_entry(encode_entry(entry)) == entry
 
 
-# What completion makes of it
+# The checker completion
 
 
 def judged(outcome: Outcome, status: int | None, ending: Ending, cause: str = "boom", **request: object) -> Check:
-    """One request that went well and one that ended like this."""
+    """The check, for one request that ended like this and one that completed."""
     odd = replace(run.request(0), **request)  # type: ignore[arg-type]
     ends = run.operation(odd, outcome=outcome, status=status, ending=ending, cause=cause, choices=())
     return completion(run.DEPLOYMENT, run.history(operations=(*ends, *run.operation(run.request(1)))))
@@ -191,7 +191,7 @@ CAUSES = ("boom", "timeout", "timed out", "the client crashed", "interrupted", "
         (Outcome.INFO, None, Ending.NO_END, UNKNOWN),
     ],
 )
-def test_the_ending_decides_and_never_the_words(
+def test_the_ending_decides_and_not_the_text_of_the_cause(
     outcome: Outcome, status: int | None, ending: Ending, verdict: Verdict, cause: str
 ) -> None:
     check = judged(outcome, status, ending, cause)
@@ -202,7 +202,7 @@ def test_the_ending_decides_and_never_the_words(
 @pytest.mark.parametrize(
     ("status", "advice"), [(401, "--header"), (403, "--header"), (429, "--concurrency"), (302, "redirect")]
 )
-def test_a_refusal_that_the_user_can_mend_says_how(status: int, advice: str) -> None:
+def test_a_refusal_that_the_user_can_avoid_has_advice(status: int, advice: str) -> None:
     check = judged(Outcome.INFO, status, Ending.REFUSED)
     assert advice in check.findings[0].text
     assert advice in check.summary
@@ -216,18 +216,18 @@ def test_a_refused_request_of_the_verification_is_unknown_at_most(purpose: Purpo
     assert check.summary.startswith("1 of 1 requests completed; 1 that verify other requests failed")
 
 
-def test_a_failed_reference_is_not_completions_business() -> None:
+def test_completion_ignores_failed_references() -> None:
     assert judged(Outcome.INFO, 500, Ending.REFUSED, purpose=Purpose.REFERENCE, about="r1").verdict is VALID
 
 
-def test_what_is_evidence_stands_before_what_is_none() -> None:
+def test_findings_that_are_evidence_come_first() -> None:
     slow = run.operation(run.request(0), outcome=Outcome.INFO, status=None, ending=Ending.TIMED_OUT, choices=())
     broken = run.operation(run.request(1), outcome=Outcome.INFO, status=500, ending=Ending.REFUSED, choices=())
     check = completion(run.DEPLOYMENT, History((*slow, *broken, RunEnded(9.0))))
     assert (check.verdict, check.findings[0].subject) == (INVALID, "r1")
 
 
-def test_what_should_have_been_refused_and_got_no_answer_is_unknown() -> None:
+def test_the_verdict_on_requests_that_should_be_refused() -> None:
     assert judged(Outcome.INFO, None, Ending.TIMED_OUT, expect_status=400).verdict is UNKNOWN
     assert judged(Outcome.INFO, 200, Ending.UNFINISHED, expect_status=400).verdict is INVALID
     assert judged(Outcome.INFO, 200, Ending.TIMED_OUT, expect_status=400).verdict is INVALID

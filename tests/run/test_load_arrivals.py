@@ -1,11 +1,11 @@
-"""The closed loop by itself: how late its consumer comes must not hide in the time a request was due."""
+"""The closed loop: a late consumer does not change the time at which a request was due."""
 
 from harness.run.arrivals import ClosedLoop
 from harness.scenario import Request
 
 
 class SetClock:
-    """Shows what it was set to."""
+    """Shows the time that a test sets."""
 
     time = 0.0
 
@@ -16,7 +16,7 @@ class SetClock:
         self.time += seconds
 
 
-async def test_a_request_is_due_since_its_slot_became_free_however_late_it_is_fetched() -> None:
+async def test_a_request_is_due_when_its_slot_becomes_free() -> None:
     clock = SetClock()
     loop = ClosedLoop(1, clock)
     due = loop.due([Request(name, ()) for name in "ab"])

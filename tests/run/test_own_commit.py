@@ -36,22 +36,19 @@ def committed(root: Path) -> str:
     return git(root, "rev-parse", "HEAD")
 
 
-def test_a_checkout_of_the_harness_tells_its_commit(tmp_path: Path) -> None:
+def test_a_checkout_of_the_harness_has_its_commit(tmp_path: Path) -> None:
     root = package(tmp_path / "checkout")
     commit = committed(root)
     assert own_commit(root) == commit
 
 
-def test_a_package_installed_inside_somebodys_repository_has_none(tmp_path: Path) -> None:
-    site = package(tmp_path / "project" / ".venv" / "lib" / "site-packages", None)
+@pytest.mark.parametrize(
+    ("place", "pyproject"), [(".venv/lib/site-packages", None), ("vendored", OURS)], ids=["installed", "copied"]
+)
+def test_a_package_inside_another_repository_has_none(tmp_path: Path, place: str, pyproject: str | None) -> None:
+    inner = package(tmp_path / "project" / place, pyproject)
     committed(tmp_path / "project")
-    assert own_commit(site) is None
-
-
-def test_a_copy_of_the_checkout_inside_somebodys_repository_has_none(tmp_path: Path) -> None:
-    copy = package(tmp_path / "project" / "vendored")
-    committed(tmp_path / "project")
-    assert own_commit(copy) is None
+    assert own_commit(inner) is None
 
 
 def test_a_repository_that_does_not_track_the_package_is_not_its_own(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The runner, with a sender, an observer and a clock made for the occasion."""
+"""The runner, with a fake sender, observer and clock."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from harness.scenario import Phase, Request, Scenario
 
 
 class Servers:
-    """Holds every request until it is let go; knows how many it held at once."""
+    """Holds every request until ``let_go``; counts the requests that it holds at once."""
 
     def __init__(self, clock: JumpingClock) -> None:
         self._clock = clock
@@ -134,7 +134,7 @@ async def test_sent_is_recorded_before_sending() -> None:
     assert journal.ends()["p-0"].outcome is Outcome.OK
 
 
-async def test_a_send_that_crashes_is_one_operation_and_not_the_run() -> None:
+async def test_a_crash_of_send_ends_one_operation_and_not_the_run() -> None:
     journal = Journal()
 
     async def send(request: Request) -> Ended:
@@ -147,7 +147,7 @@ async def test_a_send_that_crashes_is_one_operation_and_not_the_run() -> None:
     assert "RuntimeError: boom" in journal.ends()["p-1"].cause
 
 
-async def test_interrupted_operations_are_recorded_and_the_interrupt_goes_on() -> None:
+async def test_interrupted_operations_are_recorded_and_the_cancellation_is_passed_on() -> None:
     clock, journal = JumpingClock(), Journal()
     servers = Servers(clock)
     run = asyncio.create_task(

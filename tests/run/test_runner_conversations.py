@@ -1,4 +1,4 @@
-"""Requests that go on from an earlier answer, and requests kept in flight beside others."""
+"""Requests that continue an earlier answer, and background requests."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ from harness.scenario import Endpoint, Message, Phase, Purpose, Request, Route, 
 
 
 class Answering:
-    """Answers each request with token 7 and the word " yes"; knows what was asked and how many at once."""
+    """Answers each request with token 7 and the word " yes"; keeps the requests and counts requests in flight."""
 
     def __init__(self, clock: JumpingClock, failing: frozenset[str] = frozenset()) -> None:
         self.clock, self.failing = clock, failing
@@ -50,7 +50,7 @@ def turns(*requests: Request) -> Scenario:
     return Scenario("talk", "", tuple(Phase(request.request_id, (request,)) for request in requests))
 
 
-async def test_token_ids_go_on_from_prompt_and_answer() -> None:
+async def test_token_ids_continue_prompt_and_answer() -> None:
     send, journal = await run(
         turns(Request("a", (1, 2)), Request("b", (3,), continues="a"), Request("c", (4, 5), continues="b"))
     )
@@ -60,7 +60,7 @@ async def test_token_ids_go_on_from_prompt_and_answer() -> None:
     assert {sent.request.continues for sent in journal.sents()} == {None}
 
 
-async def test_text_and_messages_go_on_likewise() -> None:
+async def test_text_and_messages_continue_prompt_and_answer() -> None:
     user, more = Message("user", "is it?"), Message("user", "and now?")
     chat = Endpoint.CHAT
     send, _ = await run(
@@ -75,14 +75,14 @@ async def test_text_and_messages_go_on_likewise() -> None:
     assert send.asked["d"].prompt == (user, Message("assistant", " yes"), more)
 
 
-async def test_a_reference_goes_on_from_what_was_served_not_from_the_reference_before() -> None:
+async def test_a_reference_continues_the_served_answer_and_not_the_previous_reference() -> None:
     reference = Request("b-reference", (3,), route=Route.PREFILL, purpose=Purpose.REFERENCE, about="b", continues="a")
     send, _ = await run(turns(Request("a", (1,)), Request("b", (3,), continues="a"), reference))
     assert send.asked["b-reference"].prompt == send.asked["b"].prompt
 
 
 @pytest.mark.parametrize(("before", "failing"), [("a", {"a"}), ("never", set())])
-async def test_a_turn_without_the_one_before_is_not_sent(before: str, failing: set[str]) -> None:
+async def test_a_turn_without_its_previous_turn_is_not_sent(before: str, failing: set[str]) -> None:
     send, journal = await run(turns(Request("a", (1,)), Request("b", (3,), continues=before)), frozenset(failing))
     assert "b" not in send.asked
     end = journal.ends()["b"]
@@ -90,7 +90,7 @@ async def test_a_turn_without_the_one_before_is_not_sent(before: str, failing: s
     assert f"not sent: it continues {before}" in end.cause
 
 
-async def test_prompts_of_different_kinds_are_the_authors_mistake() -> None:
+async def test_prompts_of_different_kinds_are_an_error() -> None:
     with pytest.raises(HarnessError, match="of different kinds"):
         await run(turns(Request("a", (1,)), Request("b", "text", continues="a")))
 
@@ -111,7 +111,7 @@ async def test_background_requests_are_in_flight_until_the_phases_own_have_ended
     assert [sent.request.request_id for sent in journal.sents()][:3] == ["beside-0", "beside-1", "beside-2"]
 
 
-async def test_what_was_never_sent_needs_no_reference() -> None:
+async def test_an_unsent_request_needs_no_reference() -> None:
     own = Request("own", (1,))
     background = beside(50)
     references = tuple(

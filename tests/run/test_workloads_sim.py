@@ -34,13 +34,14 @@ BY_PRESET: Mapping[str, Mapping[str, Any]] = {
     "unlike_versions": {"decode": {"version": "0.31.0"}},
 }
 NOT_VALID = {
-    "several_choices": "failed_transfers",  # the first choice's notification frees what the others still read
+    # The first choice's notification frees blocks that the other choices still read.
+    "several_choices": "failed_transfers",
 }
-"""Checks that cannot be valid for what a workload does, as the engine is."""
+"""Checks that fail for a workload because of a fault of the engine."""
 QUICK = {
     *("short_prompt", "partial_decode_hit", "direct_decode", "offload_recovery", "stop_strings", "several_choices"),
 }
-"""A few of each kind; the others are run in the slow tier."""
+"""Some workloads of each kind; the other workloads are in the slow tier."""
 HERE = [
     pytest.param(entry, marks=() if entry.name in QUICK else pytest.mark.slow, id=entry.name)
     for entry in catalogue()
@@ -49,7 +50,7 @@ HERE = [
 
 
 class Brisk(MonotonicClock):
-    """Pauses between readings of counters are a sixth as long: steps here take a third of their time, and less."""
+    """Makes pauses between readings of counters a sixth as long: steps here take a third of the usual time, or less."""
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(seconds / 6 if seconds >= FIRST_PAUSE else seconds)

@@ -1,4 +1,4 @@
-"""The selftest: it catches what is planted, cries on nothing else, and is the same every time."""
+"""The selftest: it catches planted bugs, raises no false alarm, and is deterministic."""
 
 import asyncio
 import multiprocessing
@@ -23,7 +23,7 @@ from harness.sim import BUGS, QUIET, PlantedBug, SimConfig, SimPair
 from harness.verdict import Verdict
 
 N = 160
-"""Requests of a trial here: 8 bad ones at one in 20."""
+"""Requests of a trial here: 8 of them are bad at one in 20."""
 SEEN_BY = {
     "flipped_byte": "outputs",
     "swapped_blocks": "outputs",
@@ -37,7 +37,7 @@ SEEN_BY = {
     "spurious_400": "completion",
 }
 QUICK = {"bytes_lost", "burst", "spurious_400"}
-"""Seen without a search for what is behind it."""
+"""Bugs whose verification needs no search for owners."""
 
 
 def planted(bug: str | None, seed: int = 1, requests: int = N) -> Result:
@@ -48,7 +48,7 @@ def planted(bug: str | None, seed: int = 1, requests: int = N) -> Result:
 @pytest.mark.parametrize(
     "bug", [pytest.param(bug, marks=() if bug in QUICK else pytest.mark.slow) for bug in sorted(SEEN_BY)]
 )
-def test_a_planted_bug_is_caught_by_the_checker_that_is_there_for_it(bug: str) -> None:
+def test_a_planted_bug_is_caught_by_its_checker(bug: str) -> None:
     result = planted(bug)
     assert result.struck
     assert result.verdict is Verdict.INVALID
@@ -56,7 +56,7 @@ def test_a_planted_bug_is_caught_by_the_checker_that_is_there_for_it(bug: str) -
     assert result.accused == 0
 
 
-async def test_trials_that_nobody_wants_any_more_leave_no_process() -> None:
+async def test_cancelled_trials_leave_no_process() -> None:
     running = asyncio.create_task(run_trials([Trial(COLD, None, 0.0, 2000, seed) for seed in range(2)], jobs=2))
     await until(multiprocessing.active_children, "no trial was begun")
     running.cancel()
@@ -76,7 +76,7 @@ def test_lost_evidence_is_unknown() -> None:
 @pytest.mark.parametrize(
     "load", [pytest.param(load, marks=() if load is COLD else pytest.mark.slow, id=load.name) for load in LOADS]
 )
-def test_nothing_is_cried_on_a_clean_pair_that_flips_near_ties(load: object) -> None:
+def test_a_clean_pair_that_flips_near_ties_raises_no_false_alarm(load: object) -> None:
     result = run_trial(Trial(load, None, 0.0, N, 3))  # type: ignore[arg-type]  # parametrize has no types
     assert [(check.name, check.verdict, check.summary) for check in result.checks if check.verdict != "valid"] == []
     assert result.outputs.tie > 0
@@ -84,12 +84,12 @@ def test_nothing_is_cried_on_a_clean_pair_that_flips_near_ties(load: object) -> 
 
 
 @pytest.mark.slow
-def test_a_trial_goes_the_same_way_every_time() -> None:
+def test_a_trial_is_deterministic() -> None:
     first, second = (replace(planted("foreign_blocks", requests=60), seconds=0.0) for _ in range(2))
     assert first == second
 
 
-async def test_a_trial_reads_the_offload_tiers_and_says_how_much_of_them() -> None:
+async def test_a_trial_reads_the_offload_tiers_and_reports_the_tokens() -> None:
     carried, _ = await record_trial(Trial(COLD, None, 0.0, 40, 0))
     deployment, history = carried.deployment, carried.history
     blocks = sum((len(o.request.prompt) - 1) // 8 for o in history.operations(phase="load"))
@@ -100,13 +100,13 @@ async def test_a_trial_reads_the_offload_tiers_and_says_how_much_of_them() -> No
 
 
 @pytest.mark.slow
-def test_wrong_requests_are_named_and_no_others() -> None:
+def test_exactly_the_wrong_requests_are_named() -> None:
     result = planted("full_hit_wrong")
     assert result.wrong == result.named > 0
     assert result.accused == 0
 
 
-def test_a_load_says_how_many_requests_it_has() -> None:
+def test_a_load_has_the_given_number_of_requests() -> None:
     for load in LOADS:
         config = SimConfig(**load.fields)
         phases = load.write(Writer(config, 0), 100)
@@ -115,7 +115,7 @@ def test_a_load_says_how_many_requests_it_has() -> None:
         assert len({prompt[: config.block_size + 1] for prompt in prompts}) == 100
 
 
-async def test_the_clock_jumps_where_nobody_has_work() -> None:
+async def test_the_clock_jumps_if_no_engine_has_work() -> None:
     async with World() as world:
         woken: list[str] = []
 
@@ -128,7 +128,7 @@ async def test_the_clock_jumps_where_nobody_has_work() -> None:
     assert world.now() == pytest.approx(5000.0)
 
 
-async def test_a_cancelled_alarm_keeps_nobody_waiting() -> None:
+async def test_a_cancelled_alarm_is_not_called() -> None:
     async with World() as world:
         world.at(10.0, lambda: pytest.fail("it was cancelled")).cancel()
         await world.sleep(20.0)
@@ -181,10 +181,11 @@ def test_an_unknown_bug_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_table_passes_only_if_all_was_caught_and_nothing_cried() -> None:
+def test_the_selftest_passes_only_if_all_bugs_are_caught_without_false_alarms() -> None:
     caught, clean = planted("flipped_byte"), planted(None)
     assert make_report([caught, clean]).passed
-    assert not make_report([caught]).passed  # without clean runs nothing is known of false alarms
+    # Without clean runs, nothing is known of false alarms.
+    assert not make_report([caught]).passed
     missed = replace(caught, verdict=Verdict.VALID)
     unknown = replace(caught, verdict=Verdict.UNKNOWN)
     for results in ([missed, clean], [unknown, clean], [replace(caught, struck=0), clean]):
@@ -206,7 +207,7 @@ def test_intervals_are_those_of_the_published_tables(successes: int, trials: int
     assert clopper_pearson(successes, trials) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_the_power_of_one_bad_request_is_read_off_runs_with_several() -> None:
+def test_the_power_per_bad_request_is_estimated_from_runs_with_several() -> None:
     assert power_per_strike([]) == (0.0, 0.0)
     assert power_per_strike([(0, False), (3, False)]) == (0.0, 0.0)
     # Runs of one each: the plain share. 1 - 0.05 ** (1 / 10) bounds ten of ten.

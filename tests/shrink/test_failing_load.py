@@ -78,7 +78,7 @@ def test_a_candidate_becomes_requests_under_a_fresh_salt() -> None:
 def test_text_and_messages_stay_whole() -> None:
     text, chat = request(0, prompt="some words"), request(1, prompt=(Message("user", "hi"),), endpoint=Endpoint.CHAT)
     load = failing_load_of(DEPLOYMENT, history(text, chat, *SIX[2:]), judgement(LEAK))
-    assert load.cutting(16).whole == {0, 1}
+    assert load.prefix_lengths(16).whole == {0, 1}
     (left, _) = load.left(Candidate((Piece(0, 1, 2), Piece(1, 1, 2)), 1))
     assert left.request.prompt == "some words"
 
@@ -103,7 +103,7 @@ def test_only_an_invalid_run_is_shrunk(verdict: Verdict) -> None:
 # The script
 
 
-def told(*requests: Request, **fields: object) -> ScriptContent:
+def content(*requests: Request, **fields: object) -> ScriptContent:
     whole = ScriptContent((requests,), 1, (), "m", "http://p:1", "http://d:2", "http://proxy:3", ("about it",))
     return replace(whole, **fields)  # type: ignore[arg-type] # the tests name them
 
@@ -115,7 +115,7 @@ def syntax_error(text: str, path: Path) -> str:
 
 def test_a_script_is_bash_whatever_a_prompt_holds(tmp_path: Path) -> None:
     nasty = request(0, prompt="$(touch hacked) `id` \"'\nJSON\n\\ @SALT \u2028", request_id="it's; rm -rf $HOME")
-    text = script(told(nasty, request(1), concurrency=2, header_names=("X-Api-Key",), counters=True))
+    text = script(content(nasty, request(1), concurrency=2, header_names=("X-Api-Key",), counters=True))
     assert syntax_error(text, tmp_path / "script.sh") == ""
     assert "'it'\"'\"'s; rm -rf $HOME'" in text
     assert "\nJSON\n" in text
@@ -125,7 +125,7 @@ def test_a_script_is_bash_whatever_a_prompt_holds(tmp_path: Path) -> None:
 
 def test_requests_keep_their_routes_and_concurrency() -> None:
     direct = request(5, route=Route.DECODE)
-    text = script(told(*SIX[:4], direct, concurrency=3, probes=(request(9, route=Route.PREFILL),)))
+    text = script(content(*SIX[:4], direct, concurrency=3, probes=(request(9, route=Route.PREFILL),)))
     served = text.partition("# --- the requests as served, 3 at a time ---\n")[2].partition("\n# --- the comparison")[0]
     assert served.splitlines() == [
         "transferred 0 load-0 /v1/completions &",

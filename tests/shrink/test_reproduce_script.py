@@ -31,10 +31,10 @@ class Done:
     err: str
 
 
-async def run(told: ScriptContent, directory: Path, **environment: str) -> Done:
+async def run(content: ScriptContent, directory: Path, **environment: str) -> Done:
     """Run the script in an environment with only these variables, without proxies."""
     path = directory / "reproduce.sh"
-    path.write_text(script(told))
+    path.write_text(script(content))
     clean = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     process = await asyncio.create_subprocess_exec(
         *(BASH, str(path)),
@@ -48,15 +48,15 @@ async def run(told: ScriptContent, directory: Path, **environment: str) -> Done:
 
 
 async def served_by(
-    directory: Path, clean: Script, served: Script, *requests: Request, told: Mapping[str, Any] | None = None
+    directory: Path, clean: Script, served: Script, *requests: Request, content: Mapping[str, Any] | None = None
 ) -> Done:
     """Run the script where P answers references like ``clean``, and the proxy answers like ``served``."""
     async with running(clean) as p, running(served) as proxy:
         about = ScriptContent((requests or (request(),),), 2, (), "m", p.url, p.url, proxy.url)
-        return await run(replace(about, **(told or {})), directory, TIMEOUT="5", PAUSE="0")
+        return await run(replace(about, **(content or {})), directory, TIMEOUT="5", PAUSE="0")
 
 
-async def cut_in_the_middle(asked: web.Request) -> web.StreamResponse:
+async def broken_in_the_middle(asked: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": "1000"})
     await response.prepare(asked)
     await response.write(b'{"choices": [{"token_ids": [5, 6]}]}')
@@ -67,7 +67,7 @@ async def cut_in_the_middle(asked: web.Request) -> web.StreamResponse:
 
 async def never(_asked: web.Request) -> web.StreamResponse:
     await asyncio.Event().wait()
-    raise AssertionError("an event that nobody sets")
+    raise AssertionError("this event is never set")
 
 
 def body(text: str, status: int = 200) -> Script:
@@ -99,7 +99,7 @@ UNANSWERED = {
     ),
     "a redirect": (body("", 302), "HTTP 302"),
     "nothing": (body(""), "no token ids"),
-    "a cut answer": (cut_in_the_middle, "no complete answer"),
+    "a broken answer": (broken_in_the_middle, "no complete answer"),
 }
 
 
@@ -118,8 +118,8 @@ async def test_missing_answers_are_unknown_and_the_servers_message_is_shown(
 @pytest.mark.slow
 async def test_a_server_that_never_answers_ends_the_script_in_time(tmp_path: Path) -> None:
     async with running(never) as p:
-        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url)
-        done = await run(told, tmp_path, TIMEOUT="0.2")
+        content = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url)
+        done = await run(content, tmp_path, TIMEOUT="0.2")
     assert done.code == UNKNOWN
     assert "timed out" in done.out
 
@@ -195,7 +195,7 @@ async def test_a_cache_that_was_not_emptied_makes_the_result_unknown(tmp_path: P
         return web.json_response({"success": False}) if "reset" in asked.path else web.json_response(RIGHT)
 
     probe = request(9, route=Route.PREFILL)
-    done = await served_by(tmp_path, p, answering(200, RIGHT), told={"probes": (probe,), "reset": True})
+    done = await served_by(tmp_path, p, answering(200, RIGHT), content={"probes": (probe,), "reset": True})
     assert done.code == UNKNOWN, done.out + done.err
     assert "was not emptied" in done.out
 
@@ -205,40 +205,40 @@ async def test_a_cache_that_was_not_emptied_makes_the_result_unknown(tmp_path: P
 async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(tmp_path: Path, name: str) -> None:
     nowhere = await closed_port()
     async with running(answering(200, RIGHT)) as p:
-        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url.replace("127.0.0.1", "localhost"))
-        done = await run(told, tmp_path, **{name: nowhere, "no_proxy": "example.org"})
+        content = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url.replace("127.0.0.1", "localhost"))
+        done = await run(content, tmp_path, **{name: nowhere, "no_proxy": "example.org"})
     assert (done.code, done.err) == (SAME, ""), done.out
 
 
 @pytest.mark.slow
 async def test_a_proxy_of_the_environment_is_used_for_other_machines(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as gateway:
-        told = ScriptContent(((request(),),), 1, (), "m", "http://p.example:1", "http://d.example:2", None)
-        await run(told, tmp_path, http_proxy=gateway.url)
+        content = ScriptContent(((request(),),), 1, (), "m", "http://p.example:1", "http://d.example:2", None)
+        await run(content, tmp_path, http_proxy=gateway.url)
         assert {asked.host for asked in gateway.seen} == {"p.example"}
 
 
 async def test_a_headers_value_comes_from_the_environment_and_is_not_an_argument(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as p:
-        told = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url, header_names=("X-Api-Key",))
-        missing = await run(told, tmp_path)
+        content = ScriptContent(((request(),),), 1, (), "m", p.url, p.url, p.url, header_names=("X-Api-Key",))
+        missing = await run(content, tmp_path)
         assert (missing.code, p.seen) == (USAGE, [])
         assert "set it to the value of the header X-Api-Key" in missing.err
-        given = await run(told, tmp_path, HEADER_X_API_KEY="sesame $(id)")
+        given = await run(content, tmp_path, HEADER_X_API_KEY="sesame $(id)")
         assert given.code == SAME, given.out + given.err
         assert {asked.headers["X-Api-Key"] for asked in p.seen} == {"sesame $(id)"}
-        assert "${HEADER" not in script(told).partition("curl -")[2], "every user can see curl's arguments"
+        assert "${HEADER" not in script(content).partition("curl -")[2], "every user can see curl's arguments"
 
 
 async def test_credentials_of_a_url_are_required_and_not_written(tmp_path: Path) -> None:
     async with running(answering(200, RIGHT)) as p:
         secret = p.url.replace("//", "//user:sesame@")
-        told = ScriptContent(((request(),),), 1, (), "m", secret, p.url, None)
-        assert "sesame" not in script(told)
-        missing = await run(told, tmp_path)
+        content = ScriptContent(((request(),),), 1, (), "m", secret, p.url, None)
+        assert "sesame" not in script(content)
+        missing = await run(content, tmp_path)
         assert (missing.code, p.seen) == (USAGE, [])
         assert "set it to the URL with its credentials" in missing.err
-        given = await run(told, tmp_path, P=secret, PROXY=p.url)
+        given = await run(content, tmp_path, P=secret, PROXY=p.url)
         assert given.code == SAME, given.out + given.err
         assert p.seen[0].headers["Authorization"].startswith("Basic ")
         assert "sesame" not in given.out + given.err
@@ -261,7 +261,7 @@ def test_the_comment_at_the_top_lists_each_exit_code() -> None:
 
 
 def test_a_comment_of_several_lines_is_not_executed(tmp_path: Path) -> None:
-    told = ScriptContent(
+    content = ScriptContent(
         ((request(),),), 1, (), "m", "http://p", "http://d", None, about=(f"one\ntouch {tmp_path}/hacked",)
     )
-    assert "\ntouch" not in script(told)
+    assert "\ntouch" not in script(content)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.shrink.candidate import Candidate, Cutting, Piece
+from harness.shrink.candidate import Candidate, Piece, PrefixLengths
 from harness.shrink.shrinker import MISSED, Limits, Shrinker, tries_for
 
 BLOCK = 16
-CUTTING = Cutting(BLOCK)
+LENGTHS = PrefixLengths(BLOCK)
 Fails = Callable[[Candidate], bool]
 
 
@@ -26,7 +26,7 @@ def shrunk(whole: Candidate, fails: Fails, limits: Limits, hints: tuple[Candidat
         return fails(candidate)
 
     shrinker = Shrinker(whole, attempt, limits)
-    asyncio.run(shrinker.run(hints, CUTTING))
+    asyncio.run(shrinker.run(hints, LENGTHS))
     return shrinker
 
 
@@ -131,17 +131,17 @@ def test_a_hint_saves_the_halving() -> None:
     assert found.tries < 15
 
 
-def test_a_prompt_is_cut_near_block_boundaries() -> None:
+def test_a_prompt_is_shortened_to_a_length_near_block_boundaries() -> None:
     found = shrunk(load(1), lambda one: one.pieces[0].prompt > 40, Limits(1, 1000))
     assert found.best.pieces[0].prompt == 3 * BLOCK - 1, "the next shorter length of interest, 33, does not fail"
 
 
-def test_text_is_not_cut() -> None:
+def test_text_is_not_shortened() -> None:
     async def attempt(_: Candidate) -> bool:
         return True
 
     shrinker = Shrinker(load(3), attempt, Limits(1, 1000))
-    best = asyncio.run(shrinker.run((), Cutting(BLOCK, frozenset({0, 1, 2}))))
+    best = asyncio.run(shrinker.run((), PrefixLengths(BLOCK, frozenset({0, 1, 2}))))
     assert best.pieces[0].prompt == 100 + best.pieces[0].number
     assert best.pieces[0].output == 1
 
@@ -176,7 +176,7 @@ def test_the_best_so_far_is_kept_when_time_is_up_or_the_search_is_cancelled() ->
 
     shrinker = Shrinker(load(64), attempt, Limits(3, 100))
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(shrinker.run((), CUTTING))
+        asyncio.run(shrinker.run((), LENGTHS))
     assert len(shrinker.best.pieces) == 16
 
 
