@@ -137,7 +137,7 @@ def test_a_healthy_deployment_does_not_fail_again_which_is_unknown(failed: Path,
     found = shrunk(failed, *healthy.flags)
     assert found.code == 3, found.out + found.err
     assert "does not fail any more" in found.out
-    assert "none of 2 runs" in found.out
+    assert "none of 2 new runs" in found.out
     assert (failed.parent / "latest").readlink() == Path(failed.name), (
         "a shrink without a result does not become the latest run"
     )
