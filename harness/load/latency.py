@@ -25,7 +25,7 @@ from harness.history import Ended, Operation, Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Distribution:
     """A distribution in milliseconds; ``std`` is the population's, percentiles are interpolated linearly."""
 
     mean: float
@@ -48,12 +48,12 @@ class LatencyReport:
     request_throughput: float
     output_throughput: float
     total_token_throughput: float
-    ttft: Summary | None
-    tpot: Summary | None
-    itl: Summary | None
-    e2el: Summary | None
-    ttft_from_send: Summary | None
-    e2el_from_send: Summary | None
+    ttft: Distribution | None
+    tpot: Distribution | None
+    itl: Distribution | None
+    e2el: Distribution | None
+    ttft_from_send: Distribution | None
+    e2el_from_send: Distribution | None
 
     def as_keys(self) -> dict[str, float | None]:
         """Flat keys of ``vllm bench serve`` (``p99_ttft_ms``), and further ones (``p99_ttft_from_send_ms``)."""
@@ -123,12 +123,12 @@ def latency_report(operations: Iterable[Operation]) -> LatencyReport:
         request_throughput=per_second(len(done)),
         output_throughput=per_second(tokens_out),
         total_token_throughput=per_second(tokens_in + tokens_out),
-        ttft=_summary(measured.ttft),
-        tpot=_summary(measured.tpot),
-        itl=_summary(measured.itl),
-        e2el=_summary(measured.e2e),
-        ttft_from_send=_summary([op.ended.token_times[0] - op.sent.at for op in streamed]),
-        e2el_from_send=_summary([_last(op.ended) - op.sent.at for op in done]),
+        ttft=_distribution(measured.ttft),
+        tpot=_distribution(measured.tpot),
+        itl=_distribution(measured.itl),
+        e2el=_distribution(measured.e2e),
+        ttft_from_send=_distribution([op.ended.token_times[0] - op.sent.at for op in streamed]),
+        e2el_from_send=_distribution([_last(op.ended) - op.sent.at for op in done]),
     )
 
 
@@ -178,9 +178,9 @@ def _output_tokens(operation: Operation) -> int:
     return sum(len(choice.token_ids) for choice in operation.ended.choices)
 
 
-def _summary(seconds: Sequence[float] | Seconds) -> Summary | None:
+def _distribution(seconds: Sequence[float] | Seconds) -> Distribution | None:
     if not len(seconds):
         return None
     ms = np.asarray(seconds) * 1000.0
     p50, p90, p99 = np.percentile(ms, (50, 90, 99)).tolist()
-    return Summary(float(ms.mean()), float(np.median(ms)), float(ms.std()), p50, p90, p99)
+    return Distribution(float(ms.mean()), float(np.median(ms)), float(ms.std()), p50, p90, p99)

@@ -12,8 +12,7 @@ from pathlib import Path
 from harness.checkers.token_sources import SOURCES
 from harness.facts import Deployment, Role, Server, alike
 from harness.history import History, RunStarted
-from harness.load.latency import LatencyReport
-from harness.load.latency import Summary as Distribution
+from harness.load.latency import Distribution, LatencyReport
 from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
