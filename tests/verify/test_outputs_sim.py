@@ -12,6 +12,7 @@ from sim_history import SimRun, load
 from harness.history import Ended, History, Operation, Sent
 from harness.scenario import Condition, Route
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
+from harness.sim.noise import QUIET
 from harness.verdict import FindingKind, Verdict
 from harness.verify.judging import count_outputs, look_at_outputs, outputs, owned_outputs, wrong_outputs
 from harness.verify.judging.cache_findings import probe_coverage
@@ -149,6 +150,18 @@ def test_every_leak_is_named_with_its_owner(bug: str) -> None:
 def test_swapped_blocks_pass_the_load_and_are_found_by_the_probe() -> None:
     history = verified(60, PlantedBug("swapped_blocks", 0.3), seed=4)
     assert not wrong_outputs(history)
+    check = outputs(DEPLOYMENT, history)
+    assert check.verdict is Verdict.INVALID
+    assert {(one.kind, one.server) for one in check.findings} == {(FindingKind.CACHE, "decode-0")}
+
+
+@pytest.mark.parametrize("bug", ["swapped_blocks", "offload_stores_wrong"])
+def test_wrong_blocks_in_caches_are_found_though_no_output_shows_any_noise(bug: str) -> None:
+    """Then no control requests are sent for the outputs; the probes need them all the same."""
+    run = served(60, PlantedBug(bug, 0.3), seed=4, noise=QUIET)
+    history = run.verify(seed=4)
+    assert not wrong_outputs(history)
+    assert count_outputs(history).exact == 60
     check = outputs(DEPLOYMENT, history)
     assert check.verdict is Verdict.INVALID
     assert {(one.kind, one.server) for one in check.findings} == {(FindingKind.CACHE, "decode-0")}

@@ -6,7 +6,8 @@ steps below. Each step is made from the history so far, and is left out if it ha
 1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py).
 2. A few outputs are teacher-forced. If one of them shows any noise, control requests measure how large noise is
    (controls.py). Then all outputs that the policy picks are forced, mixed with the control outputs, and so are probes
-   whose answers nothing else can verify (forcing.py).
+   whose answers nothing else can verify (forcing.py). If only such a probe differs from its forcing, control requests
+   follow then: a difference cannot be judged without knowing the noise.
 3. For outputs that look wrong, the noise of their prompts is measured, in rounds, each followed by forcing. More
    control outputs may raise or lower a limit, so an output counts as wrong only after this second measurement.
 4. For outputs that are still wrong, the request whose KV they were made from is searched for, in rounds (owners.py).
@@ -103,10 +104,11 @@ _STEPS: tuple[Callable[[Verification, History], Phases], ...] = (
     first_forced,
     # Twice, since only the later outputs may show noise.
     *(_controls, forced) * 2,
-    _doubts,
+    # Again, since the outputs may show no noise where probes differ from their forcings.
+    *(_doubts, _controls, forced),
     *(_confirmation, forced) * ROUNDS_OF_CONFIRMATION,
     *(_owners,) * _SEARCHES,
     *(_retries, forced),
-    *(tier_reset, tier_probes, _doubts),
+    *(tier_reset, tier_probes, _doubts, _controls, forced),
     *(_confirmation, forced),
 )
