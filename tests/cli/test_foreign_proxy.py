@@ -8,29 +8,27 @@ from pathlib import Path
 import pytest
 from foreign_proxy import foreign_proxy
 from model_configs import SIMULATED
+from proxy_fakes import proxying
+from simulated import simulated
 
 from harness.catalogue.choice import catalogue
 from harness.cli.catalogue import run_catalogue
 from harness.cli.options import parse
 from harness.cli.run import run
 from harness.errors import ExitCode
-from harness.proxy import start_proxy
-from harness.sim import QUIET, SimConfig, start_sim
 from harness.sim.deployment import SimDeployment
 
 
 @pytest.fixture
 async def sim() -> AsyncIterator[SimDeployment]:
-    deployment = await start_sim(SimConfig(noise=QUIET, lease_seconds=0.5))
-    yield deployment
-    await deployment.stop()
+    async with simulated(lease_seconds=0.5) as deployment:
+        yield deployment
 
 
 @asynccontextmanager
 async def own_proxy(sim: SimDeployment) -> AsyncIterator[str]:
-    proxy = await start_proxy(sim.prefill_urls, sim.decode_urls)
-    yield proxy.url
-    await proxy.stop()
+    async with proxying(sim.prefill_urls, sim.decode_urls) as proxy:
+        yield proxy.url
 
 
 def words_of(sim: SimDeployment, url: str, tmp_path: Path, *more: str) -> list[str]:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from foreign_proxy import foreign_proxy
 from model_configs import SIMULATED
+from simulated import simulated
 
 from harness.cli.doctor import doctor
 from harness.cli.options import Options, parse
@@ -22,7 +23,6 @@ from harness.errors import ExitCode, UsageError
 from harness.facts import Connector
 from harness.preflight import Item, Level, traffic
 from harness.proxy import start_proxy
-from harness.sim import QUIET, SimConfig, start_sim
 from harness.sim.deployment import SimDeployment
 
 Change = Callable[[web.Request, Any], Any]
@@ -32,15 +32,6 @@ Change = Callable[[web.Request, Any], Any]
 def _short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three readings suffice to notice the requests that a test makes as another client."""
     monkeypatch.setattr(traffic, "WATCH_SECONDS", 0.2)
-
-
-@asynccontextmanager
-async def simulated(**fields: Any) -> AsyncIterator[SimDeployment]:
-    deployment = await start_sim(SimConfig(noise=QUIET, **fields))
-    try:
-        yield deployment
-    finally:
-        await deployment.stop()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Requests that continue an earlier answer, and background requests."""
 
-import asyncio
 from collections import Counter
 
 import pytest
@@ -27,7 +26,7 @@ class Answering:
         self.asked[request.request_id] = request
         self.in_flight[background] += 1
         for _ in range(2 if background else 5):
-            await asyncio.sleep(0)
+            await self.clock.sleep(1)
         if not background:
             seen = self.in_flight[True]
             self.least_beside = seen if self.least_beside is None else min(seen, self.least_beside)

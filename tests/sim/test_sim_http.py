@@ -3,17 +3,16 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import pytest
 from polling import until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from simulated import simulated
 
 from harness.facts import Role
-from harness.sim import QUIET, PlantedBug, SimConfig, SimDeployment, start_sim
+from harness.sim import PlantedBug, SimDeployment
 from harness.sim.transit import prefill_body
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -24,15 +23,6 @@ PROMPT = list(range(300, 350))
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
-
-
-@asynccontextmanager
-async def simulated(**fields: Any) -> AsyncIterator[SimDeployment]:
-    deployment = await start_sim(SimConfig(noise=QUIET, **fields))
-    try:
-        yield deployment
-    finally:
-        await deployment.stop()
 
 
 @pytest.fixture

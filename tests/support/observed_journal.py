@@ -1,6 +1,5 @@
 """A growing history that is also the observer of the deployment."""
 
-import asyncio
 from typing import Any
 
 from harness.history import Ended, Entry, Sent
@@ -18,7 +17,6 @@ class Journal(list[Entry]):
         self.order.append(type(entry).__name__)
 
     async def read(self, *, scenario: str, phase: str, label: str) -> None:
-        await asyncio.sleep(0)
         self.order.append((scenario, phase, label))
 
     def disturbed(self) -> None:
