@@ -1,0 +1,43 @@
+"""Which outputs of a run are wrong or doubtful, by their teacher forcings and by the noise of clean outputs. Pure.
+
+This is the whole rule for outputs that were teacher-forced, without HTTP and without histories, so that a bench can
+apply it to recorded numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.verify.judging.floor import NoiseFloor, measure_floor
+from harness.verify.judging.forcing import Forced
+from harness.verify.judging.limits import Limits, exceedances
+from harness.verify.judging.many_doubtful import too_many_doubtful
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the rule says about each output. Keys are indices into the outputs that were given."""
+
+    floor: NoiseFloor
+    wrong: Mapping[int, str]
+    """Outputs that noise does not explain, each with the reason."""
+    doubtful: Mapping[int, str]
+    """Outputs that are neither right nor wrong with certainty, each with the reason."""
+
+
+def rule_on(controls: Sequence[Forced], served: Sequence[Forced]) -> Ruling | str:
+    """Apply the rule to ``served`` outputs, or say why the ``controls`` do not suffice.
+
+    ``controls``: outputs that were made without KV transfer.
+    """
+    floor = measure_floor(controls, served)
+    if isinstance(floor, str):
+        return floor
+    doubtful, wrong = _beyond(served, floor.near), _beyond(served, floor.far)
+    if why := too_many_doubtful(served, controls, floor.near):
+        wrong = {**{index: f"{text}; {why}" for index, text in doubtful.items()}, **wrong}
+    return Ruling(floor, wrong, {index: text for index, text in doubtful.items() if index not in wrong})
+
+
+def _beyond(served: Sequence[Forced], limits: Limits) -> dict[int, str]:
+    first = ((index, next(exceedances(one, limits, one.regret), None)) for index, one in enumerate(served))
+    return {index: one.text for index, one in first if one is not None}
