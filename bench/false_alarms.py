@@ -18,11 +18,9 @@ import numpy as np
 from harness.verify.asking.controls import FURTHER_CONTROLS
 from harness.verify.asking.plan import ROUNDS_OF_CONFIRMATION
 from harness.verify.asking.policy import CONTROL_OUTPUT
-from harness.verify.judging.floor import NoiseFloor, measure_floor
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Limits, exceedances
-from harness.verify.judging.many_doubtful import too_many_doubtful
 from harness.verify.judging.noise import Floats
+from harness.verify.judging.ruling import rule_on
 
 Generator = np.random.Generator
 Draw = Callable[[Generator, tuple[int, int, int]], Floats]
@@ -116,15 +114,8 @@ def judge_run(rng: Generator, kind: Draw, size: Size, *, damaged: int = 0) -> Tr
 
 
 def _judged(control: Sequence[Forced], served: Sequence[Forced]) -> tuple[bool, frozenset[int]]:
-    floor = measure_floor(control, served)
-    if not isinstance(floor, NoiseFloor):
-        return False, frozenset()
-    doubtful, wrong = _beyond(served, floor.near), _beyond(served, floor.far)
-    return bool(doubtful), wrong | doubtful if too_many_doubtful(served, control, floor.near) else wrong
-
-
-def _beyond(served: Sequence[Forced], limits: Limits) -> frozenset[int]:
-    return frozenset(i for i, one in enumerate(served) if next(exceedances(one, limits, one.regret), None) is not None)
+    ruling = rule_on(control, served)
+    return (False, frozenset()) if isinstance(ruling, str) else (bool(ruling.doubtful), frozenset(ruling.wrong))
 
 
 def _rows(kinds: Sequence[str], sizes: Sequence[Size], runs: int, seed: int) -> Iterator[str]:
