@@ -12,8 +12,8 @@ Rule 2. The excesses over u follow a generalised Pareto distribution (Pickands, 
         the tail of Student's t with 3 degrees of freedom, and below 0 the tail ends at a finite value.
 Rule 3. The shape is estimated from the k excesses (the estimator of Zhang and Stephens, 2009: the mean of the shape
         under a likelihood of the data), and drawn towards an expected shape, as if this had been estimated from another
-        sample, with a standard error of its own. Half a standard error of the result is added: an underestimated
-        shape gives false alarms, an overestimated one only a wider limit. No shape is taken to be below 0 or above 1/3.
+        sample, with a standard error of its own. A part of the standard error of the result is added (``margin``): an
+        underestimated shape gives false alarms, an overestimated one only a wider limit. No shape is taken to be below 0 or above 1/3.
         The upper bound keeps a limit finite if flips lie far above all other values; noise with a heavier tail than
         that of Student's t with 3 degrees of freedom may exceed the limit more often than stated.
 Rule 4. The scale is estimated, too. For an exponential tail, X/(X+S) is Beta(1, k) for a new excess X and the sum S of
@@ -64,6 +64,8 @@ class Expected:
     shape: float
     error: float
     """Its standard error: how far the real shape may be from it."""
+    margin: float = 0.5
+    """How many standard errors of the estimated shape are added to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def estimate_tails(sample: Sample, future: int, expected: Expected, *, part: flo
 
 
 def shape_of_tail(sample: Sample, expected: Expected, *, part: float) -> float:
-    """The shape of the largest ``part`` of the values, without the half standard error that rule 3 adds."""
+    """The shape of the largest ``part`` of the values, without the margin of rule 3."""
     order = np.argsort(sample.values, kind="stable")
     falling = spread(sample.values[order])[::-1]
     k = min(max(_MIN_EXCESSES, int(part * len(falling))), len(falling) - 1)
@@ -179,7 +181,7 @@ def _tail(falling: Floats, k: int, independent: int, expected: Expected) -> Tail
     start = float(falling[k])
     excesses = falling[:k] - start
     mean, error = _shape(excesses, independent, expected)
-    shape = min(max(mean + error / 2, 0.0), HEAVIEST)
+    shape = min(max(mean + expected.margin * error, 0.0), HEAVIEST)
     # The mean of a generalised Pareto distribution is its scale divided by 1 - shape.
     scale = float(excesses.mean()) * (1 - shape)
     return Tail(start, (k + 1) / (len(falling) + 1), scale, shape + 1 / independent)
