@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def _rows(flags: argparse.Namespace, sizes: Sequence[Size]) -> Iterator[Row]:
     if flags.processes == 1:
         yield from (measure(kind, size, flags.runs, flags.seed) for kind, size in zip(kinds, each, strict=True))
         return
-    with ProcessPoolExecutor(flags.processes) as pool:
+    with ProcessPoolExecutor(flags.processes, get_context("spawn")) as pool:
         yield from pool.map(measure, kinds, each, [flags.runs] * len(kinds), [flags.seed] * len(kinds))
 
 

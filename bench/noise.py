@@ -11,7 +11,8 @@ Then it draws runs without damage from the clean outputs of each model, and coun
 (bench/resampled.py). ``--runs`` of them are spread over runs of 128 to 2,000 outputs with 32 to 192 controls.
 
 Exit code 1 if a clean output of a file is accused, or if alarms exceed the stated rate beyond chance, for a model or
-for all together; 2 if a file cannot be read; 3 if the rule judged no run of a file or of a model; 0 otherwise.
+for all together; 2 if a file cannot be read or written; 3 if the rule judged a file not at all, or no run of a model;
+0 otherwise.
 """
 
 import argparse
@@ -111,7 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         files, witnesses = files_of(flags.paths)
         runs = [read(file) for file in files]
-    except UnreadableError as error:
+        if flags.json:
+            flags.json.touch()
+    except (UnreadableError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USAGE
     for file in witnesses:

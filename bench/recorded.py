@@ -13,6 +13,7 @@ where a server did not report a log-probability. A regret is always known: of a 
 import json
 import lzma
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def _content(path: Path) -> Any:
         _refuse(path, f"it cannot be read: {error.strerror or error}")
     except (lzma.LZMAError, EOFError) as error:
         _refuse(path, f"it is not a whole xz file: {error}")
-    except ValueError as error:
+    # A RecursionError is what thousands of open brackets lead to.
+    except (ValueError, RecursionError) as error:
         _refuse(path, f"it is not JSON: {error}")
 
 
@@ -137,7 +139,7 @@ def _array(path: Path, where: str, name: str, values: Sequence[Any]) -> Floats:
         known = isinstance(value, int | float) and not isinstance(value, bool)
         if not known and (value is not None or name == "regret"):
             _refuse(path, f"{where} has the {name} {json.dumps(value)}, which is no number")
-        if known and not (math.isfinite(value) and (value >= 0 or name in _SIGNED)):
+        if known and not (abs(value) <= sys.float_info.max and (value >= 0 or name in _SIGNED)):
             _refuse(path, f"{where} has the {name} {value}: it must be finite and not negative")
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
