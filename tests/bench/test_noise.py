@@ -154,8 +154,15 @@ def test_a_rule_that_judges_nothing_proves_nothing(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(noise, "rule_on", lambda *_: "too few controls")
-    assert noise.main([str(runs), "--runs", "20"]) == 3
+    assert noise.main([str(runs), "--runs", "0"]) == 3
     assert "not judged: too few controls" in capsys.readouterr().out
+
+
+def test_resampled_runs_of_which_none_is_judged_prove_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judging = planted(accuse_none)
+    monkeypatch.setattr(noise, "rule_on", lambda *sides: judging(*sides) if len(sides[1]) < 100 else "too few controls")
+    code, found = numbers(runs, "--runs", "20")
+    assert (code, found["resampled"][0]["total"]["unjudged"]) == (3, 20)
 
 
 def test_resampled_runs_that_are_accused_fail_the_bench(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
