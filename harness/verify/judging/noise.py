@@ -23,10 +23,12 @@ Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest values m
         evenly, halfway to their neighbours: before rounding, they were anywhere in this interval.
 Rule 6. A mixture of scales has a heavier tail than its body suggests, from an unknown k on. So two k may be used, a
         share of n and the square root of n, and the more cautious result counts.
-Rule 7. The sample may hold values that are not noise: a few damaged outputs among those that were served. Values beyond
-        the limit that noise exceeds in one run of ten (OUTLYING) are left out, and the tail is estimated again, until
-        nothing changes. The first limit rests on two quantiles, which a few values cannot move. Values that are known
-        to be noise (those of control outputs) are never left out.
+Rule 7. The sample may hold values that are not noise: a few damaged outputs among those that were served. So the search
+        goes outwards: the tail is first estimated from values up to the largest that is known to be noise, from nine
+        tenths of the values at most and half of them at least. Values within the limit that noise exceeds
+        in one run of ten (OUTLYING) are taken in, and the tail is estimated again, until nothing changes. A gap that is
+        wider than noise explains stops the search; from outside, a few values beyond it would explain each other.
+        Values that are known to be noise (those of control outputs) are never left out.
 Rule 8. Values of one output depend on each other: one output that is noisier as a whole fills the tail by itself. So
         the k of rules 3 and 4 is the number of different outputs among the k largest values.
 """
@@ -49,9 +51,9 @@ OUTLYING = 0.1
 """Values that noise reaches in so many runs of one are left out of the sample (rule 7)."""
 _MIN_EXCESSES = 8
 """Fewest excesses. With fewer, rule 4 makes the limit tens of scales wide."""
-_FIRST_QUANTILES = 0.8, 0.95
-_FIRST_SHAPE = 0.1
-_MOST_ROUNDS = 8
+_FIRST = 0.5, 0.9
+"""Shares of the values from which rule 7 starts, at least and at most."""
+_MOST_ROUNDS = 20
 _EQUAL = 1e-3
 """Values that differ by less than this share of the largest value count as equal: a step of bfloat16 is 1/8 of the
 largest value or more, and float32 adds 1e-6 of it."""
@@ -136,8 +138,7 @@ def estimate_tails(sample: Sample, future: int, expected: Expected, *, part: flo
     """
     if len(sample.values) < MIN_SAMPLE or not np.isfinite(sample.values).all():
         return Tails(())
-    cut = _first_cut(sample.values, future)
-    kept = sample.certain | (sample.values <= cut)
+    kept = sample.certain | (sample.values <= _first_cut(sample))
     for _ in range(_MOST_ROUNDS):
         tails = _tails(sample.only(kept), expected, part, twice=twice)
         inside = sample.certain | (sample.values <= tails.limit(OUTLYING / max(future, 1)))
@@ -157,12 +158,11 @@ def shape_of_tail(sample: Sample, expected: Expected, *, part: float) -> float:
     return _shape(falling[:k] - falling[k], _independent(sample, order, k), expected)[0]
 
 
-def _first_cut(values: Floats, future: int) -> float:
-    """A limit that rests on two quantiles only (rule 7)."""
-    low, high = np.quantile(values, _FIRST_QUANTILES)
-    beyond, outer = (1 - quantile for quantile in _FIRST_QUANTILES)
-    scale = float(high - low) / math.log(beyond / outer)
-    return Tail(float(low), beyond, scale, _FIRST_SHAPE).limit(OUTLYING / max(future, 1))
+def _first_cut(sample: Sample) -> float:
+    """Where the search of rule 7 starts."""
+    least, most = np.quantile(sample.values, _FIRST)
+    known = sample.values[sample.certain]
+    return float(np.clip(known.max(), least, most)) if len(known) else float(most)
 
 
 def _tails(sample: Sample, expected: Expected, part: float, *, twice: bool) -> Tails:
