@@ -30,13 +30,20 @@ import numpy as np
 from harness.facts import Deployment, serving
 from harness.history import History, Operation, Scraped
 from harness.scenario import Condition, Endpoint, Purpose, Request, Route, Sampling
+from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
-from harness.verify.asking.outputs import asked_about, through_proxy, tokens_of
-from harness.verify.asking.policy import prefixes_probed
+from harness.verify.asking.outputs import asked_about, through_proxy
+from harness.verify.asking.policy import Extent
 from harness.verify.judging.hits import ROLES
 
 _ON_PREFILL = 64
 """Prefixes of teacher-forced prompts sent to prefill: blocks that it restored from a tier may be wrong too."""
+_SAMPLED = 1024
+"""Prefixes that ``sample:N`` probes."""
+_TIMED = 64
+"""Prefixes that are probed first if time is limited."""
+PROBES = Mark(tokens=0.15, seconds=0.3)
+"""What may be spent when the prefix caches have been probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def cache_probes(verification: Verification, history: History) -> Phases:
     """Probes of the decode servers' prefix caches, and some of prefill's, for prompts that were not probed yet."""
     done = asked_about(history, Purpose.PROBE)
     new = [one for one in drawn(verification, history, Route.DECODE) if one.source.request.request_id not in done]
-    chosen = new[: most_probed(verification, history)]
+    chosen = new[: _most_probed(verification, history)]
     forced = {o.request.request_id for o in verification.picked(history)}
     with_truth = [prefix for prefix in chosen if prefix.source.request.request_id in forced]
     without = [prefix for prefix in chosen if prefix.source.request.request_id not in forced]
@@ -74,9 +81,22 @@ def cache_probes(verification: Verification, history: History) -> Phases:
     return tuple(phase for each in phases for phase in each)
 
 
-def most_probed(verification: Verification, history: History) -> int | None:
-    """How many prefixes the policy allows; None: all."""
-    return prefixes_probed(verification.how.policy, [tokens_of(o) for o in through_proxy(history)])
+def _most_probed(verification: Verification, history: History) -> int | None:
+    """How many prefixes the policy allows in this step; None: all.
+
+    If time is limited, a few come first, to see how long they take. Too many would be cut off at the end of their time,
+    and those are the longest ones.
+    """
+    policy = verification.how.policy
+    if policy.extent is Extent.ALL:
+        return None
+    if policy.extent is Extent.SAMPLE:
+        # A sample of no outputs probes no prefixes either.
+        return min(1, int(policy.amount)) * _SAMPLED
+    timed = any(o.request.purpose is Purpose.PROBE for o in history.operations())
+    # Of most prefixes, both servers are asked.
+    most = verification.ledger(history).probes_left(PROBES) // 2
+    return most if timed else min(most, _TIMED)
 
 
 def drawn(verification: Verification, history: History, route: Route) -> list[Prefix]:
