@@ -149,7 +149,7 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     _value(
         group,
         "--verify",
-        "all|sample:N|budget:PCT%%|budget:60s",
+        "all|sample:N|budget:PCT%|budget:60s",
         "which outputs are verified: all, N of them, as many as PCT percent of the load's tokens and 2.5 times that "
         "share of its time suffice for (a short load has more), or as many as a time suffices for (60s, 2m; default: "
         "%(default)s)",
