@@ -320,8 +320,9 @@ def test_policies() -> None:
 def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: int, percent: float) -> None:
     found = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency)
     spent = tokens * (found.verified + 2 * found.controls)
-    assert spent <= percent / 100 * count * tokens
-    assert spent >= 0.9 * percent / 100 * count * tokens or found.verified == count
+    assert spent <= 0.7 * percent / 100 * count * tokens
+    # The rest is for outputs that look wrong.
+    assert spent >= 0.9 * 0.7 * percent / 100 * count * tokens or found.verified == count
     # A reference costs as much as a forcing.
     both = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency, referenced=count)
     assert both.verified == max(128, found.verified // 2) or found.verified == count

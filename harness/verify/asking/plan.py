@@ -67,9 +67,11 @@ def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
         tell(planned)
         past = history()
     for step, mark in _STEPS:
-        if phases := _affordable(verification, past, step(verification, past), mark):
-            yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases, past)))
-            past = history()
+        left = step(verification, past)
+        # One phase after another, since any of them may take longer than expected.
+        while phases := _affordable(verification, past, left, mark):
+            yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases[:1], past)))
+            past, left = history(), phases[1:]
 
 
 def _affordable(verification: Verification, history: History, phases: Phases, mark: Mark) -> Phases:
