@@ -312,7 +312,7 @@ def test_policies() -> None:
 
 
 @given(
-    count=st.integers(3000, 10**6),
+    count=st.integers(10_000, 10**6),
     tokens=st.integers(50, 5000),
     concurrency=st.integers(1, 64),
     percent=st.floats(10, 80),
@@ -325,7 +325,7 @@ def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: in
     assert spent >= 0.9 * 0.7 * percent / 100 * count * tokens or found.verified == count
     # A reference costs as much as a forcing.
     both = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency, referenced=count)
-    assert both.verified == max(128, found.verified // 2) or found.verified == count
+    assert both.verified == found.verified // 2 or found.verified == count
 
 
 def test_the_history_is_read_only_after_the_load_has_been_run() -> None:
