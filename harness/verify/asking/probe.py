@@ -34,7 +34,7 @@ from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import asked_about, through_proxy
 from harness.verify.asking.policy import Extent
-from harness.verify.judging.hits import ROLES
+from harness.verify.judging.hits import ROLES, prefix_hashes
 
 _ON_PREFILL = 64
 """Prefixes of teacher-forced prompts sent to prefill: blocks that it restored from a tier may be wrong too."""
@@ -55,11 +55,13 @@ class Prefix:
     """Tokens of its whole blocks; the probe has one more."""
     server: int
     """Index of the server among the servers of the route."""
+    blocks: int
+    """A hash of the salt and the blocks. (Their tokens would take memory that grows with the square of a prompt.)"""
 
     @property
-    def key(self) -> tuple[int, str | None, tuple[int, ...]]:
+    def key(self) -> tuple[int, int]:
         """Equal for prefixes that read the same blocks."""
-        return self.server, self.source.request.cache_salt, (self.source.prompt_token_ids or ())[: self.tokens]
+        return self.server, self.blocks
 
 
 def cache_probes(verification: Verification, history: History) -> Phases:
@@ -103,10 +105,10 @@ def drawn(verification: Verification, history: History, route: Route) -> list[Pr
     """Every prefix of every served prompt, once for each server that may hold it, in an order drawn from the seed."""
     size = verification.block_size
     everything = _once(
-        Prefix(o, tokens, server)
+        Prefix(o, (number + 1) * size, server, blocks)
         for o in through_proxy(history)
         for server in _holders(verification.deployment, o, route)
-        for tokens in range(size, len(o.prompt_token_ids or ()), size)
+        for number, blocks in enumerate(prefix_hashes(o, size))
     )
     order = np.random.default_rng(verification.how.seed).permutation(len(everything))
     return [everything[index] for index in order]
@@ -135,7 +137,7 @@ def _on_prefill(chosen: Iterable[Prefix], deployment: Deployment) -> list[Prefix
 
 
 def _once(found: Iterable[Prefix]) -> list[Prefix]:
-    by_key: dict[tuple[int, str | None, tuple[int, ...]], Prefix] = {}
+    by_key: dict[tuple[int, int], Prefix] = {}
     for prefix in found:
         by_key.setdefault(prefix.key, prefix)
     return list(by_key.values())
