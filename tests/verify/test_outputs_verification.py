@@ -343,7 +343,7 @@ def test_the_history_is_read_only_after_the_load_has_been_run() -> None:
     assert seen == [0, 0]
     past = answered(5)
     first = next(scenarios)
-    assert (first.name, first.phases[0].name, seen[-1]) == (VERIFICATION, "probe-decode", 10)
+    assert (first.name, first.phases[0].name, seen[-1]) == (VERIFICATION, "probe", 10)
     past = asked(past, first.phases)
     next(scenarios)
     assert seen[-1] == len(past.entries) > 10, "each step is made from the history so far"
@@ -351,7 +351,7 @@ def test_the_history_is_read_only_after_the_load_has_been_run() -> None:
 
 def test_the_phases_of_a_history_have_different_names() -> None:
     names = [phase.name for scenario in after_the_load(answered(40)) for phase in scenario.phases]
-    assert names[:5] == ["probe-decode", "probe-prefill", "teacher", "control", "teacher-2"]
+    assert names[:4] == ["probe", "teacher", "control", "teacher-2"]
     assert len(set(names)) == len(names)
 
 

@@ -28,7 +28,7 @@ from harness.history import History, VerificationPlanned
 from harness.scenario import Phase, Scenario
 from harness.verify.asking.controls import confirmation, controls
 from harness.verify.asking.estimate import plan
-from harness.verify.asking.forcing import doubts_forced, first_forced, forced
+from harness.verify.asking.forcing import answers_forced, doubts_forced, first_forced, forced
 from harness.verify.asking.ledger import EVERYTHING, Mark
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
@@ -138,10 +138,10 @@ _STEPS: tuple[tuple[_Step, Mark], ...] = (
     *((_controls, _CONTROLLED), (forced, _FORCED)) * 2,
     # Again, since the outputs may show no noise where probes differ from their forcings.
     *((_doubts, _FORCED), (_controls, _FORCED), (forced, _FORCED)),
-    *((_confirmation, _CONFIRMED), (forced, _CONFIRMED)) * ROUNDS_OF_CONFIRMATION,
+    *((_confirmation, _CONFIRMED), (answers_forced, _CONFIRMED)) * ROUNDS_OF_CONFIRMATION,
     *((_owners, _OWNED),) * _SEARCHES,
-    *((_retries, _RETRIED), (forced, _RETRIED)),
+    *((_retries, _RETRIED), (answers_forced, _RETRIED)),
     *((tier_reset, TIERS), (tier_probes, TIERS)),
-    *((step, EVERYTHING) for step in (_doubts, _controls, forced, _confirmation, forced)),
+    *((step, EVERYTHING) for step in (_doubts, _controls, answers_forced, _confirmation, answers_forced)),
 )
 """The steps in their order, each with the part of the budget that may be spent when it ends."""

@@ -74,13 +74,13 @@ def cache_probes(verification: Verification, history: History) -> Phases:
     without = [prefix for prefix in chosen if prefix.source.request.request_id not in forced]
     on_prefill = _on_prefill([*without, *with_truth[:_ON_PREFILL]], verification.deployment)
     # Shorter prefixes come first: if a block was evicted, only longer ones hit the block that is computed in its place.
-    phases = (
-        probe_phase(
-            verification, history, route, sorted(asked, key=lambda prefix: prefix.tokens), Condition.PREFIX_CACHE
-        )
-        for route, asked in ((Route.DECODE, chosen), (Route.PREFILL, on_prefill))
+    # Both servers are asked in one phase, since neither waits for the other, and counters are read for each of them.
+    asked = [(one, Route.DECODE) for one in chosen] + [(one, Route.PREFILL) for one in on_prefill]
+    probes = (
+        _probe(one, route, f"probe-{route}", Condition.PREFIX_CACHE)
+        for one, route in sorted(asked, key=lambda pair: pair[0].tokens)
     )
-    return tuple(phase for each in phases for phase in each)
+    return verification.phase("probe", probes, history, watched=_settled(history))
 
 
 def _most_probed(verification: Verification, history: History) -> int | None:
@@ -114,12 +114,10 @@ def drawn(verification: Verification, history: History, route: Route) -> list[Pr
     return [everything[index] for index in order]
 
 
-def probe_phase(
-    verification: Verification, history: History, route: Route, chosen: Sequence[Prefix], cache: Condition
-) -> Phases:
-    """One phase that sends the prefixes, in this order, to the servers of a route."""
-    name = f"probe-{route}" if cache is Condition.PREFIX_CACHE else f"probe-{route}-tier"
-    probes = (_probe(prefix, route, name, cache) for prefix in chosen)
+def tier_phase(verification: Verification, history: History, route: Route, chosen: Sequence[Prefix]) -> Phases:
+    """One phase that sends the prefixes, in this order, to the servers of a route, whose prefix caches are empty."""
+    name = f"probe-{route}-tier"
+    probes = (_probe(prefix, route, name, Condition.OFFLOAD_TIER) for prefix in chosen)
     return verification.phase(name, probes, history, watched=_settled(history))
 
 

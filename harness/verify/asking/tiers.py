@@ -8,11 +8,11 @@ other prompts would evict the blocks from the tier as well, since these prompts 
 from collections.abc import Iterator
 
 from harness.history import History
-from harness.scenario import Condition, Purpose, Request
+from harness.scenario import Purpose, Request
 from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import completed
-from harness.verify.asking.probe import drawn, probe_phase
+from harness.verify.asking.probe import drawn, tier_phase
 from harness.verify.judging.hits import ROLES
 from harness.verify.judging.tiers import may_have_tier
 
@@ -39,7 +39,7 @@ def tier_probes(verification: Verification, history: History) -> Phases:
     for route in ROLES if emptied else ():
         held = [one for one in drawn(verification, history, route) if (route, one.server) in emptied]
         chosen = sorted(held[:most], key=lambda prefix: -prefix.tokens)
-        phases += probe_phase(verification, history, route, chosen, Condition.OFFLOAD_TIER)
+        phases += tier_phase(verification, history, route, chosen)
     return phases
 
 
