@@ -15,6 +15,9 @@ steps below. Each step is made from the history so far, and is left out if it ha
 6. If allowed, the prefix caches are emptied and the offload tiers probed (tiers.py). This comes last, since the steps
    before rely on the prefix caches. Steps 2 and 3 follow again, for these probes.
 
+Every step takes its tokens and seconds from one ledger, up to its mark (ledger.py, ``_STEPS``). What is left of the
+budget when outputs picked at random have been forced is for those that look wrong, and for the tiers.
+
 A catalogue is verified after its last workload, since salted blocks take room in caches and would change the counters
 of a later workload. In a session of pytest each workload is verified by itself: the oracle follows these requests too,
 and no request is sent twice. Tiers are not probed there, since that empties caches.
@@ -123,6 +126,8 @@ def _ownerless(history: History) -> set[str]:
     return wrong - set(owned_outputs(history)) if wrong else wrong
 
 
+# Of 200 requests' tokens, which a load of 2,000 allows at 10 %, 70 % are 128 forcings and the probes. The second
+# measurement of suspected outputs and the search for owners each have at least as much as 24 forcings.
 _CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
     Mark(tokens=0.5, seconds=0.5),
     Mark(tokens=0.7, seconds=0.7),
