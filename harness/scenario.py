@@ -172,6 +172,9 @@ class Phase:
     """Requests in flight beside ``requests``, ``background_concurrency`` at a time, until all of ``requests`` have
     ended. Background requests that were sent are judged like ``requests``. The others are never sent nor verified."""
     background_concurrency: int = 0
+    seconds: float | None = None
+    """None of ``requests`` is sent later than so many seconds after the phase began; those in flight then are waited
+    for. The others are not recorded as sent. None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)

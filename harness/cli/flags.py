@@ -149,9 +149,10 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     _value(
         group,
         "--verify",
-        "all|sample:N|budget:PCT",
-        "which outputs are verified by teacher forcing: all, N of them, or PCT percent of the load's tokens and "
-        "at least 128 outputs (default: %(default)s)",
+        "all|sample:N|budget:PCT%|budget:60s",
+        "which outputs are verified: all, N of them, as many as PCT percent of the load's tokens and 2.5 times that "
+        "share of its time suffice for (a short load has more), or as many as a time suffices for (60s, 2m; default: "
+        "%(default)s)",
         default=DEFAULT_POLICY,
     )
     text = "keep the measured noise in this file; it is measured again after a day"

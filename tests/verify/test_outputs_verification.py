@@ -312,7 +312,7 @@ def test_policies() -> None:
 
 
 @given(
-    count=st.integers(3000, 10**6),
+    count=st.integers(10_000, 10**6),
     tokens=st.integers(50, 5000),
     concurrency=st.integers(1, 64),
     percent=st.floats(10, 80),
@@ -320,11 +320,12 @@ def test_policies() -> None:
 def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: int, percent: float) -> None:
     found = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency)
     spent = tokens * (found.verified + 2 * found.controls)
-    assert spent <= percent / 100 * count * tokens
-    assert spent >= 0.9 * percent / 100 * count * tokens or found.verified == count
+    assert spent <= 0.7 * percent / 100 * count * tokens
+    # The rest is for outputs that look wrong.
+    assert spent >= 0.9 * 0.7 * percent / 100 * count * tokens or found.verified == count
     # A reference costs as much as a forcing.
     both = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency, referenced=count)
-    assert both.verified == max(128, found.verified // 2) or found.verified == count
+    assert both.verified == found.verified // 2 or found.verified == count
 
 
 def test_the_history_is_read_only_after_the_load_has_been_run() -> None:
@@ -342,7 +343,7 @@ def test_the_history_is_read_only_after_the_load_has_been_run() -> None:
     assert seen == [0, 0]
     past = answered(5)
     first = next(scenarios)
-    assert (first.name, first.phases[0].name, seen[-1]) == (VERIFICATION, "probe-decode", 10)
+    assert (first.name, first.phases[0].name, seen[-1]) == (VERIFICATION, "probe", 10)
     past = asked(past, first.phases)
     next(scenarios)
     assert seen[-1] == len(past.entries) > 10, "each step is made from the history so far"
@@ -350,7 +351,7 @@ def test_the_history_is_read_only_after_the_load_has_been_run() -> None:
 
 def test_the_phases_of_a_history_have_different_names() -> None:
     names = [phase.name for scenario in after_the_load(answered(40)) for phase in scenario.phases]
-    assert names[:5] == ["probe-decode", "probe-prefill", "teacher", "control", "teacher-2"]
+    assert names[:4] == ["probe", "teacher", "control", "teacher-2"]
     assert len(set(names)) == len(names)
 
 

@@ -25,6 +25,11 @@ def forced(verification: Verification, history: History) -> Phases:
     return _forced(verification, history, verification.picked(history), others)
 
 
+def answers_forced(verification: Verification, history: History) -> Phases:
+    """Forces control outputs and retries alone: what is left of a budget is kept for outputs that look wrong."""
+    return _forced(verification, history, (), completed(history, Purpose.CONTROL, Purpose.RETRY))
+
+
 def doubts_forced(verification: Verification, history: History, doubted: Collection[str]) -> Phases:
     """Forces probes that nothing else can verify; ``doubted``: their request ids."""
     probes = [o for o in completed(history, Purpose.PROBE) if o.request.request_id in doubted]

@@ -17,7 +17,8 @@ the one before, until an owner is named.
 A candidate with a shorter prompt than the wrong output can have provided whole blocks only, followed by tokens of the
 wrong output's prompt.
 
-All owner tests and forcings of a run together cost at most SHARE of the load's engine tokens, or LEAST if that is more.
+All owner tests and forcings of a run together cost at most SHARE of the load's engine tokens, or LEAST if that is more,
+and no more than the ledger has left (ledger.py).
 The checker of ownership reports the outputs for which no candidate was tested.
 """
 

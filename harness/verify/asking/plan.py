@@ -15,6 +15,9 @@ steps below. Each step is made from the history so far, and is left out if it ha
 6. If allowed, the prefix caches are emptied and the offload tiers probed (tiers.py). This comes last, since the steps
    before rely on the prefix caches. Steps 2 and 3 follow again, for these probes.
 
+Every step takes its tokens and seconds from one ledger, up to its mark (ledger.py, ``_STEPS``). What is left of the
+budget when outputs picked at random have been forced is for those that look wrong, and for the tiers.
+
 A catalogue is verified after its last workload, since salted blocks take room in caches and would change the counters
 of a later workload. In a session of pytest each workload is verified by itself: the oracle follows these requests too,
 and no request is sent twice. Tiers are not probed there, since that empties caches.
@@ -24,17 +27,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from harness.facts import Deployment
-from harness.history import History
+from harness.history import History, VerificationPlanned
 from harness.scenario import Phase, Scenario
 from harness.verify.asking.controls import confirmation, controls
-from harness.verify.asking.forcing import doubts_forced, first_forced, forced
+from harness.verify.asking.estimate import plan
+from harness.verify.asking.forcing import answers_forced, doubts_forced, first_forced, forced
+from harness.verify.asking.ledger import EVERYTHING, Mark
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
 from harness.verify.asking.owners import ROUNDS, next_round
-from harness.verify.asking.probe import cache_probes
+from harness.verify.asking.probe import PROBES, cache_probes
 from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
-from harness.verify.asking.tiers import tier_probes, tier_reset
+from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
 from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects
 
 ROUNDS_OF_CONFIRMATION = 3
@@ -43,20 +48,37 @@ _SEARCHES = 2 * len(ROUNDS)
 _PURPOSE = "Whether every answer is the one that its prompt has without KV transfer, and how large noise is."
 
 
-def verified(
-    scenarios: Iterable[Scenario], deployment: Deployment, history: Callable[[], History], how: VerifyOptions
+def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
+    scenarios: Iterable[Scenario],
+    deployment: Deployment,
+    history: Callable[[], History],
+    how: VerifyOptions,
+    *,
+    now: Callable[[], float] | None = None,
+    tell: Callable[[VerificationPlanned], None] = lambda _planned: None,
 ) -> Iterator[Scenario]:
     """A test of cache salts, the scenarios, and then the scenarios that verify their outputs.
 
-    Run each before taking the next: the next one is made from ``history()``.
+    Run each before taking the next: the next one is made from ``history()``. ``now``: the run's clock, by which the
+    budget's seconds are counted; None: only the time of requests counts. ``tell`` is called once, after the load, with
+    what is planned, and may put it into the history.
     """
     yield from salt_test(deployment, history, salt=how.salt, reference=how.reference)
     yield from scenarios
-    verification, past = Verification(deployment, how), history()
-    for step in _STEPS:
-        if phases := step(verification, past):
-            yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases, past)))
-            past = history()
+    verification, past = Verification(deployment, how, now), history()
+    if planned := plan(verification, past):
+        tell(planned)
+        past = history()
+    for step, mark in _STEPS:
+        left = step(verification, past)
+        # One phase after another, since any of them may take longer than expected.
+        while phases := _affordable(verification, past, left, mark):
+            yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases[:1], past)))
+            past, left = history(), phases[1:]
+
+
+def _affordable(verification: Verification, history: History, phases: Phases, mark: Mark) -> Phases:
+    return verification.ledger(history).afford(phases, mark) if phases else ()
 
 
 def _newly_named(phases: Iterable[Phase], history: History) -> Iterator[Phase]:
@@ -68,6 +90,11 @@ def _newly_named(phases: Iterable[Phase], history: History) -> Iterator[Phase]:
             turn += 1
             name = f"{phase.name}-{turn}"
         yield replace(phase, name=name)
+
+
+def _further_probes(verification: Verification, history: History) -> Phases:
+    """More probes if time is limited: the first few have shown how long one takes."""
+    return () if verification.ledger(history).unlimited else cache_probes(verification, history)
 
 
 def _controls(verification: Verification, history: History) -> Phases:
@@ -99,16 +126,27 @@ def _ownerless(history: History) -> set[str]:
     return wrong - set(owned_outputs(history)) if wrong else wrong
 
 
-_STEPS: tuple[Callable[[Verification, History], Phases], ...] = (
-    cache_probes,
-    first_forced,
-    # Twice, since only the later outputs may show noise.
-    *(_controls, forced) * 2,
-    # Again, since the outputs may show no noise where probes differ from their forcings.
-    *(_doubts, _controls, forced),
-    *(_confirmation, forced) * ROUNDS_OF_CONFIRMATION,
-    *(_owners,) * _SEARCHES,
-    *(_retries, forced),
-    *(tier_reset, tier_probes, _doubts, _controls, forced),
-    *(_confirmation, forced),
+# Of 200 requests' tokens, which a load of 2,000 allows at 10 %, 70 % are 128 forcings and the probes. The second
+# measurement of suspected outputs and the search for owners each have at least as much as 24 forcings.
+_CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
+    Mark(tokens=0.5, seconds=0.5),
+    Mark(tokens=0.7, seconds=0.7),
+    Mark(tokens=0.82, seconds=0.82),
+    Mark(tokens=0.94, seconds=0.9),
+    Mark(tokens=0.97, seconds=0.94),
 )
+_Step = Callable[[Verification, History], Phases]
+_STEPS: tuple[tuple[_Step, Mark], ...] = (
+    *((cache_probes, PROBES), (_further_probes, PROBES)),
+    (first_forced, _CONTROLLED),
+    # Twice, since only the later outputs may show noise.
+    *((_controls, _CONTROLLED), (forced, _FORCED)) * 2,
+    # Again, since the outputs may show no noise where probes differ from their forcings.
+    *((_doubts, _FORCED), (_controls, _FORCED), (forced, _FORCED)),
+    *((_confirmation, _CONFIRMED), (answers_forced, _CONFIRMED)) * ROUNDS_OF_CONFIRMATION,
+    *((_owners, _OWNED),) * _SEARCHES,
+    *((_retries, _RETRIED), (answers_forced, _RETRIED)),
+    *((tier_reset, TIERS), (tier_probes, TIERS)),
+    *((step, EVERYTHING) for step in (_doubts, _controls, answers_forced, _confirmation, answers_forced)),
+)
+"""The steps in their order, each with the part of the budget that may be spent when it ends."""
