@@ -135,6 +135,11 @@ class Distribution:
         leading = [(self._best, self._top), (self._second, self._top - self.margin)]
         return leading[:count] if count <= 2 else leading + self._followers()[: count - 2]
 
+    @property
+    def level(self) -> float:
+        """What a logit is above its log-probability: the logits' log-sum-exp, 8 to 24, as in small language models."""
+        return 8.0 + 16.0 * uniform(self._state ^ _POSITION)
+
     def top_logprob(self) -> float:
         """Return the log-probability of the best token."""
         return self.ranking(1)[0][1]
