@@ -20,6 +20,7 @@ for two models, and 99 % of the log-probabilities moved by less than 0.12 nats.
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, exp, frexp, ldexp, log, pi, sqrt
+from operator import itemgetter
 
 from harness.sim.language import CANDIDATES, Distribution, mix, uniform
 
@@ -104,6 +105,9 @@ MOVES: dict[str, Move] = {"student": _student, "mixture": _mixture, "quantised":
 """The kinds of noise on logits."""
 
 
+_LOGIT = itemgetter(1)
+
+
 class NoisyDistribution:
     """The next token's distribution as one pass computes it; it answers what `Distribution` answers.
 
@@ -120,7 +124,9 @@ class NoisyDistribution:
         for _, logprob in leading:
             tail -= exp(logprob)
         self._total = total = log(sum([exp(logit) for _, logit in moved]) + tail)
-        moved.sort(key=_likeliest_first)
+        # Python's sort is stable: of tied tokens the lowest comes first.
+        moved.sort()
+        moved.sort(key=_LOGIT, reverse=True)
         self._ranking = [(token, logit - total) for token, logit in moved]
 
     def best(self) -> tuple[int, int, float]:
@@ -144,7 +150,3 @@ class NoisyDistribution:
         exact, rank = self._exact.look_up(token)
         [(_, logit)] = self._pass.moved(self._position, [(token, exact)], self._exact.level)
         return logit - self._total, rank
-
-
-def _likeliest_first(entry: tuple[int, float]) -> tuple[float, int]:
-    return -entry[1], entry[0]
