@@ -7,7 +7,7 @@ from typing import Any
 from harness.selftest.interval import clopper_pearson, power_per_strike, requests_needed
 from harness.selftest.loads import load_for
 from harness.selftest.trial import Result
-from harness.sim import BUGS
+from harness.sim import BUGS, KINDS
 from harness.verdict import Verdict
 
 UNKNOWN_IS_RIGHT = {
@@ -89,7 +89,7 @@ class SelftestReport:
     accused: int
     """Requests that are named in reports although no bug affected them."""
     flipped: float
-    """Share of requests in clean runs whose answers have a token other than the best, at a near tie."""
+    """Share of requests in clean runs whose answers have a token other than the best."""
 
     @property
     def passed(self) -> bool:
@@ -113,10 +113,12 @@ def make_report(results: Sequence[Result]) -> SelftestReport:
     clean = [result for result in results if result.trial.bug is None]
     bugs = dict.fromkeys(result.trial.bug for result in results if result.trial.bug is not None)
     alarms = [result for result in clean if result.verdict is not Verdict.VALID]
-    noises = dict.fromkeys(result.trial.noise for result in clean)
+    met = {result.trial.noise for result in clean}
     return SelftestReport(
         rows=tuple(_row(bug, [r for r in results if r.trial.bug == bug], clean) for bug in bugs),
-        noises=tuple(_noise_row(noise, [r for r in clean if r.trial.noise == noise]) for noise in noises),
+        noises=tuple(
+            _noise_row(noise, [r for r in clean if r.trial.noise == noise]) for noise in KINDS if noise in met
+        ),
         clean_requests=sum(result.asked for result in clean),
         clean_runs=len(clean),
         alarms=tuple(map(_alarm, alarms)),

@@ -62,7 +62,7 @@ def _sum(report: SelftestReport) -> str:
     return (
         f"{'PASSED' if report.passed else 'FAILED'}  {caught} of {len(report.rows)} planted bugs caught; "
         f"{len(report.alarms)} false alarms in {report.clean_runs} clean runs of {report.clean_requests:,} requests, "
-        f"{report.flipped:.1%} of which flipped a near tie; {report.accused} unaffected requests named"
+        f"{report.flipped:.1%} of which have a token other than the best; {report.accused} unaffected requests named"
     )
 
 
