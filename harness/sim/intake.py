@@ -49,8 +49,8 @@ class Parsed:
         """Whether the request came to the chat endpoint."""
         return self.endpoint is Endpoint.CHAT
 
-    def sequences(self, config: SimConfig, serial: int) -> list[Sequence]:
-        """Build n sequences per prompt, each with its own copy of the ``kv_transfer_params``."""
+    def sequences(self, config: SimConfig, serial: int, server: str = "") -> list[Sequence]:
+        """Build n sequences per prompt on a server, each with its own copy of the ``kv_transfer_params``."""
         prefix = "chatcmpl" if self.chat else "cmpl"
         return [
             Sequence(
@@ -60,7 +60,9 @@ class Parsed:
                 self.request_id,
                 prompt,
                 self.sampling,
-                RequestNoise.of(config.noise, config.seed, f"{self.request_id}/{index}/{child}"),
+                RequestNoise.of(
+                    config.noise, config.seed, f"{self.request_id}/{index}/{child}", config.sim_noise, server
+                ),
                 root_hash(None if config.ignores_salt else self.salt),
                 dict(self.params) if self.params else None,
             )
