@@ -1,8 +1,8 @@
 """KV damaged in a real decode server, after a sound transfer: does the harness find it, as a black box?
 
-One pair serves all of it: a plugin in its decode server (bench/damage_plugin) reads its orders again at each transfer. What
-it did is in a ledger, which the harness does not see; a request is *named* if a finding of the outputs check is about
-it, or about a probe of its blocks in the caches.
+One pair serves all of it: a plugin in its decode server (bench/damage_plugin) reads its orders again at each transfer.
+What it did is in a ledger, which the harness does not see; a request is *named* if a finding of the outputs check is
+about it, or about a probe of its blocks in the caches.
 
 Two kinds are special, and no checker's failure: the lowest bit of a mantissa is far below what another order of
 addition changes, and nobody can see it; and two whole blocks that change places leave their own request right, because

@@ -1,7 +1,7 @@
 """The hooks in vLLM's NIXL worker (0.26 to 0.32); vLLM calls :func:`register` in each of its processes.
 
-``_read_blocks_for_req`` starts the reads of one request. ``get_transfer_results`` (in 0.26 ``get_finished``) returns the
-requests whose reads have ended, at the end of a step, before the scheduler gets them. Both run on the worker's one
+``_read_blocks_for_req`` starts the reads of one request. ``get_transfer_results`` (in 0.26 ``get_finished``) returns
+the requests whose reads have ended, at the end of a step, before the scheduler gets them. Both run on the worker's one
 thread. A prefill worker reads nothing, and so does no damage.
 
 The hooks are inserted when vLLM itself imports the module, so that an engine loads its modules in the same order with
