@@ -511,18 +511,22 @@ class TestHooks:
         assert worker.device_kv_caches["layers.0"][2].eq(1.0).all()
 
 
-def test_the_number_of_a_prompts_tokens_is_kept_where_the_engine_does_not() -> None:
-    class MetadataOf026:
+@pytest.mark.parametrize("more", [{}, {"local_num_computed_blocks": (0,)}], ids=["0.26", "0.32"])
+def test_the_number_of_a_prompts_tokens_is_kept_where_the_engine_does_not(more: dict[str, Any]) -> None:
+    class Metadata:
         def __init__(self) -> None:
             self.reqs_to_recv: dict[str, Any] = {}
 
-        def add_new_req_to_recv(self, request_id: str, local_block_ids: Any, kv_transfer_params: Any) -> None:
-            del local_block_ids, kv_transfer_params
+        def add_new_req_to_recv(
+            self, request_id: str, local_block_ids: Any, kv_transfer_params: Any, **rest: Any
+        ) -> None:
+            assert (local_block_ids, kv_transfer_params, rest) == (([1],), {"remote_num_tokens": 33}, more)
             self.reqs_to_recv[request_id] = SimpleNamespace(remote=SimpleNamespace())
 
-    plugin.keep_token_counts(MetadataOf026)
-    metadata = MetadataOf026()
-    metadata.add_new_req_to_recv(request_id="one", local_block_ids=([1],), kv_transfer_params={"remote_num_tokens": 33})
+    plugin.keep_token_counts(Metadata)
+    metadata = Metadata()
+    params = {"remote_num_tokens": 33}
+    metadata.add_new_req_to_recv(request_id="one", local_block_ids=([1],), kv_transfer_params=params, **more)
     assert metadata.reqs_to_recv["one"].remote.num_tokens == 33
 
 

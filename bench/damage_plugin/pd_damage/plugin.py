@@ -91,8 +91,8 @@ def keep_token_counts(metadata_class: Any) -> None:
     add = metadata_class.add_new_req_to_recv
 
     @functools.wraps(add)
-    def add_and_keep(metadata: Any, request_id: str, local_block_ids: Any, kv_transfer_params: Any) -> None:
-        add(metadata, request_id, local_block_ids, kv_transfer_params)
+    def add_and_keep(metadata: Any, *, request_id: str, kv_transfer_params: Mapping[str, Any], **more: Any) -> None:
+        add(metadata, request_id=request_id, kv_transfer_params=kv_transfer_params, **more)
         metadata.reqs_to_recv[request_id].remote.num_tokens = kv_transfer_params.get("remote_num_tokens")
 
     metadata_class.add_new_req_to_recv = add_and_keep
