@@ -32,7 +32,7 @@ def plan(options: argparse.Namespace) -> list[Planned]:
         chosen.append((CLEAN, ()))
     return [
         Planned(name, kinds, seed * _RUNS_OF_A_SEED + number)
-        for seed in range(1, options.seeds + 1)
+        for seed in range(options.first_seed, options.first_seed + options.seeds)
         for number, (name, kinds) in enumerate(chosen)
     ]
 
@@ -49,6 +49,7 @@ def parse(description: str | None, argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--one-in", type=int, default=200, metavar="N", help="damage 1 of N (default: %(default)s)")
     parser.add_argument("--kinds", type=_kinds, default=KINDS, help=f"all, none, or some of {_named(_ALL)}")
     parser.add_argument("--seeds", type=int, default=5, help="repeat everything with so many seeds (default: 5)")
+    parser.add_argument("--first-seed", type=int, default=1, help="of these seeds (default: 1)")
     parser.add_argument("--mixed", action="store_true", help="all kinds in one run, in turn")
     parser.add_argument("--clean", action="store_true", help="also a run without damage for each seed")
     parser.add_argument("--verify", metavar="POLICY", help="the harness's --verify (default: its own default)")

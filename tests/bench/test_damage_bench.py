@@ -98,6 +98,8 @@ class TestPlan:
     def test_no_two_runs_have_the_same_prompts(self) -> None:
         planned = damage_flags.plan(damage_flags.parse("", ["--clean", "--seeds", "9"]))
         assert len({one.seed for one in planned}) == len(planned) == 90
+        later = damage_flags.plan(damage_flags.parse("", ["--first-seed", "10", "--seeds", "9"]))
+        assert not {one.seed for one in planned} & {one.seed for one in later}
 
     @pytest.mark.parametrize(
         "words",
