@@ -150,7 +150,7 @@ def _facts(options: argparse.Namespace, result: Mapping[str, Any]) -> dict[str, 
     deployment = result["deployment"]
     return {
         "machine": _machine(),
-        "engine": f"vLLM {deployment['version']} on {deployment['device']}, {deployment['connector']}, "
+        "engine": f"vLLM {deployment['version']} on {deployment['device']}, connectors {_connectors(deployment['connector'])}, "
         f"block size {deployment['block_size']}, model {Path(result['model_id']).name}",
         "harness": f"{result['harness_version']}, commit {options.commit or result['commit'] or 'unknown'}, Python "
         f"{platform.python_version()}",
@@ -158,6 +158,11 @@ def _facts(options: argparse.Namespace, result: Mapping[str, Any]) -> dict[str, 
         "load": f"{options.requests} requests at concurrency {options.concurrency}, damage in 1 of {options.one_in}, "
         f"--verify {options.verify or '(default)'}" + (f", {shlex.join(options.words)}" if options.words else ""),
     }
+
+
+def _connectors(names: Any) -> str:
+    """The servers' common list of connectors; what each server has if they differ."""
+    return ", ".join(names) if isinstance(names, list) else str(names)
 
 
 def _machine() -> str:
