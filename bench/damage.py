@@ -151,7 +151,8 @@ def _facts(options: argparse.Namespace, result: Mapping[str, Any]) -> dict[str, 
     return {
         "machine": _machine(),
         "engine": f"vLLM {deployment['version']} on {deployment['device']}, connectors "
-        f"{_connectors(deployment['connector'])}, block size {deployment['block_size']}, model {Path(result['model_id']).name}",
+        f"{_connectors(deployment['connector'])}, block size {deployment['block_size']}, "
+        f"model {Path(result['model_id']).name}",
         "harness": f"{result['harness_version']}, commit {options.commit or result['commit'] or 'unknown'}, Python "
         f"{platform.python_version()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
