@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.live, pytest.mark.damage]
 
 SEEN_AT_ONCE = (
     *("flip_byte", "swap_tail", "zero_last", "unwritten", "stale", "foreign"),
-    *("foreign_prompt", "layer", "shift", "scale", "scale_keys"),
+    *("foreign_prompt", "layer", "shift", "scale", "scale_keys", "noise"),
 )
 POISON, INVISIBLE = "swap", "flip_lowest_bit"
 KINDS = (*SEEN_AT_ONCE, POISON, INVISIBLE)
