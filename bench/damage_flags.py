@@ -66,6 +66,8 @@ def parse(description: str | None, argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv[:at], argparse.Namespace(words=list(argv[at + 1 :])))
     if not plan(options):
         parser.error("--kinds none without --clean leaves nothing to run")
+    if options.state_file and not options.state_file.exists() and not options.environment:
+        parser.error(f"--state-file {options.state_file}: there is no such file; harness serve writes it once ready")
     if (options.state_file or options.decode_url) and options.sabotage is None:
         parser.error("--sabotage DIR is needed to attach: the directory in the decode server's environment")
     return options
