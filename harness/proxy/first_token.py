@@ -9,7 +9,7 @@ The header holds P's ``logprobs`` object as JSON in ASCII, reduced to the row of
 digits, since a reader may compare them to the last bit. Fields that repeat the token in another form are left out.
 
     completions  {"tokens":["token_id:5"],"token_logprobs":[-0.5],"top_logprobs":[{"token_id:5":-0.5}]}
-    chat         {"content":[{"token":"token_id:5","logprob":-0.5,"top_logprobs":[{"token":"token_id:5","logprob":-0.5}]}]}
+    chat         {"content":[{"token":"token_id:5","logprob":-0.5,"top_logprobs":[{"token":"token_id:5",…}]}]}
 
 Tokens are written as ids if the client sets ``return_tokens_as_token_ids``, as in D's answer. There is no header if the
 client asked for no log-probabilities, if P's answer has them in no known form, or if they are too long. A request never

@@ -9,7 +9,7 @@ from run_fixtures import DEPLOYMENT, STARTED, ended
 
 from harness.errors import UsageError
 from harness.history import Entry, History, PhaseStarted, RunEnded, Sent
-from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
+from harness.scenario import LOAD_LOGPROBS, Endpoint, Message, Purpose, Request, Route, Sampling
 from harness.shrink import Candidate, Piece, ScriptContent, failing_load_of, script
 from harness.verdict import Check, Finding, Judgement, Verdict
 
