@@ -111,6 +111,7 @@ def _run(
         command = [*_HARNESS, *load, *_attach(state), "--plain", "--result-dir", str(folder)]
         status = _within(options.limit_sec, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
     seconds = time.monotonic() - started
+    saboteur.keep_ledger(folder / "ledger.jsonl")
     file = folder / "latest" / "result.json"
     result = json.loads(file.read_text()) if file.exists() else {}
     made = row(planned.name, planned.seed, result, saboteur.blows(), exit_code=status, seconds=seconds)

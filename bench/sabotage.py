@@ -75,6 +75,10 @@ class Saboteur:
         lines = self._ledger.read_text().splitlines() if self._ledger.exists() else []
         return tuple(Blow(details["request"], details["kind"], details) for details in map(json.loads, lines))
 
+    def keep_ledger(self, copy: Path) -> None:
+        """Copy the ledger to a file, which is empty if nothing was damaged."""
+        copy.write_bytes(self._ledger.read_bytes() if self._ledger.exists() else b"")
+
     @property
     def _orders(self) -> Path:
         return self.directory.absolute() / "orders.json"
