@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.catalogue.prompts import Prompts
 from harness.catalogue.setting import Setting
-from harness.scenario import TOP_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling
+from harness.scenario import LOAD_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling
 
 MAX_TOKENS = 8
 """Tokens of an answer. A wrong block shows within them: the canary's first token depends on every block of its prompt.
@@ -51,7 +51,7 @@ class Builder(Prompts):
         continues: Request | None = None,
         expect_status: int | None = None,
         max_tokens: int = MAX_TOKENS,
-        logprobs: int | None = TOP_LOGPROBS,
+        logprobs: int | None = LOAD_LOGPROBS,
         **sampling: Any,
     ) -> Request:
         """A greedy request; a number as prompt makes a new prompt of so many tokens. ``sampling``: see `Sampling`."""

@@ -279,7 +279,7 @@ def _nothing_handed_over(prefill: str, reason: str) -> str:
 async def _transfer(session: aiohttp.ClientSession, prefill: str, decode: str, how: WarmUp) -> None:
     body = _body(how.model)
     answer = await _ask(session, prefill, prefill_body(body, Endpoint.COMPLETIONS), how)
-    params = take_handover(answer)
+    params = take_handover(answer).params
     await _ask(session, decode, decode_body(json.dumps(body).encode(), body, params), how)
 
 

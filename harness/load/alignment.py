@@ -18,7 +18,7 @@ Rule 4: a row belongs to a token if it fits no other, given all rows before and 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from harness.history import TokenLogprob
+from harness.history import Named, TokenLogprob
 from harness.load.logprobs import Row
 
 
@@ -35,10 +35,26 @@ class Alignment:
 
     def of(self, token_ids: Sequence[int]) -> tuple[TokenLogprob | None, ...]:
         """One entry per token, None for a token without a row; empty if the answer has no rows at all."""
+        rows = self._rows(token_ids)
+        return tuple(None if row is None else row.of(token) for token, row in zip(token_ids, rows, strict=bool(rows)))
+
+    def first_of(self, first: int, after: int) -> int:
+        """The place of the answer's first token among a chunk's rows, counted from their end; 0 if it is not there.
+
+        ``first`` and ``after`` are those of ``add``, which is called afterwards. The first rows may come late.
+        """
+        return after if first == 0 or not self._chunks else 0
+
+    def named_at_first(self, token_ids: Sequence[int]) -> Named:
+        """Every token that the first token's row names; empty if no row belongs to the first token for certain."""
+        first = next(iter(self._rows(token_ids)), None)
+        return () if first is None else first.named
+
+    def _rows(self, token_ids: Sequence[int]) -> list[Row | None]:
+        """One entry per token; empty if the answer has no rows at all."""
         if not token_ids or not self._chunks:
-            return ()
-        rows = self._by_chunk(token_ids) or self._by_answer(token_ids)
-        return tuple(None if row is None else row.of(token) for token, row in zip(token_ids, rows, strict=True))
+            return []
+        return self._by_chunk(token_ids) or self._by_answer(token_ids)
 
     def _by_chunk(self, token_ids: Sequence[int]) -> list[Row | None] | None:
         """Rule 2; None if it contradicts rule 1."""

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.history import END_SPELLED, Choice, TokenLogprob, Usage
+from harness.history import END_SPELLED, Choice, Named, TokenLogprob, Usage
 from harness.load import logprobs
 from harness.load.alignment import Alignment
 from harness.load.logprobs import MOST_IDS, UNREADABLE
@@ -30,6 +30,13 @@ class _PartialChoice:
     alignment: Alignment = field(default_factory=Alignment)
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+
+    def take_rows(self, written: dict[str, Any], first: int, *, keep_first: bool) -> None:
+        """Read the rows of a chunk whose first token is at the position ``first``."""
+        after = len(self.token_ids)
+        first_of = self.alignment.first_of(first, after) if keep_first else 0
+        if rows := logprobs.read_rows(written, first_of=first_of):
+            self.alignment.add(first, after, rows)
 
     def so_far(self) -> Choice:
         rows = self.alignment.of(self.token_ids)
@@ -88,6 +95,12 @@ class Answer:
     def choices(self) -> tuple[Choice, ...]:
         """The choices as far as they have arrived, by index."""
         return tuple(self._choices[index].so_far() for index in sorted(self._choices))
+
+    @property
+    def first_logprobs(self) -> Named:
+        """Every token that the answer names for the first output token of the first choice."""
+        first = self._choices.get(0)
+        return () if first is None else first.alignment.named_at_first(first.token_ids)
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -156,8 +169,8 @@ class Answer:
         partial.token_ids.extend(token_ids)
         if text:
             partial.text.append(text)
-        if (written := choice.get("logprobs")) and (rows := logprobs.read_rows(written)):
-            partial.alignment.add(before, len(partial.token_ids), rows)
+        if written := choice.get("logprobs"):
+            partial.take_rows(written, before, keep_first=index == 0)
         partial.finish_reason = _optional(choice.get("finish_reason"), str) or partial.finish_reason
         if (stop_reason := _optional(choice.get("stop_reason"), int | str)) is not None:
             partial.stop_reason = stop_reason

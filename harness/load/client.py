@@ -30,6 +30,7 @@ from harness.scenario import Purpose, Request, Route
 _REQUEST_ID = "X-Request-Id"
 _PREFILL = "X-PD-Prefill"
 _DECODE = "X-PD-Decode"
+_PREFILL_FIRST = "X-PD-Prefill-First"
 
 # Seconds. vLLM's HTTP server (uvicorn) closes an idle connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A request
 # sent on a connection at that moment would be cut, and its operation INFO without any fault of the deployment.
@@ -114,6 +115,7 @@ class Client:
             reply.status = response.status
             reply.prefill_server = response.headers.get(_PREFILL)
             reply.decode_server = response.headers.get(_DECODE)
+            reply.prefill_first = response.headers.get(_PREFILL_FIRST)
             await self._receive(request, response, reply, answer)
 
     async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:

@@ -14,12 +14,13 @@ Rule 3: null stands for NaN, which JSON cannot represent. It is kept as NaN, bec
 :mod:`harness.load.alignment` assigns rows to tokens. Any other format raises one of ``UNREADABLE``.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
-from harness.history import TokenLogprob
+from harness.history import Named, TokenLogprob
 
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """The exceptions that reading an unexpected format may raise."""
@@ -37,16 +38,33 @@ class Row(NamedTuple):
     logprob: float
     leading: tuple[float | None, int | None, float | None, int | None]
     """Log-probability and id of the two most probable other tokens."""
+    named: Named = ()
+    """Every token that the row names, if it may belong to the answer's first token; else empty, to save memory."""
 
     def of(self, token_id: int) -> TokenLogprob:
         """The history's form, for this token."""
         return TokenLogprob(token_id, self.logprob, *self.leading)
 
 
-def read_rows(written: Mapping[str, Any]) -> list[Row]:
-    """One row for each token with log-probabilities; with ``echo`` the prompt's rows come before the output's."""
-    written_rows = _rows_of_chat(written["content"] or ()) if "content" in written else _rows_of_completion(written)
-    return [Row(_token_id(token), _number(logprob), _leading(others)) for token, logprob, others in written_rows]
+def read_rows(written: Mapping[str, Any], *, first_of: int = 0) -> list[Row]:
+    """One row for each token with log-probabilities; with ``echo`` the prompt's rows come before the output's.
+
+    ``first_of``: the first of so many rows, counted from the end, keeps every token that it names.
+    """
+    read = list(_rows_of_chat(written["content"] or ()) if "content" in written else _rows_of_completion(written))
+    rows = [Row(_token_id(token), _number(logprob), _leading(others)) for token, logprob, others in read]
+    if first_of and rows:
+        at = max(len(rows) - first_of, 0)
+        rows[at] = rows[at]._replace(named=_named(*read[at]))
+    return rows
+
+
+def of_header(written: str | None) -> Named:
+    """The row of a ``logprobs`` object with one row, from a response header; empty if absent or unreadable."""
+    try:
+        return read_rows(json.loads(written), first_of=1)[0].named if written else ()
+    except UNREADABLE:
+        return ()
 
 
 def of_prompt(
@@ -101,6 +119,12 @@ def _rows_of_chat(content: Sequence[Mapping[str, Any]]) -> Iterator[Written]:
         tops = entry.get("top_logprobs") or ()
         # For NaN the server leaves the field out: -9999 is only its default value.
         yield token, entry.get("logprob"), [(top["token"], top["logprob"]) for top in tops if top["token"] != token]
+
+
+def _named(token: str, logprob: float | None, others: Others) -> Named:
+    """Every token with an id; empty if the sampled token, which comes first, has none."""
+    pairs = [(_token_id(name), _number(value)) for name, value in ((token, logprob), *others)]
+    return () if pairs[0][0] is None else tuple((number, value) for number, value in pairs if number is not None)
 
 
 def _number(value: object) -> float:

@@ -30,6 +30,7 @@ example because its context is too short for max_tokens, while prefill was asked
 from dataclasses import dataclass
 
 from harness.history import Choice, Ended, Ending, Outcome
+from harness.load import logprobs
 from harness.load.answer import Answer
 from harness.load.quoting import quoted
 from harness.redact import redact_text, redact_url
@@ -40,6 +41,7 @@ _BAD_FINISH = frozenset({"abort", "error"})
 _REQUEST_TIMEOUT = 408
 _COMPLETED = Outcome.OK, Ending.COMPLETED, ""
 
+Choices = tuple[Choice, ...]
 Classified = tuple[Outcome, Ending, str]
 """Outcome, ending and cause."""
 
@@ -51,6 +53,8 @@ class Reply:
     status: int | None = None
     prefill_server: str | None = None
     decode_server: str | None = None
+    prefill_first: str | None = None
+    """The response header that holds the prefill server's log-probabilities of its one token."""
     body: str = ""
     """The body of an answer that is not a 200, or of a reset."""
     broken: Ending | None = None
@@ -62,15 +66,15 @@ class Reply:
 def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended:
     """The operation's end for the history; ``at`` is its time if the answer has no end of its own."""
     # Read before classifying, since reading may find a fault.
-    prompt_logprobs = answer.prompt_logprobs
-    outcome, ending, cause = _classify(request, reply, answer)
+    prompt_logprobs, choices = answer.prompt_logprobs, answer.choices
+    outcome, ending, cause = _classify(request, reply, answer, choices)
     return Ended(
         at=at if answer.done_at is None else answer.done_at,
         request_id=request.request_id,
         outcome=outcome,
         cause=redact_text(cause),
         status=reply.status,
-        choices=answer.choices,
+        choices=choices,
         usage=answer.usage,
         prompt_token_ids=answer.prompt_token_ids,
         prompt_logprobs=prompt_logprobs,
@@ -80,10 +84,12 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         decode_server=reply.decode_server and redact_url(reply.decode_server),
         prompt_end=answer.prompt_end,
         ending=ending,
+        first_logprobs=answer.first_logprobs,
+        prefill_first=logprobs.of_header(reply.prefill_first),
     )
 
 
-def _classify(request: Request, reply: Reply, answer: Answer) -> Classified:
+def _classify(request: Request, reply: Reply, answer: Answer, choices: Choices) -> Classified:
     """Outcome, ending and cause, by the table above."""
     if reply.broken in (Ending.NOT_CONNECTED, Ending.NOT_SENT):
         return Outcome.FAIL, reply.broken, reply.trouble
@@ -92,15 +98,17 @@ def _classify(request: Request, reply: Reply, answer: Answer) -> Classified:
     if reply.status != 200:
         cause = f"HTTP {reply.status}: {quoted(reply.body)}"
         return (Outcome.FAIL if _certainly_refused(request, reply) else Outcome.INFO), Ending.REFUSED, cause
-    return _classify_reset(reply) if request.purpose is Purpose.RESET else _classify_answer(request, reply, answer)
+    if request.purpose is Purpose.RESET:
+        return _classify_reset(reply)
+    return _classify_answer(request, reply, answer, choices)
 
 
-def _classify_answer(request: Request, reply: Reply, answer: Answer) -> Classified:
+def _classify_answer(request: Request, reply: Reply, answer: Answer, choices: Choices) -> Classified:
     if answer.fault:
         return Outcome.INFO, Ending.ERROR_INSIDE if answer.error_reported else Ending.UNFINISHED, answer.fault
     if answer.done_at is None and reply.broken:
         return Outcome.INFO, reply.broken, reply.trouble
-    cause = _shortcoming(request, answer)
+    cause = _shortcoming(request, answer, choices)
     return (Outcome.INFO, Ending.UNFINISHED, cause) if cause else _COMPLETED
 
 
@@ -120,9 +128,8 @@ def _certainly_refused(request: Request, reply: Reply) -> bool:
     return request.route is not Route.PROXY or bool(reply.prefill_server and not reply.decode_server)
 
 
-def _shortcoming(request: Request, answer: Answer) -> str:
+def _shortcoming(request: Request, answer: Answer, choices: Choices) -> str:
     """Why a readable answer with status 200 is not OK; empty if it is."""
-    choices = answer.choices
     with_ids = any(choice.token_ids for choice in choices)
     incomplete = _incomplete(request, answer, choices, with_ids=with_ids)
     if answer.done_at is None and (incomplete or not with_ids or answer.usage is None):
@@ -130,7 +137,7 @@ def _shortcoming(request: Request, answer: Answer) -> str:
     return incomplete
 
 
-def _incomplete(request: Request, answer: Answer, choices: tuple[Choice, ...], *, with_ids: bool) -> str:
+def _incomplete(request: Request, answer: Answer, choices: Choices, *, with_ids: bool) -> str:
     """The missing or surplus part of an answer, the end marker aside; ``with_ids``: whether it has any token ids."""
     wanted = request.sampling.n or 1
     if len(choices) != wanted:
@@ -153,13 +160,13 @@ def _unfinished(choice: Choice, *, with_ids: bool) -> str:
     return "" if choice.token_ids or not with_ids else "one choice has no token ids, although another has some"
 
 
-def _empty(answer: Answer, choices: tuple[Choice, ...]) -> str:
+def _empty(answer: Answer, choices: Choices) -> str:
     """Why an answer without token ids is not whole: there is no other evidence of generated tokens."""
     generated = answer.usage is not None and answer.usage.completion_tokens > 0
     return "" if generated or any(choice.text for choice in choices) else "no token ids, no text and no usage"
 
 
-def _miscounted(answer: Answer, choices: tuple[Choice, ...]) -> str:
+def _miscounted(answer: Answer, choices: Choices) -> str:
     """The difference from the server's count of tokens, which is the only trace of a lost chunk."""
     arrived = sum(len(choice.token_ids) for choice in choices)
     if answer.usage is None or answer.usage.completion_tokens == arrived:

@@ -23,7 +23,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.loads.demand import Demand
-from harness.scenario import TOP_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling, Scenario
+from harness.scenario import LOAD_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling, Scenario
 
 NAME = "dataset"
 """Name of the scenario."""
@@ -191,7 +191,7 @@ def _sampling(content: Mapping[str, Any], output_len: int) -> Sampling:
     stop = content.get("stop")
     if stop is not None:
         chosen["stop"] = _stops(stop)
-    return Sampling(max_tokens=limit, logprobs=TOP_LOGPROBS, **chosen)
+    return Sampling(max_tokens=limit, logprobs=LOAD_LOGPROBS, **chosen)
 
 
 def _stops(stop: object) -> tuple[str, ...]:

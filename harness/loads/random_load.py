@@ -9,7 +9,7 @@ import numpy.typing as npt
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.loads.demand import Demand
-from harness.scenario import TOP_LOGPROBS, Phase, Request, Route, Sampling, Scenario
+from harness.scenario import LOAD_LOGPROBS, Phase, Request, Route, Sampling, Scenario
 
 Ids = npt.NDArray[np.int64]
 """Token ids."""
@@ -96,14 +96,15 @@ def random_load(  # noqa: PLR0913 - a load's parameters are its command line
     share a first block, no prompt hits blocks of another, and an answer that belongs to another prompt cannot be right
     by chance. The rest of a prompt is random, without special tokens.
 
-    For each output token two log-probabilities are asked for: the sampled token's and the runner-up's.
+    For each output token the leading log-probabilities are asked for (``LOAD_LOGPROBS``): the runner-up's is needed to
+    judge a token, and all of the first token's can be compared with the prefill server's.
 
     Raises UsageError if the canary does not fit into one block or into the shortest prompt.
     """
     ordinary = _ordinary(vocab_size, special_token_ids)
     canaries = _canaries(num_prompts, ordinary)
     _refuse_unless_fits(canaries.shape[1], block_size, input_len)
-    sampling = Sampling(max_tokens=output_len, logprobs=TOP_LOGPROBS, ignore_eos=ignore_eos)
+    sampling = Sampling(max_tokens=output_len, logprobs=LOAD_LOGPROBS, ignore_eos=ignore_eos)
     requests = tuple(
         Request(f"load-{number:05d}", prompt, sampling, route=Route.PROXY, cache_salt=salt)
         for number, prompt in enumerate(_prompts(seed, canaries, ordinary, input_len))

@@ -20,7 +20,7 @@ from harness.proxy.client import ClientGone, answer_every_error, read_body, send
 from harness.proxy.contract import Endpoint, Json, RejectedRequest, decode_body, parse_request, prefill_body
 from harness.proxy.errors import error_response
 from harness.proxy.exchange import Exchange
-from harness.proxy.handover import IncompleteHandover, take_handover
+from harness.proxy.handover import Handover, IncompleteHandover, take_handover
 from harness.proxy.headers import PREFILL, request_headers
 from harness.proxy.metrics import exposition
 from harness.proxy.relay import relay
@@ -105,10 +105,11 @@ class Proxy:
         with closing(answer):
             if answer.status != 200:
                 return await relay(exchange.request, prefill, answer, exchange.own_headers)
-            params = await self._take_handover(prefill, answer)
-        return await self._decode_from(exchange, decode, body, params)
+            handover = await self._take_handover(prefill, answer)
+        exchange.note_first_token(handover.first_token)
+        return await self._decode_from(exchange, decode, body, handover.params)
 
-    async def _take_handover(self, prefill: Upstream, answer: aiohttp.ClientResponse) -> Json:
+    async def _take_handover(self, prefill: Upstream, answer: aiohttp.ClientResponse) -> Handover:
         raw = await read_whole(prefill, answer)
         prefill.count_answer(answer.status)
         try:

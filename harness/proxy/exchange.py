@@ -7,7 +7,7 @@ from multidict import CIMultiDict
 
 from harness.facts import Role
 from harness.proxy.contract import Endpoint, Json
-from harness.proxy.headers import DECODE, PREFILL, REQUEST_ID, request_headers, writable
+from harness.proxy.headers import DECODE, PREFILL, PREFILL_FIRST, REQUEST_ID, request_headers, writable
 from harness.proxy.status import Stage
 from harness.proxy.upstream import Upstream
 
@@ -31,7 +31,7 @@ class Exchange:
         self.stage = Stage.REQUEST
         given = request.headers.get(REQUEST_ID)
         self.own_headers = {REQUEST_ID: given if given and writable(given) else str(uuid.uuid4())}
-        """Headers that the proxy adds to the answer: the id, and the servers that were asked."""
+        """Headers that the proxy adds to the answer: the id, the servers that were asked, what P says of its token."""
         self.upstream_headers: CIMultiDict[str] = CIMultiDict()
 
     @property
@@ -49,6 +49,11 @@ class Exchange:
     def note_server(self, server: Upstream) -> None:
         """Record which server is asked, for the answer's headers."""
         self.own_headers[_SERVER_HEADERS[server.role]] = server.name
+
+    def note_first_token(self, value: str | None) -> None:
+        """Record P's log-probabilities for its one token, for the answer's headers; None if P reported none."""
+        if value is not None:
+            self.own_headers[PREFILL_FIRST] = value
 
 
 def _is_header_value(value: object) -> bool:

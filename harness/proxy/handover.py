@@ -6,9 +6,11 @@ hangs (NIXL's ``get_num_new_matched_tokens`` and ``update_state_after_alloc``).
 """
 
 import json
+from typing import NamedTuple
 
 from harness.proxy.contract import PARAMS, REMOTE_KEYS, Json
 from harness.proxy.errors import one_line
+from harness.proxy.first_token import first_token
 
 _PORTS = 1 << 16
 _MOST_REASONS = 4
@@ -18,8 +20,17 @@ class IncompleteHandover(Exception):  # noqa: N818 - reads as what happened
     """P's answer cannot be handed to D (502)."""
 
 
-def take_handover(raw: bytes) -> Json:
-    """The complete ``kv_transfer_params`` of P's answer. Raises IncompleteHandover, which names the missing parts."""
+class Handover(NamedTuple):
+    """What P's answer contains for D and for the client."""
+
+    params: Json
+    """The complete ``kv_transfer_params``."""
+    first_token: str | None
+    """P's log-probabilities for its one token, as a header's value (first_token.py); None if P reported none."""
+
+
+def take_handover(raw: bytes) -> Handover:
+    """Read P's answer. Raises IncompleteHandover, which names the missing parts."""
     try:
         answer = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -30,7 +41,7 @@ def take_handover(raw: bytes) -> Json:
     if missing := missing_from(params):
         raise IncompleteHandover(f"its {PARAMS} lack {', '.join(missing)}")
     _require_json(params)
-    return params
+    return Handover(params, first_token(answer))
 
 
 def missing_from(params: Json) -> list[str]:

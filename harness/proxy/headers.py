@@ -18,6 +18,8 @@ PREFILL = "X-PD-Prefill"
 """Response header: URL of the server that prefilled."""
 DECODE = "X-PD-Decode"
 """Response header: URL of the server that decoded."""
+PREFILL_FIRST = "X-PD-Prefill-First"
+"""Response header: what P says about the first output token, as JSON (first_token.py)."""
 
 _HOP_BY_HOP = frozenset(
     {
@@ -48,9 +50,9 @@ def response_headers(headers: Mapping[str, str], own: Mapping[str, str]) -> CIMu
     """A server's headers for the client; the proxy's own replace those of the same name.
 
     Content-Length stays, because the bytes are unchanged, unless the body is chunked (RFC 9112, 6.3). Headers that
-    cannot be forwarded are left out.
+    cannot be forwarded are left out, and so is a server's ``PREFILL_FIRST``: a reader would take it for P's word.
     """
-    dropped = {"content-length"} if "Transfer-Encoding" in headers else set()
+    dropped = {PREFILL_FIRST.lower()} | ({"content-length"} if "Transfer-Encoding" in headers else set())
     kept = ((name, value) for name, value in headers.items() if writable(value))
     forwarded = _without(kept, _HOP_BY_HOP | _nominated(headers) | dropped)
     forwarded.update(own)

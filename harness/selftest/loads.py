@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.scenario import Phase, Request, Sampling
+from harness.scenario import LOAD_LOGPROBS, Phase, Request, Sampling
 from harness.sim import SimConfig
 
 BLOCK = 8
@@ -50,10 +50,10 @@ class Writer:
         return (int(self._ordinary[high]), int(self._ordinary[low]), *self.tokens(length - 2))
 
     def ask(self, prompt: Ids, output: tuple[int, int] = OUTPUT) -> Request:
-        """A streamed request through the proxy, with the second-best token at each position."""
+        """A streamed request through the proxy, with the leading tokens at each position."""
         self._number += 1
         most = int(self.rng.integers(*output, endpoint=True))
-        return Request(f"load-{self._number:05d}", prompt, Sampling(max_tokens=most, logprobs=2))
+        return Request(f"load-{self._number:05d}", prompt, Sampling(max_tokens=most, logprobs=LOAD_LOGPROBS))
 
     def asks(
         self, lengths: "np.ndarray[Any, np.dtype[np.int64]]", output: tuple[int, int] = OUTPUT

@@ -2,7 +2,7 @@
 
 The code that encodes bodies (:mod:`harness.load.body`), parses answers (:mod:`harness.load.answer`) and determines
 outcomes (:mod:`harness.load.outcome`) is also used in real runs. HTTP and the code of the proxy are not used; prefill's
-body is made by :mod:`harness.sim.transit`.
+body, and what the client gets of prefill's answer, are made by :mod:`harness.sim.transit`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from harness.sim import SimPair, SimServer
 from harness.sim.answers import Job
 from harness.sim.intake import Refused
 from harness.sim.stream import Stream
-from harness.sim.transit import prefill_body
+from harness.sim.transit import prefill_body, prefill_first
 
 Json = dict[str, Any]
 
@@ -66,6 +66,7 @@ class SimTransport:
             exchange.refuse(502, {"error": {"message": "prefill answered without kv_transfer_params", "code": 502}})
         else:
             exchange.reply.decode_server = self._urls[decode.name]
+            exchange.reply.prefill_first = prefill_first(answer)
             await exchange.with_client(decode, {**body, "kv_transfer_params": params})
 
     def _server(self, role: Role, index: int) -> SimServer:

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.history import Ended, History, Operation, Sent
 from harness.loads.dataset import Line, dataset_load
-from harness.scenario import TOP_LOGPROBS, Request, Sampling, Scenario
+from harness.scenario import LOAD_LOGPROBS, Request, Sampling, Scenario
 from harness.shrink.candidate import Candidate, Piece, PrefixLengths
 from harness.verdict import Judgement, Verdict
 
@@ -165,7 +165,7 @@ def _lines(operations: Sequence[Operation]) -> Iterator[Line]:
             seed=sampling.seed,
             n=sampling.n,
             stop=sampling.stop,
-            logprobs=TOP_LOGPROBS,
+            logprobs=LOAD_LOGPROBS,
         )
         plain = replace(request, sampling=asked, server=None, cache_salt=names[request.cache_salt])
         yield Line(plain, operation.sent.phase)

@@ -49,6 +49,11 @@ class Parsed:
         """Whether the request came to the chat endpoint."""
         return self.endpoint is Endpoint.CHAT
 
+    @property
+    def _side(self) -> str:
+        """What tells P's part of a request from D's, which has the same id: each server has noise of its own."""
+        return "/prefill" if self.params and self.params.get("do_remote_decode") else ""
+
     def sequences(self, config: SimConfig, serial: int, server: str = "") -> list[Sequence]:
         """Build n sequences per prompt on a server, each with its own copy of the ``kv_transfer_params``."""
         prefix = "chatcmpl" if self.chat else "cmpl"
@@ -61,7 +66,11 @@ class Parsed:
                 prompt,
                 self.sampling,
                 RequestNoise.of(
-                    config.noise, config.seed, f"{self.request_id}/{index}/{child}", config.sim_noise, server
+                    config.noise,
+                    config.seed,
+                    f"{self.request_id}/{index}/{child}{self._side}",
+                    config.sim_noise,
+                    server,
                 ),
                 root_hash(None if config.ignores_salt else self.salt),
                 dict(self.params) if self.params else None,

@@ -9,8 +9,8 @@ and generation continues from there. No other token flips.
 
 Rule 2. Every reported log-probability has a small normal error. The error never changes the order of two tokens.
 
-Rule 3. Both are drawn from the request's id and the position. They do not depend on other requests, so that a run can
-be repeated exactly.
+Rule 3. Both are drawn from the request's id, its side (P's part or D's) and the position. They do not depend on other
+requests, so that a run can be repeated exactly.
 """
 
 from collections.abc import Sequence

@@ -148,7 +148,7 @@ def _reader(kind: Any) -> _Reader:
     if origin in (Union, UnionType):
         return _union(tuple(_reader(member) for member in get_args(kind)))
     if origin is tuple:
-        return _tuple(_reader(get_args(kind)[0]))
+        return _tuple_of(get_args(kind))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(_reader(get_args(kind)[1]))
     if is_dataclass(kind) and isinstance(kind, type):
@@ -235,6 +235,21 @@ def _tuple(item: _Reader) -> _Reader:
         return tuple(map(item.read, content))
 
     return _Reader(fits, read)
+
+
+def _tuple_of(kinds: tuple[Any, ...]) -> _Reader:
+    if kinds[-1] is Ellipsis:
+        return _tuple(_reader(kinds[0]))
+    return _fixed(tuple(_reader(kind) for kind in kinds))
+
+
+def _fixed(items: tuple[_Reader, ...]) -> _Reader:
+    """The reader of a tuple of a fixed length, whose items have types of their own."""
+
+    def read(content: Any) -> Any:
+        return tuple(item.read(value) for item, value in zip(items, content, strict=True))
+
+    return _checked(lambda content: type(content) is list and len(content) == len(items), read, f"{len(items)} values")
 
 
 def _union(members: tuple[_Reader, ...]) -> _Reader:

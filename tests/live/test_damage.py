@@ -1,8 +1,8 @@
 """KV damaged in a real decode server, after a sound transfer: does the harness find it, as a black box?
 
-One pair serves all of it: a plugin in its decode server (damage_plugin) reads its orders again at each transfer. What
-it did is in a ledger, which the harness does not see; a request is *named* if a finding of the outputs check is about
-it, or about a probe of its blocks in the caches.
+One pair serves all of it: a plugin in its decode server (bench/damage_plugin) reads its orders again at each transfer.
+What it did is in a ledger, which the harness does not see; a request is *named* if a finding of the outputs check is
+about it, or about a probe of its blocks in the caches.
 
 Two kinds are special, and no checker's failure: the lowest bit of a mantissa is far below what another order of
 addition changes, and nobody can see it; and two whole blocks that change places leave their own request right, because
@@ -17,21 +17,17 @@ from collections.abc import Iterator
 
 import pytest
 from command_line import Ran, Served, serving
-from damaged_pair import Damaged, Saboteur
+from damaged_pair import Damaged, run_damaged
+
+from bench.sabotage import Saboteur
 
 pytestmark = [pytest.mark.live, pytest.mark.damage]
 
 SEEN_AT_ONCE = (
-    "flip_byte",
-    "swap_tail",
-    "drop_last",
-    "stale_block",
-    "foreign_block",
-    "foreign_prompt",
-    "zero_layer",
-    "scale_keys",
+    *("flip_byte", "swap_tail", "zero_last", "unwritten", "stale", "foreign"),
+    *("foreign_prompt", "layer", "shift", "scale", "scale_keys", "noise"),
 )
-POISON, INVISIBLE = "swap_blocks", "flip_lowest_bit"
+POISON, INVISIBLE = "swap", "flip_lowest_bit"
 KINDS = (*SEEN_AT_ONCE, POISON, INVISIBLE)
 ONE_IN = 50
 PROMPTS = ONE_IN * len(KINDS)
@@ -51,7 +47,7 @@ def pair(saboteur: Saboteur) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def damaged(saboteur: Saboteur, pair: Served) -> Damaged:
     """One run in which each kind strikes once."""
-    return saboteur.run(pair, KINDS, one_in=ONE_IN, seed=401, prompts=PROMPTS)
+    return run_damaged(saboteur, pair, KINDS, one_in=ONE_IN, seed=401, prompts=PROMPTS)
 
 
 def told(ran: Ran) -> dict[str, str]:
@@ -84,13 +80,13 @@ def test_foreign_kv_is_named_with_its_owner(damaged: Damaged) -> None:
 
 def test_blocks_that_changed_places_are_found_in_the_cache(saboteur: Saboteur, pair: Served) -> None:
     """Alone, so that every answer is right: the caches must be asked."""
-    done = saboteur.run(pair, [POISON], one_in=ONE_IN, seed=403, prompts=3 * ONE_IN)
+    done = run_damaged(saboteur, pair, [POISON], one_in=ONE_IN, seed=403, prompts=3 * ONE_IN)
     assert len(done.blows) == 3
     assert done.ran.result["verdict"] == "invalid", done.ran.output
     assert told(done.ran).keys() == {blow.request for blow in done.blows}
 
 
 def test_the_lowest_bit_of_a_mantissa_is_invisible(saboteur: Saboteur, pair: Served) -> None:
-    done = saboteur.run(pair, [INVISIBLE], one_in=ONE_IN, seed=404, prompts=3 * ONE_IN)
+    done = run_damaged(saboteur, pair, [INVISIBLE], one_in=ONE_IN, seed=404, prompts=3 * ONE_IN)
     assert len(done.blows) == 3
     assert done.ran.result["verdict"] == "valid", done.ran.output

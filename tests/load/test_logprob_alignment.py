@@ -67,6 +67,16 @@ def test_an_answer_without_rows_has_no_entries() -> None:
     assert aligned(([5, 6], [])) == []
 
 
+def test_the_first_tokens_row_is_looked_for_in_the_first_rows_alone() -> None:
+    alignment = Alignment()
+    # From the end: with echo, rows of the prompt precede the rows of the chunk's two tokens.
+    assert alignment.first_of(0, 2) == 2
+    # The first chunk had no rows, so these may be its late ones.
+    assert alignment.first_of(2, 3) == 3
+    alignment.add(2, 3, [Row(5, -1.0, (None, None, None, None))])
+    assert alignment.first_of(3, 4) == 0
+
+
 TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=12)
 
 

@@ -163,7 +163,7 @@ def test_the_message_about_missing_parameters_has_the_finish_reason() -> None:
 
 def test_a_complete_handover_is_passed_on_unchanged() -> None:
     params = PARAMS | {"of a later version": {"x": [1.5, None]}}
-    assert take_handover(json.dumps({"kv_transfer_params": params}).encode()) == params
+    assert take_handover(json.dumps({"kv_transfer_params": params}).encode()).params == params
 
 
 @given(st.integers(1, 5), st.integers(1, 5))

@@ -9,7 +9,7 @@ from run_fixtures import DEPLOYMENT, STARTED, ended
 
 from harness.errors import UsageError
 from harness.history import Entry, History, PhaseStarted, RunEnded, Sent
-from harness.scenario import Endpoint, Message, Purpose, Request, Route, Sampling
+from harness.scenario import LOAD_LOGPROBS, Endpoint, Message, Purpose, Request, Route, Sampling
 from harness.shrink import Candidate, Piece, ScriptContent, failing_load_of, script
 from harness.verdict import Check, Finding, Judgement, Verdict
 
@@ -43,7 +43,7 @@ def test_a_failing_load_is_the_load_as_sent() -> None:
     assert load.checks == ("outputs",)
     assert load.whole == Candidate(tuple(Piece(n, 50, 20) for n in range(6)), 2)
     assert {line.request.cache_salt for line in load.lines} == {None}, "the run's own salt is not used again"
-    assert all(line.request.sampling.logprobs == 2 for line in load.lines)
+    assert all(line.request.sampling.logprobs == LOAD_LOGPROBS for line in load.lines)
 
 
 def test_hints_are_the_accused_then_with_the_leaks_owner_then_with_overlapping_requests() -> None:

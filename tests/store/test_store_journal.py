@@ -76,6 +76,25 @@ def test_fields_at_their_default_are_not_written() -> None:
     )
 
 
+def test_rows_of_the_first_token_are_written_as_pairs_and_read_back_to_the_last_bit() -> None:
+    entry = Ended(
+        2.0, "a", Outcome.OK, first_logprobs=((5, -0.1 - 0.2), (7, -2)), prefill_first=((7, math.nan), (5, -math.inf))
+    )
+    line = encode_entry(entry)
+    assert line.endswith(
+        '"ending":"completed","first_logprobs":[[5,-0.30000000000000004],[7,-2]],'
+        '"prefill_first":[[7,"nan"],[5,"-inf"]]}'
+    )
+    assert repr(decode_entry(line)) == repr(entry).replace("-2)", "-2.0)")
+
+
+def test_an_end_of_an_earlier_version_has_no_rows_of_the_first_token() -> None:
+    back = decode_entry('{"kind":"ended","at":2.0,"request_id":"a","outcome":"ok","ending":"completed"}')
+    assert back == Ended(2.0, "a", Outcome.OK)
+    assert isinstance(back, Ended)
+    assert back.first_logprobs == back.prefill_first == ()
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -87,6 +106,9 @@ def test_fields_at_their_default_are_not_written() -> None:
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"ok","status":"200"}', "none of the forms"),
         ('{"kind":"ended","at":1.0,"request_id":"a","outcome":"ok","token_times":[1.0,true]}', "True"),
         ('{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prompt_logprobs":[[1,2,3,4,5,6,7]]}', "7 fields"),
+        ('{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prefill_first":[[1]]}', "2 values"),
+        ('{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prefill_first":[[1,-1.0],[1,2,3]]}', "2 values"),
+        ('{"kind":"ended","at":1,"request_id":"a","outcome":"ok","prefill_first":[["1",-1.0]]}', "where int"),
         ("[1]", "not a JSON object"),
         ("{", "not JSON"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.loads.dataset import Line, dataset_load, read_lines, write_lines
-from harness.scenario import Endpoint, Message, Request, Route, Sampling
+from harness.scenario import LOAD_LOGPROBS, Endpoint, Message, Request, Route, Sampling
 
 TEXTS = st.text(min_size=1, max_size=20)
 SAMPLINGS = st.builds(
@@ -20,7 +20,7 @@ SAMPLINGS = st.builds(
     seed=st.none() | st.integers(0, 9),
     n=st.none() | st.integers(1, 3),
     stop=st.none() | st.lists(TEXTS, min_size=1, max_size=2).map(tuple),
-    logprobs=st.just(2),
+    logprobs=st.just(LOAD_LOGPROBS),
 )
 SALTS = st.none() | TEXTS
 IDS = st.lists(st.integers(0, 5000), min_size=1, max_size=20).map(tuple)
@@ -48,7 +48,7 @@ def test_the_benchmarks_own_format_is_read() -> None:
     assert (first.prompt, first.sampling.max_tokens) == ("What is the capital of India?", 10)
     assert (second.prompt, second.sampling.max_tokens, second.request_id) == ((5, 6, 7), 7, "load-00001")
     assert (third.endpoint, third.sampling.max_tokens) == (Endpoint.CHAT, 3)
-    assert all(request.sampling.logprobs == 2 for request in (first, second, third)), (
+    assert all(request.sampling.logprobs == LOAD_LOGPROBS for request in (first, second, third)), (
         "the noise of outputs is measured by them"
     )
 

@@ -33,7 +33,7 @@ def test_the_load_is_greedy_counted_and_through_the_proxy() -> None:
     assert (phase.name, phase.counted, phase.concurrency) == ("load", True, 8)
     assert [request.request_id for request in phase.requests] == [f"load-{n:05d}" for n in range(64)]
     assert {request.route for request in phase.requests} == {Route.PROXY}
-    assert {request.sampling for request in phase.requests} == {Sampling(max_tokens=20, logprobs=2)}
+    assert {request.sampling for request in phase.requests} == {Sampling(max_tokens=20, logprobs=5)}
     assert all(20 <= len(prompt) <= 400 for prompt in prompts(load()))
 
 
@@ -87,7 +87,7 @@ def test_lengths_reach_both_ends() -> None:
 
 def test_requests_can_ignore_the_end_of_sequence_token() -> None:
     request: Request = load(ignore_eos=True, output_len=5).phases[0].requests[0]
-    assert request.sampling == Sampling(max_tokens=5, logprobs=2, ignore_eos=True)
+    assert request.sampling == Sampling(max_tokens=5, logprobs=5, ignore_eos=True)
 
 
 @pytest.mark.parametrize(

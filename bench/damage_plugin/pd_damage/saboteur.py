@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .kinds import KINDS, Kept, Scene
+from .kinds import FROM_BEFORE, KINDS, OF_ANOTHER, Kept, Scene
 from .orders import Orders, Turns, read_orders, record
 from .pages import Content, Pages
 from .prompt import Prompt, client_id
@@ -27,7 +27,7 @@ class Saboteur:
     def before_read(self, worker: Any, engine_id: str, meta: Any) -> None:
         """Keep the blocks' old content, if the orders need it."""
         self._look()
-        if self._orders is None or "stale_block" not in self._orders.kinds:
+        if self._orders is None or FROM_BEFORE.isdisjoint(self._orders.kinds):
             return
         prompt = self._prompt(worker, engine_id, meta)
         if prompt is not None and engine_id not in self._before:
@@ -46,12 +46,12 @@ class Saboteur:
                 self._damage(Pages.of_worker(worker), prompt, before, self._orders)
 
     def _damage(self, pages: Pages, prompt: Prompt, before: Content | None, orders: Orders) -> None:
-        wanted = any(kind.startswith("foreign") for kind in orders.kinds)
-        intact = Kept(prompt, pages.copy(prompt.blocks)) if wanted else None
+        intact = None if OF_ANOTHER.isdisjoint(orders.kinds) else Kept(prompt, pages.copy(prompt.blocks))
         if self._turns is not None and (kind := self._turns.next()):
             scene = Scene(pages, prompt, orders.rng(kind, prompt.request), before, tuple(self._others))
             done = KINDS[kind](scene)
             if done is not None:
+                pages.finish()
                 self._turns.done()
                 record(self._ledger, {"request": prompt.request, "kind": kind, **done})
         if intact is not None:

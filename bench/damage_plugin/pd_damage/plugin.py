@@ -1,8 +1,8 @@
-"""The hooks in vLLM 0.32's NIXL worker; vLLM calls :func:`register` in each of its processes.
+"""The hooks in vLLM's NIXL worker (0.26 to 0.32); vLLM calls :func:`register` in each of its processes.
 
-``_read_blocks_for_req`` starts the reads of one request; ``get_transfer_results`` returns the requests whose reads have
-ended, at the end of a step, before the scheduler gets them. Both run on the worker's one thread. A prefill worker reads
-nothing, and so does no damage.
+``_read_blocks_for_req`` starts the reads of one request. ``get_transfer_results`` (in 0.26 ``get_finished``) returns
+the requests whose reads have ended, at the end of a step, before the scheduler gets them. Both run on the worker's one
+thread. A prefill worker reads nothing, and so does no damage.
 
 The hooks are inserted when vLLM itself imports the module, so that an engine loads its modules in the same order with
 and without this plugin.
@@ -15,7 +15,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -37,6 +37,7 @@ def register() -> None:
 
     def enter(module: ModuleType) -> None:
         hook(module.NixlPullConnectorWorker, Path(orders), Path(ledger))
+        keep_token_counts(module.NixlConnectorMetadata)
         _log.warning("KV will be damaged as %s orders", orders)
 
     if DOOR in sys.modules:
@@ -72,12 +73,29 @@ class _Doorman(MetaPathFinder):
 
 
 def hook(worker_class: Any, orders: Path, ledger: Path) -> None:
-    """Replace the two methods of the worker's class; doing it again changes nothing."""
+    """Replace the methods of the worker's class; doing it again changes nothing."""
     if getattr(worker_class, "pd_damage", None) is not None:
         return
     worker_class.pd_damage = Saboteur(orders, ledger)
     worker_class._read_blocks_for_req = _before(worker_class._read_blocks_for_req)
-    worker_class.get_transfer_results = _after(worker_class.get_transfer_results)
+    if hasattr(worker_class, "get_transfer_results"):
+        worker_class.get_transfer_results = _after(worker_class.get_transfer_results)
+        return
+    failed: set[str] = set()
+    worker_class._handle_failed_transfer = _noting(worker_class._handle_failed_transfer, failed)
+    worker_class.get_finished = _after_finished(worker_class.get_finished, failed)
+
+
+def keep_token_counts(metadata_class: Any) -> None:
+    """Keep the number of a prompt's tokens beside the blocks to read, where the engine does not (before 0.32)."""
+    add = metadata_class.add_new_req_to_recv
+
+    @functools.wraps(add)
+    def add_and_keep(metadata: Any, *, request_id: str, kv_transfer_params: Mapping[str, Any], **more: Any) -> None:
+        add(metadata, request_id=request_id, kv_transfer_params=kv_transfer_params, **more)
+        metadata.reqs_to_recv[request_id].remote.num_tokens = kv_transfer_params.get("remote_num_tokens")
+
+    metadata_class.add_new_req_to_recv = add_and_keep
 
 
 def _before(read: Any) -> Any:
@@ -95,8 +113,32 @@ def _after(results: Any) -> Any:
         # The worker drops the metadata with the results.
         awaited = dict(worker._recving_metadata)
         ended = results(worker)
-        succeeded = ended.finished_recving - ended.failed_recving
-        worker.pd_damage.after_read(worker, {engine_id: awaited[engine_id] for engine_id in succeeded})
+        _received(worker, awaited, ended.finished_recving - ended.failed_recving)
         return ended
 
     return transfer_results
+
+
+def _after_finished(finished: Any, failed: set[str]) -> Any:
+    @functools.wraps(finished)
+    def get_finished(worker: Any) -> Any:
+        awaited = dict(worker._recving_metadata)
+        sent, received = finished(worker)
+        _received(worker, awaited, received - failed)
+        failed.difference_update(received)
+        return sent, received
+
+    return get_finished
+
+
+def _noting(fail: Any, failed: set[str]) -> Any:
+    @functools.wraps(fail)
+    def handle_failed_transfer(worker: Any, engine_id: str, *rest: Any) -> Any:
+        failed.add(engine_id)
+        return fail(worker, engine_id, *rest)
+
+    return handle_failed_transfer
+
+
+def _received(worker: Any, awaited: Mapping[str, Any], succeeded: Iterable[str]) -> None:
+    worker.pd_damage.after_read(worker, {engine_id: awaited[engine_id] for engine_id in succeeded})

@@ -2,7 +2,7 @@
 
 Orders are one JSON object::
 
-    {"kinds": ["flip_byte", "swap_tail"], "one_in": 50, "seed": 7, "only": "load-[0-9]+"}
+    {"kinds": ["foreign", "noise"], "one_in": 50, "seed": 7, "only": "load-[0-9]+"}
 
 The kinds take turns, so that one run has them all. ``only`` is a regular expression that the client's whole request id
 must match, so that warm-ups and verification stay undamaged. Without a file there is no damage; new orders start the

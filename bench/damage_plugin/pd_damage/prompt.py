@@ -32,7 +32,7 @@ class Prompt:
     @property
     def skipped(self) -> int:
         """Whole blocks before the first transferred one, which the decode server had already."""
-        return -(-self.tokens // self.block_size) - len(self.blocks)
+        return max(0, -(-self.tokens // self.block_size) - len(self.blocks))
 
     @property
     def has_partial_tail(self) -> bool:
