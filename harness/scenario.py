@@ -72,7 +72,8 @@ class Condition(StrEnum):
     """The condition under which a request is sent, for purposes that have several."""
 
     SUSPECT = "suspect"
-    """Control: the subject's answer looked wrong. The subjects of other controls are drawn at random."""
+    """Control or teacher forcing: the subject's answer looked wrong or strange. The subjects of others are drawn at
+    random."""
     PREFIX_CACHE = "prefix-cache"
     """Probe of a server's prefix cache."""
     OFFLOAD_TIER = "offload-tier"

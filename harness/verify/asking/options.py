@@ -13,6 +13,7 @@ from harness.verify.asking.policy import Sizes, VerifyPolicy, sizes
 from harness.verify.asking.requests import teacher_forcing
 from harness.verify.judging.cost import load_cost, verification_cost
 from harness.verify.judging.hits import largest_block_size
+from harness.verify.judging.witness import witnessed
 
 _MOST_AT_ONCE = 32
 """The most requests in flight if the concurrency follows from the load, which may exceed a batch. On two
@@ -74,20 +75,32 @@ class Verification:
         """The outputs that can be verified, in the order in which the policy takes them."""
         return in_turn(filter(verifiable, to_verify(history)), self.how.seed)
 
-    def picked(self, history: History) -> list[Operation]:
-        """The outputs that the policy takes."""
+    def drawn(self, history: History) -> list[Operation]:
+        """The outputs that the policy draws at random."""
         outputs = self.outputs(history)
-        return outputs[: self.sizes(history, outputs).verified]
+        return outputs[: self.sizes(history, outputs).drawn]
+
+    def suspects(self, history: History) -> list[Operation]:
+        """The strangest outputs that were not drawn, as far as the policy takes them (judging/witness.py)."""
+        outputs = self.outputs(history)
+        sizes, place = self.sizes(history, outputs), _places(witnessed(history).strangest)
+        strange = [o for o in outputs[sizes.drawn :] if o.request.request_id in place]
+        return sorted(strange, key=lambda o: place[o.request.request_id])[: sizes.suspects]
+
+    def picked(self, history: History) -> list[Operation]:
+        """All outputs that the policy takes."""
+        return [*self.drawn(history), *self.suspects(history)]
 
     def sizes(self, history: History, outputs: Sequence[Operation]) -> Sizes:
         """How many requests verify these outputs."""
-        load = load_cost(history)
+        load, verifiable_ids = load_cost(history), {o.request.request_id for o in outputs}
         answered = sum(len(choice.token_ids) for o in outputs for choice in o.ended.choices)
         return sizes(
             self.how.policy,
             [tokens_of(o) for o in outputs],
             answered,
             self.in_flight(history),
+            strange=len(verifiable_ids.intersection(witnessed(history).strangest)),
             referenced=sum(map(needs_reference, outputs)),
             tokens_per_second=load.tokens / load.seconds if load.seconds else math.inf,
         )
@@ -123,6 +136,10 @@ class Verification:
         before = {o.request.request_id for o in history.operations()}
         new = tuple(request for request in requests if request.request_id not in before)
         return (Phase(name, new, self.in_flight(history), counted=False, watched=watched),) if new else ()
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
 
 
 def _is_text(request: Request) -> bool:

@@ -3,13 +3,15 @@
 Before the load, ``cache_salt`` is tested (salt_test.py). After the load, or the last workload of a catalogue, come the
 steps below. Each step is made from the history so far, and is left out if it has nothing to send.
 
-1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py).
+1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py): first those of
+   prompts whose first output token looks strange, beside the prefill server's own (judging/witness.py).
 2. A few outputs are teacher-forced. If one of them shows any noise, control requests measure how large noise is
-   (controls.py). Then all outputs that the policy picks are forced, mixed with the control outputs, and so are probes
-   whose answers nothing else can verify (forcing.py). If only such a probe differs from its forcing, control requests
-   follow then: a difference cannot be judged without knowing the noise.
-3. For outputs that look wrong, the noise of their prompts is measured, in rounds, each followed by forcing. More
-   control outputs may raise or lower a limit, so an output counts as wrong only after this second measurement.
+   (controls.py). Then the outputs are forced that look strange, and others that are drawn at random and show what is
+   usual; mixed with the control outputs. So are probes whose answers nothing else can verify (forcing.py). If only such
+   a probe differs from its forcing, control requests follow then: a difference cannot be judged without knowing noise.
+3. All prefixes of prompts whose outputs look wrong or doubtful are probed. For outputs that look wrong, the noise of
+   their prompts is measured, in rounds, each followed by forcing. More control outputs may raise or lower a limit, so
+   an output counts as wrong only after this second measurement.
 4. For outputs that are still wrong, the request whose KV they were made from is searched for, in rounds (owners.py).
 5. Wrong outputs without a known owner are retried (retries.py).
 6. If allowed, the prefix caches are emptied and the offload tiers probed (tiers.py). This comes last, since the steps
@@ -36,7 +38,7 @@ from harness.verify.asking.ledger import EVERYTHING, Mark
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
 from harness.verify.asking.owners import ROUNDS, next_round
-from harness.verify.asking.probe import PROBES, cache_probes
+from harness.verify.asking.probe import PROBES, cache_probes, suspects_probed
 from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
 from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
@@ -143,6 +145,7 @@ _STEPS: tuple[tuple[_Step, Mark], ...] = (
     *((_controls, _CONTROLLED), (forced, _FORCED)) * 2,
     # Again, since the outputs may show no noise where probes differ from their forcings.
     *((_doubts, _FORCED), (_controls, _FORCED), (forced, _FORCED)),
+    (suspects_probed, _CONFIRMED),
     *((_confirmation, _CONFIRMED), (answers_forced, _CONFIRMED)) * ROUNDS_OF_CONFIRMATION,
     *((_owners, _OWNED),) * _SEARCHES,
     *((_retries, _RETRIED), (answers_forced, _RETRIED)),

@@ -18,7 +18,8 @@ TIME_PER_TOKENS = 2.5
 """A percentage limits time to so many times the share that it limits tokens to: forcings, probes and retries are short
 requests, which take more of an engine's time than of its tokens."""
 _SHORT = 1000
-"""A load of at most so many requests is short: its verification takes more than its share, but seconds."""
+"""A load of at most so many requests is short, unless its share of time is longer than the floor: its verification
+takes more than its share, but seconds."""
 _FLOORS = ((600, 20.0), (200, 10.0))
 """What any percentage allows a short load and a longer one: tokens, as a number of the load's average requests, and
 seconds. 600 requests are 128 forcings, 80 controls and as many for suspected outputs, all of them forced, and a search
@@ -27,8 +28,8 @@ _FORCED = 0.7
 """The part of the tokens for forcings and controls of outputs picked at random."""
 _FORCED_SECONDS = 0.4
 """The part of the seconds for the same, if only seconds are limited."""
-_FEWEST_VERIFIED = 128
-"""Outputs that any percentage verifies: a run of a hundred requests is too short for verification to be a burden."""
+_CONTROLS_SHARE = 0.25
+"""The part of the same tokens that controls may cost: outputs of the load show noise, too, at half the cost."""
 CONTROL_OUTPUT = 8
 """Fewest tokens of a control output: noise is measured by token, so answers of one would need hundreds of controls."""
 FEWEST_CONTROLS = 16
@@ -108,64 +109,61 @@ class VerifyPolicy:
             return Budget(seconds=self.amount)
         if self.extent is not Extent.BUDGET:
             return Budget()
-        least, least_seconds = _FLOORS[requests > _SHORT]
         share = self.amount / 100
-        return Budget(
-            max(share * tokens, least * tokens / max(requests, 1)),
-            max(TIME_PER_TOKENS * share * seconds, least_seconds),
-        )
+        timed = TIME_PER_TOKENS * share * seconds
+        least, least_seconds = _FLOORS[requests > _SHORT or timed > _FLOORS[0][1]]
+        return Budget(max(share * tokens, least * tokens / max(requests, 1)), max(timed, least_seconds))
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How many requests verify a load."""
 
-    verified: int
-    """Outputs of the load that are teacher-forced."""
+    drawn: int
+    """Outputs of the load that are drawn at random and teacher-forced."""
+    suspects: int
+    """Further outputs that are teacher-forced because they look strange, at most."""
     controls: int
     """Control requests, if noise matters. If they are more than the outputs, prompts are repeated."""
     control_tokens: int = CONTROL_OUTPUT
     """Tokens of each control output."""
 
 
-def sizes(  # noqa: PLR0913 - the last two are keyword-only
+def sizes(  # noqa: PLR0913 - the last three are keyword-only
     policy: VerifyPolicy,
     tokens: Sequence[int],
     output_tokens: int,
     in_flight: int,
     *,
+    strange: int = 0,
     referenced: int = 0,
     tokens_per_second: float = math.inf,
 ) -> Sizes:
     """Sizes for a load. ``tokens``: of each request, prompt and output; ``output_tokens``: of all outputs together.
 
-    ``in_flight``: requests in flight at once; ``referenced``: how many outputs need a reference too;
-    ``tokens_per_second``: how fast the engines are, needed if only time is limited.
+    ``in_flight``: requests in flight at once; ``strange``: how many outputs look strange; ``referenced``: how many
+    outputs need a reference too; ``tokens_per_second``: how fast the engines are.
     """
     count = len(tokens)
     if count == 0:
-        return Sizes(0, 0)
+        return Sizes(0, 0, 0)
     each = max(int(output_tokens / count), CONTROL_OUTPUT)
-    controls = max(FEWEST_CONTROLS, in_flight, -(-_CONTROL_TOKENS // each))
+    wanted = max(FEWEST_CONTROLS, in_flight, -(-_CONTROL_TOKENS // each))
     affordable = _affordable(policy, count, sum(tokens), tokens_per_second)
-    return Sizes(min(count, _verified(policy, affordable, 2 * controls, 1 + referenced / count)), controls, each)
+    # A control output is made and forced.
+    controls = int(max(FEWEST_CONTROLS, min(wanted, affordable * _CONTROLS_SHARE / 2)))
+    if policy.extent in (Extent.ALL, Extent.SAMPLE):
+        # More than any load has, if all.
+        most = int(policy.amount) if policy.extent is Extent.SAMPLE else count
+        return Sizes(min(count, most), 0, wanted, each)
+    forced = min(count, max(int((affordable - 2 * controls) / (1 + referenced / count)), 1))
+    suspects = min(strange, forced // 2)
+    return Sizes(forced - suspects, suspects, controls, each)
 
 
 def _affordable(policy: VerifyPolicy, count: int, tokens: int, tokens_per_second: float) -> float:
     """How many average requests forcings and controls may cost."""
-    limit = policy.budget(count, tokens, 0.0).tokens * _FORCED
+    limit = policy.budget(count, tokens, tokens / tokens_per_second).tokens * _FORCED
     if policy.extent is Extent.TIME:
         limit = policy.amount * _FORCED_SECONDS * tokens_per_second
     return limit * count / max(tokens, 1)
-
-
-def _verified(policy: VerifyPolicy, affordable: float, controls: int, each: float) -> int:
-    """``controls``: their cost; ``each``: that of one output; both in average requests of the load."""
-    if policy.extent is Extent.SAMPLE:
-        return int(policy.amount)
-    if math.isinf(affordable):
-        # More than any load has.
-        return 1 << 62
-    # Without noise there are no controls, and the fewest outputs can be afforded.
-    fewest = min(_FEWEST_VERIFIED, affordable / each)
-    return int(max(fewest, (affordable - controls) / each))

@@ -10,7 +10,8 @@ blocks that is a single prefix, so only a probe of every prefix is sure to find 
 2. If the prompt is teacher-forced anyway, its forcing shows the best token after every prefix at no further cost.
    Prefixes of other prompts are sent to the prefill server too, whose cache no transfer has filled; if the two servers
    disagree, the probe itself is forced.
-3. Prefixes are drawn from all prompts, and the checker of outputs reports how many there were.
+3. Prefixes of prompts whose outputs look strange (judging/witness.py) or wrong come first. The others are drawn from
+   all prompts, and the checker of outputs reports how many there were.
 4. Prompts that begin alike share blocks; their common prefix is sent once to each server that may hold it.
 5. A probe goes to the server that served the prompt, since no other server has the blocks. If the proxy does not report
    which server that was, the probe goes to every server of the role.
@@ -32,9 +33,11 @@ from harness.history import History, Operation, Scraped
 from harness.scenario import Condition, Endpoint, Purpose, Request, Route, Sampling
 from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
-from harness.verify.asking.outputs import asked_about, through_proxy
+from harness.verify.asking.outputs import through_proxy
 from harness.verify.asking.policy import Extent
+from harness.verify.judging import doubtful, suspects
 from harness.verify.judging.hits import ROLES, prefix_hashes
+from harness.verify.judging.witness import witnessed
 
 _ON_PREFILL = 64
 """Prefixes of teacher-forced prompts sent to prefill: blocks that it restored from a tier may be wrong too."""
@@ -44,6 +47,12 @@ _TIMED = 64
 """Prefixes that are probed first if time is limited."""
 PROBES = Mark(tokens=0.15, seconds=0.3)
 """What may be spent when the prefix caches have been probed."""
+
+
+_SUSPECTED = 512
+"""Prefixes of wrong and doubtful outputs' prompts, at most."""
+_PREFIX_CACHE = {route: f"probe-{route}" for route in (Route.DECODE, Route.PREFILL)}
+"""Names of probes of prefix caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +72,38 @@ class Prefix:
         """Equal for prefixes that read the same blocks."""
         return self.server, self.blocks
 
+    def name(self, phase: str) -> str:
+        """The request id of its probe in a phase."""
+        where = f"@{self.server}" if self.server else ""
+        return f"{self.source.request.request_id}-{phase}-{self.tokens}{where}"
+
 
 def cache_probes(verification: Verification, history: History) -> Phases:
-    """Probes of the decode servers' prefix caches, and some of prefill's, for prompts that were not probed yet."""
-    done = asked_about(history, Purpose.PROBE)
-    new = [one for one in drawn(verification, history, Route.DECODE) if one.source.request.request_id not in done]
-    chosen = new[: _most_probed(verification, history)]
+    """Probes of the decode servers' prefix caches, and some of prefill's, that were not sent yet.
+
+    Prefixes of prompts whose outputs look strange or wrong come first.
+    """
+    return _probes(verification, history, _new(verification, history)[: _most_probed(verification, history)])
+
+
+def suspects_probed(verification: Verification, history: History) -> Phases:
+    """Probes of all prefixes of prompts whose outputs look wrong or doubtful."""
+    doubted = {*suspects(history), *doubtful(history)}
+    new = _new(verification, history) if doubted else []
+    return _probes(verification, history, [one for one in new if one.source.request.request_id in doubted][:_SUSPECTED])
+
+
+def _new(verification: Verification, history: History) -> list[Prefix]:
+    """Prefixes that were not sent yet, those of strange and of wrong outputs first; the others in random order."""
+    sent = {o.request.request_id for o in history.operations() if o.request.purpose is Purpose.PROBE}
+    new = [
+        one for one in drawn(verification, history, Route.DECODE) if one.name(_PREFIX_CACHE[Route.DECODE]) not in sent
+    ]
+    first = {*witnessed(history).strangest, *suspects(history)}
+    return sorted(new, key=lambda one: one.source.request.request_id not in first)
+
+
+def _probes(verification: Verification, history: History, chosen: Sequence[Prefix]) -> Phases:
     forced = {o.request.request_id for o in verification.picked(history)}
     with_truth = [prefix for prefix in chosen if prefix.source.request.request_id in forced]
     without = [prefix for prefix in chosen if prefix.source.request.request_id not in forced]
@@ -77,7 +112,7 @@ def cache_probes(verification: Verification, history: History) -> Phases:
     # Both servers are asked in one phase, since neither waits for the other, and counters are read for each of them.
     asked = [(one, Route.DECODE) for one in chosen] + [(one, Route.PREFILL) for one in on_prefill]
     probes = (
-        _probe(one, route, f"probe-{route}", Condition.PREFIX_CACHE)
+        _probe(one, route, _PREFIX_CACHE[route], Condition.PREFIX_CACHE)
         for one, route in sorted(asked, key=lambda pair: pair[0].tokens)
     )
     return verification.phase("probe", probes, history, watched=_settled(history))
@@ -148,11 +183,9 @@ def _settled(history: History) -> bool:
 
 
 def _probe(prefix: Prefix, route: Route, phase: str, cache: Condition) -> Request:
-    who = prefix.source.request.request_id
-    where = f"@{prefix.server}" if prefix.server else ""
     return replace(
         prefix.source.request,
-        request_id=f"{who}-{phase}-{prefix.tokens}{where}",
+        request_id=prefix.name(phase),
         prompt=(prefix.source.prompt_token_ids or ())[: prefix.tokens + 1],
         sampling=Sampling(max_tokens=1, logprobs=2, ignore_eos=True),
         route=route,
@@ -161,6 +194,6 @@ def _probe(prefix: Prefix, route: Route, phase: str, cache: Condition) -> Reques
         stream=False,
         continues=None,
         purpose=Purpose.PROBE,
-        about=who,
+        about=prefix.source.request.request_id,
         condition=cache,
     )

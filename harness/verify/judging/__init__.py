@@ -3,6 +3,7 @@
 from harness.verify.judging.check import (
     count_outputs,
     doubted_probes,
+    doubtful,
     noise_matters,
     outputs,
     owned_outputs,
@@ -19,6 +20,7 @@ __all__ = [
     "control_outputs",
     "count_outputs",
     "doubted_probes",
+    "doubtful",
     "look_at_outputs",
     "noise_matters",
     "outputs",

@@ -6,7 +6,7 @@ The verdict is unknown if the verification of an output failed, or if no output 
 out (``--verify sample:N``, ``budget:PCT``) are counted as unverified and reported, but do not affect the verdict.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.facts import Deployment
 from harness.history import History, NoiseMeasured
@@ -22,6 +22,7 @@ from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
 from harness.verify.judging.salts import tested, untested
 from harness.verify.judging.tiers import unprobed_tiers
+from harness.verify.judging.witness import Witnessed, witnessed
 
 _MAX_FINDINGS = 50
 """Findings kept: see :mod:`harness.checkers.completion`."""
@@ -51,7 +52,8 @@ def check_outputs(
     summary = ", ".join(parts)
     if verdict is not Verdict.VALID and findings:
         summary += f"; {findings[0].subject}: {findings[0].text}"
-    notes = (*_not_tested(deployment, history), *notes, *_doubts(evidence))
+    first = witnessed(history)
+    notes = (*_not_tested(deployment, history), *filter(None, (first.note,)), *notes, *_doubts(evidence, first))
     return Check("outputs", verdict, summary, findings=findings[:_MAX_FINDINGS], notes=notes)
 
 
@@ -88,6 +90,11 @@ def suspects(history: History) -> tuple[str, ...]:
     evidence = look_at_outputs(history)
     probed = [one for _, one in evidence.probed]
     return tuple(one.request_id for one in (*evidence.compared, *probed) if one.match is Match.MISMATCH)
+
+
+def doubtful(history: History) -> tuple[str, ...]:
+    """The request ids of outputs that are right so far, but doubtful, in the order sent."""
+    return tuple(one.request_id for one in look_at_outputs(history).compared if one.doubt)
 
 
 def tier_suspected(history: History) -> bool:
@@ -158,15 +165,25 @@ def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:
     return Verdict.UNKNOWN if failed or left_out or not verified or isinstance(evidence.floor, str) else Verdict.VALID
 
 
-def _doubts(evidence: OutputEvidence) -> Iterator[str]:
+def _doubts(evidence: OutputEvidence, first: Witnessed) -> Iterator[str]:
     """How many outputs and probes are doubtful, and the first few of them."""
-    doubtful = [one for one in (*evidence.compared, *(one for _, one in evidence.probed)) if one.doubt]
-    if doubtful:
-        few = "; ".join(f"{one.request_id}: {one.doubt}" for one in doubtful[:_MAX_DOUBTS])
+    probed = [one for _, one in evidence.probed]
+    doubts = [(one.request_id, one.doubt) for one in (*evidence.compared, *probed) if one.doubt]
+    if doubts:
         yield (
-            f"{len(doubtful):,} doubtful, but not counted as wrong (beyond the noise limits named here, which assume "
-            f"thin-tailed noise, but within the limits for heavy-tailed noise): {few}"
+            f"{_listed(doubts)} (beyond a limit that noise exceeds in one run of ten, but within the limits that it "
+            "exceeds in one of a thousand)"
         )
+    named = {one.request_id for one in evidence.compared if one.match is Match.MISMATCH or one.doubt}
+    unlike = [(one.request_id, first.doubt(one.request_id)) for one in evidence.compared if one.request_id not in named]
+    if unlike := [pair for pair in unlike if pair[1]]:
+        yield f"{_listed(unlike)} (no other evidence shows that these are wrong)"
+
+
+def _listed(doubts: Sequence[tuple[str, str]]) -> str:
+    few = "; ".join(f"{who}: {why}" for who, why in doubts[:_MAX_DOUBTS])
+    more = "; ..." if len(doubts) > _MAX_DOUBTS else ""
+    return f"{len(doubts):,} doubtful, but not counted as wrong: {few}{more}"
 
 
 def _summary_parts(counts: Outputs, evidence: OutputEvidence) -> Iterator[str]:

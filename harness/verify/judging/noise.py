@@ -13,9 +13,9 @@ Rule 2. The excesses over u follow a generalised Pareto distribution (Pickands, 
 Rule 3. The shape is estimated from the k excesses (the estimator of Zhang and Stephens, 2009: the mean of the shape
         under a likelihood of the data), and drawn towards an expected shape, as if this had been estimated from another
         sample, with a standard error of its own. A part of the standard error of the result is added (``margin``): an
-        underestimated shape gives false alarms, an overestimated one only a wider limit. No shape is taken to be below 0 or above 1/3.
-        The upper bound keeps a limit finite if flips lie far above all other values; noise with a heavier tail than
-        that of Student's t with 3 degrees of freedom may exceed the limit more often than stated.
+        underestimated shape gives false alarms, an overestimated one only a wider limit. No shape is taken to be below
+        0 or above 1/3. The upper bound keeps a limit finite if flips lie far above all other values; noise with a
+        heavier tail than that of Student's t with 3 degrees of freedom may exceed the limit more often than stated.
 Rule 4. The scale is estimated, too. For an exponential tail, X/(X+S) is Beta(1, k) for a new excess X and the sum S of
         the k excesses, so that P(X > x) = (1 + x/S)^-k: a generalised Pareto distribution of shape 1/k. So 1/k is added
         to the shape. This widens the limit by itself where k is small.
