@@ -83,6 +83,11 @@ class TokenLogprob:
         return {token: logprob for token, logprob in found if token is not None and logprob is not None}
 
 
+Named = tuple[tuple[int, float], ...]
+"""Tokens and their log-probabilities for one position, the sampled token first: pairs of token id and nats. NaN where
+the server sent null."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """The server's own count, from the answer's ``usage``; tokens."""
@@ -171,6 +176,12 @@ class Ended:
     forcing, the prompt ends with the answer that is verified."""
     ending: Ending = Ending.UNRECORDED
     """Set from outcome and status if it is not given."""
+    first_logprobs: Named = ()
+    """Every token that the answer names for the first output token of the first choice. Empty if no log-probabilities
+    or no token ids were reported, or if they cannot be assigned to that token for certain."""
+    prefill_first: Named = ()
+    """The same as the prefill server reported it to the proxy, from its own KV; its sampled token may be another one.
+    Empty if the proxy hands on nothing of the prefill server's answer."""
 
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:

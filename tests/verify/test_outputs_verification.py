@@ -204,7 +204,7 @@ def test_owner_tests_come_first_and_hit_the_blocks_of_the_candidates() -> None:
     # The likeliest owner was sent just before the suspect: its prompt, with the last token replaced by the suspect's.
     assert first.prompt == (99, *range(100, 129))
     assert (first.purpose, first.about, first.owner) == (Purpose.OWNER_TEST, "r90", "r89")
-    assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 2, Route.PREFILL)
+    assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 5, Route.PREFILL)
     # Owner tests have the load's own salt, so that they hit its blocks.
     assert {request.cache_salt for request in tests} == {None}
     assert {request.purpose for request in tests} == {Purpose.OWNER_TEST}

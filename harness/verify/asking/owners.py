@@ -6,9 +6,16 @@ prompt costs a whole prefill, so a cheaper test comes first.
 1. An *owner test* sends the candidate's prompt, its last token replaced by the last token of the wrong output's prompt,
    to the prefill server under the candidate's salt. The server has the blocks of this prompt in its prefix cache and
    computes less than a block. If the wrong output was made from the candidate's KV, the answer begins with the wrong
-   output's first token, or with a token that is as good.
-2. Candidates that pass are tested by teacher forcing, which the checker of ownership needs. A few that failed the owner
-   test (decoys) are forced too: they show how often an answer fits a prompt by chance.
+   output's first token, or with a token that is as good, and its log-probabilities are those of the wrong output's
+   first token (judging/first_token.py).
+2. Candidates that pass are tested by teacher forcing, which the checker of ownership needs: the nearest few by these
+   log-probabilities, or all if the wrong output has none. Some others (decoys) are forced too: they show how often an
+   answer fits a prompt by chance. The requests most like the best candidate (rivals) are tested beside it: if their
+   prompts have the same log-probabilities, none of them can be told to be the owner.
+
+A second kind of owner test keeps the wrong output's own tokens in its last block, as when only whole blocks are another
+request's. No prompt repeats that case exactly, since these tokens were computed behind their own prompt. So this kind
+comes second: after the likeliest candidates were tested with the first one.
 
 Candidates whose own answer begins like the wrong output come first. Next come requests that were in flight together
 with it, the nearest in time first, then earlier requests, the latest first. The search goes in rounds, each larger than
@@ -25,10 +32,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.history import History, Operation
-from harness.scenario import TOP_LOGPROBS, Endpoint, Purpose, Request, Sampling
+from harness.scenario import Endpoint, Purpose, Request, Sampling
 from harness.verify.asking.options import Verification
 from harness.verify.asking.outputs import tokens_of
 from harness.verify.asking.requests import Tokens, teacher_forcing
+from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, served_vector
 
 ROUNDS = (32, 96, 384, 1 << 20)
 """Owner tests for each wrong output, by round."""
@@ -40,9 +48,15 @@ _BY_CHANCE = 192
 """Tokens to be forced under prompts of decoys: if none of them fits, four fitting tokens in a row are no accident."""
 _FEWEST_DECOYS = 3
 """Decoys for each wrong output: candidates that failed the owner test. An answer that fits them may fit any prompt."""
+_FIRST_LOGPROBS = 5
+"""Log-probabilities of an owner test's token. Twenty tell hardly more."""
+_NEAREST = 3
+"""Candidates to be forced, by the distance of their first token's log-probabilities."""
+_RIVALS = 8
+"""Owner tests of the requests that are most like the best candidate."""
 
 Candidate = tuple[Operation, Tokens]
-"""A possible owner, and the prompt of ``owner_prompt``."""
+"""A possible owner, and the prompt of ``owner_prompt`` or ``own_tail_prompt``."""
 
 
 def next_round(
@@ -51,7 +65,7 @@ def next_round(
     """The next requests about the wrong outputs; none if everything affordable was sent."""
     if not wrong:
         return []
-    asked = _Asked.of(history)
+    asked = _Asked.of(history, wrong)
     requests: list[Request] = []
     for output in wrong:
         pairs = list(_candidates(output, served, verification.block_size))
@@ -64,17 +78,24 @@ def next_round(
 def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) -> Iterator[Candidate]:
     """Every different prompt once, that of the likeliest owner first."""
     seen: set[Tokens] = set()
-    for owner in candidates(wrong, served):
-        prompt = owner_prompt(owner, wrong, block_size)
+    for owner, prompt in _in_order(candidates(wrong, served), wrong, block_size):
         if prompt is not None and prompt not in seen:
             seen.add(prompt)
             yield owner, prompt
 
 
+def _in_order(
+    likely: Sequence[Operation], wrong: Operation, block_size: int
+) -> Iterator[tuple[Operation, Tokens | None]]:
+    for some in (likely[: ROUNDS[0]], likely[ROUNDS[0] :]):
+        for prompt_of in (owner_prompt, own_tail_prompt):
+            yield from ((owner, prompt_of(owner, wrong, block_size)) for owner in some)
+
+
 def _tests(verification: Verification, wrong: Operation, pairs: Sequence[Candidate], asked: "_Asked") -> list[Request]:
     """The owner tests of the next round for one wrong output."""
     who = wrong.request.request_id
-    new = [pair for pair in pairs if (who, pair[0].request.request_id) not in asked.firsts]
+    new = [pair for pair in pairs if (who, pair[1]) not in asked.tests]
     done = len(pairs) - len(new)
     size = next((size for index, size in enumerate(ROUNDS) if sum(ROUNDS[: index + 1]) > done), 0)
     return [_owner_test(verification, wrong, owner, prompt) for owner, prompt in new[:size]]
@@ -84,19 +105,42 @@ def _forcings(
     verification: Verification, wrong: Operation, pairs: Sequence[Candidate], asked: "_Asked", decoys: int
 ) -> list[Request]:
     """The answer forced under the prompts of candidates that passed the owner test, and under those of some decoys."""
-    who, answer = wrong.request.request_id, _answer(wrong)
-    tested = [pair for pair in pairs if (who, pair[0].request.request_id) in asked.firsts]
-    fitting = [pair for pair in tested if set(answer[:1]) & set(asked.firsts[who, pair[0].request.request_id])]
-    new = [pair for pair in fitting if (who, pair[0].request.request_id) not in asked.forced]
+    who = wrong.request.request_id
+    tested = _nearest_first(wrong, [pair for pair in pairs if (who, pair[1]) in asked.tests], asked)
+    fitting = [pair for pair in tested if set(_answer(wrong)[:1]) & set(asked.tests[who, pair[1]].first)]
+    if len(served_vector(wrong)) >= MIN_COMMON:
+        fitting = fitting[:_NEAREST]
+    new = [pair for pair in fitting if (who, pair[1]) not in asked.forced]
+    if not new:
+        return []
     others = [pair for pair in tested if pair not in fitting][:decoys]
-    chosen = [pair for pair in others if (who, pair[0].request.request_id) not in asked.forced]
-    return [_forcing(verification, wrong, *pair) for pair in (*new, *chosen)] if new else []
+    chosen = [pair for pair in others if (who, pair[1]) not in asked.forced]
+    return [
+        *(_forcing(verification, wrong, *pair) for pair in (*new, *chosen)),
+        *(_owner_test(verification, wrong, *pair) for pair in _rivals(who, new[0], pairs, asked)),
+    ]
+
+
+def _nearest_first(wrong: Operation, tested: Sequence[Candidate], asked: "_Asked") -> list[Candidate]:
+    """By the distance of the first token's log-probabilities; in the order given where none are known."""
+    who, own = wrong.request.request_id, served_vector(wrong)
+    return sorted(tested, key=lambda pair: distance(own, asked.tests[who, pair[1]].vector)) if own else list(tested)
+
+
+def _rivals(who: str, best: Candidate, pairs: Sequence[Candidate], asked: "_Asked") -> list[Candidate]:
+    """The candidates whose prompts have the most tokens of the best candidate's, if they were not tested yet."""
+    tokens = set(best[1])
+    likeness = {pair[1]: len(tokens & set(pair[1])) / len(tokens | set(pair[1])) for pair in pairs}
+    alike = sorted(pairs, key=lambda pair: -likeness[pair[1]])
+    nearest = [pair for pair in alike if pair[0] is not best[0]][:_RIVALS]
+    return [pair for pair in nearest if (who, pair[1]) not in asked.tests]
 
 
 def _forcing(verification: Verification, wrong: Operation, owner: Operation, prompt: Tokens) -> Request:
     who, whose = wrong.request.request_id, owner.request.request_id
     answer = _answer(wrong)[: max(0, verification.room(prompt) - 1)]
-    name, salt, route = f"{who}-as-{whose}", verification.how.salt, verification.forcing_route
+    name = f"{who}-as-{_named(owner, wrong, prompt, verification.block_size)}"
+    salt, route = verification.how.salt, verification.forcing_route
     return replace(teacher_forcing(who, prompt, answer, name=name, salt=salt, route=route), owner=whose)
 
 
@@ -142,6 +186,21 @@ def owner_prompt(owner: Operation, wrong: Operation, block_size: int) -> Tokens 
     return (*theirs[:taken], *mine[taken:])
 
 
+def own_tail_prompt(owner: Operation, wrong: Operation, block_size: int) -> Tokens | None:
+    """The owner's tokens in whole blocks, then the wrong output's own; None if there is no such prompt."""
+    mine, theirs = wrong.prompt_token_ids or (), owner.prompt_token_ids or ()
+    taken = min(len(mine) - 1, len(theirs)) // block_size * block_size
+    if taken < 1 or theirs[:taken] == mine[:taken]:
+        return None
+    return (*theirs[:taken], *mine[taken:])
+
+
+def _named(owner: Operation, wrong: Operation, prompt: Tokens, block_size: int) -> str:
+    """The owner in a request's id, which differs between its two prompts."""
+    whose = owner.request.request_id
+    return whose if prompt == owner_prompt(owner, wrong, block_size) else f"{whose}-whole-blocks"
+
+
 def _unlikeliness(wrong: Operation, other: Operation) -> tuple[bool, bool, bool, float]:
     alike = _answer(other)[:2] == _answer(wrong)[:2] and len(_answer(wrong)) > 1
     together = other.ended.at >= wrong.sent.at
@@ -152,9 +211,9 @@ def _unlikeliness(wrong: Operation, other: Operation) -> tuple[bool, bool, bool,
 def _owner_test(verification: Verification, wrong: Operation, owner: Operation, prompt: Tokens) -> Request:
     who, whose = wrong.request.request_id, owner.request.request_id
     return Request(
-        f"{who}-like-{whose}",
+        f"{who}-like-{_named(owner, wrong, prompt, verification.block_size)}",
         prompt,
-        Sampling(max_tokens=1, logprobs=TOP_LOGPROBS, ignore_eos=True),
+        Sampling(max_tokens=1, logprobs=_FIRST_LOGPROBS, ignore_eos=True),
         route=verification.forcing_route,
         endpoint=Endpoint.COMPLETIONS,
         stream=False,
@@ -166,24 +225,34 @@ def _owner_test(verification: Verification, wrong: Operation, owner: Operation, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The owner tests and forcings so far; keys are the request ids of the wrong output and of the candidate."""
+class _Tested:
+    """The answer to an owner test."""
 
-    firsts: Mapping[tuple[str, str], Collection[int]]
-    """The tokens with which the answer to an owner test may begin."""
-    forced: Collection[tuple[str, str]]
+    first: Collection[int]
+    """The tokens with which it may begin."""
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The owner tests and forcings so far; keys are the wrong output's request id and the owner's prompt."""
+
+    tests: Mapping[tuple[str, Tokens], _Tested]
+    forced: Collection[tuple[str, Tokens]]
     requests: Sequence[Request]
 
     @classmethod
-    def of(cls, history: History) -> "_Asked":
+    def of(cls, history: History, wrong: Sequence[Operation]) -> "_Asked":
+        lengths = {one.request.request_id: len(one.prompt_token_ids or ()) for one in wrong}
         asked = [o for o in history.operations() if o.request.about is not None and o.request.owner is not None]
-        pairs = [(str(o.request.about), str(o.request.owner)) for o in asked]
-        tests = [o.request.purpose is Purpose.OWNER_TEST for o in asked]
-        return cls(
-            {pair: _first_tokens(o) for o, pair, test in zip(asked, pairs, tests, strict=True) if test},
-            {pair for pair, test in zip(pairs, tests, strict=True) if not test},
-            [o.request for o in asked],
-        )
+        tests, forced = dict[tuple[str, Tokens], _Tested](), set[tuple[str, Tokens]]()
+        for one in asked:
+            who, prompt = str(one.request.about), one.prompt_token_ids or ()
+            if one.request.purpose is Purpose.OWNER_TEST:
+                tests[who, prompt] = _Tested(_first_tokens(one), served_vector(one))
+            else:
+                forced.add((who, prompt[: lengths.get(who)]))
+        return cls(tests, forced, [o.request for o in asked])
 
 
 def _first_tokens(operation: Operation) -> Collection[int]:

@@ -7,11 +7,14 @@ from itertools import pairwise
 import numpy as np
 
 from harness.verify.judging.forcing import ForcedTokens
+from harness.verify.judging.noise import Floats
 
 MAX_CHANCE = 1e-6
 """The largest probability of chance at which an owner is named: one wrong name in a million wrong outputs."""
 MIN_INFORMATIVE = 4
 """Fewest informative tokens to name an owner. A product of fewer probabilities is too uncertain."""
+_SMALLEST = 1e-12
+"""Probability below which a token is impossible under a prompt."""
 
 Tokens = tuple[int, ...]
 
@@ -26,24 +29,37 @@ class ChanceMatch:
     """How many of the tokens are informative: their probability is below 1."""
 
 
-def chance_match(
-    tokens: Tokens, others: Sequence[ForcedTokens], *, near: float, least: float, uninformative: Collection[int]
+def chance_match(  # noqa: PLR0913 - keyword-only but for the tokens and the prompts
+    tokens: Tokens,
+    others: Sequence[ForcedTokens],
+    *,
+    near: float,
+    least: float,
+    uninformative: Collection[int],
+    owner: ForcedTokens | None = None,
 ) -> ChanceMatch:
     """How likely ``tokens`` occur under prompts that are not their owner's.
 
     ``others``: the same tokens, from the first one on, forced under such prompts. ``near``: nats of regret up to which
     a token counts as the best one. ``least``: a lower bound of each token's probability. ``uninformative``: indices
-    of tokens that do not count for another reason.
+    of tokens that do not count for another reason. ``owner``: the tokens forced under the owner's prompt, if they are
+    not the best ones there; each probability is then divided by that under the owner's prompt. This ratio exceeds a
+    number x with probability 1/x at most if the tokens are drawn under the other prompts (Markov's inequality).
     """
     probability = np.full(len(tokens), least)
     for other in others:
         forced = min(len(tokens), len(other.logprob))
-        as_good = np.where(other.regret[:forced] <= near, 1.0, np.exp(np.minimum(other.logprob[:forced], 0.0)))
-        probability[:forced] = np.maximum(probability[:forced], as_good)
+        probability[:forced] = np.maximum(probability[:forced], _probability(other, near)[:forced])
         # A token that was not forced under this prompt may be the best one there.
         probability[forced:] = 1.0
     probability[[index for index in uninformative if index < len(tokens)]] = 1.0
-    return ChanceMatch(float(probability.prod()), int((probability < 1.0).sum()))
+    under_owner = np.ones(len(tokens)) if owner is None else np.maximum(_probability(owner, near), _SMALLEST)
+    return ChanceMatch(float((probability / under_owner).prod()), int((probability < under_owner).sum()))
+
+
+def _probability(forced: ForcedTokens, near: float) -> Floats:
+    """Of each token under the prompt; 1 for the best one, which a greedy server serves."""
+    return np.where(forced.regret <= near, 1.0, np.exp(np.minimum(forced.logprob, 0.0)))
 
 
 def repetitions(tokens: Tokens) -> set[int]:

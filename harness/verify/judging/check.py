@@ -17,7 +17,8 @@ from harness.verify.judging.compared import Match
 from harness.verify.judging.evidence import OutputEvidence, look_at_outputs
 from harness.verify.judging.floor import RESOLUTION, NoiseFloor
 from harness.verify.judging.hits import largest_block_size, probe_hits
-from harness.verify.judging.ownership import Leak, find_leaks, tested_owners
+from harness.verify.judging.owner_tests import tested_owners
+from harness.verify.judging.ownership import Leak, find_leaks
 from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
 from harness.verify.judging.salts import tested, untested
