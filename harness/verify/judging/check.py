@@ -19,6 +19,7 @@ from harness.verify.judging.floor import RESOLUTION, NoiseFloor
 from harness.verify.judging.hits import largest_block_size, probe_hits
 from harness.verify.judging.owner_tests import tested_owners
 from harness.verify.judging.ownership import Leak, find_leaks
+from harness.verify.judging.patterns import said_patterns
 from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
 from harness.verify.judging.salts import tested, untested
@@ -52,7 +53,9 @@ def check_outputs(
     summary = ", ".join(parts)
     if verdict is not Verdict.VALID and findings:
         summary += f"; {findings[0].subject}: {findings[0].text}"
-    notes = (*_not_tested(deployment, history), *notes, *_doubts(evidence))
+    blocks = {finding.request: finding.block for finding in own if finding.request and finding.block}
+    patterns = said_patterns(deployment, history, evidence.compared, size, blocks)
+    notes = (*_not_tested(deployment, history), *notes, *_doubts(evidence), *patterns)
     return Check("outputs", verdict, summary, findings=findings[:_MAX_FINDINGS], notes=notes)
 
 
