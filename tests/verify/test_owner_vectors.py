@@ -1,0 +1,128 @@
+"""The owner of a wrong output, found by the log-probabilities of first tokens, on histories made by hand."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from counted_run import DEPLOYMENT
+from forced_histories import Readings, forcing, gaussian, operations, prompt_of, read, with_end
+
+from harness.history import Choice, Ended, Entry, History, Named, Outcome, RunEnded, Sent
+from harness.scenario import Purpose, Request, Route, Sampling
+from harness.verify.judging import outputs
+
+VICTIM, OWNER = "load-05", "load-03"
+OTHERS = [f"load-{number:02d}" for number in range(32) if f"load-{number:02d}" != VICTIM]
+CANDIDATES = OTHERS[:8]
+LOOP = [49, 46] * 10
+
+
+def vector_of(name: str) -> Named:
+    """Five tokens that any prompt may go on with; how likely each is depends on the prompt."""
+    rng = np.random.default_rng(list(map(ord, name)))
+    return tuple((token, float(value)) for token, value in enumerate(rng.normal(scale=1.5, size=5) - 4.0, 40))
+
+
+def near(vector: Named, by: float) -> Named:
+    return tuple((token, value + by * (-1) ** token) for token, value in vector)
+
+
+def history(
+    victim: Readings,
+    vector: Named,
+    *,
+    tests: Mapping[str, Named] | None = None,
+    own: Named | None = None,
+    tail: int = 1,
+    owner: Readings | None = None,
+) -> History:
+    """Thirty-one right outputs and a wrong one that begins with ``vector``.
+
+    ``tests``: other answers to owner tests, by candidate. ``own``: what the prefill server said to the victim's prompt.
+    ``tail``: how many tokens of the victim's prompt stand behind the candidates' ones. ``owner``: the owner's answer.
+    """
+    rng = np.random.default_rng(1)
+    entries = list(operations(VICTIM, victim, Route.PROXY))
+    for name in OTHERS:
+        readings = read(rng, gaussian(1e-5))
+        entries += operations(name, owner if owner and name == OWNER else readings, Route.PROXY)
+    for number in range(32):
+        entries += operations(f"control-{number}", read(rng, gaussian(1e-5)), Route.DECODE, about=OTHERS[0])
+    for name in CANDIDATES:
+        entries += under(victim, name, (tests or {}).get(name, vector_of(name)), tail)
+    past = History((*entries, RunEnded(9.0)))
+    for name in OTHERS:
+        past = with_end(past, name, first_logprobs=vector_of(name), prefill_first=vector_of(name))
+    return with_end(past, VICTIM, first_logprobs=vector, prefill_first=own or vector_of(VICTIM))
+
+
+def under(victim: Readings, name: str, vector: Named, tail: int) -> Iterator[Entry]:
+    """An owner test of one candidate, and the output forced under its prompt: right under the owner's alone."""
+    # The candidates' prompts differ in their first tokens, as their names do in their last letters.
+    prompt = (*reversed(prompt_of(name)[tail:]), *prompt_of(VICTIM)[-tail:])
+    who = f"{VICTIM}-like-{name}"
+    request = Request(
+        who, prompt, Sampling(max_tokens=1), Route.PREFILL, purpose=Purpose.OWNER_TEST, about=VICTIM, owner=name
+    )
+    yield Sent(3.0, request, "load", "owners", 3.0)
+    yield Ended(4.0, who, Outcome.OK, status=200, choices=(Choice((40,)),), first_logprobs=vector)
+    forced = victim.served if name == OWNER else victim.served - 6.0
+    yield from forcing(VICTIM, prompt, replace(victim, forced=forced, forced_rival=victim.served - 0.5), name)
+
+
+def text(past: History) -> str:
+    return outputs(DEPLOYMENT, past).findings[0].text
+
+
+@pytest.fixture
+def victim() -> Readings:
+    """A wrong answer that is a loop: its tokens show next to nothing."""
+    readings = read(np.random.default_rng(42), gaussian(1e-5))
+    readings.forced -= 5.0
+    readings.tokens = list(LOOP)
+    return readings
+
+
+def test_the_candidate_whose_first_token_has_the_same_log_probabilities_is_the_owner(victim: Readings) -> None:
+    found = text(history(victim, near(vector_of(OWNER), 1e-5)))
+    assert found.startswith(
+        f"was answered with {OWNER}'s KV: its first token's log-probabilities are those of that request's prompt within"
+    )
+    assert "all of its 20 tokens continue it (probability by chance: " in found
+
+
+def test_a_first_token_that_fits_two_candidates_names_neither(victim: Readings) -> None:
+    twin = {CANDIDATES[0]: near(vector_of(OWNER), 3e-4)}
+    assert "answered with" not in text(history(victim, vector_of(OWNER), tests=twin))
+
+
+def test_a_first_token_that_also_fits_its_own_prompt_names_no_owner(victim: Readings) -> None:
+    """The damage shows later in the answer, so that its beginning tells nothing."""
+    assert "answered with" not in text(history(victim, vector_of(OWNER), own=near(vector_of(OWNER), 3e-4)))
+
+
+def test_a_first_token_that_fits_no_candidate_names_no_owner(victim: Readings) -> None:
+    assert "answered with" not in text(history(victim, vector_of("another")))
+
+
+def test_tokens_that_fit_are_no_evidence_if_the_first_token_has_other_log_probabilities(victim: Readings) -> None:
+    """All twenty tokens are the best ones under the candidate's prompt and under no other."""
+    victim.tokens = read(np.random.default_rng(43), gaussian(1e-5)).tokens
+    assert "answered with" not in text(history(victim, near(vector_of(OWNER), 0.05)))
+
+
+def test_a_run_that_another_answer_shares_is_no_evidence_if_its_owner_is_ruled_out(victim: Readings) -> None:
+    owner = read(np.random.default_rng(44), gaussian(1e-5))
+    victim.tokens = list(owner.tokens)
+    assert "was answered with" in text(history(victim, vector_of(OWNER), owner=owner))
+    assert "answered with" not in text(history(victim, vector_of("another"), owner=owner))
+
+
+def test_whole_blocks_of_another_request_are_found_by_all_tokens_together(victim: Readings) -> None:
+    """The last block stayed the victim's own, which no prompt repeats: the first token is near, but not equal."""
+    victim.tokens = read(np.random.default_rng(43), gaussian(1e-5)).tokens
+    found = text(history(victim, near(vector_of(OWNER), 0.05), tail=3))
+    assert found.startswith(f"was answered with {OWNER}'s KV: all of its 20 tokens continue that request's prompt")
+    close = {CANDIDATES[0]: near(vector_of(OWNER), 0.09)}
+    assert "answered with" not in text(history(victim, near(vector_of(OWNER), 0.05), tail=3, tests=close))
