@@ -106,10 +106,12 @@ def _forcings(
 ) -> list[Request]:
     """The answer forced under the prompts of candidates that passed the owner test, and under those of some decoys."""
     who = wrong.request.request_id
-    tested = _nearest_first(wrong, [pair for pair in pairs if (who, pair[1]) in asked.tests], asked)
-    fitting = [pair for pair in tested if set(_answer(wrong)[:1]) & set(asked.tests[who, pair[1]].first)]
-    if len(served_vector(wrong)) >= MIN_COMMON:
-        fitting = fitting[:_NEAREST]
+    tested = [pair for pair in pairs if (who, pair[1]) in asked.tests]
+    if len(own := served_vector(wrong)) >= MIN_COMMON:
+        tested = sorted(tested, key=lambda pair: _apart(own, asked.tests[who, pair[1]].vector))
+        fitting = [pair for pair in tested if own.keys() & asked.tests[who, pair[1]].vector.keys()][:_NEAREST]
+    else:
+        fitting = [pair for pair in tested if set(_answer(wrong)[:1]) & set(asked.tests[who, pair[1]].first)]
     new = [pair for pair in fitting if (who, pair[1]) not in asked.forced]
     if not new:
         return []
@@ -121,10 +123,9 @@ def _forcings(
     ]
 
 
-def _nearest_first(wrong: Operation, tested: Sequence[Candidate], asked: "_Asked") -> list[Candidate]:
-    """By the distance of the first token's log-probabilities; in the order given where none are known."""
-    who, own = wrong.request.request_id, served_vector(wrong)
-    return sorted(tested, key=lambda pair: distance(own, asked.tests[who, pair[1]].vector)) if own else list(tested)
+def _apart(own: Vector, other: Vector) -> tuple[float, int]:
+    """The distance of two vectors; those that have too few common tokens by how many they have."""
+    return distance(own, other), -len(own.keys() & other.keys())
 
 
 def _rivals(who: str, best: Candidate, pairs: Sequence[Candidate], asked: "_Asked") -> list[Candidate]:

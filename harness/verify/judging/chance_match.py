@@ -13,8 +13,6 @@ MAX_CHANCE = 1e-6
 """The largest probability of chance at which an owner is named: one wrong name in a million wrong outputs."""
 MIN_INFORMATIVE = 4
 """Fewest informative tokens to name an owner. A product of fewer probabilities is too uncertain."""
-_SMALLEST = 1e-12
-"""Probability below which a token is impossible under a prompt."""
 
 Tokens = tuple[int, ...]
 
@@ -42,22 +40,26 @@ def chance_match(  # noqa: PLR0913 - keyword-only but for the tokens and the pro
 
     ``others``: the same tokens, from the first one on, forced under such prompts. ``near``: nats of regret up to which
     a token counts as the best one. ``least``: a lower bound of each token's probability. ``uninformative``: indices
-    of tokens that do not count for another reason. ``owner``: the tokens forced under the owner's prompt, if they are
-    not the best ones there; each probability is then divided by that under the owner's prompt. This ratio exceeds a
-    number x with probability 1/x at most if the tokens are drawn under the other prompts (Markov's inequality).
+    of tokens that do not count for another reason. ``owner``: the tokens forced under a prompt that only comes near to
+    the owner's KV, where they are not all the best ones; each token is then taken as drawn under this prompt or under
+    the others, with even odds, and its probability under the others is divided by the mean of the two. Such a ratio
+    exceeds a number x with probability 1/x at most if all tokens are drawn under the others (Markov's inequality).
     """
     probability = np.full(len(tokens), least)
     for other in others:
         forced = min(len(tokens), len(other.logprob))
-        probability[:forced] = np.maximum(probability[:forced], _probability(other, near)[:forced])
+        probability[:forced] = np.maximum(probability[:forced], probability_of_tokens(other, near)[:forced])
         # A token that was not forced under this prompt may be the best one there.
         probability[forced:] = 1.0
     probability[[index for index in uninformative if index < len(tokens)]] = 1.0
-    under_owner = np.ones(len(tokens)) if owner is None else np.maximum(_probability(owner, near), _SMALLEST)
-    return ChanceMatch(float((probability / under_owner).prod()), int((probability < under_owner).sum()))
+    if owner is None:
+        return ChanceMatch(float(probability.prod()), int((probability < 1.0).sum()))
+    under_owner = probability_of_tokens(owner, near)
+    ratio = probability / ((under_owner + probability) / 2)
+    return ChanceMatch(float(ratio.prod()), int((probability < under_owner).sum()))
 
 
-def _probability(forced: ForcedTokens, near: float) -> Floats:
+def probability_of_tokens(forced: ForcedTokens, near: float) -> Floats:
     """Of each token under the prompt; 1 for the best one, which a greedy server serves."""
     return np.where(forced.regret <= near, 1.0, np.exp(np.minimum(forced.logprob, 0.0)))
 

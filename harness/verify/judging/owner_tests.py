@@ -8,11 +8,11 @@ Both have the prompt that the output answers if it was made from the candidate's
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import inf
 
 from harness.history import History, Operation
 from harness.scenario import Purpose
-from harness.verify.judging.chance_match import Tokens
+from harness.verify.judging.chance_match import Tokens, probability_of_tokens
 from harness.verify.judging.first_token import (
     MIN_COMMON,
     Vector,
@@ -37,9 +37,9 @@ class UnderPrompt:
         """How many tokens are the best ones under this prompt, within ``near`` nats."""
         return int((self.tokens.regret <= near).sum())
 
-    def best_share(self, near: float) -> float:
-        """The share of tokens that are the best ones under this prompt, 0 to 1."""
-        return self.best_tokens(near) / len(self.tokens.regret)
+    def mean_probability(self, near: float) -> float:
+        """The mean probability of the tokens under this prompt; that of the best one counts as 1."""
+        return float(probability_of_tokens(self.tokens, near).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class OwnerTests:
     def _fit(self, wrong: Operation, one: UnderPrompt) -> tuple[bool, float, float]:
         found = self.fit(wrong, str(one.owner), one.prompt)
         apart = inf if found is None else found.apart
-        return found is not None and found.fits, one.best_share(self.near), -apart
+        return found is not None and found.fits, one.mean_probability(self.near), -apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,9 @@ class VectorFit:
         return self.apart <= self.noise
 
     @property
-    def nearer_by_far(self) -> bool:
-        """Whether the candidate's vector is less than half as far away as any other."""
-        return isfinite(self.apart) and self.apart < self.nearest / 2
+    def nearest_by_far(self) -> bool:
+        """Whether the candidate's vector is at most half as far away as any other, or none can be compared."""
+        return self.apart <= self.nearest / 2
 
 
 def tested_owners(history: History) -> Counter[str]:

@@ -113,7 +113,7 @@ def _by_forcing(wrong: Compared, operations: Mapping[str, Operation], tests: Own
     if fit.fits:
         return _by_vector(wrong, operation, best, tests, fit) if every else None
     approximate = best.prompt[-2:] == (operation.prompt_token_ids or ())[-2:]
-    return _by_tokens(wrong, operation, best, tests) if approximate and fit.nearer_by_far else None
+    return _by_tokens(wrong, operation, best, tests) if approximate and fit.nearest_by_far else None
 
 
 def _by_vector(
@@ -152,13 +152,14 @@ def _by_tokens(wrong: Compared, operation: Operation, best: UnderPrompt, tests: 
 def _match(operation: Operation, best: UnderPrompt, tests: OwnerTests, *, skipped: int) -> ChanceMatch:
     """How likely the answer fits by chance, without its first ``skipped`` tokens."""
     answer = operation.ended.choices[0].token_ids[: len(best.tokens.regret)]
+    every = best.best_tokens(tests.near) == len(best.tokens.regret)
     return chance_match(
         answer[skipped:],
         [_without(one, skipped) for one in tests.others(operation.request.request_id, best.owner)],
         near=tests.near,
         least=tests.share,
         uninformative={index - skipped for index in repetitions(answer) if index >= skipped},
-        owner=_without(best.tokens, skipped),
+        owner=None if every else _without(best.tokens, skipped),
     )
 
 
