@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from harness.facts import Deployment, Role, Server
-from harness.history import Choice, Ended, Entry, History, Named, Operation, Outcome, Sent
-from harness.scenario import Purpose, Request, Sampling
+from harness.history import Choice, Ended, Entry, History, Named, Outcome, Sent, TokenLogprob
+from harness.scenario import Purpose, Request, Route, Sampling
 from harness.verify.asking.options import Verification, VerifyOptions
 from harness.verify.asking.outputs import through_proxy
-from harness.verify.asking.owners import ROUNDS, next_round, own_tail_prompt, owner_prompt
+from harness.verify.asking.owners import ROUNDS, next_round
 from harness.verify.asking.policy import VerifyPolicy
 
 BLOCK, VICTIM = 8, "r90"
@@ -44,6 +44,13 @@ def asked(history: History) -> tuple[Request, ...]:
     return tuple(next_round(VERIFICATION, history, served, [o for o in served if o.request.request_id == VICTIM]))
 
 
+def without_blocks(history: History) -> History:
+    """After the question about the victim's blocks, which the decode server refused."""
+    (question,) = asked(history)
+    sent = Sent(190.0, question, "verification", "owners", 190.0)
+    return History((*history.entries, sent, Ended(191.0, question.request_id, Outcome.FAIL, "400")))
+
+
 def answers(requests: Sequence[Request]) -> Iterator[Entry]:
     for request in requests:
         first = vector(int(str(request.owner)[1:]))
@@ -62,7 +69,7 @@ def prompts() -> list[tuple[int, ...]]:
 
 
 def test_the_nearest_candidates_are_forced_first_and_not_all_that_begin_alike(prompts: list[tuple[int, ...]]) -> None:
-    history = load(prompts, like=70)
+    history = without_blocks(load(prompts, like=70))
     history = History((*history.entries, *answers(asked(history))))
     forced = owners_of(asked(history), Purpose.FORCING)
     assert forced[0] == "r70"
@@ -74,32 +81,47 @@ def test_the_prompts_most_like_the_best_candidate_are_tested_beside_it(prompts: 
     """They were sent so long before that their turn would not have come."""
     for number in (2, 5):
         prompts[number] = (*prompts[70][:10], prompts[number][10], *prompts[70][11:])
-    history = load(prompts, like=70)
+    history = without_blocks(load(prompts, like=70))
     tests = asked(history)
     assert not {"r2", "r5"} & set(owners_of(tests, Purpose.OWNER_TEST))
     history = History((*history.entries, *answers(tests)))
     assert {"r2", "r5"} <= set(owners_of(asked(history), Purpose.OWNER_TEST)[:4])
 
 
-def test_candidates_are_also_tested_with_the_last_block_of_the_victim(prompts: list[tuple[int, ...]]) -> None:
-    history, every = load(prompts, like=0), list[Request]()
-    while requests := [one for one in asked(history) if one.request_id not in {o.request_id for o in every}]:
-        every += requests
-        history = History((*history.entries, *answers(requests)))
-    tests = [one for one in every if one.purpose is Purpose.OWNER_TEST and one.owner == "r80"]
-    own = prompts[90]
-    assert [one.prompt for one in tests] == [(*prompts[80][:29], own[29]), (*prompts[80][:24], *own[24:])]
-    assert len({one.request_id for one in every}) == len(every)
+def blocks_answered(history: History, regret: float) -> History:
+    """After the question about the victim's blocks and its teacher forcing."""
+    (question,) = asked(history)
+    end = Ended(191.0, question.request_id, Outcome.OK, choices=(Choice((5, 6, 7)),), first_logprobs=vector(70))
+    history = History((*history.entries, Sent(190.0, question, "verification", "owners", 190.0), end))
+    (forcing,) = asked(history)
+    rows = (*(TokenLogprob(token, -1.0, -2.0) for token in question.prompt), TokenLogprob(5, -1.0, -1.0 + regret))
+    rows = (None, *rows[1:], TokenLogprob(6, -1.0, -2.0), TokenLogprob(7, -1.0, -2.0))
+    end = Ended(193.0, forcing.request_id, Outcome.OK, choices=(Choice((1,)),), prompt_logprobs=rows)
+    return History((*history.entries, Sent(192.0, forcing, "verification", "owners", 192.0), end))
 
 
-def test_only_whole_blocks_that_differ_make_a_prompt_with_the_victims_last_block() -> None:
-    def of(prompt: tuple[int, ...]) -> Operation:
-        return Operation(Sent(0.0, Request("r", prompt), "load", "load", 0.0), Ended(1.0, "r", Outcome.OK))
+def test_the_victims_whole_blocks_are_asked_again_where_decode_keeps_them(prompts: list[tuple[int, ...]]) -> None:
+    (question,) = asked(load(prompts, like=70))
+    assert question.prompt == prompts[90][:25]
+    assert (question.purpose, question.about, question.owner) == (Purpose.OWNER_TEST, VICTIM, None)
+    assert (question.route, question.server, question.cache_salt, question.stream) == (Route.DECODE, 0, None, False)
 
-    victim = of(tuple(range(100, 120)))
-    assert own_tail_prompt(of(tuple(range(40))), victim, BLOCK) == (*range(16), *range(116, 120))
-    assert own_tail_prompt(of(tuple(range(9))), victim, BLOCK) == (*range(8), *range(108, 120))
-    assert own_tail_prompt(of((*range(100, 116), 1, 2, 3, 4)), victim, BLOCK) is None
-    assert own_tail_prompt(of(tuple(range(7))), victim, BLOCK) is None
-    whole = of(tuple(range(100, 117)))
-    assert own_tail_prompt(of(tuple(range(40))), whole, BLOCK) == owner_prompt(of(tuple(range(40))), whole, BLOCK)
+
+def test_the_owner_of_wrong_blocks_is_searched_by_their_answer(prompts: list[tuple[int, ...]]) -> None:
+    tests = asked(blocks_answered(load(prompts, like=70), regret=4.0))
+    assert {one.about for one in tests} == {f"{VICTIM}-blocks"}
+    likeliest = next(one for one in tests if one.owner == "r89")
+    assert likeliest.prompt == (*prompts[89][:24], prompts[90][24])
+    # Requests that were sent after the victim had ended cannot be its owner, nor can the victim.
+    assert not {VICTIM, "r91", "r99"} & {str(one.owner) for one in tests}
+
+
+def test_the_output_itself_is_searched_for_if_its_blocks_are_right(prompts: list[tuple[int, ...]]) -> None:
+    tests = asked(blocks_answered(load(prompts, like=70), regret=0.0))
+    assert {one.about for one in tests} == {VICTIM}
+
+
+def test_a_prompt_of_less_than_a_block_has_no_blocks_to_ask_for(prompts: list[tuple[int, ...]]) -> None:
+    prompts[90] = prompts[90][:8]
+    assert {one.about for one in asked(load(prompts, like=70))} == {VICTIM}
+    assert all(one.owner is not None for one in asked(load(prompts, like=70)))

@@ -34,13 +34,12 @@ def history(
     *,
     tests: Mapping[str, Named] | None = None,
     own: Named | None = None,
-    tail: int = 1,
     owner: Readings | None = None,
 ) -> History:
     """Thirty-one right outputs and a wrong one that begins with ``vector``.
 
     ``tests``: other answers to owner tests, by candidate. ``own``: what the prefill server said to the victim's prompt.
-    ``tail``: how many tokens of the victim's prompt stand behind the candidates' ones. ``owner``: the owner's answer.
+    ``owner``: the owner's answer.
     """
     rng = np.random.default_rng(1)
     entries = list(operations(VICTIM, victim, Route.PROXY))
@@ -50,17 +49,16 @@ def history(
     for number in range(32):
         entries += operations(f"control-{number}", read(rng, gaussian(1e-5)), Route.DECODE, about=OTHERS[0])
     for name in CANDIDATES:
-        entries += under(victim, name, (tests or {}).get(name, vector_of(name)), tail)
+        entries += under(victim, name, (tests or {}).get(name, vector_of(name)))
     past = History((*entries, RunEnded(9.0)))
     for name in OTHERS:
         past = with_end(past, name, first_logprobs=vector_of(name), prefill_first=vector_of(name))
     return with_end(past, VICTIM, first_logprobs=vector, prefill_first=own or vector_of(VICTIM))
 
 
-def under(victim: Readings, name: str, vector: Named, tail: int) -> Iterator[Entry]:
+def under(victim: Readings, name: str, vector: Named) -> Iterator[Entry]:
     """An owner test of one candidate, and the output forced under its prompt: right under the owner's alone."""
-    # The candidates' prompts differ in their first tokens, as their names do in their last letters.
-    prompt = (*reversed(prompt_of(name)[tail:]), *prompt_of(VICTIM)[-tail:])
+    prompt = (*prompt_of(name)[:-1], prompt_of(VICTIM)[-1])
     who = f"{VICTIM}-like-{name}"
     request = Request(
         who, prompt, Sampling(max_tokens=1), Route.PREFILL, purpose=Purpose.OWNER_TEST, about=VICTIM, owner=name
@@ -89,7 +87,7 @@ def test_the_candidate_whose_first_token_has_the_same_log_probabilities_is_the_o
     assert found.startswith(
         f"was answered with {OWNER}'s KV: its first token's log-probabilities are those of that request's prompt within"
     )
-    assert "all of its 20 tokens continue it (probability by chance: " in found
+    assert "all of its 20 tokens continue that prompt (probability by chance: " in found
 
 
 def test_a_first_token_that_fits_two_candidates_names_neither(victim: Readings) -> None:
@@ -117,12 +115,3 @@ def test_a_run_that_another_answer_shares_is_no_evidence_if_its_owner_is_ruled_o
     victim.tokens = list(owner.tokens)
     assert "was answered with" in text(history(victim, vector_of(OWNER), owner=owner))
     assert "answered with" not in text(history(victim, vector_of("another"), owner=owner))
-
-
-def test_whole_blocks_of_another_request_are_found_by_all_tokens_together(victim: Readings) -> None:
-    """The last block stayed the victim's own, which no prompt repeats: the first token is near, but not equal."""
-    victim.tokens = read(np.random.default_rng(43), gaussian(1e-5)).tokens
-    found = text(history(victim, near(vector_of(OWNER), 0.05), tail=3))
-    assert found.startswith(f"was answered with {OWNER}'s KV: all of its 20 tokens continue that request's prompt")
-    close = {CANDIDATES[0]: near(vector_of(OWNER), 0.09)}
-    assert "answered with" not in text(history(victim, near(vector_of(OWNER), 0.05), tail=3, tests=close))

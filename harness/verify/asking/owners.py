@@ -13,9 +13,10 @@ prompt costs a whole prefill, so a cheaper test comes first.
    answer fits a prompt by chance. The requests most like the best candidate (rivals) are tested beside it: if their
    prompts have the same log-probabilities, none of them can be told to be the owner.
 
-A second kind of owner test keeps the wrong output's own tokens in its last block, as when only whole blocks are another
-request's. No prompt repeats that case exactly, since these tokens were computed behind their own prompt. So this kind
-comes second: after the likeliest candidates were tested with the first one.
+Before that, the wrong output's *block question* is asked (owner_blocks.py): its whole blocks and one token more, sent
+to the decode server alone, which has these blocks in its prefix cache. If the answer is wrong too, it takes the
+output's place in the search, since all of its KV is the owner's even where the output's last block was its own. If it
+is right, as after an eviction, the output itself is searched for.
 
 Candidates whose own answer begins like the wrong output come first. Next come requests that were in flight together
 with it, the nearest in time first, then earlier requests, the latest first. The search goes in rounds, each larger than
@@ -35,8 +36,10 @@ from harness.history import History, Operation
 from harness.scenario import Endpoint, Purpose, Request, Sampling
 from harness.verify.asking.options import Verification
 from harness.verify.asking.outputs import tokens_of
+from harness.verify.asking.owner_blocks import BlockQuestions
 from harness.verify.asking.requests import Tokens, teacher_forcing
 from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, served_vector
+from harness.verify.judging.owner_tests import is_block_question
 
 ROUNDS = (32, 96, 384, 1 << 20)
 """Owner tests for each wrong output, by round."""
@@ -56,7 +59,7 @@ _RIVALS = 8
 """Owner tests of the requests that are most like the best candidate."""
 
 Candidate = tuple[Operation, Tokens]
-"""A possible owner, and the prompt of ``owner_prompt`` or ``own_tail_prompt``."""
+"""A possible owner, and the prompt of ``owner_prompt``."""
 
 
 def next_round(
@@ -65,31 +68,29 @@ def next_round(
     """The next requests about the wrong outputs; none if everything affordable was sent."""
     if not wrong:
         return []
-    asked = _Asked.of(history, wrong)
+    questions = BlockQuestions.of(verification, history)
+    first = [request for output in wrong for request in questions.to_ask(output)]
+    subjects = [questions.subject(output) for output in wrong]
+    asked = _Asked.of(history, subjects)
     requests: list[Request] = []
-    for output in wrong:
-        pairs = list(_candidates(output, served, verification.block_size))
-        decoys = max(_FEWEST_DECOYS, -(-_BY_CHANCE // max(len(_answer(output)) * len(wrong), 1)))
-        requests += _forcings(verification, output, pairs, asked, decoys) or _tests(verification, output, pairs, asked)
-    spent = sum(_cost(request, verification.block_size) for request in asked.requests)
-    return list(_affordable(requests, budget_of(served) - spent, verification.block_size))
+    for subject in subjects if not first else ():
+        pairs = list(_candidates(subject, served, verification.block_size))
+        decoys = max(_FEWEST_DECOYS, -(-_BY_CHANCE // max(len(_answer(subject)) * len(wrong), 1)))
+        requests += _forcings(verification, subject, pairs, asked, decoys) or _tests(
+            verification, subject, pairs, asked
+        )
+    spent = sum(_cost(request, verification.block_size) for request in (*asked.requests, *questions.asked))
+    return list(_affordable((*first, *requests), budget_of(served) - spent, verification.block_size))
 
 
 def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) -> Iterator[Candidate]:
     """Every different prompt once, that of the likeliest owner first."""
     seen: set[Tokens] = set()
-    for owner, prompt in _in_order(candidates(wrong, served), wrong, block_size):
+    for owner in candidates(wrong, served):
+        prompt = owner_prompt(owner, wrong, block_size)
         if prompt is not None and prompt not in seen:
             seen.add(prompt)
             yield owner, prompt
-
-
-def _in_order(
-    likely: Sequence[Operation], wrong: Operation, block_size: int
-) -> Iterator[tuple[Operation, Tokens | None]]:
-    for some in (likely[: ROUNDS[0]], likely[ROUNDS[0] :]):
-        for prompt_of in (owner_prompt, own_tail_prompt):
-            yield from ((owner, prompt_of(owner, wrong, block_size)) for owner in some)
 
 
 def _tests(verification: Verification, wrong: Operation, pairs: Sequence[Candidate], asked: "_Asked") -> list[Request]:
@@ -140,8 +141,7 @@ def _rivals(who: str, best: Candidate, pairs: Sequence[Candidate], asked: "_Aske
 def _forcing(verification: Verification, wrong: Operation, owner: Operation, prompt: Tokens) -> Request:
     who, whose = wrong.request.request_id, owner.request.request_id
     answer = _answer(wrong)[: max(0, verification.room(prompt) - 1)]
-    name = f"{who}-as-{_named(owner, wrong, prompt, verification.block_size)}"
-    salt, route = verification.how.salt, verification.forcing_route
+    name, salt, route = f"{who}-as-{whose}", verification.how.salt, verification.forcing_route
     return replace(teacher_forcing(who, prompt, answer, name=name, salt=salt, route=route), owner=whose)
 
 
@@ -155,6 +155,8 @@ def _affordable(wanted: Iterable[Request], budget: int, block_size: int) -> Iter
 
 def _cost(request: Request, block_size: int) -> int:
     """Engine tokens of a request. An owner test finds the candidate's blocks cached and computes only the rest."""
+    if is_block_question(request):
+        return 1 + request.sampling.max_tokens
     if request.purpose is Purpose.OWNER_TEST:
         return (len(request.prompt) - 1) % block_size + 2
     return len(request.prompt) + 1
@@ -187,21 +189,6 @@ def owner_prompt(owner: Operation, wrong: Operation, block_size: int) -> Tokens 
     return (*theirs[:taken], *mine[taken:])
 
 
-def own_tail_prompt(owner: Operation, wrong: Operation, block_size: int) -> Tokens | None:
-    """The owner's tokens in whole blocks, then the wrong output's own; None if there is no such prompt."""
-    mine, theirs = wrong.prompt_token_ids or (), owner.prompt_token_ids or ()
-    taken = min(len(mine) - 1, len(theirs)) // block_size * block_size
-    if taken < 1 or theirs[:taken] == mine[:taken]:
-        return None
-    return (*theirs[:taken], *mine[taken:])
-
-
-def _named(owner: Operation, wrong: Operation, prompt: Tokens, block_size: int) -> str:
-    """The owner in a request's id, which differs between its two prompts."""
-    whose = owner.request.request_id
-    return whose if prompt == owner_prompt(owner, wrong, block_size) else f"{whose}-whole-blocks"
-
-
 def _unlikeliness(wrong: Operation, other: Operation) -> tuple[bool, bool, bool, float]:
     alike = _answer(other)[:2] == _answer(wrong)[:2] and len(_answer(wrong)) > 1
     together = other.ended.at >= wrong.sent.at
@@ -212,7 +199,7 @@ def _unlikeliness(wrong: Operation, other: Operation) -> tuple[bool, bool, bool,
 def _owner_test(verification: Verification, wrong: Operation, owner: Operation, prompt: Tokens) -> Request:
     who, whose = wrong.request.request_id, owner.request.request_id
     return Request(
-        f"{who}-like-{_named(owner, wrong, prompt, verification.block_size)}",
+        f"{who}-like-{whose}",
         prompt,
         Sampling(max_tokens=1, logprobs=_FIRST_LOGPROBS, ignore_eos=True),
         route=verification.forcing_route,

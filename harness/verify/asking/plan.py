@@ -38,8 +38,9 @@ from harness.verify.asking.tiers import tier_probes, tier_reset
 from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects
 
 ROUNDS_OF_CONFIRMATION = 3
-_SEARCHES = 2 * len(ROUNDS)
-"""Steps of the search for owners: each round is a step of owner tests and one of forcings."""
+_SEARCHES = 2 + 2 * len(ROUNDS)
+"""Steps of the search for owners: block questions, their forcings, and a step of owner tests and one of forcings for
+each round."""
 _PURPOSE = "Whether every answer is the one that its prompt has without KV transfer, and how large noise is."
 
 

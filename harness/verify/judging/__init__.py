@@ -3,6 +3,7 @@
 from harness.verify.judging.check import (
     count_outputs,
     doubted_probes,
+    near_regret,
     noise_matters,
     outputs,
     owned_outputs,
@@ -20,6 +21,7 @@ __all__ = [
     "count_outputs",
     "doubted_probes",
     "look_at_outputs",
+    "near_regret",
     "noise_matters",
     "outputs",
     "owned_outputs",

@@ -27,23 +27,14 @@ class ChanceMatch:
     """How many of the tokens are informative: their probability is below 1."""
 
 
-def chance_match(  # noqa: PLR0913 - keyword-only but for the tokens and the prompts
-    tokens: Tokens,
-    others: Sequence[ForcedTokens],
-    *,
-    near: float,
-    least: float,
-    uninformative: Collection[int],
-    owner: ForcedTokens | None = None,
+def chance_match(
+    tokens: Tokens, others: Sequence[ForcedTokens], *, near: float, least: float, uninformative: Collection[int]
 ) -> ChanceMatch:
     """How likely ``tokens`` occur under prompts that are not their owner's.
 
     ``others``: the same tokens, from the first one on, forced under such prompts. ``near``: nats of regret up to which
     a token counts as the best one. ``least``: a lower bound of each token's probability. ``uninformative``: indices
-    of tokens that do not count for another reason. ``owner``: the tokens forced under a prompt that only comes near to
-    the owner's KV, where they are not all the best ones; each token is then taken as drawn under this prompt or under
-    the others, with even odds, and its probability under the others is divided by the mean of the two. Such a ratio
-    exceeds a number x with probability 1/x at most if all tokens are drawn under the others (Markov's inequality).
+    of tokens that do not count for another reason.
     """
     probability = np.full(len(tokens), least)
     for other in others:
@@ -52,11 +43,7 @@ def chance_match(  # noqa: PLR0913 - keyword-only but for the tokens and the pro
         # A token that was not forced under this prompt may be the best one there.
         probability[forced:] = 1.0
     probability[[index for index in uninformative if index < len(tokens)]] = 1.0
-    if owner is None:
-        return ChanceMatch(float(probability.prod()), int((probability < 1.0).sum()))
-    under_owner = probability_of_tokens(owner, near)
-    ratio = probability / ((under_owner + probability) / 2)
-    return ChanceMatch(float(ratio.prod()), int((probability < under_owner).sum()))
+    return ChanceMatch(float(probability.prod()), int((probability < 1.0).sum()))
 
 
 def probability_of_tokens(forced: ForcedTokens, near: float) -> Floats:

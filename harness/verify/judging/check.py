@@ -112,6 +112,11 @@ def owned_outputs(history: History) -> dict[str, str]:
     return {leak.request_id: leak.owner for leak in find_leaks(history, evidence.compared, _near(evidence))}
 
 
+def near_regret(history: History) -> float:
+    """Nats of regret up to which a token counts as the best one."""
+    return _near(look_at_outputs(history))
+
+
 def tally(evidence: OutputEvidence) -> Outputs:
     """How many outputs there are of each kind."""
     matches = [one.match for one in evidence.compared]

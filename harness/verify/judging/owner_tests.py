@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from harness.history import History, Operation
-from harness.scenario import Purpose
+from harness.history import History, Operation, Outcome
+from harness.scenario import Purpose, Request
 from harness.verify.judging.chance_match import Tokens, probability_of_tokens
 from harness.verify.judging.first_token import (
     MIN_COMMON,
@@ -63,6 +63,8 @@ class OwnerTests:
     near: float
     noise: float | None
     """The limit of noise of vectors, nats; None if vectors show nothing in this run."""
+    questions: Mapping[str, Operation]
+    """The answered block question about each wrong output that has one."""
     share: float = 1.0
     """The share of tokens that are the best ones under the prompt of a request that is not the owner."""
 
@@ -76,7 +78,7 @@ class OwnerTests:
             for who, found in forcings(history).items()
             if who in operations
         }
-        tests = cls(forced, _vectors(history), tested_owners(history), near, noise)
+        tests = cls(forced, _vectors(history), tested_owners(history), near, noise, block_questions(history))
         return replace(tests, share=tests._chance_share(operations))
 
     def best(self, wrong: Operation) -> UnderPrompt | None:
@@ -101,6 +103,11 @@ class OwnerTests:
         nearest = min((distance(own, one) for one in rest), default=0.0)
         chance = chance_of_vector(own, mine, rest, self.noise)
         return VectorFit(distance(own, mine), nearest, len(rest), self.noise, chance)
+
+    def is_wrong(self, question: Operation) -> bool:
+        """Whether the answer to a block question is not that of its prompt, by its teacher forcing."""
+        own = [one for one in self.forced.get(question.request.request_id, ()) if one.owner is None]
+        return any(one.best_tokens(self.near) < len(one.tokens.regret) for one in own)
 
     def contradicted(self, wrong: Operation, owner: str) -> bool:
         """Whether the output's first vector fits no owner test of this owner, though there is one."""
@@ -140,27 +147,38 @@ class VectorFit:
         """Whether the candidate's vector is the output's but for noise."""
         return self.apart <= self.noise
 
-    @property
-    def nearest_by_far(self) -> bool:
-        """Whether the candidate's vector is at most half as far away as any other, or none can be compared."""
-        return self.apart <= self.nearest / 2
+
+def block_questions(history: History) -> dict[str, Operation]:
+    """The answered question about each wrong output's whole blocks, by the output's request id."""
+    return {
+        str(one.request.about): one
+        for one in history.operations()
+        if is_block_question(one.request) and one.outcome is Outcome.OK and one.ended.choices
+    }
+
+
+def is_block_question(request: Request) -> bool:
+    """Whether the request asks a decode server for the blocks that a wrong output has in its prefix cache."""
+    return request.purpose is Purpose.OWNER_TEST and request.owner is None
 
 
 def tested_owners(history: History) -> Counter[str]:
     """How many candidate owners were tested for each output, by request id."""
+    about = {one.request.request_id: who for who, one in block_questions(history).items()}
     pairs = {
-        (operation.request.about, operation.request.owner)
+        (who, operation.request.owner)
         for operation in history.operations()
         if operation.request.owner is not None
+        for who in {str(operation.request.about), about.get(str(operation.request.about), "")} - {""}
     }
-    return Counter(str(about) for about, _ in pairs)
+    return Counter(who for who, _ in pairs)
 
 
 def _vectors(history: History) -> dict[str, list[TestedPrompt]]:
     found: dict[str, list[TestedPrompt]] = {}
     for one in history.operations():
         request, vector = one.request, served_vector(one)
-        if request.purpose is Purpose.OWNER_TEST and len(vector) >= MIN_COMMON:
+        if request.purpose is Purpose.OWNER_TEST and request.owner is not None and len(vector) >= MIN_COMMON:
             tested = TestedPrompt(str(request.owner), one.prompt_token_ids or (), vector)
             found.setdefault(str(request.about), []).append(tested)
     return found

@@ -11,12 +11,15 @@ A named owner is a security finding, so it needs evidence with no other explanat
    candidates, and of A's own prompt, are far away. The tokens behind the first one must all continue B's prompt as
    well, and add to the evidence as in kind 3.
 3. The output forced under another prompt. The answer is teacher-forced under the prompt of kind 2; if B is the owner,
-   no token has regret. This is the only evidence where servers tell no vectors. Where they do, it stands for a case
-   that no single prompt repeats: B's KV in whole blocks, and A's own in the partial last one. The forced prompt (B's
-   tokens, then A's in the last block) comes near to it: the vector must be nearer by far than any other, and each
-   token's probability is taken relative to that under B's prompt.
+   no token has regret. This is the only evidence where servers tell no vectors; where they do and the vector does not
+   fit, it is none.
 4. A shared run. A run of tokens is also in the answer of a request that has another prompt and a right answer. If the
-   first token is wrong and the owner's vectors are known and fit in none of these ways, it shows no owner.
+   first token is wrong, and the owner's vectors are known and do not fit, it shows no owner.
+
+If only whole blocks are B's, and a partial last one is A's own, no prompt repeats what A's answer was made from. But
+the decode server's prefix cache keeps these blocks for A's prompt. So they are asked again: A's whole blocks and one
+token more, sent to that server alone (the *block question*). If its answer is not the one of this prompt, it takes the
+place of A's answer in kinds 2 and 3: of this question, every token of KV is B's.
 
 All kinds but the first also occur by chance: real language has loops ("1. 1. 1. ..."), lists and boilerplate, in which
 many prompts end. So only *informative* tokens count. A token is not informative if
@@ -74,7 +77,7 @@ def find_leaks(history: History, compared: Sequence[Compared], near: float) -> t
     found = (
         _by_reported_prompt(one, operations)
         if _received_another_prompt(operations[one.request_id])
-        else _by_forcing(one, operations, tests) or _by_shared_run(one, operations, tests, answers)
+        else _by_answers(one, operations, tests) or _by_shared_run(one, operations, tests, answers)
         for one in wrong
     )
     return tuple(leak for leak in found if leak is not None)
@@ -100,66 +103,70 @@ def _by_reported_prompt(wrong: Compared, operations: Mapping[str, Operation]) ->
     return Leak(wrong.request_id, owner, text, wrong.first)
 
 
-def _by_forcing(wrong: Compared, operations: Mapping[str, Operation], tests: OwnerTests) -> Leak | None:
-    """The owner by kinds 2 and 3."""
-    operation = operations[wrong.request_id]
+def _by_answers(wrong: Compared, operations: Mapping[str, Operation], tests: OwnerTests) -> Leak | None:
+    """The owner by the answer itself, or by that to its block question."""
+    asked = tests.questions.get(wrong.request_id)
+    by_answer = _by_forcing(wrong, operations[wrong.request_id], tests)
+    if by_answer is not None or asked is None or not tests.is_wrong(asked):
+        return by_answer
+    return _by_forcing(wrong, asked, tests)
+
+
+def _by_forcing(wrong: Compared, operation: Operation, tests: OwnerTests) -> Leak | None:
+    """The owner by kinds 2 and 3. ``operation``: the wrong output, or its block question."""
     best = tests.best(operation)
-    if best is None or best.owner is None or len(tests.others(wrong.request_id, best.owner)) < _MIN_OTHERS:
+    if best is None or best.owner is None or best.best_tokens(tests.near) < len(best.tokens.regret):
+        return None
+    if len(tests.others(operation.request.request_id, best.owner)) < _MIN_OTHERS:
         return None
     fit = tests.fit(operation, best.owner, best.prompt)
-    every = best.best_tokens(tests.near) == len(best.tokens.regret)
-    if fit is None:
-        return _by_tokens(wrong, operation, best, tests) if every else None
-    if fit.fits:
-        return _by_vector(wrong, operation, best, tests, fit) if every else None
-    approximate = best.prompt[-2:] == (operation.prompt_token_ids or ())[-2:]
-    return _by_tokens(wrong, operation, best, tests) if approximate and fit.nearest_by_far else None
-
-
-def _by_vector(
-    wrong: Compared, operation: Operation, best: UnderPrompt, tests: OwnerTests, fit: VectorFit
-) -> Leak | None:
-    if fit.others < _MIN_OTHERS:
+    evidence = _tokens_alone(operation, best, tests) if fit is None else _with_vector(operation, best, tests, fit)
+    if not evidence:
         return None
-    match = _match(operation, best, tests, skipped=1)
-    chance = fit.chance * match.probability
-    if chance > MAX_CHANCE:
-        return None
-    text = (
-        f"was answered with {best.owner}'s KV: its first token's log-probabilities are those of that request's prompt "
-        f"within {fit.apart:.1g} nats, {fit.others} other prompts have {_apart(fit)}, and all of its "
-        f"{len(best.tokens.regret)} tokens continue it (probability by chance: {chance:.0e}); {wrong.text}"
+    again = "" if operation.request.of_load else ", as its blocks in the decode server's prefix cache show"
+    return Leak(
+        wrong.request_id,
+        best.owner,
+        f"was answered with {best.owner}'s KV{again}: {evidence}; {wrong.text}",
+        wrong.first,
     )
-    return Leak(wrong.request_id, str(best.owner), text, wrong.first)
 
 
-def _by_tokens(wrong: Compared, operation: Operation, best: UnderPrompt, tests: OwnerTests) -> Leak | None:
-    who = wrong.request_id
-    others = tests.others(who, best.owner)
+def _with_vector(operation: Operation, best: UnderPrompt, tests: OwnerTests, fit: VectorFit) -> str:
+    """The evidence of kind 2, in words; empty if it is too little."""
+    chance = fit.chance * _match(operation, best, tests, skipped=1).probability
+    if not fit.fits or fit.others < _MIN_OTHERS or chance > MAX_CHANCE:
+        return ""
+    apart = f"by {fit.nearest:.1g} nats or more" if isfinite(fit.nearest) else "in their tokens"
+    return (
+        f"its first token's log-probabilities are those of that request's prompt within {fit.apart:.1g} nats, those of "
+        f"{fit.others} other prompts differ {apart}, and all of its {len(best.tokens.regret)} tokens continue that "
+        f"prompt (probability by chance: {chance:.0e})"
+    )
+
+
+def _tokens_alone(operation: Operation, best: UnderPrompt, tests: OwnerTests) -> str:
+    """The evidence of kind 3, in words; empty if it is too little."""
+    others = len(tests.others(operation.request.request_id, best.owner))
     match = _match(operation, best, tests, skipped=0)
-    chance = max(len(others), tests.tested.get(who, 0)) * match.probability
+    chance = max(others, tests.tested.get(operation.request.request_id, 0)) * match.probability
     if match.informative < MIN_INFORMATIVE or chance > MAX_CHANCE:
-        return None
-    fitting, tokens = best.best_tokens(tests.near), len(best.tokens.regret)
-    text = (
-        f"was answered with {best.owner}'s KV: {'all' if fitting == tokens else fitting} of its {tokens} tokens "
-        f"continue that request's prompt, and {match.informative} of them continue none of {len(others)} other prompts "
-        f"(probability by chance: {chance:.0e}); {wrong.text}"
+        return ""
+    return (
+        f"all of its {len(best.tokens.regret)} tokens continue that request's prompt, and {match.informative} of them "
+        f"continue none of {others} other prompts (probability by chance: {chance:.0e})"
     )
-    return Leak(who, str(best.owner), text, wrong.first)
 
 
 def _match(operation: Operation, best: UnderPrompt, tests: OwnerTests, *, skipped: int) -> ChanceMatch:
     """How likely the answer fits by chance, without its first ``skipped`` tokens."""
     answer = operation.ended.choices[0].token_ids[: len(best.tokens.regret)]
-    every = best.best_tokens(tests.near) == len(best.tokens.regret)
     return chance_match(
         answer[skipped:],
         [_without(one, skipped) for one in tests.others(operation.request.request_id, best.owner)],
         near=tests.near,
         least=tests.share,
         uninformative={index - skipped for index in repetitions(answer) if index >= skipped},
-        owner=None if every else _without(best.tokens, skipped),
     )
 
 
@@ -167,16 +174,13 @@ def _without(forced: ForcedTokens, skipped: int) -> ForcedTokens:
     return ForcedTokens(forced.logprob[skipped:], forced.regret[skipped:])
 
 
-def _apart(fit: VectorFit) -> str:
-    return f"others by {fit.nearest:.1g} nats or more" if isfinite(fit.nearest) else "other tokens"
-
-
 def _by_shared_run(
     wrong: Compared, operations: Mapping[str, Operation], tests: OwnerTests, right: AnswerIndex
 ) -> Leak | None:
     operation = operations[wrong.request_id]
     found = right.owner_of(operation, wrong.first or 0, tests.others(wrong.request_id, None), tests.near)
-    if found is None or (wrong.first == 0 and tests.contradicted(operation, found.owner)):
+    asked = (operation, tests.questions.get(wrong.request_id))
+    if found is None or (wrong.first == 0 and any(one and tests.contradicted(one, found.owner) for one in asked)):
         return None
     text = (
         f"was answered with {found.owner}'s KV: {found.tokens} tokens in a row are from that request's answer "
