@@ -56,17 +56,32 @@ def history(
     return with_end(past, VICTIM, first_logprobs=vector, prefill_first=own or vector_of(VICTIM))
 
 
-def under(victim: Readings, name: str, vector: Named) -> Iterator[Entry]:
+def under(victim: Readings, name: str, vector: Named, who: str = VICTIM) -> Iterator[Entry]:
     """An owner test of one candidate, and the output forced under its prompt: right under the owner's alone."""
     prompt = (*prompt_of(name)[:-1], prompt_of(VICTIM)[-1])
-    who = f"{VICTIM}-like-{name}"
+    test = f"{who}-like-{name}"
     request = Request(
-        who, prompt, Sampling(max_tokens=1), Route.PREFILL, purpose=Purpose.OWNER_TEST, about=VICTIM, owner=name
+        test, prompt, Sampling(max_tokens=1), Route.PREFILL, purpose=Purpose.OWNER_TEST, about=who, owner=name
     )
     yield Sent(3.0, request, "load", "owners", 3.0)
-    yield Ended(4.0, who, Outcome.OK, status=200, choices=(Choice((40,)),), first_logprobs=vector)
+    yield Ended(4.0, test, Outcome.OK, status=200, choices=(Choice((40,)),), first_logprobs=vector)
     forced = victim.served if name == OWNER else victim.served - 6.0
-    yield from forcing(VICTIM, prompt, replace(victim, forced=forced, forced_rival=victim.served - 0.5), name)
+    yield from forcing(who, prompt, replace(victim, forced=forced, forced_rival=victim.served - 0.5), name)
+
+
+def with_blocks_asked(past: History, answer: Readings, *, behind: float) -> History:
+    """With the block question, answered from the owner's KV; ``behind`` nats from its own prompt's best."""
+    who, prompt = f"{VICTIM}-blocks", prompt_of(VICTIM)
+    request = Request(who, prompt, Sampling(max_tokens=20), Route.DECODE, purpose=Purpose.OWNER_TEST, about=VICTIM)
+    choice = Choice(tuple(answer.tokens))
+    entries: list[Entry] = [
+        Sent(2.5, request, "load", "owners", 2.5),
+        Ended(2.6, who, Outcome.OK, status=200, choices=(choice,), first_logprobs=near(vector_of(OWNER), 1e-5)),
+        *forcing(who, prompt, replace(answer, forced=answer.served - behind, forced_rival=answer.served)),
+    ]
+    for name in CANDIDATES:
+        entries += under(answer, name, vector_of(name), who)
+    return History((*past.entries[:-1], *entries, RunEnded(9.0)))
 
 
 def text(past: History) -> str:
@@ -115,3 +130,25 @@ def test_a_run_that_another_answer_shares_is_no_evidence_if_its_owner_is_ruled_o
     victim.tokens = list(owner.tokens)
     assert "was answered with" in text(history(victim, vector_of(OWNER), owner=owner))
     assert "answered with" not in text(history(victim, vector_of("another"), owner=owner))
+
+
+def test_the_victims_blocks_asked_again_show_the_owner_where_its_answer_does_not(victim: Readings) -> None:
+    """The last block was the victim's own, so that its answer begins as under no prompt."""
+    past = history(victim, vector_of("another"))
+    assert "answered with" not in text(past)
+    found = text(with_blocks_asked(past, victim, behind=5.0))
+    assert found.startswith(
+        f"was answered with {OWNER}'s KV, as its blocks in the decode server's prefix cache show: its"
+    )
+
+
+def test_blocks_that_answer_rightly_show_no_owner(victim: Readings) -> None:
+    """The owner's prompt may have the same log-probabilities as the victim's."""
+    past = history(victim, vector_of("another"))
+    assert "answered with" not in text(with_blocks_asked(past, victim, behind=0.0))
+
+
+def test_candidates_of_the_blocks_count_as_tested(victim: Readings) -> None:
+    past = history(victim, vector_of("another"))
+    wrong = replace(victim, served=victim.served - 3.0)
+    assert "(8 tested)" in text(with_blocks_asked(past, wrong, behind=0.0))
