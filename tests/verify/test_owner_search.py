@@ -35,7 +35,16 @@ def load(prompts: Sequence[tuple[int, ...]], like: int) -> History:
         first = vector(like if f"r{number}" == VICTIM else number)
         entries.append(Sent(float(number), Request(f"r{number}", prompt, Sampling()), "load", "load", float(number)))
         choice = Choice((FIRST, *range(number, number + 4)))
-        entries.append(Ended(number + 0.5, f"r{number}", Outcome.OK, choices=(choice,), first_logprobs=first))
+        entries.append(
+            Ended(
+                number + 0.5,
+                f"r{number}",
+                Outcome.OK,
+                choices=(choice,),
+                first_logprobs=first,
+                prefill_first=vector(number),
+            )
+        )
     return History(tuple(entries))
 
 
@@ -75,6 +84,13 @@ def test_the_nearest_candidates_are_forced_first_and_not_all_that_begin_alike(pr
     assert forced[0] == "r70"
     # Every candidate's answer begins like the victim's; the rest are decoys, as many as the tokens ask for.
     assert len(forced) < ROUNDS[0] + 8
+
+
+def test_no_candidate_is_forced_if_none_has_the_same_log_probabilities(prompts: list[tuple[int, ...]]) -> None:
+    """Every candidate's answer begins like the victim's: forcing all would cost as much as a load."""
+    history = without_blocks(load(prompts, like=500))
+    history = History((*history.entries, *answers(asked(history))))
+    assert {one.purpose for one in asked(history)} == {Purpose.OWNER_TEST}
 
 
 def test_the_prompts_most_like_the_best_candidate_are_tested_beside_it(prompts: list[tuple[int, ...]]) -> None:

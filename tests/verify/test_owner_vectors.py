@@ -35,11 +35,12 @@ def history(
     tests: Mapping[str, Named] | None = None,
     own: Named | None = None,
     owner: Readings | None = None,
+    fitting: str = OWNER,
 ) -> History:
     """Thirty-one right outputs and a wrong one that begins with ``vector``.
 
     ``tests``: other answers to owner tests, by candidate. ``own``: what the prefill server said to the victim's prompt.
-    ``owner``: the owner's answer.
+    ``owner``: the owner's answer. ``fitting``: the candidate whose prompt the victim's answer continues.
     """
     rng = np.random.default_rng(1)
     entries = list(operations(VICTIM, victim, Route.PROXY))
@@ -49,15 +50,15 @@ def history(
     for number in range(32):
         entries += operations(f"control-{number}", read(rng, gaussian(1e-5)), Route.DECODE, about=OTHERS[0])
     for name in CANDIDATES:
-        entries += under(victim, name, (tests or {}).get(name, vector_of(name)))
+        entries += under(victim, name, (tests or {}).get(name, vector_of(name)), fits=name == fitting)
     past = History((*entries, RunEnded(9.0)))
     for name in OTHERS:
         past = with_end(past, name, first_logprobs=vector_of(name), prefill_first=vector_of(name))
     return with_end(past, VICTIM, first_logprobs=vector, prefill_first=own or vector_of(VICTIM))
 
 
-def under(victim: Readings, name: str, vector: Named, who: str = VICTIM) -> Iterator[Entry]:
-    """An owner test of one candidate, and the output forced under its prompt: right under the owner's alone."""
+def under(victim: Readings, name: str, vector: Named, who: str = VICTIM, *, fits: bool) -> Iterator[Entry]:
+    """An owner test of one candidate, and the output forced under its prompt, which it continues or not."""
     prompt = (*prompt_of(name)[:-1], prompt_of(VICTIM)[-1])
     test = f"{who}-like-{name}"
     request = Request(
@@ -65,7 +66,7 @@ def under(victim: Readings, name: str, vector: Named, who: str = VICTIM) -> Iter
     )
     yield Sent(3.0, request, "load", "owners", 3.0)
     yield Ended(4.0, test, Outcome.OK, status=200, choices=(Choice((40,)),), first_logprobs=vector)
-    forced = victim.served if name == OWNER else victim.served - 6.0
+    forced = victim.served if fits else victim.served - 6.0
     yield from forcing(who, prompt, replace(victim, forced=forced, forced_rival=victim.served - 0.5), name)
 
 
@@ -80,7 +81,7 @@ def with_blocks_asked(past: History, answer: Readings, *, behind: float) -> Hist
         *forcing(who, prompt, replace(answer, forced=answer.served - behind, forced_rival=answer.served)),
     ]
     for name in CANDIDATES:
-        entries += under(answer, name, vector_of(name), who)
+        entries += under(answer, name, vector_of(name), who, fits=name == OWNER)
     return History((*past.entries[:-1], *entries, RunEnded(9.0)))
 
 
@@ -128,8 +129,9 @@ def test_tokens_that_fit_are_no_evidence_if_the_first_token_has_other_log_probab
 def test_a_run_that_another_answer_shares_is_no_evidence_if_its_owner_is_ruled_out(victim: Readings) -> None:
     owner = read(np.random.default_rng(44), gaussian(1e-5))
     victim.tokens = list(owner.tokens)
-    assert "was answered with" in text(history(victim, vector_of(OWNER), owner=owner))
-    assert "answered with" not in text(history(victim, vector_of("another"), owner=owner))
+    shared = text(history(victim, vector_of(OWNER), owner=owner, fitting="none"))
+    assert f"was answered with {OWNER}'s KV: 20 tokens in a row are from that request's answer" in shared
+    assert "answered with" not in text(history(victim, vector_of("another"), owner=owner, fitting="none"))
 
 
 def test_the_victims_blocks_asked_again_show_the_owner_where_its_answer_does_not(victim: Readings) -> None:

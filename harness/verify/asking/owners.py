@@ -8,10 +8,11 @@ prompt costs a whole prefill, so a cheaper test comes first.
    computes less than a block. If the wrong output was made from the candidate's KV, the answer begins with the wrong
    output's first token, or with a token that is as good, and its log-probabilities are those of the wrong output's
    first token (judging/first_token.py).
-2. Candidates that pass are tested by teacher forcing, which the checker of ownership needs: the nearest few by these
-   log-probabilities, or all if the wrong output has none. Some others (decoys) are forced too: they show how often an
-   answer fits a prompt by chance. The requests most like the best candidate (rivals) are tested beside it: if their
-   prompts have the same log-probabilities, none of them can be told to be the owner.
+2. Candidates that pass are tested by teacher forcing, which the checker of ownership needs: the nearest few whose
+   log-probabilities are equal within the noise, or all that begin alike if the noise is not known. Some others (decoys)
+   are forced too: they show how often an answer fits a prompt by chance. The requests most like the best candidate
+   (rivals) are tested beside it: if their prompts have the same log-probabilities, none of them can be told to be the
+   owner.
 
 Before that, the wrong output's *block question* is asked (owner_blocks.py): its whole blocks and one token more, sent
 to the decode server alone, which has these blocks in its prefix cache. If the answer is wrong too, it takes the
@@ -38,7 +39,7 @@ from harness.verify.asking.options import Verification
 from harness.verify.asking.outputs import tokens_of
 from harness.verify.asking.owner_blocks import BlockQuestions
 from harness.verify.asking.requests import Tokens, teacher_forcing
-from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, served_vector
+from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, served_vector, vector_noise
 from harness.verify.judging.owner_tests import is_block_question
 
 ROUNDS = (32, 96, 384, 1 << 20)
@@ -71,7 +72,8 @@ def next_round(
     questions = BlockQuestions.of(verification, history)
     first = [request for output in wrong for request in questions.to_ask(output)]
     subjects = [questions.subject(output) for output in wrong]
-    asked = _Asked.of(history, subjects)
+    noise = vector_noise(output for output in served if output not in wrong)
+    asked = _Asked.of(history, subjects, noise)
     requests: list[Request] = []
     for subject in subjects if not first else ():
         pairs = list(_candidates(subject, served, verification.block_size))
@@ -108,9 +110,10 @@ def _forcings(
     """The answer forced under the prompts of candidates that passed the owner test, and under those of some decoys."""
     who = wrong.request.request_id
     tested = [pair for pair in pairs if (who, pair[1]) in asked.tests]
-    if len(own := served_vector(wrong)) >= MIN_COMMON:
+    if asked.noise is not None and len(own := served_vector(wrong)) >= MIN_COMMON:
         tested = sorted(tested, key=lambda pair: _apart(own, asked.tests[who, pair[1]].vector))
-        fitting = [pair for pair in tested if own.keys() & asked.tests[who, pair[1]].vector.keys()][:_NEAREST]
+        near = (pair for pair in tested if distance(own, asked.tests[who, pair[1]].vector) <= asked.noise)
+        fitting = list(near)[:_NEAREST]
     else:
         fitting = [pair for pair in tested if set(_answer(wrong)[:1]) & set(asked.tests[who, pair[1]].first)]
     new = [pair for pair in fitting if (who, pair[1]) not in asked.forced]
@@ -228,9 +231,11 @@ class _Asked:
     tests: Mapping[tuple[str, Tokens], _Tested]
     forced: Collection[tuple[str, Tokens]]
     requests: Sequence[Request]
+    noise: float | None
+    """The limit of noise of first tokens' log-probabilities, nats; None if it is not known."""
 
     @classmethod
-    def of(cls, history: History, wrong: Sequence[Operation]) -> "_Asked":
+    def of(cls, history: History, wrong: Sequence[Operation], noise: float | None) -> "_Asked":
         lengths = {one.request.request_id: len(one.prompt_token_ids or ()) for one in wrong}
         asked = [o for o in history.operations() if o.request.about is not None and o.request.owner is not None]
         tests, forced = dict[tuple[str, Tokens], _Tested](), set[tuple[str, Tokens]]()
@@ -240,7 +245,7 @@ class _Asked:
                 tests[who, prompt] = _Tested(_first_tokens(one), served_vector(one))
             else:
                 forced.add((who, prompt[: lengths.get(who)]))
-        return cls(tests, forced, [o.request for o in asked])
+        return cls(tests, forced, [o.request for o in asked], noise)
 
 
 def _first_tokens(operation: Operation) -> Collection[int]:
