@@ -10,7 +10,7 @@ from harness.history import Choice, Ended, Entry, History, Named, Outcome, Sent,
 from harness.scenario import Purpose, Request, Route, Sampling
 from harness.verify.asking.options import Verification, VerifyOptions
 from harness.verify.asking.outputs import through_proxy
-from harness.verify.asking.owners import ROUNDS, next_round
+from harness.verify.asking.owners import ROUNDS, doubted_blocks, next_round
 from harness.verify.asking.policy import VerifyPolicy
 
 BLOCK, VICTIM = 8, "r90"
@@ -141,3 +141,13 @@ def test_a_prompt_of_less_than_a_block_has_no_blocks_to_ask_for(prompts: list[tu
     prompts[90] = prompts[90][:8]
     assert {one.about for one in asked(load(prompts, like=70))} == {VICTIM}
     assert all(one.owner is not None for one in asked(load(prompts, like=70)))
+
+
+def test_blocks_of_outputs_that_begin_strangely_are_asked_for_before_anything_else(
+    prompts: list[tuple[int, ...]],
+) -> None:
+    """The victim begins as request 70 should; nobody knows yet that its output is wrong."""
+    (question,) = doubted_blocks(VERIFICATION, load(prompts, like=70))
+    assert question.about == VICTIM
+    assert question.prompt == prompts[90][:25]
+    assert not doubted_blocks(VERIFICATION, load(prompts, like=90))

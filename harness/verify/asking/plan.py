@@ -3,6 +3,7 @@
 Before the load, ``cache_salt`` is tested (salt_test.py). After the load, or the last workload of a catalogue, come the
 steps below. Each step is made from the history so far, and is left out if it has nothing to send.
 
+0. The cached blocks of outputs whose first token differs from the prefill server's are asked again (owner_blocks.py).
 1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py).
 2. A few outputs are teacher-forced. If one of them shows any noise, control requests measure how large noise is
    (controls.py). Then all outputs that the policy picks are forced, mixed with the control outputs, and so are probes
@@ -30,7 +31,7 @@ from harness.verify.asking.controls import confirmation, controls
 from harness.verify.asking.forcing import doubts_forced, first_forced, forced
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
-from harness.verify.asking.owners import ROUNDS, next_round
+from harness.verify.asking.owners import ROUNDS, doubted_blocks, next_round
 from harness.verify.asking.probe import cache_probes
 from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
@@ -90,6 +91,11 @@ def _owners(verification: Verification, history: History) -> Phases:
     return verification.phase("owners", next_round(verification, history, served, searched), history)
 
 
+def _blocks(verification: Verification, history: History) -> Phases:
+    wanted = doubted_blocks(verification, history) if verification.how.investigate else ()
+    return verification.phase("owners", wanted, history)
+
+
 def _retries(verification: Verification, history: History) -> Phases:
     return retries(verification, history, _ownerless(history)) if verification.how.investigate else ()
 
@@ -101,6 +107,7 @@ def _ownerless(history: History) -> set[str]:
 
 
 _STEPS: tuple[Callable[[Verification, History], Phases], ...] = (
+    _blocks,
     cache_probes,
     first_forced,
     # Twice, since only the later outputs may show noise.
