@@ -10,7 +10,8 @@ from harness.history import Choice, Ended, Entry, History, Named, Outcome, Sent,
 from harness.scenario import Purpose, Request, Route, Sampling
 from harness.verify.asking.options import Verification, VerifyOptions
 from harness.verify.asking.outputs import through_proxy
-from harness.verify.asking.owners import ROUNDS, doubted_blocks, next_round
+from harness.verify.asking.owner_blocks import doubted_blocks
+from harness.verify.asking.owners import ROUNDS, next_round
 from harness.verify.asking.policy import VerifyPolicy
 
 BLOCK, VICTIM = 8, "r90"

@@ -14,14 +14,18 @@ from harness.facts import Role, serving
 from harness.history import History, Operation
 from harness.scenario import Endpoint, Purpose, Request, Route, Sampling
 from harness.verify.asking.options import Verification
+from harness.verify.asking.outputs import through_proxy
 from harness.verify.asking.requests import teacher_forcing
 from harness.verify.judging import near_regret
+from harness.verify.judging.first_token import MIN_COMMON, distance, prefill_vector, served_vector, vector_noise
 from harness.verify.judging.forcing import forced_tokens, forcings
 from harness.verify.judging.owner_tests import block_questions, is_block_question
 
 _TOKENS = 16
 """Output tokens: as many as an answer needs to be told from those of other prompts."""
 _LOGPROBS = 5
+_MOST_DOUBTED = 64
+"""Block questions before it is known which outputs are wrong, those with the strangest first tokens first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +98,19 @@ class BlockQuestions:
             purpose=Purpose.OWNER_TEST,
             about=wrong.request.request_id,
         )
+
+
+def doubted_blocks(verification: Verification, history: History) -> list[Request]:
+    """The block questions about outputs whose first token is not the one that the prefill server named.
+
+    They come before everything else that is asked, since the questions about other prompts evict these blocks.
+    """
+    served = through_proxy(history)
+    noise = vector_noise(served)
+    if noise is None:
+        return []
+    pairs = ((one, served_vector(one), prefill_vector(one)) for one in served)
+    apart = [(distance(own, said), one) for one, own, said in pairs if min(len(own), len(said)) >= MIN_COMMON]
+    doubted = sorted((pair for pair in apart if pair[0] > noise), key=lambda pair: -pair[0])
+    questions = BlockQuestions.of(verification, history)
+    return [request for _, one in doubted[:_MOST_DOUBTED] for request in questions.to_ask(one)]

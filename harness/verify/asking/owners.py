@@ -36,10 +36,10 @@ from dataclasses import dataclass, replace
 from harness.history import History, Operation
 from harness.scenario import Endpoint, Purpose, Request, Sampling
 from harness.verify.asking.options import Verification
-from harness.verify.asking.outputs import through_proxy, tokens_of
+from harness.verify.asking.outputs import tokens_of
 from harness.verify.asking.owner_blocks import BlockQuestions
 from harness.verify.asking.requests import Tokens, teacher_forcing
-from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, prefill_vector, served_vector, vector_noise
+from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, served_vector, vector_noise
 from harness.verify.judging.owner_tests import is_block_question
 
 ROUNDS = (32, 96, 384, 1 << 20)
@@ -56,8 +56,6 @@ _FIRST_LOGPROBS = 5
 """Log-probabilities of an owner test's token. Twenty tell hardly more."""
 _NEAREST = 3
 """Candidates to be forced, by the distance of their first token's log-probabilities."""
-_MOST_DOUBTED = 64
-"""Block questions before it is known which outputs are wrong, those with the strangest first tokens first."""
 _RIVALS = 8
 """Owner tests of the requests that are most like the best candidate."""
 
@@ -87,22 +85,6 @@ def next_round(
     spent = sum(_cost(request, verification.block_size) for request in (*asked.requests, *questions.asked))
     # A forcing may end the search for an owner; more tests, of which there are many, may not.
     return list(_affordable((*first, *forced, *tested), budget_of(served) - spent, verification.block_size))
-
-
-def doubted_blocks(verification: Verification, history: History) -> list[Request]:
-    """The block questions about outputs whose first token is not the one that the prefill server named.
-
-    They come before everything else that is asked, since the questions about other prompts evict these blocks.
-    """
-    served = through_proxy(history)
-    noise = vector_noise(served)
-    if noise is None:
-        return []
-    pairs = ((one, served_vector(one), prefill_vector(one)) for one in served)
-    apart = [(distance(own, said), one) for one, own, said in pairs if min(len(own), len(said)) >= MIN_COMMON]
-    doubted = sorted((pair for pair in apart if pair[0] > noise), key=lambda pair: -pair[0])
-    questions = BlockQuestions.of(verification, history)
-    return [request for _, one in doubted[:_MOST_DOUBTED] for request in questions.to_ask(one)]
 
 
 def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) -> Iterator[Candidate]:

@@ -31,7 +31,8 @@ from harness.verify.asking.controls import confirmation, controls
 from harness.verify.asking.forcing import doubts_forced, first_forced, forced
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
-from harness.verify.asking.owners import ROUNDS, doubted_blocks, next_round
+from harness.verify.asking.owner_blocks import doubted_blocks
+from harness.verify.asking.owners import ROUNDS, next_round
 from harness.verify.asking.probe import cache_probes
 from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
