@@ -59,7 +59,8 @@ class Purpose(StrEnum):
     """A prefix of the subject's prompt, answered from a cache that holds the prefix's blocks."""
     OWNER_TEST = "owner-test"
     """The prompt of ``owner`` with the last token of the subject's prompt. If the answer begins like the subject's
-    answer, the subject was answered from the owner's KV."""
+    answer, the subject was answered from the owner's KV. Without an ``owner``: the whole blocks of the subject's prompt
+    and one token more, answered by the decode server that has these blocks in its prefix cache."""
     RETRY = "retry"
     """The subject sent again by the same path, to see whether its answer is wrong again."""
     RESET = "reset"

@@ -196,15 +196,24 @@ def owners(history: History, wrong: Collection[str]) -> tuple[Request, ...]:
     return tuple(next_round(verification(), history, served, [o for o in served if o.request.request_id in wrong]))
 
 
+def without_blocks(history: History, wrong: Collection[str]) -> History:
+    """The history after the questions about the wrong outputs' blocks, which the decode server refused."""
+    more: list[Entry] = []
+    for request in owners(history, wrong):
+        more.append(Sent(190.0, request, "load", "owners", 190.0))
+        more.append(Ended(191.0, request.request_id, Outcome.FAIL, "400"))
+    return History((*history.entries, *more))
+
+
 def test_owner_tests_come_first_and_hit_the_blocks_of_the_candidates() -> None:
-    history = answered(100)
+    history = without_blocks(answered(100), ["r90"])
     tests = owners(history, ["r90"])
     assert len(tests) == ROUNDS[0]
     first = tests[0]
     # The likeliest owner was sent just before the suspect: its prompt, with the last token replaced by the suspect's.
     assert first.prompt == (99, *range(100, 129))
     assert (first.purpose, first.about, first.owner) == (Purpose.OWNER_TEST, "r90", "r89")
-    assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 2, Route.PREFILL)
+    assert (first.sampling.max_tokens, first.sampling.logprobs, first.route) == (1, 5, Route.PREFILL)
     # Owner tests have the load's own salt, so that they hit its blocks.
     assert {request.cache_salt for request in tests} == {None}
     assert {request.purpose for request in tests} == {Purpose.OWNER_TEST}
@@ -222,7 +231,7 @@ def with_answers(history: History, tests: Sequence[Request], fits: Collection[st
 
 
 def test_candidates_that_passed_the_owner_test_are_forced_and_so_are_some_that_failed() -> None:
-    history = answered(100)
+    history = without_blocks(answered(100), ["r90"])
     history = with_answers(history, owners(history, ["r90"]), {"r80"})
     forcings = owners(history, ["r90"])
     assert {request.about for request in forcings} == {"r90"}
@@ -234,7 +243,7 @@ def test_candidates_that_passed_the_owner_test_are_forced_and_so_are_some_that_f
 
 
 def test_the_search_goes_on_in_larger_rounds_until_all_candidates_were_tested() -> None:
-    history, asked_so_far, rounds = answered(500), set[str](), []
+    history, asked_so_far, rounds = without_blocks(answered(500), ["r90"]), set[str](), []
     while tests := owners(history, ["r90"]):
         names = {request.request_id for request in tests}
         assert not names & asked_so_far
@@ -247,8 +256,10 @@ def test_the_search_goes_on_in_larger_rounds_until_all_candidates_were_tested() 
 
 
 def test_the_search_keeps_to_its_budget() -> None:
-    history, wrong, cost = answered(400), [f"r{number}" for number in range(300, 400)], 0
-    served = history.operations()
+    wrong = [f"r{number}" for number in range(300, 400)]
+    # A question about blocks computes one token of the prompt and generates 16.
+    history, cost = without_blocks(answered(400), wrong), 17 * len(wrong)
+    served = through_proxy(history)
     load = 400 * 35
     assert budget_of(served) == max(LEAST, SHARE * load) == LEAST
     while tests := owners(history, wrong):

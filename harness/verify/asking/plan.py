@@ -3,6 +3,7 @@
 Before the load, ``cache_salt`` is tested (salt_test.py). After the load, or the last workload of a catalogue, come the
 steps below. Each step is made from the history so far, and is left out if it has nothing to send.
 
+0. The cached blocks of outputs whose first token differs from the prefill server's are asked again (owner_blocks.py).
 1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py): first those of
    prompts whose first output token looks strange, beside the prefill server's own (judging/witness.py).
 2. A few outputs are teacher-forced. If one of them shows any noise, control requests measure how large noise is
@@ -37,6 +38,7 @@ from harness.verify.asking.forcing import answers_forced, doubts_forced, first_f
 from harness.verify.asking.ledger import EVERYTHING, Mark
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
+from harness.verify.asking.owner_blocks import doubted_blocks
 from harness.verify.asking.owners import ROUNDS, next_round
 from harness.verify.asking.probe import PROBES, cache_probes, suspects_probed
 from harness.verify.asking.retries import retries
@@ -45,8 +47,9 @@ from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
 from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects
 
 ROUNDS_OF_CONFIRMATION = 3
-_SEARCHES = 2 * len(ROUNDS)
-"""Steps of the search for owners: each round is a step of owner tests and one of forcings."""
+_SEARCHES = 2 + 2 * len(ROUNDS)
+"""Steps of the search for owners: block questions, their forcings, and a step of owner tests and one of forcings for
+each round."""
 _PURPOSE = "Whether every answer is the one that its prompt has without KV transfer, and how large noise is."
 
 
@@ -118,6 +121,11 @@ def _owners(verification: Verification, history: History) -> Phases:
     return verification.phase("owners", next_round(verification, history, served, searched), history)
 
 
+def _blocks(verification: Verification, history: History) -> Phases:
+    wanted = doubted_blocks(verification, history) if verification.how.investigate else ()
+    return verification.phase("owners", wanted, history)
+
+
 def _retries(verification: Verification, history: History) -> Phases:
     return retries(verification, history, _ownerless(history)) if verification.how.investigate else ()
 
@@ -139,7 +147,7 @@ _CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
 )
 _Step = Callable[[Verification, History], Phases]
 _STEPS: tuple[tuple[_Step, Mark], ...] = (
-    *((cache_probes, PROBES), (_further_probes, PROBES)),
+    *((_blocks, PROBES), (cache_probes, PROBES), (_further_probes, PROBES)),
     (first_forced, _CONTROLLED),
     # Twice, since only the later outputs may show noise.
     *((_controls, _CONTROLLED), (forced, _FORCED)) * 2,

@@ -17,7 +17,9 @@ from harness.verify.judging.compared import Match
 from harness.verify.judging.evidence import OutputEvidence, look_at_outputs
 from harness.verify.judging.floor import RESOLUTION, NoiseFloor
 from harness.verify.judging.hits import largest_block_size, probe_hits
-from harness.verify.judging.ownership import Leak, find_leaks, tested_owners
+from harness.verify.judging.owner_tests import tested_owners
+from harness.verify.judging.ownership import Leak, find_leaks
+from harness.verify.judging.patterns import said_patterns
 from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
 from harness.verify.judging.salts import tested, untested
@@ -52,8 +54,11 @@ def check_outputs(
     summary = ", ".join(parts)
     if verdict is not Verdict.VALID and findings:
         summary += f"; {findings[0].subject}: {findings[0].text}"
+    blocks = {finding.request: finding.block for finding in own if finding.request and finding.block}
+    patterns = said_patterns(deployment, history, evidence.compared, size, blocks)
     first = witnessed(history)
-    notes = (*_not_tested(deployment, history), *filter(None, (first.note,)), *notes, *_doubts(evidence, first))
+    coverage = (*filter(None, (first.note,)), *notes)
+    notes = (*_not_tested(deployment, history), *coverage, *_doubts(evidence, first), *patterns)
     return Check("outputs", verdict, summary, findings=findings[:_MAX_FINDINGS], notes=notes)
 
 
@@ -113,6 +118,11 @@ def owned_outputs(history: History) -> dict[str, str]:
     """The known owners of wrong outputs, by request id."""
     evidence = look_at_outputs(history)
     return {leak.request_id: leak.owner for leak in find_leaks(history, evidence.compared, _near(evidence))}
+
+
+def near_regret(history: History) -> float:
+    """Nats of regret up to which a token counts as the best one."""
+    return _near(look_at_outputs(history))
 
 
 def tally(evidence: OutputEvidence) -> Outputs:

@@ -8,9 +8,8 @@ equal   Both report the same tokens with the same log-probabilities, to the last
         this holds for every request whose KV is right: 2,537 of 2,537 on vLLM 0.32, while 236 of 237 requests with
         damaged KV differed. Whether it holds is measured: if nine tenths of a run's requests are equal, the others are
         strange.
-gap     The standard deviation of the differences of the log-probabilities (nats): a shift of all of them, which
-        rounding causes most, does not count. A token that only one server reports had at most the smallest
-        log-probability that the other one reports.
+gap     The distance of their vectors of log-probabilities, nats (first_token.py). It ignores a shift of all of them,
+        which rounding causes most.
 
 On GPUs in bfloat16 gaps are noise, mostly. Of requests with damaged KV (nine kinds of damage, two models), most are
 among the 2 % with the largest gaps. So the comparison accuses nobody: it tells which outputs should be teacher-forced,
@@ -25,11 +24,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from harness.history import History, Named, Operation, Outcome
+from harness.history import History, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Route
+from harness.verify.judging.first_token import MIN_COMMON, distance, prefill_vector, served_vector
 
 MOSTLY_EQUAL = 0.9
 """If this share of a run's requests is equal to the last bit, the others are strange."""
@@ -100,31 +98,12 @@ def witnessed(history: History) -> Witnessed:
 
 
 def _comparable(operation: Operation) -> bool:
-    return bool(operation.ended.first_logprobs and operation.ended.prefill_first)
+    one, other = operation.ended.prefill_first, operation.ended.first_logprobs
+    return min(len(one), len(other)) >= MIN_COMMON or (bool(one) and sorted(one) == sorted(other))
 
 
 def _gap(operation: Operation) -> float:
-    one, other = operation.ended.prefill_first, operation.ended.first_logprobs
     # The order does not matter: each server puts the token first that it chose.
-    return 0.0 if sorted(one) == sorted(other) else max(gap(one, other), math.ulp(0.0))
-
-
-def gap(one: Named, other: Named) -> float:
-    """The distance of two servers' log-probabilities of one token, nats; infinite if one of them is NaN.
-
-    Only as many entries count as both servers report.
-    """
-    most = min(len(one), len(other))
-    ours, theirs = _leading(one, most), _leading(other, most)
-    values = np.array(
-        [
-            (ours.get(token, min(ours.values())), theirs.get(token, min(theirs.values())))
-            for token in ours.keys() | theirs.keys()
-        ]
-    )
-    distance = float(np.std(values[:, 0] - values[:, 1]))
-    return distance if math.isfinite(distance) else math.inf
-
-
-def _leading(entries: Named, most: int) -> dict[int, float]:
-    return dict(sorted(entries, key=lambda entry: -entry[1])[:most])
+    if sorted(operation.ended.prefill_first) == sorted(operation.ended.first_logprobs):
+        return 0.0
+    return max(distance(prefill_vector(operation), served_vector(operation)), math.ulp(0.0))
