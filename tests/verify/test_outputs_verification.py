@@ -315,9 +315,9 @@ def test_an_unreadable_policy_is_refused(text: str) -> None:
 def test_policies() -> None:
     assert VerifyPolicy.parse("sample:20") == VerifyPolicy(Extent.SAMPLE, 20)
     load = [200] * 1000
-    assert sizes(ALL, load, 20_000, 32).verified == 1000
-    assert sizes(VerifyPolicy.parse("sample:20"), load, 20_000, 32).verified == 20
-    assert sizes(VerifyPolicy.parse("budget:10"), [200] * 100, 2000, 32).verified == 100
+    assert sizes(ALL, load, 20_000, 32).drawn == 1000
+    assert sizes(VerifyPolicy.parse("sample:20"), load, 20_000, 32).drawn == 20
+    assert sizes(VerifyPolicy.parse("budget:10"), [200] * 100, 2000, 32).drawn == 100
     assert sizes(ALL, [], 0, 32).controls == 0
     assert sizes(ALL, load, 20_000, 64).controls == 64
 
@@ -330,13 +330,21 @@ def test_policies() -> None:
 )
 def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: int, percent: float) -> None:
     found = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency)
-    spent = tokens * (found.verified + 2 * found.controls)
+    spent = tokens * (found.drawn + 2 * found.controls)
     assert spent <= 0.7 * percent / 100 * count * tokens
     # The rest is for outputs that look wrong.
-    assert spent >= 0.9 * 0.7 * percent / 100 * count * tokens or found.verified == count
+    assert spent >= 0.9 * 0.7 * percent / 100 * count * tokens or found.drawn == count
     # A reference costs as much as a forcing.
     both = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency, referenced=count)
-    assert both.verified == found.verified // 2 or found.verified == count
+    assert both.drawn == found.drawn // 2 or found.drawn == count
+
+
+def test_half_of_what_is_forced_are_strange_outputs_at_most() -> None:
+    few, many = (sizes(VerifyPolicy.parse("budget:10"), [200] * 4000, 80_000, 32, strange=n) for n in (10, 4000))
+    assert few.suspects == 10
+    assert many.suspects == many.drawn == (few.drawn + few.suspects) // 2
+    everything = sizes(ALL, [200] * 4000, 80_000, 32, strange=10)
+    assert (everything.drawn, everything.suspects) == (4000, 0)
 
 
 def test_the_history_is_read_only_after_the_load_has_been_run() -> None:

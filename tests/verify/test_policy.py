@@ -69,7 +69,7 @@ def test_a_time_limits_no_tokens_and_the_others_limit_nothing() -> None:
 def test_a_time_is_enough_for_the_outputs_that_the_engines_compute_in_it() -> None:
     # In 40 % of a minute, engines of 5,000 tokens/s compute 600 requests of 200 tokens: 2 * 40 for controls.
     policy = VerifyPolicy.parse("budget:60s")
-    assert sizes(policy, [200] * 9000, 20 * 9000, 40, tokens_per_second=5000.0).verified == 600 - 80
+    assert sizes(policy, [200] * 9000, 20 * 9000, 40, tokens_per_second=5000.0).drawn == 600 - 80
 
 
 @given(requests=st.integers(1, 10**5), each=st.integers(1, 5000), percent=st.floats(0, 100))

@@ -17,8 +17,8 @@ DEFAULT = "budget:10%"
 TIME_PER_TOKENS = 2.5
 """A percentage limits time to so many times the share that it limits tokens to: forcings, probes and retries are short
 requests, which take more of an engine's time than of its tokens."""
-_SHORT = 1000
-"""A load of at most so many requests is short, unless its share of time is longer than the floor: its verification
+_SHORT, _SHORT_SECONDS = 1000, 30.0
+"""A load of at most so many requests is short, unless its share of time is longer than so many seconds: its verification
 takes more than its share, but seconds."""
 _FLOORS = ((600, 20.0), (200, 10.0))
 """What any percentage allows a short load and a longer one: tokens, as a number of the load's average requests, and
@@ -111,7 +111,7 @@ class VerifyPolicy:
             return Budget()
         share = self.amount / 100
         timed = TIME_PER_TOKENS * share * seconds
-        least, least_seconds = _FLOORS[requests > _SHORT or timed > _FLOORS[0][1]]
+        least, least_seconds = _FLOORS[requests > _SHORT or timed > _SHORT_SECONDS]
         return Budget(max(share * tokens, least * tokens / max(requests, 1)), max(timed, least_seconds))
 
 
