@@ -1,63 +1,37 @@
-"""Measures how often the check of outputs accuses a run that has only noise, and how often it finds damage. No server.
+"""Measures how often the rule for outputs accuses a run that has only noise, and how often it finds damage. No server.
 
     python -m bench.false_alarms --runs 1000 --kinds student-3 mixture
 
 A run is drawn at random: control outputs, the load's outputs, and the teacher forcing of every token. If an output is
 accused, further controls are drawn and the run is judged again, as in verification (three rounds at most). Printed are
-``near``: runs in 1,000 without damage in which an output crosses a near limit at first; ``alarm``: runs in 1,000
+``near``: runs in 1,000 without damage in which an output is doubtful or accused at first; ``alarm``: runs in 1,000
 without damage that end invalid, of which one is allowed; ``found``: runs in 100 with one output served entirely with
-wrong KV in which this output is accused.
+wrong KV in which this output is accused. Further controls are drawn as if of other prompts. Verification also repeats
+the suspected prompts, which acquits a prompt that is noisy by itself: here, ``rare-prompts`` alarms more than it would.
+Runs are not judged if the rule finds that their controls do not suffice, and do not count as runs without an alarm.
+
+Exit code 1 if runs of a kind, or of all kinds together, end invalid more often than allowed, beyond chance; else 0.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import product
+from multiprocessing import get_context
 
 import numpy as np
 
+from bench.alarms import Alarms, exceeding, total
+from bench.synthetic import KINDS, Draw, Generator, draw_outputs
+from harness.errors import ExitCode
 from harness.verify.asking.controls import FURTHER_CONTROLS
 from harness.verify.asking.plan import ROUNDS_OF_CONFIRMATION
 from harness.verify.asking.policy import CONTROL_OUTPUT
-from harness.verify.judging.floor import NoiseFloor, measure_floor
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Limits, exceedances
-from harness.verify.judging.many_doubtful import too_many_doubtful
-from harness.verify.judging.noise import Floats
-
-Generator = np.random.Generator
-Draw = Callable[[Generator, tuple[int, int, int]], Floats]
-"""Draws errors of log-probabilities in nats, of shape (readings, outputs, tokens)."""
-_READINGS = 4
-"""Log-probabilities per token: of the leading two tokens, as served and as forced."""
-
-
-def _stepped(step: float) -> Draw:
-    return lambda rng, shape: np.round(rng.normal(scale=0.04, size=shape) / step) * step
-
-
-def _mixture(rng: Generator, shape: tuple[int, int, int]) -> Floats:
-    return rng.normal(size=shape) * np.where(rng.random(shape[1:]) < 0.02, 10.0, 1.0)
-
-
-def _flips(rng: Generator, shape: tuple[int, int, int]) -> Floats:
-    errors = rng.normal(scale=0.007, size=shape)
-    errors[0] += (rng.random(shape[1:]) < 0.005) * rng.random(shape[1:]) * 0.125
-    return errors
-
-
-KINDS: Mapping[str, Draw] = {
-    "gaussian": lambda rng, shape: rng.normal(size=shape) * 0.01,
-    "exponential": lambda rng, shape: rng.laplace(size=shape) * 0.01,
-    "student-3": lambda rng, shape: rng.standard_t(3, size=shape) * 0.01,
-    "mixture": lambda rng, shape: _mixture(rng, shape) * 0.01,
-    "steps-8": _stepped(1 / 8),
-    "steps-16": _stepped(1 / 16),
-    "dependent": lambda rng, shape: (rng.normal(size=(*shape[:2], 1)) + rng.normal(size=shape)) * 0.01,
-    "scale-lognormal": lambda rng, shape: rng.normal(size=shape) * np.exp(rng.normal(size=(shape[1], 1))) * 0.01,
-    "scale-student-3": lambda rng, shape: rng.normal(size=shape) * rng.standard_t(3, size=(shape[1], 1)) * 0.01,
-    "flips": _flips,
-}
-"""Kinds of noise. The check was designed for none of them in particular; only the first two have thin tails."""
+from harness.verify.judging.ruling import Ruling, rule_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +48,8 @@ SIZES = (
     *(Size(16, 32, 20), Size(16, 32, 60), Size(64, 80, 1), Size(64, 80, 8), Size(64, 32, 20)),
     *(Size(300, 64, 20), Size(2000, 80, 1), Size(2000, 192, 20)),
 )
-
-
-def draw_outputs(rng: Generator, kind: Draw, outputs: int, tokens: int, *, damaged: int = 0) -> list[Forced]:
-    """``outputs`` outputs compared with their forcing; the first ``damaged`` were served entirely with wrong KV."""
-    errors = kind(rng, (_READINGS, outputs, tokens))
-    errors[0, :damaged] += rng.exponential(size=(damaged, tokens))
-    best = -rng.exponential(0.4, (outputs, tokens))
-    rival = best - rng.exponential(1.0, (outputs, tokens))
-    served, forced = np.stack([best + errors[0], rival + errors[1]]), np.stack([best + errors[2], rival + errors[3]])
-    first = np.where(served[0] >= served[1], 0, 1)[None]
-    own, other = np.take_along_axis(forced, first, 0)[0], np.take_along_axis(forced, 1 - first, 0)[0]
-    served_own, served_other = np.take_along_axis(served, first, 0)[0], np.take_along_axis(served, 1 - first, 0)[0]
-    margin, lead = own - other, served_own - served_other
-    columns = (np.maximum(-margin, 0.0), np.abs(served_own - own), np.abs(lead - margin), margin)
-    return [Forced(*rows) for rows in zip(*columns, strict=True)]
+HUGE = (Size(20_000, 192, 1), Size(20_000, 192, 20))
+"""Runs as large as a nightly load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +57,16 @@ class Trial:
     """The result of one run."""
 
     near: bool
-    """Whether an output crossed a near limit before further controls were drawn."""
+    """Whether an output was doubtful or accused before further controls were drawn."""
     accused: frozenset[int]
     """Indices of the outputs that are judged wrong in the end."""
+    judged: bool
+    """Whether the controls sufficed for the rule."""
+
+
+def judge(controls: Sequence[Forced], served: Sequence[Forced]) -> Ruling | str:
+    """Judge a run, as verification does with each round of controls."""
+    return rule_on(controls, served)
 
 
 def judge_run(rng: Generator, kind: Draw, size: Size, *, damaged: int = 0) -> Trial:
@@ -106,54 +74,103 @@ def judge_run(rng: Generator, kind: Draw, size: Size, *, damaged: int = 0) -> Tr
     length = max(size.tokens, CONTROL_OUTPUT)
     control = draw_outputs(rng, kind, size.controls, length)
     served = draw_outputs(rng, kind, size.requests, size.tokens, damaged=damaged)
-    near, accused = _judged(control, served)
+    ruling = judge(control, served)
+    near = isinstance(ruling, Ruling) and bool(ruling.wrong or ruling.doubtful)
     for _ in range(ROUNDS_OF_CONFIRMATION):
-        if not accused:
+        if isinstance(ruling, str) or not ruling.wrong:
             break
         control += draw_outputs(rng, kind, FURTHER_CONTROLS, length)
-        accused = _judged(control, served)[1]
-    return Trial(near, accused)
+        ruling = judge(control, served)
+    if isinstance(ruling, str):
+        return Trial(near, frozenset(), judged=False)
+    return Trial(near, frozenset(ruling.wrong), judged=True)
 
 
-def _judged(control: Sequence[Forced], served: Sequence[Forced]) -> tuple[bool, frozenset[int]]:
-    floor = measure_floor(control, served)
-    if not isinstance(floor, NoiseFloor):
-        return False, frozenset()
-    doubtful, wrong = _beyond(served, floor.near), _beyond(served, floor.far)
-    return bool(doubtful), wrong | doubtful if too_many_doubtful(served, control, floor.near) else wrong
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The results of one kind of noise and size."""
+
+    kind: str
+    size: Size
+    near: int
+    alarms: Alarms
+    found: int
+    damaged: int
+    """Runs with damage."""
+
+    def __str__(self) -> str:
+        size, runs = self.size, self.alarms.judged + self.alarms.unjudged
+        unjudged = f", {self.alarms.unjudged:,} not judged" if self.alarms.unjudged else ""
+        return (
+            f"{self.kind:16} {size.requests:6} requests {size.controls:4} controls {size.tokens:3} tokens: "
+            f"near {1000 * self.near / runs:6.1f}, alarm {1000 * self.alarms.alarms / runs:5.1f} in 1,000 of "
+            f"{runs:,} runs{unjudged}; found {100 * self.found / self.damaged:3.0f} in 100 of {self.damaged:,}"
+        )
 
 
-def _beyond(served: Sequence[Forced], limits: Limits) -> frozenset[int]:
-    return frozenset(i for i, one in enumerate(served) if next(exceedances(one, limits, one.regret), None) is not None)
+def measure(kind: str, size: Size, runs: int, seed: int) -> Row:
+    """Judge ``runs`` runs without damage, and a tenth as many with one damaged output."""
+    rng = np.random.default_rng(seed)
+    clean = [judge_run(rng, KINDS[kind], size) for _ in range(runs)]
+    bad = [judge_run(rng, KINDS[kind], size, damaged=1) for _ in range(max(runs // 10, 1))]
+    judged = sum(one.judged for one in clean)
+    alarms = Alarms(sum(bool(one.accused) for one in clean), judged, len(clean) - judged)
+    return Row(kind, size, sum(one.near for one in clean), alarms, sum(0 in one.accused for one in bad), len(bad))
 
 
-def _rows(kinds: Sequence[str], sizes: Sequence[Size], runs: int, seed: int) -> Iterator[str]:
-    for name in kinds:
-        for size in sizes:
-            rng = np.random.default_rng(seed)
-            clean = [judge_run(rng, KINDS[name], size) for _ in range(runs)]
-            bad = [judge_run(rng, KINDS[name], size, damaged=1) for _ in range(max(runs // 10, 1))]
-            near, alarm = (sum(one.near for one in clean), sum(bool(one.accused) for one in clean))
-            found = sum(0 in one.accused for one in bad)
-            yield (
-                f"{name:16} {size.requests:5} requests {size.controls:4} controls {size.tokens:3} tokens: "
-                f"near {1000 * near / runs:6.1f}, alarm {1000 * alarm / runs:5.1f} in 1,000 of {runs:,} runs; "
-                f"found {100 * found / len(bad):3.0f} in 100 of {len(bad):,}"
-            )
+def _rows(flags: argparse.Namespace, sizes: Sequence[Size]) -> Iterator[Row]:
+    """A row for each kind and size, in order. What is drawn does not depend on the number of processes."""
+    kinds, each = zip(*product(flags.kinds, sizes), strict=True)
+    if flags.processes == 1:
+        yield from (measure(kind, size, flags.runs, flags.seed) for kind, size in zip(kinds, each, strict=True))
+        return
+    with ProcessPoolExecutor(flags.processes, get_context("spawn")) as pool:
+        yield from pool.map(measure, kinds, each, [flags.runs] * len(kinds), [flags.seed] * len(kinds))
 
 
-def main() -> None:
-    """Print a line for each kind of noise and size."""
-    parser = argparse.ArgumentParser(prog="python -m bench.false_alarms", description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="runs without damage per kind and size (default: 1000)")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--most-requests", type=int, default=2000, help="skip runs with more requests (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0)
-    flags = parser.parse_args()
-    sizes = [size for size in SIZES if size.requests <= flags.most_requests]
-    for row in _rows(flags.kinds, sizes, flags.runs, flags.seed):
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line for each kind of noise and size, and totals; returns the exit code."""
+    flags = _parse(argv)
+    sizes = [size for size in SIZES if size.requests <= flags.most_requests] + (list(HUGE) if flags.huge else [])
+    alarms: dict[str, Alarms] = defaultdict(Alarms)
+    for row in _rows(flags, sizes):
+        alarms[row.kind] += row.alarms
         print(row, flush=True)
+    print()
+    for kind, one in alarms.items():
+        print(f"{kind:16} {one}")
+    print(f"{'all together':16} {total(alarms.values())}")
+    print(*(exceeded := exceeding(alarms)), sep="\n")
+    return ExitCode.INVALID if exceeded else ExitCode.VALID
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m bench.false_alarms", description=__doc__, formatter_class=form)
+    parser.add_argument(
+        "--runs", type=_positive, default=1000, help="runs without damage per kind and size (default: 1000)"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument(
+        "--most-requests", type=_positive, default=2000, help="skip runs with more requests (default: 2000)"
+    )
+    parser.add_argument(
+        "--huge", action="store_true", help="also judge runs with 20,000 requests, whatever --most-requests"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=_positive, default=1, help="processor cores to use (default: 1)")
+    flags = parser.parse_args(argv)
+    if flags.most_requests < min(size.requests for size in SIZES) and not flags.huge:
+        parser.error(f"no run has so few requests: --most-requests {flags.most_requests}")
+    return flags
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -285,6 +285,21 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
+class VerificationPlanned:
+    """The load has ended and its verification begins: what it means to look at, and what it may cost."""
+
+    at: float
+    outputs: int
+    """Outputs of the load that are to be teacher-forced or compared with a reference."""
+    expected: float
+    """Seconds that verification is expected to take."""
+    seconds: float | None = None
+    """Seconds that it may take; None: no limit."""
+    tokens: int | None = None
+    """Engine tokens that it may compute; None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadProcess:
     """A process that the harness had started and that ended by itself."""
 
@@ -316,6 +331,7 @@ Entry = (
     | Noted
     | NoiseMeasured
     | Decoding
+    | VerificationPlanned
     | RunEnded
 )
 

@@ -15,6 +15,12 @@ class RunObserver(Protocol):
     def advance(self, done: int, total: int, failed: int) -> None:
         """Of the current phase, ``done`` requests have ended, and ``failed`` of these did not end OK."""
 
+    def verifying(self, expected: float, seconds: float | None, tokens: int | None) -> None:
+        """Verification begins. It will take about ``expected`` seconds.
+
+        It may take ``seconds`` and compute ``tokens`` engine tokens; None: there is no limit.
+        """
+
     def note(self, text: str) -> None:
         """A message for the user."""
 
@@ -29,6 +35,9 @@ class SilentObserver:
         """Do nothing."""
 
     def advance(self, done: int, total: int, failed: int) -> None:
+        """Do nothing."""
+
+    def verifying(self, expected: float, seconds: float | None, tokens: int | None) -> None:
         """Do nothing."""
 
     def note(self, text: str) -> None:

@@ -59,7 +59,8 @@ class Purpose(StrEnum):
     """A prefix of the subject's prompt, answered from a cache that holds the prefix's blocks."""
     OWNER_TEST = "owner-test"
     """The prompt of ``owner`` with the last token of the subject's prompt. If the answer begins like the subject's
-    answer, the subject was answered from the owner's KV."""
+    answer, the subject was answered from the owner's KV. Without an ``owner``: the whole blocks of the subject's prompt
+    and one token more, answered by the decode server that has these blocks in its prefix cache."""
     RETRY = "retry"
     """The subject sent again by the same path, to see whether its answer is wrong again."""
     RESET = "reset"
@@ -72,7 +73,8 @@ class Condition(StrEnum):
     """The condition under which a request is sent, for purposes that have several."""
 
     SUSPECT = "suspect"
-    """Control: the subject's answer looked wrong. The subjects of other controls are drawn at random."""
+    """Control or teacher forcing: the subject's answer looked wrong or strange. The subjects of others are drawn at
+    random."""
     PREFIX_CACHE = "prefix-cache"
     """Probe of a server's prefix cache."""
     OFFLOAD_TIER = "offload-tier"
@@ -178,6 +180,9 @@ class Phase:
     """Requests in flight beside ``requests``, ``background_concurrency`` at a time, until all of ``requests`` have
     ended. Background requests that were sent are judged like ``requests``. The others are never sent nor verified."""
     background_concurrency: int = 0
+    seconds: float | None = None
+    """None of ``requests`` is sent later than so many seconds after the phase began; those in flight then are waited
+    for. The others are not recorded as sent. None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)

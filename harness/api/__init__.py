@@ -22,6 +22,7 @@ from harness.facts import Connector, Role
 from harness.loads import DatasetLoad, RandomLoad
 from harness.observer import SILENT, RunObserver, SilentObserver
 from harness.reports import Report
+from harness.sim import USUAL, check_kind
 from harness.verdict import Check, Finding, Verdict
 
 __all__ = [
@@ -168,10 +169,19 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
     num_gpu_blocks: int | None = None,
     engine_args: Sequence[str] = (),
     num_warmups: int | None = None,
+    sim_noise: str = USUAL,
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
-    """Start a simulated deployment: ready in a second, without an engine. Arguments are as for :func:`launch`."""
+    """Start a simulated deployment: ready in a second, without an engine. Arguments are as for :func:`launch`.
+
+    ``sim_noise`` is the kind of noise by which correct answers differ: ``usual``, ``none``, ``student`` (heavy tails),
+    ``mixture`` (some positions and some outputs are noisier) or ``quantised`` (logits are rounded to bfloat16).
+
+    Raises:
+        UsageError: no kind of noise, or no connector, has this name.
+
+    """
     target = Target(
         engine="sim",
         connectors=_connectors(connector),
@@ -181,6 +191,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
         num_gpu_blocks=num_gpu_blocks,
         engine_args=tuple(engine_args),
         num_warmups=num_warmups,
+        sim_noise=check_kind(sim_noise),
     )
     return Opening(target, log_dir=log_dir, observer=observer)
 

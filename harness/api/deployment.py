@@ -55,8 +55,8 @@ class AsyncRunningDeployment:
 
         Args:
             load: ``RandomLoad`` or ``DatasetLoad``; default: ``RandomLoad()``.
-            verify: which outputs are verified by teacher forcing: ``all``, ``sample:N`` outputs, or ``budget:PCT``
-                percent of the load's tokens.
+            verify: which outputs are verified by teacher forcing: ``all``, ``sample:N`` outputs, ``budget:PCT%`` of
+                the load's tokens and 2.5 times that share of its time, or ``budget:60s`` (also ``2m``).
             probe_tiers: allow emptying the prefix caches of servers that the harness did not launch, after the load,
                 so that their offload tiers are verified too.
             extra_body: fields added to every request's body.

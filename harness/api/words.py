@@ -21,6 +21,7 @@ _FLAGS = {
     "device": "--device",
     "ready_timeout": "--ready-check-timeout-sec",
     "num_warmups": "--num-warmups",
+    "sim_noise": "--sim-noise",
 }
 """Flags whose value is a field of the target, unchanged."""
 

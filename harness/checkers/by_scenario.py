@@ -29,6 +29,7 @@ from harness.history import (
     RunEnded,
     RunStarted,
     Sent,
+    VerificationPlanned,
 )
 from harness.verdict import Check, Finding, Judgement, Verdict, worst
 from harness.verify.judging import OutputEvidence, look_at_outputs, part_of
@@ -38,7 +39,7 @@ FEWEST_STREAMS = 32
 arrive in one piece (18 of 18 in a workload of the catalogue on the simulated pair)."""
 _PER_SCENARIO = ("completion", "outputs", "settled")
 """Checks that are made for each scenario."""
-_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, ClientHealth)
+_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, VerificationPlanned, ClientHealth)
 """Entries that belong to every scenario."""
 
 

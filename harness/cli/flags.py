@@ -13,6 +13,7 @@ from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES
 from harness.errors import ExitCode
 from harness.redact import redact_text
 from harness.selftest import SelftestOptions
+from harness.sim import KINDS, USUAL
 from harness.verify.asking.policy import DEFAULT as DEFAULT_POLICY
 
 
@@ -94,6 +95,8 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that launch a deployment."""
     group = parser.add_argument_group("launch a deployment")
     group.add_argument("--engine", choices=["vllm", "sim"], default="vllm", help="vllm, or sim for simulated servers")
+    text = f"how correct answers of simulated servers differ: {', '.join(KINDS)} (default: %(default)s)"
+    group.add_argument("--sim-noise", choices=KINDS, metavar="KIND", default=USUAL, help=text)
     _value(group, "--model", "PATH|NAME", "default when launching: a small canary model made from a seed")
     group.add_argument(
         "--connector",
@@ -149,9 +152,10 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     _value(
         group,
         "--verify",
-        "all|sample:N|budget:PCT",
-        "which outputs are verified by teacher forcing: all, N of them, or PCT percent of the load's tokens and "
-        "at least 128 outputs (default: %(default)s)",
+        "all|sample:N|budget:PCT%|budget:60s",
+        "which outputs are verified: all, N of them, as many as PCT percent of the load's tokens and 2.5 times that "
+        "share of its time suffice for (a short load has more), or as many as a time suffices for (60s, 2m; default: "
+        "%(default)s)",
         default=DEFAULT_POLICY,
     )
     text = "keep the measured noise in this file; it is measured again after a day"
@@ -243,6 +247,8 @@ def _add_selftest_flags(parser: argparse.ArgumentParser) -> None:
     }
     for flag, (default, text) in numbers.items():
         _value(parser, flag, "N", f"{text} (default: {default})", positive, default)
+    text = f"one kind of noise for all trials: {', '.join(KINDS)} (default: each in turn)"
+    parser.add_argument("--sim-noise", choices=KINDS, metavar="KIND", help=text)
     _value(parser, "--flip-rate", "SHARE", argparse.SUPPRESS, float, _SELFTEST.flip_rate)
     _value(parser, "--seed", "N", "seed of all trials (default: 0)", natural, 0)
     _add_result_dir(parser)

@@ -15,6 +15,7 @@ from harness.loads import DatasetLoad, Load, RandomLoad
 from harness.run import Sending
 from harness.selftest import SelftestOptions
 from harness.shrink.shrinking import Effort
+from harness.sim import KINDS, USUAL
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 
@@ -181,6 +182,7 @@ def _target(flags: argparse.Namespace) -> Target:
         ready_timeout=flags.ready_check_timeout_sec,
         num_warmups=flags.num_warmups,
         engine=_engine(flags),
+        sim_noise=_sim_noise(flags),
     )
 
 
@@ -192,6 +194,14 @@ def _engine(flags: argparse.Namespace) -> str:
     if flags.engine == "sim" and _names_servers(flags):
         raise UsageError("--engine sim starts a simulated deployment, but a URL names a running one: give one of them.")
     return str(flags.engine)
+
+
+def _sim_noise(flags: argparse.Namespace) -> str:
+    """The simulator's noise; ``selftest``, which launches nothing, has none here."""
+    kind = flags.sim_noise or USUAL
+    if kind != USUAL and flags.engine != "sim" and flags.command != "selftest":
+        raise UsageError("--sim-noise is for simulated servers: add --engine sim, or leave --sim-noise out.")
+    return str(kind)
 
 
 def _attachment(flags: argparse.Namespace) -> Attachment | None:
@@ -248,6 +258,7 @@ def _selftest(flags: argparse.Namespace) -> SelftestOptions:
         requests=flags.requests,
         repeats=flags.repeats,
         clean_requests=flags.clean_requests,
+        noises=(flags.sim_noise,) if flags.sim_noise else KINDS,
         flip_rate=flags.flip_rate,
         seed=flags.seed,
         jobs=flags.jobs,

@@ -42,7 +42,7 @@ class _Shown:
         with self._kept.open("a") as kept:
             kept.write(json.dumps(result.as_json()) + "\n")
         if result.trial.bug is None and result.verdict is not Verdict.VALID:
-            self._progress.note(f"false alarm under the load {result.trial.load.name!r}")
+            self._progress.note(f"false alarm under the load {result.trial.load.name!r}, noise {result.trial.noise!r}")
         elif result.struck and not is_caught(result):
-            self._progress.note(f"{result.trial.bug} was missed: {result.verdict}")
+            self._progress.note(f"{result.trial.bug} was missed under noise {result.trial.noise!r}: {result.verdict}")
         self._progress.advance(self._ended, self._total, 0)

@@ -46,6 +46,7 @@ def sim_config(target: Target) -> SimConfig:
         "block_size": target.block_size or default.block_size,
         "num_blocks": target.num_gpu_blocks or default.num_blocks,
         "connectors": target.connectors,
+        "sim_noise": target.sim_noise,
         **simulated_fields(target.engine_args),
     }
     by_role = {role: simulated_fields(target.role_args.get(role, ())) for role in Role}
@@ -77,6 +78,6 @@ def sim_argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
         *(word for name, port in ports.items() for word in (f"--{name.partition('-')[0]}-port", str(port))),
         *(word for connector in config.connectors for word in ("--connector", connector)),
         *("--block-size", str(config.block_size), "--num-blocks", str(config.num_blocks)),
-        *("--offload-chunks", str(config.offload_chunks)),
+        *("--offload-chunks", str(config.offload_chunks), "--sim-noise", config.sim_noise),
         *("--fields", json.dumps({name: getattr(config, name) for name in _AS_JSON})),
     ]

@@ -59,6 +59,8 @@ class Target:
     """The NIXL connector's ``kv_connector_extra_config``."""
     engine: str = "vllm"
     """The engine to launch: ``vllm``, or ``sim`` for the simulated pair."""
+    sim_noise: str = "usual"
+    """The kind of noise that a simulated pair has."""
 
     @property
     def transfers(self) -> bool:

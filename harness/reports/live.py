@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.clock import Clock
 from harness.reports.phase_count import PhaseCount
 from harness.reports.text import clean, duration
+from harness.reports.verifying import Verifying, estimate
 
 REDRAWS_PER_SECOND = 4.0
 
@@ -39,6 +40,7 @@ class LiveProgress:
         self._clock = clock
         self._servers: dict[str, _Starting] = {}
         self._phase: PhaseCount | None = None
+        self._verifying: Verifying | None = None
         self._live = Live(
             get_renderable=self.render,
             console=console,
@@ -63,6 +65,11 @@ class LiveProgress:
         if self._phase is not None:
             self._phase = self._phase.advanced(done, total, failed)
 
+    def verifying(self, expected: float, seconds: float | None, tokens: int | None) -> None:
+        """Print the estimate above the drawing, and show the time that has passed from now on."""
+        self._verifying = Verifying(self._clock.now(), seconds)
+        self.note(estimate(expected, seconds, tokens))
+
     def note(self, text: str) -> None:
         """Print a line above the drawing."""
         self._console.print(Text(clean(text, None)))
@@ -82,7 +89,9 @@ class LiveProgress:
     def render(self) -> RenderableType:
         """The current drawing."""
         now = self._clock.now()
-        return self._render_servers(now) if self._phase is None else _render_phase(self._phase, now)
+        if self._phase is None:
+            return self._render_servers(now)
+        return _render_phase(self._phase, now, "" if self._verifying is None else self._verifying.words(now))
 
     def _render_servers(self, now: float) -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -98,11 +107,11 @@ class LiveProgress:
         self._servers, self._phase = {}, None
 
 
-def _render_phase(phase: PhaseCount, now: float) -> Table:
+def _render_phase(phase: PhaseCount, now: float, more: str) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_row(
         Text(clean(phase.name), "bold"),
         ProgressBar(total=max(phase.total, 1), completed=phase.done, width=20),
-        Text(phase.words(now), "red" if phase.failed else ""),
+        Text(phase.words(now) + more, "red" if phase.failed else ""),
     )
     return grid

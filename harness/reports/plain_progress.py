@@ -9,6 +9,7 @@ from typing import Self, TextIO
 from harness.clock import Clock
 from harness.reports.phase_count import PhaseCount
 from harness.reports.text import clean, duration, plural
+from harness.reports.verifying import Verifying, estimate
 
 EVERY_SECONDS = 10.0
 AT_MOST_EVERY_SECONDS = 1.0
@@ -21,6 +22,7 @@ class PlainProgress:
         self._stream = stream
         self._clock = clock
         self._phase: PhaseCount | None = None
+        self._verifying: Verifying | None = None
         self._shown: dict[str, tuple[str, float]] = {}
         """The last line about each server: its text and time."""
         self._tenth = 0
@@ -48,6 +50,12 @@ class PlainProgress:
             if self._is_due(self._phase):
                 self._print_phase(self._phase)
 
+    def verifying(self, expected: float, seconds: float | None, tokens: int | None) -> None:
+        """Print the estimate; lines of phases have the time that has passed from now on."""
+        self.close()
+        self._verifying = Verifying(self._clock.now(), seconds)
+        self._print(estimate(expected, seconds, tokens))
+
     def note(self, text: str) -> None:
         """Print the text as a line."""
         self._print(text)
@@ -61,7 +69,7 @@ class PlainProgress:
     def close(self) -> None:
         """Print the end of the last phase."""
         if self._phase is not None:
-            self._print(f"{self._phase.name}: ended: {self._phase.words(self._clock.now())}")
+            self._print(f"{self._phase.name}: ended: {self._words(self._phase)}")
             self._phase = None
 
     def _is_due(self, phase: PhaseCount) -> bool:
@@ -72,7 +80,11 @@ class PlainProgress:
 
     def _print_phase(self, phase: PhaseCount) -> None:
         self._tenth, self._line_at = phase.tenth, self._clock.now()
-        self._print(f"{phase.name}: {phase.words(self._line_at)}")
+        self._print(f"{phase.name}: {self._words(phase)}")
+
+    def _words(self, phase: PhaseCount) -> str:
+        now = self._clock.now()
+        return phase.words(now) + ("" if self._verifying is None else self._verifying.words(now))
 
     def _print(self, line: str) -> None:
         print(clean(line, None), file=self._stream, flush=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from harness.checkers import judge
 from harness.clock import Clock
 from harness.facts import Deployment
-from harness.history import DeadProcess, Decoding, History, RunEnded
+from harness.history import DeadProcess, Decoding, History, RunEnded, VerificationPlanned
 from harness.load.extra_body import shifts
 from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
@@ -52,7 +52,16 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     A cancelled run is recorded as interrupted before the cancellation is passed on.
     """
     if verify is not None:
-        scenarios = verified(scenarios, deployment, lambda: record.history, verify)
+        scenarios = verified(
+            scenarios,
+            deployment,
+            lambda: record.history,
+            verify,
+            now=clock.now,
+            tell=lambda planned: _tell(planned, record, observer),
+        )
+        if verify.policy.bound:
+            observer.note(f"verification: {verify.policy.bound}")
     ended_by_itself = False
     complete = deployment.end_tokens_complete
     record(Decoding(clock.now(), deployment.end_token_ids, shifts(sending.extra_body), ends_complete=complete))
@@ -78,3 +87,8 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
         dead = tuple(one for one in died() if one not in known)
         record(RunEnded(clock.now(), interrupted=not ended_by_itself, died=dead))
     return Carried(deployment, record.history)
+
+
+def _tell(planned: VerificationPlanned, record: Recorder, observer: RunObserver) -> None:
+    record(planned)
+    observer.verifying(planned.expected, planned.seconds, planned.tokens)

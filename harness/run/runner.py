@@ -78,15 +78,18 @@ class _PhaseRun:
     observer: RunObserver
     conversations: Conversations
     ended: int = 0
+    over: bool = False
+    """Whether all of the phase's own requests that were sent have ended."""
     failed: int = 0
     """Operations that did not end OK, background requests included."""
     unsent: set[str] = field(default_factory=set)
-    """Ids of background requests that had not been sent when the phase's own requests had ended."""
+    """Ids of requests that were never sent: background requests that were left when the phase's own requests had ended,
+    and the phase's own requests for which its time did not suffice."""
 
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait until they have ended."""
         self.observer.phase(self.scenario, self.phase.name, len(self.phase.requests))
-        self.unsent = {request.request_id for request in self.phase.background}
+        self.unsent = {request.request_id for request in (*self.phase.requests, *self.phase.background)}
         supply = iter(self.phase.background)
         try:
             async with asyncio.TaskGroup() as beside:
@@ -95,12 +98,17 @@ class _PhaseRun:
                 # The first background requests are sent before the phase's own.
                 await asyncio.sleep(0)
                 await self._fire(arrivals)
+                self.over = True
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
 
     async def _fire(self, arrivals: Arrivals) -> None:
+        began = self.clock.now()
         async with asyncio.TaskGroup() as group, aclosing(arrivals.due(self.phase.requests)) as due:
             async for request, intended_at in due:
+                if self.phase.seconds is not None and self.clock.now() - began >= self.phase.seconds:
+                    break
+                self.unsent.discard(request.request_id)
                 group.create_task(self._foreground(request, intended_at, arrivals))
 
     async def _foreground(self, request: Request, intended_at: float, arrivals: Arrivals) -> None:
@@ -110,7 +118,7 @@ class _PhaseRun:
         self.observer.advance(self.ended, len(self.phase.requests), self.failed)
 
     async def _keep_busy(self, supply: Iterator[Request]) -> None:
-        while self.ended < len(self.phase.requests) and (request := next(supply, None)):
+        while not self.over and self.ended < len(self.phase.requests) and (request := next(supply, None)):
             self.unsent.discard(request.request_id)
             await self._operate(request, self.clock.now())
 

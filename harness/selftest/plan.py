@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from harness.errors import UsageError
 from harness.selftest.loads import LOADS, load_for
 from harness.selftest.trial import FLIP_RATE, Trial
-from harness.sim import BUGS
+from harness.sim import BUGS, KINDS, check_kind
 
 STRIKES = 10
 """Bad requests expected in a trial. They determine the size of its load, up to ``requests``."""
@@ -26,7 +27,10 @@ class SelftestOptions:
     """Trials of each bug at each rate, each with its own seed."""
     clean_requests: int = 20_000
     """Requests of all trials without a bug, together."""
+    noises: tuple[str, ...] = KINDS
+    """Kinds of noise: the trials have each in turn."""
     flip_rate: float = FLIP_RATE
+    """Of the kind ``usual``; other kinds have a fixed scale."""
     seed: int = 0
     jobs: int = 1
 
@@ -35,16 +39,19 @@ def plan_trials(options: SelftestOptions) -> list[Trial]:
     """All trials: first the trials with planted bugs, then the trials without.
 
     Raises:
-        UsageError: no bug has this name.
+        UsageError: no bug or kind of noise has this name.
 
     """
     bugs = options.bugs or tuple(BUGS)
     if unknown := [bug for bug in bugs if bug not in BUGS]:
         raise UsageError(f"No such bug: {', '.join(unknown)}. The bugs are {', '.join(BUGS)}.")
-    return [*_planted(bugs, options), *_clean(bugs, options)]
+    noises = tuple(map(check_kind, options.noises))
+    return [*_planted(bugs, noises, options), *_clean(bugs, noises, options)]
 
 
-def _planted(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
+def _planted(bugs: Sequence[str], noises: Sequence[str], options: SelftestOptions) -> list[Trial]:
+    """Trials with a bug. With as many repeats as kinds of noise, each bug is planted at each rate under every kind."""
+    planned = product(bugs, options.one_in, range(options.repeats))
     return [
         Trial(
             load_for(bug),
@@ -53,19 +60,27 @@ def _planted(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
             min(options.requests, round(STRIKES * one_in / load_for(bug).susceptible)),
             options.seed + repeat,
             options.flip_rate,
+            noises[number % len(noises)],
         )
-        for bug in bugs
-        for one_in in options.one_in
-        for repeat in range(options.repeats)
+        for number, (bug, one_in, repeat) in enumerate(planned)
     ]
 
 
-def _clean(bugs: Sequence[str], options: SelftestOptions) -> list[Trial]:
-    """Trials without a bug, at least one under each load of the trials with bugs."""
+def _clean(bugs: Sequence[str], noises: Sequence[str], options: SelftestOptions) -> list[Trial]:
+    """Trials without a bug, at least one under each load of the trials with bugs, and one under each kind of noise."""
     needed = {load_for(bug).name for bug in bugs}
     loads = [load for load in LOADS if load.name in needed]
-    count = max(-(-options.clean_requests // options.requests), len(loads))
+    count = max(-(-options.clean_requests // options.requests), len(loads), len(noises))
     return [
-        Trial(loads[index % len(loads)], None, 0.0, options.requests, options.seed + index, options.flip_rate)
+        Trial(
+            loads[index % len(loads)],
+            None,
+            0.0,
+            options.requests,
+            options.seed + index,
+            options.flip_rate,
+            # One further after each round of loads: else, of as many loads as kinds, each would meet one kind only.
+            noises[(index + index // len(loads)) % len(noises)],
+        )
         for index in range(count)
     ]

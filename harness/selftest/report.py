@@ -7,7 +7,7 @@ from typing import Any
 from harness.selftest.interval import clopper_pearson, power_per_strike, requests_needed
 from harness.selftest.loads import load_for
 from harness.selftest.trial import Result
-from harness.sim import BUGS
+from harness.sim import BUGS, KINDS
 from harness.verdict import Verdict
 
 UNKNOWN_IS_RIGHT = {
@@ -60,10 +60,28 @@ class BugRow:
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseRow:
+    """The clean runs under one kind of noise."""
+
+    noise: str
+    runs: int
+    requests: int
+    alarms: int
+    """False alarms: runs that were not valid."""
+    low: float
+    high: float
+    """Bounds of the share of such runs that would not be valid, at 95 % confidence (Clopper-Pearson)."""
+    flipped: float
+    """Share of the requests whose answers have a token other than the best."""
+
+
+@dataclass(frozen=True, slots=True)
 class SelftestReport:
     """The report of all trials."""
 
     rows: tuple[BugRow, ...]
+    noises: tuple[NoiseRow, ...]
+    """Clean runs by kind of noise."""
     clean_requests: int
     clean_runs: int
     alarms: tuple[str, ...]
@@ -71,7 +89,7 @@ class SelftestReport:
     accused: int
     """Requests that are named in reports although no bug affected them."""
     flipped: float
-    """Share of requests in clean runs whose answers have a token other than the best, at a near tie."""
+    """Share of requests in clean runs whose answers have a token other than the best."""
 
     @property
     def passed(self) -> bool:
@@ -95,15 +113,30 @@ def make_report(results: Sequence[Result]) -> SelftestReport:
     clean = [result for result in results if result.trial.bug is None]
     bugs = dict.fromkeys(result.trial.bug for result in results if result.trial.bug is not None)
     alarms = [result for result in clean if result.verdict is not Verdict.VALID]
-    judged = sum(result.outputs.requests for result in clean)
+    met = {result.trial.noise for result in clean}
     return SelftestReport(
         rows=tuple(_row(bug, [r for r in results if r.trial.bug == bug], clean) for bug in bugs),
+        noises=tuple(
+            _noise_row(noise, [r for r in clean if r.trial.noise == noise]) for noise in KINDS if noise in met
+        ),
         clean_requests=sum(result.asked for result in clean),
         clean_runs=len(clean),
         alarms=tuple(map(_alarm, alarms)),
         accused=sum(result.accused for result in results),
-        flipped=sum(result.outputs.tie for result in clean) / max(judged, 1),
+        flipped=_flipped(clean),
     )
+
+
+def _flipped(clean: Sequence[Result]) -> float:
+    judged = sum(result.outputs.requests for result in clean)
+    return sum(result.outputs.tie for result in clean) / max(judged, 1)
+
+
+def _noise_row(noise: str, clean: Sequence[Result]) -> NoiseRow:
+    alarms = sum(result.verdict is not Verdict.VALID for result in clean)
+    low, high = clopper_pearson(alarms, len(clean))
+    asked = sum(result.asked for result in clean)
+    return NoiseRow(noise, len(clean), asked, alarms, low, high, _flipped(clean))
 
 
 def _row(bug: str, runs: Sequence[Result], clean: Iterable[Result]) -> BugRow:
@@ -153,7 +186,7 @@ def _catchers(runs: Iterable[Result]) -> tuple[str, ...]:
 def _alarm(result: Result) -> str:
     trial = result.trial
     reasons = [f"{check.name}: {check.summary}" for check in result.checks if check.verdict is result.verdict]
-    return f"{trial.load.name}, seed {trial.seed}: {result.verdict}: {'; '.join(reasons)}"
+    return f"{trial.load.name}, noise {trial.noise}, seed {trial.seed}: {result.verdict}: {'; '.join(reasons)}"
 
 
 def why_missed(row: BugRow) -> str:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.selftest.report import AtRate, BugRow, SelftestReport, why_missed
+from harness.selftest.report import AtRate, BugRow, NoiseRow, SelftestReport, why_missed
 
 
 def table_lines(report: SelftestReport) -> Iterator[str]:
     """The table, a line for each missed bug and false alarm, and a line that sums up."""
     if report.rows:
         yield from _columns([_head(report.rows[0]), *map(_cells, report.rows)])
+        yield ""
+    if report.noises:
+        yield from _columns([_NOISE_HEAD, *map(_noise_cells, report.noises)])
         yield ""
     for row in report.rows:
         if not row.is_caught:
@@ -34,6 +37,14 @@ def _cells(row: BugRow) -> tuple[str, ...]:
     )
 
 
+_NOISE_HEAD = ("noise", "clean requests", "flipped", "false alarms")
+
+
+def _noise_cells(row: NoiseRow) -> tuple[str, ...]:
+    alarms = f"{row.alarms}/{row.runs} [{row.low:.0%}, {row.high:.0%}]"
+    return row.noise, f"{row.requests:,}", f"{row.flipped:.1%}", alarms
+
+
 def _rate(rate: AtRate) -> str:
     return f"{rate.caught}/{rate.runs} [{rate.low:.0%}, {rate.high:.0%}]" if rate.runs else "never struck"
 
@@ -51,7 +62,7 @@ def _sum(report: SelftestReport) -> str:
     return (
         f"{'PASSED' if report.passed else 'FAILED'}  {caught} of {len(report.rows)} planted bugs caught; "
         f"{len(report.alarms)} false alarms in {report.clean_runs} clean runs of {report.clean_requests:,} requests, "
-        f"{report.flipped:.1%} of which flipped a near tie; {report.accused} unaffected requests named"
+        f"{report.flipped:.1%} of which have a token other than the best; {report.accused} unaffected requests named"
     )
 
 
@@ -60,4 +71,7 @@ caught by     checkers with the same verdict as the run, the most frequent first
 1 in N        runs caught / runs in which the bug struck, with one bad request in N; 95 % interval (Clopper-Pearson)
 named         requests named in the reports / requests that read wrong KV
 needed        requests, at the rarest rate, after which 95 % of runs are caught; estimated from all runs
-false alarms  clean runs that were not valid / all clean runs (without a bug, under the same load and noise)"""
+false alarms  clean runs that were not valid / all clean runs, under the same load above and under the same noise below;
+              there with the 95 % interval of the share of runs that are not valid
+noise         how answers of correct servers differ, by the simulator's kinds; planted bugs have each kind in turn too
+flipped       clean requests whose answers have a token other than the best"""

@@ -20,7 +20,7 @@ from harness.selftest.loads import Load, Writer
 from harness.selftest.readings import read_pair
 from harness.selftest.transport import SimTransport
 from harness.selftest.world import World
-from harness.sim import Ledger, Noise, PlantedBug, SimConfig, SimPair
+from harness.sim import USUAL, Ledger, Noise, PlantedBug, SimConfig, SimPair
 from harness.verdict import Outputs, Verdict
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 
@@ -41,6 +41,8 @@ class Trial:
     requests: int
     seed: int
     flip_rate: float = FLIP_RATE
+    noise: str = USUAL
+    """The kind of noise that the simulated pair has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def _transport(pair: SimPair, world: World, urls: Mapping[str, str], record: Rec
 def _config(trial: Trial) -> SimConfig:
     bugs = () if trial.bug is None else (PlantedBug(trial.bug, trial.rate),)
     noise = replace(Noise(), flip_rate=trial.flip_rate)
-    return SimConfig(seed=trial.seed, noise=noise, bugs=bugs, eos_rate=0.0, **trial.load.fields)
+    return SimConfig(seed=trial.seed, noise=noise, sim_noise=trial.noise, bugs=bugs, eos_rate=0.0, **trial.load.fields)
 
 
 def _result(trial: Trial, carried: Carried, ledger: Ledger, began: float) -> Result:

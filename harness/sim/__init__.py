@@ -8,12 +8,14 @@ from harness.sim.bugs import BUGS, Bug
 from harness.sim.config import PlantedBug, SimConfig
 from harness.sim.deployment import SimDeployment, SimPair, start_sim
 from harness.sim.ledger import Ledger
-from harness.sim.noise import QUIET, Noise
+from harness.sim.noise import KINDS, QUIET, USUAL, Noise, check_kind
 from harness.sim.server import SimServer
 
 __all__ = [
     "BUGS",
+    "KINDS",
     "QUIET",
+    "USUAL",
     "Bug",
     "Ledger",
     "Noise",
@@ -22,5 +24,6 @@ __all__ = [
     "SimDeployment",
     "SimPair",
     "SimServer",
+    "check_kind",
     "start_sim",
 ]

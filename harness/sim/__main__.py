@@ -18,7 +18,7 @@ from harness.facts import Connector
 from harness.sim.bugs import BUGS
 from harness.sim.config import PlantedBug, SimConfig
 from harness.sim.deployment import start_sim
-from harness.sim.noise import Noise
+from harness.sim.noise import KINDS, Noise
 
 _DEFAULT = SimConfig()
 PLANT = "PD_HARNESS_SIM_PLANT"
@@ -54,6 +54,7 @@ def config_of(flags: argparse.Namespace) -> SimConfig:
         connectors=tuple(Connector(name) for name in flags.connector),
         offload_chunks=flags.offload_chunks,
         noise=replace(Noise(), flip_rate=flags.flip_rate),
+        sim_noise=flags.sim_noise,
         seed=flags.seed,
         bugs=tuple(map(_planted, flags.plant)),
         **flags.fields,
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--offload-chunks", type=int, default=_DEFAULT.offload_chunks)
     flips = _DEFAULT.noise.flip_rate
     parser.add_argument("--flip-rate", type=float, default=flips, help="share of requests that may flip at a near tie")
+    parser.add_argument("--sim-noise", choices=KINDS, default=_DEFAULT.sim_noise, help="the kind of noise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fields", metavar="JSON", type=json.loads, default={}, help="more fields of SimConfig")
     parser.add_argument(

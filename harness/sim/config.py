@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.facts import Connector, KVGeometry, Role
-from harness.sim.noise import Noise
+from harness.sim.noise import USUAL, Noise, check_kind
 from harness.sim.words import EOS, FIRST_WORD
 
 POLICIES = ("fail", "recompute")
@@ -47,6 +47,9 @@ class SimConfig:
     load_failure_policy: str = "fail"
     geometry: KVGeometry = field(default_factory=lambda: KVGeometry(4, 2, 32, 32, 2))
     noise: Noise = field(default_factory=Noise)
+    """How much noise there is, if it is of the usual kind; other kinds have their scale in logit_noise.py."""
+    sim_noise: str = USUAL
+    """The kind of noise: one of `harness.sim.noise.KINDS`."""
     eos_rate: float = 0.002
     seed: int = 0
     bugs: tuple[PlantedBug, ...] = ()
@@ -72,6 +75,7 @@ class SimConfig:
     decode: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_kind(self.sim_noise)
         if self.vocab_size <= FIRST_WORD + 16:
             raise UsageError(f"vocab_size is {self.vocab_size}, but the simulator needs more than {FIRST_WORD + 16}.")
         if self.load_failure_policy not in POLICIES:

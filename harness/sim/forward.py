@@ -6,8 +6,12 @@ from harness.sim.blocks import KVMemory
 from harness.sim.config import SimConfig
 from harness.sim.language import MASK, Distribution, Language, correct_total, extend, token_kv
 from harness.sim.ledger import Ledger
+from harness.sim.logit_noise import NoisyDistribution
 from harness.sim.scheduler import Work
 from harness.sim.sequence import Score, Sequence
+
+Following = Distribution | NoisyDistribution
+"""The distribution of the next token, without or with noise on its logits."""
 
 
 @dataclass(slots=True)
@@ -89,10 +93,11 @@ class Model:
         for position, row in enumerate(rows, start):
             total = (total + row) & MASK
             if position + 1 < length and position + 1 == len(sequence.prompt_scores):
-                following = self.language.distribution(total, sequence.drift)
+                exact = self.language.distribution(total, sequence.drift)
+                following = sequence.noise.on_logits(exact, position + 1)
                 sequence.prompt_scores.append(self._prompt_score(sequence, following, position + 1))
 
-    def _prompt_score(self, sequence: Sequence, following: Distribution, position: int) -> Score:
+    def _prompt_score(self, sequence: Sequence, following: Following, position: int) -> Score:
         logprob, rank = following.look_up(sequence.prompt[position])
         noise, wanted = sequence.noise, sequence.sampling.prompt_logprobs or 0
         if wanted == 1:
@@ -106,13 +111,14 @@ class Model:
         return Score(min(own, top[0][1]) if top else own, rank, tuple(top))
 
     def _sample(self, sequence: Sequence) -> tuple[int, Score | None]:
-        following = self.language.distribution(sequence.total, sequence.drift)
+        exact = self.language.distribution(sequence.total, sequence.drift)
+        following = sequence.noise.on_logits(exact, len(sequence.tokens))
         token, flipped = sequence.noise.choose(following)
         if token == self.language.eos and sequence.num_output < sequence.sampling.min_tokens:
             token, flipped = next(word for word, _ in following.ranking() if word != self.language.eos), False
         return token, self._score(sequence, following, token, flipped=flipped)
 
-    def _score(self, sequence: Sequence, following: Distribution, token: int, *, flipped: bool) -> Score | None:
+    def _score(self, sequence: Sequence, following: Following, token: int, *, flipped: bool) -> Score | None:
         wanted = sequence.sampling.logprobs
         if wanted is None:
             return None

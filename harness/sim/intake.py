@@ -54,8 +54,8 @@ class Parsed:
         """What tells P's part of a request from D's, which has the same id: each server has noise of its own."""
         return "/prefill" if self.params and self.params.get("do_remote_decode") else ""
 
-    def sequences(self, config: SimConfig, serial: int) -> list[Sequence]:
-        """Build n sequences per prompt, each with its own copy of the ``kv_transfer_params``."""
+    def sequences(self, config: SimConfig, serial: int, server: str = "") -> list[Sequence]:
+        """Build n sequences per prompt on a server, each with its own copy of the ``kv_transfer_params``."""
         prefix = "chatcmpl" if self.chat else "cmpl"
         return [
             Sequence(
@@ -65,7 +65,13 @@ class Parsed:
                 self.request_id,
                 prompt,
                 self.sampling,
-                RequestNoise.of(config.noise, config.seed, f"{self.request_id}/{index}/{child}{self._side}"),
+                RequestNoise.of(
+                    config.noise,
+                    config.seed,
+                    f"{self.request_id}/{index}/{child}{self._side}",
+                    config.sim_noise,
+                    server,
+                ),
                 root_hash(None if config.ignores_salt else self.salt),
                 dict(self.params) if self.params else None,
             )

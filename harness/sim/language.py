@@ -106,7 +106,7 @@ class Distribution:
     of the error that it adds to each logit.
     """
 
-    __slots__ = ("_best", "_drift", "_language", "_more", "_rest", "_second", "_state", "_top", "margin")
+    __slots__ = ("_best", "_drift", "_language", "_leading", "_more", "_rest", "_second", "_state", "_top", "margin")
 
     def __init__(self, language: Language, state: int, drift: float) -> None:
         self._language, self._state, self._drift = language, state, drift
@@ -120,6 +120,7 @@ class Distribution:
         self._rest = 0.2 + 1.8 * (self._more & (_TWENTY_BITS - 1)) / _TWENTY_BITS
         """Probability of all tokens after the second, as a multiple of the second's."""
         self._top = -log1p(exp(-self.margin) * (1.0 + self._rest))
+        self._leading: list[tuple[int, float]] = []
 
     def best(self) -> tuple[int, int, float]:
         """Return the best token, the second token, and the margin between them in nats."""
@@ -130,10 +131,15 @@ class Distribution:
 
     def ranking(self, count: int = CANDIDATES) -> list[tuple[int, float]]:
         """Return the leading tokens with their log-probabilities, best first."""
-        if self._drift:
-            return self._drifted()[:count]
-        leading = [(self._best, self._top), (self._second, self._top - self.margin)]
-        return leading[:count] if count <= 2 else leading + self._followers()[: count - 2]
+        if count <= 2 and not self._drift:
+            return [(self._best, self._top), (self._second, self._top - self.margin)][:count]
+        self._leading = self._leading or (self._drifted() if self._drift else self._undrifted())
+        return self._leading[:count]
+
+    @property
+    def level(self) -> float:
+        """What a logit is above its log-probability: the logits' log-sum-exp, 8 to 24, as in small language models."""
+        return 8.0 + 16.0 * uniform(self._state ^ _POSITION)
 
     def top_logprob(self) -> float:
         """Return the log-probability of the best token."""
@@ -161,8 +167,11 @@ class Distribution:
         third = self._top - self.margin + log(0.4 * self._rest)
         return [(token, third + _TAIL_LOGPROBS[step]) for step, token in enumerate(tokens[: CANDIDATES - 2])]
 
+    def _undrifted(self) -> list[tuple[int, float]]:
+        return [(self._best, self._top), (self._second, self._top - self.margin), *self._followers()]
+
     def _drifted(self) -> list[tuple[int, float]]:
-        leading = [(self._best, self._top), (self._second, self._top - self.margin), *self._followers()]
+        leading = self._undrifted()
         moved = [
             (token, logprob + self._drift * gauss(self._state ^ (token * _TOKEN & MASK))) for token, logprob in leading
         ]

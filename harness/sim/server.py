@@ -59,7 +59,7 @@ class SimServer:
         except Refused:
             self._release_prefill(body)
             raise
-        sequences = request.sequences(self.config, self._serial)
+        sequences = request.sequences(self.config, self._serial, self.name)
         outputs = [Output(index, sequence) for index, sequence in enumerate(sequences)]
         config = self.config
         job = Job(

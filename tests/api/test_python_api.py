@@ -164,6 +164,8 @@ def test_servers_that_do_not_answer_and_unknown_names_are_usage_errors(tmp_path:
         pass
     with pytest.raises(harness.UsageError, match="Give one of 'nixl', 'offloading', 'multi'"):
         harness.simulate(connector="mooncake")
+    with pytest.raises(harness.UsageError, match="give one of usual, none, student, mixture, quantised"):
+        harness.simulate(sim_noise="pink")
     with harness.simulate(num_warmups=1) as deployment:
         with pytest.raises(harness.UsageError, match="cannot be read"):
             deployment.run(harness.DatasetLoad(path=tmp_path / "none.jsonl"))
@@ -197,6 +199,7 @@ def test_ctrl_c_cancels_and_waits_for_the_cleanup() -> None:
     [
         Target(),
         Target(engine="sim", prefill=2, decode=3, connectors=(Connector.OFFLOADING, Connector.NIXL), num_warmups=0),
+        Target(engine="sim", sim_noise="quantised"),
         Target(
             attachment=Attachment(("http://p:1", "http://p:2"), ("http://d:1",), "http://proxy:1"),
             model="a/b",
@@ -217,7 +220,7 @@ def test_ctrl_c_cancels_and_waits_for_the_cleanup() -> None:
             ready_timeout=5.0,
         ),
     ],
-    ids=["default", "simulated", "attached", "launched"],
+    ids=["default", "simulated", "noisy", "attached", "launched"],
 )
 @pytest.mark.parametrize(
     "load",

@@ -31,6 +31,9 @@ from harness.cli.options import parse
         (("--prefill-url", "http://p:x", "--decode-url", "http://d"), "not a URL"),
         (("--prefill-url", "http://[::1", "--decode-url", "http://d"), "not a URL"),
         (("--no-such-flag",), "--no-such-flag"),
+        (("--engine", "sim", "--sim-noise", "pink"), "'usual', 'none', 'student', 'mixture', 'quantised'"),
+        (("--sim-noise", "student"), "--sim-noise is for simulated servers"),
+        (("selftest", "--sim-noise", "pink"), "'usual', 'none', 'student', 'mixture', 'quantised'"),
         (("selftest", "--jobs", "0"), "--jobs: 0 is not at least 1"),
     ],
 )

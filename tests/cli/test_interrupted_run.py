@@ -48,7 +48,12 @@ def test_the_recorded_part_of_an_interrupted_run_is_judged(tmp_path: Path, stage
         [sys.executable, "-m", "harness", "check", str(where), "--plain"], capture_output=True, text=True, check=False
     )
     assert (again.returncode, again.stdout) == (code, out)
-    assert json.loads((where / "result.json").read_text())["verdict"] == "unknown"
+    result = json.loads((where / "result.json").read_text())
+    assert result["verdict"] == "unknown"
+    # The load was complete, so that its counters are judged; of its outputs the report says how many were looked at.
+    late = stage.startswith("verification")
+    assert ("verification was interrupted after " in out) is late
+    assert ("valid token_sources: " in out) is late
 
 
 def test_before_its_deployment_is_up_there_is_nothing_to_judge(tmp_path: Path) -> None:

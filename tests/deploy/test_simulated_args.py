@@ -47,9 +47,11 @@ def test_different_block_sizes_cannot_be_simulated() -> None:
 
 
 def test_the_process_gets_the_same_configuration() -> None:
-    target = replace(TARGET, engine_args=("--max-num-seqs 9 --max-model-len 512",), role_args={})
+    arguments = ("--max-num-seqs 9 --max-model-len 512",)
+    target = replace(TARGET, engine_args=arguments, role_args={}, sim_noise="student")
     config = sim_config(target)
     argv = sim_argv(config, {"prefill-0": 1, "decode-0": 2})
     received = config_of(_parser().parse_args(argv[argv.index("harness.sim") + 1 :]))
     assert received == config
+    assert received.sim_noise == "student"
     assert received.noise == Noise(), "by default near ties flip"

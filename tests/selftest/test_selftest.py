@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from harness.selftest.report import UNKNOWN_IS_RIGHT, is_caught
 from harness.selftest.transport import TIMEOUT, SimTransport
 from harness.selftest.trial import record_trial
 from harness.selftest.world import World
-from harness.sim import BUGS, QUIET, PlantedBug, SimConfig, SimPair
+from harness.sim import BUGS, KINDS, QUIET, PlantedBug, SimConfig, SimPair
 from harness.verdict import Verdict
 
 N = 160
@@ -172,7 +173,50 @@ def test_trials_are_planned_for_each_bug_rate_and_repeat() -> None:
         ("misaligned_hit", 1 / 20, 400),
         ("misaligned_hit", 1 / 200, 2000),
     }
-    assert [trial.load.name for trial in trials if not trial.bug] == ["cold", "prefixes"]
+    assert [trial.load.name for trial in trials if not trial.bug] == ["cold", "prefixes", "cold", "prefixes", "cold"]
+
+
+def test_trials_have_each_kind_of_noise_in_turn() -> None:
+    trials = plan_trials(SelftestOptions(repeats=5, clean_requests=50_000))
+    planted_under = Counter((trial.bug, trial.rate, trial.noise) for trial in trials if trial.bug)
+    assert planted_under == {(bug, 1 / n, kind): 1 for bug in BUGS for n in (20, 200) for kind in KINDS}
+    clean_under = Counter((trial.load.name, trial.noise) for trial in trials if not trial.bug)
+    assert clean_under == {(load.name, kind): 1 for load in LOADS for kind in KINDS}
+    # However few clean requests are asked for, no kind of noise goes untested.
+    few = [trial for trial in plan_trials(SelftestOptions(bugs=("burst",), clean_requests=1)) if not trial.bug]
+    assert {trial.noise for trial in few} == set(KINDS)
+
+
+def test_one_kind_of_noise_can_be_chosen() -> None:
+    trials = plan_trials(SelftestOptions(noises=("student",)))
+    assert {trial.noise for trial in trials} == {"student"}
+    with pytest.raises(UsageError, match="give one of usual, none, student, mixture, quantised"):
+        plan_trials(SelftestOptions(noises=("pink",)))
+
+
+@pytest.mark.parametrize("kind", ["student", "mixture", "quantised"])
+async def test_a_trial_has_its_kind_of_noise(kind: str) -> None:
+    quiet, noisy = [(await record_trial(Trial(COLD, None, 0.0, 60, 5, noise=one)))[0] for one in ("none", kind)]
+    reported = [[o.ended.choices for o in carried.history.operations(phase="load")] for carried in (quiet, noisy)]
+    assert reported[0] != reported[1]
+    assert not quiet.judgement.outputs.tie
+
+
+def test_the_report_counts_clean_runs_by_kind_of_noise() -> None:
+    one = run_trial(Trial(COLD, None, 0.0, 40, 3, noise="none"))
+    other = replace(one, trial=replace(one.trial, noise="student"), asked=30, verdict=Verdict.INVALID)
+    report = make_report([one, other, replace(other, verdict=Verdict.VALID), replace(one, verdict=Verdict.UNKNOWN)])
+    # One of two: Clopper and Pearson's interval is 1.3 to 98.7 %.
+    assert [(row.noise, row.runs, row.requests, row.alarms) for row in report.noises] == [
+        ("none", 2, 80, 1),
+        ("student", 2, 60, 1),
+    ]
+    assert report.noises[0].low == pytest.approx(0.0126, abs=1e-4)
+    assert (report.clean_runs, report.clean_requests, len(report.alarms)) == (4, 140, 2)
+    assert "noise student" in report.alarms[0]
+    lines = list(table_lines(report))
+    assert any(line.split()[:3] == ["student", "60", "0.0%"] and "1/2 [1%, 99%]" in line for line in lines)
+    assert not report.passed
 
 
 def test_an_unknown_bug_is_refused() -> None:
@@ -230,6 +274,10 @@ def test_flags() -> None:
     options = parse(["selftest", "--rates", "200,50", "--repeats", "3", "--bug", "burst", "--jobs", "1", "--seed", "7"])
     assert options.selftest == SelftestOptions(bugs=("burst",), one_in=(50, 200), repeats=3, seed=7, jobs=1)
     assert parse(["run"]).selftest is None
+    for words, kinds in (([], KINDS), (["--sim-noise", "mixture"], ("mixture",))):
+        chosen = parse(["selftest", *words]).selftest
+        assert chosen is not None
+        assert chosen.noises == kinds
     for wrong in (["--rates", "often"], ["--requests", "0"]):
         with pytest.raises(SystemExit) as refused:
             parse(["selftest", *wrong])

@@ -5,7 +5,6 @@ import pytest
 
 from bench.false_alarms import KINDS, Size, judge_run
 from harness.verify.judging.averages import ByOutput, average, compared_length
-from harness.verify.judging.noise import far_limit
 
 RUNS = 60
 SIZES = [
@@ -19,7 +18,8 @@ SIZES = [
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", KINDS)
+# A prompt that is noisy by itself is acquitted by its own control outputs, of which this bench draws none.
+@pytest.mark.parametrize("kind", KINDS.keys() - {"rare-prompts"})
 def test_a_run_of_nothing_but_noise_is_not_invalid(kind: str, size: Size) -> None:
     rng = np.random.default_rng(7)
     assert not any(judge_run(rng, KINDS[kind], size).accused for _ in range(RUNS))
@@ -44,30 +44,9 @@ def test_only_the_output_that_was_made_from_other_kv_is_found_wrong(kind: str) -
         assert judge_run(rng, KINDS[kind], Size(64, 32, 20), damaged=1).accused == {0}
 
 
-def test_pareto_noise_exceeds_the_far_limit_no_more_often_than_stated() -> None:
-    rng, crossed = np.random.default_rng(9), 0
-    for _ in range(1000):
-        limit = far_limit(1 + rng.pareto(4, size=500), 500, 0.02, part=0.1)
-        crossed += bool((1 + rng.pareto(4, size=500) > limit).any())
-    # 1,000 trials with a probability of 2 % each: more than 34 have a probability of 0.2 %.
-    assert 3 <= crossed <= 34
-
-
-def test_values_of_one_output_count_once_in_the_tail() -> None:
-    sample = np.concatenate([np.full(950, 1.0), np.linspace(1.1, 1.5, 50)])
-    alone, together = np.arange(1000), np.repeat(np.arange(20), 50)
-    wider = far_limit(sample, 100, 1e-3, part=0.05, outputs=together)
-    assert wider > far_limit(sample, 100, 1e-3, part=0.05, outputs=alone)
-
-
-def test_the_far_limit_of_zeros_is_zero_and_that_of_no_sample_is_infinite() -> None:
-    assert far_limit(np.zeros(50), 10, 1e-3, part=0.1) == 0.0
-    assert far_limit(np.empty(0), 10, 1e-3, part=0.1) == np.inf
-
-
 def test_the_largest_values_do_not_move_an_average() -> None:
     assert average(np.array([0.1, 9.0, 0.1, np.nan])) == pytest.approx(0.1)
-    assert average(np.array([*[0.1] * 30, 9.0, 7.0])) == pytest.approx(0.1)
+    assert average(np.array([*[0.1] * 30, 9.0, 7.0, 8.0])) == pytest.approx(0.1)
     assert np.isnan(average(np.array([0.1, 9.0, np.nan])))
 
 
@@ -81,4 +60,7 @@ def test_averages_of_many_outputs_equal_the_average_of_each_truncated_output() -
     arrays[2][1] = np.nan
     together = ByOutput.of(arrays)
     truncated = [array[np.isfinite(array)][:4] for array in arrays if np.isfinite(array).sum() >= 4]
-    assert together.averages(4) == pytest.approx([average(one) for one in truncated])
+    averages, numbers = together.averages(4)
+    assert averages == pytest.approx([average(one) for one in truncated])
+    assert numbers.tolist() == [0, 2, 3]
+    assert together.whole_averages() == pytest.approx([average(one) for one in arrays], nan_ok=True)

@@ -1,4 +1,4 @@
-"""Outputs that are doubtful by themselves are wrong if they are too many to be noise."""
+"""Damage that moves all outputs shows against control outputs; what moves one a little is doubtful."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from forced_histories import Readings, gaussian, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.history import History
 from harness.verdict import Verdict
 from harness.verify.judging import outputs
 from harness.verify.judging.many_doubtful import SIGNIFICANCE, exceedance_probability
@@ -22,15 +23,25 @@ def shifted(every: int, by: float) -> "object":
     return damage
 
 
-def test_many_outputs_that_are_off_by_a_little_make_the_run_invalid() -> None:
-    """A heavy tail explains each output, but not all of them together if control outputs are clean."""
-    check = outputs(DEPLOYMENT, run(gaussian(0.01), outputs=64, controls=64, damage=shifted(3, 0.04)))
+def test_damage_that_moves_every_output_makes_the_run_invalid() -> None:
+    """The outputs of the load do not differ from each other, but all of them from control outputs, which are clean."""
+    check = outputs(DEPLOYMENT, run(gaussian(0.01), outputs=400, controls=64, damage=shifted(1, 0.06)))
     assert check.verdict is Verdict.INVALID
     assert "of 64 control outputs do: too many to be noise" in check.summary
 
 
+def test_outputs_that_move_together_are_wrong_though_each_could_be_noise() -> None:
+    names = {one.request for one in outputs(DEPLOYMENT, moved(every=6)).findings}
+    assert names == {f"load-{number}" for number in range(0, 64, 6)}
+
+
+def moved(every: int) -> History:
+    """One output of ``every`` is off by as much as one output of 64 may be in a run of nothing but noise."""
+    return run(gaussian(0.01), outputs=64, controls=64, damage=shifted(every, 0.036))
+
+
 def test_one_output_that_is_off_by_a_little_is_doubtful() -> None:
-    check = outputs(DEPLOYMENT, run(gaussian(0.01), outputs=64, controls=64, damage=shifted(64, 0.047)))
+    check = outputs(DEPLOYMENT, moved(every=64))
     assert check.verdict is Verdict.VALID
     assert any("doubtful" in note for note in check.notes)
 

@@ -90,7 +90,8 @@ def test_a_hit_that_may_be_from_a_tier_is_no_hit_of_the_prefix_cache() -> None:
     run.verify()
     with_tier = DEPLOYMENT.with_servers(connectors=(Connector.NIXL, Connector.OFFLOADING))
     found = hits(run.history, with_tier)
-    usage = [o.ended.usage for o in run.history.operations(phase="probe-decode")]
+    usage = [o.ended.usage for o in run.history.operations(phase="probe", route=Route.DECODE)]
+    assert usage
     assert all(one is not None and one.cached_tokens for one in usage), "the tier gave everything back"
     assert found.restored
     assert found.least < found.asked
@@ -191,7 +192,7 @@ def asked(history: History) -> dict[str, set[int | None]]:
     """The decode servers that are probed, by the id of the request that has the prompt."""
     phases = probes(history)
     found: dict[str, set[int | None]] = {}
-    for request in phases[0].requests:
+    for request in (one for one in phases[0].requests if one.route is Route.DECODE):
         assert request.purpose is Purpose.PROBE
         assert request.about is not None
         found.setdefault(request.about, set()).add(request.server)

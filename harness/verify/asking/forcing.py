@@ -1,9 +1,10 @@
 """Teacher forcing of outputs, control outputs and probes; and references, for outputs that need one as well."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from harness.history import History, Operation
-from harness.scenario import Purpose
+from harness.scenario import Condition, Purpose
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import asked_about, can_be_forced, completed, needs_reference
 from harness.verify.asking.requests import reference
@@ -16,13 +17,18 @@ _DOUBTS = 256
 
 def first_forced(verification: Verification, history: History) -> Phases:
     """Forces a few outputs, to see whether there is any noise."""
-    return _forced(verification, history, verification.picked(history)[:_FIRST], ())
+    return _forced(verification, history, verification.drawn(history)[:_FIRST], ())
 
 
 def forced(verification: Verification, history: History) -> Phases:
     """Forces the outputs that the policy picks, control outputs and retries, mixed so that they share batches."""
     others = completed(history, Purpose.CONTROL, Purpose.RETRY)
     return _forced(verification, history, verification.picked(history), others)
+
+
+def answers_forced(verification: Verification, history: History) -> Phases:
+    """Forces control outputs and retries alone: what is left of a budget is kept for outputs that look wrong."""
+    return _forced(verification, history, (), completed(history, Purpose.CONTROL, Purpose.RETRY))
 
 
 def doubts_forced(verification: Verification, history: History, doubted: Collection[str]) -> Phases:
@@ -38,11 +44,16 @@ def _forced(
     others: Sequence[Operation],
     name: str = "teacher",
 ) -> Phases:
-    """Forces the operations that were not forced before."""
+    """Forces the operations that were not forced before; those of outputs that look strange are marked."""
     done, salt, route = asked_about(history, Purpose.FORCING), verification.how.salt, verification.forcing_route
     references = [reference(o.request, salt=salt, route=route) for o in outputs if needs_reference(o)]
     new = [[o for o in side if can_be_forced(o) and o.request.request_id not in done] for side in (outputs, others)]
-    forcings = [request for o in _interleaved(*new) for request in verification.forcings(o)]
+    strange = {o.request.request_id for o in verification.suspects(history)}
+    forcings = [
+        replace(request, condition=Condition.SUSPECT) if request.about in strange else request
+        for o in _interleaved(*new)
+        for request in verification.forcings(o)
+    ]
     return verification.phase(name, [*references, *forcings], history)
 
 

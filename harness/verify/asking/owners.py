@@ -6,9 +6,18 @@ prompt costs a whole prefill, so a cheaper test comes first.
 1. An *owner test* sends the candidate's prompt, its last token replaced by the last token of the wrong output's prompt,
    to the prefill server under the candidate's salt. The server has the blocks of this prompt in its prefix cache and
    computes less than a block. If the wrong output was made from the candidate's KV, the answer begins with the wrong
-   output's first token, or with a token that is as good.
-2. Candidates that pass are tested by teacher forcing, which the checker of ownership needs. A few that failed the owner
-   test (decoys) are forced too: they show how often an answer fits a prompt by chance.
+   output's first token, or with a token that is as good, and its log-probabilities are those of the wrong output's
+   first token (judging/first_token.py).
+2. Candidates that pass are tested by teacher forcing, which the checker of ownership needs: the nearest few whose
+   log-probabilities are equal within the noise, or all that begin alike if the noise is not known. Some others (decoys)
+   are forced too: they show how often an answer fits a prompt by chance. The requests most like the best candidate
+   (rivals) are tested beside it: if their prompts have the same log-probabilities, none of them can be told to be the
+   owner.
+
+Before that, the wrong output's *block question* is asked (owner_blocks.py): its whole blocks and one token more, sent
+to the decode server alone, which has these blocks in its prefix cache. If the answer is wrong too, it takes the
+output's place in the search, since all of its KV is the owner's even where the output's last block was its own. If it
+is right, as after an eviction, the output itself is searched for.
 
 Candidates whose own answer begins like the wrong output come first. Next come requests that were in flight together
 with it, the nearest in time first, then earlier requests, the latest first. The search goes in rounds, each larger than
@@ -17,7 +26,8 @@ the one before, until an owner is named.
 A candidate with a shorter prompt than the wrong output can have provided whole blocks only, followed by tokens of the
 wrong output's prompt.
 
-All owner tests and forcings of a run together cost at most SHARE of the load's engine tokens, or LEAST if that is more.
+All owner tests and forcings of a run together cost at most SHARE of the load's engine tokens, or LEAST if that is more,
+and no more than the ledger has left (ledger.py).
 The checker of ownership reports the outputs for which no candidate was tested.
 """
 
@@ -25,10 +35,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.history import History, Operation
-from harness.scenario import TOP_LOGPROBS, Endpoint, Purpose, Request, Sampling
+from harness.scenario import Endpoint, Purpose, Request, Sampling
 from harness.verify.asking.options import Verification
 from harness.verify.asking.outputs import tokens_of
+from harness.verify.asking.owner_blocks import BlockQuestions
 from harness.verify.asking.requests import Tokens, teacher_forcing
+from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, served_vector, vector_noise
+from harness.verify.judging.owner_tests import is_block_question
 
 ROUNDS = (32, 96, 384, 1 << 20)
 """Owner tests for each wrong output, by round."""
@@ -40,6 +53,12 @@ _BY_CHANCE = 192
 """Tokens to be forced under prompts of decoys: if none of them fits, four fitting tokens in a row are no accident."""
 _FEWEST_DECOYS = 3
 """Decoys for each wrong output: candidates that failed the owner test. An answer that fits them may fit any prompt."""
+_FIRST_LOGPROBS = 5
+"""Log-probabilities of an owner test's token. Twenty tell hardly more."""
+_NEAREST = 3
+"""Candidates to be forced, by the distance of their first token's log-probabilities."""
+_RIVALS = 8
+"""Owner tests of the requests that are most like the best candidate."""
 
 Candidate = tuple[Operation, Tokens]
 """A possible owner, and the prompt of ``owner_prompt``."""
@@ -51,14 +70,22 @@ def next_round(
     """The next requests about the wrong outputs; none if everything affordable was sent."""
     if not wrong:
         return []
-    asked = _Asked.of(history)
-    requests: list[Request] = []
-    for output in wrong:
-        pairs = list(_candidates(output, served, verification.block_size))
-        decoys = max(_FEWEST_DECOYS, -(-_BY_CHANCE // max(len(_answer(output)) * len(wrong), 1)))
-        requests += _forcings(verification, output, pairs, asked, decoys) or _tests(verification, output, pairs, asked)
-    spent = sum(_cost(request, verification.block_size) for request in asked.requests)
-    return list(_affordable(requests, budget_of(served) - spent, verification.block_size))
+    questions = BlockQuestions.of(verification, history)
+    first = [request for output in wrong for request in questions.to_ask(output)]
+    subjects = [questions.subject(output) for output in wrong]
+    noise = vector_noise(output for output in served if output not in wrong)
+    asked = _Asked.of(history, subjects, noise)
+    forced: list[Request] = []
+    tested: list[Request] = []
+    for subject in subjects if not first else ():
+        pairs = list(_candidates(subject, served, verification.block_size))
+        decoys = max(_FEWEST_DECOYS, -(-_BY_CHANCE // max(len(_answer(subject)) * len(wrong), 1)))
+        now = _forcings(verification, subject, pairs, asked, decoys)
+        forced += now
+        tested += () if now else _tests(verification, subject, pairs, asked)
+    spent = sum(_cost(request, verification.block_size) for request in (*asked.requests, *questions.asked))
+    # A forcing may end the search for an owner; more tests, of which there are many, may not.
+    return list(_affordable((*first, *forced, *tested), budget_of(served) - spent, verification.block_size))
 
 
 def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) -> Iterator[Candidate]:
@@ -74,7 +101,7 @@ def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) 
 def _tests(verification: Verification, wrong: Operation, pairs: Sequence[Candidate], asked: "_Asked") -> list[Request]:
     """The owner tests of the next round for one wrong output."""
     who = wrong.request.request_id
-    new = [pair for pair in pairs if (who, pair[0].request.request_id) not in asked.firsts]
+    new = [pair for pair in pairs if (who, pair[1]) not in asked.tests]
     done = len(pairs) - len(new)
     size = next((size for index, size in enumerate(ROUNDS) if sum(ROUNDS[: index + 1]) > done), 0)
     return [_owner_test(verification, wrong, owner, prompt) for owner, prompt in new[:size]]
@@ -84,13 +111,37 @@ def _forcings(
     verification: Verification, wrong: Operation, pairs: Sequence[Candidate], asked: "_Asked", decoys: int
 ) -> list[Request]:
     """The answer forced under the prompts of candidates that passed the owner test, and under those of some decoys."""
-    who, answer = wrong.request.request_id, _answer(wrong)
-    tested = [pair for pair in pairs if (who, pair[0].request.request_id) in asked.firsts]
-    fitting = [pair for pair in tested if set(answer[:1]) & set(asked.firsts[who, pair[0].request.request_id])]
-    new = [pair for pair in fitting if (who, pair[0].request.request_id) not in asked.forced]
+    who = wrong.request.request_id
+    tested = [pair for pair in pairs if (who, pair[1]) in asked.tests]
+    if asked.noise is not None and len(own := served_vector(wrong)) >= MIN_COMMON:
+        tested = sorted(tested, key=lambda pair: _apart(own, asked.tests[who, pair[1]].vector))
+        near = (pair for pair in tested if distance(own, asked.tests[who, pair[1]].vector) <= asked.noise)
+        fitting = list(near)[:_NEAREST]
+    else:
+        fitting = [pair for pair in tested if set(_answer(wrong)[:1]) & set(asked.tests[who, pair[1]].first)]
+    new = [pair for pair in fitting if (who, pair[1]) not in asked.forced]
+    if not new:
+        return []
     others = [pair for pair in tested if pair not in fitting][:decoys]
-    chosen = [pair for pair in others if (who, pair[0].request.request_id) not in asked.forced]
-    return [_forcing(verification, wrong, *pair) for pair in (*new, *chosen)] if new else []
+    chosen = [pair for pair in others if (who, pair[1]) not in asked.forced]
+    return [
+        *(_forcing(verification, wrong, *pair) for pair in (*new, *chosen)),
+        *(_owner_test(verification, wrong, *pair) for pair in _rivals(who, new[0], pairs, asked)),
+    ]
+
+
+def _apart(own: Vector, other: Vector) -> tuple[float, int]:
+    """The distance of two vectors; those that have too few common tokens by how many they have."""
+    return distance(own, other), -len(own.keys() & other.keys())
+
+
+def _rivals(who: str, best: Candidate, pairs: Sequence[Candidate], asked: "_Asked") -> list[Candidate]:
+    """The candidates whose prompts have the most tokens of the best candidate's, if they were not tested yet."""
+    tokens = set(best[1])
+    likeness = {pair[1]: len(tokens & set(pair[1])) / len(tokens | set(pair[1])) for pair in pairs}
+    alike = sorted(pairs, key=lambda pair: -likeness[pair[1]])
+    nearest = [pair for pair in alike if pair[0] is not best[0]][:_RIVALS]
+    return [pair for pair in nearest if (who, pair[1]) not in asked.tests]
 
 
 def _forcing(verification: Verification, wrong: Operation, owner: Operation, prompt: Tokens) -> Request:
@@ -110,6 +161,8 @@ def _affordable(wanted: Iterable[Request], budget: int, block_size: int) -> Iter
 
 def _cost(request: Request, block_size: int) -> int:
     """Engine tokens of a request. An owner test finds the candidate's blocks cached and computes only the rest."""
+    if is_block_question(request):
+        return 1 + request.sampling.max_tokens
     if request.purpose is Purpose.OWNER_TEST:
         return (len(request.prompt) - 1) % block_size + 2
     return len(request.prompt) + 1
@@ -154,7 +207,7 @@ def _owner_test(verification: Verification, wrong: Operation, owner: Operation, 
     return Request(
         f"{who}-like-{whose}",
         prompt,
-        Sampling(max_tokens=1, logprobs=TOP_LOGPROBS, ignore_eos=True),
+        Sampling(max_tokens=1, logprobs=_FIRST_LOGPROBS, ignore_eos=True),
         route=verification.forcing_route,
         endpoint=Endpoint.COMPLETIONS,
         stream=False,
@@ -166,24 +219,36 @@ def _owner_test(verification: Verification, wrong: Operation, owner: Operation, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The owner tests and forcings so far; keys are the request ids of the wrong output and of the candidate."""
+class _Tested:
+    """The answer to an owner test."""
 
-    firsts: Mapping[tuple[str, str], Collection[int]]
-    """The tokens with which the answer to an owner test may begin."""
-    forced: Collection[tuple[str, str]]
+    first: Collection[int]
+    """The tokens with which it may begin."""
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The owner tests and forcings so far; keys are the wrong output's request id and the owner's prompt."""
+
+    tests: Mapping[tuple[str, Tokens], _Tested]
+    forced: Collection[tuple[str, Tokens]]
     requests: Sequence[Request]
+    noise: float | None
+    """The limit of noise of first tokens' log-probabilities, nats; None if it is not known."""
 
     @classmethod
-    def of(cls, history: History) -> "_Asked":
+    def of(cls, history: History, wrong: Sequence[Operation], noise: float | None) -> "_Asked":
+        lengths = {one.request.request_id: len(one.prompt_token_ids or ()) for one in wrong}
         asked = [o for o in history.operations() if o.request.about is not None and o.request.owner is not None]
-        pairs = [(str(o.request.about), str(o.request.owner)) for o in asked]
-        tests = [o.request.purpose is Purpose.OWNER_TEST for o in asked]
-        return cls(
-            {pair: _first_tokens(o) for o, pair, test in zip(asked, pairs, tests, strict=True) if test},
-            {pair for pair, test in zip(pairs, tests, strict=True) if not test},
-            [o.request for o in asked],
-        )
+        tests, forced = dict[tuple[str, Tokens], _Tested](), set[tuple[str, Tokens]]()
+        for one in asked:
+            who, prompt = str(one.request.about), one.prompt_token_ids or ()
+            if one.request.purpose is Purpose.OWNER_TEST:
+                tests[who, prompt] = _Tested(_first_tokens(one), served_vector(one))
+            else:
+                forced.add((who, prompt[: lengths.get(who)]))
+        return cls(tests, forced, [o.request for o in asked], noise)
 
 
 def _first_tokens(operation: Operation) -> Collection[int]:

@@ -3,17 +3,23 @@
 Before the load, ``cache_salt`` is tested (salt_test.py). After the load, or the last workload of a catalogue, come the
 steps below. Each step is made from the history so far, and is left out if it has nothing to send.
 
-1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py).
+0. The cached blocks of outputs whose first token differs from the prefill server's are asked again (owner_blocks.py).
+1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py): first those of
+   prompts whose first output token looks strange, beside the prefill server's own (judging/witness.py).
 2. A few outputs are teacher-forced. If one of them shows any noise, control requests measure how large noise is
-   (controls.py). Then all outputs that the policy picks are forced, mixed with the control outputs, and so are probes
-   whose answers nothing else can verify (forcing.py). If only such a probe differs from its forcing, control requests
-   follow then: a difference cannot be judged without knowing the noise.
-3. For outputs that look wrong, the noise of their prompts is measured, in rounds, each followed by forcing. More
-   control outputs may raise or lower a limit, so an output counts as wrong only after this second measurement.
+   (controls.py). Then the outputs are forced that look strange, and others that are drawn at random and show what is
+   usual; mixed with the control outputs. So are probes whose answers nothing else can verify (forcing.py). If only such
+   a probe differs from its forcing, control requests follow then: a difference cannot be judged without knowing noise.
+3. All prefixes of prompts whose outputs look wrong or doubtful are probed. For outputs that look wrong, the noise of
+   their prompts is measured, in rounds, each followed by forcing. More control outputs may raise or lower a limit, so
+   an output counts as wrong only after this second measurement.
 4. For outputs that are still wrong, the request whose KV they were made from is searched for, in rounds (owners.py).
 5. Wrong outputs without a known owner are retried (retries.py).
 6. If allowed, the prefix caches are emptied and the offload tiers probed (tiers.py). This comes last, since the steps
    before rely on the prefix caches. Steps 2 and 3 follow again, for these probes.
+
+Every step takes its tokens and seconds from one ledger, up to its mark (ledger.py, ``_STEPS``). What is left of the
+budget when outputs picked at random have been forced is for those that look wrong, and for the tiers.
 
 A catalogue is verified after its last workload, since salted blocks take room in caches and would change the counters
 of a later workload. In a session of pytest each workload is verified by itself: the oracle follows these requests too,
@@ -24,39 +30,60 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from harness.facts import Deployment
-from harness.history import History
+from harness.history import History, VerificationPlanned
 from harness.scenario import Phase, Scenario
 from harness.verify.asking.controls import confirmation, controls
-from harness.verify.asking.forcing import doubts_forced, first_forced, forced
+from harness.verify.asking.estimate import plan
+from harness.verify.asking.forcing import answers_forced, doubts_forced, first_forced, forced
+from harness.verify.asking.ledger import EVERYTHING, Mark
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
+from harness.verify.asking.owner_blocks import doubted_blocks
 from harness.verify.asking.owners import ROUNDS, next_round
-from harness.verify.asking.probe import cache_probes
+from harness.verify.asking.probe import PROBES, cache_probes, suspects_probed
 from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
-from harness.verify.asking.tiers import tier_probes, tier_reset
+from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
 from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects
 
 ROUNDS_OF_CONFIRMATION = 3
-_SEARCHES = 2 * len(ROUNDS)
-"""Steps of the search for owners: each round is a step of owner tests and one of forcings."""
+_SEARCHES = 2 + 2 * len(ROUNDS)
+"""Steps of the search for owners: block questions, their forcings, and a step of owner tests and one of forcings for
+each round."""
 _PURPOSE = "Whether every answer is the one that its prompt has without KV transfer, and how large noise is."
 
 
-def verified(
-    scenarios: Iterable[Scenario], deployment: Deployment, history: Callable[[], History], how: VerifyOptions
+def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
+    scenarios: Iterable[Scenario],
+    deployment: Deployment,
+    history: Callable[[], History],
+    how: VerifyOptions,
+    *,
+    now: Callable[[], float] | None = None,
+    tell: Callable[[VerificationPlanned], None] = lambda _planned: None,
 ) -> Iterator[Scenario]:
     """A test of cache salts, the scenarios, and then the scenarios that verify their outputs.
 
-    Run each before taking the next: the next one is made from ``history()``.
+    Run each before taking the next: the next one is made from ``history()``. ``now``: the run's clock, by which the
+    budget's seconds are counted; None: only the time of requests counts. ``tell`` is called once, after the load, with
+    what is planned, and may put it into the history.
     """
     yield from salt_test(deployment, history, salt=how.salt, reference=how.reference)
     yield from scenarios
-    verification, past = Verification(deployment, how), history()
-    for step in _STEPS:
-        if phases := step(verification, past):
-            yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases, past)))
-            past = history()
+    verification, past = Verification(deployment, how, now), history()
+    if planned := plan(verification, past):
+        tell(planned)
+        past = history()
+    for step, mark in _STEPS:
+        left = step(verification, past)
+        # One phase after another, since any of them may take longer than expected.
+        while phases := _affordable(verification, past, left, mark):
+            yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases[:1], past)))
+            past, left = history(), phases[1:]
+
+
+def _affordable(verification: Verification, history: History, phases: Phases, mark: Mark) -> Phases:
+    return verification.ledger(history).afford(phases, mark) if phases else ()
 
 
 def _newly_named(phases: Iterable[Phase], history: History) -> Iterator[Phase]:
@@ -68,6 +95,11 @@ def _newly_named(phases: Iterable[Phase], history: History) -> Iterator[Phase]:
             turn += 1
             name = f"{phase.name}-{turn}"
         yield replace(phase, name=name)
+
+
+def _further_probes(verification: Verification, history: History) -> Phases:
+    """More probes if time is limited: the first few have shown how long one takes."""
+    return () if verification.ledger(history).unlimited else cache_probes(verification, history)
 
 
 def _controls(verification: Verification, history: History) -> Phases:
@@ -89,6 +121,11 @@ def _owners(verification: Verification, history: History) -> Phases:
     return verification.phase("owners", next_round(verification, history, served, searched), history)
 
 
+def _blocks(verification: Verification, history: History) -> Phases:
+    wanted = doubted_blocks(verification, history) if verification.how.investigate else ()
+    return verification.phase("owners", wanted, history)
+
+
 def _retries(verification: Verification, history: History) -> Phases:
     return retries(verification, history, _ownerless(history)) if verification.how.investigate else ()
 
@@ -99,16 +136,28 @@ def _ownerless(history: History) -> set[str]:
     return wrong - set(owned_outputs(history)) if wrong else wrong
 
 
-_STEPS: tuple[Callable[[Verification, History], Phases], ...] = (
-    cache_probes,
-    first_forced,
-    # Twice, since only the later outputs may show noise.
-    *(_controls, forced) * 2,
-    # Again, since the outputs may show no noise where probes differ from their forcings.
-    *(_doubts, _controls, forced),
-    *(_confirmation, forced) * ROUNDS_OF_CONFIRMATION,
-    *(_owners,) * _SEARCHES,
-    *(_retries, forced),
-    *(tier_reset, tier_probes, _doubts, _controls, forced),
-    *(_confirmation, forced),
+# Of 200 requests' tokens, which a load of 2,000 allows at 10 %, 70 % are 128 forcings and the probes. The second
+# measurement of suspected outputs and the search for owners each have at least as much as 24 forcings.
+_CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
+    Mark(tokens=0.5, seconds=0.5),
+    Mark(tokens=0.7, seconds=0.7),
+    Mark(tokens=0.82, seconds=0.82),
+    Mark(tokens=0.94, seconds=0.9),
+    Mark(tokens=0.97, seconds=0.94),
 )
+_Step = Callable[[Verification, History], Phases]
+_STEPS: tuple[tuple[_Step, Mark], ...] = (
+    *((_blocks, PROBES), (cache_probes, PROBES), (_further_probes, PROBES)),
+    (first_forced, _CONTROLLED),
+    # Twice, since only the later outputs may show noise.
+    *((_controls, _CONTROLLED), (forced, _FORCED)) * 2,
+    # Again, since the outputs may show no noise where probes differ from their forcings.
+    *((_doubts, _FORCED), (_controls, _FORCED), (forced, _FORCED)),
+    (suspects_probed, _CONFIRMED),
+    *((_confirmation, _CONFIRMED), (answers_forced, _CONFIRMED)) * ROUNDS_OF_CONFIRMATION,
+    *((_owners, _OWNED),) * _SEARCHES,
+    *((_retries, _RETRIED), (answers_forced, _RETRIED)),
+    *((tier_reset, TIERS), (tier_probes, TIERS)),
+    *((step, EVERYTHING) for step in (_doubts, _controls, answers_forced, _confirmation, answers_forced)),
+)
+"""The steps in their order, each with the part of the budget that may be spent when it ends."""

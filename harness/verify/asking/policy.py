@@ -1,19 +1,35 @@
-"""How much of a load is verified, and how many control requests measure noise. Pure.
+"""How much of a load is verified, and what that may cost. Pure.
 
 Costs are engine tokens, prompt and output together. For a request of t tokens, a teacher forcing or a reference costs t
 and a control output 2t: t to make it and t to force it.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
 from harness.errors import UsageError
 
-DEFAULT = "budget:10"
-_FEWEST_VERIFIED = 128
-"""Outputs that any budget verifies: a run of a hundred requests is too short for verification to be a burden."""
+DEFAULT = "budget:10%"
+TIME_PER_TOKENS = 2.5
+"""A percentage limits time to so many times the share that it limits tokens to: forcings, probes and retries are short
+requests, which take more of an engine's time than of its tokens."""
+_SHORT, _SHORT_SECONDS = 1000, 30.0
+"""A load of at most so many requests is short, unless its share of time is longer than so many seconds: its verification
+takes more than its share, but seconds."""
+_FLOORS = ((600, 20.0), (200, 10.0))
+"""What any percentage allows a short load and a longer one: tokens, as a number of the load's average requests, and
+seconds. 600 requests are 128 forcings, 80 controls and as many for suspected outputs, all of them forced, and a search
+for owners. A load of 2,000 requests allows 200 requests at 10 %, so that the floor ends there."""
+_FORCED = 0.7
+"""The part of the tokens for forcings and controls of outputs picked at random."""
+_FORCED_SECONDS = 0.4
+"""The part of the seconds for the same, if only seconds are limited."""
+_CONTROLS_SHARE = 0.25
+"""The part of the same tokens that controls may cost: outputs of the load show noise, too, at half the cost."""
 CONTROL_OUTPUT = 8
 """Fewest tokens of a control output: noise is measured by token, so answers of one would need hundreds of controls."""
 FEWEST_CONTROLS = 16
@@ -21,13 +37,12 @@ FEWEST_CONTROLS = 16
 _CONTROL_TOKENS = 640
 """Output tokens of all control requests: enough for a tail of the 25 largest values (the square root of their number).
 Small loads have as many, since short runs would raise false alarms with fewer."""
-_FEWEST_PREFIXES = 1024
-_PREFIX_TOKENS = 64
-"""A probe computes two tokens, but takes an engine as long as so many tokens of a load: 58 on two CPU cores (100
-probes/s at 5,800 tokens/s), 115 on an H100 (270 at 31,000)."""
-_TIER_SHARE = 4
-_PROBE_TOKENS = 5
-"""Engine tokens for each prefix: two on either server, and a quarter of that for either tier."""
+_FORMS = (
+    "it must be all, sample:N with a number of outputs, budget:PCT% with a percentage of the load's tokens, or a time: "
+    "budget:60s, budget:2m"
+)
+_TEXT = re.compile(r"all|sample:[0-9]{1,12}|budget:[0-9]{1,12}(\.[0-9]{1,40})?[%sm]?")
+_SECONDS = {"s": 1.0, "m": 60.0}
 
 
 class Extent(StrEnum):
@@ -36,80 +51,119 @@ class Extent(StrEnum):
     ALL = "all"
     SAMPLE = "sample"
     BUDGET = "budget"
+    TIME = "time"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the verification of a load may cost; infinite if there is no limit."""
+
+    tokens: float = math.inf
+    """Engine tokens."""
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyPolicy:
-    """``all``, ``sample:N`` (N outputs), or ``budget:PCT`` (percent of the load's engine tokens)."""
+    """``all``, ``sample:N`` (N outputs), ``budget:PCT%`` (of the load's tokens), or ``budget:60s`` (also ``2m``)."""
 
     extent: Extent
     amount: float = 0.0
+    """Outputs, percent of the load's engine tokens, or seconds."""
 
     @classmethod
     def parse(cls, text: str) -> "VerifyPolicy":
-        """Raises UsageError for any other text."""
+        """Raises UsageError for any other text. ``budget:10`` means ``budget:10%``."""
+        if not _TEXT.fullmatch(text):
+            raise UsageError(f"--verify {text}: {_FORMS}.")
         name, _, amount = text.partition(":")
-        try:
-            policy = cls(Extent(name), float(amount or 0))
-        except ValueError:
-            policy = None
-        if policy is None or (policy.extent is Extent.ALL) != (amount == "") or policy.amount < 0:
-            raise UsageError(
-                f"--verify {text}: it must be all, sample:N with a number of outputs, or budget:PCT with a percentage "
-                "of the load's tokens."
-            )
-        return policy
+        if (unit := amount[-1:]) in _SECONDS:
+            return cls(Extent.TIME, float(amount[:-1]) * _SECONDS[unit])
+        return cls(Extent(name), float(amount.removesuffix("%") or 0))
+
+    def __str__(self) -> str:
+        """The text that ``parse`` reads as this policy."""
+        amount = format(Decimal(repr(self.amount)).normalize(), "f")
+        forms = {
+            Extent.SAMPLE: f"sample:{amount}",
+            Extent.BUDGET: f"budget:{amount}%",
+            Extent.TIME: f"budget:{amount}s",
+        }
+        return forms.get(self.extent, str(self.extent))
+
+    @property
+    def bound(self) -> str:
+        """What verification may cost, for people, before a load has been seen; empty if there is no limit."""
+        if self.extent is Extent.TIME:
+            return f"at most {self.amount:g} s"
+        if self.extent is not Extent.BUDGET:
+            return ""
+        seconds = TIME_PER_TOKENS * self.amount
+        return (
+            f"at most {seconds:g} % of the load's time and {self.amount:g} % of its tokens (more if the load is short)"
+        )
+
+    def budget(self, requests: int, tokens: int, seconds: float) -> Budget:
+        """For a load of so many requests, engine tokens and seconds."""
+        if self.extent is Extent.TIME:
+            return Budget(seconds=self.amount)
+        if self.extent is not Extent.BUDGET:
+            return Budget()
+        share = self.amount / 100
+        timed = TIME_PER_TOKENS * share * seconds
+        least, least_seconds = _FLOORS[requests > _SHORT or timed > _SHORT_SECONDS]
+        return Budget(max(share * tokens, least * tokens / max(requests, 1)), max(timed, least_seconds))
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How many requests verify a load."""
 
-    verified: int
-    """Outputs of the load that are teacher-forced."""
+    drawn: int
+    """Outputs of the load that are drawn at random and teacher-forced."""
+    suspects: int
+    """Further outputs that are teacher-forced because they look strange, at most."""
     controls: int
     """Control requests, if noise matters. If they are more than the outputs, prompts are repeated."""
     control_tokens: int = CONTROL_OUTPUT
     """Tokens of each control output."""
 
 
-def sizes(
-    policy: VerifyPolicy, tokens: Sequence[int], output_tokens: int, in_flight: int, *, referenced: int = 0
+def sizes(  # noqa: PLR0913 - the last three are keyword-only
+    policy: VerifyPolicy,
+    tokens: Sequence[int],
+    output_tokens: int,
+    in_flight: int,
+    *,
+    strange: int = 0,
+    referenced: int = 0,
+    tokens_per_second: float = math.inf,
 ) -> Sizes:
     """Sizes for a load. ``tokens``: of each request, prompt and output; ``output_tokens``: of all outputs together.
 
-    ``in_flight``: requests in flight at once; ``referenced``: how many outputs need a reference too.
+    ``in_flight``: requests in flight at once; ``strange``: how many outputs look strange; ``referenced``: how many
+    outputs need a reference too; ``tokens_per_second``: how fast the engines are.
     """
     count = len(tokens)
     if count == 0:
-        return Sizes(0, 0)
+        return Sizes(0, 0, 0)
     each = max(int(output_tokens / count), CONTROL_OUTPUT)
-    controls = max(FEWEST_CONTROLS, in_flight, -(-_CONTROL_TOKENS // each))
-    probes = _PROBE_TOKENS * (prefixes_probed(policy, tokens) or 0) / max(sum(tokens) / count, 1)
-    verified = _verified(policy, count, 2 * controls + math.ceil(probes), 1 + referenced / count)
-    return Sizes(min(count, verified), controls, each)
+    wanted = max(FEWEST_CONTROLS, in_flight, -(-_CONTROL_TOKENS // each))
+    affordable = _affordable(policy, count, sum(tokens), tokens_per_second)
+    # A control output is made and forced.
+    controls = int(max(FEWEST_CONTROLS, min(wanted, affordable * _CONTROLS_SHARE / 2)))
+    if policy.extent in (Extent.ALL, Extent.SAMPLE):
+        # More than any load has, if all.
+        most = int(policy.amount) if policy.extent is Extent.SAMPLE else count
+        return Sizes(min(count, most), 0, wanted, each)
+    forced = min(count, max(int((affordable - 2 * controls) / (1 + referenced / count)), 1))
+    suspects = min(strange, forced // 2)
+    return Sizes(forced - suspects, suspects, controls, each)
 
 
-def prefixes_probed(policy: VerifyPolicy, tokens: Sequence[int]) -> int | None:
-    """How many prefixes of prompts are probed; None: all. ``tokens``: of each request of the load."""
-    if policy.extent is Extent.ALL:
-        return None
-    if policy.extent is Extent.SAMPLE:
-        # A sample of no outputs probes no prefixes either.
-        return min(1, int(policy.amount)) * _FEWEST_PREFIXES
-    return max(_FEWEST_PREFIXES, int(policy.amount / 100 * sum(tokens)) // _PREFIX_TOKENS)
-
-
-def tier_prefixes(policy: VerifyPolicy, prefixes: int | None, most: int) -> int:
-    """How many prefixes each offload tier is asked for, ``most`` at most. ``prefixes``: those of the prefix cache."""
-    return most if prefixes is None or policy.extent is not Extent.BUDGET else min(most, prefixes // _TIER_SHARE)
-
-
-def _verified(policy: VerifyPolicy, count: int, others: int, each: float) -> int:
-    """``others``: the cost of all but the outputs; ``each``: that of one output; both in requests of the load."""
-    if policy.extent is Extent.ALL:
-        return count
-    if policy.extent is Extent.SAMPLE:
-        return int(policy.amount)
-    # Requests are picked at random, so that each costs the average number of tokens.
-    return max(_FEWEST_VERIFIED, int((policy.amount / 100 * count - others) / each))
+def _affordable(policy: VerifyPolicy, count: int, tokens: int, tokens_per_second: float) -> float:
+    """How many average requests forcings and controls may cost."""
+    limit = policy.budget(count, tokens, tokens / tokens_per_second).tokens * _FORCED
+    if policy.extent is Extent.TIME:
+        limit = policy.amount * _FORCED_SECONDS * tokens_per_second
+    return limit * count / max(tokens, 1)

@@ -10,7 +10,8 @@ blocks that is a single prefix, so only a probe of every prefix is sure to find 
 2. If the prompt is teacher-forced anyway, its forcing shows the best token after every prefix at no further cost.
    Prefixes of other prompts are sent to the prefill server too, whose cache no transfer has filled; if the two servers
    disagree, the probe itself is forced.
-3. Prefixes are drawn from all prompts, and the checker of outputs reports how many there were.
+3. Prefixes of prompts whose outputs look strange (judging/witness.py) or wrong come first. The others are drawn from
+   all prompts, and the checker of outputs reports how many there were.
 4. Prompts that begin alike share blocks; their common prefix is sent once to each server that may hold it.
 5. A probe goes to the server that served the prompt, since no other server has the blocks. If the proxy does not report
    which server that was, the probe goes to every server of the role.
@@ -30,13 +31,28 @@ import numpy as np
 from harness.facts import Deployment, serving
 from harness.history import History, Operation, Scraped
 from harness.scenario import Condition, Endpoint, Purpose, Request, Route, Sampling
+from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
-from harness.verify.asking.outputs import asked_about, through_proxy, tokens_of
-from harness.verify.asking.policy import prefixes_probed
-from harness.verify.judging.hits import ROLES
+from harness.verify.asking.outputs import through_proxy
+from harness.verify.asking.policy import Extent
+from harness.verify.judging import doubtful, suspects
+from harness.verify.judging.hits import ROLES, prefix_hashes
+from harness.verify.judging.witness import witnessed
 
 _ON_PREFILL = 64
 """Prefixes of teacher-forced prompts sent to prefill: blocks that it restored from a tier may be wrong too."""
+_SAMPLED = 1024
+"""Prefixes that ``sample:N`` probes."""
+_TIMED = 64
+"""Prefixes that are probed first if time is limited."""
+PROBES = Mark(tokens=0.15, seconds=0.3)
+"""What may be spent when the prefix caches have been probed."""
+
+
+_SUSPECTED = 512
+"""Prefixes of wrong and doubtful outputs' prompts, at most."""
+_PREFIX_CACHE = {route: f"probe-{route}" for route in (Route.DECODE, Route.PREFILL)}
+"""Names of probes of prefix caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,56 +64,95 @@ class Prefix:
     """Tokens of its whole blocks; the probe has one more."""
     server: int
     """Index of the server among the servers of the route."""
+    blocks: int
+    """A hash of the salt and the blocks. (Their tokens would take memory that grows with the square of a prompt.)"""
 
     @property
-    def key(self) -> tuple[int, str | None, tuple[int, ...]]:
+    def key(self) -> tuple[int, int]:
         """Equal for prefixes that read the same blocks."""
-        return self.server, self.source.request.cache_salt, (self.source.prompt_token_ids or ())[: self.tokens]
+        return self.server, self.blocks
+
+    def name(self, phase: str) -> str:
+        """The request id of its probe in a phase."""
+        where = f"@{self.server}" if self.server else ""
+        return f"{self.source.request.request_id}-{phase}-{self.tokens}{where}"
 
 
 def cache_probes(verification: Verification, history: History) -> Phases:
-    """Probes of the decode servers' prefix caches, and some of prefill's, for prompts that were not probed yet."""
-    done = asked_about(history, Purpose.PROBE)
-    new = [one for one in drawn(verification, history, Route.DECODE) if one.source.request.request_id not in done]
-    chosen = new[: most_probed(verification, history)]
+    """Probes of the decode servers' prefix caches, and some of prefill's, that were not sent yet.
+
+    Prefixes of prompts whose outputs look strange or wrong come first.
+    """
+    return _probes(verification, history, _new(verification, history)[: _most_probed(verification, history)])
+
+
+def suspects_probed(verification: Verification, history: History) -> Phases:
+    """Probes of all prefixes of prompts whose outputs look wrong or doubtful."""
+    doubted = {*suspects(history), *doubtful(history)}
+    new = _new(verification, history) if doubted else []
+    return _probes(verification, history, [one for one in new if one.source.request.request_id in doubted][:_SUSPECTED])
+
+
+def _new(verification: Verification, history: History) -> list[Prefix]:
+    """Prefixes that were not sent yet, those of strange and of wrong outputs first; the others in random order."""
+    sent = {o.request.request_id for o in history.operations() if o.request.purpose is Purpose.PROBE}
+    new = [
+        one for one in drawn(verification, history, Route.DECODE) if one.name(_PREFIX_CACHE[Route.DECODE]) not in sent
+    ]
+    first = {*witnessed(history).strangest, *suspects(history)}
+    return sorted(new, key=lambda one: one.source.request.request_id not in first)
+
+
+def _probes(verification: Verification, history: History, chosen: Sequence[Prefix]) -> Phases:
     forced = {o.request.request_id for o in verification.picked(history)}
     with_truth = [prefix for prefix in chosen if prefix.source.request.request_id in forced]
     without = [prefix for prefix in chosen if prefix.source.request.request_id not in forced]
     on_prefill = _on_prefill([*without, *with_truth[:_ON_PREFILL]], verification.deployment)
     # Shorter prefixes come first: if a block was evicted, only longer ones hit the block that is computed in its place.
-    phases = (
-        probe_phase(
-            verification, history, route, sorted(asked, key=lambda prefix: prefix.tokens), Condition.PREFIX_CACHE
-        )
-        for route, asked in ((Route.DECODE, chosen), (Route.PREFILL, on_prefill))
+    # Both servers are asked in one phase, since neither waits for the other, and counters are read for each of them.
+    asked = [(one, Route.DECODE) for one in chosen] + [(one, Route.PREFILL) for one in on_prefill]
+    probes = (
+        _probe(one, route, _PREFIX_CACHE[route], Condition.PREFIX_CACHE)
+        for one, route in sorted(asked, key=lambda pair: pair[0].tokens)
     )
-    return tuple(phase for each in phases for phase in each)
+    return verification.phase("probe", probes, history, watched=_settled(history))
 
 
-def most_probed(verification: Verification, history: History) -> int | None:
-    """How many prefixes the policy allows; None: all."""
-    return prefixes_probed(verification.how.policy, [tokens_of(o) for o in through_proxy(history)])
+def _most_probed(verification: Verification, history: History) -> int | None:
+    """How many prefixes the policy allows in this step; None: all.
+
+    If time is limited, a few come first, to see how long they take. Too many would be cut off at the end of their time,
+    and those are the longest ones.
+    """
+    policy = verification.how.policy
+    if policy.extent is Extent.ALL:
+        return None
+    if policy.extent is Extent.SAMPLE:
+        # A sample of no outputs probes no prefixes either.
+        return min(1, int(policy.amount)) * _SAMPLED
+    timed = any(o.request.purpose is Purpose.PROBE for o in history.operations())
+    # Of most prefixes, both servers are asked.
+    most = verification.ledger(history).probes_left(PROBES) // 2
+    return most if timed else min(most, _TIMED)
 
 
 def drawn(verification: Verification, history: History, route: Route) -> list[Prefix]:
     """Every prefix of every served prompt, once for each server that may hold it, in an order drawn from the seed."""
     size = verification.block_size
     everything = _once(
-        Prefix(o, tokens, server)
+        Prefix(o, (number + 1) * size, server, blocks)
         for o in through_proxy(history)
         for server in _holders(verification.deployment, o, route)
-        for tokens in range(size, len(o.prompt_token_ids or ()), size)
+        for number, blocks in enumerate(prefix_hashes(o, size))
     )
     order = np.random.default_rng(verification.how.seed).permutation(len(everything))
     return [everything[index] for index in order]
 
 
-def probe_phase(
-    verification: Verification, history: History, route: Route, chosen: Sequence[Prefix], cache: Condition
-) -> Phases:
-    """One phase that sends the prefixes, in this order, to the servers of a route."""
-    name = f"probe-{route}" if cache is Condition.PREFIX_CACHE else f"probe-{route}-tier"
-    probes = (_probe(prefix, route, name, cache) for prefix in chosen)
+def tier_phase(verification: Verification, history: History, route: Route, chosen: Sequence[Prefix]) -> Phases:
+    """One phase that sends the prefixes, in this order, to the servers of a route, whose prefix caches are empty."""
+    name = f"probe-{route}-tier"
+    probes = (_probe(prefix, route, name, Condition.OFFLOAD_TIER) for prefix in chosen)
     return verification.phase(name, probes, history, watched=_settled(history))
 
 
@@ -115,7 +170,7 @@ def _on_prefill(chosen: Iterable[Prefix], deployment: Deployment) -> list[Prefix
 
 
 def _once(found: Iterable[Prefix]) -> list[Prefix]:
-    by_key: dict[tuple[int, str | None, tuple[int, ...]], Prefix] = {}
+    by_key: dict[tuple[int, int], Prefix] = {}
     for prefix in found:
         by_key.setdefault(prefix.key, prefix)
     return list(by_key.values())
@@ -128,11 +183,9 @@ def _settled(history: History) -> bool:
 
 
 def _probe(prefix: Prefix, route: Route, phase: str, cache: Condition) -> Request:
-    who = prefix.source.request.request_id
-    where = f"@{prefix.server}" if prefix.server else ""
     return replace(
         prefix.source.request,
-        request_id=f"{who}-{phase}-{prefix.tokens}{where}",
+        request_id=prefix.name(phase),
         prompt=(prefix.source.prompt_token_ids or ())[: prefix.tokens + 1],
         sampling=Sampling(max_tokens=1, logprobs=2, ignore_eos=True),
         route=route,
@@ -141,6 +194,6 @@ def _probe(prefix: Prefix, route: Route, phase: str, cache: Condition) -> Reques
         stream=False,
         continues=None,
         purpose=Purpose.PROBE,
-        about=who,
+        about=prefix.source.request.request_id,
         condition=cache,
     )

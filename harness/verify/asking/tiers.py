@@ -8,16 +8,18 @@ other prompts would evict the blocks from the tier as well, since these prompts 
 from collections.abc import Iterator
 
 from harness.history import History
-from harness.scenario import Condition, Purpose, Request
+from harness.scenario import Purpose, Request
+from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import completed
-from harness.verify.asking.policy import tier_prefixes
-from harness.verify.asking.probe import drawn, most_probed, probe_phase
+from harness.verify.asking.probe import drawn, tier_phase
 from harness.verify.judging.hits import ROLES
 from harness.verify.judging.tiers import may_have_tier
 
 _MOST_PREFIXES = 1024
 """Prefixes sent to each tier, longer ones first: they restore the blocks that shorter ones read."""
+TIERS = Mark(tokens=0.99, seconds=0.98)
+"""What may be spent when the tiers have been probed."""
 
 
 def tier_reset(verification: Verification, history: History) -> Phases:
@@ -32,12 +34,12 @@ def tier_reset(verification: Verification, history: History) -> Phases:
 def tier_probes(verification: Verification, history: History) -> Phases:
     """The prefixes, for each server whose prefix cache was emptied."""
     emptied = {(o.request.route, o.request.server) for o in completed(history, Purpose.RESET)}
-    most = tier_prefixes(verification.how.policy, most_probed(verification, history), _MOST_PREFIXES)
+    most = min(_MOST_PREFIXES, verification.ledger(history).probes_left(TIERS) // max(len(emptied), 1))
     phases: Phases = ()
     for route in ROLES if emptied else ():
         held = [one for one in drawn(verification, history, route) if (route, one.server) in emptied]
         chosen = sorted(held[:most], key=lambda prefix: -prefix.tokens)
-        phases += probe_phase(verification, history, route, chosen, Condition.OFFLOAD_TIER)
+        phases += tier_phase(verification, history, route, chosen)
     return phases
 
 

@@ -3,6 +3,8 @@
 from harness.verify.judging.check import (
     count_outputs,
     doubted_probes,
+    doubtful,
+    near_regret,
     noise_matters,
     outputs,
     owned_outputs,
@@ -19,7 +21,9 @@ __all__ = [
     "control_outputs",
     "count_outputs",
     "doubted_probes",
+    "doubtful",
     "look_at_outputs",
+    "near_regret",
     "noise_matters",
     "outputs",
     "owned_outputs",

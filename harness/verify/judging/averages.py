@@ -1,9 +1,15 @@
-"""An average error over the tokens of one output, and the limits of noise for it.
+"""The average error over the tokens of one output, in multiples of the usual error of a token.
 
 Wrong KV moves every token of an output a little; noise moves a few tokens much. So an output is compared by an average
-as well: the root mean square over its tokens *without the largest values* (one, and one more for each 24 tokens). The
-limits for single tokens cover the largest values. If the average included them, it would have a tail as heavy as that
-of a single token, but a body narrowed by averaging, from which the tail cannot be predicted.
+over its tokens: that of their drifts, and that of drifts and margin errors together. (A token that is nearly certain
+has a small drift and a large margin error; where noise comes in large steps, margin errors hide what drifts show.) Each
+error is divided by its usual size (``Usual``), so that the result has no unit: an output whose tokens err as usual has
+an average of about 1.
+
+The average is the root mean square over the tokens *without the largest values* (one, and one more for each 12 tokens):
+a robust mean. The limits for single tokens cover the largest values. If the average included them, it would have a tail
+as heavy as that of a single token; without the two largest of 20 values, noise with the tail of Student's t with 3
+degrees of freedom has averages whose tail is nearly exponential.
 
 Averages over few tokens vary more than averages over many. So an output is compared with outputs that are truncated to
 its own length or less, in steps of a third or less (``_lengths``).
@@ -12,21 +18,62 @@ its own length or less, in steps of a third or less (``_lengths``).
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from itertools import takewhile
 
 import numpy as np
 
-from harness.verify.judging.noise import Floats, Indices, far_limit, near_limit
+from harness.verify.judging.forcing import Forced
+from harness.verify.judging.noise import MIN_SAMPLE, Floats, Indices
 
-_TAIL = 0.1
-"""Share of the averages that is their tail: averages are few, and their distribution is narrow."""
-_MIN_OUTPUTS = 16
-"""Outputs of one length that a limit needs. With fewer, outputs are truncated further, and the limit is somewhat too
-wide: an average over fewer tokens varies more."""
-_TOKENS_PER_LARGEST = 24
+_TOKENS_PER_LARGEST = 12
 _MIN_TOKENS = 3
 """Tokens that an average needs: two are left when the largest is removed."""
+_ORDINARY = 0.97
+"""Share of the tokens whose errors are ordinary: the largest 3 % may be those of damaged outputs."""
+
+
+class Kind(StrEnum):
+    """Which errors of a token are averaged."""
+
+    DRIFT = "log-probabilities"
+    BOTH = "log-probabilities and margins"
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """The usual errors of a token, nats: root mean squares without the largest values."""
+
+    drift: float
+    margin_error: float
+
+    @classmethod
+    def of(cls, outputs: Sequence[Forced], least: float) -> "Usual":
+        """The usual errors in these outputs, at least ``least``."""
+        return cls(
+            max(_ordinary([one.drift for one in outputs]), least),
+            max(_ordinary([one.margin_error for one in outputs]), least),
+        )
+
+    def errors(self, forced: Forced, kind: Kind) -> Floats:
+        """The error of each token in multiples of the usual one, of shape (tokens,); NaN where no drift is known.
+
+        A token without a margin error (the server named no second-best token) counts by its drift alone.
+        """
+        drift = forced.drift / self.drift
+        if kind is Kind.DRIFT:
+            return drift
+        margin = forced.margin_error / self.margin_error
+        both: Floats = np.sqrt((drift**2 + np.where(np.isfinite(margin), margin, drift) ** 2) / 2)
+        return both
+
+
+def _ordinary(arrays: Sequence[Floats]) -> float:
+    together = np.concatenate([np.empty(0), *arrays])
+    rising = np.sort(together[np.isfinite(together)])
+    ordinary = rising[: math.ceil(_ORDINARY * len(rising))]
+    return float(np.sqrt((ordinary**2).mean())) if len(ordinary) else 0.0
 
 
 def _lengths() -> Iterator[int]:
@@ -50,7 +97,7 @@ def compared_length(tokens: int) -> int | None:
 
 
 def average(values: Floats) -> float:
-    """The average of one output over its finite values, in nats; NaN if these are too few."""
+    """The average of one output over its finite values; NaN if these are too few."""
     known = values[np.isfinite(values)]
     return float(_averages(known[None, :])[0]) if len(known) >= _MIN_TOKENS else math.nan
 
@@ -69,13 +116,12 @@ class ByOutput:
 
     values: Floats
     lengths: Indices
-    """How many values each output has, of shape (outputs,); none is 0."""
+    """How many values each output has, of shape (outputs,); may be 0."""
 
     @classmethod
     def of(cls, arrays: Sequence[Floats]) -> "ByOutput":
         """``arrays``: one for each output. Values that are not finite are left out."""
         finite = [array[np.isfinite(array)] for array in arrays]
-        finite = [array for array in finite if len(array)]
         return cls(np.concatenate([np.empty(0), *finite]), np.array([len(array) for array in finite], dtype=np.intp))
 
     @property
@@ -83,38 +129,31 @@ class ByOutput:
         """The number of the output that each value belongs to, of shape (values,)."""
         return np.repeat(np.arange(len(self.lengths), dtype=np.intp), self.lengths)
 
-    def averages(self, tokens: int) -> Floats:
-        """The averages of all outputs with ``tokens`` or more tokens, each truncated to ``tokens``."""
-        starts = (np.cumsum(self.lengths) - self.lengths)[self.lengths >= tokens]
-        return _averages(self.values[starts[:, None] + np.arange(tokens)])
+    def whole_averages(self) -> Floats:
+        """The average of each output over all its values, of shape (outputs,); NaN where these are too few."""
+        averages = np.full(len(self.lengths), np.nan)
+        starts = np.cumsum(self.lengths) - self.lengths
+        for count in np.unique(self.lengths[self.lengths >= _MIN_TOKENS]):
+            numbers = np.flatnonzero(self.lengths == count)
+            averages[numbers] = _averages(self.values[starts[numbers][:, None] + np.arange(count)])
+        return averages
+
+    def averages(self, tokens: int) -> tuple[Floats, Indices]:
+        """The averages of all outputs with ``tokens`` or more values, each truncated; and their numbers."""
+        long_enough = np.flatnonzero(self.lengths >= tokens)
+        starts = (np.cumsum(self.lengths) - self.lengths)[long_enough]
+        if not len(starts):
+            return np.empty(0), long_enough
+        return _averages(self.values[starts[:, None] + np.arange(tokens)]), long_enough
 
 
-def near_average_limits(sample: ByOutput, tokens: Sequence[int], alpha: float) -> dict[int, float]:
-    """The near limits of averages, in nats, by compared length. ``tokens``: the number of each tested output."""
-    limits: dict[int, float] = {}
-    for step, averages in _compared(sample, tokens):
-        limit = near_limit(averages, _averaged(tokens), alpha, min_sample=_MIN_OUTPUTS)
-        limits[step] = math.inf if limit is None else limit
-    return limits
+def comparable(sample: ByOutput, tokens: int) -> tuple[Floats, Indices]:
+    """Averages of the sample at a compared length, or a shorter one that MIN_SAMPLE outputs have; with their numbers.
 
-
-def far_average_limits(sample: ByOutput, tokens: Sequence[int], alpha: float) -> dict[int, float]:
-    """The far limits, like ``near_average_limits``."""
-    return {
-        step: far_limit(averages, _averaged(tokens), alpha, part=_TAIL) for step, averages in _compared(sample, tokens)
-    }
-
-
-def _averaged(tokens: Sequence[int]) -> int:
-    """How many outputs have an average."""
-    return sum(count >= _MIN_TOKENS for count in tokens)
-
-
-def _compared(sample: ByOutput, tokens: Sequence[int]) -> Iterator[tuple[int, Floats]]:
-    """Each compared length with averages of the sample: at this length, or a shorter one that enough outputs have."""
-    for step in sorted({step for count in set(tokens) if (step := compared_length(count)) is not None}):
-        for length in reversed(_lengths_up_to(step)):
-            averages = sample.averages(length)
-            if len(averages) >= _MIN_OUTPUTS:
-                yield step, averages
-                break
+    With fewer outputs the limit is somewhat too wide: an average over fewer tokens varies more.
+    """
+    for length in reversed(_lengths_up_to(tokens)):
+        averages, numbers = sample.averages(length)
+        if len(averages) >= MIN_SAMPLE:
+            return averages, numbers
+    return np.empty(0), np.empty(0, dtype=np.intp)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from harness.verify.judging.forcing import ForcedTokens
+from harness.verify.judging.noise import Floats
 
 MAX_CHANCE = 1e-6
 """The largest probability of chance at which an owner is named: one wrong name in a million wrong outputs."""
@@ -38,12 +39,16 @@ def chance_match(
     probability = np.full(len(tokens), least)
     for other in others:
         forced = min(len(tokens), len(other.logprob))
-        as_good = np.where(other.regret[:forced] <= near, 1.0, np.exp(np.minimum(other.logprob[:forced], 0.0)))
-        probability[:forced] = np.maximum(probability[:forced], as_good)
+        probability[:forced] = np.maximum(probability[:forced], probability_of_tokens(other, near)[:forced])
         # A token that was not forced under this prompt may be the best one there.
         probability[forced:] = 1.0
     probability[[index for index in uninformative if index < len(tokens)]] = 1.0
     return ChanceMatch(float(probability.prod()), int((probability < 1.0).sum()))
+
+
+def probability_of_tokens(forced: ForcedTokens, near: float) -> Floats:
+    """Of each token under the prompt; 1 for the best one, which a greedy server serves."""
+    return np.where(forced.regret <= near, 1.0, np.exp(np.minimum(forced.logprob, 0.0)))
 
 
 def repetitions(tokens: Tokens) -> set[int]:

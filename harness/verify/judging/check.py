@@ -6,7 +6,7 @@ The verdict is unknown if the verification of an output failed, or if no output 
 out (``--verify sample:N``, ``budget:PCT``) are counted as unverified and reported, but do not affect the verdict.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.facts import Deployment
 from harness.history import History, NoiseMeasured
@@ -17,11 +17,14 @@ from harness.verify.judging.compared import Match
 from harness.verify.judging.evidence import OutputEvidence, look_at_outputs
 from harness.verify.judging.floor import RESOLUTION, NoiseFloor
 from harness.verify.judging.hits import largest_block_size, probe_hits
-from harness.verify.judging.ownership import Leak, find_leaks, tested_owners
+from harness.verify.judging.owner_tests import tested_owners
+from harness.verify.judging.ownership import Leak, find_leaks
+from harness.verify.judging.patterns import said_patterns
 from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
 from harness.verify.judging.salts import tested, untested
 from harness.verify.judging.tiers import unprobed_tiers
+from harness.verify.judging.witness import Witnessed, witnessed
 
 _MAX_FINDINGS = 50
 """Findings kept: see :mod:`harness.checkers.completion`."""
@@ -51,7 +54,11 @@ def check_outputs(
     summary = ", ".join(parts)
     if verdict is not Verdict.VALID and findings:
         summary += f"; {findings[0].subject}: {findings[0].text}"
-    notes = (*_not_tested(deployment, history), *notes, *_doubts(evidence))
+    blocks = {finding.request: finding.block for finding in own if finding.request and finding.block}
+    patterns = said_patterns(deployment, history, evidence.compared, size, blocks)
+    first = witnessed(history)
+    coverage = (*filter(None, (first.note,)), *notes)
+    notes = (*_not_tested(deployment, history), *coverage, *_doubts(evidence, first), *patterns)
     return Check("outputs", verdict, summary, findings=findings[:_MAX_FINDINGS], notes=notes)
 
 
@@ -90,6 +97,11 @@ def suspects(history: History) -> tuple[str, ...]:
     return tuple(one.request_id for one in (*evidence.compared, *probed) if one.match is Match.MISMATCH)
 
 
+def doubtful(history: History) -> tuple[str, ...]:
+    """The request ids of outputs that are right so far, but doubtful, in the order sent."""
+    return tuple(one.request_id for one in look_at_outputs(history).compared if one.doubt)
+
+
 def tier_suspected(history: History) -> bool:
     """Whether a probe of an offload tier looks wrong so far."""
     probed = look_at_outputs(history).probed
@@ -106,6 +118,11 @@ def owned_outputs(history: History) -> dict[str, str]:
     """The known owners of wrong outputs, by request id."""
     evidence = look_at_outputs(history)
     return {leak.request_id: leak.owner for leak in find_leaks(history, evidence.compared, _near(evidence))}
+
+
+def near_regret(history: History) -> float:
+    """Nats of regret up to which a token counts as the best one."""
+    return _near(look_at_outputs(history))
 
 
 def tally(evidence: OutputEvidence) -> Outputs:
@@ -158,15 +175,25 @@ def _verdict(counts: Outputs, evidence: OutputEvidence) -> Verdict:
     return Verdict.UNKNOWN if failed or left_out or not verified or isinstance(evidence.floor, str) else Verdict.VALID
 
 
-def _doubts(evidence: OutputEvidence) -> Iterator[str]:
+def _doubts(evidence: OutputEvidence, first: Witnessed) -> Iterator[str]:
     """How many outputs and probes are doubtful, and the first few of them."""
-    doubtful = [one for one in (*evidence.compared, *(one for _, one in evidence.probed)) if one.doubt]
-    if doubtful:
-        few = "; ".join(f"{one.request_id}: {one.doubt}" for one in doubtful[:_MAX_DOUBTS])
+    probed = [one for _, one in evidence.probed]
+    doubts = [(one.request_id, one.doubt) for one in (*evidence.compared, *probed) if one.doubt]
+    if doubts:
         yield (
-            f"{len(doubtful):,} doubtful, but not counted as wrong (beyond the noise limits named here, which assume "
-            f"thin-tailed noise, but within the limits for heavy-tailed noise): {few}"
+            f"{_listed(doubts)} (beyond a limit that noise exceeds in one run of ten, but within the limits that it "
+            "exceeds in one of a thousand)"
         )
+    named = {one.request_id for one in evidence.compared if one.match is Match.MISMATCH or one.doubt}
+    unlike = [(one.request_id, first.doubt(one.request_id)) for one in evidence.compared if one.request_id not in named]
+    if unlike := [pair for pair in unlike if pair[1]]:
+        yield f"{_listed(unlike)} (no other evidence shows that these are wrong)"
+
+
+def _listed(doubts: Sequence[tuple[str, str]]) -> str:
+    few = "; ".join(f"{who}: {why}" for who, why in doubts[:_MAX_DOUBTS])
+    more = "; ..." if len(doubts) > _MAX_DOUBTS else ""
+    return f"{len(doubts):,} doubtful, but not counted as wrong: {few}{more}"
 
 
 def _summary_parts(counts: Outputs, evidence: OutputEvidence) -> Iterator[str]:

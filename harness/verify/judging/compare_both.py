@@ -20,13 +20,14 @@ import math
 from dataclasses import replace
 
 from harness.history import Operation, Outcome
+from harness.verify.judging.compare_forced import Bounds
 from harness.verify.judging.compare_reference import compare_with_reference, first_difference, margin_at
 from harness.verify.judging.compared import RIGHT, Compared, Match
-from harness.verify.judging.floor import RESOLUTION, NoiseFloor
+from harness.verify.judging.floor import RESOLUTION
 
 
 def compare_with_both(
-    operation: Operation, reference: Operation, forced: Compared, floor: NoiseFloor | str | None
+    operation: Operation, reference: Operation, forced: Compared, floor: Bounds | str | None
 ) -> Compared:
     """The result by both. ``forced``: the result by teacher forcing."""
     if wrong_prompt := _wrong_prompt(operation, reference):
@@ -36,7 +37,7 @@ def compare_with_both(
     strict = compare_with_reference(operation, reference)
     if strict.match is not Match.MISMATCH:
         return _without_difference(operation, reference, forced, strict)
-    within = floor.far.regret if isinstance(floor, NoiseFloor) else RESOLUTION
+    within = floor.far.regret if isinstance(floor, Bounds) else RESOLUTION
     if (margin := _largest_margin(operation, reference)) is None:
         return replace(strict, text=f"{strict.text}: it ended elsewhere")
     if margin <= within and forced.match in RIGHT:

@@ -2,10 +2,11 @@
 
     a token's regret above the far limit                           mismatch: a wrong token
     a token's drift or margin error above the far limit            mismatch: the KV was not that of the prompt
-    an average over the tokens above the far limit                 mismatch, too small to show in any single token
+    the average error of the tokens above the far limit            mismatch, too small to show in any single token
     a log-probability served as NaN                                mismatch
-    any of these values above the near limit only                  doubtful: right, and listed in a note; wrong only if
-                                                                   too many outputs are doubtful (many_doubtful.py)
+    any of these above the limits of the control outputs alone,    mismatch: not noise, although each by itself might
+    if too many outputs are (many_doubtful.py)                     be
+    any of these above the near limit only                         doubtful: right, and listed in a note
     every token the best one                                       exact
     some tokens behind the best one, all within the noise          tie
 
@@ -17,25 +18,39 @@ token that is not the best one shows nothing.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from harness.history import Choice, Operation
 from harness.verify.judging.answer_shape import wrong_shape
 from harness.verify.judging.compared import Compared, Match
-from harness.verify.judging.floor import ALPHA, NoiseFloor
+from harness.verify.judging.floor import ALPHA
 from harness.verify.judging.forcing import Forced
 from harness.verify.judging.limits import Exceedance, Limits, exceedances
+from harness.verify.judging.many_doubtful import Many
 from harness.verify.judging.noise import Floats
 
 _VOCABULARY = 1 << 18
 """Tokens of the largest vocabularies in use."""
 
 
-def compare_forced(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor | str) -> Compared:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The limits of noise for one output."""
+
+    near: Limits
+    """Beyond these it is doubtful."""
+    far: Limits
+    """Beyond these it is wrong."""
+    many: Many | None = None
+    """Limits of the control outputs alone, if too many outputs exceed them."""
+
+
+def compare_forced(operation: Operation, outputs: Sequence[Forced], floor: Bounds | str) -> Compared:
     """Compare all choices of one operation, and report the first wrong one.
 
-    ``outputs``: its choices compared with their forcing. ``floor``: the noise floor, or why there is none.
+    ``outputs``: its choices compared with their forcing. ``floor``: the limits of noise, or why there are none.
     """
     who = operation.request.request_id
     if misshapen := wrong_shape(operation):
@@ -62,9 +77,7 @@ def free_regret(operation: Operation, forced: Forced) -> Floats:
     return forced.regret * (np.arange(forced.tokens) >= (operation.request.sampling.min_tokens or 0))
 
 
-def _faults(
-    operation: Operation, choice: Choice, forced: Forced, floor: NoiseFloor
-) -> Iterator[tuple[int | None, str]]:
+def _faults(operation: Operation, choice: Choice, forced: Forced, floor: Bounds) -> Iterator[tuple[int | None, str]]:
     """The faults of one choice, the gravest first: the first wrong token (None if not known) and a text."""
     exceeded = list(_exceeded(operation, forced, floor.far))
     for one in exceeded:
@@ -74,6 +87,9 @@ def _faults(
     yield from _nan_logprob(choice)
     for one in exceeded:
         yield one.first, f"its tokens may be right, but {one.text}: its KV is not that of its prompt"
+    if floor.many is not None:
+        for one in _exceeded(operation, forced, floor.many.limits):
+            yield one.first, f"{one.text}; {floor.many.text}"
 
 
 def _nan_logprob(choice: Choice) -> Iterator[tuple[int, str]]:
@@ -82,7 +98,7 @@ def _nan_logprob(choice: Choice) -> Iterator[tuple[int, str]]:
         yield at, f"the log-probability of output token {at} was served as NaN"
 
 
-def _doubt(operation: Operation, outputs: Sequence[Forced], floor: NoiseFloor) -> str:
+def _doubt(operation: Operation, outputs: Sequence[Forced], floor: Bounds) -> str:
     """The first near limit that is exceeded, in words; empty if none is."""
     for forced in outputs:
         for one in _exceeded(operation, forced, floor.near):

@@ -1,7 +1,7 @@
 """All outputs of a history, each compared with its teacher forcing, its reference, or both."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,13 +10,13 @@ from harness.memo import once
 from harness.scenario import Condition, Purpose, Request, Route
 from harness.verify.judging.answer_end import EndTokens, check_end, known_end_tokens
 from harness.verify.judging.compare_both import compare_with_both
-from harness.verify.judging.compare_forced import compare_forced
+from harness.verify.judging.compare_forced import Bounds, compare_forced
 from harness.verify.judging.compare_reference import compare_with_reference
-from harness.verify.judging.compared import RIGHT, Compared, Match
-from harness.verify.judging.floor import NoiseFloor, measure_floor, quiet_floor
+from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.floor import NoiseFloor, Outputs, measure_floor, own_noise, quiet_floor
 from harness.verify.judging.forcing import NO_IDS, Forced, ForcingResult, compare_with_forcing, forcings
 from harness.verify.judging.gross_mismatch import gross_mismatch
-from harness.verify.judging.many_doubtful import too_many_doubtful
+from harness.verify.judging.many_doubtful import Many, beyond_controls
 from harness.verify.judging.probes import DamagedPrompt, Probe, compare_probe, damaged_prompts, read_probes
 from harness.verify.judging.salts import untrusted, untrusted_forcing
 
@@ -61,6 +61,20 @@ class _Basis:
     ends: EndTokens
     gross: bool
     """Whether mismatches beyond all noise count although the noise floor is not known."""
+    many: Many | None
+    """Limits of the control outputs alone, if too many outputs exceed them."""
+    suspects: Collection[str]
+    """Ids of outputs that were forced because they looked suspicious."""
+    own_controls: Mapping[str, Sequence[Forced]]
+    """Control outputs of the prompts of outputs that looked wrong, by the id of the output's request."""
+
+    def bounds(self, request_id: str) -> Bounds | str | None:
+        """The limits for one output."""
+        if not isinstance(self.floor, NoiseFloor):
+            return self.floor
+        far = self.floor.far_of_suspects if request_id in self.suspects else self.floor.far
+        factor = own_noise(self.own_controls.get(request_id, ()), far.usual)
+        return Bounds(self.floor.near.times(factor), far.times(factor), self.many)
 
 
 @once
@@ -72,18 +86,15 @@ def look_at_outputs(history: History) -> OutputEvidence:
     forced = {i: _force(history, o, every[i]) for o in outputs if (i := o.request.request_id) in every}
     own = [one for result in forced.values() if not isinstance(result, str) for one in result]
     probes = read_probes(history, trusted)
-    floor = _floor(history, trusted, [*own, *(one.forced for one in probes if one.forced)]) if forced else None
-    gross = isinstance(floor, str) and bool(_why_controls_untrusted(history))
-    basis = _Basis(forced, trusted, _references(history), floor, known_end_tokens(history), gross)
+    basis = _basis(history, trusted, forced, [one.forced for one in probes if one.forced])
     compared = tuple(_compare(history, operation, basis) for operation in outputs)
-    if isinstance(floor, NoiseFloor) and any(one.doubt for one in compared):
-        controls = [*_earlier_controls(history), *_own_controls(history, trusted)]
-        compared = tuple(_with_test_of_many(compared, too_many_doubtful(own, controls, floor.near)))
+    floor = basis.floor
+    bounds = Bounds(floor.near, floor.far) if isinstance(floor, NoiseFloor) else floor
     return OutputEvidence(
         compared,
         floor,
         with_logprobs=all(np.isfinite(one.drift).any() for one in own),
-        probed=tuple((probe, compare_probe(probe, floor)) for probe in probes),
+        probed=tuple((probe, compare_probe(probe, bounds)) for probe in probes),
         retried=tuple(_retried(history, basis)),
     )
 
@@ -93,22 +104,55 @@ def _force(history: History, operation: Operation, candidates: Sequence[Operatio
     return f"its teacher forcing is not trusted: {why}" if why else compare_with_forcing(operation, candidates)
 
 
-def _with_test_of_many(compared: Sequence[Compared], why: str) -> Iterator[Compared]:
-    """Doubtful outputs become wrong if they are too many to be noise. ``why``: the reason; empty if they are not."""
-    for one in compared:
-        wrong = why and one.doubt and one.match in RIGHT
-        yield replace(one, match=Match.MISMATCH, text=f"{one.doubt}; {why}", doubt="") if wrong else one
+def _basis(
+    history: History, trusted: Forcings, forced: Mapping[str, ForcingResult], probes: Sequence[Forced]
+) -> _Basis:
+    suspects = _suspects(history)
+    by_family: tuple[list[Forced], list[Forced]] = ([], [])
+    for who, result in forced.items():
+        by_family[who in suspects].extend(() if isinstance(result, str) else result)
+    drawn, suspected = by_family
+    floor = _floor(history, trusted, drawn, suspected, probes) if forced else None
+    many = None
+    if isinstance(floor, NoiseFloor) and floor.requests:
+        many = beyond_controls(drawn, [*_earlier_controls(history), *_own_controls(history, trusted)])
+    return _Basis(
+        forced,
+        trusted,
+        _references(history),
+        floor,
+        known_end_tokens(history),
+        gross=isinstance(floor, str) and bool(_why_controls_untrusted(history)),
+        many=many,
+        suspects=suspects,
+        own_controls=_controls_of_suspects(history, trusted),
+    )
+
+
+def _suspects(history: History) -> set[str]:
+    """Outputs that were forced because they looked suspicious before."""
+    forcings_of = (o for o in history.operations() if o.request.purpose is Purpose.FORCING)
+    return {str(o.request.about) for o in forcings_of if o.request.condition is Condition.SUSPECT}
+
+
+def _controls_of_suspects(history: History, trusted: Forcings) -> dict[str, list[Forced]]:
+    """Control outputs of prompts whose outputs looked wrong, by the id of the output's request."""
+    found: dict[str, list[Forced]] = {}
+    for operation in _controls(history):
+        request = operation.request
+        if request.condition is Condition.SUSPECT and operation.outcome is Outcome.OK:
+            result = compare_with_forcing(operation, trusted.get(request.request_id, ()))
+            found.setdefault(str(request.about), []).extend(() if isinstance(result, str) else result)
+    return found
 
 
 def _retried(history: History, basis: _Basis) -> Iterator[tuple[Request, Compared]]:
-    if basis.floor is None:
-        return
     for operation in history.operations():
         if operation.request.purpose is Purpose.RETRY and operation.outcome is Outcome.OK:
             found = basis.forcings.get(operation.request.request_id, ())
-            forced = compare_with_forcing(operation, found)
-            if not isinstance(forced, str):
-                compared = compare_forced(operation, forced, basis.floor)
+            forced, bounds = compare_with_forcing(operation, found), basis.bounds(str(operation.request.about))
+            if not isinstance(forced, str) and bounds is not None:
+                compared = compare_forced(operation, forced, bounds)
                 yield operation.request, check_end(operation, compared, basis.ends, found)
 
 
@@ -149,7 +193,14 @@ def _earlier_controls(history: History) -> Iterator[Forced]:
             yield Forced(*(np.array(array) for array in (one.regret, one.drift, one.margin_error, one.margin)))
 
 
-def _floor(history: History, trusted: Forcings, tested: Sequence[Forced]) -> NoiseFloor | str:
+def _floor(
+    history: History,
+    trusted: Forcings,
+    drawn: Sequence[Forced],
+    suspects: Sequence[Forced],
+    probes: Sequence[Forced],
+) -> NoiseFloor | str:
+    tested = [*drawn, *suspects, *probes]
     if (shifted := _shifted(history)) and any(one.regret.any() for one in tested):
         return shifted
     if why := _why_controls_untrusted(history):
@@ -159,7 +210,8 @@ def _floor(history: History, trusted: Forcings, tested: Sequence[Forced]) -> Noi
     earlier = list(_earlier_controls(history))
     if not earlier and not any(_controls(history)):
         return quiet_floor(tested)
-    return measure_floor([*earlier, *_own_controls(history, trusted)], tested)
+    controls = [*earlier, *_own_controls(history, trusted)]
+    return measure_floor(Outputs(controls, drawn, suspects, probes))
 
 
 def _shifted(history: History) -> str:
@@ -203,13 +255,13 @@ def _compare(history: History, operation: Operation, basis: _Basis) -> Compared:
 
 def _compare_trusted(operation: Operation, basis: _Basis, reference: Operation | None) -> Compared:
     who = operation.request.request_id
-    forced, floor = basis.forced.get(who), basis.floor
+    forced, bounds = basis.forced.get(who), basis.bounds(who)
     if basis.gross and isinstance(forced, tuple) and (wrong := gross_mismatch(operation, forced)):
         return wrong
-    if isinstance(forced, tuple) and floor is not None:
-        compared = compare_forced(operation, forced, floor)
+    if isinstance(forced, tuple) and bounds is not None:
+        compared = compare_forced(operation, forced, bounds)
         compared = check_end(operation, compared, basis.ends, basis.forcings.get(who, ()))
-        return compared if reference is None else compare_with_both(operation, reference, compared, floor)
+        return compared if reference is None else compare_with_both(operation, reference, compared, bounds)
     if reference is not None:
         return compare_with_reference(operation, reference)
     if isinstance(forced, str):

@@ -67,7 +67,29 @@ class _Group(NamedTuple):
 
 
 def probe_hits(deployment: Deployment, history: History) -> tuple[Hits, ...]:
-    """The hits of each cache that was probed, in the order in which they were probed."""
+    """The hits of each cache that was probed, in the order in which they were probed; phases are added up."""
+    by_cache: dict[tuple[Condition | None, str], Hits] = {}
+    for one in _hits_by_phase(deployment, history):
+        before = by_cache.get((one.cache, one.server))
+        by_cache[one.cache, one.server] = one if before is None else _both(before, one)
+    return tuple(by_cache.values())
+
+
+def _both(one: Hits, other: Hits) -> Hits:
+    """The hits of one cache in two phases."""
+    least = one.least + other.least
+    return Hits(
+        one.cache,
+        one.server,
+        one.asked + other.asked,
+        least,
+        None if one.missing is None or other.missing is None else one.missing + other.missing,
+        None if one.restored is None or other.restored is None else one.restored + other.restored,
+        "" if least else one.why or other.why,
+    )
+
+
+def _hits_by_phase(deployment: Deployment, history: History) -> tuple[Hits, ...]:
     groups: dict[_Group, list[Operation]] = {}
     for operation in history.operations():
         request = operation.request

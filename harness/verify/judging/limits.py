@@ -1,4 +1,4 @@
-"""The limits of noise for the tokens and averages (averages.py) of an output, and which of them it exceeds."""
+"""The limits of noise for the tokens of an output and for their average (averages.py), and which of them it exceeds."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,22 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.verify.judging.averages import average, compared_length
+from harness.verify.judging.averages import Kind, Usual, average, compared_length
 from harness.verify.judging.forcing import Forced
 from harness.verify.judging.noise import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of noise, in nats."""
+    """Limits of noise."""
 
     regret: float
-    """For the regret of one token, and for its margin error."""
+    """For the regret of one token, and for its margin error; nats."""
     drift: float
-    """For the drift of one token."""
-    average_margin_error: Mapping[int, float]
-    """For the averages of one output, by the length that is compared (:func:`averages.compared_length`)."""
-    average_drift: Mapping[int, float]
+    """For the drift of one token, nats."""
+    average: Mapping[tuple[Kind, int], float]
+    """For the average errors of an output, by kind and by the length that is compared
+    (:func:`averages.compared_length`); in multiples of the usual error of a token."""
+    usual: Usual
+    """The usual error of a token."""
+
+    def times(self, factor: float) -> "Limits":
+        """All limits multiplied."""
+        average = {key: limit * factor for key, limit in self.average.items()}
+        return Limits(self.regret * factor, self.drift * factor, average, self.usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +54,10 @@ def exceedances(forced: Forced, limits: Limits, regret: Floats, drawn: float = 0
         at = int(over[0])
         text = f"{regret[at]:.3g} nats behind the best token by teacher forcing (noise limit: {limit:.2g} nats)"
         yield Exceedance(at, text, wrong=len(over))
-    for values, limit, averages, what in (
-        (forced.drift, limits.drift, limits.average_drift, "log-probabilities"),
-        (forced.margin_error, limits.regret, limits.average_margin_error, "margins over the second-best token"),
-    ):
-        yield from _one_token(values, limit, what)
-        yield from _on_average(values, averages, what)
+    yield from _one_token(forced.drift, limits.drift, "log-probabilities")
+    yield from _one_token(forced.margin_error, limits.regret, "margins over the second-best token")
+    for kind in Kind:
+        yield from _on_average(limits.usual.errors(forced, kind), kind, limits.average)
 
 
 def exceeds(forced: Forced, limits: Limits) -> bool:
@@ -71,9 +76,12 @@ def _one_token(values: Floats, limit: float, what: str) -> Iterator[Exceedance]:
         )
 
 
-def _on_average(values: Floats, limits: Mapping[int, float], what: str) -> Iterator[Exceedance]:
-    length = compared_length(int(np.isfinite(values).sum()))
-    limit = math.inf if length is None else limits.get(length, math.inf)
-    if (shown := average(values)) > limit:
-        text = f"its {what} differ from teacher forcing by {shown:.3g} nats on average (noise limit: {limit:.2g} nats)"
+def _on_average(errors: Floats, kind: Kind, limits: Mapping[tuple[Kind, int], float]) -> Iterator[Exceedance]:
+    length = compared_length(int(np.isfinite(errors).sum()))
+    limit = math.inf if length is None else limits.get((kind, length), math.inf)
+    if (shown := average(errors)) > limit:
+        text = (
+            f"its {kind} differ from teacher forcing by {shown:.3g} times the usual noise, on average over its tokens "
+            f"(noise limit: {limit:.2g} times)"
+        )
         yield Exceedance(None, text)

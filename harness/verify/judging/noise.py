@@ -1,88 +1,224 @@
-"""Upper limits of noise: a near limit that noise seldom exceeds, and a far limit that noise does not exceed. Pure.
+"""How far noise reaches: the tail of a sample of noise, and the limit that noise seldom exceeds. Pure.
 
-A sample of n noise values is given, and N values of the same kind are to be tested. The limit must have the property
-that any of N noise values exceeds it with probability ``alpha`` at most. The largest value of the sample would be such
-a limit only if n were thousands of times N, and a normal distribution fitted to the body does not describe the tail. So
-each limit rests on an assumption about the tail beyond the sample.
-
-The *near* limit (``near_limit``) assumes that the tail is no heavier than exponential. A value beyond it is doubtful.
+A sample of n values of noise is given. Wanted is the limit that a new value exceeds with some small probability p,
+usually far smaller than 1/n. So the tail beyond the sample has to be extrapolated, and the result depends on how heavy
+the tail is taken to be. No family fits all noise: on GPUs in bfloat16 it comes in steps and ends soon; a few noisy
+prompts or flipped tokens make it heavy. So the heaviness is estimated, and mistrusted where few values show it.
 
 Rule 1. The tail begins at an order statistic. With u the (k+1)-th largest value of the sample, a new value exceeds u
         with probability (k+1)/(n+1), whatever the distribution.
-Rule 2. The excesses over u are taken as exponential. Their scale is estimated from the k excesses of the sample, whose
-        sum is S: for a new excess X, X/(X+S) is Beta(1, k), so that P(X > x) = (1 + x/S)^-k. This prediction limit is
-        exact for any k and widens by itself if k is small. (The quantile S/k · ln(1/p), which takes the estimated scale
-        for the true one, is too low: about half of it for k = 10 and p = 1e-6.)
-Rule 3. An exponential tail is conservative for every tail that is at least as thin: Gaussian, uniform, rounding. Their
-        mean excess falls as the threshold rises, so that the excesses over u overstate the tail further out.
-Rule 4. A mixture of scales (tokens differ in how ill-conditioned they are) has a heavier tail than its body suggests.
-        The tail becomes thinner further out, from an unknown k on. So the limit is the larger one of the limits for two
-        k: the square root of n, and a tenth of n.
-Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest values may be equal, and S zero. So equal values
-        are spread evenly, halfway to their neighbours: before rounding, they were anywhere in this interval.
-Rule 6. The probabilities of the N values are added up (Bonferroni). This holds for any dependence between the values;
-        tokens of one request go wrong together.
-
-Rules 2 to 4 do not hold for every noise. If a few tokens flip and the others hardly move, a sample has few flips;
-Student's t with 3 degrees of freedom has no exponential tail at all. One clean run in six then exceeds the near limit.
-
-The *far* limit (``far_limit``) assumes only a tail index of 3 or more (rule 8). A value beyond it is wrong.
-
-Rule 7. The logarithms of values beyond u are taken as exponential: a Pareto tail. Its slope is estimated from the k
-        logarithmic excesses. With L their sum, P(ln(X/u) > y) = (1 + y/L)^-k: again exact for any k. A Pareto tail is
-        conservative for every tail whose slope in a log-log plot steepens outwards: exponential, Gaussian, log-normal
-        and Student's t. Thin tails are steep, so that their limit is not much wider: seven times u for Gaussian noise.
-Rule 8. No tail is taken to be heavier than one of index 3: the probability to exceed x > u falls as (u/x)^3 at least.
-        This bounds the limit if the slope of rule 7 is uncertain because of few values, or if flips are so far above
-        all other values that the limit of rule 7 would never be exceeded.
-Rule 9. Values of one output depend on each other: one output that is noisier as a whole fills the tail by itself. So
-        the k in the prediction of rule 7 is the number of outputs among the k largest values.
-
-Neither limit foresees a kind of token that is many times as noisy as all others and that the sample has once or not at
-all: with one token in 500 ten times as noisy, a few clean runs in a hundred are still found invalid. So further control
-outputs, of the suspected prompt and of others, are made before an output is reported as wrong.
+Rule 2. The excesses over u follow a generalised Pareto distribution (Pickands, Balkema, de Haan): of all distributions
+        with a smooth tail, it is the limit for high u. Its shape says how heavy the tail is: 0 is exponential, 1/3 is
+        the tail of Student's t with 3 degrees of freedom, and below 0 the tail ends at a finite value.
+Rule 3. The shape is estimated from the k excesses (the estimator of Zhang and Stephens, 2009: the mean of the shape
+        under a likelihood of the data), and drawn towards an expected shape, as if this had been estimated from another
+        sample, with a standard error of its own. A part of the standard error of the result is added (``margin``): an
+        underestimated shape gives false alarms, an overestimated one only a wider limit. No shape is taken to be below
+        0 or above 1/3. The upper bound keeps a limit finite if flips lie far above all other values; noise with a
+        heavier tail than that of Student's t with 3 degrees of freedom may exceed the limit more often than stated.
+Rule 4. The scale is estimated, too. For an exponential tail, X/(X+S) is Beta(1, k) for a new excess X and the sum S of
+        the k excesses, so that P(X > x) = (1 + x/S)^-k: a generalised Pareto distribution of shape 1/k. So 1/k is added
+        to the shape. This widens the limit by itself where k is small.
+Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest values may be equal. So equal values are spread
+        evenly, halfway to their neighbours: before rounding, they were anywhere in this interval.
+Rule 6. A mixture of scales has a heavier tail than its body suggests, from an unknown k on. So two k may be used, a
+        share of n and the square root of n, and the more cautious result counts.
+Rule 7. The sample may hold values that are not noise: a few damaged outputs among those that were served. So the search
+        goes outwards: the tail is first estimated from values up to the largest that is known to be noise, from nine
+        tenths of the values at most and half of them at least. Values within the limit that noise exceeds
+        in one run of ten (OUTLYING) are taken in, and the tail is estimated again, until nothing changes. A gap that is
+        wider than noise explains stops the search; from outside, a few values beyond it would explain each other.
+        Values that are known to be noise (those of control outputs) are never left out.
+Rule 8. Values of one output depend on each other: one output that is noisier as a whole fills the tail by itself. So
+        the k of rules 3 and 4 is the number of different outputs among the k largest values.
 """
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
 
-MIN_SAMPLE = 100
-"""Size of the smallest sample that has a near limit. If one value in thirty is a step and the others are 0, a sample of
-twenty may have no step, and its limit would be 0."""
-_MIN_TAIL_INDEX = 3.0
-"""Tail index of the heaviest noise (rule 8): that of Student's t with 3 degrees of freedom."""
-_MAX_EXPONENT = 50.0
-"""Keeps the exponential of rule 7 from overflowing. Rule 8 gives a lower limit long before."""
-_MIN_TAIL = 16
-"""Fewest values in the tail of rule 7. Fewer do not show a slope."""
+MIN_SAMPLE = 16
+"""Size of the smallest sample that has a tail."""
+HEAVIEST = 1 / 3
+"""The largest shape that noise is taken to have (rule 3)."""
+OUTLYING = 0.1
+"""Values that noise reaches in so many runs of one are left out of the sample (rule 7)."""
 _MIN_EXCESSES = 8
-"""Fewest excesses of rule 2. With fewer, the prediction limit is tens of scales wide and detects nothing."""
+"""Fewest excesses. With fewer, rule 4 makes the limit tens of scales wide."""
+_FIRST = 0.5, 0.9
+"""Shares of the values from which rule 7 starts, at least and at most."""
+_MOST_ROUNDS = 20
 _EQUAL = 1e-3
 """Values that differ by less than this share of the largest value count as equal: a step of bfloat16 is 1/8 of the
 largest value or more, and float32 adds 1e-6 of it."""
 
 
-def near_limit(sample: Floats, future: int, alpha: float, *, min_sample: int = MIN_SAMPLE) -> float | None:
-    """The limit of rules 1 to 6, in the unit of the sample.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The expected shape of a tail (rule 3)."""
 
-    Any of ``future`` noise values exceeds it with probability ``alpha`` at most. ``sample``: absolute values in any
-    order, of shape (n,). None if n is below ``min_sample`` or a value is not finite.
+    shape: float
+    error: float
+    """Its standard error: how far the real shape may be from it."""
+    margin: float = 0.5
+    """How many standard errors of the estimated shape are added to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The tail of a distribution of noise, as estimated from a sample for one k (rules 1 to 5)."""
+
+    start: float
+    """Where the tail begins, in the unit of the sample."""
+    share: float
+    """Probability that a new value exceeds ``start``."""
+    scale: float
+    """Scale of the excesses over ``start``, in the unit of the sample."""
+    shape: float
+    """Shape of the excesses, above 0."""
+
+    def limit(self, probability: float) -> float:
+        """The limit that a new value exceeds with this probability; never below ``start``."""
+        ratio = max(self.share / probability, 1.0)
+        return self.start + self.scale * math.expm1(self.shape * math.log(ratio)) / self.shape
+
+    def probability(self, value: float) -> float:
+        """The probability that a new value exceeds ``value``; for values below ``start``, that of ``start``."""
+        excess = value - self.start
+        if excess <= 0:
+            return self.share
+        if self.scale == 0:
+            return 0.0
+        return float(self.share * (1 + self.shape * excess / self.scale) ** (-1 / self.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Tails:
+    """The tail as estimated for two k (rule 6). Empty if the sample is too small or has no finite values."""
+
+    each: tuple[Tail, ...]
+
+    def limit(self, probability: float) -> float:
+        """The limit that a new value exceeds with this probability at most; infinite if nothing is known."""
+        return max((tail.limit(probability) for tail in self.each), default=math.inf)
+
+    def probability(self, value: float) -> float:
+        """The probability that a new value exceeds ``value``, at most; 1 if nothing is known."""
+        return max((tail.probability(value) for tail in self.each), default=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Values of which most are noise."""
+
+    values: Floats
+    """Absolute values, of shape (n,)."""
+    certain: Flags
+    """Which of them are certainly noise, of shape (n,)."""
+    outputs: Indices | None = None
+    """The number of the output that each value belongs to, of shape (n,); None: each belongs to one of its own."""
+
+    def only(self, kept: Flags) -> "Sample":
+        """The sample without the other values."""
+        outputs = None if self.outputs is None else self.outputs[kept]
+        return Sample(self.values[kept], self.certain[kept], outputs)
+
+
+def estimate_tails(sample: Sample, future: int, expected: Expected, *, part: float = 0.1, twice: bool = True) -> Tails:
+    """The tail of noise in the sample (rules 1 to 8).
+
+    ``future``: how many values are tested, for rule 7. ``expected``: the expected shape (rule 3). ``part``: the share
+    of the sample that is its tail. ``twice``: whether the square root of n is used, too (rule 6).
     """
-    n = len(sample)
-    if n < min_sample or not np.isfinite(sample).all():
-        return None
-    falling = _spread(np.sort(sample))[::-1]
-    each = alpha / max(future, 1)
-    return float(max(_prediction_limit(falling, k, each) for k in _depths(n)))
+    if len(sample.values) < MIN_SAMPLE or not np.isfinite(sample.values).all():
+        return Tails(())
+    kept = sample.certain | (sample.values <= _first_cut(sample))
+    for _ in range(_MOST_ROUNDS):
+        tails = _tails(sample.only(kept), expected, part, twice=twice)
+        inside = sample.certain | (sample.values <= tails.limit(OUTLYING / max(future, 1)))
+        if np.array_equal(inside, kept):
+            break
+        kept = inside
+    return tails
 
 
-def _spread(rising: Floats) -> Floats:
+def shape_of_tail(sample: Sample, expected: Expected, *, part: float) -> float:
+    """The shape of the largest ``part`` of the values, without the margin of rule 3."""
+    order = np.argsort(sample.values, kind="stable")
+    falling = spread(sample.values[order])[::-1]
+    k = min(max(_MIN_EXCESSES, int(part * len(falling))), len(falling) - 1)
+    if k < 1:
+        return expected.shape
+    return _shape(falling[:k] - falling[k], _independent(sample, order, k), expected)[0]
+
+
+def _first_cut(sample: Sample) -> float:
+    """Where the search of rule 7 starts."""
+    least, most = np.quantile(sample.values, _FIRST)
+    known = sample.values[sample.certain]
+    return float(np.clip(known.max(), least, most)) if len(known) else float(most)
+
+
+def _tails(sample: Sample, expected: Expected, part: float, *, twice: bool) -> Tails:
+    order = np.argsort(sample.values, kind="stable")
+    falling, n = spread(sample.values[order])[::-1], len(order)
+    depths = {min(max(k, _MIN_EXCESSES), n - 1) for k in (int(part * n), *([math.isqrt(n)] if twice else []))}
+    return Tails(tuple(_tail(falling, k, _independent(sample, order, k), expected) for k in depths))
+
+
+def _independent(sample: Sample, order: Indices, k: int) -> int:
+    """How many outputs the k largest values belong to (rule 8). ``order``: of the values, rising."""
+    return k if sample.outputs is None else len(np.unique(sample.outputs[order[::-1][:k]]))
+
+
+def _tail(falling: Floats, k: int, independent: int, expected: Expected) -> Tail:
+    start = float(falling[k])
+    excesses = falling[:k] - start
+    mean, error = _shape(excesses, independent, expected)
+    shape = min(max(mean + expected.margin * error, 0.0), HEAVIEST)
+    # The mean of a generalised Pareto distribution is its scale divided by 1 - shape.
+    scale = float(excesses.mean()) * (1 - shape)
+    return Tail(start, (k + 1) / (len(falling) + 1), scale, shape + 1 / independent)
+
+
+def _shape(excesses: Floats, independent: int, expected: Expected) -> tuple[float, float]:
+    """The shape of rule 3 and its standard error. ``independent``: how many independent excesses there are."""
+    found = min(max(_zhang_stephens(excesses), -0.5), 1.0)
+    error = (1 + max(found, 0.0)) / math.sqrt(independent)
+    trust, trust_found = expected.error**-2, error**-2
+    mean = (expected.shape * trust + found * trust_found) / (trust + trust_found)
+    return mean, 1 / math.sqrt(trust + trust_found)
+
+
+def _zhang_stephens(excesses: Floats) -> float:
+    """The shape of a generalised Pareto distribution: Zhang and Stephens, Technometrics 51 (2009), 316 to 325.
+
+    With b = -shape/scale, the likelihood is a function of b alone. The estimate is the mean over a grid of b, weighted
+    by the likelihood.
+    """
+    rising = np.sort(excesses[excesses > 0])
+    n = len(rising)
+    if n < _MIN_EXCESSES:
+        return 0.0
+    points = 30 + math.isqrt(n)
+    # The grid of b, from far below 0 (a heavy tail) to the end of a tail that reaches just beyond the largest value.
+    steps = 1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))
+    grid = steps / (3 * rising[int(n / 4 + 0.5) - 1]) + 1 / rising[-1]
+    grid = grid[np.abs(grid) > np.finfo(float).eps / rising[-1]]
+    shapes = np.log1p(-grid[:, None] * rising).mean(axis=1)
+    likelihood = n * (np.log(-grid / shapes) - shapes - 1)
+    weights = np.exp(likelihood - likelihood.max())
+    best = float((grid * weights).sum() / weights.sum())
+    return float(np.log1p(-best * rising).mean())
+
+
+def spread(rising: Floats) -> Floats:
     """Rule 5: space equal values evenly. The values rise, and keep their shape (n,)."""
     steps = np.round(rising / (_EQUAL * rising[-1])) if rising[-1] > 0 else rising
     first = np.concatenate(([0], np.flatnonzero(np.diff(steps)) + 1))
@@ -94,45 +230,5 @@ def _spread(rising: Floats) -> Floats:
     above = 2 * atoms[-1] - between[-1] if len(between) else atoms[0] * 1.5
     low, high = np.append(below, between), np.append(between, above)
     within = (np.arange(len(rising)) - np.repeat(first, counts) + 0.5) / np.repeat(counts, counts)
-    spread = np.repeat(low, counts) + within * np.repeat(high - low, counts)
-    return np.where(np.repeat(counts, counts) > 1, spread, rising)
-
-
-def _depths(n: int) -> Iterator[int]:
-    """The two k of rule 4: how many of the largest values are the tail."""
-    yield from {min(max(k, _MIN_EXCESSES), n - 1) for k in (math.isqrt(n), n // 10)}
-
-
-def _prediction_limit(falling: Floats, k: int, each: float) -> float:
-    """The limit of rule 2 for one k. ``each``: the probability with which a single new value may exceed it."""
-    start = falling[k]
-    excess = float((falling[:k] - start).sum())
-    share = each * (len(falling) + 1) / (k + 1)
-    return float(start + excess * (share ** (-1.0 / k) - 1.0)) if share < 1.0 else float(start)
-
-
-def far_limit(sample: Floats, future: int, alpha: float, *, part: float, outputs: Indices | None = None) -> float:
-    """The limit of rules 7 to 9, in the unit of the sample; infinite if the sample is empty or a value is not finite.
-
-    Any of ``future`` noise values exceeds it with probability ``alpha`` at most. ``sample``: absolute values, of shape
-    (n,). ``part``: the share of the sample that is its tail. ``outputs``: the number of the output that each value
-    belongs to, of shape (n,); None if each value belongs to an output of its own.
-    """
-    n = len(sample)
-    if not n or not np.isfinite(sample).all():
-        return math.inf
-    order = np.argsort(sample, kind="stable")
-    falling = _spread(sample[order])[::-1]
-    positive = int((falling > 0).sum())
-    if not positive:
-        return 0.0
-    k = min(max(_MIN_TAIL, int(part * n)), positive - 1)
-    start = float(falling[k])
-    share = min(1.0, alpha / max(future, 1) * (n + 1) / (k + 1))
-    heaviest = math.exp(-math.log(share) / _MIN_TAIL_INDEX)
-    if k == 0:
-        return start * heaviest
-    independent = k if outputs is None else len(np.unique(outputs[order[::-1][:k]]))
-    slope = float(np.log(falling[:k] / start).mean())
-    exponent = slope * independent * math.expm1(-math.log(share) / independent)
-    return start * min(heaviest, math.exp(min(exponent, _MAX_EXPONENT)))
+    evenly = np.repeat(low, counts) + within * np.repeat(high - low, counts)
+    return np.where(np.repeat(counts, counts) > 1, evenly, rising)

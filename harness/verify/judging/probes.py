@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from harness.facts import Deployment, serving
 from harness.history import History, Operation, Outcome
 from harness.scenario import Condition, Purpose, Request, Route
-from harness.verify.judging.compare_forced import compare_forced
+from harness.verify.judging.compare_forced import Bounds, compare_forced
 from harness.verify.judging.compared import Compared, Match
-from harness.verify.judging.floor import NoiseFloor
 from harness.verify.judging.forcing import Forced, compare_with_forcing, compare_with_known, is_finite
 from harness.verify.judging.hits import ROLES, largest_block_size, prefix_hashes
 
@@ -92,7 +91,7 @@ def _known_tokens(
     return first.named if first is not None and is_finite(first) and len(first.named) > 1 else None
 
 
-def compare_probe(probe: Probe, floor: NoiseFloor | str | None) -> Compared:
+def compare_probe(probe: Probe, floor: Bounds | str | None) -> Compared:
     """Compare a probe. Without its own forcing, a wrong token is unverified and not a mismatch."""
     who = probe.request.request_id
     if probe.forced is None or floor is None:

@@ -7,10 +7,10 @@ apply it to recorded numbers.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.verify.judging.floor import NoiseFloor, measure_floor
+from harness.verify.judging.floor import NoiseFloor, Outputs, measure_floor
 from harness.verify.judging.forcing import Forced
 from harness.verify.judging.limits import Limits, exceedances
-from harness.verify.judging.many_doubtful import too_many_doubtful
+from harness.verify.judging.many_doubtful import beyond_controls
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +25,17 @@ class Ruling:
 
 
 def rule_on(controls: Sequence[Forced], served: Sequence[Forced]) -> Ruling | str:
-    """Apply the rule to ``served`` outputs, or say why the ``controls`` do not suffice.
+    """Apply the rule to ``served`` outputs, drawn at random, or say why the ``controls`` do not suffice.
 
     ``controls``: outputs that were made without KV transfer.
     """
-    floor = measure_floor(controls, served)
+    floor = measure_floor(Outputs(controls, served))
     if isinstance(floor, str):
         return floor
-    doubtful, wrong = _beyond(served, floor.near), _beyond(served, floor.far)
-    if why := too_many_doubtful(served, controls, floor.near):
-        wrong = {**{index: f"{text}; {why}" for index, text in doubtful.items()}, **wrong}
+    wrong = _beyond(served, floor.far)
+    if many := beyond_controls(served, controls):
+        wrong |= {index: f"{text}; {many.text}" for index, text in _beyond(served, many.limits).items()}
+    doubtful = _beyond(served, floor.near)
     return Ruling(floor, wrong, {index: text for index, text in doubtful.items() if index not in wrong})
 
 

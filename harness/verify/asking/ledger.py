@@ -1,0 +1,142 @@
+"""What verification may still spend: every step takes its tokens and seconds from one ledger.
+
+The ledger is computed anew from the history before each step. Steps come in a fixed order, and each has a *mark*: the
+part of the budget that may be spent when the step ends, by it and by all steps before it. So probes and forcings of
+outputs picked at random leave something for outputs that look wrong, and what a step leaves is there for later ones.
+
+Tokens are paid in advance: requests that the tokens do not suffice for are not sent. A control output and a retry are
+forced later, so their forcings are paid with them. Seconds are limited by ``Phase.seconds``: after so long, no further
+request of the phase is sent, and those in flight take about as long as the ledger leaves for them.
+
+How long a request takes is estimated from the load, until requests of its own kind have been timed.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from harness.history import History
+from harness.scenario import Phase, Purpose, Request
+from harness.verify.asking.policy import Budget
+from harness.verify.judging.cost import Cost, computed, load_cost, prompt_computed, spans
+
+PROBE_TOKENS = 64
+"""A probe computes two tokens, but takes an engine as long as so many tokens of a load: 58 on two CPU cores (100
+probes/s at 5,800 tokens/s), 115 on an H100 (270 at 31,000)."""
+
+_PROBE_COST = 2
+"""Engine tokens of a probe: one of its prompt and one of its answer."""
+_UNLIMITED = 1 << 40
+"""More requests than any step makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Parts of the budget that may be spent when a step ends."""
+
+    tokens: float
+    seconds: float
+
+
+EVERYTHING = Mark(1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How long requests take when as many are in flight as the load had."""
+
+    token: float
+    """Seconds per engine token of anything but a probe."""
+    probe: float
+    """Seconds per probe."""
+
+    @classmethod
+    def of(cls, history: History) -> "Rates":
+        """Measured from the load, and from forcings and probes if there are any."""
+        load = load_cost(history)
+        token = load.seconds / load.tokens if load.tokens else 0.0
+        forcings = [o for o in history.operations() if o.request.purpose is Purpose.FORCING]
+        probes = [o for o in history.operations() if o.request.purpose is Purpose.PROBE]
+        forced = sum(map(computed, forcings))
+        return cls(
+            token=spans(forcings) / forced if forced else token,
+            probe=spans(probes) / len(probes) if probes else PROBE_TOKENS * token,
+        )
+
+    def seconds(self, request: Request, tokens: float) -> float:
+        """Of one request that computes so many tokens."""
+        return self.probe if request.purpose is Purpose.PROBE else tokens * self.token
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The budget, and what of it is spent."""
+
+    budget: Budget
+    spent: Cost
+    rates: Rates
+    prompt_tokens: Callable[[Request], int]
+    """Tokens of a prompt, also of one that is sent as a text."""
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether there is no limit at all."""
+        return math.isinf(self.budget.tokens) and math.isinf(self.budget.seconds)
+
+    def tokens_left(self, until: Mark) -> float:
+        """Engine tokens that may be spent before the mark."""
+        return max(self.budget.tokens * until.tokens - self.spent.tokens, 0.0)
+
+    def seconds_left(self, until: Mark) -> float:
+        """Seconds that may be spent before the mark."""
+        return max(self.budget.seconds * until.seconds - self.spent.seconds, 0.0)
+
+    def probes_left(self, until: Mark) -> int:
+        """How many probes the time and the tokens before the mark suffice for."""
+        tokens, seconds = self.tokens_left(until) / _PROBE_COST, self.seconds_left(until)
+        affordable = min(tokens, seconds / self.rates.probe if self.rates.probe else math.inf)
+        return int(min(affordable, _UNLIMITED))
+
+    def afford(self, phases: Sequence[Phase], until: Mark) -> tuple[Phase, ...]:
+        """The phases without the requests that cannot be paid, each with its limit of time."""
+        if self.unlimited:
+            return tuple(phases)
+        paid = [replace(one, requests=kept) for one, kept in zip(phases, self._paid(phases, until), strict=True)]
+        expected = [self.expected(one.requests) for one in paid]
+        seconds, total = self.seconds_left(until), sum(expected)
+        parts = [seconds * (each / total if total else 1.0) for each in expected]
+        limited = [self._limited(*one) for one in zip(paid, parts, expected, strict=True)]
+        return tuple(one for one in limited if one.requests and (one.seconds is None or one.seconds > 0))
+
+    def expected(self, requests: Iterable[Request]) -> float:
+        """Seconds that the requests take, without the forcings that follow from them."""
+        return sum(self.rates.seconds(one, self._own(one)) for one in requests)
+
+    def _paid(self, phases: Iterable[Phase], until: Mark) -> Iterator[tuple[Request, ...]]:
+        left = self.tokens_left(until)
+        for phase in phases:
+            kept = []
+            for request in phase.requests:
+                left -= self.price(request)
+                if left < 0:
+                    break
+                kept.append(request)
+            yield tuple(kept)
+
+    def _limited(self, phase: Phase, seconds: float, expected: float) -> Phase:
+        """The phase, which stops sending early enough for its last requests to end in time."""
+        if math.isinf(seconds):
+            return phase
+        last = phase.concurrency * expected / max(len(phase.requests), 1)
+        return replace(phase, seconds=seconds - min(last, seconds / 2))
+
+    def price(self, request: Request) -> int:
+        """Engine tokens of a request and of the forcing that must follow it."""
+        forced = request.purpose in (Purpose.CONTROL, Purpose.RETRY)
+        return self._own(request) * (1 + forced)
+
+    def _own(self, request: Request) -> int:
+        if request.purpose is Purpose.RESET:
+            return 0
+        answer = request.sampling.max_tokens * (request.sampling.n or 1)
+        return prompt_computed(request.purpose, self.prompt_tokens(request)) + answer

@@ -1,0 +1,198 @@
+"""What the search for owners found: each wrong output under the prompts of other requests. Pure.
+
+Two kinds of requests tell. An owner test asks a prefill server for the first token after a candidate's KV: a vector
+(first_token.py) for each candidate. A forcing tells how likely every token of the answer is under a candidate's prompt.
+Both have the prompt that the output answers if it was made from the candidate's KV (``asking/owners.py``).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from harness.history import History, Operation, Outcome
+from harness.scenario import Purpose, Request
+from harness.verify.judging.chance_match import Tokens, probability_of_tokens
+from harness.verify.judging.first_token import (
+    MIN_COMMON,
+    Vector,
+    chance_of_vector,
+    distance,
+    prefill_vector,
+    served_vector,
+)
+from harness.verify.judging.forcing import ForcedTokens, forced_tokens, forcings
+
+
+@dataclass(frozen=True, slots=True)
+class UnderPrompt:
+    """A wrong output forced under one prompt."""
+
+    owner: str | None
+    """The request whose KV this prompt stands for; None if it is the output's own prompt."""
+    prompt: Tokens
+    tokens: ForcedTokens
+
+    def best_tokens(self, near: float) -> int:
+        """How many tokens are the best ones under this prompt, within ``near`` nats."""
+        return int((self.tokens.regret <= near).sum())
+
+    def mean_probability(self, near: float) -> float:
+        """The mean probability of the tokens under this prompt; that of the best one counts as 1."""
+        return float(probability_of_tokens(self.tokens, near).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class TestedPrompt:
+    """The first token's vector under the prompt of one owner test."""
+
+    owner: str
+    prompt: Tokens
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerTests:
+    """All results of the search for owners."""
+
+    forced: Mapping[str, Sequence[UnderPrompt]]
+    """By the request id of the wrong output."""
+    vectors: Mapping[str, Sequence[TestedPrompt]]
+    """By the request id of the wrong output; only tests that were answered with a vector."""
+    tested: Mapping[str, int]
+    near: float
+    noise: float | None
+    """The limit of noise of vectors, nats; None if vectors show nothing in this run."""
+    questions: Mapping[str, Operation]
+    """The answered block question about each wrong output that has one."""
+    share: float = 1.0
+    """The share of tokens that are the best ones under the prompt of a request that is not the owner."""
+
+    @classmethod
+    def of(
+        cls, history: History, operations: Mapping[str, Operation], near: float, noise: float | None
+    ) -> "OwnerTests":
+        """From the owner tests and forcings of a history; ``operations`` are all of its operations by request id."""
+        forced = {
+            who: list(_under_prompts(operations[who], found))
+            for who, found in forcings(history).items()
+            if who in operations
+        }
+        tests = cls(forced, _vectors(history), tested_owners(history), near, noise, block_questions(history))
+        return replace(tests, share=tests._chance_share(operations))
+
+    def best(self, wrong: Operation) -> UnderPrompt | None:
+        """The other request's prompt that the output fits best: by the first token's vector, then by all tokens."""
+        others = [one for one in self.forced.get(wrong.request.request_id, ()) if one.owner is not None]
+        return max(others, key=lambda one: self._fit(wrong, one), default=None)
+
+    def others(self, request_id: str, owner: str | None) -> list[ForcedTokens]:
+        """The output under every prompt but the owner's, its own prompt included."""
+        return [one.tokens for one in self.forced.get(request_id, ()) if owner is None or one.owner != owner]
+
+    def fit(self, wrong: Operation, owner: str, prompt: Tokens) -> "VectorFit | None":
+        """How the output's first vector fits an owner test; None if vectors are not known for both."""
+        who, own = wrong.request.request_id, served_vector(wrong)
+        found = self.vectors.get(who, ())
+        mine = next((one.vector for one in found if one.prompt == prompt), None)
+        if self.noise is None or mine is None or len(own) < MIN_COMMON:
+            return None
+        rest = [one.vector for one in found if one.owner != owner]
+        if len(prefill := prefill_vector(wrong)) >= MIN_COMMON:
+            rest.append(prefill)
+        nearest = min((distance(own, one) for one in rest), default=0.0)
+        chance = chance_of_vector(own, mine, rest, self.noise)
+        return VectorFit(distance(own, mine), nearest, len(rest), self.noise, chance)
+
+    def is_wrong(self, question: Operation) -> bool:
+        """Whether the answer to a block question is not that of its prompt, by its teacher forcing."""
+        own = [one for one in self.forced.get(question.request.request_id, ()) if one.owner is None]
+        return any(one.best_tokens(self.near) < len(one.tokens.regret) for one in own)
+
+    def contradicted(self, wrong: Operation, owner: str) -> bool:
+        """Whether the output's first vector fits no owner test of this owner, though there is one."""
+        tests = [one for one in self.vectors.get(wrong.request.request_id, ()) if one.owner == owner]
+        fits = [self.fit(wrong, owner, one.prompt) for one in tests]
+        return any(fits) and not any(one.fits for one in fits if one)
+
+    def _chance_share(self, operations: Mapping[str, Operation]) -> float:
+        best = {who: self.best(operations[who]) for who in self.forced}
+        owners = {who: one.owner for who, one in best.items() if one is not None}
+        others = [o for who, every in self.forced.items() for o in every if o.owner and o.owner != owners.get(who)]
+        fitting = sum(one.best_tokens(self.near) for one in others)
+        # One is added to each count: a share of 0 would make any match certain.
+        return (fitting + 1) / (sum(len(one.tokens.regret) for one in others) + 2)
+
+    def _fit(self, wrong: Operation, one: UnderPrompt) -> tuple[bool, float, float]:
+        found = self.fit(wrong, str(one.owner), one.prompt)
+        apart = inf if found is None else found.apart
+        return found is not None and found.fits, one.mean_probability(self.near), -apart
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFit:
+    """The output's first vector beside those of one candidate and of all others; nats."""
+
+    apart: float
+    """Distance from the candidate's vector."""
+    nearest: float
+    """Distance from the nearest vector of all other candidates and of the output's own prompt."""
+    others: int
+    noise: float
+    chance: float
+    """Probability that the nearest of all compared fits as well; 1 if it does not fit, or if others are near."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the candidate's vector is the output's but for noise."""
+        return self.apart <= self.noise
+
+
+def block_questions(history: History) -> dict[str, Operation]:
+    """The answered question about each wrong output's whole blocks, by the output's request id."""
+    return {
+        str(one.request.about): one
+        for one in history.operations()
+        if is_block_question(one.request) and one.outcome is Outcome.OK and one.ended.choices
+    }
+
+
+def is_block_question(request: Request) -> bool:
+    """Whether the request asks a decode server for the blocks that a wrong output has in its prefix cache."""
+    return request.purpose is Purpose.OWNER_TEST and request.owner is None
+
+
+def tested_owners(history: History) -> Counter[str]:
+    """How many candidate owners were tested for each output, by request id."""
+    about = {one.request.request_id: who for who, one in block_questions(history).items()}
+    pairs = {
+        (who, operation.request.owner)
+        for operation in history.operations()
+        if operation.request.owner is not None
+        for who in {str(operation.request.about), about.get(str(operation.request.about), "")} - {""}
+    }
+    return Counter(who for who, _ in pairs)
+
+
+def _vectors(history: History) -> dict[str, list[TestedPrompt]]:
+    found: dict[str, list[TestedPrompt]] = {}
+    for one in history.operations():
+        request, vector = one.request, served_vector(one)
+        if request.purpose is Purpose.OWNER_TEST and request.owner is not None and len(vector) >= MIN_COMMON:
+            tested = TestedPrompt(str(request.owner), one.prompt_token_ids or (), vector)
+            found.setdefault(str(request.about), []).append(tested)
+    return found
+
+
+def _under_prompts(operation: Operation, candidates: Iterable[Operation]) -> Iterator[UnderPrompt]:
+    """Every forcing of the operation's first choice, with the request whose prompt it has."""
+    prompt = operation.prompt_token_ids or ()
+    answer = operation.ended.choices[0].token_ids if operation.ended.choices else ()
+    for forcing in candidates:
+        sent, owner = forcing.request.prompt, forcing.request.owner
+        if not prompt or not isinstance(sent, tuple) or sent[len(prompt) :] != answer[: len(sent) - len(prompt)]:
+            continue
+        own = sent[: len(prompt)] == prompt
+        if (own or owner is not None) and (tokens := forced_tokens(forcing, len(prompt))) is not None:
+            ids = forcing.prompt_token_ids or ()
+            yield UnderPrompt(None if own else owner, ids[: len(prompt)], tokens)

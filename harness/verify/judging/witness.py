@@ -1,0 +1,109 @@
+"""The first output token as prefill and as decode computed it: a comparison of every request, at no cost. Pure.
+
+The prefill server is asked for one token, so that it computes the first output token from its own KV; decode computes
+it again from the KV that was transferred. If both report log-probabilities, and the proxy hands prefill's on
+(``X-PD-Prefill-First``), each request has a reference for its first token. Two distances are used:
+
+equal   Both report the same tokens with the same log-probabilities, to the last bit. On some engines (float32 on CPUs)
+        this holds for every request whose KV is right: 2,537 of 2,537 on vLLM 0.32, while 236 of 237 requests with
+        damaged KV differed. Whether it holds is measured: if nine tenths of a run's requests are equal, the others are
+        strange.
+gap     The distance of their vectors of log-probabilities, nats (first_token.py). It ignores a shift of all of them,
+        which rounding causes most.
+
+On GPUs in bfloat16 gaps are noise, mostly. Of requests with damaged KV (nine kinds of damage, two models), most are
+among the 2 % with the largest gaps. So the comparison accuses nobody: it tells which outputs should be teacher-forced,
+and which prompts' blocks should be probed, before others are picked at random.
+
+Left out are requests without log-probabilities (of other proxies, or if they were not asked for), answers that did not
+complete, and requests that were not sent through the proxy. Sampling does not matter: log-probabilities are those of
+the model, whichever token is drawn. Nor do n > 1 (the first choice is compared), chat, echo, or streaming.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.history import History, Operation, Outcome
+from harness.memo import once
+from harness.scenario import Route
+from harness.verify.judging.first_token import MIN_COMMON, distance, prefill_vector, served_vector
+
+MOSTLY_EQUAL = 0.9
+"""If this share of a run's requests is equal to the last bit, the others are strange."""
+STRANGE = 0.02
+"""Otherwise, the share of requests with the largest gaps that is strange."""
+_FEWEST = 16
+"""Requests that must have been compared before any of them is strange."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """The first tokens of a run's requests compared."""
+
+    gaps: Mapping[str, float]
+    """Nats, by request id, in the order sent; 0 only for requests that are equal to the last bit."""
+    served: int
+    """How many outputs of the load came through the proxy, compared or not."""
+
+    @property
+    def equal(self) -> int:
+        """How many are equal to the last bit."""
+        return sum(gap == 0 for gap in self.gaps.values())
+
+    @property
+    def exact(self) -> bool:
+        """Whether prefill and decode are equal to the last bit for nearly all requests."""
+        return len(self.gaps) >= _FEWEST and self.equal >= MOSTLY_EQUAL * len(self.gaps)
+
+    @property
+    def strangest(self) -> tuple[str, ...]:
+        """Ids of the strange requests, the largest gap first."""
+        if len(self.gaps) < _FEWEST:
+            return ()
+        falling = sorted((name for name, gap in self.gaps.items() if gap > 0), key=lambda name: -self.gaps[name])
+        return tuple(falling if self.exact else falling[: math.ceil(STRANGE * len(self.gaps))])
+
+    @property
+    def note(self) -> str:
+        """What was compared, in words; empty if nothing came through the proxy."""
+        if not self.served:
+            return ""
+        if not self.gaps:
+            return (
+                "first tokens were not compared with prefill's: no answer says what prefill computed. Requests must "
+                "ask for log-probabilities, and the proxy must hand prefill's on, as python -m harness.proxy does"
+            )
+        compared = f"first tokens were compared with prefill's for {len(self.gaps):,} of {self.served:,} outputs"
+        if self.exact or not self.strangest:
+            return f"{compared}: {self.equal:,} equal to the last bit"
+        smallest = self.gaps[self.strangest[-1]]
+        return f"{compared}; the {len(self.strangest):,} strangest differ by {smallest:.2g} nats or more"
+
+    def doubt(self, request_id: str) -> str:
+        """Why an output is doubtful by its first token, in words; empty if it is not."""
+        if not self.exact or not self.gaps.get(request_id, 0.0):
+            return ""
+        return (
+            f"its first token's log-probabilities differ from prefill's by {self.gaps[request_id]:.2g} nats, while "
+            f"those of {self.equal:,} other outputs are equal to the last bit"
+        )
+
+
+@once
+def witnessed(history: History) -> Witnessed:
+    """The first tokens of all outputs of the load that came through the proxy."""
+    served = [o for o in history.operations(route=Route.PROXY) if o.request.of_load and o.outcome is Outcome.OK]
+    return Witnessed({o.request.request_id: _gap(o) for o in served if _comparable(o)}, len(served))
+
+
+def _comparable(operation: Operation) -> bool:
+    one, other = operation.ended.prefill_first, operation.ended.first_logprobs
+    return min(len(one), len(other)) >= MIN_COMMON or (bool(one) and sorted(one) == sorted(other))
+
+
+def _gap(operation: Operation) -> float:
+    # The order does not matter: each server puts the token first that it chose.
+    if sorted(operation.ended.prefill_first) == sorted(operation.ended.first_logprobs):
+        return 0.0
+    return max(distance(prefill_vector(operation), served_vector(operation)), math.ulp(0.0))
