@@ -16,7 +16,7 @@ SUSPECTS = 8
 REPEATS = 4
 """Control requests for each suspected output."""
 FURTHER_CONTROLS = 64
-"""Control requests for other prompts of the load, in each round."""
+"""Control requests for other prompts of the load, in each round, at most: no more than the load has otherwise."""
 _SHORT_PROMPT = 1024
 """Control requests always repeat a prompt of so many tokens in full."""
 
@@ -43,7 +43,8 @@ def confirmation(verification: Verification, history: History, wrong: Collection
     suspects = [o for o in history.operations() if o.request.request_id in new and maker.fits(o)][:SUSPECTS]
     if not suspects:
         return ()
-    requests = [*maker.whole(suspects * REPEATS), *maker.any_prompts(FURTHER_CONTROLS)]
+    further = min(FURTHER_CONTROLS, verification.sizes(history, maker.outputs).controls)
+    requests = [*maker.whole(suspects), *maker.any_prompts(further), *maker.whole(suspects * (REPEATS - 1))]
     return verification.phase("confirmation", requests, history)
 
 

@@ -18,8 +18,8 @@ TIME_PER_TOKENS = 2.5
 """A percentage limits time to so many times the share that it limits tokens to: forcings, probes and retries are short
 requests, which take more of an engine's time than of its tokens."""
 _SHORT, _SHORT_SECONDS = 1000, 30.0
-"""A load of at most so many requests is short, unless its share of time is longer than so many seconds: its verification
-takes more than its share, but seconds."""
+"""A load of at most so many requests is short, unless its share of time is longer than so many seconds: its
+verification takes more than its share, but seconds."""
 _FLOORS = ((600, 20.0), (200, 10.0))
 """What any percentage allows a short load and a longer one: tokens, as a number of the load's average requests, and
 seconds. 600 requests are 128 forcings, 80 controls and as many for suspected outputs, all of them forced, and a search

@@ -23,7 +23,7 @@ A probe reads the server's prefix cache. To read the offload tier, the prefix ca
 The counters of probes are not judged: which blocks are still cached depends on evictions that are not predicted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,11 +86,21 @@ def cache_probes(verification: Verification, history: History) -> Phases:
     return _probes(verification, history, _new(verification, history)[: _most_probed(verification, history)])
 
 
+def strange_probed(verification: Verification, history: History) -> Phases:
+    """Probes of all prefixes of prompts whose outputs look strange."""
+    return _probed_whole(verification, history, witnessed(history).strangest)
+
+
 def suspects_probed(verification: Verification, history: History) -> Phases:
     """Probes of all prefixes of prompts whose outputs look wrong or doubtful."""
-    doubted = {*suspects(history), *doubtful(history)}
+    return _probed_whole(verification, history, {*suspects(history), *doubtful(history)})
+
+
+def _probed_whole(verification: Verification, history: History, doubted: Collection[str]) -> Phases:
+    """``doubted``: ids of the requests that have the prompts."""
     new = _new(verification, history) if doubted else []
-    return _probes(verification, history, [one for one in new if one.source.request.request_id in doubted][:_SUSPECTED])
+    chosen = [one for one in new if one.source.request.request_id in set(doubted)]
+    return _probes(verification, history, chosen[:_SUSPECTED])
 
 
 def _new(verification: Verification, history: History) -> list[Prefix]:

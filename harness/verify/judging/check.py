@@ -24,6 +24,7 @@ from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
 from harness.verify.judging.salts import tested, untested
 from harness.verify.judging.tiers import unprobed_tiers
+from harness.verify.judging.unequal import unequal
 from harness.verify.judging.witness import Witnessed, witnessed
 
 _MAX_FINDINGS = 50
@@ -95,6 +96,14 @@ def suspects(history: History) -> tuple[str, ...]:
     evidence = look_at_outputs(history)
     probed = [one for _, one in evidence.probed]
     return tuple(one.request_id for one in (*evidence.compared, *probed) if one.match is Match.MISMATCH)
+
+
+def unconfirmed(history: History) -> tuple[str, ...]:
+    """The request ids of outputs and probes that look wrong, or not to the last bit right, and not beyond any noise."""
+    evidence = look_at_outputs(history)
+    probed = [one for _, one in evidence.probed]
+    looking = (one for one in (*evidence.compared, *probed) if one.match is Match.MISMATCH and not one.certain)
+    return tuple(dict.fromkeys((*(one.request_id for one in looking), *unequal(history))))
 
 
 def doubtful(history: History) -> tuple[str, ...]:
