@@ -149,9 +149,9 @@ def _ownerless(history: History) -> set[str]:
 _CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
     Mark(tokens=0.5, seconds=0.5),
     Mark(tokens=0.7, seconds=0.7),
-    Mark(tokens=0.82, seconds=0.82),
-    Mark(tokens=0.94, seconds=0.9),
-    Mark(tokens=0.97, seconds=0.94),
+    Mark(tokens=0.82, seconds=0.76),
+    Mark(tokens=0.94, seconds=0.84),
+    Mark(tokens=0.97, seconds=0.88),
 )
 _Step = Callable[[Verification, History], Phases]
 _STEPS: tuple[tuple[_Step, Mark], ...] = (

@@ -99,11 +99,17 @@ def suspects(history: History) -> tuple[str, ...]:
 
 
 def unconfirmed(history: History) -> tuple[str, ...]:
-    """The request ids of outputs and probes that look wrong, or not to the last bit right, and not beyond any noise."""
+    """The request ids of outputs whose prompts should be measured again, in this order.
+
+    First come outputs that only control requests can prove wrong (unequal.py), then outputs and probes that look wrong,
+    though not beyond any noise.
+    """
     evidence = look_at_outputs(history)
-    probed = [one for _, one in evidence.probed]
-    looking = (one for one in (*evidence.compared, *probed) if one.match is Match.MISMATCH and not one.certain)
-    return tuple(dict.fromkeys((*(one.request_id for one in looking), *unequal(history))))
+    wrong = [one for one in evidence.compared if one.match is Match.MISMATCH]
+    known, probed = {one.request_id for one in wrong}, [one for _, one in evidence.probed]
+    unproven = (name for name in unequal(history) if name not in known)
+    looking = (one.request_id for one in (*wrong, *probed) if one.match is Match.MISMATCH and not one.certain)
+    return tuple(dict.fromkeys((*unproven, *looking)))
 
 
 def doubtful(history: History) -> tuple[str, ...]:

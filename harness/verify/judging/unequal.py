@@ -55,9 +55,8 @@ def proven_unequal(history: History) -> Mapping[str, str]:
 
 def _reason(name: str, own: int, controls: int, first: Witnessed) -> str:
     return (
-        f"its first token's log-probabilities differ from prefill's by {first.gaps[name]:.2g} nats, while those of "
-        f"{first.equal:,} other outputs and of {controls} control outputs ({own} of this prompt) are equal to the last "
-        "bit: its KV is not what prefill computed"
+        f"{first.difference(name)}, while {first.equal:,} other outputs and {controls} control outputs ({own} of this "
+        "prompt) are equal to the last bit: its KV is not what prefill computed"
     )
 
 
