@@ -15,8 +15,9 @@ from harness.verdict import Check, Finding, FindingKind, Outputs, Verdict
 from harness.verify.judging.cache_findings import cache_findings, probe_coverage, with_wrong_blocks
 from harness.verify.judging.compared import Match
 from harness.verify.judging.evidence import OutputEvidence, look_at_outputs
-from harness.verify.judging.floor import RESOLUTION, NoiseFloor
+from harness.verify.judging.floor import NoiseFloor
 from harness.verify.judging.hits import largest_block_size, probe_hits
+from harness.verify.judging.limits import RESOLUTION
 from harness.verify.judging.owner_tests import tested_owners
 from harness.verify.judging.ownership import Leak, find_leaks
 from harness.verify.judging.patterns import said_patterns

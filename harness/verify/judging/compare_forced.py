@@ -25,10 +25,9 @@ import numpy as np
 from harness.history import Choice, Operation
 from harness.verify.judging.answer_shape import wrong_shape
 from harness.verify.judging.compared import Compared, Match
-from harness.verify.judging.floor import ALPHA
 from harness.verify.judging.forcing import Forced, free_regret
 from harness.verify.judging.gross_mismatch import gross_mismatch
-from harness.verify.judging.limits import Exceedance, Limits, exceedances
+from harness.verify.judging.limits import ALPHA, Exceedance, Limits, exceedances
 from harness.verify.judging.many_doubtful import Many
 
 _VOCABULARY = 1 << 18

@@ -13,12 +13,13 @@ from harness.verify.judging.compare_both import compare_with_both
 from harness.verify.judging.compare_forced import Bounds, compare_forced
 from harness.verify.judging.compare_reference import compare_with_reference
 from harness.verify.judging.compared import Compared, Match
-from harness.verify.judging.floor import NoiseFloor, Outputs, measure_floor, own_noise, quiet_floor
+from harness.verify.judging.floor import NoiseFloor, measure_floor, own_noise, quiet_floor
 from harness.verify.judging.forcing import NO_IDS, Forced, ForcingResult, compare_with_forcing, forcings
 from harness.verify.judging.gross_mismatch import gross_mismatch
 from harness.verify.judging.many_doubtful import Many, beyond_controls
 from harness.verify.judging.probes import DamagedPrompt, Probe, compare_probe, damaged_prompts, read_probes
 from harness.verify.judging.salts import untrusted, untrusted_forcing
+from harness.verify.judging.sample import Outputs
 from harness.verify.judging.unequal import proven_unequal
 
 _VERIFYING = (Purpose.FORCING, Purpose.REFERENCE, Purpose.CONTROL)
