@@ -89,7 +89,7 @@ def cache_probes(verification: Verification, history: History) -> Phases:
 
 
 def strange_probed(verification: Verification, history: History) -> Phases:
-    """Probes of all prefixes of prompts whose outputs look strange, if the decode server may still have their blocks."""
+    """Probes of all prefixes of prompts whose outputs look strange, if decode may still have their blocks."""
     recent = _may_be_cached(verification, history)
     return _probed_whole(verification, history, [name for name in witnessed(history).strangest if name in recent])
 
