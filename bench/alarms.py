@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.verify.judging.floor import ALPHA
+from harness.verify.judging.limits import ALPHA
 from harness.verify.judging.noise import Floats
 
 CONFIDENCE = 0.95

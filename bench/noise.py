@@ -30,8 +30,8 @@ from bench.alarms import Alarms, exceeding, total
 from bench.recorded import Recorded, UnreadableError, files_of, read
 from bench.resampled import Resampled, pools, resample
 from harness.errors import ExitCode
-from harness.verify.judging.floor import ALPHA
 from harness.verify.judging.forcing import Forced
+from harness.verify.judging.limits import ALPHA
 from harness.verify.judging.ruling import Ruling, rule_on
 
 _JITTER = 0.1

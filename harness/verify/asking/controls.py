@@ -1,7 +1,7 @@
 """Control requests measure noise: for prompts of the whole load, and for prompts whose outputs look wrong."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
@@ -16,7 +16,7 @@ SUSPECTS = 8
 REPEATS = 4
 """Control requests for each suspected output."""
 FURTHER_CONTROLS = 64
-"""Control requests for other prompts of the load, in each round."""
+"""Control requests for other prompts of the load, in each round, at most: no more than the load has otherwise."""
 _SHORT_PROMPT = 1024
 """Control requests always repeat a prompt of so many tokens in full."""
 
@@ -32,18 +32,23 @@ def controls(verification: Verification, history: History) -> Phases:
     return verification.phase("control", maker.any_prompts(missing), history)
 
 
-def confirmation(verification: Verification, history: History, wrong: Collection[str]) -> Phases:
-    """Further control requests: for prompts whose outputs look wrong (``wrong``: request ids), and for other prompts.
+def confirmation(verification: Verification, history: History, wrong: Sequence[str]) -> Phases:
+    """Further control requests: for prompts whose outputs look wrong, and for other prompts.
+
+    ``wrong``: request ids, the most urgent first.
 
     If a prompt is noisier than most, its own control outputs show that, and the noise limits rise. Controls of other
     prompts may show noise that occurs once in a hundred tokens. An output that is really wrong stays wrong.
     """
-    new = set(wrong) - {o.request.about for o in history.operations() if o.request.condition is Condition.SUSPECT}
+    controls = (o for o in history.operations() if o.request.purpose is Purpose.CONTROL)
+    done = {o.request.about for o in controls if o.request.condition is Condition.SUSPECT}
     maker = _Maker.of(verification, history, verification.outputs(history))
-    suspects = [o for o in history.operations() if o.request.request_id in new and maker.fits(o)][:SUSPECTS]
+    every = {o.request.request_id: o for o in history.operations()}
+    suspects = [every[name] for name in wrong if name not in done and maker.fits(every[name])][:SUSPECTS]
     if not suspects:
         return ()
-    requests = [*maker.whole(suspects * REPEATS), *maker.any_prompts(FURTHER_CONTROLS)]
+    further = min(FURTHER_CONTROLS, verification.sizes(history, maker.outputs).controls)
+    requests = [*maker.whole(suspects), *maker.any_prompts(further), *maker.whole(suspects * (REPEATS - 1))]
     return verification.phase("confirmation", requests, history)
 
 

@@ -12,13 +12,13 @@ How long a request takes is estimated from the load, until requests of its own k
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from harness.history import History
 from harness.scenario import Phase, Purpose, Request
 from harness.verify.asking.policy import Budget
-from harness.verify.judging.cost import Cost, computed, load_cost, prompt_computed, spans
+from harness.verify.judging.cost import CACHED, Cost, computed, load_cost, prompt_computed, share_computed, spans
 
 PROBE_TOKENS = 64
 """A probe computes two tokens, but takes an engine as long as so many tokens of a load: 58 on two CPU cores (100
@@ -26,6 +26,8 @@ probes/s at 5,800 tokens/s), 115 on an H100 (270 at 31,000)."""
 
 _PROBE_COST = 2
 """Engine tokens of a probe: one of its prompt and one of its answer."""
+_PILOT = 8
+"""Owner tests that are sent before their price is known: where caches are small, each computes its whole prompt."""
 _UNLIMITED = 1 << 40
 """More requests than any step makes."""
 
@@ -38,7 +40,8 @@ class Mark:
     seconds: float
 
 
-EVERYTHING = Mark(1.0, 1.0)
+EVERYTHING = Mark(1.0, 0.92)
+"""Requests in flight when the time is up are waited for, and are the reason that some of it is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Rates:
     """Seconds per engine token of anything but a probe."""
     probe: float
     """Seconds per probe."""
+    uncached: Mapping[Purpose, float | None] = field(default_factory=dict)
+    """The share of their prompts that probes and owner tests had to compute; None if that was not seen yet."""
 
     @classmethod
     def of(cls, history: History) -> "Rates":
@@ -61,6 +66,7 @@ class Rates:
         return cls(
             token=spans(forcings) / forced if forced else token,
             probe=spans(probes) / len(probes) if probes else PROBE_TOKENS * token,
+            uncached={purpose: share_computed(history, purpose) for purpose in CACHED},
         )
 
     def seconds(self, request: Request, tokens: float) -> float:
@@ -115,13 +121,18 @@ class Ledger:
     def _paid(self, phases: Iterable[Phase], until: Mark) -> Iterator[tuple[Request, ...]]:
         left = self.tokens_left(until)
         for phase in phases:
-            kept = []
+            kept: list[Request] = []
             for request in phase.requests:
                 left -= self.price(request)
-                if left < 0:
+                if left < 0 or (len(kept) >= _PILOT and self._price_unknown(request)):
                     break
                 kept.append(request)
             yield tuple(kept)
+
+    def _price_unknown(self, request: Request) -> bool:
+        """Whether no request of its purpose has shown yet whether a cache still has its prompt."""
+        test = request.purpose is Purpose.OWNER_TEST and request.owner is not None
+        return test and self.rates.uncached.get(Purpose.OWNER_TEST) is None
 
     def _limited(self, phase: Phase, seconds: float, expected: float) -> Phase:
         """The phase, which stops sending early enough for its last requests to end in time."""
@@ -138,5 +149,8 @@ class Ledger:
     def _own(self, request: Request) -> int:
         if request.purpose is Purpose.RESET:
             return 0
-        answer = request.sampling.max_tokens * (request.sampling.n or 1)
-        return prompt_computed(request.purpose, self.prompt_tokens(request)) + answer
+        answer, prompt = request.sampling.max_tokens * (request.sampling.n or 1), self.prompt_tokens(request)
+        about_blocks = request.purpose is Purpose.OWNER_TEST and request.owner is None
+        share = None if about_blocks else self.rates.uncached.get(request.purpose)
+        computed = prompt_computed(request.purpose, prompt) if share is None else math.ceil(share * prompt)
+        return computed + answer

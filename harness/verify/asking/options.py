@@ -88,8 +88,8 @@ class Verification:
         return sorted(strange, key=lambda o: place[o.request.request_id])[: sizes.suspects]
 
     def picked(self, history: History) -> list[Operation]:
-        """All outputs that the policy takes."""
-        return [*self.drawn(history), *self.suspects(history)]
+        """All outputs that the policy takes, the strangest first."""
+        return [*self.suspects(history), *self.drawn(history)]
 
     def sizes(self, history: History, outputs: Sequence[Operation]) -> Sizes:
         """How many requests verify these outputs."""
@@ -101,6 +101,7 @@ class Verification:
             answered,
             self.in_flight(history),
             strange=len(verifiable_ids.intersection(witnessed(history).strangest)),
+            exact=witnessed(history).exact,
             referenced=sum(map(needs_reference, outputs)),
             tokens_per_second=load.tokens / load.seconds if load.seconds else math.inf,
         )

@@ -31,7 +31,7 @@ from dataclasses import replace
 
 from harness.facts import Deployment
 from harness.history import History, VerificationPlanned
-from harness.scenario import Phase, Scenario
+from harness.scenario import Phase, Purpose, Scenario
 from harness.verify.asking.controls import confirmation, controls
 from harness.verify.asking.estimate import plan
 from harness.verify.asking.forcing import answers_forced, doubts_forced, first_forced, forced
@@ -40,16 +40,20 @@ from harness.verify.asking.options import Phases, Verification, VerifyOptions
 from harness.verify.asking.outputs import VERIFICATION, through_proxy
 from harness.verify.asking.owner_blocks import doubted_blocks
 from harness.verify.asking.owners import ROUNDS, next_round
-from harness.verify.asking.probe import PROBES, cache_probes, suspects_probed
+from harness.verify.asking.probe import PROBES, cache_probes, strange_probed, suspects_probed
 from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
 from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
-from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects
+from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects, unconfirmed
+from harness.verify.judging.unequal import traces
 
 ROUNDS_OF_CONFIRMATION = 3
 _SEARCHES = 2 + 2 * len(ROUNDS)
 """Steps of the search for owners: block questions, their forcings, and a step of owner tests and one of forcings for
 each round."""
+_EVICTED = 0.5
+"""If probes had to compute so large a share of their prompts, the caches have lost most of the blocks of the load, and
+further probes at random would show nothing."""
 _PURPOSE = "Whether every answer is the one that its prompt has without KV transfer, and how large noise is."
 
 
@@ -98,8 +102,13 @@ def _newly_named(phases: Iterable[Phase], history: History) -> Iterator[Phase]:
 
 
 def _further_probes(verification: Verification, history: History) -> Phases:
-    """More probes if time is limited: the first few have shown how long one takes."""
-    return () if verification.ledger(history).unlimited else cache_probes(verification, history)
+    """More probes if a budget limits them: the first few have shown how long one takes, and what caches still hold."""
+    ledger = verification.ledger(history)
+    if ledger.unlimited:
+        return ()
+    if (ledger.rates.uncached.get(Purpose.PROBE) or 0.0) > _EVICTED:
+        return strange_probed(verification, history)
+    return cache_probes(verification, history)
 
 
 def _controls(verification: Verification, history: History) -> Phases:
@@ -111,7 +120,7 @@ def _doubts(verification: Verification, history: History) -> Phases:
 
 
 def _confirmation(verification: Verification, history: History) -> Phases:
-    return confirmation(verification, history, suspects(history))
+    return confirmation(verification, history, unconfirmed(history))
 
 
 def _owners(verification: Verification, history: History) -> Phases:
@@ -131,8 +140,8 @@ def _retries(verification: Verification, history: History) -> Phases:
 
 
 def _ownerless(history: History) -> set[str]:
-    """Ids of wrong outputs whose KV has no known owner."""
-    wrong = set(suspects(history))
+    """Ids of wrong outputs whose KV has no known owner, without those that are right to within the last bits."""
+    wrong = set(suspects(history)) - set(traces(history))
     return wrong - set(owned_outputs(history)) if wrong else wrong
 
 
@@ -141,9 +150,9 @@ def _ownerless(history: History) -> set[str]:
 _CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
     Mark(tokens=0.5, seconds=0.5),
     Mark(tokens=0.7, seconds=0.7),
-    Mark(tokens=0.82, seconds=0.82),
-    Mark(tokens=0.94, seconds=0.9),
-    Mark(tokens=0.97, seconds=0.94),
+    Mark(tokens=0.82, seconds=0.76),
+    Mark(tokens=0.94, seconds=0.84),
+    Mark(tokens=0.97, seconds=0.88),
 )
 _Step = Callable[[Verification, History], Phases]
 _STEPS: tuple[tuple[_Step, Mark], ...] = (

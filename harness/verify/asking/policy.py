@@ -18,8 +18,8 @@ TIME_PER_TOKENS = 2.5
 """A percentage limits time to so many times the share that it limits tokens to: forcings, probes and retries are short
 requests, which take more of an engine's time than of its tokens."""
 _SHORT, _SHORT_SECONDS = 1000, 30.0
-"""A load of at most so many requests is short, unless its share of time is longer than so many seconds: its verification
-takes more than its share, but seconds."""
+"""A load of at most so many requests is short, unless its share of time is longer than so many seconds: its
+verification takes more than its share, but seconds."""
 _FLOORS = ((600, 20.0), (200, 10.0))
 """What any percentage allows a short load and a longer one: tokens, as a number of the load's average requests, and
 seconds. 600 requests are 128 forcings, 80 controls and as many for suspected outputs, all of them forced, and a search
@@ -37,6 +37,9 @@ FEWEST_CONTROLS = 16
 _CONTROL_TOKENS = 640
 """Output tokens of all control requests: enough for a tail of the 25 largest values (the square root of their number).
 Small loads have as many, since short runs would raise false alarms with fewer."""
+_EXACT_DRAWN = 48
+"""Outputs drawn at random where first tokens are equal to the last bit: nearly everything wrong is strange there, and
+what is left of the budget is for that."""
 _FORMS = (
     "it must be all, sample:N with a number of outputs, budget:PCT% with a percentage of the load's tokens, or a time: "
     "budget:60s, budget:2m"
@@ -129,20 +132,22 @@ class Sizes:
     """Tokens of each control output."""
 
 
-def sizes(  # noqa: PLR0913 - the last three are keyword-only
+def sizes(  # noqa: PLR0913 - the last four are keyword-only
     policy: VerifyPolicy,
     tokens: Sequence[int],
     output_tokens: int,
     in_flight: int,
     *,
     strange: int = 0,
+    exact: bool = False,
     referenced: int = 0,
     tokens_per_second: float = math.inf,
 ) -> Sizes:
     """Sizes for a load. ``tokens``: of each request, prompt and output; ``output_tokens``: of all outputs together.
 
-    ``in_flight``: requests in flight at once; ``strange``: how many outputs look strange; ``referenced``: how many
-    outputs need a reference too; ``tokens_per_second``: how fast the engines are.
+    ``in_flight``: requests in flight at once; ``strange``: how many outputs look strange; ``exact``: whether all
+    others are equal to the last bit in their first token; ``referenced``: how many outputs need a reference too;
+    ``tokens_per_second``: how fast the engines are.
     """
     count = len(tokens)
     if count == 0:
@@ -158,7 +163,8 @@ def sizes(  # noqa: PLR0913 - the last three are keyword-only
         return Sizes(min(count, most), 0, wanted, each)
     forced = min(count, max(int((affordable - 2 * controls) / (1 + referenced / count)), 1))
     suspects = min(strange, forced // 2)
-    return Sizes(forced - suspects, suspects, controls, each)
+    drawn = min(forced - suspects, _EXACT_DRAWN) if exact else forced - suspects
+    return Sizes(drawn, suspects, controls, each)
 
 
 def _affordable(policy: VerifyPolicy, count: int, tokens: int, tokens_per_second: float) -> float:

@@ -10,6 +10,7 @@ from harness.verify.judging.check import (
     owned_outputs,
     suspects,
     tier_suspected,
+    unconfirmed,
     wrong_outputs,
 )
 from harness.verify.judging.evidence import OutputEvidence, control_outputs, look_at_outputs
@@ -30,5 +31,6 @@ __all__ = [
     "part_of",
     "suspects",
     "tier_suspected",
+    "unconfirmed",
     "wrong_outputs",
 ]

@@ -15,8 +15,9 @@ from harness.verdict import Check, Finding, FindingKind, Outputs, Verdict
 from harness.verify.judging.cache_findings import cache_findings, probe_coverage, with_wrong_blocks
 from harness.verify.judging.compared import Match
 from harness.verify.judging.evidence import OutputEvidence, look_at_outputs
-from harness.verify.judging.floor import RESOLUTION, NoiseFloor
+from harness.verify.judging.floor import NoiseFloor
 from harness.verify.judging.hits import largest_block_size, probe_hits
+from harness.verify.judging.limits import RESOLUTION
 from harness.verify.judging.owner_tests import tested_owners
 from harness.verify.judging.ownership import Leak, find_leaks
 from harness.verify.judging.patterns import said_patterns
@@ -24,6 +25,7 @@ from harness.verify.judging.probes import possible_prefixes
 from harness.verify.judging.retry_findings import with_retries
 from harness.verify.judging.salts import tested, untested
 from harness.verify.judging.tiers import unprobed_tiers
+from harness.verify.judging.unequal import unequal
 from harness.verify.judging.witness import Witnessed, witnessed
 
 _MAX_FINDINGS = 50
@@ -95,6 +97,20 @@ def suspects(history: History) -> tuple[str, ...]:
     evidence = look_at_outputs(history)
     probed = [one for _, one in evidence.probed]
     return tuple(one.request_id for one in (*evidence.compared, *probed) if one.match is Match.MISMATCH)
+
+
+def unconfirmed(history: History) -> tuple[str, ...]:
+    """The request ids of outputs whose prompts should be measured again, in this order.
+
+    First come outputs that only control requests can prove wrong (unequal.py), then outputs and probes that look wrong,
+    though not beyond any noise.
+    """
+    evidence = look_at_outputs(history)
+    wrong = [one for one in evidence.compared if one.match is Match.MISMATCH]
+    known, probed = {one.request_id for one in wrong}, [one for _, one in evidence.probed]
+    unproven = (name for name in unequal(history) if name not in known)
+    looking = (one.request_id for one in (*wrong, *probed) if one.match is Match.MISMATCH and not one.certain)
+    return tuple(dict.fromkeys((*unproven, *looking)))
 
 
 def doubtful(history: History) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from harness.history import Operation, Outcome
 from harness.verify.judging.compare_forced import Bounds
 from harness.verify.judging.compare_reference import compare_with_reference, first_difference, margin_at
 from harness.verify.judging.compared import RIGHT, Compared, Match
-from harness.verify.judging.floor import RESOLUTION
+from harness.verify.judging.limits import RESOLUTION
 
 
 def compare_with_both(

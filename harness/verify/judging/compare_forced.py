@@ -25,11 +25,10 @@ import numpy as np
 from harness.history import Choice, Operation
 from harness.verify.judging.answer_shape import wrong_shape
 from harness.verify.judging.compared import Compared, Match
-from harness.verify.judging.floor import ALPHA
-from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Exceedance, Limits, exceedances
+from harness.verify.judging.forcing import Forced, free_regret
+from harness.verify.judging.gross_mismatch import gross_mismatch
+from harness.verify.judging.limits import ALPHA, Exceedance, Limits, exceedances
 from harness.verify.judging.many_doubtful import Many
-from harness.verify.judging.noise import Floats
 
 _VOCABULARY = 1 << 18
 """Tokens of the largest vocabularies in use."""
@@ -59,7 +58,7 @@ def compare_forced(operation: Operation, outputs: Sequence[Forced], floor: Bound
         return _without_floor(operation, outputs)
     for choice, forced in zip(operation.ended.choices, outputs, strict=True):
         for first, text in _faults(operation, choice, forced, floor):
-            return Compared(who, Match.MISMATCH, text, first)
+            return Compared(who, Match.MISMATCH, text, first, certain=gross_mismatch(operation, outputs) is not None)
     return _within_noise(operation, outputs, _doubt(operation, outputs, floor))
 
 
@@ -70,11 +69,6 @@ def _within_noise(operation: Operation, outputs: Sequence[Forced], doubt: str) -
     if operation.request.sampling.temperature > 0 and not all(np.isfinite(one.drift).all() for one in outputs):
         return Compared(who, Match.UNVERIFIED, "its tokens were sampled, and served without their log-probabilities")
     return Compared(who, Match.TIE, doubt=doubt)
-
-
-def free_regret(operation: Operation, forced: Forced) -> Floats:
-    """Regrets of the tokens that the sampler chose freely, 0 for the others; shape (tokens,), nats."""
-    return forced.regret * (np.arange(forced.tokens) >= (operation.request.sampling.min_tokens or 0))
 
 
 def _faults(operation: Operation, choice: Choice, forced: Forced, floor: Bounds) -> Iterator[tuple[int | None, str]]:

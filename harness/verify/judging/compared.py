@@ -32,5 +32,7 @@ class Compared:
     """What is wrong, or why it could not be verified."""
     first: int | None = None
     """The first wrong output token, counted from 0; None if no single token is known to be wrong."""
+    certain: bool = False
+    """Whether it is wrong beyond any noise (gross_mismatch.py): measuring noise again would change nothing."""
     doubt: str = ""
     """Why a right output is doubtful: which near limit of noise it exceeds (floor.py); empty if it exceeds none."""

@@ -1,7 +1,7 @@
 """All outputs of a history, each compared with its teacher forcing, its reference, or both."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from harness.verify.judging.compare_both import compare_with_both
 from harness.verify.judging.compare_forced import Bounds, compare_forced
 from harness.verify.judging.compare_reference import compare_with_reference
 from harness.verify.judging.compared import Compared, Match
-from harness.verify.judging.floor import NoiseFloor, Outputs, measure_floor, own_noise, quiet_floor
+from harness.verify.judging.floor import NoiseFloor, measure_floor, own_noise, quiet_floor
 from harness.verify.judging.forcing import NO_IDS, Forced, ForcingResult, compare_with_forcing, forcings
 from harness.verify.judging.gross_mismatch import gross_mismatch
 from harness.verify.judging.many_doubtful import Many, beyond_controls
 from harness.verify.judging.probes import DamagedPrompt, Probe, compare_probe, damaged_prompts, read_probes
 from harness.verify.judging.salts import untrusted, untrusted_forcing
+from harness.verify.judging.sample import Outputs
+from harness.verify.judging.unequal import proven_unequal
 
 _VERIFYING = (Purpose.FORCING, Purpose.REFERENCE, Purpose.CONTROL)
 """If an output has a request of such a purpose, it was to be verified."""
@@ -87,7 +89,7 @@ def look_at_outputs(history: History) -> OutputEvidence:
     own = [one for result in forced.values() if not isinstance(result, str) for one in result]
     probes = read_probes(history, trusted)
     basis = _basis(history, trusted, forced, [one.forced for one in probes if one.forced])
-    compared = tuple(_compare(history, operation, basis) for operation in outputs)
+    compared = tuple(_with_proof(history, _compare(history, operation, basis)) for operation in outputs)
     floor = basis.floor
     bounds = Bounds(floor.near, floor.far) if isinstance(floor, NoiseFloor) else floor
     return OutputEvidence(
@@ -102,6 +104,14 @@ def look_at_outputs(history: History) -> OutputEvidence:
 def _force(history: History, operation: Operation, candidates: Sequence[Operation]) -> ForcingResult:
     why = _why_untrusted(history, candidates)
     return f"its teacher forcing is not trusted: {why}" if why else compare_with_forcing(operation, candidates)
+
+
+def _with_proof(history: History, one: Compared) -> Compared:
+    """An output that is not wrong otherwise, but not bit for bit what it should be."""
+    why = proven_unequal(history).get(one.request_id)
+    if why is None or one.match is Match.MISMATCH:
+        return one
+    return replace(one, match=Match.MISMATCH, text=why, doubt="")
 
 
 def _basis(

@@ -71,6 +71,11 @@ def compare_with_forcing(operation: Operation, candidates: Sequence[Operation]) 
     return failure or tuple(result for result in results if isinstance(result, Forced))
 
 
+def free_regret(operation: Operation, forced: Forced) -> Floats:
+    """Regrets of the tokens that the sampler chose freely, 0 for the others; shape (tokens,), nats."""
+    return forced.regret * (np.arange(forced.tokens) >= (operation.request.sampling.min_tokens or 0))
+
+
 @dataclass(frozen=True, slots=True)
 class ForcedTokens:
     """An output's tokens as forced under some prompt; arrays of shape (tokens,), nats."""

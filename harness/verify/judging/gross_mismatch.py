@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.history import Operation
-from harness.verify.judging.compare_forced import free_regret
 from harness.verify.judging.compared import Compared, Match
-from harness.verify.judging.forcing import Forced
+from harness.verify.judging.forcing import Forced, free_regret
 
 GROSS_REGRET = 4.0
 """How far a token must be behind the best one, nats."""

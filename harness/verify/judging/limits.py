@@ -10,6 +10,12 @@ from harness.verify.judging.averages import Kind, Usual, average, compared_lengt
 from harness.verify.judging.forcing import Forced
 from harness.verify.judging.noise import Floats
 
+ALPHA = 1e-3
+"""Probability of a false alarm in a whole run: one in a thousand clean runs, three years of nightly ones."""
+RESOLUTION = 1e-4
+"""The lowest limit, nats: log-probabilities are float32 sums of a few logits of some tens, whose last bit is 4e-6. It
+matters only if the control outputs show no noise at all: a limit of 0 would require exact equality."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

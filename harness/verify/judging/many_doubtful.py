@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
-from harness.verify.judging.floor import ALPHA, control_limits
+from harness.verify.judging.floor import control_limits
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import Limits, exceeds
+from harness.verify.judging.limits import ALPHA, Limits, exceeds
 
 SIGNIFICANCE = ALPHA / 10
 """Probability that a clean run fails this test: a tenth of the probability that the limits allow."""

@@ -7,10 +7,11 @@ apply it to recorded numbers.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.verify.judging.floor import NoiseFloor, Outputs, measure_floor
+from harness.verify.judging.floor import NoiseFloor, measure_floor
 from harness.verify.judging.forcing import Forced
 from harness.verify.judging.limits import Limits, exceedances
 from harness.verify.judging.many_doubtful import beyond_controls
+from harness.verify.judging.sample import Outputs
 
 
 @dataclass(frozen=True, slots=True)

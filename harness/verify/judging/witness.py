@@ -84,10 +84,13 @@ class Witnessed:
         """Why an output is doubtful by its first token, in words; empty if it is not."""
         if not self.exact or not self.gaps.get(request_id, 0.0):
             return ""
-        return (
-            f"its first token's log-probabilities differ from prefill's by {self.gaps[request_id]:.2g} nats, while "
-            f"those of {self.equal:,} other outputs are equal to the last bit"
-        )
+        return f"{self.difference(request_id)}, while {self.equal:,} other outputs are equal to the last bit"
+
+    def difference(self, request_id: str) -> str:
+        """How far an output's first token is from prefill's, in words."""
+        if math.isinf(self.gaps[request_id]):
+            return "its first token's most probable tokens are not prefill's"
+        return f"its first token's log-probabilities differ from prefill's by {self.gaps[request_id]:.2g} nats"
 
 
 @once
