@@ -73,7 +73,8 @@ def test_a_phase_stops_sending_early_enough_for_the_requests_in_flight() -> None
 
 def test_two_phases_of_a_step_share_the_time_by_what_they_need() -> None:
     three, one = ([request(f"{k}{n}", Purpose.FORCING, 99) for n in range(k)] for k in (300, 100))
-    first, second = ledger(1e9, 20.0).afford([phase(three, "a"), phase(one, "b")], EVERYTHING)
+    everything = Mark(1.0, 1.0)
+    first, second = ledger(1e9, 20.0).afford([phase(three, "a"), phase(one, "b")], everything)
     assert [round(each.seconds or 0, 6) for each in (first, second)] == [15.0 - 0.1, 5.0 - 0.1]
 
 
@@ -102,10 +103,15 @@ def test_no_step_spends_more_than_its_mark_and_none_stops_early(
 
 def test_rates_come_from_the_load_and_then_from_requests_of_the_kind() -> None:
     load = at(0.0, 10.0, request("r", Purpose.LOAD, 900, 100))
-    assert Rates.of(History(tuple(load))) == Rates(token=0.01, probe=0.64)
+    assert measured(load) == (0.01, 0.64)
     probes = [*at(20.0, 21.0, request("p", Purpose.PROBE, 50, 1)), *at(20.0, 22.0, request("q", Purpose.PROBE, 60, 1))]
     forcing = at(30.0, 33.0, request("f", Purpose.FORCING, 299, 1))
-    assert Rates.of(History((*load, *probes, *forcing))) == Rates(token=0.01, probe=1.0)
+    assert measured((*load, *probes, *forcing)) == (0.01, 1.0)
+
+
+def measured(entries: Iterable[Entry]) -> tuple[float, float]:
+    rates = Rates.of(History(tuple(entries)))
+    return rates.token, rates.probe
 
 
 def test_time_counts_from_the_plan_so_that_waiting_counts_too() -> None:
