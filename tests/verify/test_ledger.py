@@ -12,6 +12,8 @@ from harness.verify.asking.policy import Budget
 from harness.verify.judging.cost import Cost, load_cost, verification_cost
 
 HALF = Mark(0.5, 0.5)
+NOT_SEEN = dict.fromkeys((Purpose.PROBE, Purpose.OWNER_TEST))
+"""No request has shown yet whether caches still have the blocks of the load."""
 
 
 def request(name: str, purpose: Purpose, prompt: int, output: int = 1) -> Request:
@@ -19,7 +21,7 @@ def request(name: str, purpose: Purpose, prompt: int, output: int = 1) -> Reques
 
 
 def ledger(tokens: float, seconds: float, spent: Cost = Cost(0, 0.0)) -> Ledger:  # noqa: B008 - frozen
-    return Ledger(Budget(tokens, seconds), spent, Rates(token=0.001, probe=0.01), lambda asked: len(asked.prompt))
+    return Ledger(Budget(tokens, seconds), spent, Rates(0.001, 0.01, NOT_SEEN), lambda asked: len(asked.prompt))
 
 
 def phase(requests: Iterable[Request], name: str = "p", concurrency: int = 1) -> Phase:
@@ -73,7 +75,7 @@ def test_a_phase_stops_sending_early_enough_for_the_requests_in_flight() -> None
 
 def test_two_phases_of_a_step_share_the_time_by_what_they_need() -> None:
     three, one = ([request(f"{k}{n}", Purpose.FORCING, 99) for n in range(k)] for k in (300, 100))
-    first, second = ledger(1e9, 20.0).afford([phase(three, "a"), phase(one, "b")], EVERYTHING)
+    first, second = ledger(1e9, 20.0).afford([phase(three, "a"), phase(one, "b")], Mark(1.0, 1.0))
     assert [round(each.seconds or 0, 6) for each in (first, second)] == [15.0 - 0.1, 5.0 - 0.1]
 
 
@@ -102,10 +104,12 @@ def test_no_step_spends_more_than_its_mark_and_none_stops_early(
 
 def test_rates_come_from_the_load_and_then_from_requests_of_the_kind() -> None:
     load = at(0.0, 10.0, request("r", Purpose.LOAD, 900, 100))
-    assert Rates.of(History(tuple(load))) == Rates(token=0.01, probe=0.64)
+    assert Rates.of(History(tuple(load))) == Rates(0.01, 0.64, NOT_SEEN)
     probes = [*at(20.0, 21.0, request("p", Purpose.PROBE, 50, 1)), *at(20.0, 22.0, request("q", Purpose.PROBE, 60, 1))]
     forcing = at(30.0, 33.0, request("f", Purpose.FORCING, 299, 1))
-    assert Rates.of(History((*load, *probes, *forcing))) == Rates(token=0.01, probe=1.0)
+    assert Rates.of(History((*load, *probes, *forcing))) == Rates(
+        0.01, 1.0, uncached={Purpose.PROBE: None, Purpose.OWNER_TEST: None}
+    )
 
 
 def test_time_counts_from_the_plan_so_that_waiting_counts_too() -> None:
