@@ -25,7 +25,7 @@ SIXTEEN = (VICTIM, *OTHERS)
 
 
 def clean(*more: str, salts: Collection[str] = (), damage: Damage = lambda _name, _readings: None) -> History:
-    """40 outputs, the victim, and ``more`` outputs with prompts made from their names; ``salts``: under another salt."""
+    """40 outputs, the victim, and ``more`` outputs with prompts made from their names; ``salts``: salted."""
     rng, noise = np.random.default_rng(5), gaussian(1e-5)
     entries = list(run(noise, outputs=40, damage=damage).entries)
     for name in (VICTIM, *more):
