@@ -131,7 +131,8 @@ class Ledger:
 
     def _price_unknown(self, request: Request) -> bool:
         """Whether no request of its purpose has shown yet whether a cache still has its prompt."""
-        return request.purpose is Purpose.OWNER_TEST and self.rates.uncached[Purpose.OWNER_TEST] is None
+        test = request.purpose is Purpose.OWNER_TEST and request.owner is not None
+        return test and self.rates.uncached[Purpose.OWNER_TEST] is None
 
     def _limited(self, phase: Phase, seconds: float, expected: float) -> Phase:
         """The phase, which stops sending early enough for its last requests to end in time."""
@@ -149,6 +150,7 @@ class Ledger:
         if request.purpose is Purpose.RESET:
             return 0
         answer, prompt = request.sampling.max_tokens * (request.sampling.n or 1), self.prompt_tokens(request)
-        share = self.rates.uncached.get(request.purpose)
+        about_blocks = request.purpose is Purpose.OWNER_TEST and request.owner is None
+        share = None if about_blocks else self.rates.uncached.get(request.purpose)
         computed = prompt_computed(request.purpose, prompt) if share is None else math.ceil(share * prompt)
         return computed + answer

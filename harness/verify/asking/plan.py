@@ -45,6 +45,7 @@ from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
 from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
 from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects, unconfirmed
+from harness.verify.judging.unequal import traces
 
 ROUNDS_OF_CONFIRMATION = 3
 _SEARCHES = 2 + 2 * len(ROUNDS)
@@ -139,8 +140,8 @@ def _retries(verification: Verification, history: History) -> Phases:
 
 
 def _ownerless(history: History) -> set[str]:
-    """Ids of wrong outputs whose KV has no known owner."""
-    wrong = set(suspects(history))
+    """Ids of wrong outputs whose KV has no known owner, without those that are right to within the last bits."""
+    wrong = set(suspects(history)) - set(traces(history))
     return wrong - set(owned_outputs(history)) if wrong else wrong
 
 

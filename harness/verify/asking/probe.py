@@ -23,17 +23,19 @@ A probe reads the server's prefix cache. To read the offload tier, the prefix ca
 The counters of probes are not judged: which blocks are still cached depends on evictions that are not predicted.
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
-from harness.facts import Deployment, serving
+from harness.facts import Deployment, Role, serving
 from harness.history import History, Operation, Scraped
 from harness.scenario import Condition, Endpoint, Purpose, Request, Route, Sampling
 from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
-from harness.verify.asking.outputs import through_proxy
+from harness.verify.asking.outputs import through_proxy, tokens_of
 from harness.verify.asking.policy import Extent
 from harness.verify.judging import doubtful, suspects
 from harness.verify.judging.hits import ROLES, prefix_hashes
@@ -43,7 +45,7 @@ _ON_PREFILL = 64
 """Prefixes of teacher-forced prompts sent to prefill: blocks that it restored from a tier may be wrong too."""
 _SAMPLED = 1024
 """Prefixes that ``sample:N`` probes."""
-_TIMED = 64
+_TIMED = 16
 """Prefixes that are probed first if time is limited."""
 PROBES = Mark(tokens=0.15, seconds=0.3)
 """What may be spent when the prefix caches have been probed."""
@@ -87,8 +89,18 @@ def cache_probes(verification: Verification, history: History) -> Phases:
 
 
 def strange_probed(verification: Verification, history: History) -> Phases:
-    """Probes of all prefixes of prompts whose outputs look strange."""
-    return _probed_whole(verification, history, witnessed(history).strangest)
+    """Probes of all prefixes of prompts whose outputs look strange, if decode may still have their blocks."""
+    recent = _may_be_cached(verification, history)
+    return _probed_whole(verification, history, [name for name in witnessed(history).strangest if name in recent])
+
+
+def _may_be_cached(verification: Verification, history: History) -> set[str]:
+    """Ids of the requests after which no more tokens were served than the smallest decode server's cache holds."""
+    pools = [server.num_blocks for server in verification.deployment.of(Role.DECODE)]
+    capacity = min((blocks for blocks in pools if blocks is not None), default=math.inf) * verification.block_size
+    served = sorted(through_proxy(history), key=lambda o: o.ended.at, reverse=True)
+    after = accumulate((tokens_of(o) for o in served), initial=0)
+    return {o.request.request_id for o, later in zip(served, after, strict=False) if later <= capacity}
 
 
 def suspects_probed(verification: Verification, history: History) -> Phases:

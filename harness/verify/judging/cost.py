@@ -66,8 +66,13 @@ def prompt_computed(purpose: Purpose, tokens: int, cached: int | None = None) ->
 
 
 def share_computed(history: History, purpose: Purpose) -> float | None:
-    """The share of their prompts that requests of this purpose computed; None if there were none, or none reported."""
+    """The share of their prompts that requests of this purpose computed; None if there were none, or none reported.
+
+    Block questions, owner tests without an owner, do not count: the server that they ask has just used these blocks.
+    """
     asked = [o for o in history.operations() if o.request.purpose is purpose and o.outcome is Outcome.OK]
+    if purpose is Purpose.OWNER_TEST:
+        asked = [o for o in asked if o.request.owner is not None]
     tokens = sum(len(o.prompt_token_ids or ()) for o in asked)
     if not tokens or not _reported(history.operations()):
         return None

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from harness.history import History, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Purpose
+from harness.verify.judging.limits import RESOLUTION
 from harness.verify.judging.witness import Witnessed, witnessed
 
 _FEWEST_CONTROLS = 16
@@ -40,6 +41,12 @@ def unequal(history: History) -> tuple[str, ...]:
     alike = Counter(map(_beginning, load))
     alone = {o.request.request_id for o in load if o.prompt_token_ids and alike[_beginning(o)] == 1}
     return tuple(name for name in first.strangest if name in alone)
+
+
+def traces(history: History) -> tuple[str, ...]:
+    """The outputs of ``unequal`` that differ by less than any noise limit: nothing but the last bits are wrong."""
+    gaps = witnessed(history).gaps
+    return tuple(name for name in unequal(history) if gaps[name] < RESOLUTION)
 
 
 @once
