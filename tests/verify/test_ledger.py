@@ -1,6 +1,7 @@
 """The ledger of verification, with figures from another road: counted by hand, or summed request by request."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from harness.history import Choice, Ended, Entry, History, Outcome, Sent, Verifi
 from harness.scenario import Phase, Purpose, Request, Sampling
 from harness.verify.asking.ledger import EVERYTHING, Ledger, Mark, Rates
 from harness.verify.asking.policy import Budget
-from harness.verify.judging.cost import Cost, load_cost, verification_cost
+from harness.verify.judging.cost import CACHED, Cost, load_cost, verification_cost
 
 HALF = Mark(0.5, 0.5)
 NOT_SEEN = dict.fromkeys((Purpose.PROBE, Purpose.OWNER_TEST))
@@ -54,6 +55,35 @@ def test_a_probe_costs_two_tokens_at_any_length_and_a_reset_nothing() -> None:
     (kept,) = ledger(10, 1e9).afford([phase(probes)], EVERYTHING)
     assert len(kept.requests) == 5
     assert ledger(0, 1e9).afford([phase([request("x", Purpose.RESET, 0)])], EVERYTHING)
+
+
+def owner_tests(count: int) -> list[Request]:
+    return [replace(request(f"o{n}", Purpose.OWNER_TEST, 100), owner=f"c{n}") for n in range(count)]
+
+
+def after_owner_tests(share: float) -> Ledger:
+    return replace(ledger(1000, 1e9), rates=Rates(0.001, 0.01, NOT_SEEN | {Purpose.OWNER_TEST: share}))
+
+
+def test_eight_owner_tests_are_sent_before_it_is_known_what_they_cost() -> None:
+    (kept,) = ledger(1e9, 1e9).afford([phase(owner_tests(20))], EVERYTHING)
+    assert len(kept.requests) == 8
+    # Each is expected to compute a block of 16 tokens, and generates one.
+    (kept,) = ledger(100, 1e9).afford([phase(owner_tests(20))], Mark(1.0, 1.0))
+    assert len(kept.requests) == 5
+
+
+def test_owner_tests_are_priced_by_the_share_of_their_prompts_that_earlier_ones_computed() -> None:
+    for share, price in ((0.0, 1), (0.195, 21), (1.0, 101)):
+        (kept,) = after_owner_tests(share).afford([phase(owner_tests(2000))], Mark(1.0, 1.0))
+        assert len(kept.requests) == 1000 // price
+
+
+def test_probes_are_priced_by_what_earlier_ones_computed_and_questions_about_blocks_never() -> None:
+    probes, blocks = ([request(f"p{n}", purpose, 100) for n in range(99)] for purpose in CACHED)
+    seen = replace(ledger(1000, 1e9), rates=Rates(0.001, 0.01, dict.fromkeys(CACHED, 0.49)))
+    assert [len(one.requests) for one in seen.afford([phase(probes)], Mark(1.0, 1.0))] == [1000 // 50]
+    assert [len(one.requests) for one in seen.afford([phase(blocks)], Mark(1.0, 1.0))] == [1000 // 17]
 
 
 def test_what_is_spent_is_no_longer_there() -> None:
