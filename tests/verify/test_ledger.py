@@ -68,6 +68,9 @@ def after_owner_tests(share: float) -> Ledger:
 def test_eight_owner_tests_are_sent_before_it_is_known_what_they_cost() -> None:
     (kept,) = ledger(1e9, 1e9).afford([phase(owner_tests(20))], EVERYTHING)
     assert len(kept.requests) == 8
+    # The server that a question about blocks goes to has just used them.
+    (blocks,) = ledger(1e9, 1e9).afford([phase(request(f"b{n}", Purpose.OWNER_TEST, 100) for n in range(20))], HALF)
+    assert len(blocks.requests) == 20
     # Each is expected to compute a block of 16 tokens, and generates one.
     (kept,) = ledger(100, 1e9).afford([phase(owner_tests(20))], Mark(1.0, 1.0))
     assert len(kept.requests) == 5
