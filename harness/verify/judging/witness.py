@@ -24,7 +24,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.history import History, Operation, Outcome
+from harness.history import History, Named, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Route
 from harness.verify.judging.first_token import MIN_COMMON, distance, prefill_vector, served_vector
@@ -102,11 +102,18 @@ def witnessed(history: History) -> Witnessed:
 
 def _comparable(operation: Operation) -> bool:
     one, other = operation.ended.prefill_first, operation.ended.first_logprobs
-    return min(len(one), len(other)) >= MIN_COMMON or (bool(one) and sorted(one) == sorted(other))
+    return min(len(one), len(other)) >= MIN_COMMON or (bool(one) and _bits(one) == _bits(other))
 
 
 def _gap(operation: Operation) -> float:
-    # The order does not matter: each server puts the token first that it chose.
-    if sorted(operation.ended.prefill_first) == sorted(operation.ended.first_logprobs):
+    if _bits(operation.ended.prefill_first) == _bits(operation.ended.first_logprobs):
         return 0.0
     return max(distance(prefill_vector(operation), served_vector(operation)), math.ulp(0.0))
+
+
+def _bits(named: Named) -> list[tuple[int, str]]:
+    """Equal for vectors that are equal to the last bit, and where both servers name no number (NaN).
+
+    The order does not matter: each server puts the token first that it chose.
+    """
+    return sorted((token, str(value + 0.0)) for token, value in named)
