@@ -103,14 +103,14 @@ def unconfirmed(history: History) -> tuple[str, ...]:
     """The request ids of outputs whose prompts should be measured again, in this order.
 
     First come outputs that only control requests can prove wrong (unequal.py), then outputs and probes that look wrong,
-    though not beyond any noise.
+    though not beyond any noise, and then doubtful outputs.
     """
     evidence = look_at_outputs(history)
     wrong = [one for one in evidence.compared if one.match is Match.MISMATCH]
     known, probed = {one.request_id for one in wrong}, [one for _, one in evidence.probed]
     unproven = (name for name in unequal(history) if name not in known)
     looking = (one.request_id for one in (*wrong, *probed) if one.match is Match.MISMATCH and not one.certain)
-    return tuple(dict.fromkeys((*unproven, *looking)))
+    return tuple(dict.fromkeys((*unproven, *looking, *doubtful(history))))
 
 
 def doubtful(history: History) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ Rule 6. A prompt may be noisier than others. If control outputs of the output's 
         limits are raised by as much (``own_noise``).
 
 No limit is below the constant RESOLUTION: outputs that stay below it are right at any noise and need no control
-requests (``quiet_floor``).
+requests (``quiet_floor``). No limit of single tokens is above the constant GROSS: a token that is as far behind the
+best one is wrong at any noise (gross_mismatch.py).
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,9 +53,8 @@ from harness.verify.judging.sample import Outputs, SampleNoise
 
 MIN_TOKENS = 100
 """Tokens that a floor needs. If one value in thirty is a step and the others are 0, twenty may have no step at all."""
-_MIN_POWER = 0.25
-"""The lowest power of a usable floor. Other KV gives tokens far worse than the second-best ones, so that one in four is
-enough; servers that really disagree have a power near 0."""
+_MOST_USUAL = 1.0
+"""The largest usual margin error of a usable floor, nats. On two H100s it was 0.08."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,11 @@ def quiet_floor(tested: Sequence[Forced]) -> NoiseFloor | str:
 
 def control_limits(controls: Sequence[Forced], tested: Sequence[Forced]) -> Limits | None:
     """Limits from control outputs alone, which noise exceeds in one run of a thousand; None if these are too few."""
-    near, far, _ = SampleNoise.of(Outputs(controls, ())).limits(Outputs(controls, tested))
-    return far if np.isfinite(near.regret) and np.isfinite(near.drift) else None
+    noise = SampleNoise.of(Outputs(controls, ()))
+    if not noise.regret.each or not noise.drift.each:
+        return None
+    _, far, _ = noise.limits(Outputs(controls, tested))
+    return far
 
 
 def own_noise(controls: Iterable[Forced], usual: Usual) -> float:
@@ -145,12 +148,11 @@ def _known(arrays: Iterable[Floats]) -> Floats:
 
 
 def _usable(floor: NoiseFloor, controls: Sequence[Forced]) -> NoiseFloor | str:
-    """The floor, unless a wrong token would rarely exceed it, or the control outputs are themselves wrong."""
-    if floor.power < _MIN_POWER:
+    """The floor, unless servers disagree about everything, or the control outputs are themselves wrong."""
+    if (usual := floor.near.usual.margin_error) > _MOST_USUAL:
         return (
-            f"even without KV transfer the servers disagree so much (usually by {floor.near.usual.margin_error:.3g} nats) "
-            f"that the second-best tokens would be found wrong in only {floor.power:.0%} of the control outputs: they do "
-            "not compute the same"
+            f"even without KV transfer the servers disagree by {usual:.3g} nats on how far a token leads: they do not "
+            "compute the same"
         )
     worst = max(float(one.regret.max()) for one in controls)
     if worst > floor.far.regret:

@@ -8,7 +8,7 @@ from itertools import compress
 from harness.verify.judging.averages import ByOutput, Kind, Usual, comparable, compared_length
 from harness.verify.judging.families import LOUDER, Family, step_up
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import RESOLUTION, Limits
+from harness.verify.judging.limits import GROSS, RESOLUTION, Limits
 from harness.verify.judging.noise import (
     HEAVIEST,
     OUTLYING,
@@ -110,8 +110,8 @@ class SampleNoise:
     def _limits(self, tails: Mapping[tuple[Kind, int], Tails], token_level: float, average_level: float) -> Limits:
         least = RESOLUTION / self.usual.drift
         return Limits(
-            max(self.regret.limit(token_level), RESOLUTION),
-            max(self.drift.limit(token_level), RESOLUTION),
+            min(max(self.regret.limit(token_level), RESOLUTION), GROSS),
+            min(max(self.drift.limit(token_level), RESOLUTION), GROSS),
             {key: max(one.limit(average_level), least) for key, one in tails.items()},
             self.usual,
         )
