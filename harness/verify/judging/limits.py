@@ -14,7 +14,7 @@ ALPHA = 1e-3
 """Probability of a false alarm in a whole run: one in a thousand clean runs, three years of nightly ones."""
 RESOLUTION = 1e-4
 """The lowest limit, nats: log-probabilities are float32 sums of a few logits of some tens, whose last bit is 4e-6. It
-matters only if the control outputs show no noise at all: a limit of 0 would require exact equality."""
+matters only if outputs show no noise at all: a limit of 0 would require exact equality."""
 
 
 @dataclass(frozen=True, slots=True)
