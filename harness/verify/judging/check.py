@@ -1,9 +1,10 @@
 """Whether every verified output is the one that its prompt has without KV transfer.
 
-Outputs are compared with their teacher forcing, within the noise that control requests measured in the same run
-(forcing.py, floor.py, compare_forced.py). If a run has only references, tokens must be equal (compare_reference.py).
-The verdict is unknown if the verification of an output failed, or if no output was verified. Outputs that a policy left
-out (``--verify sample:N``, ``budget:PCT``) are counted as unverified and reported, but do not affect the verdict.
+Outputs are compared with their teacher forcing, within the noise that control outputs and outputs drawn at random show
+(forcing.py, floor.py, compare_forced.py). Doubtful outputs are listed in a note and do not affect the verdict. If a run
+has only references, tokens must be equal (compare_reference.py). The verdict is unknown if the verification of an
+output failed, or if no output was verified. Outputs that a policy left out (``--verify sample:N``, ``budget:10%``) are
+counted as unverified and reported, but do not affect the verdict.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

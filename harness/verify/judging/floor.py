@@ -1,4 +1,4 @@
-"""The noise floor: how large regrets, drifts and margin errors become without KV transfer.
+"""The noise floor: how large regrets, drifts, margin errors and their averages become with nothing wrong.
 
 The control requests are prompts of the load that the decode server serves at the load's concurrency, without transfer
 and with salts of their own. Their outputs are teacher-forced like the load's. So they show every harmless difference
@@ -9,8 +9,8 @@ control outputs and show how far noise reaches (noise.py has the theory). Both t
 Four numbers of an output are compared: the largest margin error of a token, which bounds its regret; the largest
 drift; and two average errors over its tokens (averages.py), which find most damage. There are two limits for each:
 
-near    noise exceeds it in one run of ten. An output that exceeds it is doubtful: it is listed, and its prompt is
-        measured again, but it makes no run invalid.
+near    noise exceeds it in one run of ten. An output that exceeds it is doubtful: it is listed, and the caches that
+        hold its prompt are probed, but it makes no run invalid.
 far     noise exceeds any far limit in one run of a thousand (ALPHA). An output that exceeds one is wrong.
 
 Rule 1. For single tokens, the probabilities of all tested values are added up (Bonferroni). This holds for any
@@ -19,11 +19,11 @@ Rule 2. For averages, the probabilities are compared with a rising line (Benjami
         outputs beyond it is that at which noise would put K times ALPHA/2 of them. A run of nothing but noise is
         accused no more often, since its first wrong output needs the strictest limit. If several outputs are far out,
         the limit is lower: eight outputs just beyond all others are no noise, though each by itself might be.
-Rule 3. Outputs that were picked because they looked suspicious (*suspects*) are no part of the sample, since they were
-        not drawn at random. They share half of ALPHA among themselves, and the other outputs the other half: a suspect
-        has the lower limit, because suspects are few. What made them suspects (witness.py) says something about their
-        noise, too: of 2,940 clean outputs on two H200s, the 2 % that looked strangest had averages beyond a quantile of
-        all of them 1.4 to 3.5 times as often as others. So each suspect counts as LOUDER ones.
+Rule 3. Outputs that were picked because they looked strange (*suspects*; witness.py) are no part of the sample, since
+        they were not drawn at random. They share half of ALPHA among themselves, and the other outputs the other half:
+        since suspects are few, their limits are lower. But strange outputs are noisier: of 2,940 clean outputs on two
+        H200s, the strangest 2 % had averages beyond a quantile of all of them 1.4 to 3.5 times as often as others. So
+        each suspect counts as LOUDER outputs.
 Rule 4. A heavy tail of single tokens makes averages have one, too, unless tokens are independent. So the shape of the
         tail of averages is expected to be that of drifts, and at least LIGHTEST.
 Rule 5. If damage moved all outputs alike, the sample would show nothing. So the limits are also drawn from the control
@@ -66,7 +66,7 @@ class NoiseFloor:
     far: Limits
     """An output that exceeds one of these is wrong."""
     far_of_suspects: Limits
-    """Far limits for outputs that were picked because they looked suspicious."""
+    """Far limits for outputs that were picked because they looked strange."""
     requests: int
     """Control outputs in the sample."""
     tokens: int

@@ -44,7 +44,7 @@ class Outputs:
     drawn: Sequence[Forced]
     """Outputs of the load that were drawn at random."""
     suspects: Sequence[Forced] = ()
-    """Outputs of the load that were picked because they looked suspicious."""
+    """Outputs of the load that were picked because they looked strange."""
     probes: Sequence[Forced] = ()
     """Probes of caches: single tokens, which have no average. They are no part of the sample: those of suspected
     prompts come first, and one wrong block makes many of them wrong."""

@@ -1,8 +1,9 @@
 """The first output token as prefill and as decode computed it: a comparison of every request, at no cost. Pure.
 
-The prefill server is asked for one token, so that it computes the first output token from its own KV; decode computes
-it again from the KV that was transferred. If both report log-probabilities, and the proxy hands prefill's on
-(``X-PD-Prefill-First``), each request has a reference for its first token. Two distances are used:
+Prefill's first token is the witness: it was computed without KV transfer. The prefill server is asked for one token, so
+that it computes the first output token from its own KV; decode computes it again from the KV that was transferred. If
+both report log-probabilities, and the proxy hands prefill's on (``X-PD-Prefill-First``), each request has a reference
+for its first token. Two distances are used:
 
 equal   Both report the same tokens with the same log-probabilities, to the last bit. On some engines (float32 on CPUs)
         this holds for every request whose KV is right: 2,537 of 2,537 on vLLM 0.32, while 236 of 237 requests with
@@ -12,8 +13,8 @@ gap     The distance of their vectors of log-probabilities, nats (first_token.py
         which rounding causes most.
 
 On GPUs in bfloat16 gaps are noise, mostly. Of requests with damaged KV (nine kinds of damage, two models), most are
-among the 2 % with the largest gaps. So the comparison accuses nobody: it tells which outputs should be teacher-forced,
-and which prompts' blocks should be probed, before others are picked at random.
+among the 2 % with the largest gaps. So a strange output is not wrong for that: its first token tells that it should be
+teacher-forced, and its prompt's blocks probed, before others are drawn at random. (unequal.py has the exception.)
 
 Left out are requests without log-probabilities (of other proxies, or if they were not asked for), answers that did not
 complete, and requests that were not sent through the proxy. Sampling does not matter: log-probabilities are those of
