@@ -109,7 +109,10 @@ class SimRun:
         server = self.pair.decode if request.route is Route.DECODE else self.pair.prefill
         done = self.reset_status == 200 and server.engine.reset_prefix_cache()
         return conclude(
-            request, Reply(status=self.reset_status, body=json.dumps({"success": done})), Answer(), at + 0.5 * self._tick
+            request,
+            Reply(status=self.reset_status, body=json.dumps({"success": done})),
+            Answer(),
+            at + 0.5 * self._tick,
         )
 
     def _through(self, bodies: dict[str, Any]) -> dict[str, tuple[int, Any]]:

@@ -1,6 +1,6 @@
 """The default policy on the simulated pair, from the load to the verdict, with first tokens compared.
 
-Beside what P says of first tokens, a run keeps to its budget: an output that is not teacher-forced is not named.
+A run keeps to its budget: an output that is not teacher-forced is not named.
 """
 
 import pytest
@@ -59,7 +59,7 @@ def test_without_noise_every_damaged_request_is_strange_forced_and_named_and_nob
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 3])
 def test_with_noise_in_steps_every_damaged_request_that_was_forced_is_named_and_nobody_else_is(seed: int) -> None:
-    """The eight strangest of 400 requests are damaged ones; of the others, 316 of 392 are drawn."""
+    """The eight strangest of 400 requests are damaged ones; of the others, the budget suffices for three quarters."""
     history, damaged = verified(400, "quantised", seed=seed)
     strangest = set(witnessed(history).strangest)
     assert len(strangest) == 8
