@@ -47,7 +47,7 @@ def load(
 class SimRun:
     """A pair and the history of its requests.
 
-    ``hands_on``: whether the proxy hands on what P says of first tokens. ``tick``: seconds for each entry of the history.
+    ``hands_on``: whether the proxy hands on what P says of first tokens. ``tick``: seconds for each entry.
     """
 
     def __init__(self, pair: SimPair, *, hands_on: bool = False, tick: float = 1.0) -> None:
