@@ -13,7 +13,7 @@ How long a request takes is estimated from the load, until requests of its own k
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.history import History
 from harness.scenario import Phase, Purpose, Request
@@ -52,7 +52,7 @@ class Rates:
     """Seconds per engine token of anything but a probe."""
     probe: float
     """Seconds per probe."""
-    uncached: Mapping[Purpose, float | None]
+    uncached: Mapping[Purpose, float | None] = field(default_factory=dict)
     """The share of their prompts that probes and owner tests had to compute; None if that was not seen yet."""
 
     @classmethod
@@ -132,7 +132,7 @@ class Ledger:
     def _price_unknown(self, request: Request) -> bool:
         """Whether no request of its purpose has shown yet whether a cache still has its prompt."""
         test = request.purpose is Purpose.OWNER_TEST and request.owner is not None
-        return test and self.rates.uncached[Purpose.OWNER_TEST] is None
+        return test and self.rates.uncached.get(Purpose.OWNER_TEST) is None
 
     def _limited(self, phase: Phase, seconds: float, expected: float) -> Phase:
         """The phase, which stops sending early enough for its last requests to end in time."""

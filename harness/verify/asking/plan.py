@@ -106,7 +106,7 @@ def _further_probes(verification: Verification, history: History) -> Phases:
     ledger = verification.ledger(history)
     if ledger.unlimited:
         return ()
-    if (ledger.rates.uncached[Purpose.PROBE] or 0.0) > _EVICTED:
+    if (ledger.rates.uncached.get(Purpose.PROBE) or 0.0) > _EVICTED:
         return strange_probed(verification, history)
     return cache_probes(verification, history)
 

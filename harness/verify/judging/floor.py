@@ -36,7 +36,7 @@ requests (``quiet_floor``).
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -44,7 +44,7 @@ import numpy as np
 
 from harness.verify.judging.averages import Kind, Usual, average
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import ALPHA, RESOLUTION, Limits
+from harness.verify.judging.limits import ALPHA, RESOLUTION, Limits, exceeds
 from harness.verify.judging.noise import (
     Floats,
 )
@@ -53,8 +53,8 @@ from harness.verify.judging.sample import Outputs, SampleNoise
 MIN_TOKENS = 100
 """Tokens that a floor needs. If one value in thirty is a step and the others are 0, twenty may have no step at all."""
 _MIN_POWER = 0.25
-"""The lowest power of a usable floor. A wrong output is wrong at most positions, so that one in four is enough; servers
-that really disagree have a power near 0."""
+"""The lowest power of a usable floor. Other KV gives tokens far worse than the second-best ones, so that one in four is
+enough; servers that really disagree have a power near 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class NoiseFloor:
     tokens: int
     """Tokens of these control outputs."""
     power: float
-    """Share of positions, 0 to 1, at which even the second-best token would be detected if it were served: the margin
-    there is above the near limit."""
+    """Share of the control outputs, 0 to 1, that would be found wrong if they had the second-best token at every
+    position: then their margins would be their margin errors."""
 
     def as_json(self) -> dict[str, Any]:
         """The entry in result.json."""
@@ -103,7 +103,7 @@ def measure_floor(outputs: Outputs) -> NoiseFloor | str:
         far_of_suspects=far_of_suspects,
         requests=len(outputs.controls),
         tokens=len(_known(one.drift for one in outputs.controls)),
-        power=float((_known(one.margin for one in outputs.controls) > near.regret).mean()),
+        power=float(np.mean([exceeds(_with_second_best(one), far) for one in outputs.controls])),
     )
     return _usable(floor, outputs.controls)
 
@@ -116,7 +116,7 @@ def quiet_floor(tested: Sequence[Forced]) -> NoiseFloor | str:
     if not len(shown) or not (shown <= RESOLUTION).all():
         return "no control requests were made"
     limits = Limits(RESOLUTION, RESOLUTION, {}, Usual(RESOLUTION, RESOLUTION))
-    power = float((_known(one.margin for one in tested) > RESOLUTION).mean())
+    power = float(np.mean([exceeds(_with_second_best(one), limits) for one in tested]))
     return NoiseFloor(near=limits, far=limits, far_of_suspects=limits, requests=0, tokens=0, power=power)
 
 
@@ -133,6 +133,11 @@ def own_noise(controls: Iterable[Forced], usual: Usual) -> float:
     return max(1.0, float(np.sqrt(np.mean(np.square(known))))) if known else 1.0
 
 
+def _with_second_best(one: Forced) -> Forced:
+    """The output if a server had served the second-best token at every position, and was sure of it."""
+    return replace(one, margin_error=np.abs(one.margin), regret=np.abs(np.nan_to_num(one.margin)))
+
+
 def _known(arrays: Iterable[Floats]) -> Floats:
     together: Floats = np.concatenate([np.empty(0), *arrays])
     known: Floats = together[np.isfinite(together)]
@@ -143,8 +148,9 @@ def _usable(floor: NoiseFloor, controls: Sequence[Forced]) -> NoiseFloor | str:
     """The floor, unless a wrong token would rarely exceed it, or the control outputs are themselves wrong."""
     if floor.power < _MIN_POWER:
         return (
-            f"even without KV transfer the servers disagree so much (noise limit: {floor.near.regret:.3g} nats) that a "
-            f"wrong token would be detected at only {floor.power:.0%} of positions: they do not compute the same"
+            f"even without KV transfer the servers disagree so much (usually by {floor.near.usual.margin_error:.3g} nats) "
+            f"that the second-best tokens would be found wrong in only {floor.power:.0%} of the control outputs: they do "
+            "not compute the same"
         )
     worst = max(float(one.regret.max()) for one in controls)
     if worst > floor.far.regret:

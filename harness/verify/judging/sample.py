@@ -46,7 +46,8 @@ class Outputs:
     suspects: Sequence[Forced] = ()
     """Outputs of the load that were picked because they looked suspicious."""
     probes: Sequence[Forced] = ()
-    """Probes of caches: single tokens, which have no average."""
+    """Probes of caches: single tokens, which have no average. They are no part of the sample: those of suspected
+    prompts come first, and one wrong block makes many of them wrong."""
 
     @property
     def sample(self) -> list[Forced]:
@@ -72,14 +73,14 @@ class SampleNoise:
 
     @classmethod
     def of(cls, outputs: Outputs) -> "SampleNoise":
-        """From controls, outputs drawn at random, and probes."""
+        """From controls and outputs drawn at random."""
         sample, controls = outputs.sample, len(outputs.controls)
         usual = Usual.of(sample, RESOLUTION)
         arrays = {kind: [usual.errors(one, kind) for one in sample] for kind in Kind}
         every, expected = ByOutput.of(arrays[Kind.BOTH]), _FIRST
         for _ in range(_ROUNDS):
             ordinary = _ordinary(every, controls, expected)
-            kept = [*compress(sample, ordinary), *outputs.probes]
+            kept = [*compress(sample, ordinary)]
             drifts = _tokens([one.drift for one in kept], controls)
             shape = shape_of_tail(drifts, _TOKENS, part=_TOKEN_TAIL)
             expected = Expected(min(max(shape, LIGHTEST), HEAVIEST), _AVERAGE_ERROR)
