@@ -86,7 +86,7 @@ def test_a_shift_of_all_outputs_that_control_outputs_have_too_is_noise() -> None
 NOISY = "noisy"
 
 
-def with_noisy_prompt(controls_of: str | None) -> History:
+def with_noisy_prompt(controls_of: str | None, condition: Condition | None = Condition.SUSPECT) -> History:
     """400 outputs, and one with four times their noise. Two control outputs of a prompt have twice the usual noise."""
     rng = np.random.default_rng(4)
     entries: list[Entry] = [*run(gaussian(0.01), seed=1, outputs=400).entries]
@@ -94,7 +94,7 @@ def with_noisy_prompt(controls_of: str | None) -> History:
     rng = np.random.default_rng(41)
     for number in range(2 if controls_of else 0):
         readings = read(rng, gaussian(0.02))
-        name, fields = f"again-{number}", {"about": controls_of, "condition": Condition.SUSPECT}
+        name, fields = f"again-{number}", {"about": controls_of, "condition": condition}
         entries += operations(name, readings, Route.DECODE, **fields)
     return History(tuple(entries))
 
@@ -104,6 +104,8 @@ def test_control_outputs_of_its_own_noisy_prompt_acquit_an_output_and_those_of_a
         history = with_noisy_prompt(controls_of)
         assert wrong_outputs(history) == (NOISY,)
         assert outputs(DEPLOYMENT, history).verdict is Verdict.INVALID
+    # Control outputs that were not made because the output looked wrong are those of any prompt.
+    assert wrong_outputs(with_noisy_prompt(NOISY, None)) == (NOISY,)
     history = with_noisy_prompt(NOISY)
     assert wrong_outputs(history) == ()
     assert outputs(DEPLOYMENT, history).verdict is Verdict.VALID

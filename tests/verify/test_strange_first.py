@@ -73,6 +73,13 @@ def test_a_strange_output_that_was_drawn_at_random_is_no_suspect() -> None:
     assert {one.condition for one in first} == {None}
 
 
+def test_strange_outputs_that_were_drawn_are_forced_before_other_drawn_ones_but_unmarked() -> None:
+    numbers = [*FEW, *(int(name[1:]) for name in drawn_names({})[40:45])]
+    asked = sent(forced(verification(), load(COUNT, strange(numbers))))
+    assert {one.about for one in asked[: len(numbers)]} == set(strange(numbers))
+    assert len(names(asked[: len(numbers)], None)) >= 5
+
+
 def test_which_outputs_are_drawn_does_not_depend_on_which_are_strange() -> None:
     clean = drawn_names(noisy(()))
     # The strange outputs are those of even numbers, and then just those that were drawn before.

@@ -149,6 +149,15 @@ def test_the_note_on_a_noisy_run_says_how_far_the_strangest_are() -> None:
     )
 
 
+def test_the_note_on_a_noisy_run_in_which_the_strangest_have_other_tokens_says_no_number() -> None:
+    noisy = load(30, {f"r{number}": 0.01 for number in range(30)})
+    others = tuple((token + 3, value) for token, value in vector("x"))
+    assert note(History((*noisy.entries, *served("x", own=others, said=vector("x"))))) == (
+        "first tokens were compared with prefill's for 31 of 31 outputs; the most probable tokens of the 1 strangest "
+        "are not prefill's"
+    )
+
+
 def test_the_note_says_what_is_missing_if_the_proxy_hands_nothing_on() -> None:
     silent = [entry for name in "ab" for entry in served(name, own=vector(name), said=())]
     assert note(History(tuple(silent))).startswith(

@@ -78,8 +78,10 @@ class Witnessed:
         compared = f"first tokens were compared with prefill's for {len(self.gaps):,} of {self.served:,} outputs"
         if self.exact or not self.strangest:
             return f"{compared}: {self.equal:,} equal to the last bit"
-        smallest = self.gaps[self.strangest[-1]]
-        return f"{compared}; the {len(self.strangest):,} strangest differ by {smallest:.2g} nats or more"
+        smallest, strange = self.gaps[self.strangest[-1]], f"the {len(self.strangest):,} strangest"
+        if math.isinf(smallest):
+            return f"{compared}; the most probable tokens of {strange} are not prefill's"
+        return f"{compared}; {strange} differ by {smallest:.2g} nats or more"
 
     def doubt(self, request_id: str) -> str:
         """Why an output is doubtful by its first token, in words; empty if it is not."""
