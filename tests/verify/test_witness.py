@@ -59,9 +59,9 @@ def test_tokens_that_are_not_prefills_are_infinitely_far_and_said_to_be_others()
     assert "most probable tokens are not prefill's" in found.doubt("x")
 
 
-def test_two_tokens_are_too_few_to_tell_how_far_but_enough_to_be_equal() -> None:
+def test_two_tokens_are_too_few_to_compare_even_if_they_are_equal() -> None:
     two = vector("r")[:2]
-    assert one(two, two) == 0.0
+    assert one(two, two) is None
     assert one(moved(two, 0.5), two) is None
     assert one(moved(vector("r"), 0.5), two) is None
     assert one((), vector("r")) is None
@@ -89,13 +89,23 @@ def test_if_nine_tenths_are_equal_all_others_are_strange_the_farthest_first() ->
 
 
 def test_if_fewer_are_equal_the_farthest_two_in_a_hundred_are_strange_and_none_is_doubtful_by_it() -> None:
-    found = witnessed(load(40, far((7, 3, 30, 11, 2))))
+    found = witnessed(load(40, alike((7, 3, 30, 11, 2))))
     assert (found.exact, found.equal, found.strangest) == (False, 35, ("r7",))
     assert not found.doubt("r7")
-    noisy = far(range(200))
+    noisy = alike(range(200))
     assert witnessed(load(200, noisy)).strangest == ("r0", "r1", "r2", "r3")
     # Of 201 requests, 4.02 are strange: rounded up.
     assert len(witnessed(load(201, noisy | {"r200": 1e-9})).strangest) == 5
+
+
+def test_all_that_are_twice_as_far_as_nine_in_ten_are_strange() -> None:
+    noisy = alike(range(200)) | {f"r{number}": 1.5 for number in range(0, 200, 20)}
+    assert set(witnessed(load(200, noisy)).strangest) == {f"r{number}" for number in range(0, 200, 20)}
+
+
+def alike(numbers: Iterable[int]) -> dict[str, float]:
+    """Requests that are about equally far, the first ones farthest."""
+    return {f"r{number}": 0.5 - 0.0001 * place for place, number in enumerate(numbers)}
 
 
 def test_fewer_than_sixteen_compared_requests_show_nothing() -> None:
@@ -143,9 +153,9 @@ def test_the_note_says_how_many_were_compared_and_how_many_are_equal() -> None:
 
 
 def test_the_note_on_a_noisy_run_says_how_far_the_strangest_are() -> None:
-    # The third of 0.5, 0.25, 0.1667 nats moves the standard deviation by 0.4 of itself.
-    assert note(load(101, far(range(101)))) == (
-        "first tokens were compared with prefill's for 101 of 101 outputs; the 3 strangest differ by 0.067 nats or more"
+    # One of five log-probabilities is off by 0.5 nats, which moves the standard deviation by 0.4 of that.
+    assert note(load(101, alike(range(101)))) == (
+        "first tokens were compared with prefill's for 101 of 101 outputs; the 3 strangest differ by 0.2 nats or more"
     )
 
 

@@ -111,7 +111,7 @@ def _with_proof(history: History, one: Compared) -> Compared:
     why = proven_unequal(history).get(one.request_id)
     if why is None or one.match is Match.MISMATCH:
         return one
-    return replace(one, match=Match.MISMATCH, text=why, doubt="")
+    return replace(one, match=Match.MISMATCH, text=why, doubt="", certain=True)
 
 
 def _basis(
