@@ -49,9 +49,9 @@ from harness.verify.judging import doubted_probes, noise_matters, owned_outputs,
 from harness.verify.judging.unequal import traces
 
 ROUNDS_OF_CONFIRMATION = 3
-_SEARCHES = 2 + 2 * len(ROUNDS)
-"""Steps of the search for owners: block questions, their forcings, and a step of owner tests and one of forcings for
-each round."""
+_SEARCHES = 2 + 3 * len(ROUNDS)
+"""Steps of the search for owners: block questions, their forcings, and steps of owner tests and of forcings for each
+round."""
 _EVICTED = 0.5
 """If probes had to compute so large a share of their prompts, the caches have lost most of the blocks of the load, and
 further probes at random would show nothing."""
