@@ -21,7 +21,14 @@ from harness.verify.asking import VerifyOptions, VerifyPolicy, verified
 
 
 def load(
-    count: int, *, seed: int = 0, least: int = 20, most: int = 100, output: int = 20, at_once: int = 32
+    count: int,
+    *,
+    seed: int = 0,
+    least: int = 20,
+    most: int = 100,
+    output: int = 20,
+    at_once: int = 32,
+    logprobs: int = 2,
 ) -> Scenario:
     """Random prompts through the pair."""
     rng = np.random.default_rng(seed)
@@ -29,7 +36,7 @@ def load(
         Request(
             f"load-{number:05d}",
             tuple(int(token) for token in rng.integers(300, 4000, rng.integers(least, most, endpoint=True))),
-            Sampling(max_tokens=output, logprobs=2),
+            Sampling(max_tokens=output, logprobs=logprobs),
             cache_salt="run",
         )
         for number in range(count)
@@ -38,10 +45,14 @@ def load(
 
 
 class SimRun:
-    """A pair and the history of its requests."""
+    """A pair and the history of its requests.
 
-    def __init__(self, pair: SimPair) -> None:
-        self.pair = pair
+    ``hands_on``: whether the proxy hands on what P says of first tokens. ``tick``: seconds for each entry.
+    """
+
+    def __init__(self, pair: SimPair, *, hands_on: bool = False, tick: float = 1.0) -> None:
+        self.pair, self._tick = pair, tick
+        self._first: dict[str, str | None] | None = {} if hands_on else None
         self.entries: list[Entry] = [Decoding(0.0, pair.config.special_token_ids)]
         self.reset_status = 200
 
@@ -75,7 +86,7 @@ class SimRun:
         return self.history
 
     def _batch(self, scenario: str, phase: str, requests: tuple[Request, ...]) -> None:
-        at = float(len(self.entries))
+        at = len(self.entries) * self._tick
         self.entries += [Sent(at, request, scenario, phase, at) for request in requests]
         for route in Route:
             self.entries += self._ends([request for request in requests if request.route is route], route, at)
@@ -89,19 +100,23 @@ class SimRun:
         for request in requests:
             status, body = answers.get(request.request_id, (502, {}))
             answer, reply = Answer(), Reply(status=status, body="" if status == 200 else str(body))
+            reply.prefill_first = (self._first or {}).get(request.request_id)
             if status == 200:
-                answer.body(json.dumps(body).encode(), at + 0.5)
-            yield conclude(request, reply, answer, at + 0.5)
+                answer.body(json.dumps(body).encode(), at + 0.5 * self._tick)
+            yield conclude(request, reply, answer, at + 0.5 * self._tick)
 
     def _reset(self, request: Request, at: float) -> Ended:
         server = self.pair.decode if request.route is Route.DECODE else self.pair.prefill
         done = self.reset_status == 200 and server.engine.reset_prefix_cache()
         return conclude(
-            request, Reply(status=self.reset_status, body=json.dumps({"success": done})), Answer(), at + 0.5
+            request,
+            Reply(status=self.reset_status, body=json.dumps({"success": done})),
+            Answer(),
+            at + 0.5 * self._tick,
         )
 
     def _through(self, bodies: dict[str, Any]) -> dict[str, tuple[int, Any]]:
-        return through_together(self.pair, bodies) if bodies else {}
+        return through_together(self.pair, bodies, first=self._first) if bodies else {}
 
     def _alone(self, bodies: dict[str, Any], route: Route) -> dict[str, tuple[int, Any]]:
         server = self.pair.decode if route is Route.DECODE else self.pair.prefill

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.scenario import Endpoint
 from harness.sim import SimPair
-from harness.sim.transit import prefill_body
+from harness.sim.transit import prefill_body, prefill_first
 
 Json = dict[str, Any]
 
@@ -24,9 +24,16 @@ def through(
 
 
 def through_together(
-    pair: SimPair, bodies: Mapping[str, Mapping[str, Any]], endpoint: Endpoint = Endpoint.COMPLETIONS
+    pair: SimPair,
+    bodies: Mapping[str, Mapping[str, Any]],
+    endpoint: Endpoint = Endpoint.COMPLETIONS,
+    *,
+    first: dict[str, str | None] | None = None,
 ) -> dict[str, tuple[int, Json]]:
-    """Serve requests, given by id, through the first P and D at once; return status and answer by id."""
+    """Serve requests, given by id, through the first P and D at once; return status and answer by id.
+
+    ``first`` receives what a proxy hands on of P's answers, by id.
+    """
     prefills = {
         request_id: pair.prefill.submit(endpoint, prefill_body(body, endpoint), request_id)
         for request_id, body in bodies.items()
@@ -35,6 +42,8 @@ def through_together(
     decodes = {}
     for request_id, job in prefills.items():
         status, answer = pair.prefill.reply(job)
+        if first is not None and status == 200:
+            first[request_id] = prefill_first(answer)
         params = answer.get("kv_transfer_params") if status == 200 else None
         if params:
             body = {**bodies[request_id], "kv_transfer_params": params}

@@ -1,6 +1,7 @@
 """The ledger of verification, with figures from another road: counted by hand, or summed request by request."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,9 +10,11 @@ from harness.history import Choice, Ended, Entry, History, Outcome, Sent, Verifi
 from harness.scenario import Phase, Purpose, Request, Sampling
 from harness.verify.asking.ledger import EVERYTHING, Ledger, Mark, Rates
 from harness.verify.asking.policy import Budget
-from harness.verify.judging.cost import Cost, load_cost, verification_cost
+from harness.verify.judging.cost import CACHED, Cost, load_cost, verification_cost
 
 HALF = Mark(0.5, 0.5)
+NOT_SEEN = dict.fromkeys((Purpose.PROBE, Purpose.OWNER_TEST))
+"""No request has shown yet whether caches still have the blocks of the load."""
 
 
 def request(name: str, purpose: Purpose, prompt: int, output: int = 1) -> Request:
@@ -19,7 +22,7 @@ def request(name: str, purpose: Purpose, prompt: int, output: int = 1) -> Reques
 
 
 def ledger(tokens: float, seconds: float, spent: Cost = Cost(0, 0.0)) -> Ledger:  # noqa: B008 - frozen
-    return Ledger(Budget(tokens, seconds), spent, Rates(token=0.001, probe=0.01), lambda asked: len(asked.prompt))
+    return Ledger(Budget(tokens, seconds), spent, Rates(0.001, 0.01, NOT_SEEN), lambda asked: len(asked.prompt))
 
 
 def phase(requests: Iterable[Request], name: str = "p", concurrency: int = 1) -> Phase:
@@ -54,6 +57,38 @@ def test_a_probe_costs_two_tokens_at_any_length_and_a_reset_nothing() -> None:
     assert ledger(0, 1e9).afford([phase([request("x", Purpose.RESET, 0)])], EVERYTHING)
 
 
+def owner_tests(count: int) -> list[Request]:
+    return [replace(request(f"o{n}", Purpose.OWNER_TEST, 100), owner=f"c{n}") for n in range(count)]
+
+
+def after_owner_tests(share: float) -> Ledger:
+    return replace(ledger(1000, 1e9), rates=Rates(0.001, 0.01, NOT_SEEN | {Purpose.OWNER_TEST: share}))
+
+
+def test_eight_owner_tests_are_sent_before_it_is_known_what_they_cost() -> None:
+    (kept,) = ledger(1e9, 1e9).afford([phase(owner_tests(20))], EVERYTHING)
+    assert len(kept.requests) == 8
+    # The server that a question about blocks goes to has just used them.
+    (blocks,) = ledger(1e9, 1e9).afford([phase(request(f"b{n}", Purpose.OWNER_TEST, 100) for n in range(20))], HALF)
+    assert len(blocks.requests) == 20
+    # Each is expected to compute a block of 16 tokens, and generates one.
+    (kept,) = ledger(100, 1e9).afford([phase(owner_tests(20))], Mark(1.0, 1.0))
+    assert len(kept.requests) == 5
+
+
+def test_owner_tests_are_priced_by_the_share_of_their_prompts_that_earlier_ones_computed() -> None:
+    for share, price in ((0.0, 1), (0.195, 21), (1.0, 101)):
+        (kept,) = after_owner_tests(share).afford([phase(owner_tests(2000))], Mark(1.0, 1.0))
+        assert len(kept.requests) == 1000 // price
+
+
+def test_probes_are_priced_by_what_earlier_ones_computed_and_questions_about_blocks_never() -> None:
+    probes, blocks = ([request(f"p{n}", purpose, 100) for n in range(99)] for purpose in CACHED)
+    seen = replace(ledger(1000, 1e9), rates=Rates(0.001, 0.01, dict.fromkeys(CACHED, 0.49)))
+    assert [len(one.requests) for one in seen.afford([phase(probes)], Mark(1.0, 1.0))] == [1000 // 50]
+    assert [len(one.requests) for one in seen.afford([phase(blocks)], Mark(1.0, 1.0))] == [1000 // 17]
+
+
 def test_what_is_spent_is_no_longer_there() -> None:
     forcings = [request(f"f{n}", Purpose.FORCING, 99) for n in range(10)]
     (kept,) = ledger(1000, 100.0, Cost(300, 20.0)).afford([phase(forcings)], HALF)
@@ -73,8 +108,7 @@ def test_a_phase_stops_sending_early_enough_for_the_requests_in_flight() -> None
 
 def test_two_phases_of_a_step_share_the_time_by_what_they_need() -> None:
     three, one = ([request(f"{k}{n}", Purpose.FORCING, 99) for n in range(k)] for k in (300, 100))
-    everything = Mark(1.0, 1.0)
-    first, second = ledger(1e9, 20.0).afford([phase(three, "a"), phase(one, "b")], everything)
+    first, second = ledger(1e9, 20.0).afford([phase(three, "a"), phase(one, "b")], Mark(1.0, 1.0))
     assert [round(each.seconds or 0, 6) for each in (first, second)] == [15.0 - 0.1, 5.0 - 0.1]
 
 
@@ -103,15 +137,12 @@ def test_no_step_spends_more_than_its_mark_and_none_stops_early(
 
 def test_rates_come_from_the_load_and_then_from_requests_of_the_kind() -> None:
     load = at(0.0, 10.0, request("r", Purpose.LOAD, 900, 100))
-    assert measured(load) == (0.01, 0.64)
+    assert Rates.of(History(tuple(load))) == Rates(0.01, 0.64, NOT_SEEN)
     probes = [*at(20.0, 21.0, request("p", Purpose.PROBE, 50, 1)), *at(20.0, 22.0, request("q", Purpose.PROBE, 60, 1))]
     forcing = at(30.0, 33.0, request("f", Purpose.FORCING, 299, 1))
-    assert measured((*load, *probes, *forcing)) == (0.01, 1.0)
-
-
-def measured(entries: Iterable[Entry]) -> tuple[float, float]:
-    rates = Rates.of(History(tuple(entries)))
-    return rates.token, rates.probe
+    assert Rates.of(History((*load, *probes, *forcing))) == Rates(
+        0.01, 1.0, uncached={Purpose.PROBE: None, Purpose.OWNER_TEST: None}
+    )
 
 
 def test_time_counts_from_the_plan_so_that_waiting_counts_too() -> None:

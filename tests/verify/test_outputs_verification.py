@@ -331,7 +331,8 @@ def test_policies() -> None:
 def test_a_long_run_keeps_to_its_budget(count: int, tokens: int, concurrency: int, percent: float) -> None:
     found = sizes(VerifyPolicy(Extent.BUDGET, percent), range(count), 20 * count, concurrency)
     spent = tokens * (found.drawn + 2 * found.controls)
-    assert spent <= 0.7 * percent / 100 * count * tokens
+    # To within the rounding of floats.
+    assert spent <= 0.7 * percent / 100 * count * tokens * (1 + 1e-9)
     # The rest is for outputs that look wrong.
     assert spent >= 0.9 * 0.7 * percent / 100 * count * tokens or found.drawn == count
     # A reference costs as much as a forcing.

@@ -20,7 +20,8 @@ from harness.verify.asking.salt_test import salt_entries, salt_test
 from harness.verify.judging import control_outputs, outputs, wrong_outputs
 from harness.verify.judging.compared import Match
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.gross_mismatch import GROSS_REGRET, gross_mismatch
+from harness.verify.judging.gross_mismatch import gross_mismatch
+from harness.verify.judging.limits import GROSS
 from harness.verify.judging.salts import read_salts, salts
 
 DEPLOYMENT = replace(
@@ -140,19 +141,19 @@ def served(**sampling: object) -> Operation:
 
 
 def test_a_token_far_behind_that_was_served_as_the_best_is_wrong() -> None:
-    wrong = gross_mismatch(served(), (forced(GROSS_REGRET + 1, GROSS_REGRET + 2),))
+    wrong = gross_mismatch(served(), (forced(GROSS + 1, GROSS + 2),))
     assert wrong is not None
     assert (wrong.match, wrong.first) == (Match.MISMATCH, 1)
 
 
 def test_a_token_that_the_server_itself_reported_far_behind_was_chosen_by_the_sampler() -> None:
-    assert gross_mismatch(served(), (forced(GROSS_REGRET + 1, 0.1),)) is None
-    assert gross_mismatch(served(), (forced(GROSS_REGRET + 1, math.nan),)) is None
+    assert gross_mismatch(served(), (forced(GROSS + 1, 0.1),)) is None
+    assert gross_mismatch(served(), (forced(GROSS + 1, math.nan),)) is None
 
 
 def test_a_regret_that_noise_or_sampling_may_explain_is_no_gross_mismatch() -> None:
-    assert gross_mismatch(served(), (forced(GROSS_REGRET - 0.1, GROSS_REGRET + 9),)) is None
-    assert gross_mismatch(served(temperature=1.0), (forced(GROSS_REGRET + 9, GROSS_REGRET + 9),)) is None
+    assert gross_mismatch(served(), (forced(GROSS - 0.1, GROSS + 9),)) is None
+    assert gross_mismatch(served(temperature=1.0), (forced(GROSS + 9, GROSS + 9),)) is None
 
 
 def test_a_cache_without_any_hit_has_no_check_of_salts() -> None:

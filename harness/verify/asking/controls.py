@@ -12,9 +12,9 @@ from harness.verify.asking.policy import CONTROL_OUTPUT
 from harness.verify.asking.requests import Tokens, control
 
 SUSPECTS = 8
-"""Suspected outputs of one round whose prompts get control requests of their own. The others are not measured again."""
+"""Outputs of one round whose prompts get control requests of their own. No prompt gets them in two rounds."""
 REPEATS = 4
-"""Control requests for each suspected output."""
+"""Control requests for the prompt of each of these outputs."""
 FURTHER_CONTROLS = 64
 """Control requests for other prompts of the load, in each round, at most: no more than the load has otherwise."""
 _SHORT_PROMPT = 1024
@@ -34,6 +34,8 @@ def controls(verification: Verification, history: History) -> Phases:
 
 def confirmation(verification: Verification, history: History, wrong: Sequence[str]) -> Phases:
     """Further control requests: for prompts whose outputs look wrong, and for other prompts.
+
+    Of outputs whose first token alone differs, they show whether the decode server repeats what prefill computed.
 
     ``wrong``: request ids, the most urgent first.
 

@@ -1,8 +1,8 @@
 """What verification may still spend: every step takes its tokens and seconds from one ledger.
 
 The ledger is computed anew from the history before each step. Steps come in a fixed order, and each has a *mark*: the
-part of the budget that may be spent when the step ends, by it and by all steps before it. So probes and forcings of
-outputs picked at random leave something for outputs that look wrong, and what a step leaves is there for later ones.
+part of the budget that may be spent when the step ends, by it and by all steps before it. So the first probes and
+forcings leave something for outputs that look wrong, and what a step leaves is there for later ones.
 
 Tokens are paid in advance: requests that the tokens do not suffice for are not sent. A control output and a retry are
 forced later, so their forcings are paid with them. Seconds are limited by ``Phase.seconds``: after so long, no further

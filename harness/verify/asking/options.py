@@ -88,8 +88,10 @@ class Verification:
         return sorted(strange, key=lambda o: place[o.request.request_id])[: sizes.suspects]
 
     def picked(self, history: History) -> list[Operation]:
-        """All outputs that the policy takes, the strangest first."""
-        return [*self.suspects(history), *self.drawn(history)]
+        """All outputs that the policy takes, the strange ones first: a budget that runs out leaves ordinary ones."""
+        strange = set(witnessed(history).strangest)
+        drawn = sorted(self.drawn(history), key=lambda o: o.request.request_id not in strange)
+        return [*self.suspects(history), *drawn]
 
     def sizes(self, history: History, outputs: Sequence[Operation]) -> Sizes:
         """How many requests verify these outputs."""

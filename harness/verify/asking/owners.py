@@ -33,6 +33,7 @@ The checker of ownership reports the outputs for which no candidate was tested.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from harness.history import History, Operation
 from harness.scenario import Endpoint, Purpose, Request, Sampling
@@ -57,6 +58,8 @@ _FIRST_LOGPROBS = 5
 """Log-probabilities of an owner test's token. Twenty tell hardly more."""
 _NEAREST = 3
 """Candidates to be forced, by the distance of their first token's log-probabilities."""
+_AT_ONCE = 4
+"""Wrong outputs whose owners are searched for at once, if a budget limits the search."""
 _RIVALS = 8
 """Owner tests of the requests that are most like the best candidate."""
 
@@ -76,16 +79,27 @@ def next_round(
     noise = vector_noise(output for output in served if output not in wrong)
     asked = _Asked.of(history, subjects, noise)
     forced: list[Request] = []
-    tested: list[Request] = []
+    tested: list[list[Request]] = []
     for subject in subjects if not first else ():
         pairs = list(_candidates(subject, served, verification.block_size))
         decoys = max(_FEWEST_DECOYS, -(-_BY_CHANCE // max(len(_answer(subject)) * len(wrong), 1)))
         now = _forcings(verification, subject, pairs, asked, decoys)
         forced += now
-        tested += () if now else _tests(verification, subject, pairs, asked)
+        tested += [] if now else [_tests(verification, subject, pairs, asked)]
     spent = sum(_cost(request, verification.block_size) for request in (*asked.requests, *questions.asked))
     # A forcing may end the search for an owner; more tests, of which there are many, may not.
-    return list(_affordable((*first, *forced, *tested), budget_of(served) - spent, verification.block_size))
+    now_tested = chain.from_iterable(_at_once(verification, history, tested))
+    return list(_affordable((*first, *forced, *now_tested), budget_of(served) - spent, verification.block_size))
+
+
+def _at_once(
+    verification: Verification, history: History, tested: Sequence[Sequence[Request]]
+) -> Sequence[Sequence[Request]]:
+    """All owner tests; if a budget limits them, those of a few wrong outputs, so that some owners are found."""
+    if verification.ledger(history).unlimited:
+        return tested
+    # Earlier rounds are smaller.
+    return sorted(filter(None, tested), key=len)[:_AT_ONCE]
 
 
 def _candidates(wrong: Operation, served: Sequence[Operation], block_size: int) -> Iterator[Candidate]:

@@ -12,14 +12,15 @@ steps below. Each step is made from the history so far, and is left out if it ha
    a probe differs from its forcing, control requests follow then: a difference cannot be judged without knowing noise.
 3. All prefixes of prompts whose outputs look wrong or doubtful are probed. For outputs that look wrong, the noise of
    their prompts is measured, in rounds, each followed by forcing. More control outputs may raise or lower a limit, so
-   an output counts as wrong only after this second measurement.
+   an output counts as wrong only after this second measurement. Outputs of which only the first token differs, in its
+   last bits, are measured first, since nothing but control requests can prove them wrong (judging/unequal.py).
 4. For outputs that are still wrong, the request whose KV they were made from is searched for, in rounds (owners.py).
 5. Wrong outputs without a known owner are retried (retries.py).
 6. If allowed, the prefix caches are emptied and the offload tiers probed (tiers.py). This comes last, since the steps
    before rely on the prefix caches. Steps 2 and 3 follow again, for these probes.
 
 Every step takes its tokens and seconds from one ledger, up to its mark (ledger.py, ``_STEPS``). What is left of the
-budget when outputs picked at random have been forced is for those that look wrong, and for the tiers.
+budget after step 2 is for outputs that look wrong, and for the tiers.
 
 A catalogue is verified after its last workload, since salted blocks take room in caches and would change the counters
 of a later workload. In a session of pytest each workload is verified by itself: the oracle follows these requests too,
@@ -48,9 +49,9 @@ from harness.verify.judging import doubted_probes, noise_matters, owned_outputs,
 from harness.verify.judging.unequal import traces
 
 ROUNDS_OF_CONFIRMATION = 3
-_SEARCHES = 2 + 2 * len(ROUNDS)
-"""Steps of the search for owners: block questions, their forcings, and a step of owner tests and one of forcings for
-each round."""
+_SEARCHES = 2 + 3 * len(ROUNDS)
+"""Steps of the search for owners: block questions, their forcings, and steps of owner tests and of forcings for each
+round."""
 _EVICTED = 0.5
 """If probes had to compute so large a share of their prompts, the caches have lost most of the blocks of the load, and
 further probes at random would show nothing."""
@@ -145,7 +146,7 @@ def _ownerless(history: History) -> set[str]:
     return wrong - set(owned_outputs(history)) if wrong else wrong
 
 
-# Of 200 requests' tokens, which a load of 2,000 allows at 10 %, 70 % are 128 forcings and the probes. The second
+# Of 200 requests' tokens, which a load of 2,000 allows at 10 %, 70 % are for probes, forcings and controls. The second
 # measurement of suspected outputs and the search for owners each have at least as much as 24 forcings.
 _CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
     Mark(tokens=0.5, seconds=0.5),

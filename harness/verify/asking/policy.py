@@ -22,21 +22,22 @@ _SHORT, _SHORT_SECONDS = 1000, 30.0
 verification takes more than its share, but seconds."""
 _FLOORS = ((600, 20.0), (200, 10.0))
 """What any percentage allows a short load and a longer one: tokens, as a number of the load's average requests, and
-seconds. 600 requests are 128 forcings, 80 controls and as many for suspected outputs, all of them forced, and a search
-for owners. A load of 2,000 requests allows 200 requests at 10 %, so that the floor ends there."""
+seconds. 600 requests are 128 forcings, 80 controls and as many again for outputs that look wrong, all of them forced,
+and a search for owners. A load of 2,000 requests allows 200 requests at 10 %, so that the floor ends there."""
 _FORCED = 0.7
-"""The part of the tokens for forcings and controls of outputs picked at random."""
+"""The part of the tokens for forcings, of strange outputs and of those drawn at random, and for controls."""
 _FORCED_SECONDS = 0.4
 """The part of the seconds for the same, if only seconds are limited."""
 _CONTROLS_SHARE = 0.25
-"""The part of the same tokens that controls may cost: outputs of the load show noise, too, at half the cost."""
+"""The part of the same tokens that controls may cost: outputs drawn at random show noise, too, at half the cost."""
 CONTROL_OUTPUT = 8
 """Fewest tokens of a control output: noise is measured by token, so answers of one would need hundreds of controls."""
 FEWEST_CONTROLS = 16
-"""The limit of an output's mean drift needs 16 outputs (averages.py)."""
+"""Limits from control outputs alone need a sample of 16 averages (noise.MIN_SAMPLE), and a first token that differs in
+its last bits counts only beside 16 control outputs whose first tokens do not (judging/unequal.py)."""
 _CONTROL_TOKENS = 640
-"""Output tokens of all control requests: enough for a tail of the 25 largest values (the square root of their number).
-Small loads have as many, since short runs would raise false alarms with fewer."""
+"""Output tokens of all control requests: their tail, the largest 5 %, has 32 values. Small loads have as many, since
+short runs would raise false alarms with fewer."""
 _EXACT_DRAWN = 48
 """Outputs drawn at random where first tokens are equal to the last bit: nearly everything wrong is strange there, and
 what is left of the budget is for that."""

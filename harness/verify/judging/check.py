@@ -1,9 +1,10 @@
 """Whether every verified output is the one that its prompt has without KV transfer.
 
-Outputs are compared with their teacher forcing, within the noise that control requests measured in the same run
-(forcing.py, floor.py, compare_forced.py). If a run has only references, tokens must be equal (compare_reference.py).
-The verdict is unknown if the verification of an output failed, or if no output was verified. Outputs that a policy left
-out (``--verify sample:N``, ``budget:PCT``) are counted as unverified and reported, but do not affect the verdict.
+Outputs are compared with their teacher forcing, within the noise that control outputs and outputs drawn at random show
+(forcing.py, floor.py, compare_forced.py). Doubtful outputs are listed in a note and do not affect the verdict. If a run
+has only references, tokens must be equal (compare_reference.py). The verdict is unknown if the verification of an
+output failed, or if no output was verified. Outputs that a policy left out (``--verify sample:N``, ``budget:10%``) are
+counted as unverified and reported, but do not affect the verdict.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -103,14 +104,14 @@ def unconfirmed(history: History) -> tuple[str, ...]:
     """The request ids of outputs whose prompts should be measured again, in this order.
 
     First come outputs that only control requests can prove wrong (unequal.py), then outputs and probes that look wrong,
-    though not beyond any noise.
+    though not beyond any noise, and then doubtful outputs.
     """
     evidence = look_at_outputs(history)
     wrong = [one for one in evidence.compared if one.match is Match.MISMATCH]
     known, probed = {one.request_id for one in wrong}, [one for _, one in evidence.probed]
     unproven = (name for name in unequal(history) if name not in known)
     looking = (one.request_id for one in (*wrong, *probed) if one.match is Match.MISMATCH and not one.certain)
-    return tuple(dict.fromkeys((*unproven, *looking)))
+    return tuple(dict.fromkeys((*unproven, *looking, *doubtful(history))))
 
 
 def doubtful(history: History) -> tuple[str, ...]:

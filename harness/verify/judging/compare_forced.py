@@ -4,8 +4,8 @@
     a token's drift or margin error above the far limit            mismatch: the KV was not that of the prompt
     the average error of the tokens above the far limit            mismatch, too small to show in any single token
     a log-probability served as NaN                                mismatch
-    any of these above the limits of the control outputs alone,    mismatch: not noise, although each by itself might
-    if too many outputs are (many_doubtful.py)                     be
+    any of these above limits drawn from control outputs alone,    mismatch: so many are not noise, although each by
+    if too many outputs are (many_doubtful.py)                     itself might be
     any of these above the near limit only                         doubtful: right, and listed in a note
     every token the best one                                       exact
     some tokens behind the best one, all within the noise          tie
@@ -43,7 +43,7 @@ class Bounds:
     far: Limits
     """Beyond these it is wrong."""
     many: Many | None = None
-    """Limits of the control outputs alone, if too many outputs exceed them."""
+    """Limits drawn from the control outputs alone, if more outputs exceed them than noise explains."""
 
 
 def compare_forced(operation: Operation, outputs: Sequence[Forced], floor: Bounds | str) -> Compared:

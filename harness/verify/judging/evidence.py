@@ -64,9 +64,9 @@ class _Basis:
     gross: bool
     """Whether mismatches beyond all noise count although the noise floor is not known."""
     many: Many | None
-    """Limits of the control outputs alone, if too many outputs exceed them."""
+    """Limits drawn from the control outputs alone, if more outputs exceed them than noise explains."""
     suspects: Collection[str]
-    """Ids of outputs that were forced because they looked suspicious."""
+    """Ids of outputs that were forced because they looked strange."""
     own_controls: Mapping[str, Sequence[Forced]]
     """Control outputs of the prompts of outputs that looked wrong, by the id of the output's request."""
 
@@ -111,7 +111,7 @@ def _with_proof(history: History, one: Compared) -> Compared:
     why = proven_unequal(history).get(one.request_id)
     if why is None or one.match is Match.MISMATCH:
         return one
-    return replace(one, match=Match.MISMATCH, text=why, doubt="")
+    return replace(one, match=Match.MISMATCH, text=why, doubt="", certain=True)
 
 
 def _basis(
@@ -140,7 +140,7 @@ def _basis(
 
 
 def _suspects(history: History) -> set[str]:
-    """Outputs that were forced because they looked suspicious before."""
+    """Outputs that were forced because they looked strange."""
     forcings_of = (o for o in history.operations() if o.request.purpose is Purpose.FORCING)
     return {str(o.request.about) for o in forcings_of if o.request.condition is Condition.SUSPECT}
 

@@ -12,7 +12,7 @@ from harness.verify.judging.limits import ALPHA, RESOLUTION
 from harness.verify.judging.noise import Tails
 
 LOUDER = 5.0
-"""As so many does an output count that was picked because it looked suspicious (rule 3)."""
+"""A suspect, an output that was picked because it looked strange, counts as so many outputs (rule 3)."""
 
 
 @dataclass(frozen=True, slots=True)

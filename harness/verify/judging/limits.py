@@ -14,7 +14,10 @@ ALPHA = 1e-3
 """Probability of a false alarm in a whole run: one in a thousand clean runs, three years of nightly ones."""
 RESOLUTION = 1e-4
 """The lowest limit, nats: log-probabilities are float32 sums of a few logits of some tens, whose last bit is 4e-6. It
-matters only if the control outputs show no noise at all: a limit of 0 would require exact equality."""
+matters only if outputs show no noise at all: a limit of 0 would require exact equality."""
+GROSS = 4.0
+"""The highest limit of single tokens, nats: such a token is 55 times less likely than the best one. The largest regret
+among 9,250 clean outputs on two H100s was 0.375 nats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whether more outputs are beyond the limits of the control outputs than noise explains. Pure.
+"""Whether more outputs exceed limits drawn from the control outputs alone than noise explains. Pure.
 
 Damage that moves every output (K and V scaled by 1 % in all transfers, say) is part of the sample from which the limits
 are drawn (floor.py), and hides itself. Control outputs have the same prompts as the load's outputs and the same
@@ -26,7 +26,7 @@ SIGNIFICANCE = ALPHA / 10
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """Too many outputs are beyond the limits of the control outputs."""
+    """Too many outputs exceed limits drawn from the control outputs alone."""
 
     limits: Limits
     """Outputs beyond these are wrong."""

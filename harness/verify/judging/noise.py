@@ -24,9 +24,9 @@ Rule 5. Quantised noise (bfloat16 logits) comes in steps: the k largest values m
 Rule 6. A mixture of scales has a heavier tail than its body suggests, from an unknown k on. So two k may be used, a
         share of n and the square root of n, and the more cautious result counts.
 Rule 7. The sample may hold values that are not noise: a few damaged outputs among those that were served. So the search
-        goes outwards: the tail is first estimated from values up to the largest that is known to be noise, from nine
-        tenths of the values at most and half of them at least. Values within the limit that noise exceeds
-        in one run of ten (OUTLYING) are taken in, and the tail is estimated again, until nothing changes. A gap that is
+        goes outwards: the tail is first estimated from the values up to the largest that is known to be noise, but from
+        half of all values at least and from nine tenths at most. Values within the limit that noise exceeds in one run
+        of ten (OUTLYING) are taken in, and the tail is estimated again, until nothing changes. A gap that is
         wider than noise explains stops the search; from outside, a few values beyond it would explain each other.
         Values that are known to be noise (those of control outputs) are never left out.
 Rule 8. Values of one output depend on each other: one output that is noisier as a whole fills the tail by itself. So
@@ -48,7 +48,8 @@ MIN_SAMPLE = 16
 HEAVIEST = 1 / 3
 """The largest shape that noise is taken to have (rule 3)."""
 OUTLYING = 0.1
-"""Values that noise reaches in so many runs of one are left out of the sample (rule 7)."""
+"""Values are taken into the sample up to the limit that noise exceeds in this share of runs (rule 7). It is the near
+limit's share, too (floor.py)."""
 _MIN_EXCESSES = 8
 """Fewest excesses. With fewer, rule 4 makes the limit tens of scales wide."""
 _FIRST = 0.5, 0.9

@@ -1,10 +1,11 @@
 """What the wrong outputs of a run have in common, if that is improbable by chance. Pure.
 
 A *trait* is true of some of the verified outputs: decoded by one server, sent early, a prompt of whole blocks. If wrong
-outputs were drawn at random from all verified ones, the number with the trait has a hypergeometric distribution. The
-trait is said if at least as many as were found have a probability of at most MAX_CHANCE, after multiplication by the
-number of traits that were tried (Bonferroni), and if at least MIN_WRONG outputs are wrong. Of each family (servers,
-place in the run, length, partial last block, beginning, damaged block) the most improbable one is said.
+outputs were drawn at random from all verified ones, the number with the trait would have a hypergeometric distribution.
+A trait is reported if the probability of the number found, or a larger one, is at most MAX_CHANCE, after multiplication
+by the number of traits that were tried (Bonferroni), and if at least MIN_WRONG outputs are wrong. Of each group of
+traits (servers, place in the run, length, partial last block, beginning, damaged block) the most improbable one is
+reported.
 
 Two traits have other distributions. That wrong outputs are neighbours: w of n outputs lie within s in a row with
 probability n C(s-1, w-1) / C(n, w) at most (choose the first of them, then the others behind it). Which block is the
@@ -21,7 +22,7 @@ from harness.history import History, Operation
 from harness.verify.judging.compared import RIGHT, Compared, Match
 
 MAX_CHANCE = 1e-3
-"""The largest probability by chance at which a pattern is said: one run in a thousand that has wrong outputs."""
+"""The largest probability by chance at which a pattern is reported: one run in a thousand that has wrong outputs."""
 MIN_WRONG = 4
 """Fewest wrong outputs. Three may have anything in common."""
 _SHARES = (0.1, 0.25, 0.5)

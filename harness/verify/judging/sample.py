@@ -8,7 +8,7 @@ from itertools import compress
 from harness.verify.judging.averages import ByOutput, Kind, Usual, comparable, compared_length
 from harness.verify.judging.families import LOUDER, Family, step_up
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.limits import RESOLUTION, Limits
+from harness.verify.judging.limits import GROSS, RESOLUTION, Limits
 from harness.verify.judging.noise import (
     HEAVIEST,
     OUTLYING,
@@ -22,7 +22,7 @@ from harness.verify.judging.noise import (
 
 LIGHTEST = 0.05
 """The least shape that averages are expected to have. Averages of 3,500 clean outputs on two H100s had -0.1 to 0.1."""
-_TOKENS = Expected(0.05, 0.2, margin=2.0)
+_TOKENS = Expected(0.05, 0.2, margin=1.0)
 """The expected shape of the tail of single tokens: hardly known. Their number soon outweighs it."""
 _AVERAGE_ERROR = 0.1
 """How far the shape of averages is from that of single drifts: in recorded runs on GPUs and in synthetic noise, 0.2 at
@@ -44,7 +44,7 @@ class Outputs:
     drawn: Sequence[Forced]
     """Outputs of the load that were drawn at random."""
     suspects: Sequence[Forced] = ()
-    """Outputs of the load that were picked because they looked suspicious."""
+    """Outputs of the load that were picked because they looked strange."""
     probes: Sequence[Forced] = ()
     """Probes of caches: single tokens, which have no average. They are no part of the sample: those of suspected
     prompts come first, and one wrong block makes many of them wrong."""
@@ -110,8 +110,8 @@ class SampleNoise:
     def _limits(self, tails: Mapping[tuple[Kind, int], Tails], token_level: float, average_level: float) -> Limits:
         least = RESOLUTION / self.usual.drift
         return Limits(
-            max(self.regret.limit(token_level), RESOLUTION),
-            max(self.drift.limit(token_level), RESOLUTION),
+            min(max(self.regret.limit(token_level), RESOLUTION), GROSS),
+            min(max(self.drift.limit(token_level), RESOLUTION), GROSS),
             {key: max(one.limit(average_level), least) for key, one in tails.items()},
             self.usual,
         )
