@@ -11,7 +11,7 @@ first) as decode and as prefill gave them. Values are rounded to 1e-5 nats, log-
 import argparse
 import json
 import lzma
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ import numpy as np
 from harness.history import History, Operation, Outcome
 from harness.scenario import Purpose
 from harness.store import load_run
+from harness.verify.asking.outputs import most_in_flight
 from harness.verify.judging.forcing import Forced, compare_with_forcing, forcings
 
 Json = dict[str, Any]
 
 
-def recorded(history: History, damaged: frozenset[str]) -> Json:
-    """The content of the file. ``damaged``: ids of damaged requests."""
+def recorded(history: History, model: str, damaged: Mapping[str, str]) -> Json:
+    """The content of the file. ``damaged``: the kind of damage by the id of the damaged request."""
     found = forcings(history)
     rows: dict[str, list[Json]] = {"control": [], "served": []}
     for operation in history.operations():
@@ -37,7 +38,8 @@ def recorded(history: History, damaged: frozenset[str]) -> Json:
         result = compare_with_forcing(operation, found[request.request_id])
         for one in () if isinstance(result, str) else result:
             rows[side].append({**_arrays(one), **_facts(operation, damaged)})
-    return {"format": 1, **rows}
+    kind = next(iter(damaged.values()), "none")
+    return {"format": 1, "model": model, "kind": kind, "concurrency": most_in_flight(history), **rows}
 
 
 def _arrays(one: Forced) -> Json:
@@ -47,7 +49,7 @@ def _arrays(one: Forced) -> Json:
     }
 
 
-def _facts(operation: Operation, damaged: frozenset[str]) -> Json:
+def _facts(operation: Operation, damaged: Collection[str]) -> Json:
     return {
         "request": operation.request.request_id,
         "damaged": operation.request.request_id in damaged,
@@ -57,9 +59,9 @@ def _facts(operation: Operation, damaged: frozenset[str]) -> Json:
     }
 
 
-def _damaged(ledger: Path | None) -> Iterator[str]:
-    for line in ledger.read_text().splitlines() if ledger else ():
-        yield json.loads(line)["request"]
+def _damaged(ledger: Path | None) -> dict[str, str]:
+    lines = map(json.loads, ledger.read_text().splitlines() if ledger else ())
+    return {line["request"]: line["kind"] for line in lines}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--ledger", type=Path)
     flags = parser.parse_args(argv)
-    _, history = load_run(flags.run)
-    content = recorded(history, frozenset(_damaged(flags.ledger)))
+    deployment, history = load_run(flags.run)
+    content = recorded(history, deployment.model, _damaged(flags.ledger))
     with lzma.open(flags.out, "wt") as out:
         json.dump(content, out)
     counts = {side: len(content[side]) for side in ("control", "served")}

@@ -410,10 +410,8 @@ class History:
 
 
 def _ids_alone(prompt: tuple[object, ...]) -> tuple[int, ...]:
-    # Checkers call this many times for each operation, so a prompt that has only ids is not copied.
-    if set(map(type, prompt)) == {int}:
-        return cast("tuple[int, ...]", prompt)
-    return tuple(token for token in prompt if isinstance(token, int))
+    # A prompt holds token ids or messages, never both. Checkers call this many times for each operation.
+    return cast("tuple[int, ...]", prompt) if prompt and isinstance(prompt[0], int) else ()
 
 
 def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:

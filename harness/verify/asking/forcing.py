@@ -1,10 +1,10 @@
 """Teacher forcing of outputs, control outputs and probes; and references, for outputs that need one as well."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from harness.history import History, Operation
-from harness.scenario import Condition, Purpose
+from harness.scenario import Condition, Purpose, Request
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import asked_about, can_be_forced, completed, needs_reference
 from harness.verify.asking.requests import reference
@@ -45,16 +45,21 @@ def _forced(
     name: str = "teacher",
 ) -> Phases:
     """Forces the operations that were not forced before; those of outputs that look strange are marked."""
-    done, salt, route = asked_about(history, Purpose.FORCING), verification.how.salt, verification.forcing_route
-    references = [reference(o.request, salt=salt, route=route) for o in outputs if needs_reference(o)]
-    new = [[o for o in side if can_be_forced(o) and o.request.request_id not in done] for side in (outputs, others)]
+    done = asked_about(history, Purpose.FORCING)
+    new = [[o for o in side if o.request.request_id not in done] for side in (outputs, others)]
     strange = {o.request.request_id for o in verification.suspects(history)}
-    forcings = [
-        replace(request, condition=Condition.SUSPECT) if request.about in strange else request
-        for o in _interleaved(*new)
-        for request in verification.forcings(o)
-    ]
-    return verification.phase(name, [*references, *forcings], history)
+    asked = (request for o in _interleaved(*new) for request in _asked_about(verification, o))
+    marked = (replace(one, condition=Condition.SUSPECT) if one.about in strange else one for one in asked)
+    return verification.phase(name, marked, history)
+
+
+def _asked_about(verification: Verification, operation: Operation) -> Iterator[Request]:
+    """The forcings of an operation, and its reference if it needs one: a budget that ends cuts off both or neither."""
+    if operation.request.of_load and needs_reference(operation):
+        salt, route = verification.how.salt, verification.forcing_route
+        yield reference(operation.request, salt=salt, route=route)
+    if can_be_forced(operation):
+        yield from verification.forcings(operation)
 
 
 def _interleaved(one: Sequence[Operation], other: Sequence[Operation]) -> list[Operation]:

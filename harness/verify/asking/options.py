@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.facts import Deployment
 from harness.history import History, Operation
+from harness.memo import once
 from harness.scenario import Phase, Request, Route
 from harness.verify.asking.ledger import Ledger, Rates
 from harness.verify.asking.outputs import in_turn, most_in_flight, needs_reference, to_verify, tokens_of, verifiable
@@ -73,7 +74,7 @@ class Verification:
 
     def outputs(self, history: History) -> list[Operation]:
         """The outputs that can be verified, in the order in which the policy takes them."""
-        return in_turn(filter(verifiable, to_verify(history)), self.how.seed)
+        return _outputs(history, self.how)
 
     def drawn(self, history: History) -> list[Operation]:
         """The outputs that the policy draws at random."""
@@ -95,18 +96,7 @@ class Verification:
 
     def sizes(self, history: History, outputs: Sequence[Operation]) -> Sizes:
         """How many requests verify these outputs."""
-        load, verifiable_ids = load_cost(history), {o.request.request_id for o in outputs}
-        answered = sum(len(choice.token_ids) for o in outputs for choice in o.ended.choices)
-        return sizes(
-            self.how.policy,
-            [tokens_of(o) for o in outputs],
-            answered,
-            self.in_flight(history),
-            strange=len(verifiable_ids.intersection(witnessed(history).strangest)),
-            exact=witnessed(history).exact,
-            referenced=sum(map(needs_reference, outputs)),
-            tokens_per_second=load.tokens / load.seconds if load.seconds else math.inf,
-        )
+        return _sizes(self, history, outputs)
 
     def ledger(self, history: History) -> Ledger:
         """What may still be spent."""
@@ -139,6 +129,28 @@ class Verification:
         before = {o.request.request_id for o in history.operations()}
         new = tuple(request for request in requests if request.request_id not in before)
         return (Phase(name, new, self.in_flight(history), counted=False, watched=watched),) if new else ()
+
+
+# Every step asks for these several times.
+@once
+def _outputs(history: History, how: VerifyOptions) -> list[Operation]:
+    return in_turn(filter(verifiable, to_verify(history)), how.seed)
+
+
+@once
+def _sizes(verification: Verification, history: History, outputs: Sequence[Operation]) -> Sizes:
+    load, verifiable_ids = load_cost(history), {o.request.request_id for o in outputs}
+    answered = sum(len(choice.token_ids) for o in outputs for choice in o.ended.choices)
+    return sizes(
+        verification.how.policy,
+        [tokens_of(o) for o in outputs],
+        answered,
+        verification.in_flight(history),
+        strange=len(verifiable_ids.intersection(witnessed(history).strangest)),
+        exact=witnessed(history).exact,
+        referenced=sum(map(needs_reference, outputs)),
+        tokens_per_second=load.tokens / load.seconds if load.seconds else math.inf,
+    )
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

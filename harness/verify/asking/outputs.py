@@ -55,7 +55,7 @@ def needs_reference(output: Operation) -> bool:
     request = output.request
     if not can_be_forced(output):
         return request.route is not Route.PROXY
-    as_ids = not isinstance(request.prompt, str) and all(isinstance(token, int) for token in request.prompt)
+    as_ids = not isinstance(request.prompt, str) and all(isinstance(token, int) for token in request.prompt[:1])
     return not as_ids or bool(request.sampling.stop) or bool(request.sampling.echo)
 
 

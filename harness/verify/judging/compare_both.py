@@ -45,6 +45,24 @@ def compare_with_both(
     return forced if forced.match is Match.UNVERIFIED else strict
 
 
+def compare_unforced(operation: Operation, reference: Operation, floor: Bounds | str | None, failed: str) -> Compared:
+    """The result by the reference alone.
+
+    ``floor``: the limits of noise, or why there are none; None if the run has none. ``failed``: why its forcing failed;
+    empty if it was not forced, as where a budget ends. In a run that forces outputs, a difference is left out, or
+    unverified, where the reference's margin is within the noise or noise is not known: only forcing shows the rest.
+    """
+    strict = compare_with_reference(operation, reference)
+    if floor is None or strict.match is not Match.MISMATCH or _wrong_prompt(operation, reference):
+        return strict
+    margin = _largest_margin(operation, reference)
+    if isinstance(floor, Bounds) and margin is not None and floor.far.regret < margin < math.inf:
+        return strict
+    if failed:
+        return replace(strict, match=Match.UNVERIFIED, text=f"{strict.text}; {failed}")
+    return replace(strict, match=Match.LEFT_OUT, text=f"{strict.text}; it was not teacher-forced")
+
+
 def _without_difference(operation: Operation, reference: Operation, forced: Compared, strict: Compared) -> Compared:
     """The result if the tokens are equal or the reference failed, which leaves prompt, end and echo unverified."""
     if strict.match is Match.UNVERIFIED:

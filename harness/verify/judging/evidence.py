@@ -9,9 +9,8 @@ from harness.history import Decoding, History, NoiseMeasured, NoisyOutput, Opera
 from harness.memo import once
 from harness.scenario import Condition, Purpose, Request, Route
 from harness.verify.judging.answer_end import EndTokens, check_end, known_end_tokens
-from harness.verify.judging.compare_both import compare_with_both
+from harness.verify.judging.compare_both import compare_unforced, compare_with_both
 from harness.verify.judging.compare_forced import Bounds, compare_forced
-from harness.verify.judging.compare_reference import compare_with_reference
 from harness.verify.judging.compared import Compared, Match
 from harness.verify.judging.floor import NoiseFloor, measure_floor, own_noise, quiet_floor
 from harness.verify.judging.forcing import NO_IDS, Forced, ForcingResult, compare_with_forcing, forcings
@@ -273,7 +272,8 @@ def _compare_trusted(operation: Operation, basis: _Basis, reference: Operation |
         compared = check_end(operation, compared, basis.ends, basis.forcings.get(who, ()))
         return compared if reference is None else compare_with_both(operation, reference, compared, bounds)
     if reference is not None:
-        return compare_with_reference(operation, reference)
+        failed = forced if isinstance(forced, str) else ""
+        return compare_unforced(operation, reference, bounds, failed)
     if isinstance(forced, str):
         return Compared(who, Match.UNVERIFIED, forced)
     if not any(choice.token_ids for choice in operation.ended.choices):

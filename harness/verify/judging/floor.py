@@ -54,7 +54,7 @@ from harness.verify.judging.sample import Outputs, SampleNoise
 MIN_TOKENS = 100
 """Tokens that a floor needs. If one value in thirty is a step and the others are 0, twenty may have no step at all."""
 _MOST_USUAL = 1.0
-"""The largest usual margin error of a usable floor, nats. On two H100s it was 0.08."""
+"""The largest usual margin error of control outputs, nats. On two H100s it was 0.08."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _known(arrays: Iterable[Floats]) -> Floats:
 
 def _usable(floor: NoiseFloor, controls: Sequence[Forced]) -> NoiseFloor | str:
     """The floor, unless servers disagree about everything, or the control outputs are themselves wrong."""
-    if (usual := floor.near.usual.margin_error) > _MOST_USUAL:
+    if (usual := Usual.of(controls, RESOLUTION).margin_error) > _MOST_USUAL:
         return (
             f"even without KV transfer the servers disagree by {usual:.3g} nats on how far a token leads: they do not "
             "compute the same"
