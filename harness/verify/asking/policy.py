@@ -25,8 +25,8 @@ _FLOORS = 600, 200
 requests are 128 forcings, 80 controls and as many again for outputs that look wrong, all of them forced, and a search
 for owners. A load of 2,000 requests allows 200 requests at 10 %, so that the floor ends there."""
 _FLOOR_SECONDS = 20.0, 10.0
-"""The seconds that any percentage allows a load that takes no time, or is short; and a load of 40 s, to which 10 % allow
-10 s anyway. In between, a quarter of a second less for each second of the load."""
+"""The seconds that any percentage allows a load that takes no time, or is short; and a load of 40 s, to which 10 %
+allow 10 s anyway. In between, a quarter of a second less for each second of the load."""
 _FORCED = 0.7
 """The part of the tokens for forcings, of strange outputs and of those drawn at random, and for controls."""
 _FORCED_SECONDS = 0.4
