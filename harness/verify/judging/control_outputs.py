@@ -1,6 +1,6 @@
 """The control outputs of a run and of earlier runs on the same deployment, compared with their forcings. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,23 +19,22 @@ def why_controls_untrusted(history: History) -> str:
 
 
 def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
-    """The noise of this run's own control outputs, to be kept for later runs; empty if they are not trusted.
-
-    Control requests for suspected outputs are left out, since they have the noisiest prompts.
-    """
+    """The noise of this run's own control outputs, to be kept for later runs; empty if they are not trusted."""
     if why_controls_untrusted(history):
         return ()
-    suspected = {o.request.request_id for o in history.operations() if o.request.condition is Condition.SUSPECT}
-    found = own_controls(history, forcings(history), leave_out=suspected)
+    found = own_controls(history, forcings(history))
     arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in found)
     return tuple(NoisyOutput(*(tuple(array.tolist()) for array in four)) for four in arrays)
 
 
-def own_controls(history: History, found: Forcings, leave_out: Collection[str] = ()) -> Iterator[Forced]:
-    """The run's control outputs compared with their forcings. ``leave_out``: request ids."""
+def own_controls(history: History, found: Forcings) -> Iterator[Forced]:
+    """The run's control outputs compared with their forcings, without those of suspected outputs' prompts.
+
+    Prompts were not drawn at random if their outputs look wrong: they may be the noisiest.
+    """
     for operation in controls(history):
-        who = operation.request.request_id
-        if who in found and who not in leave_out and operation.outcome is Outcome.OK:
+        who, drawn = operation.request.request_id, operation.request.condition is not Condition.SUSPECT
+        if who in found and drawn and operation.outcome is Outcome.OK:
             forced = compare_with_forcing(operation, found[who])
             yield from () if isinstance(forced, str) else forced
 
