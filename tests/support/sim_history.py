@@ -50,7 +50,7 @@ class SimRun:
     ``hands_on``: whether the proxy hands on what P says of first tokens. ``tick``: seconds for each entry.
     """
 
-    def __init__(self, pair: SimPair, *, hands_on: bool = False, tick: float = 1.0) -> None:
+    def __init__(self, pair: SimPair, *, hands_on: bool = False, tick: float = 1e-3) -> None:
         self.pair, self._tick = pair, tick
         self._first: dict[str, str | None] | None = {} if hands_on else None
         self.entries: list[Entry] = [Decoding(0.0, pair.config.special_token_ids)]

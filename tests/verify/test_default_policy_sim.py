@@ -58,12 +58,10 @@ def test_without_noise_every_damaged_request_is_strange_forced_and_named_and_nob
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 3])
-def test_with_noise_in_steps_every_damaged_request_that_was_forced_is_named_and_nobody_else_is(seed: int) -> None:
-    """The eight strangest of 400 requests are damaged ones; of the others, the budget suffices for three quarters."""
+def test_with_noise_in_steps_every_damaged_request_is_named_and_nobody_else_is(seed: int) -> None:
+    """The prompts of the damaged requests have nothing in common, so that their first tokens are far from prefill's."""
     history, damaged = verified(400, "quantised", seed=seed)
-    strangest = set(witnessed(history).strangest)
-    assert len(strangest) == 8
-    assert strangest <= damaged & forced(history, Condition.SUSPECT, None)
-    assert set(wrong_outputs(history)) == damaged & forced(history, Condition.SUSPECT, None)
+    assert set(witnessed(history).strangest) == damaged
+    assert set(wrong_outputs(history)) == damaged
     assert outputs(DEPLOYMENT, history).verdict is Verdict.INVALID
     assert within_budget(history)

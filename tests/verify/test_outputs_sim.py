@@ -10,7 +10,7 @@ import pytest
 from sim_history import SimRun, load
 
 from harness.history import Ended, History, Operation, Sent
-from harness.scenario import Condition, Route
+from harness.scenario import Condition, Purpose, Route
 from harness.sim import Noise, PlantedBug, SimConfig, SimPair
 from harness.sim.noise import QUIET
 from harness.verdict import FindingKind, Verdict
@@ -175,13 +175,14 @@ def read_from(server: str, asked: int, possible: int) -> str:
 
 
 def probes(history: History, route: Route) -> list[Operation]:
-    return [o for o in history.operations(route=route) if o.sent.phase == f"probe-{route}"]
+    probed = (o for o in history.operations(route=route) if o.request.purpose is Purpose.PROBE)
+    return [o for o in probed if o.request.condition is Condition.PREFIX_CACHE]
 
 
 @pytest.mark.slow
-def test_a_budget_probes_some_of_the_prefixes_and_reports_how_many() -> None:
+def test_a_sample_probes_some_of_the_prefixes_and_reports_how_many() -> None:
     run = served(400, seed=4)
-    check = outputs(DEPLOYMENT, run.verify("budget:10", seed=4))
+    check = outputs(DEPLOYMENT, run.verify("sample:400", seed=4))
     prefixes = sum((len(o.request.prompt) - 1) // 16 for o in run.history.operations(phase="load"))
     assert prefixes > 1024
     assert check.verdict is Verdict.VALID
@@ -310,9 +311,10 @@ def test_a_sample_is_verified_and_the_rest_is_reported_as_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_a_suspected_output_gets_more_control_requests_before_it_is_reported() -> None:
-    history = verified(100, PlantedBug("flipped_byte", 0.05), seed=2)
+def test_an_output_that_is_not_wrong_beyond_any_noise_gets_more_control_requests_before_it_is_reported() -> None:
+    history = verified(100, PlantedBug("scaled_kv", 0.05), seed=2)
     wrong = set(wrong_outputs(history))
+    assert wrong
     again = [o for o in history.operations() if o.sent.phase == "confirmation"]
     assert wrong <= {o.request.about for o in again}
     assert {o.request.route for o in again} == {Route.DECODE}

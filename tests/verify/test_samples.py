@@ -86,15 +86,15 @@ def test_a_shift_of_all_outputs_that_control_outputs_have_too_is_noise() -> None
 NOISY = "noisy"
 
 
-def with_noisy_prompt(controls_of: str | None, condition: Condition | None = Condition.SUSPECT) -> History:
-    """400 outputs, and one with four times their noise. Two control outputs of a prompt have twice the usual noise."""
+def with_noisy_prompt(controls_of: str | None) -> History:
+    """400 outputs, and one with five times their noise. Two control outputs of a prompt have twice the usual noise."""
     rng = np.random.default_rng(4)
     entries: list[Entry] = [*run(gaussian(0.01), seed=1, outputs=400).entries]
-    entries += operations(NOISY, read(rng, gaussian(0.04)), Route.PROXY)
+    entries += operations(NOISY, read(rng, gaussian(0.05)), Route.PROXY)
     rng = np.random.default_rng(41)
     for number in range(2 if controls_of else 0):
         readings = read(rng, gaussian(0.02))
-        name, fields = f"again-{number}", {"about": controls_of, "condition": condition}
+        name, fields = f"again-{number}", {"about": controls_of, "condition": Condition.SUSPECT}
         entries += operations(name, readings, Route.DECODE, **fields)
     return History(tuple(entries))
 
@@ -104,8 +104,6 @@ def test_control_outputs_of_its_own_noisy_prompt_acquit_an_output_and_those_of_a
         history = with_noisy_prompt(controls_of)
         assert wrong_outputs(history) == (NOISY,)
         assert outputs(DEPLOYMENT, history).verdict is Verdict.INVALID
-    # Control outputs that were not made because the output looked wrong are those of any prompt.
-    assert wrong_outputs(with_noisy_prompt(NOISY, None)) == (NOISY,)
     history = with_noisy_prompt(NOISY)
     assert wrong_outputs(history) == ()
     assert outputs(DEPLOYMENT, history).verdict is Verdict.VALID

@@ -48,14 +48,18 @@ def _forced(
     done = asked_about(history, Purpose.FORCING)
     new = [[o for o in side if o.request.request_id not in done] for side in (outputs, others)]
     strange = {o.request.request_id for o in verification.suspects(history)}
-    asked = (request for o in _interleaved(*new) for request in _asked_about(verification, o))
+    asked = (request for o in _interleaved(*new) for request in _asked_about(verification, o, strange))
     marked = (replace(one, condition=Condition.SUSPECT) if one.about in strange else one for one in asked)
     return verification.phase(name, marked, history)
 
 
-def _asked_about(verification: Verification, operation: Operation) -> Iterator[Request]:
-    """The forcings of an operation, and its reference if it needs one: a budget that ends cuts off both or neither."""
-    if operation.request.of_load and needs_reference(operation):
+def _asked_about(verification: Verification, operation: Operation, strange: Collection[str]) -> Iterator[Request]:
+    """The forcings of an operation, and its reference if it needs one: a budget that ends cuts off both or neither.
+
+    An output that is forced because it looks strange has no reference: its KV is in doubt, not what was sent.
+    """
+    forced_alone = operation.request.request_id in strange and can_be_forced(operation)
+    if operation.request.of_load and needs_reference(operation) and not forced_alone:
         salt, route = verification.how.salt, verification.forcing_route
         yield reference(operation.request, salt=salt, route=route)
     if can_be_forced(operation):

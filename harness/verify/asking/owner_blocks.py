@@ -17,7 +17,7 @@ from harness.verify.asking.options import Verification
 from harness.verify.asking.outputs import through_proxy
 from harness.verify.asking.requests import teacher_forcing
 from harness.verify.judging import near_regret
-from harness.verify.judging.first_token import MIN_COMMON, distance, prefill_vector, served_vector, vector_noise
+from harness.verify.judging.first_token import own_distance, vector_noise
 from harness.verify.judging.forcing import forced_tokens, forcings
 from harness.verify.judging.owner_tests import block_questions, is_block_question
 
@@ -109,8 +109,8 @@ def doubted_blocks(verification: Verification, history: History) -> list[Request
     noise = vector_noise(served)
     if noise is None:
         return []
-    pairs = ((one, served_vector(one), prefill_vector(one)) for one in served)
-    apart = [(distance(own, said), one) for one, own, said in pairs if min(len(own), len(said)) >= MIN_COMMON]
-    doubted = sorted((pair for pair in apart if pair[0] > noise), key=lambda pair: -pair[0])
+    apart = ((own_distance(one), one) for one in served)
+    far = ((away, one) for away, one in apart if away is not None and away > noise)
+    doubted = sorted(far, key=lambda pair: -pair[0])
     questions = BlockQuestions.of(verification, history)
     return [request for _, one in doubted[:_MOST_DOUBTED] for request in questions.to_ask(one)]

@@ -20,10 +20,13 @@ requests, which take more of an engine's time than of its tokens."""
 _SHORT, _SHORT_SECONDS = 1000, 30.0
 """A load of at most so many requests is short, unless its share of time is longer than so many seconds: its
 verification takes more than its share, but seconds."""
-_FLOORS = ((600, 20.0), (200, 10.0))
-"""What any percentage allows a short load and a longer one: tokens, as a number of the load's average requests, and
-seconds. 600 requests are 128 forcings, 80 controls and as many again for outputs that look wrong, all of them forced,
-and a search for owners. A load of 2,000 requests allows 200 requests at 10 %, so that the floor ends there."""
+_FLOORS = 600, 200
+"""The tokens that any percentage allows a short load and a longer one, as a number of the load's average requests. 600
+requests are 128 forcings, 80 controls and as many again for outputs that look wrong, all of them forced, and a search
+for owners. A load of 2,000 requests allows 200 requests at 10 %, so that the floor ends there."""
+_FLOOR_SECONDS = 20.0, 10.0
+"""The seconds that any percentage allows a load that takes no time, or is short; and a load of 40 s, to which 10 %
+allow 10 s anyway. In between, a quarter of a second less for each second of the load."""
 _FORCED = 0.7
 """The part of the tokens for forcings, of strange outputs and of those drawn at random, and for controls."""
 _FORCED_SECONDS = 0.4
@@ -115,8 +118,10 @@ class VerifyPolicy:
             return Budget()
         share = self.amount / 100
         timed = TIME_PER_TOKENS * share * seconds
-        least, least_seconds = _FLOORS[requests > _SHORT or timed > _SHORT_SECONDS]
-        return Budget(max(share * tokens, least * tokens / max(requests, 1)), max(timed, least_seconds))
+        long = requests > _SHORT or timed > _SHORT_SECONDS
+        most_seconds, least_seconds = _FLOOR_SECONDS
+        floor = max(most_seconds - seconds / 4, least_seconds) if long else most_seconds
+        return Budget(max(share * tokens, _FLOORS[long] * tokens / max(requests, 1)), max(timed, floor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +167,11 @@ def sizes(  # noqa: PLR0913 - the last four are keyword-only
         # More than any load has, if all.
         most = int(policy.amount) if policy.extent is Extent.SAMPLE else count
         return Sizes(min(count, most), 0, wanted, each)
-    forced = min(count, max(int((affordable - 2 * controls) / (1 + referenced / count)), 1))
-    suspects = min(strange, forced // 2)
-    drawn = min(forced - suspects, _EXACT_DRAWN) if exact else forced - suspects
-    return Sizes(drawn, suspects, controls, each)
+    forced = affordable - 2 * controls
+    # Strange outputs have no references.
+    suspects = min(strange, int(forced / 2))
+    drawn = min(count, max(int((forced - suspects) / (1 + referenced / count)), 1))
+    return Sizes(min(drawn, _EXACT_DRAWN) if exact else drawn, suspects, controls, each)
 
 
 def _affordable(policy: VerifyPolicy, count: int, tokens: int, tokens_per_second: float) -> float:

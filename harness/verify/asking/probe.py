@@ -24,7 +24,7 @@ The counters of probes are not judged: which blocks are still cached depends on 
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -110,19 +110,22 @@ def suspects_probed(verification: Verification, history: History) -> Phases:
 
 def _probed_whole(verification: Verification, history: History, doubted: Collection[str]) -> Phases:
     """``doubted``: ids of the requests that have the prompts."""
-    new = _new(verification, history) if doubted else []
-    chosen = [one for one in new if one.source.request.request_id in set(doubted)]
-    return _probes(verification, history, chosen[:_SUSPECTED])
+    names = set(doubted)
+    theirs = [o for o in through_proxy(history) if o.request.request_id in names] if names else []
+    new = _unsent(history, _once(_prefixes(verification, theirs, Route.DECODE)))
+    return _probes(verification, history, new[:_SUSPECTED]) if new else ()
 
 
 def _new(verification: Verification, history: History) -> list[Prefix]:
     """Prefixes that were not sent yet, those of strange and of wrong outputs first; the others in random order."""
-    sent = {o.request.request_id for o in history.operations() if o.request.purpose is Purpose.PROBE}
-    new = [
-        one for one in drawn(verification, history, Route.DECODE) if one.name(_PREFIX_CACHE[Route.DECODE]) not in sent
-    ]
+    new = _unsent(history, drawn(verification, history, Route.DECODE))
     first = {*witnessed(history).strangest, *suspects(history)}
     return sorted(new, key=lambda one: one.source.request.request_id not in first)
+
+
+def _unsent(history: History, prefixes: Iterable[Prefix]) -> list[Prefix]:
+    sent = {o.request.request_id for o in history.operations() if o.request.purpose is Purpose.PROBE}
+    return [one for one in prefixes if one.name(_PREFIX_CACHE[Route.DECODE]) not in sent]
 
 
 def _probes(verification: Verification, history: History, chosen: Sequence[Prefix]) -> Phases:
@@ -160,15 +163,18 @@ def _most_probed(verification: Verification, history: History) -> int | None:
 
 def drawn(verification: Verification, history: History, route: Route) -> list[Prefix]:
     """Every prefix of every served prompt, once for each server that may hold it, in an order drawn from the seed."""
-    size = verification.block_size
-    everything = _once(
-        Prefix(o, (number + 1) * size, server, blocks)
-        for o in through_proxy(history)
-        for server in _holders(verification.deployment, o, route)
-        for number, blocks in enumerate(prefix_hashes(o, size))
-    )
+    everything = _once(_prefixes(verification, through_proxy(history), route))
     order = np.random.default_rng(verification.how.seed).permutation(len(everything))
     return [everything[index] for index in order]
+
+
+def _prefixes(verification: Verification, served: Iterable[Operation], route: Route) -> Iterator[Prefix]:
+    """The prefixes of these operations' prompts, for each server that may hold them."""
+    size = verification.block_size
+    for o in served:
+        for server in _holders(verification.deployment, o, route):
+            for number, blocks in enumerate(prefix_hashes(o, size)):
+                yield Prefix(o, (number + 1) * size, server, blocks)
 
 
 def tier_phase(verification: Verification, history: History, route: Route, chosen: Sequence[Prefix]) -> Phases:

@@ -13,7 +13,8 @@ from harness.verify.judging.check import (
     unconfirmed,
     wrong_outputs,
 )
-from harness.verify.judging.evidence import OutputEvidence, control_outputs, look_at_outputs
+from harness.verify.judging.control_outputs import control_outputs
+from harness.verify.judging.evidence import OutputEvidence, look_at_outputs
 from harness.verify.judging.part import Part, part_of
 
 __all__ = [

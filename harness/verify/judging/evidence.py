@@ -5,13 +5,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.history import Decoding, History, NoiseMeasured, NoisyOutput, Operation, Outcome
+from harness.history import Decoding, History, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Condition, Purpose, Request, Route
 from harness.verify.judging.answer_end import EndTokens, check_end, known_end_tokens
 from harness.verify.judging.compare_both import compare_unforced, compare_with_both
 from harness.verify.judging.compare_forced import Bounds, compare_forced
 from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.control_outputs import (
+    Forcings,
+    controls,
+    controls_of_suspects,
+    earlier_controls,
+    own_controls,
+    why_controls_untrusted,
+)
 from harness.verify.judging.floor import NoiseFloor, measure_floor, own_noise, quiet_floor
 from harness.verify.judging.forcing import NO_IDS, Forced, ForcingResult, compare_with_forcing, forcings
 from harness.verify.judging.gross_mismatch import gross_mismatch
@@ -23,8 +31,6 @@ from harness.verify.judging.unequal import proven_unequal
 
 _VERIFYING = (Purpose.FORCING, Purpose.REFERENCE, Purpose.CONTROL)
 """If an output has a request of such a purpose, it was to be verified."""
-Forcings = Mapping[str, Sequence[Operation]]
-"""Teacher forcings by the id of the request whose output they force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +130,17 @@ def _basis(
     floor = _floor(history, trusted, drawn, suspected, probes) if forced else None
     many = None
     if isinstance(floor, NoiseFloor) and floor.requests:
-        many = beyond_controls(drawn, [*_earlier_controls(history), *_own_controls(history, trusted)])
+        many = beyond_controls(drawn, [*earlier_controls(history), *own_controls(history, trusted)])
     return _Basis(
         forced,
         trusted,
         _references(history),
         floor,
         known_end_tokens(history),
-        gross=isinstance(floor, str) and bool(_why_controls_untrusted(history)),
+        gross=isinstance(floor, str) and bool(why_controls_untrusted(history)),
         many=many,
         suspects=suspects,
-        own_controls=_controls_of_suspects(history, trusted),
+        own_controls=controls_of_suspects(history, trusted),
     )
 
 
@@ -142,17 +148,6 @@ def _suspects(history: History) -> set[str]:
     """Outputs that were forced because they looked strange."""
     forcings_of = (o for o in history.operations() if o.request.purpose is Purpose.FORCING)
     return {str(o.request.about) for o in forcings_of if o.request.condition is Condition.SUSPECT}
-
-
-def _controls_of_suspects(history: History, trusted: Forcings) -> dict[str, list[Forced]]:
-    """Control outputs of prompts whose outputs looked wrong, by the id of the output's request."""
-    found: dict[str, list[Forced]] = {}
-    for operation in _controls(history):
-        request = operation.request
-        if request.condition is Condition.SUSPECT and operation.outcome is Outcome.OK:
-            result = compare_with_forcing(operation, trusted.get(request.request_id, ()))
-            found.setdefault(str(request.about), []).extend(() if isinstance(result, str) else result)
-    return found
 
 
 def _retried(history: History, basis: _Basis) -> Iterator[tuple[Request, Compared]]:
@@ -170,38 +165,6 @@ def _why_untrusted(history: History, found: Sequence[Operation]) -> str:
     return next(filter(None, (untrusted_forcing(history, route) for route in {o.request.route for o in found})), "")
 
 
-def _why_controls_untrusted(history: History) -> str:
-    """Why control requests, of this or an earlier run on the same deployment, may have read transferred KV."""
-    return untrusted(history, Route.DECODE)
-
-
-def control_outputs(history: History) -> tuple[NoisyOutput, ...]:
-    """The noise of this run's own control outputs, to be kept for later runs; empty if they are not trusted.
-
-    Control requests for suspected outputs are left out, since they have the noisiest prompts.
-    """
-    if _why_controls_untrusted(history):
-        return ()
-    suspected = {o.request.request_id for o in history.operations() if o.request.condition is Condition.SUSPECT}
-    found = _own_controls(history, forcings(history), leave_out=suspected)
-    arrays = ([one.regret, one.drift, one.margin_error, one.margin] for one in found)
-    return tuple(NoisyOutput(*(tuple(array.tolist()) for array in four)) for four in arrays)
-
-
-def _own_controls(history: History, found: Forcings, leave_out: Collection[str] = ()) -> Iterator[Forced]:
-    for operation in _controls(history):
-        who = operation.request.request_id
-        if who in found and who not in leave_out and operation.outcome is Outcome.OK:
-            forced = compare_with_forcing(operation, found[who])
-            yield from () if isinstance(forced, str) else forced
-
-
-def _earlier_controls(history: History) -> Iterator[Forced]:
-    for measured in history.of(NoiseMeasured):
-        for one in measured.outputs:
-            yield Forced(*(np.array(array) for array in (one.regret, one.drift, one.margin_error, one.margin)))
-
-
 def _floor(
     history: History,
     trusted: Forcings,
@@ -212,15 +175,15 @@ def _floor(
     tested = [*drawn, *suspects, *probes]
     if (shifted := _shifted(history)) and any(one.regret.any() for one in tested):
         return shifted
-    if why := _why_controls_untrusted(history):
+    if why := why_controls_untrusted(history):
         # Outputs without any noise are right even if control requests cannot be trusted.
         quiet = quiet_floor(tested)
         return quiet if isinstance(quiet, NoiseFloor) else f"the control requests may have read transferred KV: {why}"
-    earlier = list(_earlier_controls(history))
-    if not earlier and not any(_controls(history)):
+    earlier = list(earlier_controls(history))
+    if not earlier and not any(controls(history)):
         return quiet_floor(tested)
-    controls = [*earlier, *_own_controls(history, trusted)]
-    return measure_floor(Outputs(controls, drawn, suspects, probes))
+    every = [*earlier, *own_controls(history, trusted)]
+    return measure_floor(Outputs(every, drawn, suspects, probes))
 
 
 def _shifted(history: History) -> str:
@@ -246,10 +209,6 @@ def _outputs_to_verify(history: History, every: Forcings) -> Iterator[Operation]
 
 def _references(history: History) -> dict[str | None, Operation]:
     return {o.request.about: o for o in history.operations() if o.request.purpose is Purpose.REFERENCE}
-
-
-def _controls(history: History) -> Iterator[Operation]:
-    return (operation for operation in history.operations() if operation.request.purpose is Purpose.CONTROL)
 
 
 def _compare(history: History, operation: Operation, basis: _Basis) -> Compared:

@@ -19,10 +19,11 @@ Chance.   The distance has two dimensions at least (three tokens less the common
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from harness.history import Operation
+from harness.history import Named, Operation
 
 Vector = Mapping[int, float]
 """Log-probabilities of a few tokens at one position, nats, by token id."""
@@ -47,14 +48,14 @@ _FARTHEST = 2.0
 def served_vector(operation: Operation) -> Vector:
     """The first token as the request's last server reported it; empty if it did not."""
     if operation.ended.first_logprobs:
-        return _finite(operation.ended.first_logprobs)
+        return finite(operation.ended.first_logprobs)
     rows = operation.ended.choices[0].logprobs[:1] if operation.ended.choices else ()
-    return _finite(rows[0].named.items()) if rows and rows[0] is not None else {}
+    return finite(rows[0].named.items()) if rows and rows[0] is not None else {}
 
 
 def prefill_vector(operation: Operation) -> Vector:
     """The first token as the prefill server reported it, from its own KV; empty if the proxy did not say."""
-    return _finite(operation.ended.prefill_first)
+    return finite(operation.ended.prefill_first)
 
 
 def distance(one: Vector, other: Vector) -> float:
@@ -69,11 +70,23 @@ def distance(one: Vector, other: Vector) -> float:
     return float(np.std(differences))
 
 
+def own_distance(operation: Operation) -> float | None:
+    """How far the first token is from the prefill server's own, nats; None if one of the vectors is too short."""
+    ended = operation.ended
+    return _own_distance(ended.prefill_first, ended.first_logprobs)
+
+
+# The steps of verification ask again and again about the same operations, a few thousand of a run.
+@lru_cache(maxsize=1 << 16)
+def _own_distance(prefill: Named, decode: Named) -> float | None:
+    one, other = finite(prefill), finite(decode)
+    return distance(one, other) if min(len(one), len(other)) >= MIN_COMMON else None
+
+
 def vector_noise(right: Iterable[Operation]) -> float | None:
     """The limit of noise, nats; None if too few of the ``right`` outputs have both vectors."""
-    pairs = ((served_vector(one), prefill_vector(one)) for one in right)
-    distances = [distance(*pair) for pair in pairs if min(map(len, pair)) >= MIN_COMMON]
-    finite = [one for one in distances if math.isfinite(one)]
+    distances = map(own_distance, right)
+    finite = [one for one in distances if one is not None and math.isfinite(one)]
     if len(finite) < _MIN_RIGHT:
         return None
     return max(RESOLUTION, _MARGIN * float(np.quantile(finite, _QUANTILE)))
@@ -91,5 +104,6 @@ def chance_of_vector(own: Vector, owner: Vector, others: Sequence[Vector], noise
     return float((max(fit, noise / 2) / min(rest, _FARTHEST)) ** (MIN_COMMON - 1))
 
 
-def _finite(named: Iterable[tuple[int, float]]) -> Vector:
+def finite(named: Iterable[tuple[int, float]]) -> Vector:
+    """The entries that are numbers, without those that stand for minus infinity."""
     return {token: value for token, value in named if math.isfinite(value) and value > _LOWEST}

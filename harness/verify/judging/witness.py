@@ -24,13 +24,14 @@ the model, whichever token is drawn. Nor do n > 1 (the first choice is compared)
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from harness.history import History, Named, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Route
-from harness.verify.judging.first_token import MIN_COMMON, distance, prefill_vector, served_vector
+from harness.verify.judging.first_token import MIN_COMMON, distance, finite
 
 MOSTLY_EQUAL = 0.9
 """If this share of a run's requests is equal to the last bit, the others are strange."""
@@ -119,9 +120,15 @@ def _comparable(operation: Operation) -> bool:
 
 
 def _gap(operation: Operation) -> float:
-    if _bits(operation.ended.prefill_first) == _bits(operation.ended.first_logprobs):
+    return _gap_of(operation.ended.prefill_first, operation.ended.first_logprobs)
+
+
+# The steps of verification ask again and again about the same operations, a few thousand of a run.
+@lru_cache(maxsize=1 << 16)
+def _gap_of(prefill: Named, decode: Named) -> float:
+    if _bits(prefill) == _bits(decode):
         return 0.0
-    return max(distance(prefill_vector(operation), served_vector(operation)), math.ulp(0.0))
+    return max(distance(finite(prefill), finite(decode)), math.ulp(0.0))
 
 
 def _bits(named: Named) -> list[tuple[int, str]]:
