@@ -344,6 +344,9 @@ def test_half_of_what_is_forced_are_strange_outputs_at_most() -> None:
     few, many = (sizes(VerifyPolicy.parse("budget:10"), [200] * 4000, 80_000, 32, strange=n) for n in (10, 4000))
     assert few.suspects == 10
     assert many.suspects == many.drawn == (few.drawn + few.suspects) // 2
+    # Where first tokens are equal to the last bit, a load that the budget suffices for is still verified whole.
+    short, long = (sizes(VerifyPolicy.parse("budget:10"), [200] * n, 20 * n, 32, exact=True) for n in (128, 4000))
+    assert (short.drawn, long.drawn) == (128, 48)
     everything = sizes(ALL, [200] * 4000, 80_000, 32, strange=10)
     assert (everything.drawn, everything.suspects) == (4000, 0)
 

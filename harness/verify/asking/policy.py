@@ -42,8 +42,8 @@ _CONTROL_TOKENS = 640
 """Output tokens of all control requests: their tail, the largest 5 %, has 32 values. Small loads have as many, since
 short runs would raise false alarms with fewer."""
 _EXACT_DRAWN = 48
-"""Outputs drawn at random where first tokens are equal to the last bit: nearly everything wrong is strange there, and
-what is left of the budget is for that."""
+"""Outputs drawn at random where first tokens are equal to the last bit, if the budget does not suffice for all outputs:
+nearly everything wrong is strange there, and what is left of the budget is for that."""
 _FORMS = (
     "it must be all, sample:N with a number of outputs, budget:PCT% with a percentage of the load's tokens, or a time: "
     "budget:60s, budget:2m"
@@ -171,7 +171,7 @@ def sizes(  # noqa: PLR0913 - the last four are keyword-only
     # Strange outputs have no references.
     suspects = min(strange, int(forced / 2))
     drawn = min(count, max(int((forced - suspects) / (1 + referenced / count)), 1))
-    return Sizes(min(drawn, _EXACT_DRAWN) if exact else drawn, suspects, controls, each)
+    return Sizes(min(drawn, _EXACT_DRAWN) if exact and drawn < count else drawn, suspects, controls, each)
 
 
 def _affordable(policy: VerifyPolicy, count: int, tokens: int, tokens_per_second: float) -> float:
