@@ -12,7 +12,7 @@ from first_tokens import NOTHING, repeated, with_first_tokens
 from forced_histories import Damage, Readings, gaussian, operations, read, run
 
 from harness.history import Entry, History, Outcome, Sent
-from harness.scenario import Route
+from harness.scenario import Condition, Purpose, Route
 from harness.verdict import Verdict
 from harness.verify.judging import outputs, unconfirmed, wrong_outputs
 from harness.verify.judging.unequal import proven_unequal, unequal
@@ -74,6 +74,20 @@ def test_a_single_control_output_that_differs_makes_all_of_them_count_nothing() 
 
 def test_fifteen_control_outputs_are_too_few() -> None:
     doubted(judged(clean(), SIXTEEN[:15]))
+
+
+def test_a_quiet_run_needs_no_control_requests_but_those_of_the_prompt_in_question() -> None:
+    """They are no random sample, and say nothing about the noise of other prompts."""
+
+    def suspected(entry: Entry) -> Entry:
+        if not isinstance(entry, Sent) or entry.request.purpose is not Purpose.CONTROL:
+            return entry
+        return replace(entry, request=replace(entry.request, condition=Condition.SUSPECT))
+
+    history = judged(clean(), [VICTIM])
+    random = {o.request.request_id for o in history.operations() if o.request.request_id.startswith("control-")}
+    left = (e for e in history.entries if getattr(getattr(e, "request", e), "request_id", "") not in random)
+    doubted(History(tuple(map(suspected, left))))
 
 
 def test_without_a_control_output_of_its_own_prompt_an_output_does_not_count() -> None:

@@ -180,7 +180,7 @@ def _floor(
         quiet = quiet_floor(tested)
         return quiet if isinstance(quiet, NoiseFloor) else f"the control requests may have read transferred KV: {why}"
     earlier = list(earlier_controls(history))
-    if not earlier and not any(controls(history)):
+    if not earlier and all(one.request.condition is Condition.SUSPECT for one in controls(history)):
         return quiet_floor(tested)
     every = [*earlier, *own_controls(history, trusted)]
     return measure_floor(Outputs(every, drawn, suspects, probes))
