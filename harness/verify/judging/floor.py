@@ -9,8 +9,8 @@ control outputs and show how far noise reaches (noise.py has the theory). Both t
 Four numbers of an output are compared: the largest margin error of a token, which bounds its regret; the largest
 drift; and two average errors over its tokens (averages.py), which find most damage. There are two limits for each:
 
-near    noise exceeds it in one run of ten. An output that exceeds it is doubtful: it is listed, and the caches that
-        hold its prompt are probed, but it makes no run invalid.
+near    noise exceeds it in one run of ten. An output that exceeds it is doubtful: it is listed, the caches that hold
+        its prompt are probed, and its prompt's own noise is measured (rule 6), but it makes no run invalid.
 far     noise exceeds any far limit in one run of a thousand (ALPHA). An output that exceeds one is wrong.
 
 Rule 1. For single tokens, the probabilities of all tested values are added up (Bonferroni). This holds for any
@@ -46,9 +46,7 @@ import numpy as np
 from harness.verify.judging.averages import Kind, Usual, average
 from harness.verify.judging.forcing import Forced
 from harness.verify.judging.limits import ALPHA, RESOLUTION, Limits, exceeds
-from harness.verify.judging.noise import (
-    Floats,
-)
+from harness.verify.judging.noise import Floats
 from harness.verify.judging.sample import Outputs, SampleNoise
 
 MIN_TOKENS = 100
