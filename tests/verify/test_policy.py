@@ -79,3 +79,7 @@ def test_the_budget_for_tokens_is_never_less_than_the_share_nor_than_200_request
     budget = VerifyPolicy(Extent.BUDGET, percent).budget(requests, requests * each, 1.0)
     assert budget.tokens >= 0.999 * max(percent / 100 * requests, 200) * each
     assert budget.seconds >= 10
+
+
+def test_control_outputs_are_as_long_as_the_loads_even_if_one_of_those_ended_early() -> None:
+    assert sizes(VerifyPolicy(Extent.ALL), [200] * 100, 20 * 100 - 1, 32).control_tokens == 20

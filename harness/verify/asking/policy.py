@@ -158,7 +158,7 @@ def sizes(  # noqa: PLR0913 - the last four are keyword-only
     count = len(tokens)
     if count == 0:
         return Sizes(0, 0, 0)
-    each = max(int(output_tokens / count), CONTROL_OUTPUT)
+    each = max(math.ceil(output_tokens / count), CONTROL_OUTPUT)
     wanted = max(FEWEST_CONTROLS, in_flight, -(-_CONTROL_TOKENS // each))
     affordable = _affordable(policy, count, sum(tokens), tokens_per_second)
     # A control output is made and forced.
