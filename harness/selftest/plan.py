@@ -12,8 +12,8 @@ from harness.sim import BUGS, KINDS, USUAL, check_kind
 STRIKES = 10
 """Bad requests expected in a trial. They determine the size of its load, up to ``requests``."""
 _LIGHT = USUAL, "none"
-"""Kinds of noise without heavy tails. A bug that only moves log-probabilities a little is planted under these: the other
-kinds have outputs that are served right and whose log-probabilities are off by as much."""
+"""Kinds of noise without heavy tails. A bug that only moves log-probabilities is planted under these: with the others,
+some outputs that are served right are off by as much."""
 
 
 @dataclass(frozen=True, slots=True)
