@@ -134,8 +134,8 @@ def _owners(verification: Verification, history: History) -> Phases:
     served = through_proxy(history)
     searched = [o for o in served if o.request.request_id in ownerless]
     ledger = verification.ledger(history)
-    # Half of the time is for what shows that a candidate is the owner, and for thinking about it.
-    left, most = ledger.affordable_tokens(_OWNED), ledger.probes_left(_OWNED) // 2
+    # Most of the time is for what shows that a candidate is the owner, and for the steps in between.
+    left, most = ledger.affordable_tokens(_OWNED), ledger.probes_left(_OWNED) // 4
     wanted = next_round(verification, history, served, searched, left=left, most=most)
     return verification.phase("owners", wanted, history)
 
