@@ -32,6 +32,7 @@ from typing import Any
 from bench import damage_page
 from bench.damage_flags import Planned, parse, plan
 from bench.damage_row import Row, row
+from bench.damage_sharing import sharing_in
 from bench.sabotage import Saboteur
 from harness.errors import ExitCode
 
@@ -114,7 +115,9 @@ def _run(
     saboteur.keep_ledger(folder / "ledger.jsonl")
     file = folder / "latest" / "result.json"
     result = json.loads(file.read_text()) if file.exists() else {}
-    made = row(planned.name, planned.seed, result, saboteur.blows(), exit_code=status, seconds=seconds)
+    blows = saboteur.blows()
+    sharing = sharing_in(file.parent, blows) if result else {}
+    made = row(planned.name, planned.seed, result, blows, exit_code=status, seconds=seconds, sharing=sharing)
     return made, result
 
 

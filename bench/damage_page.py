@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from bench.damage_row import CLEAN, Row, Strike
 
 _COLUMNS = (
-    *("kind", "seed", "damaged", "named", "missed", "falsely named", "doubtful", "no answer", "wrong owners"),
-    *("exit code", "tokens", "time", "seconds"),
+    *("kind", "seed", "damaged", "named", "missed", "falsely named", "sharing", "doubtful"),
+    *("no answer", "wrong owners", "exit code", "tokens", "time", "seconds"),
 )
 _WIDTHS = tuple(max(len(name), 6) for name in _COLUMNS[1:])
 
@@ -22,11 +22,14 @@ transferred, and lists them; the harness does not see the list.
   prompt, is wrong.
 - *missed*: damaged requests that were not named. Damage can be harmless: two blocks that change places leave their own
   request right, one bit of one number often changes no answer. Such a request counts as missed all the same.
-- *falsely named*: requests named without damage.
+- *falsely named*: requests named without damage, less those of the next column.
+- *sharing*: undamaged requests whose prompt begins like a damaged one's, up to and including a damaged block (a full
+  one), and that were sent to the same decode server after the damaged one: they may read the damaged block from the
+  server's prefix cache. Named or not, they count neither as named nor as falsely named.
 - *doubtful*: missed ones that the harness lists as doubtful.
 - *no answer*: damaged requests that the engine did not answer properly, named or not.
-- *wrong owners*: requests of which the harness says that they were answered with a certain other request's KV, which
-  they were not.
+- *wrong owners*: damaged or sharing requests of which the harness says that they were answered with a certain other
+  request's KV, which they were not.
 - *exit code*: of the harness: 0 valid, 1 invalid, 3 unknown. A run with damage should be invalid, a clean one valid.
 - *tokens*, *time*: what verification computed and how long it took, as a share of the load's.
 - *seconds*: the whole process.
@@ -57,12 +60,21 @@ def totals(rows: Sequence[Row]) -> list[str]:
     lines = [f"{kind}: {_told(of)}" for kind, of in _by_kind(strikes).items()]
     if strikes:
         lines.append(f"all kinds: {_told(strikes)}")
-    lines.append(
-        f"falsely named: {sum(len(row.falsely_named) for row in rows)} of {_undamaged(rows):,} undamaged requests"
-    )
+    lines.extend(_told_of_others(rows))
     if clean:
         lines.append(f"clean runs: {sum(row.exit_code == 0 for row in clean)} of {len(clean)} valid")
     return lines
+
+
+def _told_of_others(rows: Sequence[Row]) -> Iterator[str]:
+    false = sum(len(row.falsely_named) for row in rows)
+    sharing = sum(len(row.sharing) for row in rows)
+    undamaged = sum(row.requests - len(row.strikes) for row in rows) - sharing
+    without = " that share no damaged block" if sharing else ""
+    yield f"falsely named: {false} of {undamaged:,} undamaged requests{without}"
+    if sharing:
+        named = sum(len(row.sharing_named) for row in rows)
+        yield f"sharing: {sharing:,} undamaged requests may have read another's damaged block; {named:,} of them named"
 
 
 def page(title: str, facts: Mapping[str, str], rows: Sequence[Row]) -> str:
@@ -98,13 +110,18 @@ def _exceptions(rows: Iterable[Row]) -> Iterator[str]:
     """The damaged requests that were missed, and the undamaged ones that were named, one by one."""
     missed = [f"- {row.kind}, seed {row.seed}: {one.request} ({one.kind})" for row in rows for one in row.missed]
     false = [f"- {row.kind}, seed {row.seed}: {who}: {text}" for row in rows for who, text in row.falsely_named.items()]
-    for name, lines in (("Missed", missed), ("Falsely named", false)):
+    sharing = [
+        f"- {row.kind}, seed {row.seed}: {one.request}, which shares a block with {one.damaged}: {one.said}"
+        for row in rows
+        for one in row.sharing_named
+    ]
+    for name, lines in (("Missed", missed), ("Falsely named", false), ("Sharing a damaged block, and named", sharing)):
         if lines:
             yield from (f"## {name}", "", *lines, "")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    strikes = (row.strikes, row.named, row.missed, row.falsely_named, row.doubtful)
+    strikes = (row.strikes, row.named, row.missed, row.falsely_named, row.sharing, row.doubtful)
     counts = [str(len(part)) for part in strikes]
     counts += [str(sum(one.unanswered for one in row.strikes)), str(len(row.wrong_owners))]
     shares = [_percent(row.token_share), _percent(row.time_share)]
@@ -127,10 +144,6 @@ def _by_kind(strikes: Iterable[Strike]) -> dict[str, list[Strike]]:
 
 def _told(strikes: Sequence[Strike]) -> str:
     return f"{sum(one.named for one in strikes)} of {len(strikes)} damaged requests named"
-
-
-def _undamaged(rows: Iterable[Row]) -> int:
-    return sum(row.requests - len(row.strikes) for row in rows)
 
 
 def _percent(share: float | None) -> str:

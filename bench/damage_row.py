@@ -29,6 +29,21 @@ class Strike:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharer:
+    """An undamaged request that may have read a damaged request's block (damage_sharing.py)."""
+
+    request: str
+    damaged: str
+    """The damaged request."""
+    said: str | None
+    """What the harness said about the sharer; None: it did not name it."""
+    owner: str | None
+    """The request whose KV the damaged request got."""
+    owner_named: str | None
+    """The request whose KV the sharer got according to the harness."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One run. Shares are of the load's own tokens and time; None if they were not measured."""
 
@@ -42,6 +57,8 @@ class Row:
     strikes: tuple[Strike, ...] = ()
     falsely_named: Mapping[str, str] = field(default_factory=dict)
     """What the harness said, by the request that it said it about."""
+    sharing: tuple[Sharer, ...] = ()
+    """Named or not, they are neither in ``strikes`` nor in ``falsely_named``."""
     token_share: float | None = None
     time_share: float | None = None
 
@@ -61,9 +78,15 @@ class Row:
         return tuple(one for one in self.missed if one.doubtful)
 
     @property
-    def wrong_owners(self) -> tuple[Strike, ...]:
-        """The damaged requests said to have got the KV of a request that they did not get."""
-        return tuple(one for one in self.strikes if one.owner_named is not None and one.owner_named != one.owner)
+    def sharing_named(self) -> tuple[Sharer, ...]:
+        """The requests that share a damaged block and that the harness named."""
+        return tuple(one for one in self.sharing if one.said is not None)
+
+    @property
+    def wrong_owners(self) -> tuple[Strike | Sharer, ...]:
+        """The damaged requests, and those that share their blocks, said to have got KV that they did not get."""
+        affected = (*self.strikes, *self.sharing)
+        return tuple(one for one in affected if one.owner_named is not None and one.owner_named != one.owner)
 
     @property
     def as_expected(self) -> bool:
@@ -75,14 +98,24 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """All fields, and the counts."""
         counts = {"damaged": len(self.strikes), "named": len(self.named), "missed": len(self.missed)}
+        counts |= {"sharing_named": len(self.sharing_named)}
         counts |= {"doubtful_among_missed": len(self.doubtful), "wrong_owners": len(self.wrong_owners)}
         return {**asdict(self), **counts}
 
 
 def row(  # noqa: PLR0913 - a run has as many facts
-    kind: str, seed: int, result: Mapping[str, Any], blows: Sequence[Blow], *, exit_code: int, seconds: float
+    kind: str,
+    seed: int,
+    result: Mapping[str, Any],
+    blows: Sequence[Blow],
+    *,
+    exit_code: int,
+    seconds: float,
+    sharing: Mapping[str, str],
 ) -> Row:
     """Compare a run's ``result.json`` (empty if the run wrote none) with its damage.
+
+    ``sharing`` has the undamaged requests that share a damaged block, each with the damaged request.
 
     A request is named if a finding of the outputs check says that it is wrong, or that a cache's blocks of its prompt
     are. Its first finding counts.
@@ -91,7 +124,7 @@ def row(  # noqa: PLR0913 - a run has as many facts
     named = {_about(one): one for one in reversed(accusing)}
     doubtful = {_about(one) for one in _findings(result, "outputs") if one["kind"] == "doubtful"}
     unanswered = {_about(one) for one in _findings(result, "completion")}
-    struck = {blow.request for blow in blows}
+    struck = {blow.request: blow for blow in blows}
     cost: Mapping[str, float] = result.get("verification_cost", {})
     return Row(
         kind=kind,
@@ -101,7 +134,8 @@ def row(  # noqa: PLR0913 - a run has as many facts
         verdict=result.get("verdict", "none"),
         seconds=seconds,
         strikes=tuple(_strike(blow, named, doubtful, unanswered) for blow in blows),
-        falsely_named={who: one["text"] for who, one in sorted(named.items()) if who not in struck},
+        falsely_named={who: one["text"] for who, one in sorted(named.items()) if who not in {*struck, *sharing}},
+        sharing=tuple(_sharer(who, struck[damaged], named.get(who)) for who, damaged in sorted(sharing.items())),
         token_share=_share(cost, "tokens", "load_tokens"),
         time_share=_share(cost, "seconds", "load_seconds"),
     )
@@ -113,6 +147,11 @@ def _strike(
     who = blow.request
     owner = named[who]["owner"] if who in named else None
     return Strike(who, blow.kind, who in named, who in doubtful, who in unanswered, blow.owner, owner)
+
+
+def _sharer(who: str, blow: Blow, finding: Mapping[str, Any] | None) -> Sharer:
+    said, owner_named = (finding["text"], finding["owner"]) if finding else (None, None)
+    return Sharer(who, blow.request, said, blow.owner, owner_named)
 
 
 def _findings(result: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -3,12 +3,11 @@
     python -m bench.false_alarms --runs 1000 --kinds student-3 mixture
 
 A run is drawn at random: control outputs, the load's outputs, and the teacher forcing of every token. If an output is
-accused, further controls are drawn and the run is judged again, as in verification (three rounds at most). Printed are
-``near``: runs in 1,000 without damage in which an output is doubtful or accused at first; ``alarm``: runs in 1,000
-without damage that end invalid, of which one is allowed; ``found``: runs in 100 with one output served entirely with
-wrong KV in which this output is accused. Further controls are drawn as if of other prompts. Verification also repeats
-the suspected prompts, which acquits a prompt that is noisy by itself: here, ``rare-prompts`` alarms more than it would.
-Runs are not judged if the rule finds that their controls do not suffice, and do not count as runs without an alarm.
+accused, further controls are drawn, of its own prompt and of others, and the run is judged again, as in verification
+(three rounds at most). Printed are ``near``: runs in 1,000 without damage in which an output is doubtful or accused at
+first; ``alarm``: runs in 1,000 without damage that end invalid, of which one is allowed; ``found``: runs in 100 with
+one output served entirely with wrong KV in which this output is accused. Runs are not judged if the rule finds that
+their controls do not suffice, and do not count as runs without an alarm.
 
 Exit code 1 if runs of a kind, or of all kinds together, end invalid more often than allowed, beyond chance; else 0.
 """
@@ -25,13 +24,14 @@ from multiprocessing import get_context
 import numpy as np
 
 from bench.alarms import Alarms, exceeding, total
-from bench.synthetic import KINDS, Draw, Generator, draw_outputs
+from bench.synthetic import KINDS, Generator, Noise, draw_outputs
 from harness.errors import ExitCode
-from harness.verify.asking.controls import FURTHER_CONTROLS
+from harness.verify.asking.controls import FURTHER_CONTROLS, REPEATS, SUSPECTS
 from harness.verify.asking.plan import ROUNDS_OF_CONFIRMATION
 from harness.verify.asking.policy import CONTROL_OUTPUT
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.ruling import Ruling, rule_on
+from harness.verify.judging.noise import Floats
+from harness.verify.judging.ruling import Own, Ruling, rule_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +64,30 @@ class Trial:
     """Whether the controls sufficed for the rule."""
 
 
-def judge(controls: Sequence[Forced], served: Sequence[Forced]) -> Ruling | str:
-    """Judge a run, as verification does with each round of controls."""
-    return rule_on(controls, served)
+def judge(controls: Sequence[Forced], served: Sequence[Forced], own: Own) -> Ruling | str:
+    """Judge a run, as verification does with each round of controls. ``own``: see ``rule_on``."""
+    return rule_on(controls, served, own)
 
 
-def judge_run(rng: Generator, kind: Draw, size: Size, *, damaged: int = 0) -> Trial:
+def judge_run(rng: Generator, kind: Noise, size: Size, *, damaged: int = 0) -> Trial:
     """Draw a run, and judge it as verification does."""
-    length = max(size.tokens, CONTROL_OUTPUT)
-    control = draw_outputs(rng, kind, size.controls, length)
-    served = draw_outputs(rng, kind, size.requests, size.tokens, damaged=damaged)
-    ruling = judge(control, served)
+    length, prompts = max(size.tokens, CONTROL_OUTPUT), kind.prompts(rng, size.requests)
+
+    def repeated(loudness: Floats) -> list[Forced]:
+        return draw_outputs(rng, kind, len(loudness), length, loudness=loudness)
+
+    control = repeated(np.resize(prompts, size.controls))
+    served = draw_outputs(rng, kind, size.requests, size.tokens, damaged=damaged, loudness=prompts)
+    own: dict[int, list[Forced]] = {}
+    ruling = judge(control, served, own)
     near = isinstance(ruling, Ruling) and bool(ruling.wrong or ruling.doubtful)
     for _ in range(ROUNDS_OF_CONFIRMATION):
         if isinstance(ruling, str) or not ruling.wrong:
             break
-        control += draw_outputs(rng, kind, FURTHER_CONTROLS, length)
-        ruling = judge(control, served)
+        control += repeated(rng.choice(prompts, FURTHER_CONTROLS))
+        asked = [index for index in sorted(ruling.wrong) if index not in own][:SUSPECTS]
+        own |= {index: repeated(np.full(REPEATS, prompts[index])) for index in asked}
+        ruling = judge(control, served, own)
     if isinstance(ruling, str):
         return Trial(near, frozenset(), judged=False)
     return Trial(near, frozenset(ruling.wrong), judged=True)

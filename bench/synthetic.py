@@ -4,6 +4,7 @@ The rule for outputs was designed for none of these kinds in particular.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,7 +55,29 @@ def _louder(share: float, factor: float) -> Draw:
     return lambda rng, shape: rng.normal(size=shape) * np.where(rng.random((shape[1], 1)) < share, factor, 1.0) * 0.01
 
 
-KINDS: Mapping[str, Draw] = {
+def _alike(_rng: Generator, prompts: int) -> Floats:
+    return np.ones(prompts)
+
+
+def _some_louder(share: float, factor: float) -> Callable[[Generator, int], Floats]:
+    return lambda rng, prompts: np.where(rng.random(prompts) < share, factor, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """A kind of noise."""
+
+    draw: Draw
+    prompts: Callable[[Generator, int], Floats] = _alike
+    """How many times as noisy as others so many prompts are, whenever they are sent; of shape (prompts,)."""
+
+    def __call__(self, rng: Generator, shape: tuple[int, int, int], loudness: Floats | None = None) -> Floats:
+        """Errors in nats. ``loudness``: of the outputs' prompts, of shape (outputs,); None: those of other prompts."""
+        louder = self.prompts(rng, shape[1]) if loudness is None else loudness
+        return self.draw(rng, shape) * louder[:, None]
+
+
+_DRAWN: Mapping[str, Draw] = {
     "gaussian": lambda rng, shape: rng.normal(size=shape) * 0.01,
     "exponential": lambda rng, shape: rng.laplace(size=shape) * 0.01,
     "student-3": lambda rng, shape: rng.standard_t(3, size=shape) * 0.01,
@@ -69,14 +92,21 @@ KINDS: Mapping[str, Draw] = {
     "bursts": _bursts,
     "drifting": _drifting,
     "two-servers": _louder(1 / 2, 3.0),
-    "rare-prompts": _louder(1 / 200, 5.0),
+}
+KINDS = {name: Noise(draw) for name, draw in _DRAWN.items()} | {
+    "rare-prompts": Noise(_DRAWN["gaussian"], _some_louder(1 / 200, 5.0)),
 }
 """Kinds of noise, by name."""
 
 
-def draw_outputs(rng: Generator, kind: Draw, outputs: int, tokens: int, *, damaged: int = 0) -> list[Forced]:
-    """``outputs`` outputs compared with their forcing; the first ``damaged`` were served entirely with wrong KV."""
-    errors = kind(rng, (_READINGS, outputs, tokens))
+def draw_outputs(  # noqa: PLR0913 - the last two are optional and keyword-only
+    rng: Generator, kind: Noise, outputs: int, tokens: int, *, damaged: int = 0, loudness: Floats | None = None
+) -> list[Forced]:
+    """``outputs`` outputs compared with their forcing; the first ``damaged`` were served entirely with wrong KV.
+
+    ``loudness``: see :class:`Noise`.
+    """
+    errors = kind(rng, (_READINGS, outputs, tokens), loudness)
     errors[0, :damaged] += rng.exponential(size=(damaged, tokens))
     best = -rng.exponential(0.4, (outputs, tokens))
     rival = best - rng.exponential(1.0, (outputs, tokens))

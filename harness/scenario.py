@@ -60,7 +60,8 @@ class Purpose(StrEnum):
     OWNER_TEST = "owner-test"
     """The prompt of ``owner`` with the last token of the subject's prompt. If the answer begins like the subject's
     answer, the subject was answered from the owner's KV. Without an ``owner``: the whole blocks of the subject's prompt
-    and one token more, answered by the decode server that has these blocks in its prefix cache."""
+    and one token more, answered by the decode server that has these blocks in its prefix cache. If the ``owner`` is the
+    request whose blocks the subject asks for: the same prompt, answered by a prefill server."""
     RETRY = "retry"
     """The subject sent again by the same path, to see whether its answer is wrong again."""
     RESET = "reset"
@@ -75,6 +76,9 @@ class Condition(StrEnum):
     SUSPECT = "suspect"
     """Control or teacher forcing: the subject's answer looked wrong or strange. The subjects of others are drawn at
     random."""
+    PROMPT_END = "prompt-end"
+    """Teacher forcing: the subject's answer under the end of the owner's prompt alone. If the owner is the subject, or
+    the request that the subject is about, it is the subject's own prompt."""
     PREFIX_CACHE = "prefix-cache"
     """Probe of a server's prefix cache."""
     OFFLOAD_TIER = "offload-tier"

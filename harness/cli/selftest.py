@@ -14,7 +14,7 @@ from harness.verdict import Verdict
 
 
 async def selftest(options: Options) -> ExitCode:
-    """Run every trial and show the table. VALID if every bug was caught without a false alarm, else INVALID."""
+    """Run every trial and show the table. VALID if the report says that it passed, else INVALID."""
     if options.selftest is None:
         raise UsageError("selftest has other flags: see python -m harness selftest --help.")
     trials = plan_trials(options.selftest)
@@ -30,7 +30,7 @@ async def selftest(options: Options) -> ExitCode:
 
 
 class _Shown:
-    """Shows the number of ended requests, each missed bug and each false alarm, and stores each result at once."""
+    """Shows the number of ended requests, missed bugs, false alarms and false names, and stores each result at once."""
 
     def __init__(self, progress: Progress, kept: Path, total: int) -> None:
         self._progress, self._kept, self._total = progress, kept, total
@@ -45,4 +45,6 @@ class _Shown:
             self._progress.note(f"false alarm under the load {result.trial.load.name!r}, noise {result.trial.noise!r}")
         elif result.struck and not is_caught(result):
             self._progress.note(f"{result.trial.bug} was missed under noise {result.trial.noise!r}: {result.verdict}")
+        if result.accused:
+            self._progress.note(f"{result.accused:,} unaffected requests named, bug {result.trial.bug or 'none'}")
         self._progress.advance(self._ended, self._total, 0)

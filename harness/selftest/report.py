@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.selftest.interval import clopper_pearson, power_per_strike, requests_needed
 from harness.selftest.loads import load_for
-from harness.selftest.trial import Result
+from harness.selftest.trial import Result, Trial
 from harness.sim import BUGS, KINDS
 from harness.verdict import Verdict
 
@@ -86,15 +86,18 @@ class SelftestReport:
     clean_runs: int
     alarms: tuple[str, ...]
     """False alarms: a line for each run without a bug that was not valid."""
+    falsely_named: tuple[str, ...]
+    """A line for each run, with or without a bug, whose report names requests that no bug affected."""
     accused: int
-    """Requests that are named in reports although no bug affected them."""
+    """These requests, of all runs."""
     flipped: float
     """Share of requests in clean runs whose answers have a token other than the best."""
 
     @property
     def passed(self) -> bool:
-        """Whether every planted bug was caught and there was no false alarm."""
-        return bool(self.clean_runs) and not self.alarms and all(row.is_caught for row in self.rows)
+        """Whether every planted bug was caught, there was no false alarm, and no unaffected request was named."""
+        innocent = not self.alarms and not self.accused
+        return bool(self.clean_runs) and innocent and all(row.is_caught for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """The report as result.json has it."""
@@ -122,6 +125,7 @@ def make_report(results: Sequence[Result]) -> SelftestReport:
         clean_requests=sum(result.asked for result in clean),
         clean_runs=len(clean),
         alarms=tuple(map(_alarm, alarms)),
+        falsely_named=tuple(_false_names(result) for result in results if result.accused),
         accused=sum(result.accused for result in results),
         flipped=_flipped(clean),
     )
@@ -184,9 +188,17 @@ def _catchers(runs: Iterable[Result]) -> tuple[str, ...]:
 
 
 def _alarm(result: Result) -> str:
-    trial = result.trial
     reasons = [f"{check.name}: {check.summary}" for check in result.checks if check.verdict is result.verdict]
-    return f"{trial.load.name}, noise {trial.noise}, seed {trial.seed}: {result.verdict}: {'; '.join(reasons)}"
+    return f"{_conditions(result.trial)}: {result.verdict}: {'; '.join(reasons)}"
+
+
+def _false_names(result: Result) -> str:
+    bug = result.trial.bug or "no bug"
+    return f"{bug}, load {_conditions(result.trial)}: {result.accused:,} of {result.asked:,} requests"
+
+
+def _conditions(trial: Trial) -> str:
+    return f"{trial.load.name}, noise {trial.noise}, seed {trial.seed}"
 
 
 def why_missed(row: BugRow) -> str:

@@ -6,7 +6,7 @@ from harness.selftest.report import AtRate, BugRow, NoiseRow, SelftestReport, wh
 
 
 def table_lines(report: SelftestReport) -> Iterator[str]:
-    """The table, a line for each missed bug and false alarm, and a line that sums up."""
+    """The table, a line for each missed bug, false alarm and run with false names, and a line that sums up."""
     if report.rows:
         yield from _columns([_head(report.rows[0]), *map(_cells, report.rows)])
         yield ""
@@ -18,6 +18,8 @@ def table_lines(report: SelftestReport) -> Iterator[str]:
             yield f"MISSED  {row.bug}: {why_missed(row)}"
     for alarm in report.alarms:
         yield f"FALSE ALARM  {alarm}"
+    for false in report.falsely_named:
+        yield f"FALSELY NAMED  {false}"
     yield _sum(report)
 
 

@@ -16,6 +16,7 @@ from harness.observe.settle import Readings
 from harness.reports.measured import under_test
 from harness.run import Carried, Recorder, Sending, Transport, carry_out
 from harness.scenario import Scenario
+from harness.selftest.accused import naming, unaffected
 from harness.selftest.loads import Load, Writer
 from harness.selftest.readings import read_pair
 from harness.selftest.transport import SimTransport
@@ -71,7 +72,7 @@ class Result:
     named: int
     """Requests that read wrong KV and are named in the report."""
     accused: int
-    """Requests that are named in the report although the bug did not affect them."""
+    """Requests that are named in the report although the bug did not affect them (accused.py)."""
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -146,7 +147,8 @@ def _config(trial: Trial) -> SimConfig:
 def _result(trial: Trial, carried: Carried, ledger: Ledger, began: float) -> Result:
     judgement = carried.judgement
     sent = {operation.request.request_id for operation in under_test(carried.history)}
-    named = {finding.subject for check in judgement.checks for finding in check.findings} & sent
+    findings = naming((finding for check in judgement.checks for finding in check.findings), sent)
+    named = {finding.subject for finding in findings}
     return Result(
         trial=trial,
         verdict=judgement.verdict,
@@ -156,6 +158,6 @@ def _result(trial: Trial, carried: Carried, ledger: Ledger, began: float) -> Res
         struck=len(ledger.planted & sent),
         wrong=len(ledger.wrong & sent),
         named=len(named & ledger.wrong),
-        accused=len(named - ledger.wrong - ledger.planted - ledger.victims),
+        accused=len(unaffected(findings, carried.history, ledger)),
         seconds=time.perf_counter() - began,
     )

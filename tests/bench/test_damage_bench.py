@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,15 @@ def result(*outputs: dict[str, Any], completion: tuple[dict[str, Any], ...] = ()
     }
 
 
-def made(*outputs: dict[str, Any], kind: str = "mixed", exit_code: int = 1, **more: Any) -> Row:
+def made(
+    *outputs: dict[str, Any],
+    kind: str = "mixed",
+    exit_code: int = 1,
+    sharing: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Row:
     blows = [] if kind == "clean" else [Blow("load-1", "foreign", {"owner": "load-9"}), Blow("load-2", "flip", {})]
-    return row(kind, 100, result(*outputs, **more), blows, exit_code=exit_code, seconds=11.0)
+    return row(kind, 100, result(*outputs, **more), blows, exit_code=exit_code, seconds=11.0, sharing=sharing or {})
 
 
 class TestRow:
@@ -46,6 +53,23 @@ class TestRow:
         one = made(finding("load-1"), finding("load-2", "cache"), finding("load-3", "leak"), finding(None))
         assert one.falsely_named == {"load-3": "it is wrong", "decode-0": "it is wrong"}
         assert not one.as_expected
+
+    def test_who_shares_a_damaged_block_is_neither_named_nor_falsely_named(self) -> None:
+        one = made(
+            *(finding(f"load-{number}") for number in (1, 2, 3, 5)), sharing={"load-3": "load-1", "load-4": "load-2"}
+        )
+        assert [strike.request for strike in one.named] == ["load-1", "load-2"]
+        assert one.falsely_named == {"load-5": "it is wrong"}
+        assert [(who.request, who.damaged, who.said) for who in one.sharing] == [
+            ("load-3", "load-1", "it is wrong"),
+            ("load-4", "load-2", None),
+        ]
+        assert one.as_json()["sharing_named"] == 1
+
+    def test_who_shares_a_damaged_block_does_not_spoil_a_run(self) -> None:
+        named = finding("load-1"), finding("load-2"), finding("load-3")
+        assert not made(*named).as_expected
+        assert made(*named, sharing={"load-3": "load-1"}).as_expected
 
     def test_what_is_unknown_names_nobody(self) -> None:
         one = made(finding("load-1", "unverified"), finding("load-2", "doubtful"), finding("load-3", "doubtful"))
@@ -64,6 +88,11 @@ class TestRow:
     def test_an_owner_of_damage_without_one_is_wrong(self) -> None:
         assert [one.request for one in made(finding("load-2", "leak", owner="load-9")).wrong_owners] == ["load-2"]
 
+    def test_an_owner_of_a_shared_block_is_that_of_the_damaged_request(self) -> None:
+        for owner, wrong in (("load-9", []), ("load-8", ["load-3"])):
+            one = made(finding("load-3", "leak", owner=owner), sharing={"load-3": "load-1"})
+            assert [who.request for who in one.wrong_owners] == wrong
+
     def test_shares_are_of_the_load(self) -> None:
         assert (made().token_share, made().time_share) == (0.05, 0.25)
 
@@ -72,10 +101,10 @@ class TestRow:
         assert made(kind="clean", exit_code=exit_code).as_expected is expected
 
     def test_a_run_in_which_nothing_could_be_damaged_proves_nothing(self) -> None:
-        assert not row("swap", 100, result(), [], exit_code=0, seconds=1.0).as_expected
+        assert not row("swap", 100, result(), [], exit_code=0, seconds=1.0, sharing={}).as_expected
 
     def test_a_run_without_a_result_has_a_row(self) -> None:
-        one = row("flip", 100, {}, [Blow("load-2", "flip", {})], exit_code=4, seconds=1.0)
+        one = row("flip", 100, {}, [Blow("load-2", "flip", {})], exit_code=4, seconds=1.0, sharing={})
         assert (one.verdict, len(one.missed), one.token_share) == ("none", 1, None)
         assert json.dumps(one.as_json())
 
@@ -119,12 +148,16 @@ def test_the_kinds_are_those_of_the_plugin(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_page_counts_and_lists_the_exceptions() -> None:
-    rows = [made(finding("load-1"), finding("load-7")), made(kind="clean", exit_code=0)]
+    sharing = {"load-3": "load-1", "load-4": "load-1"}
+    rows = [made(*map(finding, ("load-1", "load-4", "load-7")), sharing=sharing), made(kind="clean", exit_code=0)]
     page = damage_page.page("Damage", {"date": "today"}, rows)
-    assert "| mixed | 100 | 2 | 1 | 1 | 1 | 0 | 0 | 0 | 1 | 5.0% | 25.0% | 11 |" in page
+    assert "| mixed | 100 | 2 | 1 | 1 | 1 | 2 | 0 | 0 | 0 | 1 | 5.0% | 25.0% | 11 |" in page
     assert "- mixed, seed 100: load-2 (flip)" in page
     assert "- mixed, seed 100: load-7: it is wrong" in page
-    assert "- falsely named: 1 of 198 undamaged requests" in page
+    assert "- mixed, seed 100: load-4, which shares a block with load-1: it is wrong" in page
+    assert "load-3, which shares" not in page
+    assert "- sharing: 2 undamaged requests may have read another's damaged block; 1 of them named" in page
+    assert "- falsely named: 1 of 196 undamaged requests that share no damaged block" in page
     assert "- clean runs: 1 of 1 valid" in page
     for kind in sabotage.KINDS:
         assert f"`{kind}`" in page
@@ -177,6 +210,33 @@ def test_rows_are_written_after_each_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert [(one["kind"], one["exit_code"]) for one in content["runs"]] == [("clean", 0)]
     assert "tiny" in (out / "index.md").read_text()
     assert "'100.jsonl'" in (out / "clean-100" / "output.txt").read_text()
+
+
+def test_a_damaged_run_is_searched_for_requests_that_share_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness is replaced by a program that writes a result and the plugin's list of one damaged request."""
+    out, sabotaged = tmp_path / "out", tmp_path / "sabotage"
+    told = whole_result() | {"checks": [{"name": "outputs", "findings": [finding("load-7")]}]}
+    blow = {"request": "load-1", "kind": "swap", "blocks": [0, 1]}
+    fake = "import pathlib, sys; p = pathlib.Path(sys.argv[sys.argv.index('--result-dir') + 1], 'latest'); p.mkdir(); "
+    fake += f"p.joinpath('result.json').write_text({json.dumps(json.dumps(told))}); "
+    fake += f"pathlib.Path({str(sabotaged)!r}, 'ledger.jsonl').write_text({json.dumps(json.dumps(blow))})"
+    searched: list[tuple[Path, list[str]]] = []
+
+    def sharing_in(run: Path, blows: Sequence[Blow]) -> dict[str, str]:
+        searched.append((run, [one.request for one in blows]))
+        return {"load-7": "load-1"}
+
+    monkeypatch.setattr(damage, "_HARNESS", (sys.executable, "-c", fake))
+    monkeypatch.setattr(damage, "empty_caches", lambda _: None)
+    monkeypatch.setattr(damage, "sharing_in", sharing_in)
+    attach = ["--prefill-url", "http://p", "--decode-url", "http://d", "--sabotage", str(sabotaged)]
+    damage.main(["--kinds", "swap", "--seeds", "1", "--out", str(out), *attach])
+    assert searched == [(out / "swap-100" / "latest", ["load-1"])]
+    [run] = json.loads((out / "results.json").read_text())["runs"]
+    assert run["falsely_named"] == {}
+    assert [(one["request"], one["damaged"]) for one in run["sharing"]] == [("load-7", "load-1")]
 
 
 def whole_result() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bench import false_alarms
 from bench.false_alarms import HUGE, Size, judge_run, measure
 from bench.synthetic import KINDS
 from harness.verify.judging.forcing import Forced
-from harness.verify.judging.ruling import Ruling, rule_on
+from harness.verify.judging.ruling import Own, Ruling, rule_on
 
 SMALL = Size(16, 32, 20)
 FEW = ["--runs", "20", "--most-requests", "16"]
@@ -53,14 +53,16 @@ def test_damaged_outputs_are_drawn_wrong_and_looked_for(monkeypatch: pytest.Monk
 
 def test_further_controls_are_drawn_while_an_output_is_accused(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
+    repeated: list[int] = []
 
-    def rule(controls: Sequence[Forced], served: Sequence[Forced]) -> Ruling | str:
+    def rule(controls: Sequence[Forced], served: Sequence[Forced], own: Own) -> Ruling | str:
         seen.append(len(controls))
+        repeated.append(len(own))
         return planted(accuse_all if len(seen) < 3 else accuse_none)(controls, served)
 
     monkeypatch.setattr(false_alarms, "rule_on", rule)
     trial = judge_run(np.random.default_rng(0), KINDS["gaussian"], SMALL)
-    assert seen == [32, 96, 160]
+    assert (seen, repeated) == ([32, 96, 160], [0, 8, 16])
     assert (trial.near, trial.accused) == (True, frozenset())
 
 

@@ -48,7 +48,7 @@ def _some_ruling() -> Ruling:
 
 def planted(wrong: Wrong) -> Callable[..., Ruling]:
     """A rule that accuses what ``wrong`` names of the served outputs, and doubts nothing."""
-    return lambda _controls, served, **_: replace(_some_ruling(), wrong=wrong(served), doubtful={})
+    return lambda _controls, served, *_: replace(_some_ruling(), wrong=wrong(served), doubtful={})
 
 
 def accuse_all(served: Sequence[Forced]) -> Mapping[int, str]:

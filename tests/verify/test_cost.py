@@ -44,8 +44,9 @@ def history(*requests: list[Entry]) -> History:
         (Purpose.PROBE, SILENT, 4, 103),
         (Purpose.PROBE, None, 4, 4),
         (Purpose.OWNER_TEST, 64, 39, 39),
-        (Purpose.OWNER_TEST, SILENT, 19, 103),
-        (Purpose.OWNER_TEST, None, 19, 19),
+        # Six whole blocks of 16 are taken to be cached.
+        (Purpose.OWNER_TEST, SILENT, 7, 103),
+        (Purpose.OWNER_TEST, None, 7, 7),
     ],
 )
 def test_a_request_computes_what_its_cache_does_not_have(
@@ -73,13 +74,31 @@ def test_the_share_that_was_computed_is_known_once_a_server_reports_cached_token
     assert share_computed(history(), Purpose.PROBE) is None
     assert share_computed(history(asked("a", Purpose.PROBE, SILENT)), Purpose.PROBE) is None
     assert share_computed(history(asked("a", Purpose.PROBE, 80)), Purpose.OWNER_TEST) is None
-    for purpose in (Purpose.PROBE, Purpose.OWNER_TEST):
-        two = history(asked("a", purpose, 80), asked("b", purpose, SILENT, prompt=300))
-        assert share_computed(two, purpose) == (20 + 300) / 400
+    probes = history(asked("a", Purpose.PROBE, 80), asked("b", Purpose.PROBE, SILENT, prompt=300))
+    assert share_computed(probes, Purpose.PROBE) == (20 + 300) / 400
+    # Of 96 and of 288 tokens in whole blocks, the first test computed 16 and the second all.
+    tests = history(asked("a", Purpose.OWNER_TEST, 80), asked("b", Purpose.OWNER_TEST, SILENT, prompt=300))
+    assert share_computed(tests, Purpose.OWNER_TEST) == (16 + 288) / (96 + 288)
+
+
+def test_owner_tests_are_taken_to_hit_if_no_server_reports_what_is_cached() -> None:
+    """Otherwise their price would never be known, and a few at a time would be sent for ever."""
+    assert share_computed(history(asked("a", Purpose.OWNER_TEST, SILENT)), Purpose.OWNER_TEST) == 0.0
+
+
+def test_of_a_short_owners_prompt_only_its_own_whole_blocks_can_be_cached() -> None:
+    owner = [
+        Sent(0.0, Request("candidate", tuple(range(40))), "load", "load", 0.0),
+        Ended(0.5, "candidate", Outcome.OK, status=200),
+    ]
+    test = history(owner, asked("a", Purpose.OWNER_TEST, SILENT))
+    # Two blocks of 16 are cached; 68 tokens of the prompt are not, and the answer has three.
+    assert verification_cost(test).tokens == 71
+    assert share_computed(history(owner, asked("a", Purpose.OWNER_TEST, 32)), Purpose.OWNER_TEST) == 0.0
 
 
 def test_the_share_counts_neither_failures_nor_questions_about_blocks() -> None:
     failed = asked("a", Purpose.OWNER_TEST, 0, outcome=Outcome.FAIL)
     blocks = asked("b", Purpose.OWNER_TEST, 0, owner=None)
     assert share_computed(history(failed, blocks), Purpose.OWNER_TEST) is None
-    assert share_computed(history(failed, blocks, asked("c", Purpose.OWNER_TEST, 90)), Purpose.OWNER_TEST) == 0.1
+    assert share_computed(history(failed, blocks, asked("c", Purpose.OWNER_TEST, 72)), Purpose.OWNER_TEST) == 0.25

@@ -22,7 +22,14 @@ def request(name: str, purpose: Purpose, prompt: int, output: int = 1) -> Reques
 
 
 def ledger(tokens: float, seconds: float, spent: Cost = Cost(0, 0.0)) -> Ledger:  # noqa: B008 - frozen
-    return Ledger(Budget(tokens, seconds), spent, Rates(0.001, 0.01, NOT_SEEN), lambda asked: len(asked.prompt))
+    return Ledger(
+        Budget(tokens, seconds), spent, Rates(0.001, 0.01, NOT_SEEN), lambda asked: len(asked.prompt), in_cache
+    )
+
+
+def in_cache(asked: Request) -> int:
+    """A probe's prompt but for its last token; an owner test's but for its last block of 16 tokens."""
+    return {Purpose.PROBE: len(asked.prompt) - 1, Purpose.OWNER_TEST: len(asked.prompt) - 16}.get(asked.purpose, 0)
 
 
 def phase(requests: Iterable[Request], name: str = "p", concurrency: int = 1) -> Phase:
@@ -65,9 +72,9 @@ def after_owner_tests(share: float) -> Ledger:
     return replace(ledger(1000, 1e9), rates=Rates(0.001, 0.01, NOT_SEEN | {Purpose.OWNER_TEST: share}))
 
 
-def test_eight_owner_tests_are_sent_before_it_is_known_what_they_cost() -> None:
-    (kept,) = ledger(1e9, 1e9).afford([phase(owner_tests(20))], EVERYTHING)
-    assert len(kept.requests) == 8
+def test_a_few_owner_tests_are_sent_before_it_is_known_what_they_cost() -> None:
+    (kept,) = ledger(1e9, 1e9).afford([phase(owner_tests(99))], EVERYTHING)
+    assert len(kept.requests) == 24
     # The server that a question about blocks goes to has just used them.
     (blocks,) = ledger(1e9, 1e9).afford([phase(request(f"b{n}", Purpose.OWNER_TEST, 100) for n in range(20))], HALF)
     assert len(blocks.requests) == 20
@@ -76,8 +83,8 @@ def test_eight_owner_tests_are_sent_before_it_is_known_what_they_cost() -> None:
     assert len(kept.requests) == 5
 
 
-def test_owner_tests_are_priced_by_the_share_of_their_prompts_that_earlier_ones_computed() -> None:
-    for share, price in ((0.0, 1), (0.195, 21), (1.0, 101)):
+def test_owner_tests_are_priced_by_the_share_of_cached_blocks_that_earlier_ones_computed() -> None:
+    for share, price in ((0.0, 17), (0.5, 59), (1.0, 101)):
         (kept,) = after_owner_tests(share).afford([phase(owner_tests(2000))], Mark(1.0, 1.0))
         assert len(kept.requests) == 1000 // price
 
@@ -153,3 +160,10 @@ def test_time_counts_from_the_plan_so_that_waiting_counts_too() -> None:
     assert load_cost(history) == Cost(1000, 8.0)
     assert verification_cost(history) == Cost(11 + 300, 1.0 + 4.0)
     assert verification_cost(history, now=20.0) == Cost(11 + 300, 1.0 + 8.0)
+
+
+def test_an_owner_test_takes_at_least_as_long_as_a_probe() -> None:
+    rates = Rates(0.001, 0.01)
+    assert rates.seconds(request("o", Purpose.OWNER_TEST, 100), 2) == 0.01
+    assert rates.seconds(request("o", Purpose.OWNER_TEST, 100), 101) == 0.101
+    assert rates.seconds(request("f", Purpose.FORCING, 1), 2) == 0.002

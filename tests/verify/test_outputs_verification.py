@@ -13,11 +13,13 @@ from harness.facts import Deployment, Role, Server
 from harness.history import Choice, Ended, Entry, History, Operation, Outcome, Sent
 from harness.scenario import Condition, Message, Purpose, Request, Route, Sampling, Scenario
 from harness.verify.asking import VERIFICATION, VerifyOptions, verified
-from harness.verify.asking.controls import FURTHER_CONTROLS, REPEATS, SUSPECTS, confirmation, controls
+from harness.verify.asking.candidates import candidates, owner_prompt
+from harness.verify.asking.controls import ENOUGH_CONTROLS, FURTHER_CONTROLS, REPEATS, SUSPECTS, confirmation, controls
 from harness.verify.asking.forcing import first_forced, forced
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import most_in_flight, through_proxy
-from harness.verify.asking.owners import LEAST, ROUNDS, SHARE, budget_of, candidates, next_round, owner_prompt
+from harness.verify.asking.owner_budget import LEAST, SHARE, budget_of
+from harness.verify.asking.owners import ROUNDS, next_round
 from harness.verify.asking.policy import Extent, VerifyPolicy, sizes
 from harness.verify.asking.retries import retries
 
@@ -166,13 +168,20 @@ def test_suspects_are_measured_again() -> None:
     own, further = of_suspects(requests(phases))
     assert {request.about for request in own} == set(wrong[:SUSPECTS])
     assert len(own) == SUSPECTS * REPEATS
-    assert len({request.about for request in further}) == len(further) == FURTHER_CONTROLS
+    assert len(further) == ENOUGH_CONTROLS - len(own)
+    assert len({request.about for request in further[:FURTHER_CONTROLS]}) == FURTHER_CONTROLS
     assert {request.route for request in (*own, *further)} == {Route.DECODE}
     second = confirmation(verification(), asked(history, phases), wrong)
     assert {request.about for request in of_suspects(requests(second))[0]} == set(wrong[SUSPECTS : 2 * SUSPECTS])
     names = [request.request_id for request in (*requests(phases), *requests(second))]
     assert len(set(names)) == len(names)
     assert not confirmation(verification(), history, [])
+
+
+def test_where_not_every_output_is_verified_suspects_cost_no_more_than_a_few_controls() -> None:
+    asked_of_few = requests(confirmation(verification("sample:50"), answered(100), ["r80"]))
+    own, further = of_suspects(asked_of_few)
+    assert (len(own), len(further)) == (REPEATS, FURTHER_CONTROLS)
 
 
 def of_suspects(asked_now: Sequence[Request]) -> tuple[list[Request], list[Request]]:
@@ -280,11 +289,12 @@ def test_the_likeliest_owner_comes_first() -> None:
         operation("long ago", 1.0, 2.0, (1, 1, 1)),
         operation("lately", 8.0, 9.0, (1, 1, 1)),
         operation("short, together", 10.0, 11.0, (1, 1, 1), 5),
+        operation("short, alike", 1.0, 2.0, (7, 8, 5), 5),
         operation("together", 11.0, 13.0, (1, 1, 1)),
         operation("long ago, alike", 1.0, 2.0, (7, 8, 5)),
     ]
     order = [one.request.request_id for one in candidates(suspect, [*others, suspect])]
-    assert order == ["long ago, alike", "together", "lately", "long ago", "short, together"]
+    assert order == ["long ago, alike", "together", "lately", "long ago", "short, alike", "short, together"]
 
 
 def test_a_shorter_candidate_prompt_provides_whole_blocks_only() -> None:

@@ -79,3 +79,25 @@ def test_the_budget_for_tokens_is_never_less_than_the_share_nor_than_200_request
     budget = VerifyPolicy(Extent.BUDGET, percent).budget(requests, requests * each, 1.0)
     assert budget.tokens >= 0.999 * max(percent / 100 * requests, 200) * each
     assert budget.seconds >= 10
+
+
+def test_control_outputs_are_as_long_as_the_loads_even_if_one_of_those_ended_early() -> None:
+    assert sizes(VerifyPolicy(Extent.ALL), [200] * 100, 20 * 100 - 1, 32).control_tokens == 20
+
+
+def test_where_many_first_tokens_are_beyond_the_noise_fewer_outputs_are_drawn_and_the_rest_is_for_owners() -> None:
+    policy, load = VerifyPolicy.parse(DEFAULT), [250] * 4000
+
+    def drawn(beyond: int) -> int:
+        return sizes(policy, load, 80_000, 32, strange=20, beyond=beyond).drawn
+
+    # Each search costs two requests of 250 tokens. A clean run has as good as none.
+    assert drawn(0) == drawn(3) > 100
+    assert drawn(0) - drawn(20) == 40
+    assert drawn(1000) == 48
+    # Nothing changes where the budget suffices for all outputs, or there is none.
+    assert sizes(policy, [250] * 100, 2000, 32, beyond=50).drawn == 100
+    assert sizes(VerifyPolicy(Extent.ALL), load, 80_000, 32, beyond=50).drawn == 4000
+    # A budget that suffices for fewer than 48 is left as it is.
+    few = [sizes(policy, [250] * 2000, 40_000, 32, strange=99, beyond=n, referenced=2000).drawn for n in (0, 50)]
+    assert few[0] == few[1] < 48

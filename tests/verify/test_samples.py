@@ -24,7 +24,7 @@ from harness.history import Entry, History
 from harness.scenario import Condition, Route
 from harness.verdict import Verdict
 from harness.verify.judging import outputs, wrong_outputs
-from harness.verify.judging.averages import Kind, Usual
+from harness.verify.judging.averages import ByOutput, Kind, Usual, comparable
 from harness.verify.judging.floor import own_noise
 from harness.verify.judging.forcing import Forced
 
@@ -158,3 +158,15 @@ def test_the_average_of_both_finds_margins_that_err_while_log_probabilities_do_n
 
     text = text_of(run(gaussian(0.01), outputs=COUNT, damage=rivals))
     assert "its log-probabilities and margins differ" in text
+
+
+def test_control_outputs_that_are_a_token_shorter_than_the_loads_outputs_still_show_their_noise() -> None:
+    controls, served = [np.full(19, 3.0)] * 10, [np.full(20, 1.0)] * 100
+    averages, numbers = comparable(ByOutput.of([*controls, *served]), 20, controls=10)
+    assert (numbers[:10] == np.arange(10)).all()
+    assert averages[:10] == pytest.approx(3.0)
+
+
+def test_without_control_outputs_the_longest_length_that_enough_outputs_have_is_compared() -> None:
+    _, numbers = comparable(ByOutput.of([*[np.ones(19)] * 10, *[np.ones(20)] * 100]), 20)
+    assert len(numbers) == 100

@@ -84,7 +84,9 @@ def test_which_outputs_are_drawn_does_not_depend_on_which_are_strange() -> None:
     clean = drawn_names(noisy(()))
     # The strange outputs are those of even numbers, and then just those that were drawn before.
     for numbers in (range(0, 80, 2), [int(name[1:]) for name in clean[:40]]):
-        assert drawn_names(noisy(numbers)) == clean
+        # So many first tokens beyond the noise leave more of the budget for owners, but the order stays the same.
+        assert drawn_names(noisy(numbers)) == clean[:48] != clean
+    assert drawn_names(noisy(range(3))) == clean
     exact = drawn_names({})
     assert exact == clean[: len(exact)] == drawn_names(strange(FEW))
 

@@ -10,6 +10,7 @@ from harness.scenario import Condition, Purpose, Request
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.policy import CONTROL_OUTPUT
 from harness.verify.asking.requests import Tokens, control
+from harness.verify.judging.witness import witnessed
 
 SUSPECTS = 8
 """Outputs of one round whose prompts get control requests of their own. No prompt gets them in two rounds."""
@@ -17,6 +18,9 @@ REPEATS = 4
 """Control requests for the prompt of each of these outputs."""
 FURTHER_CONTROLS = 64
 """Control requests for other prompts of the load, in each round, at most: no more than the load has otherwise."""
+ENOUGH_CONTROLS = 192
+"""Control requests of all rounds together where every output is verified and noise is not 0. If one request in fifty is
+noisier than the others, whatever its prompt, so many show it with a probability of 98 %; 64 do with 73 %."""
 _SHORT_PROMPT = 1024
 """Control requests always repeat a prompt of so many tokens in full."""
 
@@ -42,15 +46,19 @@ def confirmation(verification: Verification, history: History, wrong: Sequence[s
     If a prompt is noisier than most, its own control outputs show that, and the noise limits rise. Controls of other
     prompts may show noise that occurs once in a hundred tokens. An output that is really wrong stays wrong.
     """
-    controls = (o for o in history.operations() if o.request.purpose is Purpose.CONTROL)
+    controls = [o for o in history.operations() if o.request.purpose is Purpose.CONTROL]
     done = {o.request.about for o in controls if o.request.condition is Condition.SUSPECT}
     maker = _Maker.of(verification, history, verification.outputs(history))
     every = {o.request.request_id: o for o in history.operations()}
     suspects = [every[name] for name in wrong if name not in done and maker.fits(every[name])][:SUSPECTS]
     if not suspects:
         return ()
-    further = min(FURTHER_CONTROLS, verification.sizes(history, maker.outputs).controls)
+    sizes = verification.sizes(history, maker.outputs)
+    further = min(FURTHER_CONTROLS, sizes.controls)
     requests = [*maker.whole(suspects), *maker.any_prompts(further), *maker.whole(suspects * (REPEATS - 1))]
+    if sizes.drawn >= len(maker.outputs) and not witnessed(history).exact:
+        # The last ones, since the budget may not suffice for them.
+        requests += maker.any_prompts(max(ENOUGH_CONTROLS - len(controls) - len(requests), 0))
     return verification.phase("confirmation", requests, history)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from harness.history import History
 from harness.scenario import Phase, Purpose, Request
 from harness.verify.asking.policy import Budget
-from harness.verify.judging.cost import CACHED, Cost, computed, load_cost, prompt_computed, share_computed, spans
+from harness.verify.judging.cost import CACHED, Cost, computed, load_cost, share_computed, spans
 
 PROBE_TOKENS = 64
 """A probe computes two tokens, but takes an engine as long as so many tokens of a load: 58 on two CPU cores (100
@@ -26,7 +26,7 @@ probes/s at 5,800 tokens/s), 115 on an H100 (270 at 31,000)."""
 
 _PROBE_COST = 2
 """Engine tokens of a probe: one of its prompt and one of its answer."""
-_PILOT = 8
+_PILOT = 24
 """Owner tests that are sent before their price is known: where caches are small, each computes its whole prompt."""
 _UNLIMITED = 1 << 40
 """More requests than any step makes."""
@@ -49,11 +49,12 @@ class Rates:
     """How long requests take when as many are in flight as the load had."""
 
     token: float
-    """Seconds per engine token of anything but a probe."""
+    """Seconds per engine token of anything but a probe or an owner test."""
     probe: float
-    """Seconds per probe."""
+    """Seconds per probe, and at least per owner test."""
     uncached: Mapping[Purpose, float | None] = field(default_factory=dict)
-    """The share of their prompts that probes and owner tests had to compute; None if that was not seen yet."""
+    """The share of what they were meant to find in caches that probes and owner tests had to compute; None if that was
+    not seen yet."""
 
     @classmethod
     def of(cls, history: History) -> "Rates":
@@ -71,6 +72,8 @@ class Rates:
 
     def seconds(self, request: Request, tokens: float) -> float:
         """Of one request that computes so many tokens."""
+        if request.purpose is Purpose.OWNER_TEST:
+            return max(self.probe, tokens * self.token)
         return self.probe if request.purpose is Purpose.PROBE else tokens * self.token
 
 
@@ -83,6 +86,8 @@ class Ledger:
     rates: Rates
     prompt_tokens: Callable[[Request], int]
     """Tokens of a prompt, also of one that is sent as a text."""
+    cached: Callable[[Request], int]
+    """Tokens of a prompt that a cache is expected to have."""
 
     @property
     def unlimited(self) -> bool:
@@ -96,6 +101,11 @@ class Ledger:
     def seconds_left(self, until: Mark) -> float:
         """Seconds that may be spent before the mark."""
         return max(self.budget.seconds * until.seconds - self.spent.seconds, 0.0)
+
+    def affordable_tokens(self, until: Mark) -> float:
+        """Engine tokens that the tokens and the time before the mark suffice for."""
+        seconds = self.seconds_left(until)
+        return min(self.tokens_left(until), seconds / self.rates.token if self.rates.token else math.inf)
 
     def probes_left(self, until: Mark) -> int:
         """How many probes the time and the tokens before the mark suffice for."""
@@ -152,5 +162,7 @@ class Ledger:
         answer, prompt = request.sampling.max_tokens * (request.sampling.n or 1), self.prompt_tokens(request)
         about_blocks = request.purpose is Purpose.OWNER_TEST and request.owner is None
         share = None if about_blocks else self.rates.uncached.get(request.purpose)
-        computed = prompt_computed(request.purpose, prompt) if share is None else math.ceil(share * prompt)
-        return computed + answer
+        if request.purpose is Purpose.PROBE and share is not None:
+            return math.ceil(share * prompt) + answer
+        cached = self.cached(request)
+        return prompt - cached + math.ceil((share or 0.0) * cached) + answer

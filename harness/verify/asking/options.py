@@ -8,11 +8,21 @@ from harness.facts import Deployment
 from harness.history import History, Operation
 from harness.memo import once
 from harness.scenario import Phase, Request, Route
+from harness.verify.asking.kept import kept_by_prefill
 from harness.verify.asking.ledger import Ledger, Rates
-from harness.verify.asking.outputs import in_turn, most_in_flight, needs_reference, to_verify, tokens_of, verifiable
+from harness.verify.asking.outputs import (
+    in_turn,
+    most_in_flight,
+    needs_reference,
+    through_proxy,
+    to_verify,
+    tokens_of,
+    verifiable,
+)
 from harness.verify.asking.policy import Sizes, VerifyPolicy, sizes
 from harness.verify.asking.requests import teacher_forcing
-from harness.verify.judging.cost import load_cost, verification_cost
+from harness.verify.judging.cost import expected_cached, load_cost, prompt_lengths, verification_cost
+from harness.verify.judging.first_token import beyond_noise
 from harness.verify.judging.hits import largest_block_size
 from harness.verify.judging.witness import witnessed
 
@@ -101,14 +111,28 @@ class Verification:
     def ledger(self, history: History) -> Ledger:
         """What may still be spent."""
         load, operations = load_cost(history), history.operations()
-        known = {o.request.request_id: len(o.prompt_token_ids or ()) for o in operations}
+        known = prompt_lengths(history)
+
+        def tokens(asked: Request) -> int:
+            # A text or a conversation is sent again as it was, so that its tokens are known.
+            return known.get(asked.about or "", 0) if _is_text(asked) else len(asked.prompt)
+
         return Ledger(
             self.how.policy.budget(sum(o.request.of_load for o in operations), load.tokens, load.seconds),
             verification_cost(history, self.now and self.now()),
             Rates.of(history),
-            # A text or a conversation is sent again as it was, so that its tokens are known.
-            lambda asked: known.get(asked.about or "", 0) if _is_text(asked) else len(asked.prompt),
+            tokens,
+            lambda asked: self.in_cache(history, asked, tokens(asked), known.get(asked.owner or "")),
         )
+
+    def in_cache(self, history: History, asked: Request, tokens: int, owner_tokens: int | None) -> int:
+        """How many tokens of a request's prompt, which has ``tokens``, a cache is expected to have.
+
+        ``owner_tokens``: tokens of the prompt of an owner test's owner; None if they are not known.
+        """
+        if asked.owner is not None and asked.owner not in kept_by_prefill(self.deployment, history):
+            return 0
+        return expected_cached(asked.purpose, tokens, owner_tokens, self.block_size)
 
     def in_flight(self, history: History) -> int:
         """Requests in flight at once."""
@@ -148,6 +172,7 @@ def _sizes(verification: Verification, history: History, outputs: Sequence[Opera
         verification.in_flight(history),
         strange=len(verifiable_ids.intersection(witnessed(history).strangest)),
         exact=witnessed(history).exact,
+        beyond=len(beyond_noise(through_proxy(history))),
         referenced=sum(map(needs_reference, outputs)),
         tokens_per_second=load.tokens / load.seconds if load.seconds else math.inf,
     )

@@ -3,7 +3,8 @@
 Before the load, ``cache_salt`` is tested (salt_test.py). After the load, or the last workload of a catalogue, come the
 steps below. Each step is made from the history so far, and is left out if it has nothing to send.
 
-0. The cached blocks of outputs whose first token differs from the prefill server's are asked again (owner_blocks.py).
+0. The cached blocks of outputs whose first token differs from the prefill server's are asked again, and the prefill
+   server is asked the same (owner_blocks.py).
 1. Prefixes of the load's prompts are probed through the prefix caches that the load filled (probe.py): first those of
    prompts whose first output token looks strange, beside the prefill server's own (judging/witness.py).
 2. A few outputs are teacher-forced. If one of them shows any noise, control requests measure how large noise is
@@ -32,6 +33,7 @@ from dataclasses import replace
 
 from harness.facts import Deployment
 from harness.history import History, VerificationPlanned
+from harness.memo import once
 from harness.scenario import Phase, Purpose, Scenario
 from harness.verify.asking.controls import confirmation, controls
 from harness.verify.asking.estimate import plan
@@ -49,9 +51,10 @@ from harness.verify.judging import doubted_probes, noise_matters, owned_outputs,
 from harness.verify.judging.unequal import traces
 
 ROUNDS_OF_CONFIRMATION = 3
-_SEARCHES = 2 + 3 * len(ROUNDS)
-"""Steps of the search for owners: block questions, their forcings, and steps of owner tests and of forcings for each
-round."""
+_SEARCHES = 4 + 6 * len(ROUNDS)
+"""Steps of the search for owners: block questions, their own tests (two steps, since the price of owner tests is not
+known at first) and forcings; then for each round owner tests, continuations and forcings, twice, since a budget may
+suffice for a part of the wrong outputs at once. Steps without anything to send take no time."""
 _EVICTED = 0.5
 """If probes had to compute so large a share of their prompts, the caches have lost most of the blocks of the load, and
 further probes at random would show nothing."""
@@ -124,11 +127,17 @@ def _confirmation(verification: Verification, history: History) -> Phases:
     return confirmation(verification, history, unconfirmed(history))
 
 
+# Once for each history: after the last owner, no step has anything to send.
+@once
 def _owners(verification: Verification, history: History) -> Phases:
     ownerless = _ownerless(history) if verification.how.investigate else ()
     served = through_proxy(history)
     searched = [o for o in served if o.request.request_id in ownerless]
-    return verification.phase("owners", next_round(verification, history, served, searched), history)
+    ledger = verification.ledger(history)
+    # Most of the time is for what shows that a candidate is the owner, and for the steps in between.
+    left, most = ledger.affordable_tokens(_OWNED), ledger.probes_left(_OWNED) // 4
+    wanted = next_round(verification, history, served, searched, left=left, most=most)
+    return verification.phase("owners", wanted, history)
 
 
 def _blocks(verification: Verification, history: History) -> Phases:
@@ -152,12 +161,14 @@ _CONTROLLED, _FORCED, _CONFIRMED, _OWNED, _RETRIED = (
     Mark(tokens=0.5, seconds=0.5),
     Mark(tokens=0.7, seconds=0.7),
     Mark(tokens=0.82, seconds=0.76),
-    Mark(tokens=0.94, seconds=0.84),
-    Mark(tokens=0.97, seconds=0.88),
+    Mark(tokens=0.94, seconds=0.88),
+    Mark(tokens=0.97, seconds=0.91),
 )
 _Step = Callable[[Verification, History], Phases]
 _STEPS: tuple[tuple[_Step, Mark], ...] = (
-    *((_blocks, PROBES), (cache_probes, PROBES), (_further_probes, PROBES)),
+    # Twice: the own tests follow the questions.
+    *((_blocks, PROBES),) * 2,
+    *((cache_probes, PROBES), (_further_probes, PROBES)),
     (first_forced, _CONTROLLED),
     # Twice, since only the later outputs may show noise.
     *((_controls, _CONTROLLED), (forced, _FORCED)) * 2,

@@ -43,7 +43,12 @@ _CONTROL_TOKENS = 640
 short runs would raise false alarms with fewer."""
 _EXACT_DRAWN = 48
 """Outputs drawn at random where first tokens are equal to the last bit, if the budget does not suffice for all outputs:
-nearly everything wrong is strange there, and what is left of the budget is for that."""
+nearly everything wrong is strange there, and what is left of the budget is for that. Elsewhere at least as many."""
+_MANY_BEYOND = 4
+"""So many outputs whose first token lies beyond the noise are no chance: of 7,500 clean ones on two H100s, none did."""
+_OWNER_TOKENS = 500
+"""What the search for the owner of one wrong output costs on average, at any length of prompts: 100 owner tests of two
+tokens, and 300 tokens of continuations, decoys and rivals."""
 _FORMS = (
     "it must be all, sample:N with a number of outputs, budget:PCT% with a percentage of the load's tokens, or a time: "
     "budget:60s, budget:2m"
@@ -138,7 +143,7 @@ class Sizes:
     """Tokens of each control output."""
 
 
-def sizes(  # noqa: PLR0913 - the last four are keyword-only
+def sizes(  # noqa: PLR0913 - the last five are keyword-only
     policy: VerifyPolicy,
     tokens: Sequence[int],
     output_tokens: int,
@@ -146,19 +151,20 @@ def sizes(  # noqa: PLR0913 - the last four are keyword-only
     *,
     strange: int = 0,
     exact: bool = False,
+    beyond: int = 0,
     referenced: int = 0,
     tokens_per_second: float = math.inf,
 ) -> Sizes:
     """Sizes for a load. ``tokens``: of each request, prompt and output; ``output_tokens``: of all outputs together.
 
     ``in_flight``: requests in flight at once; ``strange``: how many outputs look strange; ``exact``: whether all
-    others are equal to the last bit in their first token; ``referenced``: how many outputs need a reference too;
-    ``tokens_per_second``: how fast the engines are.
+    others are equal to the last bit in their first token; ``beyond``: how many outputs' first tokens lie beyond the
+    noise; ``referenced``: how many outputs need a reference too; ``tokens_per_second``: how fast the engines are.
     """
     count = len(tokens)
     if count == 0:
         return Sizes(0, 0, 0)
-    each = max(int(output_tokens / count), CONTROL_OUTPUT)
+    each = max(math.ceil(output_tokens / count), CONTROL_OUTPUT)
     wanted = max(FEWEST_CONTROLS, in_flight, -(-_CONTROL_TOKENS // each))
     affordable = _affordable(policy, count, sum(tokens), tokens_per_second)
     # A control output is made and forced.
@@ -171,7 +177,12 @@ def sizes(  # noqa: PLR0913 - the last four are keyword-only
     # Strange outputs have no references.
     suspects = min(strange, int(forced / 2))
     drawn = min(count, max(int((forced - suspects) / (1 + referenced / count)), 1))
-    return Sizes(min(drawn, _EXACT_DRAWN) if exact and drawn < count else drawn, suspects, controls, each)
+    if drawn < count:
+        # What is not drawn is left for the owners of wrong outputs.
+        least = min(drawn, _EXACT_DRAWN)
+        searched = math.ceil(beyond * _OWNER_TOKENS * count / max(sum(tokens), 1)) if beyond >= _MANY_BEYOND else 0
+        drawn = least if exact else max(least, drawn - searched)
+    return Sizes(drawn, suspects, controls, each)
 
 
 def _affordable(policy: VerifyPolicy, count: int, tokens: int, tokens_per_second: float) -> float:

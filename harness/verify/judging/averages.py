@@ -147,13 +147,14 @@ class ByOutput:
         return _averages(self.values[starts[:, None] + np.arange(tokens)]), long_enough
 
 
-def comparable(sample: ByOutput, tokens: int) -> tuple[Floats, Indices]:
-    """Averages of the sample at a compared length, or a shorter one that MIN_SAMPLE outputs have; with their numbers.
+def comparable(sample: ByOutput, tokens: int, controls: int = 0) -> tuple[Floats, Indices]:
+    """Averages of the sample at a compared length, or a shorter one that enough outputs have; with their numbers.
 
-    With fewer outputs the limit is somewhat too wide: an average over fewer tokens varies more.
+    Enough are MIN_SAMPLE outputs, and half of the ``controls``, which come first in the sample: they alone are known to
+    be noise. With a shorter length the limit is somewhat too wide: an average over fewer tokens varies more.
     """
     for length in reversed(_lengths_up_to(tokens)):
         averages, numbers = sample.averages(length)
-        if len(averages) >= MIN_SAMPLE:
+        if len(averages) >= MIN_SAMPLE and 2 * int((numbers < controls).sum()) >= controls:
             return averages, numbers
     return np.empty(0), np.empty(0, dtype=np.intp)

@@ -1,11 +1,12 @@
 """What the requests of a run cost, in engine tokens and seconds.
 
 Tokens are computed tokens: a request's prompt and answer. Probes and owner tests are meant to find their prompts in a
-cache, and count what their answers' usage does not report as cached. Without such reports, a probe counts one token of
-its prompt and an owner test a block, as if they had found the rest.
+cache, and count what their answers' usage does not report as cached. Without such reports they count as if they had
+found what they were meant to find: a probe all tokens of its prompt but one, an owner test the whole blocks of its
+owner's prompt.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.history import History, Operation, Outcome, VerificationPlanned
@@ -28,7 +29,7 @@ class Cost:
 def load_cost(history: History) -> Cost:
     """The cost of the load. The time between two phases, in which the servers settle, does not count."""
     load = [operation for operation in history.operations() if operation.request.of_load]
-    return Cost(_computed(load), spans(load))
+    return Cost(_computed(load, {}), spans(load))
 
 
 def verification_cost(history: History, now: float | None = None) -> Cost:
@@ -38,41 +39,59 @@ def verification_cost(history: History, now: float | None = None) -> Cost:
     time in which servers settle and the harness judges counts too. Requests before the load count by phase.
     """
     verifying = [operation for operation in history.operations() if not operation.request.of_load]
+    lengths = prompt_lengths(history)
     planned = max((entry.at for entry in history.of(VerificationPlanned)), default=None)
     if planned is None:
-        return Cost(_computed(verifying), spans(verifying))
+        return Cost(_computed(verifying, lengths), spans(verifying))
     last = max((operation.ended.at for operation in verifying), default=planned) if now is None else now
     before = spans(operation for operation in verifying if operation.sent.at < planned)
-    return Cost(_computed(verifying), before + max(last - planned, 0.0))
+    return Cost(_computed(verifying, lengths), before + max(last - planned, 0.0))
 
 
-def computed(operation: Operation, *, reported: bool = False) -> int:
-    """Engine tokens of an operation. ``reported``: whether the servers report cached tokens, and leave out a 0."""
+def computed(operation: Operation, *, reported: bool = False, owner_tokens: int | None = None) -> int:
+    """Engine tokens of an operation.
+
+    ``reported``: whether the servers report cached tokens, and leave out a 0. ``owner_tokens``: tokens of the prompt of
+    an owner test's owner; None if they are not known.
+    """
     usage = operation.ended.usage
     cached = None if usage is None else usage.cached_tokens
     if cached is None and reported and usage is not None:
         cached = 0
-    prompt = prompt_computed(operation.request.purpose, len(operation.prompt_token_ids or ()), cached)
+    prompt = len(operation.prompt_token_ids or ())
+    if cached is None:
+        cached = expected_cached(operation.request.purpose, prompt, owner_tokens)
+    if operation.request.purpose in CACHED:
+        prompt = max(prompt - cached, 1)
     return prompt + sum(len(choice.token_ids) for choice in operation.ended.choices)
 
 
-def prompt_computed(purpose: Purpose, tokens: int, cached: int | None = None) -> int:
-    """How many tokens of a prompt of ``tokens`` the engine computes; ``cached``: those that usage reports as cached."""
-    if purpose not in CACHED:
-        return tokens
-    if cached is None:
-        return min(tokens, 1 if purpose is Purpose.PROBE else _BLOCK)
-    return max(tokens - cached, 1)
+def expected_cached(purpose: Purpose, tokens: int, owner_tokens: int | None = None, block: int = _BLOCK) -> int:
+    """How many tokens of a prompt of ``tokens`` a cache is expected to have, in blocks of ``block`` tokens."""
+    if purpose is Purpose.PROBE:
+        return max(tokens - 1, 0)
+    if purpose is not Purpose.OWNER_TEST:
+        return 0
+    shared = tokens - 1 if owner_tokens is None else min(tokens - 1, owner_tokens)
+    return max(shared, 0) // block * block
+
+
+def prompt_lengths(history: History) -> dict[str, int]:
+    """Tokens of all prompts, by request id; 0 if a prompt's tokens are not known."""
+    return {o.request.request_id: len(o.prompt_token_ids or ()) for o in history.operations()}
 
 
 def share_computed(history: History, purpose: Purpose) -> float | None:
-    """The share of their prompts that requests of this purpose computed; None if there were none, or none reported.
+    """The share that requests of this purpose computed of what they were meant to find in a cache; None if unknown.
 
-    Block questions, owner tests without an owner, do not count: the server that they ask has just used these blocks.
+    It is not known before such requests were answered. For probes, what they were meant to find is the whole prompt,
+    and the share is not known unless servers report cached tokens; without such reports, owner tests count as having
+    found everything. Block questions, owner tests without an owner, do not count: the server that they ask has just
+    used these blocks.
     """
     asked = [o for o in history.operations() if o.request.purpose is purpose and o.outcome is Outcome.OK]
     if purpose is Purpose.OWNER_TEST:
-        asked = [o for o in asked if o.request.owner is not None]
+        return _share_of_owner_tests(history, [o for o in asked if o.request.owner is not None])
     tokens = sum(len(o.prompt_token_ids or ()) for o in asked)
     if not tokens or not _reported(history.operations()):
         return None
@@ -80,9 +99,22 @@ def share_computed(history: History, purpose: Purpose) -> float | None:
     return (sum(computed(o, reported=True) for o in asked) - answers) / tokens
 
 
-def _computed(operations: Collection[Operation]) -> int:
+def _share_of_owner_tests(history: History, asked: Collection[Operation]) -> float | None:
+    lengths, reported = prompt_lengths(history), _reported(history.operations())
+    expected = missed = 0
+    for one in asked:
+        owner, prompt = lengths.get(str(one.request.owner)), len(one.prompt_token_ids or ())
+        cached = expected_cached(Purpose.OWNER_TEST, prompt, owner)
+        answer = sum(len(choice.token_ids) for choice in one.ended.choices)
+        expected += cached
+        missed += max(computed(one, reported=reported, owner_tokens=owner) - answer - (prompt - cached), 0)
+    return missed / expected if expected else None
+
+
+def _computed(operations: Collection[Operation], lengths: Mapping[str, int]) -> int:
+    """``lengths``: tokens of prompts, by request id."""
     reported = _reported(operations)
-    return sum(computed(one, reported=reported) for one in operations)
+    return sum(computed(one, reported=reported, owner_tokens=lengths.get(str(one.request.owner))) for one in operations)
 
 
 def _reported(operations: Iterable[Operation]) -> bool:

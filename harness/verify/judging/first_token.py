@@ -39,7 +39,7 @@ _QUANTILE, _MARGIN = 0.98, 2.0
 one costs a name and accuses nobody."""
 RESOLUTION = 2e-4
 """Nats below which noise is not told apart: 1.5e-5 was measured in float32 where batches differ."""
-_FAR = 3.0
+FAR = 3.0
 """How many limits of noise every other vector must be away."""
 _FARTHEST = 2.0
 """Nats. No vector counts as farther than this, since the density near another vector is not that of the whole space."""
@@ -92,6 +92,14 @@ def vector_noise(right: Iterable[Operation]) -> float | None:
     return max(RESOLUTION, _MARGIN * float(np.quantile(finite, _QUANTILE)))
 
 
+def beyond_noise(served: Sequence[Operation]) -> list[Operation]:
+    """The outputs whose first token is not the one that the prefill server named, the strangest first."""
+    noise = vector_noise(served)
+    apart = ((own_distance(one), one) for one in served) if noise is not None else ()
+    far = [(away, one) for away, one in apart if away is not None and noise is not None and away > noise]
+    return [one for _, one in sorted(far, key=lambda pair: -pair[0])]
+
+
 def chance_of_vector(own: Vector, owner: Vector, others: Sequence[Vector], noise: float) -> float:
     """Probability that the nearest of all compared vectors fits ``own`` as well as the owner's; 1 if it does not fit.
 
@@ -99,7 +107,7 @@ def chance_of_vector(own: Vector, owner: Vector, others: Sequence[Vector], noise
     """
     fit = distance(own, owner)
     rest = min((distance(own, other) for other in others), default=0.0)
-    if fit > noise or rest < _FAR * noise:
+    if fit > noise or rest < FAR * noise:
         return 1.0
     return float((max(fit, noise / 2) / min(rest, _FARTHEST)) ** (MIN_COMMON - 1))
 

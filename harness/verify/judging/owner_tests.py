@@ -1,8 +1,10 @@
 """What the search for owners found: each wrong output under the prompts of other requests. Pure.
 
-Two kinds of requests tell. An owner test asks a prefill server for the first token after a candidate's KV: a vector
-(first_token.py) for each candidate. A forcing tells how likely every token of the answer is under a candidate's prompt.
-Both have the prompt that the output answers if it was made from the candidate's KV (``asking/owners.py``).
+Three kinds of requests tell. An owner test asks a prefill server for the first token after a candidate's KV: a vector
+(first_token.py) for each candidate. A forcing tells how likely every token of the answer is under a candidate's prompt,
+or under the end of a prompt (*decoys*; ownership.py). A continuation, an owner test of as many tokens as the answer
+has, tells the same of the prompt whose answer it is (continuations.py). The prompt is the one that the output answers
+if it was made from the candidate's KV (``asking/owners.py``).
 """
 
 from collections import Counter
@@ -10,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from harness.history import History, Operation, Outcome
-from harness.scenario import Purpose, Request
+from harness.history import History, Operation
+from harness.scenario import Condition, Purpose
+from harness.verify.judging.block_questions import block_questions, blocks_are_wrong
 from harness.verify.judging.chance_match import Tokens, probability_of_tokens
+from harness.verify.judging.continuations import as_forced, is_continuation, is_kept
 from harness.verify.judging.first_token import (
     MIN_COMMON,
     Vector,
@@ -32,6 +36,8 @@ class UnderPrompt:
     """The request whose KV this prompt stands for; None if it is the output's own prompt."""
     prompt: Tokens
     tokens: ForcedTokens
+    whole: bool = True
+    """False if ``prompt`` is only the end of a prompt: such a decoy shows what fits by chance, and no owner."""
 
     def best_tokens(self, near: float) -> int:
         """How many tokens are the best ones under this prompt, within ``near`` nats."""
@@ -78,17 +84,23 @@ class OwnerTests:
             for who, found in forcings(history).items()
             if who in operations
         }
-        tests = cls(forced, _vectors(history), tested_owners(history), near, noise, block_questions(history))
+        vectors = _vectors(history)
+        for one in filter(lambda one: is_continuation(one.request), history.operations()):
+            who, owner = str(one.request.about), operations.get(str(one.request.owner))
+            if who in operations and owner is not None and is_kept(owner, _checks(owner, vectors.get(who, ())), noise):
+                forced.setdefault(who, []).extend(_continued(operations[who], one))
+        tests = cls(forced, vectors, tested_owners(history), near, noise, block_questions(history))
         return replace(tests, share=tests._chance_share(operations))
 
     def best(self, wrong: Operation) -> UnderPrompt | None:
         """The other request's prompt that the output fits best: by the first token's vector, then by all tokens."""
-        others = [one for one in self.forced.get(wrong.request.request_id, ()) if one.owner is not None]
+        others = [one for one in self.forced.get(wrong.request.request_id, ()) if one.owner is not None and one.whole]
         return max(others, key=lambda one: self._fit(wrong, one), default=None)
 
-    def others(self, request_id: str, owner: str | None) -> list[ForcedTokens]:
-        """The output under every prompt but the owner's, its own prompt included."""
-        return [one.tokens for one in self.forced.get(request_id, ()) if owner is None or one.owner != owner]
+    def others(self, request_id: str, owner: str | None, *, whole: bool = False) -> list[ForcedTokens]:
+        """The output under every prompt but the owner's, its own prompt included; ``whole``: not under mere ends."""
+        found = (one for one in self.forced.get(request_id, ()) if one.whole or not whole)
+        return [one.tokens for one in found if owner is None or one.owner != owner]
 
     def fit(self, wrong: Operation, owner: str, prompt: Tokens) -> "VectorFit | None":
         """How the output's first vector fits an owner test; None if vectors are not known for both."""
@@ -105,9 +117,11 @@ class OwnerTests:
         return VectorFit(distance(own, mine), nearest, len(rest), self.noise, chance)
 
     def is_wrong(self, question: Operation) -> bool:
-        """Whether the answer to a block question is not that of its prompt, by its teacher forcing."""
-        own = [one for one in self.forced.get(question.request.request_id, ()) if one.owner is None]
-        return any(one.best_tokens(self.near) < len(one.tokens.regret) for one in own)
+        """Whether the answer to a block question is not that of its prompt (block_questions.py)."""
+        who = question.request.request_id
+        forced = [one.tokens for one in self.forced.get(who, ()) if one.owner is None and one.whole]
+        own = (one.vector for one in self.vectors.get(who, ()) if one.owner == question.request.about)
+        return bool(blocks_are_wrong(question, next(own, {}), forced, near=self.near, noise=self.noise))
 
     def contradicted(self, wrong: Operation, owner: str) -> bool:
         """Whether the output's first vector fits no owner test of this owner, though there is one."""
@@ -148,20 +162,6 @@ class VectorFit:
         return self.apart <= self.noise
 
 
-def block_questions(history: History) -> dict[str, Operation]:
-    """The answered question about each wrong output's whole blocks, by the output's request id."""
-    return {
-        str(one.request.about): one
-        for one in history.operations()
-        if is_block_question(one.request) and one.outcome is Outcome.OK and one.ended.choices
-    }
-
-
-def is_block_question(request: Request) -> bool:
-    """Whether the request asks a decode server for the blocks that a wrong output has in its prefix cache."""
-    return request.purpose is Purpose.OWNER_TEST and request.owner is None
-
-
 def tested_owners(history: History) -> Counter[str]:
     """How many candidate owners were tested for each output, by request id."""
     about = {one.request.request_id: who for who, one in block_questions(history).items()}
@@ -170,6 +170,8 @@ def tested_owners(history: History) -> Counter[str]:
         for operation in history.operations()
         if operation.request.owner is not None
         for who in {str(operation.request.about), about.get(str(operation.request.about), "")} - {""}
+        # An output's own prompt is no candidate.
+        if operation.request.owner != about.get(str(operation.request.about), who)
     }
     return Counter(who for who, _ in pairs)
 
@@ -186,13 +188,30 @@ def _vectors(history: History) -> dict[str, list[TestedPrompt]]:
 
 def _under_prompts(operation: Operation, candidates: Iterable[Operation]) -> Iterator[UnderPrompt]:
     """Every forcing of the operation's first choice, with the request whose prompt it has."""
-    prompt = operation.prompt_token_ids or ()
-    answer = operation.ended.choices[0].token_ids if operation.ended.choices else ()
+    prompt, answer = operation.prompt_token_ids or (), _answer(operation)
     for forcing in candidates:
         sent, owner = forcing.request.prompt, forcing.request.owner
-        if not prompt or not isinstance(sent, tuple) or sent[len(prompt) :] != answer[: len(sent) - len(prompt)]:
+        whole = forcing.request.condition is not Condition.PROMPT_END
+        start = len(prompt) if whole else len(sent) - len(answer)
+        if not prompt or not isinstance(sent, tuple) or start < 1 or sent[start:] != answer[: len(sent) - start]:
             continue
-        own = sent[: len(prompt)] == prompt
-        if (own or owner is not None) and (tokens := forced_tokens(forcing, len(prompt))) is not None:
+        own = sent[:start] == prompt if whole else owner in (operation.request.request_id, operation.request.about)
+        if (own or owner is not None) and (tokens := forced_tokens(forcing, start)) is not None:
             ids = forcing.prompt_token_ids or ()
-            yield UnderPrompt(None if own else owner, ids[: len(prompt)], tokens)
+            yield UnderPrompt(None if own else owner, ids[:start], tokens, whole)
+
+
+def _checks(owner: Operation, found: Iterable[TestedPrompt]) -> Iterator[Vector]:
+    """The vectors of cache checks: owner tests with the owner's own prompt."""
+    who, prompt = owner.request.request_id, owner.prompt_token_ids
+    return (one.vector for one in found if (one.owner, one.prompt) == (who, prompt))
+
+
+def _continued(operation: Operation, continuation: Operation) -> Iterator[UnderPrompt]:
+    tokens = as_forced(_answer(operation), continuation)
+    if tokens is not None:
+        yield UnderPrompt(continuation.request.owner, continuation.prompt_token_ids or (), tokens)
+
+
+def _answer(operation: Operation) -> Tokens:
+    return operation.ended.choices[0].token_ids if operation.ended.choices else ()

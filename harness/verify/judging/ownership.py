@@ -11,15 +11,16 @@ A named owner is a security finding, so it needs evidence with no other explanat
    candidates, and of A's own prompt, are far away. The tokens behind the first one must all continue B's prompt as
    well, and add to the evidence as in kind 3.
 3. The output forced under another prompt. The answer is teacher-forced under the prompt of kind 2; if B is the owner,
-   no token has regret. This is the only evidence where servers tell no vectors; where they do and the vector does not
-   fit, it is none.
+   no token has regret. The same is known without forcing if a prefill server answers this prompt with the output's
+   tokens (continuations.py). This is the only evidence where servers tell no vectors; where they do and the vector does
+   not fit, it is none.
 4. A shared run. A run of tokens is also in the answer of a request that has another prompt and a right answer. If the
    first token is wrong, and the owner's vectors are known and do not fit, it shows no owner.
 
 If only whole blocks are B's, and a partial last one is A's own, no prompt repeats what A's answer was made from. But
 the decode server's prefix cache keeps these blocks for A's prompt. So they are asked again: A's whole blocks and one
-token more, sent to that server alone (the *block question*). If its answer is not the one of this prompt, it takes the
-place of A's answer in kinds 2 and 3: of this question, every token of KV is B's.
+token more, sent to that server alone (the *block question*). If its answer is not the one of this prompt
+(block_questions.py), it takes the place of A's answer in kinds 2 and 3: of this question, every token of KV is B's.
 
 All kinds but the first also occur by chance: real language has loops ("1. 1. 1. ..."), lists and boilerplate, in which
 many prompts end. So only *informative* tokens count. A token is not informative if
@@ -33,6 +34,14 @@ tokens that fit by chance in the whole run. The probability of the answer is the
 of the vector (kind 2), or times the number of requests (or positions) that were compared. An owner is named if the
 probability is at most MAX_CHANCE, if at least MIN_INFORMATIVE tokens are informative (kinds 3 and 4), and if at least
 _MIN_OTHERS other prompts were tested (kinds 2 and 3). Among these are the prompts that are most like the owner's.
+
+The other prompts under which an answer is forced are the request's own and those of *decoys*. For kind 2, the end of
+each prompt is enough: its first token and the last few dozen. Loops, lists and boilerplate are continued from the end
+of a prompt, whatever came before it. So they fit an end as well as the whole prompt, and an end tells less about how
+to go on than the whole prompt does, so that more answers fit it. The exception is an answer that the beginning of a
+prompt asks for, such as instructions that all requests share. If what precedes a decoy's end has eight tokens in a
+row that the owner's prompt has too, the answer is forced under the whole of it. Kind 3 has no evidence but tokens,
+and needs whole prompts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,8 +57,8 @@ from harness.verify.judging.owner_tests import OwnerTests, UnderPrompt, VectorFi
 from harness.verify.judging.shared_runs import AnswerIndex
 
 _MIN_OTHERS = 3
-"""Prompts other than the owner's (the request's own included) under which the answer must have been forced. Fewer do
-not show whether any prompt continues like this."""
+"""Prompts other than the owner's (the request's own included) under which the answer must have been forced, or under
+whose ends. Fewer do not show whether any prompt continues like this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,8 @@ def _by_forcing(wrong: Compared, operation: Operation, tests: OwnerTests) -> Lea
 
 def _with_vector(operation: Operation, best: UnderPrompt, tests: OwnerTests, fit: VectorFit) -> str:
     """The evidence of kind 2, in words; empty if it is too little."""
-    chance = fit.chance * _match(operation, best, tests, skipped=1).probability
+    others = tests.others(operation.request.request_id, best.owner)
+    chance = fit.chance * _match(operation, best, tests, others, skipped=1).probability
     if not fit.fits or fit.others < _MIN_OTHERS or chance > MAX_CHANCE:
         return ""
     apart = f"by {fit.nearest:.1g} nats or more" if isfinite(fit.nearest) else "in their tokens"
@@ -147,23 +157,25 @@ def _with_vector(operation: Operation, best: UnderPrompt, tests: OwnerTests, fit
 
 def _tokens_alone(operation: Operation, best: UnderPrompt, tests: OwnerTests) -> str:
     """The evidence of kind 3, in words; empty if it is too little."""
-    others = len(tests.others(operation.request.request_id, best.owner))
-    match = _match(operation, best, tests, skipped=0)
-    chance = max(others, tests.tested.get(operation.request.request_id, 0)) * match.probability
-    if match.informative < MIN_INFORMATIVE or chance > MAX_CHANCE:
+    others = tests.others(operation.request.request_id, best.owner, whole=True)
+    match = _match(operation, best, tests, others, skipped=0)
+    chance = max(len(others), tests.tested.get(operation.request.request_id, 0)) * match.probability
+    if len(others) < _MIN_OTHERS or match.informative < MIN_INFORMATIVE or chance > MAX_CHANCE:
         return ""
     return (
         f"all of its {len(best.tokens.regret)} tokens continue that request's prompt, and {match.informative} of them "
-        f"continue none of {others} other prompts (probability by chance: {chance:.0e})"
+        f"continue none of {len(others)} other prompts (probability by chance: {chance:.0e})"
     )
 
 
-def _match(operation: Operation, best: UnderPrompt, tests: OwnerTests, *, skipped: int) -> ChanceMatch:
+def _match(
+    operation: Operation, best: UnderPrompt, tests: OwnerTests, others: Sequence[ForcedTokens], *, skipped: int
+) -> ChanceMatch:
     """How likely the answer fits by chance, without its first ``skipped`` tokens."""
     answer = operation.ended.choices[0].token_ids[: len(best.tokens.regret)]
     return chance_match(
         answer[skipped:],
-        [_without(one, skipped) for one in tests.others(operation.request.request_id, best.owner)],
+        [_without(one, skipped) for one in others],
         near=tests.near,
         least=tests.share,
         uninformative={index - skipped for index in repetitions(answer) if index >= skipped},

@@ -118,7 +118,7 @@ class SampleNoise:
 
 
 def _average_tails(errors: ByOutput, length: int, controls: int, expected: Expected) -> Tails:
-    values, numbers = comparable(errors, length)
+    values, numbers = comparable(errors, length, controls)
     return estimate_tails(Sample(values, numbers < controls), len(errors.lengths), expected)
 
 
