@@ -167,3 +167,10 @@ def test_an_owner_test_takes_at_least_as_long_as_a_probe() -> None:
     assert rates.seconds(request("o", Purpose.OWNER_TEST, 100), 2) == 0.01
     assert rates.seconds(request("o", Purpose.OWNER_TEST, 100), 101) == 0.101
     assert rates.seconds(request("f", Purpose.FORCING, 1), 2) == 0.002
+
+
+def test_where_caches_have_lost_most_further_probes_are_priced_as_if_they_had_lost_everything() -> None:
+    probe = request("probe", Purpose.PROBE, 1000)
+    for seen, price in ((0.0, 1), (0.4, 401), (0.77, 1001)):
+        rates = Rates(0.001, 0.01, NOT_SEEN | {Purpose.PROBE: seen})
+        assert replace(ledger(1e9, 1e9), rates=rates).price(probe) == price

@@ -28,6 +28,9 @@ _PROBE_COST = 2
 """Engine tokens of a probe: one of its prompt and one of its answer."""
 _PILOT = 24
 """Owner tests that are sent before their price is known: where caches are small, each computes its whole prompt."""
+_MOSTLY_LOST = 0.5
+"""Where caches have lost more than this share of what was asked for so far, the next requests are priced as if they had
+lost everything: other caches, and blocks that were used longer ago, may have lost more."""
 _UNLIMITED = 1 << 40
 """More requests than any step makes."""
 
@@ -69,6 +72,11 @@ class Rates:
             probe=spans(probes) / len(probes) if probes else PROBE_TOKENS * token,
             uncached={purpose: share_computed(history, purpose) for purpose in CACHED},
         )
+
+    def expected_share(self, purpose: Purpose) -> float | None:
+        """The share that the next requests of a purpose are expected to compute; None if nothing was seen yet."""
+        seen = self.uncached.get(purpose)
+        return 1.0 if seen is not None and seen > _MOSTLY_LOST else seen
 
     def seconds(self, request: Request, tokens: float) -> float:
         """Of one request that computes so many tokens."""
@@ -161,7 +169,7 @@ class Ledger:
             return 0
         answer, prompt = request.sampling.max_tokens * (request.sampling.n or 1), self.prompt_tokens(request)
         about_blocks = request.purpose is Purpose.OWNER_TEST and request.owner is None
-        share = None if about_blocks else self.rates.uncached.get(request.purpose)
+        share = None if about_blocks else self.rates.expected_share(request.purpose)
         if request.purpose is Purpose.PROBE and share is not None:
             return math.ceil(share * prompt) + answer
         cached = self.cached(request)
