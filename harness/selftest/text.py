@@ -75,5 +75,6 @@ named         requests named in the reports / requests that read wrong KV
 needed        requests, at the rarest rate, after which 95 % of runs are caught; estimated from all runs
 false alarms  clean runs that were not valid / all clean runs, under the same load above and under the same noise below;
               there with the 95 % interval of the share of runs that are not valid
-noise         how answers of correct servers differ, by the simulator's kinds; planted bugs have each kind in turn too
+noise         how answers of correct servers differ, by the simulator's kinds; planted bugs have each kind in turn too,
+              those that only move log-probabilities just usual and none
 flipped       clean requests whose answers have a token other than the best"""
