@@ -27,14 +27,21 @@ class ChanceMatch:
     """How many of the tokens are informative: their probability is below 1."""
 
 
-def chance_match(
-    tokens: Tokens, others: Sequence[ForcedTokens], *, near: float, least: float, uninformative: Collection[int]
+def chance_match(  # noqa: PLR0913 - the last one is optional and keyword-only
+    tokens: Tokens,
+    others: Sequence[ForcedTokens],
+    *,
+    near: float,
+    least: float,
+    uninformative: Collection[int],
+    numbers: Floats | None = None,
 ) -> ChanceMatch:
     """How likely ``tokens`` occur under prompts that are not their owner's.
 
     ``others``: the same tokens, from the first one on, forced under such prompts. ``near``: nats of regret up to which
     a token counts as the best one. ``least``: a lower bound of each token's probability. ``uninformative``: indices
-    of tokens that do not count for another reason.
+    of tokens that do not count for another reason. ``numbers``: of each token, the probability that its numbers agree
+    by chance where the token does (later_tokens.py).
     """
     probability = np.full(len(tokens), least)
     for other in others:
@@ -42,6 +49,9 @@ def chance_match(
         probability[:forced] = np.maximum(probability[:forced], probability_of_tokens(other, near)[:forced])
         # A token that was not forced under this prompt may be the best one there.
         probability[forced:] = 1.0
+    if numbers is not None:
+        # That both agree is no likelier than that one does; the two may depend on each other.
+        probability = np.minimum(probability, numbers)
     probability[[index for index in uninformative if index < len(tokens)]] = 1.0
     return ChanceMatch(float(probability.prod()), int((probability < 1.0).sum()))
 

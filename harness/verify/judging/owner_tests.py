@@ -8,15 +8,21 @@ if it was made from the candidate's KV (``asking/owners.py``).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from harness.history import History, Operation
 from harness.scenario import Condition, Purpose
 from harness.verify.judging.block_questions import block_questions, blocks_are_wrong
 from harness.verify.judging.chance_match import Tokens, probability_of_tokens
-from harness.verify.judging.continuations import as_forced, is_continuation, is_kept
+from harness.verify.judging.continuations import (
+    as_far_as_equal,
+    as_forced,
+    is_continuation,
+    is_kept,
+    rules_out,
+)
 from harness.verify.judging.first_token import (
     MIN_COMMON,
     Vector,
@@ -26,6 +32,7 @@ from harness.verify.judging.first_token import (
     served_vector,
 )
 from harness.verify.judging.forcing import ForcedTokens, forced_tokens, forcings
+from harness.verify.judging.later_tokens import LaterTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +78,21 @@ class OwnerTests:
     """The limit of noise of vectors, nats; None if vectors show nothing in this run."""
     questions: Mapping[str, Operation]
     """The answered block question about each wrong output that has one."""
+    later: LaterTokens | None = None
+    """What later tokens' log-probabilities show; None if they show nothing in this run."""
+    parted: Mapping[str, Collection[Tokens]] = field(default_factory=dict)
+    """The prompts whose continuation is not the output, by the request id of the wrong output."""
     share: float = 1.0
     """The share of tokens that are the best ones under the prompt of a request that is not the owner."""
 
     @classmethod
     def of(
-        cls, history: History, operations: Mapping[str, Operation], near: float, noise: float | None
+        cls,
+        history: History,
+        operations: Mapping[str, Operation],
+        near: float,
+        noise: float | None,
+        later: LaterTokens | None = None,
     ) -> "OwnerTests":
         """From the owner tests and forcings of a history; ``operations`` are all of its operations by request id."""
         forced = {
@@ -84,18 +100,22 @@ class OwnerTests:
             for who, found in forcings(history).items()
             if who in operations
         }
-        vectors = _vectors(history)
+        vectors, parted = _vectors(history), dict[str, list[Tokens]]()
         for one in filter(lambda one: is_continuation(one.request), history.operations()):
             who, owner = str(one.request.about), operations.get(str(one.request.owner))
             if who in operations and owner is not None and is_kept(owner, _checks(owner, vectors.get(who, ())), noise):
                 forced.setdefault(who, []).extend(_continued(operations[who], one))
-        tests = cls(forced, vectors, tested_owners(history), near, noise, block_questions(history))
+                if _parts(operations[who], one, near, later):
+                    parted.setdefault(who, []).append(one.prompt_token_ids or ())
+        questions = block_questions(history)
+        tests = cls(forced, vectors, tested_owners(history), near, noise, questions, later, parted)
         return replace(tests, share=tests._chance_share(operations))
 
     def best(self, wrong: Operation) -> UnderPrompt | None:
         """The other request's prompt that the output fits best: by the first token's vector, then by all tokens."""
         others = [one for one in self.forced.get(wrong.request.request_id, ()) if one.owner is not None and one.whole]
-        return max(others, key=lambda one: self._fit(wrong, one), default=None)
+        not_its = self.ruled_out(wrong)
+        return max(others, key=lambda one: (one.prompt not in not_its, *self._fit(wrong, one)), default=None)
 
     def others(self, request_id: str, owner: str | None, *, whole: bool = False) -> list[ForcedTokens]:
         """The output under every prompt but the owner's, its own prompt included; ``whole``: not under mere ends."""
@@ -115,6 +135,25 @@ class OwnerTests:
         nearest = min((distance(own, one) for one in rest), default=0.0)
         chance = chance_of_vector(own, mine, rest, self.noise)
         return VectorFit(distance(own, mine), nearest, len(rest), self.noise, chance)
+
+    def ruled_out(self, wrong: Operation) -> Collection[Tokens]:
+        """The other requests' prompts under which a token of the output, or its log-probabilities, are others."""
+        who = wrong.request.request_id
+        found = set(self.parted.get(who, ()))
+        for one in self.forced.get(who, ()):
+            other_numbers = self.later is not None and self.later.contradict(wrong, one.tokens)
+            if one.owner is not None and one.whole and (other_numbers or bool((one.tokens.regret > self.near).any())):
+                found.add(one.prompt)
+        return found
+
+    def rivals(self, wrong: Operation, owner: str) -> Collection[Tokens]:
+        """Other candidates' prompts that have the output's first vector, but for noise."""
+        own, mine = served_vector(wrong), wrong.prompt_token_ids or ()
+        known_wrong = (owner, wrong.request.request_id, wrong.request.about)
+        tests = (one for one in self.vectors.get(wrong.request.request_id, ()) if one.owner not in known_wrong)
+        # Cache checks have the candidate's own prompt, to which the output is no answer.
+        asked = (one for one in tests if (len(one.prompt), one.prompt[-1:]) == (len(mine), mine[-1:]))
+        return {one.prompt for one in asked if self.noise is not None and distance(own, one.vector) <= self.noise}
 
     def is_wrong(self, question: Operation) -> bool:
         """Whether the answer to a block question is not that of its prompt (block_questions.py)."""
@@ -211,6 +250,13 @@ def _continued(operation: Operation, continuation: Operation) -> Iterator[UnderP
     tokens = as_forced(_answer(operation), continuation)
     if tokens is not None:
         yield UnderPrompt(continuation.request.owner, continuation.prompt_token_ids or (), tokens)
+
+
+def _parts(operation: Operation, continuation: Operation, near: float, later: LaterTokens | None) -> bool:
+    """Whether a continuation has another token than the output, or the same ones with other log-probabilities."""
+    answer = _answer(operation)
+    equal = as_far_as_equal(answer, continuation)
+    return rules_out(answer, continuation, near) or (later is not None and later.contradict(operation, equal))
 
 
 def _answer(operation: Operation) -> Tokens:

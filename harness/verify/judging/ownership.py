@@ -52,7 +52,8 @@ from harness.history import History, Operation
 from harness.verify.judging.chance_match import MAX_CHANCE, MIN_INFORMATIVE, ChanceMatch, chance_match, repetitions
 from harness.verify.judging.compared import RIGHT, Compared, Match
 from harness.verify.judging.first_token import vector_noise
-from harness.verify.judging.forcing import ForcedTokens
+from harness.verify.judging.forcing import ForcedTokens, forcings
+from harness.verify.judging.later_tokens import LaterTokens
 from harness.verify.judging.owner_tests import OwnerTests, UnderPrompt, VectorFit
 from harness.verify.judging.shared_runs import AnswerIndex
 
@@ -82,7 +83,10 @@ def find_leaks(history: History, compared: Sequence[Compared], near: float) -> t
         return ()
     operations = {o.request.request_id: o for o in history.operations()}
     right = [operations[one.request_id] for one in compared if one.match in RIGHT]
-    tests, answers = OwnerTests.of(history, operations, near, vector_noise(right)), AnswerIndex.of(right)
+    later = LaterTokens.of(right, forcings(history))
+    # The outputs that were verified are the strangest ones; and the search for owners has its noise from all, too.
+    noise = vector_noise(operations[one.request_id] for one in compared if one.match is not Match.MISMATCH)
+    tests, answers = OwnerTests.of(history, operations, near, noise, later), AnswerIndex.of(right)
     found = (
         _by_reported_prompt(one, operations)
         if _received_another_prompt(operations[one.request_id])
@@ -128,6 +132,8 @@ def _by_forcing(wrong: Compared, operation: Operation, tests: OwnerTests) -> Lea
         return None
     if len(tests.others(operation.request.request_id, best.owner)) < _MIN_OTHERS:
         return None
+    if best.prompt in (not_its := tests.ruled_out(operation)) or tests.rivals(operation, best.owner) - not_its:
+        return None
     fit = tests.fit(operation, best.owner, best.prompt)
     evidence = _tokens_alone(operation, best, tests) if fit is None else _with_vector(operation, best, tests, fit)
     if not evidence:
@@ -144,8 +150,13 @@ def _by_forcing(wrong: Compared, operation: Operation, tests: OwnerTests) -> Lea
 def _with_vector(operation: Operation, best: UnderPrompt, tests: OwnerTests, fit: VectorFit) -> str:
     """The evidence of kind 2, in words; empty if it is too little."""
     others = tests.others(operation.request.request_id, best.owner)
-    chance = fit.chance * _match(operation, best, tests, others, skipped=1).probability
+    match = _match(operation, best, tests, others, skipped=1)
+    tested = max(fit.others, tests.tested.get(operation.request.request_id, 0))
+    # If first tokens do not tell, the later ones of any prompt that was tested might have fitted.
+    chance = match.probability * (fit.chance if fit.chance < 1 else tested)
     if not fit.fits or fit.others < _MIN_OTHERS or chance > MAX_CHANCE:
+        return ""
+    if fit.chance > MAX_CHANCE and match.informative + (fit.chance < 1) < MIN_INFORMATIVE:
         return ""
     apart = f"by {fit.nearest:.1g} nats or more" if isfinite(fit.nearest) else "in their tokens"
     return (
@@ -173,17 +184,15 @@ def _match(
 ) -> ChanceMatch:
     """How likely the answer fits by chance, without its first ``skipped`` tokens."""
     answer = operation.ended.choices[0].token_ids[: len(best.tokens.regret)]
+    numbers = None if tests.later is None else tests.later.chances(operation, best.tokens, others)[skipped:]
     return chance_match(
         answer[skipped:],
-        [_without(one, skipped) for one in others],
+        [one.without(skipped) for one in others],
         near=tests.near,
         least=tests.share,
         uninformative={index - skipped for index in repetitions(answer) if index >= skipped},
+        numbers=numbers,
     )
-
-
-def _without(forced: ForcedTokens, skipped: int) -> ForcedTokens:
-    return ForcedTokens(forced.logprob[skipped:], forced.regret[skipped:])
 
 
 def _by_shared_run(
