@@ -103,7 +103,9 @@ def test_the_candidate_whose_first_token_has_the_same_log_probabilities_is_the_o
     assert found.startswith(
         f"was answered with {OWNER}'s KV: its first token's log-probabilities are those of that request's prompt within"
     )
-    assert "all of its 20 tokens continue that prompt (probability by chance: " in found
+    assert (
+        "all of its 20 tokens continue that prompt with the log-probabilities that it gives them (probability" in found
+    )
 
 
 def test_a_first_token_that_fits_two_candidates_names_neither(victim: Readings) -> None:

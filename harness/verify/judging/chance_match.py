@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -61,12 +60,16 @@ def probability_of_tokens(forced: ForcedTokens, near: float) -> Floats:
     return np.where(forced.regret <= near, 1.0, np.exp(np.minimum(forced.logprob, 0.0)))
 
 
-def repetitions(tokens: Tokens) -> set[int]:
-    """Indices of tokens that repeat a pair: the same token followed the same token before."""
-    seen: set[tuple[int, int]] = set()
+def repetitions(tokens: Tokens, length: int = 2) -> set[int]:
+    """Indices of tokens that repeat a pair: the same token followed the same token before.
+
+    ``length``: 3 for the same token after the same two.
+    """
+    seen: set[Tokens] = set()
     found: set[int] = set()
-    for index, pair in enumerate(pairwise(tokens), 1):
-        if pair in seen:
+    for index in range(length - 1, len(tokens)):
+        run = tokens[index - length + 1 : index + 1]
+        if run in seen:
             found.add(index)
-        seen.add(pair)
+        seen.add(run)
     return found

@@ -13,17 +13,25 @@ Against.  If one token of an answer, repeated or not, is farther than 1 from wha
 For.      At each position, the nearest of all other prompts under which the answer was forced lies at distance r. If
           that is nearer than FAR, the position shows nothing. Otherwise a wrong prompt is within d with a probability
           of (d / r)^2 or so, since there are two numbers, as for first tokens. A decoy that would not serve this token
-          is far for that reason alone. So the probability is at least the share of all tokens of right answers whose
-          two numbers are as near. It is doubled: in one run with SmolLM2, 11 of 102 decoys that served the same token
-          agreed within d = 1, where 6.1 were expected; on the canary, none of 8.
+          is far for that reason alone, and in a loop many prompts give it nearly the same numbers. So the probability
+          is at least the share of the run's tokens whose numbers are as near, and at least that of the same token
+          after the same one, if other answers have it. It is doubled.
+
+Measured in a run of 500 prompts that end in lists and loops (SmolLM2-135M in bfloat16 on an H100): of 5,203 pairs of
+prompts with the same 16 tokens, 288 do not contradict each other, and 45 of these have equal first vectors, too, within
+the noise. Nearly all their tokens go on with a loop of the prompt, where numbers show nothing (ownership.py); for one pair,
+the probability is 0.1. Of 3,072 pairs with the same first eight tokens of which some are informative, 496 agreed in all
+of these within d = 1. 729 were expected, but by the share of all tokens alone only 88.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from harness.history import Operation, TokenLogprob
+from harness.verify.judging.chance_match import Tokens
 from harness.verify.judging.first_token import FAR, FARTHEST, MIN_RIGHT, limit_of_noise
 from harness.verify.judging.forcing import Forced, ForcedTokens, compare_with_forcing
 from harness.verify.judging.noise import Floats
@@ -34,54 +42,51 @@ _CAUTION = 2.0
 
 @dataclass(frozen=True, slots=True)
 class LaterTokens:
-    """What the right outputs of a run tell of the log-probabilities of tokens."""
+    """What the outputs of a run that are not wrong tell of the log-probabilities of tokens."""
 
     limits: Floats
     """The limits of noise of a log-probability and of a margin, shape (2,), nats."""
-    usual: Floats
-    """Log-probability and margin of each token of the right outputs, shape (tokens, 2), nats."""
+    usual: "Usual"
 
     @classmethod
-    def of(cls, right: Sequence[Operation], forced: Mapping[str, Sequence[Operation]]) -> "LaterTokens | None":
-        """From the ``right`` outputs; None if too few were forced. ``forced``: all forcings, by request id."""
-        clean = list(_compared(right, forced))
+    def of(cls, served: Sequence[Operation], forced: Mapping[str, Sequence[Operation]]) -> "LaterTokens | None":
+        """From the outputs that are not wrong; None if too few were forced. ``forced``: all forcings, by request id."""
+        clean = list(_compared(served, forced))
         if len(clean) < MIN_RIGHT:
             return None
         errors = (np.concatenate([one.drift for one in clean]), np.concatenate([one.margin_error for one in clean]))
         known = [every[np.isfinite(every)] for every in errors]
         if not all(map(len, known)):
             return None
-        usual = np.concatenate([_numbers(_served(one)) for one in right])
-        return cls(np.array([limit_of_noise(list(every)) for every in known]), usual[np.isfinite(usual).all(axis=1)])
+        return cls(np.array([limit_of_noise(list(every)) for every in known]), Usual.of(served))
 
     def contradict(self, answer: Operation, under: ForcedTokens) -> bool:
         """Whether a token of the answer has another number than under the prompt, beyond noise."""
         return bool((self._apart(_served(answer), under) > 1.0).any())
 
-    def chances(self, answer: Operation, under: ForcedTokens, others: Sequence[ForcedTokens]) -> Floats:
+    def chances(
+        self, answer: Operation, under: ForcedTokens, others: Sequence[ForcedTokens], owner: str | None
+    ) -> Floats:
         """For each token, how likely another prompt that serves it too gives it the same numbers; shape (tokens,).
 
-        ``under``: the answer under the candidate's prompt. ``others``: the answer under other prompts.
+        ``under``: the answer under the prompt of the candidate ``owner``. ``others``: the same under other prompts.
         """
         served, found = _served(answer), np.ones(len(under.logprob))
         # Both numbers must be known, and agree.
         fit = self._apart(served, under).max(axis=1)
         away = [self._apart(served, one).max(axis=1) for one in others]
-        for index, (own, apart) in enumerate(zip(_numbers(served), fit, strict=False)):
-            rest = [every[index] if index < len(every) else np.nan for every in away]
-            found[index] = self._chance(own, float(apart), np.array(rest))
+        numbers, tokens = _numbers(served), answer.ended.choices[0].token_ids
+        for index, apart in enumerate(map(float, fit)):
+            rest = np.array([every[index] if index < len(every) else np.nan for every in away])
+            if apart <= 1.0 and len(rest) and (rest >= FAR).all():
+                within = max(apart, 0.5)
+                share = self.usual.share(tokens[: index + 1], numbers[index], within * self.limits, owner)
+                found[index] = self._chance(within, float(rest.min()), share)
         return found
 
-    def _chance(self, own: Floats, fit: float, away: Floats) -> float:
-        """The probability at one position. ``fit``: the candidate's distance. ``away``: those of the others."""
-        if not (fit <= 1.0 and len(away) and (away >= FAR).all()):
-            return 1.0
-        within = max(fit, 0.5)
-        nearest = min(float(away.min()), FARTHEST / float(self.limits[0]))
-        like = (np.abs(self.usual - own) <= within * self.limits).all(axis=1)
-        # One is added to each count: a share of 0 would make any match certain.
-        share = (float(like.sum()) + 1) / (len(like) + 1)
-        return min(1.0, _CAUTION * max((within / nearest) ** 2, share))
+    def _chance(self, within: float, nearest: float, share: float) -> float:
+        """The probability at one position; distances in limits of noise."""
+        return min(1.0, _CAUTION * max((within / min(nearest, FARTHEST / float(self.limits[0]))) ** 2, share))
 
     def _apart(self, one: ForcedTokens, other: ForcedTokens) -> Floats:
         """How far the numbers of the tokens that both have are apart; shape (tokens, 2), limits of noise.
@@ -90,6 +95,45 @@ class LaterTokens:
         """
         both = min(len(one.logprob), len(other.logprob))
         return np.abs(_numbers(one)[:both] - _numbers(other)[:both]) / self.limits
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """The numbers of tokens in a run's outputs that are not wrong."""
+
+    every: Floats
+    """Log-probability and margin of each token, shape (tokens, 2), nats."""
+    after: Mapping[Tokens, Mapping[str, Floats]]
+    """The same of the tokens that followed a certain one, by the two tokens and by the request id of the output."""
+
+    @classmethod
+    def of(cls, served: Sequence[Operation]) -> "Usual":
+        """From the outputs that are not wrong."""
+        after = dict[Tokens, dict[str, list[Floats]]]()
+        numbers = [_numbers(_served(one)) for one in served]
+        for one, rows in zip(served, numbers, strict=True):
+            tokens = one.ended.choices[0].token_ids if one.ended.choices else ()
+            for pair, row in zip(pairwise(tokens), rows[1:], strict=False):
+                if np.isfinite(row).all():
+                    after.setdefault(pair, {}).setdefault(one.request.request_id, []).append(row)
+        every = np.concatenate([np.zeros((0, 2)), *numbers])
+        stacked = {pair: {who: np.array(rows) for who, rows in found.items()} for pair, found in after.items()}
+        return cls(every[np.isfinite(every).all(axis=1)], stacked)
+
+    def share(self, tokens: Tokens, own: Floats, within: Floats, owner: str | None) -> float:
+        """The share of tokens whose numbers are like the ``own`` ones of the last of ``tokens``.
+
+        That of all tokens, or of the same token after the same one, if that is larger. ``within``: how far the two
+        numbers may be apart, nats. ``owner``: the answer of this request does not count as another's.
+        """
+        # One is added to each count: a share of 0 would make any match certain.
+        share = (_like(self.every, own, within) + 1) / (len(self.every) + 1)
+        same = [rows for who, rows in self.after.get(tokens[-2:], {}).items() if who != owner]
+        return max(share, _like(np.concatenate(same), own, within) / sum(map(len, same))) if same else share
+
+
+def _like(numbers: Floats, own: Floats, within: Floats) -> int:
+    return int((np.abs(numbers - own) <= within).all(axis=1).sum())
 
 
 def _compared(right: Sequence[Operation], forced: Mapping[str, Sequence[Operation]]) -> Iterator[Forced]:
