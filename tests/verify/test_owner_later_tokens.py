@@ -185,8 +185,15 @@ def under(*numbers: tuple[float, float]) -> ForcedTokens:
     return ForcedTokens(np.array(numbers)[:, 0], np.array(numbers)[:, 1])
 
 
-FAR_AWAY = np.array([(-9.0, 9.0)] * 9999)
-KNOWN = LaterTokens(np.array([0.1, 0.2]), Usual(FAR_AWAY, {}))
+def usual(like: int, others: int, pair: tuple[int, int] = (1, 2), who: str = "a") -> Usual:
+    """So many tokens with the numbers of those below, all after the same one, and others that are far away."""
+    logprobs = np.array([-1.0] * like + [-9.0] * others)
+    after = np.arange(like + others) < like + 3
+    before, tokens = (np.where(after, token, 0) for token in pair)
+    return Usual(logprobs, -logprobs, before, tokens, {who: slice(like + others)})
+
+
+KNOWN = LaterTokens(np.array([0.1, 0.2]), usual(0, 9999))
 """No right output has a token like those below."""
 NO = float("nan")
 
@@ -233,15 +240,15 @@ def test_the_nearest_other_prompt_tells_how_likely_numbers_agree(
     assert found == pytest.approx([chance], abs=1e-9)
 
 
-def chance_of(*, usual: Usual) -> float:
+def chance_of(known: Usual) -> float:
     """Of the second of two tokens, under the prompt of request b."""
     both = under((-1.0, 1.0), (-1.0, 1.0))
     served = answer(np.array([(-1.0, 1.0)] * 2), [5, 6])
-    return float(replace(KNOWN, usual=usual).chances(served, both, [under((-9.0, 9.0), (-9.0, 9.0))], "b")[1])
+    return float(replace(KNOWN, usual=known).chances(served, both, [under((-9.0, 9.0), (-9.0, 9.0))], "b")[1])
 
 
 def test_numbers_that_are_usual_show_little() -> None:
-    assert chance_of(usual=Usual(np.array([(-1.0, 1.0)] * 299 + [(-9.0, 9.0)] * 700), {})) == 0.6
+    assert chance_of(usual(299, 700)) == 0.6
 
 
 @pytest.mark.parametrize(
@@ -251,8 +258,7 @@ def test_numbers_that_are_usual_after_the_same_token_show_little(
     pair: tuple[int, int], who: str, chance: float
 ) -> None:
     """The candidate's own answer may well have the same numbers."""
-    known = Usual(FAR_AWAY, {pair: {who: np.array([(-1.0, 1.0), *[(-3.0, 3.0)] * 3])}})
-    assert chance_of(usual=known) == pytest.approx(chance)
+    assert chance_of(usual(1, 9999, pair, who)) == pytest.approx(chance)
 
 
 def test_a_token_that_was_not_forced_under_another_prompt_shows_nothing() -> None:

@@ -19,9 +19,9 @@ For.      At each position, the nearest of all other prompts under which the ans
 
 Measured in a run of 500 prompts that end in lists and loops (SmolLM2-135M in bfloat16 on an H100): of 5,203 pairs of
 prompts with the same 16 tokens, 288 do not contradict each other, and 45 of these have equal first vectors, too, within
-the noise. Nearly all their tokens go on with a loop of the prompt, where numbers show nothing (ownership.py); for one pair,
-the probability is 0.1. Of 3,072 pairs with the same first eight tokens of which some are informative, 496 agreed in all
-of these within d = 1. 729 were expected, but by the share of all tokens alone only 88.
+the noise. Nearly all of their tokens go on with a loop of the prompt, where numbers show nothing (ownership.py); for
+one pair, the probability is 0.1. Of 3,072 pairs with the same first eight tokens of which some are informative, 496
+agreed in all of these within d = 1. 729 were expected, but by the share of all tokens alone only 88.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.history import Operation, TokenLogprob
 from harness.verify.judging.chance_match import Tokens
@@ -99,26 +100,30 @@ class LaterTokens:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """The numbers of tokens in a run's outputs that are not wrong."""
+    """The numbers of all tokens in a run's outputs that are not wrong."""
 
-    every: Floats
-    """Log-probability and margin of each token, shape (tokens, 2), nats."""
-    after: Mapping[Tokens, Mapping[str, Floats]]
-    """The same of the tokens that followed a certain one, by the two tokens and by the request id of the output."""
+    logprobs: Floats
+    """Of each token, shape (tokens,), nats; NaN where it is not known."""
+    margins: Floats
+    """The same over the best other token."""
+    before: npt.NDArray[np.int64]
+    """The token before each, -1 if it is the first, shape (tokens,)."""
+    tokens: npt.NDArray[np.int64]
+    outputs: Mapping[str, slice]
+    """Which of them belong to an output, by request id."""
 
     @classmethod
     def of(cls, served: Sequence[Operation]) -> "Usual":
         """From the outputs that are not wrong."""
-        after = dict[Tokens, dict[str, list[Floats]]]()
-        numbers = [_numbers(_served(one)) for one in served]
-        for one, rows in zip(served, numbers, strict=True):
+        told, pairs, outputs = [np.zeros((0, 2))], list[tuple[int, int]](), dict[str, slice]()
+        for one in served:
             tokens = one.ended.choices[0].token_ids if one.ended.choices else ()
-            for pair, row in zip(pairwise(tokens), rows[1:], strict=False):
-                if np.isfinite(row).all():
-                    after.setdefault(pair, {}).setdefault(one.request.request_id, []).append(row)
-        every = np.concatenate([np.zeros((0, 2)), *numbers])
-        stacked = {pair: {who: np.array(rows) for who, rows in found.items()} for pair, found in after.items()}
-        return cls(every[np.isfinite(every).all(axis=1)], stacked)
+            rows = _numbers(_served(one))[: len(tokens)]
+            outputs[one.request.request_id] = slice(len(pairs), len(pairs) + len(rows))
+            pairs += pairwise((-1, *tokens[: len(rows)]))
+            told.append(rows)
+        numbers, ids = np.concatenate(told).T.copy(), np.array(pairs, np.int64).reshape(-1, 2).T.copy()
+        return cls(numbers[0], numbers[1], ids[0], ids[1], outputs)
 
     def share(self, tokens: Tokens, own: Floats, within: Floats, owner: str | None) -> float:
         """The share of tokens whose numbers are like the ``own`` ones of the last of ``tokens``.
@@ -126,14 +131,12 @@ class Usual:
         That of all tokens, or of the same token after the same one, if that is larger. ``within``: how far the two
         numbers may be apart, nats. ``owner``: the answer of this request does not count as another's.
         """
+        like = (np.abs(self.logprobs - own[0]) <= within[0]) & (np.abs(self.margins - own[1]) <= within[1])
         # One is added to each count: a share of 0 would make any match certain.
-        share = (_like(self.every, own, within) + 1) / (len(self.every) + 1)
-        same = [rows for who, rows in self.after.get(tokens[-2:], {}).items() if who != owner]
-        return max(share, _like(np.concatenate(same), own, within) / sum(map(len, same))) if same else share
-
-
-def _like(numbers: Floats, own: Floats, within: Floats) -> int:
-    return int((np.abs(numbers - own) <= within).all(axis=1).sum())
+        share = (int(like.sum()) + 1) / (len(like) + 1)
+        same = (self.tokens == tokens[-1]) & (self.before == (tokens[-2] if len(tokens) > 1 else -1))
+        same[self.outputs.get(str(owner), slice(0))] = False
+        return max(share, int((like & same).sum()) / max(1, int(same.sum())))
 
 
 def _compared(right: Sequence[Operation], forced: Mapping[str, Sequence[Operation]]) -> Iterator[Forced]:
