@@ -39,6 +39,11 @@ class Steady:
         """The flags of the command line that ask for this."""
         yield from ("--request-rate", f"{self.rate:.15g}", *_burstiness(self.burstiness))
 
+    @property
+    def keys(self) -> dict[str, object]:
+        """The keys of result.json, named as in ``vllm bench serve``."""
+        return {"request_rate": self.rate, "burstiness": self.burstiness}
+
     def __str__(self) -> str:
         return f"{self.rate:g} requests per second, {_process(self.burstiness)}"
 
@@ -74,6 +79,12 @@ class Ramp:
         yield from ("--ramp-up-strategy", self.strategy, "--ramp-up-start-rps", f"{self.start:.15g}")
         yield from ("--ramp-up-end-rps", f"{self.end:.15g}", *_burstiness(self.burstiness))
 
+    @property
+    def keys(self) -> dict[str, object]:
+        """The keys of result.json, named as in ``vllm bench serve``."""
+        ramp = {"ramp_up_strategy": self.strategy, "ramp_up_start_rps": self.start, "ramp_up_end_rps": self.end}
+        return {"request_rate": "inf", "burstiness": self.burstiness, **ramp}
+
     def __str__(self) -> str:
         return f"{self.start:g} to {self.end:g} requests per second ({self.strategy}), {_process(self.burstiness)}"
 
@@ -104,6 +115,13 @@ class Stages:
         """The flags of the command line that ask for this."""
         stages = ",".join(f"{rate:.15g}:{seconds:.15g}s" for rate, seconds in self.stages)
         yield from ("--stages", stages, *_burstiness(self.burstiness))
+
+    @property
+    def keys(self) -> dict[str, object]:
+        """The keys of result.json; ``request_rate`` is the mean rate."""
+        rate = self.size / sum(seconds for _, seconds in self.stages)
+        stages = [{"rate": rate, "duration": seconds} for rate, seconds in self.stages]
+        return {"request_rate": rate, "burstiness": self.burstiness, "stages": stages}
 
     def __str__(self) -> str:
         stages = ", then ".join(f"{rate:g} requests per second for {seconds:g} s" for rate, seconds in self.stages)

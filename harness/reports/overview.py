@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.checkers.token_sources import SOURCES
 from harness.facts import Deployment, Role, Server, alike
 from harness.history import History, RunStarted
+from harness.load.goodput import Goodput
 from harness.load.latency import Distribution, LatencyReport
 from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
@@ -24,6 +25,9 @@ from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
 
 MOST_FINDINGS = 3
 """Findings shown of one check."""
+
+_SHOWN_WAIT_MS = 1.0
+_NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}
 
 HEADLINE = (*SOURCES, "nixl_bytes", "offload_load_bytes", "offload_store_bytes")
 """Counters that are shown even if they are as expected."""
@@ -80,12 +84,14 @@ class Overview:
     """How much was checked, a line each."""
     latencies: tuple[LatencyRow, ...]
     throughput: str
+    goodput: str
+    """Empty if no objectives were given."""
     deployment: str
     stored: str
     again: str
 
 
-def make_overview(  # noqa: PLR0913 - the last two have defaults
+def make_overview(  # noqa: PLR0913 - the last three have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
@@ -93,6 +99,7 @@ def make_overview(  # noqa: PLR0913 - the last two have defaults
     *,
     run_dir: Path | None = None,
     rows: Sequence[Row] = (),
+    good: Goodput | None = None,
 ) -> Overview:
     """Collect everything that is shown.
 
@@ -119,6 +126,7 @@ def make_overview(  # noqa: PLR0913 - the last two have defaults
         notes=_notes(judgement, history),
         latencies=_latencies(latency),
         throughput=_throughput(latency),
+        goodput="" if good is None else _goodput(good),
         deployment=_deployment(deployment),
         stored="" if run_dir is None else str(run_dir),
         again=_again(run_started(history)),
@@ -238,7 +246,15 @@ def _outputs(outputs: Outputs) -> str:
 
 def _latencies(latency: LatencyReport) -> tuple[LatencyRow, ...]:
     named = {"TTFT": latency.ttft, "ITL": latency.itl, "TPOT": latency.tpot, "E2E": latency.e2el}
+    if _waited(latency):
+        named |= {"TTFT from send": latency.ttft_from_send, "E2E from send": latency.e2el_from_send}
     return tuple(LatencyRow(name, _statistics(values)) for name, values in named.items())
+
+
+def _waited(latency: LatencyReport) -> bool:
+    """Whether requests were sent so much later than they were due that it shows."""
+    due, sent = latency.e2el, latency.e2el_from_send
+    return due is not None and sent is not None and due.mean - sent.mean > _SHOWN_WAIT_MS
 
 
 def _statistics(values: Distribution | None) -> tuple[str, str, str, str]:
@@ -252,6 +268,16 @@ def _throughput(latency: LatencyReport) -> str:
         f"{figure(latency.request_throughput)} requests/s, {figure(latency.output_throughput)} output tokens/s "
         f"({figure(latency.total_token_throughput)} with prompts); {latency.completed:,} completed, "
         f"{latency.failed:,} failed in {duration(latency.duration)}"
+    )
+
+
+def _goodput(good: Goodput) -> str:
+    limits = ", ".join(f"{_NAMES[name]} {ms:g} ms" for name, ms in good.objectives.items())
+    wrong = f"; {plural(good.wrong, 'request')} in time had wrong outputs and do not count" if good.wrong else ""
+    others = "" if good.good_from_send == good.good else f" ({good.good_from_send:,} counted from their sending)"
+    return (
+        f"{figure(good.per_second)} requests/s: {good.good:,} of {plural(good.requests, 'request')}{others} ended "
+        f"within {limits}{wrong}"
     )
 
 

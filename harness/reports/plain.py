@@ -23,6 +23,8 @@ def plain_lines(overview: Overview) -> Iterator[str]:
     yield from (f"  {note}" for note in overview.notes)
     yield from latency_lines(overview)
     yield f"throughput: {overview.throughput}"
+    if overview.goodput:
+        yield f"goodput: {overview.goodput}"
     yield f"deployment: {overview.deployment}"
     if overview.stored:
         yield f"stored: {overview.stored}"

@@ -32,18 +32,26 @@ class LoadSettings:
     request_rate: float = math.inf
     """Requests per second."""
     burstiness: float = 1.0
+    arrival: Mapping[str, Any] | None = None
+    """The keys of an open loop, which replace the two above; None: a closed loop, or the times of a trace."""
     backend: str = "openai"
     label: str | None = None
     tokenizer_id: str | None = None
     """None: the model's own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The user's own keys, replaced by keys of the harness with the same name."""
+    goodput: Mapping[str, float] = field(default_factory=dict)
+    """The objectives that a good request keeps: milliseconds by metric. Empty: goodput is not counted."""
     detailed: bool = False
     """Whether to add the arrays with one entry per request."""
 
 
 def result(
-    deployment: Deployment, history: History, judgement: Judgement, latency: LatencyReport, load: LoadSettings
+    deployment: Deployment,
+    history: History,
+    judgement: Judgement,
+    latency: LatencyReport,
+    load: LoadSettings,
 ) -> dict[str, Any]:
     """The content of the file, fit for strict JSON. Raises ValueError if the history has no first entry."""
     started = run_started(history)
@@ -81,6 +89,7 @@ def _setup(started: RunStarted, deployment: Deployment, load: LoadSettings) -> d
         "request_rate": "inf" if math.isinf(load.request_rate) else load.request_rate,
         "burstiness": load.burstiness,
         "max_concurrency": load.max_concurrency,
+        **(load.arrival or {}),
     }
 
 

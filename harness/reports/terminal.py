@@ -132,6 +132,8 @@ def _facts(overview: Overview) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("throughput", Text(overview.throughput))
+    if overview.goodput:
+        grid.add_row("goodput", Text(overview.goodput))
     grid.add_row("deployment", Text(overview.deployment))
     if overview.stored:
         grid.add_row("stored", Text(overview.stored))
