@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "store": VOCABULARY,
     "reports": VOCABULARY
     | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
+    "sweep": VOCABULARY | {"reports"},
     # Of load only the bodies of requests: curl must send the same body as the client.
     "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},
     "preflight": VOCABULARY | {"loads.demand", "observe", "proxy"},
@@ -63,6 +64,7 @@ PURE = (
     "verify",
     "catalogue",
     "loads",
+    "sweep",
 )
 
 

@@ -42,7 +42,7 @@ class Steady:
     @property
     def keys(self) -> dict[str, object]:
         """The keys of result.json, named as in ``vllm bench serve``."""
-        return {"request_rate": self.rate, "burstiness": self.burstiness}
+        return {"request_rate": self.rate, "burstiness": _json(self.burstiness)}
 
     def __str__(self) -> str:
         return f"{self.rate:g} requests per second, {_process(self.burstiness)}"
@@ -83,7 +83,7 @@ class Ramp:
     def keys(self) -> dict[str, object]:
         """The keys of result.json, named as in ``vllm bench serve``."""
         ramp = {"ramp_up_strategy": self.strategy, "ramp_up_start_rps": self.start, "ramp_up_end_rps": self.end}
-        return {"request_rate": "inf", "burstiness": self.burstiness, **ramp}
+        return {"request_rate": "inf", "burstiness": _json(self.burstiness), **ramp}
 
     def __str__(self) -> str:
         return f"{self.start:g} to {self.end:g} requests per second ({self.strategy}), {_process(self.burstiness)}"
@@ -121,7 +121,7 @@ class Stages:
         """The keys of result.json; ``request_rate`` is the mean rate."""
         rate = self.size / sum(seconds for _, seconds in self.stages)
         stages = [{"rate": rate, "duration": seconds} for rate, seconds in self.stages]
-        return {"request_rate": rate, "burstiness": self.burstiness, "stages": stages}
+        return {"request_rate": rate, "burstiness": _json(self.burstiness), "stages": stages}
 
     def __str__(self) -> str:
         stages = ", then ".join(f"{rate:g} requests per second for {seconds:g} s" for rate, seconds in self.stages)
@@ -148,6 +148,10 @@ def _intervals(number: int, burstiness: float, rng: np.random.Generator) -> Time
 def _burstiness(value: float) -> Iterator[str]:
     if value != 1.0:
         yield from ("--burstiness", f"{value:.15g}")
+
+
+def _json(burstiness: float) -> float | str:
+    return "inf" if math.isinf(burstiness) else burstiness
 
 
 def _process(burstiness: float) -> str:

@@ -13,8 +13,7 @@ MARK = {Verdict.VALID: "ok", Verdict.INVALID: "DIFFERS", Verdict.UNKNOWN: "UNKNO
 def plain_lines(overview: Overview) -> Iterator[str]:
     """The report, line by line."""
     yield f"{overview.verdict.upper()}: {overview.headline}"
-    for reason in overview.reasons:
-        yield from _reason(reason)
+    yield from reason_lines(overview)
     for name, text in overview.passed:
         yield f"  valid {name}: {text}"
     if overview.counters:
@@ -29,6 +28,12 @@ def plain_lines(overview: Overview) -> Iterator[str]:
     if overview.stored:
         yield f"stored: {overview.stored}"
     yield f"again: {overview.again}"
+
+
+def reason_lines(overview: Overview) -> Iterator[str]:
+    """Why the run is not valid: the checks that are not, with their findings."""
+    for reason in overview.reasons:
+        yield from _reason(reason)
 
 
 def counter_lines(overview: Overview) -> Iterator[str]:
