@@ -4,6 +4,7 @@ Above: requests per second, completed and good, against the rate at which they w
 that is sent is completed at once. Below: TTFT against the rate.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -75,7 +76,7 @@ def svg(points: Sequence[Point], objectives: Mapping[str, float], goal: float, t
 
 def _requests(points: Sequence[Point], best: Point | None) -> Iterator[str]:
     most = points[-1].rate
-    panel = _Panel("requests per second", 0, most, max(most, *(point.throughput for point in points)))
+    panel = _Panel("requests per second", 0, _round(most), _round(max(most, *(point.throughput for point in points))))
     yield from panel.frame()
     yield _line(*panel.at(0, 0), *panel.at(most, most), _GREY, dashed=True)
     yield from panel.curve(points, lambda point: point.throughput, _BLUE, "completed", 0)
@@ -88,7 +89,8 @@ def _ttft(points: Sequence[Point], best: Point | None, limit: float | None) -> I
     highest = max((point.p99_ttft or 0.0 for point in points), default=0.0)
     # Far beyond the knee latencies grow without end, and would make all others look like 0.
     top = min(highest, 4 * limit) if limit else highest
-    panel = _Panel("time to first token, ms", _HEIGHT, points[-1].rate, max(top, 1e-3))
+    title = "time to first token, ms" + (" (longer ones at the upper edge)" if top < highest else "")
+    panel = _Panel(title, _HEIGHT, _round(points[-1].rate), _round(max(top, 1e-3)))
     yield from panel.frame()
     yield from panel.curve(points, lambda point: point.p50_ttft, _BLUE, "median", 0)
     yield from panel.curve(points, lambda point: point.p99_ttft, _RED, "99th percentile", 1)
@@ -96,6 +98,13 @@ def _ttft(points: Sequence[Point], best: Point | None, limit: float | None) -> I
         yield _line(*panel.at(0, limit), *panel.at(points[-1].rate, limit), _GREY, dashed=True)
         yield _text(_WIDTH - _RIGHT + 16, panel.at(0, limit)[1] + 4, f"objective: {limit:g} ms", colour=_GREY)
     yield from _knee(panel, best)
+
+
+def _round(most: float) -> float:
+    """The end of an axis: at least ``most``, and five ticks of a round number."""
+    step = most / _TICKS
+    size = 10.0 ** math.floor(math.log10(step))
+    return _TICKS * size * next(part for part in (1, 2, 2.5, 4, 5, 8, 10, 20) if part * size >= step)
 
 
 def _knee(panel: _Panel, best: Point | None) -> Iterator[str]:

@@ -38,7 +38,7 @@ def headline(points: Sequence[Point], objectives: Mapping[str, float], goal: flo
     limits = ", ".join(f"{name}:{ms:g}" for name, ms in objectives.items())
     best = knee(points, goal)
     if best is None:
-        return f"{rates}; at none of them {goal:.0%} of the requests kept {limits}"
+        return f"{rates}; at none of them at least {goal:.0%} of the requests kept {limits}"
     if not any(point.rate > best.rate for point in points):
         more = "; no higher rate was tried" if best.client_kept_up else ""
     elif all(point.client_kept_up for point in points):
@@ -46,8 +46,8 @@ def headline(points: Sequence[Point], objectives: Mapping[str, float], goal: flo
     else:
         more = "; at higher rates the client was too slow, so the deployment may keep more"
     return (
-        f"{rates}; the knee is at {best.rate:g} requests per second, the highest rate at which {goal:.0%} of the "
-        f"requests kept {limits}{more}"
+        f"{rates}; the knee is at {best.rate:g} requests per second, the highest rate at which at least {goal:.0%} of "
+        f"the requests kept {limits}{more}"
     )
 
 
