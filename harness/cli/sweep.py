@@ -52,6 +52,8 @@ class _Sweep:
         if self.how.rates:
             for rate in self.how.rates:
                 await self._try(rate)
+                if self.died:
+                    break
             return
         rates = search(self.how.start)
         rate = next(rates)

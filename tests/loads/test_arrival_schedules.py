@@ -59,8 +59,9 @@ def test_a_ramps_rates_go_from_the_first_to_the_last_request() -> None:
     assert times(Ramp("linear", 3.0, 5.0, math.inf), 1) == pytest.approx([1 / 3])
 
 
-def test_a_random_ramp_follows_its_rates() -> None:
-    intervals = np.diff(times(Ramp("linear", 10.0, 30.0)), prepend=0.0)
+@pytest.mark.parametrize("burstiness", [0.5, 1.0, 4.0])
+def test_a_random_ramp_follows_its_rates(burstiness: float) -> None:
+    intervals = np.diff(times(Ramp("linear", 10.0, 30.0, burstiness)), prepend=0.0)
     for part, rate in ((intervals[: MANY // 10], 11.0), (intervals[-MANY // 10 :], 29.0)):
         assert 1 / part.mean() == pytest.approx(rate, rel=0.1)
 
