@@ -70,9 +70,9 @@ class _Sweep:
         self.died = self.died or bool(report.history.died)
         point = Point.of(rate, report)
         self.points.append(point)
-        print(point_line(point))
-        for line in reason_lines(report.overview):
-            print(line)
+        for line in (point_line(point), *reason_lines(report.overview)):
+            # A line printed beside it would damage the live display.
+            self.progress.note(line)
         if not point.client_kept_up or self.died:
             return Step.STOP
         return Step.KEEPS if point.keeps(self.how.goal) else Step.FAILS
@@ -134,7 +134,7 @@ def _end(  # noqa: PLR0913 - how a sweep ended
     verdict = worst([point.verdict for point in points] + ([Verdict.UNKNOWN] if interrupted else []))
     found = headline(points, options.goodput, how.goal)
     if points:
-        _save(points, options, how, store, found)
+        _save(points, options, how, store, verdict, found)
         for line in ("", *table_lines(points, how.goal), "", *chart_lines(points, shutil.get_terminal_size().columns)):
             print(line)
         print()
@@ -144,10 +144,12 @@ def _end(  # noqa: PLR0913 - how a sweep ended
     return exit_code(verdict, died=died)
 
 
-def _save(points: Sequence[Point], options: Options, how: SweepOptions, store: RunStore, found: str) -> None:
+def _save(  # noqa: PLR0913, PLR0917 - what the files hold
+    points: Sequence[Point], options: Options, how: SweepOptions, store: RunStore, verdict: Verdict, found: str
+) -> None:
     best = knee(points, how.goal)
     content = {
-        "verdict": str(worst(point.verdict for point in points)),
+        "verdict": str(verdict),
         "objectives_ms": dict(options.goodput),
         "goal": how.goal,
         "knee": None if best is None else best.rate,
