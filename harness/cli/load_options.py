@@ -212,7 +212,8 @@ def _sharegpt(flags: argparse.Namespace, common: dict[str, Any]) -> Load:
 
 
 def _custom(flags: argparse.Namespace, common: dict[str, Any]) -> Load:
-    return DatasetLoad(path=flags.dataset_path, **common, output_len=flags.custom_output_len)
+    lengths = {"output_len": flags.custom_output_len, "ignore_eos": flags.ignore_eos}
+    return DatasetLoad(path=flags.dataset_path, **common, **lengths)
 
 
 def _trace(flags: argparse.Namespace, common: dict[str, Any]) -> Load:

@@ -47,6 +47,8 @@ class DatasetLoad(TimedLoad):
     """Lines taken from the beginning of the file; None: all."""
     output_len: int | None = None
     """Most tokens of an answer, for lines without a limit."""
+    ignore_eos: bool = False
+    """Whether each answer reaches its limit, even if the model ends it earlier, also where a line does not say so."""
 
     @property
     def name(self) -> str:
@@ -57,7 +59,8 @@ class DatasetLoad(TimedLoad):
     def lines(self) -> tuple[Line, ...]:
         """The file's requests. Raises UsageError."""
         text = read_dataset(self.path, "JSONL")
-        return read_lines(text, str(self.path), output_len=self.output_len)[: self.num_prompts]
+        lines = read_lines(text, str(self.path), output_len=self.output_len)[: self.num_prompts]
+        return tuple(map(_ignoring_eos, lines)) if self.ignore_eos else lines
 
     def demands(self) -> Sequence[Demand]:
         """What each request needs of a server. Raises UsageError if the file cannot be read."""
@@ -79,6 +82,12 @@ class DatasetLoad(TimedLoad):
         yield from ("--dataset-path", str(self.path), *self.timing_words())
         yield from ("--num-prompts", str(self.num_prompts)) if self.num_prompts is not None else ()
         yield from ("--custom-output-len", str(self.output_len)) if self.output_len is not None else ()
+        yield from ["--ignore-eos"] if self.ignore_eos else []
+
+
+def _ignoring_eos(line: Line) -> Line:
+    request = line.request
+    return replace(line, request=replace(request, sampling=replace(request.sampling, ignore_eos=True)))
 
 
 def _demand(line: Line, source: str) -> Demand:

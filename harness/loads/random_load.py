@@ -132,14 +132,12 @@ def random_requests(load: RandomLoad, ids: Ids, block_size: int, salt: str | Non
     outputs = np.random.default_rng((load.seed, _OUTPUTS)).integers(
         *load.output_range, size=load.num_prompts, endpoint=True
     )
+    how = {
+        output: Sampling(max_tokens=output, logprobs=LOAD_LOGPROBS, ignore_eos=load.ignore_eos)
+        for output in set(outputs.tolist())
+    }
     return tuple(
-        Request(
-            f"load-{number:05d}",
-            prompt,
-            Sampling(max_tokens=output, logprobs=LOAD_LOGPROBS, ignore_eos=load.ignore_eos),
-            route=Route.PROXY,
-            cache_salt=salt,
-        )
+        Request(f"load-{number:05d}", prompt, how[output], route=Route.PROXY, cache_salt=salt)
         for number, (prompt, output) in enumerate(zip(_prompts(load, opening, ids), outputs.tolist(), strict=True))
     )
 

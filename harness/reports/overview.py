@@ -17,6 +17,7 @@ from harness.load.latency import Distribution, LatencyReport
 from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
+from harness.reports.goodput import goodput_line
 from harness.reports.measured import run_started
 from harness.reports.text import clean, duration, figure, plural
 from harness.reports.verification_cost import verification_cost
@@ -27,7 +28,6 @@ MOST_FINDINGS = 3
 """Findings shown of one check."""
 
 _SHOWN_WAIT_MS = 1.0
-_NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}
 
 HEADLINE = (*SOURCES, "nixl_bytes", "offload_load_bytes", "offload_store_bytes")
 """Counters that are shown even if they are as expected."""
@@ -126,7 +126,7 @@ def make_overview(  # noqa: PLR0913 - the last three have defaults
         notes=_notes(judgement, history),
         latencies=_latencies(latency),
         throughput=_throughput(latency),
-        goodput="" if good is None else _goodput(good),
+        goodput="" if good is None else goodput_line(good),
         deployment=_deployment(deployment),
         stored="" if run_dir is None else str(run_dir),
         again=_again(run_started(history)),
@@ -268,16 +268,6 @@ def _throughput(latency: LatencyReport) -> str:
         f"{figure(latency.request_throughput)} requests/s, {figure(latency.output_throughput)} output tokens/s "
         f"({figure(latency.total_token_throughput)} with prompts); {latency.completed:,} completed, "
         f"{latency.failed:,} failed in {duration(latency.duration)}"
-    )
-
-
-def _goodput(good: Goodput) -> str:
-    limits = ", ".join(f"{_NAMES[name]} {ms:g} ms" for name, ms in good.objectives.items())
-    wrong = f"; {plural(good.wrong, 'request')} in time had wrong outputs and do not count" if good.wrong else ""
-    others = "" if good.good_from_send == good.good else f" ({good.good_from_send:,} counted from their sending)"
-    return (
-        f"{figure(good.per_second)} requests/s: {good.good:,} of {plural(good.requests, 'request')}{others} ended "
-        f"within {limits}{wrong}"
     )
 
 

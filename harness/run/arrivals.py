@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Protocol
 
 from harness.clock import Clock
+from harness.errors import HarnessError
 from harness.scenario import Phase, Request
 
 
@@ -27,6 +28,17 @@ class Arrivals(Protocol):
     def ended(self) -> None:
         """Note that one of the requests has ended, or the last turn of a session."""
         ...
+
+
+def arriving(phase: Phase) -> list[Request]:
+    """The requests of the phase that arrive by themselves: all but the later turns of sessions.
+
+    Raises HarnessError if the phase has a schedule for another number of requests.
+    """
+    found = [request for request in phase.requests if request.request_id not in phase.think_times]
+    if phase.due and len(phase.due) != len(found):
+        raise HarnessError(f"The phase {phase.name} has {len(phase.due)} times for {len(found)} requests.")
+    return found
 
 
 def arrivals_of(phase: Phase, clock: Clock) -> Arrivals:

@@ -15,7 +15,7 @@ from harness.clock import Clock
 from harness.errors import HarnessError
 from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
 from harness.observer import SILENT, RunObserver
-from harness.run.arrivals import Arrivals, arrivals_of
+from harness.run.arrivals import Arrivals, arrivals_of, arriving
 from harness.run.conversations import Conversations, Unanswered, next_turns
 from harness.scenario import Phase, Request, Scenario
 
@@ -116,8 +116,7 @@ class _PhaseRun:
     async def _fire(self, arrivals: Arrivals) -> None:
         began = self.clock.now()
         turns = next_turns(self.phase)
-        first = [request for request in self.phase.requests if request.request_id not in self.phase.think_times]
-        async with asyncio.TaskGroup() as group, aclosing(arrivals.due(first)) as due:
+        async with asyncio.TaskGroup() as group, aclosing(arrivals.due(arriving(self.phase))) as due:
             async for request, intended_at in due:
                 if self._too_late(began):
                     break

@@ -36,7 +36,7 @@ FILE = Path("x.json")
         NaturalLoad(num_prompts=9, input_len=(30, 40), output_len=6, turns=2, ignore_eos=True),
         PrefixRepetitionLoad(num_prompts=9, prefix_len=8, suffix_len=7, num_prefixes=3, output_len=2, ignore_eos=True),
         ShareGptLoad(path=FILE, num_prompts=9, output_len=6, turns=2, think_time=(1.0, 1.0), ignore_eos=True),
-        DatasetLoad(path=FILE, num_prompts=9, output_len=6, think_time=(1.0, 1.0)),
+        DatasetLoad(path=FILE, num_prompts=9, output_len=6, think_time=(1.0, 1.0), ignore_eos=True),
         TraceLoad(path=FILE, num_prompts=9, block_size=16, speedup=2.5, ignore_eos=True),
         TraceLoad(path=FILE, concurrency=4, arrival=Steady(3.0)),
     ],

@@ -242,6 +242,13 @@ def test_lines_that_continue_nothing_or_the_same_are_refused(write: Write, conti
         DatasetLoad(path=write(lines)).demands()
 
 
+def test_answers_of_all_lines_may_reach_their_limits(write: Write) -> None:
+    path = write([{"prompt": "one"}, {"prompt": "two", "ignore_eos": True}])
+    said, all_of_them = (phase(DatasetLoad(path=path, ignore_eos=ignore)) for ignore in (False, True))
+    assert [one.sampling.ignore_eos for one in said.requests] == [False, True]
+    assert [one.sampling.ignore_eos for one in all_of_them.requests] == [True, True]
+
+
 def test_phases_cannot_be_sent_at_a_rate(write: Write) -> None:
     path = write([{"prompt": "one", "phase": "x"}, {"prompt": "two", "phase": "y"}])
     assert len(DatasetLoad(path=path).scenario(DEPLOYMENT, "s").phases) == 2

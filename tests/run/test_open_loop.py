@@ -10,6 +10,7 @@ from jumping_clock import JumpingClock
 from observed_journal import Journal
 
 from harness.clock import Clock
+from harness.errors import HarnessError
 from harness.history import Choice, Ended, Outcome
 from harness.load.health import worst_send_delay
 from harness.run.arrivals import OpenLoop
@@ -105,6 +106,12 @@ async def test_the_open_loop_does_not_wait_for_answers() -> None:
     await running
     assert [(one.at, one.intended_at) for one in send.journal.sents()] == [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
     assert {one.allowed_at for one in send.journal.sents()} == {None}
+
+
+@pytest.mark.parametrize("due", [(1.0,), (1.0, 2.0, 3.0)])
+async def test_a_schedule_for_another_number_of_requests_is_refused(due: tuple[float, ...]) -> None:
+    with pytest.raises(HarnessError, match="times for 2 requests"):
+        await _sessions(Phase("p", tuple(requests(2)), 9, due=due))
 
 
 async def test_waiting_for_the_limit_counts_as_latency_but_not_as_a_slow_client() -> None:
