@@ -13,8 +13,7 @@ MARK = {Verdict.VALID: "ok", Verdict.INVALID: "DIFFERS", Verdict.UNKNOWN: "UNKNO
 def plain_lines(overview: Overview) -> Iterator[str]:
     """The report, line by line."""
     yield f"{overview.verdict.upper()}: {overview.headline}"
-    for reason in overview.reasons:
-        yield from _reason(reason)
+    yield from reason_lines(overview)
     for name, text in overview.passed:
         yield f"  valid {name}: {text}"
     if overview.counters:
@@ -25,10 +24,18 @@ def plain_lines(overview: Overview) -> Iterator[str]:
     yield f"throughput: {overview.throughput}"
     if overview.steady:
         yield f"steady: {overview.steady}"
+    if overview.goodput:
+        yield f"goodput: {overview.goodput}"
     yield f"deployment: {overview.deployment}"
     if overview.stored:
         yield f"stored: {overview.stored}"
     yield f"again: {overview.again}"
+
+
+def reason_lines(overview: Overview) -> Iterator[str]:
+    """Why the run is not valid: the checks that are not, with their findings."""
+    for reason in overview.reasons:
+        yield from _reason(reason)
 
 
 def counter_lines(overview: Overview) -> Iterator[str]:

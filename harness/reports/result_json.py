@@ -32,12 +32,16 @@ class LoadSettings:
     request_rate: float = math.inf
     """Requests per second."""
     burstiness: float = 1.0
+    arrival: Mapping[str, Any] | None = None
+    """The keys of an open loop, which replace the two above; None: a closed loop, or the times of a trace."""
     backend: str = "openai"
     label: str | None = None
     tokenizer_id: str | None = None
     """None: the model's own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The user's own keys, replaced by keys of the harness with the same name."""
+    goodput: Mapping[str, float] = field(default_factory=dict)
+    """The objectives that a good request keeps: milliseconds by metric. Empty: goodput is not counted."""
     detailed: bool = False
     """Whether to add the arrays with one entry per request."""
 
@@ -87,6 +91,7 @@ def _setup(started: RunStarted, deployment: Deployment, load: LoadSettings) -> d
         "request_rate": "inf" if math.isinf(load.request_rate) else load.request_rate,
         "burstiness": load.burstiness,
         "max_concurrency": load.max_concurrency,
+        **(load.arrival or {}),
     }
 
 

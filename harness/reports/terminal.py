@@ -136,6 +136,8 @@ def _facts(overview: Overview) -> Table:
     grid.add_row("throughput", Text(overview.throughput))
     if overview.steady:
         grid.add_row("steady", Text(overview.steady))
+    if overview.goodput:
+        grid.add_row("goodput", Text(overview.goodput))
     grid.add_row("deployment", Text(overview.deployment))
     if overview.stored:
         grid.add_row("stored", Text(overview.stored))

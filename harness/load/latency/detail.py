@@ -7,7 +7,13 @@ from typing import Any
 from harness.history import Operation, Outcome
 from harness.load.latency.confidence import Interval, intervals
 from harness.load.latency.histogram import Histogram
-from harness.load.latency.statistics import LatencyReport, inter_token_latencies, latency_report, time_per_output_token
+from harness.load.latency.statistics import (
+    LatencyReport,
+    inter_token_latencies,
+    last_arrival,
+    latency_report,
+    time_per_output_token,
+)
 from harness.load.latency.steady import steady_state
 
 
@@ -66,8 +72,7 @@ def _tpot(operation: Operation) -> list[float]:
 
 
 def _e2e(operation: Operation) -> list[float]:
-    times = operation.ended.token_times
-    return [(times[-1] if times else operation.ended.at) - operation.sent.intended_at]
+    return [last_arrival(operation.ended) - operation.sent.intended_at]
 
 
 _OF: Mapping[str, Callable[[Operation], list[float]]] = {
