@@ -125,7 +125,7 @@ class Answer:
         """One header or trailer."""
         # Neither trailers nor a second answer's headers.
         if not self._head_is_here:
-            self.headers.append((name, value))
+            self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The end of a head."""

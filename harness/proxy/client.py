@@ -138,12 +138,17 @@ class ClientConnection(asyncio.Protocol):
         self.since = self._loop.time()
         if self._transport.is_closing():
             return
-        if outgoing is None or outgoing.closes or self.stopping:
+        if outgoing is None or outgoing.closes or self._is_last:
             self._finish(request)
         elif self._waiting:
             self._start(self._waiting.popleft())
             if len(self._waiting) == _MOST_WAITING:
                 self._transport.resume_reading()
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether no further request will be answered."""
+        return self.stopping or (self._incoming.closed and not self._waiting)
 
     def _finish(self, request: Request) -> None:
         """Close after the answer. What is still sent is read first: else it would destroy the answer on its way."""
@@ -165,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
 
     def begin(self, request: Request, status: int, reason: bytes | None, headers: Iterable[Header]) -> None:
         """Begin an answer; its head is sent with the first part of its body."""
-        closes = not (request.keep_alive and request.whole) or self.stopping
+        closes = not (request.keep_alive and request.whole) or self._is_last
         self._outgoing = Outgoing(request, status, reason, headers, closes=closes)
 
     def send(self, body: bytes, *, ended: bool) -> None:

@@ -83,7 +83,7 @@ class Incoming:
         """One header or trailer."""
         # Trailers are not forwarded.
         if self._request is None:
-            self._headers.append((name, value))
+            self._headers.append((name, value.rstrip(b" \t")))
             self._head_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
