@@ -45,9 +45,12 @@ class Answer:
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
-        self._parser = httptools.HttpResponseParser(self)
         self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
+        self._excess: int | None = None
+        # The parser calls this for each chunk, and a stream may have one for each token.
+        self.on_body = self._parts.append
+        self._parser = httptools.HttpResponseParser(self)
         self._sink: Sink | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
@@ -57,8 +60,6 @@ class Answer:
         self.status = 0
         self.reason = b""
         self.headers: list[Header] = []
-        self.begun = False
-        """Whether any byte has arrived."""
         self.ended = False
         """Whether the whole answer has arrived."""
         self.reusable = True
@@ -68,12 +69,14 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the server."""
-        self.begun = True
+        before = len(self._parts)
         self._without_progress += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refuse(error)
+        if len(self._parts) > before:
+            self._without_progress = 0
         if self._without_progress > MAX_HEAD_BYTES:
             self._refuse(Broken(f"headers of more than {MAX_HEAD_BYTES} bytes"))
         self._progress()
@@ -104,6 +107,8 @@ class Answer:
 
     def _hand_on(self, sink: Sink) -> None:
         parts = self._parts
+        if self._excess is not None:
+            del parts[self._excess :]
         if parts or self.ended:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
@@ -114,8 +119,9 @@ class Answer:
     def on_message_begin(self) -> None:
         """A message begins: the answer, an interim one, or one that nobody asked for."""
         # A second answer to one request.
-        if self.ended:
+        if self.ended and self._excess is None:
             self.reusable = False
+            self._excess = len(self._parts)
 
     def on_status(self, reason: bytes) -> None:
         """A part of the status line's text."""
@@ -149,12 +155,6 @@ class Answer:
         if status == 101:
             self._refuse(Broken("status 101 is not an answer"))
         self.headers, self.reason = [], b""
-
-    def on_body(self, part: bytes) -> None:
-        """A part of the body, without its framing."""
-        self._without_progress = 0
-        if not self.ended:
-            self._parts.append(part)
 
     def on_message_complete(self) -> None:
         """The end of a message."""
