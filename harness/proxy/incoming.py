@@ -35,7 +35,7 @@ class Incoming:
         self._request: Request | None = None
         self._begun = False
         self.closed = False
-        """Whether no further request is read: one was refused, or was the connection's last one."""
+        """Whether no further request is read, since one was refused or asked for another protocol."""
 
     @property
     def between_requests(self) -> bool:
@@ -125,6 +125,4 @@ class Incoming:
         if self._request is None or self.closed:
             return
         self._request.complete()
-        # Bytes after the last request of a connection are not read.
-        self.closed = not self._request.keep_alive
         self._request = None

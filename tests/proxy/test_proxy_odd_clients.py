@@ -131,6 +131,8 @@ async def test_requests_sent_at_once_are_served_in_turn(served: Rig) -> None:
     async with raw_client(served.proxy.url) as client:
         client.send(b"".join(map(post, bodies)))
         assert [await client.counted() for _ in bodies] == [(200, DONE)] * len(bodies)
+        client.send(post(b"last"))
+        assert (await client.counted())[0] == 400
     assert [b'"prompt":"%d"' % number in served.p.requests[number] for number in range(40)] == [True] * 40
     assert served.p.connections == served.d.connections == 1
 
@@ -259,9 +261,10 @@ async def test_headers_that_end_are_refused_as_well_if_they_are_too_long(served:
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_that_is_too_long_is_refused(served: Rig, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
     monkeypatch.setattr(incoming, "MAX_BODY_BYTES", 1000)
-    head = b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n" if chunked else b"Content-Length: 2000\r\n\r\n"
+    # A length that is too long is refused before the body comes.
+    rest = b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n" + b"x" * 2000 if chunked else b"Content-Length: 2000\r\n\r\n"
     async with raw_client(served.proxy.url) as client:
-        client.send(HEAD + head + b"x" * 2000)
+        client.send(HEAD + rest)
         received = await client.rest()
     assert received.startswith(b"HTTP/1.1 413 ")
     assert served.p.requests == []
@@ -290,7 +293,7 @@ async def test_of_requests_that_wait_for_their_turn_few_are_read() -> None:
     async with rig(late) as held, raw_client(held.proxy.url) as client:
         (connection,) = await one_connection(held)
         client.send(post(b"[" * 10_000) * many)
-        await until(lambda: len(connection._waiting) > 0)
+        await until(lambda: not connection._transport.is_reading())
         assert len(connection._waiting) < many // 10
         client.writer.transport.abort()
         go_on.set()
