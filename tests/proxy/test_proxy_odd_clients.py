@@ -147,7 +147,9 @@ async def test_a_bad_request_behind_a_good_one_is_refused_after_its_answer(serve
 async def test_a_client_of_http_1_0_keeps_its_connection_only_if_it_asks_to(served: Rig) -> None:
     async with raw_client(served.proxy.url) as client:
         client.send(post(b"{}", b"Connection: keep-alive", version=b"1.0"))
-        assert (await client.head()).startswith(b"HTTP/1.0 200 OK\r\n")
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert b"Connection: keep-alive\r\n" in head
         await client.exactly(len(DONE))
         client.send(post(b"{}", version=b"1.0"))
         assert (await client.rest()).endswith(b"Connection: close\r\n\r\n" + DONE)

@@ -220,7 +220,7 @@ async def test_a_body_that_ends_with_the_servers_connection(version: bytes) -> N
         wire.writer.write(b"lo")
 
     async with rig(script) as running, raw_client(running.proxy.url) as client:
-        client.send(post(b"{}", b"Connection: close", version=version))
+        client.send(post(b"{}", b"Connection: " + (b"close" if version == b"1.1" else b"keep-alive"), version=version))
         head = await client.head()
         body = await client.rest()
         assert (b"Transfer-Encoding: chunked" in head) is (version == b"1.1")
