@@ -139,7 +139,8 @@ class Answer:
             return
         self.status = status = self._parser.get_status_code()
         if status < 200:
-            self._forget_interim(status)
+            # An answer like 103 precedes the answer. The parser refuses 101, another protocol that nobody asked for.
+            self.headers, self.reason = [], b""
             return
         self._without_progress = 0
         self._head_is_here = True
@@ -149,12 +150,6 @@ class Answer:
         if coding is not None and coding.lower() != b"chunked":
             self._refuse(Broken("its transfer coding is not chunked"))
         self._ends_with_connection = coding is None and b"content-length" not in named and status not in _BODILESS
-
-    def _forget_interim(self, status: int) -> None:
-        """An answer like 103 precedes the answer; 101 would be another protocol, which nobody asked for."""
-        if status == 101:
-            self._refuse(Broken("status 101 is not an answer"))
-        self.headers, self.reason = [], b""
 
     def on_message_complete(self) -> None:
         """The end of a message."""

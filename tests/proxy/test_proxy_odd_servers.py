@@ -11,7 +11,7 @@ from raw_http import HANDOVER, RawServer, Rig, Wire, answer, answers, post, raw_
 
 from harness.proxy import start_proxy
 from harness.proxy.answer import MAX_HEAD_BYTES, Answer, Broken
-from harness.proxy.pool import KEEPALIVE_S, ServerConnection
+from harness.proxy.pool import KEEPALIVE_S, Pool, ServerConnection
 
 DONE = b'{"done": true}'
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -51,7 +51,14 @@ WHOLE = {
     "empty": (OK + b"Content-Length: 0\r\n\r\n", b"", True),
     "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", b"", True),
     "after an interim answer": (INTERIM + OK + b"Content-Length: 5\r\n\r\nhello", b"hello", True),
+    "with a trailer": (CHUNKED + b"5\r\nhello\r\n0\r\nX-Mine: t\r\n\r\n", b"hello", True),
     "the last one": (OK + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello", b"hello", False),
+}
+
+HEADERS = {
+    WHOLE["counted"][0]: [(b"Content-Length", b"5"), (b"X", b"y")],
+    WHOLE["with a trailer"][0]: [(b"Transfer-Encoding", b"chunked")],
+    WHOLE["after an interim answer"][0]: [(b"Content-Length", b"5")],
 }
 
 
@@ -68,6 +75,7 @@ async def test_an_answer_is_the_same_however_it_is_split(raw: bytes, body: bytes
 
     once = await read(raw)
     assert once[2:] == (body, reusable)
+    assert once[1] == HEADERS.get(raw, once[1])
     for at in range(len(raw)):
         assert await read(raw[:at], raw[at:]) == once
     assert await read(*(raw[at : at + 1] for at in range(len(raw)))) == once
@@ -120,11 +128,16 @@ async def test_what_is_no_answer_is_502_and_its_connection_is_not_used_again(raw
 async def test_bytes_after_an_answer_reach_no_client(extra: bytes) -> None:
     async with rig(answers(answer(DONE) + extra)) as running:
         for _ in range(3):
-            assert await ask(running, post()) == (200, DONE)
+            async with raw_client(running.proxy.url) as client:
+                client.send(post(b"{}", b"Connection: close"))
+                await client.head()
+                assert await client.rest() == DONE
         assert running.d.connections == 3
 
 
-async def test_bytes_that_nobody_asked_for_close_the_connection() -> None:
+async def test_bytes_that_nobody_asked_for_close_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.proxy.pool.KEEPALIVE_S", 1000.0)
+
     async def script(wire: Wire) -> None:
         await wire.request()
         wire.writer.write(answer(DONE))
@@ -140,6 +153,45 @@ async def test_bytes_that_nobody_asked_for_close_the_connection() -> None:
         await until(lambda: running.d.ended == 1)
         assert await ask(running) == (200, DONE)
         assert running.d.connections == 2
+
+
+class Transport:
+    """Remembers whether it is read."""
+
+    reading = True
+
+    def write(self, _data: bytes) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def test_a_connection_is_read_again_before_it_is_kept() -> None:
+    """TLS may still deliver the end of an answer while the connection is paused."""
+    pool = Pool("127.0.0.1", 1, tls=True)
+    connection, transport = ServerConnection(pool), Transport()
+    connection.connection_made(transport)  # type: ignore[arg-type]  # what the connection uses of a transport
+    answered = connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+    answered.pause()
+    assert not transport.reading
+    connection.data_received(answer(DONE))
+    assert transport.reading
+    assert list(pool._idle) == [connection]
+    connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+    answered.pause()
+    assert transport.reading, "the connection carries another answer by now"
+    pool._idle.clear()
+    await pool.close()
 
 
 # --- connections that end ---
