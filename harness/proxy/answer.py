@@ -13,6 +13,8 @@ from harness.proxy.headers import Header, by_name
 
 MAX_HEAD_BYTES = 256 << 10
 """Of an answer's headers, its trailers, and what is between two parts of a chunked body."""
+MAX_WHOLE_BYTES = 64 << 20
+"""Of a body that is read whole: prefill's, which has one token and the ids of the prompt's blocks."""
 _BODILESS = {204, 304}
 
 
@@ -181,10 +183,20 @@ class Answer:
         self._raise_failure()
 
     async def whole(self) -> bytes:
-        """The whole body. Raises like ``flow``."""
-        parts: list[bytes] = []
-        await self.flow(lambda body, ended: parts.append(body))  # noqa: ARG005 - the end is awaited
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        """The whole body, of at most ``MAX_WHOLE_BYTES``. Raises like ``flow``."""
+        whole = bytearray()
+        too_long = Broken(f"a body of more than {MAX_WHOLE_BYTES} bytes")
+
+        def collect(body: bytes, *, ended: bool) -> None:
+            whole.extend(body)
+            if len(whole) > MAX_WHOLE_BYTES and not ended:
+                self.close()
+                self._refuse(too_long)
+
+        await self.flow(collect)
+        if len(whole) > MAX_WHOLE_BYTES:
+            raise too_long
+        return bytes(whole)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

@@ -124,6 +124,20 @@ async def test_what_is_no_answer_is_502_and_its_connection_is_not_used_again(raw
         assert running.proxy.status()["prefill" if of_p else "decode"][0]["broken"] == 1
 
 
+@pytest.mark.parametrize("parts", [[answer(HANDOVER)], [CHUNKED + b"66\r\n" + b" " * 102 + b"\r\n", b"2\r\n"]])
+async def test_an_answer_of_p_that_is_too_long_is_502(monkeypatch: pytest.MonkeyPatch, parts: list[bytes]) -> None:
+    monkeypatch.setattr("harness.proxy.answer.MAX_WHOLE_BYTES", 100)
+    monkeypatch.setattr("harness.proxy.pool.KEEPALIVE_S", 1000.0)
+    async with rig(answers(answer(DONE)), answers(*parts)) as running:
+        status, body = await ask(running, post())
+        assert status == 502
+        assert b"more than 100 bytes" in body
+        # The connection is kept only if the answer has ended.
+        await until(lambda: running.p.ended == len(parts) - 1)
+        assert len(running.proxy._proxy._prefill[0].pool._idle) == 2 - len(parts)
+        assert running.d.requests == []
+
+
 @pytest.mark.parametrize("extra", [b"more", answer(b"a second answer"), b"\x00"])
 async def test_bytes_after_an_answer_reach_no_client(extra: bytes) -> None:
     async with rig(answers(answer(DONE) + extra)) as running:
