@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from time import perf_counter
 
 from harness.proxy.answer import Answer
 from harness.proxy.body import Body
@@ -112,18 +113,21 @@ class Proxy:
             await _show_page(exchange, self._upstream_failed(exchange, error))
 
     async def _serve(self, exchange: Exchange) -> None:
-        body = Body(await exchange.client.read_body(exchange.request), exchange.endpoint)
+        raw, arrived = await exchange.client.read_body(exchange.request), perf_counter()
+        body = Body(raw, exchange.endpoint)
         exchange.identify(body)
         to_prefill = body.for_prefill()
         prefill, decode = self._next_servers()
-        exchange.stage = Stage.PREFILL
+        exchange.stage, asked = Stage.PREFILL, perf_counter()
         with closing(await _ask(exchange, prefill, to_prefill)) as answer:
             if answer.status != 200:
                 await _relay(exchange, prefill, answer)
                 return
-            handover = await _take_handover(prefill, answer)
+            handed_over, answered = await read_whole(prefill, answer), perf_counter()
+            handover = _take_handover(prefill, answer, handed_over)
         exchange.note_first_token(handover.first_token)
         to_decode = body.for_decode(handover.params)
+        exchange.note_times(arrived=arrived, asked=asked, answered=answered, handed=perf_counter())
         exchange.stage = Stage.HANDOVER
         with closing(await _ask(exchange, decode, to_decode)) as answer:
             exchange.stage = Stage.DECODE
@@ -190,8 +194,7 @@ async def _relay(exchange: Exchange, server: Upstream, answer: Answer) -> None:
     await relay(exchange.request, exchange.client, server, answer, exchange.own_headers)
 
 
-async def _take_handover(prefill: Upstream, answer: Answer) -> Handover:
-    raw = await read_whole(prefill, answer)
+def _take_handover(prefill: Upstream, answer: Answer, raw: bytes) -> Handover:
     prefill.count_answer(answer.status)
     try:
         return take_handover(raw)

@@ -6,7 +6,16 @@ from harness.facts import Role
 from harness.proxy.body import Body
 from harness.proxy.client import ClientConnection
 from harness.proxy.contract import Endpoint
-from harness.proxy.headers import DECODE, PREFILL, PREFILL_FIRST, REQUEST_ID, Header, request_headers, writable
+from harness.proxy.headers import (
+    DECODE,
+    PREFILL,
+    PREFILL_FIRST,
+    REQUEST_ID,
+    TIMING,
+    Header,
+    request_headers,
+    writable,
+)
 from harness.proxy.request import Request
 from harness.proxy.status import Stage
 from harness.proxy.upstream import Upstream
@@ -54,6 +63,15 @@ class Exchange:
         """Record P's log-probabilities for its one token, for the answer's headers; None if P reported none."""
         if value is not None:
             self.own_headers[PREFILL_FIRST] = value.encode()
+
+    def note_times(self, *, arrived: float, asked: float, answered: float, handed: float) -> None:
+        """Record the time shares for the answer's headers.
+
+        Seconds on one clock: when the request had ``arrived`` whole, P was ``asked`` and had ``answered`` whole, and
+        the body for D was ready to be ``handed`` over.
+        """
+        proxy, prefill = (asked - arrived) + (handed - answered), answered - asked
+        self.own_headers[TIMING] = b"proxy=%.3f, prefill=%.3f" % (proxy * 1000, prefill * 1000)
 
 
 def _is_header_value(value: object) -> bool:

@@ -20,6 +20,9 @@ DECODE = b"X-PD-Decode"
 """Response header: URL of the server that decoded."""
 PREFILL_FIRST = b"X-PD-Prefill-First"
 """Response header: what P says about the first output token, as JSON (first_token.py)."""
+TIMING = b"X-PD-Timing"
+"""Response header: milliseconds that the proxy itself and the prefill server took, ``proxy=0.2, prefill=31.4``. What a
+client waits for its first token besides is the decode server's, KV transfer included, and the network's."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _HOP_BY_HOP = frozenset(
@@ -31,7 +34,7 @@ _HOP_BY_HOP = frozenset(
 # The proxy answers ``Expect: 100-continue`` itself, and the body it sends is decoded and of another length.
 _REPLACED = frozenset({b"host", b"content-length", b"content-encoding", b"expect", b"accept-encoding"})
 _NOT_OF_REQUESTS = _HOP_BY_HOP | _REPLACED
-_NOT_OF_ANSWERS = _HOP_BY_HOP | {PREFILL_FIRST.lower()}
+_NOT_OF_ANSWERS = _HOP_BY_HOP | {PREFILL_FIRST.lower(), TIMING.lower()}
 # A compressor between server and proxy would hold tokens back until its window is full.
 _UNCOMPRESSED = (b"Accept-Encoding", b"identity")
 # vLLM refuses a body of any other type.
@@ -71,7 +74,8 @@ def response_headers(headers: Sequence[Header], own: Mapping[bytes, bytes]) -> l
     """A server's headers for the client; the proxy's own replace those of the same name.
 
     Content-Length stays, because the bytes are unchanged, unless the body is chunked (RFC 9112, 6.3). Headers that
-    cannot be forwarded are left out, and so is a server's ``PREFILL_FIRST``: a reader would take it for P's word.
+    cannot be forwarded are left out, and so are a server's ``PREFILL_FIRST`` and ``TIMING``: a reader would take them for
+    the proxy's.
     """
     named = by_name(headers)
     dropped = _NOT_OF_ANSWERS | _nominated(named) | {name.lower() for name in own}
