@@ -78,6 +78,8 @@ class Alignment:
 
 def _positions(rows: Sequence[Row], token_ids: Sequence[int]) -> list[tuple[int, Row]] | None:
     """The rows that fit one position only (rule 4); None if the rows do not fit the tokens in order."""
+    if [row.token_id for row in rows] == [*token_ids]:
+        return list(enumerate(rows))
     earliest = list(_fit(rows, enumerate(token_ids)))
     if len(earliest) < len(rows):
         return None
