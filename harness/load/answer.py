@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.history import END_SPELLED, Choice, Named, TokenLogprob, Usage
 from harness.load import logprobs
-from harness.load.chunks import Batch
+from harness.load.chunks import Batch, Part
 from harness.load.logprobs import MOST_IDS, UNREADABLE
 from harness.load.partial import PartialChoice
 from harness.load.quoting import quoted
@@ -60,13 +60,17 @@ class Answer:
         """Add what many events hold, as ``event`` would for each of them; the end marker must not have come before."""
         for part in batch.parts:
             self._choices.setdefault(part.index, PartialChoice()).extend(part)
+            if part.index == 0:
+                self._extend_first(part)
         self.usage = batch.usage or self.usage
-        if batch.prompt_token_ids:
-            self.prompt_token_ids = tuple(batch.prompt_token_ids)
-        self._token_times += batch.token_times
-        self._text_times += batch.text_times
-        self.tokens_per_chunk += batch.tokens_per_chunk
         self.done_at = batch.done_at
+
+    def _extend_first(self, part: Part) -> None:
+        if part.prompt_token_ids:
+            self.prompt_token_ids = tuple(part.prompt_token_ids)
+        self._token_times += part.token_times
+        self._text_times += part.text_times
+        self.tokens_per_chunk += part.tokens_per_chunk
 
     def last_event(self, payload: bytes, at: float) -> None:
         """Read the last event of a stream that was not cut, whose ending empty line is missing."""

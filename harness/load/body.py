@@ -105,4 +105,5 @@ def _messages(request: Request) -> Json:
 
 
 def _is_conversation(request: Request) -> bool:
-    return not isinstance(request.prompt, str) and any(isinstance(turn, Message) for turn in request.prompt)
+    # A prompt holds token ids or messages, never both.
+    return isinstance(next(iter(request.prompt), None), Message)

@@ -13,15 +13,15 @@ Rule 4: if a chunk has log-probabilities, each of its tokens has one row, which 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, repeat
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from harness.history import Named, Usage
+from harness.history import Named, TokenLogprob, Usage
 from harness.load import columns
-from harness.load.logprobs import MOST_IDS, UNREADABLE, Row
+from harness.load.logprobs import MOST_IDS, UNREADABLE
 
 _DONE = b"[DONE]"
 _START, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"
@@ -31,6 +31,7 @@ _LONGEST_INTEGER = 4300
 _Natural = Annotated[int, msgspec.Meta(ge=0, lt=MOST_IDS)]
 # An integer stays one until ``float``, which makes 0.0 of a -0 as the other reader does.
 _Number = int | float
+_Any = TypeVar("_Any")
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -52,6 +53,7 @@ class _Logprobs(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 _NO_ROWS = _Logprobs([], [])
+_NO_IDS: list[int] = []
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -88,9 +90,15 @@ class Part:
     finish_reason: str | None
     """The last one that is not empty."""
     stop_reason: int | str | None
-    rows: list[Row]
+    prompt_token_ids: list[int]
+    """Empty: not reported."""
+    token_times: list[float]
+    tokens_per_chunk: list[int]
+    text_times: list[float] = field(default_factory=list)
+    """Arrivals of texts without tokens."""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     """One per token, or none."""
-    named: Named
+    named: Named = ()
     """Every token that the first row names."""
 
 
@@ -101,12 +109,6 @@ class Batch:
     parts: list[Part]
     usage: Usage | None
     """The last one; None if no chunk has any."""
-    prompt_token_ids: list[int]
-    """Empty: not reported."""
-    token_times: list[float]
-    """Of the choice with index 0, as the next two."""
-    tokens_per_chunk: list[int]
-    text_times: list[float]
     done_at: float | None
     """Arrival of the end marker."""
 
@@ -149,27 +151,21 @@ def _batch(payloads: list[bytes], arrivals: list[float]) -> Batch | None:
     if done_at is not None:
         payloads.pop()
     chunks = [_read_chunk(payload) for payload in payloads]
-    if not all(chunk.choices or chunk.usage for chunk in chunks) or _is_too_long(payloads):
+    if not _is_sound(chunks) or _is_too_long(payloads):
         return None
-    pairs = [(choice, at) for chunk, at in zip(chunks, arrivals, strict=False) for choice in chunk.choices]
-    parts = [_part([one for one, _ in pairs if one.index == index], index) for index in {one.index for one, _ in pairs}]
-    first = [pair for pair in pairs if pair[0].index == 0]
     usage = next((chunk.usage for chunk in reversed(chunks) if chunk.usage), None)
-    return Batch(
-        parts=parts,
-        usage=None if usage is None else _counts(usage),
-        prompt_token_ids=next((one.prompt_token_ids for one, _ in reversed(first) if one.prompt_token_ids), []),
-        token_times=[at for one, at in first for _ in one.token_ids or ()],
-        tokens_per_chunk=[len(one.token_ids) for one, _ in first if one.token_ids],
-        text_times=[at for one, at in first if one.text and not one.token_ids],
-        done_at=done_at,
-    )
+    return Batch(_parts(chunks, arrivals), None if usage is None else _counts(usage), done_at)
+
+
+def _is_sound(chunks: list[_Chunk]) -> bool:
+    """Whether each chunk has a choice or the usage: anything else may be an error or stray text."""
+    return [] not in [chunk.choices or chunk.usage or [] for chunk in chunks]
 
 
 def _is_too_long(payloads: list[bytes]) -> bool:
     """Whether an integer has too many digits for Python; raises ValueError if so."""
-    for payload in payloads:
-        if len(payload) > _LONGEST_INTEGER:
+    if max(map(len, payloads), default=0) > _LONGEST_INTEGER:
+        for payload in payloads:
             _read_anything(payload)
     return False
 
@@ -179,29 +175,59 @@ def _counts(usage: _Usage) -> Usage:
     return Usage(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens)
 
 
-def _part(choices: list[_Choice], index: int) -> Part:
-    """Raises ValueError if the rows are not one for each token."""
-    rows, named = _rows(choices) if any(choice.logprobs for choice in choices) else ([], ())
-    return Part(
+def _parts(chunks: list[_Chunk], arrivals: list[float]) -> list[Part]:
+    """One part for each choice that the chunks have."""
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    times = arrivals
+    if {len(chunk.choices) for chunk in chunks[: len(choices)]} - {1}:
+        times = [at for chunk, at in zip(chunks, arrivals, strict=False) for _ in chunk.choices]
+    numbers = {choice.index for choice in choices}
+    if len(numbers) == 1:
+        return [_part(choices, times, numbers.pop())]
+    pairs = list(zip(choices, times, strict=True))
+    return [
+        _part(
+            [one for one, _ in pairs if one.index == number], [at for one, at in pairs if one.index == number], number
+        )
+        for number in numbers
+    ]
+
+
+def _part(choices: list[_Choice], times: list[float], index: int) -> Part:
+    """Raises ValueError if there is not one row for each token."""
+    ids = [choice.token_ids or _NO_IDS for choice in choices]
+    counts = list(map(len, ids))
+    part = Part(
         index=index,
-        token_ids=list(chain.from_iterable(choice.token_ids or () for choice in choices)),
+        token_ids=list(chain.from_iterable(ids)),
         text="".join([choice.text or "" for choice in choices]),
-        finish_reason=next((one.finish_reason for one in reversed(choices) if one.finish_reason), None),
-        stop_reason=next((one.stop_reason for one in reversed(choices) if one.stop_reason is not None), None),
-        rows=rows,
-        named=named,
+        finish_reason=_last([one.finish_reason for one in choices if one.finish_reason]),
+        stop_reason=_last([one.stop_reason for one in choices if one.stop_reason is not None]),
+        prompt_token_ids=_last([one.prompt_token_ids for one in choices if one.prompt_token_ids]) or _NO_IDS,
+        token_times=list(chain.from_iterable(map(repeat, times, counts))),
+        tokens_per_chunk=counts,
     )
+    if 0 in counts:
+        part.tokens_per_chunk = [count for count in counts if count]
+        found = zip(choices, times, counts, strict=False)
+        part.text_times = [at for choice, at, count in found if choice.text and not count]
+    if [True for choice in choices if choice.logprobs]:
+        _add_rows(part, choices, counts)
+    return part
 
 
-def _rows(choices: list[_Choice]) -> tuple[list[Row], Named]:
-    """The rows, and every token that the first one names. Raises ValueError if they are not one for each token."""
+def _last(found: list[_Any]) -> _Any | None:
+    return found[-1] if found else None
+
+
+def _add_rows(part: Part, choices: list[_Choice], counts: list[int]) -> None:
+    """Raises ValueError if there is not one row for each token."""
     written = [choice.logprobs or _NO_ROWS for choice in choices]
-    if [len(one.tokens) for one in written] != [len(choice.token_ids or ()) for choice in choices]:
+    if [len(one.tokens) for one in written] != counts:
         raise ValueError("not one row for each token")
-    tokens = list(chain.from_iterable(one.tokens for one in written))
-    values = chain.from_iterable(one.token_logprobs for one in written)
-    tops = chain.from_iterable(one.top_logprobs or repeat(None, len(one.tokens)) for one in written)
-    rows, named = columns.rows(tokens, list(values), list(tops))
-    if [row.token_id for row in rows] != list(chain.from_iterable(choice.token_ids or () for choice in choices)):
-        raise ValueError("a row names another token")
-    return rows, named
+    tokens = [token for one in written for token in one.tokens]
+    values = [value for one in written for value in one.token_logprobs]
+    tops = [top for one in written for top in one.top_logprobs or repeat(None, len(one.tokens))]
+    part.logprobs = columns.token_logprobs(part.token_ids, tokens, values, tops)
+    if tokens:
+        part.named = columns.named(tokens[0], values[0], tops[0])

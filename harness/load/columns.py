@@ -1,24 +1,28 @@
-"""Builds the rows of many tokens at once, column by column. Pure.
+"""Builds the log-probabilities of many tokens at once, column by column. Pure.
 
-``harness.load.logprobs`` reads them row by row, in any format. A run has millions of them: here a name is looked up
-instead of parsed again, and alternatives that are sorted already are not sorted.
+``harness.load.logprobs`` reads them row by row, in any format, and is right by definition. A run has millions of rows,
+and for each the parsing of a name, a sort and the ``__init__`` of a frozen dataclass take longer than reading its JSON.
+Here the loops over rows run inside the interpreter, names are looked up, and what is sorted is not sorted again.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from functools import partial
-from itertools import repeat
+import operator
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, pairwise, repeat
+from typing import Any
 
-from harness.history import Named
+from harness.history import Named, TokenLogprob
 from harness.load import logprobs
-from harness.load.logprobs import Leading, Row
 
 Top = Mapping[str, int | float]
 """The alternatives of one token, the token itself among them."""
+_Column = Sequence[Any]
 
 _MOST_NAMES = 1 << 16
-_ALONE: Leading = (None, None, None, None)
-_as_row = partial(tuple.__new__, Row)
+_FIELDS = ("token_id", "logprob", "runner_up", "runner_up_id", "third", "third_id")
+# A slot's descriptor sets it although the dataclass is frozen, as its own __init__ does.
+_FILL: tuple[Callable[[TokenLogprob, Any], None], ...] = tuple(getattr(TokenLogprob, name).__set__ for name in _FIELDS)
+_new: Callable[[type[TokenLogprob]], TokenLogprob] = object.__new__
 
 
 class _Ids(dict[str, int | None]):
@@ -32,31 +36,55 @@ class _Ids(dict[str, int | None]):
 
 
 _ids = _Ids()
+_id_of = _ids.__getitem__
 
 
-def rows(tokens: Sequence[str], values: Sequence[int | float], tops: Sequence[Top | None]) -> tuple[list[Row], Named]:
-    """One row for each token, and every token that the first row names.
+def token_logprobs(
+    token_ids: Sequence[int], tokens: Sequence[str], values: Sequence[int | float], tops: Sequence[Top | None]
+) -> list[TokenLogprob]:
+    """The history's form of one row for each token, from a row's token, its log-probability and its alternatives.
 
-    Raises ValueError if there is not one value and one dict of alternatives (or None) for each token.
+    Raises ValueError if the rows do not name these tokens in this order, or are incomplete.
     """
-    leading = [_leading(token, top) if top else _ALONE for token, top in zip(tokens, tops, strict=True)]
-    found = zip(map(_ids.__getitem__, tokens), map(float, values), leading, repeat((), len(tokens)), strict=True)
-    named = logprobs.named(tokens[0], values[0], _others(tokens[0], tops[0] or {})) if tokens else ()
-    return list(map(_as_row, found)), named
+    if list(map(_id_of, tokens)) != token_ids or not len(tokens) == len(values) == len(tops):
+        raise ValueError("not one row for each token")
+    made = list(map(_new, repeat(TokenLogprob, len(tokens))))
+    columns = (token_ids, list(map(float, values)), *(_sorted_columns(tokens, tops) or _columns(tokens, tops)))
+    for fill, column in zip(_FILL, columns, strict=True):
+        deque(map(fill, made, column), maxlen=0)
+    return made
 
 
-def _leading(token: str, top: Top) -> Leading:
-    """Log-probability and id of the two most probable other tokens.
+def named(token: str, logprob: float, top: Top | None) -> Named:
+    """Every token that one row names."""
+    return logprobs.named(token, logprob, _others(token, top or {}))
 
-    vLLM writes the token and then the others in the order of their probability; any other order, and equal ones, whose
-    order is that of their names, are sorted.
+
+def _columns(tokens: Sequence[str], tops: Sequence[Top | None]) -> tuple[_Column, ...]:
+    """Log-probability and id of the two most probable other tokens."""
+    leading = [logprobs.leading(_others(token, top or {})) for token, top in zip(tokens, tops, strict=True)]
+    return tuple(zip(*leading, strict=True)) or ((), (), (), ())
+
+
+def _sorted_columns(tokens: Sequence[str], tops: Sequence[Top | None]) -> tuple[_Column, ...] | None:
+    """The same if the alternatives are what vLLM writes for a greedy token; None if any are not.
+
+    The token comes first and the others follow in the order of their probability, as many for each token. Equal ones
+    are left to the sort, which puts them in the order of their names.
     """
-    names, values = [*top], [*map(float, top.values())]
-    if len(names) == 2 and names[0] == token:
-        return values[1], _ids[names[1]], None, None
-    if len(names) > 2 and names[0] == token and values[1] > values[2] > max(values[3:], default=-math.inf):
-        return values[1], _ids[names[1]], values[2], _ids[names[2]]
-    return logprobs.leading(_others(token, top))
+    widths = {len(top) if top else 0 for top in tops}
+    if len(widths) != 1 or (width := widths.pop()) < 2:
+        return None
+    whole = [top for top in tops if top]
+    names = list(chain.from_iterable(whole))
+    values = list(map(float, chain.from_iterable(top.values() for top in whole)))
+    by_rank = [values[rank::width] for rank in range(1, width)]
+    in_order = all(all(map(operator.gt, better, worse)) for better, worse in pairwise(by_rank))
+    if names[::width] != tokens or not in_order:
+        return None
+    none = [None] * len(tokens)
+    third = (by_rank[1], list(map(_id_of, names[2::width]))) if width > 2 else (none, none)
+    return by_rank[0], list(map(_id_of, names[1::width])), *third
 
 
 def _others(token: str, top: Top) -> list[tuple[str, float]]:

@@ -83,8 +83,8 @@ class EventStream:
 def _without_collection() -> Iterator[None]:
     """No garbage collection in the meantime.
 
-    The objects of a stream's JSON would start one or two, in which all of them are alive and none is garbage; that took a
-    third of the client's time. Nearly all are freed when the stream has been read.
+    The objects of a stream's JSON would start one or two, in which all of them are alive and none is garbage; that took
+    a third of the client's time. Nearly all are freed when the stream has been read.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -33,10 +33,8 @@ class PartialChoice:
         self.text.append(part.text)
         self.finish_reason = part.finish_reason or self.finish_reason
         self.stop_reason = self.stop_reason if part.stop_reason is None else part.stop_reason
-        if rows := part.rows:
-            if part.index == 0 and self.alignment.first_of(first, len(self.token_ids)):
-                rows[0] = rows[0]._replace(named=part.named)
-            self.alignment.add(first, len(self.token_ids), rows)
+        if part.logprobs:
+            self.alignment.add_exact(first, part.logprobs, part.named if part.index == 0 else ())
 
     def so_far(self) -> Choice:
         """The history's form."""

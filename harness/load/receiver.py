@@ -1,7 +1,7 @@
 """Takes an HTTP answer as it arrives, whichever transport brings it, and reads it into an ``Answer``. No I/O.
 
-The transport calls ``head`` once and ``feed`` for each read of the connection. Then the client calls ``end``, or ``cut``
-if the answer did not end as HTTP says that it should. ``head`` and ``feed`` may raise UnknownCoding.
+The transport calls ``head`` once and ``feed`` for each read of the connection. Then the client calls ``end``, or
+``cut`` if the answer did not end as HTTP says that it should. ``head`` and ``feed`` may raise UnknownCoding.
 """
 
 from collections.abc import Callable, Mapping
