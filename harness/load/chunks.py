@@ -15,7 +15,7 @@ Rule 4: if a chunk has log-probabilities, each of its tokens has one row, which 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
@@ -31,7 +31,6 @@ _LONGEST_INTEGER = 4300
 _Natural = Annotated[int, msgspec.Meta(ge=0, lt=MOST_IDS)]
 # An integer stays one until ``float``, which makes 0.0 of a -0 as the other reader does.
 _Number = int | float
-_Any = TypeVar("_Any")
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -44,27 +43,28 @@ class _Usage(msgspec.Struct, gc=False):
     prompt_tokens_details: _Details | None = None
 
 
-class _Logprobs(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    # Without unknown fields, because ``content`` would make it the rows of a chat.
-    tokens: list[str]
+class _Logprobs(msgspec.Struct, gc=False):
     token_logprobs: list[_Number]
+    tokens: list[str]
     top_logprobs: list[dict[str, _Number] | None] | None = None
-    text_offset: list[int] | None = None
+    # The rows of a chat; no number fits, so that the chunk is left to the other reader.
+    content: Annotated[int, msgspec.Meta(gt=0, lt=0)] = 0
 
 
 _NO_ROWS = _Logprobs([], [])
 _NO_IDS: list[int] = []
 
 
-class _Choice(msgspec.Struct, gc=False):
-    text: str | None
+class _Choice(msgspec.Struct, gc=False, kw_only=True):
+    # In vLLM's order, in which msgspec looks for them first.
     index: _Natural = 0
-    token_ids: list[_Natural] | None = None
+    text: str | None
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     prompt_token_ids: list[_Natural] | None = None
     prompt_logprobs: None = None
+    token_ids: list[_Natural] | None = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -87,13 +87,13 @@ class Part:
     index: int
     token_ids: list[int]
     text: str
-    finish_reason: str | None
-    """The last one that is not empty."""
-    stop_reason: int | str | None
-    prompt_token_ids: list[int]
-    """Empty: not reported."""
     token_times: list[float]
     tokens_per_chunk: list[int]
+    finish_reason: str | None = None
+    """The last one that is not empty."""
+    stop_reason: int | str | None = None
+    prompt_token_ids: list[int] | None = None
+    """None or empty: not reported."""
     text_times: list[float] = field(default_factory=list)
     """Arrivals of texts without tokens."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -121,26 +121,44 @@ def read(reads: Sequence[bytes], times: Sequence[float]) -> Batch | None:
     data = b"".join(reads)
     if not (data.startswith(_START) and data.endswith(_END)) or b"\r" in data:
         return None
-    payloads = data[len(_START) : -len(_END)].split(_BETWEEN)
-    arrivals = _arrivals(reads, times, len(payloads))
+    payloads, arrivals = _by_read(reads, times) or _by_line(data, reads, times)
     try:
-        return _batch(payloads, arrivals) if arrivals and _is_text(data) else None
+        return _batch(payloads, arrivals) if payloads and _is_text(data) else None
     except (msgspec.MsgspecError, *UNREADABLE):
         return None
 
 
-def _arrivals(reads: Sequence[bytes], times: Sequence[float], events: int) -> list[float]:
-    """The time of each event's last byte; empty if a line ends anywhere but in the empty line between two events."""
+_Found = tuple[list[bytes], list[float]]
+"""Payloads of events, and the time at which the last byte of each arrived."""
+
+
+def _by_read(reads: Sequence[bytes], times: Sequence[float]) -> _Found | None:
+    """The events if each read holds whole ones, as servers write them; None if not, or if rule 1 may be broken."""
+    payloads: list[bytes] = []
+    arrivals: list[float] = []
+    for data, at in zip(reads, times, strict=True):
+        if not (data.startswith(_START) and data.endswith(_END)):
+            return None
+        found = data[6:-2].split(_BETWEEN)
+        payloads += found
+        arrivals += [at] * len(found)
+    # One search in all of them takes a tenth of the time of a search in each.
+    return None if b"\n" in b"".join(payloads) else (payloads, arrivals)
+
+
+def _by_line(data: bytes, reads: Sequence[bytes], times: Sequence[float]) -> _Found:
+    """The events however they are split; none if a line ends anywhere but before and in an empty line."""
+    payloads = data[6:-2].split(_BETWEEN)
     arrivals: list[float] = []
     lines = 0
-    for data, at in zip(reads, times, strict=True):
-        lines += data.count(b"\n")
+    for one, at in zip(reads, times, strict=True):
+        lines += one.count(b"\n")
         arrivals += [at] * (lines // 2 - len(arrivals))
-    return arrivals if lines == 2 * events else []
+    return (payloads, arrivals) if lines == 2 * len(payloads) else ([], [])
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether the bytes are UTF-8."""
+    """Whether the bytes are UTF-8; raises ValueError if not."""
     if not data.isascii():
         data.decode()
     return True
@@ -151,15 +169,12 @@ def _batch(payloads: list[bytes], arrivals: list[float]) -> Batch | None:
     if done_at is not None:
         payloads.pop()
     chunks = [_read_chunk(payload) for payload in payloads]
-    if not _is_sound(chunks) or _is_too_long(payloads):
+    lists = [chunk.choices for chunk in chunks]
+    # A chunk without choices and without usage may be an error or stray text.
+    if [True for chunk in chunks if not chunk.choices and not chunk.usage] or _is_too_long(payloads):
         return None
     usage = next((chunk.usage for chunk in reversed(chunks) if chunk.usage), None)
-    return Batch(_parts(chunks, arrivals), None if usage is None else _counts(usage), done_at)
-
-
-def _is_sound(chunks: list[_Chunk]) -> bool:
-    """Whether each chunk has a choice or the usage: anything else may be an error or stray text."""
-    return [] not in [chunk.choices or chunk.usage or [] for chunk in chunks]
+    return Batch(_parts(lists, arrivals), None if usage is None else _counts(usage), done_at)
 
 
 def _is_too_long(payloads: list[bytes]) -> bool:
@@ -175,16 +190,15 @@ def _counts(usage: _Usage) -> Usage:
     return Usage(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens)
 
 
-def _parts(chunks: list[_Chunk], arrivals: list[float]) -> list[Part]:
-    """One part for each choice that the chunks have."""
-    choices = [choice for chunk in chunks for choice in chunk.choices]
-    times = arrivals
-    if {len(chunk.choices) for chunk in chunks[: len(choices)]} - {1}:
-        times = [at for chunk, at in zip(chunks, arrivals, strict=False) for _ in chunk.choices]
+def _parts(lists: list[list[_Choice]], times: list[float]) -> list[Part]:
+    """One part for each choice of the chunks, of which each has a list of choices and a time."""
+    choices = list(chain.from_iterable(lists))
+    if set(map(len, lists[: len(choices)])) - {1}:
+        times = list(chain.from_iterable(map(repeat, times, map(len, lists))))
     numbers = {choice.index for choice in choices}
     if len(numbers) == 1:
         return [_part(choices, times, numbers.pop())]
-    pairs = list(zip(choices, times, strict=True))
+    pairs = list(zip(choices, times, strict=False))
     return [
         _part(
             [one for one, _ in pairs if one.index == number], [at for one, at in pairs if one.index == number], number
@@ -194,30 +208,33 @@ def _parts(chunks: list[_Chunk], arrivals: list[float]) -> list[Part]:
 
 
 def _part(choices: list[_Choice], times: list[float], index: int) -> Part:
-    """Raises ValueError if there is not one row for each token."""
+    """Raises ValueError if there is not one row for each token. There may be more times than choices."""
     ids = [choice.token_ids or _NO_IDS for choice in choices]
     counts = list(map(len, ids))
     part = Part(
         index=index,
         token_ids=list(chain.from_iterable(ids)),
         text="".join([choice.text or "" for choice in choices]),
-        finish_reason=_last([one.finish_reason for one in choices if one.finish_reason]),
-        stop_reason=_last([one.stop_reason for one in choices if one.stop_reason is not None]),
-        prompt_token_ids=_last([one.prompt_token_ids for one in choices if one.prompt_token_ids]) or _NO_IDS,
-        token_times=list(chain.from_iterable(map(repeat, times, counts))),
+        token_times=times[: len(counts)],
         tokens_per_chunk=counts,
     )
-    if 0 in counts:
+    if set(counts) != {1}:
+        part.token_times = list(chain.from_iterable(map(repeat, times, counts)))
         part.tokens_per_chunk = [count for count in counts if count]
         found = zip(choices, times, counts, strict=False)
         part.text_times = [at for choice, at, count in found if choice.text and not count]
+    _add_ends(part, choices)
     if [True for choice in choices if choice.logprobs]:
         _add_rows(part, choices, counts)
     return part
 
 
-def _last(found: list[_Any]) -> _Any | None:
-    return found[-1] if found else None
+def _add_ends(part: Part, choices: list[_Choice]) -> None:
+    """Add the fields that the first or the last chunk has."""
+    for one in [one for one in choices if one.finish_reason or one.prompt_token_ids or one.stop_reason is not None]:
+        part.finish_reason = one.finish_reason or part.finish_reason
+        part.prompt_token_ids = one.prompt_token_ids or part.prompt_token_ids
+        part.stop_reason = part.stop_reason if one.stop_reason is None else one.stop_reason
 
 
 def _add_rows(part: Part, choices: list[_Choice], counts: list[int]) -> None:

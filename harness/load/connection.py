@@ -27,15 +27,15 @@ class Broken(ConnectionError):  # noqa: N818 - reads as what happened
     """The exchange ended before the answer did, or the answer is not HTTP."""
 
 
+Feed = Callable[[bytes, float], None]
+"""Takes what one read of the connection brought of an answer's body, and when, in seconds."""
+
+
 class Receiver(Protocol):
     """Takes an answer as it arrives. What it raises ends the exchange."""
 
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        """The status and the headers, by name in lower case."""
-        ...
-
-    def feed(self, data: bytes, at: float) -> None:
-        """What one read of the connection brought of the body, and when, in seconds."""
+    def head(self, status: int, headers: Mapping[str, str]) -> Feed:
+        """Take the status and the headers, by name in lower case; returns what takes the body."""
         ...
 
 
@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_answer(self, receiver: Receiver | None) -> None:
         self._receiver = receiver
+        self._feed: Feed | None = None
         self._headers: dict[str, str] = {}
         self._header_count = self._head_size = 0
         self._status = 0
@@ -171,15 +172,15 @@ class Connection(asyncio.Protocol):
         """Give the receiver what one read brought."""
         if self._receiver is None:
             return
-        if self._status and not self._in_body:
+        if self._status and self._feed is None:
             self._in_body = True
-            self._receiver.head(self._status, self._headers)
-        if pieces := self._pieces:
-            if self._complete:
-                del pieces[self._piece_count :]
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            self._receiver.feed(data, self._now() if at is None else at)
+            self._feed = self._receiver.head(self._status, self._headers)
+        if self._complete:
+            del self._pieces[self._piece_count :]
+        if self._pieces and self._feed is not None:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._feed(data, self._now() if at is None else at)
 
     def _is_reusable(self) -> bool:
         idle = not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0

@@ -9,8 +9,6 @@ Rule 2: whatever ``harness.load.chunks`` does not recognise is read event by eve
 """
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from harness.load import chunks
@@ -60,9 +58,16 @@ class EventStream:
         reads, times = self._reads[:count], self._times[:count]
         del self._reads[:count], self._times[:count]
         self._held = sum(map(len, self._reads))
-        with _without_collection():
+        # The objects of a stream's JSON would start one or two garbage collections, in which all of them are alive.
+        # That took a third of the client's time, and nearly all are freed when the stream has been read.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
             if not self._read_at_once(reads, times):
                 self._read_singly(reads, times)
+        finally:
+            if collects:
+                gc.enable()
 
     def _read_at_once(self, reads: list[bytes], times: list[float]) -> bool:
         if not (self.typed and reads and self._parser.between_events and self.answer.done_at is None):
@@ -77,19 +82,3 @@ class EventStream:
         for data, at in zip(reads, times, strict=True):
             for payload in self._parser.feed(data):
                 self.answer.event(payload, at)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """No garbage collection in the meantime.
-
-    The objects of a stream's JSON would start one or two, in which all of them are alive and none is garbage; that took
-    a third of the client's time. Nearly all are freed when the stream has been read.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -43,9 +43,9 @@ class OverAiohttp:
         Raises aiohttp.ClientError, OSError and what the receiver raises.
         """
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-            receiver.head(response.status, _first_of_each(response))
+            feed = receiver.head(response.status, _first_of_each(response))
             while data := await response.content.readany():
-                receiver.feed(data, self._now())
+                feed(data, self._now())
 
 
 def _first_of_each(response: aiohttp.ClientResponse) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Takes an HTTP answer as it arrives, whichever transport brings it, and reads it into an ``Answer``. No I/O.
 
-The transport calls ``head`` once and ``feed`` for each read of the connection. Then the client calls ``end``, or
-``cut`` if the answer did not end as HTTP says that it should. ``head`` and ``feed`` may raise UnknownCoding.
+The transport calls ``head`` once, and for each read of the connection what ``head`` returned. Then the client calls
+``end``, or ``cut`` if the answer did not end as HTTP says that it should. All but these two may raise UnknownCoding.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ from typing import Protocol
 
 from harness.load.answer import Answer
 from harness.load.coding import Decoder
+from harness.load.connection import Feed
 from harness.load.events import EventStream
 from harness.load.outcome import Reply
 from harness.scenario import Purpose, Request
@@ -32,33 +33,29 @@ class _Content(Protocol):
 class Receiver:
     """One answer on its way. ``typed`` False: events are read one by one (for comparisons)."""
 
-    __slots__ = ("_answer", "_content", "_decoder", "_reply", "_request", "_typed")
+    __slots__ = ("_answer", "_content", "_reply", "_request", "_typed")
 
     def __init__(self, request: Request, reply: Reply, answer: Answer, *, typed: bool = True) -> None:
         self._request = request
         self._reply = reply
         self._answer = answer
         self._typed = typed
-        self._decoder: Decoder | None = None
         self._content: _Content | None = None
 
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        """Read the status and the headers, whose names are in lower case; of equal ones, the first."""
+    def head(self, status: int, headers: Mapping[str, str]) -> Feed:
+        """Read the status and the headers, whose names are in lower case; of equal ones, the first.
+
+        Returns what takes the body: what one read of the connection brought of it, and when, in seconds.
+        """
         reply = self._reply
         reply.status = status
         reply.prefill_server = headers.get(_PREFILL)
         reply.decode_server = headers.get(_DECODE)
         reply.prefill_first = headers.get(_PREFILL_FIRST)
-        if coding := headers.get("content-encoding"):
-            self._decoder = Decoder(coding)
+        decoder = Decoder(headers.get("content-encoding", ""))
         self._content = self._content_of(status, headers.get("content-type", ""))
-
-    def feed(self, data: bytes, at: float) -> None:
-        """Take what one read of the connection brought of the body, at ``at`` in seconds."""
-        if self._decoder is not None:
-            data = self._decoder.feed(data)
-        if self._content is not None:
-            self._content.feed(data, at)
+        feed = self._content.feed
+        return (lambda data, at: feed(decoder.feed(data), at)) if "content-encoding" in headers else feed
 
     def end(self, at: float) -> None:
         """The body has ended; ``at``: now, in seconds."""
