@@ -2,7 +2,8 @@
 
     python -m bench.client
     python -m bench.client --beside ../an-older-checkout --rounds 5
-    python -m bench.client --vllm-tokenizer PATH      also ``vllm bench serve``
+
+``vllm bench serve`` takes part where vLLM is installed beside this Python.
 
 Every client runs in its own process on one core and the stub (``bench.stub``) on another; the clients take turns, round
 by round, and medians are printed. A client does all that it does in a run: it writes the body, stamps each read, reads
@@ -14,15 +15,17 @@ could do. Ratios are of streams per CPU second. Latencies of the stub mean nothi
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+
+from harness.models.tokenizer import write_tokenizer
 
 _ROOT = Path(__file__).parent.parent
 _OURS = "harness"
@@ -68,7 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128, help="tokens per stream (128)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the median is shown (5)")
     parser.add_argument("--beside", type=Path, help="another checkout, whose client is measured too")
-    parser.add_argument("--vllm-tokenizer", help="a tokenizer's folder: measure `vllm bench serve` too")
+    parser.add_argument("--no-vllm", action="store_true", help="leave out `vllm bench serve`, which starts slowly")
     shape = "PIECES,LOGPROBS: only this shape of stream; may be repeated"
     parser.add_argument("--shape", type=_shape, action="append", help=shape)
     return parser.parse_args()
@@ -105,8 +108,8 @@ def _rounds(
     for _ in range(options.rounds):
         for one in contenders:
             found.setdefault(one.name, []).append(_read(one, url, logprobs, options))
-        if options.vllm_tokenizer and (vllm := shutil.which("vllm", path=Path(sys.executable).parent)):
-            found.setdefault("vllm bench serve", []).append(_vllm(vllm, url, logprobs, options))
+        if find_spec("vllm") and not options.no_vllm:
+            found.setdefault("vllm bench serve", []).append(_vllm(url, logprobs, options))
     return found
 
 
@@ -117,30 +120,17 @@ def _read(one: Contender, url: str, logprobs: int, options: argparse.Namespace) 
     return Rate(**json.loads(_run(command, {"PYTHONPATH": str(one.checkout)}).stdout))
 
 
-def _vllm(vllm: str, url: str, logprobs: int, options: argparse.Namespace) -> Rate:
-    """``vllm bench serve`` of the same streams. Its CPU time is that of a run less that of a run with one stream."""
-    few, many = (_vllm_once(vllm, url, logprobs, options, count) for count in (1, options.streams))
-    return Rate(many.wall, options.streams / (1 / many.cpu * options.streams - 1 / few.cpu))
-
-
-def _vllm_once(vllm: str, url: str, logprobs: int, options: argparse.Namespace, streams: int) -> Rate:
+def _vllm(url: str, logprobs: int, options: argparse.Namespace) -> Rate:
     with tempfile.TemporaryDirectory() as folder:
+        write_tokenizer(Path(folder), max_model_len=4096)
         command = [
-            *(vllm, "bench", "serve", "--backend", "openai", "--base-url", url, "--model", "m"),
-            *("--tokenizer", options.vllm_tokenizer, "--dataset-name", "random", "--random-input-len", "200"),
-            *("--random-output-len", str(options.tokens), "--num-prompts", str(streams), "--disable-tqdm"),
+            *(sys.executable, str(_ROOT / "bench" / "vllm_serve.py"), "--backend", "openai", "--base-url", url),
+            *("--model", "m", "--tokenizer", folder, "--dataset-name", "random", "--random-input-len", "200"),
+            *("--random-output-len", str(options.tokens), "--num-prompts", str(options.streams), "--disable-tqdm"),
             *("--max-concurrency", str(options.concurrency), "--ready-check-timeout-sec", "0"),
             *(("--logprobs", str(logprobs)) if logprobs else ()),
-            *("--save-result", "--result-dir", folder, "--result-filename", "result.json"),
         ]
-        before = os.times()
-        _run(command, {})
-        after = os.times()
-        result = json.loads((Path(folder) / "result.json").read_text())
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    if result["completed"] < streams:
-        raise SystemExit(f"vllm bench serve completed {result['completed']} of {streams} streams.")
-    return Rate(result["request_throughput"], streams / cpu)
+        return Rate(**json.loads(_run(command, {"PYTHONPATH": str(_ROOT)}).stdout.splitlines()[-1]))
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -3,8 +3,8 @@
 A client that reads each event as it arrives spends its time between two reads of the socket, and so records later
 arrivals late. Here, a read costs its time stamp; what the events hold is found out afterwards.
 
-Rule 1: not more than about ``MOST_HELD`` bytes wait for being read, so that a stream without end takes no memory but
-        for its tokens, and ends at the client's time limit.
+Rule 1: not more than about ``MOST_HELD`` bytes wait for being read. A stream without end, or with an event without end,
+        is cut off at the client's time limit, or at ``LARGEST_ANSWER`` bytes if that comes first.
 Rule 2: whatever ``harness.load.chunks`` does not recognise is read event by event, with the same time stamps.
 """
 
@@ -17,6 +17,15 @@ from harness.load.sse import EventParser
 
 MOST_HELD = 1 << 17
 """Bytes. Reading so many takes about a millisecond, during which no other arrival is recorded."""
+LARGEST_ANSWER = 1 << 30
+"""Bytes. The log-probabilities of a prompt of 500,000 tokens are not larger."""
+
+
+class TooLarge(ConnectionError):  # noqa: N818 - reads as what happened
+    """The answer is larger than any that a request of the harness may have."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the answer has more than {LARGEST_ANSWER} bytes")
 
 
 @dataclass(slots=True)
@@ -29,13 +38,17 @@ class EventStream:
     _reads: list[bytes] = field(default_factory=list)
     _times: list[float] = field(default_factory=list)
     _held: int = 0
+    _taken: int = 0
+    """Bytes that were read before those that are held."""
 
     def feed(self, data: bytes, at: float) -> None:
-        """Add what was read from the connection at ``at``, in seconds."""
+        """Add what was read from the connection at ``at``, in seconds. Raises TooLarge."""
         self._reads.append(data)
         self._times.append(at)
         self._held += len(data)
         if self._held > MOST_HELD:
+            if self._taken + self._held > LARGEST_ANSWER:
+                raise TooLarge
             self._read(self._last_whole() or len(self._reads))
 
     def cut(self) -> None:
@@ -57,7 +70,9 @@ class EventStream:
     def _read(self, count: int) -> None:
         reads, times = self._reads[:count], self._times[:count]
         del self._reads[:count], self._times[:count]
+        self._taken += self._held
         self._held = sum(map(len, self._reads))
+        self._taken -= self._held
         # The objects of a stream's JSON would start one or two garbage collections, in which all of them are alive.
         # That took a third of the client's time, and nearly all are freed when the stream has been read.
         collects = gc.isenabled()

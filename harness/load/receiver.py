@@ -1,12 +1,14 @@
 """Takes an HTTP answer as it arrives, whichever transport brings it, and reads it into an ``Answer``. No I/O.
 
 The transport calls ``head`` once, and for each read of the connection what ``head`` returned. Then the client calls
-``end``, or ``cut`` if the answer did not end as HTTP says that it should. All but these two may raise UnknownCoding.
+``end``, or ``cut`` if the answer did not end as HTTP says that it should. All but these two may raise UnknownCoding
+and TooLarge.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from harness.load import events
 from harness.load.answer import Answer
 from harness.load.coding import Decoder
 from harness.load.connection import Feed
@@ -72,9 +74,9 @@ class Receiver:
             return _Whole(self._read_text)
         if not self._request.stream:
             return _Whole(self._answer.body)
-        events = EventStream(self._answer, self._typed)
+        stream = EventStream(self._answer, self._typed)
         is_json = content_type.partition(";")[0].strip().lower().endswith("json")
-        return _JsonOrStream(self._answer, events) if is_json else events
+        return _JsonOrStream(self._answer, stream) if is_json else stream
 
     def _read_text(self, body: bytes, _at: float) -> None:
         self._reply.body = body.decode("utf-8", "replace")
@@ -89,6 +91,8 @@ class _Whole:
 
     def feed(self, data: bytes, at: float) -> None:  # noqa: ARG002 - as for streams
         self._body += data
+        if len(self._body) > events.LARGEST_ANSWER:
+            raise events.TooLarge
 
     def cut(self) -> None:
         pass
@@ -103,9 +107,9 @@ class _JsonOrStream:
     The first byte that is not white space tells.
     """
 
-    def __init__(self, answer: Answer, events: EventStream) -> None:
+    def __init__(self, answer: Answer, stream: EventStream) -> None:
         self._answer = answer
-        self._events = events
+        self._stream = stream
         self._content: _Content | None = None
         self._blank: list[tuple[bytes, float]] = []
 
@@ -113,17 +117,17 @@ class _JsonOrStream:
         if self._content is not None:
             self._content.feed(data, at)
         elif start := data.lstrip():
-            self._begin(_Whole(self._answer.body) if start.startswith((b"{", b"[")) else self._events)
+            self._begin(_Whole(self._answer.body) if start.startswith((b"{", b"[")) else self._stream)
             self.feed(data, at)
         elif data:
             self._blank.append((data, at))
 
     def cut(self) -> None:
-        self._begin(self._content or self._events).cut()
+        self._begin(self._content or self._stream).cut()
 
     def end(self, at: float) -> None:
         # Nothing at all is an answer that is not JSON; white space alone is a stream without events.
-        self._begin(self._content or (self._events if self._blank else _Whole(self._answer.body))).end(at)
+        self._begin(self._content or (self._stream if self._blank else _Whole(self._answer.body))).end(at)
 
     def _begin(self, content: _Content) -> _Content:
         self._content = content

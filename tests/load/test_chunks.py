@@ -37,7 +37,9 @@ def rows(draw: st.DrawFn, token_ids: list[int]) -> wire.Json:
     for token, value in zip(token_ids, own, strict=True):
         others = [(f"token_id:{token + 1 + rank}", value - 1 - rank) for rank in range(width - 1)]
         usual = {f"token_id:{token}": value, **dict(others)}
-        tops.append(draw(st.sampled_from([usual] * 4 + [draw(TOPS), dict(reversed(usual.items())), None, {}])))
+        equal = dict.fromkeys(usual, value)
+        odd = [draw(TOPS), dict(reversed(usual.items())), equal, dict(reversed(equal.items())), None, {}]
+        tops.append(draw(st.sampled_from([usual] * 6 + odd)))
     return {
         "text_offset": [0] * len(own),
         "token_logprobs": own,

@@ -1,6 +1,7 @@
 """One suite for both transports: every oddity that a server can send ends in the same way, over either."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from raw_server import CHUNKED, HEAD, Asked, chunked, sized
 
 from harness.clock import MonotonicClock
 from harness.history import Ended, Ending, Outcome
-from harness.load import pool
+from harness.load import events, pool
 from harness.load.client import Client
 from harness.scenario import Request, Route, Sampling
 
@@ -420,12 +421,31 @@ async def test_the_request_is_the_same(way: dict[str, Any]) -> None:
 
 async def test_a_large_answer_is_read_in_bounded_pieces(way: dict[str, Any]) -> None:
     """Eight megabytes of events in one stream; the client may not hold more than some of them unread."""
-    events = [wire.sse(wire.completion_chunk([11] * 100, text="x" * 4000)) for _ in range(2000)]
+    pieces = [wire.sse(wire.completion_chunk([11] * 100, text="x" * 4000)) for _ in range(2000)]
     counts = wire.usage(3, 200_000)
     last = wire.sse(wire.completion_chunk([], finish="length"), counts) + wire.DONE
-    ended = await ask(sends(CHUNKED + chunked(*events, last)), way)
+    ended = await ask(sends(CHUNKED + chunked(*pieces, last)), way)
     assert (*ended_as(ended), ended.cause) == (*OK, "")
     assert len(ended.choices[0].token_ids) == len(ended.token_times) == 200_000
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
+@pytest.mark.parametrize("endless", [EVENTS[0], b"data: " + b"x" * 500, b"x" * 500])
+async def test_an_answer_without_end_is_cut_off(
+    endless: bytes, content_type: str, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_HELD", 1000)
+    monkeypatch.setattr(events, "LARGEST_ANSWER", 100_000)
+
+    async def script(asked: Asked) -> None:
+        await asked.send(CHUNKED.replace(b"text/event-stream", content_type.encode()))
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await asked.send(b"%x\r\n%b\r\n" % (len(endless), endless))
+
+    ended = await ask(script, way)
+    assert ended_as(ended) == CUT
+    assert "more than 100000 bytes" in ended.cause
 
 
 def whole_json(kind: bytes) -> dict[str, Callable[[], bytes]]:
