@@ -33,7 +33,12 @@ ANSWER = CHUNKED + chunked(*EVENTS)
 OK, CUT = (Outcome.OK, Ending.COMPLETED), (Outcome.INFO, Ending.CUT)
 
 
-@pytest.fixture(params=WAYS.values(), ids=WAYS)
+def _cases() -> Iterator[Any]:
+    for name, settings in WAYS.items():
+        yield pytest.param(settings, id=name, marks=[pytest.mark.slow] if "event by event" in name else [])
+
+
+@pytest.fixture(params=_cases())
 def way(request: pytest.FixtureRequest) -> dict[str, Any]:
     settings: dict[str, Any] = request.param
     return settings
