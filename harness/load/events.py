@@ -68,11 +68,12 @@ class EventStream:
         return next((n for n in range(len(self._reads), 0, -1) if self._reads[n - 1].endswith(b"\n\n")), 0)
 
     def _read(self, count: int) -> None:
-        reads, times = self._reads[:count], self._times[:count]
-        del self._reads[:count], self._times[:count]
-        self._taken += self._held
-        self._held = sum(map(len, self._reads))
-        self._taken -= self._held
+        if not count:
+            return
+        reads, times, held = self._reads[:count], self._times[:count], self._held
+        self._reads, self._times = self._reads[count:], self._times[count:]
+        self._held = sum(map(len, self._reads)) if self._reads else 0
+        self._taken += held - self._held
         # The objects of a stream's JSON would start one or two garbage collections, in which all of them are alive.
         # That took a third of the client's time, and nearly all are freed when the stream has been read.
         collects = gc.isenabled()
@@ -85,7 +86,7 @@ class EventStream:
                 gc.enable()
 
     def _read_at_once(self, reads: list[bytes], times: list[float]) -> bool:
-        if not (self.typed and reads and self._parser.between_events and self.answer.done_at is None):
+        if not (self.typed and self._parser.between_events and self.answer.done_at is None):
             return False
         if (batch := chunks.read(reads, times)) is None:
             return False

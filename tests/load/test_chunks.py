@@ -195,13 +195,51 @@ def test_what_vllm_writes_is_read_at_once(reads: list[bytes], monkeypatch: pytes
         b"".join(USUAL).replace(b"-0.5]", b"null]"),
         b"".join(USUAL).replace(b'"cmpl-1"', b'"\xff"'),
         b"".join(USUAL).replace(b'"cmpl-1"', b"1" * 5000),
+        b"".join(USUAL).replace(b'"index": 0', b'"index":\r0'),
         wire.sse(wire.ERROR),
+        wire.sse({**wire.completion_chunk([11]), **wire.ERROR}),
+        wire.sse(wire.completion_chunk([11], prompt_logprobs=[None])),
         wire.sse({"choices": []}),
+        b"".join(USUAL).replace(b'"tokens"', b'"content": null, "tokens"'),
         wire.DONE + USUAL[0],
     ],
 )
 def test_anything_else_is_left_to_the_reader_of_single_events(stream: bytes) -> None:
     assert chunks.read([stream], [1.0]) is None
+
+
+@pytest.mark.parametrize("held", [0, 1 << 17])
+@pytest.mark.parametrize("second", [USUAL[1], USUAL[1].replace(b'["token_id:12"]', b'["token_id:13"]')])
+def test_rows_that_begin_late_or_go_astray_belong_to_no_other_token(
+    held: int, second: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_HELD", held)
+    bare = wire.sse(wire.completion_chunk([11], text="a"))
+    for stream in (
+        [bare, second, USUAL[2]],
+        [USUAL[0], second, USUAL[2]],
+        [USUAL[0], bare, second, USUAL[2], USUAL[1]],
+    ):
+        assert read(stream, typed=True) == read(stream, typed=False)
+
+
+BOTH = json.loads(USUAL[1][6:])["choices"] + wire.completion_chunk([21, 22], index=1, text="z")["choices"]
+
+
+@pytest.mark.parametrize("held", [0, 1 << 17])
+@pytest.mark.parametrize(
+    "stream",
+    [
+        [USUAL[0][:-1], USUAL[1], USUAL[2]],
+        [USUAL[0][:-2], USUAL[1], USUAL[2]],
+        [USUAL[0] + USUAL[1][:9], USUAL[1][9:], USUAL[2]],
+        [USUAL[0], wire.sse(wire.completion_body(BOTH, {})), USUAL[2], wire.DONE],
+        [*USUAL, wire.DONE, wire.sse(wire.usage(2, 3)), USUAL[1]],
+    ],
+)
+def test_a_stream_that_is_read_in_parts(stream: list[bytes], held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MOST_HELD", held)
+    assert read(stream, typed=True) == read(stream, typed=False)
 
 
 def test_the_time_of_an_event_is_that_of_the_read_with_its_last_byte() -> None:
