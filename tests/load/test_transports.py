@@ -227,6 +227,7 @@ async def test_a_request_on_a_connection_that_the_server_closes_meanwhile_is_sen
         (CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + chunked(WHOLE), False),
         (sized(WHOLE) + b"surplus", False),
         (sized(WHOLE) + sized(b"a second answer"), False),
+        (ANSWER + ANSWER, False),
     ],
 )
 async def test_a_connection_is_used_again_if_nothing_speaks_against_it(
@@ -235,6 +236,9 @@ async def test_a_connection_is_used_again_if_nothing_speaks_against_it(
     async with raw.answering(sends(answer)) as served, client(served.url, way) as asking:
         ends = [await asking.send(REQUEST) for _ in range(3)]
         assert len({ended_as(ended) for ended in ends}) == 1
+        # aiohttp gives up an answer if bytes that are not HTTP follow in the same read.
+        if WHOLE[:99] in answer and not (way.get("direct") is False and answer.endswith(b"surplus")):
+            assert ended_as(ends[0]) == OK
         assert served.connections == (1 if reused else 3)
 
 
