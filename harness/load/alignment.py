@@ -17,6 +17,7 @@ Rule 4: a row belongs to a token if it fits no other, given all rows before and 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from harness.history import Named, TokenLogprob
 from harness.load.logprobs import Row
@@ -28,13 +29,34 @@ class Alignment:
 
     _chunks: list[tuple[int, int, list[Row]]] = field(default_factory=list)
     """For each chunk with rows: the position of its first token, the position after its last, and the rows."""
+    _exact: list[TokenLogprob] = field(default_factory=list)
+    """As long as each token from the first on has its own row: these rows. Then there are no ``_chunks``."""
+    _named: Named = ()
+    """Every token that the first row of ``_exact`` names."""
 
     def add(self, first: int, after: int, rows: list[Row]) -> None:
         """Add the rows of the chunk that holds the tokens at positions ``first`` up to, not including, ``after``."""
+        if self._exact:
+            self._chunks.append((0, len(self._exact), _rows_of(self._exact, self._named)))
+            self._exact = []
         self._chunks.append((first, after, rows))
+
+    def add_exact(self, first: int, logprobs: list[TokenLogprob], named: Named) -> None:
+        """Add chunks in which each token has its own row: of consecutive tokens from the position ``first`` on.
+
+        ``named``: every token that the first of these rows names.
+        """
+        if self._chunks or first != len(self._exact):
+            keeps = self.first_of(first, first + len(logprobs))
+            self.add(first, first + len(logprobs), _rows_of(logprobs, named if keeps else ()))
+        else:
+            self._named = self._named if self._exact else named
+            self._exact += logprobs
 
     def of(self, token_ids: Sequence[int]) -> tuple[TokenLogprob | None, ...]:
         """One entry per token, None for a token without a row; empty if the answer has no rows at all."""
+        if self._exact:
+            return (*self._exact, *repeat(None, len(token_ids) - len(self._exact)))
         rows = self._rows(token_ids)
         return tuple(None if row is None else row.of(token) for token, row in zip(token_ids, rows, strict=bool(rows)))
 
@@ -43,10 +65,12 @@ class Alignment:
 
         ``first`` and ``after`` are those of ``add``, which is called afterwards. The first rows may come late.
         """
-        return after if first == 0 or not self._chunks else 0
+        return after if first == 0 or not (self._chunks or self._exact) else 0
 
     def named_at_first(self, token_ids: Sequence[int]) -> Named:
         """Every token that the first token's row names; empty if no row belongs to the first token for certain."""
+        if self._exact:
+            return self._named
         first = next(iter(self._rows(token_ids)), None)
         return () if first is None else first.named
 
@@ -76,8 +100,19 @@ class Alignment:
         return found
 
 
+def _rows_of(logprobs: list[TokenLogprob], named: Named) -> list[Row]:
+    """The rows from which the history's form was made; ``named``: what the first one names."""
+    found = (
+        Row(one.token_id, one.logprob, (one.runner_up, one.runner_up_id, one.third, one.third_id)) for one in logprobs
+    )
+    first = next(found)
+    return [first._replace(named=named), *found]
+
+
 def _positions(rows: Sequence[Row], token_ids: Sequence[int]) -> list[tuple[int, Row]] | None:
     """The rows that fit one position only (rule 4); None if the rows do not fit the tokens in order."""
+    if [row.token_id for row in rows] == [*token_ids]:
+        return list(enumerate(rows))
     earliest = list(_fit(rows, enumerate(token_ids)))
     if len(earliest) < len(rows):
         return None

@@ -14,8 +14,9 @@ from typing import Any
 
 from harness.history import END_SPELLED, Choice, Named, TokenLogprob, Usage
 from harness.load import logprobs
-from harness.load.alignment import Alignment
+from harness.load.chunks import Batch, Part
 from harness.load.logprobs import MOST_IDS, UNREADABLE
+from harness.load.partial import PartialChoice
 from harness.load.quoting import quoted
 
 _DONE = b"[DONE]"
@@ -24,30 +25,10 @@ _ERROR_KEYS = ("error", "errors", "detail", "message")
 
 
 @dataclass(slots=True)
-class _PartialChoice:
-    token_ids: list[int] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    alignment: Alignment = field(default_factory=Alignment)
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-
-    def take_rows(self, written: dict[str, Any], first: int, *, keep_first: bool) -> None:
-        """Read the rows of a chunk whose first token is at the position ``first``."""
-        after = len(self.token_ids)
-        first_of = self.alignment.first_of(first, after) if keep_first else 0
-        if rows := logprobs.read_rows(written, first_of=first_of):
-            self.alignment.add(first, after, rows)
-
-    def so_far(self) -> Choice:
-        rows = self.alignment.of(self.token_ids)
-        return Choice(tuple(self.token_ids), "".join(self.text), self.finish_reason, rows, self.stop_reason)
-
-
-@dataclass(slots=True)
 class Answer:
     """One answer, as far as it has arrived."""
 
-    _choices: dict[int, _PartialChoice] = field(default_factory=dict)
+    _choices: dict[int, PartialChoice] = field(default_factory=dict)
     _prompt_logprobs: list[Any] | None = None
     _token_times: list[float] = field(default_factory=list)
     _text_times: list[float] = field(default_factory=list)
@@ -74,6 +55,22 @@ class Answer:
             self._read(payload, at)
         else:
             self._read_late(payload)
+
+    def extend(self, batch: Batch) -> None:
+        """Add what many events hold, as ``event`` would for each of them; the end marker must not have come before."""
+        for part in batch.parts:
+            self._choices.setdefault(part.index, PartialChoice()).extend(part)
+            if part.index == 0:
+                self._extend_first(part)
+        self.usage = batch.usage or self.usage
+        self.done_at = batch.done_at
+
+    def _extend_first(self, part: Part) -> None:
+        if part.prompt_token_ids:
+            self.prompt_token_ids = tuple(part.prompt_token_ids)
+        self._token_times += part.token_times
+        self._text_times += part.text_times
+        self.tokens_per_chunk += part.tokens_per_chunk
 
     def last_event(self, payload: bytes, at: float) -> None:
         """Read the last event of a stream that was not cut, whose ending empty line is missing."""
@@ -163,7 +160,7 @@ class Answer:
     def _read_choice(self, choice: dict[str, Any], at: float | None) -> None:
         # Gateways that write JSON from protocol buffers leave out an index of 0.
         index = _natural(choice.get("index", 0))
-        partial = self._choices.setdefault(index, _PartialChoice())
+        partial = self._choices.setdefault(index, PartialChoice())
         token_ids, text = _ids(choice.get("token_ids")), _text(choice)
         before = len(partial.token_ids)
         partial.token_ids.extend(token_ids)

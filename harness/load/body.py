@@ -6,9 +6,12 @@ penalties and no limit on the candidate tokens: a server fills absent fields fro
 and then no longer answers with the best tokens.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from harness.errors import UsageError
 from harness.load.extra_body import NEUTRAL
@@ -19,7 +22,12 @@ Json = dict[str, Any]
 
 def encode(request: Request, *, model: str, extra: Mapping[str, Any] | None = None) -> bytes:
     """The bytes of the body."""
-    return json.dumps(with_extra(request, model=model, extra=extra or {}), separators=(",", ":")).encode()
+    body = with_extra(request, model=model, extra=extra or {})
+    # msgspec takes a tenth of the time, but writes NaN, which only the user's fields can hold, as null.
+    if not extra:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeError, OverflowError, TypeError, RecursionError):
+            return msgspec.json.encode(body)
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def with_extra(request: Request, *, model: str, extra: Mapping[str, Any]) -> Json:
@@ -97,4 +105,5 @@ def _messages(request: Request) -> Json:
 
 
 def _is_conversation(request: Request) -> bool:
-    return not isinstance(request.prompt, str) and any(isinstance(turn, Message) for turn in request.prompt)
+    # A prompt holds token ids or messages, never both.
+    return isinstance(next(iter(request.prompt), None), Message)

@@ -2,11 +2,14 @@
 
 A server's error and a request that cannot be sent raise no exception: they are ways in which an operation ends.
 
-The hot path is one clock reading per read of the socket, one split per event and one ``json.loads`` per chunk.
+Plain HTTP goes over connections of the harness's own (``direct``), everything else through aiohttp (``over_aiohttp``).
+What arrives is read in the same way (``receiver``): a read of the socket costs a time stamp, and the events are read
+when the stream has ended.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -18,32 +21,24 @@ from harness.errors import UsageError
 from harness.history import Ended, Ending
 from harness.load.answer import Answer
 from harness.load.body import encode
-from harness.load.coding import Decoder, UnknownCoding
+from harness.load.coding import UnknownCoding
+from harness.load.direct import REQUEST_ID, Direct
 from harness.load.extra_body import checked
 from harness.load.outcome import Reply, conclude
-from harness.load.sse import EventParser
+from harness.load.over_aiohttp import OverAiohttp
+from harness.load.pool import NotConnected
+from harness.load.receiver import Receiver
 from harness.load.targets import Targets
 from harness.redact import redact_secrets, secrets_of
-from harness.scenario import Purpose, Request, Route
-
-# The proxy's response headers, as in harness.proxy.headers, which this room may not import.
-_REQUEST_ID = "X-Request-Id"
-_PREFILL = "X-PD-Prefill"
-_DECODE = "X-PD-Decode"
-_PREFILL_FIRST = "X-PD-Prefill-First"
-
-# Seconds. vLLM's HTTP server (uvicorn) closes an idle connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A request
-# sent on a connection at that moment would be cut, and its operation INFO without any fault of the deployment.
-_KEEPALIVE_S = 3.0
-
-# Bytes. Gateways add tokens and traces that exceed aiohttp's default of 8 KiB.
-_LARGEST_HEADER = 1 << 16
+from harness.scenario import Request, Route
 
 
 class Client:
     """Sends requests to the servers of ``routes``; an async context manager that keeps connections open.
 
     ``timeout``: seconds from sending a request to the end of its answer. ``extra_body``: fields added to every body.
+    ``direct`` False: all requests go through aiohttp. ``typed`` False: all events are read one by one. Both are slower
+    and give the same results, which tests and ``bench`` compare.
 
     Raises UsageError if ``extra_body`` sets a field that the run sets itself.
     """
@@ -57,41 +52,44 @@ class Client:
         timeout: float,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        direct: bool = True,
+        typed: bool = True,
     ) -> None:
         self._targets = Targets(routes)
         self._model = model
         self._clock = clock
         self._timeout = timeout
-        self._headers = dict(headers or {})
-        self._secrets = secrets_of(self._headers, (url for urls in routes.values() for url in urls))
+        # A compressor between server and client would hold tokens back until its window is full.
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+        self._secrets = secrets_of(headers or {}, (url for urls in routes.values() for url in urls))
         self._extra_body = checked(extra_body or {})
-        self._session: aiohttp.ClientSession
+        self._uses_direct = direct
+        self._typed = typed
+        self._aiohttp: OverAiohttp
+        self._direct: Direct
+        self._open: AsyncExitStack
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
-            # A compressor between server and client would hold tokens back until its window is full.
-            headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **self._headers},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            max_line_size=_LARGEST_HEADER,
-            max_field_size=_LARGEST_HEADER,
-            auto_decompress=False,
-        )
+        async with AsyncExitStack() as stack:
+            self._aiohttp = await stack.enter_async_context(OverAiohttp(self._headers, self._clock.now))
+            self._direct = await stack.enter_async_context(Direct(self._headers, self._clock.now))
+            self._open = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._open.aclose()
 
     async def send(self, request: Request) -> Ended:
         """Send a request and wait until it ends in any way. Cancellation closes the connection."""
         reply, answer = Reply(), Answer()
+        receiver = Receiver(request, reply, answer, typed=self._typed)
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                await self._exchange(request, reply, answer)
-        except aiohttp.ClientConnectorError as error:
+                await self._exchange(request, receiver)
+            receiver.end(self._clock.now())
+        except (aiohttp.ClientConnectorError, NotConnected) as error:
             reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
         except UsageError as error:
             reply.broken, reply.trouble = Ending.NOT_SENT, f"not sent: {error}"
@@ -103,54 +101,15 @@ class Client:
                 reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
             else:
                 reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
+        receiver.cut()
         ended = conclude(request, reply, answer, self._clock.now())
         cause = redact_secrets(ended.cause, self._secrets) if ended.cause else ""
         return replace(ended, cause=cause) if cause != ended.cause else ended
 
-    async def _exchange(self, request: Request, reply: Reply, answer: Answer) -> None:
+    async def _exchange(self, request: Request, receiver: Receiver) -> None:
         url = self._targets.url(request)
         body = encode(request, model=self._model, extra=self._extra_body)
-        headers = {_REQUEST_ID: request.request_id}
-        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-            reply.status = response.status
-            reply.prefill_server = response.headers.get(_PREFILL)
-            reply.decode_server = response.headers.get(_DECODE)
-            reply.prefill_first = response.headers.get(_PREFILL_FIRST)
-            await self._receive(request, response, reply, answer)
-
-    async def _receive(self, request: Request, response: aiohttp.ClientResponse, reply: Reply, answer: Answer) -> None:
-        decoder = Decoder(response.headers.get("Content-Encoding", ""))
-        if response.status != 200 or request.purpose is Purpose.RESET:
-            reply.body = decoder.feed(await response.read()).decode("utf-8", "replace")
-        elif not request.stream:
-            answer.body(decoder.feed(await response.read()), self._clock.now())
-        elif response.content_type.endswith("json"):
-            await self._read_json(response.content, decoder, answer)
+        if self._uses_direct and self._direct.takes(url, request.request_id):
+            await self._direct.exchange(url, request.request_id, body, receiver)
         else:
-            await self._read_stream(response.content, decoder, answer)
-
-    async def _read_json(self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer) -> None:
-        """Read a whole answer or an error that came instead of a stream, or a stream with the wrong content type."""
-        start = b""
-        while not start.strip() and (data := await content.readany()):
-            start += decoder.feed(data)
-        if start and not start.lstrip().startswith((b"{", b"[")):
-            await self._read_stream(content, decoder, answer, start)
-        else:
-            answer.body(start + decoder.feed(await content.read()), self._clock.now())
-
-    async def _read_stream(
-        self, content: aiohttp.StreamReader, decoder: Decoder, answer: Answer, start: bytes = b""
-    ) -> None:
-        """Read beyond the end marker to the end of the HTTP body: only then can the connection be reused."""
-        events = EventParser()
-        for payload in events.feed(start):
-            answer.event(payload, self._clock.now())
-        while data := await content.readany():
-            now = self._clock.now()
-            for payload in events.feed(decoder.feed(data)):
-                answer.event(payload, now)
-        if (last := events.unended) is not None:
-            answer.last_event(last, self._clock.now())
-        if answer.done_at is None and events.stray:
-            answer.read_stray(events.stray)
+            await self._aiohttp.exchange(url, {REQUEST_ID: request.request_id}, body, receiver)

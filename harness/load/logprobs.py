@@ -27,6 +27,9 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 MOST_IDS = 1 << 31
 """An upper limit for token ids and counts: far beyond any vocabulary, and safe in arrays of 64 bits."""
 
+Leading = tuple[float | None, int | None, float | None, int | None]
+"""Log-probability and id of the best token, and of the second."""
+
 _ID = "token_id:"
 
 
@@ -36,7 +39,7 @@ class Row(NamedTuple):
     token_id: int | None
     """None if the server wrote text instead of an id."""
     logprob: float
-    leading: tuple[float | None, int | None, float | None, int | None]
+    leading: Leading
     """Log-probability and id of the two most probable other tokens."""
     named: Named = ()
     """Every token that the row names, if it may belong to the answer's first token; else empty, to save memory."""
@@ -52,10 +55,10 @@ def read_rows(written: Mapping[str, Any], *, first_of: int = 0) -> list[Row]:
     ``first_of``: the first of so many rows, counted from the end, keeps every token that it names.
     """
     read = list(_rows_of_chat(written["content"] or ()) if "content" in written else _rows_of_completion(written))
-    rows = [Row(_token_id(token), _number(logprob), _leading(others)) for token, logprob, others in read]
+    rows = [Row(token_id(token), _number(logprob), leading(others)) for token, logprob, others in read]
     if first_of and rows:
         at = max(len(rows) - first_of, 0)
-        rows[at] = rows[at]._replace(named=_named(*read[at]))
+        rows[at] = rows[at]._replace(named=named(*read[at]))
     return rows
 
 
@@ -97,7 +100,7 @@ def _of_prompt_token(row: Mapping[str, Any] | None, token_id: int | None) -> Tok
     number = int(own)
     if not 0 <= number < MOST_IDS:
         raise ValueError(f"{own} is not a token id")
-    return TokenLogprob(number, _number(row[own]["logprob"] if own in row else None), *_leading(others))
+    return TokenLogprob(number, _number(row[own]["logprob"] if own in row else None), *leading(others))
 
 
 Others = Sequence[tuple[str, float | None]]
@@ -121,9 +124,9 @@ def _rows_of_chat(content: Sequence[Mapping[str, Any]]) -> Iterator[Written]:
         yield token, entry.get("logprob"), [(top["token"], top["logprob"]) for top in tops if top["token"] != token]
 
 
-def _named(token: str, logprob: float | None, others: Others) -> Named:
+def named(token: str, logprob: float | None, others: Others) -> Named:
     """Every token with an id; empty if the sampled token, which comes first, has none."""
-    pairs = [(_token_id(name), _number(value)) for name, value in ((token, logprob), *others)]
+    pairs = [(token_id(name), _number(value)) for name, value in ((token, logprob), *others)]
     return () if pairs[0][0] is None else tuple((number, value) for number, value in pairs if number is not None)
 
 
@@ -135,15 +138,15 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _leading(others: Others) -> tuple[float | None, int | None, float | None, int | None]:
+def leading(others: Others) -> Leading:
     """Log-probability and id of the two most probable tokens."""
     numbers = ((_number(value), token) for token, value in others)
     best = sorted(((value, token) for value, token in numbers if not math.isnan(value)), reverse=True)
-    padded = [*((value, _token_id(token)) for value, token in best[:2]), (None, None), (None, None)]
+    padded = [*((value, token_id(token)) for value, token in best[:2]), (None, None), (None, None)]
     return *padded[0], *padded[1]
 
 
-def _token_id(token: str) -> int | None:
+def token_id(token: str) -> int | None:
     """The id; None if the server wrote text. For a prompt's token the server writes the number alone."""
     number = token.removeprefix(_ID)
     if not number.isdecimal() or len(number) > len(str(MOST_IDS)):

@@ -72,7 +72,7 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         at=at if answer.done_at is None else answer.done_at,
         request_id=request.request_id,
         outcome=outcome,
-        cause=redact_text(cause),
+        cause=redact_text(cause) if cause else "",
         status=reply.status,
         choices=choices,
         usage=answer.usage,

@@ -42,6 +42,15 @@ class EventParser:
         return [payload for event in events if (payload := self._payload(event)) is not None]
 
     @property
+    def between_events(self) -> bool:
+        """Whether all that was fed are whole events, so that the next byte begins an event."""
+        return not self._rest and not self._after_cr
+
+    def begun(self) -> None:
+        """Events that began the stream were read elsewhere: a byte order mark is no longer expected."""
+        self._started = True
+
+    @property
     def unended(self) -> bytes | None:
         """The payload after the last empty line; None without one."""
         return self._payload(bytes(self._rest)) if self._rest.strip(b"\n") else None

@@ -74,8 +74,8 @@ def response_headers(headers: Sequence[Header], own: Mapping[bytes, bytes]) -> l
     """A server's headers for the client; the proxy's own replace those of the same name.
 
     Content-Length stays, because the bytes are unchanged, unless the body is chunked (RFC 9112, 6.3). Headers that
-    cannot be forwarded are left out, and so are a server's ``PREFILL_FIRST`` and ``TIMING``: a reader would take them for
-    the proxy's.
+    cannot be forwarded are left out, and so are a server's ``PREFILL_FIRST`` and ``TIMING``: a reader would take them
+    for the proxy's.
     """
     named = by_name(headers)
     dropped = _NOT_OF_ANSWERS | _nominated(named) | {name.lower() for name in own}

@@ -1,0 +1,100 @@
+"""Collects the reads of a stream and reads their events: all at once when the stream has ended, or when enough is held.
+
+A client that reads each event as it arrives spends its time between two reads of the socket, and so records later
+arrivals late. Here, a read costs its time stamp; what the events hold is found out afterwards.
+
+Rule 1: not more than about ``MOST_HELD`` bytes wait for being read. A stream without end, or with an event without end,
+        is cut off at the client's time limit, or at ``LARGEST_ANSWER`` bytes if that comes first.
+Rule 2: whatever ``harness.load.chunks`` does not recognise is read event by event, with the same time stamps.
+"""
+
+import gc
+from dataclasses import dataclass, field
+
+from harness.load import chunks
+from harness.load.answer import Answer
+from harness.load.sse import EventParser
+
+MOST_HELD = 1 << 17
+"""Bytes. Reading so many takes about a millisecond, during which no other arrival is recorded."""
+LARGEST_ANSWER = 1 << 30
+"""Bytes. The log-probabilities of a prompt of 500,000 tokens are not larger."""
+
+
+class TooLarge(ConnectionError):  # noqa: N818 - reads as what happened
+    """The answer is larger than any that a request of the harness may have."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the answer has more than {LARGEST_ANSWER} bytes")
+
+
+@dataclass(slots=True)
+class EventStream:
+    """The events of one stream. ``typed`` False: all events are read one by one (for comparisons)."""
+
+    answer: Answer
+    typed: bool = True
+    _parser: EventParser = field(default_factory=EventParser)
+    _reads: list[bytes] = field(default_factory=list)
+    _times: list[float] = field(default_factory=list)
+    _held: int = 0
+    _taken: int = 0
+    """Bytes that were read before those that are held."""
+
+    def feed(self, data: bytes, at: float) -> None:
+        """Add what was read from the connection at ``at``, in seconds. Raises TooLarge."""
+        self._reads.append(data)
+        self._times.append(at)
+        self._held += len(data)
+        if self._held > MOST_HELD:
+            if self._taken + self._held > LARGEST_ANSWER:
+                raise TooLarge
+            self._read(self._last_whole() or len(self._reads))
+
+    def cut(self) -> None:
+        """Read what has arrived, of a stream that did not end."""
+        self._read(len(self._reads))
+
+    def end(self, at: float) -> None:
+        """Read what has arrived, of a stream that ended as HTTP says that it should."""
+        self._read(len(self._reads))
+        if (last := self._parser.unended) is not None:
+            self.answer.last_event(last, at)
+        if self.answer.done_at is None and self._parser.stray:
+            self.answer.read_stray(self._parser.stray)
+
+    def _last_whole(self) -> int:
+        """The number of reads up to the last one that ends with an event; 0 if none does."""
+        return next((n for n in range(len(self._reads), 0, -1) if self._reads[n - 1].endswith(b"\n\n")), 0)
+
+    def _read(self, count: int) -> None:
+        if not count:
+            return
+        reads, times, held = self._reads[:count], self._times[:count], self._held
+        self._reads, self._times = self._reads[count:], self._times[count:]
+        self._held = sum(map(len, self._reads)) if self._reads else 0
+        self._taken += held - self._held
+        # The objects of a stream's JSON would start one or two garbage collections, in which all of them are alive.
+        # That took a third of the client's time, and nearly all are freed when the stream has been read.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            if not self._read_at_once(reads, times):
+                self._read_singly(reads, times)
+        finally:
+            if collects:
+                gc.enable()
+
+    def _read_at_once(self, reads: list[bytes], times: list[float]) -> bool:
+        if not (self.typed and self._parser.between_events and self.answer.done_at is None):
+            return False
+        if (batch := chunks.read(reads, times)) is None:
+            return False
+        self._parser.begun()
+        self.answer.extend(batch)
+        return True
+
+    def _read_singly(self, reads: list[bytes], times: list[float]) -> None:
+        for data, at in zip(reads, times, strict=True):
+            for payload in self._parser.feed(data):
+                self.answer.event(payload, at)

@@ -1,0 +1,137 @@
+"""Takes an HTTP answer as it arrives, whichever transport brings it, and reads it into an ``Answer``. No I/O.
+
+The transport calls ``head`` once, and for each read of the connection what ``head`` returned. Then the client calls
+``end``, or ``cut`` if the answer did not end as HTTP says that it should. All but these two may raise UnknownCoding
+and TooLarge.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from harness.load import events
+from harness.load.answer import Answer
+from harness.load.coding import Decoder
+from harness.load.connection import Feed
+from harness.load.events import EventStream
+from harness.load.outcome import Reply
+from harness.scenario import Purpose, Request
+
+# The proxy's response headers, as in harness.proxy.headers, which this room may not import.
+_PREFILL = "x-pd-prefill"
+_DECODE = "x-pd-decode"
+_PREFILL_FIRST = "x-pd-prefill-first"
+
+
+class _Content(Protocol):
+    """The content of an answer with status 200 or another one."""
+
+    def feed(self, data: bytes, at: float) -> None: ...
+
+    def cut(self) -> None: ...
+
+    def end(self, at: float) -> None: ...
+
+
+class Receiver:
+    """One answer on its way. ``typed`` False: events are read one by one (for comparisons)."""
+
+    __slots__ = ("_answer", "_content", "_reply", "_request", "_typed")
+
+    def __init__(self, request: Request, reply: Reply, answer: Answer, *, typed: bool = True) -> None:
+        self._request = request
+        self._reply = reply
+        self._answer = answer
+        self._typed = typed
+        self._content: _Content | None = None
+
+    def head(self, status: int, headers: Mapping[str, str]) -> Feed:
+        """Read the status and the headers, whose names are in lower case; of equal ones, the first.
+
+        Returns what takes the body: what one read of the connection brought of it, and when, in seconds.
+        """
+        reply = self._reply
+        reply.status = status
+        reply.prefill_server = headers.get(_PREFILL)
+        reply.decode_server = headers.get(_DECODE)
+        reply.prefill_first = headers.get(_PREFILL_FIRST)
+        decoder = Decoder(headers.get("content-encoding", ""))
+        self._content = self._content_of(status, headers.get("content-type", ""))
+        feed = self._content.feed
+        return (lambda data, at: feed(decoder.feed(data), at)) if "content-encoding" in headers else feed
+
+    def end(self, at: float) -> None:
+        """The body has ended; ``at``: now, in seconds."""
+        if self._content is not None:
+            self._content.end(at)
+
+    def cut(self) -> None:
+        """No more of the answer will come."""
+        if self._content is not None:
+            self._content.cut()
+
+    def _content_of(self, status: int, content_type: str) -> _Content:
+        if status != 200 or self._request.purpose is Purpose.RESET:
+            return _Whole(self._read_text)
+        if not self._request.stream:
+            return _Whole(self._answer.body)
+        stream = EventStream(self._answer, self._typed)
+        is_json = content_type.partition(";")[0].strip().lower().endswith("json")
+        return _JsonOrStream(self._answer, stream) if is_json else stream
+
+    def _read_text(self, body: bytes, _at: float) -> None:
+        self._reply.body = body.decode("utf-8", "replace")
+
+
+class _Whole:
+    """A body that is read when all of it has arrived, and not at all if it was cut."""
+
+    def __init__(self, read: Callable[[bytes, float], None]) -> None:
+        self._read = read
+        self._body = bytearray()
+
+    def feed(self, data: bytes, at: float) -> None:  # noqa: ARG002 - as for streams
+        self._body += data
+        if len(self._body) > events.LARGEST_ANSWER:
+            raise events.TooLarge
+
+    def cut(self) -> None:
+        pass
+
+    def end(self, at: float) -> None:
+        self._read(bytes(self._body), at)
+
+
+class _JsonOrStream:
+    """A whole answer or an error that came instead of a stream, or a stream with the wrong content type.
+
+    The first byte that is not white space tells.
+    """
+
+    def __init__(self, answer: Answer, stream: EventStream) -> None:
+        self._answer = answer
+        self._stream = stream
+        self._content: _Content | None = None
+        self._blank: list[tuple[bytes, float]] = []
+
+    def feed(self, data: bytes, at: float) -> None:
+        if self._content is not None:
+            self._content.feed(data, at)
+        elif start := data.lstrip():
+            self._begin(_Whole(self._answer.body) if start.startswith((b"{", b"[")) else self._stream)
+            self.feed(data, at)
+        elif data:
+            self._blank.append((data, at))
+
+    def cut(self) -> None:
+        self._begin(self._content or self._stream).cut()
+
+    def end(self, at: float) -> None:
+        # Nothing at all is an answer that is not JSON; white space alone is a stream without events.
+        self._begin(self._content or (self._stream if self._blank else _Whole(self._answer.body))).end(at)
+
+    def _begin(self, content: _Content) -> _Content:
+        self._content = content
+        for data, at in self._blank:
+            content.feed(data, at)
+        self._blank.clear()
+        return content
