@@ -7,12 +7,13 @@ earlier versions. So a line means the same whichever of the two wrote it and whi
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec.structs import astuple
 
 from harness.history import Choice, Ended, Ending, Sent, TokenLogprob, Usage
 from harness.scenario import Message, Request, Sampling
@@ -65,7 +66,7 @@ def _rows(rows: tuple[TokenLogprob | None, ...]) -> list[tuple[Any, ...] | None]
 
 
 def _row(row: TokenLogprob) -> tuple[Any, ...]:
-    content = msgspec.structs.astuple(row)
+    content = astuple(row)
     if content[-1] is not None:
         return content
     length = 5
@@ -94,20 +95,16 @@ _CONVERTED: Mapping[str, Callable[[Any], Any]] = {
 # --- reading ---
 
 
-class _Mirror(msgspec.Struct, gc=False):
-    """A dataclass as msgspec reads it: with the same fields, and refusing others."""
-
-
 def read_line(line: bytes) -> Sent | Ended | None:
     """The entry of a line. None: it is of another kind, of an earlier version or damaged, or msgspec cannot read it."""
-    kind = _kind_of(line)
     try:
-        entry = None if kind is None else _mirrors(kind).decode(line)
+        if line.startswith(b'{"kind":"ended"'):
+            return _ended(_mirrors(Ended).decode(line))
+        if line.startswith(b'{"kind":"sent"'):
+            return _sent(_mirrors(Sent).decode(line))
     except UNREADABLE:
-        return None
-    if entry is None or getattr(entry, "ending", None) is Ending.UNRECORDED:
-        return None
-    return _real(entry)  # type: ignore[no-any-return] # the class is made at run time
+        pass
+    return None
 
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -117,17 +114,33 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def read_field(line: bytes, name: str) -> Any:
     """One field of a line's ``Ended``, or the prompt of its request. The rest of the line is skipped.
 
-    Raises one of ``UNREADABLE``.
+    For lines that were read as a whole before: unknown fields are not refused. Raises one of ``UNREADABLE``.
     """
     if name == "prompt":
         return _prompts().decode(line).request.prompt
-    return _real(getattr(_one_field(name).decode(line), name))
+    return getattr(_one_field(name).decode(line), name)
 
 
-def _kind_of(line: bytes) -> type[Sent | Ended] | None:
-    if line.startswith(b'{"kind":"ended"'):
-        return Ended
-    return Sent if line.startswith(b'{"kind":"sent"') else None
+def _ended(mirror: Any) -> Ended | None:
+    if mirror.ending is Ending.UNRECORDED:
+        return None
+    content = astuple(mirror)
+    choices = tuple(Choice(*astuple(choice)) for choice in mirror.choices)
+    usage = mirror.usage and Usage(*astuple(mirror.usage))
+    return Ended(*content[:_CHOICES], choices, usage, *content[_CHOICES + 2 :])
+
+
+_CHOICES = [item.name for item in fields(Ended)].index("choices")
+
+
+def _sent(mirror: Any) -> Sent:
+    at, request, *rest = astuple(mirror)
+    request_id, prompt, sampling, *others = astuple(request)
+    return Sent(at, Request(request_id, prompt, _sampling(*astuple(sampling)), *others), *rest)
+
+
+# Most requests of a run have the same parameters. 1 is not True here, nor 1.0.
+_sampling = lru_cache(maxsize=1024, typed=True)(Sampling)
 
 
 @cache
@@ -137,8 +150,8 @@ def _mirrors(kind: type) -> msgspec.json.Decoder[Any]:
 
 @cache
 def _one_field(name: str) -> msgspec.json.Decoder[Any]:
-    column = next(column for column in _mirror_columns(Ended) if column[0] == name)
-    return msgspec.json.Decoder(msgspec.defstruct("Field", [column]))
+    hint, default = get_type_hints(Ended)[name], next(item.default for item in fields(Ended) if item.name == name)
+    return msgspec.json.Decoder(msgspec.defstruct("Ended", [(name, hint, default)]))
 
 
 @cache
@@ -149,21 +162,16 @@ def _prompts() -> msgspec.json.Decoder[Any]:
 
 @cache
 def _mirror(kind: Any) -> type[msgspec.Struct]:
-    tag = {Sent: "sent", Ended: "ended"}.get(kind)
+    """A type with the dataclass's fields that refuses unknown ones, as msgspec does for its own types alone."""
+    tag, hints = {Sent: "sent", Ended: "ended"}.get(kind), get_type_hints(kind)
     return msgspec.defstruct(
         kind.__name__,
-        _mirror_columns(kind),
-        bases=(_Mirror,),
+        [_column(item.name, hints[item.name], item) for item in fields(kind)],
         tag=tag,
         tag_field=tag and "kind",
         forbid_unknown_fields=True,
         gc=False,
     )
-
-
-def _mirror_columns(kind: Any) -> list[tuple[Any, ...]]:
-    hints = get_type_hints(kind)
-    return [_column(item.name, hints[item.name], item) for item in fields(kind)]
 
 
 def _column(name: str, hint: Any, item: Any) -> tuple[Any, ...]:
@@ -186,17 +194,3 @@ def _known(hint: Any) -> Any:
     if get_origin(hint) is tuple:
         return tuple[tuple(_known(member) for member in get_args(hint))]  # type: ignore[misc] # made at run time
     return _mirror(hint) if is_dataclass(hint) else hint
-
-
-def _real(content: Any) -> Any:
-    """The dataclass of a mirror; a tuple of mirrors as one of dataclasses; anything else unchanged."""
-    if isinstance(content, _Mirror):
-        return _KINDS[type(content).__name__](*map(_real, msgspec.structs.astuple(content)))
-    if type(content) is tuple and content and isinstance(content[0], _Mirror):
-        return tuple(map(_real, content))
-    return content
-
-
-_KINDS: Mapping[str, Callable[..., Any]] = {
-    kind.__name__: kind for kind in (Sent, Ended, Choice, Usage, Request, Sampling)
-}

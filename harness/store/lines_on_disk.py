@@ -6,7 +6,6 @@ so that nothing of a small run is read twice.
 """
 
 import os
-import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from harness.store.lines import UNREADABLE, read_field
 
 HELD = 8 << 20
 """Bytes. As Python objects, the fields of a line need about eight times as much."""
-LATELY = 1 << 20
-"""Bytes of the lines whose fields were read last; these fields are kept until others are read."""
+LATELY = 256
+"""Fields that are kept when they have been read: who asks for one often asks for it again at once."""
 
 _LARGE = (
     "choices",
@@ -44,13 +43,11 @@ class LinesOnDisk:
     The file stays open as long as an entry needs it. Raises OSError if it cannot be opened.
     """
 
-    def __init__(self, path: Path, *, held: int = HELD, lately: int = LATELY) -> None:
-        self._path, self._room, self._most = path, held, lately
+    def __init__(self, path: Path, *, held: int = HELD) -> None:
+        self._path, self._room = path, held
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
-        self._lately: dict[tuple[int, str], tuple[Any, int]] = {}
-        self._bytes_lately = 0
-        self._changing = threading.Lock()
+        self._lately: dict[tuple[int, str], Any] = {}
 
     def take(self, entry: Entry, offset: int, length: int) -> None:
         """Put away the entry's large fields. Its line has ``length`` bytes and begins at byte ``offset``."""
@@ -64,20 +61,15 @@ class LinesOnDisk:
 
     def field(self, offset: int, length: int, name: str) -> Any:
         """A field of the entry whose line is there. Raises HarnessError if the file was changed meanwhile."""
-        with self._changing:
-            if found := self._lately.pop((offset, name), None):
-                self._lately[offset, name] = found
-                return found[0]
+        # Threads may read at the same time: each step on the dictionary is whole, and at worst a field is read twice.
+        key = offset, name
+        if key in (lately := self._lately):
+            return lately[key]
         content = self._read(offset, length, name)
-        with self._changing:
-            self._keep((offset, name), content, length)
+        if len(lately) >= LATELY:
+            self._lately = {}
+        self._lately[key] = content
         return content
-
-    def _keep(self, key: tuple[int, str], content: Any, length: int) -> None:
-        self._bytes_lately += length - self._lately.pop(key, (None, 0))[1]
-        self._lately[key] = content, length
-        while self._bytes_lately > self._most and len(self._lately) > 1:
-            self._bytes_lately -= self._lately.pop(next(iter(self._lately)))[1]
 
     def _read(self, offset: int, length: int, name: str) -> Any:
         try:
