@@ -379,15 +379,21 @@ class History:
     """A run's entries, and the queries that checkers need."""
 
     entries: tuple[Entry, ...]
-    _operations: tuple[Operation, ...] = field(init=False, repr=False)
+    _operations: tuple[Operation, ...] = field(init=False, repr=False, compare=False)
+    _others: tuple[Entry, ...] = field(init=False, repr=False, compare=False)
+    """The entries that are no part of an operation: a small part of them all."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_operations", tuple(_pair(self.entries)))
+        others = tuple(entry for entry in self.entries if not isinstance(entry, Sent | Ended))
+        object.__setattr__(self, "_others", others)
 
     def operations(
         self, *, scenario: str | None = None, phase: str | None = None, route: Route | None = None
     ) -> tuple[Operation, ...]:
         """Operations in the order in which they were sent, filtered by the given arguments."""
+        if scenario is None and phase is None and route is None:
+            return self._operations
         return tuple(
             operation
             for operation in self._operations
@@ -400,13 +406,14 @@ class History:
         """Readings by server name, without servers whose reading failed."""
         return {
             entry.server: entry
-            for entry in self.entries
+            for entry in self._others
             if isinstance(entry, Scraped) and (entry.scenario, entry.phase, entry.label) == (scenario, phase, label)
         }
 
     def of(self, kind: type[E]) -> Iterator[E]:
         """Entries of one kind, in order."""
-        return (entry for entry in self.entries if isinstance(entry, kind))
+        entries = self.entries if issubclass(kind, Sent | Ended) else self._others
+        return (entry for entry in entries if isinstance(entry, kind))
 
     @property
     def ended_early(self) -> bool:
@@ -425,15 +432,15 @@ def _ids_alone(prompt: tuple[object, ...]) -> tuple[int, ...]:
 
 
 def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:
-    entries = tuple(entries)
     ends = {entry.request_id: entry for entry in entries if isinstance(entry, Ended)}
     for entry in entries:
         if isinstance(entry, Sent):
-            request_id = entry.request.request_id
-            no_end = Ended(
-                entry.at, request_id, Outcome.INFO, "the history has no end of this request", ending=Ending.NO_END
-            )
-            yield Operation(entry, ends.get(request_id, no_end))
+            yield Operation(entry, ends.get(entry.request.request_id) or _no_end(entry))
+
+
+def _no_end(sent: Sent) -> Ended:
+    cause = "the history has no end of this request"
+    return Ended(sent.at, sent.request.request_id, Outcome.INFO, cause, ending=Ending.NO_END)
 
 
 def _ending(outcome: Outcome, status: int | None) -> Ending:

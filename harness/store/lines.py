@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, lru_cache
 from operator import attrgetter
+from sys import intern
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -127,7 +128,7 @@ def _ended(mirror: Any) -> Ended | None:
     content = astuple(mirror)
     choices = tuple(Choice(*astuple(choice)) for choice in mirror.choices)
     usage = mirror.usage and Usage(*astuple(mirror.usage))
-    return Ended(*content[:_CHOICES], choices, usage, *content[_CHOICES + 2 :])
+    return Ended(*map(_shared, content[:_CHOICES]), choices, usage, *map(_shared, content[_CHOICES + 2 :]))
 
 
 _CHOICES = [item.name for item in fields(Ended)].index("choices")
@@ -136,7 +137,13 @@ _CHOICES = [item.name for item in fields(Ended)].index("choices")
 def _sent(mirror: Any) -> Sent:
     at, request, *rest = astuple(mirror)
     request_id, prompt, sampling, *others = astuple(request)
-    return Sent(at, Request(request_id, prompt, _sampling(*astuple(sampling)), *others), *rest)
+    whole = Request(intern(request_id), prompt, _sampling(*astuple(sampling)), *map(_shared, others))
+    return Sent(at, whole, *map(_shared, rest))
+
+
+def _shared(content: Any) -> Any:
+    """The content; of equal texts (ids, names of phases and servers) one is kept for all entries."""
+    return intern(content) if type(content) is str else content
 
 
 # Most requests of a run have the same parameters. 1 is not True here, nor 1.0.
