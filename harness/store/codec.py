@@ -158,10 +158,8 @@ def _reader(kind: Any) -> _Reader:
         return _tuple_of(get_args(kind))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(_reader(get_args(kind)[1]))
-    if kind in ROWS:
-        return _from_row(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _from_object(kind)
+    if kind in ROWS or is_dataclass(kind):
+        return (_from_row if kind in ROWS else _from_object)(kind)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return _enum(kind)
     return _SCALARS[kind]

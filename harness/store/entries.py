@@ -83,5 +83,3 @@ def _an_object(content: object) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MalformedError("not a JSON object")
     return content
-
-

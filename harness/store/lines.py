@@ -46,7 +46,8 @@ def _first_is_none(rows: list[Any] | None) -> bool:
 
 def _plain(value: Any) -> dict[str, Any]:
     """The dataclass's fields that are not at their default."""
-    names, defaults, read = _columns(type(value))
+    kind: Any = type(value)
+    names, defaults, read = _columns(kind)
     return {
         name: _CONVERTED[name](content) if name in _CONVERTED else content
         for name, default, content in zip(names, defaults, read(value), strict=True)
@@ -125,12 +126,13 @@ def read_field(line: bytes, name: str) -> Any:
 def _ended(mirror: Any) -> Ended | None:
     if mirror.ending is Ending.UNRECORDED:
         return None
-    content = astuple(mirror)
-    choices = tuple(Choice(*astuple(choice)) for choice in mirror.choices)
-    usage = mirror.usage and Usage(*astuple(mirror.usage))
-    return Ended(*map(_shared, content[:_CHOICES]), choices, usage, *map(_shared, content[_CHOICES + 2 :]))
+    content: list[Any] = [*map(_shared, astuple(mirror))]
+    content[_CHOICES] = tuple(Choice(*astuple(choice)) for choice in mirror.choices)
+    content[_CHOICES + 1] = mirror.usage and Usage(*astuple(mirror.usage))
+    return Ended(*content)
 
 
+# The field after it is ``usage``.
 _CHOICES = [item.name for item in fields(Ended)].index("choices")
 
 
@@ -182,13 +184,13 @@ def _mirror(kind: Any) -> type[msgspec.Struct]:
 
 
 def _column(name: str, hint: Any, item: Any) -> tuple[Any, ...]:
-    known = _PROMPT if name == "prompt" else _known(hint)
+    known: Any = _PROMPT if name == "prompt" else _known(hint)
     if item.default_factory is not MISSING:
         return name, known, msgspec.field(default_factory=known)
     return (name, known) if item.default is MISSING else (name, known, item.default)
 
 
-_PROMPT = tuple[_INTEGER, ...] | str
+_PROMPT: Any = tuple[_INTEGER, ...] | str
 """Conversations are read by the codec: msgspec cannot tell one array from another by what is in it."""
 
 
@@ -200,4 +202,5 @@ def _known(hint: Any) -> Any:
         return Union[tuple(_known(member) for member in get_args(hint))]  # noqa: UP007 - the members are in a tuple
     if get_origin(hint) is tuple:
         return tuple[tuple(_known(member) for member in get_args(hint))]  # type: ignore[misc] # made at run time
-    return _mirror(hint) if is_dataclass(hint) else hint
+    kind: Any = hint
+    return _mirror(kind) if is_dataclass(hint) else hint

@@ -16,7 +16,7 @@ from harness.deferred import put_away
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Sent
 from harness.store.codec import MalformedError
-from harness.store.entries import decode_stored
+from harness.store.entries import decode_entry
 from harness.store.lines import UNREADABLE, read_field
 
 HELD = 8 << 20
@@ -43,8 +43,8 @@ class LinesOnDisk:
     The file stays open as long as an entry needs it. Raises OSError if it cannot be opened.
     """
 
-    def __init__(self, path: Path, *, held: int = HELD) -> None:
-        self._path, self._room = path, held
+    def __init__(self, path: Path) -> None:
+        self._path, self._room = path, HELD
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
         self._lately: dict[tuple[int, str], Any] = {}
@@ -85,7 +85,7 @@ def _field(line: bytes, name: str) -> Any:
     try:
         return read_field(line, name)
     except UNREADABLE:
-        entry = decode_stored(line)
+        entry = decode_entry(line)
         return entry.request.prompt if isinstance(entry, Sent) else getattr(entry, name)
 
 
