@@ -1,7 +1,7 @@
 """The journal: a run's history on disk, one JSON object per line, written during the run.
 
-Rule 1: recording never waits for the disk. An entry is encoded and put into a buffer. A separate thread writes the
-buffer within half a second, and at once when a phase begins or a reading is taken.
+Rule 1: recording never waits for the disk. A separate thread encodes and writes entries within half a second, and at
+once when a phase begins, a reading is taken, or many entries are pending.
 Rule 2: written entries survive ``kill -9`` of the harness, but not a power cut.
 Rule 3: a killed writer leaves at most one incomplete line, the last one, without its newline. The reader drops it. Any
 other line that cannot be read is an error, because a run judged by a part of its history could come out valid.
@@ -30,6 +30,9 @@ FLUSH_SECONDS = 0.5
 
 _MILESTONES = (RunStarted, PhaseStarted, Scraped, RunEnded)
 """Entries after which what is pending is written at once."""
+
+_MANY = 256
+"""Pending entries after which they are written at once: until then they need as much memory as a client's answers."""
 
 _BATCH = 1 << 20
 """Bytes that are written at once, about."""
@@ -69,7 +72,7 @@ class JournalWriter:
         """Append an entry; returns before it is written. Raises HarnessError if an earlier write failed."""
         self._raise_failure()
         self._pending.append(entry)
-        if isinstance(entry, _MILESTONES):
+        if isinstance(entry, _MILESTONES) or len(self._pending) == _MANY:
             self._wanted.set()
 
     def flush(self) -> None:
