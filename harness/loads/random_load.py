@@ -139,7 +139,9 @@ def _prompts(seed: int, canaries: Ids, ordinary: Ids, input_len: tuple[int, int]
     least, most = input_len
     lengths = rng.integers(least, most, size=len(canaries), endpoint=True)
     rests = (rng.choice(ordinary, size=length - canaries.shape[1]) for length in lengths)
-    return [(*canary.tolist(), *rest.tolist()) for canary, rest in zip(canaries, rests, strict=True)]
+    # One object for each token id, not for each place: 100,000 prompts of 200 tokens need 160 MB instead of 800.
+    one_each = np.arange(ordinary[-1] + 1).astype(object)
+    return [(*one_each[canary], *one_each[rest]) for canary, rest in zip(canaries, rests, strict=True)]
 
 
 def _refuse_unless_fits(digits: int, block_size: int, input_len: tuple[int, int]) -> None:
