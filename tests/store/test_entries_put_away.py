@@ -181,11 +181,24 @@ def test_it_has_no_other_attributes(tmp_path: Path) -> None:
             _ = one.mood  # type: ignore[attr-defined] # that is what is tested
 
 
-@pytest.mark.parametrize("prompt", ["text", (Message("user", "hi"),), ()], ids=["text", "chat", "none"])
-def test_each_form_of_prompt_is_read_back(tmp_path: Path, prompt: str | tuple[Message, ...]) -> None:
+@pytest.mark.parametrize(
+    "prompt",
+    ["text", (Message("user", "hi"),), (), (7,), (-1, 7), (1 << 18, 5), (2**63 - 1, 5), (0, (1 << 18) - 1)],
+    ids=["text", "chat", "none", "one-token", "negative", "large", "largest", "ends-of-the-vocabulary"],
+)
+def test_each_form_of_prompt_is_read_back(tmp_path: Path, prompt: str | tuple[Message, ...] | tuple[int, ...]) -> None:
     sent = Sent(1.0, Request("a", prompt), "s", "p", 1.0)
     written(tmp_path, (sent,))
     assert sent.request.prompt == prompt
+
+
+def test_prompts_that_are_read_back_share_their_numbers(tmp_path: Path) -> None:
+    first, second = a_beginning(1), a_beginning(2)
+    prompt = (5000, 6000, 5000)
+    recorded = tuple(replace(one, request=replace(one.request, prompt=prompt)) for one in (first, second))
+    written(tmp_path, recorded)
+    tokens = [token for one in recorded for token in (*one.request.prompt,)]
+    assert len({*map(id, tokens)}) == 2
 
 
 def test_a_request_that_is_recorded_twice_is_read_from_either_journal(tmp_path: Path) -> None:
