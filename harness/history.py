@@ -6,6 +6,11 @@ calendar.
 
 An *operation* is one request. As in Jepsen, it is recorded twice, when it is sent and when it ends, and has one of
 three outcomes. If the harness is killed, operations remain without an end; their outcome is ``INFO``.
+
+Once an entry has been written to the run's journal, what it has for each token (prompt, answer, log-probabilities,
+times) may lie there alone; it is read when it is asked for (:mod:`harness.deferred`). So checkers may ask every
+operation for its ids, outcome and times at no cost, but should ask for tokens once, and keep numbers rather than
+operations' tokens.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

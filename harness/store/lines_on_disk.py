@@ -21,8 +21,8 @@ from harness.store.lines import UNREADABLE, read_field
 
 HELD = 8 << 20
 """Bytes. As Python objects, the fields of a line need about eight times as much."""
-LATELY = 256
-"""Fields that are kept when they have been read: who asks for one often asks for it again at once."""
+LATELY = 1 << 20
+"""Bytes of lines of which a field was read and is kept: who asks for one often asks for it again at once."""
 
 _LARGE = (
     "choices",
@@ -48,6 +48,7 @@ class LinesOnDisk:
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
         self._lately: dict[tuple[int, str], Any] = {}
+        self._bytes_lately = 0
 
     def take(self, entry: Entry, offset: int, length: int) -> None:
         """Put away the entry's large fields. Its line has ``length`` bytes and begins at byte ``offset``."""
@@ -66,8 +67,9 @@ class LinesOnDisk:
         if key in (lately := self._lately):
             return lately[key]
         content = self._read(offset, length, name)
-        if len(lately) >= LATELY:
-            self._lately = {}
+        self._bytes_lately += length
+        if self._bytes_lately > LATELY:
+            self._lately, self._bytes_lately = {}, length
         self._lately[key] = content
         return content
 

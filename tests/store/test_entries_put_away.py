@@ -162,6 +162,18 @@ def test_a_field_that_is_asked_for_again_at_once_is_read_once(tmp_path: Path, re
     assert names == ["choices"]
 
 
+def test_fields_that_were_read_are_forgotten_when_many_others_have_been_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines_on_disk, "LATELY", 1000)
+    ends = tuple(map(an_end, range(100)))
+    written(tmp_path, ends)
+    lines = ends[0]._source.lines  # type: ignore[attr-defined] # of an entry that was put away
+    for ended in ends * 2:
+        assert ended.choices[0].token_ids == (5, 6)
+        assert 1 <= len(lines._lately) < 10
+
+
 def test_it_can_be_copied_pickled_changed_and_compared(tmp_path: Path) -> None:
     sent, ended = a_beginning(), an_end()
     written(tmp_path, (sent, ended))
