@@ -159,6 +159,9 @@ class Sent:
     phase: str
     intended_at: float
     """The time in the load's schedule; latencies count from here (coordinated omission)."""
+    allowed_at: float | None = None
+    """When the limit of requests in flight allowed the sending, if that was later than ``intended_at``: waiting for the
+    limit is no fault of the client. None: at ``intended_at``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ their growth is predicted for exactly its requests. Requests of one phase may ov
 of different phases never do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -186,6 +187,13 @@ class Phase:
     """Requests in flight beside ``requests``, ``background_concurrency`` at a time, until all of ``requests`` have
     ended. Background requests that were sent are judged like ``requests``. The others are never sent nor verified."""
     background_concurrency: int = 0
+    due: tuple[float, ...] = ()
+    """Open loop: when requests are sent, in seconds after the first of them may be sent, never falling; one for each of
+    ``requests`` without a think time, in their order. Empty: a request is sent when another one has ended."""
+    think_times: Mapping[str, float] = field(default_factory=dict)
+    """Sessions: seconds between the end of the turn before and the sending of the next turn, by the next turn's
+    request_id. Such a request continues a request of this phase. A session counts as one towards ``concurrency`` from
+    the sending of its first turn to the end of its last turn."""
     seconds: float | None = None
     """None of ``requests`` is sent later than so many seconds after the phase began; those in flight then are waited
     for. The others are not recorded as sent. None: no limit."""

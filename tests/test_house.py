@@ -35,7 +35,9 @@ ROOMS: dict[str, set[str]] = {
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
     "store": VOCABULARY,
-    "reports": VOCABULARY | {"load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
+    "reports": VOCABULARY
+    | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
+    "sweep": VOCABULARY | {"reports"},
     # Of load only the bodies of requests: curl must send the same body as the client.
     "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},
     "preflight": VOCABULARY | {"loads.demand", "observe", "proxy"},
@@ -64,6 +66,7 @@ PURE = (
     "verify",
     "catalogue",
     "loads",
+    "sweep",
 )
 
 

@@ -19,7 +19,17 @@ from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, Attachment, Target
 from harness.errors import DeployError, HarnessError, UsageError
 from harness.facts import Connector, Role
-from harness.loads import DatasetLoad, RandomLoad
+from harness.loads import (
+    DatasetLoad,
+    NaturalLoad,
+    PrefixRepetitionLoad,
+    Ramp,
+    RandomLoad,
+    ShareGptLoad,
+    Stages,
+    Steady,
+    TraceLoad,
+)
 from harness.observer import SILENT, RunObserver, SilentObserver
 from harness.reports import Report
 from harness.sim import USUAL, check_kind
@@ -32,11 +42,18 @@ __all__ = [
     "DeployError",
     "Finding",
     "HarnessError",
+    "NaturalLoad",
+    "PrefixRepetitionLoad",
+    "Ramp",
     "RandomLoad",
     "Report",
     "RunObserver",
     "RunningDeployment",
+    "ShareGptLoad",
     "SilentObserver",
+    "Stages",
+    "Steady",
+    "TraceLoad",
     "UsageError",
     "Verdict",
     "attach",

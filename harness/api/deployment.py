@@ -22,7 +22,7 @@ from harness.loads import Load, RandomLoad
 from harness.observer import RunObserver
 from harness.reports import LoadSettings, Report, make_report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
-from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now
+from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now, with_tokens
 from harness.run.transport import REQUEST_TIMEOUT
 from harness.scenario import Scenario
 from harness.store import RunStore
@@ -48,13 +48,17 @@ class AsyncRunningDeployment:
         probe_tiers: bool = False,
         extra_body: Mapping[str, Any] | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
+        goodput: Mapping[str, float] | None = None,
         result_dir: str | Path | None = None,
         label: str = "",
     ) -> Report:
         """Send a load, verify the answers, and judge.
 
         Args:
-            load: ``RandomLoad`` or ``DatasetLoad``; default: ``RandomLoad()``.
+            load: ``RandomLoad``, ``NaturalLoad``, ``PrefixRepetitionLoad``, ``ShareGptLoad``, ``DatasetLoad`` or
+                ``TraceLoad``; default: ``RandomLoad()``. Each may have an ``arrival``: ``Steady``, ``Ramp`` or
+                ``Stages``.
+            goodput: the latencies that a good request keeps, in milliseconds: ``{"ttft": 200, "tpot": 50}``.
             verify: which outputs are verified by teacher forcing: ``all``, ``sample:N`` outputs, ``budget:PCT%`` of
                 the load's tokens and 2.5 times that share of its time, or ``budget:60s`` (also ``2m``).
             probe_tiers: allow emptying the prefix caches of servers that the harness did not launch, after the load,
@@ -68,7 +72,7 @@ class AsyncRunningDeployment:
             UsageError: the load does not fit the deployment, or the dataset cannot be read.
 
         """
-        load = load or RandomLoad()
+        load = await with_tokens(load or RandomLoad(), self.facts, self._target.headers)
         salt = fresh_salt()
         sending = Sending(self._target.headers, request_timeout, extra_body=checked(extra_body or {}))
         how = VerifyOptions(
@@ -79,12 +83,19 @@ class AsyncRunningDeployment:
             probe_tiers=self.facts.launched or probe_tiers,
         )
         argv = (*load_words(load), "--verify", verify, *(["--probe-tiers"] if probe_tiers else []))
+        argv += tuple(["--goodput", *(f"{name}:{ms:.15g}" for name, ms in goodput.items())] if goodput else [])
         scenario = load.scenario(self.facts, salt)
         with _storing(result_dir, label, load.seed, self.facts) as (keep, store):
             carried = await self._carry_out(
                 [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed
             )
-            settings = LoadSettings(len(scenario.phases[0].requests), load.concurrency, label=label or None)
+            settings = LoadSettings(
+                len(scenario.phases[0].requests),
+                load.concurrency,
+                arrival=None if load.arrival is None else load.arrival.keys,
+                label=label or None,
+                goodput=goodput or {},
+            )
             return _reported(carried, store, settings)
 
     async def run_workloads(

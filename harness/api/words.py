@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from harness.deploy.target import Target
 from harness.facts import Role
-from harness.loads import Load, RandomLoad
+from harness.loads import Load
 
 _FLAGS = {
     "engine": "--engine",
@@ -50,12 +50,4 @@ def target_words(target: Target) -> Iterator[str]:
 
 def load_words(load: Load) -> Iterator[str]:
     """Flags that describe the load."""
-    yield from ("--concurrency", str(load.concurrency), "--seed", str(load.seed))
-    if isinstance(load, RandomLoad):
-        low, high = load.input_len
-        yield from ("--num-prompts", str(load.num_prompts), "--random-input-len", f"{low}:{high}")
-        yield from ("--random-output-len", str(load.output_len), *(["--ignore-eos"] if load.ignore_eos else []))
-        return
-    yield from ("--dataset-path", str(load.path))
-    yield from ("--num-prompts", str(load.num_prompts)) if load.num_prompts is not None else ()
-    yield from ("--custom-output-len", str(load.output_len)) if load.output_len is not None else ()
+    return load.words()

@@ -11,10 +11,20 @@ from harness.cli.run import run
 from harness.cli.selftest import selftest
 from harness.cli.serve import serve
 from harness.cli.shrink import shrink
+from harness.cli.sweep import sweep
 from harness.errors import ExitCode
 
-_COMMANDS: Mapping[str, Callable[[Options], Awaitable[ExitCode]]] = {
-    "run": lambda options: run_catalogue(options) if options.catalogue.patterns else run(options),
+Command = Callable[[Options], Awaitable[ExitCode]]
+
+
+def _run(options: Options) -> Command:
+    if options.catalogue.patterns:
+        return run_catalogue
+    return run if options.sweep is None else sweep
+
+
+_COMMANDS: Mapping[str, Command] = {
+    "run": lambda options: _run(options)(options),
     "serve": serve,
     "check": check,
     "doctor": doctor,

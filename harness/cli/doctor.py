@@ -10,9 +10,10 @@ from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.errors import ExitCode, HarnessError
 from harness.facts import Deployment
-from harness.loads import RandomLoad
+from harness.loads import PrefixRepetitionLoad, RandomLoad, TraceLoad
 from harness.preflight import Item, Level, NotReady
 from harness.reports import make_progress
+from harness.run import with_tokens
 from harness.store import RunStore
 
 _MARKS = {
@@ -39,11 +40,12 @@ async def doctor(options: Options) -> ExitCode:
         try:
             async with open_session(options.target, around) as session:
                 deployment = session.deployment
-                random = isinstance(options.load, RandomLoad)
+                random = isinstance(options.load, RandomLoad | PrefixRepetitionLoad | TraceLoad)
                 items += _of_the_model(deployment, random=random)
                 if load and (deployment.vocab_size is not None or not random):
                     # Nothing is sent. This raises if the load does not fit the deployment.
-                    load.scenario(deployment, salt="doctor")
+                    ready = await with_tokens(load, deployment, options.target.headers)
+                    ready.scenario(deployment, salt="doctor")
         except HarnessError as error:
             failure = error
     _show(items, failure)

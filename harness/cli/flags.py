@@ -3,18 +3,20 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 from harness.catalogue.presets import PRESETS
-from harness.cli.numbers import natural, port, positive, rates, seconds, span
+from harness.cli.flag import Flags
+from harness.cli.flag import value as _value
+from harness.cli.flag import values as _values
+from harness.cli.load_flags import add_load_flags
+from harness.cli.numbers import natural, port, positive, rates, seconds
 from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES
 from harness.errors import ExitCode
 from harness.redact import redact_text
 from harness.selftest import SelftestOptions
 from harness.sim import KINDS, USUAL
-from harness.verify.asking.policy import DEFAULT as DEFAULT_POLICY
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,22 +26,6 @@ class _Parser(argparse.ArgumentParser):
         command = f"{self.prog} COMMAND" if self._subparsers else self.prog
         # The message quotes the command line, and a URL or a header may have credentials in it.
         self.exit(ExitCode.USAGE, f"error: {redact_text(message)}. To see all flags: {command} --help\n")
-
-
-_Kind = Callable[[str], Any]
-_Flags: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - what parsers and groups have in common
-
-
-def _value(  # noqa: PLR0913, PLR0917 - a flag has as many parts
-    flags: _Flags, name: str, metavar: str, text: str, kind: _Kind = str, default: Any = None, *more_names: str
-) -> None:
-    """A flag with one value, which ``kind`` reads."""
-    flags.add_argument(name, *more_names, metavar=metavar, help=text, type=kind, default=default)
-
-
-def _values(flags: _Flags, name: str, metavar: str, text: str, kind: _Kind = str) -> None:
-    """A flag that may be given several times."""
-    flags.add_argument(name, metavar=metavar, help=text, type=kind, action="append", default=[])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -68,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command("list", "list the workloads and deployments of the catalogue")
     for one in (run, doctor):
-        _add_load_flags(one)
+        add_load_flags(one)
         _add_sending_flags(one)
         _add_catalogue_flags(one)
         _add_report_flags(one)
@@ -134,34 +120,6 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     _value(group, "--num-warmups", "N", "warm-up requests sent before the run (default: 8)", natural)
 
 
-def _add_load_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("load")
-    _value(group, "--concurrency", "N", "requests in flight (default: 32)", positive, 32, "--max-concurrency")
-    _value(group, "--num-prompts", "N", "requests (default: 128, or all of the dataset)", positive)
-    text = "default: custom if --dataset-path is given, else random"
-    group.add_argument("--dataset-name", choices=["random", "custom"], help=text)
-    _value(group, "--dataset-path", "FILE.jsonl", "a JSONL file with one request per line", Path)
-    text = "tokens of an answer, for lines of the dataset without output_tokens"
-    _value(group, "--custom-output-len", "N", text, positive)
-    text = "tokens of a prompt: a number, or the smallest and the largest number (default: 20:400)"
-    _value(group, "--random-input-len", "N|LO:HI", text, span, (20, 400))
-    _value(group, "--random-output-len", "N", "tokens of an answer (default: 20)", positive, 20)
-    group.add_argument("--ignore-eos", action="store_true", help="let each answer reach its full length")
-    text = "seed of the random prompts, and of the choice of outputs to verify (default: 0)"
-    _value(group, "--seed", "N", text, natural, 0)
-    _value(
-        group,
-        "--verify",
-        "all|sample:N|budget:PCT%|budget:60s",
-        "which outputs are verified: all, N of them, as many as PCT percent of the load's tokens and 2.5 times that "
-        "share of its time suffice for (a short load has more), or as many as a time suffices for (60s, 2m; default: "
-        "%(default)s)",
-        default=DEFAULT_POLICY,
-    )
-    text = "keep the measured noise in this file; it is measured again after a day"
-    _value(group, "--noise-floor", "FILE", text, Path)
-
-
 def _add_sending_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sending")
     text = "time limit for an answer, in seconds (default: %(default)s)"
@@ -200,11 +158,11 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
     _add_result_dir(group)
 
 
-def _add_junit(flags: _Flags) -> None:
+def _add_junit(flags: Flags) -> None:
     _value(flags, "--junit", "FILE", "also write the checks as JUnit XML", Path)
 
 
-def _add_result_dir(flags: _Flags) -> None:
+def _add_result_dir(flags: Flags) -> None:
     _value(flags, "--result-dir", "RESULT_DIR", "where runs are stored (default: runs)", Path, Path("runs"))
     flags.add_argument("--plain", "--disable-tqdm", action="store_true", help="plain lines, no live display")
 

@@ -41,6 +41,25 @@ def seconds(text: str) -> float:
     return number
 
 
+def percent(text: str) -> float:
+    """A share in percent, above 0 and at most 100."""
+    number = seconds(text)
+    if number > 100:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of percent above 0 and at most 100")
+    return number
+
+
+def ratio(text: str) -> float:
+    """A share of 0 or more, and less than 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a share of 0 or more, and less than 1")
+    return number
+
+
 def span(text: str) -> tuple[int, int]:
     """``N``, or ``LO:HI``."""
     low, _, high = text.partition(":")

@@ -1,17 +1,18 @@
 """Turns a command line into frozen options."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli.flags import add_attach_flags, add_launch_flags, make_parser
+from harness.cli.load_options import SweepOptions, load_of, sweep_of
 from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
 from harness.load.extra_body import checked
-from harness.loads import DatasetLoad, Load, RandomLoad
+from harness.loads import Load
 from harness.run import Sending
 from harness.selftest import SelftestOptions
 from harness.shrink.shrinking import Effort
@@ -65,6 +66,9 @@ class Options:
     command: str
     target: Target
     load: Load
+    goodput: Mapping[str, float]
+    """The objectives that a good request keeps: milliseconds by metric; empty: goodput is not counted."""
+    sweep: SweepOptions | None
     sending: Sending
     verification: VerificationOptions
     report: ReportOptions
@@ -133,7 +137,9 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
     return Options(
         command=flags.command,
         target=target,
-        load=_load(flags),
+        load=load_of(flags),
+        goodput=dict(flags.goodput),
+        sweep=sweep_of(flags),
         sending=Sending(
             headers=target.headers,
             request_timeout=flags.request_timeout_sec,
@@ -223,32 +229,6 @@ def _attachment(flags: argparse.Namespace) -> Attachment | None:
 def _optional_address(text: str | None, flag: str) -> str | None:
     """The address; None if the flag was left out. An empty value (an unset shell variable) is a wrong address."""
     return None if text is None else address(text, flag)
-
-
-def _load(flags: argparse.Namespace) -> Load:
-    if (flags.dataset_name == "custom") != (flags.dataset_path is not None) and flags.dataset_name is not None:
-        raise UsageError(
-            "--dataset-name custom needs --dataset-path FILE.jsonl, and --dataset-name random cannot have it: change "
-            "one of the two flags."
-        )
-    if flags.dataset_path is not None:
-        if flags.workload:
-            raise UsageError("--dataset-path and --workload cannot be combined: give one of them.")
-        return DatasetLoad(
-            path=flags.dataset_path,
-            num_prompts=flags.num_prompts,
-            output_len=flags.custom_output_len,
-            concurrency=flags.concurrency,
-            seed=flags.seed,
-        )
-    return RandomLoad(
-        num_prompts=flags.num_prompts or RandomLoad.num_prompts,
-        concurrency=flags.concurrency,
-        input_len=flags.random_input_len,
-        output_len=flags.random_output_len,
-        ignore_eos=flags.ignore_eos,
-        seed=flags.seed,
-    )
 
 
 def _selftest(flags: argparse.Namespace) -> SelftestOptions:

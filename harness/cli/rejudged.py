@@ -12,7 +12,6 @@ from harness.cli.options import Options, parse
 from harness.errors import HarnessError
 from harness.facts import Deployment
 from harness.history import History, PhaseStarted
-from harness.loads import RandomLoad
 from harness.reports import LoadSettings, Report, Row, make_report
 from harness.reports.measured import run_started, under_test
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row, unknown_row
@@ -38,8 +37,10 @@ def settings_of(options: Options, history: History) -> LoadSettings:
     """The load that the command line asks for."""
     load = options.load
     return LoadSettings(
-        num_prompts=load.num_prompts if isinstance(load, RandomLoad) else len(under_test(history)),
+        num_prompts=getattr(load, "num_prompts", None) or len(under_test(history)),
         max_concurrency=load.concurrency,
+        arrival=None if load.arrival is None else load.arrival.keys,
+        goodput=options.goodput,
         label=options.report.label,
         metadata=options.report.metadata,
         detailed=options.report.save_detailed,

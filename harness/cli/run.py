@@ -10,7 +10,7 @@ from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
 from harness.reports import make_report
-from harness.run import Carried, fresh_salt
+from harness.run import Carried, fresh_salt, with_tokens
 from harness.store.noise_file import add_noise, noise_key, read_noise
 from harness.verdict import Verdict
 from harness.verify.judging import control_outputs
@@ -25,9 +25,10 @@ async def run(options: Options) -> ExitCode:
         try:
             async with measuring(options, store, (load.name,), demands) as on:
                 if noise_floor is not None:
-                    key = noise_key(on.deployment, load.concurrency)
+                    key = noise_key(on.deployment, _together(options))
                     if noise := read_noise(noise_floor, key, on.clock.now()):
                         on.record(noise)
+                load = await with_tokens(load, on.deployment, options.sending.headers)
                 salt = fresh_salt()
                 verify = options.verify(on.deployment, salt)
                 carried = await on.carry_out([load.scenario(on.deployment, salt)], verify=verify)
@@ -42,6 +43,11 @@ async def run(options: Options) -> ExitCode:
         return report.exit_code
 
 
+def _together(options: Options) -> int | str:
+    """What decides how many requests are served together: the concurrency, or the rate."""
+    return options.load.concurrency or str(options.load.arrival or "the trace's own times")
+
+
 def _keep_noise(options: Options, carried: Carried) -> None:
     """Keep the noise of the control requests in ``--noise-floor``, if the run is complete and its outputs are right."""
     file = options.verification.noise_floor
@@ -50,7 +56,7 @@ def _keep_noise(options: Options, carried: Carried) -> None:
         return
     if outputs := control_outputs(carried.history):
         try:
-            add_noise(file, noise_key(carried.deployment, options.load.concurrency), outputs)
+            add_noise(file, noise_key(carried.deployment, _together(options)), outputs)
         except (OSError, UsageError) as error:
             # The verdict does not depend on this file.
             print(f"The measured noise was not kept: {error}", file=sys.stderr)

@@ -68,8 +68,13 @@ class LoopLag:
 
 
 def worst_send_delay(sent: Iterable[Sent]) -> float:
-    """The longest time between a request's due time and its sending, in seconds; 0 if nothing was sent.
+    """The longest time between when a request could have been sent and its sending, in seconds; 0 if none was sent.
 
-    In a closed loop a request is due when a slot becomes free: waiting for the slot is not included.
+    In a closed loop a request is due when a slot becomes free. In an open loop with a limit of requests in flight, it
+    may have to wait for a slot after it was due. Waiting for a slot is not included.
     """
-    return max((entry.at - entry.intended_at for entry in sent), default=0.0)
+    return max((entry.at - _possible_at(entry) for entry in sent), default=0.0)
+
+
+def _possible_at(sent: Sent) -> float:
+    return sent.intended_at if sent.allowed_at is None else sent.allowed_at

@@ -7,45 +7,39 @@
 ``max_tokens``) limits the answer's tokens. Optional keys: ``request_id``; ``min_tokens``, ``ignore_eos``, ``stop``,
 ``temperature``, ``seed``, ``n`` and ``stream``, as in the API; ``cache_salt``: prompts with different salts share no
 cached prefix; ``phase``: the lines of one phase are sent together, the next phase when they have ended; ``route``
-(``prefill``, ``decode``): sends the request to such a server directly instead of to the proxy. Other keys are ignored.
+(``prefill``, ``decode``): sends the request to such a server directly instead of to the proxy; ``continues``: the
+request_id of an earlier line, whose prompt and answer are put before this prompt when that one has ended (a session).
+Other keys are ignored.
 
 Missing keys have their defaults. A written file reads back as the same requests.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UsageError
 from harness.facts import Deployment
+from harness.loads.dataset_line import Line, line_as_json, read_line
 from harness.loads.demand import Demand
-from harness.scenario import LOAD_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling, Scenario
+from harness.loads.reading import read_dataset
+from harness.loads.timing import TimedLoad
+from harness.scenario import Phase, Request, Sampling, Scenario
+
+__all__ = ["DatasetLoad", "Line", "dataset_load", "read_lines", "salted", "write_lines"]
 
 NAME = "dataset"
 """Name of the scenario."""
-_PHASE = "load"
 _OUTPUT = Sampling().max_tokens
 _PURPOSE = "Wrong answers to given requests: a load of the user's own, or the requests to which a run was shrunk."
-_SAMPLING = {"min_tokens": int, "ignore_eos": bool, "temperature": (int, float), "seed": int, "n": int}
 _FORM = '{"prompt": "text, or a list of token ids", "output_tokens": 20}'
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The request of one line, and the phase in which it is sent."""
-
-    request: Request
-    phase: str = _PHASE
-    number: int = field(default=0, compare=False)
-    """Line number in the file, from 1; 0 if the line does not come from a file."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class DatasetLoad:
+class DatasetLoad(TimedLoad):
     """Requests from a JSONL file (:mod:`harness.loads.dataset` describes a line). The file is read at its first use."""
 
     path: Path
@@ -53,10 +47,8 @@ class DatasetLoad:
     """Lines taken from the beginning of the file; None: all."""
     output_len: int | None = None
     """Most tokens of an answer, for lines without a limit."""
-    concurrency: int = 32
-    """Requests in flight."""
-    seed: int = 0
-    """Decides which outputs and prefixes are verified."""
+    ignore_eos: bool = False
+    """Whether each answer reaches its limit, even if the model ends it earlier, also where a line does not say so."""
 
     @property
     def name(self) -> str:
@@ -66,12 +58,9 @@ class DatasetLoad:
     @cached_property
     def lines(self) -> tuple[Line, ...]:
         """The file's requests. Raises UsageError."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise UsageError(f"--dataset-path {self.path} cannot be read: {why}. Name a JSONL file.") from None
-        return read_lines(text, str(self.path), output_len=self.output_len)[: self.num_prompts]
+        text = read_dataset(self.path, "JSONL")
+        lines = read_lines(text, str(self.path), output_len=self.output_len)[: self.num_prompts]
+        return tuple(map(_ignoring_eos, lines)) if self.ignore_eos else lines
 
     def demands(self) -> Sequence[Demand]:
         """What each request needs of a server. Raises UsageError if the file cannot be read."""
@@ -79,7 +68,26 @@ class DatasetLoad:
 
     def scenario(self, _deployment: Deployment, salt: str) -> Scenario:
         """The load; ``salt``: new for each run."""
-        return dataset_load(self.lines, concurrency=self.concurrency, salt=salt)
+        scenario = dataset_load(self.lines, concurrency=self.concurrency or len(self.lines), salt=salt)
+        if self.arrival is not None and len(scenario.phases) > 1:
+            raise UsageError(
+                f"{self.path} has {len(scenario.phases)} phases, each of which begins when the one before has ended, "
+                "so its requests cannot be sent at a rate: remove the key phase, or send them in a closed loop."
+            )
+        phases = tuple(self.phase(phase.name, phase.requests) for phase in scenario.phases)
+        return replace(scenario, phases=phases)
+
+    def words(self) -> Iterator[str]:
+        """The flags of the command line that ask for this load."""
+        yield from ("--dataset-path", str(self.path), *self.timing_words())
+        yield from ("--num-prompts", str(self.num_prompts)) if self.num_prompts is not None else ()
+        yield from ("--custom-output-len", str(self.output_len)) if self.output_len is not None else ()
+        yield from ["--ignore-eos"] if self.ignore_eos else []
+
+
+def _ignoring_eos(line: Line) -> Line:
+    request = line.request
+    return replace(line, request=replace(request, sampling=replace(request.sampling, ignore_eos=True)))
 
 
 def _demand(line: Line, source: str) -> Demand:
@@ -94,13 +102,15 @@ def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[
     """
     lines: list[Line] = []
     seen: dict[str, int] = {}
+    continued: dict[str, int] = {}
     for number, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
         try:
             usual = _OUTPUT if output_len is None else output_len
-            line = replace(_line(json.loads(content), f"load-{len(lines):05d}", usual), number=number)
+            line = replace(read_line(json.loads(content), f"load-{len(lines):05d}", usual), number=number)
             _refuse_twice(line.request.request_id, seen, number)
+            _refuse_no_session(line.request, seen, continued, number)
         except ValueError as error:
             why = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise UsageError(f"{name}, line {number}: {why}. Each line is one request: {_FORM}.") from None
@@ -112,7 +122,7 @@ def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[
 
 def write_lines(lines: Iterable[Line]) -> str:
     """The text of a file that reads back as these lines."""
-    return "".join(json.dumps(_as_json(line)) + "\n" for line in lines)
+    return "".join(json.dumps(line_as_json(line)) + "\n" for line in lines)
 
 
 def dataset_load(lines: Sequence[Line], *, concurrency: int, salt: str) -> Scenario:
@@ -130,124 +140,16 @@ def salted(request: Request, salt: str) -> str:
     return f"{salt}-{request.cache_salt}" if request.cache_salt else salt
 
 
-# --- one line ---
-
-
 def _refuse_twice(request_id: str, seen: dict[str, int], number: int) -> None:
     if (first := seen.setdefault(request_id, number)) != number:
         raise ValueError(f"line {first} has the request_id {request_id!r}, too")
 
 
-def _line(content: object, request_id: str, output_len: int) -> Line:
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - one type of error for every fault of a line
-    prompt = _prompt(content)
-    chat = "messages" in content
-    request = Request(
-        request_id=_text(content, "request_id", request_id),
-        prompt=prompt,
-        sampling=_sampling(content, output_len),
-        route=_route(content),
-        endpoint=Endpoint.CHAT if chat else Endpoint.COMPLETIONS,
-        stream=_of_kind(content, "stream", bool, default=True),
-        cache_salt=_text(content, "cache_salt", "") or None,
-    )
-    return Line(request, _text(content, "phase", _PHASE))
-
-
-def _prompt(content: Mapping[str, Any]) -> Prompt:
-    if ("prompt" in content) == ("messages" in content):
-        raise ValueError('it needs either a "prompt" or "messages"')
-    if "messages" in content:
-        return _messages(content["messages"])
-    prompt = content["prompt"]
-    if isinstance(prompt, str) and prompt:
-        return prompt
-    if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
-        return tuple(prompt)
-    raise ValueError("its prompt must be a non-empty text or list of token ids")
-
-
-def _messages(turns: object) -> tuple[Message, ...]:
-    if not isinstance(turns, list) or not turns:
-        raise ValueError("its messages must be a non-empty list")
-    try:
-        messages = tuple(Message(turn["role"], turn["content"]) for turn in turns)
-    except (TypeError, KeyError):
-        raise ValueError('a message needs "role" and "content"') from None
-    if not all(isinstance(one.role, str) and isinstance(one.content, str) for one in messages):
-        raise ValueError("the role and content of a message must be texts")
-    return messages
-
-
-def _sampling(content: Mapping[str, Any], output_len: int) -> Sampling:
-    limit = content.get("output_tokens", content.get("max_tokens", output_len))
-    # pandas may write 20.0 instead of 20.
-    if type(limit) is float and limit.is_integer():
-        limit = int(limit)
-    if type(limit) is not int or limit < 1:
-        raise ValueError(f"its output_tokens is {limit!r}, and must be a whole number of at least 1")
-    chosen = {name: _of_kind(content, name, kind) for name, kind in _SAMPLING.items() if content.get(name) is not None}
-    stop = content.get("stop")
-    if stop is not None:
-        chosen["stop"] = _stops(stop)
-    return Sampling(max_tokens=limit, logprobs=LOAD_LOGPROBS, **chosen)
-
-
-def _stops(stop: object) -> tuple[str, ...]:
-    words = [stop] if isinstance(stop, str) else stop
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError("its stop must be a text or a list of texts")
-    return tuple(words)
-
-
-def _route(content: Mapping[str, Any]) -> Route:
-    name = _text(content, "route", Route.PROXY)
-    known = [Route.PROXY, Route.PREFILL, Route.DECODE]
-    if name not in known:
-        raise ValueError(f"its route is {name!r}, and must be one of {', '.join(known)}")
-    return Route(name)
-
-
-def _text(content: Mapping[str, Any], name: str, default: str) -> str:
-    value = content.get(name)
-    # In many files identifiers are numbers.
-    return default if value is None or value == "" else str(value)
-
-
-def _of_kind(content: Mapping[str, Any], name: str, kind: Any, *, default: Any = None) -> Any:
-    value = content.get(name, default)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"its {name} is {value!r}, which has the wrong type")
-    return value
-
-
-def _as_json(line: Line) -> dict[str, Any]:
-    request = line.request
-    content: dict[str, Any] = {"request_id": request.request_id}
-    if request.endpoint is Endpoint.CHAT:
-        content["messages"] = list(_turns(request.prompt))
-    else:
-        content["prompt"] = request.prompt
-    content["output_tokens"] = request.sampling.max_tokens
-    default = Sampling()
-    named = (*_SAMPLING, "stop")
-    content |= {
-        one.name: value
-        for one in fields(Sampling)
-        if one.name in named and (value := getattr(request.sampling, one.name)) != getattr(default, one.name)
-    }
-    optional = {
-        "stream": (request.stream, True),
-        "cache_salt": (request.cache_salt, None),
-        "route": (request.route, Route.PROXY),
-        "phase": (line.phase, _PHASE),
-    }
-    return content | {name: value for name, (value, usual) in optional.items() if value != usual}
-
-
-def _turns(prompt: Prompt) -> Iterator[dict[str, str]]:
-    if isinstance(prompt, str):
-        yield {"role": "user", "content": prompt}
+def _refuse_no_session(request: Request, seen: Mapping[str, int], continued: dict[str, int], number: int) -> None:
+    before = request.continues
+    if before is None:
         return
-    yield from ({"role": turn.role, "content": turn.content} for turn in prompt if isinstance(turn, Message))
+    if before not in seen or before == request.request_id:
+        raise ValueError(f"it continues {before!r}, but no line before has this request_id")
+    if (first := continued.setdefault(before, number)) != number:
+        raise ValueError(f"it continues {before!r}, but so does line {first}: a turn has one next turn")

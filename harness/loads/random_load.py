@@ -1,77 +1,85 @@
 """The random load: many different prompts at once, none of which is in any cache."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.loads.demand import Demand
+from harness.loads.timing import TimedLoad
+from harness.loads.token_ids import (
+    USUAL_BLOCK_SIZE,
+    Ids,
+    canaries,
+    ordinary,
+    ordinary_of,
+    refuse_unless_fits,
+    smallest_block,
+)
 from harness.scenario import LOAD_LOGPROBS, Phase, Request, Route, Sampling, Scenario
 
-Ids = npt.NDArray[np.int64]
-"""Token ids."""
+__all__ = ["USUAL_BLOCK_SIZE", "RandomLoad", "random_load"]
 
 _PURPOSE = (
     "Silent recomputation, lost or mixed-up KV, and leaks under concurrent cold requests: the KV of every prompt token "
     "must be transferred from prefill to decode, and every answer must be the same as without transfer."
 )
-USUAL_BLOCK_SIZE = 16
-"""Tokens; vLLM's default, for servers that do not report their block size."""
 _NAME = "random_load"
+_OUTPUTS = 3
+"""The stream of random numbers for the lengths of answers, beside that of the prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomLoad:
+class RandomLoad(TimedLoad):
     """Greedy requests with random prompts, no two of which share a first block. Named as in ``vllm bench serve``."""
 
     num_prompts: int = 128
-    concurrency: int = 32
-    """Requests in flight."""
     input_len: tuple[int, int] = (20, 400)
     """Tokens of a prompt, least and most, both included."""
-    output_len: int = 20
-    """Tokens of an answer, at most."""
+    output_len: int | tuple[int, int] = 20
+    """Tokens of an answer, at most; with two numbers, drawn for each request, both included."""
+    prefix_len: int = 0
+    """Tokens before each prompt that are the same in all of them, in addition to ``input_len``."""
     ignore_eos: bool = False
-    """Whether each answer has ``output_len`` tokens, even if the model ends it earlier."""
-    seed: int = 0
-    """The same seed sends the same prompts."""
+    """Whether each answer has its full length, even if the model ends it earlier."""
 
     @property
     def name(self) -> str:
         """The scenario's name."""
         return _NAME
 
+    @cached_property
+    def output_range(self) -> tuple[int, int]:
+        """Tokens of an answer, least and most."""
+        return (self.output_len, self.output_len) if isinstance(self.output_len, int) else self.output_len
+
     def demands(self) -> Sequence[Demand]:
         """What the longest request needs of a server."""
-        longest = self.input_len[1]
-        source = f"the load (--random-input-len up to {longest}, --random-output-len {self.output_len})"
-        return (Demand(source, longest, self.output_len),)
+        longest, answer = self.prefix_len + self.input_len[1], self.output_range[1]
+        source = f"the load (--random-input-len up to {self.input_len[1]}, --random-output-len {answer})"
+        if self.turns > 1:
+            source += f", the last of {self.turns} turns,"
+        return (Demand(source, self.turns * longest + (self.turns - 1) * answer, answer),)
 
     def scenario(self, deployment: Deployment, salt: str) -> Scenario:
         """The load; ``salt``: new for each run. Raises UsageError if the model's vocabulary is not known."""
-        if deployment.vocab_size is None:
-            raise UsageError(
-                f"The configuration of the model that the servers name, {deployment.model_path}, cannot be read here, "
-                "and the servers do not tokenize (POST /tokenize), so no random prompts can be made for it. Give "
-                "--model: a directory with the model's config.json, or a hub name in the local cache. Or give a load "
-                "of your own with --dataset-path."
-            )
-        sizes = [server.block_size for server in deployment.servers if server.block_size is not None]
-        return random_load(
-            seed=self.seed,
-            num_prompts=self.num_prompts,
-            concurrency=self.concurrency,
-            vocab_size=deployment.vocab_size,
-            special_token_ids=deployment.special_token_ids,
-            block_size=min(sizes, default=USUAL_BLOCK_SIZE),
-            input_len=self.input_len,
-            output_len=self.output_len,
-            ignore_eos=self.ignore_eos,
-            salt=salt,
-        )
+        requests = random_requests(self, ordinary_of(deployment), smallest_block(deployment), salt)
+        return Scenario(_NAME, _PURPOSE, (self.phase("load", tuple(self.in_sessions(requests))),))
+
+    def words(self) -> Iterator[str]:
+        """The flags of the command line that ask for this load."""
+        yield from self.timing_words()
+        yield from ("--num-prompts", str(self.num_prompts), "--random-input-len", _words(self.input_len))
+        yield from ("--random-output-len", _words(self.output_range), *(["--ignore-eos"] if self.ignore_eos else []))
+        if self.prefix_len:
+            yield from ("--random-prefix-len", str(self.prefix_len))
+
+
+def _words(span: tuple[int, int]) -> str:
+    return f"{span[0]}:{span[1]}"
 
 
 def random_load(  # noqa: PLR0913 - a load's parameters are its command line
@@ -87,69 +95,60 @@ def random_load(  # noqa: PLR0913 - a load's parameters are its command line
     ignore_eos: bool = False,
     salt: str | None = None,
 ) -> Scenario:
-    """``num_prompts`` greedy requests through the proxy.
+    """``num_prompts`` greedy requests through the proxy, in a closed loop; see :func:`random_requests`."""
+    load = RandomLoad(
+        seed=seed,
+        num_prompts=num_prompts,
+        concurrency=concurrency,
+        input_len=input_len,
+        output_len=output_len,
+        ignore_eos=ignore_eos,
+    )
+    requests = random_requests(load, ordinary(vocab_size, special_token_ids), block_size, salt)
+    return Scenario(_NAME, _PURPOSE, (Phase("load", requests, concurrency),))
 
-    ``input_len``: least and most tokens of a prompt, both included; all lengths are equally likely. ``salt``: new for
-    each run against a deployment that outlives the run; else a run with the same seed hits the previous run's blocks.
 
-    Each prompt opens with a canary: its number, written in as few tokens as the largest number needs. So no two prompts
-    share a first block, no prompt hits blocks of another, and an answer that belongs to another prompt cannot be right
-    by chance. The rest of a prompt is random, without special tokens.
+def random_requests(load: RandomLoad, ids: Ids, block_size: int, salt: str | None) -> tuple[Request, ...]:
+    """The requests of the load; ``ids``: the token ids that prompts are made of.
+
+    ``salt``: new for each run against a deployment that outlives the run; else a run with the same seed hits the
+    previous run's blocks.
+
+    Each prompt opens (after the common prefix, if there is one) with a canary: its number, written in as few tokens as
+    the largest number needs. So no two prompts share a first block, no prompt hits blocks of another, and an answer
+    that belongs to another prompt cannot be right by chance. The rest of a prompt is random, without special tokens;
+    all lengths are equally likely.
 
     For each output token the leading log-probabilities are asked for (``LOAD_LOGPROBS``): the runner-up's is needed to
     judge a token, and all of the first token's can be compared with the prefill server's.
 
     Raises UsageError if the canary does not fit into one block or into the shortest prompt.
     """
-    ordinary = _ordinary(vocab_size, special_token_ids)
-    canaries = _canaries(num_prompts, ordinary)
-    _refuse_unless_fits(canaries.shape[1], block_size, input_len)
-    sampling = Sampling(max_tokens=output_len, logprobs=LOAD_LOGPROBS, ignore_eos=ignore_eos)
-    requests = tuple(
-        Request(f"load-{number:05d}", prompt, sampling, route=Route.PROXY, cache_salt=salt)
-        for number, prompt in enumerate(_prompts(seed, canaries, ordinary, input_len))
-    )
-    load = Phase("load", requests, concurrency)
-    return Scenario(_NAME, _PURPOSE, (load,))
-
-
-def _ordinary(vocab_size: int, special_token_ids: Iterable[int]) -> Ids:
-    """All token ids that are not special, in order; shape (at most vocab_size,)."""
-    ordinary = np.setdiff1d(np.arange(vocab_size), np.fromiter(special_token_ids, dtype=np.int64))
-    if len(ordinary) < 2:
-        raise UsageError(
-            f"Of the vocabulary's {vocab_size} tokens {len(ordinary)} are not special; different prompts need at least "
-            "two. Check the model's configuration."
-        )
-    return ordinary
-
-
-def _canaries(count: int, ordinary: Ids) -> Ids:
-    """The numbers below ``count``, each in digits of base ``len(ordinary)``, as token ids; shape (count, digits)."""
-    base, digits = len(ordinary), 1
-    while base**digits < count:
-        digits += 1
-    powers = base ** np.arange(digits - 1, -1, -1)
-    canaries: Ids = ordinary[np.arange(count)[:, None] // powers % base]
-    return canaries
-
-
-def _prompts(seed: int, canaries: Ids, ordinary: Ids, input_len: tuple[int, int]) -> list[tuple[int, ...]]:
-    rng = np.random.default_rng(seed)
-    least, most = input_len
-    lengths = rng.integers(least, most, size=len(canaries), endpoint=True)
-    rests = (rng.choice(ordinary, size=length - canaries.shape[1]) for length in lengths)
-    # One object for each token id, not for each place: 100,000 prompts of 200 tokens need 160 MB instead of 800.
-    one_each = np.arange(ordinary[-1] + 1).astype(object)
-    return [(*one_each[canary], *one_each[rest]) for canary, rest in zip(canaries, rests, strict=True)]
-
-
-def _refuse_unless_fits(digits: int, block_size: int, input_len: tuple[int, int]) -> None:
-    least, most = input_len
+    least, most = load.input_len
     if most < least:
         raise UsageError(f"Prompt lengths from {least} to {most} tokens: the first must not exceed the second.")
-    if digits > min(block_size, least):
-        raise UsageError(
-            f"To make all prompts different takes their first {digits} tokens, and a block has {block_size} and the "
-            f"shortest prompt has {least} tokens: ask for fewer or longer prompts."
-        )
+    opening = canaries(load.num_prompts, ids)
+    refuse_unless_fits(opening.shape[1], block_size, least)
+    outputs = np.random.default_rng((load.seed, _OUTPUTS)).integers(
+        *load.output_range, size=load.num_prompts, endpoint=True
+    )
+    how = {
+        output: Sampling(max_tokens=output, logprobs=LOAD_LOGPROBS, ignore_eos=load.ignore_eos)
+        for output in set(outputs.tolist())
+    }
+    return tuple(
+        Request(f"load-{number:05d}", prompt, how[output], route=Route.PROXY, cache_salt=salt)
+        for number, (prompt, output) in enumerate(zip(_prompts(load, opening, ids), outputs.tolist(), strict=True))
+    )
+
+
+def _prompts(load: RandomLoad, opening: Ids, ids: Ids) -> Iterator[tuple[int, ...]]:
+    rng = np.random.default_rng(load.seed)
+    least, most = load.input_len
+    lengths = rng.integers(least, most, size=len(opening), endpoint=True)
+    rests = [rng.choice(ids, size=length - opening.shape[1]) for length in lengths]
+    prefix = rng.choice(ids, size=load.prefix_len)
+    # One object for each token id, not for each place: 100,000 prompts of 200 tokens need 160 MB instead of 800.
+    one_each = np.arange(ids[-1] + 1).astype(object)
+    for canary, rest in zip(opening, rests, strict=True):
+        yield (*one_each[prefix], *one_each[canary], *one_each[rest])

@@ -29,7 +29,7 @@ _TEXT = (
 async def tokens_that_are_safe(session: aiohttp.ClientSession, deployment: Deployment) -> dict[str, Any]:
     """Return the deployment's fields about safe token ids; empty if no server tokenizes text."""
     for server in (*deployment.of(Role.DECODE), *deployment.of(Role.PREFILL)):
-        ids = await _tokenized(session, server.url, server.model or deployment.model)
+        ids = await token_ids(session, server.url, server.model or deployment.model, _TEXT)
         size = max(ids, default=0) + 1
         if size >= _LEAST:
             guessed = tuple(range(min(_LEFT_OUT, size // 16)))
@@ -38,8 +38,9 @@ async def tokens_that_are_safe(session: aiohttp.ClientSession, deployment: Deplo
     return {}
 
 
-async def _tokenized(session: aiohttp.ClientSession, url: str, model: str) -> list[int]:
-    body = {"model": model, "prompt": _TEXT, "add_special_tokens": False}
+async def token_ids(session: aiohttp.ClientSession, url: str, model: str, text: str) -> list[int]:
+    """The token ids of a text, without special tokens; empty if the server does not answer with token ids."""
+    body = {"model": model, "prompt": text, "add_special_tokens": False}
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     try:
         async with session.post(f"{url}/tokenize", json=body, timeout=timeout) as response:

@@ -35,11 +35,12 @@ class Endpoint(StrEnum):
 
 
 class RejectedRequest(Exception):  # noqa: N818 - reads as what happened
-    """The client's request cannot be served (400); ``param`` names the field, as in OpenAI's errors."""
+    """The client's request cannot be served; ``param`` names the field, as in OpenAI's errors."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(self, message: str, param: str | None = None, *, status: int = 400) -> None:
         super().__init__(message)
         self.param = param
+        self.status = status
 
 
 REMOTE_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_port")
@@ -126,10 +127,18 @@ def _sequences(prompt: object) -> int:
     return 1 if prompt and isinstance(prompt[0], int) else len(prompt)
 
 
+_SET_FOR_PREFILL: Json = {"stream": False, "max_tokens": 1, "n": 1}
+
+
+def is_dropped_for_prefill(field: str) -> bool:
+    """Whether P does not get the client's value of this field."""
+    return field in _DROPPED_FOR_PREFILL or field in _SET_FOR_PREFILL or field == "max_completion_tokens"
+
+
 def prefill_request(body: Mapping[str, Any], endpoint: str) -> Json:
     """The request to P: one token, no stream, one sequence, and blocks that P keeps for D to fetch."""
     prefill = {key: value for key, value in body.items() if key not in _DROPPED_FOR_PREFILL}
-    prefill |= {"stream": False, "max_tokens": 1, "n": 1, PARAMS: dict(_TO_PREFILL)}
+    prefill |= {**_SET_FOR_PREFILL, PARAMS: dict(_TO_PREFILL)}
     return prefill | ({"max_completion_tokens": 1} if endpoint == Endpoint.CHAT else {})
 
 
@@ -138,7 +147,7 @@ def prefill_body(body: Json, endpoint: Endpoint) -> bytes:
     return _dumps(prefill_request(body, endpoint))
 
 
-def decode_body(raw: bytes, body: Json, params: Json) -> bytes:
+def decode_body(raw: bytes, body: Mapping[str, Any], params: Json) -> bytes:
     """The request to D: the client's bytes with P's parameters as one more field.
 
     The field is spliced into the bytes: no number or string of the client changes its spelling, and a long prompt
@@ -146,7 +155,7 @@ def decode_body(raw: bytes, body: Json, params: Json) -> bytes:
     """
     # Here the client's value is null (parse_request refused any other). A second key of that name would be ambiguous.
     if PARAMS in body:
-        return _dumps(body | {PARAMS: params})
+        return _dumps({**body, PARAMS: params})
     separator = b"," if body else b""
     return b"".join((raw.rstrip()[:-1], separator, b'"', PARAMS.encode(), b'":', _dumps(params), b"}"))
 

@@ -3,8 +3,7 @@
 import json
 from http import HTTPStatus
 
-from aiohttp import web
-
+from harness.proxy.page import JSON, Page
 from harness.redact import redact_text
 
 _KINDS = {400: "BadRequestError", 502: "BadGatewayError", 503: "ServiceUnavailableError"}
@@ -18,8 +17,8 @@ def one_line(text: object) -> str:
     return line or (type(text).__name__ if isinstance(text, Exception) else "")
 
 
-def error_response(status: int, message: str, param: str | None = None) -> web.Response:
+def error_page(status: int, message: str, param: str | None = None) -> Page:
     """``{"error": {message, type, param, code}}``, like vLLM's errors; a server's errors are forwarded unchanged."""
     kind = _KINDS.get(status) or HTTPStatus(status).phrase
     body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
-    return web.Response(status=status, text=json.dumps(body), content_type="application/json")
+    return Page(status, json.dumps(body).encode(), JSON)

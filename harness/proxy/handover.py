@@ -12,6 +12,8 @@ from harness.proxy.contract import PARAMS, REMOTE_KEYS, Json
 from harness.proxy.errors import one_line
 from harness.proxy.first_token import first_token
 
+# NaN, which JSON does not have, raises ValueError.
+_encode = json.JSONEncoder(allow_nan=False).encode
 _PORTS = 1 << 16
 _MOST_REASONS = 4
 
@@ -65,7 +67,7 @@ def _is_valid(key: str, value: object) -> bool:
 def _require_json(params: Json) -> None:
     """Refuse NaN and values nested too deeply: they can be read, but not written as JSON."""
     try:
-        json.dumps(params, allow_nan=False)
+        _encode(params)
     except (ValueError, RecursionError) as error:
         raise IncompleteHandover(f"its {PARAMS} cannot be passed on: {error}") from None
 

@@ -12,7 +12,7 @@ from harness.proxy.status import Status, UpstreamCounts
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PROXY_COUNTERS = {
     "requests": "Completion and chat completion requests.",
-    "rejected": "Requests that the proxy answered with 400 without asking a server.",
+    "rejected": "Requests that the proxy refused without asking a server.",
     "stranded_prefills": "Requests that the prefill server finished and whose decode server could not be reached.",
 }
 _SERVER_COUNTERS = {

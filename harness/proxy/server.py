@@ -1,27 +1,18 @@
 """Starts and stops the proxy."""
 
 import errno
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-from aiohttp import web
-
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.app import Proxy
-from harness.proxy.client import ClientErrorFilter
-from harness.proxy.upstream import Upstream, open_session, parse_upstream
+from harness.proxy.listener import Listener
+from harness.proxy.upstream import Upstream, parse_upstream
 
 # How long requests in flight may continue after stop(). Then they are cancelled, on P and D as well.
 GRACE_S = 5.0
-# A thousand clients may connect at the same instant; the kernel caps this at net.core.somaxconn.
-_BACKLOG = 4096
-# aiohttp logs here the errors that occur before a handler is called.
-_http_log = logging.getLogger("harness.proxy.http")
-_http_log.addFilter(ClientErrorFilter())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +22,7 @@ class ProxyHandle:
     url: str
     """Base URL, without a trailing slash."""
     _proxy: Proxy
-    _runner: web.AppRunner
-    _session: aiohttp.ClientSession
+    _listener: Listener
 
     def status(self) -> dict[str, Any]:
         """The same counts as ``GET /proxy/status``."""
@@ -41,7 +31,10 @@ class ProxyHandle:
     async def stop(self) -> None:
         """Accept no new connection, give requests in flight ``GRACE_S`` seconds to end, then close everything."""
         self._proxy.stopping = True
-        await _close(self._runner, self._session)
+        try:
+            await self._listener.stop(GRACE_S)
+        finally:
+            await self._proxy.close()
 
 
 async def start_proxy(
@@ -52,32 +45,19 @@ async def start_proxy(
     Raises UsageError if a URL is invalid, a role has no server, or the proxy cannot listen on the address.
     """
     prefills, decodes = _parse(Role.PREFILL, prefill), _parse(Role.DECODE, decode)
-    session = open_session()
-    proxy = Proxy(session, prefills, decodes)
-    runner = web.AppRunner(
-        proxy.application(), handler_cancellation=True, access_log=None, logger=_http_log, shutdown_timeout=GRACE_S
-    )
+    proxy = Proxy(prefills, decodes)
+    listener = Listener(proxy.handle)
     try:
-        url = await _listen(runner, host, port)
-    except BaseException:
-        await _close(runner, session)
-        raise
-    return ProxyHandle(url, proxy, runner, session)
+        address = await listener.start(host, port)
+    except OSError as error:
+        raise UsageError(_cannot_listen(host, port, error)) from error
+    return ProxyHandle(_url(*address), proxy, listener)
 
 
 def _parse(role: Role, urls: Sequence[str]) -> list[Upstream]:
     if not urls:
         raise UsageError(f"The proxy needs at least one {role} server: give --{role} URL.")
     return [parse_upstream(role, url) for url in urls]
-
-
-async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
-    except OSError as error:
-        raise UsageError(_cannot_listen(host, port, error)) from error
-    return _url(*runner.addresses[0][:2])
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
@@ -91,10 +71,3 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _close(runner: web.AppRunner, session: aiohttp.ClientSession) -> None:
-    try:
-        await runner.cleanup()
-    finally:
-        await session.close()

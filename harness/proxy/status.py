@@ -12,7 +12,7 @@ class Stage(StrEnum):
     """A request's progress through the proxy."""
 
     REQUEST = "request"
-    """The request has not arrived whole, or was answered with 400: no server was asked."""
+    """The request has not arrived whole, or was refused: no server was asked."""
     PREFILL = "prefill"
     """P has been asked."""
     HANDOVER = "handover"
@@ -50,7 +50,7 @@ class Status:
     requests: int = 0
     in_flight: int = 0
     rejected: int = 0
-    """Requests that the proxy answered with 400 without asking a server."""
+    """Requests that the proxy refused (400; 413 and 415 for bodies) without asking a server."""
     client_gone: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
     """Clients that disconnected, by stage. In ``prefill`` P may just have finished, and in ``handover`` D may not have
     been asked yet: then P holds its blocks until their lease ends."""

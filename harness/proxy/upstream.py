@@ -1,31 +1,23 @@
 """The servers behind the proxy, and the connections to them."""
 
-import io
 from base64 import b64encode
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
-import aiohttp
-from aiohttp.hdrs import AUTHORIZATION
-from multidict import CIMultiDict
+from httptools import HttpParserError, HttpParserUpgrade
 from yarl import URL
 
 from harness.errors import UsageError
 from harness.facts import Role
+from harness.proxy.answer import Answer, Broken
 from harness.proxy.errors import one_line
+from harness.proxy.headers import Header, without, written
+from harness.proxy.pool import Pool, ServerConnection
 from harness.proxy.status import UpstreamCounts
 from harness.redact import redact_url
 
-# vLLM's HTTP server (uvicorn) closes a connection that was idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). A pool that
-# keeps connections longer sometimes sends a request into a closing one, and a POST without an answer must not be sent
-# again, since it may have been served. So the pool closes idle connections first, and no request is ever retried.
-KEEPALIVE_S = 2.0
-CONNECT_TIMEOUT_S = 10.0
-# One read takes all bytes that have arrived. At this limit D must wait until a slow client has read on.
-READ_BUFFER_BYTES = 1 << 20
-# aiohttp warns about larger bodies that are bytes and not a file object.
-_LARGE_BODY_BYTES = 1 << 20
+FAILURES = (Broken, OSError, HttpParserError, HttpParserUpgrade)
+"""The exceptions of an answer that does not arrive whole."""
 
 
 class UpstreamFailed(Exception):  # noqa: N818 - reads as what happened
@@ -44,24 +36,25 @@ class Upstream:
     name: str
     """The URL shown to clients and in logs: without credentials, query and trailing slash."""
     counts: UpstreamCounts
-    base: str
-    """The URL to which a request's path is appended: without credentials and query."""
-    query: str = field(repr=False)
+    base: bytes
+    """The path before every request's path, without a trailing slash."""
+    host: bytes
+    """The ``Host`` header."""
+    query: bytes = field(repr=False)
     """The query of the server's URL, added to every request: some gateways want a key there."""
-    authorization: str | None = field(repr=False)
+    authorization: bytes | None = field(repr=False)
     """The ``Authorization`` header of every request, from user and password in the server's URL."""
+    pool: Pool = field(repr=False, compare=False)
+    """The connections to the server."""
 
-    def url(self, path_qs: str) -> URL:
-        """The URL of a request with this path and query."""
-        joint = "&" if "?" in path_qs else "?"
-        return URL(f"{self.base}{path_qs}{joint if self.query else ''}{self.query}", encoded=True)
-
-    def headers(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
-        """The headers of a request; this server's own credentials, if it has any, replace the client's."""
-        sent = CIMultiDict(headers)
+    def request(self, method: str, path_qs: bytes, headers: list[Header], body: bytes | None) -> bytes:
+        """The bytes of a request; this server's own credentials, if it has any, replace the client's."""
+        joint = b"" if not self.query else b"&" if b"?" in path_qs else b"?"
+        target = b"%b %b%b%b%b" % (method.encode(), self.base, path_qs, joint, self.query)
         if self.authorization is not None:
-            sent[AUTHORIZATION] = self.authorization
-        return sent
+            headers = [*without(headers, b"authorization"), (b"Authorization", self.authorization)]
+        length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
+        return b"%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n%b" % (target, self.host, written(headers), length, body or b"")
 
     def count_answer(self, status: int) -> None:
         """Count an answer that arrived whole."""
@@ -80,80 +73,81 @@ def parse_upstream(role: Role, text: str) -> Upstream:
     if url.scheme not in {"http", "https"} or not url.host:
         shown = redact_url(text)
         raise UsageError(f"{shown!r} is not the URL of a {role} server. Give a URL like http://127.0.0.1:8100.")
-    url, query = url.with_query(None).with_fragment(None), url.raw_query_string
-    base = str(url.with_user(None)).rstrip("/")
-    authorization = _basic(url)
-    name = base if authorization is None else redact_url(str(url)).rstrip("/")
-    return Upstream(role, name, UpstreamCounts(name), base, query, authorization)
+    name = _shown(url)
+    pool = Pool(str(url.raw_host), url.port or 0, tls=url.scheme == "https")
+    base, query = url.raw_path.rstrip("/").encode(), url.raw_query_string.encode()
+    return Upstream(role, name, UpstreamCounts(name), base, _host(url), query, _basic(url), pool)
 
 
-def _basic(url: URL) -> str | None:
+def _shown(url: URL) -> str:
+    url = url.with_query(None).with_fragment(None)
+    hidden = str(url) if _basic(url) is None else redact_url(str(url))
+    return hidden.rstrip("/")
+
+
+def _host(url: URL) -> bytes:
+    return (url.host_port_subcomponent or "").encode()
+
+
+def _basic(url: URL) -> bytes | None:
     if url.user is None and url.password is None:
         return None
-    return "Basic " + b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
+    return b"Basic " + b64encode(f"{url.user or ''}:{url.password or ''}".encode())
 
 
-def open_session() -> aiohttp.ClientSession:
-    """A connection pool without a limit (the clients choose the load) or a deadline (an answer may take hours)."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        auto_decompress=False,
-        read_bufsize=READ_BUFFER_BYTES,
-    )
-
-
-async def ask(  # noqa: PLR0913 - the parts of an HTTP request
-    session: aiohttp.ClientSession,
+async def ask(
     upstream: Upstream,
     *,
     method: str,
-    path_qs: str,
-    headers: CIMultiDict[str],
+    path_qs: bytes,
+    headers: list[Header],
     body: bytes | None,
-) -> aiohttp.ClientResponse:
+) -> Answer:
     """The answer, once its headers are there; the caller closes it. Raises (and counts) UpstreamFailed."""
     upstream.counts.requests += 1
-    url, headers = upstream.url(path_qs), upstream.headers(headers)
+    request = upstream.request(method, path_qs, headers, body)
+    connection = await _connected(upstream)
+    # Only what has no effect may be sent twice (RFC 9110, 9.2.2).
+    if connection.reused and method == "GET":
+        with suppress(*FAILURES):
+            return await _head(connection.ask(request))
+        connection = await _connected(upstream, fresh=True)
     try:
-        answer = await session.request(method, url, data=_payload(body), headers=headers, allow_redirects=False)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        return await _head(connection.ask(request))
+    except FAILURES as error:
+        raise broken(upstream, error) from error
+
+
+async def _connected(upstream: Upstream, *, fresh: bool = False) -> ServerConnection:
+    try:
+        return await upstream.pool.take(fresh=fresh)
+    # A name that cannot be a host name raises ValueError.
+    except (OSError, ValueError) as error:
         upstream.counts.unreachable += 1
         raise UpstreamFailed(_message(upstream, "cannot be reached", error), reached=False) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise _broken(upstream, error) from error
-    # 101 to a request that did not ask for another protocol.
-    if answer.status < HTTPStatus.OK:
+
+
+async def _head(answer: Answer) -> Answer:
+    try:
+        await answer.head()
+    except BaseException:
         answer.close()
-        raise _broken(upstream, ValueError(f"status {answer.status} is not an answer"))
+        raise
     return answer
 
 
-async def read_available(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
-    """The bytes of the body that have arrived; empty at its end. Raises (and counts) UpstreamFailed."""
+async def read_whole(upstream: Upstream, answer: Answer) -> bytes:
+    """The whole body. Raises (and counts) UpstreamFailed."""
     try:
-        return await answer.content.readany()
-    except (aiohttp.ClientError, OSError) as error:
-        raise _broken(upstream, error) from error
+        return await answer.whole()
+    except FAILURES as error:
+        raise broken(upstream, error) from error
 
 
-async def read_whole(upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
-    """The whole body; raises like ``read_available``."""
-    chunks = []
-    while chunk := await read_available(upstream, answer):
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _broken(upstream: Upstream, error: Exception) -> UpstreamFailed:
+def broken(upstream: Upstream, error: Exception) -> UpstreamFailed:
+    """The exception for an answer that broke off, which is counted."""
     upstream.counts.broken += 1
     return UpstreamFailed(_message(upstream, "closed the connection before the end of its answer", error), reached=True)
-
-
-def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    return io.BytesIO(body) if body is not None and len(body) >= _LARGE_BODY_BYTES else body
 
 
 def _message(upstream: Upstream, what: str, error: Exception) -> str:

@@ -12,10 +12,13 @@ from pathlib import Path
 from harness.checkers.token_sources import SOURCES
 from harness.facts import Deployment, Role, Server, alike
 from harness.history import History, RunStarted
-from harness.load.latency import Distribution, LatencyReport
+from harness.load.goodput import Goodput
+from harness.load.latency import LatencyDetail, LatencyReport
 from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
+from harness.reports.goodput import goodput_line
+from harness.reports.latency_rows import LatencyRow, latency_rows, steady_line
 from harness.reports.measured import run_started
 from harness.reports.text import clean, duration, figure, plural
 from harness.reports.verification_cost import verification_cost
@@ -52,14 +55,6 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyRow:
-    """One latency, in milliseconds, formatted: mean, p50, p90, p99."""
-
-    name: str
-    values: tuple[str, str, str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
     """Everything that is shown. No text contains control characters."""
 
@@ -79,20 +74,26 @@ class Overview:
     notes: tuple[str, ...]
     """How much was checked, a line each."""
     latencies: tuple[LatencyRow, ...]
+    steady: str
+    """The load without its warm-up; empty if no steady state was seen."""
     throughput: str
+    goodput: str
+    """Empty if no objectives were given."""
     deployment: str
     stored: str
     again: str
 
 
-def make_overview(  # noqa: PLR0913 - the last two have defaults
+def make_overview(  # noqa: PLR0913 - the last three have defaults
     deployment: Deployment,
     history: History,
     judgement: Judgement,
     latency: LatencyReport,
+    detail: LatencyDetail,
     *,
     run_dir: Path | None = None,
     rows: Sequence[Row] = (),
+    good: Goodput | None = None,
 ) -> Overview:
     """Collect everything that is shown.
 
@@ -117,8 +118,10 @@ def make_overview(  # noqa: PLR0913 - the last two have defaults
         outputs=_outputs(judgement.outputs),
         outputs_wrong=judgement.outputs.mismatch > 0,
         notes=_notes(judgement, history),
-        latencies=_latencies(latency),
+        latencies=latency_rows(latency, detail),
+        steady=steady_line(detail),
         throughput=_throughput(latency),
+        goodput="" if good is None else goodput_line(good),
         deployment=_deployment(deployment),
         stored="" if run_dir is None else str(run_dir),
         again=_again(run_started(history)),
@@ -234,17 +237,6 @@ def _outputs(outputs: Outputs) -> str:
         f"{outputs.requests:,} compared: {outputs.exact:,} exact, {outputs.tie:,} tie, "
         f"{outputs.mismatch:,} mismatch, {outputs.unverified:,} unverified"
     )
-
-
-def _latencies(latency: LatencyReport) -> tuple[LatencyRow, ...]:
-    named = {"TTFT": latency.ttft, "ITL": latency.itl, "TPOT": latency.tpot, "E2E": latency.e2el}
-    return tuple(LatencyRow(name, _statistics(values)) for name, values in named.items())
-
-
-def _statistics(values: Distribution | None) -> tuple[str, str, str, str]:
-    if values is None:
-        return ("-", "-", "-", "-")
-    return (figure(values.mean), figure(values.p50), figure(values.p90), figure(values.p99))
 
 
 def _throughput(latency: LatencyReport) -> str:

@@ -13,8 +13,7 @@ MARK = {Verdict.VALID: "ok", Verdict.INVALID: "DIFFERS", Verdict.UNKNOWN: "UNKNO
 def plain_lines(overview: Overview) -> Iterator[str]:
     """The report, line by line."""
     yield f"{overview.verdict.upper()}: {overview.headline}"
-    for reason in overview.reasons:
-        yield from _reason(reason)
+    yield from reason_lines(overview)
     for name, text in overview.passed:
         yield f"  valid {name}: {text}"
     if overview.counters:
@@ -23,10 +22,20 @@ def plain_lines(overview: Overview) -> Iterator[str]:
     yield from (f"  {note}" for note in overview.notes)
     yield from latency_lines(overview)
     yield f"throughput: {overview.throughput}"
+    if overview.steady:
+        yield f"steady: {overview.steady}"
+    if overview.goodput:
+        yield f"goodput: {overview.goodput}"
     yield f"deployment: {overview.deployment}"
     if overview.stored:
         yield f"stored: {overview.stored}"
     yield f"again: {overview.again}"
+
+
+def reason_lines(overview: Overview) -> Iterator[str]:
+    """Why the run is not valid: the checks that are not, with their findings."""
+    for reason in overview.reasons:
+        yield from _reason(reason)
 
 
 def counter_lines(overview: Overview) -> Iterator[str]:
@@ -40,8 +49,9 @@ def counter_lines(overview: Overview) -> Iterator[str]:
 def latency_lines(overview: Overview) -> Iterator[str]:
     """The latencies, a line each."""
     for row in overview.latencies:
-        mean, p50, p90, p99 = row.values
-        yield f"{row.name} ms: mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}"
+        named = zip(("mean", "p50", "p90", "p99"), row.values, row.intervals, strict=True)
+        parts = [f"{name} {value}" + (f" ({interval})" if interval else "") for name, value, interval in named]
+        yield f"{row.name} ms: {', '.join(parts)}"
 
 
 def _reason(reason: Reason) -> Iterator[str]:

@@ -15,7 +15,8 @@ from rich.console import Console
 from harness.errors import ExitCode
 from harness.facts import Deployment
 from harness.history import History
-from harness.load.latency import Latencies, latencies, latency_report
+from harness.load.goodput import Goodput, goodput
+from harness.load.latency import Latencies, latencies, latency_detail, latency_report
 from harness.reports.catalogue import Row, overall
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.junit import junit_xml
@@ -24,7 +25,7 @@ from harness.reports.overview import Overview, make_overview
 from harness.reports.plain import plain_lines
 from harness.reports.result_json import LoadSettings, result
 from harness.reports.terminal import print_overview
-from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
+from harness.verdict import Check, Finding, FindingKind, Judgement, Outputs, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Report:
     """JUnit XML."""
     path: Path | None = None
     """The directory where the run is stored; None: it is not stored."""
+    goodput: Goodput | None = None
+    """Requests that kept the given objectives; None: none were given."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -98,10 +101,14 @@ def make_report(  # noqa: PLR0913 - all but three have defaults
     ``load``: by default, derived from the history. ``rows``: the catalogue's table, if workloads ran.
     """
     measured = under_test(history)
-    latency = latency_report(measured)
+    latency, detail = latency_report(measured), latency_detail(measured)
+    load = load or LoadSettings(len(measured))
+    good = goodput(measured, load.goodput, _found_wrong(judgement)) if load.goodput else None
     verdict = overall(rows) if rows else judgement.verdict
-    content = result(deployment, history, judgement, latency, load or LoadSettings(len(measured)))
+    content = result(deployment, history, judgement, latency, detail, load)
     content["verdict"] = verdict.value
+    if good is not None:
+        content |= good.as_keys()
     if rows:
         content["workloads"] = [row.as_json for row in rows]
     return Report(
@@ -111,10 +118,18 @@ def make_report(  # noqa: PLR0913 - all but three have defaults
         verdict,
         tuple(rows),
         content,
-        make_overview(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
+        make_overview(deployment, history, judgement, latency, detail, run_dir=run_dir, rows=rows, good=good),
         catalogue_junit(rows) if rows else junit_xml(history, judgement),
         run_dir,
+        good,
     )
+
+
+def _found_wrong(judgement: Judgement) -> set[str]:
+    """Requests whose outputs were found wrong."""
+    wrong = (FindingKind.WRONG_OUTPUT, FindingKind.LEAK)
+    found = (finding for check in judgement.checks for finding in check.findings)
+    return {finding.request for finding in found if finding.request is not None and finding.kind in wrong}
 
 
 def print_report(report: Report, *, plain: bool = False, stream: TextIO | None = None) -> None:

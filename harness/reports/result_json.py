@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.facts import Deployment, Server
 from harness.history import History, Operation, RunStarted
-from harness.load.latency import LatencyReport, inter_token_latencies
+from harness.load.latency import LatencyDetail, LatencyReport, inter_token_latencies
 from harness.reports.kv_transfer import json_bounds, json_number, kv_transfer
 from harness.reports.measured import run_started, under_test
 from harness.reports.verification_cost import verification_cost
@@ -32,18 +32,27 @@ class LoadSettings:
     request_rate: float = math.inf
     """Requests per second."""
     burstiness: float = 1.0
+    arrival: Mapping[str, Any] | None = None
+    """The keys of an open loop, which replace the two above; None: a closed loop, or the times of a trace."""
     backend: str = "openai"
     label: str | None = None
     tokenizer_id: str | None = None
     """None: the model's own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The user's own keys, replaced by keys of the harness with the same name."""
+    goodput: Mapping[str, float] = field(default_factory=dict)
+    """The objectives that a good request keeps: milliseconds by metric. Empty: goodput is not counted."""
     detailed: bool = False
     """Whether to add the arrays with one entry per request."""
 
 
-def result(
-    deployment: Deployment, history: History, judgement: Judgement, latency: LatencyReport, load: LoadSettings
+def result(  # noqa: PLR0913, PLR0917 - the parts of a run's result
+    deployment: Deployment,
+    history: History,
+    judgement: Judgement,
+    latency: LatencyReport,
+    detail: LatencyDetail,
+    load: LoadSettings,
 ) -> dict[str, Any]:
     """The content of the file, fit for strict JSON. Raises ValueError if the history has no first entry."""
     started = run_started(history)
@@ -52,6 +61,7 @@ def result(
         **_setup(started, deployment, load),
         **latency.as_keys(),
         "request_goodput": None,
+        **detail.as_keys(),
         **(_arrays(under_test(history)) if load.detailed else {}),
         "verdict": judgement.verdict.value,
         "checks": [_check(check) for check in judgement.checks],
@@ -81,6 +91,7 @@ def _setup(started: RunStarted, deployment: Deployment, load: LoadSettings) -> d
         "request_rate": "inf" if math.isinf(load.request_rate) else load.request_rate,
         "burstiness": load.burstiness,
         "max_concurrency": load.max_concurrency,
+        **(load.arrival or {}),
     }
 
 

@@ -5,6 +5,7 @@ prints nothing, stores nothing and reads no command line.
 """
 
 from harness.run.carry_out import Carried, carry_out
+from harness.run.prompts import with_tokens
 from harness.run.recorder import Recorder
 from harness.run.started import fresh_salt, run_started_now
 from harness.run.transport import Sending, Transport
@@ -19,4 +20,5 @@ __all__ = [
     "fit",
     "fresh_salt",
     "run_started_now",
+    "with_tokens",
 ]

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from harness.errors import HarnessError
 from harness.history import Choice, Ended, Outcome
-from harness.scenario import Message, Prompt, Request
+from harness.scenario import Message, Phase, Prompt, Request
 
 T = TypeVar("T")
 
@@ -49,6 +49,11 @@ class Conversations:
                 "kinds: give both as token ids, both as text, or both as messages."
             )
         return replace(request, prompt=prompt, continues=None)
+
+
+def next_turns(phase: Phase) -> dict[str, Request]:
+    """The next turn of each request of the phase that has one, by the request's id."""
+    return {one.continues: one for one in phase.requests if one.continues and one.request_id in phase.think_times}
 
 
 def _joined(before: Prompt, answer: Choice, after: Prompt) -> Prompt | None:

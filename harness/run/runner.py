@@ -6,7 +6,7 @@ recorded as sent is also recorded as ended, unless the process is killed.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,8 +15,8 @@ from harness.clock import Clock
 from harness.errors import HarnessError
 from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
 from harness.observer import SILENT, RunObserver
-from harness.run.arrivals import Arrivals, ClosedLoop
-from harness.run.conversations import Conversations, Unanswered
+from harness.run.arrivals import Arrivals, arrivals_of, arriving
+from harness.run.conversations import Conversations, Unanswered, next_turns
 from harness.scenario import Phase, Request, Scenario
 
 Sender = Callable[[Request], Awaitable[Ended]]
@@ -57,7 +57,7 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
         if phase.counted or phase.watched:
             await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
         counters.disturbed()
-        await run.load(ClosedLoop(phase.concurrency, clock))
+        await run.load(arrivals_of(phase, clock))
         if phase.counted or phase.watched:
             await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "after"))
         unsent |= run.unsent
@@ -66,6 +66,17 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
 def _label(phase: Phase, when: str) -> str:
     """The label of a reading. Checkers ignore the ``watched`` labels of phases that are not counted."""
     return when if phase.counted else f"watched-{when}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A request and the requests that continue it; most requests are continued by none."""
+
+    first: Request
+    turns: Mapping[str, Request]
+    """The request that continues another one, by the other one's id."""
+    began: float
+    """When the phase began to send."""
 
 
 @dataclass(slots=True)
@@ -104,38 +115,53 @@ class _PhaseRun:
 
     async def _fire(self, arrivals: Arrivals) -> None:
         began = self.clock.now()
-        async with asyncio.TaskGroup() as group, aclosing(arrivals.due(self.phase.requests)) as due:
+        turns = next_turns(self.phase)
+        async with asyncio.TaskGroup() as group, aclosing(arrivals.due(arriving(self.phase))) as due:
             async for request, intended_at in due:
-                if self.phase.seconds is not None and self.clock.now() - began >= self.phase.seconds:
+                if self._too_late(began):
                     break
                 self.unsent.discard(request.request_id)
-                group.create_task(self._foreground(request, intended_at, arrivals))
+                session = _Session(request, turns, began)
+                group.create_task(self._foreground(session, intended_at, arrivals))
 
-    async def _foreground(self, request: Request, intended_at: float, arrivals: Arrivals) -> None:
-        await self._operate(request, intended_at)
+    def _too_late(self, began: float) -> bool:
+        return self.phase.seconds is not None and self.clock.now() - began >= self.phase.seconds
+
+    async def _foreground(self, session: "_Session", intended_at: float, arrivals: Arrivals) -> None:
+        """Send a request and, one after another, the requests that continue it."""
+        request: Request | None = session.first
+        allowed_at = arrivals.allowed_at(session.first)
+        while request is not None:
+            self.unsent.discard(request.request_id)
+            await self._operate(request, intended_at, allowed_at)
+            self.ended += 1
+            self.observer.advance(self.ended, len(self.phase.requests), self.failed)
+            request, allowed_at = session.turns.get(request.request_id), None
+            if request is not None:
+                intended_at = self.clock.now() + self.phase.think_times[request.request_id]
+                await self.clock.sleep(max(0.0, intended_at - self.clock.now()))
+                request = None if self._too_late(session.began) else request
         arrivals.ended()
-        self.ended += 1
-        self.observer.advance(self.ended, len(self.phase.requests), self.failed)
 
     async def _keep_busy(self, supply: Iterator[Request]) -> None:
         while not self.over and self.ended < len(self.phase.requests) and (request := next(supply, None)):
             self.unsent.discard(request.request_id)
             await self._operate(request, self.clock.now())
 
-    async def _operate(self, request: Request, intended_at: float) -> None:
+    async def _operate(self, request: Request, intended_at: float, allowed_at: float | None = None) -> None:
         try:
             request = self.conversations.whole(request)
         except Unanswered as why:
-            self._sent(request, intended_at)
+            self._sent(request, intended_at, allowed_at)
             self._ended(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
             return
-        self._sent(request, intended_at)
+        self._sent(request, intended_at, allowed_at)
         ended = await self._outcome(request)
         self._ended(ended)
         self.conversations.remember(request, ended)
 
-    def _sent(self, request: Request, intended_at: float) -> None:
-        self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at))
+    def _sent(self, request: Request, intended_at: float, allowed_at: float | None) -> None:
+        self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at, allowed_at))
 
     def _ended(self, ended: Ended) -> None:
         self.failed += ended.outcome is not Outcome.OK

@@ -50,7 +50,7 @@ class NoiseFile:
     """The oldest first."""
 
 
-def noise_key(deployment: Deployment, concurrency: int) -> dict[str, str]:
+def noise_key(deployment: Deployment, concurrency: int | str) -> dict[str, str]:
     """The values that two runs must have in common to share a noise floor."""
     servers = deployment.servers
     return {

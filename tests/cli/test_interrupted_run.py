@@ -72,3 +72,14 @@ def test_an_interrupted_catalogue_keeps_its_table(tmp_path: Path) -> None:
     assert code == 3, out + err
     assert out.splitlines()[-1] == "2 workloads: 2 unknown"
     assert f"python -m harness check {(tmp_path / 'latest').resolve()}" in err
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_shows_the_rates_that_were_tried_and_is_unknown(tmp_path: Path) -> None:
+    words = ("--sweep", "20,30", "--num-prompts", "12", "--goodput", "ttft:30000", "--verify", "sample:2")
+    code, out, err = interrupted(tmp_path, "20 requests per second: valid", *words)
+    assert code == 3, out + err
+    assert "Traceback" not in err
+    assert "UNKNOWN: 1 rate; the knee is at 20 requests per second" in out
+    found = json.loads((tmp_path / "latest" / "sweep.json").read_text())
+    assert (found["verdict"], [point["rate"] for point in found["points"]]) == ("unknown", [20.0])

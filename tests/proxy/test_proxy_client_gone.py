@@ -15,6 +15,7 @@ from polling import until
 from proxy_fakes import DEADLINE_S, Pair, Script, answering, closed_port, pair, proxying
 
 from harness.proxy import start_proxy
+from harness.proxy.client import ClientConnection
 from harness.proxy.status import Stage
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -198,25 +199,26 @@ async def test_a_client_that_leaves_as_the_end_arrives(how: str, last: bytes, fi
         assert status["decode"][0]["broken"] == 0
 
 
-@pytest.mark.parametrize("step", ["prepare", "write", "write_eof"])
+def close_before(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Let the proxy's connection to a client close just before this step, so that only the step can notice it."""
+    real = getattr(ClientConnection, step)
+
+    def closing(connection: ClientConnection, *args: Any, **kwargs: Any) -> Any:
+        connection._transport.close()
+        return real(connection, *args, **kwargs)
+
+    monkeypatch.setattr(ClientConnection, step, closing)
+
+
+@pytest.mark.parametrize("step", ["begin", "send", "drained"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_write_that_finds_the_connection_closed(
     monkeypatch: pytest.MonkeyPatch, step: str, stream: bool
 ) -> None:
-    """The transport closes just before this step of the relay, so that only the write can notice it."""
-    real = getattr(web.StreamResponse, step)
-
-    async def closing(response: web.StreamResponse, *args: Any) -> Any:
-        request = args[0] if step == "prepare" else response._req
-        if type(response) is web.StreamResponse and request is not None and not request.headers.get("X-Request-Id"):
-            assert request.transport is not None
-            request.transport.close()
-        return await real(response, *args)
-
     gate = Gate(first=b"data: {}\n\n" if stream else b"{}", length=None if stream else 2, last=b"")
     gate.go_on.set()
     async with pair(d_script=gate) as servers:
-        monkeypatch.setattr(web.StreamResponse, step, closing)
+        close_before(monkeypatch, step)
         client = await Client.connect(servers.proxy.url)
         client.writer.write(REQUEST)
         await client.read()
@@ -224,8 +226,7 @@ async def test_a_write_that_finds_the_connection_closed(
         gone = servers.proxy.status()["client_gone"]
         whole = servers.proxy.status()["decode"][0]["completed"]
         assert gone[Stage.DECODE] + whole == 1
-        assert whole == 0 or (step == "write_eof" and not stream), "only a counted body is whole before write_eof"
-        monkeypatch.undo()
+        assert whole == 0 or step == "drained", "all is sent before drained"
 
 
 @pytest.mark.parametrize(
@@ -236,20 +237,11 @@ async def test_a_write_that_finds_the_connection_closed(
 async def test_a_client_that_left_before_its_error_answer(
     monkeypatch: pytest.MonkeyPatch, p_script: Script | None, sent: bytes, stage: Stage
 ) -> None:
-    real = web.StreamResponse.prepare
-
-    async def closing(response: web.StreamResponse, request: Any) -> Any:
-        # The client's request, not the proxy's request to P.
-        if not request.headers.get("X-Request-Id"):
-            request.transport.close()
-        return await real(response, request)
-
     async with pair(p_script=p_script) as servers:
         client = await Client.connect(servers.proxy.url)
-        monkeypatch.setattr(web.StreamResponse, "prepare", closing)
+        close_before(monkeypatch, "send")
         client.writer.write(sent)
         assert await client.read() == b""
-        monkeypatch.undo()
         await until_gone(servers, stage)
 
 

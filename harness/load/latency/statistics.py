@@ -96,7 +96,7 @@ def latencies(operations: Iterable[Operation]) -> Latencies:
         ttft=np.array([op.ended.token_times[0] - op.sent.intended_at for op in streamed], np.float64),
         itl=np.array([latency for op in streamed for latency in inter_token_latencies(op.ended)], np.float64),
         tpot=np.array([tpot for tpot in tpots if tpot is not None], np.float64),
-        e2e=np.array([_last(op.ended) - op.sent.intended_at for op in done], np.float64),
+        e2e=np.array([last_arrival(op.ended) - op.sent.intended_at for op in done], np.float64),
     )
 
 
@@ -128,7 +128,7 @@ def latency_report(operations: Iterable[Operation]) -> LatencyReport:
         itl=_distribution(measured.itl),
         e2el=_distribution(measured.e2e),
         ttft_from_send=_distribution([op.ended.token_times[0] - op.sent.at for op in streamed]),
-        e2el_from_send=_distribution([_last(op.ended) - op.sent.at for op in done]),
+        e2el_from_send=_distribution([last_arrival(op.ended) - op.sent.at for op in done]),
     )
 
 
@@ -154,7 +154,8 @@ def _chunks(ended: Ended) -> Iterator[tuple[float, int]]:
     return ((ended.token_times[end - 1], tokens) for end, tokens in zip(ends, ended.tokens_per_chunk, strict=True))
 
 
-def _last(ended: Ended) -> float:
+def last_arrival(ended: Ended) -> float:
+    """When the answer had arrived: its last token, or the whole body if nothing was streamed."""
     return ended.token_times[-1] if ended.token_times else ended.at
 
 
