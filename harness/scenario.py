@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.deferred import Deferred
+
 
 class Route(StrEnum):
     """Where a request is sent."""
@@ -135,7 +137,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Deferred):
     """One request. ``request_id`` is unique in a run and travels as X-Request-Id."""
 
     request_id: str

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VOCABULARY = {"errors", "clock", "scenario", "facts", "verdict", "history", "redact", "memo", "observer"}
+VOCABULARY = {"errors", "clock", "deferred", "scenario", "facts", "verdict", "history", "redact", "memo", "observer"}
 
 # The rooms, or single modules of rooms, that a room may import besides itself.
 ROOMS: dict[str, set[str]] = {
@@ -15,10 +15,11 @@ ROOMS: dict[str, set[str]] = {
     "clock": set(),
     "memo": set(),
     "observer": set(),
-    "scenario": set(),
+    "deferred": set(),
+    "scenario": {"deferred"},
     "facts": set(),
     "verdict": {"facts"},
-    "history": {"scenario"},
+    "history": {"scenario", "deferred"},
     "redact": {"facts"},
     "engine_plugins": set(),
     "models": {"errors", "facts"},
@@ -53,6 +54,7 @@ ENGINE = {"vllm", "torch", "nixl", "transformers", "tokenizers"}
 NETWORK = {"aiohttp", "uvloop", "socket", "http", "urllib", "asyncio", "subprocess"}
 PURE = (
     "errors",
+    "deferred",
     "scenario",
     "facts",
     "verdict",

@@ -147,6 +147,8 @@ def _prompts(load: RandomLoad, opening: Ids, ids: Ids) -> Iterator[tuple[int, ..
     least, most = load.input_len
     lengths = rng.integers(least, most, size=len(opening), endpoint=True)
     rests = [rng.choice(ids, size=length - opening.shape[1]) for length in lengths]
-    prefix = rng.choice(ids, size=load.prefix_len).tolist()
+    prefix = rng.choice(ids, size=load.prefix_len)
+    # One object for each token id, not for each place: 100,000 prompts of 200 tokens need 160 MB instead of 800.
+    one_each = np.arange(ids[-1] + 1).astype(object)
     for canary, rest in zip(opening, rests, strict=True):
-        yield (*prefix, *canary.tolist(), *rest.tolist())
+        yield (*one_each[prefix], *one_each[canary], *one_each[rest])

@@ -14,6 +14,7 @@ class Recorder:
     def __init__(self, keep: Callable[[Entry], None] = lambda _entry: None, entries: Iterable[Entry] = ()) -> None:
         self._keep = keep
         self._entries = list(entries)
+        self._history: History | None = None
 
     def __call__(self, entry: Entry) -> None:
         """Add the next entry."""
@@ -22,5 +23,7 @@ class Recorder:
 
     @property
     def history(self) -> History:
-        """All entries so far."""
-        return History(tuple(self._entries))
+        """All entries so far; the same object until the next entry, so that what was derived from it still holds."""
+        if self._history is None or len(self._history.entries) != len(self._entries):
+            self._history = History(tuple(self._entries))
+        return self._history

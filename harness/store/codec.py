@@ -1,5 +1,8 @@
 """Writes frozen dataclasses as strict JSON and reads them back, following their type annotations.
 
+This is the careful road: it takes every value that an entry can have, and says what is wrong with one that cannot be
+read. :mod:`harness.store.lines` is the fast one, for the entries of which a journal has many.
+
 Rule 1: a field at its default is left out, so a later version may add fields with defaults.
 Rule 2: a small dataclass that occurs thousands of times (``ROWS``) becomes an array of its fields in order, without
 trailing defaults; any other dataclass becomes an object.
@@ -19,10 +22,12 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from msgspec import Struct, structs
+
 from harness.history import Sample, TokenLogprob
 
 ROWS: frozenset[type] = frozenset({TokenLogprob, Sample})
-"""Dataclasses written as arrays."""
+"""Classes written as arrays."""
 
 T = TypeVar("T")
 
@@ -111,7 +116,9 @@ def _defaults(value: Any) -> tuple[tuple[str, Any], ...]:
 
 @cache
 def _defaults_of(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Each field with its default; ``MISSING``, which equals nothing else, if it has none."""
+    """Each field with its default; a value that equals nothing else if it has none."""
+    if issubclass(kind, Struct):
+        return tuple((item.name, item.default) for item in structs.fields(kind))
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not a dataclass: the codec cannot write it")
     return tuple((item.name, _default(item)) for item in fields(kind))
@@ -151,8 +158,8 @@ def _reader(kind: Any) -> _Reader:
         return _tuple_of(get_args(kind))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(_reader(get_args(kind)[1]))
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _from_row(kind) if kind in ROWS else _from_object(kind)
+    if kind in ROWS or is_dataclass(kind):
+        return (_from_row if kind in ROWS else _from_object)(kind)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return _enum(kind)
     return _SCALARS[kind]

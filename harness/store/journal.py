@@ -1,25 +1,27 @@
 """The journal: a run's history on disk, one JSON object per line, written during the run.
 
-Rule 1: recording never waits for the disk. An entry is encoded and put into a buffer. A separate thread writes the
-buffer within half a second, and at once when a phase begins or a reading is taken.
+Rule 1: recording never waits for the disk. A separate thread encodes and writes entries within half a second, and at
+once when a phase begins, a reading is taken, or many entries are pending.
 Rule 2: written entries survive ``kill -9`` of the harness, but not a power cut.
 Rule 3: a killed writer leaves at most one incomplete line, the last one, without its newline. The reader drops it. Any
 other line that cannot be read is an error, because a run judged by a part of its history could come out valid.
 """
 
 import json
-import math
-import re
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Self, get_args
+from typing import IO, Self
 
 from harness.errors import HarnessError, UsageError
 from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
-from harness.store.codec import MalformedError, decode, dumps, parse_json
-from harness.store.earlier import convert_entry
+from harness.store.codec import MalformedError, parse_json
+from harness.store.entries import decode_entry, decode_stored, encode_entry, encode_line
+from harness.store.lines_on_disk import LinesOnDisk
+
+__all__ = ["JournalWriter", "decode_entry", "encode_entry", "read_journal"]
 
 FORMAT = 1
 """Version of the format. It is raised if an older reader would misread new entries, not if it would refuse them."""
@@ -27,85 +29,50 @@ FORMAT = 1
 FLUSH_SECONDS = 0.5
 
 _MILESTONES = (RunStarted, PhaseStarted, Scraped, RunEnded)
-"""Entries after which the buffer is written at once."""
+"""Entries after which what is pending is written at once."""
 
+_MANY = 256
+"""Pending entries after which they are written at once: until then they need as much memory as a client's answers."""
 
-def _kind(entry_type: type) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", entry_type.__name__).lower()
-
-
-_KINDS: dict[str, type[Entry]] = {_kind(entry_type): entry_type for entry_type in get_args(Entry)}
-_TAGS = {entry_type: {"kind": kind} for kind, entry_type in _KINDS.items()}
-
-
-def encode_entry(entry: Entry) -> str:
-    """One line, without its newline: ``{"kind": "sent", …}``."""
-    return dumps(entry, _TAGS[type(entry)])
-
-
-def decode_entry(line: str | bytes, *, stored: bool = False) -> Entry:
-    """The entry of a line. Raises MalformedError. ``stored``: the line is from a file that may be damaged."""
-    content = _an_object(parse_json(line.encode() if isinstance(line, str) else line, stored=stored))
-    kind = content.pop("kind", None)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise MalformedError(f"entries of kind {kind!r:.60} are not known to this version of the harness")
-    return decode(_KINDS[kind], convert_entry(kind, content))
-
-
-def _checked(entry: Entry) -> Entry:
-    """The entry. Raises MalformedError if it has values that the harness never writes.
-
-    A time that is NaN compares as false with every other time, so checkers would miss late events.
-    """
-    for name, value in _plain_numbers(entry):
-        if not math.isfinite(value):
-            raise MalformedError(f"{name} is {value}, and must be a number")
-    if isinstance(entry, RunStarted) and not 0 <= entry.wall < _YEAR_9999:
-        raise MalformedError(f"wall is {entry.wall}, which is not a calendar time")
-    return entry
-
-
-_YEAR_9999 = 253_370_764_800.0
-"""Seconds since 1970. Python's calendar ends there."""
-
-
-def _plain_numbers(entry: Entry) -> Iterator[tuple[str, float]]:
-    """The entry's own times and shares, without numbers from servers, which may have any value."""
-    for name in entry.__slots__:
-        value = getattr(entry, name)
-        if isinstance(value, float):
-            yield name, value
-        elif name == "token_times":
-            yield from ((name, time) for time in value)
-
-
-def _an_object(content: object) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise MalformedError("not a JSON object")
-    return content
+_BATCH = 1 << 20
+"""Bytes that are written at once, about."""
 
 
 class JournalWriter:
-    """Appends entries to a journal. Use from any thread; close it, or use it as a context manager."""
+    """Appends entries to a journal. Use from any thread; close it, or use it as a context manager.
 
-    def __init__(self, path: Path, *, flush_seconds: float = FLUSH_SECONDS) -> None:
+    ``redacted``: the entry as it is to be stored. Entries that were written keep their large fields on disk alone
+    (:mod:`harness.store.lines_on_disk`), which ``redacted`` must leave as they are.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        flush_seconds: float = FLUSH_SECONDS,
+        redacted: Callable[[Entry], Entry] = lambda entry: entry,
+    ) -> None:
         self._path = path
+        self._redacted = redacted
         self._file: IO[bytes] = path.open("xb", buffering=0)
+        self._lines = LinesOnDisk(path)
         self._flush_seconds = flush_seconds
         # The deque's methods are atomic, so that no entry is lost between two threads.
-        self._pending = deque([json.dumps({"kind": "journal", "format": FORMAT})])
+        self._pending: deque[Entry] = deque()
         self._writing = threading.Lock()
         self._wanted = threading.Event()
         self._closing = False
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
+        self._size = 0
+        self._append(json.dumps({"kind": "journal", "format": FORMAT}).encode() + b"\n")
         self._thread = threading.Thread(target=self._keep_writing, name="journal", daemon=True)
         self._thread.start()
 
     def record(self, entry: Entry) -> None:
         """Append an entry; returns before it is written. Raises HarnessError if an earlier write failed."""
         self._raise_failure()
-        self._pending.append(encode_entry(entry))
-        if isinstance(entry, _MILESTONES):
+        self._pending.append(entry)
+        if isinstance(entry, _MILESTONES) or len(self._pending) == _MANY:
             self._wanted.set()
 
     def flush(self) -> None:
@@ -137,29 +104,46 @@ class JournalWriter:
 
     def _write(self) -> None:
         with self._writing:
-            lines = []
-            while self._pending:
-                lines.append(self._pending.popleft() + "\n")
-            if lines and self._failure is None:
-                self._append(memoryview("".join(lines).encode("ascii")))
+            try:
+                while self._pending and self._failure is None:
+                    self._write_batch()
+            except Exception as error:  # noqa: BLE001 - whatever it is, whoever records next must learn of it
+                self._failure = error
 
-    def _append(self, content: memoryview) -> None:
-        try:
-            while content:
-                content = content[self._file.write(content) or 0 :]
-        except OSError as error:
-            self._failure = error
+    def _write_batch(self) -> None:
+        written, lines, size = [], [], 0
+        while self._pending and size < _BATCH:
+            written.append(self._pending.popleft())
+            lines.append(encode_line(self._redacted(written[-1])) + b"\n")
+            size += len(lines[-1])
+            # Other threads may run between two entries: the event loop must not wait for all of them.
+            time.sleep(0)
+        start = self._size
+        self._append(b"".join(lines))
+        for entry, line in zip(written, lines, strict=True):
+            self._lines.take(entry, start, len(line))
+            start += len(line)
+
+    def _append(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+        self._size += len(content)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            reason = self._failure.strerror if isinstance(self._failure, OSError) else repr(self._failure)
             raise HarnessError(
-                f"The history could not be written to {self._path}: {self._failure.strerror}. Earlier entries are "
+                f"The history could not be written to {self._path}: {reason}. Earlier entries are "
                 "intact. Make room there, or choose another directory with --result-dir, and run again."
             ) from self._failure
 
 
 def read_journal(path: Path) -> Iterator[Entry]:
-    """All entries in order, without an incomplete last line. Raises UsageError with file and line."""
+    """All entries in order, without an incomplete last line. Raises UsageError with file and line.
+
+    Large fields are read again when they are asked for, so the file must not be changed meanwhile.
+    """
     try:
         with path.open("rb") as lines:
             yield from _entries(path, lines)
@@ -170,15 +154,19 @@ def read_journal(path: Path) -> Iterator[Entry]:
 _WANTED = "Name a run's directory, which contains history.jsonl."
 
 
-def _entries(path: Path, lines: IO[bytes]) -> Iterator[Entry]:
-    _check_header(path, lines.readline())
-    for number, line in enumerate(lines, start=2):
+def _entries(path: Path, file: IO[bytes]) -> Iterator[Entry]:
+    _check_header(path, header := file.readline())
+    on_disk, start = LinesOnDisk(path), len(header)
+    for number, line in enumerate(file, start=2):
         if not line.endswith(b"\n"):
             return
         try:
-            yield _checked(decode_entry(line, stored=True))
+            entry = decode_stored(line)
         except MalformedError as error:
             raise UsageError(_damaged(path, number, error)) from error
+        on_disk.take(entry, start, len(line))
+        start += len(line)
+        yield entry
 
 
 def _damaged(path: Path, number: int, error: MalformedError) -> str:
@@ -192,10 +180,10 @@ def _check_header(path: Path, line: bytes) -> None:
     if not line.endswith(b"\n"):
         raise UsageError(f"{path} has no entry: the run was killed when it began. Run again.")
     try:
-        header = _an_object(parse_json(line, stored=True))
+        header = parse_json(line, stored=True)
     except MalformedError as error:
         raise UsageError(_damaged(path, 1, error)) from error
-    if header.get("kind") != "journal":
+    if not isinstance(header, dict) or header.get("kind") != "journal":
         raise UsageError(f"{path} is not a history: its first line does not name a journal format. {_WANTED}")
     if header.get("format") != FORMAT:
         raise UsageError(

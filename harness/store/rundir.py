@@ -49,7 +49,7 @@ class RunStore:
         self.logs = path / LOGS
         """The directory for the servers' logs; exists."""
         self.logs.mkdir()
-        self._journal = JournalWriter(path / HISTORY)
+        self._journal = JournalWriter(path / HISTORY, redacted=_redacted)
 
     @classmethod
     def create(
@@ -82,7 +82,7 @@ class RunStore:
 
     def record(self, entry: Entry) -> None:
         """Append to the history; returns before the entry is written. Raises HarnessError if the disk fails."""
-        self._journal.record(_redacted(entry))
+        self._journal.record(entry)
 
     def save_deployment(self, deployment: Deployment) -> None:
         """Store the deployment's facts; facts stored before are replaced."""

@@ -102,3 +102,10 @@ def test_requests_can_ignore_the_end_of_sequence_token() -> None:
 def test_a_load_whose_prompts_cannot_be_unique_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         load(**changes)
+
+
+def test_equal_token_ids_are_one_object() -> None:
+    """A load of 100,000 prompts would need gigabytes otherwise."""
+    tokens = [token for prompt in prompts(load()) for token in prompt]
+    assert len({*map(id, tokens)}) == len({*tokens})
+    assert all(type(token) is int for token in tokens)

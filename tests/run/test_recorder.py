@@ -1,0 +1,40 @@
+"""The recorder keeps entries in order, passes each on once, and gives one history for the same entries."""
+
+from run_fixtures import entries
+
+from harness.history import Ended, Entry, History, Noted, Outcome, Scraped, Sent
+from harness.run.recorder import Recorder
+from harness.scenario import Request
+
+
+def test_entries_are_kept_in_order_and_passed_on_but_not_those_of_the_beginning() -> None:
+    kept: list[Entry] = []
+    record = Recorder(kept.append, entries=entries()[:2])
+    for entry in entries()[2:]:
+        record(entry)
+    assert record.history.entries == entries()
+    assert tuple(kept) == entries()[2:]
+
+
+def test_the_history_is_the_same_object_until_the_next_entry() -> None:
+    """What is derived from a history is remembered by its identity."""
+    record = Recorder(entries=entries())
+    before = record.history
+    assert record.history is before
+    record(Noted(9.0, "later"))
+    assert record.history is not before
+    assert record.history == History((*entries(), Noted(9.0, "later")))
+
+
+def test_an_operation_without_an_end_is_info() -> None:
+    sent = Sent(1.0, Request("a", (1,)), "s", "p", 1.0)
+    (operation,) = History((sent,)).operations()
+    assert operation.sent is sent
+    assert operation.outcome is Outcome.INFO
+    assert operation.ended.at == 1.0
+
+
+def test_entries_of_one_kind_come_in_order_whether_or_not_they_belong_to_operations() -> None:
+    history = History(entries())
+    for kind in (Sent, Ended, Scraped, Noted):
+        assert list(history.of(kind)) == [entry for entry in entries() if isinstance(entry, kind)]
