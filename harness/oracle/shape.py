@@ -1,6 +1,7 @@
 """The oracle's view of an operation: its tokens, and how much of its output is known."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from harness.history import Choice, Ended, Operation, Outcome
 from harness.scenario import Prompt, Sampling
@@ -48,8 +49,8 @@ def shape_of(operation: Operation) -> Shape | None:
 
 def _token_ids(prompt: Prompt) -> tuple[int, ...] | None:
     """The prompt, if it consists of token ids and not of text or messages."""
-    ids = tuple(token for token in prompt if isinstance(token, int))
-    return ids if ids and len(ids) == len(prompt) else None
+    # No copy: a run has as many prompts as requests.
+    return cast("tuple[int, ...]", prompt) if prompt and all(isinstance(token, int) for token in prompt) else None
 
 
 def _outputs(ended: Ended, prompt: tuple[int, ...], sampling: Sampling) -> tuple[tuple[int, ...], ...]:
