@@ -18,6 +18,8 @@ from pathlib import Path
 
 from bench.made_run import Settings, deployment_of, history_of
 from harness.checkers import judge, judge_rest, judge_scenario
+from harness.facts import Deployment
+from harness.history import History
 from harness.verdict import Judgement
 
 _MIB = 1 << 20
@@ -48,10 +50,16 @@ def measure(settings: Settings) -> Measured:
     deployment, history = deployment_of(settings), history_of(settings)
     held = _forget_peak()
     began = time.process_time()
+    judgement = judged(deployment, history)
+    return Measured(settings.requests, time.process_time() - began, held, _peak(), judgement)
+
+
+def judged(deployment: Deployment, history: History) -> Judgement:
+    """All that a report needs: the run, its scenario, and what is left of the run beside that."""
     judgement = judge(deployment, history)
     part = judge_scenario(deployment, history, judgement, "load")
     judge_rest(deployment, history, judgement, {"load": part})
-    return Measured(settings.requests, time.process_time() - began, held, _peak(), judgement)
+    return judgement
 
 
 def _forget_peak() -> int:

@@ -27,13 +27,24 @@ class Names:
 
     block_size: int
     _names: dict[bytes, Block] = field(default_factory=dict)
+    _last: tuple[str | None, bytes, list[bytes], list[Block]] = field(default_factory=lambda: (None, b"", [], []))
+    """Salt, content, digests and names of the last blocks. The next ones are often the same and more."""
 
     def chain(self, salt: str | None, tokens: tuple[int, ...]) -> Chain:
         """The names of the full blocks of ``tokens``."""
-        chain: list[Block] = []
-        whole, size = array("q", tokens).tobytes(), array("q").itemsize * self.block_size
-        digest = b"" if salt is None else blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
-        for start in range(0, len(whole) - size + 1, size):
+        size = array("q").itemsize * self.block_size
+        whole = array("q", tokens[: len(tokens) // self.block_size * self.block_size]).tobytes()
+        last_salt, last, digests, chain = self._last
+        if salt != last_salt or not whole.startswith(last):
+            digests, chain = [], []
+        digest = digests[-1] if digests else _root(salt)
+        for start in range(len(chain) * size, len(whole), size):
             digest = blake2b(digest + whole[start : start + size], digest_size=_DIGEST).digest()
+            digests.append(digest)
             chain.append(self._names.setdefault(digest, len(self._names)))
+        self._last = salt, whole, digests, chain
         return tuple(chain)
+
+
+def _root(salt: str | None) -> bytes:
+    return b"" if salt is None else blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()

@@ -94,12 +94,27 @@ class OffloadTier:
     def stored(self) -> dict[PhaseKey, Bounds]:
         """Blocks stored in each phase."""
         least, most = Counter[PhaseKey](), Counter[PhaseKey]()
-        for name in range(self.residency.users.names):
-            if users := self.residency.users.of(name):
-                for phase, certain, possible in self._stores_of(name, users):
-                    least[phase] += certain * self.blocks_per_chunk
-                    most[phase] += possible * self.blocks_per_chunk
+        for phase, certain, possible in self._every_store():
+            least[phase] += certain * self.blocks_per_chunk
+            most[phase] += possible * self.blocks_per_chunk
         return {phase: Bounds(least[phase], most[phase]) for phase in most}
+
+    def _every_store(self) -> Iterator[tuple[PhaseKey, int, int]]:
+        users = self.offers.users
+        for index, own in enumerate(users.sole(len(self.requests)) if users.used else ()):
+            if own:
+                yield self.requests[index].phase, *self._stores_alone(index, own)
+        for name in users.of_several():
+            yield from self._stores_of(name, users.of(name))
+
+    def _stores_alone(self, index: int, own: int) -> tuple[int, int]:
+        """How many of the ``own`` chunks that no other request has are stored at least and at most.
+
+        They are the last ones of its chain.
+        """
+        use = self.offers.uses[index]
+        certain = use.certain[len(use.possible) - own :]
+        return sum(not self.offers.possibly_initial(name) for name in certain), own
 
     def _stores_of(self, name: Block, users: Sequence[int]) -> Iterator[tuple[PhaseKey, int, int]]:
         """How often one chunk is stored at least and at most, by phase."""

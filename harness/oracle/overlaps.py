@@ -58,6 +58,14 @@ class Overlaps:
 
     def used(self, name: Block, start: float, end: float, without: Collection[int]) -> bool:
         """Whether any use of the name touches the window, apart from those in ``without`` (two at most)."""
+        # This is asked more often than anything else, and mostly the last use tells.
+        users = self._users
+        first, after = users.starts[name], users.starts[name + 1]
+        last = users.uses[after - 1]
+        if self._starts[last] <= end and last not in without and self._released[last] >= start:
+            return True
+        if after - first == 1:
+            return False
         latest = self._latest_of(name, bisect_right(self._starts, end))
         return any(self._released[index] >= start and index not in without for index in latest)
 

@@ -1,10 +1,9 @@
 """The oracle's view of an operation: its tokens, and how much of its output is known."""
 
 from dataclasses import dataclass
-from typing import cast
 
 from harness.history import Choice, Ended, Operation, Outcome
-from harness.scenario import Prompt, Sampling
+from harness.scenario import Sampling
 from harness.verdict import Bounds
 
 
@@ -30,7 +29,7 @@ class Shape:
 def shape_of(operation: Operation) -> Shape | None:
     """The operation's shape; None if the history does not show how its prompt was tokenized."""
     request, ended, sampling = operation.request, operation.ended, operation.request.sampling
-    prompt = _token_ids(request.prompt) or ended.prompt_token_ids
+    prompt = operation.prompt_token_ids
     if prompt is None:
         return None
     outputs = _outputs(ended, prompt, sampling)
@@ -45,12 +44,6 @@ def shape_of(operation: Operation) -> Shape | None:
         skips_caches=sampling.prompt_logprobs is not None or (bool(sampling.echo) and sampling.logprobs is not None),
         salt=request.cache_salt,
     )
-
-
-def _token_ids(prompt: Prompt) -> tuple[int, ...] | None:
-    """The prompt, if it consists of token ids and not of text or messages."""
-    # No copy: a run has as many prompts as requests.
-    return cast("tuple[int, ...]", prompt) if prompt and all(isinstance(token, int) for token in prompt) else None
 
 
 def _outputs(ended: Ended, prompt: tuple[int, ...], sampling: Sampling) -> tuple[tuple[int, ...], ...]:

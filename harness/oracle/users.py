@@ -20,20 +20,24 @@ class Users:
         depths = np.zeros(int(names.max(initial=-1)) + 1, np.int32)
         depths[names] = np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         self._depths = array("i", depths)
-        self._uses = array("i", np.repeat(np.arange(len(chains), dtype=np.int32), lengths)[by_name])
+        self.uses = array("i", np.repeat(np.arange(len(chains), dtype=np.int32), lengths)[by_name])
+        """The uses of the first name, rising, then those of the second, ..."""
         self._counts = np.bincount(names)
-        self._starts = array("q", np.concatenate(([0], np.cumsum(self._counts))))
+        self.starts = array("q", np.concatenate(([0], np.cumsum(self._counts))))
+        """Where the uses of each name begin in ``uses``; and the end."""
+        self.names = len(self._counts)
+        """All names are smaller than this number."""
 
     def of(self, name: Block) -> "array[int]":
         """Indices of the uses that have the name, rising."""
-        return self._uses[self._starts[name] : self._starts[name + 1]] if 0 <= name < self.names else array("i")
+        return self.uses[self.starts[name] : self.starts[name + 1]] if 0 <= name < self.names else array("i")
 
     def up_to(self, name: Block, end: int) -> int:
         """How many of the uses before the use with index ``end`` have the name."""
         if not 0 <= name < self.names:
             return 0
-        start = self._starts[name]
-        return bisect_left(self._uses, end, start, self._starts[name + 1]) - start
+        start = self.starts[name]
+        return bisect_left(self.uses, end, start, self.starts[name + 1]) - start
 
     def depth(self, name: Block) -> int:
         """The place of the name in its chains, from 0; it is the same in all of them."""
@@ -41,12 +45,7 @@ class Users:
 
     def first(self, name: Block) -> int:
         """The index of the first use that has the name, which some use has."""
-        return self._uses[self._starts[name]]
-
-    @property
-    def names(self) -> int:
-        """All names are smaller than this number."""
-        return len(self._starts) - 1
+        return self.uses[self.starts[name]]
 
     @property
     def used(self) -> int:
@@ -60,8 +59,8 @@ class Users:
 
     def sole(self, uses: int) -> list[int]:
         """For each of ``uses`` uses, how many names no other use has."""
-        starts = np.frombuffer(self._starts, np.int64)[:-1][self._counts == 1]
-        owners = np.frombuffer(self._uses, np.int32)[starts] if len(starts) else np.empty(0, np.int32)
+        starts = np.frombuffer(self.starts, np.int64)[:-1][self._counts == 1]
+        owners = np.frombuffer(self.uses, np.int32)[starts] if len(starts) else np.empty(0, np.int32)
         counts: list[int] = np.bincount(owners, minlength=uses).tolist()
         return counts
 
@@ -70,6 +69,6 @@ class Users:
         smallest = np.full(self.names, np.inf)
         used = np.flatnonzero(self._counts)
         if len(used):
-            of_uses = np.asarray(values, float)[np.frombuffer(self._uses, np.int32)]
-            smallest[used] = np.minimum.reduceat(of_uses, np.frombuffer(self._starts, np.int64)[used])
+            of_uses = np.asarray(values, float)[np.frombuffer(self.uses, np.int32)]
+            smallest[used] = np.minimum.reduceat(of_uses, np.frombuffer(self.starts, np.int64)[used])
         return array("d", smallest)
