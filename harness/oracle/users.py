@@ -19,11 +19,11 @@ class Users:
         by_name = np.argsort(names, kind="stable")
         depths = np.zeros(int(names.max(initial=-1)) + 1, np.int32)
         depths[names] = np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        self._depths = array("i", depths)
-        self.uses = array("i", np.repeat(np.arange(len(chains), dtype=np.int32), lengths)[by_name])
+        self._depths: array[int] = array("i", depths)
+        self.uses: array[int] = array("i", np.repeat(np.arange(len(chains), dtype=np.int32), lengths)[by_name])
         """The uses of the first name, rising, then those of the second, ..."""
         self._counts = np.bincount(names)
-        self.starts = array("q", np.concatenate(([0], np.cumsum(self._counts))))
+        self.starts: array[int] = array("q", np.concatenate(([0], np.cumsum(self._counts))))
         """Where the uses of each name begin in ``uses``; and the end."""
         self.names = len(self._counts)
         """All names are smaller than this number."""
