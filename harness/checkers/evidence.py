@@ -205,9 +205,7 @@ def _asked_before(
         return False
     tokens = _total_growth(last, first, servers).of("prompt_tokens")
     start, end = (min(one.at for one in readings.values()) for readings in (last, first))
-    asked = {
-        (one.sent.scenario, one.sent.phase) for one in history.operations() if tokens and start <= one.sent.at <= end
-    }
+    asked = by_phase(history).sent_between(start, end) if tokens else set()
     between = [expected[one] for one in asked if one in expected and one not in counted]
     own = own_tokens(between, (str(evidence.role), *(server.name for server in servers)))
     return bool(tokens) and own is not None and (tokens or 0) > own
@@ -261,6 +259,7 @@ def first_problem(comparisons: tuple[Comparison, ...]) -> str:
     return ""
 
 
+@once
 def _counted(history: History) -> tuple[PhaseKey, ...]:
     readings = (entry for entry in history.entries if isinstance(entry, Scraped | ScrapeFailed))
     return tuple(dict.fromkeys((one.scenario, one.phase) for one in readings if one.label in (BEFORE, AFTER)))
