@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.checkers import elsewhere, leftovers
+from harness.checkers.by_phase import by_phase
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Outcome, Scraped, ScrapeFailed
@@ -101,7 +102,7 @@ def _with_elsewhere(deployment: Deployment, history: History, evidence: tuple[Ev
             lacking[key] = lacking.get(key, 0) + wanted.low - int(seen)
     for one in evidence:
         missing = lacking.get((one.scenario, one.phase, one.role), 0)
-        operations = history.operations(scenario=one.scenario, phase=one.phase) if missing > 0 else ()
+        operations = by_phase(history).operations((one.scenario, one.phase)) if missing > 0 else ()
         why = elsewhere.served_elsewhere(deployment, one.role, operations, lacking=missing)
         found = elsewhere.explained(one.expectation) if why else {}
         yield replace(one, elsewhere=why, explained=_widened(one.explained, found))
@@ -199,15 +200,12 @@ def _asked_before(
     if not place:
         return False
     servers = deployment.of(evidence.role)
-    last = history.scrapes(scenario=counted[place - 1][0], phase=counted[place - 1][1], label=AFTER)
-    first = history.scrapes(scenario=phase[0], phase=phase[1], label=BEFORE)
+    last, first = by_phase(history).readings(counted[place - 1], AFTER), by_phase(history).readings(phase, BEFORE)
     if not all(server.name in last and server.name in first for server in servers):
         return False
     tokens = _total_growth(last, first, servers).of("prompt_tokens")
     start, end = (min(one.at for one in readings.values()) for readings in (last, first))
-    asked = {
-        (one.sent.scenario, one.sent.phase) for one in history.operations() if tokens and start <= one.sent.at <= end
-    }
+    asked = by_phase(history).sent_between(start, end) if tokens else set()
     between = [expected[one] for one in asked if one in expected and one not in counted]
     own = own_tokens(between, (str(evidence.role), *(server.name for server in servers)))
     return bool(tokens) and own is not None and (tokens or 0) > own
@@ -215,7 +213,7 @@ def _asked_before(
 
 def _growth(history: History, phase: PhaseKey, servers: Sequence[Server]) -> Growth:
     """The growth of the servers' counters over the phase, whether or not the servers had settled."""
-    before, after = (history.scrapes(scenario=phase[0], phase=phase[1], label=label) for label in (BEFORE, AFTER))
+    before, after = (by_phase(history).readings(phase, label) for label in (BEFORE, AFTER))
     if not all(server.name in before and server.name in after for server in servers):
         return Growth(None, None, None, None)
     grown = _total_growth(before, after, servers)
@@ -261,13 +259,14 @@ def first_problem(comparisons: tuple[Comparison, ...]) -> str:
     return ""
 
 
+@once
 def _counted(history: History) -> tuple[PhaseKey, ...]:
     readings = (entry for entry in history.entries if isinstance(entry, Scraped | ScrapeFailed))
     return tuple(dict.fromkeys((one.scenario, one.phase) for one in readings if one.label in (BEFORE, AFTER)))
 
 
 def _before(history: History, phase: PhaseKey, servers: tuple[Server, ...]) -> Iterator[Counters]:
-    readings = history.scrapes(scenario=phase[0], phase=phase[1], label=BEFORE)
+    readings = by_phase(history).readings(phase, BEFORE)
     return (read_counters(readings[server.name]) for server in servers if server.name in readings)
 
 
@@ -282,7 +281,7 @@ def _grown_on(history: History, phase: PhaseKey, server: str) -> Delta:
 
 def _reading(history: History, phase: PhaseKey, server: str, label: str) -> Scraped | str:
     """The reading, or the reason why it cannot be used."""
-    reading = history.scrapes(scenario=phase[0], phase=phase[1], label=label).get(server)
+    reading = by_phase(history).readings(phase, label).get(server)
     if reading is None:
         wanted = (*phase, server, label)
         failed = history.of(ScrapeFailed)

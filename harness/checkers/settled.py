@@ -9,6 +9,7 @@ belong to them.
 
 from collections.abc import Iterator
 
+from harness.checkers.by_phase import by_phase
 from harness.checkers.evidence import AFTER, BEFORE, NOT_COUNTED, gather
 from harness.facts import Deployment
 from harness.history import History, Outcome, Scraped, ScrapeFailed
@@ -63,7 +64,7 @@ def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judge
 
 def _leak(history: History, after: Scraped) -> str:
     """By how much the KV blocks of an idle server exceed those before the phase, in words; empty if they do not."""
-    before = history.scrapes(scenario=after.scenario, phase=after.phase, label=BEFORE).get(after.server)
+    before = by_phase(history).readings((after.scenario, after.phase), BEFORE).get(after.server)
     if before is None or not _idle(after):
         return ""
     held, then = read_counters(after).kv_usage, read_counters(before).kv_usage
@@ -93,5 +94,5 @@ def _is_busy(reading: Scraped) -> bool:
 
 
 def _must_be_idle(deployment: Deployment, history: History, reading: Scraped) -> bool:
-    operations = history.operations(scenario=reading.scenario, phase=reading.phase)
+    operations = by_phase(history).operations((reading.scenario, reading.phase))
     return deployment.launched and all(o.outcome is not Outcome.INFO for o in operations)

@@ -25,14 +25,19 @@ if all answers are too short. Only answers of the path under test are judged; th
 """
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from statistics import quantiles
+
+import numpy as np
 
 from harness.checkers.token_arrivals import TokenArrivals, any_between
 from harness.facts import Deployment, Role
 from harness.history import ClientHealth, History, Operation, Outcome
+from harness.memo import once
 from harness.scenario import Purpose, Route
 from harness.verdict import Check, Finding, Verdict
 
@@ -52,16 +57,20 @@ _LISTED = 50
 """Findings kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Neighbours:
     """All streams of one server."""
 
+    streams: Sequence[TokenArrivals]
     quickest: float
     """Seconds per token at the server's quickest pace; 0 if no stream arrived in pieces."""
     largest_chunk: int
     """Tokens in the largest chunk of a stream that arrived in pieces."""
-    instants: tuple[float, ...]
-    """Arrivals of all tokens; distinct, sorted."""
+
+    @cached_property
+    def instants(self) -> Sequence[float]:
+        """Arrivals of all tokens; distinct, sorted. Rarely needed, and many: collected at first use."""
+        return array("d", np.unique(np.concatenate([np.array(one.times) for one in self.streams])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,7 @@ def streaming(deployment: Deployment, history: History) -> Check:
     return Check("streaming", _verdict(seen), _summary(seen), findings=findings)
 
 
+@once
 def _seen(deployment: Deployment, history: History) -> _Seen:
     answered = (one for one in history.operations() if one.outcome is Outcome.OK and one.request.stream)
     asked = [one for one in answered if one.request.purpose is not Purpose.SALT_TEST]
@@ -178,9 +188,8 @@ def _pace(streams: Sequence[TokenArrivals], lag: float) -> _Pace:
 
 def _neighbours(streams: Sequence[TokenArrivals]) -> _Neighbours:
     pieces = [one for one in streams if one.in_pieces]
-    instants = sorted({time for one in streams for time in one.times})
     largest = max((one.largest_event for one in pieces), default=1)
-    return _Neighbours(_quickest([one.seconds_per_token for one in pieces]), largest, tuple(instants))
+    return _Neighbours(streams, _quickest([one.seconds_per_token for one in pieces]), largest)
 
 
 def _quickest(per_token: Iterable[float]) -> float:
@@ -191,11 +200,11 @@ def _quickest(per_token: Iterable[float]) -> float:
 def _is_held_back(stream: TokenArrivals, pace: _Pace) -> bool:
     """Rules 1 to 4."""
     neighbours = pace.by_server.get(stream.server)
-    if neighbours is None:
+    if neighbours is None or not stream.ends_in_burst(pace.seconds_per_token):
         return False
     burst = stream.last_burst(pace.seconds_per_token)
     takes, at = pace.seconds_per_token * (burst - 1), stream.times[-burst]
-    if burst * 2 <= stream.tokens or burst < max(FEWEST_HELD, 2 * neighbours.largest_chunk):
+    if burst < max(FEWEST_HELD, 2 * neighbours.largest_chunk):
         return False
     if neighbours.quickest * (burst - 1) <= _ABOVE_LAG * pace.lag or takes > at - stream.sent_at:
         return False

@@ -13,6 +13,7 @@ computed. These releases count such cases in a metric family of their own, which
 from collections.abc import Iterator
 from dataclasses import replace
 
+from harness.checkers.by_phase import by_phase
 from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather
 from harness.checkers.unknown_facts import excused_by_unlisted
 from harness.facts import Deployment, Role
@@ -76,7 +77,7 @@ def _against_usage(deployment: Deployment, evidence: tuple[Evidence, ...], histo
     for (scenario, phase, role), members in groups.items():
         asked = [
             operation
-            for operation in history.operations(scenario=scenario, phase=phase)
+            for operation in by_phase(history).operations((scenario, phase))
             if operation.request.route in _ROUTES[role]
         ]
         yield _usage(members, asked, role, _left_to_decode(deployment, asked, role))

@@ -2,18 +2,23 @@
 
 vLLM caches a full block under a hash of its own tokens and of everything before them, including the ``cache_salt``.
 So a name stands for a whole prefix: blocks with equal names end equal prefixes, and a request that used a block also
-used all blocks before it. A name is a number that is given when its prefix first appears, so names never collide.
+used all blocks before it. A name is a number that is given when its prefix first appears: 0, 1, 2, ...
+
+Prefixes are told apart by digests of 128 bits, as vLLM does with 256: for a million blocks, the probability that two of
+them have the same digest is below 1e-26.
 """
 
+from array import array
 from dataclasses import dataclass, field
-from itertools import count
+from hashlib import blake2b
 
 Block = int
 """The name of a block, and of the prefix that ends with the block."""
 Chain = tuple[Block, ...]
 """The full blocks of a token sequence, first to last."""
 
-_Parent = Block | str | None
+_DIGEST = 16
+"""Bytes."""
 
 
 @dataclass(slots=True)
@@ -21,17 +26,25 @@ class Names:
     """Gives names to blocks of one size."""
 
     block_size: int
-    _names: dict[tuple[_Parent, tuple[int, ...]], Block] = field(default_factory=dict)
-    _next: "count[int]" = field(default_factory=count)
+    _names: dict[bytes, Block] = field(default_factory=dict)
+    _last: tuple[str | None, bytes, list[bytes], list[Block]] = field(default_factory=lambda: (None, b"", [], []))
+    """Salt, content, digests and names of the last blocks. The next ones are often the same and more."""
 
     def chain(self, salt: str | None, tokens: tuple[int, ...]) -> Chain:
         """The names of the full blocks of ``tokens``."""
-        chain: list[Block] = []
-        parent: _Parent = salt
-        for start in range(0, len(tokens) - self.block_size + 1, self.block_size):
-            key = (parent, tokens[start : start + self.block_size])
-            if key not in self._names:
-                self._names[key] = next(self._next)
-            parent = self._names[key]
-            chain.append(parent)
+        size = array("q").itemsize * self.block_size
+        whole = array("q", tokens[: len(tokens) // self.block_size * self.block_size]).tobytes()
+        last_salt, last, digests, chain = self._last
+        if salt != last_salt or not whole.startswith(last):
+            digests, chain = [], []
+        digest = digests[-1] if digests else _root(salt)
+        for start in range(len(chain) * size, len(whole), size):
+            digest = blake2b(digest + whole[start : start + size], digest_size=_DIGEST).digest()
+            digests.append(digest)
+            chain.append(self._names.setdefault(digest, len(self._names)))
+        self._last = salt, whole, digests, chain
         return tuple(chain)
+
+
+def _root(salt: str | None) -> bytes:
+    return b"" if salt is None else blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from harness.verdict import Bounds
@@ -55,8 +56,7 @@ class ServerExpectation:
         return self.unpredictable.get(counter) or self.bounded.get(counter, "")
 
     def __add__(self, other: "ServerExpectation") -> "ServerExpectation":
-        sums = {name: getattr(self, name) + getattr(other, name) for name in PREDICTED}
-        return _combined((other, self), sums, self.counted_again + other.counted_again)
+        return summed((self, other))
 
     def possibly(self) -> "ServerExpectation":
         """The expectation of a request that may have stopped at any point: between nothing and all of it."""
@@ -66,11 +66,51 @@ class ServerExpectation:
     def because(self, reason: str) -> "ServerExpectation":
         """A copy in which every counter with differing bounds has a reason; reasons given before are kept."""
         apart = {name: reason for name in PREDICTED if not getattr(self, name).exact}
-        return replace(self, bounded={**apart, **self.bounded})
+        return replace(self, bounded={**apart, **self.bounded}) if apart else self
 
 
 PREDICTED = tuple(item.name for item in fields(ServerExpectation) if item.default is NOTHING)
 """The counters for which expectations have bounds."""
+
+
+_BOUNDS = attrgetter(*PREDICTED)
+
+
+def summed(expectations: Iterable[ServerExpectation]) -> ServerExpectation:
+    """The sum of these expectations; of several reasons for a counter, the first is kept."""
+    low, high = [0] * len(PREDICTED), [0] * len(PREDICTED)
+    rest = _Rest()
+    for one in expectations:
+        for place, bounds in enumerate(_BOUNDS(one)):
+            low[place] += bounds.low
+            high[place] += bounds.high
+        rest.add(one)
+    return rest.beside(dict(zip(PREDICTED, map(Bounds, low, high), strict=True)))
+
+
+@dataclass(slots=True)
+class _Rest:
+    """The limits and reasons of a sum."""
+
+    reload_bytes: int = 0
+    largest_store: int = 0
+    counted_again: int = 0
+    at_least: set[str] = field(default_factory=set)
+    unpredictable: dict[str, str] = field(default_factory=dict)
+    bounded: dict[str, str] = field(default_factory=dict)
+
+    def add(self, one: ServerExpectation) -> None:
+        self.reload_bytes = max(self.reload_bytes, one.reload_bytes)
+        self.largest_store = max(self.largest_store, one.largest_store)
+        self.counted_again += one.counted_again
+        self.at_least |= one.at_least
+        for reasons, more in ((self.unpredictable, one.unpredictable), (self.bounded, one.bounded)):
+            for name, why in more.items():
+                reasons.setdefault(name, why)
+
+    def beside(self, counters: Any) -> ServerExpectation:
+        rest = {item.name: getattr(self, item.name) for item in fields(self)}
+        return ServerExpectation(**counters, **rest | {"at_least": frozenset(self.at_least)})
 
 
 def hull(expectations: Iterable[ServerExpectation]) -> ServerExpectation:

@@ -17,13 +17,18 @@ request counts as the oldest. If not enough chunks can be evicted, nothing of th
 such refusals, and a checker reads that counter.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
+from math import inf
 
 from harness.oracle.blocks import Block, Chain
+from harness.oracle.held import Held
 from harness.oracle.residency import RETURN_DELAY, Residency, Use
 from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
+from harness.oracle.unknown_blocks import UnknownBlocks
 from harness.verdict import Bounds
 
 
@@ -78,49 +83,61 @@ class OffloadTier:
     def _possibly(self, index: int, chain: Chain, depth: int) -> bool:
         if self.residency.possibly(index, chain, depth):
             return True
-        request, length = self.requests[index], (depth + 1) * self.chunk
-        return any(
-            other.prompt_unknown or (self.prompt_only is not True and length <= other.max_length)
-            for other in self._with_unknown_blocks
-            if request.may_find_unknown_blocks_of(other)
-        )
+        reach, length = self._unknown.reach(index), (depth + 1) * self.chunk
+        # Chunks of generated tokens are in a tier that does not store prompts alone.
+        return reach == inf or (self.prompt_only is not True and length <= reach)
 
     @cached_property
-    def _with_unknown_blocks(self) -> list[ServerRequest]:
-        return [request for request in self.requests if not request.blocks_known]
+    def _unknown(self) -> UnknownBlocks:
+        return UnknownBlocks(self.requests, self.block_size)
 
     def stored(self) -> dict[PhaseKey, Bounds]:
         """Blocks stored in each phase."""
-        sums: dict[PhaseKey, Bounds] = {}
-        for name, users in self.residency.users.items():
-            for phase, chunks in self._stores_of(name, users):
-                blocks = Bounds(chunks.low * self.blocks_per_chunk, chunks.high * self.blocks_per_chunk)
-                sums[phase] = sums.get(phase, Bounds(0, 0)) + blocks
-        return sums
+        least, most = Counter[PhaseKey](), Counter[PhaseKey]()
+        for phase, certain, possible in self._every_store():
+            least[phase] += certain * self.blocks_per_chunk
+            most[phase] += possible * self.blocks_per_chunk
+        return {phase: Bounds(least[phase], most[phase]) for phase in most}
 
-    def _stores_of(self, name: Block, users: list[int]) -> Iterator[tuple[PhaseKey, Bounds]]:
-        """How often one chunk is stored, by phase."""
+    def _every_store(self) -> Iterator[tuple[PhaseKey, int, int]]:
+        users = self.offers.users
+        for index, own in enumerate(users.sole(len(self.requests)) if users.used else ()):
+            if own:
+                yield self.requests[index].phase, *self._stores_alone(index, own)
+        for name in users.of_several():
+            yield from self._stores_of(name, users.of(name))
+
+    def _stores_alone(self, index: int, own: int) -> tuple[int, int]:
+        """How many of the ``own`` chunks that no other request has are stored at least and at most.
+
+        They are the last ones of its chain.
+        """
+        use = self.offers.uses[index]
+        certain = use.certain[len(use.possible) - own :]
+        return sum(not self.offers.possibly_initial(name) for name in certain), own
+
+    def _stores_of(self, name: Block, users: Sequence[int]) -> Iterator[tuple[PhaseKey, int, int]]:
+        """How often one chunk is stored at least and at most, by phase."""
         first_end = self.offers.first_end(name)
-        first = [i for i in users if self.requests[i].start <= first_end]
+        first = [*takewhile(lambda i: self.requests[i].start <= first_end, users)]
         phases = {self.requests[i].phase for i in first}
         # Rule 1: one of the first requests stores the chunk, unless the tier held it before.
-        certain = first_end < float("inf") and len(phases) == 1 and not self.residency.possibly_initial(name)
+        certain = first_end < inf and len(phases) == 1 and not self.residency.possibly_initial(name)
         for phase in phases:
-            yield phase, Bounds(int(certain), 1)
+            yield phase, int(certain), 1
         if self.residency.may_evict:
-            later = [i for i in users if i not in first] + first[1:]
-            for i in later:
-                yield self.requests[i].phase, self._stored_again(i, name)
+            for i in users:
+                if i != first[0]:
+                    yield self.requests[i].phase, *self._stored_again(i, name)
 
-    def _stored_again(self, index: int, name: Block) -> Bounds:
-        """How often a later request stores the chunk again because it may have been evicted."""
-        request = self.requests[index]
-        chain = self._chunks_of((*request.chain, *request.output_chain))
-        depth = chain.index(name)
+    def _stored_again(self, index: int, name: Block) -> tuple[int, int]:
+        """How often at least and at most a later request stores the chunk again because it may have been evicted."""
+        chain, depth = self.offers.uses[index].possible, self.offers.users.depth(name)
         if self.residency.certainly(index, chain, depth):
-            return Bounds(0, 0)
-        evicted = name in self._certain_chunks(request) and not self.residency.possibly(index, chain, depth)
-        return Bounds(int(evicted), 1)
+            return 0, 0
+        offered = depth < len(self.offers.uses[index].certain)
+        evicted = offered and not self.residency.possibly(index, chain, depth)
+        return int(evicted), 1
 
     def _chunks_of(self, blocks: Chain) -> Chain:
         return blocks[self.blocks_per_chunk - 1 :: self.blocks_per_chunk]
@@ -141,15 +158,29 @@ class OffloadTier:
 
     def _reliable_use(self, index: int) -> Use:
         """The use with only the certain chunks that cannot have been refused, or evicted before its end (rule 3)."""
-        uses, use = self.offers.uses, self.offers.uses[index]
-        overlapping = [i for i, other in enumerate(uses) if other.start <= use.released and use.start <= other.released]
-        held = sum(len(uses[i].possible) for i in overlapping)
-        if self.chunks is None or held > self.chunks:
+        use = self.offers.uses[index]
+        if not use.certain:
+            return use
+        if self.chunks is None or self._offered.total(use.start, use.released) > self.chunks:
             return replace(use, certain=())
-        step = sum(self.requests[i].tokens for i in overlapping)
+        step = self._tokens.total(use.start, use.released)
         in_one_offer = self.step_tokens is not None and step <= self.step_tokens and not self._may_load(index)
-        certain = tuple(n for n in use.certain if in_one_offer or self.offers.users[n][0] == index)
+        certain = tuple(n for n in use.certain if in_one_offer or self.offers.users.first(n) == index)
         return replace(use, certain=certain)
+
+    @cached_property
+    def _offered(self) -> Held:
+        """The chunks that requests may offer."""
+        return self._held([len(use.possible) for use in self.offers.uses])
+
+    @cached_property
+    def _tokens(self) -> Held:
+        """The tokens of prompts."""
+        return self._held([request.tokens for request in self.requests])
+
+    def _held(self, places: Sequence[int]) -> Held:
+        uses = self.offers.uses
+        return Held([use.start for use in uses], [use.released for use in uses], places, 0.0)
 
     def _may_load(self, index: int) -> bool:
         chain = self._chunks_of(self.requests[index].chain)

@@ -23,11 +23,12 @@ counters.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from harness.facts import Connector, Deployment, Role, Server, serving
 from harness.history import Operation, Outcome
 from harness.oracle.blocks import Names
-from harness.oracle.expectation import ServerExpectation, hull
+from harness.oracle.expectation import ServerExpectation, hull, summed
 from harness.oracle.server_model import ServerModel
 from harness.oracle.server_request import (
     PhaseKey,
@@ -52,16 +53,20 @@ def predict(
     if the history shows which server served each operation, else within the sum of its role. ``disturbed``: names of
     servers that other clients asked, too.
     """
-    logs = {server.name: _ServerLog(server, Names(server.block_size or 1)) for server in deployment.servers}
+    names = {server.block_size: Names(server.block_size or 1) for server in deployment.servers}
+    logs = {server.name: _ServerLog(server, names[server.block_size]) for server in deployment.servers}
     phases: dict[PhaseKey, None] = {}
     for operation in sorted(operations, key=lambda one: one.sent.at):
         phases.setdefault((operation.sent.scenario, operation.sent.phase))
         _add_operation(deployment, operation, logs)
-    models = {
-        name: ServerModel(deployment, log.server, log.requests, disturbed=name in disturbed)
-        for name, log in logs.items()
-    }
-    return {phase: _of_phase(deployment, phase, logs, models) for phase in phases}
+    grown: dict[str, Mapping[PhaseKey, ServerExpectation]] = {}
+    models: dict[str, ServerModel] = {}
+    for name, log in logs.items():
+        # One server after the other: a model takes much memory, and most are not needed any more.
+        model = ServerModel(deployment, log.server, log.requests, disturbed=name in disturbed)
+        grown[name] = {phase: _on_server(phase, log, model) for phase in phases}
+        models |= {name: model} if log.unassigned else {}
+    return {phase: _of_phase(deployment, phase, logs, grown, models) for phase in phases}
 
 
 @dataclass(slots=True)
@@ -71,7 +76,9 @@ class _ServerLog:
     server: Server
     names: Names
     requests: list[ServerRequest] = field(default_factory=list)
-    unassigned: list[int] = field(default_factory=list)
+    assigned: dict[PhaseKey, list[int]] = field(default_factory=dict)
+    """Indices of requests that this server served if any did, by phase."""
+    unassigned: dict[PhaseKey, list[int]] = field(default_factory=dict)
     """Indices of requests that another server of the role may have served; each of these servers has them, too."""
 
 
@@ -83,8 +90,9 @@ def _add_operation(deployment: Deployment, operation: Operation, logs: Mapping[s
             log = logs[server.name]
             known_server = len(servers) == 1
             added = list(_requests_of(deployment, operation, shape, role, log.names, known_server=known_server))
-            if not known_server:
-                log.unassigned.extend(range(len(log.requests), len(log.requests) + len(added)))
+            by_phase = log.assigned if known_server else log.unassigned
+            phase = operation.sent.scenario, operation.sent.phase
+            by_phase.setdefault(phase, []).extend(range(len(log.requests), len(log.requests) + len(added)))
             log.requests.extend(added)
 
 
@@ -129,37 +137,34 @@ def _candidates(servers: Sequence[Server], operation: Operation, role: Role) -> 
 
 
 def _of_phase(
-    deployment: Deployment, phase: PhaseKey, logs: Mapping[str, _ServerLog], models: Mapping[str, ServerModel]
+    deployment: Deployment,
+    phase: PhaseKey,
+    logs: Mapping[str, _ServerLog],
+    grown: Mapping[str, Mapping[PhaseKey, ServerExpectation]],
+    models: Mapping[str, ServerModel],
 ) -> dict[ServerKey, ServerExpectation]:
-    unassigned = {role: [_unassigned(logs[one.name], phase) for one in deployment.of(role)] for role in Role}
+    unassigned = {role: [logs[one.name].unassigned.get(phase, []) for one in deployment.of(role)] for role in Role}
     summed_roles = {role for role, on_each_server in unassigned.items() if any(on_each_server)}
     sums: dict[ServerKey, ServerExpectation] = {}
     for server in deployment.servers:
         key = str(server.role) if server.role in summed_roles else server.name
-        added = _on_server(phase, logs[server.name], models[server.name])
-        sums[key] = sums.get(key, ServerExpectation()) + added
+        sums[key] = sums.get(key, ServerExpectation()) + grown[server.name][phase]
     for role in summed_roles:
         sums[str(role)] += _on_any([models[one.name] for one in deployment.of(role)], unassigned[role])
     return sums
 
 
-def _unassigned(log: _ServerLog, phase: PhaseKey) -> list[int]:
-    return [index for index in log.unassigned if log.requests[index].phase == phase]
-
-
 def _on_server(phase: PhaseKey, log: _ServerLog, model: ServerModel) -> ServerExpectation:
-    total = model.shared.get(phase, ServerExpectation())
-    for index, request in enumerate(log.requests):
-        if request.phase == phase and index not in log.unassigned:
-            one = model.expectation_of(index)
-            total += one if request.certain else one.possibly()
-    return total
+    every = ((log.requests[index], model.expectation_of(index)) for index in log.assigned.get(phase, ()))
+    own = (one if request.certain else one.possibly() for request, one in every)
+    return summed(chain((model.shared.get(phase, ServerExpectation()),), own))
 
 
 def _on_any(models: Sequence[ServerModel], unassigned: Sequence[Sequence[int]]) -> ServerExpectation:
     """The sum over requests, each of which one of these servers served; ``unassigned``: indices per server."""
-    total = ServerExpectation()
-    for indices in zip(*unassigned, strict=True):
-        one = hull(model.expectation_of(index) for model, index in zip(models, indices, strict=True))
-        total += one if models[0].requests[indices[0]].end < float("inf") else one.possibly()
-    return total
+    return summed(_of_any(models, indices) for indices in zip(*unassigned, strict=True))
+
+
+def _of_any(models: Sequence[ServerModel], indices: Sequence[int]) -> ServerExpectation:
+    one = hull(model.expectation_of(index) for model, index in zip(models, indices, strict=True))
+    return one if models[0].requests[indices[0]].end < float("inf") else one.possibly()

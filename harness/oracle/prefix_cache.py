@@ -25,10 +25,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 
-from harness.oracle.blocks import Block
+from harness.oracle.blocks import Block, Chain
 from harness.oracle.replay import replay
 from harness.oracle.residency import Residency, Use
 from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
+from harness.oracle.sharing import Sharing
+from harness.oracle.unknown_blocks import UnknownBlocks
+from harness.oracle.users import Users
 from harness.verdict import Bounds
 
 
@@ -91,22 +94,21 @@ class PrefixCache:
             return False
         if not residency.may_evict or residency.capacity is None:
             return not residency.may_evict
-        others = (residency.uses[i].start for i in residency.users[name] if i != index)
-        first = min((start for start in others if start <= request.end), default=request.end)
-        other_places = residency.max_places(first, request.end, (index,), request.chain[:depth], name)
-        return other_places < residency.capacity
+        users = residency.users.of(name)
+        other = next((i for i in users[:2] if i != index), None)
+        first = request.end if other is None else min(residency.uses[other].start, request.end)
+        return residency.max_places(first, request.end, (index,), request.chain, depth) < residency.capacity
 
     def corrections(self) -> Iterator[Correction]:
         """The corrections of the requests' own bounds by rules 3 and 4."""
-        for name, users in self.residency.users.items():
-            if len(users) > 1:
-                yield from self._correction(name, users)
+        for name in self.residency.users.of_several():
+            yield from self._correction(name, self.residency.users.of(name))
 
-    def _correction(self, name: Block, users: list[int]) -> Iterator[Correction]:
+    def _correction(self, name: Block, users: Sequence[int]) -> Iterator[Correction]:
         first_end = self.residency.first_end(name)
-        first = [i for i in users if self.requests[i].start <= first_end]
+        first = [*takewhile(lambda i: self.requests[i].start <= first_end, users)]
         pulls = {self.requests[i].pulls and self.requests[i].reads_caches for i in first}
-        depth = self._depth(name, first[0])
+        depth = self.residency.users.depth(name)
         # A single first request certainly misses the block, and its own bounds include that.
         if len(first) < 2 or len(pulls) > 1:
             return
@@ -136,16 +138,24 @@ class PrefixCache:
         if residency.capacity is None or (self.loads and not self._none_loads(depth, first)):
             return False
         start, end = min(residency.uses[i].start for i in first), max(residency.uses[i].end for i in first)
-        chain = self.requests[first[0]].chain[:depth]
-        return residency.max_places(start, end, (), chain, name) < residency.capacity
+        chain = self._blocks(first[0])
+        return residency.max_places(start, end, (), chain, depth) < residency.capacity
 
     def _none_loads(self, depth: int, first: list[int]) -> bool:
         """Whether none of these requests loads anything up to this depth from the tier."""
-        return all(
-            self.new_if_missed(i, before)
-            for i in first
-            for before in range(self.hits[i].low, min(depth + 1, self.eligible(i)))
-        )
+        return all(self._may_load_at(i) > min(depth, self.eligible(i) - 1) for i in first)
+
+    def _may_load_at(self, index: int) -> int:
+        """The first depth at which the request may load from the tier, or the number of its blocks."""
+        if index not in self._first_loads:
+            depths = range(self.hits[index].low, self.eligible(index))
+            loads = (depth for depth in depths if not self.new_if_missed(index, depth))
+            self._first_loads[index] = next(loads, len(self.requests[index].chain))
+        return self._first_loads[index]
+
+    @cached_property
+    def _first_loads(self) -> dict[int, int]:
+        return {}
 
     def _certainly_missed_by_one(self, name: Block, depth: int, first: list[int]) -> bool:
         """Rule 4: whether the sum of the upper bounds counts one hit too many."""
@@ -161,8 +171,8 @@ class PrefixCache:
             )
         )
 
-    def _depth(self, name: Block, index: int) -> int:
-        return (*self.requests[index].chain, *self.requests[index].output_chain).index(name)
+    def _blocks(self, index: int) -> Chain:
+        return (*self.requests[index].chain, *self.requests[index].output_chain)
 
     def eligible(self, index: int) -> int:
         """Leading blocks that the request may find at most (rule 1)."""
@@ -171,24 +181,18 @@ class PrefixCache:
 
     def _unknown_hits(self, index: int) -> int:
         """Blocks that the request may find because a request whose tokens are not all known may have left them."""
-        request, eligible = self.requests[index], self.eligible(index)
-        lengths = (
-            eligible if other.prompt_unknown else other.max_length // self.block_size
-            for other in self._with_unknown_blocks
-            if request.may_find_unknown_blocks_of(other)
-        )
-        return min(max(lengths, default=0), eligible)
+        return int(min(self._unknown.reach(index), self.eligible(index) * self.block_size)) // self.block_size
 
     @cached_property
-    def _with_unknown_blocks(self) -> list[ServerRequest]:
-        return [request for request in self.requests if not request.blocks_known]
+    def _unknown(self) -> UnknownBlocks:
+        return UnknownBlocks(self.requests, self.block_size)
 
     def _use(self, request: ServerRequest, copies: int) -> Use:
         possible = (*request.chain, *request.output_chain)
         certain = possible if request.blocks_known else request.chain
-        held = -(-max(request.tokens, len(request.known_tokens) - 1) // self.block_size)
+        held = -(-max(request.tokens, request.known_length - 1) // self.block_size)
         # A place for one token more than the request had: the step that finds its end may be followed by another.
-        longest = len(request.known_tokens) if request.blocks_known else request.max_length
+        longest = request.known_length if request.blocks_known else request.max_length
         most = -(-(longest + 1) // self.block_size)
         spare = (held - len(certain) if request.certain else 0, most - len(possible))
         if request.prompt_unknown:
@@ -199,30 +203,17 @@ class PrefixCache:
 
     def _copies(self) -> list[int]:
         """Rule 2: upper bound on the places that each request takes with second copies."""
-        users: dict[Block, list[int]] = {}
-        for index, request in enumerate(self.requests):
-            for name in (*request.chain, *request.output_chain):
-                users.setdefault(name, []).append(index)
+        users = Users([self._blocks(index) for index in range(len(self.requests))])
         copies = [0] * len(self.requests)
-        for sharing in users.values():
-            for index in sharing:
-                copies[index] += self._may_copy(index, sharing)
+        for name in users.of_several():
+            indices = users.of(name)
+            sharing = Sharing([self.requests[index] for index in indices], loads_parts=self.loads_parts)
+            for index in indices:
+                copies[index] += sharing.may_copy(self.requests[index])
         for index, request in enumerate(self.requests):
-            shared_last = request.chain and len(users[request.chain[-1]]) > 1
+            shared_last = request.chain and len(users.of(request.chain[-1])) > 1
             copies[index] += int(bool(shared_last) and request.tokens % self.block_size == 0)
         return copies
-
-    def _may_copy(self, index: int, sharing: list[int]) -> bool:
-        request = self.requests[index]
-        if not request.reads_caches:
-            return len(sharing) > 1
-        others = (self.requests[i] for i in sharing if i != index)
-        return any(
-            other.start <= request.released and request.start <= other.released
-            for other in others
-            # Of two requests computed here, the second hits the first one's blocks. Loads wait for chunks in transfer.
-            if request.pulls or other.pulls or self.loads_parts
-        )
 
 
 def _leading(there: Iterator[bool]) -> int:

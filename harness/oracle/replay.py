@@ -75,10 +75,10 @@ class _Pool:
     def served(self, index: int, request: ServerRequest, block_size: int, *, soon: bool) -> Iterator["_Pool"]:
         """All states that may follow; ``soon``: the blocks of the previous request may not be free yet."""
         names = (*request.chain, *request.output_chain)
-        tokens = max(request.tokens, len(request.known_tokens) - 1)
+        tokens = max(request.tokens, request.known_length - 1)
         places = {-(-tokens // block_size)}
-        if request.max_length > len(request.known_tokens):
-            places.add(-(-len(request.known_tokens) // block_size))
+        if request.max_length > request.known_length:
+            places.add(-(-request.known_length // block_size))
         eligible = (request.tokens - 1) // block_size if request.reads_caches else 0
         for place in places:
             for returned in (True, False) if soon else (True,):

@@ -27,17 +27,24 @@ Names in the store before the first use are older than all uses. They count as e
 user may look (``possibly_initial``).
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from typing import Any
 
 from harness.oracle.blocks import Block, Chain
+from harness.oracle.held import Held
+from harness.oracle.inside import Inside
+from harness.oracle.overlaps import Overlaps
+from harness.oracle.users import Users
+from harness.oracle.window import Window
 
 RETURN_DELAY = 0.5
 """Seconds after a request's end until its blocks are certainly free: a step in flight may still write to them."""
 _WINDOWS = 64
+"""Windows whose answers are kept: the blocks of one chain need the same window, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +78,21 @@ class Residency:
     """Whether a name may have been in the store before the first use."""
 
     @cached_property
-    def users(self) -> dict[Block, list[int]]:
+    def users(self) -> Users:
         """Indices of the uses that may have used a name, in order."""
-        return _by_name(use.possible for use in self.uses)
+        return Users([use.possible for use in self.uses])
 
     @cached_property
     def may_evict(self) -> bool:
         """Whether anything may ever have been evicted (rule 2)."""
         if self.capacity is None:
             return True
-        places = len(self.users) + sum(use.copies for use in self.uses) + _max_spare(self.uses)
-        return places > self.capacity
+        places = self.users.used + sum(use.copies for use in self.uses)
+        return places + self._unnamed.most(float("-inf"), float("inf")) > self.capacity
 
     def first_end(self, name: Block) -> float:
         """When the first certain use of a name had ended; infinite if no use is certain."""
-        return self._first_ends.get(name, float("inf"))
+        return self._first_ends[name] if name < len(self._first_ends) else float("inf")
 
     def certainly(self, user: int, chain: Chain, depth: int) -> bool:
         """Whether ``chain[depth]`` is certainly held when ``user`` looks for it (rules 1 to 3)."""
@@ -96,95 +103,145 @@ class Residency:
             return True
         if self.capacity is None:
             return False
-        before = [i for i in self._certain_users[name] if self.uses[i].end < looking.start]
-        last = max(before, key=lambda i: self.uses[i].start)
-        others = self.max_places(self.uses[last].start, looking.end, (last, user), chain[:depth], name)
+        last = self._last_certain(name, looking.start)
+        others = self.max_places(self.uses[last].start, looking.end, (last, user), chain, depth)
         return others < self.capacity
+
+    def _last_certain(self, name: Block, before: float) -> int:
+        """The certain use of the name that began last, of those that ended before a time; there is one."""
+        uses = self._certain_users.of(name)
+        place = self._certain_users.up_to(name, bisect_left(self._starts, before)) - 1
+        while self._ends[uses[place]] >= before:
+            place -= 1
+        best = place
+        while place and self._starts[uses[place - 1]] == self._starts[uses[best]]:
+            place -= 1
+            best = place if self._ends[uses[place]] < before else best
+        return uses[best]
 
     def possibly(self, user: int, chain: Chain, depth: int) -> bool:
         """Whether ``chain[depth]`` is possibly held when ``user`` looks for it (rules 1, 2 and 4)."""
         name, looking = chain[depth], self.uses[user]
-        releases = (
-            self.uses[i].released for i in self.users.get(name, ()) if i != user and self.uses[i].start <= looking.end
-        )
-        last = max(releases, default=None)
+        last = self._named.last_release(name, looking.end, user)
         if last is None:
             if not self.possibly_initial(name):
                 return False
             last = float("-inf")
         if self.capacity is None or not self.may_evict or last >= looking.start:
             return True
-        return self._min_places(last, looking.start, chain[:depth], name) < self.capacity
+        return self._min_places(last, looking.start, chain, depth) < self.capacity
 
-    def max_places(self, start: float, end: float, excluded: tuple[int, ...], chain: Chain, name: Block) -> int:
-        """Upper bound on the places, other than the name's, that were used from ``start`` to ``end`` (rule 3)."""
-        names, unnamed = self._window(start, end, excluded)
-        return len(names) - (name in names) + sum(1 for before in chain if before not in names) + unnamed
+    def max_places(self, start: float, end: float, excluded: tuple[int, ...], chain: Chain, depth: int) -> int:
+        """Upper bound on the places, other than that of ``chain[depth]``, that were used from ``start`` to ``end``.
 
-    def _window(self, start: float, end: float, excluded: tuple[int, ...]) -> tuple[set[Block], int]:
-        """The names used, and an upper bound on the places taken by copies and by blocks without a name."""
+        By rule 3. ``excluded``: uses that do not count, two at most.
+        """
         key = (start, end, excluded)
         if key not in self._windows:
-            if len(self._windows) >= _WINDOWS:
-                self._windows.clear()
-            active = [self.uses[index] for index in self._active(start, end) if index not in excluded]
-            names = {name for use in active for name in use.possible}
-            self._windows[key] = names, sum(use.copies for use in active) + _max_spare(active)
-        return self._windows[key]
+            self._keep(self._windows)
+            self._windows[key] = self._used_between(start, end, excluded)
+        return self._windows[key].others(chain, depth)
+
+    def _used_between(self, start: float, end: float, excluded: tuple[int, ...]) -> Window:
+        """Every name and place that may have been used, apart from those of ``excluded``."""
+
+        def used(name: Block) -> bool:
+            return self._named.used(name, start, end, excluded)
+
+        active = [i for i in excluded if self._starts[i] <= end and self._released[i] >= start]
+        theirs = {name for index in active for name in self.uses[index].possible if not used(name)}
+        unnamed = self._copies.total(start, end, active) + self._unnamed.most(start, end, active)
+        return Window(self._named.count(start, end) - len(theirs) + unnamed, used)
+
+    def _min_places(self, start: float, end: float, chain: Chain, depth: int) -> int:
+        """Lower bound on the places, other than the name's, that were used between ``start`` and ``end`` (rule 4)."""
+        last = self._last_inside(start, end)
+        if last is None:
+            return depth
+        key = (start, end)
+        if key not in self._insides:
+            self._keep(self._insides)
+            self._insides[key] = self._used_inside(start, end), self._used_before(start, self.uses[last])
+        return max(window.others(chain, depth) for window in self._insides[key])
+
+    def _used_inside(self, start: float, end: float) -> Window:
+        """The names certainly used."""
+        return Window(self._whole.count(start, end), lambda name: self._whole.has(name, start, end))
+
+    def _used_before(self, start: float, last: Use) -> Window:
+        """The names certainly used by ``last``, and by uses that had been released before it began."""
+
+        def used(name: Block) -> bool:
+            return name in own or self._freed.has(name, start, last.start)
+
+        own = {*last.certain}
+        more = sum(not self._freed.has(name, start, last.start) for name in own)
+        return Window(self._freed.count(start, last.start) + more + last.spare[0], used)
+
+    @staticmethod
+    def _keep(windows: dict[Any, Any]) -> None:
+        """Make room for one more."""
+        if len(windows) >= _WINDOWS:
+            windows.clear()
+
+    def _last_inside(self, start: float, end: float) -> int | None:
+        """The last use that began after ``start`` and ended before ``end``."""
+        place = bisect_left(self._ending, bisect_left(self._starts, end)) - 1
+        while place >= 0 and self._starts[self._ending[place]] > start:
+            if self._ends[self._ending[place]] < end:
+                return self._ending[place]
+            place -= 1
+        return None
 
     @cached_property
-    def _windows(self) -> dict[tuple[float, float, tuple[int, ...]], tuple[set[Block], int]]:
-        # The blocks of one chain need the same window, one after the other.
+    def _windows(self) -> dict[tuple[float, float, tuple[int, ...]], Window]:
         return {}
 
-    def _active(self, start: float, end: float) -> Iterator[int]:
-        for index in range(bisect_right(self._starts, end) - 1, -1, -1):
-            if self._released_so_far[index] < start:
-                return
-            if self.uses[index].released >= start:
-                yield index
-
-    def _min_places(self, start: float, end: float, chain: Chain, name: Block) -> int:
-        """Lower bound on the places, other than the name's, that were used between ``start`` and ``end`` (rule 4)."""
-        inside = [
-            use
-            for use in self.uses[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
-            if use.start > start and use.end < end
-        ]
-        if not inside:
-            return len(chain)
-        last = inside[-1]
-        before_last = {n for use in inside if use.released < last.start or use is last for n in use.certain}
-        together = {n for use in inside for n in use.certain}
-        return max(len((before_last | {*chain}) - {name}) + last.spare[0], len((together | {*chain}) - {name}))
+    @cached_property
+    def _insides(self) -> dict[tuple[float, float], tuple[Window, Window]]:
+        return {}
 
     @cached_property
-    def _starts(self) -> list[float]:
-        return [use.start for use in self.uses]
+    def _starts(self) -> "array[float]":
+        return array("d", [use.start for use in self.uses])
 
     @cached_property
-    def _released_so_far(self) -> list[float]:
-        return list(accumulate((use.released for use in self.uses), max))
+    def _ends(self) -> "array[float]":
+        return array("d", [use.end for use in self.uses])
 
     @cached_property
-    def _certain_users(self) -> dict[Block, list[int]]:
-        return _by_name(use.certain for use in self.uses)
+    def _released(self) -> "array[float]":
+        return array("d", [use.released for use in self.uses])
 
     @cached_property
-    def _first_ends(self) -> dict[Block, float]:
-        return {name: min(self.uses[i].end for i in users) for name, users in self._certain_users.items()}
+    def _ending(self) -> "array[int]":
+        """The uses whose end is known."""
+        return array("i", [index for index, end in enumerate(self._ends) if end < float("inf")])
 
+    @cached_property
+    def _certain_users(self) -> Users:
+        return Users([use.certain for use in self.uses])
 
-def _by_name(chains: Iterable[Chain]) -> dict[Block, list[int]]:
-    found: dict[Block, list[int]] = {}
-    for index, chain in enumerate(chains):
-        for name in chain:
-            found.setdefault(name, []).append(index)
-    return found
+    @cached_property
+    def _first_ends(self) -> "array[float]":
+        return self._certain_users.least(self._ends)
 
+    @cached_property
+    def _named(self) -> Overlaps:
+        return Overlaps(self._starts, self._released, self.users)
 
-def _max_spare(uses: Sequence[Use]) -> int:
-    """Upper bound on the unnamed places held at one time: the maximum is reached when some user starts."""
-    moments = [(use.start, 0, use.spare[1]) for use in uses]
-    moments += [(use.released + RETURN_DELAY, 1, -use.spare[1]) for use in uses]
-    return max(accumulate(places for _, _, places in sorted(moments)), default=0)
+    @cached_property
+    def _copies(self) -> Held:
+        return Held(self._starts, self._released, [use.copies for use in self.uses], RETURN_DELAY)
+
+    @cached_property
+    def _unnamed(self) -> Held:
+        return Held(self._starts, self._released, [use.spare[1] for use in self.uses], RETURN_DELAY)
+
+    @cached_property
+    def _whole(self) -> Inside:
+        return Inside(self._starts, self._ends, self._certain_users)
+
+    @cached_property
+    def _freed(self) -> Inside:
+        return Inside(self._starts, self._released, self._certain_users)

@@ -1,13 +1,14 @@
 """One server's caches over a whole run: from its requests to the growth of its counters in each phase."""
 
 import mmap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from harness.facts import Deployment, Role, Server
-from harness.oracle.expectation import ServerExpectation, hull, unpredictable
+from harness.oracle.expectation import ServerExpectation, hull, summed, unpredictable
 from harness.oracle.formulas import Formulas, unknown_on
 from harness.oracle.offload_tier import OffloadTier
 from harness.oracle.prefix_cache import Correction, PrefixCache
@@ -37,16 +38,29 @@ class ServerModel:
             return unpredictable(f"how the prompt of {request.request_id} was tokenized is not known")
         if request.why_unpredictable:
             return unpredictable(request.why_unpredictable)
+        found = tuple(self._found(index))
+        # All that the growth depends on: most requests are like others.
+        key = (request.tokens, request.max_length, request.generated, request.pulls, request.reads_caches, found)
+        if key not in self._known:
+            self._known[key] = self._expectation(request, found)
+        return self._known[key].because(self._why(index))
+
+    @cached_property
+    def _known(self) -> dict[Any, ServerExpectation]:
+        return {}
+
+    def _expectation(self, request: ServerRequest, found: Sequence[tuple[int, int]]) -> ServerExpectation:
+        """``found``: the tokens that it may have found in the prefix cache and in the tier."""
         every = hull(
             self.formulas.counted(request, local, offered if asks else 0, asks_connectors=asks, tier_first=tier_first)
-            for local, offered in self._found(index)
+            for local, offered in found
             for asks in self.formulas.asks_connectors(request)
             for tier_first in self.formulas.tier_first
         )
         every = self.formulas.with_unknown_cache_rules(request, every)
         unknown = self.formulas.brought_by_unknown(request) | self.formulas.unpredictable()
         return replace(
-            every.because(self._why(index)),
+            every,
             reload_bytes=self._reloadable(request),
             largest_store=self._storable(request),
             unpredictable={**unknown, **every.unpredictable},
@@ -66,10 +80,10 @@ class ServerModel:
     @cached_property
     def shared(self) -> dict[PhaseKey, ServerExpectation]:
         """Growth that belongs to no single request: stores, and the corrections by prefix-cache rules 3 and 4."""
-        sums: dict[PhaseKey, ServerExpectation] = {}
+        parts: dict[PhaseKey, list[ServerExpectation]] = {}
         for phase, part in (*self._corrected(), *self._stored()):
-            sums[phase] = sums.get(phase, ServerExpectation()) + part
-        return sums
+            parts.setdefault(phase, []).append(part)
+        return {phase: summed(of_phase) for phase, of_phase in parts.items()}
 
     def _found(self, index: int) -> Iterator[tuple[int, int]]:
         """Tokens that the request may have found in the prefix cache and in the tier (the extremes), as pairs."""
@@ -202,8 +216,13 @@ class ServerModel:
     def _corrected(self) -> Iterator[tuple[PhaseKey, ServerExpectation]]:
         # Corrections assume that no request can load a block that no earlier request of this run had.
         if self._caches and not self._why_any_hits and not self.server.unknown_connectors:
-            for correction in self._cache.corrections():
-                yield correction.phase, self._correction(correction)
+            at_least, at_most = Counter[tuple[PhaseKey, bool]](), Counter[tuple[PhaseKey, bool]]()
+            for one in self._cache.corrections():
+                at_least[one.phase, one.pulls] += one.at_least
+                at_most[one.phase, one.pulls] += one.at_most
+            for phase, pulls in at_least:
+                both = at_least[phase, pulls], at_most[phase, pulls]
+                yield phase, self._correction(Correction(phase, *both, pulls))
 
     def _correction(self, correction: Correction) -> ServerExpectation:
         """Raises the lower bound of hits and reduces the upper one, and the reverse for tokens that are no hits."""

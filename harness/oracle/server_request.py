@@ -53,8 +53,10 @@ class ServerRequest:
     """The full blocks of the prompt."""
     output_chain: Chain
     """The blocks completed by the known part of the output."""
-    known_tokens: tuple[int, ...]
-    """Prompt and known output."""
+    known_length: int
+    """Tokens of the prompt and of the known output."""
+    rest: tuple[int, ...]
+    """The known tokens behind the known blocks; empty if all blocks are known."""
     max_length: int
     """Upper bound on the prompt and output tokens that had KV."""
     blocks_known: bool
@@ -72,16 +74,6 @@ class ServerRequest:
     def prompt_unknown(self) -> bool:
         """Whether not even the prompt is known."""
         return not self.prompt
-
-    def may_find_unknown_blocks_of(self, other: "ServerRequest") -> bool:
-        """Whether blocks of unknown tokens that ``other`` may have left can be a prefix of this request's prompt."""
-        return (
-            not other.blocks_known
-            and other is not self
-            and other.start <= self.end
-            and other.salt == self.salt
-            and self.prompt[: len(other.known_tokens)] == other.known_tokens
-        )
 
 
 def possibly_cached_before(requests: Sequence[ServerRequest], *, attached: bool) -> Callable[[Block], bool]:
@@ -166,7 +158,9 @@ def _server_request(  # noqa: PLR0913 - requests on prefill and on the serving s
     prompt, salt = (shape.prompt, shape.salt) if shape else ((), operation.request.cache_salt)
     blocks = names.chain(salt, prompt + output[:-1])
     prompt_blocks = len(prompt) // names.block_size
-    end = operation.ended.at if completed else float("inf")
+    known = output_complete and shape is not None
+    # Where the entries come from several machines, clocks may differ by a little.
+    end = max(operation.ended.at, sent.at) if completed else float("inf")
     return ServerRequest(
         request_id=operation.request.request_id,
         phase=(sent.scenario, sent.phase),
@@ -180,8 +174,9 @@ def _server_request(  # noqa: PLR0913 - requests on prefill and on the serving s
         salt=salt,
         chain=blocks[:prompt_blocks],
         output_chain=blocks[prompt_blocks:],
-        known_tokens=prompt + output,
+        known_length=len(prompt) + len(output),
+        rest=() if known else (prompt + output)[len(blocks) * names.block_size :],
         max_length=len(prompt) + max(max_output, len(output)),
-        blocks_known=output_complete and shape is not None,
+        blocks_known=known,
         generated=generated,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from harness.history import Choice, Ended, Operation, Outcome
-from harness.scenario import Prompt, Sampling
+from harness.scenario import Sampling
 from harness.verdict import Bounds
 
 
@@ -29,7 +29,7 @@ class Shape:
 def shape_of(operation: Operation) -> Shape | None:
     """The operation's shape; None if the history does not show how its prompt was tokenized."""
     request, ended, sampling = operation.request, operation.ended, operation.request.sampling
-    prompt = _token_ids(request.prompt) or ended.prompt_token_ids
+    prompt = operation.prompt_token_ids
     if prompt is None:
         return None
     outputs = _outputs(ended, prompt, sampling)
@@ -44,12 +44,6 @@ def shape_of(operation: Operation) -> Shape | None:
         skips_caches=sampling.prompt_logprobs is not None or (bool(sampling.echo) and sampling.logprobs is not None),
         salt=request.cache_salt,
     )
-
-
-def _token_ids(prompt: Prompt) -> tuple[int, ...] | None:
-    """The prompt, if it consists of token ids and not of text or messages."""
-    ids = tuple(token for token in prompt if isinstance(token, int))
-    return ids if ids and len(ids) == len(prompt) else None
 
 
 def _outputs(ended: Ended, prompt: tuple[int, ...], sampling: Sampling) -> tuple[tuple[int, ...], ...]:

@@ -97,7 +97,11 @@ def _hits_by_phase(deployment: Deployment, history: History) -> tuple[Hits, ...]
             sent = operation.sent
             group = _Group(request.condition, server_name(deployment, operation), sent.scenario, sent.phase)
             groups.setdefault(group, []).append(operation)
-    return tuple(_hits(deployment, history, group, probes) for group, probes in groups.items())
+    reporting = _reporting_usage(deployment, history) if groups else set()
+    return tuple(
+        _hits(deployment, history, group, probes, reports_usage=group.server in reporting)
+        for group, probes in groups.items()
+    )
 
 
 def server_name(deployment: Deployment, operation: Operation) -> str:
@@ -116,23 +120,25 @@ def prefix_hashes(operation: Operation, block_size: int) -> Iterator[int]:
         yield key
 
 
-def _reports_usage(history: History, server: str, deployment: Deployment) -> bool:
-    """Whether the server reports cached tokens in any answer: then it reports them in all."""
-    return any(
-        reported_cached_tokens(operation) is not None
+def _reporting_usage(deployment: Deployment, history: History) -> set[str]:
+    """The servers that report cached tokens in any answer: then they report them in all."""
+    return {
+        server_name(deployment, operation)
         for operation in history.operations()
-        if operation.request.route in ROLES and server_name(deployment, operation) == server
-    )
+        if operation.request.route in ROLES and reported_cached_tokens(operation) is not None
+    }
 
 
-def _hits(deployment: Deployment, history: History, group: _Group, probes: list[Operation]) -> Hits:
+def _hits(
+    deployment: Deployment, history: History, group: _Group, probes: list[Operation], *, reports_usage: bool
+) -> Hits:
     cache, name, scenario, phase = group
     server = next((one for one in deployment.servers if one.name == name), None)
     if server is None:
         return Hits(cache, name, len(probes), why="it was not recorded which of several servers was asked")
     grew = grown(history, scenario, phase, name)
     probed = _ProbedServer(server, probes, tier=cache is Condition.OFFLOAD_TIER)
-    found = probed.by_usage(grew) if _reports_usage(history, name, deployment) else probed.by_counters(grew)
+    found = probed.by_usage(grew) if reports_usage else probed.by_counters(grew)
     return Hits(cache, name, len(probes), *found)
 
 

@@ -23,7 +23,7 @@ the model, whichever token is drawn. Nor do n > 1 (the first choice is compared)
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -52,11 +52,12 @@ class Witnessed:
     """Nats, by request id, in the order sent; 0 only for requests that are equal to the last bit."""
     served: int
     """How many outputs of the load came through the proxy, compared or not."""
+    equal: int = field(init=False)
+    """How many are equal to the last bit."""
 
-    @property
-    def equal(self) -> int:
-        """How many are equal to the last bit."""
-        return sum(gap == 0 for gap in self.gaps.values())
+    def __post_init__(self) -> None:
+        # Counted once: every output asks for it.
+        object.__setattr__(self, "equal", sum(gap == 0 for gap in self.gaps.values()))
 
     @property
     def exact(self) -> bool:

@@ -1,0 +1,55 @@
+"""Points in a plane with weights, summed over a quadrant without looking at each point.
+
+The points are in the order of y. Of blocks of 32, 64, 128, ... neighbours in this order, each has its points in the
+order of x as well, with running sums of their weights. The points up to some y are a few whole blocks, one of each
+size at most, and fewer than 32 others. So a sum takes about (log n)^2 steps, and the blocks n log n places.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+_SMALLEST = 32
+"""Points of the smallest blocks. Smaller ones would take more memory than they save time."""
+
+Numbers = np.ndarray[Any, np.dtype[Any]]
+
+
+class Points:
+    """Points that stay the same. ``weights``: by their x and y."""
+
+    def __init__(self, weights: Mapping[tuple[float, float], int]) -> None:
+        xs, ys = (np.fromiter((point[axis] for point in weights), float, len(weights)) for axis in (0, 1))
+        order = np.argsort(ys, kind="stable")
+        own = np.fromiter(weights.values(), np.int32, len(weights))[order]
+        self._ys, self._xs, self._weights = array("d", ys[order]), array("d", xs[order]), array("i", own)
+        self._blocks = [*_blocks(xs[order], own)]
+
+    def total(self, least_x: float, most_y: float) -> int:
+        """The weights of the points with x >= ``least_x`` and y <= ``most_y``."""
+        end, start, total = bisect_right(self._ys, most_y), 0, 0
+        for size, xs, sums in self._blocks:
+            if end & size:
+                after = start + size
+                first = bisect_left(xs, least_x, start, after)
+                total += sums[first] if first < after else 0
+                start = after
+        rest = range(start, end)
+        return total + sum(self._weights[index] for index in rest if self._xs[index] >= least_x)
+
+
+def _blocks(xs: Numbers, weights: Numbers) -> Iterator[tuple[int, "array[float]", "array[int]"]]:
+    """For each size, the largest first: x of the points in blocks, and the weights from each to its block's end."""
+    size = _SMALLEST
+    while size * 2 <= len(xs):
+        size *= 2
+    while _SMALLEST <= size <= len(xs):
+        whole = len(xs) // size * size
+        by_block, own = xs[:whole].reshape(-1, size), weights[:whole].reshape(-1, size)
+        order = np.argsort(by_block, axis=1, kind="stable")
+        sums = np.take_along_axis(own, order, 1)[:, ::-1].cumsum(axis=1, dtype=np.int32)[:, ::-1]
+        yield size, array("d", np.take_along_axis(by_block, order, 1).ravel()), array("i", sums.ravel())
+        size //= 2

@@ -1,0 +1,74 @@
+"""Which uses have which names, in little memory: a run has millions of such pairs, and most names have one use."""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+
+from harness.oracle.blocks import Block, Chain
+
+
+class Users:
+    """The uses of each name. ``chains``: the names of each use. Names are small numbers, each of a whole prefix."""
+
+    def __init__(self, chains: Sequence[Chain]) -> None:
+        lengths = np.fromiter(map(len, chains), np.int32, len(chains))
+        names = np.fromiter(chain.from_iterable(chains), np.int32, int(lengths.sum()))
+        by_name = np.argsort(names, kind="stable")
+        depths = np.zeros(int(names.max(initial=-1)) + 1, np.int32)
+        depths[names] = np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        self._depths: array[int] = array("i", depths)
+        self.uses: array[int] = array("i", np.repeat(np.arange(len(chains), dtype=np.int32), lengths)[by_name])
+        """The uses of the first name, rising, then those of the second, ..."""
+        self._counts = np.bincount(names)
+        self.starts: array[int] = array("q", np.concatenate(([0], np.cumsum(self._counts))))
+        """Where the uses of each name begin in ``uses``; and the end."""
+        self.names = len(self._counts)
+        """All names are smaller than this number."""
+
+    def of(self, name: Block) -> "array[int]":
+        """Indices of the uses that have the name, rising."""
+        return self.uses[self.starts[name] : self.starts[name + 1]] if 0 <= name < self.names else array("i")
+
+    def up_to(self, name: Block, end: int) -> int:
+        """How many of the uses before the use with index ``end`` have the name."""
+        if not 0 <= name < self.names:
+            return 0
+        start = self.starts[name]
+        return bisect_left(self.uses, end, start, self.starts[name + 1]) - start
+
+    def depth(self, name: Block) -> int:
+        """The place of the name in its chains, from 0; it is the same in all of them."""
+        return self._depths[name]
+
+    def first(self, name: Block) -> int:
+        """The index of the first use that has the name, which some use has."""
+        return self.uses[self.starts[name]]
+
+    @property
+    def used(self) -> int:
+        """How many names have a use."""
+        return int(np.count_nonzero(self._counts))
+
+    def of_several(self) -> Iterator[Block]:
+        """The names that several uses have."""
+        found: list[Block] = np.flatnonzero(self._counts > 1).tolist()
+        return iter(found)
+
+    def sole(self, uses: int) -> list[int]:
+        """For each of ``uses`` uses, how many names no other use has."""
+        starts = np.frombuffer(self.starts, np.int64)[:-1][self._counts == 1]
+        owners = np.frombuffer(self.uses, np.int32)[starts] if len(starts) else np.empty(0, np.int32)
+        counts: list[int] = np.bincount(owners, minlength=uses).tolist()
+        return counts
+
+    def least(self, values: Sequence[float]) -> "array[float]":
+        """For each name, the smallest of its uses' ``values``; infinite if it has no use."""
+        smallest = np.full(self.names, np.inf)
+        used = np.flatnonzero(self._counts)
+        if len(used):
+            of_uses = np.asarray(values, float)[np.frombuffer(self.uses, np.int32)]
+            smallest[used] = np.minimum.reduceat(of_uses, np.frombuffer(self.starts, np.int64)[used])
+        return array("d", smallest)
