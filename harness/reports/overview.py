@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.checkers.token_sources import SOURCES
 from harness.facts import Deployment, Role, Server, alike
 from harness.history import History, RunStarted
-from harness.load.latency import Distribution, LatencyReport
+from harness.load.latency import Distribution, Interval, LatencyDetail, LatencyReport
 from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
@@ -21,6 +21,9 @@ from harness.reports.text import clean, duration, figure, plural
 from harness.reports.verification_cost import verification_cost
 from harness.store.redact import redact_argv
 from harness.verdict import Check, Finding, Judgement, Outputs, Verdict
+
+_SHOWN_AS = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2el": "E2E"}
+_SHOWN = ("mean", "p50", "p90", "p99")
 
 MOST_FINDINGS = 3
 """Findings shown of one check."""
@@ -57,6 +60,8 @@ class LatencyRow:
 
     name: str
     values: tuple[str, str, str, str]
+    intervals: tuple[str, str, str, str] = ("", "", "", "")
+    """The 95 % confidence interval of each value; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class Overview:
     notes: tuple[str, ...]
     """How much was checked, a line each."""
     latencies: tuple[LatencyRow, ...]
+    steady: str
+    """The load without its warm-up; empty if no steady state was seen."""
     throughput: str
     deployment: str
     stored: str
@@ -90,6 +97,7 @@ def make_overview(  # noqa: PLR0913 - the last two have defaults
     history: History,
     judgement: Judgement,
     latency: LatencyReport,
+    detail: LatencyDetail,
     *,
     run_dir: Path | None = None,
     rows: Sequence[Row] = (),
@@ -117,7 +125,8 @@ def make_overview(  # noqa: PLR0913 - the last two have defaults
         outputs=_outputs(judgement.outputs),
         outputs_wrong=judgement.outputs.mismatch > 0,
         notes=_notes(judgement, history),
-        latencies=_latencies(latency),
+        latencies=_latencies(latency, detail),
+        steady=_steady(detail),
         throughput=_throughput(latency),
         deployment=_deployment(deployment),
         stored="" if run_dir is None else str(run_dir),
@@ -236,9 +245,33 @@ def _outputs(outputs: Outputs) -> str:
     )
 
 
-def _latencies(latency: LatencyReport) -> tuple[LatencyRow, ...]:
-    named = {"TTFT": latency.ttft, "ITL": latency.itl, "TPOT": latency.tpot, "E2E": latency.e2el}
-    return tuple(LatencyRow(name, _statistics(values)) for name, values in named.items())
+def _latencies(latency: LatencyReport, detail: LatencyDetail) -> tuple[LatencyRow, ...]:
+    named = {"ttft": latency.ttft, "itl": latency.itl, "tpot": latency.tpot, "e2el": latency.e2el}
+    return tuple(
+        LatencyRow(_SHOWN_AS[name], _statistics(values), _intervals(detail.intervals[name]))
+        for name, values in named.items()
+    )
+
+
+def _intervals(found: Mapping[str, Interval]) -> tuple[str, str, str, str]:
+    mean, p50, p90, p99 = (
+        f"{figure(found[name].low)} to {figure(found[name].high)}" if name in found else "" for name in _SHOWN
+    )
+    return mean, p50, p90, p99
+
+
+def _steady(detail: LatencyDetail) -> str:
+    """When warm-up ended, and the rate and latencies since then."""
+    steady = detail.steady
+    if steady is None:
+        return ""
+    ttft, e2el = steady.latency.ttft, steady.latency.e2el
+    first = f"TTFT p50 {figure(ttft.p50)}, p99 {figure(ttft.p99)} ms; " if ttft else ""
+    last = f"E2E p50 {figure(e2el.p50)}, p99 {figure(e2el.p99)} ms; " if e2el else ""
+    return (
+        f"{first}{last}{figure(steady.request_throughput)} requests/s, without the {plural(steady.first, 'request')} "
+        f"({duration(steady.after)}) of warm-up"
+    )
 
 
 def _statistics(values: Distribution | None) -> tuple[str, str, str, str]:

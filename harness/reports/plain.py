@@ -23,6 +23,8 @@ def plain_lines(overview: Overview) -> Iterator[str]:
     yield from (f"  {note}" for note in overview.notes)
     yield from latency_lines(overview)
     yield f"throughput: {overview.throughput}"
+    if overview.steady:
+        yield f"steady: {overview.steady}"
     yield f"deployment: {overview.deployment}"
     if overview.stored:
         yield f"stored: {overview.stored}"
@@ -40,8 +42,9 @@ def counter_lines(overview: Overview) -> Iterator[str]:
 def latency_lines(overview: Overview) -> Iterator[str]:
     """The latencies, a line each."""
     for row in overview.latencies:
-        mean, p50, p90, p99 = row.values
-        yield f"{row.name} ms: mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}"
+        named = zip(("mean", "p50", "p90", "p99"), row.values, row.intervals, strict=True)
+        parts = [f"{name} {value}" + (f" ({interval})" if interval else "") for name, value, interval in named]
+        yield f"{row.name} ms: {', '.join(parts)}"
 
 
 def _reason(reason: Reason) -> Iterator[str]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from harness.errors import ExitCode
 from harness.facts import Deployment
 from harness.history import History
-from harness.load.latency import Latencies, latencies, latency_report
+from harness.load.latency import Latencies, latencies, latency_detail, latency_report
 from harness.reports.catalogue import Row, overall
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.junit import junit_xml
@@ -98,9 +98,9 @@ def make_report(  # noqa: PLR0913 - all but three have defaults
     ``load``: by default, derived from the history. ``rows``: the catalogue's table, if workloads ran.
     """
     measured = under_test(history)
-    latency = latency_report(measured)
+    latency, detail = latency_report(measured), latency_detail(measured)
     verdict = overall(rows) if rows else judgement.verdict
-    content = result(deployment, history, judgement, latency, load or LoadSettings(len(measured)))
+    content = result(deployment, history, judgement, latency, detail, load or LoadSettings(len(measured)))
     content["verdict"] = verdict.value
     if rows:
         content["workloads"] = [row.as_json for row in rows]
@@ -111,7 +111,7 @@ def make_report(  # noqa: PLR0913 - all but three have defaults
         verdict,
         tuple(rows),
         content,
-        make_overview(deployment, history, judgement, latency, run_dir=run_dir, rows=rows),
+        make_overview(deployment, history, judgement, latency, detail, run_dir=run_dir, rows=rows),
         catalogue_junit(rows) if rows else junit_xml(history, judgement),
         run_dir,
     )

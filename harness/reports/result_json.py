@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.facts import Deployment, Server
 from harness.history import History, Operation, RunStarted
-from harness.load.latency import LatencyReport, inter_token_latencies
+from harness.load.latency import LatencyDetail, LatencyReport, inter_token_latencies
 from harness.reports.kv_transfer import json_bounds, json_number, kv_transfer
 from harness.reports.measured import run_started, under_test
 from harness.reports.verification_cost import verification_cost
@@ -42,8 +42,13 @@ class LoadSettings:
     """Whether to add the arrays with one entry per request."""
 
 
-def result(
-    deployment: Deployment, history: History, judgement: Judgement, latency: LatencyReport, load: LoadSettings
+def result(  # noqa: PLR0913, PLR0917 - the parts of a run's result
+    deployment: Deployment,
+    history: History,
+    judgement: Judgement,
+    latency: LatencyReport,
+    detail: LatencyDetail,
+    load: LoadSettings,
 ) -> dict[str, Any]:
     """The content of the file, fit for strict JSON. Raises ValueError if the history has no first entry."""
     started = run_started(history)
@@ -52,6 +57,7 @@ def result(
         **_setup(started, deployment, load),
         **latency.as_keys(),
         "request_goodput": None,
+        **detail.as_keys(),
         **(_arrays(under_test(history)) if load.detailed else {}),
         "verdict": judgement.verdict.value,
         "checks": [_check(check) for check in judgement.checks],

@@ -124,6 +124,8 @@ def _latencies(overview: Overview) -> Table:
         table.add_column(name, justify="right", no_wrap=True, min_width=8)
     for row in overview.latencies:
         table.add_row(row.name, *row.values)
+        if any(row.intervals):
+            table.add_row("  95 %", *row.intervals, style="dim")
     return table
 
 
@@ -132,6 +134,8 @@ def _facts(overview: Overview) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("throughput", Text(overview.throughput))
+    if overview.steady:
+        grid.add_row("steady", Text(overview.steady))
     grid.add_row("deployment", Text(overview.deployment))
     if overview.stored:
         grid.add_row("stored", Text(overview.stored))

@@ -38,6 +38,9 @@ LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {
     *("latencies", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx")
 }
 OURS = {
+    "latency_histograms_us",
+    "latency_intervals_ms",
+    "steady_state",
     *("verdict", "checks", "kv_transfer", "outputs", "verification_cost", "deployment", "seed", "argv", "commit"),
     *("harness_version", "scenarios", "interrupted"),
     *(f"{statistic}_{metric}_ms" for statistic in ("p50", "p90") for metric in ("ttft", "tpot", "itl", "e2el")),
