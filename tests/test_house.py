@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
+    "fleet": VOCABULARY | {"load", "run"},
     "store": VOCABULARY,
     "reports": VOCABULARY | {"load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
     # Of load only the bodies of requests: curl must send the same body as the client.

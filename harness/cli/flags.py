@@ -138,6 +138,10 @@ def _add_load_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("load")
     _value(group, "--concurrency", "N", "requests in flight (default: 32)", positive, 32, "--max-concurrency")
     _value(group, "--num-prompts", "N", "requests (default: 128, or all of the dataset)", positive)
+    text = "processes that send the load (default: 1, or one on each node with --ray)"
+    _value(group, "--workers", "N", text, positive)
+    text = "send the load from a Ray cluster: HOST:PORT, or auto on one of its nodes"
+    _value(group, "--ray", "ADDRESS", text)
     text = "default: custom if --dataset-path is given, else random"
     group.add_argument("--dataset-name", choices=["random", "custom"], help=text)
     _value(group, "--dataset-path", "FILE.jsonl", "a JSONL file with one request per line", Path)
