@@ -17,6 +17,12 @@ from harness.fleet.remote import Remote, WorkerLost, failure
 from harness.fleet.station import Station
 from harness.run.started import installed_version
 
+_ANSWERS_WITHIN_S = 5.0
+"""Seconds until a cluster accepts a connection. Ray itself tries for minutes."""
+_NO_CLUSTER = (
+    "No Ray cluster can be used at {address}: {why} Start one with `ray start --head`, and name its address with --ray "
+    "HOST:PORT, or --ray auto on one of its nodes."
+)
 _STARTS_WITHIN_S = 60.0
 """Seconds until a worker runs: Ray waits forever for free cores."""
 
@@ -65,6 +71,7 @@ async def ray_workers(address: str, number: int | None) -> AsyncIterator[list[Re
     Raises UsageError if Ray is not installed, if no cluster answers at ``address``, or if it has too few free cores.
     """
     require_ray()
+    await _answers(address)
     import ray  # noqa: PLC0415 - an optional extra
 
     with _connected(ray, address):
@@ -77,6 +84,20 @@ async def ray_workers(address: str, number: int | None) -> AsyncIterator[list[Re
         finally:
             for worker in workers:
                 await worker.close()
+
+
+async def _answers(address: str) -> None:
+    """Raise UsageError if nothing accepts connections at an address with a port."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        async with asyncio.timeout(_ANSWERS_WITHIN_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+    except (OSError, TimeoutError) as error:
+        why = f"it does not answer ({type(error).__name__})."
+        raise UsageError(_NO_CLUSTER.format(address=address, why=why)) from error
 
 
 async def _running(workers: list[RayWorker], address: str) -> None:
@@ -107,10 +128,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"No Ray cluster can be used at {address}: {_first_line(error)} Start one with `ray start --head`, and "
-                "name its address with --ray HOST:PORT, or --ray auto on one of its nodes."
-            ) from error
+            raise UsageError(_NO_CLUSTER.format(address=address, why=_first_line(error))) from error
     try:
         yield
     finally:

@@ -3,14 +3,15 @@
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from command_line import run_harness
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.fleet import Workers
-from harness.fleet.on_ray import ray_workers
+from harness.fleet.on_ray import RayWorker, ray_workers
+from harness.fleet.remote import WorkerLost
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'pd-harness[ray]'")
@@ -51,11 +52,25 @@ def cluster() -> Iterator[Any]:
 def test_a_load_from_a_ray_cluster_is_judged_like_one_from_here(cluster: Any, tmp_path: Path) -> None:
     load = ("--engine", "sim", "--plain", "--num-prompts", "24", "--num-warmups", "1", "--verify", "all")
     alone = run_harness(tmp_path / "alone", *load)
-    spread = run_harness(tmp_path / "ray", *load, "--ray", cluster.address)
+    spread = run_harness(tmp_path / "ray", *load, "--ray", cluster.address, "--workers", "4")
     assert (alone.status, spread.status) == (0, 0), spread.output + spread.errors
     for key in ("verdict", "kv_transfer", "completed", "total_input_tokens"):
         assert spread.result[key] == alone.result[key]
-    assert "the clocks of 3 workers" in spread.output, "one worker on each node"
+    assert "the clocks of 4 workers agreed" in spread.output
+
+
+@needs_ray
+@pytest.mark.slow
+async def test_there_is_one_worker_on_each_node_and_a_killed_one_is_lost(cluster: Any) -> None:
+    async with ray_workers(cluster.address, None) as workers:
+        assert [worker.name for worker in workers] == ["worker-0", "worker-1", "worker-2"]
+        with pytest.raises(HarnessError, match="no part has begun"):
+            await workers[0].call("fetch")
+        doomed = cast("RayWorker", workers[1])
+        await doomed.close()
+        with pytest.raises(WorkerLost, match="no longer running in the Ray cluster"):
+            await doomed.call("hello")
+        assert await workers[2].call("hello")
 
 
 @needs_ray

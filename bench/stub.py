@@ -1,0 +1,165 @@
+"""A server for benchmarks of clients: streams prepared answers in vLLM's form, and does nothing else.
+
+    python -m bench.stub --tokens 128 --pieces 16 --logprobs 2
+
+One process, one core. Every POST is answered by the same stream, in so many pieces: one write to the socket each, with
+the pieces of all other open streams in between, as from a server that computes one step for all of them. The first line
+of output is the URL.
+"""
+
+import argparse
+import json
+import select
+import socket
+from collections.abc import Iterator
+from itertools import pairwise
+
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+_WORD = " word"
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=128, help="tokens per stream, one event each (128)")
+    parser.add_argument("--pieces", type=int, default=16, help="writes per stream (16)")
+    parser.add_argument("--logprobs", type=int, default=0, help="log-probabilities per token; 0: none (0)")
+    parser.add_argument("--prompt", type=int, default=200, help="prompt tokens, repeated in the first event (200)")
+    parser.add_argument("--port", type=int, default=0, help="0: any free one (0)")
+    options = parser.parse_args()
+    with socket.create_server(("127.0.0.1", options.port), backlog=1024) as listening:
+        print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
+        _Server(listening, stream(options.tokens, options.pieces, options.logprobs, options.prompt)).serve()
+
+
+def stream(tokens: int, pieces: int, logprobs: int, prompt: int) -> list[bytes]:
+    """The bytes of each write: the status line with the first piece, the end with the last one."""
+    events = [_http(b"data: %b\n\n" % _json(_chunk(n, tokens, logprobs, prompt))) for n in range(tokens)]
+    counts = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+    end = _http(b"data: %b\n\n" % _json({"id": "cmpl-1", "choices": [], "usage": counts}))
+    end += _http(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    bounds = [tokens * piece // pieces for piece in range(pieces + 1)]
+    writes = [b"".join(events[start:stop]) for start, stop in pairwise(bounds)]
+    return [
+        _HEAD + writes[0] + (end if pieces == 1 else b""),
+        *writes[1:-1],
+        *([writes[-1] + end] if pieces > 1 else []),
+    ]
+
+
+def _chunk(number: int, tokens: int, logprobs: int, prompt: int) -> dict[str, object]:
+    """One event, as vLLM 0.32 writes it."""
+    token = 1000 + number
+    choice = {
+        "index": 0,
+        "text": _WORD,
+        "logprobs": _rows(number, token, logprobs) if logprobs else None,
+        "finish_reason": "length" if number == tokens - 1 else None,
+        "stop_reason": None,
+        "prompt_token_ids": None if number else list(range(prompt)),
+        "token_ids": [token],
+    }
+    name = "cmpl-00000000-0000-0000-0000-000000000001"
+    return {"id": name, "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+
+
+def _rows(number: int, token: int, logprobs: int) -> dict[str, object]:
+    tops = {f"token_id:{token + rank}": -0.123456789 - 1.7 * rank for rank in range(logprobs)}
+    return {
+        "text_offset": [number * len(_WORD)],
+        "token_logprobs": [-0.123456789],
+        "tokens": [f"token_id:{token}"],
+        "top_logprobs": [tops],
+    }
+
+
+def _json(message: dict[str, object]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def _http(data: bytes) -> bytes:
+    """One chunk of HTTP's chunked coding."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class _Server:
+    def __init__(self, listening: socket.socket, writes: list[bytes]) -> None:
+        self._listening = listening
+        self._writes = writes
+        self._poll = select.epoll()
+        self._connections: dict[int, _Connection] = {}
+
+    def serve(self) -> None:
+        self._listening.settimeout(0)
+        self._poll.register(self._listening, select.EPOLLIN)
+        streaming: list[_Connection] = []
+        while True:
+            streaming += self._asked(0 if streaming else -1)
+            # One piece of every stream, and then the next piece of every stream.
+            streaming = [one for one in streaming if one.write()]
+
+    def _asked(self, wait: int) -> "Iterator[_Connection]":
+        """The connections on which a whole request has arrived."""
+        for number, _ in self._poll.poll(wait):
+            if number == self._listening.fileno():
+                self._accept()
+            elif (connection := self._connections[number]).read():
+                yield connection
+            elif connection.is_closed:
+                del self._connections[number]
+
+    def _accept(self) -> None:
+        opened, _ = self._listening.accept()
+        opened.settimeout(0)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections[opened.fileno()] = _Connection(opened, self._writes)
+        self._poll.register(opened, select.EPOLLIN)
+
+
+class _Connection:
+    def __init__(self, opened: socket.socket, writes: list[bytes]) -> None:
+        self._socket = opened
+        self._writes = writes
+        self._received = b""
+        self._next = 0
+        self._rest = b""
+        self.is_closed = False
+
+    def read(self) -> bool:
+        """Whether a whole request has arrived, by its Content-Length."""
+        try:
+            data = self._socket.recv(1 << 18)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._socket.close()
+            self.is_closed = True
+            return False
+        self._received += data
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        if not found or len(body) < _content_length(head):
+            return False
+        self._received, self._next, self._rest = b"", 0, b""
+        return True
+
+    def write(self) -> bool:
+        """Write the next piece; False if it was the last, or nobody reads it."""
+        piece = self._rest or self._writes[self._next]
+        try:
+            sent = self._socket.send(piece)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False
+        # What the client has not taken yet is written in the next turn.
+        self._rest = piece[sent:]
+        self._next += not self._rest
+        return self._next < len(self._writes)
+
+
+def _content_length(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+
+
+if __name__ == "__main__":
+    main()
