@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 from harness.clock import Clock
 from harness.fleet.messages import Batch, Part, Report, Setup, pack
+from harness.fleet.reach import require_reachable
 from harness.history import ClientHealth, Ended, Entry, Sent
 from harness.load.client import Client
 from harness.load.health import LoopLag
@@ -22,7 +24,7 @@ from harness.run.arrivals import arrivals_of
 from harness.run.conversations import Conversations
 from harness.run.runner import PhaseRun, Sender
 from harness.run.started import installed_version
-from harness.run.transport import client_of
+from harness.run.transport import client_of, routes
 from harness.scenario import Request
 
 _GATHER_S = 0.02
@@ -87,7 +89,8 @@ class Station:
         return installed_version()
 
     async def set_up(self, setup: Setup) -> None:
-        """Make the clock and the client."""
+        """Make the clock and the client. Raises UsageError if a server cannot be reached from here."""
+        await require_reachable(chain(*routes(setup.deployment, setup.sending.reference_url).values()))
         self._clock = WorkerClock(setup.zero, self._read)
         client = await self._open.enter_async_context(self._connect(setup, self._clock))
         self._send = client.send

@@ -15,18 +15,24 @@ from harness.fleet.frames import read_frame, write_frame
 from harness.fleet.remote import failure
 from harness.fleet.station import Station
 
+_ENDS_WITHIN_S = 3.0
+
 
 async def serve(connection: socket.socket) -> None:
     """Call the station's methods as the other end asks, until the other end is gone."""
     reader, writer = await asyncio.open_connection(sock=connection)
     station = Station()
-    async with asyncio.TaskGroup() as calls:
-        with contextlib.suppress(EOFError):
-            while True:
-                number, method, arguments = await read_frame(reader)
-                calls.create_task(_answer(station, writer, number, method, arguments))
-        await station.close()
-    writer.close()
+    calls: set[asyncio.Task[None]] = set()
+    with contextlib.suppress(EOFError):
+        while True:
+            number, method, arguments = await read_frame(reader)
+            call = asyncio.create_task(_answer(station, writer, number, method, arguments))
+            calls.add(call)
+            call.add_done_callback(calls.discard)
+    # Whatever is still in flight must not keep the process.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ENDS_WITHIN_S):
+            await station.close()
 
 
 async def _answer(
@@ -42,4 +48,5 @@ async def _answer(
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(socket.socket(fileno=int(sys.argv[1]))))
+    # The runner is not closed, as in harness.cli.main: closing it may wait forever, and the process is about to exit.
+    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(socket.socket(fileno=int(sys.argv[1]))))

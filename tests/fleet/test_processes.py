@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from observed_journal import Journal
 from polling import until
 
 from harness.clock import MonotonicClock
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment, Role, Server
 from harness.fleet.fleet import Fleet
 from harness.fleet.processes import ProcessWorker, local_workers
@@ -126,6 +127,14 @@ async def test_an_interrupted_process_reports_what_was_in_flight() -> None:
             await running_
     assert {end.ending for end in journal.ends().values()} == {Ending.INTERRUPTED}
     assert not any(alive(pid) for pid in run.pids)
+
+
+async def test_a_server_that_a_worker_does_not_reach_is_named_before_anything_is_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    async with AsyncExitStack() as opened:
+        with pytest.raises(UsageError, match=f"does not reach {url}"):
+            await running(opened, url)
 
 
 async def test_a_failure_inside_a_process_is_raised_here() -> None:
