@@ -213,12 +213,21 @@ async def test_a_run_without_any_worker_left_fails() -> None:
 
 async def test_interrupted_workers_report_what_was_in_flight() -> None:
     clock, journal = MonotonicClock(), Journal()
-    async with fleet_of(workers(2, never), clock) as fleet:
+    ended: list[str] = []
+
+    async def held(request: Request, clock: Clock) -> Ended:
+        try:
+            return await never(request, clock)
+        finally:
+            ended.append(request.request_id)
+
+    async with fleet_of(workers(2, held), clock) as fleet:
         run = asyncio.create_task(carried(scenario(load(20, 8)), clock, fleet.load, journal=journal))
         await until(lambda: len(journal.sents()) == 8)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
+        assert sorted(ended) == sorted(journal.ends()), "the workers have closed the connections by now"
     assert {end.ending for end in journal.ends().values()} == {Ending.INTERRUPTED}
     assert len(journal.ends()) == len(journal.sents()) == 8
 
