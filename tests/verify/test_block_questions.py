@@ -50,5 +50,5 @@ def test_first_tokens_tell_nothing_where_the_noise_is_not_known_or_the_question_
 
 @pytest.mark.parametrize(("regret", "wrong"), [(0.05, False), (0.2, True)])
 def test_teacher_forcing_decides_where_there_is_one(regret: float, wrong: bool) -> None:
-    forced = ForcedTokens(np.array([-1.0, -1.0]), np.array([0.0, regret]))
+    forced = ForcedTokens(np.array([-1.0, -1.0]), np.array([1.0, -regret]))
     assert blocks_are_wrong(question(SERVED), moved(0.2), [forced], near=0.1, noise=NOISE) is wrong

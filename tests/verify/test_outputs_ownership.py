@@ -40,8 +40,8 @@ def history(victim: Readings, *more: Entry, seed: int = 0, owner: Readings | Non
 
 def under(victim: Readings, owner: str, *, right: bool) -> Iterator[Entry]:
     """The victim's output forced under another request's prompt, with the last token of its own prompt."""
-    forced = victim.served if right else victim.served - 6.0
-    readings = replace(victim, forced=forced, forced_rival=victim.served - 0.5)
+    forced, rival = (victim.served, victim.rival) if right else (victim.served - 6.0, victim.served - 0.5)
+    readings = replace(victim, forced=forced, forced_rival=rival)
     yield from forcing(VICTIM, (*prompt_of(owner)[:-1], prompt_of(VICTIM)[-1]), readings, owner)
 
 

@@ -66,8 +66,8 @@ def under(victim: Readings, name: str, vector: Named, who: str = VICTIM, *, fits
     )
     yield Sent(3.0, request, "load", "owners", 3.0)
     yield Ended(4.0, test, Outcome.OK, status=200, choices=(Choice((40,)),), first_logprobs=vector)
-    forced = victim.served if fits else victim.served - 6.0
-    yield from forcing(who, prompt, replace(victim, forced=forced, forced_rival=victim.served - 0.5), name)
+    forced, rival = (victim.served, victim.rival) if fits else (victim.served - 6.0, victim.served - 0.5)
+    yield from forcing(who, prompt, replace(victim, forced=forced, forced_rival=rival), name)
 
 
 def with_blocks_asked(past: History, answer: Readings, *, behind: float) -> History:
@@ -103,7 +103,9 @@ def test_the_candidate_whose_first_token_has_the_same_log_probabilities_is_the_o
     assert found.startswith(
         f"was answered with {OWNER}'s KV: its first token's log-probabilities are those of that request's prompt within"
     )
-    assert "all of its 20 tokens continue that prompt (probability by chance: " in found
+    assert (
+        "all of its 20 tokens continue that prompt with the log-probabilities that it gives them (probability" in found
+    )
 
 
 def test_a_first_token_that_fits_two_candidates_names_neither(victim: Readings) -> None:

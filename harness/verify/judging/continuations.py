@@ -14,8 +14,6 @@ continuation counts only if the log-probabilities of the two are equal within th
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-import numpy as np
-
 from harness.history import Operation, Outcome, TokenLogprob
 from harness.scenario import Purpose, Request
 from harness.verify.judging.first_token import Vector, distance, prefill_vector
@@ -31,12 +29,13 @@ def is_continuation(request: Request) -> bool:
 
 def as_forced(answer: Tokens, continued: Operation) -> ForcedTokens | None:
     """The tokens of ``answer`` under the prompt of a continuation; None if the two part before the answer's end."""
-    rows = _equal(answer, continued)
-    if not answer or len(rows) < len(answer):
-        return None
-    logprob = np.array([one.logprob for one in rows])
-    rival = np.array([-np.inf if one.runner_up is None else one.runner_up for one in rows])
-    return ForcedTokens(logprob, np.maximum(rival - logprob, 0.0))
+    found = as_far_as_equal(answer, continued)
+    return found if answer and len(found.logprob) == len(answer) else None
+
+
+def as_far_as_equal(answer: Tokens, continued: Operation) -> ForcedTokens:
+    """The same of the tokens before the two part."""
+    return ForcedTokens.of(_equal(answer, continued))
 
 
 def rules_out(answer: Tokens, continued: Operation, near: float) -> bool:

@@ -32,7 +32,7 @@ MIN_COMMON = 3
 """Fewest tokens that two vectors must both have. Two numbers less their common shift are a single one."""
 _LOWEST = -1000.0
 """vLLM writes minus infinity as -9999."""
-_MIN_RIGHT = 20
+MIN_RIGHT = 20
 """Fewest right outputs that show how large noise is."""
 _QUANTILE, _MARGIN = 0.98, 2.0
 """The limit of noise is this multiple of this quantile: the largest of 7,500 clean distances was 1.9 times it. A larger
@@ -41,7 +41,7 @@ RESOLUTION = 2e-4
 """Nats below which noise is not told apart: 1.5e-5 was measured in float32 where batches differ."""
 FAR = 3.0
 """How many limits of noise every other vector must be away."""
-_FARTHEST = 2.0
+FARTHEST = 2.0
 """Nats. No vector counts as farther than this, since the density near another vector is not that of the whole space."""
 
 
@@ -86,10 +86,13 @@ def _own_distance(prefill: Named, decode: Named) -> float | None:
 def vector_noise(right: Iterable[Operation]) -> float | None:
     """The limit of noise, nats; None if too few of the ``right`` outputs have both vectors."""
     distances = map(own_distance, right)
-    finite = [one for one in distances if one is not None and math.isfinite(one)]
-    if len(finite) < _MIN_RIGHT:
-        return None
-    return max(RESOLUTION, _MARGIN * float(np.quantile(finite, _QUANTILE)))
+    known = [one for one in distances if one is not None and math.isfinite(one)]
+    return limit_of_noise(known) if len(known) >= MIN_RIGHT else None
+
+
+def limit_of_noise(clean: Sequence[float]) -> float:
+    """The limit of noise by differences that are noise, in their unit; never below the resolution."""
+    return max(RESOLUTION, _MARGIN * float(np.quantile(clean, _QUANTILE)))
 
 
 def beyond_noise(served: Sequence[Operation]) -> list[Operation]:
@@ -109,7 +112,7 @@ def chance_of_vector(own: Vector, owner: Vector, others: Sequence[Vector], noise
     rest = min((distance(own, other) for other in others), default=0.0)
     if fit > noise or rest < FAR * noise:
         return 1.0
-    return float((max(fit, noise / 2) / min(rest, _FARTHEST)) ** (MIN_COMMON - 1))
+    return float((max(fit, noise / 2) / min(rest, FARTHEST)) ** (MIN_COMMON - 1))
 
 
 def finite(named: Iterable[tuple[int, float]]) -> Vector:

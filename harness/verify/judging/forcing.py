@@ -81,7 +81,24 @@ class ForcedTokens:
     """An output's tokens as forced under some prompt; arrays of shape (tokens,), nats."""
 
     logprob: Floats
-    regret: Floats
+    margin: Floats
+    """Log-probability of the token minus that of the best other one; infinite if no other is known."""
+
+    @classmethod
+    def of(cls, rows: Sequence[TokenLogprob]) -> "ForcedTokens":
+        """From the log-probabilities at each position."""
+        logprob = np.array([one.logprob for one in rows])
+        rival = np.array([-math.inf if one.runner_up is None else one.runner_up for one in rows])
+        return cls(logprob, logprob - rival)
+
+    @property
+    def regret(self) -> Floats:
+        """Log-probability of the best token minus that of the output's; 0 if the output's is the best."""
+        return np.maximum(-self.margin, 0.0)
+
+    def without(self, first: int) -> "ForcedTokens":
+        """The tokens behind the first few."""
+        return ForcedTokens(self.logprob[first:], self.margin[first:])
 
 
 def forced_tokens(forcing: Operation, start: int) -> ForcedTokens | None:
@@ -89,9 +106,7 @@ def forced_tokens(forcing: Operation, start: int) -> ForcedTokens | None:
     rows = [one for one in (forcing.ended.prompt_logprobs or ())[start:] if one is not None and is_finite(one)]
     if forcing.ended.outcome is not Outcome.OK or not rows or len(rows) < len(forcing.request.prompt) - start:
         return None
-    logprob = np.array([one.logprob for one in rows])
-    rival = np.array([-math.inf if one.runner_up is None else one.runner_up for one in rows])
-    return ForcedTokens(logprob, np.maximum(rival - logprob, 0.0))
+    return ForcedTokens.of(rows)
 
 
 def compare_with_known(served: TokenLogprob, known: Mapping[int, float]) -> Forced | None:

@@ -8,15 +8,17 @@ if it was made from the candidate's KV (``asking/owners.py``).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 
+import numpy as np
+
 from harness.history import History, Operation
-from harness.scenario import Condition, Purpose
+from harness.scenario import Purpose
 from harness.verify.judging.block_questions import block_questions, blocks_are_wrong
-from harness.verify.judging.chance_match import Tokens, probability_of_tokens
-from harness.verify.judging.continuations import as_forced, is_continuation, is_kept
+from harness.verify.judging.chance_match import Tokens, repetitions
+from harness.verify.judging.continuations import is_continuation, is_kept
 from harness.verify.judging.first_token import (
     MIN_COMMON,
     Vector,
@@ -25,27 +27,14 @@ from harness.verify.judging.first_token import (
     prefill_vector,
     served_vector,
 )
-from harness.verify.judging.forcing import ForcedTokens, forced_tokens, forcings
+from harness.verify.judging.forcing import ForcedTokens, forcings
+from harness.verify.judging.later_tokens import LaterTokens
+from harness.verify.judging.noise import Floats
+from harness.verify.judging.under_prompts import UnderPrompt, answer_of, continued, parts, under_prompts
 
-
-@dataclass(frozen=True, slots=True)
-class UnderPrompt:
-    """A wrong output forced under one prompt."""
-
-    owner: str | None
-    """The request whose KV this prompt stands for; None if it is the output's own prompt."""
-    prompt: Tokens
-    tokens: ForcedTokens
-    whole: bool = True
-    """False if ``prompt`` is only the end of a prompt: such a decoy shows what fits by chance, and no owner."""
-
-    def best_tokens(self, near: float) -> int:
-        """How many tokens are the best ones under this prompt, within ``near`` nats."""
-        return int((self.tokens.regret <= near).sum())
-
-    def mean_probability(self, near: float) -> float:
-        """The mean probability of the tokens under this prompt; that of the best one counts as 1."""
-        return float(probability_of_tokens(self.tokens, near).mean())
+_IN_A_LOOP = 3
+"""If so many tokens in a row were in the candidate's prompt, or earlier in the answer, the last one's numbers show
+nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +60,44 @@ class OwnerTests:
     """The limit of noise of vectors, nats; None if vectors show nothing in this run."""
     questions: Mapping[str, Operation]
     """The answered block question about each wrong output that has one."""
+    later: LaterTokens | None = None
+    """What later tokens' log-probabilities show; None if they show nothing in this run."""
+    parted: Mapping[str, Collection[Tokens]] = field(default_factory=dict)
+    """The prompts whose continuation is not the output, by the request id of the wrong output."""
     share: float = 1.0
     """The share of tokens that are the best ones under the prompt of a request that is not the owner."""
 
     @classmethod
     def of(
-        cls, history: History, operations: Mapping[str, Operation], near: float, noise: float | None
+        cls,
+        history: History,
+        operations: Mapping[str, Operation],
+        near: float,
+        noise: float | None,
+        later: LaterTokens | None = None,
     ) -> "OwnerTests":
         """From the owner tests and forcings of a history; ``operations`` are all of its operations by request id."""
         forced = {
-            who: list(_under_prompts(operations[who], found))
+            who: list(under_prompts(operations[who], found))
             for who, found in forcings(history).items()
             if who in operations
         }
-        vectors = _vectors(history)
+        vectors, parted = _vectors(history), dict[str, list[Tokens]]()
         for one in filter(lambda one: is_continuation(one.request), history.operations()):
             who, owner = str(one.request.about), operations.get(str(one.request.owner))
             if who in operations and owner is not None and is_kept(owner, _checks(owner, vectors.get(who, ())), noise):
-                forced.setdefault(who, []).extend(_continued(operations[who], one))
-        tests = cls(forced, vectors, tested_owners(history), near, noise, block_questions(history))
+                forced.setdefault(who, []).extend(continued(operations[who], one))
+                if parts(operations[who], one, near, later):
+                    parted.setdefault(who, []).append(one.prompt_token_ids or ())
+        questions = block_questions(history)
+        tests = cls(forced, vectors, tested_owners(history), near, noise, questions, later, parted)
         return replace(tests, share=tests._chance_share(operations))
 
     def best(self, wrong: Operation) -> UnderPrompt | None:
         """The other request's prompt that the output fits best: by the first token's vector, then by all tokens."""
         others = [one for one in self.forced.get(wrong.request.request_id, ()) if one.owner is not None and one.whole]
-        return max(others, key=lambda one: self._fit(wrong, one), default=None)
+        not_its = self.ruled_out(wrong)
+        return max(others, key=lambda one: (one.prompt not in not_its, *self._fit(wrong, one)), default=None)
 
     def others(self, request_id: str, owner: str | None, *, whole: bool = False) -> list[ForcedTokens]:
         """The output under every prompt but the owner's, its own prompt included; ``whole``: not under mere ends."""
@@ -115,6 +117,35 @@ class OwnerTests:
         nearest = min((distance(own, one) for one in rest), default=0.0)
         chance = chance_of_vector(own, mine, rest, self.noise)
         return VectorFit(distance(own, mine), nearest, len(rest), self.noise, chance)
+
+    def ruled_out(self, wrong: Operation) -> set[Tokens]:
+        """The other requests' prompts under which a token of the output, or its log-probabilities, are others."""
+        who = wrong.request.request_id
+        found = set(self.parted.get(who, ()))
+        for one in self.forced.get(who, ()):
+            other_numbers = self.later is not None and self.later.contradict(wrong, one.tokens)
+            if one.owner is not None and one.whole and (other_numbers or bool((one.tokens.regret > self.near).any())):
+                found.add(one.prompt)
+        return found
+
+    def chances_of_numbers(self, wrong: Operation, best: UnderPrompt, others: Sequence[ForcedTokens]) -> Floats:
+        """For each token, how likely its log-probabilities agree with a candidate's by chance; shape (tokens,)."""
+        chances = np.ones(len(best.tokens.logprob))
+        if self.later is not None:
+            chances = self.later.chances(wrong, best.tokens, others, best.owner)
+        # A loop goes on from the prompt; once it does, its numbers are alike under all prompts that end in it.
+        start, text = len(best.prompt), best.prompt + answer_of(wrong)[: len(chances)]
+        chances[[index - start for index in repetitions(text, _IN_A_LOOP) if index >= start]] = 1.0
+        return chances
+
+    def rivals(self, wrong: Operation, owner: str) -> set[Tokens]:
+        """Other candidates' prompts that have the output's first vector, but for noise."""
+        own, mine = served_vector(wrong), wrong.prompt_token_ids or ()
+        known_wrong = (owner, wrong.request.request_id, wrong.request.about)
+        tests = (one for one in self.vectors.get(wrong.request.request_id, ()) if one.owner not in known_wrong)
+        # Cache checks have the candidate's own prompt, to which the output is no answer.
+        asked = (one for one in tests if (len(one.prompt), one.prompt[-1:]) == (len(mine), mine[-1:]))
+        return {one.prompt for one in asked if self.noise is not None and distance(own, one.vector) <= self.noise}
 
     def is_wrong(self, question: Operation) -> bool:
         """Whether the answer to a block question is not that of its prompt (block_questions.py)."""
@@ -186,32 +217,7 @@ def _vectors(history: History) -> dict[str, list[TestedPrompt]]:
     return found
 
 
-def _under_prompts(operation: Operation, candidates: Iterable[Operation]) -> Iterator[UnderPrompt]:
-    """Every forcing of the operation's first choice, with the request whose prompt it has."""
-    prompt, answer = operation.prompt_token_ids or (), _answer(operation)
-    for forcing in candidates:
-        sent, owner = forcing.request.prompt, forcing.request.owner
-        whole = forcing.request.condition is not Condition.PROMPT_END
-        start = len(prompt) if whole else len(sent) - len(answer)
-        if not prompt or not isinstance(sent, tuple) or start < 1 or sent[start:] != answer[: len(sent) - start]:
-            continue
-        own = sent[:start] == prompt if whole else owner in (operation.request.request_id, operation.request.about)
-        if (own or owner is not None) and (tokens := forced_tokens(forcing, start)) is not None:
-            ids = forcing.prompt_token_ids or ()
-            yield UnderPrompt(None if own else owner, ids[:start], tokens, whole)
-
-
 def _checks(owner: Operation, found: Iterable[TestedPrompt]) -> Iterator[Vector]:
     """The vectors of cache checks: owner tests with the owner's own prompt."""
     who, prompt = owner.request.request_id, owner.prompt_token_ids
     return (one.vector for one in found if (one.owner, one.prompt) == (who, prompt))
-
-
-def _continued(operation: Operation, continuation: Operation) -> Iterator[UnderPrompt]:
-    tokens = as_forced(_answer(operation), continuation)
-    if tokens is not None:
-        yield UnderPrompt(continuation.request.owner, continuation.prompt_token_ids or (), tokens)
-
-
-def _answer(operation: Operation) -> Tokens:
-    return operation.ended.choices[0].token_ids if operation.ended.choices else ()

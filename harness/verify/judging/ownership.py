@@ -1,6 +1,7 @@
 """The owner of a wrong output: the request whose KV it was made from.
 
-A named owner is a security finding, so it needs evidence with no other explanation. There are four kinds.
+A named owner is a security finding, so it needs evidence with no other explanation. There are four kinds, and one more
+that goes with them.
 
 1. The reported prompt. The server reports the prompt that it received. If this is another request's prompt, the whole
    answer of that request was delivered to this one. If it is any other wrong prompt, KV is not the cause.
@@ -17,6 +18,19 @@ A named owner is a security finding, so it needs evidence with no other explanat
 4. A shared run. A run of tokens is also in the answer of a request that has another prompt and a right answer. If the
    first token is wrong, and the owner's vectors are known and do not fit, it shows no owner.
 
+To kinds 2 and 3 belongs what the log-probabilities of the later tokens tell (later_tokens.py). Prompts that continue
+with the same words seldom give these words the same numbers. The numbers are known of the answer as served, and under
+each prompt for which it was forced or continued.
+
+- Against: if any token, also one that shows nothing by itself, has other numbers than under a prompt, beyond the noise
+  that right outputs have, the answer was not made from that prompt. So is a prompt ruled out that continues otherwise.
+- For: a token that all prompts continue with is informative nevertheless if its numbers agree with the candidate's, and
+  those under all other prompts are far away. It counts by the less probable of the two: that another prompt would go on
+  with this token, and that it would give it these numbers. They are not multiplied, since the two may hang together.
+- Neither: a candidate whose first vector is within the noise, too, must have been ruled out. If its later tokens agree
+  as well, or if nobody looked at them, the owner is unknown. So prompts that share their whole ending, and are alike in
+  all that an answer shows, accuse none of their requests.
+
 If only whole blocks are B's, and a partial last one is A's own, no prompt repeats what A's answer was made from. But
 the decode server's prefix cache keeps these blocks for A's prompt. So they are asked again: A's whole blocks and one
 token more, sent to that server alone (the *block question*). If its answer is not the one of this prompt
@@ -25,15 +39,22 @@ token more, sent to that server alone (the *block question*). If its answer is n
 All kinds but the first also occur by chance: real language has loops ("1. 1. 1. ..."), lists and boilerplate, in which
 many prompts end. So only *informative* tokens count. A token is not informative if
 
-- it is the best token, or nearly, under the request's own prompt or any other prompt that is not the owner's;
-- the answer repeats itself there: the same token followed the token before it earlier in the answer;
+- it is the best token, or nearly, under the request's own prompt or any other prompt that is not the owner's, and its
+  numbers show nothing either;
+- the answer repeats itself there: the same token followed the token before it earlier in the answer. What repeats is
+  not independent of what it repeats, the numbers included;
 - (kind 4) it follows the same two tokens in a right answer to a third prompt.
 
+The numbers of a token show nothing if it followed the same two tokens earlier in the candidate's prompt: many prompts
+end in the same loops, and give them nearly the same numbers.
+
 The probability of an informative token is the highest one that the other prompts give it, and at least the share of
-tokens that fit by chance in the whole run. The probability of the answer is the product over these tokens, times that
-of the vector (kind 2), or times the number of requests (or positions) that were compared. An owner is named if the
-probability is at most MAX_CHANCE, if at least MIN_INFORMATIVE tokens are informative (kinds 3 and 4), and if at least
-_MIN_OTHERS other prompts were tested (kinds 2 and 3). Among these are the prompts that are most like the owner's.
+tokens that fit by chance in the whole run; or that of its numbers, if that is lower. The probability of the answer is
+the product over these tokens, times that of the vector (kind 2), or times the number of requests (or positions) that
+were compared: in kind 2, too, if vectors of other prompts are so near that they do not tell. An owner is named if the
+probability is at most MAX_CHANCE, if at least MIN_INFORMATIVE tokens are informative (in kind 2 the vector counts as
+one if it tells, and is enough if it alone is so improbable), and if at least _MIN_OTHERS other prompts were tested
+(kinds 2 and 3). Among these are the prompts that are most like the owner's.
 
 The other prompts under which an answer is forced are the request's own and those of *decoys*. For kind 2, the end of
 each prompt is enough: its first token and the last few dozen. Loops, lists and boilerplate are continued from the end
@@ -52,9 +73,11 @@ from harness.history import History, Operation
 from harness.verify.judging.chance_match import MAX_CHANCE, MIN_INFORMATIVE, ChanceMatch, chance_match, repetitions
 from harness.verify.judging.compared import RIGHT, Compared, Match
 from harness.verify.judging.first_token import vector_noise
-from harness.verify.judging.forcing import ForcedTokens
-from harness.verify.judging.owner_tests import OwnerTests, UnderPrompt, VectorFit
+from harness.verify.judging.forcing import ForcedTokens, forcings
+from harness.verify.judging.later_tokens import LaterTokens
+from harness.verify.judging.owner_tests import OwnerTests, VectorFit
 from harness.verify.judging.shared_runs import AnswerIndex
+from harness.verify.judging.under_prompts import UnderPrompt
 
 _MIN_OTHERS = 3
 """Prompts other than the owner's (the request's own included) under which the answer must have been forced, or under
@@ -82,7 +105,10 @@ def find_leaks(history: History, compared: Sequence[Compared], near: float) -> t
         return ()
     operations = {o.request.request_id: o for o in history.operations()}
     right = [operations[one.request_id] for one in compared if one.match in RIGHT]
-    tests, answers = OwnerTests.of(history, operations, near, vector_noise(right)), AnswerIndex.of(right)
+    # The outputs that were verified are the strangest; and the search for owners has its noise from all of these, too.
+    served = [operations[one.request_id] for one in compared if one.match is not Match.MISMATCH]
+    later = LaterTokens.of(served, forcings(history))
+    tests, answers = OwnerTests.of(history, operations, near, vector_noise(served), later), AnswerIndex.of(right)
     found = (
         _by_reported_prompt(one, operations)
         if _received_another_prompt(operations[one.request_id])
@@ -128,6 +154,8 @@ def _by_forcing(wrong: Compared, operation: Operation, tests: OwnerTests) -> Lea
         return None
     if len(tests.others(operation.request.request_id, best.owner)) < _MIN_OTHERS:
         return None
+    if best.prompt in (not_its := tests.ruled_out(operation)) or tests.rivals(operation, best.owner) - not_its:
+        return None
     fit = tests.fit(operation, best.owner, best.prompt)
     evidence = _tokens_alone(operation, best, tests) if fit is None else _with_vector(operation, best, tests, fit)
     if not evidence:
@@ -144,15 +172,26 @@ def _by_forcing(wrong: Compared, operation: Operation, tests: OwnerTests) -> Lea
 def _with_vector(operation: Operation, best: UnderPrompt, tests: OwnerTests, fit: VectorFit) -> str:
     """The evidence of kind 2, in words; empty if it is too little."""
     others = tests.others(operation.request.request_id, best.owner)
-    chance = fit.chance * _match(operation, best, tests, others, skipped=1).probability
+    match = _match(operation, best, tests, others, skipped=1)
+    tested = max(fit.others, tests.tested.get(operation.request.request_id, 0))
+    # If first tokens do not tell, the later ones of any prompt that was tested might have fitted.
+    chance = match.probability * (fit.chance if fit.chance < 1 else tested)
     if not fit.fits or fit.others < _MIN_OTHERS or chance > MAX_CHANCE:
+        return ""
+    if fit.chance > MAX_CHANCE and match.informative + (fit.chance < 1) < MIN_INFORMATIVE:
         return ""
     apart = f"by {fit.nearest:.1g} nats or more" if isfinite(fit.nearest) else "in their tokens"
     return (
         f"its first token's log-probabilities are those of that request's prompt within {fit.apart:.1g} nats, those of "
         f"{fit.others} other prompts differ {apart}, and all of its {len(best.tokens.regret)} tokens continue that "
-        f"prompt (probability by chance: {chance:.0e})"
+        f"prompt{_with_numbers(operation, tests)} (probability by chance: {chance:.0e})"
     )
+
+
+def _with_numbers(operation: Operation, tests: OwnerTests) -> str:
+    """That the log-probabilities of all tokens agree, in words; empty if they are not known."""
+    known = tests.later is not None and any(operation.ended.choices[0].logprobs)
+    return " with the log-probabilities that it gives them" if known else ""
 
 
 def _tokens_alone(operation: Operation, best: UnderPrompt, tests: OwnerTests) -> str:
@@ -175,15 +214,12 @@ def _match(
     answer = operation.ended.choices[0].token_ids[: len(best.tokens.regret)]
     return chance_match(
         answer[skipped:],
-        [_without(one, skipped) for one in others],
+        [one.without(skipped) for one in others],
         near=tests.near,
         least=tests.share,
         uninformative={index - skipped for index in repetitions(answer) if index >= skipped},
+        numbers=tests.chances_of_numbers(operation, best, others)[skipped:],
     )
-
-
-def _without(forced: ForcedTokens, skipped: int) -> ForcedTokens:
-    return ForcedTokens(forced.logprob[skipped:], forced.regret[skipped:])
 
 
 def _by_shared_run(

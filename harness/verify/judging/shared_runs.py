@@ -75,7 +75,7 @@ class AnswerIndex:
         uninformative = repetitions(answer) | set(self._in_third_answers(answer, operation, self.answers[owner]))
         match = chance_match(
             answer[run.start : run.stop],
-            [ForcedTokens(one.logprob[run.start :], one.regret[run.start :]) for one in others],
+            [one.without(run.start) for one in others],
             near=near,
             least=self.coincidence,
             uninformative={index - run.start for index in uninformative if index in run},
