@@ -23,7 +23,7 @@ def split(phase: Phase, workers: int) -> tuple[Phase, ...]:
     groups = len(set(together.values()))
     number = max(1, min(workers, phase.concurrency, groups))
     beside = max(1, min(number, phase.background_concurrency))
-    due = dict(zip(_scheduled(phase), phase.due, strict=False))
+    due = dict(zip(_scheduled(phase), phase.due, strict=True)) if phase.due else {}
     parts = []
     for index in range(number):
         requests = tuple(one for one in phase.requests if together[one.request_id] % number == index)

@@ -164,10 +164,8 @@ class Station:
         )
         await self._clock.sleep(max(0.0, at - self._clock.now()))
         async with LoopLag(self._clock) as lag:
-            # A schedule counts from the common beginning, also if this worker woke up late.
-            late = self._clock.now() - at
-            run.phase = replace(part.phase, due=tuple(due - late for due in part.phase.due))
-            await run.load(arrivals_of(run.phase, self._clock))
+            # The schedule counts from the common beginning, also if this worker woke up late.
+            await run.load(arrivals_of(part.phase, self._clock, began=at))
             return lag.health(self._sent)
 
     def _conversations(self, part: Part) -> Conversations:
