@@ -12,9 +12,6 @@ import pytest
 from command_line import Ran, run_harness
 from polling import until
 
-from harness.cli.options import parse
-from harness.fleet import Workers
-
 pytestmark = pytest.mark.slow
 
 SIM = ("--engine", "sim", "--plain", "--num-warmups", "1")
@@ -112,11 +109,3 @@ async def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
     process.kill()
     await process.communicate()
     await until(lambda: not any(map(running, workers)))
-
-
-def test_flags() -> None:
-    assert parse([]).workers == Workers(None, None)
-    assert not parse(["--workers", "1"]).workers.needed
-    assert parse(["--workers", "2"]).workers.needed
-    assert parse(["--ray", "auto"]).workers == Workers(None, "auto")
-    assert parse(["--ray", "auto"]).workers.needed
