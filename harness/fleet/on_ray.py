@@ -130,9 +130,19 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(_NO_CLUSTER.format(address=address, why=_first_line(error))) from error
     try:
+        _print_nothing(ray)
         yield
     finally:
         ray.shutdown()
+
+
+def _print_nothing(ray: Any) -> None:
+    """Keep Ray's messages about dead workers off our standard output, which is the report: it says so itself.
+
+    Ray has no public setting for them; its own debugger uses this one. Where it is missing, messages are printed.
+    """
+    if hasattr(ray, "_private"):
+        ray._private.worker._worker_logs_enabled = False  # noqa: SLF001 - see above
 
 
 @contextmanager
