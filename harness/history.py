@@ -259,6 +259,27 @@ class ClientHealth:
     """Mean delay of the event loop, seconds: the average delay with which a token's arrival is recorded."""
     cpu_share: float
     """CPU seconds of the harness's process per second; near 1, the client limits the load."""
+    worker: str = ""
+    """The worker that sent a part of the load; empty: the harness's main process."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockCompared:
+    """The clock of a worker that sent a part of a phase, compared with the run's clock by timed round trips.
+
+    The worker's clock was corrected before the phase began. So its times are those of the run's clock, but for
+    ``uncertainty`` and ``drift``; its latencies are differences of its own times, and exact.
+    """
+
+    at: float
+    worker: str
+    ahead: float
+    """Seconds by which the worker's own clock is ahead of the run's clock; removed from all its times. 0: no difference
+    could be measured, as between processes of one machine."""
+    uncertainty: float
+    """Seconds by which ``ahead`` may be wrong: half of the shortest round trip."""
+    drift: float = 0.0
+    """Seconds by which the corrected clock was ahead at the end of the phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +367,7 @@ Entry = (
     | Scraped
     | ScrapeFailed
     | ClientHealth
+    | ClockCompared
     | Noted
     | NoiseMeasured
     | Decoding

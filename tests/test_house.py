@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
+    "fleet": VOCABULARY | {"load", "run"},
     "store": VOCABULARY,
     "reports": VOCABULARY
     | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},

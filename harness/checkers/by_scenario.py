@@ -20,6 +20,7 @@ from harness.checkers.streaming import conclusive_streams, streaming
 from harness.facts import Deployment
 from harness.history import (
     ClientHealth,
+    ClockCompared,
     Decoding,
     Ended,
     Entry,
@@ -39,7 +40,7 @@ FEWEST_STREAMS = 32
 arrive in one piece (18 of 18 in a workload of the catalogue on the simulated pair)."""
 _PER_SCENARIO = ("completion", "outputs", "settled")
 """Checks that are made for each scenario."""
-_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, VerificationPlanned, ClientHealth)
+_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, VerificationPlanned, ClientHealth, ClockCompared)
 """Entries that belong to every scenario."""
 
 

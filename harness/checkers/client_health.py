@@ -3,12 +3,15 @@
 The check is unknown if the client's process was at its limit, the load was sent late, or arrivals were recorded late on
 average: measured latencies then include the client's own delays. A single long delay of the event loop is shown, but
 does not count: on a machine shared with the servers, the client waits while the servers take the cores.
+
+If workers sent the load, the check is also unknown if a worker's clock is not known well enough: then the order of what
+happened, and times from a common schedule, are not known either.
 """
 
 from collections.abc import Iterator
 
 from harness.facts import Deployment
-from harness.history import ClientHealth, History
+from harness.history import ClientHealth, ClockCompared, History
 from harness.verdict import Check, Finding, Verdict
 
 MOST_CPU = 0.9
@@ -17,6 +20,8 @@ MOST_MEAN_LAG = 0.1
 """Seconds by which TTFT and ITL may be too long on average."""
 MOST_SEND_DELAY = 1.0
 """Seconds. A load whose requests are sent later than this is milder than its schedule."""
+WORST_CLOCK = 0.005
+"""Seconds by which a worker's times may be wrong. Medians of TTFT are tens of milliseconds."""
 _ADVICE = "use a lower concurrency, or a machine with free cores for the client"
 
 
@@ -25,9 +30,11 @@ def client_health(deployment: Deployment, history: History) -> Check:  # noqa: A
     measured = tuple(history.of(ClientHealth))
     if not measured:
         return Check("client_health", Verdict.UNKNOWN, "the history has no record of how well the client kept up")
-    findings = tuple(Finding("client", f"{why}: {_ADVICE}") for one in measured for why in _strained(one))
+    strained = (Finding(one.worker or "client", f"{why}: {_ADVICE}") for one in measured for why in _strained(one))
+    compared = tuple(history.of(ClockCompared))
+    findings = (*strained, *(_vague(one) for one in compared if _may_be_wrong_by(one) > WORST_CLOCK))
     verdict = Verdict.UNKNOWN if findings else Verdict.VALID
-    return Check("client_health", verdict, _line(measured), findings=findings)
+    return Check("client_health", verdict, _line(measured) + _clocks(compared), findings=findings)
 
 
 def _line(measured: tuple[ClientHealth, ...]) -> str:
@@ -39,6 +46,27 @@ def _line(measured: tuple[ClientHealth, ...]) -> str:
         f"the client used {cpu:.0%} of a core; its event loop was {mean:,.1f} ms late on average and {worst:,.0f} ms "
         f"at most; requests were sent up to {delay:,.0f} ms late"
     )
+
+
+def _clocks(compared: tuple[ClockCompared, ...]) -> str:
+    if not compared:
+        return ""
+    workers = len({one.worker for one in compared})
+    worst = max(map(_may_be_wrong_by, compared)) * 1000
+    return f"; the clocks of {workers} workers agreed with the run's to within {worst:,.1f} ms"
+
+
+def _may_be_wrong_by(one: ClockCompared) -> float:
+    """Seconds by which the worker's times may differ from the run's clock."""
+    return one.uncertainty + abs(one.drift)
+
+
+def _vague(one: ClockCompared) -> Finding:
+    text = (
+        f"its times may be wrong by {_may_be_wrong_by(one) * 1000:,.1f} ms, more than {WORST_CLOCK * 1000:.0f} ms: use "
+        "workers that are nearer in the network and less busy, or fewer of them"
+    )
+    return Finding(one.worker, text)
 
 
 def _strained(one: ClientHealth) -> Iterator[str]:

@@ -37,7 +37,9 @@ _COMMANDS: Mapping[str, Command] = {
 def perform(options: Options) -> Awaitable[ExitCode]:
     """Run the command that the options name; it returns its exit code.
 
-    Raises UsageError before anything is started if a file that a flag names cannot be written.
+    Raises UsageError before anything is started if a file that a flag names cannot be written, or if Ray is needed and
+    not installed.
     """
     require_places(options)
+    options.workers.require()
     return _COMMANDS[options.command](options)

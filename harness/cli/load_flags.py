@@ -22,6 +22,10 @@ def add_load_flags(parser: argparse.ArgumentParser) -> None:
 def _add_size_flags(group: Flags) -> None:
     text = "requests in flight, or sessions (default: 32; no limit if requests are sent at a rate)"
     _value(group, "--concurrency", "N", text, positive, None, "--max-concurrency")
+    text = "processes that send the load (default: 1, or one on each node with --ray)"
+    _value(group, "--workers", "N", text, positive)
+    text = "send the load from a Ray cluster: HOST:PORT, or auto on one of its nodes"
+    _value(group, "--ray", "ADDRESS", text)
     _value(group, "--num-prompts", "N", "requests (default: 128, or all of a custom dataset or trace)", positive)
     text = "seed of prompts and arrivals, and of the choice of outputs to verify (default: 0)"
     _value(group, "--seed", "N", text, natural, 0)

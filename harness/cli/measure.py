@@ -10,6 +10,7 @@ from harness.cli.options import Options
 from harness.clock import Clock, MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.facts import Deployment
+from harness.fleet import open_fleet
 from harness.history import Noted
 from harness.loads.demand import Demand
 from harness.preflight import Item, Level
@@ -50,8 +51,13 @@ async def measuring(
                     progress.note(f"{item.level}: {item}")
 
         around = Surroundings(store.path, clock, progress, demands, on_checked)
-        async with open_session(options.target, around) as session:
+        async with (
+            open_fleet(options.workers, clock, store.logs) as fleet,
+            open_session(options.target, around) as session,
+        ):
             store.save_deployment(session.deployment)
+            if fleet is not None:
+                await fleet.set_up(session.deployment, options.sending)
             record(Noted(clock.now(), f"ready after {clock.now():.1f} s"))
             carrying = partial(
                 carry_out,
@@ -60,6 +66,7 @@ async def measuring(
                 record=record,
                 clock=clock,
                 observer=progress,
-                died=session.died,
+                died=session.died if fleet is None else lambda: (*session.died(), *fleet.died()),
+                load=None if fleet is None else fleet.load,
             )
             yield Measuring(session.deployment, record, clock, carrying)

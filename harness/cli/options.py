@@ -11,6 +11,7 @@ from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
+from harness.fleet import Workers
 from harness.load.extra_body import checked
 from harness.loads import Load
 from harness.run import Sending
@@ -82,6 +83,8 @@ class Options:
     save: bool
     """Whether ``check`` replaces the stored result."""
     state_file: Path | None
+    workers: Workers
+    """From where the load is sent."""
     argv: tuple[str, ...]
 
     def verify(self, deployment: Deployment, salt: str, *, everything: bool = False) -> VerifyOptions:
@@ -155,6 +158,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
         state_file=getattr(flags, "state_file", None),
+        workers=Workers(flags.workers, flags.ray),
         argv=argv,
     )
 

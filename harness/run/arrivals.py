@@ -41,10 +41,10 @@ def arriving(phase: Phase) -> list[Request]:
     return found
 
 
-def arrivals_of(phase: Phase, clock: Clock) -> Arrivals:
-    """The arrival process of a phase that begins now."""
+def arrivals_of(phase: Phase, clock: Clock, began: float | None = None) -> Arrivals:
+    """The arrival process of a phase whose schedule counts from ``began``; None: from the beginning of its sending."""
     if phase.due:
-        return OpenLoop(phase.due, phase.concurrency, clock)
+        return OpenLoop(phase.due, phase.concurrency, clock, began)
     return ClosedLoop(phase.concurrency, clock)
 
 
@@ -76,19 +76,21 @@ class ClosedLoop:
 class OpenLoop:
     """Sends each request at its time, unless ``concurrency`` requests are in flight: then when one of them has ended.
 
-    ``times``: seconds from the beginning of :meth:`due`, in rising order, one for each request.
+    ``times``: seconds from ``began``, in rising order, one for each request. ``began``: a time on the clock; None: the
+    beginning of :meth:`due`.
     """
 
-    def __init__(self, times: Sequence[float], concurrency: int, clock: Clock) -> None:
+    def __init__(self, times: Sequence[float], concurrency: int, clock: Clock, began: float | None = None) -> None:
         self._times = times
         self._clock = clock
+        self._began = began
         self._slots = ClosedLoop(concurrency, clock)
         self._allowed: dict[str, float] = {}
         """When a slot became free, for requests that had to wait for one."""
 
     async def due(self, requests: Iterable[Request]) -> AsyncGenerator[tuple[Request, float], None]:
         """Yield each request at its time, or later if there is no free slot. It was due at its time in any case."""
-        began = self._clock.now()
+        began = self._clock.now() if self._began is None else self._began
         slots = self._slots.due(requests)
         for after in self._times:
             at = began + after

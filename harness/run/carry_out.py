@@ -12,7 +12,7 @@ from harness.history import DeadProcess, Decoding, History, RunEnded, Verificati
 from harness.load.extra_body import shifts
 from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
-from harness.run.runner import run_scenario
+from harness.run.runner import Loading, run_scenario
 from harness.run.transport import Sending, Transport, over_http
 from harness.scenario import Scenario
 from harness.verdict import Judgement
@@ -43,11 +43,13 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     observer: RunObserver = SILENT,
     transport: Transport | None = None,
     died: Callable[[], Iterable[DeadProcess]] = tuple,
+    load: Loading | None = None,
 ) -> Carried:
     """Run the scenarios one after another, verify their answers, and record everything.
 
     ``verify``: how the answers are verified; None: not at all.
     ``transport``: how requests are sent and counters are read; None: over HTTP.
+    ``load``: how a phase's requests are sent; None: from this process.
     ``died``: called at the end; returns the processes that the harness started and that ended by themselves.
     A cancelled run is recorded as interrupted before the cancellation is passed on.
     """
@@ -77,6 +79,7 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
                         record=record,
                         clock=clock,
                         observer=observer,
+                        load=load,
                     )
             finally:
                 # An interrupted run needs this entry, too, since its earlier part is judged.

@@ -1,6 +1,6 @@
 """Conversations: a later turn's prompt is completed with the earlier turns when it is sent. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,6 +26,12 @@ class Conversations:
         """Remember how ``request`` ended, if other requests continue it. Its prompt must be whole."""
         if request.request_id in self._continued:
             self._turns[request.request_id] = request, ended
+
+    def before(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Ended]]:
+        """The turns that the requests continue, with their ends, as far as they have ended."""
+        for one in requests:
+            if one.continues in self._turns:
+                yield self._turns[one.continues]
 
     def whole(self, request: Request) -> Request:
         """The request with its whole prompt.

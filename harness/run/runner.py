@@ -41,23 +41,25 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
     record: Callable[[Entry], None],
     clock: Clock,
     observer: RunObserver = SILENT,
+    load: "Loading | None" = None,
 ) -> None:
     """Run the scenario's phases, one after another.
 
     If ``send`` raises, the operation ends as INFO. If the run is cancelled, or ``record`` or ``counters`` raise, all
     operations in flight are recorded as INFO ("interrupted") before the exception is passed on.
     Raises HarnessError if two requests have the same id: the history identifies operations by their ids.
+    ``load``: how each phase's requests are sent; None: :func:`load_here`.
     """
     _refuse_equal_ids(scenario)
     conversations = Conversations(_requests(scenario))
     unsent: set[str] = set()
     for phase in scenario.phases:
-        run = _PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, observer, conversations)
+        run = PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, observer, conversations)
         record(PhaseStarted(clock.now(), scenario.name, phase.name))
         if phase.counted or phase.watched:
             await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
         counters.disturbed()
-        await run.load(arrivals_of(phase, clock))
+        await (load or load_here)(run)
         if phase.counted or phase.watched:
             await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "after"))
         unsent |= run.unsent
@@ -80,7 +82,9 @@ class _Session:
 
 
 @dataclass(slots=True)
-class _PhaseRun:
+class PhaseRun:
+    """The sending of one phase: what it needs, and how far it is."""
+
     scenario: str
     phase: Phase
     send: Sender
@@ -179,6 +183,15 @@ class _PhaseRun:
 
     def _end(self, request: Request, outcome: Outcome, ending: Ending, cause: str) -> Ended:
         return Ended(self.clock.now(), request.request_id, outcome, cause, ending=ending)
+
+
+Loading = Callable[[PhaseRun], Awaitable[None]]
+"""Sends a phase's requests: here, or by other processes."""
+
+
+async def load_here(run: PhaseRun) -> None:
+    """Send the phase's requests from this process."""
+    await run.load(arrivals_of(run.phase, run.clock))
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

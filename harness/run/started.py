@@ -10,7 +10,12 @@ from harness.run.checkout import own_commit
 def run_started_now(argv: tuple[str, ...], *, seed: int, names: tuple[str, ...]) -> RunStarted:
     """The first entry of a run that begins now; ``names``: the scenarios that the run is about to send."""
     return RunStarted(
-        wall=time.time(), argv=argv, seed=seed, harness_version=_version(), commit=own_commit(), scenarios=names
+        wall=time.time(),
+        argv=argv,
+        seed=seed,
+        harness_version=installed_version(),
+        commit=own_commit(),
+        scenarios=names,
     )
 
 
@@ -19,7 +24,7 @@ def fresh_salt() -> str:
     return f"run-{time.time_ns():x}"
 
 
-def _version() -> str:
+def installed_version() -> str:
     """The version of the installed harness. A checkout that is not installed is identified by its commit instead."""
     try:
         return version("pd-harness")

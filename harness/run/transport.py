@@ -48,7 +48,15 @@ async def over_http(
     deployment: Deployment, sending: Sending, record: Callable[[Entry], None], clock: Clock
 ) -> AsyncIterator[Transport]:
     """Connections to the deployment's proxy and servers, closed at the end."""
-    client = Client(
+    client = client_of(deployment, sending, clock)
+    reading = observing(deployment.servers, sending.headers, clock, record, deadline=sending.settle_timeout)
+    async with client, reading as counters, LoopLag(clock) as lag:
+        yield Transport(client.send, counters, lag.health)
+
+
+def client_of(deployment: Deployment, sending: Sending, clock: Clock) -> Client:
+    """The client that sends to a deployment."""
+    return Client(
         routes(deployment, sending.reference_url),
         model=deployment.model,
         clock=clock,
@@ -56,9 +64,6 @@ async def over_http(
         headers=sending.headers,
         extra_body=sending.extra_body,
     )
-    reading = observing(deployment.servers, sending.headers, clock, record, deadline=sending.settle_timeout)
-    async with client, reading as counters, LoopLag(clock) as lag:
-        yield Transport(client.send, counters, lag.health)
 
 
 def routes(deployment: Deployment, reference_url: str | None = None) -> dict[Route, list[str]]:
