@@ -200,6 +200,10 @@ class Ended(Deferred):
     prefill_first: Named = ()
     """The same as the prefill server reported it to the proxy, from its own KV; its sampled token may be another one.
     Empty if the proxy hands on nothing of the prefill server's answer."""
+    proxy_seconds: float | None = None
+    """Seconds that the proxy itself took before it asked the decode server, if it reports them."""
+    prefill_seconds: float | None = None
+    """Seconds in which the prefill server answered the proxy, if the proxy reports them."""
 
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:

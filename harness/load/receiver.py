@@ -20,6 +20,7 @@ from harness.scenario import Purpose, Request
 _PREFILL = "x-pd-prefill"
 _DECODE = "x-pd-decode"
 _PREFILL_FIRST = "x-pd-prefill-first"
+_TIMING = "x-pd-timing"
 
 
 class _Content(Protocol):
@@ -54,6 +55,7 @@ class Receiver:
         reply.prefill_server = headers.get(_PREFILL)
         reply.decode_server = headers.get(_DECODE)
         reply.prefill_first = headers.get(_PREFILL_FIRST)
+        reply.timing = headers.get(_TIMING)
         decoder = Decoder(headers.get("content-encoding", ""))
         self._content = self._content_of(status, headers.get("content-type", ""))
         feed = self._content.feed
