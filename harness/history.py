@@ -252,7 +252,7 @@ class ScrapeFailed:
 
 @dataclass(frozen=True, slots=True)
 class ClientHealth:
-    """How well the client kept up: a slow client must not be taken for slow servers."""
+    """How well the client kept up while it sent the load: a slow client must not be taken for slow servers."""
 
     at: float
     worst_loop_lag: float
@@ -265,6 +265,10 @@ class ClientHealth:
     """CPU seconds of the harness's process per second; near 1, the client limits the load."""
     worker: str = ""
     """The worker that sent a part of the load; empty: the harness's main process."""
+    open_files: int | None = None
+    """Most files and sockets that the process had open at a time; None: not known."""
+    file_limit: int | None = None
+    """Most files and sockets that it may have open; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)

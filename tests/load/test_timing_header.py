@@ -18,8 +18,10 @@ def test_milliseconds_become_seconds() -> None:
         "prefill=31.502, proxy=0.214",
         "proxy=-1.000, prefill=2.000",
         "proxy=nan, prefill=2.000",
-    ]
-    + ["proxy=1.000, prefill=2.000, decode=3.000", "proxy=1.000, prefill=" + "9" * 40 + ".000", "cache;dur=2.4"],
+        "proxy=1.000, prefill=2.000, decode=3.000",
+        "proxy=1.000, prefill=" + "9" * 40 + ".000",
+        "cache;dur=2.4",
+    ],
 )
 def test_another_form_tells_nothing(header: str | None) -> None:
     assert shares_of(header) == (None, None)
