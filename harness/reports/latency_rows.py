@@ -57,10 +57,13 @@ def steady_line(detail: LatencyDetail) -> str:
     ttft, e2el = steady.latency.ttft, steady.latency.e2el
     first = f"TTFT p50 {figure(ttft.p50)}, p99 {figure(ttft.p99)} ms; " if ttft else ""
     last = f"E2E p50 {figure(e2el.p50)}, p99 {figure(e2el.p99)} ms; " if e2el else ""
-    return (
-        f"{first}{last}{figure(steady.request_throughput)} requests/s, without the {plural(steady.first, 'request')} "
-        f"({duration(steady.after)}) of warm-up"
-    )
+    return f"{first}{last}{figure(steady.request_throughput)} requests/s, {_from_when(steady.first, steady.after)}"
+
+
+def _from_when(warmup: int, seconds: float) -> str:
+    if not warmup:
+        return "from the first request on"
+    return f"without the {plural(warmup, 'request')} ({duration(seconds)}) of warm-up"
 
 
 def _waited(latency: LatencyReport) -> bool:
