@@ -1,8 +1,9 @@
 """Builds the log-probabilities of many tokens at once, column by column. Pure.
 
-``harness.load.logprobs`` reads them row by row, in any format, and is right by definition. A run has millions of rows,
-and for each the parsing of a name, a sort and the ``__init__`` of a frozen dataclass take longer than reading its JSON.
-Here the loops over rows run inside the interpreter, names are looked up, and what is sorted is not sorted again.
+``harness.load.answers.logprobs`` reads them row by row, in any format, and is right by definition. A run has millions
+of rows, and for each the parsing of a name, a sort and the ``__init__`` of a frozen dataclass take longer than reading
+its JSON. Here the loops over rows run inside the interpreter, names are looked up, and what is sorted is not sorted
+again.
 """
 
 import operator
@@ -12,7 +13,7 @@ from itertools import chain, pairwise, repeat
 from typing import Any
 
 from harness.history import Named, TokenLogprob
-from harness.load import logprobs
+from harness.load.answers import logprobs
 
 Top = Mapping[str, int | float]
 """The alternatives of one token, the token itself among them."""

@@ -30,9 +30,9 @@ example because its context is too short for max_tokens, while prefill was asked
 from dataclasses import dataclass
 
 from harness.history import Choice, Ended, Ending, Outcome
-from harness.load import logprobs
-from harness.load.answer import Answer
-from harness.load.quoting import quoted
+from harness.load.answers import logprobs
+from harness.load.answers.answer import Answer
+from harness.load.answers.quoting import quoted
 from harness.redact import redact_text, redact_url
 from harness.scenario import Purpose, Request, Route
 
