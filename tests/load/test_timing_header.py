@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.load.timing_header import shares_of
+from harness.load.answers.timing_header import shares_of
 
 
 def test_milliseconds_become_seconds() -> None:

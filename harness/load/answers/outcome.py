@@ -30,10 +30,10 @@ example because its context is too short for max_tokens, while prefill was asked
 from dataclasses import dataclass
 
 from harness.history import Choice, Ended, Ending, Outcome
-from harness.load import logprobs
-from harness.load.answer import Answer
-from harness.load.quoting import quoted
-from harness.load.timing_header import shares_of
+from harness.load.answers import logprobs
+from harness.load.answers.answer import Answer
+from harness.load.answers.quoting import quoted
+from harness.load.answers.timing_header import shares_of
 from harness.redact import redact_text, redact_url
 from harness.scenario import Purpose, Request, Route
 

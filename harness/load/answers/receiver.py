@@ -8,12 +8,12 @@ and TooLarge.
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from harness.load import events
-from harness.load.answer import Answer
-from harness.load.coding import Decoder
-from harness.load.connection import Feed
-from harness.load.events import EventStream
-from harness.load.outcome import Reply
+from harness.load.answers import events
+from harness.load.answers.answer import Answer
+from harness.load.answers.events import EventStream
+from harness.load.answers.outcome import Reply
+from harness.load.transport.coding import Decoder
+from harness.load.transport.connection import Feed
 from harness.scenario import Purpose, Request
 
 # The proxy's response headers, as in harness.proxy.headers, which this room may not import.
