@@ -71,6 +71,12 @@ class Overlaps:
 
     def last_release(self, name: Block, end: float, without: int) -> float | None:
         """The latest release of the name's uses that began by ``end``, apart from one; None if there are none."""
+        users = self._users
+        first, after = users.starts[name], users.starts[name + 1]
+        last = users.uses[after - 1]
+        # Most names have one use.
+        if after - first == 1:
+            return None if last == without or self._starts[last] > end else self._released[last]
         latest = self._latest_of(name, bisect_right(self._starts, end))
         return next((self._released[index] for index in latest if index != without), None)
 

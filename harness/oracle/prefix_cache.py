@@ -97,7 +97,7 @@ class PrefixCache:
         users = residency.users.of(name)
         other = next((i for i in users[:2] if i != index), None)
         first = request.end if other is None else min(residency.uses[other].start, request.end)
-        return residency.max_places(first, request.end, (index,), request.chain, depth) < residency.capacity
+        return residency.fits(first, request.end, (index,), request.chain, depth)
 
     def corrections(self) -> Iterator[Correction]:
         """The corrections of the requests' own bounds by rules 3 and 4."""
@@ -139,7 +139,7 @@ class PrefixCache:
             return False
         start, end = min(residency.uses[i].start for i in first), max(residency.uses[i].end for i in first)
         chain = self._blocks(first[0])
-        return residency.max_places(start, end, (), chain, depth) < residency.capacity
+        return residency.fits(start, end, (), chain, depth)
 
     def _none_loads(self, depth: int, first: list[int]) -> bool:
         """Whether none of these requests loads anything up to this depth from the tier."""

@@ -104,8 +104,7 @@ class Residency:
         if self.capacity is None:
             return False
         last = self._last_certain(name, looking.start)
-        others = self.max_places(self.uses[last].start, looking.end, (last, user), chain, depth)
-        return others < self.capacity
+        return self.fits(self._starts[last], looking.end, (last, user), chain, depth)
 
     def _last_certain(self, name: Block, before: float) -> int:
         """The certain use of the name that began last, of those that ended before a time; there is one."""
@@ -129,7 +128,45 @@ class Residency:
             last = float("-inf")
         if self.capacity is None or not self.may_evict or last >= looking.start:
             return True
-        return self._min_places(last, looking.start, chain, depth) < self.capacity
+        return self._may_remain(last, looking.start, chain, depth)
+
+    def fits(self, start: float, end: float, excluded: tuple[int, ...], chain: Chain, depth: int) -> bool:
+        """Whether :meth:`max_places` leaves one place of a capacity that is known.
+
+        Bounds that are found quickly are nearly always enough: most windows are far shorter or longer than it takes to
+        fill the store.
+        """
+        capacity, names = self.capacity or 0, self._count_between(start, end)
+        if names - 1 - sum(len(self.uses[index].possible) for index in excluded) >= capacity:
+            return False
+        if names + depth + self._copies.total(start, end) + self._unnamed.total(start, end) < capacity:
+            return True
+        return self.max_places(start, end, excluded, chain, depth) < capacity
+
+    def _may_remain(self, start: float, end: float, chain: Chain, depth: int) -> bool:
+        """Whether :meth:`_min_places` leaves one place of a capacity that is known; mostly by quick bounds, too."""
+        capacity = self.capacity or 0
+        if self._count_between(start, end) + depth + self._most_spare < capacity:
+            return True
+        if self._count_inside(start, end) > capacity:
+            return False
+        return self._min_places(start, end, chain, depth) < capacity
+
+    def _count_between(self, start: float, end: float) -> int:
+        """Different names used in the window; those of the last windows are remembered."""
+        key = (start, end)
+        if key not in self._counts_between:
+            self._keep(self._counts_between)
+            self._counts_between[key] = self._named.count(start, end)
+        return self._counts_between[key]
+
+    def _count_inside(self, start: float, end: float) -> int:
+        """Different names with a certain use that lies in the window; those of the last windows are remembered."""
+        key = (start, end)
+        if key not in self._counts_inside:
+            self._keep(self._counts_inside)
+            self._counts_inside[key] = self._whole.count(start, end)
+        return self._counts_inside[key]
 
     def max_places(self, start: float, end: float, excluded: tuple[int, ...], chain: Chain, depth: int) -> int:
         """Upper bound on the places, other than that of ``chain[depth]``, that were used from ``start`` to ``end``.
@@ -196,6 +233,18 @@ class Residency:
     @cached_property
     def _windows(self) -> dict[tuple[float, float, tuple[int, ...]], Window]:
         return {}
+
+    @cached_property
+    def _counts_between(self) -> dict[tuple[float, float], int]:
+        return {}
+
+    @cached_property
+    def _counts_inside(self) -> dict[tuple[float, float], int]:
+        return {}
+
+    @cached_property
+    def _most_spare(self) -> int:
+        return max((use.spare[0] for use in self.uses), default=0)
 
     @cached_property
     def _insides(self) -> dict[tuple[float, float], tuple[Window, Window]]:
