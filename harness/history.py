@@ -200,6 +200,10 @@ class Ended(Deferred):
     prefill_first: Named = ()
     """The same as the prefill server reported it to the proxy, from its own KV; its sampled token may be another one.
     Empty if the proxy hands on nothing of the prefill server's answer."""
+    proxy_seconds: float | None = None
+    """Seconds that the proxy itself took before it asked the decode server, if it reports them."""
+    prefill_seconds: float | None = None
+    """Seconds in which the prefill server answered the proxy, if the proxy reports them."""
 
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:
@@ -254,7 +258,7 @@ class ScrapeFailed:
 
 @dataclass(frozen=True, slots=True)
 class ClientHealth:
-    """How well the client kept up: a slow client must not be taken for slow servers."""
+    """How well the client kept up while it sent the load: a slow client must not be taken for slow servers."""
 
     at: float
     worst_loop_lag: float
@@ -267,6 +271,10 @@ class ClientHealth:
     """CPU seconds of the harness's process per second; near 1, the client limits the load."""
     worker: str = ""
     """The worker that sent a part of the load; empty: the harness's main process."""
+    open_files: int | None = None
+    """Most files and sockets that the process had open at a time; None: not known."""
+    file_limit: int | None = None
+    """Most files and sockets that it may have open; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)

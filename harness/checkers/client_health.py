@@ -22,6 +22,10 @@ MOST_SEND_DELAY = 1.0
 """Seconds. A load whose requests are sent later than this is milder than its schedule."""
 WORST_CLOCK = 0.005
 """Seconds by which a worker's times may be wrong. Medians of TTFT are tens of milliseconds."""
+NEAR_CPU = 0.6
+"""Share of one core. From here on latencies are a little too long: arrivals wait while another one is read."""
+FEW_FILES = 8
+"""Sockets. A client that comes so near to the limit cannot open all the connections that it wants."""
 _ADVICE = "use a lower concurrency, or a machine with free cores for the client"
 
 
@@ -34,7 +38,15 @@ def client_health(deployment: Deployment, history: History) -> Check:  # noqa: A
     compared = tuple(history.of(ClockCompared))
     findings = (*strained, *(_vague(one) for one in compared if _may_be_wrong_by(one) > WORST_CLOCK))
     verdict = Verdict.UNKNOWN if findings else Verdict.VALID
-    return Check("client_health", verdict, _line(measured) + _clocks(compared), findings=findings)
+    notes = tuple(_note(one) for one in measured if NEAR_CPU < one.cpu_share <= MOST_CPU)
+    return Check("client_health", verdict, _line(measured) + _clocks(compared), findings=findings, notes=notes)
+
+
+def _note(one: ClientHealth) -> str:
+    return (
+        f"{one.worker or 'the client'} used {one.cpu_share:.0%} of a core, which is near its limit: latencies may "
+        "include some of its own time; `python -m bench.roofline` shows what a core can do"
+    )
 
 
 def _line(measured: tuple[ClientHealth, ...]) -> str:
@@ -72,6 +84,8 @@ def _vague(one: ClockCompared) -> Finding:
 def _strained(one: ClientHealth) -> Iterator[str]:
     if one.cpu_share > MOST_CPU:
         yield f"the client's process was at its limit ({one.cpu_share:.0%} of a core), so it limited the load"
+    if one.open_files is not None and one.file_limit is not None and one.open_files > one.file_limit - FEW_FILES:
+        yield f"it had {one.open_files:,} files and sockets open of {one.file_limit:,} that it may have (ulimit -n)"
     if one.mean_loop_lag > MOST_MEAN_LAG:
         yield f"arrivals were recorded {one.mean_loop_lag * 1000:,.0f} ms late on average"
     if one.worst_send_delay > MOST_SEND_DELAY:

@@ -52,7 +52,7 @@ from an aborted request."""
 _TRIES = 3
 """Tries of each request of the first load after the first request."""
 _LARGEST_HEADER = 1 << 16
-"""Bytes; as in harness.load.connection."""
+"""Bytes; as in harness.load.transport.connection."""
 _FIRST_TOKEN_ID = 10
 """Above the special tokens of common tokenizers; a warm-up prompt's ids count up from here."""
 PROMPT_TOKENS = 70

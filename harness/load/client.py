@@ -19,16 +19,16 @@ import aiohttp
 from harness.clock import Clock
 from harness.errors import UsageError
 from harness.history import Ended, Ending
-from harness.load.answer import Answer
+from harness.load.answers.answer import Answer
+from harness.load.answers.outcome import Reply, conclude
+from harness.load.answers.receiver import Receiver
 from harness.load.body import encode
-from harness.load.coding import UnknownCoding
-from harness.load.direct import REQUEST_ID, Direct
 from harness.load.extra_body import checked
-from harness.load.outcome import Reply, conclude
-from harness.load.over_aiohttp import OverAiohttp
-from harness.load.pool import NotConnected
-from harness.load.receiver import Receiver
 from harness.load.targets import Targets
+from harness.load.transport.coding import UnknownCoding
+from harness.load.transport.direct import REQUEST_ID, Direct
+from harness.load.transport.over_aiohttp import OverAiohttp
+from harness.load.transport.pool import NotConnected
 from harness.redact import redact_secrets, secrets_of
 from harness.scenario import Request, Route
 

@@ -1,4 +1,7 @@
-"""Whether the client itself kept up: the delays of a late client would be measured as the servers' latency."""
+"""Whether the client itself kept up: the delays of a late client would be measured as the servers' latency.
+
+It is measured while the load is sent, and at no other time.
+"""
 
 import asyncio
 import contextlib
@@ -9,25 +12,40 @@ from typing import Self
 
 from harness.clock import Clock
 from harness.history import ClientHealth, Sent
+from harness.open_files import file_limit, open_files
 
 _INTERVAL_S = 0.01
 """A hundred wake-ups a second cost nothing, and no longer delay of the event loop falls between two of them."""
+_FILES_EVERY = 50
+"""Wake-ups between two counts of open files: counting 50,000 of them takes 10 ms or so."""
 
 
 class LoopLag:
-    """Measures the event loop's delays while the context is entered: how late a sleeping task wakes up."""
+    """Measures the event loop's delays while the context is entered: how late a sleeping task wakes up.
+
+    The context may be entered again, once for each part of a run that is to be measured. What the harness does between
+    these parts, such as planning or judging, is no delay of the load.
+    """
 
     def __init__(
-        self, clock: Clock, interval: float = _INTERVAL_S, cpu_seconds: Callable[[], float] = time.process_time
+        self,
+        clock: Clock,
+        interval: float = _INTERVAL_S,
+        cpu_seconds: Callable[[], float] = time.process_time,
+        open_files: Callable[[], int | None] = open_files,
     ) -> None:
         self._clock = clock
         self._interval = interval
         self._cpu_seconds = cpu_seconds
+        self._open_files = open_files
         self._began = 0.0
         self._cpu_before = 0.0
+        self._elapsed = 0.0
+        self._cpu = 0.0
         self._total = 0.0
         self._wakes = 0
         self._task: asyncio.Task[None] | None = None
+        self._most_files: int | None = None
         self.worst = 0.0
         """The longest delay so far, in seconds."""
 
@@ -40,18 +58,34 @@ class LoopLag:
             self.worst = max(self.worst, late)
             self._total += late
             self._wakes += 1
+            if self._wakes % _FILES_EVERY == 1:
+                self._count_files()
+
+    def _count_files(self) -> None:
+        if (count := self._open_files()) is not None:
+            self._most_files = max(count, self._most_files or 0)
 
     def health(self, sent: Iterable[Sent]) -> ClientHealth:
         """The health of the client that sent these requests, for the history."""
-        now = self._clock.now()
-        elapsed = now - self._began
+        self._add_up()
         return ClientHealth(
-            at=now,
+            at=self._clock.now(),
             worst_loop_lag=self.worst,
             worst_send_delay=worst_send_delay(sent),
             mean_loop_lag=self._total / self._wakes if self._wakes else 0.0,
-            cpu_share=(self._cpu_seconds() - self._cpu_before) / elapsed if elapsed > 0 else 0.0,
+            cpu_share=self._cpu / self._elapsed if self._elapsed > 0 else 0.0,
+            open_files=self._most_files,
+            file_limit=file_limit(),
         )
+
+    def _add_up(self) -> None:
+        """Add the time since the context was entered, or since the last call, to the time measured."""
+        if self._task is None:
+            return
+        now, cpu = self._clock.now(), self._cpu_seconds()
+        self._elapsed += now - self._began
+        self._cpu += cpu - self._cpu_before
+        self._began, self._cpu_before = now, cpu
 
     async def __aenter__(self) -> Self:
         self._began, self._cpu_before = self._clock.now(), self._cpu_seconds()
@@ -62,9 +96,12 @@ class LoopLag:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
+            self._count_files()
+            self._add_up()
+            task, self._task = self._task, None
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
 
 def worst_send_delay(sent: Iterable[Sent]) -> float:

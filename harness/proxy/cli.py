@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from harness.errors import ExitCode, UsageError
 from harness.facts import Role
+from harness.open_files import raise_file_limit
 from harness.proxy.server import ProxyHandle, start_proxy
 from harness.redact import redact_text
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    raise_file_limit()  # each stream needs two connections
     try:
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
             runner.run(_serve(args))

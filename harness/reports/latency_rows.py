@@ -36,6 +36,19 @@ def latency_rows(latency: LatencyReport, detail: LatencyDetail) -> tuple[Latency
     return (*rows, *(LatencyRow(name, _statistics(values)) for name, values in sent))
 
 
+def shares_line(detail: LatencyDetail) -> str:
+    """Who took how much of the mean time to first token; empty if the proxy does not say."""
+    shares = detail.shares
+    if shares is None or shares.ttft <= 0:
+        return ""
+    waiting = f", {shares.waiting / shares.ttft:.0%} waiting to be sent" if shares.waiting > _SHOWN_WAIT_MS else ""
+    return (
+        f"of the mean TTFT, {shares.prefill / shares.ttft:.0%} prefill server, {shares.decode_first / shares.ttft:.0%} "
+        f"decode server with KV transfer and network, {shares.proxy / shares.ttft:.1%} proxy ({figure(shares.proxy)} "
+        f"ms){waiting}"
+    )
+
+
 def steady_line(detail: LatencyDetail) -> str:
     """The rate and latencies since warm-up ended; empty if no steady state was seen."""
     steady = detail.steady
@@ -44,10 +57,13 @@ def steady_line(detail: LatencyDetail) -> str:
     ttft, e2el = steady.latency.ttft, steady.latency.e2el
     first = f"TTFT p50 {figure(ttft.p50)}, p99 {figure(ttft.p99)} ms; " if ttft else ""
     last = f"E2E p50 {figure(e2el.p50)}, p99 {figure(e2el.p99)} ms; " if e2el else ""
-    return (
-        f"{first}{last}{figure(steady.request_throughput)} requests/s, without the {plural(steady.first, 'request')} "
-        f"({duration(steady.after)}) of warm-up"
-    )
+    return f"{first}{last}{figure(steady.request_throughput)} requests/s, {_from_when(steady.first, steady.after)}"
+
+
+def _from_when(warmup: int, seconds: float) -> str:
+    if not warmup:
+        return "from the first request on"
+    return f"without the {plural(warmup, 'request')} ({duration(seconds)}) of warm-up"
 
 
 def _waited(latency: LatencyReport) -> bool:

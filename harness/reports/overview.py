@@ -18,7 +18,7 @@ from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
 from harness.reports.goodput import goodput_line
-from harness.reports.latency_rows import LatencyRow, latency_rows, steady_line
+from harness.reports.latency_rows import LatencyRow, latency_rows, shares_line, steady_line
 from harness.reports.measured import run_started
 from harness.reports.text import clean, duration, figure, plural
 from harness.reports.verification_cost import verification_cost
@@ -74,6 +74,8 @@ class Overview:
     notes: tuple[str, ...]
     """How much was checked, a line each."""
     latencies: tuple[LatencyRow, ...]
+    shares: str
+    """Who took how much of the time to first token; empty if it is not known."""
     steady: str
     """The load without its warm-up; empty if no steady state was seen."""
     throughput: str
@@ -119,6 +121,7 @@ def make_overview(  # noqa: PLR0913 - the last three have defaults
         outputs_wrong=judgement.outputs.mismatch > 0,
         notes=_notes(judgement, history),
         latencies=latency_rows(latency, detail),
+        shares=shares_line(detail),
         steady=steady_line(detail),
         throughput=_throughput(latency),
         goodput="" if good is None else goodput_line(good),

@@ -22,6 +22,8 @@ def plain_lines(overview: Overview) -> Iterator[str]:
     yield from (f"  {note}" for note in overview.notes)
     yield from latency_lines(overview)
     yield f"throughput: {overview.throughput}"
+    if overview.shares:
+        yield f"shares: {overview.shares}"
     if overview.steady:
         yield f"steady: {overview.steady}"
     if overview.goodput:

@@ -134,6 +134,8 @@ def _facts(overview: Overview) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("throughput", Text(overview.throughput))
+    if overview.shares:
+        grid.add_row("shares", Text(overview.shares))
     if overview.steady:
         grid.add_row("steady", Text(overview.steady))
     if overview.goodput:

@@ -12,7 +12,7 @@ from harness.history import DeadProcess, Decoding, History, RunEnded, Verificati
 from harness.load.extra_body import shifts
 from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
-from harness.run.runner import Loading, run_scenario
+from harness.run.runner import Loading, PhaseRun, load_here, run_scenario
 from harness.run.transport import Sending, Transport, over_http
 from harness.scenario import Scenario
 from harness.verdict import Judgement
@@ -79,17 +79,29 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
                         record=record,
                         clock=clock,
                         observer=observer,
-                        load=load,
+                        load=_watched(load or load_here, using),
                     )
             finally:
                 # An interrupted run needs this entry, too, since its earlier part is judged.
-                record(using.health(operation.sent for operation in record.history.operations()))
+                record(using.health(one.sent for one in record.history.operations() if one.request.of_load))
         ended_by_itself = True
     finally:
         known = set(record.history.died)
         dead = tuple(one for one in died() if one not in known)
         record(RunEnded(clock.now(), interrupted=not ended_by_itself, died=dead))
     return Carried(deployment, record.history)
+
+
+def _watched(load: Loading, using: Transport) -> Loading:
+    """The same loading; the client's health is measured while requests of the load are sent."""
+
+    async def loading(run: PhaseRun) -> None:
+        phase = run.phase
+        of_load = any(request.of_load for request in (*phase.requests, *phase.background))
+        async with using.watching() if of_load else nullcontext():
+            await load(run)
+
+    return loading
 
 
 def _tell(planned: VerificationPlanned, record: Recorder, observer: RunObserver) -> None:

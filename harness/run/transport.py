@@ -1,7 +1,7 @@
 """Sends requests to a deployment and reads its counters: over HTTP, unless a caller passes another transport."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from harness.history import ClientHealth, Entry, Sent
 from harness.load.client import Client
 from harness.load.health import LoopLag
 from harness.observe.observer import observing
+from harness.open_files import raise_file_limit
 from harness.run.runner import CounterReader, Sender
 from harness.scenario import Route
 
@@ -40,7 +41,9 @@ class Transport:
     send: Sender
     counters: CounterReader
     health: Callable[[Iterable[Sent]], ClientHealth]
-    """Called at the end, with every request that was sent."""
+    """Called at the end, with every request of the load that was sent."""
+    watching: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+    """What to enter while a load is sent, so that the client's health is measured then."""
 
 
 @asynccontextmanager
@@ -50,12 +53,14 @@ async def over_http(
     """Connections to the deployment's proxy and servers, closed at the end."""
     client = client_of(deployment, sending, clock)
     reading = observing(deployment.servers, sending.headers, clock, record, deadline=sending.settle_timeout)
-    async with client, reading as counters, LoopLag(clock) as lag:
-        yield Transport(client.send, counters, lag.health)
+    lag = LoopLag(clock)
+    async with client, reading as counters:
+        yield Transport(client.send, counters, lag.health, lambda: lag)
 
 
 def client_of(deployment: Deployment, sending: Sending, clock: Clock) -> Client:
-    """The client that sends to a deployment."""
+    """The client that sends to a deployment. The process may have as many connections open as the system lets it."""
+    raise_file_limit()
     return Client(
         routes(deployment, sending.reference_url),
         model=deployment.model,

@@ -1,8 +1,8 @@
 """Replaces client, proxy and network, without sockets.
 
-The code that encodes bodies (:mod:`harness.load.body`), parses answers (:mod:`harness.load.answer`) and determines
-outcomes (:mod:`harness.load.outcome`) is also used in real runs. HTTP and the code of the proxy are not used; prefill's
-body, and what the client gets of prefill's answer, are made by :mod:`harness.sim.transit`.
+The code that encodes bodies (:mod:`harness.load.body`), parses answers (:mod:`harness.load.answers.answer`) and
+determines outcomes (:mod:`harness.load.answers.outcome`) is also used in real runs. HTTP and the code of the proxy are
+not used; prefill's body, and what the client gets of prefill's answer, are made by :mod:`harness.sim.transit`.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from harness.facts import Role
 from harness.history import Ended, Ending
-from harness.load.answer import Answer
+from harness.load.answers.answer import Answer
+from harness.load.answers.outcome import Reply, conclude
 from harness.load.body import encode
-from harness.load.outcome import Reply, conclude
 from harness.scenario import Purpose, Request, Route
 from harness.selftest.world import World
 from harness.sim import SimPair, SimServer

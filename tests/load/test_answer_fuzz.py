@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.history import Ended, Ending, Outcome
-from harness.load.answer import Answer
-from harness.load.logprobs import UNREADABLE, of_prompt, read_rows
-from harness.load.outcome import Reply, conclude
-from harness.load.quoting import SHOWN, quoted
-from harness.load.sse import EventParser
+from harness.load.answers.answer import Answer
+from harness.load.answers.logprobs import UNREADABLE, of_prompt, read_rows
+from harness.load.answers.outcome import Reply, conclude
+from harness.load.answers.quoting import SHOWN, quoted
+from harness.load.answers.sse import EventParser
 from harness.scenario import Endpoint, Request, Sampling
 from harness.store import decode_entry, encode_entry
 

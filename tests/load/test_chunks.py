@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.history import Ended
-from harness.load import chunks, events
-from harness.load.answer import Answer
-from harness.load.columns import token_logprobs
-from harness.load.logprobs import read_rows
-from harness.load.outcome import Reply, conclude
-from harness.load.receiver import Receiver
+from harness.load.answers import chunks, events
+from harness.load.answers.answer import Answer
+from harness.load.answers.columns import token_logprobs
+from harness.load.answers.logprobs import read_rows
+from harness.load.answers.outcome import Reply, conclude
+from harness.load.answers.receiver import Receiver
 from harness.scenario import Request, Sampling
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.history import Ended, Named
-from harness.load.answer import Answer
-from harness.load.outcome import Reply, conclude
+from harness.load.answers.answer import Answer
+from harness.load.answers.outcome import Reply, conclude
 from harness.scenario import Endpoint, Request, Sampling
 from harness.store import decode_entry, encode_entry
 

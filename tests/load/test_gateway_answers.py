@@ -13,7 +13,7 @@ from load_wire import ask
 
 from harness.checkers.completion import completion
 from harness.history import Ending, Outcome, Usage
-from harness.load.coding import Decoder, UnknownCoding
+from harness.load.transport.coding import Decoder, UnknownCoding
 from harness.scenario import Request, Sampling
 from harness.verdict import Verdict
 

@@ -8,7 +8,7 @@ import load_wire as wire
 import pytest
 
 from harness.history import Choice, TokenLogprob, Usage
-from harness.load.answer import Answer
+from harness.load.answers.answer import Answer
 
 DONE = b"[DONE]"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.load.sse import EventParser
+from harness.load.answers.sse import EventParser
 
 PIECES = st.sampled_from(
     [

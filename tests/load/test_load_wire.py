@@ -10,8 +10,8 @@ import load_wire as wire
 import pytest
 
 from harness.history import TokenLogprob
+from harness.load.answers.logprobs import read_rows
 from harness.load.body import with_extra
-from harness.load.logprobs import read_rows
 from harness.scenario import Endpoint, Message, Request, Sampling
 
 pytestmark = pytest.mark.live

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.history import TokenLogprob
-from harness.load.alignment import Alignment
-from harness.load.answer import Answer
-from harness.load.logprobs import Row
+from harness.load.answers.alignment import Alignment
+from harness.load.answers.answer import Answer
+from harness.load.answers.logprobs import Row
 
 
 def aligned(*chunks: tuple[list[int], list[tuple[int | None, int]]]) -> list[int | None]:

@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 
 from harness.history import Outcome
-from harness.load.quoting import SHOWN
+from harness.load.answers.quoting import SHOWN
 from harness.redact import redact_secrets, secrets_of
 
 HEADERS = {"Authorization": "Bearer opens-sesame", "X-Api-Key": "k3yk3y", "X-Tenant": "prod"}

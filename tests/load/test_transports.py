@@ -16,8 +16,9 @@ from raw_server import CHUNKED, HEAD, Asked, chunked, sized
 
 from harness.clock import MonotonicClock
 from harness.history import Ended, Ending, Outcome
-from harness.load import events, pool
+from harness.load.answers import events
 from harness.load.client import Client
+from harness.load.transport import pool
 from harness.scenario import Request, Route, Sampling
 
 WAYS: dict[str, dict[str, Any]] = {

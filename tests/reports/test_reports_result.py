@@ -39,6 +39,7 @@ LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {
 }
 OURS = {
     "latency_histograms_us",
+    "latency_shares_ms",
     "latency_intervals_ms",
     "steady_state",
     *("verdict", "checks", "kv_transfer", "outputs", "verification_cost", "deployment", "seed", "argv", "commit"),

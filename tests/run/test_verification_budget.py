@@ -1,6 +1,8 @@
 """A run whose servers become slow when its outputs are verified keeps to its budget, and is judged by what it has."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -73,6 +75,35 @@ async def run(policy: str, seconds: dict[Purpose, float], count: int = 400) -> t
             ),
         )
     return carried.history, watcher
+
+
+async def test_the_client_is_watched_while_the_load_is_sent_and_at_no_other_time() -> None:
+    clock, times = JumpingClock(), list[float]()
+
+    @asynccontextmanager
+    async def watching() -> AsyncIterator[None]:
+        times.append(clock.now())
+        yield
+        times.append(clock.now())
+
+    async with asyncio.timeout(60):
+        carried = await carry_out(
+            [load(64)],
+            DEPLOYMENT,
+            sending=Sending(),
+            verify=VerifyOptions(policy=VerifyPolicy.parse("all"), salt="s", concurrency=8),
+            record=Recorder(),
+            clock=clock,
+            transport=Transport(
+                Servers(clock, {Purpose.LOAD: 0.2, Purpose.FORCING: 1.0}).send,
+                Journal(),
+                lambda _sent: ClientHealth(clock.now(), 0.0, 0.0, 0.0, 0.0),
+                watching,
+            ),
+        )
+    of_load = [one for one in carried.history.operations() if one.request.of_load]
+    assert times == pytest.approx([of_load[0].sent.at, max(one.ended.at for one in of_load)])
+    assert clock.now() > times[1] + 1.0
 
 
 def sent(history: History, *purposes: Purpose) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 from sim_transit import through_together
 
 from harness.history import Decoding, Ended, Entry, History, RunEnded, Sent
-from harness.load.answer import Answer
+from harness.load.answers.answer import Answer
+from harness.load.answers.outcome import Reply, conclude
 from harness.load.body import encode
-from harness.load.outcome import Reply, conclude
 from harness.observe.scrape import Occasion
 from harness.scenario import Endpoint, Phase, Purpose, Request, Route, Sampling, Scenario
 from harness.selftest.readings import read_pair

@@ -10,7 +10,7 @@ from counted_run import DEPLOYMENT
 from forced_histories import TOKENS, gaussian, run, with_end, with_sampling
 
 from harness.history import Choice, Decoding, Ended, Entry, History, Outcome, Sent
-from harness.load.answer import Answer
+from harness.load.answers.answer import Answer
 from harness.scenario import Condition, Purpose, Request, Route, Sampling
 from harness.verdict import Check, Verdict
 from harness.verify.judging import count_outputs, outputs

@@ -9,7 +9,7 @@ from sim_history import SimRun, load
 
 from harness.facts import Connector, Deployment, Role, Server, serving
 from harness.history import Choice, Ended, Entry, History, Outcome, Scraped, Sent, Usage
-from harness.load.answer import Answer
+from harness.load.answers.answer import Answer
 from harness.scenario import Condition, Phase, Purpose, Request, Route
 from harness.sim import SimConfig, SimPair
 from harness.verdict import Verdict

@@ -7,6 +7,7 @@ from typing import Any
 from harness.history import Operation, Outcome
 from harness.load.latency.confidence import Interval, intervals
 from harness.load.latency.histogram import Histogram
+from harness.load.latency.shares import Shares, latency_shares
 from harness.load.latency.statistics import (
     LatencyReport,
     inter_token_latencies,
@@ -38,6 +39,7 @@ class LatencyDetail:
     histograms: Mapping[str, Histogram]
     intervals: Mapping[str, Mapping[str, Interval]]
     steady: Steady | None
+    shares: Shares | None
 
     def as_keys(self) -> dict[str, Any]:
         """Keys of result.json: histograms as text (histogram.py), intervals in milliseconds."""
@@ -48,6 +50,7 @@ class LatencyDetail:
                 for name, found in self.intervals.items()
             },
             "steady_state": None if self.steady is None else _steady_keys(self.steady),
+            "latency_shares_ms": None if self.shares is None else asdict(self.shares),
         }
 
 
@@ -59,6 +62,7 @@ def latency_detail(operations: Iterable[Operation]) -> LatencyDetail:
         {name: Histogram(one for group in groups for one in group) for name, groups in measured.items()},
         {name: intervals(groups) for name, groups in measured.items()},
         _steady(done, measured["ttft"] if all(measured["ttft"]) else measured["e2el"]),
+        latency_shares(done),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohappyeyeballs
 
-from harness.load.connection import Connection, Receiver
+from harness.load.transport.connection import Connection, Receiver
 
 _Addresses = list[tuple[Any, Any, int, str, tuple[Any, ...]]]
 

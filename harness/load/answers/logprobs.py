@@ -11,7 +11,7 @@ Rule 2: the sampled token is one of the alternatives. ``logprobs=1`` of a greedy
 Rule 3: null stands for NaN, which JSON cannot represent. It is kept as NaN, because NaN logits are a finding. vLLM
         writes minus infinity as -9999.
 
-:mod:`harness.load.alignment` assigns rows to tokens. Any other format raises one of ``UNREADABLE``.
+:mod:`harness.load.answers.alignment` assigns rows to tokens. Any other format raises one of ``UNREADABLE``.
 """
 
 import json

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.history import END_SPELLED, Choice, Named, TokenLogprob, Usage
-from harness.load import logprobs
-from harness.load.chunks import Batch, Part
-from harness.load.logprobs import MOST_IDS, UNREADABLE
-from harness.load.partial import PartialChoice
-from harness.load.quoting import quoted
+from harness.load.answers import fields, logprobs
+from harness.load.answers.chunks import Batch, Part
+from harness.load.answers.logprobs import UNREADABLE
+from harness.load.answers.partial import PartialChoice
+from harness.load.answers.quoting import quoted
 
 _DONE = b"[DONE]"
 _ERROR_KEYS = ("error", "errors", "detail", "message")
@@ -153,30 +153,30 @@ class Answer:
         for choice in choices or ():
             self._read_choice(choice, at)
         if usage := message.get("usage"):
-            self.usage = _usage(usage) or self.usage
+            self.usage = fields.usage(usage) or self.usage
         # Chat writes the prompt's fields here, completions in the choice.
         self._read_prompt(message)
 
     def _read_choice(self, choice: dict[str, Any], at: float | None) -> None:
         # Gateways that write JSON from protocol buffers leave out an index of 0.
-        index = _natural(choice.get("index", 0))
+        index = fields.natural(choice.get("index", 0))
         partial = self._choices.setdefault(index, PartialChoice())
-        token_ids, text = _ids(choice.get("token_ids")), _text(choice)
+        token_ids, text = fields.ids(choice.get("token_ids")), fields.text(choice)
         before = len(partial.token_ids)
         partial.token_ids.extend(token_ids)
         if text:
             partial.text.append(text)
         if written := choice.get("logprobs"):
             partial.take_rows(written, before, keep_first=index == 0)
-        partial.finish_reason = _optional(choice.get("finish_reason"), str) or partial.finish_reason
-        if (stop_reason := _optional(choice.get("stop_reason"), int | str)) is not None:
+        partial.finish_reason = fields.optional(choice.get("finish_reason"), str) or partial.finish_reason
+        if (stop_reason := fields.optional(choice.get("stop_reason"), int | str)) is not None:
             partial.stop_reason = stop_reason
         if index == 0:
             self._read_prompt(choice)
             self._note_arrival(len(token_ids), text, at)
 
     def _read_prompt(self, holder: dict[str, Any]) -> None:
-        if token_ids := _ids(holder.get("prompt_token_ids")):
+        if token_ids := fields.ids(holder.get("prompt_token_ids")):
             self.prompt_token_ids = tuple(token_ids)
         if (written := holder.get("prompt_logprobs")) is not None:
             self._prompt_logprobs = written
@@ -218,46 +218,3 @@ def _error_of(message: Any) -> str:
     if message.get("choices") or message.get("usage"):
         return ""
     return next((quoted(message[key]) for key in _ERROR_KEYS if message.get(key)), "")
-
-
-def _usage(written: Any) -> Usage | None:
-    """The token counts; None if one is missing."""
-    counts = written.get("prompt_tokens"), written.get("completion_tokens")
-    return None if None in counts else Usage(_natural(counts[0]), _natural(counts[1]), _cached_tokens(written))
-
-
-def _ids(written: Any) -> list[int]:
-    if written is None:
-        return []
-    if not isinstance(written, list):
-        raise TypeError(f"token ids are not a list but {type(written).__name__}")
-    for token in written:
-        if type(token) is not int or not 0 <= token < MOST_IDS:
-            raise ValueError(f"{quoted(token)} is not a token id")
-    return written
-
-
-def _natural(written: Any) -> int:
-    if type(written) is not int or not 0 <= written < MOST_IDS:
-        raise ValueError(f"{quoted(written)} is not a count")
-    return written
-
-
-def _optional(written: Any, kind: Any) -> Any:
-    if written is not None and (isinstance(written, bool) or not isinstance(written, kind)):
-        raise TypeError(f"expected {kind}, got {quoted(written)}")
-    return written
-
-
-def _cached_tokens(usage: dict[str, Any]) -> int | None:
-    """The optional count of cached tokens; a value that is not a count is ignored, not a fault of the answer."""
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return cached if type(cached) is int and cached >= 0 else None
-
-
-def _text(choice: dict[str, Any]) -> str:
-    if "text" in choice:
-        return _optional(choice["text"], str) or ""
-    message = choice.get("delta") or choice.get("message") or {}
-    return _optional(message.get("content"), str) or ""

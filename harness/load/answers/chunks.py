@@ -1,8 +1,8 @@
 """Reads many events of a completions stream at once, if they are what vLLM writes. Pure.
 
-``harness.load.answer`` reads any event, one by one, through ``json``. It takes ten times as long, and what it does is
-right by definition: this module may read nothing in another way. Whatever does not fit is left to it, all events of the
-batch together, so that no odd case is decided here.
+``harness.load.answers.answer`` reads any event, one by one, through ``json``. It takes ten times as long, and what it
+does is right by definition: this module may read nothing in another way. Whatever does not fit is left to it, all
+events of the batch together, so that no odd case is decided here.
 
 Rule 1: every event is one line ``data: `` and JSON. The end marker may be the last event, and comes nowhere else.
 Rule 2: a chunk has the fields of ``_Chunk`` with exactly these types, and other fields with any values.
@@ -20,8 +20,8 @@ from typing import Annotated
 import msgspec
 
 from harness.history import Named, TokenLogprob, Usage
-from harness.load import columns
-from harness.load.logprobs import MOST_IDS, UNREADABLE
+from harness.load.answers import columns
+from harness.load.answers.logprobs import MOST_IDS, UNREADABLE
 
 _DONE = b"[DONE]"
 _START, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"

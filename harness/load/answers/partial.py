@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.history import Choice
-from harness.load import logprobs
-from harness.load.alignment import Alignment
-from harness.load.chunks import Part
+from harness.load.answers import logprobs
+from harness.load.answers.alignment import Alignment
+from harness.load.answers.chunks import Part
 
 
 @dataclass(slots=True)

@@ -30,9 +30,10 @@ example because its context is too short for max_tokens, while prefill was asked
 from dataclasses import dataclass
 
 from harness.history import Choice, Ended, Ending, Outcome
-from harness.load import logprobs
-from harness.load.answer import Answer
-from harness.load.quoting import quoted
+from harness.load.answers import logprobs
+from harness.load.answers.answer import Answer
+from harness.load.answers.quoting import quoted
+from harness.load.answers.timing_header import shares_of
 from harness.redact import redact_text, redact_url
 from harness.scenario import Purpose, Request, Route
 
@@ -55,6 +56,8 @@ class Reply:
     decode_server: str | None = None
     prefill_first: str | None = None
     """The response header that holds the prefill server's log-probabilities of its one token."""
+    timing: str | None = None
+    """The response header that holds the proxy's and the prefill server's shares of the time."""
     body: str = ""
     """The body of an answer that is not a 200, or of a reset."""
     broken: Ending | None = None
@@ -68,6 +71,7 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
     # Read before classifying, since reading may find a fault.
     prompt_logprobs, choices = answer.prompt_logprobs, answer.choices
     outcome, ending, cause = _classify(request, reply, answer, choices)
+    proxy_seconds, prefill_seconds = shares_of(reply.timing)
     return Ended(
         at=at if answer.done_at is None else answer.done_at,
         request_id=request.request_id,
@@ -86,6 +90,8 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         ending=ending,
         first_logprobs=answer.first_logprobs,
         prefill_first=logprobs.of_header(reply.prefill_first),
+        proxy_seconds=proxy_seconds,
+        prefill_seconds=prefill_seconds,
     )
 
 

@@ -5,15 +5,15 @@ arrivals late. Here, a read costs its time stamp; what the events hold is found 
 
 Rule 1: not more than about ``MOST_HELD`` bytes wait for being read. A stream without end, or with an event without end,
         is cut off at the client's time limit, or at ``LARGEST_ANSWER`` bytes if that comes first.
-Rule 2: whatever ``harness.load.chunks`` does not recognise is read event by event, with the same time stamps.
+Rule 2: whatever ``harness.load.answers.chunks`` does not recognise is read event by event, with the same time stamps.
 """
 
 import gc
 from dataclasses import dataclass, field
 
-from harness.load import chunks
-from harness.load.answer import Answer
-from harness.load.sse import EventParser
+from harness.load.answers import chunks
+from harness.load.answers.answer import Answer
+from harness.load.answers.sse import EventParser
 
 MOST_HELD = 1 << 17
 """Bytes. Reading so many takes about a millisecond, during which no other arrival is recorded."""

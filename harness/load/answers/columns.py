@@ -1,28 +1,23 @@
 """Builds the log-probabilities of many tokens at once, column by column. Pure.
 
-``harness.load.logprobs`` reads them row by row, in any format, and is right by definition. A run has millions of rows,
-and for each the parsing of a name, a sort and the ``__init__`` of a frozen dataclass take longer than reading its JSON.
-Here the loops over rows run inside the interpreter, names are looked up, and what is sorted is not sorted again.
+``harness.load.answers.logprobs`` reads them row by row, in any format, and is right by definition. A run has millions
+of rows, and for each the parsing of a name and a sort take longer than reading its JSON. Here the loops over rows run
+inside the interpreter, names are looked up, and what is sorted is not sorted again.
 """
 
 import operator
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, pairwise, repeat
+from collections.abc import Mapping, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 from harness.history import Named, TokenLogprob
-from harness.load import logprobs
+from harness.load.answers import logprobs
 
 Top = Mapping[str, int | float]
 """The alternatives of one token, the token itself among them."""
 _Column = Sequence[Any]
 
 _MOST_NAMES = 1 << 16
-_FIELDS = ("token_id", "logprob", "runner_up", "runner_up_id", "third", "third_id")
-# A slot's descriptor sets it although the dataclass is frozen, as its own __init__ does.
-_FILL: tuple[Callable[[TokenLogprob, Any], None], ...] = tuple(getattr(TokenLogprob, name).__set__ for name in _FIELDS)
-_new: Callable[[type[TokenLogprob]], TokenLogprob] = object.__new__
 
 
 class _Ids(dict[str, int | None]):
@@ -48,11 +43,8 @@ def token_logprobs(
     """
     if list(map(_id_of, tokens)) != token_ids or not len(tokens) == len(values) == len(tops):
         raise ValueError("not one row for each token")
-    made = list(map(_new, repeat(TokenLogprob, len(tokens))))
-    columns = (token_ids, list(map(float, values)), *(_sorted_columns(tokens, tops) or _columns(tokens, tops)))
-    for fill, column in zip(_FILL, columns, strict=True):
-        deque(map(fill, made, column), maxlen=0)
-    return made
+    ranked = _sorted_columns(tokens, tops) or _columns(tokens, tops)
+    return list(map(TokenLogprob, token_ids, map(float, values), *ranked))
 
 
 def named(token: str, logprob: float, top: Top | None) -> Named:

@@ -7,9 +7,9 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from harness.load.connection import LARGEST_HEADER
-from harness.load.pool import KEEPALIVE_S
-from harness.load.receiver import Receiver
+from harness.load.answers.receiver import Receiver
+from harness.load.transport.connection import LARGEST_HEADER
+from harness.load.transport.pool import KEEPALIVE_S
 
 
 class OverAiohttp:

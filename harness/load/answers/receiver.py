@@ -8,18 +8,19 @@ and TooLarge.
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from harness.load import events
-from harness.load.answer import Answer
-from harness.load.coding import Decoder
-from harness.load.connection import Feed
-from harness.load.events import EventStream
-from harness.load.outcome import Reply
+from harness.load.answers import events
+from harness.load.answers.answer import Answer
+from harness.load.answers.events import EventStream
+from harness.load.answers.outcome import Reply
+from harness.load.transport.coding import Decoder
+from harness.load.transport.connection import Feed
 from harness.scenario import Purpose, Request
 
 # The proxy's response headers, as in harness.proxy.headers, which this room may not import.
 _PREFILL = "x-pd-prefill"
 _DECODE = "x-pd-decode"
 _PREFILL_FIRST = "x-pd-prefill-first"
+_TIMING = "x-pd-timing"
 
 
 class _Content(Protocol):
@@ -54,6 +55,7 @@ class Receiver:
         reply.prefill_server = headers.get(_PREFILL)
         reply.decode_server = headers.get(_DECODE)
         reply.prefill_first = headers.get(_PREFILL_FIRST)
+        reply.timing = headers.get(_TIMING)
         decoder = Decoder(headers.get("content-encoding", ""))
         self._content = self._content_of(status, headers.get("content-type", ""))
         feed = self._content.feed

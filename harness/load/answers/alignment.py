@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 
 from harness.history import Named, TokenLogprob
-from harness.load.logprobs import Row
+from harness.load.answers.logprobs import Row
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ from typing import Self
 
 from yarl import URL
 
-from harness.load.pool import Pool, Server
-from harness.load.receiver import Receiver
+from harness.load.answers.receiver import Receiver
+from harness.load.transport.pool import Pool, Server
 
 REQUEST_ID = "X-Request-Id"
 
