@@ -2,11 +2,11 @@
 
     python -m bench.judging --requests 1000 10000 100000
 
-For each size, one process makes a run (:mod:`bench.made_run`) and records it as the runner does, with a journal. Another
-one does what ``python -m harness check`` does: it reads the run's directory, judges every check and makes the report.
-Printed are CPU seconds, how much more each size takes than the one before, and the largest resident set of both
-processes, Python and its modules included. With ``--keep DIRECTORY`` the stored runs stay there, and runs that are there
-already are judged without being made again.
+For each size, one process makes a run (:mod:`bench.made_run`) and records it as the runner does, with a journal.
+Another one does what ``python -m harness check`` does: it reads the run's directory, judges every check and makes the
+report. Printed are CPU seconds, how much more each size takes than the one before, and the largest resident set of
+both processes, Python and its modules included. With ``--keep DIRECTORY`` the stored runs stay there, and runs that
+are there already are judged without being made again.
 """
 
 import argparse

@@ -48,13 +48,13 @@ class LaterTokens:
 
     limits: Floats
     """The limits of noise of a log-probability and of a margin, shape (2,), nats."""
-    told: "Usual | Sequence[Operation]"
+    usual: "Usual | Sequence[Operation]"
     """The numbers of all tokens of the outputs that are not wrong; or these outputs."""
 
     @cached_property
-    def usual(self) -> "Usual":
+    def _usual(self) -> "Usual":
         """The numbers of all tokens. Rarely needed, and many: collected from the outputs at first use."""
-        return self.told if isinstance(self.told, Usual) else Usual.of(self.told)
+        return self.usual if isinstance(self.usual, Usual) else Usual.of(self.usual)
 
     @classmethod
     def of(cls, served: Sequence[Operation], forced: Mapping[str, Sequence[Operation]]) -> "LaterTokens | None":
@@ -88,7 +88,7 @@ class LaterTokens:
             rest = np.array([every[index] if index < len(every) else np.nan for every in away])
             if apart <= 1.0 and len(rest) and (rest >= FAR).all():
                 within = max(apart, 0.5)
-                share = self.usual.share(tokens[: index + 1], numbers[index], within * self.limits, owner)
+                share = self._usual.share(tokens[: index + 1], numbers[index], within * self.limits, owner)
                 found[index] = self._chance(within, float(rest.min()), share)
         return found
 
