@@ -20,16 +20,27 @@ such refusals, and a checker reads that counter.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import cached_property
 from itertools import takewhile
 from math import inf
 
 from harness.oracle.blocks import Block, Chain
 from harness.oracle.held import Held
-from harness.oracle.residency import RETURN_DELAY, Residency, Use
+from harness.oracle.residency import RETURN_DELAY, Residency
 from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
 from harness.oracle.unknown_blocks import UnknownBlocks
+from harness.oracle.uses import Computed, Use
 from harness.verdict import Bounds
+
+
+class _Reliable(Enum):
+    """Which of the chunks that a request certainly offers are reliable."""
+
+    NONE = auto()
+    NEW = auto()
+    """Those that no request had before."""
+    ALL = auto()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +65,7 @@ class OffloadTier:
     @cached_property
     def offers(self) -> Residency:
         """Which requests offer which chunks, as if no offer were refused. A chunk has the name of its last block."""
-        uses = [self._use(request) for request in self.requests]
+        uses = Computed(len(self.requests), lambda index: self._use(self.requests[index]))
         return Residency(uses, self.chunks, possibly_cached_before(self.requests, attached=self.attached))
 
     @cached_property
@@ -62,8 +73,9 @@ class OffloadTier:
         """Which chunks the tier holds at which times."""
         if not self.offers.may_evict:
             return self.offers
-        uses = [self._reliable_use(index) for index in range(len(self.requests))]
-        return Residency(uses, self.chunks, self.offers.possibly_initial)
+        reliable = [self._reliable(index) for index in range(len(self.requests))]
+        uses = Computed(len(self.requests), lambda index: self._reliable_use(index, reliable[index]))
+        return Residency(uses, self.chunks, self.offers.possibly_initial, like=self.offers)
 
     def loads(self, index: int, local: int) -> Iterator[int]:
         """Tokens that the request may load after ``local`` tokens of the prefix cache: none, the least and the most."""
@@ -132,10 +144,11 @@ class OffloadTier:
 
     def _stored_again(self, index: int, name: Block) -> tuple[int, int]:
         """How often at least and at most a later request stores the chunk again because it may have been evicted."""
-        chain, depth = self.offers.uses[index].possible, self.offers.users.depth(name)
+        use, depth = self.offers.uses[index], self.offers.users.depth(name)
+        chain = use.possible
         if self.residency.certainly(index, chain, depth):
             return 0, 0
-        offered = depth < len(self.offers.uses[index].certain)
+        offered = depth < len(use.certain)
         evicted = offered and not self.residency.possibly(index, chain, depth)
         return int(evicted), 1
 
@@ -156,22 +169,27 @@ class OffloadTier:
         released = request.released + RETURN_DELAY
         return Use(request.start, request.end, released, self._certain_chunks(request), possible, spare)
 
-    def _reliable_use(self, index: int) -> Use:
-        """The use with only the certain chunks that cannot have been refused, or evicted before its end (rule 3)."""
-        use = self.offers.uses[index]
-        if not use.certain:
-            return use
-        if self.chunks is None or self._offered.total(use.start, use.released) > self.chunks:
-            return replace(use, certain=())
-        step = self._tokens.total(use.start, use.released)
+    def _reliable(self, index: int) -> "_Reliable":
+        """Which of a request's certain chunks cannot have been refused, or evicted before its end (rule 3)."""
+        start, released = self.offers.columns.starts[index], self.offers.columns.released[index]
+        if self.chunks is None or self._offered.total(start, released) > self.chunks:
+            return _Reliable.NONE
+        step = self._tokens.total(start, released)
         in_one_offer = self.step_tokens is not None and step <= self.step_tokens and not self._may_load(index)
-        certain = tuple(n for n in use.certain if in_one_offer or self.offers.users.first(n) == index)
-        return replace(use, certain=certain)
+        return _Reliable.ALL if in_one_offer else _Reliable.NEW
+
+    def _reliable_use(self, index: int, which: "_Reliable") -> Use:
+        """The use with only those chunks."""
+        use = self.offers.uses[index]
+        if which is _Reliable.ALL or not use.certain:
+            return use
+        new = which is _Reliable.NEW
+        return replace(use, certain=tuple(n for n in use.certain if new and self.offers.users.first(n) == index))
 
     @cached_property
     def _offered(self) -> Held:
         """The chunks that requests may offer."""
-        return self._held([len(use.possible) for use in self.offers.uses])
+        return self._held(self.offers.columns.sizes)
 
     @cached_property
     def _tokens(self) -> Held:
@@ -179,8 +197,7 @@ class OffloadTier:
         return self._held([request.tokens for request in self.requests])
 
     def _held(self, places: Sequence[int]) -> Held:
-        uses = self.offers.uses
-        return Held([use.start for use in uses], [use.released for use in uses], places, 0.0)
+        return Held(self.offers.columns.starts, self.offers.columns.released, places, 0.0)
 
     def _may_load(self, index: int) -> bool:
         chain = self._chunks_of(self.requests[index].chain)

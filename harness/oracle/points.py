@@ -25,7 +25,8 @@ class Points:
         xs, ys = (np.fromiter((point[axis] for point in weights), float, len(weights)) for axis in (0, 1))
         order = np.argsort(ys, kind="stable")
         own = np.fromiter(weights.values(), np.int32, len(weights))[order]
-        self._ys, self._xs, self._weights = array("d", ys[order]), array("d", xs[order]), array("i", own)
+        self._ys, self._xs = (array("d", one[order].tobytes()) for one in (ys, xs))
+        self._weights = array("i", own.tobytes())
         self._blocks = [*_blocks(xs[order], own)]
 
     def total(self, least_x: float, most_y: float) -> int:
@@ -51,5 +52,6 @@ def _blocks(xs: Numbers, weights: Numbers) -> Iterator[tuple[int, "array[float]"
         by_block, own = xs[:whole].reshape(-1, size), weights[:whole].reshape(-1, size)
         order = np.argsort(by_block, axis=1, kind="stable")
         sums = np.take_along_axis(own, order, 1)[:, ::-1].cumsum(axis=1, dtype=np.int32)[:, ::-1]
-        yield size, array("d", np.take_along_axis(by_block, order, 1).ravel()), array("i", sums.ravel())
+        ordered = np.take_along_axis(by_block, order, 1)
+        yield size, array("d", ordered.tobytes()), array("i", sums.tobytes())
         size //= 2

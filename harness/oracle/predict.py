@@ -59,6 +59,8 @@ def predict(
     for operation in sorted(operations, key=lambda one: one.sent.at):
         phases.setdefault((operation.sent.scenario, operation.sent.phase))
         _add_operation(deployment, operation, logs)
+    for one in names.values():
+        one.forget()
     grown: dict[str, Mapping[PhaseKey, ServerExpectation]] = {}
     models: dict[str, ServerModel] = {}
     for name, log in logs.items():

@@ -2,8 +2,7 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,17 +12,21 @@ from harness.oracle.blocks import Block, Chain
 class Users:
     """The uses of each name. ``chains``: the names of each use. Names are small numbers, each of a whole prefix."""
 
-    def __init__(self, chains: Sequence[Chain]) -> None:
-        lengths = np.fromiter(map(len, chains), np.int32, len(chains))
-        names = np.fromiter(chain.from_iterable(chains), np.int32, int(lengths.sum()))
+    def __init__(self, chains: Iterable[Chain]) -> None:
+        sizes, every = array("i"), array("i")
+        for one in chains:
+            sizes.append(len(one))
+            every.extend(one)
+        lengths, names = np.array(sizes), np.array(every)
         by_name = np.argsort(names, kind="stable")
         depths = np.zeros(int(names.max(initial=-1)) + 1, np.int32)
         depths[names] = np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        self._depths: array[int] = array("i", depths)
-        self.uses: array[int] = array("i", np.repeat(np.arange(len(chains), dtype=np.int32), lengths)[by_name])
+        self._depths: array[int] = array("i", depths.tobytes())
+        uses = np.repeat(np.arange(len(sizes), dtype=np.int32), lengths)[by_name]
+        self.uses: array[int] = array("i", uses.tobytes())
         """The uses of the first name, rising, then those of the second, ..."""
         self._counts = np.bincount(names)
-        self.starts: array[int] = array("q", np.concatenate(([0], np.cumsum(self._counts))))
+        self.starts: array[int] = array("q", np.concatenate(([0], np.cumsum(self._counts))).tobytes())
         """Where the uses of each name begin in ``uses``; and the end."""
         self.names = len(self._counts)
         """All names are smaller than this number."""
@@ -71,4 +74,4 @@ class Users:
         if len(used):
             of_uses = np.asarray(values, float)[np.frombuffer(self.uses, np.int32)]
             smallest[used] = np.minimum.reduceat(of_uses, np.frombuffer(self.starts, np.int64)[used])
-        return array("d", smallest)
+        return array("d", smallest.tobytes())
