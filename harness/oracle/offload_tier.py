@@ -19,7 +19,7 @@ such refusals, and a checker reads that counter.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
 from itertools import takewhile
@@ -41,6 +41,28 @@ class _Reliable(Enum):
     NEW = auto()
     """Those that no request had before."""
     ALL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What requests offer to a tier."""
+
+    blocks_per_chunk: int
+    prompt_only: bool | None
+    chunks: int | None
+
+    def use(self, request: ServerRequest) -> Use:
+        """A request's use of the tier if no offer is refused."""
+        possible = self._chunks(request, output=not self.prompt_only)
+        # The chunks that the request certainly offers.
+        certain = self._chunks(request, output=self.prompt_only is False and request.blocks_known)
+        spare = (0, self.chunks or 0) if request.prompt_unknown else (0, 0)
+        released = request.released + RETURN_DELAY
+        return Use(request.start, request.end, released, certain if request.certain else (), possible, spare)
+
+    def _chunks(self, request: ServerRequest, *, output: bool) -> Chain:
+        blocks = (*request.chain, *request.output_chain) if output and request.output_chain else request.chain
+        return chunks_of(blocks, self.blocks_per_chunk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +87,9 @@ class OffloadTier:
     @cached_property
     def offers(self) -> Residency:
         """Which requests offer which chunks, as if no offer were refused. A chunk has the name of its last block."""
-        uses = Computed(len(self.requests), lambda index: self._use(self.requests[index]))
+        requests, offer = self.requests, _Offer(self.blocks_per_chunk, self.prompt_only, self.chunks)
+        # The uses must not refer to this object, which refers to them: nobody would free them all.
+        uses = Computed(len(requests), lambda index: offer.use(requests[index]))
         return Residency(uses, self.chunks, possibly_cached_before(self.requests, attached=self.attached))
 
     @cached_property
@@ -73,9 +97,9 @@ class OffloadTier:
         """Which chunks the tier holds at which times."""
         if not self.offers.may_evict:
             return self.offers
-        reliable = [self._reliable(index) for index in range(len(self.requests))]
-        uses = Computed(len(self.requests), lambda index: self._reliable_use(index, reliable[index]))
-        return Residency(uses, self.chunks, self.offers.possibly_initial, like=self.offers)
+        offers, reliable = self.offers, [self._reliable(index) for index in range(len(self.requests))]
+        uses = Computed(len(reliable), lambda index: _reliable_use(offers, index, reliable[index]))
+        return Residency(uses, self.chunks, offers.possibly_initial, like=offers)
 
     def loads(self, index: int, local: int) -> Iterator[int]:
         """Tokens that the request may load after ``local`` tokens of the prefix cache: none, the least and the most."""
@@ -153,21 +177,7 @@ class OffloadTier:
         return int(evicted), 1
 
     def _chunks_of(self, blocks: Chain) -> Chain:
-        return blocks[self.blocks_per_chunk - 1 :: self.blocks_per_chunk]
-
-    def _certain_chunks(self, request: ServerRequest) -> Chain:
-        """The chunks that the request certainly offers."""
-        if not request.certain:
-            return ()
-        output = request.output_chain if self.prompt_only is False and request.blocks_known else ()
-        return self._chunks_of((*request.chain, *output))
-
-    def _use(self, request: ServerRequest) -> Use:
-        output = () if self.prompt_only else request.output_chain
-        possible = self._chunks_of((*request.chain, *output))
-        spare = (0, self.chunks or 0) if request.prompt_unknown else (0, 0)
-        released = request.released + RETURN_DELAY
-        return Use(request.start, request.end, released, self._certain_chunks(request), possible, spare)
+        return chunks_of(blocks, self.blocks_per_chunk)
 
     def _reliable(self, index: int) -> "_Reliable":
         """Which of a request's certain chunks cannot have been refused, or evicted before its end (rule 3)."""
@@ -177,14 +187,6 @@ class OffloadTier:
         step = self._tokens.total(start, released)
         in_one_offer = self.step_tokens is not None and step <= self.step_tokens and not self._may_load(index)
         return _Reliable.ALL if in_one_offer else _Reliable.NEW
-
-    def _reliable_use(self, index: int, which: "_Reliable") -> Use:
-        """The use with only those chunks."""
-        use = self.offers.uses[index]
-        if which is _Reliable.ALL or not use.certain:
-            return use
-        new = which is _Reliable.NEW
-        return replace(use, certain=tuple(n for n in use.certain if new and self.offers.users.first(n) == index))
 
     @cached_property
     def _offered(self) -> Held:
@@ -202,3 +204,17 @@ class OffloadTier:
     def _may_load(self, index: int) -> bool:
         chain = self._chunks_of(self.requests[index].chain)
         return any(self.offers.possibly(index, chain, depth) for depth in range(len(chain)))
+
+
+def chunks_of(blocks: Chain, blocks_per_chunk: int) -> Chain:
+    """The chunks of whole blocks; each has the name of its last block."""
+    return blocks if blocks_per_chunk == 1 else blocks[blocks_per_chunk - 1 :: blocks_per_chunk]
+
+
+def _reliable_use(offers: Residency, index: int, which: _Reliable) -> Use:
+    """The use with only those chunks."""
+    use = offers.uses[index]
+    if which is _Reliable.ALL or not use.certain:
+        return use
+    certain = tuple(n for n in use.certain if offers.users.first(n) == index) if which is _Reliable.NEW else ()
+    return Use(use.start, use.end, use.released, certain, use.possible, use.spare, use.copies)

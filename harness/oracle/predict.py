@@ -68,6 +68,8 @@ def predict(
         model = ServerModel(deployment, log.server, log.requests, disturbed=name in disturbed)
         grown[name] = {phase: _on_server(phase, log, model) for phase in phases}
         models |= {name: model} if log.unassigned else {}
+        if not log.unassigned:
+            log.requests.clear()
     return {phase: _of_phase(deployment, phase, logs, grown, models) for phase in phases}
 
 

@@ -70,7 +70,9 @@ class PrefixCache:
         """Which blocks the cache holds at which times."""
         users = Users(self._blocks(index) for index in range(len(self.requests)))
         copies = array("i", self._copies(users))
-        uses = Computed(len(self.requests), lambda index: self._use(self.requests[index], copies[index]))
+        requests, size, blocks = self.requests, self.block_size, self.blocks
+        # The uses must not refer to this object, which refers to them: nobody would free them all.
+        uses = Computed(len(requests), lambda index: _use(requests[index], copies[index], size, blocks))
         initial = possibly_cached_before(self.requests, attached=self.attached)
         return Residency(uses, self.blocks, initial, possible=users)
 
@@ -191,20 +193,6 @@ class PrefixCache:
     def _unknown(self) -> UnknownBlocks:
         return UnknownBlocks(self.requests, self.block_size)
 
-    def _use(self, request: ServerRequest, copies: int) -> Use:
-        possible = (*request.chain, *request.output_chain)
-        certain = possible if request.blocks_known else request.chain
-        held = -(-max(request.tokens, request.known_length - 1) // self.block_size)
-        # A place for one token more than the request had: the step that finds its end may be followed by another.
-        longest = request.known_length if request.blocks_known else request.max_length
-        most = -(-(longest + 1) // self.block_size)
-        spare = (held - len(certain) if request.certain else 0, most - len(possible))
-        if request.prompt_unknown:
-            spare = (0, self.blocks or 0)
-        return Use(
-            request.start, request.end, request.released, certain if request.certain else (), possible, spare, copies
-        )
-
     def _copies(self, users: Users) -> list[int]:
         """Rule 2: upper bound on the places that each request takes with second copies."""
         copies = [0] * len(self.requests)
@@ -222,3 +210,17 @@ class PrefixCache:
 def _leading(there: Iterator[bool]) -> int:
     """The number of values before the first that is False."""
     return sum(1 for _ in takewhile(bool, there))
+
+
+def _use(request: ServerRequest, copies: int, block_size: int, blocks: int | None) -> Use:
+    possible = (*request.chain, *request.output_chain) if request.output_chain else request.chain
+    certain = possible if request.blocks_known else request.chain
+    held = -(-max(request.tokens, request.known_length - 1) // block_size)
+    # A place for one token more than the request had: the step that finds its end may be followed by another.
+    longest = request.known_length if request.blocks_known else request.max_length
+    most = -(-(longest + 1) // block_size)
+    spare = (held - len(certain) if request.certain else 0, most - len(possible))
+    if request.prompt_unknown:
+        spare = (0, blocks or 0)
+    certain = certain if request.certain else ()
+    return Use(request.start, request.end, request.released, certain, possible, spare, copies)

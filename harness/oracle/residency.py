@@ -62,7 +62,7 @@ class Residency:
     @cached_property
     def columns(self) -> Columns:
         """What is asked of all uses."""
-        return Columns.of(self.uses, self.like.users if self.like else self.possible)
+        return self.like.columns.but(self.uses) if self.like else Columns.of(self.uses, self.possible)
 
     @property
     def users(self) -> Users:

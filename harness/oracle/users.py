@@ -3,10 +3,13 @@
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from harness.oracle.blocks import Block, Chain
+
+Numbers = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Users:
@@ -20,16 +23,25 @@ class Users:
         lengths, names = np.array(sizes), np.array(every)
         by_name = np.argsort(names, kind="stable")
         depths = np.zeros(int(names.max(initial=-1)) + 1, np.int32)
-        depths[names] = np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        firsts = np.cumsum(lengths, dtype=np.int32) - lengths
+        depths[names] = np.arange(len(names), dtype=np.int32) - np.repeat(firsts, lengths)
         self._depths: array[int] = array("i", depths.tobytes())
         uses = np.repeat(np.arange(len(sizes), dtype=np.int32), lengths)[by_name]
         self.uses: array[int] = array("i", uses.tobytes())
         """The uses of the first name, rising, then those of the second, ..."""
-        self._counts = np.bincount(names)
-        self.starts: array[int] = array("q", np.concatenate(([0], np.cumsum(self._counts))).tobytes())
+        ends = np.cumsum(np.bincount(names), dtype=np.int32)
+        self.starts: array[int] = array("i", np.concatenate(([0], ends), dtype=np.int32).tobytes())
         """Where the uses of each name begin in ``uses``; and the end."""
-        self.names = len(self._counts)
+        self.names = len(ends)
         """All names are smaller than this number."""
+
+    @property
+    def _starts(self) -> Numbers:
+        return np.frombuffer(self.starts, np.int32)
+
+    @property
+    def _counts(self) -> Numbers:
+        return np.diff(self._starts)
 
     def of(self, name: Block) -> "array[int]":
         """Indices of the uses that have the name, rising."""
@@ -62,7 +74,7 @@ class Users:
 
     def sole(self, uses: int) -> list[int]:
         """For each of ``uses`` uses, how many names no other use has."""
-        starts = np.frombuffer(self.starts, np.int64)[:-1][self._counts == 1]
+        starts = self._starts[:-1][self._counts == 1]
         owners = np.frombuffer(self.uses, np.int32)[starts] if len(starts) else np.empty(0, np.int32)
         counts: list[int] = np.bincount(owners, minlength=uses).tolist()
         return counts
@@ -73,5 +85,5 @@ class Users:
         used = np.flatnonzero(self._counts)
         if len(used):
             of_uses = np.asarray(values, float)[np.frombuffer(self.uses, np.int32)]
-            smallest[used] = np.minimum.reduceat(of_uses, np.frombuffer(self.starts, np.int64)[used])
+            smallest[used] = np.minimum.reduceat(of_uses, self._starts[used])
         return array("d", smallest.tobytes())

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, overload
 
 from harness.oracle.blocks import Chain
@@ -69,6 +69,10 @@ class Columns:
     """How many names may have been used."""
     possible: Users
     certain: Users
+
+    def but(self, uses: Sequence[Use]) -> "Columns":
+        """The columns of uses that have other certain names, and are the same otherwise."""
+        return replace(self, certain=Users(use.certain for use in uses))
 
     @classmethod
     def of(cls, uses: Sequence[Use], possible: Users | None = None) -> "Columns":
