@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from harness.oracle.digests import Digests
+
 Block = int
 """The name of a block, and of the prefix that ends with the block."""
 Chain = Sequence[Block]
@@ -27,7 +29,7 @@ class Names:
     """Gives names to blocks of one size."""
 
     block_size: int
-    _names: dict[bytes, Block] = field(default_factory=dict)
+    _names: Digests = field(default_factory=Digests)
     _last: tuple[str | None, bytes, list[bytes], "array[Block]"] = field(
         default_factory=lambda: (None, b"", [], array("i"))
     )
@@ -48,13 +50,13 @@ class Names:
         for start in range(len(chain) * size, len(whole), size):
             digest = blake2b(digest + whole[start : start + size], digest_size=_DIGEST).digest()
             digests.append(digest)
-            chain.append(self._names.setdefault(digest, len(self._names)))
+            chain.append(self._names.number(digest))
         self._last = salt, whole, digests, chain
         return chain
 
     def forget(self) -> None:
         """Free the tables: no more names will be asked for."""
-        self._names.clear()
+        self._names = Digests()
 
 
 def _root(salt: str | None) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.oracle.packed import packed
+
 _SMALLEST = 32
 """Points of the smallest blocks. Smaller ones would take more memory than they save time."""
 
@@ -25,8 +27,8 @@ class Points:
         xs, ys = (np.fromiter((point[axis] for point in weights), float, len(weights)) for axis in (0, 1))
         order = np.argsort(ys, kind="stable")
         own = np.fromiter(weights.values(), np.int32, len(weights))[order]
-        self._ys, self._xs = (array("d", one[order].tobytes()) for one in (ys, xs))
-        self._weights = array("i", own.tobytes())
+        self._ys, self._xs = (packed("d", one[order]) for one in (ys, xs))
+        self._weights = packed("i", own)
         self._blocks = [*_blocks(xs[order], own)]
 
     def total(self, least_x: float, most_y: float) -> int:
@@ -53,5 +55,5 @@ def _blocks(xs: Numbers, weights: Numbers) -> Iterator[tuple[int, "array[float]"
         order = np.argsort(by_block, axis=1, kind="stable")
         sums = np.take_along_axis(own, order, 1)[:, ::-1].cumsum(axis=1, dtype=np.int32)[:, ::-1]
         ordered = np.take_along_axis(by_block, order, 1)
-        yield size, array("d", ordered.tobytes()), array("i", sums.tobytes())
+        yield size, packed("d", ordered.ravel()), packed("i", sums.ravel())
         size //= 2

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.oracle.blocks import Block, Chain
+from harness.oracle.packed import packed
 
 Numbers = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -20,20 +21,23 @@ class Users:
         for one in chains:
             sizes.append(len(one))
             every.extend(one)
-        lengths, names = np.array(sizes), np.array(every)
-        by_name = np.argsort(names, kind="stable")
+        lengths, names = np.array(sizes, np.int32), np.array(every, np.int32)
+        # All that is counted here has 32 bits, and is freed as soon as it was used: this may be most of a run's memory.
+        del every
         depths = np.zeros(int(names.max(initial=-1)) + 1, np.int32)
-        firsts = np.cumsum(lengths, dtype=np.int32) - lengths
-        depths[names] = np.arange(len(names), dtype=np.int32) - np.repeat(firsts, lengths)
-        self._depths: array[int] = array("i", depths.tobytes())
-        uses = np.repeat(np.arange(len(sizes), dtype=np.int32), lengths)[by_name]
-        self.uses: array[int] = array("i", uses.tobytes())
-        """The uses of the first name, rising, then those of the second, ..."""
+        depths[names] = _counted_anew(lengths)
+        self._depths: array[int] = packed("i", depths)
         ends = np.cumsum(np.bincount(names), dtype=np.int32)
-        self.starts: array[int] = array("i", np.concatenate(([0], ends), dtype=np.int32).tobytes())
-        """Where the uses of each name begin in ``uses``; and the end."""
         self.names = len(ends)
         """All names are smaller than this number."""
+        self.starts: array[int] = packed("i", np.concatenate(([0], ends), dtype=np.int32))
+        """Where the uses of each name begin in ``uses``; and the end."""
+        del depths, ends
+        by_name = np.argsort(names, kind="stable").astype(np.int32)
+        del names
+        uses = np.repeat(np.arange(len(sizes), dtype=np.int32), lengths)
+        self.uses: array[int] = packed("i", uses[by_name])
+        """The uses of the first name, rising, then those of the second, ..."""
 
     @property
     def _starts(self) -> Numbers:
@@ -86,4 +90,10 @@ class Users:
         if len(used):
             of_uses = np.asarray(values, float)[np.frombuffer(self.uses, np.int32)]
             smallest[used] = np.minimum.reduceat(of_uses, self._starts[used])
-        return array("d", smallest.tobytes())
+        return packed("d", smallest)
+
+
+def _counted_anew(lengths: Numbers) -> Numbers:
+    """0, 1, 2, ... for each chain of these lengths."""
+    firsts = np.cumsum(lengths, dtype=np.int32) - lengths
+    return np.arange(int(lengths.sum()), dtype=np.int32) - np.repeat(firsts, lengths)

@@ -20,9 +20,9 @@ from harness.store.codec import MalformedError
 from harness.store.entries import decode_entry
 from harness.store.lines import UNREADABLE, read_fields
 
-HELD = 8 << 20
+HELD = 2 << 20
 """Bytes. As Python objects, the fields of a line need about eight times as much."""
-LATELY = 1 << 20
+LATELY = 1 << 18
 """Bytes of lines of which a field was read and is kept: who asks for one often asks for it again at once."""
 
 _LARGE = (
