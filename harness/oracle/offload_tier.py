@@ -31,6 +31,7 @@ from harness.oracle.residency import RETURN_DELAY, Residency
 from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
 from harness.oracle.unknown_blocks import UnknownBlocks
 from harness.oracle.uses import Computed, Use
+from harness.oracle.window import Lately
 from harness.verdict import Bounds
 
 
@@ -106,17 +107,30 @@ class OffloadTier:
         chain = self._chunks_of(self.requests[index].chain)
         first = local // self.chunk
         certain = first
-        while certain < len(chain) and self.residency.certainly(index, chain, certain):
+        # A request may have found several numbers of blocks, and is asked about from each of them on.
+        while certain < len(chain) and self._certain.get((index, certain), self._certainly):
             certain += 1
         possible = certain
-        while possible < len(chain) and self._possibly(index, chain, possible):
+        while possible < len(chain) and self._possible.get((index, possible), self._possibly):
             possible += 1
         # If nothing is loaded, another connector may bring everything, so this case is more than a lower bound.
         for end in sorted({certain, min(certain + 1, possible), min(certain + 2, possible), possible}):
             tokens = end * self.chunk - local
             yield tokens if tokens >= self.chunk else 0
 
-    def _possibly(self, index: int, chain: Chain, depth: int) -> bool:
+    @cached_property
+    def _certain(self) -> Lately[bool]:
+        return Lately()
+
+    @cached_property
+    def _possible(self) -> Lately[bool]:
+        return Lately()
+
+    def _certainly(self, index: int, depth: int) -> bool:
+        return self.residency.certainly(index, self._chunks_of(self.requests[index].chain), depth)
+
+    def _possibly(self, index: int, depth: int) -> bool:
+        chain = self._chunks_of(self.requests[index].chain)
         if self.residency.possibly(index, chain, depth):
             return True
         reach, length = self._unknown.reach(index), (depth + 1) * self.chunk

@@ -68,7 +68,7 @@ def distance(one: Vector, other: Vector) -> float:
     differences = [one[token] - other[token] for token in common]
     differences += [max(0.0, one[token] - other_least) for token in one.keys() - common]
     differences += [min(0.0, least - other[token]) for token in other.keys() - common]
-    return float(np.std(differences))
+    return deviation(differences)
 
 
 class OwnFirst(Struct, frozen=True, gc=False):
@@ -142,3 +142,20 @@ def chance_of_vector(own: Vector, owner: Vector, others: Sequence[Vector], noise
 def finite(named: Iterable[tuple[int, float]]) -> Vector:
     """The entries that are numbers, without those that stand for minus infinity."""
     return {token: value for token, value in named if math.isfinite(value) and value > _LOWEST}
+
+
+_FEW = 8
+"""numpy adds fewer numbers than this one after the other."""
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation; of a few numbers several times as quickly as numpy, and equal to the last bit."""
+    if len(values) >= _FEW:
+        return float(np.std(values))
+    total = squares = 0.0
+    for value in values:
+        total += value
+    mean = total / len(values)
+    for value in values:
+        squares += (value - mean) * (value - mean)
+    return math.sqrt(squares / len(values))

@@ -180,7 +180,8 @@ def possible_prefixes(deployment: Deployment, history: History) -> Counter[str]:
 
 def _different(hashes: Iterable["array[int]"]) -> int:
     """How many different numbers there are."""
-    return len(np.unique(np.concatenate([np.array(each) for each in hashes])))
+    every = np.sort(np.concatenate([np.array(each, np.int64) for each in hashes]))
+    return int(np.count_nonzero(every[1:] != every[:-1])) + bool(len(every))
 
 
 def _possible_servers(deployment: Deployment, operation: Operation) -> Iterator[str]:
