@@ -1,113 +1,136 @@
-"""Measures what judging costs, and how it grows with the run.
+"""Measures what recording and judging a run cost, and how that grows with the run.
 
     python -m bench.judging --requests 1000 10000 100000
 
-A history of each size is made (:mod:`bench.made_run`) in a process of its own and judged: every check of the run, and
-the part of its one scenario. Printed are CPU seconds and memory, and how much more each size takes than the one before.
-``own``: what judging adds to the memory that the history holds.
+For each size, one process makes a run (:mod:`bench.made_run`) and records it as the runner does, with a journal.
+Another one does what ``python -m harness check`` does: it reads the run's directory, judges every check and makes the
+report. Printed are CPU seconds, how much more each size takes than the one before, and the largest resident set of
+both processes, Python and its modules included. With ``--keep DIRECTORY`` the stored runs stay there, and runs that
+are there already are judged without being made again.
 """
 
 import argparse
 import multiprocessing
 import resource
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
-from bench.made_run import Settings, deployment_of, history_of
+from bench.made_run import Settings, deployment_of, entries_of
 from harness.checkers import judge, judge_rest, judge_scenario
 from harness.facts import Deployment
 from harness.history import History
+from harness.reports import make_report
+from harness.run.recorder import Recorder
+from harness.store import RunStore, load_run
 from harness.verdict import Judgement
 
 _MIB = 1 << 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What judging one run cost."""
+    """What judging one stored run cost."""
 
     requests: int
-    cpu: float
-    """Seconds."""
-    history: int
-    """Bytes held before judging."""
+    seconds: dict[str, float]
+    """CPU seconds of each step."""
     peak: int
-    """Bytes held at most while judging."""
+    """Bytes: the process's largest resident set."""
     judgement: Judgement
 
     @property
-    def line(self) -> str:
-        """A row of the table."""
-        sizes = (self.history, self.peak, self.peak - self.history)
-        return f"{self.requests:>10,} {self.cpu:>10.2f}" + "".join(f" {size / _MIB:>11,.0f}" for size in sizes)
+    def cpu(self) -> float:
+        """CPU seconds of all steps."""
+        return sum(self.seconds.values())
 
 
-def measure(settings: Settings) -> Measured:
-    """Make a run and judge it."""
-    deployment, history = deployment_of(settings), history_of(settings)
-    held = _forget_peak()
+def record(settings: Settings, directory: Path) -> int:
+    """Make and store a run; the process's largest resident set, bytes."""
+    with RunStore(directory) as store:
+        store.save_deployment(deployment_of(settings))
+        recorder = Recorder(store.record)
+        for entry in entries_of(settings):
+            recorder(entry)
+            # As an event loop does whenever it asks for what has arrived, this lets the writer's thread run.
+            time.sleep(0)
+    return _peak()
+
+
+def measure(settings: Settings, directory: Path) -> Measured:
+    """Read the run in the directory, judge it and make its report."""
+    seconds: dict[str, float] = {}
+    deployment, history = _timed(seconds, "read", lambda: load_run(directory))
+    judgement = _timed(seconds, "judge", lambda: judge(deployment, history))
+    _timed(seconds, "report", lambda: make_report(deployment, history, judgement, directory))
+    return Measured(settings.requests, seconds, _peak(), judgement)
+
+
+def _timed(seconds: dict[str, float], name: str, step: Callable[[], T]) -> T:
     began = time.process_time()
-    judgement = judged(deployment, history)
-    return Measured(settings.requests, time.process_time() - began, held, _peak(), judgement)
+    result = step()
+    seconds[name] = time.process_time() - began
+    return result
 
 
 def judged(deployment: Deployment, history: History) -> Judgement:
-    """All that a report needs: the run, its scenario, and what is left of the run beside that."""
+    """All that a report of several scenarios needs: the run, its scenario, and what is left of the run beside that."""
     judgement = judge(deployment, history)
     part = judge_scenario(deployment, history, judgement, "load")
     judge_rest(deployment, history, judgement, {"load": part})
     return judgement
 
 
-def _forget_peak() -> int:
-    """Let the kernel count the largest size anew, and return the present one; only Linux can."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return _peak()
-    return _peak()
-
-
 def _peak() -> int:
-    """The largest size of this process since the count began, bytes."""
-    try:
-        status = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _in_own_process(settings: Settings) -> Measured:
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_child, args=(settings, sender))
-    process.start()
-    measured: Measured = receiver.recv()
-    process.join()
-    return measured
+@contextmanager
+def _own_process() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
-def _child(settings: Settings, sender: Connection) -> None:
-    sender.send(measure(settings))
+def _in_own_processes(settings: Settings, directory: Path) -> tuple[int, Measured]:
+    """The largest resident set while the run was recorded (0: it was stored already), and what judging it cost."""
+    recording = 0
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        with _own_process() as pool:
+            recording = pool.submit(record, settings, directory).result()
+    with _own_process() as pool:
+        return recording, pool.submit(measure, settings, directory).result()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure each size, and print a table."""
     options = _options(argv)
-    print("  requests      CPU s history MiB    peak MiB     own MiB")
-    before: Measured | None = None
-    for requests in options.requests:
-        given = {name: getattr(options, name) for name in _OPTIONS}
-        one = _in_own_process(Settings(requests, **given))
-        ratio = (
-            "" if before is None else f"   {one.cpu / before.cpu:.1f} times for {requests / before.requests:g} times"
-        )
-        print(f"{one.line}{ratio}", flush=True)
-        for check in one.judgement.checks if options.checks else ():
-            print(f"    {check.name}: {check.verdict}: {check.summary}")
-        before = one
+    print("            CPU seconds                              peak MiB")
+    print("  requests      read     judge    report       all    recording   judging")
+    with tempfile.TemporaryDirectory() as temporary:
+        before: Measured | None = None
+        for requests in options.requests:
+            settings = Settings(requests, **{name: getattr(options, name) for name in _OPTIONS})
+            directory = (options.keep or Path(temporary)) / str(requests)
+            recording, one = _in_own_processes(settings, directory)
+            print(_row(recording, one, before), flush=True)
+            for check in one.judgement.checks if options.checks else ():
+                print(f"    {check.name}: {check.verdict}: {check.summary}")
+            before = one
+
+
+def _row(recording: int, one: Measured, before: Measured | None) -> str:
+    steps = "".join(f" {value:>9.2f}" for value in (*one.seconds.values(), one.cpu))
+    row = f"{one.requests:>10,}{steps}    {recording / _MIB:>9,.0f} {one.peak / _MIB:>9,.0f}"
+    if before is None:
+        return row
+    return f"{row}   {one.cpu / before.cpu:.1f} times for {one.requests / before.requests:g} times"
 
 
 _OPTIONS = tuple(item.name for item in fields(Settings) if item.name != "requests")
@@ -117,6 +140,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.judging", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--requests", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--checks", action="store_true", help="show each check's verdict")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="keep the stored runs here")
     for item in fields(Settings):
         if item.name != "requests":
             kind = float if item.name == "verified" else int

@@ -14,7 +14,7 @@ import numpy as np
 from bench.made_answers import Answers
 from bench.made_caches import BLOCK, Caches
 from harness.facts import Connector, Deployment, KVGeometry, Role, Server
-from harness.history import ClientHealth, Decoding, Entry, History, RunEnded, Sample, Scraped, Sent
+from harness.history import ClientHealth, Decoding, Entry, History, RunEnded, RunStarted, Sample, Scraped, Sent
 from harness.observe.counters import GAUGES, SOURCES
 from harness.scenario import LOAD_LOGPROBS, Request, Sampling
 from harness.sim.prefix_cache import extend_hashes, root_hash
@@ -36,6 +36,8 @@ class Settings:
     concurrency: int = 64
     phase: int = 1000
     """Requests per counted phase."""
+    prompt: int = 160
+    """Tokens of the longest prompts that begin like no other; the shortest have two blocks."""
     output: int = 16
     """Tokens of each answer."""
     blocks: int = 2048
@@ -67,13 +69,22 @@ def deployment_of(settings: Settings) -> Deployment:
 
 def history_of(settings: Settings) -> History:
     """The history of the run."""
+    return History(tuple(entries_of(settings)))
+
+
+def entries_of(settings: Settings) -> Iterator[Entry]:
+    """The same, entry by entry; one phase at a time is in memory."""
     made = _Making(settings)
-    entries: list[Entry] = [Decoding(0.0, (2,))]
+    yield RunStarted(0.0, (), settings.seed, "made", None, ("load",))
+    yield Decoding(0.0, (2,))
     for start in range(0, settings.requests, settings.phase):
-        entries += made.phase(f"load-{start}", min(settings.phase, settings.requests - start))
-    entries += made.answers.verification(made.now + 1.0)
-    end = entries[-1].at + 1.0
-    return History((*entries, ClientHealth(end, 0.0, 0.0, 0.0, 0.1), RunEnded(end)))
+        yield from made.phase(f"load-{start}", min(settings.phase, settings.requests - start))
+    end = made.now + 1.0
+    for entry in made.answers.verification(made.now + 1.0):
+        yield entry
+        end = max(end, entry.at + 1.0)
+    yield ClientHealth(end, 0.0, 0.0, 0.0, 0.1)
+    yield RunEnded(end)
 
 
 @dataclass
@@ -140,7 +151,7 @@ class _Making:
                 return
 
     def _prompt(self) -> tuple[int, ...]:
-        drawn, length = self.rng.random(), int(self.rng.integers(2 * BLOCK, 10 * BLOCK))
+        drawn, length = self.rng.random(), int(self.rng.integers(2 * BLOCK, self.settings.prompt))
         if drawn < _NEW or len(self.prompts) < 2:
             prompt = self._tokens(length)
         elif drawn < _NEW + _REPEATED:

@@ -5,12 +5,16 @@ objects they would need gigabytes. A value whose large fields are *put away* loo
 the same class and attributes, equals the same values, and is copied and pickled with all its fields.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 
 class Source(Protocol):
     """Where fields that were put away can be read."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the value, counted when its fields were put away: see :func:`tokens_put_away`."""
 
     def read(self, name: str) -> Any:
         """The content of the field."""
@@ -19,7 +23,7 @@ class Source(Protocol):
 class Deferred:
     """Base of dataclasses with slots whose large fields can be put away."""
 
-    __slots__ = ("_source",)
+    __slots__ = ("_kept", "_source")
 
     if not TYPE_CHECKING:
         # Python calls this method for a slot without a content only, so that other fields cost nothing.
@@ -39,3 +43,29 @@ def put_away(value: Deferred, names: Iterable[str], source: Source) -> None:
         except AttributeError:
             # It was put away before.
             continue
+
+
+def tokens_put_away(value: Deferred) -> int | None:
+    """How many tokens the value has, known without reading its fields; None if they were not put away."""
+    try:
+        source: Source = object.__getattribute__(value, "_source")
+    except AttributeError:
+        return None
+    return source.tokens
+
+
+V = TypeVar("V", bound=Deferred)
+R = TypeVar("R")
+
+
+def kept_with(value: V, compute: Callable[[V], R]) -> R:
+    """``compute(value)``, computed once and kept with the value.
+
+    For a few numbers of a value's large fields, which many ask for. Each class of values has one such function.
+    """
+    try:
+        result: R = object.__getattribute__(value, "_kept")
+    except AttributeError:
+        result = compute(value)
+        object.__setattr__(value, "_kept", result)
+    return result

@@ -20,7 +20,7 @@ from typing import Annotated, TypeVar, cast
 
 from msgspec import Meta, Struct
 
-from harness.deferred import Deferred
+from harness.deferred import Deferred, tokens_put_away
 from harness.scenario import Request, Route
 
 END_SPELLED = 32
@@ -208,6 +208,12 @@ class Ended(Deferred):
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:
             object.__setattr__(self, "ending", _ending(self.outcome, self.status))
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of all choices together, known without reading them from the journal."""
+        known = tokens_put_away(self)
+        return sum(len(choice.token_ids) for choice in self.choices) if known is None else known
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +416,11 @@ class Operation:
         if isinstance(prompt, str):
             return self.ended.prompt_token_ids
         return _ids_alone(prompt) or self.ended.prompt_token_ids
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The number of ``prompt_token_ids``, 0 if they are not known; mostly known without reading them."""
+        return tokens_put_away(self.request) or len(self.prompt_token_ids or ())
 
 
 @dataclass(frozen=True, slots=True)

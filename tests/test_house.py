@@ -8,12 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 VOCABULARY = {"errors", "clock", "deferred", "open_files", "scenario", "facts", "verdict", "history", "redact", "memo"}
-VOCABULARY |= {"observer"}
+VOCABULARY |= {"collector", "observer"}
 
 # The rooms, or single modules of rooms, that a room may import besides itself.
 ROOMS: dict[str, set[str]] = {
     "errors": {"redact"},
     "clock": set(),
+    "collector": set(),
     "memo": set(),
     "observer": set(),
     "deferred": set(),
@@ -64,6 +65,7 @@ PURE = (
     "history",
     "redact",
     "memo",
+    "collector",
     "oracle",
     "checkers",
     "verify",

@@ -12,6 +12,7 @@ from harness.checkers.processes import excused, processes
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming
 from harness.checkers.token_sources import token_sources
+from harness.collector import collector_paused
 from harness.facts import Connector, Deployment
 from harness.history import History
 from harness.verdict import Advice, Check, Judgement, Outputs, Verdict
@@ -42,12 +43,13 @@ def judge(
 ) -> Judgement:
     """The results of the checkers that apply to the deployment, in order, with advice where a check is not valid."""
     applying = [checker for checker, needs in checkers if needs is None or deployment.has(needs) is not False]
-    if tested(deployment, history):
-        applying.insert(0, salts)
-    if history.died:
-        applying.insert(0, processes)
-    checks = tuple(excused(_checked(checker, deployment, history), history) for checker in applying)
-    return Judgement(advised(deployment, history, checks), _counted(history))
+    with collector_paused():
+        if tested(deployment, history):
+            applying.insert(0, salts)
+        if history.died:
+            applying.insert(0, processes)
+        checks = tuple(excused(_checked(checker, deployment, history), history) for checker in applying)
+        return Judgement(advised(deployment, history, checks), _counted(history))
 
 
 def _counted(history: History) -> Outputs:

@@ -26,6 +26,7 @@ if all answers are too short. Only answers of the path under test are judged; th
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,7 +122,8 @@ def _seen(deployment: Deployment, history: History) -> _Seen:
     asked = [one for one in answered if one.request.purpose is not Purpose.SALT_TEST]
     tested = [one for one in asked if one.request.route is Route.PROXY] or asked
     direct = [one for one in asked if one.request.route is not Route.PROXY] if tested is not asked else []
-    streams, others = tuple(_arrivals(deployment, tested)), tuple(_arrivals(deployment, direct))
+    whole = Counter[bool]()
+    streams, others = tuple(_arrivals(deployment, tested, whole)), tuple(_arrivals(deployment, direct, Counter()))
     # A run that was killed has no record of the event loop's lag, which may have been of any length.
     lag = max((one.worst_loop_lag for one in history.of(ClientHealth)), default=math.inf)
     pace = _pace((*streams, *others), lag)
@@ -132,7 +134,7 @@ def _seen(deployment: Deployment, history: History) -> _Seen:
     pieces = tuple(filter(flows, streams))
     return _Seen(
         asked=len(tested),
-        whole=sum(_is_whole(one) for one in tested),
+        whole=whole[True],
         streams=streams,
         pieces=pieces,
         held=tuple(one for one in streams if _is_held_back(one, pace)),
@@ -153,9 +155,13 @@ def _outlasts_lag(stream: TokenArrivals, pace: _Pace) -> bool:
     return stream.events >= _MANY_EVENTS and stream.duration > _ABOVE_LAG * pace.lag
 
 
-def _arrivals(deployment: Deployment, operations: Iterable[Operation]) -> Iterable[TokenArrivals]:
-    """Answers of two or three tokens count if their tokens arrived one by one."""
+def _arrivals(deployment: Deployment, operations: Iterable[Operation], whole: Counter[bool]) -> Iterable[TokenArrivals]:
+    """Answers of two or three tokens count if their tokens arrived one by one. ``whole``: counts answers in one body.
+
+    Both are found in one pass: the times of an answer are read from the journal.
+    """
     for operation in operations:
+        whole[_is_whole(operation)] += 1
         if len(operation.ended.token_times) > 1:
             arrivals = TokenArrivals.of(operation, _server(deployment, operation))
             if arrivals.tokens >= FEWEST_TOKENS or arrivals.in_pieces:

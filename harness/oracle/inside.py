@@ -16,6 +16,7 @@ from math import inf, nextafter
 from harness.oracle.blocks import Block
 from harness.oracle.points import Points
 from harness.oracle.users import Users
+from harness.oracle.window import Lately
 
 _FEW = 4
 """Fewer uses are looked at one by one."""
@@ -37,6 +38,7 @@ class Inside:
             for index, following in pairwise(innermost):
                 points[starts[index], ends[following]] -= 1
         self._points = Points(points)
+        self._counts = Lately[int]()
         self._earliest: dict[Block, array[float]] = {}
         """For each place among a name's uses: the earliest end from there on."""
 
@@ -50,6 +52,9 @@ class Inside:
 
     def count(self, start: float, end: float) -> int:
         """How many different names have a use that began after ``start`` and ended before ``end``."""
+        return self._counts.get((start, end), self._count)
+
+    def _count(self, start: float, end: float) -> int:
         return self._points.total(nextafter(start, inf), nextafter(end, -inf))
 
     def has(self, name: Block, start: float, end: float) -> bool:

@@ -19,17 +19,51 @@ such refusals, and a checker reads that counter.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cached_property
 from itertools import takewhile
 from math import inf
 
 from harness.oracle.blocks import Block, Chain
 from harness.oracle.held import Held
-from harness.oracle.residency import RETURN_DELAY, Residency, Use
+from harness.oracle.residency import RETURN_DELAY, Residency
 from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
 from harness.oracle.unknown_blocks import UnknownBlocks
+from harness.oracle.uses import Computed, Use
+from harness.oracle.window import Lately
 from harness.verdict import Bounds
+
+
+class _Reliable(Enum):
+    """Which of the chunks that a request certainly offers are reliable."""
+
+    NONE = auto()
+    NEW = auto()
+    """Those that no request had before."""
+    ALL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What requests offer to a tier."""
+
+    blocks_per_chunk: int
+    prompt_only: bool | None
+    chunks: int | None
+
+    def use(self, request: ServerRequest) -> Use:
+        """A request's use of the tier if no offer is refused."""
+        possible = self._chunks(request, output=not self.prompt_only)
+        # The chunks that the request certainly offers.
+        certain = self._chunks(request, output=self.prompt_only is False and request.blocks_known)
+        spare = (0, self.chunks or 0) if request.prompt_unknown else (0, 0)
+        released = request.released + RETURN_DELAY
+        return Use(request.start, request.end, released, certain if request.certain else (), possible, spare)
+
+    def _chunks(self, request: ServerRequest, *, output: bool) -> Chain:
+        blocks = (*request.chain, *request.output_chain) if output and request.output_chain else request.chain
+        return chunks_of(blocks, self.blocks_per_chunk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +88,9 @@ class OffloadTier:
     @cached_property
     def offers(self) -> Residency:
         """Which requests offer which chunks, as if no offer were refused. A chunk has the name of its last block."""
-        uses = [self._use(request) for request in self.requests]
+        requests, offer = self.requests, _Offer(self.blocks_per_chunk, self.prompt_only, self.chunks)
+        # The uses must not refer to this object, which refers to them: nobody would free them all.
+        uses = Computed(len(requests), lambda index: offer.use(requests[index]))
         return Residency(uses, self.chunks, possibly_cached_before(self.requests, attached=self.attached))
 
     @cached_property
@@ -62,25 +98,39 @@ class OffloadTier:
         """Which chunks the tier holds at which times."""
         if not self.offers.may_evict:
             return self.offers
-        uses = [self._reliable_use(index) for index in range(len(self.requests))]
-        return Residency(uses, self.chunks, self.offers.possibly_initial)
+        offers, reliable = self.offers, [self._reliable(index) for index in range(len(self.requests))]
+        uses = Computed(len(reliable), lambda index: _reliable_use(offers, index, reliable[index]))
+        return Residency(uses, self.chunks, offers.possibly_initial, like=offers)
 
     def loads(self, index: int, local: int) -> Iterator[int]:
         """Tokens that the request may load after ``local`` tokens of the prefix cache: none, the least and the most."""
         chain = self._chunks_of(self.requests[index].chain)
         first = local // self.chunk
         certain = first
-        while certain < len(chain) and self.residency.certainly(index, chain, certain):
+        # A request may have found several numbers of blocks, and is asked about from each of them on.
+        while certain < len(chain) and self._certain.get((index, certain), self._certainly):
             certain += 1
         possible = certain
-        while possible < len(chain) and self._possibly(index, chain, possible):
+        while possible < len(chain) and self._possible.get((index, possible), self._possibly):
             possible += 1
         # If nothing is loaded, another connector may bring everything, so this case is more than a lower bound.
         for end in sorted({certain, min(certain + 1, possible), min(certain + 2, possible), possible}):
             tokens = end * self.chunk - local
             yield tokens if tokens >= self.chunk else 0
 
-    def _possibly(self, index: int, chain: Chain, depth: int) -> bool:
+    @cached_property
+    def _certain(self) -> Lately[bool]:
+        return Lately()
+
+    @cached_property
+    def _possible(self) -> Lately[bool]:
+        return Lately()
+
+    def _certainly(self, index: int, depth: int) -> bool:
+        return self.residency.certainly(index, self._chunks_of(self.requests[index].chain), depth)
+
+    def _possibly(self, index: int, depth: int) -> bool:
+        chain = self._chunks_of(self.requests[index].chain)
         if self.residency.possibly(index, chain, depth):
             return True
         reach, length = self._unknown.reach(index), (depth + 1) * self.chunk
@@ -132,46 +182,30 @@ class OffloadTier:
 
     def _stored_again(self, index: int, name: Block) -> tuple[int, int]:
         """How often at least and at most a later request stores the chunk again because it may have been evicted."""
-        chain, depth = self.offers.uses[index].possible, self.offers.users.depth(name)
+        use, depth = self.offers.uses[index], self.offers.users.depth(name)
+        chain = use.possible
         if self.residency.certainly(index, chain, depth):
             return 0, 0
-        offered = depth < len(self.offers.uses[index].certain)
+        offered = depth < len(use.certain)
         evicted = offered and not self.residency.possibly(index, chain, depth)
         return int(evicted), 1
 
     def _chunks_of(self, blocks: Chain) -> Chain:
-        return blocks[self.blocks_per_chunk - 1 :: self.blocks_per_chunk]
+        return chunks_of(blocks, self.blocks_per_chunk)
 
-    def _certain_chunks(self, request: ServerRequest) -> Chain:
-        """The chunks that the request certainly offers."""
-        if not request.certain:
-            return ()
-        output = request.output_chain if self.prompt_only is False and request.blocks_known else ()
-        return self._chunks_of((*request.chain, *output))
-
-    def _use(self, request: ServerRequest) -> Use:
-        output = () if self.prompt_only else request.output_chain
-        possible = self._chunks_of((*request.chain, *output))
-        spare = (0, self.chunks or 0) if request.prompt_unknown else (0, 0)
-        released = request.released + RETURN_DELAY
-        return Use(request.start, request.end, released, self._certain_chunks(request), possible, spare)
-
-    def _reliable_use(self, index: int) -> Use:
-        """The use with only the certain chunks that cannot have been refused, or evicted before its end (rule 3)."""
-        use = self.offers.uses[index]
-        if not use.certain:
-            return use
-        if self.chunks is None or self._offered.total(use.start, use.released) > self.chunks:
-            return replace(use, certain=())
-        step = self._tokens.total(use.start, use.released)
+    def _reliable(self, index: int) -> "_Reliable":
+        """Which of a request's certain chunks cannot have been refused, or evicted before its end (rule 3)."""
+        start, released = self.offers.columns.starts[index], self.offers.columns.released[index]
+        if self.chunks is None or self._offered.total(start, released) > self.chunks:
+            return _Reliable.NONE
+        step = self._tokens.total(start, released)
         in_one_offer = self.step_tokens is not None and step <= self.step_tokens and not self._may_load(index)
-        certain = tuple(n for n in use.certain if in_one_offer or self.offers.users.first(n) == index)
-        return replace(use, certain=certain)
+        return _Reliable.ALL if in_one_offer else _Reliable.NEW
 
     @cached_property
     def _offered(self) -> Held:
         """The chunks that requests may offer."""
-        return self._held([len(use.possible) for use in self.offers.uses])
+        return self._held(self.offers.columns.sizes)
 
     @cached_property
     def _tokens(self) -> Held:
@@ -179,9 +213,22 @@ class OffloadTier:
         return self._held([request.tokens for request in self.requests])
 
     def _held(self, places: Sequence[int]) -> Held:
-        uses = self.offers.uses
-        return Held([use.start for use in uses], [use.released for use in uses], places, 0.0)
+        return Held(self.offers.columns.starts, self.offers.columns.released, places, 0.0)
 
     def _may_load(self, index: int) -> bool:
         chain = self._chunks_of(self.requests[index].chain)
         return any(self.offers.possibly(index, chain, depth) for depth in range(len(chain)))
+
+
+def chunks_of(blocks: Chain, blocks_per_chunk: int) -> Chain:
+    """The chunks of whole blocks; each has the name of its last block."""
+    return blocks if blocks_per_chunk == 1 else blocks[blocks_per_chunk - 1 :: blocks_per_chunk]
+
+
+def _reliable_use(offers: Residency, index: int, which: _Reliable) -> Use:
+    """The use with only those chunks."""
+    use = offers.uses[index]
+    if which is _Reliable.ALL or not use.certain:
+        return use
+    certain = tuple(n for n in use.certain if offers.users.first(n) == index) if which is _Reliable.NEW else ()
+    return Use(use.start, use.end, use.released, certain, use.possible, use.spare, use.copies)

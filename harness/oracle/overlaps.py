@@ -15,6 +15,7 @@ from itertools import accumulate
 from harness.oracle.blocks import Block
 from harness.oracle.points import Points
 from harness.oracle.users import Users
+from harness.oracle.window import Lately
 
 _KEPT = 3
 """Uses that are remembered as released last: a question leaves out two at most."""
@@ -34,6 +35,7 @@ class Overlaps:
         self._ends = array("d", sorted(ends))
         self._ended = array("q", accumulate((ends[end] for end in self._ends), initial=0))
         self._gaps = Points(gaps)
+        self._counts = Lately[int]()
         self._latest: dict[Block, array[int]] = {}
         """For each place among a name's uses from the third on: the uses up to there that were released last."""
 
@@ -53,6 +55,9 @@ class Overlaps:
 
     def count(self, start: float, end: float) -> int:
         """How many different names were used from ``start`` to ``end``."""
+        return self._counts.get((start, end), self._count)
+
+    def _count(self, start: float, end: float) -> int:
         begun = self._begun[bisect_right(self._starts, end)]
         return begun - self._ended[bisect_left(self._ends, start)] - self._gaps.total(start, end)
 
@@ -71,6 +76,12 @@ class Overlaps:
 
     def last_release(self, name: Block, end: float, without: int) -> float | None:
         """The latest release of the name's uses that began by ``end``, apart from one; None if there are none."""
+        users = self._users
+        first, after = users.starts[name], users.starts[name + 1]
+        last = users.uses[after - 1]
+        # Most names have one use.
+        if after - first == 1:
+            return None if last == without or self._starts[last] > end else self._released[last]
         latest = self._latest_of(name, bisect_right(self._starts, end))
         return next((self._released[index] for index in latest if index != without), None)
 

@@ -59,6 +59,8 @@ def predict(
     for operation in sorted(operations, key=lambda one: one.sent.at):
         phases.setdefault((operation.sent.scenario, operation.sent.phase))
         _add_operation(deployment, operation, logs)
+    for one in names.values():
+        one.forget()
     grown: dict[str, Mapping[PhaseKey, ServerExpectation]] = {}
     models: dict[str, ServerModel] = {}
     for name, log in logs.items():
@@ -66,6 +68,8 @@ def predict(
         model = ServerModel(deployment, log.server, log.requests, disturbed=name in disturbed)
         grown[name] = {phase: _on_server(phase, log, model) for phase in phases}
         models |= {name: model} if log.unassigned else {}
+        if not log.unassigned:
+            log.requests.clear()
     return {phase: _of_phase(deployment, phase, logs, grown, models) for phase in phases}
 
 

@@ -20,6 +20,7 @@ Rule 4. A block that NIXL pulls is cached when it has arrived. So any of several
 that another is still pulling. But at least one of them, the first, misses a block that no request had before.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,11 +28,12 @@ from itertools import takewhile
 
 from harness.oracle.blocks import Block, Chain
 from harness.oracle.replay import replay
-from harness.oracle.residency import Residency, Use
+from harness.oracle.residency import Residency
 from harness.oracle.server_request import PhaseKey, ServerRequest, possibly_cached_before
 from harness.oracle.sharing import Sharing
 from harness.oracle.unknown_blocks import UnknownBlocks
 from harness.oracle.users import Users
+from harness.oracle.uses import Computed, Use
 from harness.verdict import Bounds
 
 
@@ -66,9 +68,13 @@ class PrefixCache:
     @cached_property
     def residency(self) -> Residency:
         """Which blocks the cache holds at which times."""
-        copies = self._copies()
-        uses = [self._use(request, copies[index]) for index, request in enumerate(self.requests)]
-        return Residency(uses, self.blocks, possibly_cached_before(self.requests, attached=self.attached))
+        users = Users(self._blocks(index) for index in range(len(self.requests)))
+        copies = array("i", self._copies(users))
+        requests, size, blocks = self.requests, self.block_size, self.blocks
+        # The uses must not refer to this object, which refers to them: nobody would free them all.
+        uses = Computed(len(requests), lambda index: _use(requests[index], copies[index], size, blocks))
+        initial = possibly_cached_before(self.requests, attached=self.attached)
+        return Residency(uses, self.blocks, initial, possible=users)
 
     @cached_property
     def hits(self) -> list[Bounds]:
@@ -96,8 +102,8 @@ class PrefixCache:
             return not residency.may_evict
         users = residency.users.of(name)
         other = next((i for i in users[:2] if i != index), None)
-        first = request.end if other is None else min(residency.uses[other].start, request.end)
-        return residency.max_places(first, request.end, (index,), request.chain, depth) < residency.capacity
+        first = request.end if other is None else min(self.requests[other].start, request.end)
+        return residency.fits(first, request.end, (index,), request.chain, depth)
 
     def corrections(self) -> Iterator[Correction]:
         """The corrections of the requests' own bounds by rules 3 and 4."""
@@ -137,9 +143,9 @@ class PrefixCache:
             return True
         if residency.capacity is None or (self.loads and not self._none_loads(depth, first)):
             return False
-        start, end = min(residency.uses[i].start for i in first), max(residency.uses[i].end for i in first)
+        start, end = min(self.requests[i].start for i in first), max(self.requests[i].end for i in first)
         chain = self._blocks(first[0])
-        return residency.max_places(start, end, (), chain, depth) < residency.capacity
+        return residency.fits(start, end, (), chain, depth)
 
     def _none_loads(self, depth: int, first: list[int]) -> bool:
         """Whether none of these requests loads anything up to this depth from the tier."""
@@ -187,23 +193,8 @@ class PrefixCache:
     def _unknown(self) -> UnknownBlocks:
         return UnknownBlocks(self.requests, self.block_size)
 
-    def _use(self, request: ServerRequest, copies: int) -> Use:
-        possible = (*request.chain, *request.output_chain)
-        certain = possible if request.blocks_known else request.chain
-        held = -(-max(request.tokens, request.known_length - 1) // self.block_size)
-        # A place for one token more than the request had: the step that finds its end may be followed by another.
-        longest = request.known_length if request.blocks_known else request.max_length
-        most = -(-(longest + 1) // self.block_size)
-        spare = (held - len(certain) if request.certain else 0, most - len(possible))
-        if request.prompt_unknown:
-            spare = (0, self.blocks or 0)
-        return Use(
-            request.start, request.end, request.released, certain if request.certain else (), possible, spare, copies
-        )
-
-    def _copies(self) -> list[int]:
+    def _copies(self, users: Users) -> list[int]:
         """Rule 2: upper bound on the places that each request takes with second copies."""
-        users = Users([self._blocks(index) for index in range(len(self.requests))])
         copies = [0] * len(self.requests)
         for name in users.of_several():
             indices = users.of(name)
@@ -219,3 +210,17 @@ class PrefixCache:
 def _leading(there: Iterator[bool]) -> int:
     """The number of values before the first that is False."""
     return sum(1 for _ in takewhile(bool, there))
+
+
+def _use(request: ServerRequest, copies: int, block_size: int, blocks: int | None) -> Use:
+    possible = (*request.chain, *request.output_chain) if request.output_chain else request.chain
+    certain = possible if request.blocks_known else request.chain
+    held = -(-max(request.tokens, request.known_length - 1) // block_size)
+    # A place for one token more than the request had: the step that finds its end may be followed by another.
+    longest = request.known_length if request.blocks_known else request.max_length
+    most = -(-(longest + 1) // block_size)
+    spare = (held - len(certain) if request.certain else 0, most - len(possible))
+    if request.prompt_unknown:
+        spare = (0, blocks or 0)
+    certain = certain if request.certain else ()
+    return Use(request.start, request.end, request.released, certain, possible, spare, copies)

@@ -32,39 +32,17 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from harness.oracle.blocks import Block, Chain
 from harness.oracle.held import Held
 from harness.oracle.inside import Inside
 from harness.oracle.overlaps import Overlaps
 from harness.oracle.users import Users
-from harness.oracle.window import Window
+from harness.oracle.uses import Columns, Use
+from harness.oracle.window import Lately, Window
 
 RETURN_DELAY = 0.5
 """Seconds after a request's end until its blocks are certainly free: a step in flight may still write to them."""
-_WINDOWS = 64
-"""Windows whose answers are kept: the blocks of one chain need the same window, one after the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """One user's use of the store."""
-
-    start: float
-    """The user did nothing before this time."""
-    end: float
-    """All names in ``certain`` were in the store by then; infinite if not known."""
-    released: float
-    """The user held nothing after this time."""
-    certain: Chain
-    """Names that were certainly used, first block first."""
-    possible: Chain
-    """Names that may have been used, including ``certain``."""
-    spare: tuple[int, int] = (0, 0)
-    """Lower and upper bound of the places without a name that the user held."""
-    copies: int = 0
-    """Upper bound on the places taken by second copies of names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +54,28 @@ class Residency:
     """Places; None if not known."""
     possibly_initial: Callable[[Block], bool]
     """Whether a name may have been in the store before the first use."""
+    possible: Users | None = None
+    """The users of the possible names, if they are known already."""
+    like: "Residency | None" = None
+    """A residency of the same uses but for what is certain: its tables serve here, too."""
 
     @cached_property
+    def columns(self) -> Columns:
+        """What is asked of all uses."""
+        return self.like.columns.but(self.uses) if self.like else Columns.of(self.uses, self.possible)
+
+    @property
     def users(self) -> Users:
         """Indices of the uses that may have used a name, in order."""
-        return Users([use.possible for use in self.uses])
+        return self.columns.possible
 
     @cached_property
     def may_evict(self) -> bool:
         """Whether anything may ever have been evicted (rule 2)."""
         if self.capacity is None:
             return True
-        places = self.users.used + sum(use.copies for use in self.uses)
-        return places + self._unnamed.most(float("-inf"), float("inf")) > self.capacity
+        places = self.users.used + sum(self.columns.copies)
+        return places + self.unnamed.most(float("-inf"), float("inf")) > self.capacity
 
     def first_end(self, name: Block) -> float:
         """When the first certain use of a name had ended; infinite if no use is certain."""
@@ -96,152 +83,155 @@ class Residency:
 
     def certainly(self, user: int, chain: Chain, depth: int) -> bool:
         """Whether ``chain[depth]`` is certainly held when ``user`` looks for it (rules 1 to 3)."""
-        name, looking = chain[depth], self.uses[user]
-        if self.first_end(name) >= looking.start:
+        name, starts = chain[depth], self.columns.starts
+        if self.first_end(name) >= starts[user]:
             return False
         if not self.may_evict:
             return True
         if self.capacity is None:
             return False
-        last = self._last_certain(name, looking.start)
-        others = self.max_places(self.uses[last].start, looking.end, (last, user), chain, depth)
-        return others < self.capacity
+        last = self._last_certain(name, starts[user])
+        return self.fits(starts[last], self.columns.ends[user], (last, user), chain, depth)
 
     def _last_certain(self, name: Block, before: float) -> int:
         """The certain use of the name that began last, of those that ended before a time; there is one."""
-        uses = self._certain_users.of(name)
-        place = self._certain_users.up_to(name, bisect_left(self._starts, before)) - 1
-        while self._ends[uses[place]] >= before:
+        uses = self.columns.certain.of(name)
+        place = self.columns.certain.up_to(name, bisect_left(self.columns.starts, before)) - 1
+        while self.columns.ends[uses[place]] >= before:
             place -= 1
         best = place
-        while place and self._starts[uses[place - 1]] == self._starts[uses[best]]:
+        while place and self.columns.starts[uses[place - 1]] == self.columns.starts[uses[best]]:
             place -= 1
-            best = place if self._ends[uses[place]] < before else best
+            best = place if self.columns.ends[uses[place]] < before else best
         return uses[best]
 
     def possibly(self, user: int, chain: Chain, depth: int) -> bool:
         """Whether ``chain[depth]`` is possibly held when ``user`` looks for it (rules 1, 2 and 4)."""
-        name, looking = chain[depth], self.uses[user]
-        last = self._named.last_release(name, looking.end, user)
+        name, start = chain[depth], self.columns.starts[user]
+        last = self.named.last_release(name, self.columns.ends[user], user)
         if last is None:
             if not self.possibly_initial(name):
                 return False
             last = float("-inf")
-        if self.capacity is None or not self.may_evict or last >= looking.start:
+        if self.capacity is None or not self.may_evict or last >= start:
             return True
-        return self._min_places(last, looking.start, chain, depth) < self.capacity
+        return self._may_remain(last, start, chain, depth)
+
+    def fits(self, start: float, end: float, excluded: tuple[int, ...], chain: Chain, depth: int) -> bool:
+        """Whether :meth:`max_places` leaves one place of a capacity that is known.
+
+        Bounds that are found quickly are nearly always enough: most windows are far shorter or longer than it takes to
+        fill the store.
+        """
+        capacity, names = self.capacity or 0, self.named.count(start, end)
+        if names - 1 - sum(self.columns.sizes[index] for index in excluded) >= capacity:
+            return False
+        if names + depth + self.copies.total(start, end) + self.unnamed.total(start, end) < capacity:
+            return True
+        return self.max_places(start, end, excluded, chain, depth) < capacity
+
+    def _may_remain(self, start: float, end: float, chain: Chain, depth: int) -> bool:
+        """Whether :meth:`_min_places` leaves one place of a capacity that is known; mostly by quick bounds, too."""
+        capacity = self.capacity or 0
+        if self.named.count(start, end) + depth + self.columns.most_spare < capacity:
+            return True
+        if self._whole.count(start, end) > capacity:
+            return False
+        return self._min_places(start, end, chain, depth) < capacity
 
     def max_places(self, start: float, end: float, excluded: tuple[int, ...], chain: Chain, depth: int) -> int:
         """Upper bound on the places, other than that of ``chain[depth]``, that were used from ``start`` to ``end``.
 
         By rule 3. ``excluded``: uses that do not count, two at most.
         """
-        key = (start, end, excluded)
-        if key not in self._windows:
-            self._keep(self._windows)
-            self._windows[key] = self._used_between(start, end, excluded)
-        return self._windows[key].others(chain, depth)
+        window = self._windows.get((start, end, excluded), self._used_between)
+        return window.others(chain, depth)
 
     def _used_between(self, start: float, end: float, excluded: tuple[int, ...]) -> Window:
         """Every name and place that may have been used, apart from those of ``excluded``."""
+        # The window must not refer to this object, which refers to it: nobody would free them both.
+        named = self.named
 
         def used(name: Block) -> bool:
-            return self._named.used(name, start, end, excluded)
+            return named.used(name, start, end, excluded)
 
-        active = [i for i in excluded if self._starts[i] <= end and self._released[i] >= start]
+        active = [i for i in excluded if self.columns.starts[i] <= end and self.columns.released[i] >= start]
         theirs = {name for index in active for name in self.uses[index].possible if not used(name)}
-        unnamed = self._copies.total(start, end, active) + self._unnamed.most(start, end, active)
-        return Window(self._named.count(start, end) - len(theirs) + unnamed, used)
+        unnamed = self.copies.total(start, end, active) + self.unnamed.most(start, end, active)
+        return Window(named.count(start, end) - len(theirs) + unnamed, used)
 
     def _min_places(self, start: float, end: float, chain: Chain, depth: int) -> int:
         """Lower bound on the places, other than the name's, that were used between ``start`` and ``end`` (rule 4)."""
         last = self._last_inside(start, end)
         if last is None:
             return depth
-        key = (start, end)
-        if key not in self._insides:
-            self._keep(self._insides)
-            self._insides[key] = self._used_inside(start, end), self._used_before(start, self.uses[last])
-        return max(window.others(chain, depth) for window in self._insides[key])
+        windows = self._insides.get((start, end, last), self._used_certainly)
+        return max(window.others(chain, depth) for window in windows)
 
-    def _used_inside(self, start: float, end: float) -> Window:
-        """The names certainly used."""
-        return Window(self._whole.count(start, end), lambda name: self._whole.has(name, start, end))
+    def _used_certainly(self, start: float, end: float, last: int) -> tuple[Window, Window]:
+        """The names certainly used; and those by the use ``last``, and by uses that had been released before it began.
 
-    def _used_before(self, start: float, last: Use) -> Window:
-        """The names certainly used by ``last``, and by uses that had been released before it began."""
-
-        def used(name: Block) -> bool:
-            return name in own or self._freed.has(name, start, last.start)
-
-        own = {*last.certain}
-        more = sum(not self._freed.has(name, start, last.start) for name in own)
-        return Window(self._freed.count(start, last.start) + more + last.spare[0], used)
-
-    @staticmethod
-    def _keep(windows: dict[Any, Any]) -> None:
-        """Make room for one more."""
-        if len(windows) >= _WINDOWS:
-            windows.clear()
+        ``last``: the last use that began after ``start`` and ended before ``end``.
+        """
+        whole, freed, before = self._whole, self._freed, self.uses[last]
+        own = {*before.certain}
+        more = sum(not freed.has(name, start, before.start) for name in own)
+        return (
+            Window(whole.count(start, end), lambda name: whole.has(name, start, end)),
+            Window(
+                freed.count(start, before.start) + more + before.spare[0],
+                lambda name: name in own or freed.has(name, start, before.start),
+            ),
+        )
 
     def _last_inside(self, start: float, end: float) -> int | None:
         """The last use that began after ``start`` and ended before ``end``."""
-        place = bisect_left(self._ending, bisect_left(self._starts, end)) - 1
-        while place >= 0 and self._starts[self._ending[place]] > start:
-            if self._ends[self._ending[place]] < end:
+        place = bisect_left(self._ending, bisect_left(self.columns.starts, end)) - 1
+        while place >= 0 and self.columns.starts[self._ending[place]] > start:
+            if self.columns.ends[self._ending[place]] < end:
                 return self._ending[place]
             place -= 1
         return None
 
     @cached_property
-    def _windows(self) -> dict[tuple[float, float, tuple[int, ...]], Window]:
-        return {}
+    def _windows(self) -> Lately[Window]:
+        return Lately()
 
     @cached_property
-    def _insides(self) -> dict[tuple[float, float], tuple[Window, Window]]:
-        return {}
-
-    @cached_property
-    def _starts(self) -> "array[float]":
-        return array("d", [use.start for use in self.uses])
-
-    @cached_property
-    def _ends(self) -> "array[float]":
-        return array("d", [use.end for use in self.uses])
-
-    @cached_property
-    def _released(self) -> "array[float]":
-        return array("d", [use.released for use in self.uses])
+    def _insides(self) -> Lately[tuple[Window, Window]]:
+        return Lately()
 
     @cached_property
     def _ending(self) -> "array[int]":
         """The uses whose end is known."""
-        return array("i", [index for index, end in enumerate(self._ends) if end < float("inf")])
-
-    @cached_property
-    def _certain_users(self) -> Users:
-        return Users([use.certain for use in self.uses])
+        return array("i", [index for index, end in enumerate(self.columns.ends) if end < float("inf")])
 
     @cached_property
     def _first_ends(self) -> "array[float]":
-        return self._certain_users.least(self._ends)
+        return self.columns.certain.least(self.columns.ends)
 
     @cached_property
-    def _named(self) -> Overlaps:
-        return Overlaps(self._starts, self._released, self.users)
+    def named(self) -> Overlaps:
+        """When names were used."""
+        return self.like.named if self.like else Overlaps(self.columns.starts, self.columns.released, self.users)
 
     @cached_property
-    def _copies(self) -> Held:
-        return Held(self._starts, self._released, [use.copies for use in self.uses], RETURN_DELAY)
+    def copies(self) -> Held:
+        """The places of second copies."""
+        return self.like.copies if self.like else self._held(self.columns.copies)
 
     @cached_property
-    def _unnamed(self) -> Held:
-        return Held(self._starts, self._released, [use.spare[1] for use in self.uses], RETURN_DELAY)
+    def unnamed(self) -> Held:
+        """The places without a name."""
+        return self.like.unnamed if self.like else self._held(self.columns.spare)
+
+    def _held(self, places: Sequence[int]) -> Held:
+        return Held(self.columns.starts, self.columns.released, places, RETURN_DELAY)
 
     @cached_property
     def _whole(self) -> Inside:
-        return Inside(self._starts, self._ends, self._certain_users)
+        return Inside(self.columns.starts, self.columns.ends, self.columns.certain)
 
     @cached_property
     def _freed(self) -> Inside:
-        return Inside(self._starts, self._released, self._certain_users)
+        return Inside(self.columns.starts, self.columns.released, self.columns.certain)

@@ -16,6 +16,7 @@ be freed a little later. A request whose operation ended as INFO may go on forev
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from harness.history import Operation, Outcome
 from harness.oracle.blocks import Block, Chain, Names
@@ -46,8 +47,8 @@ class ServerRequest:
     pulls: bool
     """Whether the request has transfer parameters, so that NIXL may bring its prompt."""
     reads_caches: bool
-    prompt: tuple[int, ...]
-    """Token ids; empty if not known."""
+    prompt: Sequence[int]
+    """Token ids; empty if not known. They may lie in the journal (:class:`harness.oracle.shape.PromptOf`)."""
     salt: str | None
     chain: Chain
     """The full blocks of the prompt."""
@@ -156,27 +157,36 @@ def _server_request(  # noqa: PLR0913 - requests on prefill and on the serving s
 ) -> ServerRequest:
     sent, completed = operation.sent, operation.outcome is Outcome.OK
     prompt, salt = (shape.prompt, shape.salt) if shape else ((), operation.request.cache_salt)
+    chain = names.chain(salt, prompt)
     blocks = names.chain(salt, prompt + output[:-1])
-    prompt_blocks = len(prompt) // names.block_size
     known = output_complete and shape is not None
     # Where the entries come from several machines, clocks may differ by a little.
     end = max(operation.ended.at, sent.at) if completed else float("inf")
     return ServerRequest(
         request_id=operation.request.request_id,
-        phase=(sent.scenario, sent.phase),
+        phase=_phase(sent.scenario, sent.phase),
         start=sent.at,
         end=end,
         released=end + NOTIFICATION_DELAY if held_for_decode else end,
         certain=completed and known_server,
         pulls=pulls,
         reads_caches=reads_caches,
-        prompt=prompt,
+        prompt=shape.kept_prompt if shape else (),
         salt=salt,
-        chain=blocks[:prompt_blocks],
-        output_chain=blocks[prompt_blocks:],
+        chain=chain,
+        output_chain=blocks[len(chain) :] or (),
         known_length=len(prompt) + len(output),
         rest=() if known else (prompt + output)[len(blocks) * names.block_size :],
         max_length=len(prompt) + max(max_output, len(output)),
         blocks_known=known,
-        generated=generated,
+        generated=_bounds(generated.low, generated.high),
     )
+
+
+# A run has hundreds of thousands of requests: what is equal in many of them is kept once.
+_bounds = lru_cache(maxsize=1024)(Bounds)
+
+
+@lru_cache(maxsize=1024)
+def _phase(scenario: str, phase: str) -> PhaseKey:
+    return scenario, phase

@@ -1,10 +1,34 @@
 """The oracle's view of an operation: its tokens, and how much of its output is known."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
+from harness.deferred import tokens_put_away
 from harness.history import Choice, Ended, Operation, Outcome
 from harness.scenario import Sampling
 from harness.verdict import Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOf(Sequence[int]):
+    """The prompt of an operation as token ids. Its length is known; the tokens are read when they are asked for."""
+
+    operation: Operation
+    tokens: int
+
+    def __len__(self) -> int:
+        return self.tokens
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
+        """A token, or the tokens of a slice."""
+        return (self.operation.prompt_token_ids or ())[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +37,8 @@ class Shape:
 
     prompt: tuple[int, ...]
     """Token ids."""
+    kept_prompt: Sequence[int]
+    """The same, to be kept: if they lie in the journal, they are read there when they are asked for."""
     outputs: tuple[tuple[int, ...], ...]
     """Known token ids of each of the n choices."""
     generated: Bounds
@@ -36,6 +62,7 @@ def shape_of(operation: Operation) -> Shape | None:
     complete = operation.outcome is Outcome.OK and _all_ids_known(ended, outputs)
     return Shape(
         prompt=prompt,
+        kept_prompt=prompt if tokens_put_away(request) is None else PromptOf(operation, len(prompt)),
         outputs=outputs,
         generated=_generated(operation),
         max_output=max(sampling.max_tokens, 1),

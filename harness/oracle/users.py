@@ -2,31 +2,50 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from harness.oracle.blocks import Block, Chain
+from harness.oracle.packed import packed
+
+Numbers = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Users:
     """The uses of each name. ``chains``: the names of each use. Names are small numbers, each of a whole prefix."""
 
-    def __init__(self, chains: Sequence[Chain]) -> None:
-        lengths = np.fromiter(map(len, chains), np.int32, len(chains))
-        names = np.fromiter(chain.from_iterable(chains), np.int32, int(lengths.sum()))
-        by_name = np.argsort(names, kind="stable")
+    def __init__(self, chains: Iterable[Chain]) -> None:
+        sizes, every = array("i"), array("i")
+        for one in chains:
+            sizes.append(len(one))
+            every.extend(one)
+        lengths, names = np.array(sizes, np.int32), np.array(every, np.int32)
+        # All that is counted here has 32 bits, and is freed as soon as it was used: this may be most of a run's memory.
+        del every
         depths = np.zeros(int(names.max(initial=-1)) + 1, np.int32)
-        depths[names] = np.arange(len(names)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        self._depths: array[int] = array("i", depths)
-        self.uses: array[int] = array("i", np.repeat(np.arange(len(chains), dtype=np.int32), lengths)[by_name])
-        """The uses of the first name, rising, then those of the second, ..."""
-        self._counts = np.bincount(names)
-        self.starts: array[int] = array("q", np.concatenate(([0], np.cumsum(self._counts))))
-        """Where the uses of each name begin in ``uses``; and the end."""
-        self.names = len(self._counts)
+        depths[names] = _counted_anew(lengths)
+        self._depths: array[int] = packed("i", depths)
+        ends = np.cumsum(np.bincount(names), dtype=np.int32)
+        self.names = len(ends)
         """All names are smaller than this number."""
+        self.starts: array[int] = packed("i", np.concatenate(([0], ends), dtype=np.int32))
+        """Where the uses of each name begin in ``uses``; and the end."""
+        del depths, ends
+        by_name = np.argsort(names, kind="stable").astype(np.int32)
+        del names
+        uses = np.repeat(np.arange(len(sizes), dtype=np.int32), lengths)
+        self.uses: array[int] = packed("i", uses[by_name])
+        """The uses of the first name, rising, then those of the second, ..."""
+
+    @property
+    def _starts(self) -> Numbers:
+        return np.frombuffer(self.starts, np.int32)
+
+    @property
+    def _counts(self) -> Numbers:
+        return np.diff(self._starts)
 
     def of(self, name: Block) -> "array[int]":
         """Indices of the uses that have the name, rising."""
@@ -59,7 +78,7 @@ class Users:
 
     def sole(self, uses: int) -> list[int]:
         """For each of ``uses`` uses, how many names no other use has."""
-        starts = np.frombuffer(self.starts, np.int64)[:-1][self._counts == 1]
+        starts = self._starts[:-1][self._counts == 1]
         owners = np.frombuffer(self.uses, np.int32)[starts] if len(starts) else np.empty(0, np.int32)
         counts: list[int] = np.bincount(owners, minlength=uses).tolist()
         return counts
@@ -70,5 +89,11 @@ class Users:
         used = np.flatnonzero(self._counts)
         if len(used):
             of_uses = np.asarray(values, float)[np.frombuffer(self.uses, np.int32)]
-            smallest[used] = np.minimum.reduceat(of_uses, np.frombuffer(self.starts, np.int64)[used])
-        return array("d", smallest)
+            smallest[used] = np.minimum.reduceat(of_uses, self._starts[used])
+        return packed("d", smallest)
+
+
+def _counted_anew(lengths: Numbers) -> Numbers:
+    """0, 1, 2, ... for each chain of these lengths."""
+    firsts = np.cumsum(lengths, dtype=np.int32) - lengths
+    return np.arange(int(lengths.sum()), dtype=np.int32) - np.repeat(firsts, lengths)

@@ -2,8 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar, TypeVarTuple
 
 from harness.oracle.blocks import Block, Chain
+
+A = TypeVarTuple("A")
+R = TypeVar("R")
+_KEPT = 64
+
+
+@dataclass(slots=True)
+class Lately(Generic[R]):
+    """Answers about the last windows: the blocks of one chain ask about the same window, one after the other."""
+
+    _known: dict[tuple[object, ...], R] = field(default_factory=dict)
+
+    def get(self, window: tuple[*A], compute: Callable[[*A], R]) -> R:
+        """``compute(*window)``, or what it returned lately."""
+        if window not in self._known:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[window] = compute(*window)
+        return self._known[window]
 
 
 @dataclass(slots=True)

@@ -113,14 +113,14 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a line that it cannot read."""
 
 
-def read_field(line: bytes, name: str) -> Any:
-    """One field of a line's ``Ended``, or the prompt of its request. The rest of the line is skipped.
+def read_fields(line: bytes, names: tuple[str, ...]) -> dict[str, Any]:
+    """Some fields of a line's ``Ended``, or the prompt of its request. The rest of the line is skipped.
 
     For lines that were read as a whole before: unknown fields are not refused. Raises one of ``UNREADABLE``.
     """
-    if name == "prompt":
-        return _of_shared_numbers(_prompts().decode(line).request.prompt)
-    return getattr(_one_field(name).decode(line), name)
+    if names == ("prompt",):
+        return {"prompt": _of_shared_numbers(_prompts().decode(line).request.prompt)}
+    return dict(zip(names, astuple(_some_fields(names).decode(line)), strict=True))
 
 
 def _of_shared_numbers(prompt: tuple[int, ...] | str) -> tuple[int, ...] | str:
@@ -178,9 +178,9 @@ def _mirrors(kind: type) -> msgspec.json.Decoder[Any]:
 
 
 @cache
-def _one_field(name: str) -> msgspec.json.Decoder[Any]:
-    hint, default = get_type_hints(Ended)[name], next(item.default for item in fields(Ended) if item.name == name)
-    return msgspec.json.Decoder(msgspec.defstruct("Ended", [(name, hint, default)]))
+def _some_fields(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    hints, defaults = get_type_hints(Ended), {item.name: item.default for item in fields(Ended)}
+    return msgspec.json.Decoder(msgspec.defstruct("Ended", [(name, hints[name], defaults[name]) for name in names]))
 
 
 @cache

@@ -15,13 +15,14 @@ from msgspec import Struct
 from harness.deferred import put_away
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Sent
+from harness.scenario import Prompt
 from harness.store.codec import MalformedError
 from harness.store.entries import decode_entry
-from harness.store.lines import UNREADABLE, read_field
+from harness.store.lines import UNREADABLE, read_fields
 
-HELD = 8 << 20
+HELD = 2 << 20
 """Bytes. As Python objects, the fields of a line need about eight times as much."""
-LATELY = 1 << 20
+LATELY = 1 << 18
 """Bytes of lines of which a field was read and is kept: who asks for one often asks for it again at once."""
 
 _LARGE = (
@@ -35,6 +36,12 @@ _LARGE = (
     "prefill_first",
 )
 """Fields of ``Ended`` that have something for each token."""
+_TOGETHER = {
+    name: names
+    for names in (("token_times", "tokens_per_chunk"), ("first_logprobs", "prefill_first"))
+    for name in names
+}
+"""Fields that are read at once, because who asks for one of them asks for the other: most of the cost is the line."""
 
 
 class LinesOnDisk:
@@ -56,9 +63,10 @@ class LinesOnDisk:
         if self._room >= 0:
             return
         if isinstance(entry, Sent):
-            put_away(entry.request, ("prompt",), _Line(self, offset, length))
+            put_away(entry.request, ("prompt",), _Line(self, offset, length, _ids(entry.request.prompt)))
         elif isinstance(entry, Ended):
-            put_away(entry, [name for name in _LARGE if getattr(entry, name)], _Line(self, offset, length))
+            source = _Line(self, offset, length, entry.output_tokens)
+            put_away(entry, [name for name in _LARGE if getattr(entry, name)], source)
 
     def field(self, offset: int, length: int, name: str) -> Any:
         """A field of the entry whose line is there. Raises HarnessError if the file was changed meanwhile."""
@@ -66,16 +74,18 @@ class LinesOnDisk:
         key = offset, name
         if key in (lately := self._lately):
             return lately[key]
-        content = self._read(offset, length, name)
         self._bytes_lately += length
         if self._bytes_lately > LATELY:
             self._lately, self._bytes_lately = {}, length
-        self._lately[key] = content
-        return content
+        lately, found = self._lately, self._read(offset, length, name)
+        lately.update(((offset, each), content) for each, content in found.items())
+        return found[name]
 
-    def _read(self, offset: int, length: int, name: str) -> Any:
+    def _read(self, offset: int, length: int, name: str) -> dict[str, Any]:
+        """The field, and those that are usually asked for with it."""
+        names = _TOGETHER.get(name, (name,))
         try:
-            return _field(os.pread(self._descriptor, length, offset), name)
+            return _fields(os.pread(self._descriptor, length, offset), names)
         except (OSError, MalformedError, AttributeError) as error:
             raise HarnessError(
                 f"The history {self._path} cannot be read again: {error}. Do not change or remove the files of a run "
@@ -83,12 +93,18 @@ class LinesOnDisk:
             ) from error
 
 
-def _field(line: bytes, name: str) -> Any:
+def _fields(line: bytes, names: tuple[str, ...]) -> dict[str, Any]:
     try:
-        return read_field(line, name)
+        return read_fields(line, names)
     except UNREADABLE:
         entry = decode_entry(line)
-        return entry.request.prompt if isinstance(entry, Sent) else getattr(entry, name)
+        value = entry.request if isinstance(entry, Sent) else entry
+        return {name: getattr(value, name) for name in names}
+
+
+def _ids(prompt: Prompt) -> int:
+    """The number of a prompt's token ids; 0 if it is a text or a conversation."""
+    return len(prompt) if not isinstance(prompt, str) and all(isinstance(one, int) for one in prompt[:1]) else 0
 
 
 class _Line(Struct, gc=False):
@@ -97,6 +113,8 @@ class _Line(Struct, gc=False):
     lines: LinesOnDisk
     offset: int
     length: int
+    tokens: int
+    """Of the prompt, 0 if it has no ids; or of all choices together."""
 
     def read(self, name: str) -> Any:
         return self.lines.field(self.offset, self.length, name)

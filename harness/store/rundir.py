@@ -24,6 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+from harness.collector import collector_paused
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
 from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Scraped, ScrapeFailed
@@ -137,7 +138,8 @@ def load_run(path: str | Path) -> tuple[Deployment, History]:
         raise UsageError(
             f"{directory} is not a directory. Name a run's directory, which contains {HISTORY}, such as runs/{LATEST}."
         )
-    history = History(tuple(read_journal(directory / HISTORY)))
+    with collector_paused():
+        history = History(tuple(read_journal(directory / HISTORY)))
     if not any(True for _ in history.of(RunStarted)):
         raise UsageError(
             f"{directory / HISTORY} has no run_started entry: it is of a command that judges no run (serve, "

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.history import Choice, Ended, Ending, Outcome, Sent, TokenLogprob, Usage
 from harness.scenario import Message, Purpose, Request, Sampling
 from harness.store.codec import MalformedError, decode, dumps, parse_json
-from harness.store.lines import read_field, read_line, write_line
+from harness.store.lines import read_fields, read_line, write_line
 
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ENTRIES = st.from_type(Sent) | st.from_type(Ended)
@@ -168,7 +168,7 @@ def test_a_field_that_is_read_alone_is_that_of_the_whole_entry(entry: Sent | End
     if line is not None and (whole := read_line(line)) is not None:
         for name in ("prompt",) if isinstance(whole, Sent) else ("choices", "prompt_logprobs", "token_times"):
             value = whole.request.prompt if isinstance(whole, Sent) else getattr(whole, name)
-            assert looks(read_field(line, name)) == looks(value)
+            assert looks(read_fields(line, (name,))[name]) == looks(value)
 
 
 def test_equal_texts_of_entries_are_one_object() -> None:

@@ -43,7 +43,7 @@ class Interval:
     high: float
 
 
-def intervals(groups: Sequence[Sequence[float]], *, seed: int = 0) -> Mapping[str, Interval]:
+def intervals(groups: Sequence[Sequence[float] | Numbers], *, seed: int = 0) -> Mapping[str, Interval]:
     """The intervals of ``mean``, ``p50``, ``p90`` and ``p99``, as far as there is evidence for them.
 
     ``groups``: the latencies of each request in seconds, in the order in which the requests were due; a request may

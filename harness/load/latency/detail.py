@@ -1,20 +1,17 @@
 """More about latencies than their statistics: histograms, confidence intervals, and the load without warm-up. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from harness.history import Operation, Outcome
+from harness.load.latency.arrivals import Arrivals, Seconds, arrivals_of
 from harness.load.latency.confidence import Interval, intervals
 from harness.load.latency.histogram import Histogram
 from harness.load.latency.shares import Shares, latency_shares
-from harness.load.latency.statistics import (
-    LatencyReport,
-    inter_token_latencies,
-    last_arrival,
-    latency_report,
-    time_per_output_token,
-)
+from harness.load.latency.statistics import LatencyReport, report_of
 from harness.load.latency.steady import steady_state
 
 
@@ -56,39 +53,25 @@ class LatencyDetail:
 
 def latency_detail(operations: Iterable[Operation]) -> LatencyDetail:
     """The detail of these operations, of which those are measured that ended OK."""
-    done = sorted((op for op in operations if op.outcome is Outcome.OK), key=lambda op: op.sent.intended_at)
-    measured = {name: [of(op) for op in done] for name, of in _OF.items()}
+    operations = tuple(operations)
+    arrived = arrivals_of(operations)
+    by_due = np.argsort(arrived.due, kind="stable")
+    done = [operation for operation in operations if operation.outcome is Outcome.OK]
+    done, arrived = [done[place] for place in by_due], arrived.at(by_due)
+    e2e, streamed = arrived.last - arrived.due, arrived.streamed
+    ttft = (arrived.first - arrived.due)[streamed]
+    every = {"ttft": ttft, "tpot": arrived.tpot, "itl": arrived.itl, "e2el": e2e}
     return LatencyDetail(
-        {name: Histogram(one for group in groups for one in group) for name, groups in measured.items()},
-        {name: intervals(groups) for name, groups in measured.items()},
-        _steady(done, measured["ttft"] if all(measured["ttft"]) else measured["e2el"]),
+        {name: Histogram(seconds) for name, seconds in every.items()},
+        # Of each request one number, or none; but of inter-token latencies several.
+        {name: intervals(arrived.itls() if name == "itl" else [*each[:, np.newaxis]]) for name, each in every.items()},
+        _steady(done, arrived, ttft if streamed.all() else e2e),
         latency_shares(done),
     )
 
 
-def _ttft(operation: Operation) -> list[float]:
-    return [time - operation.sent.intended_at for time in operation.ended.token_times[:1]]
-
-
-def _tpot(operation: Operation) -> list[float]:
-    mean = time_per_output_token(operation.ended)
-    return [] if mean is None else [mean]
-
-
-def _e2e(operation: Operation) -> list[float]:
-    return [last_arrival(operation.ended) - operation.sent.intended_at]
-
-
-_OF: Mapping[str, Callable[[Operation], list[float]]] = {
-    "ttft": _ttft,
-    "tpot": _tpot,
-    "itl": lambda operation: inter_token_latencies(operation.ended),
-    "e2el": _e2e,
-}
-
-
-def _steady(done: Sequence[Operation], latencies: Sequence[Sequence[float]]) -> Steady | None:
-    found = steady_state([one for group in latencies for one in group])
+def _steady(done: Sequence[Operation], arrived: Arrivals, latencies: Seconds) -> Steady | None:
+    found = steady_state(latencies)
     if found is None:
         return None
     kept, last_due = done[found.first :], done[-1].sent.intended_at
@@ -97,7 +80,8 @@ def _steady(done: Sequence[Operation], latencies: Sequence[Sequence[float]]) -> 
         return None
     ended = sum(kept[0].sent.intended_at <= op.ended.at <= last_due for op in done)
     after = kept[0].sent.intended_at - done[0].sent.intended_at
-    return Steady(found.first, after, latency_report(kept), ended / seconds)
+    report = report_of(kept, arrived.at(np.arange(found.first, len(done))))
+    return Steady(found.first, after, report, ended / seconds)
 
 
 def _steady_keys(steady: Steady) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.history import Operation
-from harness.load.latency.statistics import last_arrival
+from harness.load.latency.arrivals import last_arrival
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,13 @@ Rule 5: E2E ends at the last token, or at the whole body if nothing was streamed
 Rule 6: a metric without any measurement is None, never 0.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate, pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from harness.history import Ended, Operation, Outcome
+from harness.history import Operation, Outcome
+from harness.load.latency.arrivals import Arrivals, Seconds, arrivals_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,6 @@ _METRICS = ("ttft", "tpot", "itl", "e2el", "ttft_from_send", "e2el_from_send")
 _COUNTS = tuple(name for name in LatencyReport.__dataclass_fields__ if name not in _METRICS)
 
 
-Seconds = npt.NDArray[np.float64]
-"""One-dimensional."""
-
-
 @dataclass(frozen=True, slots=True)
 class Latencies:
     """Latencies of the operations that ended OK, in seconds, in the order of sending."""
@@ -90,30 +85,31 @@ class Latencies:
 
 def latencies(operations: Iterable[Operation]) -> Latencies:
     """The latencies of operations, by the rules above."""
-    done, streamed = _measurable(operations)
-    tpots = (time_per_output_token(operation.ended) for operation in streamed)
+    return _latencies(arrivals_of(tuple(operations)))
+
+
+def _latencies(arrived: Arrivals) -> Latencies:
     return Latencies(
-        ttft=np.array([op.ended.token_times[0] - op.sent.intended_at for op in streamed], np.float64),
-        itl=np.array([latency for op in streamed for latency in inter_token_latencies(op.ended)], np.float64),
-        tpot=np.array([tpot for tpot in tpots if tpot is not None], np.float64),
-        e2e=np.array([last_arrival(op.ended) - op.sent.intended_at for op in done], np.float64),
+        ttft=(arrived.first - arrived.due)[arrived.streamed],
+        itl=arrived.itl,
+        tpot=arrived.tpot,
+        e2e=arrived.last - arrived.due,
     )
-
-
-def _measurable(operations: Iterable[Operation]) -> tuple[list[Operation], list[Operation]]:
-    """The OK operations, and the streamed ones of them."""
-    done = [operation for operation in operations if operation.outcome is Outcome.OK]
-    return done, [operation for operation in done if operation.ended.token_times]
 
 
 def latency_report(operations: Iterable[Operation]) -> LatencyReport:
     """The report of these operations, for example of one phase or of all phases together."""
     operations = tuple(operations)
-    done, streamed = _measurable(operations)
+    return report_of(operations, arrivals_of(operations))
+
+
+def report_of(operations: Sequence[Operation], arrived: Arrivals) -> LatencyReport:
+    """The report of operations; ``arrived``: of those of them that ended OK."""
+    done = [operation for operation in operations if operation.outcome is Outcome.OK]
     duration = _duration(operations)
     tokens_in, tokens_out = sum(map(_input_tokens, done)), sum(map(_output_tokens, done))
     per_second = _rate(duration)
-    measured = latencies(done)
+    measured = _latencies(arrived)
     return LatencyReport(
         duration=duration,
         completed=len(done),
@@ -127,36 +123,9 @@ def latency_report(operations: Iterable[Operation]) -> LatencyReport:
         tpot=_distribution(measured.tpot),
         itl=_distribution(measured.itl),
         e2el=_distribution(measured.e2e),
-        ttft_from_send=_distribution([op.ended.token_times[0] - op.sent.at for op in streamed]),
-        e2el_from_send=_distribution([last_arrival(op.ended) - op.sent.at for op in done]),
+        ttft_from_send=_distribution((arrived.first - arrived.sent)[arrived.streamed]),
+        e2el_from_send=_distribution(arrived.last - arrived.sent),
     )
-
-
-def inter_token_latencies(ended: Ended) -> list[float]:
-    """Seconds between the first choice's tokens, one fewer than tokens; see rule 3."""
-    chunks = list(_chunks(ended))
-    if not chunks:
-        return []
-    latencies = [0.0] * (chunks[0][1] - 1)
-    for (before, _), (at, tokens) in pairwise(chunks):
-        latencies += [(at - before) / tokens] * tokens
-    return latencies
-
-
-def time_per_output_token(ended: Ended) -> float | None:
-    """TPOT in seconds; None for fewer than two tokens."""
-    times = ended.token_times
-    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
-
-
-def _chunks(ended: Ended) -> Iterator[tuple[float, int]]:
-    ends = accumulate(ended.tokens_per_chunk)
-    return ((ended.token_times[end - 1], tokens) for end, tokens in zip(ends, ended.tokens_per_chunk, strict=True))
-
-
-def last_arrival(ended: Ended) -> float:
-    """When the answer had arrived: its last token, or the whole body if nothing was streamed."""
-    return ended.token_times[-1] if ended.token_times else ended.at
 
 
 def _duration(operations: Sequence[Operation]) -> float:
@@ -176,12 +145,12 @@ def _input_tokens(operation: Operation) -> int:
 
 
 def _output_tokens(operation: Operation) -> int:
-    return sum(len(choice.token_ids) for choice in operation.ended.choices)
+    return operation.ended.output_tokens
 
 
-def _distribution(seconds: Sequence[float] | Seconds) -> Distribution | None:
+def _distribution(seconds: Seconds) -> Distribution | None:
     if not len(seconds):
         return None
-    ms = np.asarray(seconds) * 1000.0
+    ms = seconds * 1000.0
     p50, p90, p99 = np.percentile(ms, (50, 90, 99)).tolist()
     return Distribution(float(ms.mean()), float(np.median(ms)), float(ms.std()), p50, p90, p99)

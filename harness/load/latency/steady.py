@@ -31,7 +31,7 @@ class SteadyState:
     """Index of the first request after warm-up."""
 
 
-def steady_state(latencies: Sequence[float]) -> SteadyState | None:
+def steady_state(latencies: Sequence[float] | npt.NDArray[np.float64]) -> SteadyState | None:
     """The steady state of latencies in seconds, in the order due; None if there is none or too little to tell."""
     batches = np.asarray(latencies[: len(latencies) // BATCH * BATCH], np.float64).reshape(-1, BATCH).mean(axis=1)
     count = len(batches)

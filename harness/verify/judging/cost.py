@@ -58,12 +58,12 @@ def computed(operation: Operation, *, reported: bool = False, owner_tokens: int 
     cached = None if usage is None else usage.cached_tokens
     if cached is None and reported and usage is not None:
         cached = 0
-    prompt = len(operation.prompt_token_ids or ())
+    prompt = operation.prompt_tokens
     if cached is None:
         cached = expected_cached(operation.request.purpose, prompt, owner_tokens)
     if operation.request.purpose in CACHED:
         prompt = max(prompt - cached, 1)
-    return prompt + sum(len(choice.token_ids) for choice in operation.ended.choices)
+    return prompt + operation.ended.output_tokens
 
 
 def expected_cached(purpose: Purpose, tokens: int, owner_tokens: int | None = None, block: int = _BLOCK) -> int:
@@ -78,7 +78,7 @@ def expected_cached(purpose: Purpose, tokens: int, owner_tokens: int | None = No
 
 def prompt_lengths(history: History) -> dict[str, int]:
     """Tokens of all prompts, by request id; 0 if a prompt's tokens are not known."""
-    return {o.request.request_id: len(o.prompt_token_ids or ()) for o in history.operations()}
+    return {o.request.request_id: o.prompt_tokens for o in history.operations()}
 
 
 def share_computed(history: History, purpose: Purpose) -> float | None:
@@ -92,10 +92,10 @@ def share_computed(history: History, purpose: Purpose) -> float | None:
     asked = [o for o in history.operations() if o.request.purpose is purpose and o.outcome is Outcome.OK]
     if purpose is Purpose.OWNER_TEST:
         return _share_of_owner_tests(history, [o for o in asked if o.request.owner is not None])
-    tokens = sum(len(o.prompt_token_ids or ()) for o in asked)
+    tokens = sum(o.prompt_tokens for o in asked)
     if not tokens or not _reported(history.operations()):
         return None
-    answers = sum(len(choice.token_ids) for o in asked for choice in o.ended.choices)
+    answers = sum(o.ended.output_tokens for o in asked)
     return (sum(computed(o, reported=True) for o in asked) - answers) / tokens
 
 
@@ -103,9 +103,9 @@ def _share_of_owner_tests(history: History, asked: Collection[Operation]) -> flo
     lengths, reported = prompt_lengths(history), _reported(history.operations())
     expected = missed = 0
     for one in asked:
-        owner, prompt = lengths.get(str(one.request.owner)), len(one.prompt_token_ids or ())
+        owner, prompt = lengths.get(str(one.request.owner)), one.prompt_tokens
         cached = expected_cached(Purpose.OWNER_TEST, prompt, owner)
-        answer = sum(len(choice.token_ids) for choice in one.ended.choices)
+        answer = one.ended.output_tokens
         expected += cached
         missed += max(computed(one, reported=reported, owner_tokens=owner) - answer - (prompt - cached), 0)
     return missed / expected if expected else None

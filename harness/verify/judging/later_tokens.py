@@ -24,9 +24,10 @@ one pair, the probability is 0.1. Of 3,072 pairs with the same first eight token
 agreed in all of these within d = 1. 729 were expected, but by the share of all tokens alone only 88.
 """
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +42,19 @@ _CAUTION = 2.0
 """Probabilities are taken to be so many times as large as estimated."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class LaterTokens:
     """What the outputs of a run that are not wrong tell of the log-probabilities of tokens."""
 
     limits: Floats
     """The limits of noise of a log-probability and of a margin, shape (2,), nats."""
-    usual: "Usual"
+    usual: "Usual | Sequence[Operation]"
+    """The numbers of all tokens of the outputs that are not wrong; or these outputs."""
+
+    @cached_property
+    def _usual(self) -> "Usual":
+        """The numbers of all tokens. Rarely needed, and many: collected from the outputs at first use."""
+        return self.usual if isinstance(self.usual, Usual) else Usual.of(self.usual)
 
     @classmethod
     def of(cls, served: Sequence[Operation], forced: Mapping[str, Sequence[Operation]]) -> "LaterTokens | None":
@@ -59,7 +66,7 @@ class LaterTokens:
         known = [every[np.isfinite(every)] for every in errors]
         if not all(map(len, known)):
             return None
-        return cls(np.array([limit_of_noise(list(every)) for every in known]), Usual.of(served))
+        return cls(np.array([limit_of_noise(list(every)) for every in known]), served)
 
     def contradict(self, answer: Operation, under: ForcedTokens) -> bool:
         """Whether a token of the answer has another number than under the prompt, beyond noise."""
@@ -81,7 +88,7 @@ class LaterTokens:
             rest = np.array([every[index] if index < len(every) else np.nan for every in away])
             if apart <= 1.0 and len(rest) and (rest >= FAR).all():
                 within = max(apart, 0.5)
-                share = self.usual.share(tokens[: index + 1], numbers[index], within * self.limits, owner)
+                share = self._usual.share(tokens[: index + 1], numbers[index], within * self.limits, owner)
                 found[index] = self._chance(within, float(rest.min()), share)
         return found
 
@@ -115,15 +122,19 @@ class Usual:
     @classmethod
     def of(cls, served: Sequence[Operation]) -> "Usual":
         """From the outputs that are not wrong."""
-        told, pairs, outputs = [np.zeros((0, 2))], list[tuple[int, int]](), dict[str, slice]()
+        # A run has millions of tokens: no Python object for each of them is kept.
+        logprobs, margins, before, tokens = array("d"), array("d"), array("q"), array("q")
+        outputs = dict[str, slice]()
         for one in served:
-            tokens = one.ended.choices[0].token_ids if one.ended.choices else ()
-            rows = _numbers(_served(one))[: len(tokens)]
-            outputs[one.request.request_id] = slice(len(pairs), len(pairs) + len(rows))
-            pairs += pairwise((-1, *tokens[: len(rows)]))
-            told.append(rows)
-        numbers, ids = np.concatenate(told).T.copy(), np.array(pairs, np.int64).reshape(-1, 2).T.copy()
-        return cls(numbers[0], numbers[1], ids[0], ids[1], outputs)
+            ids = one.ended.choices[0].token_ids if one.ended.choices else ()
+            numbers = _numbers(_served(one))[: len(ids)]
+            start, ids = len(tokens), ids[: len(numbers)]
+            outputs[one.request.request_id] = slice(start, start + len(ids))
+            logprobs.extend(numbers[:, 0].tolist())
+            margins.extend(numbers[:, 1].tolist())
+            before.extend((-1, *ids)[: len(ids)])
+            tokens.extend(ids)
+        return cls(np.array(logprobs), np.array(margins), np.array(before), np.array(tokens), outputs)
 
     def share(self, tokens: Tokens, own: Floats, within: Floats, owner: str | None) -> float:
         """The share of tokens whose numbers are like the ``own`` ones of the last of ``tokens``.
@@ -141,8 +152,10 @@ class Usual:
 
 def _compared(right: Sequence[Operation], forced: Mapping[str, Sequence[Operation]]) -> Iterator[Forced]:
     for one in right:
-        found = compare_with_forcing(one, forced.get(one.request.request_id, ()))
-        yield from () if isinstance(found, str) else found[:1]
+        # Most outputs have no forcing, and need not be read.
+        if candidates := forced.get(one.request.request_id):
+            found = compare_with_forcing(one, candidates)
+            yield from () if isinstance(found, str) else found[:1]
 
 
 def _served(answer: Operation) -> ForcedTokens:

@@ -210,8 +210,10 @@ def tested_owners(history: History) -> Counter[str]:
 def _vectors(history: History) -> dict[str, list[TestedPrompt]]:
     found: dict[str, list[TestedPrompt]] = {}
     for one in history.operations():
-        request, vector = one.request, served_vector(one)
-        if request.purpose is Purpose.OWNER_TEST and request.owner is not None and len(vector) >= MIN_COMMON:
+        request = one.request
+        if request.purpose is not Purpose.OWNER_TEST or request.owner is None:
+            continue
+        if len(vector := served_vector(one)) >= MIN_COMMON:
             tested = TestedPrompt(str(request.owner), one.prompt_token_ids or (), vector)
             found.setdefault(str(request.about), []).append(tested)
     return found

@@ -14,9 +14,12 @@ one that is wrong by these log-probabilities, is *doubted*: it is unverified unt
 The prefix of c blocks reads the first c blocks of the prompt, so wrong prefixes show where the wrong blocks begin.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from harness.facts import Deployment, serving
 from harness.history import History, Operation, Outcome
@@ -165,13 +168,20 @@ def damaged_prompts(probed: Iterable[tuple[Probe, Compared]]) -> Iterator[Damage
 def possible_prefixes(deployment: Deployment, history: History) -> Counter[str]:
     """How many different prefixes of served prompts each server's cache may have, by the name of the server."""
     size = largest_block_size(deployment)
-    found: set[tuple[str, int]] = set()
+    # A run has millions of prefixes: their hashes are kept as plain numbers, and repeated ones left out at the end.
+    found: dict[tuple[str, ...], array[int]] = {}
     for operation in history.operations(route=Route.PROXY) if size else ():
-        request = operation.request
-        if operation.outcome is Outcome.OK and request.of_load:
-            hashes = list(prefix_hashes(operation, size))
-            found.update((name, one) for name in _possible_servers(deployment, operation) for one in hashes)
-    return Counter(name for name, _ in found)
+        if operation.outcome is Outcome.OK and operation.request.of_load:
+            servers = tuple(_possible_servers(deployment, operation))
+            found.setdefault(servers, array("q")).extend(prefix_hashes(operation, size))
+    names = dict.fromkeys(name for servers in found for name in servers)
+    return +Counter({name: _different(own for servers, own in found.items() if name in servers) for name in names})
+
+
+def _different(hashes: Iterable["array[int]"]) -> int:
+    """How many different numbers there are."""
+    every = np.sort(np.concatenate([np.array(each, np.int64) for each in hashes]))
+    return int(np.count_nonzero(every[1:] != every[:-1])) + bool(len(every))
 
 
 def _possible_servers(deployment: Deployment, operation: Operation) -> Iterator[str]:

@@ -24,14 +24,13 @@ the model, whichever token is drawn. Nor do n > 1 (the first choice is compared)
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 
-from harness.history import History, Named, Operation, Outcome
+from harness.history import History, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Route
-from harness.verify.judging.first_token import MIN_COMMON, distance, finite
+from harness.verify.judging.first_token import MIN_COMMON, own_first
 
 MOSTLY_EQUAL = 0.9
 """If this share of a run's requests is equal to the last bit, the others are strange."""
@@ -115,26 +114,12 @@ def witnessed(history: History) -> Witnessed:
 
 
 def _comparable(operation: Operation) -> bool:
-    one, other = operation.ended.prefill_first, operation.ended.first_logprobs
     # If two tokens that are equal counted, but not two that differ, servers would seem more exact than they are.
-    return min(len(one), len(other)) >= MIN_COMMON
+    return own_first(operation).named >= MIN_COMMON
 
 
 def _gap(operation: Operation) -> float:
-    return _gap_of(operation.ended.prefill_first, operation.ended.first_logprobs)
-
-
-# The steps of verification ask again and again about the same operations, a few thousand of a run.
-@lru_cache(maxsize=1 << 16)
-def _gap_of(prefill: Named, decode: Named) -> float:
-    if _bits(prefill) == _bits(decode):
+    first = own_first(operation)
+    if first.equal:
         return 0.0
-    return max(distance(finite(prefill), finite(decode)), math.ulp(0.0))
-
-
-def _bits(named: Named) -> list[tuple[int, str]]:
-    """Equal for vectors that are equal to the last bit, and where both servers name no number (NaN).
-
-    The order does not matter: each server puts the token first that it chose.
-    """
-    return sorted((token, str(value + 0.0)) for token, value in named)
+    return math.inf if first.apart is None else max(first.apart, math.ulp(0.0))
