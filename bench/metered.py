@@ -2,7 +2,8 @@
 
     python -m bench.metered --core 1 --timeout 60 -- some command
 
-prints JSON: ``cpu`` and ``wall`` in seconds, ``code``. The command's own output goes to standard error.
+prints JSON: ``cpu`` and ``wall`` in seconds, ``code``, and ``samples``: pairs of a time (seconds of CLOCK_MONOTONIC) and
+the CPU seconds used until then. The command's own output goes to standard error.
 
 A process's CPU time is counted when its parent waits for it. Load generators start processes that outlive their parents
 for a moment, which nobody would wait for: this process makes itself their new parent (PR_SET_CHILD_SUBREAPER), so it
@@ -10,6 +11,7 @@ must be a process of its own.
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -22,8 +24,11 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of linux/prctl.h."""
+_SAMPLED_S = 0.05
 _LEFT_S = 10.0
 """What is left of the command's processes may end by itself for so long."""
 _ROOT = Path(__file__).parent.parent
@@ -36,6 +41,14 @@ class Metered:
     wall: float
     cpu: float
     output: str
+    samples: Sequence[tuple[float, float]] = ()
+    """Times of CLOCK_MONOTONIC, and the CPU seconds used until then."""
+
+    def between(self, start: float, end: float) -> float:
+        """CPU seconds used between two times of CLOCK_MONOTONIC, to some hundredths of a second."""
+        times, used = zip(*self.samples, strict=True)
+        first, last = np.interp((start, end), times, used)
+        return float(last - first)
 
 
 class FailedError(Exception):
@@ -57,7 +70,7 @@ def metered(
     found = json.loads(done.stdout or '{"code": 1}')
     if found["code"] not in accepted:
         raise FailedError(f"{' '.join(command)} ended with {found['code']}:\n{done.stderr[-3000:]}")
-    return Metered(found["wall"], found["cpu"], done.stderr)
+    return Metered(found["wall"], found["cpu"], done.stderr, [(at, used) for at, used in found["samples"]])
 
 
 def main() -> None:
@@ -67,23 +80,38 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, required=True, help="seconds after which all of them are ended")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    # Before it starts, so that libraries make as many threads as there are cores.
-    os.sched_setaffinity(0, {options.core})
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-    began = time.perf_counter()
-    code = _run(options.command, options.timeout)
+    began, samples = time.perf_counter(), [(time.monotonic(), 0.0)]
+    code = _run(["taskset", "--cpu-list", str(options.core), *options.command], options.timeout, samples)
     _wait_for_the_rest()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(json.dumps({"wall": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime, "code": code}))
+    cpu = used.ru_utime + used.ru_stime
+    samples.append((time.monotonic(), cpu))
+    print(json.dumps({"wall": time.perf_counter() - began, "cpu": cpu, "code": code, "samples": samples}))
 
 
-def _run(command: Sequence[str], timeout: float) -> int:
+def _run(command: Sequence[str], timeout: float, samples: list[tuple[float, float]]) -> int:
+    """The command's exit code; 124 if it did not end in time. Adds to ``samples`` until then."""
+    end = time.monotonic() + timeout
+    # Pinned before it starts, so that libraries make as many threads as there are cores.
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr) as process:
-        try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            _kill_all()
-            return 124
+        while time.monotonic() < end:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(_SAMPLED_S)
+            samples.append((time.monotonic(), _used()))
+        _kill_all()
+        return 124
+
+
+def _used() -> float:
+    """CPU seconds of all processes below this one, also of those that have ended and were waited for."""
+    ticks = 0
+    for pid in (*_descendants(os.getpid()), os.getpid()):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            # User and system time of the process, unless it is this one, and of its children that were waited for.
+            ticks += sum(int(field) for field in fields[13 if pid == os.getpid() else 11 : 15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _wait_for_the_rest() -> None:
@@ -111,9 +139,10 @@ def _kill_all() -> None:
 
 def _descendants(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            yield from _descendants(int(child))
-            yield int(child)
+        with contextlib.suppress(OSError):
+            for child in task.read_text().split():
+                yield from _descendants(int(child))
+                yield int(child)
 
 
 if __name__ == "__main__":

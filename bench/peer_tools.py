@@ -16,7 +16,8 @@ from shutil import copytree
 
 from bench.stamps import Shape
 
-_ROOT = Path(__file__).parent.parent
+PROGRAMS = ("guidellm", "aiperf", "inference_perf", "wrk")
+"""The flags that name peers' programs."""
 _SNAPSHOT = "0" * 40
 _HUB_NAME = "bench/canary"
 OURS = "harness, whole command line"
@@ -62,7 +63,7 @@ def environment(model: Path, folder: Path) -> Mapping[str, str]:
         (cached / "refs").mkdir()
         (cached / "refs" / "main").write_text(_SNAPSHOT)
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    return {**offline, "HF_HOME": str(folder), "PYTHONPATH": str(_ROOT)}
+    return {**offline, "HF_HOME": str(folder)}
 
 
 def ours(load: Load) -> Sequence[str]:
@@ -83,7 +84,7 @@ def reading(reader: str) -> Callable[[Load], Sequence[str]]:
     def command(load: Load) -> Sequence[str]:
         counts = {"streams": load.streams, "concurrency": load.concurrency, "tokens": load.shape.tokens, "logprobs": 0}
         flags = [f"--{name}={value}" for name, value in counts.items()]
-        return [sys.executable, str(_ROOT / "bench" / "reading.py"), reader, load.url, *flags]
+        return [sys.executable, "-m", "bench.reading", reader, load.url, *flags]
 
     return command
 
@@ -91,7 +92,7 @@ def reading(reader: str) -> Callable[[Load], Sequence[str]]:
 def vllm(load: Load) -> Sequence[str]:
     """``vllm bench serve``, started without its console script, which the CPU package has not."""
     return [
-        *(sys.executable, str(_ROOT / "bench" / "vllm_serve.py"), "--backend", "openai", "--base-url", load.url),
+        *(sys.executable, "-m", "bench.vllm_serve", "--backend", "openai", "--base-url", load.url),
         *("--model", "m", "--tokenizer", str(load.model), "--dataset-name", "random", "--ignore-eos", "--disable-tqdm"),
         *("--random-input-len", str(load.shape.prompt), "--random-output-len", str(load.shape.tokens)),
         *("--num-prompts", str(load.streams), "--ready-check-timeout-sec", "0", "--request-id-prefix", "bench-"),
@@ -157,7 +158,7 @@ def inference_perf(program: Path) -> Callable[[Load], Sequence[str]]:
 
 
 def wrk(program: Path) -> Callable[[Load], Sequence[str]]:
-    """``wrk``, which reads bytes and finds the ends of answers: no events; asked for a time, not a number of streams."""
+    """``wrk``, which reads bytes and finds the ends of answers: no events; asked for a time, not for streams."""
 
     def command(load: Load) -> Sequence[str]:
         script, seconds = load.folder / "wrk.lua", max(2, load.streams // 2000)

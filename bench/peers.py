@@ -21,17 +21,14 @@ import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.metered import FailedError, metered
-from bench.peer_tools import BARE, CLIENT, OURS, Load, Tool, environment, ours, peers, reading
-from bench.stamps import Shape, Stub, stub
-from harness.models.canary import make_canary
-
-_PROGRAMS = ("guidellm", "aiperf", "inference_perf", "wrk")
+from bench.metered import FailedError
+from bench.peer_run import Asked, run
+from bench.peer_tools import BARE, CLIENT, OURS, PROGRAMS, Tool, ours, peers, reading
+from bench.stamps import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ class Round:
 def main() -> None:
     """Print a table for each shape of stream."""
     options = _options()
-    found, missing = peers({name: getattr(options, name) for name in _PROGRAMS})
+    found, missing = peers({name: getattr(options, name) for name in PROGRAMS})
     alone, bare = Tool(CLIENT, reading("harness"), times=3), Tool(BARE, reading("bare"), times=10)
     tools = [Tool(OURS, ours, (0, 3)), alone, *found, bare]
     print("\n".join(missing))
@@ -98,7 +95,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in _PROGRAMS:
+    for name in PROGRAMS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="PATH", help="its program")
     parser.add_argument("--streams", type=int, default=4000, help="streams of the larger run (4000)")
     parser.add_argument("--few", type=int, default=200, help="streams of the smaller run (200)")
@@ -108,12 +105,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median is shown (3)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that one run may take (300)")
     return parser.parse_args()
-
-
-def cores() -> tuple[int, int]:
-    """The client's core and the stubs'; the same one if there is no other."""
-    found = sorted(os.sched_getaffinity(0))
-    return found[-1], found[0]
 
 
 def _rounds(tools: Sequence[Tool], shape: Shape, folder: Path, options: argparse.Namespace) -> dict[str, list[Round]]:
@@ -131,24 +122,8 @@ def _rounds(tools: Sequence[Tool], shape: Shape, folder: Path, options: argparse
 
 
 def _once(tool: Tool, shape: Shape, streams: int, folder: Path, options: argparse.Namespace) -> Cost:
-    with ExitStack() as stack:
-        serving, prefill, decode = (stack.enter_context(stub(shape, cores()[1])) for _ in range(3))
-        load = Load(serving.url, (prefill.url, decode.url), make_canary(), folder, shape, streams, options.concurrency)
-        variables = environment(load.model, folder)
-        before = stub_cpu(serving)
-        spent = metered(tool.command(load), cores()[0], variables, options.timeout, accepted=tool.accepted)
-        stamps = serving.take()
-        used = stub_cpu(serving) - before
-    whole = len(stamps.arrived)
-    if not whole or (tool.exact and whole < streams):
-        raise FailedError(f"The stub served {whole} whole streams; {streams} were asked for.\n{spent.output[-3000:]}")
-    return Cost(whole, stamps.seconds, spent.cpu, used)
-
-
-def stub_cpu(serving: Stub) -> float:
-    """CPU seconds of a stub so far: fields 14 and 15 of /proc/PID/stat."""
-    fields = Path(f"/proc/{serving.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    ran = run(tool, shape, Asked(streams, options.concurrency), folder, options.timeout)
+    return Cost(ran.streams, ran.stamps.seconds, ran.cpu, ran.stub_cpu)
 
 
 def table(measured: dict[str, list[Round]]) -> Iterator[str]:
