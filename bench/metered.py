@@ -2,7 +2,7 @@
 
     python -m bench.metered --core 1 --timeout 60 -- some command
 
-prints JSON: ``cpu`` and ``wall`` in seconds, ``code``, and ``samples``: pairs of a time (seconds of CLOCK_MONOTONIC) and
+prints JSON: ``cpu`` and ``wall`` in seconds, ``code``, and ``samples``: pairs of a time (CLOCK_MONOTONIC, seconds) and
 the CPU seconds used until then. The command's own output goes to standard error.
 
 A process's CPU time is counted when its parent waits for it. Load generators start processes that outlive their parents

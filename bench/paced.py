@@ -20,8 +20,8 @@ Errors are absolute; median, 99th percentile and worst, in milliseconds. The exi
 harness's TTFT or ITL is above 1 ms. Its 99th percentile is shown too, and says as much about the machine: processes on
 cores that are shared with others wait for each other. ``stub late`` is the 99th percentile of how late the stub itself
 began a write; its stamps say when it really did, so that this is no error of any tool, but it shows how quiet the
-machine is. ``busy`` is the share of its core that the tool used in the third run, and should be near 80 %; ``sent/s`` is
-the rate at which its requests arrived. A tool that sends more slowly than it was asked to did not keep up.
+machine is. ``busy`` is the share of its core that the tool used in the third run, and should be near 80 %; ``sent``
+is the rate at which its requests arrived. A tool that sends more slowly than it was asked to did not keep up.
 """
 
 import argparse
