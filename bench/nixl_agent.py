@@ -6,6 +6,7 @@ connector). UCX is the backend, with four threads and telemetry, as there.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -87,6 +88,8 @@ def serve(name: str, layout: Layout, progress_delay_us: int, pipe: Connection) -
 
 
 def _nixl(progress_delay_us: int) -> Any:
+    # Its greetings would stand between the rows of the table.
+    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
     from nixl import _api  # noqa: PLC0415 - no dependency of the harness
 
     if progress_delay_us:

@@ -12,11 +12,14 @@ servers share few cores.
 vLLM's metrics: transfers in flight together count their time several times, so this alone compares with the run. The
 run's figures are ``vllm:nixl_bytes_transferred_sum`` and ``vllm:nixl_xfer_time_seconds_sum`` of its decode servers; a
 duration ends when vLLM looks, once a step, which is most of what a short transfer takes there. Every row checks the
-bytes that arrived. Run it on the machine of the run: the ratio of two machines means nothing.
+bytes that arrived. A progress thread that never sleeps needs a core of its own, in both processes; with fewer free
+cores its rows vary widely and may be below the run. Run it on the machine of the run: the ratio of two machines means
+nothing.
 """
 
 import argparse
 import multiprocessing
+import os
 import random
 import time
 from collections import deque
@@ -81,14 +84,22 @@ def main() -> None:
     print(f"  {'raw reads':44} {'GiB/s':>8} {'descriptors/s':>14} {'by telemetry':>13}   run by telemetry")
     delays = options.progress_delay_us
     ways = [Way(n, apart, delay) for delay in delays for n in options.in_flight for apart in (False, True)]
-    for way in ways:
-        print(_row(way, _measure(way, layout, size, options.transfers), reached))
+    found: dict[Way, list[Read]] = {way: [] for way in ways}
+    for _ in range(options.rounds):
+        for way, reads in found.items():
+            reads.append(_measure(way, layout, size, options.transfers))
+    for way, reads in found.items():
+        print(_row(way, sorted(reads, key=lambda read: read.wall)[len(reads) // 2], reached))
+    print(f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path, help="a stored run whose decode server read through NIXL")
     parser.add_argument("--transfers", type=int, default=2000, help="of each row (2000)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds, of which the one with the median time is shown (3)"
+    )
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 8], help="transfers at a time (1 8)")
     parser.add_argument("--progress-delay-us", type=int, nargs="+", default=[0, 500], help="of NIXL's thread (0 500)")
     return parser.parse_args()
