@@ -10,8 +10,9 @@ what it does afterwards. ``per CPU s`` is of the tool and all of its processes. 
 streams and with many (the quick readers with several times as many), and divides the difference in streams by the
 difference in CPU time, so that starting costs nothing and everything else that a stream costs does: making its prompt,
 sending, reading, computing metrics, writing the report, and in the harness's command line also the journal and judging.
-``whole`` is the streams of the larger run by all its CPU time, start included. Ratios are of streams per CPU second, to
-the harness's command line.
+``whole`` is the streams of the larger run by all its CPU time, start included. The ratios are of streams per CPU second:
+of the harness's client by itself, and of its whole command line, to each row. No peer judges what it was sent, so the
+first one compares clients, and the second what a user waits for.
 
 The bare reader shows what the stub can serve, and ``stub busy`` the share of its core that the stub used: where it is
 near 100 %, streams/s tell of the stub. A stream per CPU second does not depend on that.
@@ -128,12 +129,16 @@ def _once(tool: Tool, shape: Shape, streams: int, folder: Path, options: argpars
 
 def table(measured: dict[str, list[Round]]) -> Iterator[str]:
     """The rows of a shape."""
-    yield f"  {'':32} {'streams/s':>10} {'stub busy':>10} {'per CPU s':>10} {'whole':>8}   harness is"
     per_cpu = {name: median(one.per_cpu for one in rounds) for name, rounds in measured.items()}
+    yield f"  {'':32} {'streams/s':>10} {'stub busy':>10} {'per CPU s':>10} {'whole':>8} {'client:it':>10} {'harness:it':>11}"
     for name, rounds in measured.items():
         wall, busy, whole = (median(getattr(one, of) for one in rounds) for of in ("wall", "stub_busy", "whole"))
-        ratio = f"{per_cpu[OURS] / per_cpu[name]:.1f} times as fast" if OURS in per_cpu and name != OURS else ""
-        yield f"  {name:32} {wall:10,.0f} {busy:10.0%} {per_cpu[name]:10,.0f} {whole:8,.0f}   {ratio}"
+        ratios = f"{_ratio(per_cpu, CLIENT, name):>10} {_ratio(per_cpu, OURS, name):>11}"
+        yield f"  {name:32} {wall:10,.0f} {busy:10.0%} {per_cpu[name]:10,.0f} {whole:8,.0f} {ratios}"
+
+
+def _ratio(per_cpu: dict[str, float], ours: str, name: str) -> str:
+    return f"{per_cpu[ours] / per_cpu[name]:.2f}" if ours in per_cpu and name != ours else ""
 
 
 if __name__ == "__main__":
