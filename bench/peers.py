@@ -10,9 +10,9 @@ what it does afterwards. ``per CPU s`` is of the tool and all of its processes. 
 streams and with many (the quick readers with several times as many), and divides the difference in streams by the
 difference in CPU time, so that starting costs nothing and everything else that a stream costs does: making its prompt,
 sending, reading, computing metrics, writing the report, and in the harness's command line also the journal and judging.
-``whole`` is the streams of the larger run by all its CPU time, start included. The ratios are of streams per CPU second:
-of the harness's client by itself, and of its whole command line, to each row. No peer judges what it was sent, so the
-first one compares clients, and the second what a user waits for.
+``whole`` is the streams of the larger run by all its CPU time, start included. The ratios are of streams per CPU
+second: of the harness's client by itself, and of its whole command line, to each row. No peer judges what it was sent,
+so the first one compares clients, and the second what a user waits for.
 
 The bare reader shows what the stub can serve, and ``stub busy`` the share of its core that the stub used: where it is
 near 100 %, streams/s tell of the stub. A stream per CPU second does not depend on that.
@@ -130,7 +130,8 @@ def _once(tool: Tool, shape: Shape, streams: int, folder: Path, options: argpars
 def table(measured: dict[str, list[Round]]) -> Iterator[str]:
     """The rows of a shape."""
     per_cpu = {name: median(one.per_cpu for one in rounds) for name, rounds in measured.items()}
-    yield f"  {'':32} {'streams/s':>10} {'stub busy':>10} {'per CPU s':>10} {'whole':>8} {'client:it':>10} {'harness:it':>11}"
+    heads = f"{'streams/s':>10} {'stub busy':>10} {'per CPU s':>10} {'whole':>8} {'client:it':>10} {'harness:it':>11}"
+    yield f"  {'':32} {heads}"
     for name, rounds in measured.items():
         wall, busy, whole = (median(getattr(one, of) for one in rounds) for of in ("wall", "stub_busy", "whole"))
         ratios = f"{_ratio(per_cpu, CLIENT, name):>10} {_ratio(per_cpu, OURS, name):>11}"
