@@ -28,7 +28,7 @@ import numpy as np
 
 _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of linux/prctl.h."""
-_SAMPLED_S = 0.05
+_SAMPLED_S = 0.1
 _LEFT_S = 10.0
 """What is left of the command's processes may end by itself for so long."""
 _ROOT = Path(__file__).parent.parent

@@ -62,14 +62,14 @@ class _Stream:
         self.writes: list[bytes] = []
         self.number, self.request_id, self.arrived, self.due = 0, "", 0.0, 0.0
 
-    def write(self) -> bool:
+    def write(self, now: float) -> bool:
         """Write the next piece, or the rest of one that did not fit. False: nobody reads any more."""
         rest = self.rest
         if not rest:
             rest = self.writes[len(self.stamps)]
             if not self.stamps:
                 rest = numbered(rest, self.number)
-            self.stamps.append(time.monotonic())
+            self.stamps.append(now)
         try:
             sent = self.socket.send(rest)
         except BlockingIOError:
@@ -99,9 +99,7 @@ class _Server:
         self._poll.register(self._listening, select.EPOLLIN)
         self._poll.register(sys.stdin.fileno(), select.EPOLLIN)
         while self._look():
-            for _ in range(_AT_A_TIME):
-                if not self._write_next():
-                    break
+            self._write_due()
 
     def _look(self) -> bool:
         """Read what has arrived, and wait for it if no write is due. False at the end of the input."""
@@ -124,16 +122,17 @@ class _Server:
         wait = due - time.monotonic()
         return wait - _SPIN_S if wait > _SPIN_S else 0
 
-    def _write_next(self) -> bool:
-        """Whether a write was due."""
+    def _write_due(self) -> None:
+        """Write the pieces that are due, up to a number."""
         firsts, others = self._firsts, self._others
-        queue = firsts if firsts and not (others and others[0].due < firsts[0].due) else others
-        if not queue or queue[0].due > time.monotonic():
-            return False
-        one = queue.popleft()
-        if one.write():
-            self._after(one)
-        return True
+        for _ in range(_AT_A_TIME):
+            queue = firsts if firsts and not (others and others[0].due < firsts[0].due) else others
+            now = time.monotonic()
+            if not queue or queue[0].due > now:
+                return
+            one = queue.popleft()
+            if one.write(now):
+                self._after(one)
 
     def _after(self, one: _Stream) -> None:
         if one.rest:
