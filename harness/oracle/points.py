@@ -31,7 +31,8 @@ class Points:
         every = np.unique(xs)
         places = np.searchsorted(every, xs[order]).astype(np.int32)
         self._every_x, self._ys = packed("d", every), packed("d", ys[order])
-        self._xs, self._weights = packed("i", places), packed("i", own)
+        self._xs: array[int] = packed("i", places)
+        self._weights: array[int] = packed("i", own)
         self._blocks = [*_blocks(places, own)]
 
     def total(self, least_x: float, most_y: float) -> int:

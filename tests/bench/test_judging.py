@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from bench.judging import judged
+from bench.judging import judged, measure, record
 from bench.made_run import Settings, deployment_of, history_of
+from harness.store import lines_on_disk
+from harness.store.lines_on_disk import LinesOnDisk
 from harness.verdict import Verdict
 
 
@@ -49,3 +52,22 @@ def test_a_made_run_has_the_counters_that_its_requests_explain() -> None:
     assert verdicts.pop("outputs") is Verdict.INVALID
     assert set(verdicts.values()) == {Verdict.VALID}
     assert judgement.outputs.mismatch == settings.wrong
+
+
+def test_judging_and_reporting_a_stored_run_read_each_request_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading of a field costs as much as all else that a check does with the request."""
+    settings, reads, read = Settings(200, phase=100, blocks=700, chunks=800), 0, LinesOnDisk._read
+    monkeypatch.setattr(lines_on_disk, "HELD", 0)
+    record(settings, tmp_path)
+
+    def counted(lines: LinesOnDisk, offset: int, length: int, name: str) -> dict[str, Any]:
+        nonlocal reads
+        reads += 1
+        return read(lines, offset, length, name)
+
+    monkeypatch.setattr(LinesOnDisk, "_read", counted)
+    measured = measure(settings, tmp_path)
+    assert measured.judgement.outputs.mismatch
+    assert 2 * settings.requests < reads < 16 * settings.requests

@@ -1,5 +1,6 @@
 """The oracle's fast answers are those of the plain definitions, for any requests that share blocks and overlap."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.made_run import Settings, deployment_of, history_of
+from harness.oracle import predict
 from harness.oracle.blocks import Block, Names
 from harness.oracle.offload_tier import OffloadTier
 from harness.oracle.points import Points
@@ -186,3 +189,17 @@ def test_a_missed_block_is_new_if_the_plain_definition_says_so(
     for index, request in enumerate(made.requests) if known else ():
         for depth in range(len(request.chain)):
             assert cache.new_if_missed(index, depth) == plain.new_if_missed(cache, index, depth)
+
+
+def test_a_server_that_was_predicted_is_freed_at_once() -> None:
+    """Its tables are most of the memory of judging, and the collector of garbage may be paused."""
+    made = Settings(120, concurrency=8, phase=40, output=4, blocks=160, chunks=120, wrong=0)
+    alive = {kind: sum(isinstance(one, kind) for one in gc.get_objects()) for kind in (Residency, ServerRequest)}
+    gc.collect()
+    gc.disable()
+    try:
+        predict(deployment_of(made), history_of(made).operations())
+        left = [one for one in gc.get_objects() if isinstance(one, Residency | ServerRequest)]
+    finally:
+        gc.enable()
+    assert len(left) <= sum(alive.values())

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from run_fixtures import entries
 
+from harness.deferred import kept_with
 from harness.errors import HarnessError
 from harness.history import Choice, Ended, Entry, History, Outcome, Sent, TokenLogprob
 from harness.scenario import Message, Request
@@ -152,6 +153,35 @@ def test_outcomes_times_and_ids_are_read_from_memory(tmp_path: Path, reads: Iter
     assert names == []
     assert [o.prompt_token_ids for o in History(recorded).operations()] == [(1, 2, 3)] * 5
     assert names == ["prompt"] * 5
+
+
+def test_lengths_are_known_without_reading(tmp_path: Path, reads: Iterator[list[str]]) -> None:
+    names = next(reads)
+    text = replace(a_beginning(1), request=replace(a_beginning(1).request, prompt="text"))
+    ended = replace(an_end(1), prompt_token_ids=(1, 2))
+    recorded: tuple[Entry, ...] = (a_beginning(), an_end(), text, ended)
+    stored = History(tuple(read_journal(written(tmp_path, recorded)))).operations()
+    assert [one.ended.output_tokens for one in stored] == [2, 2]
+    assert stored[0].prompt_tokens == 3
+    assert names == []
+    # How a text was tokenized is known from its end alone.
+    assert stored[1].prompt_tokens == 2
+    assert [one.prompt_tokens for one in History(recorded).operations()] == [3, 2]
+
+
+def test_fields_that_are_asked_for_together_are_read_together(tmp_path: Path, reads: Iterator[list[str]]) -> None:
+    names, ended = next(reads), replace(an_end(), tokens_per_chunk=(1,))
+    written(tmp_path, (ended,))
+    assert (ended.token_times, ended.tokens_per_chunk) == ((1.5,), (1,))
+    assert len(names) == 1
+
+
+def test_what_is_computed_of_an_entry_is_kept_with_it(tmp_path: Path, reads: Iterator[list[str]]) -> None:
+    names, ended = next(reads), an_end()
+    written(tmp_path, (ended,))
+    assert [kept_with(ended, lambda one: one.choices[0].text) for _ in range(3)] == ["a"] * 3
+    assert names == ["choices"]
+    assert ended == an_end()
 
 
 def test_a_field_that_is_asked_for_again_at_once_is_read_once(tmp_path: Path, reads: Iterator[list[str]]) -> None:
