@@ -11,7 +11,7 @@ Rule 4: the connection can be used again if both sides say so, and the server ha
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 import httptools
@@ -27,8 +27,9 @@ class Broken(ConnectionError):  # noqa: N818 - reads as what happened
     """The exchange ended before the answer did, or the answer is not HTTP."""
 
 
-Feed = Callable[[bytes, float], None]
-"""Takes what one read of the connection brought of an answer's body, and when, in seconds."""
+Feed = Callable[[Sequence[bytes], float], None]
+"""Takes what one read of the connection brought of an answer's body, and when, in seconds. The pieces are the chunks of
+HTTP's chunked coding, as the server wrote them: mostly one event each. The list is emptied afterwards."""
 
 
 class Receiver(Protocol):
@@ -178,9 +179,8 @@ class Connection(asyncio.Protocol):
         if self._complete:
             del self._pieces[self._piece_count :]
         if self._pieces and self._feed is not None:
-            data = b"".join(self._pieces)
+            self._feed(self._pieces, self._now() if at is None else at)
             self._pieces.clear()
-            self._feed(data, self._now() if at is None else at)
 
     def _is_reusable(self) -> bool:
         idle = not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0

@@ -45,7 +45,7 @@ class OverAiohttp:
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             feed = receiver.head(response.status, _first_of_each(response))
             while data := await response.content.readany():
-                feed(data, self._now())
+                feed([data], self._now())
 
 
 def _first_of_each(response: aiohttp.ClientResponse) -> dict[str, str]:
