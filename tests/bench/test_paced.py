@@ -15,13 +15,13 @@ _GAPS = np.array([0.0, 0.010, 0.0])
 
 def _stamps() -> Stamps:
     """Two streams, the second of which ended first."""
-    written = np.array([[1.050, 1.060], [0.050, 0.060]])
+    written = np.array([[1.050, 1.060], [0.070, 0.080]])
     return Stamps(np.array([2, 1]), np.array(["b", "a"]), np.array([1.0, 0.0]), written)
 
 
 def _reported(row: int, *, late: float = 0.0, gap: float = 0.0) -> Reported:
     gaps = _GAPS + np.array([0, gap, 0])
-    return Reported(row, 0.050 + late, gaps, float(gaps.mean()))
+    return Reported(row, (0.050, 0.070)[row] + late, gaps, float(gaps.mean()))
 
 
 def test_a_client_that_reports_what_was_stamped_is_not_off() -> None:
