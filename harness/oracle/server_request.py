@@ -158,7 +158,7 @@ def _server_request(  # noqa: PLR0913 - requests on prefill and on the serving s
     sent, completed = operation.sent, operation.outcome is Outcome.OK
     prompt, salt = (shape.prompt, shape.salt) if shape else ((), operation.request.cache_salt)
     chain = names.chain(salt, prompt)
-    blocks = names.chain(salt, prompt + output[:-1])
+    blocks = names.chain(salt, prompt + output[:-1]) if len(output) > 1 else chain
     known = output_complete and shape is not None
     # Where the entries come from several machines, clocks may differ by a little.
     end = max(operation.ended.at, sent.at) if completed else float("inf")
