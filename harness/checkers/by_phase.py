@@ -1,9 +1,9 @@
 """A run's operations and readings by phase, gathered once: a run may have hundreds of phases."""
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from harness.history import History, Operation, Scraped
 from harness.memo import once
@@ -16,8 +16,10 @@ class ByPhase:
 
     _operations: Mapping[PhaseKey, Sequence[Operation]]
     _readings: Mapping[tuple[PhaseKey, str], Mapping[str, Scraped]]
-    _sent: Sequence[tuple[float, PhaseKey]]
-    """When each operation was sent, rising, and its phase."""
+    _sent: Sequence[float]
+    """When each operation was sent, rising."""
+    _phases: Sequence[PhaseKey]
+    """The phase of each of them."""
 
     def operations(self, phase: PhaseKey) -> Sequence[Operation]:
         """The phase's operations in the order in which they were sent."""
@@ -29,19 +31,19 @@ class ByPhase:
 
     def sent_between(self, start: float, end: float) -> set[PhaseKey]:
         """The phases with an operation that was sent from ``start`` to ``end``, both included."""
-        first = bisect_left(self._sent, start, key=itemgetter(0))
-        last = bisect_right(self._sent, end, key=itemgetter(0))
-        return {phase for _, phase in self._sent[first:last]}
+        return {*self._phases[bisect_left(self._sent, start) : bisect_right(self._sent, end)]}
 
 
 @once
 def by_phase(history: History) -> ByPhase:
     """The history's operations and readings."""
     operations: dict[PhaseKey, list[Operation]] = {}
+    keys: dict[PhaseKey, PhaseKey] = {}
+    in_order = sorted(history.operations(), key=lambda one: one.sent.at)
+    phases = [keys.setdefault(key, key) for one in in_order if (key := (one.sent.scenario, one.sent.phase))]
     for operation in history.operations():
         operations.setdefault((operation.sent.scenario, operation.sent.phase), []).append(operation)
     readings: dict[tuple[PhaseKey, str], dict[str, Scraped]] = {}
     for one in history.of(Scraped):
         readings.setdefault(((one.scenario, one.phase), one.label), {})[one.server] = one
-    sent = sorted((one.sent.at, phase) for phase, of_phase in operations.items() for one in of_phase)
-    return ByPhase(operations, readings, sent)
+    return ByPhase(operations, readings, array("d", [one.sent.at for one in in_order]), phases)

@@ -63,6 +63,11 @@ class ServerExpectation:
         widened: dict[str, Any] = {name: Bounds(0, getattr(self, name).high) for name in PREDICTED}
         return replace(self, **widened)
 
+    @property
+    def exact(self) -> bool:
+        """Whether no counter has bounds that differ."""
+        return all(bounds.exact for bounds in _BOUNDS(self))
+
     def because(self, reason: str) -> "ServerExpectation":
         """A copy in which every counter with differing bounds has a reason; reasons given before are kept."""
         apart = {name: reason for name in PREDICTED if not getattr(self, name).exact}

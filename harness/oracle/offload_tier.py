@@ -151,7 +151,7 @@ class OffloadTier:
 
     def _every_store(self) -> Iterator[tuple[PhaseKey, int, int]]:
         users = self.offers.users
-        for index, own in enumerate(users.sole(len(self.requests)) if users.used else ()):
+        for index, own in enumerate(self._own):
             if own:
                 yield self.requests[index].phase, *self._stores_alone(index, own)
         for name in users.of_several():
@@ -217,7 +217,14 @@ class OffloadTier:
 
     def _may_load(self, index: int) -> bool:
         chain = self._chunks_of(self.requests[index].chain)
-        return any(self.offers.possibly(index, chain, depth) for depth in range(len(chain)))
+        # The last chunks of a request are mostly its own: nobody else can have left them.
+        shared = len(chain) if self.attached else self.offers.columns.sizes[index] - self._own[index]
+        return any(self.offers.possibly(index, chain, depth) for depth in range(min(shared, len(chain))))
+
+    @cached_property
+    def _own(self) -> Sequence[int]:
+        """How many of its chunks each request shares with no other; they are the last ones of its chain."""
+        return self.offers.users.sole(len(self.requests)) if self.offers.users.used else [0] * len(self.requests)
 
 
 def chunks_of(blocks: Chain, blocks_per_chunk: int) -> Chain:

@@ -88,6 +88,8 @@ class Overlaps:
     def _latest_of(self, name: Block, before: int) -> Sequence[int]:
         """Of the name's uses before the use with index ``before``: those released last, the last one first."""
         place = self._users.up_to(name, before)
+        if place < 2:
+            return self._users.of(name)[:place]
         if place < _KEPT:
             return self._by_release(self._users.of(name)[:place])
         if name not in self._latest:

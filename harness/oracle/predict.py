@@ -21,6 +21,7 @@ Preemptions, refused stores and failed transfers are not modelled. The engine co
 counters.
 """
 
+from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -80,9 +81,9 @@ class _ServerLog:
     server: Server
     names: Names
     requests: list[ServerRequest] = field(default_factory=list)
-    assigned: dict[PhaseKey, list[int]] = field(default_factory=dict)
+    assigned: dict[PhaseKey, "array[int]"] = field(default_factory=dict)
     """Indices of requests that this server served if any did, by phase."""
-    unassigned: dict[PhaseKey, list[int]] = field(default_factory=dict)
+    unassigned: dict[PhaseKey, "array[int]"] = field(default_factory=dict)
     """Indices of requests that another server of the role may have served; each of these servers has them, too."""
 
 
@@ -96,7 +97,7 @@ def _add_operation(deployment: Deployment, operation: Operation, logs: Mapping[s
             added = list(_requests_of(deployment, operation, shape, role, log.names, known_server=known_server))
             by_phase = log.assigned if known_server else log.unassigned
             phase = operation.sent.scenario, operation.sent.phase
-            by_phase.setdefault(phase, []).extend(range(len(log.requests), len(log.requests) + len(added)))
+            by_phase.setdefault(phase, array("i")).extend(range(len(log.requests), len(log.requests) + len(added)))
             log.requests.extend(added)
 
 
@@ -147,7 +148,9 @@ def _of_phase(
     grown: Mapping[str, Mapping[PhaseKey, ServerExpectation]],
     models: Mapping[str, ServerModel],
 ) -> dict[ServerKey, ServerExpectation]:
-    unassigned = {role: [logs[one.name].unassigned.get(phase, []) for one in deployment.of(role)] for role in Role}
+    unassigned = {
+        role: [logs[one.name].unassigned.get(phase, array("i")) for one in deployment.of(role)] for role in Role
+    }
     summed_roles = {role for role, on_each_server in unassigned.items() if any(on_each_server)}
     sums: dict[ServerKey, ServerExpectation] = {}
     for server in deployment.servers:

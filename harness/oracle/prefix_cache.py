@@ -23,7 +23,7 @@ that another is still pulling. But at least one of them, the first, misses a blo
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import takewhile
 
 from harness.oracle.blocks import Block, Chain
@@ -35,6 +35,8 @@ from harness.oracle.unknown_blocks import UnknownBlocks
 from harness.oracle.users import Users
 from harness.oracle.uses import Computed, Use
 from harness.verdict import Bounds
+
+_bounds = lru_cache(maxsize=1024)(Bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +81,19 @@ class PrefixCache:
     @cached_property
     def hits(self) -> list[Bounds]:
         """Blocks that each request finds, by rules 1 and 2 alone (and by a replay of the pool if it may evict)."""
-        found = [self._found(index) for index in range(len(self.requests))]
+        # Most of a run's requests find as much as many others.
+        found = [_bounds(*self._found(index)) for index in range(len(self.requests))]
         if self.residency.may_evict and self.blocks is not None:
             replayed = replay(self.requests, self.block_size, self.blocks, attached=self.attached)
             for index, known in enumerate(replayed):
-                found[index] = Bounds(max(found[index].low, known.low), min(found[index].high, known.high))
+                found[index] = _bounds(max(found[index].low, known.low), min(found[index].high, known.high))
         return found
 
-    def _found(self, index: int) -> Bounds:
+    def _found(self, index: int) -> tuple[int, int]:
         request, eligible = self.requests[index], self.eligible(index)
         low = _leading(self.residency.certainly(index, request.chain, depth) for depth in range(eligible))
         high = _leading(self.residency.possibly(index, request.chain, depth) for depth in range(low, eligible)) + low
-        return Bounds(low, max(high, self._unknown_hits(index)))
+        return low, max(high, self._unknown_hits(index))
 
     def new_if_missed(self, index: int, depth: int) -> bool:
         """Whether a miss of ``chain[depth]`` proves that the block is new, because it cannot have been evicted."""

@@ -42,11 +42,13 @@ class ServerModel:
         # All that the growth depends on: most requests are like others.
         key = (request.tokens, request.max_length, request.generated, request.pulls, request.reads_caches, found)
         if key not in self._known:
-            self._known[key] = self._expectation(request, found)
-        return self._known[key].because(self._why(index))
+            known = self._expectation(request, found)
+            self._known[key] = known, known.exact
+        expectation, exact = self._known[key]
+        return expectation if exact else expectation.because(self._why(index))
 
     @cached_property
-    def _known(self) -> dict[Any, ServerExpectation]:
+    def _known(self) -> dict[Any, tuple[ServerExpectation, bool]]:
         return {}
 
     def _expectation(self, request: ServerRequest, found: Sequence[tuple[int, int]]) -> ServerExpectation:

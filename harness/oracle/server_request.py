@@ -158,7 +158,7 @@ def _server_request(  # noqa: PLR0913 - requests on prefill and on the serving s
     sent, completed = operation.sent, operation.outcome is Outcome.OK
     prompt, salt = (shape.prompt, shape.salt) if shape else ((), operation.request.cache_salt)
     chain = names.chain(salt, prompt)
-    blocks = names.chain(salt, prompt + output[:-1])
+    blocks = names.chain(salt, prompt + output[:-1]) if len(output) > 1 else chain
     known = output_complete and shape is not None
     # Where the entries come from several machines, clocks may differ by a little.
     end = max(operation.ended.at, sent.at) if completed else float("inf")
@@ -175,9 +175,9 @@ def _server_request(  # noqa: PLR0913 - requests on prefill and on the serving s
         salt=salt,
         chain=chain,
         output_chain=blocks[len(chain) :] or (),
-        known_length=len(prompt) + len(output),
+        known_length=_number(len(prompt) + len(output)),
         rest=() if known else (prompt + output)[len(blocks) * names.block_size :],
-        max_length=len(prompt) + max(max_output, len(output)),
+        max_length=_number(len(prompt) + max(max_output, len(output))),
         blocks_known=known,
         generated=_bounds(generated.low, generated.high),
     )
@@ -185,6 +185,7 @@ def _server_request(  # noqa: PLR0913 - requests on prefill and on the serving s
 
 # A run has hundreds of thousands of requests: what is equal in many of them is kept once.
 _bounds = lru_cache(maxsize=1024)(Bounds)
+_number = lru_cache(maxsize=4096)(int)
 
 
 @lru_cache(maxsize=1024)
