@@ -52,8 +52,8 @@ async def _hold(options: argparse.Namespace) -> None:
             for stub in stubs:
                 _pipe(stub.stdin).write(b"go on\n")
             ends = await asyncio.gather(*sending)
-    whole = [one for one in ends if one.outcome is Outcome.OK and len(one.token_times) == options.tokens]
-    _tell(whole=len(whole), cpu=time.process_time(), causes=Counter(one.cause for one in ends if one not in whole))
+    lost = [one for one in ends if one.outcome is not Outcome.OK or len(one.token_times) != options.tokens]
+    _tell(whole=len(ends) - len(lost), cpu=time.process_time(), causes=Counter(one.cause for one in lost))
 
 
 def _tell(**found: object) -> None:
