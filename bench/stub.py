@@ -4,14 +4,16 @@
 
 One process, one core. Every POST is answered by the same stream, in so many pieces: one write to the socket each, with
 the pieces of all other open streams in between, as from a server that computes one step for all of them. The first line
-of output is the URL.
+of output is the URL. With ``--hold N`` the first N streams stop after their first piece until all N are open: the stub
+says so in a second line, and goes on when it reads a line.
 """
 
 import argparse
 import json
 import select
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -26,10 +28,13 @@ def main() -> None:
     parser.add_argument("--logprobs", type=int, default=0, help="log-probabilities per token; 0: none (0)")
     parser.add_argument("--prompt", type=int, default=200, help="prompt tokens, repeated in the first event (200)")
     parser.add_argument("--port", type=int, default=0, help="0: any free one (0)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--hold", type=int, default=0, help="streams that stop until all of them are open (0)")
     options = parser.parse_args()
-    with socket.create_server(("127.0.0.1", options.port), backlog=1024) as listening:
-        print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-        _Server(listening, stream(options.tokens, options.pieces, options.logprobs, options.prompt)).serve()
+    with socket.create_server((options.host, options.port), backlog=4096) as listening:
+        print(f"http://{options.host}:{listening.getsockname()[1]}", flush=True)
+        server = _Server(listening, stream(options.tokens, options.pieces, options.logprobs, options.prompt))
+        server.serve(server.hold(options.hold) if options.hold else ())
 
 
 def stream(tokens: int, pieces: int, logprobs: int, prompt: int) -> list[bytes]:
@@ -89,10 +94,20 @@ class _Server:
         self._poll = select.epoll()
         self._connections: dict[int, _Connection] = {}
 
-    def serve(self) -> None:
         self._listening.settimeout(0)
         self._poll.register(self._listening, select.EPOLLIN)
-        streaming: list[_Connection] = []
+
+    def hold(self, count: int) -> "list[_Connection]":
+        """So many streams, open at the same time, of which the first piece was written."""
+        held: list[_Connection] = []
+        while len(held) < count:
+            held += [one for one in self._asked(-1) if one.write()]
+        print(f"{count} streams are open", flush=True)
+        sys.stdin.readline()
+        return held
+
+    def serve(self, begun: "Sequence[_Connection]" = ()) -> None:
+        streaming = [*begun]
         while True:
             streaming += self._asked(0 if streaming else -1)
             # One piece of every stream, and then the next piece of every stream.

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.history import Ended
-from harness.load.answers import chunks, events
+from harness.load.answers import chunks, events, frames
 from harness.load.answers.answer import Answer
 from harness.load.answers.columns import token_logprobs
 from harness.load.answers.logprobs import read_rows
@@ -177,6 +177,32 @@ def test_both_readers_give_the_same(reads: list[bytes], ends: bool, held: int) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "MOST_HELD", held)
         assert repr(read(reads, typed=True, ends=ends)) == repr(read(reads, typed=False, ends=ends))
+
+
+@st.composite
+def plain_streams(draw: st.DrawFn) -> list[bytes]:
+    """Streams whose events are all plain but for the first, the last, and rarely one between them."""
+    index = draw(st.sampled_from([0, 0, 0, 0, 1]))
+    texts = draw(st.lists(st.sampled_from(["a", "", "ä", 'q"\n']), max_size=6))
+    between = [wire.completion_chunk([number], text=text, index=index) for number, text in enumerate(texts)]
+    if between and draw(st.integers(0, 3)) == 0:
+        between[draw(st.integers(0, len(between) - 1))] = draw(chunk(with_rows=draw(st.booleans())))
+    ends = [draw(chunk(with_rows=False)) for _ in range(2)]
+    messages = [ends[0], *between, ends[1], *([wire.usage(2, 3)] if draw(st.booleans()) else [])]
+    return [*map(wire.sse, messages), wire.DONE]
+
+
+@MANY
+@given(plain_streams())
+def test_both_readers_give_the_same_of_plain_streams(reads: list[bytes]) -> None:
+    assert repr(read(reads, typed=True)) == repr(read(reads, typed=False))
+
+
+def test_plain_choices_are_read_as_such() -> None:
+    cut = [b'{"index":0,"text":"a","logprobs":null,"token_ids":[%d]}' % number for number in range(5)]
+    for odd, expected in ((b"", 2), (b'{"index":1,"text":"a","token_ids":[9]}', 6), (b'{"text":"","token_ids":[]}', 6)):
+        choices, not_plain = frames.read_choices([*cut[:2], *([odd] if odd else []), *cut[2:]])
+        assert (len(choices), len(not_plain)) == (6 if odd else 5, expected)
 
 
 def usual(token_ids: list[int], **fields: Any) -> bytes:

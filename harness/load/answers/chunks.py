@@ -82,7 +82,8 @@ def _framed(events: list[bytes], arrivals: list[float]) -> Batch | None:
     chunks = [_read_chunk(payload) for payload in payloads]
     if [True for chunk in chunks if chunk.choices or not chunk.usage]:
         return None
-    return Batch(parts(read_choices(cut), arrivals), _last_usage(chunks), done_at)
+    choices, not_plain = read_choices(cut)
+    return Batch(parts(choices, not_plain, arrivals), _last_usage(chunks), done_at)
 
 
 def _by_line(data: bytes, pieces: Sequence[bytes], times: Sequence[float]) -> Batch | None:
@@ -109,7 +110,7 @@ def _by_chunk(events: list[bytes], arrivals: list[float]) -> Batch | None:
         return None
     choices = list(chain.from_iterable(chunk.choices for chunk in chunks))
     times = list(chain.from_iterable(repeat(at, len(one.choices)) for one, at in zip(chunks, arrivals, strict=True)))
-    return Batch(parts(choices, times), _last_usage(chunks), done_at)
+    return Batch(parts([*choices], choices, times), _last_usage(chunks), done_at)
 
 
 def _take_done(events: list[bytes], arrivals: list[float]) -> float | None:

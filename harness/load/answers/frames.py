@@ -10,15 +10,17 @@ Rule 1: the start goes up to the first ``[`` of the event, and the end begins wi
         between them is the one choice of its chunk.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from harness.load.answers.shapes import Choice, Chunk
+from harness.load.answers.shapes import Choice, Chunk, Plain
 
 _read_chunk = msgspec.json.Decoder(Chunk).decode
 _read_choice = msgspec.json.Decoder(Choice).decode
+_read_plain = msgspec.json.Decoder(Plain).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,15 @@ def frame_of(event: bytes) -> Frame | None:
     return None if chunk.choices or chunk.usage or b"\n" in frame.chunk else frame
 
 
-def read_choices(cut: Sequence[bytes]) -> list[Choice]:
-    """Raises msgspec.MsgspecError if one is not a JSON object with the fields of a choice."""
-    return [_read_choice(one) for one in cut]
+def read_choices(cut: Sequence[bytes]) -> tuple[list[Choice | Plain], list[Choice]]:
+    """The choices, and those of them that are not plain. All between the first and the last are, or none is sought.
+
+    Raises msgspec.MsgspecError if one is not a JSON object with the fields of a choice.
+    """
+    if len(cut) > 2:
+        with contextlib.suppress(msgspec.MsgspecError):
+            between = [_read_plain(one) for one in cut[1:-1]]
+            first, last = _read_choice(cut[0]), _read_choice(cut[-1])
+            return [first, *between, last], [first, last]
+    choices = [_read_choice(one) for one in cut]
+    return [*choices], choices

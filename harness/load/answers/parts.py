@@ -5,15 +5,16 @@ Rule 2: what nearly all chunks have, one choice with one token, is looked for fi
         is unpacked in one go, and no chunk costs more than a few steps of the interpreter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 
 from harness.history import Named, TokenLogprob
 from harness.load.answers import columns
-from harness.load.answers.shapes import Choice, Logprobs
+from harness.load.answers.shapes import Choice, Logprobs, Plain
 
 _NO_ROWS = Logprobs([], [])
-_NO_IDS: list[int] = []
+_NO_IDS: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -38,23 +39,32 @@ class Part:
     """Every token that the first row names."""
 
 
-def parts(choices: list[Choice], times: list[float]) -> list[Part]:
-    """One part for each choice of an answer. ``times``: when each of these pieces of choices arrived, or more times."""
-    numbers = {choice.index for choice in choices}
+def parts(choices: list[Choice | Plain], not_plain: list[Choice], times: list[float]) -> list[Part]:
+    """One part for each choice of an answer.
+
+    ``choices``: what each chunk holds of a choice; ``not_plain``: all of these but those of the type ``Plain``.
+    ``times``: when each of these arrived, or more times.
+    """
+    numbers = {choice.index for choice in not_plain}
+    if len(choices) > len(not_plain):
+        numbers.add(0)
     if len(numbers) == 1:
-        return [_part(choices, times, numbers.pop())]
+        return [_part(choices, not_plain, times, numbers.pop())]
     pairs = list(zip(choices, times, strict=False))
     return [
         _part(
-            [one for one, _ in pairs if one.index == number], [at for one, at in pairs if one.index == number], number
+            [one for one, _ in pairs if one.index == number],
+            [one for one in not_plain if one.index == number],
+            [at for one, at in pairs if one.index == number],
+            number,
         )
         for number in numbers
     ]
 
 
-def _part(choices: list[Choice], times: list[float], index: int) -> Part:
+def _part(choices: list[Choice | Plain], not_plain: list[Choice], times: list[float], index: int) -> Part:
     """Raises ValueError if there is not one row for each token. There may be more times than choices."""
-    ids = [choice.token_ids or _NO_IDS for choice in choices]
+    ids: list[Sequence[int]] = [choice.token_ids or _NO_IDS for choice in choices]
     text = "".join([choice.text or "" for choice in choices])
     try:
         token_ids = [token for (token,) in ids]
@@ -65,13 +75,13 @@ def _part(choices: list[Choice], times: list[float], index: int) -> Part:
         part = _uneven(index, ids, text, times)
         found = zip(choices, times, counts, strict=False)
         part.text_times = [at for choice, at, count in found if choice.text and not count]
-    _add_ends(part, choices)
-    if [True for choice in choices if choice.logprobs]:
+    _add_ends(part, not_plain)
+    if [True for choice in not_plain if choice.logprobs]:
         _add_rows(part, choices, counts)
     return part
 
 
-def _uneven(index: int, ids: list[list[int]], text: str, times: list[float]) -> Part:
+def _uneven(index: int, ids: list[Sequence[int]], text: str, times: list[float]) -> Part:
     """A part whose chunks have other numbers of tokens than 1."""
     counts = list(map(len, ids))
     token_times = list(chain.from_iterable(map(repeat, times, counts)))
@@ -86,7 +96,7 @@ def _add_ends(part: Part, choices: list[Choice]) -> None:
         part.stop_reason = part.stop_reason if one.stop_reason is None else one.stop_reason
 
 
-def _add_rows(part: Part, choices: list[Choice], counts: list[int]) -> None:
+def _add_rows(part: Part, choices: list[Choice | Plain], counts: list[int]) -> None:
     """Raises ValueError if there is not one row for each token."""
     written = [choice.logprobs or _NO_ROWS for choice in choices]
     if [len(one.tokens) for one in written] != counts:

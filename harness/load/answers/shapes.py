@@ -3,7 +3,7 @@
 Fields that stand here with the type ``None`` are those of which the other reader makes something.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -50,6 +50,19 @@ class Choice(msgspec.Struct, gc=False, kw_only=True):
     prompt_token_ids: list[Natural] | None = None
     prompt_logprobs: None = None
     token_ids: list[Natural] | None = None
+
+
+class Plain(msgspec.Struct, gc=False, kw_only=True):
+    """The choice of nearly all chunks between the first and the last one: the only one, with one token and its text."""
+
+    index: Literal[0] = 0
+    text: str
+    logprobs: None = None
+    finish_reason: None = None
+    stop_reason: None = None
+    prompt_token_ids: None = None
+    prompt_logprobs: None = None
+    token_ids: tuple[Natural]
 
 
 class Chunk(msgspec.Struct, gc=False):
