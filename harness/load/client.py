@@ -7,7 +7,6 @@ What arrives is read in the same way (``receiver``): a read of the socket costs 
 when the stream has ended.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -27,6 +26,7 @@ from harness.load.extra_body import checked
 from harness.load.targets import Targets
 from harness.load.transport.coding import UnknownCoding
 from harness.load.transport.direct import REQUEST_ID, Direct
+from harness.load.transport.limits import TimedOut
 from harness.load.transport.over_aiohttp import OverAiohttp
 from harness.load.transport.pool import NotConnected
 from harness.redact import redact_secrets, secrets_of
@@ -71,8 +71,8 @@ class Client:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._aiohttp = await stack.enter_async_context(OverAiohttp(self._headers, self._clock.now))
-            self._direct = await stack.enter_async_context(Direct(self._headers, self._clock.now))
+            self._aiohttp = await stack.enter_async_context(OverAiohttp(self._headers, self._clock.now, self._timeout))
+            self._direct = await stack.enter_async_context(Direct(self._headers, self._clock.now, self._timeout))
             self._open = stack.pop_all()
         return self
 
@@ -86,8 +86,7 @@ class Client:
         reply, answer = Reply(), Answer()
         receiver = Receiver(request, reply, answer, typed=self._typed)
         try:
-            async with asyncio.timeout(self._timeout) as limit:
-                await self._exchange(request, receiver)
+            await self._exchange(request, receiver)
             receiver.end(self._clock.now())
         except (aiohttp.ClientConnectorError, NotConnected) as error:
             reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
@@ -95,12 +94,10 @@ class Client:
             reply.broken, reply.trouble = Ending.NOT_SENT, f"not sent: {error}"
         except UnknownCoding as error:
             reply.broken, reply.trouble = Ending.UNREADABLE, f"not read: {error}"
+        except TimedOut:
+            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
         except (aiohttp.ClientError, OSError) as error:
-            # The kernel's ETIMEDOUT is a TimeoutError too, although the client's own time limit did not expire.
-            if isinstance(error, TimeoutError) and limit.expired():
-                reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
-            else:
-                reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
+            reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
         receiver.cut()
         ended = conclude(request, reply, answer, self._clock.now())
         cause = redact_secrets(ended.cause, self._secrets) if ended.cause else ""

@@ -125,7 +125,9 @@ SOURCES: Mapping[str, _Source] = {
     "offload_refused": _Source("vllm:kv_offload_allocation_failure_total"),
     "recomputed": _Source("vllm:prompt_tokens_recomputed_total"),
 }
-SAMPLE_NAMES = frozenset(source.sample for source in SOURCES.values())
+TRANSFER_SECONDS = "vllm:nixl_xfer_time_seconds_sum"
+"""How long NIXL's transfers took. Not judged: ``bench.nixl_ceiling`` reads it from stored runs."""
+SAMPLE_NAMES = frozenset(source.sample for source in SOURCES.values()) | {TRANSFER_SECONDS}
 """Names of the samples that a scrape keeps: all that the harness uses."""
 
 GAUGES = frozenset({"process_start", "running", "waiting", "kv_usage", "offload_usage"})

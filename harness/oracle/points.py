@@ -50,7 +50,8 @@ class Points:
                 total += sums[first] if first < after else 0
                 start = after
         rest = range(start, end)
-        return total + sum([self._weights[index] for index in rest if self._xs[index] >= least])
+        rest_weight: int = sum([self._weights[index] for index in rest if self._xs[index] >= least])
+        return total + rest_weight
 
 
 def _blocks(xs: Numbers, weights: Numbers) -> Iterator[tuple[int, "array[int]", "array[int]"]]:

@@ -92,13 +92,26 @@ def chunk(draw: st.DrawFn, with_rows: bool) -> wire.Json:
     return wire.completion_chunk(token_ids, text=text, index=index, finish=finish, **fields)
 
 
+SEPARATORS = st.sampled_from([(",", ":"), (", ", ": ")])
+ELSEWHERE = [
+    b'{"choices":[],"unknown":[{"index":0,"text":"a","token_ids":[1]}]}',
+    b'{"choices" :[],"unknown":{"choices":[{"index":0,"text":"a","token_ids":[1]}]}}',
+    b'{"unknown":{"choices":[{"index":0,"text":"a","token_ids":[1]}]},"choices":[]}',
+    b'{"unknown":{"choices":[{"index":0,"text":"a","token_ids":[1]}]},"choices":null}',
+    b'{"choices":[{"index":0,"text":"a","token_ids":[1]}],"unknown":[]}',
+    b'{"choices":[{"index":0,"text":"a","token_ids":[1]}],"choices":[]}',
+]
+"""Chunks with a choice in a place where it is none, or beside another list."""
 USAGE = st.builds(wire.usage, IDS, IDS)
 DETAILS = st.sampled_from([None, {}, {"cached_tokens": 3}, {"cached_tokens": None}, {"cached_tokens": 0}])
 
 
 @st.composite
-def event(draw: st.DrawFn, usual: bool, with_rows: bool) -> bytes:
-    """One event with its end: one that vLLM may write, or in four of ten cases another one if not ``usual``."""
+def event(draw: st.DrawFn, usual: bool, with_rows: bool, separators: tuple[str, str] | None = None) -> bytes:
+    """One event with its end: one that vLLM may write, or in four of ten cases another one if not ``usual``.
+
+    ``separators``: what stands between the items and keys of its JSON; None: drawn.
+    """
     kind = draw(st.integers(13, 20) if usual else st.integers(4, 20))
     message: Any = draw(USAGE if kind == 20 else chunk(with_rows))
     if kind == 4:
@@ -107,7 +120,7 @@ def event(draw: st.DrawFn, usual: bool, with_rows: bool) -> bytes:
         message = bent(message, draw)
     if kind == 6:
         message["choices"] = [*message["choices"], *draw(chunk(with_rows))["choices"]]
-    text = json.dumps(message, ensure_ascii=kind != 7, separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])))
+    text = json.dumps(message, ensure_ascii=kind != 7, separators=separators or draw(SEPARATORS))
     payload = text.encode("utf-8", "surrogatepass")
     if kind == 8:
         at = draw(st.integers(0, len(payload)))
@@ -119,7 +132,8 @@ def event(draw: st.DrawFn, usual: bool, with_rows: bool) -> bytes:
         extra = draw(st.sampled_from([b"1" * 5000, b"1e999", b"-0", b"NaN", b"[" * 50 + b"]" * 50, b'"\xff"', b"01"]))
         payload = b'{"unknown":' + extra + b"," + payload[1:]
     if kind == 10:
-        payload = draw(st.sampled_from([b"[DONE]", b" [DONE]", b"", b"{}", b"[]", b"null", b'{"choices":[]}', b"x"]))
+        odd = [b"[DONE]", b" [DONE]", b"", b"{}", b"[]", b"null", b'{"choices":[]}', b"x", *ELSEWHERE]
+        payload = draw(st.sampled_from(odd))
     start = draw(st.sampled_from([b"data:", b": ping\ndata: ", b"", b"event: e\ndata: "])) if kind == 11 else b"data: "
     end = draw(st.sampled_from([b"\r\n\r\n", b"\r\r", b"\n", b"\n\n\n", b"", b"\n \n"])) if kind == 12 else b"\n\n"
     return start + payload + end
@@ -131,7 +145,8 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     # Log-probabilities are in all chunks or in none, unless the stream is odd.
     rows_too = draw(st.booleans())
     usual = draw(st.sampled_from([True, True, False]))
-    some = event(usual, rows_too) if usual else st.one_of(*(event(usual, one) for one in (False, rows_too)))
+    separators = draw(SEPARATORS)
+    some = event(usual, rows_too, separators) if usual else st.one_of(*(event(usual, one) for one in (False, rows_too)))
     found = draw(st.lists(some, min_size=1, max_size=12))
     found += draw(st.sampled_from([[b"data: [DONE]\n\n"]] * 4 + [[], [b"data: [DONE]"], [b"data: [DONE]\n\n"] * 2]))
     found += draw(st.lists(some, max_size=1)) if draw(st.integers(0, 9)) == 0 else []
@@ -147,7 +162,7 @@ def read(reads: list[bytes], *, typed: bool, ends: bool = True) -> tuple[Ended, 
     receiver = Receiver(request, reply, answer, typed=typed)
     feed = receiver.head(200, {"content-type": "text/event-stream"})
     for at, data in enumerate(reads):
-        feed(data, float(at))
+        feed([data], float(at))
     if ends:
         receiver.end(99.0)
     else:
@@ -208,6 +223,19 @@ def test_anything_else_is_left_to_the_reader_of_single_events(stream: bytes) -> 
     assert chunks.read([stream], [1.0]) is None
 
 
+def test_chunks_with_the_same_frame_are_read_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_by_line", None)
+    monkeypatch.setattr(Answer, "event", None)
+    ended, _ = read([*USUAL, wire.DONE], typed=True)
+    assert (ended.choices[0].token_ids, ended.token_times) == ((11, 12, 13), (0.0, 1.0, 2.0))
+
+
+@pytest.mark.parametrize("payload", ELSEWHERE)
+def test_only_a_choice_in_its_place_is_one(payload: bytes) -> None:
+    stream = [b"data: %b\n\n" % payload] * 3
+    assert read(stream, typed=True) == read(stream, typed=False)
+
+
 @pytest.mark.parametrize("held", [0, 1 << 17])
 @pytest.mark.parametrize("second", [USUAL[1], USUAL[1].replace(b'["token_id:12"]', b'["token_id:13"]')])
 def test_rows_that_begin_late_or_go_astray_belong_to_no_other_token(
@@ -254,8 +282,8 @@ def test_little_is_held_of_a_stream_without_end(monkeypatch: pytest.MonkeyPatch)
     answer = Answer()
     stream = events.EventStream(answer)
     for number in range(300):
-        stream.feed(USUAL[1], float(number))
-        assert sum(map(len, stream._reads)) <= 1000
+        stream.feed([USUAL[1]], float(number))
+        assert sum(map(len, stream._pieces)) <= 1000
     assert len(answer.token_times) > 290
 
 

@@ -335,6 +335,23 @@ async def test_a_timeout_closes_the_connection(begun: bytes, way: dict[str, Any]
     assert len(ended.token_times) == (EVENTS[0] in begun)
 
 
+async def test_the_time_limit_also_holds_on_a_connection_that_was_used_before(way: dict[str, Any]) -> None:
+    seen: list[int] = []
+
+    async def script(asked: Asked) -> None:
+        seen.append(asked.connection)
+        if seen.count(asked.connection) == 1:
+            await asked.send(ANSWER)
+        else:
+            await asked.send(CHUNKED + chunked(EVENTS[0])[:-5])
+            await asked.gone()
+
+    async with raw.answering(script) as served, client(served.url, way, timeout=0.3) as asking:
+        waves = [await asyncio.gather(*(asking.send(REQUEST) for _ in range(3))) for _ in range(3)]
+    assert [{ended_as(ended) for ended in wave} for wave in waves] == [{OK}, {(Outcome.INFO, Ending.TIMED_OUT)}, {OK}]
+    assert {len(ended.token_times) for ended in waves[1]} == {1}
+
+
 async def test_cancelling_closes_the_connection(way: dict[str, Any]) -> None:
     arrived, gone = asyncio.Event(), asyncio.Event()
 

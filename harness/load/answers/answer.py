@@ -14,9 +14,10 @@ from typing import Any
 
 from harness.history import END_SPELLED, Choice, Named, TokenLogprob, Usage
 from harness.load.answers import fields, logprobs
-from harness.load.answers.chunks import Batch, Part
+from harness.load.answers.chunks import Batch
 from harness.load.answers.logprobs import UNREADABLE
 from harness.load.answers.partial import PartialChoice
+from harness.load.answers.parts import Part
 from harness.load.answers.quoting import quoted
 
 _DONE = b"[DONE]"

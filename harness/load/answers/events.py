@@ -1,4 +1,4 @@
-"""Collects the reads of a stream and reads their events: all at once when the stream has ended, or when enough is held.
+"""Collects the pieces of a stream and reads their events, all at once, when the stream has ended or enough is held.
 
 A client that reads each event as it arrives spends its time between two reads of the socket, and so records later
 arrivals late. Here, a read costs its time stamp; what the events hold is found out afterwards.
@@ -9,6 +9,7 @@ Rule 2: whatever ``harness.load.answers.chunks`` does not recognise is read even
 """
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.load.answers import chunks
@@ -35,66 +36,66 @@ class EventStream:
     answer: Answer
     typed: bool = True
     _parser: EventParser = field(default_factory=EventParser)
-    _reads: list[bytes] = field(default_factory=list)
+    _pieces: list[bytes] = field(default_factory=list)
     _times: list[float] = field(default_factory=list)
     _held: int = 0
     _taken: int = 0
     """Bytes that were read before those that are held."""
 
-    def feed(self, data: bytes, at: float) -> None:
+    def feed(self, pieces: Sequence[bytes], at: float) -> None:
         """Add what was read from the connection at ``at``, in seconds. Raises TooLarge."""
-        self._reads.append(data)
-        self._times.append(at)
-        self._held += len(data)
+        self._pieces += pieces
+        self._times += [at] * len(pieces)
+        self._held += sum(map(len, pieces))
         if self._held > MOST_HELD:
             if self._taken + self._held > LARGEST_ANSWER:
                 raise TooLarge
-            self._read(self._last_whole() or len(self._reads))
+            self._read(self._last_whole() or len(self._pieces))
 
     def cut(self) -> None:
         """Read what has arrived, of a stream that did not end."""
-        self._read(len(self._reads))
+        self._read(len(self._pieces))
 
     def end(self, at: float) -> None:
         """Read what has arrived, of a stream that ended as HTTP says that it should."""
-        self._read(len(self._reads))
+        self._read(len(self._pieces))
         if (last := self._parser.unended) is not None:
             self.answer.last_event(last, at)
         if self.answer.done_at is None and self._parser.stray:
             self.answer.read_stray(self._parser.stray)
 
     def _last_whole(self) -> int:
-        """The number of reads up to the last one that ends with an event; 0 if none does."""
-        return next((n for n in range(len(self._reads), 0, -1) if self._reads[n - 1].endswith(b"\n\n")), 0)
+        """The number of pieces up to the last one that ends with an event; 0 if none does."""
+        return next((n for n in range(len(self._pieces), 0, -1) if self._pieces[n - 1].endswith(b"\n\n")), 0)
 
     def _read(self, count: int) -> None:
         if not count:
             return
-        reads, times, held = self._reads[:count], self._times[:count], self._held
-        self._reads, self._times = self._reads[count:], self._times[count:]
-        self._held = sum(map(len, self._reads)) if self._reads else 0
+        pieces, times, held = self._pieces[:count], self._times[:count], self._held
+        self._pieces, self._times = self._pieces[count:], self._times[count:]
+        self._held = sum(map(len, self._pieces))
         self._taken += held - self._held
         # The objects of a stream's JSON would start one or two garbage collections, in which all of them are alive.
         # That took a third of the client's time, and nearly all are freed when the stream has been read.
         collects = gc.isenabled()
         gc.disable()
         try:
-            if not self._read_at_once(reads, times):
-                self._read_singly(reads, times)
+            if not self._read_at_once(pieces, times):
+                self._read_singly(pieces, times)
         finally:
             if collects:
                 gc.enable()
 
-    def _read_at_once(self, reads: list[bytes], times: list[float]) -> bool:
+    def _read_at_once(self, pieces: list[bytes], times: list[float]) -> bool:
         if not (self.typed and self._parser.between_events and self.answer.done_at is None):
             return False
-        if (batch := chunks.read(reads, times)) is None:
+        if (batch := chunks.read(pieces, times)) is None:
             return False
         self._parser.begun()
         self.answer.extend(batch)
         return True
 
-    def _read_singly(self, reads: list[bytes], times: list[float]) -> None:
-        for data, at in zip(reads, times, strict=True):
+    def _read_singly(self, pieces: list[bytes], times: list[float]) -> None:
+        for data, at in zip(pieces, times, strict=True):
             for payload in self._parser.feed(data):
                 self.answer.event(payload, at)

@@ -6,7 +6,7 @@ from typing import Any
 from harness.history import Choice
 from harness.load.answers import logprobs
 from harness.load.answers.alignment import Alignment
-from harness.load.answers.chunks import Part
+from harness.load.answers.parts import Part
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ The transport calls ``head`` once, and for each read of the connection what ``he
 and TooLarge.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from harness.load.answers import events
@@ -26,7 +26,7 @@ _TIMING = "x-pd-timing"
 class _Content(Protocol):
     """The content of an answer with status 200 or another one."""
 
-    def feed(self, data: bytes, at: float) -> None: ...
+    def feed(self, pieces: Sequence[bytes], at: float) -> None: ...
 
     def cut(self) -> None: ...
 
@@ -48,7 +48,7 @@ class Receiver:
     def head(self, status: int, headers: Mapping[str, str]) -> Feed:
         """Read the status and the headers, whose names are in lower case; of equal ones, the first.
 
-        Returns what takes the body: what one read of the connection brought of it, and when, in seconds.
+        Returns what takes the body: the pieces of it that one read of the connection brought, and when, in seconds.
         """
         reply = self._reply
         reply.status = status
@@ -56,10 +56,12 @@ class Receiver:
         reply.decode_server = headers.get(_DECODE)
         reply.prefill_first = headers.get(_PREFILL_FIRST)
         reply.timing = headers.get(_TIMING)
-        decoder = Decoder(headers.get("content-encoding", ""))
         self._content = self._content_of(status, headers.get("content-type", ""))
         feed = self._content.feed
-        return (lambda data, at: feed(decoder.feed(data), at)) if "content-encoding" in headers else feed
+        if "content-encoding" not in headers:
+            return feed
+        decoder = Decoder(headers["content-encoding"])
+        return lambda pieces, at: feed([decoder.feed(b"".join(pieces))], at)
 
     def end(self, at: float) -> None:
         """The body has ended; ``at``: now, in seconds."""
@@ -91,8 +93,8 @@ class _Whole:
         self._read = read
         self._body = bytearray()
 
-    def feed(self, data: bytes, at: float) -> None:  # noqa: ARG002 - as for streams
-        self._body += data
+    def feed(self, pieces: Sequence[bytes], at: float) -> None:  # noqa: ARG002 - as for streams
+        self._body += b"".join(pieces)
         if len(self._body) > events.LARGEST_ANSWER:
             raise events.TooLarge
 
@@ -115,12 +117,14 @@ class _JsonOrStream:
         self._content: _Content | None = None
         self._blank: list[tuple[bytes, float]] = []
 
-    def feed(self, data: bytes, at: float) -> None:
+    def feed(self, pieces: Sequence[bytes], at: float) -> None:
         if self._content is not None:
-            self._content.feed(data, at)
-        elif start := data.lstrip():
+            self._content.feed(pieces, at)
+            return
+        data = b"".join(pieces)
+        if start := data.lstrip():
             self._begin(_Whole(self._answer.body) if start.startswith((b"{", b"[")) else self._stream)
-            self.feed(data, at)
+            self.feed(pieces, at)
         elif data:
             self._blank.append((data, at))
 
@@ -134,6 +138,6 @@ class _JsonOrStream:
     def _begin(self, content: _Content) -> _Content:
         self._content = content
         for data, at in self._blank:
-            content.feed(data, at)
+            content.feed([data], at)
         self._blank.clear()
         return content

@@ -11,7 +11,7 @@ Rule 4: the connection can be used again if both sides say so, and the server ha
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 import httptools
@@ -27,8 +27,9 @@ class Broken(ConnectionError):  # noqa: N818 - reads as what happened
     """The exchange ended before the answer did, or the answer is not HTTP."""
 
 
-Feed = Callable[[bytes, float], None]
-"""Takes what one read of the connection brought of an answer's body, and when, in seconds."""
+Feed = Callable[[Sequence[bytes], float], None]
+"""Takes what one read of the connection brought of an answer's body, and when, in seconds. The pieces are the chunks of
+HTTP's chunked coding, as the server wrote them: mostly one event each. The list is emptied afterwards."""
 
 
 class Receiver(Protocol):
@@ -97,10 +98,21 @@ class Connection(asyncio.Protocol):
         if self._ended is None or self._ended.done():
             self._transport.abort()
             return
-        at = self._now() if self._in_body else None
-        trouble = self._parse(data)
+        at = self._now()
+        trouble = ""
         try:
-            self._deliver(at)
+            if self._parser is not None:
+                self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            trouble = self._trouble(error)
+        try:
+            if self._feed is None:
+                trouble = self._take_head(len(data)) or trouble
+            if self._complete:
+                del self._pieces[self._piece_count :]
+            if self._pieces and self._feed is not None:
+                self._feed(self._pieces, at)
+                self._pieces.clear()
         except Exception as error:  # noqa: BLE001 - the caller of exchange gets it
             self._fail(error)
             return
@@ -155,32 +167,19 @@ class Connection(asyncio.Protocol):
 
     # --- the rest ---
 
-    def _parse(self, data: bytes) -> str:
+    def _trouble(self, error: Exception) -> str:
         """Why the answer is not HTTP; empty if it is."""
-        if not self._in_body:
-            self._head_size += len(data)
-        try:
-            if self._parser is not None:
-                self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        if isinstance(error, httptools.HttpParserUpgrade):
             return "" if self._complete else "the server left HTTP"
-        except httptools.HttpParserError as error:
-            return str(error.__context__ or error) or type(error).__name__
-        return "" if self._status or self._head_size <= _LARGEST_HEAD else "the head of the answer is too large"
+        return str(error.__context__ or error) or type(error).__name__
 
-    def _deliver(self, at: float | None) -> None:
-        """Give the receiver what one read brought."""
-        if self._receiver is None:
-            return
-        if self._status and self._feed is None:
+    def _take_head(self, size: int) -> str:
+        """Give the receiver the head, if it has arrived; why there will be none, or nothing. ``size``: of this read."""
+        self._head_size += size
+        if self._status and self._receiver is not None:
             self._in_body = True
             self._feed = self._receiver.head(self._status, self._headers)
-        if self._complete:
-            del self._pieces[self._piece_count :]
-        if self._pieces and self._feed is not None:
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-            self._feed(data, self._now() if at is None else at)
+        return "" if self._status or self._head_size <= _LARGEST_HEAD else "the head of the answer is too large"
 
     def _is_reusable(self) -> bool:
         idle = not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0

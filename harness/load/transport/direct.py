@@ -22,9 +22,13 @@ _LEFT_TO_AIOHTTP = frozenset(
 
 
 class Direct:
-    """Sends requests over connections of its own; an async context manager. ``now``: the run's clock, in seconds."""
+    """Sends requests over connections of its own; an async context manager.
 
-    def __init__(self, headers: Mapping[str, str], now: Callable[[], float]) -> None:
+    ``now``: the run's clock, in seconds. ``timeout``: seconds that an exchange may take.
+    """
+
+    def __init__(self, headers: Mapping[str, str], now: Callable[[], float], timeout: float) -> None:
+        self._timeout = timeout
         self._headers = {"Accept": "*/*", "User-Agent": "pd-harness", **headers}
         self._now = now
         self._sends = all(map(_is_ordinary, self._headers.items()))
@@ -32,7 +36,7 @@ class Direct:
         self._pool: Pool
 
     async def __aenter__(self) -> Self:
-        self._pool = Pool(self._now)
+        self._pool = Pool(self._now, self._timeout)
         return self
 
     async def __aexit__(
@@ -49,7 +53,7 @@ class Direct:
     async def exchange(self, url: URL, request_id: str, body: bytes, receiver: Receiver) -> None:
         """Send a request that ``takes`` allows, and wait for the whole answer.
 
-        Raises NotConnected, OSError if the connection breaks, and what the receiver raises.
+        Raises NotConnected, TimedOut, OSError if the connection breaks, and what the receiver raises.
         """
         if (target := self._targets[url]) is None:
             raise ValueError(f"a request that {type(self).__name__} does not take")

@@ -9,13 +9,18 @@ from yarl import URL
 
 from harness.load.answers.receiver import Receiver
 from harness.load.transport.connection import LARGEST_HEADER
+from harness.load.transport.limits import time_limit
 from harness.load.transport.pool import KEEPALIVE_S
 
 
 class OverAiohttp:
-    """Sends requests through aiohttp; an async context manager. ``now``: the run's clock, in seconds."""
+    """Sends requests through aiohttp; an async context manager.
 
-    def __init__(self, headers: Mapping[str, str], now: Callable[[], float]) -> None:
+    ``now``: the run's clock, in seconds. ``timeout``: seconds that an exchange may take.
+    """
+
+    def __init__(self, headers: Mapping[str, str], now: Callable[[], float], timeout: float) -> None:
+        self._timeout = timeout
         self._headers = dict(headers)
         self._now = now
         self._session: aiohttp.ClientSession
@@ -40,12 +45,13 @@ class OverAiohttp:
     async def exchange(self, url: URL, headers: Mapping[str, str], body: bytes, receiver: Receiver) -> None:
         """Send a request and read beyond the end marker to the end of the HTTP body: then the connection is reused.
 
-        Raises aiohttp.ClientError, OSError and what the receiver raises.
+        Raises TimedOut, aiohttp.ClientError, OSError and what the receiver raises.
         """
-        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        sending = self._session.post(url, data=body, headers=headers, allow_redirects=False)
+        async with time_limit(self._timeout), sending as response:
             feed = receiver.head(response.status, _first_of_each(response))
             while data := await response.content.readany():
-                feed(data, self._now())
+                feed([data], self._now())
 
 
 def _first_of_each(response: aiohttp.ClientResponse) -> dict[str, str]:

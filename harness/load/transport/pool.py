@@ -9,6 +9,7 @@ from typing import Any
 import aiohappyeyeballs
 
 from harness.load.transport.connection import Connection, Receiver
+from harness.load.transport.limits import Waits, time_limit
 
 _Addresses = list[tuple[Any, Any, int, str, tuple[Any, ...]]]
 
@@ -37,10 +38,15 @@ class Server:
 
 
 class Pool:
-    """The connections to all servers; ``now``: the run's clock, for the times of arrivals."""
+    """The connections to all servers.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    ``now``: the run's clock, for the times of arrivals. ``timeout``: seconds that an exchange may take.
+    """
+
+    def __init__(self, now: Callable[[], float], timeout: float) -> None:
         self._now = now
+        self._timeout = timeout
+        self._waits = Waits(timeout)
         self._servers: dict[tuple[str, int], Server] = {}
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
@@ -53,13 +59,25 @@ class Pool:
     async def exchange(self, server: Server, request: bytes, receiver: Receiver) -> None:
         """Send a request and wait for the whole answer. Cancellation closes the connection.
 
-        Raises NotConnected, OSError if the connection breaks, and what the receiver raises.
+        Raises NotConnected, TimedOut, OSError if the connection breaks, and what the receiver raises.
         """
-        connection = self._idle(server) or await self._connect(server)
+        if (connection := self._idle(server)) is not None:
+            await self._over(connection, server, request, receiver)
+            return
+        # Connecting takes a part of the time, too.
+        async with time_limit(self._timeout):
+            await self._over(await self._connect(server), server, request, receiver)
+
+    async def _over(self, connection: Connection, server: Server, request: bytes, receiver: Receiver) -> None:
         self._used.add(connection)
         reusable = False
         try:
-            reusable = await connection.exchange(request, receiver)
+            ended = connection.exchange(request, receiver)
+            self._waits.begin(ended)
+            try:
+                reusable = await ended
+            finally:
+                self._waits.end(ended)
         finally:
             self._used.discard(connection)
             if reusable:
@@ -70,6 +88,7 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._waits.close()
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in [*self._used, *(one for server in self._servers.values() for one, _ in server.idle)]:

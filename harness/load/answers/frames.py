@@ -1,0 +1,62 @@
+"""Reads events that differ in nothing but the one choice of their chunk, as nearly all events of a stream do. Pure.
+
+    data: {"id":"cmpl-1","object":"text_completion","created":1,"model":"m","choices":[   {"index":0, ...}   ]}
+    |------------------------------- start --------------------------------------------|  |--- choice --|  |-- end
+
+Start and end are read once for all events, and of each event only the choice.
+
+Rule 1: the start goes up to the first ``[`` of the event, and the end begins with the last ``]``. Start and end alone
+        must be a chunk whose list of choices is empty. Since they hold no other list, whatever JSON object stands
+        between them is the one choice of its chunk.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from harness.load.answers.shapes import Choice, Chunk
+
+_read_chunk = msgspec.json.Decoder(Chunk).decode
+_read_choice = msgspec.json.Decoder(Choice).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the events of a stream have in common."""
+
+    start: bytes
+    end: bytes
+
+    @property
+    def chunk(self) -> bytes:
+        """The JSON of a chunk without choices."""
+        return self.start[6:] + self.end[:-2]
+
+    def cut(self, events: Sequence[bytes]) -> list[bytes] | None:
+        """The choice of each event, not yet read; None if one is not an event of this frame, on one line.
+
+        A few comparisons of the whole take less time than one comparison for each event.
+        """
+        first, last = len(self.start), -len(self.end)
+        cut = [event[first:last] for event in events]
+        whole = b"%b%b%b" % (self.start, (self.end + self.start).join(cut), self.end)
+        return cut if whole == b"".join(events) and b"\n" not in b"".join(cut) else None
+
+
+def frame_of(event: bytes) -> Frame | None:
+    """The frame of an event, which begins with ``data: `` and ends with an empty line; None if it has none.
+
+    Raises msgspec.MsgspecError if there is something else around its list.
+    """
+    start, end = event.find(b"[") + 1, event.rfind(b"]")
+    if not 0 < start <= end:
+        return None
+    frame = Frame(event[:start], event[end:])
+    chunk = _read_chunk(frame.chunk)
+    return None if chunk.choices or chunk.usage or b"\n" in frame.chunk else frame
+
+
+def read_choices(cut: Sequence[bytes]) -> list[Choice]:
+    """Raises msgspec.MsgspecError if one is not a JSON object with the fields of a choice."""
+    return [_read_choice(one) for one in cut]
