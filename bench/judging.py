@@ -2,7 +2,8 @@
 
     python -m bench.judging --requests 1000 10000 100000
 
-For each size, one process makes a run (:mod:`bench.made_run`) and records it as the runner does, with a journal.
+For each size, one process makes a run (:mod:`bench.made_run`) and records it as the runner does, with a journal. Its
+prompts have 200 tokens on average, its answers 16 with log-probabilities.
 Another one does what ``python -m harness check`` does: it reads the run's directory, judges every check and makes the
 report. Printed are CPU seconds, how much more each size takes than the one before, and the largest resident set of
 both processes, Python and its modules included. With ``--keep DIRECTORY`` the stored runs stay there, and runs that
@@ -31,6 +32,8 @@ from harness.store import RunStore, load_run
 from harness.verdict import Judgement
 
 _MIB = 1 << 20
+_USUAL = Settings(0, prompt=368)
+"""What kind of run is made if no option says otherwise: prompts of 32 to 368 tokens."""
 T = TypeVar("T")
 
 
@@ -144,7 +147,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     for item in fields(Settings):
         if item.name != "requests":
             kind = float if item.name == "verified" else int
-            parser.add_argument(f"--{item.name}", type=kind, default=item.default, help=f"({item.default})")
+            parser.add_argument(
+                f"--{item.name}", type=kind, default=(usual := getattr(_USUAL, item.name)), help=f"({usual})"
+            )
     return parser.parse_args(argv)
 
 
