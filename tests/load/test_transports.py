@@ -328,7 +328,7 @@ async def test_a_timeout_closes_the_connection(begun: bytes, way: dict[str, Any]
         await asked.gone()
         gone.set()
 
-    async with raw.answering(script) as served, client(served.url, way, timeout=0.05) as asking:
+    async with raw.answering(script) as served, client(served.url, way, timeout=0.4) as asking:
         ended = await asking.send(REQUEST)
         await asyncio.wait_for(gone.wait(), 20)
     assert ended_as(ended) == (Outcome.INFO, Ending.TIMED_OUT)
