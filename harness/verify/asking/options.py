@@ -84,7 +84,7 @@ class Verification:
 
     def outputs(self, history: History) -> list[Operation]:
         """The outputs that can be verified, in the order in which the policy takes them."""
-        return _outputs(history, self.how)
+        return _outputs(to_verify(history), self.how)
 
     def drawn(self, history: History) -> list[Operation]:
         """The outputs that the policy draws at random."""
@@ -157,25 +157,50 @@ class Verification:
 
 # Every step asks for these several times.
 @once
-def _outputs(history: History, how: VerifyOptions) -> list[Operation]:
-    return in_turn(filter(verifiable, to_verify(history)), how.seed)
+def _outputs(answered: list[Operation], how: VerifyOptions) -> list[Operation]:
+    return in_turn(filter(verifiable, answered), how.seed)
 
 
 @once
 def _sizes(verification: Verification, history: History, outputs: Sequence[Operation]) -> Sizes:
-    load, verifiable_ids = load_cost(history), {o.request.request_id for o in outputs}
-    answered = sum(len(choice.token_ids) for o in outputs for choice in o.ended.choices)
+    load, lengths = load_cost(history), _lengths(outputs)
     return sizes(
         verification.how.policy,
-        [tokens_of(o) for o in outputs],
-        answered,
+        lengths.tokens,
+        lengths.answered,
         verification.in_flight(history),
-        strange=len(verifiable_ids.intersection(witnessed(history).strangest)),
+        strange=len(lengths.names.intersection(witnessed(history).strangest)),
         exact=witnessed(history).exact,
-        beyond=len(beyond_noise(through_proxy(history))),
-        referenced=sum(map(needs_reference, outputs)),
+        beyond=_beyond(through_proxy(history)),
+        referenced=lengths.referenced,
         tokens_per_second=load.tokens / load.seconds if load.seconds else math.inf,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lengths:
+    """What the sizes need to know of the outputs, which each step of verification asks for anew."""
+
+    names: frozenset[str]
+    tokens: list[int]
+    answered: int
+    """Tokens of all answers."""
+    referenced: int
+
+
+@once
+def _lengths(outputs: Sequence[Operation]) -> _Lengths:
+    return _Lengths(
+        frozenset(o.request.request_id for o in outputs),
+        [tokens_of(o) for o in outputs],
+        sum(o.ended.output_tokens for o in outputs),
+        sum(map(needs_reference, outputs)),
+    )
+
+
+@once
+def _beyond(served: list[Operation]) -> int:
+    return len(beyond_noise(served))
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

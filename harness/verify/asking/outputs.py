@@ -6,7 +6,9 @@ from itertools import zip_longest
 import numpy as np
 
 from harness.history import History, Operation, Outcome
+from harness.memo import once
 from harness.scenario import Purpose, Route
+from harness.verify.judging.load_part import Load, load_of
 
 VERIFICATION = "verification"
 """The name of the scenarios whose requests verify outputs."""
@@ -24,17 +26,27 @@ def asked_about(history: History, purpose: Purpose) -> set[str | None]:
 
 def to_verify(history: History) -> list[Operation]:
     """The load's answers without those of cache-filling requests: one token from a server that is asked directly."""
-    return [o for o in _answered(history) if o.request.route is Route.PROXY or o.request.sampling.max_tokens > 1]
+    return _to_verify(load_of(history))
 
 
 def through_proxy(history: History) -> list[Operation]:
     """The load's answers that came through the proxy, if the tokens of the prompt are known."""
-    return [o for o in _answered(history) if o.request.route is Route.PROXY and o.prompt_token_ids is not None]
+    return _through_proxy(load_of(history))
 
 
-def _answered(history: History) -> Iterator[Operation]:
-    for o in history.operations():
-        if o.request.of_load and o.outcome is Outcome.OK and o.request.expect_status is None:
+@once
+def _to_verify(load: Load) -> list[Operation]:
+    return [o for o in _answered(load) if o.request.route is Route.PROXY or o.request.sampling.max_tokens > 1]
+
+
+@once
+def _through_proxy(load: Load) -> list[Operation]:
+    return [o for o in _answered(load) if o.request.route is Route.PROXY and o.prompt_token_ids is not None]
+
+
+def _answered(load: Load) -> Iterator[Operation]:
+    for o in load:
+        if o.outcome is Outcome.OK and o.request.expect_status is None:
             yield o
 
 
@@ -66,7 +78,7 @@ def verifiable(output: Operation) -> bool:
 
 def tokens_of(output: Operation) -> int:
     """Engine tokens of an operation: prompt and answer."""
-    return len(output.prompt_token_ids or ()) + sum(len(choice.token_ids) for choice in output.ended.choices)
+    return output.prompt_tokens + output.ended.output_tokens
 
 
 def in_turn(outputs: Iterable[Operation], seed: int) -> list[Operation]:

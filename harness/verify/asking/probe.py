@@ -32,6 +32,7 @@ import numpy as np
 
 from harness.facts import Deployment, Role, serving
 from harness.history import History, Operation, Scraped
+from harness.memo import once
 from harness.scenario import Condition, Endpoint, Purpose, Request, Route, Sampling
 from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
@@ -163,7 +164,12 @@ def _most_probed(verification: Verification, history: History) -> int | None:
 
 def drawn(verification: Verification, history: History, route: Route) -> list[Prefix]:
     """Every prefix of every served prompt, once for each server that may hold it, in an order drawn from the seed."""
-    everything = _once(_prefixes(verification, through_proxy(history), route))
+    return _drawn(verification, through_proxy(history), route)
+
+
+@once
+def _drawn(verification: Verification, served: list[Operation], route: Route) -> list[Prefix]:
+    everything = _once(_prefixes(verification, served, route))
     order = np.random.default_rng(verification.how.seed).permutation(len(everything))
     return [everything[index] for index in order]
 

@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.history import History, Operation, Outcome, VerificationPlanned
+from harness.memo import once
 from harness.scenario import Purpose, Route
+from harness.verify.judging.load_part import Load, load_of
 
 CACHED = (Purpose.PROBE, Purpose.OWNER_TEST)
 """Purposes whose requests are meant to find their prompts in a cache."""
@@ -28,7 +30,11 @@ class Cost:
 
 def load_cost(history: History) -> Cost:
     """The cost of the load. The time between two phases, in which the servers settle, does not count."""
-    load = [operation for operation in history.operations() if operation.request.of_load]
+    return _cost_of(load_of(history))
+
+
+@once
+def _cost_of(load: Load) -> Cost:
     return Cost(_computed(load, {}), spans(load))
 
 
@@ -76,6 +82,7 @@ def expected_cached(purpose: Purpose, tokens: int, owner_tokens: int | None = No
     return max(shared, 0) // block * block
 
 
+@once
 def prompt_lengths(history: History) -> dict[str, int]:
     """Tokens of all prompts, by request id; 0 if a prompt's tokens are not known."""
     return {o.request.request_id: o.prompt_tokens for o in history.operations()}
