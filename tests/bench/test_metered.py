@@ -2,8 +2,10 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
+from polling import until
 
 from bench.metered import FailedError, Metered, metered
 
@@ -22,10 +24,21 @@ def test_a_command_that_fails_is_not_measured() -> None:
     assert metered([sys.executable, "-c", "raise SystemExit(3)"], _CORE, {}, 30, accepted=(0, 3)).cpu > 0
 
 
-def test_a_command_that_takes_too_long_is_ended_with_its_processes() -> None:
-    forever = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+async def test_a_command_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) -> None:
+    child = f"import os, signal; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); signal.pause()"
+    forever = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with pytest.raises(FailedError, match="ended with 124"):
-        metered([sys.executable, "-c", forever], _CORE, {}, 0.2)
+        metered([sys.executable, "-c", forever], _CORE, {}, 3)
+    pid = int((tmp_path / "pid").read_text())
+    await until(lambda: not _runs(pid), "the command's process still runs")
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_cpu_time_between_two_moments_is_read_from_the_samples() -> None:

@@ -1,5 +1,6 @@
 """Histograms of latencies: exact merging, resolution, and the form that HdrHistogram's tools read."""
 
+import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,13 +34,10 @@ def test_text_and_back(seconds: list[float]) -> None:
 
 @given(st.lists(st.floats(1e-3, 3000), min_size=1, max_size=60), st.floats(1, 100))
 def test_a_percentile_is_within_a_thousandth(seconds: list[float], percentile: float) -> None:
-    rank = max(1, -(-len(seconds) * percentile // 100))
-    exact = sorted(seconds)[int(rank) - 1] * 1000
-    near = sorted(seconds)[min(len(seconds), int(rank)) - 1 : int(rank) + 1]
-    found = Histogram(seconds).percentile(percentile)
-    # The library rounds the rank to the nearest whole number of latencies, so that the one below may be meant.
-    below = sorted(seconds)[max(0, int(rank) - 2)] * 1000
-    assert below * 0.998 <= found <= max(near) * 1000 * 1.002 or abs(found - exact) <= exact * 0.002
+    # The library rounds the number of latencies to the nearest whole one.
+    rank = max(1, int(len(seconds) * percentile / 100 + 0.5))
+    exact = sorted(seconds)[rank - 1] * 1000
+    assert Histogram(seconds).percentile(percentile) == pytest.approx(exact, rel=1e-3)
 
 
 def test_another_latency_is_another_histogram() -> None:

@@ -187,19 +187,20 @@ async def test_every_stream_ends_as_it_should(name: str, size: int | None, way: 
 
 
 async def test_an_idle_connection_that_the_server_closes_is_not_used_again(way: dict[str, Any]) -> None:
-    closed: list[asyncio.StreamWriter] = []
+    noticed: asyncio.Queue[int] = asyncio.Queue()
 
     async def script(asked: Asked) -> None:
         await asked.send(ANSWER)
+        # To the client this is the end of the connection, and here its own end shows that it has noticed.
+        asked.writer.write_eof()
+        await asked.gone()
         asked.close()
-        closed.append(asked.writer)
+        noticed.put_nowait(asked.connection)
 
     async with raw.answering(script) as served, client(served.url, way) as asking:
-        for _ in range(5):
+        for number in range(5):
             assert ended_as(await asking.send(REQUEST)) == OK
-            await closed.pop().wait_closed()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            assert await asyncio.wait_for(noticed.get(), 20) == number
         assert served.connections == 5
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from polling import until
 from raw_http import Rig, answer, answers, post, raw_client, rig
+from turns import turn
 
 from harness.proxy import incoming
 from harness.proxy.incoming import MAX_HEAD_BYTES, Incoming
@@ -54,7 +55,7 @@ async def test_a_request_may_arrive_byte_by_byte(served: Rig) -> None:
         for at in range(len(sent := post(b'{"prompt": "x"}'))):
             client.send(sent[at : at + 1])
             await client.writer.drain()
-            await asyncio.sleep(0)
+            await turn()
         assert await client.counted() == (200, DONE)
 
 

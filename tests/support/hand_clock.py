@@ -2,6 +2,8 @@
 
 import asyncio
 
+from turns import turn
+
 
 class HandClock:
     """Counts seconds from 0."""
@@ -36,4 +38,4 @@ class HandClock:
 
 async def _settle() -> None:
     for _ in range(20):
-        await asyncio.sleep(0)
+        await turn()

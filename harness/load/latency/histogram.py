@@ -43,7 +43,10 @@ class Histogram:
         return cast("int", self._counts.get_total_count())
 
     def percentile(self, percentile: float) -> float:
-        """The smallest value that so many percent do not exceed: milliseconds, the upper end of its bin."""
+        """The smallest value that so many percent do not exceed: milliseconds, the upper end of its bin.
+
+        So many percent are rounded to a whole number of latencies.
+        """
         return cast("int", self._counts.get_value_at_percentile(percentile)) / 1000
 
     def encoded(self) -> str:
