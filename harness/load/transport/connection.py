@@ -16,6 +16,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from harness.load.transport.gathering import Gathering
+
 LARGEST_HEADER = 1 << 16
 """Bytes. Gateways add tokens and traces that exceed the usual 8 KiB."""
 _MOST_HEADERS = 128
@@ -41,10 +43,11 @@ class Receiver(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection; ``now``: the clock, in seconds."""
+    """One connection; ``now``: the clock, in seconds; ``gathering``: of all connections of the event loop."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], gathering: Gathering) -> None:
         self._now = now
+        self._gathering = gathering
         self._pieces: list[bytes] = []
         # Called by the parser: for each chunk, no Python code runs.
         self.on_body = self._pieces.append
@@ -112,6 +115,7 @@ class Connection(asyncio.Protocol):
                 del self._pieces[self._piece_count :]
             if self._pieces and self._feed is not None:
                 self._feed(self._pieces, at)
+                self._gathering.count(len(self._pieces))
                 self._pieces.clear()
         except Exception as error:  # noqa: BLE001 - the caller of exchange gets it
             self._fail(error)

@@ -9,6 +9,7 @@ from typing import Any
 import aiohappyeyeballs
 
 from harness.load.transport.connection import Connection, Receiver
+from harness.load.transport.gathering import Gathering
 from harness.load.transport.limits import Waits, time_limit
 
 _Addresses = list[tuple[Any, Any, int, str, tuple[Any, ...]]]
@@ -49,6 +50,7 @@ class Pool:
         self._waits = Waits(timeout)
         self._servers: dict[tuple[str, int], Server] = {}
         self._loop = asyncio.get_running_loop()
+        self._gathering = Gathering(self._loop)
         self._sweep: asyncio.TimerHandle | None = None
         self._used: set[Connection] = set()
 
@@ -121,7 +123,9 @@ class Pool:
             opened = await aiohappyeyeballs.start_connection(
                 await self._addresses(server), happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=self._loop
             )
-            _, connection = await self._loop.create_connection(lambda: Connection(self._now), sock=opened)
+            _, connection = await self._loop.create_connection(
+                lambda: Connection(self._now, self._gathering), sock=opened
+            )
         except OSError as error:
             raise NotConnected(f"cannot connect to {server.host}:{server.port}: {error}") from error
         return connection
