@@ -194,6 +194,8 @@ class Phase:
     """Sessions: seconds between the end of the turn before and the sending of the next turn, by the next turn's
     request_id. Such a request continues a request of this phase. A session counts as one towards ``concurrency`` from
     the sending of its first turn to the end of its last turn."""
+    faulted: bool = False
+    """Whether the run's faults are caused during this phase."""
     seconds: float | None = None
     """None of ``requests`` is sent later than so many seconds after the phase began; those in flight then are waited
     for. The others are not recorded as sent. None: no limit."""

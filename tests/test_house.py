@@ -38,6 +38,8 @@ ROOMS: dict[str, set[str]] = {
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
     "fleet": VOCABULARY | {"load", "run"},
+    # Of run only how a phase's requests are sent, beside which faults are caused.
+    "faults": VOCABULARY | {"run.runner"},
     "store": VOCABULARY,
     "reports": VOCABULARY
     | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},

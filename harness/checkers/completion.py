@@ -22,12 +22,17 @@ refused with a status that is invalid in the table. A run without any completed 
 A failed request that verifies another request (``Request.purpose``) makes the run unknown at most. Failed references,
 controls, forcings, resets and salt tests are reported by the checks ``outputs`` and ``salts``, with the requests that
 could not be verified.
+
+A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
+It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
+answered, which is invalid.
 """
 
 from collections.abc import Sequence
 
+from harness.checkers.windows import at_work
 from harness.facts import Deployment
-from harness.history import Ending, History, Operation, Outcome
+from harness.history import Ending, History, Operation, Outcome, Tolerated
 from harness.scenario import Purpose, Route
 from harness.verdict import Check, Finding, Verdict, worst
 
@@ -56,15 +61,20 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     served = [operation for operation in load if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)
-    failed = sorted((o for o in load if not as_expected(o)), key=lambda o: _verdict(o) is not Verdict.INVALID)
+    unserved = [(o, _under_faults(o, history)) for o in load if not as_expected(o)]
+    excused = sum(verdict is Verdict.VALID for _, verdict in unserved)
+    failed = [o for o, verdict in unserved if verdict is not Verdict.VALID]
+    verdicts = {o.request.request_id: verdict for o, verdict in unserved}
+    failed.sort(key=lambda o: verdicts[o.request.request_id] is not Verdict.INVALID)
     verifying = [o for o in asked if not o.request.of_load and not as_expected(o)]
     whole = Verdict.VALID if completed and not history.ended_early else Verdict.UNKNOWN
-    verdict = worst((whole, *map(_verdict, failed), *(Verdict.UNKNOWN for _ in verifying)))
+    verdict = worst((whole, *verdicts.values(), *(Verdict.UNKNOWN for _ in verifying)))
     findings = tuple(_finding(operation) for operation in (*failed, *verifying)[:_LISTED])
     refusals = len(load) - len(served)
     parts = (
         f"{completed:,} of {len(tested):,} requests completed"
         + (f", {refusals:,} were to be refused" if refusals else ""),
+        *([f"{excused:,} failed clearly while a fault was at work"] if excused else []),
         *_first_of(failed, "did not"),
         *_first_of(verifying, "that verify other requests failed, so that what they verify is unknown"),
         *(["the run ended early"] if history.ended_early else []),
@@ -76,6 +86,18 @@ def as_expected(operation: Operation) -> bool:
     """Whether the request completed, or was refused with the status that it must be refused with."""
     wanted = operation.request.expect_status
     return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
+
+
+def _under_faults(operation: Operation, history: History) -> Verdict:
+    """The verdict about a request that did not end as expected; VALID if a fault of the run explains it."""
+    tolerant = [one for one in at_work(history, operation, Tolerated.ERRORS) if one.evidence]
+    if not tolerant or operation.ended.ending is Ending.CLIENT_CRASHED:
+        return _verdict(operation)
+    if operation.ended.ending is not Ending.TIMED_OUT:
+        return Verdict.VALID
+    healed = max((one.healed_at or operation.ended.at for one in tolerant), default=operation.ended.at)
+    waited = operation.ended.at - max(healed, operation.sent.at)
+    return Verdict.INVALID if 2 * waited > operation.ended.at - operation.sent.at else Verdict.VALID
 
 
 def _verdict(operation: Operation) -> Verdict:

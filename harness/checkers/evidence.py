@@ -1,15 +1,16 @@
 """The evidence of the checkers of counters: expected and observed growth, for each counted phase and server."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.checkers import elsewhere, leftovers
 from harness.checkers.by_phase import by_phase
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
+from harness.checkers.under_faults import Allowance, allowance, faulted_servers
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Outcome, Scraped, ScrapeFailed
 from harness.memo import once
-from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
+from harness.observe.counters import Counters, Delta, delta, read_counters, since_start, total, unknown_delta
 from harness.oracle import PREDICTED, PhaseKey, ServerExpectation, predict
 from harness.scenario import Purpose
 from harness.verdict import Bounds, Check, Comparison, Verdict, worst
@@ -40,6 +41,8 @@ class Evidence:
     """Why the servers may have found blocks of an earlier run; empty if they cannot have."""
     elsewhere: str = ""
     """Why servers that are not listed may have served some requests; empty if they cannot have."""
+    allowed: Allowance = field(default_factory=Allowance)
+    """What faults of the run may have done to the servers in this phase; ``expectation`` allows for it already."""
 
     def compare(self, counter: str) -> Comparison:
         """Compare the counter's growth with its expectation."""
@@ -71,7 +74,7 @@ class Evidence:
 @once
 def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """The evidence of every counted phase, in order. Phases without readings are left out."""
-    expected = _predicted(deployment, history)
+    expected = _predicted(deployment, history, faulted_servers(deployment, history))
     counted = _counted(history)
     idle = {server.name: ServerExpectation() for server in deployment.servers}
     evidence = tuple(
@@ -79,10 +82,13 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
             *phase,
             key,
             servers[0].role,
-            expectation,
+            (allowed := allowance(history, phase, [server.name for server in servers])).widen(
+                expectation, servers[0].role
+            ),
             total(_grown_on(history, phase, server.name) for server in servers),
             tuple(_before(history, phase, servers)),
             tuple(_before(history, counted[0], servers)),
+            allowed=allowed,
         )
         for phase in counted
         for key, expectation in expected.get(phase, idle).items()
@@ -129,7 +135,7 @@ def _widened(explained: Mapping[str, Bounds], added: Mapping[str, Bounds]) -> Ma
 
 
 def _predicted(
-    deployment: Deployment, history: History, disturbed: Sequence[str] = ()
+    deployment: Deployment, history: History, disturbed: Collection[str] = ()
 ) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
     """Predictions of the counted phases, made without requests that do not change them.
 
@@ -276,6 +282,8 @@ def _grown_on(history: History, phase: PhaseKey, server: str) -> Delta:
         if isinstance(reason, str):
             return unknown_delta(reason)
     before, after = (read_counters(reading) for reading in readings if isinstance(reading, Scraped))
+    if allowance(history, phase, [server]).restarted and before.process_start != after.process_start:
+        return since_start(after)
     return delta(before, after)
 
 

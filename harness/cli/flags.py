@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         command("selftest", "plant each known bug in a simulated pair, and see which checker catches it")
     )
     command("list", "list the workloads and deployments of the catalogue")
+    _add_fault_flags(run)
     for one in (run, doctor):
         add_load_flags(one)
         _add_sending_flags(one)
@@ -134,6 +135,15 @@ def _add_sending_flags(parser: argparse.ArgumentParser) -> None:
         help="also verify the offload tiers of attached servers: this EMPTIES their prefix caches after the load "
         "(always done with servers that the harness launched)",
     )
+
+
+def _add_fault_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("faults")
+    text = (
+        "cause a fault during the load, as in pause:server=decode-0,after=2,for=3 (seconds); repeatable; `list` "
+        "describes each"
+    )
+    _values(group, "--fault", "NAME[:OPTION=VALUE,…]", text)
 
 
 def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:

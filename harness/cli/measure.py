@@ -10,12 +10,14 @@ from harness.cli.options import Options
 from harness.clock import Clock, MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.facts import Deployment
+from harness.faults import FaultPlan, Nemesis, Site
 from harness.fleet import open_fleet
 from harness.history import Noted
 from harness.loads.demand import Demand
 from harness.preflight import Item, Level
 from harness.reports import make_progress
 from harness.run import Carried, Recorder, carry_out, run_started_now
+from harness.run.runner import Loading, load_here
 from harness.store import RunStore
 
 
@@ -67,6 +69,15 @@ async def measuring(
                 clock=clock,
                 observer=progress,
                 died=session.died if fleet is None else lambda: (*session.died(), *fleet.died()),
-                load=None if fleet is None else fleet.load,
+                load=_with_faults(
+                    None if fleet is None else fleet.load,
+                    options.faults,
+                    lambda: Nemesis(options.faults, Site(session.deployment, clock, session.nursery), record, progress),
+                ),
             )
             yield Measuring(session.deployment, record, clock, carrying)
+
+
+def _with_faults(load: Loading | None, faults: Sequence[FaultPlan], nemesis: Callable[[], Nemesis]) -> Loading | None:
+    """How a phase's requests are sent: with the faults of the command line beside them, if there are any."""
+    return nemesis().beside(load or load_here) if faults else load

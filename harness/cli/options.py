@@ -11,6 +11,7 @@ from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
+from harness.faults import FaultPlan, parse_fault
 from harness.fleet import Workers
 from harness.load.extra_body import checked
 from harness.loads import Load
@@ -83,6 +84,8 @@ class Options:
     save: bool
     """Whether ``check`` replaces the stored result."""
     state_file: Path | None
+    faults: tuple[FaultPlan, ...]
+    """What is done to the deployment during the load."""
     workers: Workers
     """From where the load is sent."""
     argv: tuple[str, ...]
@@ -158,6 +161,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
         state_file=getattr(flags, "state_file", None),
+        faults=tuple(map(parse_fault, flags.fault)),
         workers=Workers(flags.workers, flags.ray),
         argv=argv,
     )

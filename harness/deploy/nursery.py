@@ -25,6 +25,7 @@ class Nursery:
         self._ready_timeout = ready_timeout
         self._observer = observer
         self._processes: dict[str, ChildProcess] = {}
+        self._urls: dict[str, str] = {}
 
     def start(self, name: str, argv: Iterable[str], environment: Mapping[str, str]) -> None:
         """Start one process; returns at once."""
@@ -33,6 +34,7 @@ class Nursery:
 
     async def all_answer(self, urls: Mapping[str, str]) -> None:
         """Return when every process answers 200 at /health. Raises DeployError, with the log's end, if one fails."""
+        self._urls |= urls
         try:
             async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
                 for name, url in urls.items():
@@ -44,6 +46,24 @@ class Nursery:
     async def stop(self) -> None:
         """End all processes. Shielded: a second Ctrl-C must not leave some of them running."""
         await asyncio.shield(asyncio.gather(*(process.stop() for process in self._processes.values())))
+
+    def names(self) -> tuple[str, ...]:
+        """The processes that were started, in order."""
+        return tuple(self._processes)
+
+    def pids(self, name: str) -> tuple[int, ...]:
+        """The ids of a command's process and its descendants, without its keeper; empty if it has ended."""
+        return self._processes[name].pids
+
+    async def restart(self, name: str) -> None:
+        """End what is left of a command, start it again as it was, and return when it answers.
+
+        Raises DeployError, with the log's end, if it does not answer in time.
+        """
+        before = self._processes[name]
+        await before.stop()
+        self._processes[name] = ChildProcess.start(before.command, append=True)
+        await self.all_answer({name: self._urls[name]})
 
     def pid(self, name: str) -> int:
         """The process id of a process's keeper."""

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,10 @@ class ChildProcess:
         self._keeper = keeper
 
     @classmethod
-    def start(cls, command: Command, *, grace: float = GRACE) -> "ChildProcess":
-        """Start the command; returns at once."""
+    def start(cls, command: Command, *, grace: float = GRACE, append: bool = False) -> "ChildProcess":
+        """Start the command; returns at once. ``append``: the log of an earlier start is kept."""
         command.log.parent.mkdir(parents=True, exist_ok=True)
-        with command.log.open("wb") as log:
+        with command.log.open("ab" if append else "wb") as log:
             keeper = subprocess.Popen(
                 [sys.executable, str(_KEEPER), str(grace), *command.argv],
                 stdin=subprocess.PIPE,
@@ -54,6 +54,11 @@ class ChildProcess:
     def pid(self) -> int:
         """Process id of the keeper; the command itself is the keeper's child."""
         return self._keeper.pid
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the command and its descendants, without the keeper; Linux only."""
+        return tuple(_descendants(self.pid))
 
     @property
     def status(self) -> int | None:
@@ -75,3 +80,13 @@ class ChildProcess:
     def _close_pipe(self) -> None:
         if self._keeper.stdin is not None:
             self._keeper.stdin.close()
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
+    except OSError:
+        return
+    for child in map(int, text.split()):
+        yield child
+        yield from _descendants(child)

@@ -16,7 +16,8 @@ Rules:
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from harness.history import Sample, Scraped
 
@@ -220,6 +221,12 @@ def delta(before: Counters, after: Counters) -> Delta:
     reasons = {name: reason for name in _GROWING if (reason := _why_unknown(name, before, after))}
     grown = {name: _integral(getattr(after, name) - getattr(before, name)) for name in _GROWING if name not in reasons}
     return Delta(grown, reasons, frozenset(name for name in reasons if _absent(name, after)))
+
+
+def since_start(after: Counters) -> Delta:
+    """The growth of each counter since the server's process started: the reading itself."""
+    zeros: dict[str, Any] = {name: 0 for name in _GROWING if getattr(after, name) is not None}
+    return delta(replace(Counters(process_start=after.process_start), **zeros), after)
 
 
 def total(deltas: Iterable[Delta]) -> Delta:

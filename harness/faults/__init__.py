@@ -1,0 +1,13 @@
+"""What can be done to a deployment while it serves a load, each kind with its evidence and its healer.
+
+As in Jepsen: a fault is struck at a chosen moment, the evidence that it took hold is *observed*, it is healed on every
+way out, and the history has an entry of each step, so that checkers know which operations overlapped it.
+"""
+
+from harness.faults.fault import Fault, NoEvidence
+from harness.faults.final_reads import under_faults
+from harness.faults.nemesis import Nemesis
+from harness.faults.plan import FaultPlan, parse_fault
+from harness.faults.site import Processes, Site
+
+__all__ = ["Fault", "FaultPlan", "Nemesis", "NoEvidence", "Processes", "Site", "parse_fault", "under_faults"]

@@ -1,0 +1,46 @@
+"""What a fault is: the parts that each kind has."""
+
+from typing import ClassVar, Protocol
+
+from harness.faults.site import Site
+from harness.history import Tolerated
+
+
+class NoEvidence(Exception):  # noqa: N818 - reads as what happened
+    """It was not observed in time that the fault took hold, or was healed. The message says what was observed instead.
+
+    A run that tested a fault without evidence is unknown, never valid.
+    """
+
+
+class Fault(Protocol):
+    """One fault of one kind. Its first line of documentation is what ``python -m harness list`` shows."""
+
+    kind: ClassVar[str]
+    """The name in ``--fault``."""
+    tolerates: tuple[Tolerated, ...]
+    """What may happen to requests that overlap the fault."""
+
+    @property
+    def target(self) -> str:
+        """What the fault is about: a server's name, ``proxy``, a link, ``load``."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What the fault does, as a clause: ``stop the process of decode-0 (SIGSTOP)``."""
+        ...
+
+    async def strike(self, site: Site) -> str:
+        """Do it, wait until it is observed to have taken hold, and return what was observed, with figures.
+
+        Raises NoEvidence. Whatever happens, ``heal`` is called afterwards.
+        """
+        ...
+
+    async def heal(self, site: Site) -> str:
+        """Undo it, wait until that is observed, and return what was observed. May be called when nothing was done.
+
+        Raises NoEvidence.
+        """
+        ...

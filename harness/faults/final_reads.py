@@ -1,0 +1,63 @@
+"""After the faults: every prompt is asked again, through each of the caches that the load may have left damaged.
+
+A fault may leave wrong KV where no request of the load looks any more: a block that was written for a request that was
+cut, a chunk of the offload tier that was stored from a block in use. So each prompt of the load is asked again
+
+1. through the proxy, where decode finds it in its prefix cache or pulls it from prefill,
+2. on a prefill server alone, which finds it in its prefix cache,
+3. on a decode and on a prefill server alone after their prefix caches were emptied, where the offload tier has it,
+
+and these answers are verified like all others. The newest are asked first: a cache that cannot hold all of them has
+lost the oldest, and each of these would take the place of a newer one before that is read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from harness.facts import Connector, Deployment
+from harness.scenario import Phase, Purpose, Request, Route, Scenario
+
+_CONCURRENCY = 16
+"""Requests in flight, at most: the load's own concurrency may be more than servers with small pools carry at once."""
+
+
+def under_faults(scenario: Scenario, deployment: Deployment) -> Scenario:
+    """The scenario, whose load is sent under the run's faults, and the final reads after it."""
+    loads = [phase for phase in scenario.phases if any(one.of_load for one in phase.requests)]
+    marked = tuple(replace(phase, faulted=phase in loads) for phase in scenario.phases)
+    reads = tuple(read for phase in loads for read in _reads(phase, deployment))
+    return replace(scenario, phases=(*marked, *reads))
+
+
+def _reads(load: Phase, deployment: Deployment) -> Iterator[Phase]:
+    yield _read(load, "decode-cache", Route.PROXY)
+    yield _read(load, "prefill-cache", Route.PREFILL)
+    if deployment.has(Connector.OFFLOADING) and deployment.launched:
+        yield _emptied(load, deployment)
+        yield _read(load, "decode-tier", Route.DECODE)
+        yield _read(load, "prefill-tier", Route.PREFILL)
+
+
+def _read(load: Phase, name: str, route: Route) -> Phase:
+    """Every request of the load again; those that continue another one need its answer, and are left out."""
+    again = tuple(
+        replace(one, request_id=f"{one.request_id}-{name}", route=route, server=None, expect_status=None)
+        for one in reversed(load.requests)
+        if one.continues is None
+    )
+    return Phase(f"{load.name}: final read, {name}", again, min(load.concurrency, _CONCURRENCY))
+
+
+def _emptied(load: Phase, deployment: Deployment) -> Phase:
+    """Empties every prefix cache."""
+    routes = {"prefill": Route.PREFILL, "decode": Route.DECODE}
+    seen: dict[str, int] = {}
+    requests = []
+    for server in deployment.servers:
+        number = seen[server.role] = seen.get(server.role, -1) + 1
+        requests.append(
+            Request(
+                f"{load.name}-empty-{server.name}", (), route=routes[server.role], server=number, purpose=Purpose.RESET
+            )
+        )
+    return Phase(f"{load.name}: empty prefix caches", tuple(requests), counted=False)

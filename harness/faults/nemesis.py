@@ -1,0 +1,116 @@
+"""Carries out planned faults beside a load, and writes every step into the history.
+
+Rule 1: whatever happens, a fault that was begun is healed: if its evidence was not observed, if the load ends earlier,
+        if the run is interrupted.
+Rule 2: a fault that could not be begun, because the load was over, leaves ``FaultPlanned`` alone in the history, and
+        the run is unknown.
+Rule 3: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from harness.faults.fault import NoEvidence
+from harness.faults.plan import FaultPlan
+from harness.faults.site import Site
+from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultProved
+from harness.observer import SILENT, RunObserver
+from harness.run.runner import Loading, PhaseRun
+
+
+class Nemesis:
+    """The faults of one run."""
+
+    def __init__(
+        self,
+        plans: Sequence[FaultPlan],
+        site: Site,
+        record: Callable[[Entry], None],
+        observer: RunObserver = SILENT,
+    ) -> None:
+        self._site = site
+        self._record = record
+        self._observer = observer
+        self._plans = dict(zip(_names(plans), plans, strict=True))
+
+    def beside(self, load: Loading) -> Loading:
+        """The same loading; the faults are carried out while it sends, in each phase with requests of the load."""
+
+        async def loading(run: PhaseRun) -> None:
+            if not (run.phase.faulted and self._plans):
+                await load(run)
+                return
+            self._plan()
+            tasks = [asyncio.create_task(self._carry_out(name, plan)) for name, plan in self._plans.items()]
+            try:
+                await load(run)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                # Healing goes on in tasks that were cancelled, and must have ended before anything else is sent.
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+
+        return loading
+
+    def _plan(self) -> None:
+        for name, plan in self._plans.items():
+            fault = plan.fault
+            self._record(
+                FaultPlanned(self._site.clock.now(), name, fault.kind, fault.target, fault.text, fault.tolerates)
+            )
+
+    async def _carry_out(self, name: str, plan: FaultPlan) -> None:
+        now = self._site.clock.now
+        await self._site.clock.sleep(plan.after)
+        self._record(FaultBegan(now(), name))
+        self._observer.note(f"fault {name}: {plan.fault.text}")
+        missing = ""
+        try:
+            evidence = await plan.fault.strike(self._site)
+            self._record(FaultProved(now(), name, evidence))
+            self._observer.note(f"fault {name}: {evidence}")
+            await self._site.clock.sleep(plan.seconds)
+        except NoEvidence as error:
+            missing = str(error)
+        finally:
+            await _unbroken(self._heal(name, plan, lambda: missing))
+
+    async def _heal(self, name: str, plan: FaultPlan, missing: Callable[[], str]) -> None:
+        healed, text = True, ""
+        try:
+            text = await plan.fault.heal(self._site)
+        except Exception as error:  # noqa: BLE001 - the history must say that the fault may still be at work
+            healed, text = False, str(error) or type(error).__name__
+        if missing():
+            text = f"it was not observed that the fault took hold: {missing()}; {text}"
+        self._record(FaultHealed(self._site.clock.now(), name, healed, text))
+        self._observer.note(f"fault {name}: {text}")
+
+
+async def _unbroken(healing: Coroutine[Any, Any, None]) -> None:
+    """Wait for the healing to end, also if this task is cancelled meanwhile; then pass the cancellation on."""
+    task = asyncio.create_task(healing)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+def _names(plans: Sequence[FaultPlan]) -> list[str]:
+    """A name for each fault: its kind and a number."""
+    seen = Counter[str]()
+    names = []
+    for plan in plans:
+        seen[plan.fault.kind] += 1
+        names.append(f"{plan.fault.kind}-{seen[plan.fault.kind]}")
+    return names

@@ -1,0 +1,70 @@
+"""``--fault NAME[:OPTION=VALUE,...]``: which fault, when, and for how long."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UsageError
+from harness.faults.fault import Fault
+from harness.faults.kinds import KINDS
+
+_AFTER_S = 1.0
+_FOR_S = 3.0
+_TIMES = ("after", "for")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlan:
+    """A fault and its time."""
+
+    fault: Fault
+    after: float = _AFTER_S
+    """Seconds from the beginning of the load to the fault."""
+    seconds: float = _FOR_S
+    """Seconds from the moment at which the fault was observed to its healing."""
+
+
+def parse_fault(text: str) -> FaultPlan:
+    """The plan that a value of ``--fault`` describes: ``pause:server=decode-0,after=2,for=3``. Raises UsageError."""
+    kind, _, rest = text.partition(":")
+    if kind not in KINDS:
+        raise UsageError(f"--fault {kind}: there is no such fault; there are {', '.join(KINDS)}.")
+    options = dict(_option(one, text) for one in rest.split(",") if one)
+    times = {name: _seconds(name, options.pop(name)) for name in _TIMES if name in options}
+    return FaultPlan(_made(kind, options), times.get("after", _AFTER_S), times.get("for", _FOR_S))
+
+
+def _option(one: str, text: str) -> tuple[str, str]:
+    name, equals, value = one.partition("=")
+    if not (name and equals and value):
+        raise UsageError(f"--fault {text}: give options as NAME=VALUE, separated by commas.")
+    return name, value
+
+
+def _seconds(name: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"--fault …{name}={value}: give a number of seconds.")
+    return seconds
+
+
+def _made(kind: str, options: Mapping[str, str]) -> Fault:
+    make = KINDS[kind]
+    readers = _readers(make)
+    if unknown := [name for name in options if name not in readers]:
+        known = ", ".join((*readers, *_TIMES))
+        raise UsageError(f"--fault {kind}:{unknown[0]}=…: {kind} has no such option; it has {known}.")
+    try:
+        return make(**{name: readers[name](value) for name, value in options.items()})
+    except ValueError as error:
+        raise UsageError(f"--fault {kind}: {error}") from None
+
+
+def _readers(make: type[Fault]) -> dict[str, Callable[[str], Any]]:
+    """How the text of each option becomes its value: by the type of the field's default."""
+    fields = getattr(make, "__dataclass_fields__", {})
+    plain = (field for field in fields.values() if field.init and isinstance(field.default, str | int | float))
+    return {field.name: type(field.default) for field in plain}

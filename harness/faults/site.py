@@ -1,0 +1,55 @@
+"""What a fault works on: the processes and addresses of a running deployment. Other rooms provide it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.clock import Clock
+from harness.facts import Deployment
+from harness.faults.proc import ProcessTable
+
+POLL_S = 0.02
+"""Seconds between two looks for evidence."""
+
+
+class Processes(Protocol):
+    """The processes that the harness started, by name (``prefill-0``, ``decode-0``, ``proxy``)."""
+
+    def pids(self, name: str) -> tuple[int, ...]:
+        """The ids of the named command's process and its descendants; empty if it has ended or was never started."""
+        ...
+
+    def names(self) -> tuple[str, ...]:
+        """The processes that were started, in order."""
+        ...
+
+    async def restart(self, name: str) -> None:
+        """End what is left of the command, start it again as it was started first, and return when it answers.
+
+        Raises DeployError if it does not answer in time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running deployment, as far as faults may touch it."""
+
+    deployment: Deployment
+    clock: Clock
+    processes: Processes | None = None
+    """None: the harness started no process (it attached to a running deployment)."""
+    table: ProcessTable = field(default_factory=ProcessTable)
+    patience: float = 10.0
+    """Seconds within which a fault must be observed to have taken hold, and its healing."""
+    values: Callable[[str], Awaitable[Mapping[str, float]]] | None = None
+    """Reads a server's counters and gauges, by their names in ``harness.observe.counters``."""
+
+    async def until(self, holds: Callable[[], bool], patience: float | None = None) -> bool:
+        """Whether it holds within the patience; looks again and again until then."""
+        deadline = self.clock.now() + (self.patience if patience is None else patience)
+        while not holds():
+            if self.clock.now() >= deadline:
+                return False
+            await self.clock.sleep(POLL_S)
+        return True
