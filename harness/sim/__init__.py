@@ -1,8 +1,10 @@
 """A simulated P/D pair that can have planted bugs: vLLM's HTTP API, caches, leases and counters, without a real model.
 
 The simulation re-implements vLLM's behaviour from its source and shares no code with the oracle, so that each checks
-the other. ``SimPair`` is the core: it does no I/O, and its clock is injected. ``start_sim`` serves it on loopback, all servers in
-one process. ``start_alone`` serves one server of a deployment whose servers have a process each.
+the other.
+
+``SimPair`` is the core: it does no I/O, and its clock is injected. ``start_sim`` serves it on loopback, in one process.
+``start_alone`` serves one server of a deployment whose servers have a process each.
 """
 
 from harness.sim.alone import AloneServer, start_alone
