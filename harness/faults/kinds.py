@@ -5,3 +5,6 @@ from harness.faults.pause import Pause
 
 _ALL: tuple[type[Fault], ...] = (Pause,)
 KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in _ALL}
+
+USUAL: tuple[str, ...] = ("pause:server=decode-0", "pause:server=prefill-0", "pause:server=proxy")
+"""Each kind in the forms in which it is mostly wanted, as for ``--fault``."""
