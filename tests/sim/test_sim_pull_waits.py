@@ -6,7 +6,7 @@ from held_fabric import HeldFabric
 from harness.facts import Connector, Role
 from harness.scenario import Endpoint
 from harness.sim import QUIET, Ledger, SimConfig, SimPair, SimServer
-from harness.sim.fabric import Reached
+from harness.sim.fabric import Address, Reached
 from harness.sim.transit import prefill_body
 
 PROMPT = list(range(300, 350))
@@ -88,7 +88,7 @@ def test_the_recompute_policy_computes_what_was_lost() -> None:
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_blocks_of_an_aborted_request_are_held_until_its_pull_ends_and_then_freed(lost: bool) -> None:
-    """P's pages may still arrive in them. The request has ended already: it must not end a second time with an error."""
+    """P's pages may still arrive in them. The request has ended: it must not end a second time, with an error."""
     decode = Decode()
     job = decode.server.submit(C, decode.body(), "x")
     decode.server.settle()
@@ -144,4 +144,5 @@ def test_a_refused_request_releases_the_blocks_on_p() -> None:
     decode = Decode()
     body = decode.body() | {"max_tokens": 10**6}
     assert decode.server.handle(C, body, "x")[0] == 400
-    assert decode.fabric.released == [body["kv_transfer_params"]["remote_request_id"]]
+    params = body["kv_transfer_params"]
+    assert decode.fabric.released == [(Address.of(params), params["remote_request_id"])]
