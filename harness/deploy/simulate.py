@@ -17,7 +17,7 @@ from harness.sim import SimConfig, SimPair
 
 _AS_JSON = (
     *("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "lease_seconds"),
-    *("shutdown_timeout", "prefill", "decode"),
+    *("load_failure_policy", "pull_seconds", "shutdown_timeout", "prefill", "decode"),
 )
 """Fields of SimConfig that have no flag of their own on its command line."""
 
@@ -33,8 +33,8 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     ports = _ports(target)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     if target.separate_processes:
-        for name, argv in separate_argvs(config, ports).items():
-            nursery.start(name, argv, os.environ)
+        for name, channel in _side_channels(ports).items():
+            nursery.start(name, separate_argv(config, name, ports[name], channel), os.environ)
         await nursery.all_answer(urls)
     else:
         nursery.start("sim", sim_argv(config, ports), os.environ)
@@ -81,14 +81,16 @@ def _ports(target: Target) -> dict[str, int]:
     return {name: target.ports.get(name, port) for name, port in zip(names, free_ports(len(names)), strict=True)}
 
 
-def separate_argvs(config: SimConfig, ports: Mapping[str, int]) -> dict[str, list[str]]:
-    """The command line of each server's process, by the server's name."""
-    # One call finds all: a port that is free now may be one of `ports`, which nobody holds yet.
-    channels = [port for port in free_ports(2 * len(ports)) if port not in ports.values()]
-    return {
-        name: [*sim_argv(config, {name: port}), "--only", name, "--side-channel-port", str(channel)]
-        for (name, port), channel in zip(ports.items(), channels, strict=False)
-    }
+def _side_channels(ports: Mapping[str, int]) -> dict[str, int]:
+    """A port for each server's side channel, none of which is one of these ports."""
+    # Nobody holds the servers' own ports yet, so that they may be found again.
+    free = (port for port in free_ports(2 * len(ports)) if port not in ports.values())
+    return dict(zip(ports, free, strict=False))
+
+
+def separate_argv(config: SimConfig, name: str, port: int, side_channel: int) -> list[str]:
+    """The command line of one server's own process."""
+    return [*sim_argv(config, {name: port}), "--only", name, "--side-channel-port", str(side_channel)]
 
 
 def sim_argv(config: SimConfig, ports: Mapping[str, int]) -> list[str]:
