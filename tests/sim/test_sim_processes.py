@@ -35,7 +35,8 @@ START = "process_start_time_seconds"
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[Session]:
-    target = Target(engine="sim", separate_processes=True)
+    # The pair has settled when the leases of killed requests have ended, 30 s later by default.
+    target = Target(engine="sim", separate_processes=True, nixl_config={"kv_lease_duration": 6})
     async with open_session(target, Surroundings(directory, MonotonicClock())) as session:
         yield session
 
