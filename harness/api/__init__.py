@@ -187,6 +187,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
     engine_args: Sequence[str] = (),
     num_warmups: int | None = None,
     sim_noise: str = USUAL,
+    separate_processes: bool = False,
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
@@ -194,6 +195,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
 
     ``sim_noise`` is the kind of noise by which correct answers differ: ``usual``, ``none``, ``student`` (heavy tails),
     ``mixture`` (some positions and some outputs are noisier) or ``quantised`` (logits are rounded to bfloat16).
+    ``separate_processes``: whether each server has a process of its own, as faults on a server's process need.
 
     Raises:
         UsageError: no kind of noise, or no connector, has this name.
@@ -209,6 +211,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
         engine_args=tuple(engine_args),
         num_warmups=num_warmups,
         sim_noise=check_kind(sim_noise),
+        separate_processes=separate_processes,
     )
     return Opening(target, log_dir=log_dir, observer=observer)
 
