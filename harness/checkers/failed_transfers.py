@@ -9,7 +9,8 @@ that arrives while P is idle is counted in the next phase. There can be at most 
 expired in earlier phases of the run without one, and a run with an expired request is invalid already. Requests that
 expired before the run excuse nothing: the run's warm-up ends with a request that makes P read all notifications.
 
-During a fault of the run that may make transfers fail, as many of them may fail as requests overlapped the fault.
+During a fault of the run that may make transfers fail, as many of them may fail as requests overlapped the fault. A
+request whose client left may fail or expire, in any run.
 
 If other people use the server too, the failed transfer may belong to their requests, so the check is unknown.
 """
@@ -42,7 +43,7 @@ def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison
             # Older engines have the other two counters only.
             continue
         expected = _outstanding(evidence) if counter == "nixl_after_expiry" else _NONE
-        expected += Bounds(0, evidence.allowed.transfers_failed * _COUNTED_EACH)
+        expected += Bounds(0, (evidence.allowed.transfers_failed + evidence.allowed.left) * _COUNTED_EACH)
         why = evidence.delta.why(counter)
         # The engine does not report which request failed, and does not count the prompt tokens of failed requests.
         explained = Bounds(0, int(grown)) if evidence.others is not None and grown is not None else None
