@@ -376,7 +376,7 @@ class FaultPlanned:
     at: float
     fault: str
     """The fault's name in this run: ``pause-1``."""
-    kind: str
+    fault_kind: str
     """The kind, as in ``--fault``: ``pause``."""
     target: str
     """The server, link or load that the fault is about: ``decode-0``, ``proxy``."""
@@ -384,6 +384,9 @@ class FaultPlanned:
     """What the fault does, in words."""
     tolerates: tuple[Tolerated, ...] = ()
     """What may happen to the requests that overlap the fault."""
+    scenario: str = ""
+    phase: str = ""
+    """The phase during which the fault is caused."""
 
 
 @dataclass(frozen=True, slots=True)

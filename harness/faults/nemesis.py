@@ -46,7 +46,7 @@ class Nemesis:
             if not (run.phase.faulted and self._plans):
                 await load(run)
                 return
-            self._plan()
+            self._plan(run)
             watch = LoadWatch()
             site = replace(self._site, load=watch)
             run.record = watch.beside(run.record)
@@ -69,12 +69,11 @@ class Nemesis:
 
         return loading
 
-    def _plan(self) -> None:
+    def _plan(self, run: PhaseRun) -> None:
+        now, where = self._site.clock.now(), (run.scenario, run.phase.name)
         for name, plan in self._plans.items():
             fault = plan.fault
-            self._record(
-                FaultPlanned(self._site.clock.now(), name, fault.kind, fault.target, fault.text, fault.tolerates)
-            )
+            self._record(FaultPlanned(now, name, fault.kind, fault.target, fault.text, fault.tolerates, *where))
 
     def _of_load(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks of faults that look for their evidence when the load is over."""
