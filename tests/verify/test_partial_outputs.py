@@ -6,7 +6,7 @@ from dataclasses import replace
 import counted_run
 import pytest
 from counted_run import DEPLOYMENT
-from forced_histories import Readings, gaussian, prompt_of, run
+from forced_histories import Readings, gaussian, prompt_of, run, with_end, with_sampling
 from sim_history import SimRun, load
 
 from harness.history import Choice, Ended, Ending, Entry, History, Operation, Outcome, Sent, TokenLogprob
@@ -83,6 +83,23 @@ def test_a_wrong_token_before_the_end_makes_the_run_invalid(ending: Ending) -> N
 def test_what_was_not_served_is_not_judged() -> None:
     history = with_cut(run(gaussian(0.01), seed=1, damage=wrong_from(TOKENS)), [WHO])
     assert match_of(history)[0] in (Match.EXACT, Match.TIE)
+
+
+@pytest.mark.parametrize("sampling", [{"min_tokens": 20}, {"stop": ("never",), "ignore_eos": True}])
+@pytest.mark.parametrize("reason", [None, "length", "stop", "abort"])
+def test_neither_its_length_nor_its_end_is_judged(sampling: dict[str, object], reason: str | None) -> None:
+    """The last chunk of a stream may have arrived, and one before it may be missing."""
+    history = with_sampling(with_cut(run(gaussian(0.01), seed=1), [WHO], ending=Ending.UNFINISHED), WHO, **sampling)
+    (choice,) = next(e for e in history.of(Ended) if e.request_id == WHO).choices
+    history = with_end(history, WHO, choices=(replace(choice, finish_reason=reason),))
+    assert match_of(history)[0] in (Match.EXACT, Match.TIE)
+
+
+def test_it_may_not_be_longer_than_it_was_to_be() -> None:
+    history = with_sampling(with_cut(run(gaussian(0.01), seed=1), [WHO]), WHO, max_tokens=6)
+    match, _, text = match_of(history)
+    assert match is Match.MISMATCH
+    assert text.startswith("it has 7 tokens, and at most 6 were requested")
 
 
 def test_a_forcing_that_failed_is_unknown() -> None:
