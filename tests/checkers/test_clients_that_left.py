@@ -1,5 +1,6 @@
 """Clients that left as planned are nobody's failure, and excuse nothing that happens to other requests."""
 
+from dataclasses import replace
 from typing import Any
 
 import counted_run as run
@@ -56,12 +57,14 @@ def test_a_client_that_was_to_leave_and_was_cut_off_before_counts() -> None:
     assert check.verdict is Verdict.INVALID
 
 
+@pytest.mark.parametrize("rules", ["", "its layers are of a kind that is not known"])
 @pytest.mark.parametrize("served", [False, True])
-def test_servers_may_have_done_all_or_nothing_of_what_was_left(served: bool) -> None:
+def test_servers_may_have_done_all_or_nothing_of_what_was_left(served: bool, rules: str) -> None:
     whole = ({"prompt": 228, "compute": 228}, {"prompt": 228, "external": 228, "external_hits": 228})
     queried = {"prefix_queries": 228, "external_queries": 228}
     history = seen(LEFT, *(one | queried for one in whole)) if served else seen(LEFT)
-    assert token_sources(run.DEPLOYMENT, history).verdict is Verdict.VALID
+    check = token_sources(replace(run.DEPLOYMENT, cache_rules_unknown=rules), history)
+    assert check.verdict is Verdict.VALID
 
 
 def test_servers_may_not_have_done_more_than_all() -> None:
