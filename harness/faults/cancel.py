@@ -16,12 +16,9 @@ _WORDS = {
     Moment.TRANSFER: "when prefill has usually answered and decode fetches the KV",
     Moment.STREAM: "after some of their tokens",
 }
-_STAGES = {
-    Moment.FIRST_TOKEN: ("prefill", "handover"),
-    Moment.TRANSFER: ("handover",),
-    Moment.STREAM: ("decode",),
-}
-"""The stages at which the harness's own proxy counts such a client as gone (``pd_proxy_client_gone``)."""
+_AFTER_PREFILL = ("handover", "decode")
+"""The stages at which the harness's own proxy counts clients as gone (``pd_proxy_client_gone``) when prefill has
+answered: decode was asked, or has begun to answer, if only with the head, which vLLM sends before it has the KV."""
 _DRAWS = 1 << 64
 
 
@@ -115,9 +112,22 @@ class Cancel:
         if not grown.gone:
             return text
         stages = ", ".join(f"{count:,} in {stage}" for stage, count in grown.gone.items() if count)
-        if not any(grown.gone.get(stage, 0) for stage in _STAGES[Moment(self.moment)]):
+        if (seen := _seen(load, grown, Moment(self.moment))) <= 0:
             raise NoEvidence(f"the proxy saw no client leave {_WORDS[Moment(self.moment)]}: {stages or 'none left'}")
-        return f"{text}; the proxy saw clients leave: {stages}"
+        return f"{text}; the proxy saw clients leave: {stages}, of which at least {seen:,} at the moment asked for"
+
+
+def _seen(load: LoadWatch, grown: Served, moment: Moment) -> int:
+    """How many clients the harness's own proxy certainly saw leave at this moment. It sends no head before the body."""
+    later = sum(grown.gone.get(stage, 0) for stage in _AFTER_PREFILL)
+    with_head = sum(ended.status is not None for _, ended in load.left)
+    match moment:
+        case Moment.STREAM:
+            return grown.gone.get("decode", 0)
+        case Moment.TRANSFER:
+            return later - with_head
+        case Moment.FIRST_TOKEN:
+            return sum(grown.gone.values()) - with_head
 
 
 def _most(request: Request) -> int:

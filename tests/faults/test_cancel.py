@@ -131,8 +131,11 @@ async def serving(*, own_proxy: bool = True) -> AsyncIterator[Servers]:
         await runner.cleanup()
 
 
-def watched(*ends: tuple[Moment | None, int]) -> LoadWatch:
-    """A load that is over: for each request, when its client left (None: it stayed), after how many tokens."""
+def watched(*ends: tuple[Moment | None, int], head: int | None = 200) -> LoadWatch:
+    """A load that is over: for each request, when its client left (None: it stayed), after how many tokens.
+
+    ``head``: the status that clients had before they left; None: nothing had arrived.
+    """
     load = LoadWatch()
     record = load.beside(lambda _entry: None)
     for number, (moment, tokens) in enumerate(ends):
@@ -140,7 +143,7 @@ def watched(*ends: tuple[Moment | None, int]) -> LoadWatch:
         record(Sent(0.0, request, "s", "load", 0.0))
         outcome, ending = (Outcome.OK, Ending.COMPLETED) if moment is None else (Outcome.INFO, Ending.LEFT)
         choices = (Choice((7,) * tokens),) if tokens else ()
-        record(Ended(1.0, request.request_id, outcome, status=200, choices=choices, ending=ending))
+        record(Ended(1.0, request.request_id, outcome, status=head, choices=choices, ending=ending))
     load.over.set()
     return load
 
@@ -164,7 +167,7 @@ async def test_the_evidence_says_what_was_closed_and_what_the_servers_did() -> N
     closed, noticed, gone, idle = evidence.split("; ")
     assert closed == "3 of 5 clients closed their connections after 3 to 9 tokens"
     assert noticed == "decode did not finish 3 of these requests (0 counted as aborted)"
-    assert gone == "the proxy saw clients leave: 3 in decode"
+    assert gone == "the proxy saw clients leave: 3 in decode, of which at least 3 at the moment asked for"
     assert idle.startswith("all were idle 0.")
 
 
@@ -192,12 +195,29 @@ async def test_clients_that_left_at_another_moment_are_no_evidence() -> None:
             await struck(servers, STORM, "first-token", length=2, decode=3)
 
 
-async def test_the_proxy_must_have_seen_them_leave_at_this_moment() -> None:
-    load = watched((None, 20), (Moment.TRANSFER, 0))
+@pytest.mark.parametrize(
+    ("moment", "head", "gone", "seen"),
+    [
+        ("transfer", None, {"handover": 1}, 1),
+        # vLLM sends the head of its answer before it has the KV; the proxy keeps it until there is a token.
+        ("transfer", None, {"decode": 1}, 1),
+        ("transfer", None, {"prefill": 1}, 0),
+        ("transfer", 200, {"decode": 1}, 0),
+        ("first-token", None, {"prefill": 1}, 1),
+        ("first-token", None, {"handover": 1}, 1),
+        ("first-token", 200, {"decode": 1}, 0),
+    ],
+)
+async def test_the_proxy_must_have_seen_them_leave_at_this_moment(
+    moment: str, head: int | None, gone: dict[str, int], seen: int
+) -> None:
+    load = watched((None, 20), (Moment(moment), 0), head=head)
     async with serving() as servers:
-        with pytest.raises(NoEvidence, match=r"the proxy saw no client leave when prefill .*: 1 in decode"):
-            await struck(servers, load, "transfer", length=1, decode=1)
-        assert "1 in handover" in await struck(servers, load, "transfer", length=1, handover=1)
+        if seen:
+            assert f"at least {seen} at the moment" in await struck(servers, load, moment, length=1, **gone)
+            return
+        with pytest.raises(NoEvidence, match="the proxy saw no client leave"):
+            await struck(servers, load, moment, length=1, **gone)
 
 
 @pytest.mark.parametrize("broken", [{"status": 500}, {"running": 1}, {"finished": {}}])

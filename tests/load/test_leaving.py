@@ -136,6 +136,14 @@ def test_the_moment_is_a_share_of_the_usual_time(moment: Moment, after: float, s
     assert usual.wait(asked) == pytest.approx(seconds)
 
 
+def test_usual_is_what_three_quarters_exceed() -> None:
+    usual = UsualTimes()
+    asked = leaving(Moment.TRANSFER, 1.0)
+    for first in (2.0, 6.0, 3.0, 9.0):
+        usual.learn(answered(first, proxy_seconds=0.0, prefill_seconds=1.0), usual.began(asked, lambda: 0.0))
+    assert usual.wait(asked) == pytest.approx(1.0 + 2.0)
+
+
 def test_where_the_proxy_does_not_tell_the_transfer_is_the_second_half() -> None:
     usual = UsualTimes()
     asked = leaving(Moment.TRANSFER, 0.5)
