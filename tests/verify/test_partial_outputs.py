@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 
 import counted_run
 import pytest
 from counted_run import DEPLOYMENT
-from forced_histories import Readings, gaussian, prompt_of, run, with_end, with_sampling
+from forced_histories import Damage, Readings, gaussian, prompt_of, run, with_end, with_sampling
 from sim_history import SimRun, load
 
 from harness.history import Choice, Ended, Ending, Entry, History, Operation, Outcome, Sent, TokenLogprob
@@ -50,7 +51,7 @@ def match_of(history: History, who: str = WHO) -> tuple[Match, int | None, str]:
     return one.match, one.first, one.text
 
 
-def wrong_from(at: int) -> "type[Readings] | object":
+def wrong_from(at: int) -> Damage:
     """Damage to WHO: its token of this index is far behind the best one."""
 
     def damage(name: str, readings: Readings) -> None:
@@ -204,6 +205,8 @@ def with_clients_that_left(run: SimRun, every: int = 2) -> set[str]:
     return {entry.request_id for place in served if isinstance(entry := run.entries[place], Ended)}
 
 
+# Two tests check the same run.
+@cache
 def simulated(*bugs: PlantedBug, count: int = 64) -> tuple[History, set[str]]:
     run = SimRun(SimPair(SimConfig(bugs=bugs, seed=1, noise=Noise(flip_rate=0.0)), lambda: 0.0))
     run.run(load(count, seed=1))
@@ -220,6 +223,7 @@ def test_every_beginning_is_asked_for_and_right() -> None:
     assert outputs(SIM, history).verdict is Verdict.VALID
 
 
+@pytest.mark.slow
 def test_wrong_beginnings_of_a_planted_bug_are_found() -> None:
     history, left = simulated(PlantedBug("foreign_blocks"))
     wrong = set(wrong_outputs(history))
@@ -228,6 +232,7 @@ def test_wrong_beginnings_of_a_planted_bug_are_found() -> None:
     assert outputs(SIM, history).verdict is Verdict.INVALID
 
 
+@pytest.mark.slow
 def test_the_owner_of_a_wrong_output_may_be_a_request_whose_client_left() -> None:
     history, left = simulated(PlantedBug("foreign_blocks"))
     tested = {o.request.owner for o in history.operations() if o.request.purpose is Purpose.OWNER_TEST}
