@@ -50,7 +50,9 @@ def row(fault: str, history: History, judgement: Judgement) -> Row:
     """The row of a run whose only faults are those that ``fault`` names."""
     found = windows(history)
     faulted = {(one.planned.scenario, one.planned.phase) for one in found}
-    load = [one for one in history.operations() if (one.sent.scenario, one.sent.phase) in faulted]
+    sent = [one for one in history.operations() if (one.sent.scenario, one.sent.phase) in faulted]
+    # The harness's own clients left: nothing failed.
+    load = [one for one in sent if one.ended.ending is not Ending.LEFT]
     wrong = {finding.request for check in judgement.checks for finding in check.findings if finding.kind in _WRONG}
     bad = [one for one in load if one.outcome is not Outcome.OK or one.request.request_id in wrong]
     hung = sum(one.ended.ending is Ending.TIMED_OUT for one in load)

@@ -53,6 +53,8 @@ class Ending(StrEnum):
     """The answer has status 200 and a compression that the harness did not ask for and cannot undo."""
     CUT = "cut"
     """The connection broke after the request was sent."""
+    LEFT = "left"
+    """The harness's client closed the connection, as the run had planned (``Request.leaves``)."""
     TIMED_OUT = "timed_out"
     """The client's time limit passed."""
     NOT_CONNECTED = "not_connected"
@@ -374,7 +376,7 @@ class FaultPlanned:
     at: float
     fault: str
     """The fault's name in this run: ``pause-1``."""
-    kind: str
+    fault_kind: str
     """The kind, as in ``--fault``: ``pause``."""
     target: str
     """The server, link or load that the fault is about: ``decode-0``, ``proxy``."""

@@ -105,6 +105,17 @@ class Condition(StrEnum):
     """As ``SALT_OTHER``, through the proxy."""
 
 
+class Moment(StrEnum):
+    """When a client leaves before the end of its answer: it closes the connection."""
+
+    FIRST_TOKEN = "first-token"  # noqa: S105 - the moment before a token of the output, not a secret
+    """While its request waits for its first token, at a moment between the sending and the usual time of that token."""
+    TRANSFER = "transfer"
+    """While decode fetches the KV: between the usual times of prefill's answer and of the first token."""
+    STREAM = "stream"
+    """When a number of tokens has arrived."""
+
+
 TOP_LOGPROBS = 2
 """Log-probabilities per token that verification asks for: those of the served token and of the runner-up."""
 LOAD_LOGPROBS = 5
@@ -163,6 +174,11 @@ class Request(Deferred):
     kind: token ids, text or messages."""
     expect_status: int | None = None
     """The HTTP status with which the request must be refused; None: it must be served."""
+    leaves: Moment | None = None
+    """When the client is to close the connection, although it has not the whole answer; None: it waits for the end."""
+    leaves_after: float = 0.0
+    """``STREAM``: after so many events of the stream, each of which has a token. Other moments: at this share of the
+    time that is meant, 0 to 1."""
 
     @property
     def of_load(self) -> bool:

@@ -94,7 +94,7 @@ class AsyncRunningDeployment:
         argv += tuple(word for fault in faults for word in ("--fault", fault))
         scenario = load.scenario(self.facts, salt)
         if plans:
-            scenario = under_faults(scenario, self.facts)
+            scenario = under_faults(scenario, self.facts, plans)
         with _storing(result_dir, label, load.seed, self.facts) as (keep, store):
             carried = await self._carry_out(
                 [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed, faults=plans
@@ -162,7 +162,9 @@ class AsyncRunningDeployment:
         faults: Sequence[FaultPlan] = (),
     ) -> Carried:
         record, clock = Recorder(keep), MonotonicClock()
-        nemesis = Nemesis(faults, Site(self.facts, clock, self._processes), record, self._observer)
+        nemesis = Nemesis(
+            faults, Site(self.facts, clock, self._processes, headers=sending.headers), record, self._observer
+        )
         words = (*target_words(self._target), *argv)
         record(run_started_now(words, seed=seed, names=names))
         return await carry_out(

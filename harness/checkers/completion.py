@@ -12,6 +12,7 @@ Every request of a run's load is valid, so the deployment must serve it. The end
     cut after a status of 200                  invalid  the servers failed after they had begun to answer
     cut before any status                      unknown  the connection may have closed as the request was sent
     timed_out                                  unknown  the load may be too high, or the time limit too short
+    left                                       valid    the harness's client left, as the run had planned
     unreadable                                 unknown  the harness cannot undo the answer's compression
     not_connected, no_end                      unknown  there was no answer
     not_sent, client_crashed, interrupted      unknown  the harness or its user ended the request
@@ -61,6 +62,7 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     served = [operation for operation in load if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)
+    left = sum(operation.ended.ending is Ending.LEFT for operation in tested)
     unserved = [(o, _under_faults(o, history)) for o in load if not as_expected(o)]
     excused = sum(verdict is Verdict.VALID for _, verdict in unserved)
     failed = [o for o, verdict in unserved if verdict is not Verdict.VALID]
@@ -72,7 +74,8 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     findings = tuple(_finding(operation) for operation in (*failed, *verifying)[:_LISTED])
     refusals = len(load) - len(served)
     parts = (
-        f"{completed:,} of {len(tested):,} requests completed"
+        f"{completed:,} of {len(tested) - left:,} requests completed"
+        + (f", the clients of {left:,} others left as planned" if left else "")
         + (f", {refusals:,} were to be refused" if refusals else ""),
         *([f"{excused:,} failed clearly while a fault was at work"] if excused else []),
         *_first_of(failed, "did not"),
@@ -83,7 +86,9 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
 
 
 def as_expected(operation: Operation) -> bool:
-    """Whether the request completed, or was refused with the status that it must be refused with."""
+    """Whether the request completed, its client left as planned, or it was refused with the status that it must be."""
+    if operation.ended.ending is Ending.LEFT:
+        return True
     wanted = operation.request.expect_status
     return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
 

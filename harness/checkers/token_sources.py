@@ -84,9 +84,13 @@ def _against_usage(deployment: Deployment, evidence: tuple[Evidence, ...], histo
 
 
 def _left_to_decode(deployment: Deployment, asked: list[Operation], role: Role) -> int:
-    """Prompt tokens that prefill may leave to decode: for some kinds of model, the last one of each prompt."""
-    leaves = role is Role.PREFILL and bool(deployment.cache_rules_unknown)
-    return sum(one.request.route is Route.PROXY for one in asked) if leaves else 0
+    """Prompt tokens that prefill may leave to decode: for some kinds of model, the last one of each prompt.
+
+    Only answered requests count: prefill may leave out any part of the others' prompts.
+    """
+    if role is not Role.PREFILL or not deployment.cache_rules_unknown:
+        return 0
+    return sum(one.request.route is Route.PROXY and one.outcome is Outcome.OK for one in asked)
 
 
 def _usage(members: list[Evidence], asked: list[Operation], role: Role, left: int) -> Comparison:

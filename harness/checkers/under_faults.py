@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from harness.checkers.by_phase import by_phase
 from harness.checkers.windows import Window, during, windows
 from harness.facts import Deployment, Role
-from harness.history import History, Tolerated
+from harness.history import Ending, History, Operation, Tolerated
 from harness.oracle import PREDICTED, PhaseKey, ServerExpectation
 from harness.verdict import Bounds
 
@@ -32,6 +32,9 @@ class Allowance:
     transfers_failed: int = 0
     """Most transfers that may have failed, or requests that may have expired."""
     why: str = ""
+    left: int = 0
+    """Requests whose clients left as planned: their transfers may fail, and prefill frees their blocks at the lease's
+    end. The oracle's bounds allow for all else that such a request does or leaves undone."""
 
     def widen(self, expectation: ServerExpectation, role: Role) -> ServerExpectation:
         """The expectation with the bounds that hold under these faults."""
@@ -55,13 +58,18 @@ def faulted_servers(deployment: Deployment, history: History) -> Collection[str]
 def allowance(history: History, phase: PhaseKey, servers: Collection[str]) -> Allowance:
     """What faults may have done to these servers in a phase."""
     operations = by_phase(history).operations(phase)
-    found = during(history, operations)
+    found, left = during(history, operations), _left(operations)
     if not found:
-        return Allowance()
+        return Allowance(left=left)
     failing = [one for one in found if one.tolerates(Tolerated.FAILED_TRANSFERS)]
     overlapping = sum(any(one.overlaps(operation) for one in failing) for operation in operations) if failing else 0
     names = ", ".join(one.name for one in found)
-    return Allowance(any(_restarted(one, servers) for one in found), overlapping, f"faults were at work: {names}")
+    restarted = any(_restarted(one, servers) for one in found)
+    return Allowance(restarted, overlapping, f"faults were at work: {names}", left)
+
+
+def _left(operations: Collection[Operation]) -> int:
+    return sum(one.ended.ending is Ending.LEFT for one in operations)
 
 
 def _restarted(window: Window, servers: Collection[str]) -> bool:

@@ -72,7 +72,12 @@ async def measuring(
                 load=_with_faults(
                     None if fleet is None else fleet.load,
                     options.faults,
-                    lambda: Nemesis(options.faults, Site(session.deployment, clock, session.nursery), record, progress),
+                    lambda: Nemesis(
+                        options.faults,
+                        Site(session.deployment, clock, session.nursery, headers=options.sending.headers),
+                        record,
+                        progress,
+                    ),
                 ),
             )
             yield Measuring(session.deployment, record, clock, carrying)

@@ -34,7 +34,7 @@ async def run(options: Options) -> ExitCode:
                 verify = options.verify(on.deployment, salt)
                 scenario = load.scenario(on.deployment, salt)
                 if options.faults:
-                    scenario = under_faults(scenario, on.deployment)
+                    scenario = under_faults(scenario, on.deployment, options.faults)
                 carried = await on.carry_out([scenario], verify=verify)
         except asyncio.CancelledError:
             interrupted = end_interrupted(store, options)

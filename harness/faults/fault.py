@@ -1,9 +1,10 @@
 """What a fault is: the parts that each kind has."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from harness.faults.site import Site
 from harness.history import Tolerated
+from harness.scenario import Request
 
 
 class NoEvidence(Exception):  # noqa: N818 - reads as what happened
@@ -43,4 +44,20 @@ class Fault(Protocol):
 
         Raises NoEvidence.
         """
+        ...
+
+
+@runtime_checkable
+class OfLoad(Protocol):
+    """A fault that the load's own requests cause, from the first to the last. It has no times of its own.
+
+    Its ``strike`` waits for the end of the load (``site.load``), and then looks for the evidence.
+    """
+
+    def changed(self, request: Request) -> Request:
+        """The request of the load as it is sent under the fault."""
+        ...
+
+    async def before(self, site: Site) -> None:
+        """Read what the evidence is compared with. Called before the first request is sent."""
         ...

@@ -11,22 +11,34 @@ and these answers are verified like all others. The newest are asked first: a ca
 lost the oldest, and each of these would take the place of a newer one before that is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from harness.facts import Connector, Deployment
+from harness.faults.fault import OfLoad
+from harness.faults.plan import FaultPlan
 from harness.scenario import Phase, Purpose, Request, Route, Scenario
 
 _CONCURRENCY = 16
 """Requests in flight, at most: the load's own concurrency may be more than servers with small pools carry at once."""
 
 
-def under_faults(scenario: Scenario, deployment: Deployment) -> Scenario:
+def under_faults(scenario: Scenario, deployment: Deployment, plans: Iterable[FaultPlan] = ()) -> Scenario:
     """The scenario, whose load is sent under the run's faults, and the final reads after it."""
+    of_load = [plan.fault for plan in plans if isinstance(plan.fault, OfLoad)]
     loads = [phase for phase in scenario.phases if any(one.of_load for one in phase.requests)]
-    marked = tuple(replace(phase, faulted=phase in loads) for phase in scenario.phases)
+    marked = tuple(_marked(phase, of_load) if phase in loads else phase for phase in scenario.phases)
     reads = tuple(read for phase in loads for read in _reads(phase, deployment))
     return replace(scenario, phases=(*marked, *reads))
+
+
+def _marked(load: Phase, faults: Iterable[OfLoad]) -> Phase:
+    """The load as it is sent under the faults. A request that another one continues stays as it is."""
+    continued = {one.continues for one in load.requests}
+    requests = list(load.requests)
+    for fault in faults:
+        requests = [one if one.request_id in continued else fault.changed(one) for one in requests]
+    return replace(load, requests=tuple(requests), faulted=True)
 
 
 def _reads(load: Phase, deployment: Deployment) -> Iterator[Phase]:

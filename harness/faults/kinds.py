@@ -1,10 +1,18 @@
 """The table of all kinds of faults."""
 
+from harness.faults.cancel import Cancel
 from harness.faults.fault import Fault
 from harness.faults.pause import Pause
 
-_ALL: tuple[type[Fault], ...] = (Pause,)
+_ALL: tuple[type[Fault], ...] = (Pause, Cancel)
 KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in _ALL}
 
-USUAL: tuple[str, ...] = ("pause:server=decode-0", "pause:server=prefill-0", "pause:server=proxy")
+USUAL: tuple[str, ...] = (
+    "pause:server=decode-0",
+    "pause:server=prefill-0",
+    "pause:server=proxy",
+    "cancel:share=0.1,moment=first-token",
+    "cancel:share=0.5,moment=transfer",
+    "cancel:share=0.5,moment=stream",
+)
 """Each kind in the forms in which it is mostly wanted, as for ``--fault``."""

@@ -10,14 +10,18 @@ Rule 3: what a fault does wrong itself (an unforeseen error in its code) is reco
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
-from harness.faults.fault import NoEvidence
+from harness.faults.fault import NoEvidence, OfLoad
+from harness.faults.load_watch import LoadWatch
 from harness.faults.plan import FaultPlan
 from harness.faults.site import Site
 from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultProved
 from harness.observer import SILENT, RunObserver
 from harness.run.runner import Loading, PhaseRun
+
+Task = asyncio.Task[None]
 
 
 class Nemesis:
@@ -43,9 +47,17 @@ class Nemesis:
                 await load(run)
                 return
             self._plan(run)
-            tasks = [asyncio.create_task(self._carry_out(name, plan)) for name, plan in self._plans.items()]
+            watch = LoadWatch()
+            site = replace(self._site, load=watch)
+            run.record = watch.beside(run.record)
+            for plan in self._plans.values():
+                if isinstance(plan.fault, OfLoad):
+                    await plan.fault.before(site)
+            tasks = [asyncio.create_task(self._carry_out(name, plan, site)) for name, plan in self._plans.items()]
             try:
                 await load(run)
+                watch.over.set()
+                await asyncio.gather(*self._of_load(tasks), return_exceptions=True)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -63,14 +75,19 @@ class Nemesis:
             fault = plan.fault
             self._record(FaultPlanned(now, name, fault.kind, fault.target, fault.text, fault.tolerates, *where))
 
-    async def _carry_out(self, name: str, plan: FaultPlan) -> None:
+    def _of_load(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks of faults that look for their evidence when the load is over."""
+        plans = zip(tasks, self._plans.values(), strict=True)
+        return [task for task, plan in plans if isinstance(plan.fault, OfLoad)]
+
+    async def _carry_out(self, name: str, plan: FaultPlan, site: Site) -> None:
         now = self._site.clock.now
         await self._site.clock.sleep(plan.after)
         self._record(FaultBegan(now(), name))
         self._observer.note(f"fault {name}: {plan.fault.text}")
         missing = ""
         try:
-            evidence = await plan.fault.strike(self._site)
+            evidence = await plan.fault.strike(site)
             self._record(FaultProved(now(), name, evidence))
             self._observer.note(f"fault {name}: {evidence}")
             await self._site.clock.sleep(plan.seconds)

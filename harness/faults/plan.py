@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UsageError
-from harness.faults.fault import Fault
+from harness.faults.fault import Fault, OfLoad
 from harness.faults.kinds import KINDS
 
 _AFTER_S = 1.0
@@ -30,6 +30,8 @@ def parse_fault(text: str) -> FaultPlan:
     if kind not in KINDS:
         raise UsageError(f"--fault {kind}: there is no such fault; there are {', '.join(KINDS)}.")
     options = dict(_option(one, text) for one in rest.split(",") if one)
+    if issubclass(KINDS[kind], OfLoad):
+        return FaultPlan(_made(kind, options), after=0.0, seconds=0.0)
     times = {name: _seconds(name, options.pop(name)) for name in _TIMES if name in options}
     return FaultPlan(_made(kind, options), times.get("after", _AFTER_S), times.get("for", _FOR_S))
 
@@ -55,7 +57,7 @@ def _made(kind: str, options: Mapping[str, str]) -> Fault:
     make = KINDS[kind]
     readers = _readers(make)
     if unknown := [name for name in options if name not in readers]:
-        known = ", ".join((*readers, *_TIMES))
+        known = ", ".join((*readers, *(() if issubclass(make, OfLoad) else _TIMES)))
         raise UsageError(f"--fault {kind}:{unknown[0]}=…: {kind} has no such option; it has {known}.")
     try:
         return make(**{name: readers[name](value) for name, value in options.items()})

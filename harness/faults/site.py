@@ -6,6 +6,7 @@ from typing import Protocol
 
 from harness.clock import Clock
 from harness.facts import Deployment
+from harness.faults.load_watch import LoadWatch
 from harness.faults.proc import ProcessTable
 
 POLL_S = 0.02
@@ -44,6 +45,11 @@ class Site:
     """Seconds within which a fault must be observed to have taken hold, and its healing."""
     values: Callable[[str], Awaitable[Mapping[str, float]]] | None = None
     """Reads a server's counters and gauges, by their names in ``harness.observe.counters``."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """HTTP headers with which the servers are asked, as for all requests of the run."""
+    load: LoadWatch | None = None
+    """The load that is being sent; None before and after."""
 
     async def until(self, holds: Callable[[], bool], patience: float | None = None) -> bool:
         """Whether it holds within the patience; looks again and again until then."""

@@ -23,6 +23,7 @@ from harness.load.answers.outcome import Reply, conclude
 from harness.load.answers.receiver import Receiver
 from harness.load.body import encode
 from harness.load.extra_body import checked
+from harness.load.leaving import Leaving, Left, UsualTimes, left_in_time
 from harness.load.targets import Targets
 from harness.load.transport.coding import UnknownCoding
 from harness.load.transport.direct import REQUEST_ID, Direct
@@ -65,6 +66,7 @@ class Client:
         self._extra_body = checked(extra_body or {})
         self._uses_direct = direct
         self._typed = typed
+        self._usual = UsualTimes()
         self._aiohttp: OverAiohttp
         self._direct: Direct
         self._open: AsyncExitStack
@@ -85,9 +87,17 @@ class Client:
         """Send a request and wait until it ends in any way. Cancellation closes the connection."""
         reply, answer = Reply(), Answer()
         receiver = Receiver(request, reply, answer, typed=self._typed)
+        began = self._usual.began(request, self._clock.now)
         try:
-            await self._exchange(request, receiver)
+            # What verifies a request of the load is like it, but its client stays.
+            if request.leaves is None or not request.of_load:
+                await self._exchange(request, receiver)
+            else:
+                async with left_in_time(self._usual.wait(request)):
+                    await self._exchange(request, Leaving(request, receiver))
             receiver.end(self._clock.now())
+        except Left as left:
+            reply.broken, reply.trouble = Ending.LEFT, str(left)
         except (aiohttp.ClientConnectorError, NotConnected) as error:
             reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
         except UsageError as error:
@@ -100,10 +110,11 @@ class Client:
             reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
         receiver.cut()
         ended = conclude(request, reply, answer, self._clock.now())
+        self._usual.learn(ended, began)
         cause = redact_secrets(ended.cause, self._secrets) if ended.cause else ""
         return replace(ended, cause=cause) if cause != ended.cause else ended
 
-    async def _exchange(self, request: Request, receiver: Receiver) -> None:
+    async def _exchange(self, request: Request, receiver: Receiver | Leaving) -> None:
         url = self._targets.url(request)
         body = encode(request, model=self._model, extra=self._extra_body)
         if self._uses_direct and self._direct.takes(url, request.request_id):

@@ -168,7 +168,7 @@ class PhaseRun:
         self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at, allowed_at))
 
     def _ended(self, ended: Ended) -> None:
-        self.failed += ended.outcome is not Outcome.OK
+        self.failed += ended.outcome is not Outcome.OK and ended.ending is not Ending.LEFT
         self.record(ended)
 
     async def _outcome(self, request: Request) -> Ended:

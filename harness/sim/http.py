@@ -38,7 +38,8 @@ class HttpServer:
 
     async def start(self, port: int) -> None:
         """Listen on loopback, at a free port if ``port`` is 0, and start stepping the engine."""
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
+        # vLLM too ends what it does for a client that has gone, streamed or not.
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()

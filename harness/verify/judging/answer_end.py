@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from harness.history import Choice, Decoding, History, Operation, Outcome
 from harness.scenario import Route
 from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.partial import is_partial
 
 _STOPPED = ("stop", "tool_calls")
 """vLLM's chat endpoint reports a stop with a tool call under another name."""
@@ -88,7 +89,7 @@ def _inner_tokens(history: History) -> set[int]:
 
 def check_end(operation: Operation, compared: Compared, ends: EndTokens, forcings: Sequence[Operation]) -> Compared:
     """The result including the output's end. ``compared``: the result so far; ``forcings``: of the output."""
-    if compared.match is Match.MISMATCH:
+    if compared.match is Match.MISMATCH or is_partial(operation):
         return compared
     faults = [fault for choice in operation.ended.choices if (fault := _fault(operation, choice, ends, forcings))]
     faults.sort(key=lambda fault: fault[0] is not Match.MISMATCH)
