@@ -26,6 +26,9 @@ class Nursery:
         self._observer = observer
         self._processes: dict[str, ChildProcess] = {}
         self._urls: dict[str, str] = {}
+        self._to_end: set[str] = set()
+        self._ended_before: dict[str, str] = {}
+        """Why commands ended by themselves that were started again since, by name."""
 
     def start(self, name: str, argv: Iterable[str], environment: Mapping[str, str]) -> None:
         """Start one process; returns at once."""
@@ -55,14 +58,22 @@ class Nursery:
         """The ids of a command's process and its descendants, without its keeper; empty if it has ended."""
         return self._processes[name].pids
 
+    def will_end(self, name: str) -> None:
+        """A fault is about to end this command: until it is started again, its end is no death by itself."""
+        self._to_end.add(name)
+
     async def restart(self, name: str) -> None:
         """End what is left of a command, start it again as it was, and return when it answers.
 
         Raises DeployError, with the log's end, if it does not answer in time.
         """
         before = self._processes[name]
+        if (why := self._death(name)) is not None:
+            self._ended_before[name] = why
+        self._to_end.add(name)
         await before.stop()
         self._processes[name] = ChildProcess.start(before.command, append=True)
+        self._to_end.discard(name)
         await self.all_answer({name: self._urls[name]})
 
     def pid(self, name: str) -> int:
@@ -70,8 +81,17 @@ class Nursery:
         return self._processes[name].pid
 
     def dead(self) -> dict[str, str]:
-        """The processes that have ended, with the reason of each, by name."""
-        return {name: _ended(process) for name, process in self._processes.items() if process.status is not None}
+        """The processes that ended by themselves, with the reason of each, by name.
+
+        One that was started again since is among them; one that a fault ended is not.
+        """
+        now = {name: why for name in self._processes if (why := self._death(name)) is not None}
+        return {**self._ended_before, **now}
+
+    def _death(self, name: str) -> str | None:
+        """Why a command has ended by itself; None if it runs, or if a fault ended it."""
+        process = self._processes[name]
+        return None if process.status is None or name in self._to_end else _ended(process)
 
     def logged_errors(self) -> dict[str, str]:
         """The first exception in each process's log, by name; processes without one in their log are left out."""

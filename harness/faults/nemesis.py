@@ -4,7 +4,9 @@ Rule 1: whatever happens, a fault that was begun is healed: if its evidence was 
         if the run is interrupted.
 Rule 2: a fault that could not be begun, because the load was over, leaves ``FaultPlanned`` alone in the history, and
         the run is unknown.
-Rule 3: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
+Rule 3: while a fault is at work, clients whose requests fail do not go on at once (spacing.py), so that the load
+        outlasts the fault.
+Rule 4: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from typing import Any
 from harness.faults.fault import NoEvidence
 from harness.faults.plan import FaultPlan
 from harness.faults.site import Site
+from harness.faults.spacing import Spacing
 from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultProved
 from harness.observer import SILENT, RunObserver
 from harness.run.runner import Loading, PhaseRun
@@ -33,6 +36,7 @@ class Nemesis:
         self._site = site
         self._record = record
         self._observer = observer
+        self._spacing = Spacing(site.clock)
         self._plans = dict(zip(_names(plans), plans, strict=True))
 
     def beside(self, load: Loading) -> Loading:
@@ -43,7 +47,8 @@ class Nemesis:
                 await load(run)
                 return
             self._plan()
-            tasks = [asyncio.create_task(self._carry_out(name, plan)) for name, plan in self._plans.items()]
+            run.after_failure = self._spacing.after_failure
+            tasks = [asyncio.create_task(self._carry_out(name, plan, run)) for name, plan in self._plans.items()]
             try:
                 await load(run)
             finally:
@@ -61,17 +66,19 @@ class Nemesis:
         for name, plan in self._plans.items():
             fault = plan.fault
             self._record(
-                FaultPlanned(self._site.clock.now(), name, fault.kind, fault.target, fault.text, fault.tolerates)
+                FaultPlanned(self._site.clock.now(), name, fault.kind, fault.target, plan.text, fault.tolerates)
             )
 
-    async def _carry_out(self, name: str, plan: FaultPlan) -> None:
+    async def _carry_out(self, name: str, plan: FaultPlan, run: PhaseRun) -> None:
         now = self._site.clock.now
-        await self._site.clock.sleep(plan.after)
+        when = await plan.moment.come(self._site, plan.fault.target, run)
+        self._spacing.began()
         self._record(FaultBegan(now(), name))
         self._observer.note(f"fault {name}: {plan.fault.text}")
         missing = ""
         try:
-            evidence = await plan.fault.strike(self._site)
+            observed = await plan.fault.strike(self._site)
+            evidence = "; ".join(filter(None, (when, observed)))
             self._record(FaultProved(now(), name, evidence))
             self._observer.note(f"fault {name}: {evidence}")
             await self._site.clock.sleep(plan.seconds)
@@ -88,6 +95,7 @@ class Nemesis:
             healed, text = False, str(error) or type(error).__name__
         if missing():
             text = f"it was not observed that the fault took hold: {missing()}; {text}"
+        self._spacing.healed()
         self._record(FaultHealed(self._site.clock.now(), name, healed, text))
         self._observer.note(f"fault {name}: {text}")
 
