@@ -7,8 +7,8 @@ the server is up again, and there would be none left to show whether it recovere
 
 from harness.clock import Clock
 
-FAILURES_PER_S = 2.0
-"""A start of a real engine takes a minute: 120 failed requests."""
+FAILURES_PER_S = 1.0
+"""A real engine needs 50 to 100 s to start on two busy cores: about as many failed requests."""
 AFTERWARDS_S = 60.0
 """Seconds after the healing in which failed requests still hold their clients back: as long as recovery may take."""
 _POLL_S = 0.1
