@@ -374,14 +374,17 @@ class FaultPlanned:
     at: float
     fault: str
     """The fault's name in this run: ``pause-1``."""
-    kind: str
-    """The kind, as in ``--fault``: ``pause``."""
+    fault_kind: str
+    """The kind, as in ``--fault``: ``pause``. (``kind`` is the entry's own kind in the journal.)"""
     target: str
     """The server, link or load that the fault is about: ``decode-0``, ``proxy``."""
     text: str
     """What the fault does, in words."""
     tolerates: tuple[Tolerated, ...] = ()
     """What may happen to the requests that overlap the fault."""
+    scenario: str = ""
+    phase: str = ""
+    """The phase during which the fault is caused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,20 @@ way out, and the history has an entry of each step, so that checkers know which 
 
 from harness.faults.fault import Fault, NoEvidence
 from harness.faults.final_reads import under_faults
+from harness.faults.kinds import KINDS, USUAL
 from harness.faults.nemesis import Nemesis
 from harness.faults.plan import FaultPlan, parse_fault
 from harness.faults.site import Processes, Site
 
-__all__ = ["Fault", "FaultPlan", "Nemesis", "NoEvidence", "Processes", "Site", "parse_fault", "under_faults"]
+__all__ = [
+    "KINDS",
+    "USUAL",
+    "Fault",
+    "FaultPlan",
+    "Nemesis",
+    "NoEvidence",
+    "Processes",
+    "Site",
+    "parse_fault",
+    "under_faults",
+]

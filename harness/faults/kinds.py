@@ -7,3 +7,14 @@ from harness.faults.pause import Pause
 
 _ALL: tuple[type[Fault], ...] = (Pause, Kill, Drain)
 KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in _ALL}
+
+USUAL: tuple[str, ...] = (
+    "pause:server=decode-0",
+    "pause:server=prefill-0",
+    "pause:server=proxy",
+    "kill:server=prefill-0,for=1",
+    "kill:server=decode-0,for=1",
+    "kill:server=proxy,for=1",
+    "drain:server=decode-0,for=1",
+)
+"""Each kind in the forms in which it is mostly wanted, as for ``--fault``."""

@@ -46,7 +46,7 @@ class Nemesis:
             if not (run.phase.faulted and self._plans):
                 await load(run)
                 return
-            self._plan()
+            self._plan(run)
             run.after_failure = self._spacing.after_failure
             tasks = [asyncio.create_task(self._carry_out(name, plan, run)) for name, plan in self._plans.items()]
             try:
@@ -62,12 +62,11 @@ class Nemesis:
 
         return loading
 
-    def _plan(self) -> None:
+    def _plan(self, run: PhaseRun) -> None:
+        now, where = self._site.clock.now(), (run.scenario, run.phase.name)
         for name, plan in self._plans.items():
             fault = plan.fault
-            self._record(
-                FaultPlanned(self._site.clock.now(), name, fault.kind, fault.target, plan.text, fault.tolerates)
-            )
+            self._record(FaultPlanned(now, name, fault.kind, fault.target, plan.text, fault.tolerates, *where))
 
     async def _carry_out(self, name: str, plan: FaultPlan, run: PhaseRun) -> None:
         now = self._site.clock.now
