@@ -197,6 +197,7 @@ def _target(flags: argparse.Namespace) -> Target:
         num_warmups=flags.num_warmups,
         engine=_engine(flags),
         sim_noise=_sim_noise(flags),
+        separate_processes=bool(flags.fault),
     )
 
 

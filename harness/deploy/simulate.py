@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 
 from harness.deploy.launch import start_proxy
@@ -14,12 +15,15 @@ from harness.errors import UsageError
 from harness.facts import Deployment, Role
 from harness.sim import SimConfig, SimPair
 
-_AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "prefill", "decode")
+_AS_JSON = (
+    *("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "lease_seconds"),
+    *("shutdown_timeout", "prefill", "decode"),
+)
 """Fields of SimConfig that have no flag of their own on its command line."""
 
 
 async def simulated(target: Target, nursery: Nursery) -> Deployment:
-    """Start all servers in one process, and the proxy if KV is transferred.
+    """Start the servers, in one process or in one each, and the proxy if KV is transferred.
 
     Raises UsageError if the target needs a real engine, and DeployError if a process does not start.
     """
@@ -27,9 +31,14 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
         raise UsageError("--engine sim has its own model: leave --model out.")
     config = sim_config(target)
     ports = _ports(target)
-    nursery.start("sim", sim_argv(config, ports), os.environ)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    await nursery.all_answer({"sim": next(iter(urls.values()))})
+    if target.separate_processes:
+        for name, argv in separate_argvs(config, ports).items():
+            nursery.start(name, argv, os.environ)
+        await nursery.all_answer(urls)
+    else:
+        nursery.start("sim", sim_argv(config, ports), os.environ)
+        await nursery.all_answer({"sim": next(iter(urls.values()))})
     # This pair only provides the facts; it serves no request.
     pair = SimPair(config, lambda: 0.0)
     prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
@@ -47,6 +56,7 @@ def sim_config(target: Target) -> SimConfig:
         "num_blocks": target.num_gpu_blocks or default.num_blocks,
         "connectors": target.connectors,
         "sim_noise": target.sim_noise,
+        "lease_seconds": target.nixl_config.get("kv_lease_duration", default.lease_seconds),
         **simulated_fields(target.engine_args),
     }
     by_role = {role: simulated_fields(target.role_args.get(role, ())) for role in Role}
@@ -71,8 +81,18 @@ def _ports(target: Target) -> dict[str, int]:
     return {name: target.ports.get(name, port) for name, port in zip(names, free_ports(len(names)), strict=True)}
 
 
-def sim_argv(config: SimConfig, ports: dict[str, int]) -> list[str]:
-    """The command line of the simulator's process."""
+def separate_argvs(config: SimConfig, ports: Mapping[str, int]) -> dict[str, list[str]]:
+    """The command line of each server's process, by the server's name."""
+    # One call finds all: a port that is free now may be one of `ports`, which nobody holds yet.
+    channels = [port for port in free_ports(2 * len(ports)) if port not in ports.values()]
+    return {
+        name: [*sim_argv(config, {name: port}), "--only", name, "--side-channel-port", str(channel)]
+        for (name, port), channel in zip(ports.items(), channels, strict=False)
+    }
+
+
+def sim_argv(config: SimConfig, ports: Mapping[str, int]) -> list[str]:
+    """The command line of a process that simulates these servers."""
     return [
         *(sys.executable, "-m", "harness.sim"),
         *(word for name, port in ports.items() for word in (f"--{name.partition('-')[0]}-port", str(port))),

@@ -61,6 +61,8 @@ class Target:
     """The engine to launch: ``vllm``, or ``sim`` for the simulated pair."""
     sim_noise: str = "usual"
     """The kind of noise that a simulated pair has."""
+    separate_processes: bool = False
+    """Whether each simulated server has a process of its own, as faults on one of them need."""
 
     @property
     def transfers(self) -> bool:
