@@ -95,7 +95,7 @@ class Nursery:
 
     def logged_errors(self) -> dict[str, str]:
         """The first exception in each process's log, by name; processes without one in their log are left out."""
-        causes = {name: startup.cause(_log(process)) for name, process in self._processes.items()}
+        causes = {name: startup.cause(process.log()) for name, process in self._processes.items()}
         return {name: cause for name, cause in causes.items() if cause is not None}
 
     async def _answers(self, name: str, url: str, session: aiohttp.ClientSession) -> None:
@@ -107,7 +107,7 @@ class Nursery:
                 raise DeployError(_ended(process))
             if elapsed > self._ready_timeout:
                 raise DeployError(_timed_out(process, elapsed))
-            self._observer.deploy(name, startup.stage(_log(process)) or "starting", elapsed)
+            self._observer.deploy(name, startup.stage(process.log()) or "starting", elapsed)
             await self._clock.sleep(POLL)
         self._observer.deploy(name, "answering", self._clock.now() - started)
 
@@ -120,22 +120,14 @@ async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _log(process: ChildProcess) -> str:
-    try:
-        return process.command.log.read_text(errors="replace")
-    # The run's directory may have been removed.
-    except OSError:
-        return ""
-
-
 def _ended(process: ChildProcess) -> str:
-    log = _log(process)
+    log = process.log()
     why = startup.cause(log) or f"its log ends:\n{startup.last_lines(log)}"
     return f"{process.command.name} ended with status {process.status}: {why}\nIts whole log: {process.command.log}"
 
 
 def _timed_out(process: ChildProcess, seconds: float) -> str:
-    stage = startup.stage(_log(process)) or "starting"
+    stage = startup.stage(process.log()) or "starting"
     return (
         f"{process.command.name} did not answer within {seconds:.0f} s. The last stage in its log: {stage}. Give it "
         f"more time with --ready-check-timeout-sec, or look at its log: {process.command.log}"

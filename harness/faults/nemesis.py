@@ -12,6 +12,7 @@ Rule 4: what a fault does wrong itself (an unforeseen error in its code) is reco
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from harness.faults.fault import NoEvidence
@@ -47,7 +48,7 @@ class Nemesis:
                 await load(run)
                 return
             self._plan(run)
-            run.after_failure = self._spacing.after_failure
+            run.after_failure = partial(self._spacing.after_failure, partial(_left, run))
             tasks = [asyncio.create_task(self._carry_out(name, plan, run)) for name, plan in self._plans.items()]
             try:
                 await load(run)
@@ -111,6 +112,11 @@ async def _unbroken(healing: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
+
+
+def _left(run: PhaseRun) -> float:
+    """The share of the phase's requests that have not ended."""
+    return 1 - run.ended / max(1, len(run.phase.requests))
 
 
 def _names(plans: Sequence[FaultPlan]) -> list[str]:

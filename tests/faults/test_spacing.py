@@ -4,7 +4,7 @@ import asyncio
 
 from hand_clock import HandClock
 
-from harness.faults.spacing import AFTERWARDS_S, FAILURES_PER_S, Spacing
+from harness.faults.spacing import AFTERWARDS_S, FAILURES_PER_S, KEPT, Spacing
 
 
 class Clients:
@@ -14,10 +14,11 @@ class Clients:
         self.clock = HandClock()
         self.spacing = Spacing(self.clock)
         self.count = count
+        self.left = 1.0
         self.tasks: list[asyncio.Task[None]] = []
 
     def fail(self) -> None:
-        self.tasks = [asyncio.create_task(self.spacing.after_failure()) for _ in range(self.count)]
+        self.tasks = [asyncio.create_task(self.spacing.after_failure(lambda: self.left)) for _ in range(self.count)]
 
     async def gone_on(self, at: float) -> int:
         await self.clock.advance(at)
@@ -50,6 +51,17 @@ async def test_when_the_fault_is_undone_all_go_on() -> None:
     await clients.gone_on(1)
     clients.spacing.healed()
     assert await clients.gone_on(1.2) == 20
+
+
+async def test_the_end_of_the_load_waits_until_the_fault_is_undone() -> None:
+    """A server may take longer to start than the load has requests to fail."""
+    clients = Clients(4)
+    clients.spacing.began()
+    clients.left = KEPT
+    clients.fail()
+    assert await clients.gone_on(1000) == 0
+    clients.spacing.healed()
+    assert await clients.gone_on(1001) == 4
 
 
 async def test_while_the_deployment_recovers_they_still_wait() -> None:
