@@ -37,10 +37,11 @@ def failed_transfers(deployment: Deployment, history: History) -> Check:
 
 def _right(comparisons: tuple[Comparison, ...]) -> str:
     """The summary if nothing is wrong; a fault of the run may have caused some."""
-    seen = {name: int(sum(one.observed or 0 for one in comparisons if one.counter == name)) for name in _COUNTERS}
-    if not any(seen.values()):
+    failed, expired = (
+        int(sum(one.observed or 0 for one in comparisons if one.counter == name)) for name in _COUNTERS[:2]
+    )
+    if not (failed or expired):
         return "no transfer failed and no request expired"
-    failed, expired, _ = seen.values()
     return f"{failed:,} transfers failed and {expired:,} requests expired, no more than the run's faults explain"
 
 
