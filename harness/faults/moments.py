@@ -20,7 +20,7 @@ class State(StrEnum):
     """A state of the deployment, read from the servers' gauges."""
 
     ADMITTED = "admitted"
-    """A request is running on the target, or on any server if the target is none."""
+    """A request runs on the target, or holds KV blocks there; on any server, if the target is none."""
     TRANSFERRING = "transferring"
     """A request waits on a decode server for its KV, or for its turn, while a prefill server holds blocks."""
 
@@ -53,7 +53,7 @@ class Moment:
 
 
 _WORDS = {
-    State.ADMITTED: "when a request is running on it",
+    State.ADMITTED: "when a server has admitted a request",
     State.TRANSFERRING: "when a KV transfer is under way",
 }
 
@@ -69,6 +69,9 @@ async def _admitted(site: Site, target: str) -> str:
     for server in _meant(site, target, tuple(Role)):
         if running := await site.value(server.name, "running"):
             return f"{server.name} had {running:g} running requests"
+        # A prefill server has done its part within milliseconds, but holds the blocks until decode has read them.
+        if held := await site.value(server.name, "kv_usage"):
+            return f"{server.name} held {held:.1%} of its KV for requests"
     return ""
 
 

@@ -93,6 +93,12 @@ async def test_a_transfer_is_under_way_when_decode_waits_and_prefill_holds_block
     assert seen == "decode-0 had 2 waiting requests, and prefill-0 held 25.0% of its KV"
 
 
+async def test_a_prefill_server_that_holds_blocks_has_admitted_a_request() -> None:
+    waiting = Waiting(Moment(state=State.ADMITTED), "prefill-0")
+    waiting.gauges = {"prefill-0": {"running": 0.0, "kv_usage": 0.5}}
+    assert await waiting.came(1) == "prefill-0 held 50.0% of its KV for requests"
+
+
 async def test_a_server_that_cannot_be_read_is_in_no_state() -> None:
     waiting = Waiting(Moment(state=State.TRANSFERRING))
     assert await waiting.came(100) is None
