@@ -25,6 +25,7 @@ class Drain:
     grace: float = 30.0
     """Seconds; the default of Kubernetes (terminationGracePeriodSeconds)."""
     tolerates: tuple[Tolerated, ...] = RESTARTING
+    _before: Incarnation | None = field(default=None, init=False)
     _drained: Incarnation | None = field(default=None, init=False)
 
     @property
@@ -37,9 +38,13 @@ class Drain:
         """What it does."""
         return f"end {self.server} with SIGTERM, and start it again"
 
+    async def prepare(self, site: Site) -> None:
+        """Read when the server started: its /metrics may take a second under load."""
+        self._before = await Incarnation.read(site, self.server)
+
     async def strike(self, site: Site) -> str:
         """Ask it to end; evidence: its processes have ended, and the address does not answer."""
-        found = await Incarnation.now(site, self.server)
+        found = Incarnation.at_once(site, self.server, self._before)
         if site.processes is None or not found.pids:
             raise NoEvidence(f"{self.server} had ended before")
         self._drained = found

@@ -1,6 +1,6 @@
 """What a fault is: the parts that each kind has."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from harness.faults.site import Site
 from harness.history import Tolerated
@@ -43,4 +43,13 @@ class Fault(Protocol):
 
         Raises NoEvidence.
         """
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A fault that reads something before its moment comes, so that it loses no time when it has come."""
+
+    async def prepare(self, site: Site) -> None:
+        """Read it; called once, before the moment is waited for. ``strike`` must do without it, too."""
         ...

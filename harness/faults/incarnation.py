@@ -19,10 +19,18 @@ class Incarnation:
     """process_start_time_seconds of the server's /metrics; None if it cannot be read."""
 
     @classmethod
-    async def now(cls, site: Site, server: str) -> "Incarnation":
-        """The processes that run. Raises UsageError if the harness started no such server."""
+    async def read(cls, site: Site, server: str) -> "Incarnation":
+        """The processes that run, with their start. Raises UsageError if the harness started no such server."""
+        return cls(server, running_pids(site, server), await site.value(server, "process_start"))
+
+    @classmethod
+    def at_once(cls, site: Site, server: str, before: "Incarnation | None") -> "Incarnation":
+        """The processes that run, without asking the server: with the start that was read ``before``, if they ran then.
+
+        Raises UsageError if the harness started no such server.
+        """
         pids = running_pids(site, server)
-        return cls(server, pids, await site.value(server, "process_start"))
+        return cls(server, pids, before.started if before is not None and before.pids == pids else None)
 
     @property
     def main(self) -> int:
@@ -52,7 +60,7 @@ class Incarnation:
             await site.processes.restart(self.server)
         except DeployError as error:
             raise NoEvidence(f"{self.server} did not start again: {error}") from None
-        after = await Incarnation.now(site, self.server)
+        after = await Incarnation.read(site, self.server)
         if not after.pids or set(after.pids) & set(self.pids):
             raise NoEvidence(f"after the restart of {self.server}, its processes are {_listed(after.pids)}")
         if self.started is not None and self.started == after.started:

@@ -26,6 +26,7 @@ class Kill:
     kind: ClassVar[str] = "kill"
     server: str = "prefill-0"
     tolerates: tuple[Tolerated, ...] = RESTARTING
+    _before: Incarnation | None = field(default=None, init=False)
     _killed: Incarnation | None = field(default=None, init=False)
 
     @property
@@ -38,9 +39,13 @@ class Kill:
         """What it does."""
         return f"kill {self.server} with SIGKILL, and start it again"
 
+    async def prepare(self, site: Site) -> None:
+        """Read when the server started: its /metrics may take a second under load."""
+        self._before = await Incarnation.read(site, self.server)
+
     async def strike(self, site: Site) -> str:
         """Kill all its processes; evidence: they have ended, and the address does not answer."""
-        found = await Incarnation.now(site, self.server)
+        found = Incarnation.at_once(site, self.server, self._before)
         if site.processes is None or not found.pids:
             raise NoEvidence(f"{self.server} had ended before")
         self._killed = found

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from harness.faults.fault import NoEvidence
+from harness.faults.fault import NoEvidence, Prepared
 from harness.faults.plan import FaultPlan
 from harness.faults.site import Site
 from harness.faults.spacing import Spacing
@@ -71,6 +71,8 @@ class Nemesis:
 
     async def _carry_out(self, name: str, plan: FaultPlan, run: PhaseRun) -> None:
         now = self._site.clock.now
+        if isinstance(plan.fault, Prepared):
+            await plan.fault.prepare(self._site)
         when = await plan.moment.come(self._site, plan.fault.target, run)
         self._spacing.began()
         self._record(FaultBegan(now(), name))

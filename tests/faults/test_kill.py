@@ -20,12 +20,13 @@ async def world() -> AsyncIterator[FaultWorld]:
         yield made
 
 
-def both() -> list[Fault]:
+def both() -> list[Kill | Drain]:
     return [Kill("decode-0"), Drain("decode-0")]
 
 
 @pytest.mark.parametrize("fault", both(), ids=["kill", "drain"])
-async def test_a_server_ends_and_others_run_in_its_place(world: FaultWorld, fault: Fault) -> None:
+async def test_a_server_ends_and_others_run_in_its_place(world: FaultWorld, fault: Kill | Drain) -> None:
+    await fault.prepare(world.site)
     evidence = await fault.strike(world.site)
     assert "does not answer" in evidence
     assert not world.table.states
@@ -89,9 +90,21 @@ async def test_a_restart_that_leaves_the_old_processes_heals_nothing(world: Faul
 async def test_a_server_that_says_it_was_not_restarted_is_not_healed(world: FaultWorld) -> None:
     world.values["decode-0"] = {"process_start": 1.0}
     fault = Kill("decode-0")
+    await fault.prepare(world.site)
     await fault.strike(world.site)
     with pytest.raises(NoEvidence, match="says that it was not restarted"):
         await fault.heal(world.site)
+
+
+async def test_a_start_that_was_read_of_earlier_processes_is_not_told_of_these(world: FaultWorld) -> None:
+    """Another fault may have started the server again while this one waited for its moment."""
+    fault = Kill("decode-0")
+    await fault.prepare(world.site)
+    await world.processes.restart("decode-0")
+    await fault.strike(world.site)
+    healing = await fault.heal(world.site)
+    assert "30, 31 in place of 20, 21" in healing
+    assert "process_start" not in healing
 
 
 async def test_a_server_that_does_not_start_again_is_not_healed(world: FaultWorld) -> None:

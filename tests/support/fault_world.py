@@ -84,6 +84,7 @@ class Processes:
             raise DeployError(self.fails)
         if self.restarts:
             self.generation += 1
+            self.server.close()
             self.table.states = dict.fromkeys((self.generation * 10, self.generation * 10 + 1), "S")
             await self.server.open()
 
