@@ -53,7 +53,7 @@ class Kill:
         for pid in found.pids:
             site.table.send(pid, signal.SIGKILL)
         await found.require_end(site, site.patience)
-        return f"the {len(found.pids)} processes of {self.server} have ended, and its address does not answer"
+        return f"all processes of {self.server} ({len(found.pids)}) have ended, and its address does not answer"
 
     async def heal(self, site: Site) -> str:
         """Start it again."""
