@@ -377,7 +377,7 @@ class FaultPlanned:
     fault: str
     """The fault's name in this run: ``pause-1``."""
     fault_kind: str
-    """The kind, as in ``--fault``: ``pause``."""
+    """The kind, as in ``--fault``: ``pause``. (``kind`` is the entry's own kind in the journal.)"""
     target: str
     """The server, link or load that the fault is about: ``decode-0``, ``proxy``."""
     text: str

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -20,6 +20,7 @@ from harness.faults import FaultPlan, Nemesis, Processes, Site, parse_fault, und
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
+from harness.observe.values import values_now
 from harness.observer import RunObserver
 from harness.reports import LoadSettings, Report, make_report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
@@ -162,9 +163,9 @@ class AsyncRunningDeployment:
         faults: Sequence[FaultPlan] = (),
     ) -> Carried:
         record, clock = Recorder(keep), MonotonicClock()
-        nemesis = Nemesis(
-            faults, Site(self.facts, clock, self._processes, headers=sending.headers), record, self._observer
-        )
+        values = partial(values_now, self.facts, clock=clock, headers=self._target.headers)
+        site = Site(self.facts, clock, self._processes, values=values, headers=sending.headers)
+        nemesis = Nemesis(faults, site, record, self._observer)
         words = (*target_words(self._target), *argv)
         record(run_started_now(words, seed=seed, names=names))
         return await carry_out(

@@ -1,14 +1,15 @@
 """The evidence of the checkers of counters: expected and observed growth, for each counted phase and server."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.checkers import elsewhere, leftovers
 from harness.checkers.by_phase import by_phase
+from harness.checkers.incarnations import restarted, since_restarts
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.checkers.under_faults import Allowance, allowance, faulted_servers
 from harness.facts import Deployment, Role, Server
-from harness.history import History, Outcome, Scraped, ScrapeFailed
+from harness.history import History, Operation, Outcome, Scraped, ScrapeFailed
 from harness.memo import once
 from harness.observe.counters import Counters, Delta, delta, read_counters, since_start, total, unknown_delta
 from harness.oracle import PREDICTED, PhaseKey, ServerExpectation, predict
@@ -74,7 +75,12 @@ class Evidence:
 @once
 def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """The evidence of every counted phase, in order. Phases without readings are left out."""
-    expected = _predicted(deployment, history, faulted_servers(deployment, history))
+    disturbed = faulted_servers(deployment, history)
+    expected = since_restarts(
+        _predicted(deployment, history, disturbed),
+        history,
+        lambda since: _predicted(deployment, history, disturbed, since),
+    )
     counted = _counted(history)
     idle = {server.name: ServerExpectation() for server in deployment.servers}
     evidence = tuple(
@@ -82,9 +88,7 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
             *phase,
             key,
             servers[0].role,
-            (allowed := allowance(history, phase, [server.name for server in servers])).widen(
-                expectation, servers[0].role
-            ),
+            (allowed := allowance(deployment, history, phase, key)).widen(expectation, servers[0].role),
             total(_grown_on(history, phase, server.name) for server in servers),
             tuple(_before(history, phase, servers)),
             tuple(_before(history, counted[0], servers)),
@@ -135,18 +139,21 @@ def _widened(explained: Mapping[str, Bounds], added: Mapping[str, Bounds]) -> Ma
 
 
 def _predicted(
-    deployment: Deployment, history: History, disturbed: Collection[str] = ()
+    deployment: Deployment,
+    history: History,
+    disturbed: Collection[str] = (),
+    since: Callable[[Sequence[Operation]], Iterable[Operation]] = iter,
 ) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
     """Predictions of the counted phases, made without requests that do not change them.
 
     These are requests after the last counted phase, and the salt test: no later request hits its blocks, which are
-    evicted first because they are the oldest.
+    evicted first because they are the oldest. ``since``: leaves out operations, or changes how they ended.
     """
     counted = set(_counted(history))
     asked = (operation for operation in history.operations() if operation.request.purpose is not Purpose.SALT_TEST)
     operations = sorted(asked, key=lambda operation: operation.sent.at)
     ends = [n for n, one in enumerate(operations, 1) if (one.sent.scenario, one.sent.phase) in counted]
-    return predict(deployment, operations[: max(ends, default=0)], disturbed)
+    return predict(deployment, list(since(operations[: max(ends, default=0)])), disturbed)
 
 
 def _with_others(
@@ -282,7 +289,7 @@ def _grown_on(history: History, phase: PhaseKey, server: str) -> Delta:
         if isinstance(reason, str):
             return unknown_delta(reason)
     before, after = (read_counters(reading) for reading in readings if isinstance(reading, Scraped))
-    if allowance(history, phase, [server]).restarted and before.process_start != after.process_start:
+    if restarted(history, phase, server) and before.process_start != after.process_start:
         return since_start(after)
     return delta(before, after)
 

@@ -33,14 +33,17 @@ def failed_transfers(deployment: Deployment, history: History) -> Check:
     """No failed transfer, no expired request, no notification after expiry."""
     evidence = gather(deployment, history)
     comparisons = tuple(comparison for one in evidence for comparison in _compared(deployment, one))
-    return counter_check("failed_transfers", evidence, comparisons, _all_well(comparisons))
+    return counter_check("failed_transfers", evidence, comparisons, _right(comparisons))
 
 
-def _all_well(comparisons: tuple[Comparison, ...]) -> str:
-    found = sum(one.observed or 0 for one in comparisons)
-    if not found:
+def _right(comparisons: tuple[Comparison, ...]) -> str:
+    """The summary if nothing is wrong; a fault of the run may have caused some."""
+    failed, expired = (
+        int(sum(one.observed or 0 for one in comparisons if one.counter == name)) for name in _COUNTERS[:2]
+    )
+    if not (failed or expired):
         return "no transfer failed and no request expired"
-    return f"{found:,} transfers failed or requests expired, as faults or clients that left may cause"
+    return f"{failed:,} transfers failed and {expired:,} requests expired, as the faults of the run explain"
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:

@@ -1,9 +1,11 @@
 """Whether each planned fault was caused, was observed to have taken hold, was healed, and was recovered from.
 
 A fault that did nothing tests nothing: without evidence the check is unknown, whatever else is right. A deployment that
-serves no request within a minute after the fault was undone has not recovered, which is evidence against it.
+serves no request within a minute after the fault was undone has not recovered, which is evidence against it; so are
+requests that a server left hanging when it was asked to end (drained.py).
 """
 
+from harness.checkers.drained import SILENT_S, left_hanging
 from harness.checkers.windows import RECOVERY_S, Window, windows
 from harness.facts import Deployment
 from harness.history import History, Operation
@@ -12,7 +14,7 @@ from harness.verdict import Check, Finding, Verdict, worst
 
 def faults(deployment: Deployment, history: History) -> Check:
     """Every fault took hold, was healed, and the deployment recovered."""
-    judged = [(window, *_judged(window, history)) for window in windows(history)]
+    judged = [(window, *_judged(deployment, window, history)) for window in windows(history)]
     bad = [(window, verdict, text) for window, verdict, text in judged if verdict is not Verdict.VALID]
     findings = tuple(Finding(window.name, text, server=_server(deployment, window)) for window, _, text in bad)
     verdict = worst(verdict for _, verdict, _ in judged)
@@ -28,16 +30,26 @@ def _server(deployment: Deployment, window: Window) -> str | None:
     return window.planned.target if window.planned.target in names else None
 
 
-def _judged(window: Window, history: History) -> tuple[Verdict, str]:
+def _judged(deployment: Deployment, window: Window, history: History) -> tuple[Verdict, str]:
     if window.began is None:
         return Verdict.UNKNOWN, "the load ended before the fault was to begin: send more requests, or begin it earlier"
     if not window.evidence:
         return Verdict.UNKNOWN, window.text or "the history does not say that the fault took hold"
+    if hung := left_hanging(deployment, history, window):
+        return Verdict.INVALID, _hanging(window, hung)
     if not window.healed:
         return Verdict.UNKNOWN, f"it was not undone: {window.text or 'the history ends before'}"
     if window.recovered_after is None:
         return _not_recovered(window, history)
     return Verdict.VALID, ""
+
+
+def _hanging(window: Window, hung: list[Operation]) -> str:
+    many = "1 request" if len(hung) == 1 else f"{len(hung):,} requests"
+    return (
+        f"{window.planned.target} left {many} without a token, an error or an end for {SILENT_S:.0f} s or more after "
+        f"SIGTERM, until it was killed; the first is {hung[0].request.request_id}"
+    )
 
 
 def _not_recovered(window: Window, history: History) -> tuple[Verdict, str]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from harness.checkers.by_phase import by_phase
 from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather
+from harness.checkers.incarnations import counted
 from harness.checkers.unknown_facts import excused_by_unlisted
 from harness.facts import Deployment, Role
 from harness.history import History, Operation, Outcome
@@ -78,7 +79,7 @@ def _against_usage(deployment: Deployment, evidence: tuple[Evidence, ...], histo
         asked = [
             operation
             for operation in by_phase(history).operations((scenario, phase))
-            if operation.request.route in _ROUTES[role]
+            if operation.request.route in _ROUTES[role] and counted(deployment, history, role, operation)
         ]
         yield _usage(members, asked, role, _left_to_decode(deployment, asked, role))
 

@@ -42,6 +42,8 @@ class Window:
     """What was observed of the healing, or why it failed."""
     recovered_at: float | None
     """When the first operation that was sent after the healing completed; None: none did in time."""
+    proved_at: float | None = None
+    """When it was observed that the fault had taken hold."""
 
     @property
     def name(self) -> str:
@@ -78,18 +80,19 @@ def windows(history: History) -> tuple[Window, ...]:
     if not planned:
         return ()
     began: dict[str, float] = {one.fault: one.at for one in history.of(FaultBegan)}
-    proved = {one.fault: one.evidence for one in history.of(FaultProved)}
+    proved = {one.fault: one for one in history.of(FaultProved)}
     healed = {one.fault: one for one in history.of(FaultHealed)}
     served = _Served.of(history)
     return tuple(
         Window(
             one,
             began.get(one.fault),
-            proved.get(one.fault, ""),
+            seen.evidence if (seen := proved.get(one.fault)) else "",
             end.at if (end := healed.get(one.fault)) else None,
             end is not None and end.healed,
             end.text if end else "",
             served.first_after(end.at) if end else None,
+            seen.at if seen else None,
         )
         for one in planned
     )

@@ -1,6 +1,6 @@
 """Launches or attaches to the deployment of a command line, and records everything as it happens."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -8,12 +8,13 @@ from functools import partial
 from harness.cli.crash import ungrouped
 from harness.cli.options import Options
 from harness.clock import Clock, MonotonicClock
-from harness.deploy import Surroundings, open_session
+from harness.deploy import Session, Surroundings, open_session
 from harness.facts import Deployment
 from harness.faults import FaultPlan, Nemesis, Site
 from harness.fleet import open_fleet
 from harness.history import Noted
 from harness.loads.demand import Demand
+from harness.observe.values import values_now
 from harness.preflight import Item, Level
 from harness.reports import make_progress
 from harness.run import Carried, Recorder, carry_out, run_started_now
@@ -72,15 +73,15 @@ async def measuring(
                 load=_with_faults(
                     None if fleet is None else fleet.load,
                     options.faults,
-                    lambda: Nemesis(
-                        options.faults,
-                        Site(session.deployment, clock, session.nursery, headers=options.sending.headers),
-                        record,
-                        progress,
-                    ),
+                    lambda: Nemesis(options.faults, _site(session, clock, options.sending.headers), record, progress),
                 ),
             )
             yield Measuring(session.deployment, record, clock, carrying)
+
+
+def _site(session: Session, clock: Clock, headers: Mapping[str, str]) -> Site:
+    values = partial(values_now, session.deployment, clock=clock, headers=headers)
+    return Site(session.deployment, clock, session.nursery, values=values, headers=headers)
 
 
 def _with_faults(load: Loading | None, faults: Sequence[FaultPlan], nemesis: Callable[[], Nemesis]) -> Loading | None:

@@ -61,3 +61,12 @@ class OfLoad(Protocol):
     async def before(self, site: Site) -> None:
         """Read what the evidence is compared with. Called before the first request is sent."""
         ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A fault that reads something before its moment comes, so that it loses no time when it has come."""
+
+    async def prepare(self, site: Site) -> None:
+        """Read it; called once, before the moment is waited for. ``strike`` must do without it, too."""
+        ...

@@ -1,16 +1,22 @@
 """The table of all kinds of faults."""
 
 from harness.faults.cancel import Cancel
+from harness.faults.drain import Drain
 from harness.faults.fault import Fault
+from harness.faults.kill import Kill
 from harness.faults.pause import Pause
 
-_ALL: tuple[type[Fault], ...] = (Pause, Cancel)
+_ALL: tuple[type[Fault], ...] = (Pause, Kill, Drain, Cancel)
 KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in _ALL}
 
 USUAL: tuple[str, ...] = (
     "pause:server=decode-0",
     "pause:server=prefill-0",
     "pause:server=proxy",
+    "kill:server=prefill-0,for=1",
+    "kill:server=decode-0,for=1",
+    "kill:server=proxy,for=1",
+    "drain:server=decode-0,for=1",
     "cancel:share=0.1,moment=first-token",
     "cancel:share=0.5,moment=transfer",
     "cancel:share=0.5,moment=stream",

@@ -4,19 +4,23 @@ Rule 1: whatever happens, a fault that was begun is healed: if its evidence was 
         if the run is interrupted.
 Rule 2: a fault that could not be begun, because the load was over, leaves ``FaultPlanned`` alone in the history, and
         the run is unknown.
-Rule 3: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
+Rule 3: while a fault is at work, clients whose requests fail do not go on at once (spacing.py), so that the load
+        outlasts the fault.
+Rule 4: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from harness.faults.fault import NoEvidence, OfLoad
+from harness.faults.fault import NoEvidence, OfLoad, Prepared
 from harness.faults.load_watch import LoadWatch
 from harness.faults.plan import FaultPlan
 from harness.faults.site import Site
+from harness.faults.spacing import Spacing
 from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultProved
 from harness.observer import SILENT, RunObserver
 from harness.run.runner import Loading, PhaseRun
@@ -37,6 +41,7 @@ class Nemesis:
         self._site = site
         self._record = record
         self._observer = observer
+        self._spacing = Spacing(site.clock)
         self._plans = dict(zip(_names(plans), plans, strict=True))
 
     def beside(self, load: Loading) -> Loading:
@@ -53,7 +58,9 @@ class Nemesis:
             for plan in self._plans.values():
                 if isinstance(plan.fault, OfLoad):
                     await plan.fault.before(site)
-            tasks = [asyncio.create_task(self._carry_out(name, plan, site)) for name, plan in self._plans.items()]
+            run.after_failure = partial(self._spacing.after_failure, partial(_left, run))
+            begun = (self._carry_out(name, plan, site, run) for name, plan in self._plans.items())
+            tasks = [asyncio.create_task(one) for one in begun]
             try:
                 await load(run)
                 watch.over.set()
@@ -73,21 +80,26 @@ class Nemesis:
         now, where = self._site.clock.now(), (run.scenario, run.phase.name)
         for name, plan in self._plans.items():
             fault = plan.fault
-            self._record(FaultPlanned(now, name, fault.kind, fault.target, fault.text, fault.tolerates, *where))
+            self._record(FaultPlanned(now, name, fault.kind, fault.target, plan.text, fault.tolerates, *where))
 
     def _of_load(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks of faults that look for their evidence when the load is over."""
         plans = zip(tasks, self._plans.values(), strict=True)
         return [task for task, plan in plans if isinstance(plan.fault, OfLoad)]
 
-    async def _carry_out(self, name: str, plan: FaultPlan, site: Site) -> None:
+    async def _carry_out(self, name: str, plan: FaultPlan, site: Site, run: PhaseRun) -> None:
         now = self._site.clock.now
-        await self._site.clock.sleep(plan.after)
+        if isinstance(plan.fault, Prepared):
+            await plan.fault.prepare(site)
+        when = await plan.moment.come(site, plan.fault.target, run)
+        if not isinstance(plan.fault, OfLoad):
+            self._spacing.began()
         self._record(FaultBegan(now(), name))
         self._observer.note(f"fault {name}: {plan.fault.text}")
         missing = ""
         try:
-            evidence = await plan.fault.strike(site)
+            observed = await plan.fault.strike(site)
+            evidence = "; ".join(filter(None, (when, observed)))
             self._record(FaultProved(now(), name, evidence))
             self._observer.note(f"fault {name}: {evidence}")
             await self._site.clock.sleep(plan.seconds)
@@ -104,6 +116,8 @@ class Nemesis:
             healed, text = False, str(error) or type(error).__name__
         if missing():
             text = f"it was not observed that the fault took hold: {missing()}; {text}"
+        if not isinstance(plan.fault, OfLoad):
+            self._spacing.healed()
         self._record(FaultHealed(self._site.clock.now(), name, healed, text))
         self._observer.note(f"fault {name}: {text}")
 
@@ -120,6 +134,11 @@ async def _unbroken(healing: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
+
+
+def _left(run: PhaseRun) -> float:
+    """The share of the phase's requests that have not ended."""
+    return 1 - run.ended / max(1, len(run.phase.requests))
 
 
 def _names(plans: Sequence[FaultPlan]) -> list[str]:

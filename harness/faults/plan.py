@@ -1,4 +1,9 @@
-"""``--fault NAME[:OPTION=VALUE,...]``: which fault, when, and for how long."""
+"""``--fault NAME[:OPTION=VALUE,...]``: which fault, when, and for how long.
+
+Every fault has the options ``after=S`` (seconds from the beginning of the load), ``for=S`` (seconds until it is
+undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (admitted, transferring: see moments.py).
+With ``ended`` or ``when``, ``after`` is 0 unless it is given.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,10 +12,12 @@ from typing import Any
 from harness.errors import UsageError
 from harness.faults.fault import Fault, OfLoad
 from harness.faults.kinds import KINDS
+from harness.faults.moments import Moment, State
 
 _AFTER_S = 1.0
 _FOR_S = 3.0
-_TIMES = ("after", "for")
+_TIMES = ("after", "for", "ended", "when")
+"""Options of every fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +26,23 @@ class FaultPlan:
 
     fault: Fault
     after: float = _AFTER_S
-    """Seconds from the beginning of the load to the fault."""
+    """Seconds from the beginning of the load to the fault, or to the first look for the other conditions."""
     seconds: float = _FOR_S
     """Seconds from the moment at which the fault was observed to its healing."""
+    ended: int = 0
+    """Requests that must have ended before the fault."""
+    state: State | None = None
+    """The state in which the deployment must be observed before the fault."""
+
+    @property
+    def moment(self) -> Moment:
+        """When the fault is struck."""
+        return Moment(self.after, self.ended, self.state)
+
+    @property
+    def text(self) -> str:
+        """What the fault does, and when."""
+        return ", ".join(filter(None, (self.fault.text, self.moment.text)))
 
 
 def parse_fault(text: str) -> FaultPlan:
@@ -32,8 +53,12 @@ def parse_fault(text: str) -> FaultPlan:
     options = dict(_option(one, text) for one in rest.split(",") if one)
     if issubclass(KINDS[kind], OfLoad):
         return FaultPlan(_made(kind, options), after=0.0, seconds=0.0)
-    times = {name: _seconds(name, options.pop(name)) for name in _TIMES if name in options}
-    return FaultPlan(_made(kind, options), times.get("after", _AFTER_S), times.get("for", _FOR_S))
+    given = {name: options.pop(name) for name in _TIMES if name in options}
+    ended = _number("ended", given["ended"]) if "ended" in given else 0
+    state = _state(given["when"]) if "when" in given else None
+    after = _seconds("after", given["after"]) if "after" in given else 0.0 if ended or state else _AFTER_S
+    seconds = _seconds("for", given["for"]) if "for" in given else _FOR_S
+    return FaultPlan(_made(kind, options), after, seconds, ended, state)
 
 
 def _option(one: str, text: str) -> tuple[str, str]:
@@ -51,6 +76,19 @@ def _seconds(name: str, value: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise UsageError(f"--fault …{name}={value}: give a number of seconds.")
     return seconds
+
+
+def _number(name: str, value: str) -> int:
+    if not value.isdecimal():
+        raise UsageError(f"--fault …{name}={value}: give a number of requests.")
+    return int(value)
+
+
+def _state(value: str) -> State:
+    try:
+        return State(value)
+    except ValueError:
+        raise UsageError(f"--fault …when={value}: there is no such state; there are {', '.join(State)}.") from None
 
 
 def _made(kind: str, options: Mapping[str, str]) -> Fault:

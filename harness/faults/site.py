@@ -24,6 +24,10 @@ class Processes(Protocol):
         """The processes that were started, in order."""
         ...
 
+    def will_end(self, name: str) -> None:
+        """Note that a fault is about to end the command: until it is started again, it has not died by itself."""
+        ...
+
     async def restart(self, name: str) -> None:
         """End what is left of the command, start it again as it was started first, and return when it answers.
 
@@ -44,7 +48,12 @@ class Site:
     patience: float = 10.0
     """Seconds within which a fault must be observed to have taken hold, and its healing."""
     values: Callable[[str], Awaitable[Mapping[str, float]]] | None = None
-    """Reads a server's counters and gauges, by their names in ``harness.observe.counters``."""
+    """Reads a server's counters and gauges, by their names in ``harness.observe.counters``; nothing if it does not
+    answer."""
+
+    async def value(self, server: str, name: str) -> float | None:
+        """One counter or gauge of a server; None if it cannot be read."""
+        return None if self.values is None else (await self.values(server)).get(name)
 
     headers: Mapping[str, str] = field(default_factory=dict)
     """HTTP headers with which the servers are asked, as for all requests of the run."""

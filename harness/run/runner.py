@@ -81,6 +81,10 @@ class _Session:
     """When the phase began to send."""
 
 
+async def _at_once() -> None:
+    """Do not wait."""
+
+
 @dataclass(slots=True)
 class PhaseRun:
     """The sending of one phase: what it needs, and how far it is."""
@@ -100,6 +104,8 @@ class PhaseRun:
     unsent: set[str] = field(default_factory=set)
     """Ids of requests that were never sent: background requests that were left when the phase's own requests had ended,
     and the phase's own requests for which its time did not suffice."""
+    after_failure: Callable[[], Awaitable[None]] = _at_once
+    """What a client waits for after a request that did not complete, before the next request takes its place."""
 
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait until they have ended."""
@@ -137,9 +143,11 @@ class PhaseRun:
         allowed_at = arrivals.allowed_at(session.first)
         while request is not None:
             self.unsent.discard(request.request_id)
-            await self._operate(request, intended_at, allowed_at)
+            completed = await self._operate(request, intended_at, allowed_at)
             self.ended += 1
             self.observer.advance(self.ended, len(self.phase.requests), self.failed)
+            if not completed:
+                await self.after_failure()
             request, allowed_at = session.turns.get(request.request_id), None
             if request is not None:
                 intended_at = self.clock.now() + self.phase.think_times[request.request_id]
@@ -152,17 +160,19 @@ class PhaseRun:
             self.unsent.discard(request.request_id)
             await self._operate(request, self.clock.now())
 
-    async def _operate(self, request: Request, intended_at: float, allowed_at: float | None = None) -> None:
+    async def _operate(self, request: Request, intended_at: float, allowed_at: float | None = None) -> bool:
+        """Send one request; whether it completed."""
         try:
             request = self.conversations.whole(request)
         except Unanswered as why:
             self._sent(request, intended_at, allowed_at)
             self._ended(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
-            return
+            return False
         self._sent(request, intended_at, allowed_at)
         ended = await self._outcome(request)
         self._ended(ended)
         self.conversations.remember(request, ended)
+        return ended.outcome is Outcome.OK
 
     def _sent(self, request: Request, intended_at: float, allowed_at: float | None) -> None:
         self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at, allowed_at))

@@ -28,7 +28,7 @@ ALL = tuple(Tolerated)
 
 def fault(*, began: float = 0.9, healed_at: float = 2.0, tolerates: tuple[Tolerated, ...] = ALL) -> list[Entry]:
     return [
-        FaultPlanned(0.1, "pause-1", "pause", "decode-0", "stop decode-0", tolerates),
+        FaultPlanned(0.1, "pause-1", "pause", "decode-0", "stop decode-0", tolerates, "cold", "load"),
         FaultBegan(began, "pause-1"),
         FaultProved(began, "pause-1", "12 processes are stopped"),
         FaultHealed(healed_at, "pause-1", healed=True, text="they go on"),

@@ -92,6 +92,23 @@ async def test_a_fault_is_struck_when_due_and_healed_after_its_time() -> None:
     await run.task
 
 
+@dataclass
+class Preparing(Toy):
+    """A fault that reads something beforehand."""
+
+    async def prepare(self, site: Site) -> None:
+        self.calls.append(f"prepare at {site.clock.now():g}")
+
+
+async def test_what_a_fault_needs_to_read_is_read_before_its_moment() -> None:
+    toy = Preparing()
+    run = Run(FaultPlan(toy, after=2))
+    await run.clock.advance(2)
+    assert toy.calls == ["prepare at 0", "strike at 2"]
+    run.over.set_result(None)
+    await run.task
+
+
 async def test_a_load_that_ends_first_heals_the_fault_at_once() -> None:
     toy = Toy()
     run = Run(FaultPlan(toy, after=2, seconds=300))
