@@ -2,22 +2,22 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.cli.crash import ungrouped
 from harness.cli.options import Options
 from harness.clock import Clock, MonotonicClock
-from harness.deploy import Surroundings, open_session
+from harness.deploy import Session, Surroundings, open_session
 from harness.facts import Deployment
-from harness.faults import FaultPlan, Nemesis, Site
+from harness.faults import Nemesis, RelayControl, Site
 from harness.fleet import open_fleet
 from harness.history import Noted
 from harness.loads.demand import Demand
 from harness.preflight import Item, Level
 from harness.reports import make_progress
-from harness.run import Carried, Recorder, carry_out, run_started_now
-from harness.run.runner import Loading, load_here
+from harness.run import Carried, Recorder, Sending, carry_out, run_started_now
+from harness.run.runner import load_here
 from harness.store import RunStore
 
 
@@ -52,7 +52,8 @@ async def measuring(
                     record(Noted(clock.now(), f"before the run: {item}"))
                     progress.note(f"{item.level}: {item}")
 
-        around = Surroundings(store.path, clock, progress, demands, on_checked)
+        relays = tuple(plan.relayed for plan in options.faults if plan.relayed is not None)
+        around = Surroundings(store.path, clock, progress, demands, on_checked, relays)
         async with (
             open_fleet(options.workers, clock, store.logs) as fleet,
             open_session(options.target, around) as session,
@@ -60,24 +61,28 @@ async def measuring(
             store.save_deployment(session.deployment)
             if fleet is not None:
                 await fleet.set_up(session.deployment, options.sending)
+            sending = replace(options.sending, metrics_urls=session.relaying.metrics)
+            nemesis = Nemesis(options.faults, _site(session, clock, sending), record, progress)
+            load = load_here if fleet is None else fleet.load
             record(Noted(clock.now(), f"ready after {clock.now():.1f} s"))
             carrying = partial(
                 carry_out,
                 deployment=session.deployment,
-                sending=options.sending,
+                sending=sending,
                 record=record,
                 clock=clock,
                 observer=progress,
                 died=session.died if fleet is None else lambda: (*session.died(), *fleet.died()),
-                load=_with_faults(
-                    None if fleet is None else fleet.load,
-                    options.faults,
-                    lambda: Nemesis(options.faults, Site(session.deployment, clock, session.nursery), record, progress),
-                ),
+                load=nemesis.beside(load) if options.faults else load,
             )
-            yield Measuring(session.deployment, record, clock, carrying)
+            try:
+                yield Measuring(session.deployment, record, clock, carrying)
+            finally:
+                await nemesis.end()
 
 
-def _with_faults(load: Loading | None, faults: Sequence[FaultPlan], nemesis: Callable[[], Nemesis]) -> Loading | None:
-    """How a phase's requests are sent: with the faults of the command line beside them, if there are any."""
-    return nemesis().beside(load or load_here) if faults else load
+def _site(session: Session, clock: Clock, sending: Sending) -> Site:
+    """What faults work on."""
+    relaying = session.relaying
+    relays = RelayControl(relaying.control, relaying.urls, sending.headers) if relaying.control else None
+    return Site(session.deployment, clock, session.nursery, relays)

@@ -3,11 +3,13 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.deploy.launch import start_proxy
 from harness.deploy.nursery import Nursery
 from harness.deploy.ports import free_ports
+from harness.deploy.relaying import Relaying, start_relays
 from harness.deploy.simulated_args import CannotSimulate, simulated_fields
 from harness.deploy.target import Target
 from harness.errors import UsageError
@@ -18,8 +20,8 @@ _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_c
 """Fields of SimConfig that have no flag of their own on its command line."""
 
 
-async def simulated(target: Target, nursery: Nursery) -> Deployment:
-    """Start all servers in one process, and the proxy if KV is transferred.
+async def simulated(target: Target, nursery: Nursery, relays: Sequence[str] = ()) -> tuple[Deployment, Relaying]:
+    """Start all servers in one process, the proxy if KV is transferred, and the wanted relays.
 
     Raises UsageError if the target needs a real engine, and DeployError if a process does not start.
     """
@@ -33,8 +35,11 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     # This pair only provides the facts; it serves no request.
     pair = SimPair(config, lambda: 0.0)
     prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
-    proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if target.transfers else None
-    return pair.facts(urls, proxy_url)
+    relaying = await start_relays(nursery, relays, urls)
+    if not target.transfers:
+        return pair.facts(urls, None), relaying
+    proxy_url = await start_proxy(nursery, prefill, decode, target.ports, relaying.detours)
+    return pair.facts(urls, proxy_url), relaying
 
 
 def sim_config(target: Target) -> SimConfig:

@@ -8,6 +8,17 @@ from harness.faults.fault import Fault, NoEvidence
 from harness.faults.final_reads import under_faults
 from harness.faults.nemesis import Nemesis
 from harness.faults.plan import FaultPlan, parse_fault
+from harness.faults.relay_control import RelayControl
 from harness.faults.site import Processes, Site
 
-__all__ = ["Fault", "FaultPlan", "Nemesis", "NoEvidence", "Processes", "Site", "parse_fault", "under_faults"]
+__all__ = [
+    "Fault",
+    "FaultPlan",
+    "Nemesis",
+    "NoEvidence",
+    "Processes",
+    "RelayControl",
+    "Site",
+    "parse_fault",
+    "under_faults",
+]

@@ -34,28 +34,35 @@ class Nemesis:
         self._record = record
         self._observer = observer
         self._plans = dict(zip(_names(plans), plans, strict=True))
+        self._lasting: list[asyncio.Task[None]] = []
+        """The faults that stay at work when the load has ended."""
 
     def beside(self, load: Loading) -> Loading:
         """The same loading; the faults are carried out while it sends, in each phase with requests of the load."""
 
         async def loading(run: PhaseRun) -> None:
+            await self.end()
             if not (run.phase.faulted and self._plans):
                 await load(run)
                 return
             self._plan()
-            tasks = [asyncio.create_task(self._carry_out(name, plan)) for name, plan in self._plans.items()]
+            tasks = {name: asyncio.create_task(self._carry_out(name, plan)) for name, plan in self._plans.items()}
+            self._lasting = [tasks[name] for name, plan in self._plans.items() if plan.outlasts_load]
             try:
                 await load(run)
+            except BaseException:
+                await self.end()
+                raise
             finally:
-                for task in tasks:
-                    task.cancel()
-                # Healing goes on in tasks that were cancelled, and must have ended before anything else is sent.
-                results = await asyncio.gather(*tasks, return_exceptions=True)
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
+                # Healing must have ended before anything else is sent.
+                await _ended([task for task in tasks.values() if task not in self._lasting])
 
         return loading
+
+    async def end(self) -> None:
+        """Heal the faults that are still at work."""
+        lasting, self._lasting = self._lasting, []
+        await _ended(lasting)
 
     def _plan(self) -> None:
         for name, plan in self._plans.items():
@@ -90,6 +97,15 @@ class Nemesis:
             text = f"it was not observed that the fault took hold: {missing()}; {text}"
         self._record(FaultHealed(self._site.clock.now(), name, healed, text))
         self._observer.note(f"fault {name}: {text}")
+
+
+async def _ended(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancel the tasks, in which healing goes on, and wait for their ends. Raises the first error of one of them."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
 
 
 async def _unbroken(healing: Coroutine[Any, Any, None]) -> None:

@@ -23,6 +23,17 @@ class FaultPlan:
     seconds: float = _FOR_S
     """Seconds from the moment at which the fault was observed to its healing."""
 
+    @property
+    def outlasts_load(self) -> bool:
+        """Whether the fault stays at work when the load has ended, until other requests are to be sent."""
+        return bool(getattr(self.fault, "outlasts_load", False))
+
+    @property
+    def relayed(self) -> str | None:
+        """The relay of the harness that must stand before a server for the fault; None: it needs none."""
+        relayed: str | None = getattr(self.fault, "relayed", None)
+        return relayed
+
 
 def parse_fault(text: str) -> FaultPlan:
     """The plan that a value of ``--fault`` describes: ``pause:server=decode-0,after=2,for=3``. Raises UsageError."""
