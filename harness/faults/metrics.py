@@ -1,5 +1,6 @@
 """Spoils what the harness reads of a server: its ``/metrics`` come slowly, cut, with an error, or with wrong values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,7 +57,7 @@ class Metrics:
         await site.relays.tell(self.relayed, how=self.how)
         while not (counts := await site.relays.counted(self.relayed))["spoiled"]:
             await site.clock.sleep(POLL_S)
-        return f"{counts['spoiled']:.0f} readings of {self.server} were answered with {self.how}"
+        return f"{_readings(counts)} of {self.server} answered with {self.how}"
 
     async def heal(self, site: Site) -> str:
         """Let the relay pass readings; observed by one that it passed."""
@@ -65,4 +66,9 @@ class Metrics:
         counts = await site.relays.tell(self.relayed, how=Spoiling.NOTHING)
         if not await site.relays.reads_metrics(self.relayed):
             raise NoEvidence(f"the metrics of {self.server} cannot be read through the relay")
-        return f"{counts['spoiled']:.0f} readings were answered with {self.how} in all; now they are passed on"
+        return f"{_readings(counts)} answered with {self.how} in all; now they are passed on"
+
+
+def _readings(counts: Mapping[str, float]) -> str:
+    count = counts["spoiled"]
+    return "1 reading was" if count == 1 else f"{count:,.0f} readings were"

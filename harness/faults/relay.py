@@ -32,6 +32,8 @@ class Counts:
 
     accepted: int = 0
     """Connections of clients."""
+    reached: int = 0
+    """Connections made to the server."""
     open: int = 0
     """Connections that are open now."""
     reset: int = 0
@@ -180,6 +182,7 @@ class _Connection:
         async with asyncio.timeout(_CONNECT_S):
             server_reader, server_writer = await asyncio.open_connection(host, port)
         self._writers.append(server_writer)
+        self.relay.counts.reached += 1
         ways = (
             Way(self, reader, server_writer, to_server=True).run(),
             Way(self, server_reader, writer, to_server=False).run(),

@@ -11,7 +11,7 @@ _PIECE = 1 << 16
 """Most bytes that are read at a time."""
 _PIECES = 16
 """Most pieces that wait in one direction."""
-_SLICES_A_SECOND = 20
+_SLICES_A_SECOND = 16
 """Into how many pieces a throttled link cuts the bytes of one second, so that they come evenly."""
 _ROUNDING = 1e-6
 """Seconds."""
