@@ -382,6 +382,9 @@ class FaultPlanned:
     """What the fault does, in words."""
     tolerates: tuple[Tolerated, ...] = ()
     """What may happen to the requests that overlap the fault."""
+    scenario: str = ""
+    phase: str = ""
+    """The phase during which the fault is caused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -14,8 +14,10 @@ from harness.api.words import load_words, target_words
 from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
+from harness.deploy.relaying import Relaying
 from harness.deploy.target import Target
 from harness.facts import Deployment
+from harness.faults import FaultPlan, Nemesis, Processes, Site, control_of, parse_fault, under_faults
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
@@ -23,6 +25,7 @@ from harness.observer import RunObserver
 from harness.reports import LoadSettings, Report, make_report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
 from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now, with_tokens
+from harness.run.runner import load_here
 from harness.run.transport import REQUEST_TIMEOUT
 from harness.scenario import Scenario
 from harness.store import RunStore
@@ -39,6 +42,8 @@ class AsyncRunningDeployment:
     _target: Target
     _observer: RunObserver
     _died: Callable[[], tuple[DeadProcess, ...]]
+    _processes: Processes
+    _relaying: Relaying = field(default_factory=Relaying)
 
     async def run(  # noqa: PLR0913 - all have defaults
         self,
@@ -49,6 +54,7 @@ class AsyncRunningDeployment:
         extra_body: Mapping[str, Any] | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
         goodput: Mapping[str, float] | None = None,
+        faults: Sequence[str] = (),
         result_dir: str | Path | None = None,
         label: str = "",
     ) -> Report:
@@ -65,6 +71,8 @@ class AsyncRunningDeployment:
                 so that their offload tiers are verified too.
             extra_body: fields added to every request's body.
             request_timeout: seconds from sending a request to the end of its answer.
+            faults: what is done to the deployment during the load, as for ``--fault``: ``pause:server=decode-0,for=3``.
+                Afterwards every prompt is asked again, through each cache.
             result_dir: store the run in a new directory inside this one, as the command line does; None: do not store.
             label: part of the new directory's name.
 
@@ -82,12 +90,16 @@ class AsyncRunningDeployment:
             concurrency=load.concurrency,
             probe_tiers=self.facts.launched or probe_tiers,
         )
+        plans = tuple(map(parse_fault, faults))
         argv = (*load_words(load), "--verify", verify, *(["--probe-tiers"] if probe_tiers else []))
         argv += tuple(["--goodput", *(f"{name}:{ms:.15g}" for name, ms in goodput.items())] if goodput else [])
+        argv += tuple(word for fault in faults for word in ("--fault", fault))
         scenario = load.scenario(self.facts, salt)
+        if plans:
+            scenario = under_faults(scenario, self.facts)
         with _storing(result_dir, label, load.seed, self.facts) as (keep, store):
             carried = await self._carry_out(
-                [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed
+                [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed, faults=plans
             )
             settings = LoadSettings(
                 len(scenario.phases[0].requests),
@@ -149,19 +161,23 @@ class AsyncRunningDeployment:
         names: tuple[str, ...],
         argv: Sequence[str],
         seed: int,
+        faults: Sequence[FaultPlan] = (),
     ) -> Carried:
-        record = Recorder(keep)
+        record, clock = Recorder(keep), MonotonicClock()
+        relays = control_of(self._relaying.control, self._relaying.urls, sending.headers)
+        nemesis = Nemesis(faults, Site(self.facts, clock, self._processes, relays), record, self._observer)
         words = (*target_words(self._target), *argv)
         record(run_started_now(words, seed=seed, names=names))
         return await carry_out(
             scenarios,
             self.facts,
-            sending=sending,
+            sending=replace(sending, metrics_urls=self._relaying.metrics),
             verify=verify,
             record=record,
-            clock=MonotonicClock(),
+            clock=clock,
             observer=self._observer,
             died=self._died,
+            load=nemesis.beside(load_here),
         )
 
 
@@ -237,7 +253,9 @@ class Opening:
         directory = Path(tempfile.mkdtemp(prefix="pd-harness-") if self._log_dir is None else self._log_dir)
         around = Surroundings(directory, MonotonicClock(), self._observer)
         async with open_session(self._target, around) as session:
-            yield AsyncRunningDeployment(session.deployment, self._target, self._observer, session.died)
+            yield AsyncRunningDeployment(
+                session.deployment, self._target, self._observer, session.died, session.nursery, session.relaying
+            )
             died = session.died()
         # After a failure the directory is kept, since messages name a log in it.
         if self._log_dir is None and not died:

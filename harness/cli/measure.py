@@ -10,7 +10,7 @@ from harness.cli.options import Options
 from harness.clock import Clock, MonotonicClock
 from harness.deploy import Session, Surroundings, open_session
 from harness.facts import Deployment
-from harness.faults import Nemesis, RelayControl, Site
+from harness.faults import Nemesis, Site, control_of, relays_for
 from harness.fleet import open_fleet
 from harness.history import Noted
 from harness.loads.demand import Demand
@@ -52,11 +52,11 @@ async def measuring(
                     record(Noted(clock.now(), f"before the run: {item}"))
                     progress.note(f"{item.level}: {item}")
 
-        relays = tuple(plan.relayed for plan in options.faults if plan.relayed is not None)
-        around = Surroundings(store.path, clock, progress, demands, on_checked, relays)
+        around = Surroundings(store.path, clock, progress, demands, on_checked)
+        target = replace(options.target, relays=relays_for(options.faults))
         async with (
             open_fleet(options.workers, clock, store.logs) as fleet,
-            open_session(options.target, around) as session,
+            open_session(target, around) as session,
         ):
             store.save_deployment(session.deployment)
             if fleet is not None:
@@ -83,6 +83,5 @@ async def measuring(
 
 def _site(session: Session, clock: Clock, sending: Sending) -> Site:
     """What faults work on."""
-    relaying = session.relaying
-    relays = RelayControl(relaying.control, relaying.urls, sending.headers) if relaying.control else None
+    relays = control_of(session.relaying.control, session.relaying.urls, sending.headers)
     return Site(session.deployment, clock, session.nursery, relays)

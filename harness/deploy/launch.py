@@ -42,11 +42,9 @@ class Launched:
 
 @asynccontextmanager
 async def launched(
-    target: Target, engines: Mapping[Role, Engine], ports: Ports, nursery: Nursery, relays: Sequence[str] = ()
+    target: Target, engines: Mapping[Role, Engine], ports: Ports, nursery: Nursery
 ) -> AsyncIterator[Launched]:
     """Start everything, yield when every process answers, end everything; ``target`` names its model.
-
-    ``relays``: before what relays are to stand, see :func:`harness.deploy.relaying.start_relays`.
 
     Raises DeployError, with the end of the log, if a server died or did not answer in time.
     """
@@ -61,7 +59,7 @@ async def launched(
                 nursery.start(plan.name, plan.argv, {**plan.environment, **sockets})
             await nursery.all_answer({plan.name: plan.url for plan in plans})
             side_channel = plans[0].side_channel if target.transfers else None
-            relaying = await start_relays(nursery, relays, {plan.name: plan.url for plan in plans}, side_channel)
+            relaying = await start_relays(nursery, target.relays, {plan.name: plan.url for plan in plans}, side_channel)
             parts = replace(parts, relaying=relaying)
             if target.transfers:
                 proxy_url = await start_proxy(

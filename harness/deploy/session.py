@@ -78,8 +78,6 @@ class Surroundings:
     """The demands of the load's requests, as far as they are known in advance."""
     on_checked: Callable[[Sequence[Item]], None] = lambda _items: None
     """Called with the items of the checks before the first request, and later with those of the first requests."""
-    relays: Sequence[str] = ()
-    """Before which links and metrics relays are to stand, by name."""
 
     def checked(self, items: Sequence[Item]) -> None:
         """Pass the items to ``on_checked``; raise NotReady if one of them stops a run."""
@@ -139,7 +137,7 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     name = target.served_model_name or ("canary" if target.model is None else None)
     nursery = around.nursery(target)
     planned = replace(target, model=model, served_model_name=name)
-    parts = await stack.enter_async_context(launched(planned, engines, ports, nursery, around.relays))
+    parts = await stack.enter_async_context(launched(planned, engines, ports, nursery))
     deployment = await _learn(target, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), parts.proxy_url)
     device = engines[Role.DECODE].build.device
     servers = tuple(replace(server, pid=nursery.pid(server.name)) for server in deployment.servers)
@@ -161,7 +159,7 @@ async def _attach(target: Target, to: Attachment, around: Surroundings, stack: A
     nursery = around.nursery(target)
     stack.push_async_callback(nursery.stop)
     deployment = await _learn(target, to.prefill_urls, to.decode_urls, to.base_url)
-    relaying = await start_relays(nursery, around.relays, {one.name: one.url for one in deployment.servers})
+    relaying = await start_relays(nursery, target.relays, {one.name: one.url for one in deployment.servers})
     if to.base_url is None:
         url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports, relaying.detours)
         deployment = _with_own_proxy(replace(deployment, proxy_url=url))
@@ -173,7 +171,7 @@ async def _attach(target: Target, to: Attachment, around: Surroundings, stack: A
 async def _simulate(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
     nursery = around.nursery(target)
     stack.push_async_callback(nursery.stop)
-    deployment, relaying = await simulated(target, nursery, around.relays)
+    deployment, relaying = await simulated(target, nursery)
     return Session(_with_own_proxy(deployment), nursery, relaying)
 
 
@@ -252,7 +250,7 @@ async def _warm_up(
     nixl = deployment.has(Connector.NIXL)
     may_transfer = nixl or (nixl is None and not deployment.unknown_connectors())
     started_proxy = deployment.own_proxy is True or deployment.proxy_url is None
-    if SIDE_CHANNEL in around.relays:
+    if SIDE_CHANNEL in target.relays:
         # Servers make a handshake once. A fault on it must find it still to be made.
         return deployment
     if may_transfer and nixl_handover_expected(reports, started_proxy=started_proxy):

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.deploy.launch import start_proxy
@@ -20,7 +19,7 @@ _AS_JSON = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_c
 """Fields of SimConfig that have no flag of their own on its command line."""
 
 
-async def simulated(target: Target, nursery: Nursery, relays: Sequence[str] = ()) -> tuple[Deployment, Relaying]:
+async def simulated(target: Target, nursery: Nursery) -> tuple[Deployment, Relaying]:
     """Start all servers in one process, the proxy if KV is transferred, and the wanted relays.
 
     Raises UsageError if the target needs a real engine, and DeployError if a process does not start.
@@ -35,7 +34,7 @@ async def simulated(target: Target, nursery: Nursery, relays: Sequence[str] = ()
     # This pair only provides the facts; it serves no request.
     pair = SimPair(config, lambda: 0.0)
     prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
-    relaying = await start_relays(nursery, relays, urls)
+    relaying = await start_relays(nursery, target.relays, urls)
     if not target.transfers:
         return pair.facts(urls, None), relaying
     proxy_url = await start_proxy(nursery, prefill, decode, target.ports, relaying.detours)

@@ -6,19 +6,23 @@ way out, and the history has an entry of each step, so that checkers know which 
 
 from harness.faults.fault import Fault, NoEvidence
 from harness.faults.final_reads import under_faults
+from harness.faults.kinds import KINDS, USUAL
 from harness.faults.nemesis import Nemesis
-from harness.faults.plan import FaultPlan, parse_fault
-from harness.faults.relay_control import RelayControl
+from harness.faults.plan import FaultPlan, parse_fault, relays_for
+from harness.faults.relay_control import control_of
 from harness.faults.site import Processes, Site
 
 __all__ = [
+    "KINDS",
+    "USUAL",
     "Fault",
     "FaultPlan",
     "Nemesis",
     "NoEvidence",
     "Processes",
-    "RelayControl",
     "Site",
+    "control_of",
     "parse_fault",
+    "relays_for",
     "under_faults",
 ]

@@ -7,3 +7,16 @@ from harness.faults.pause import Pause
 
 _ALL: tuple[type[Fault], ...] = (Pause, Link, Metrics)
 KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in _ALL}
+
+USUAL: tuple[str, ...] = (
+    "pause:server=decode-0",
+    "pause:server=prefill-0",
+    "pause:server=proxy",
+    "link:link=prefill-0,how=delay",
+    "link:link=decode-0,how=throttle",
+    "link:link=decode-0,how=cut",
+    "link:link=prefill-0,how=half-open",
+    "link:link=prefill-0,how=idle,idle=0.5",
+    "metrics:server=decode-0,how=500",
+)
+"""Each kind in the forms in which it is mostly wanted, as for ``--fault``."""

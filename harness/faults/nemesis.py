@@ -45,7 +45,7 @@ class Nemesis:
             if not (run.phase.faulted and self._plans):
                 await load(run)
                 return
-            self._plan()
+            self._plan(run)
             tasks = {name: asyncio.create_task(self._carry_out(name, plan)) for name, plan in self._plans.items()}
             self._lasting = [tasks[name] for name, plan in self._plans.items() if plan.outlasts_load]
             try:
@@ -64,12 +64,11 @@ class Nemesis:
         lasting, self._lasting = self._lasting, []
         await _ended(lasting)
 
-    def _plan(self) -> None:
+    def _plan(self, run: PhaseRun) -> None:
+        now, where = self._site.clock.now(), (run.scenario, run.phase.name)
         for name, plan in self._plans.items():
             fault = plan.fault
-            self._record(
-                FaultPlanned(self._site.clock.now(), name, fault.kind, fault.target, fault.text, fault.tolerates)
-            )
+            self._record(FaultPlanned(now, name, fault.kind, fault.target, fault.text, fault.tolerates, *where))
 
     async def _carry_out(self, name: str, plan: FaultPlan) -> None:
         now = self._site.clock.now

@@ -1,6 +1,6 @@
 """``--fault NAME[:OPTION=VALUE,...]``: which fault, when, and for how long."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,11 @@ class FaultPlan:
         """The relay of the harness that must stand before a server for the fault; None: it needs none."""
         relayed: str | None = getattr(self.fault, "relayed", None)
         return relayed
+
+
+def relays_for(plans: Iterable[FaultPlan]) -> tuple[str, ...]:
+    """The relays that must stand before servers for these faults, each once."""
+    return tuple(dict.fromkeys(plan.relayed for plan in plans if plan.relayed is not None))
 
 
 def parse_fault(text: str) -> FaultPlan:

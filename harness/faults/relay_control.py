@@ -10,6 +10,11 @@ from harness.faults.fault import NoEvidence
 _LIMIT = aiohttp.ClientTimeout(total=10)
 
 
+def control_of(control: str, urls: Mapping[str, str], headers: Mapping[str, str]) -> "RelayControl | None":
+    """The control of a deployment's relays; None if ``control``, their address, is empty: there are none."""
+    return RelayControl(control, urls, headers) if control else None
+
+
 @dataclass(frozen=True, slots=True)
 class RelayControl:
     """The relays behind one control address."""

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from counted_run import DEPLOYMENT
 from hand_clock import HandClock
 from polling import until
 from relayed import Inert, Near
-from sim_history import DEPLOYMENT
 
 from harness.checkers.faults import faults
 from harness.errors import UsageError
@@ -97,6 +97,7 @@ class Faulted:
 
     async def ended(self) -> History:
         """The history when the fault has been healed; the clock goes on meanwhile."""
+
         def healed() -> bool:
             return any(isinstance(entry, FaultHealed) for entry in self.entries)
 
