@@ -57,7 +57,7 @@ class Metrics:
         await site.relays.tell(self.relayed, how=self.how)
         while not (counts := await site.relays.counted(self.relayed))["spoiled"]:
             await site.clock.sleep(POLL_S)
-        return f"{_readings(counts)} of {self.server} answered with {self.how}"
+        return f"{_readings(counts)} answered with {self.how}"
 
     async def heal(self, site: Site) -> str:
         """Let the relay pass readings; observed by one that it passed."""
@@ -71,4 +71,4 @@ class Metrics:
 
 def _readings(counts: Mapping[str, float]) -> str:
     count = counts["spoiled"]
-    return "1 reading was" if count == 1 else f"{count:,.0f} readings were"
+    return "1 reading of its /metrics was" if count == 1 else f"{count:,.0f} readings of its /metrics were"
