@@ -28,7 +28,7 @@ class Metrics:
     outlasts_load: ClassVar[bool] = True
     server: str = "decode-0"
     how: str = "500"
-    """``slow``, ``cut``, ``500``, ``nan`` or ``restarted``; see :class:`Spoiling`."""
+    """``slow``, ``cut``, ``short``, ``500``, ``nan`` or ``restarted``; see :class:`Spoiling`."""
     tolerates: tuple[Tolerated, ...] = (Tolerated.UNREAD_METRICS,)
 
     def __post_init__(self) -> None:

@@ -18,12 +18,19 @@ class Spoiling(StrEnum):
     """They come so slowly that nobody waits for their end."""
     CUT = "cut"
     """The connection is reset in the middle of them."""
+    SHORT = "short"
+    """They end in the middle, after a whole line, and nothing says that more was to come."""
     ERROR = "500"
     """They have the status 500."""
     NAN = "nan"
     """All values are NaN."""
     RESTARTED = "restarted"
     """All counters begin again from zero, with a new start time, as if the process had been restarted."""
+
+
+def first_half(text: str) -> str:
+    """The first half of the exposition, up to the end of a line."""
+    return text[: text.rfind("\n", 0, len(text) // 2) + 1]
 
 
 def with_nan(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from harness.faults.metrics_spoiled import Spoiling, from_zero, started_at, with_nan
+from harness.faults.metrics_spoiled import Spoiling, first_half, from_zero, started_at, with_nan
 
 _LARGEST = 1 << 27
 """Bytes of an answer; twice what the harness itself reads."""
@@ -89,6 +89,8 @@ class MetricsRelay:
             self.counts.passed += 1
             return web.Response(status=status, text=text)
         self.counts.spoiled += 1
+        if spoiling is Spoiling.SHORT:
+            return await _until_closed(request, first_half(text).encode())
         if spoiling in (Spoiling.SLOW, Spoiling.CUT):
             return await self._part_by_part(request, text.encode(), cut=spoiling is Spoiling.CUT)
         return web.Response(text=self._spoiled(text, spoiling))
@@ -134,3 +136,13 @@ class MetricsRelay:
             except TimeoutError:
                 pass
         return response
+
+
+async def _until_closed(request: web.Request, body: bytes) -> web.StreamResponse:
+    """An answer without a length, as servers of HTTP/1.0 send it: it ends when the connection does."""
+    transport = request.transport
+    if transport is not None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n"
+        transport.write(head + body)  # type: ignore[attr-defined] # it is a transport of a socket
+        transport.close()
+    return web.Response()
