@@ -143,6 +143,6 @@ async def _until_closed(request: web.Request, body: bytes) -> web.StreamResponse
     transport = request.transport
     if transport is not None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n"
-        transport.write(head + body)  # type: ignore[attr-defined] # it is a transport of a socket
+        transport.write(head + body)
         transport.close()
     return web.Response()
