@@ -76,13 +76,13 @@ class Link:
     async def strike(self, site: Site) -> str:
         """Tell the relay; evidence: what it counts from then on."""
         relays = self._relays(site)
-        if self.how == How.CUT and self.link != SIDE_CHANNEL:
+        if self._refuses:
             await self._until(site, lambda counts: bool(counts["open"]), "no connection was open that could be reset")
         await relays.tell(self.link, **self._order())
         counts = await self._until(site, lambda counts: not missing(self.how, counts), "")
-        if self.how == How.CUT and self.link != SIDE_CHANNEL and await _connects(relays.urls[self.link]):
+        if self._refuses and await _connects(relays.urls[self.link]):
             raise NoEvidence(f"the relay before {self.link} still accepts connections")
-        return evidence(self.how, counts)
+        return evidence(self.how, counts) + ("; a new one is refused" if self._refuses else "")
 
     async def heal(self, site: Site) -> str:
         """Let the relay pass bytes; observed by an answer of the server through it."""
@@ -96,6 +96,12 @@ class Link:
         if not answers:
             raise NoEvidence(f"{self.link} did not answer through the relay within {site.patience:.0f} s")
         return f"{evidence(self.how, counts)} in all; now {self.link} answers through the relay"
+
+    @property
+    def _refuses(self) -> bool:
+        """Whether a cut link does not even listen. Handshakes on the side channel are short: hardly one is there to be
+        reset, and only a relay that listens counts the attempts."""
+        return self.how == How.CUT and self.link != SIDE_CHANNEL
 
     def _relays(self, site: Site) -> Relays:
         if site.relays is None or self.link not in site.relays.urls:
@@ -111,8 +117,7 @@ class Link:
             case How.IDLE:
                 return {"how": self.how, "seconds": self.idle}
             case How.CUT:
-                # Handshakes are short, so hardly one is there to be reset; those that are refused are not counted.
-                return {"how": self.how, "refuses": self.link != SIDE_CHANNEL}
+                return {"how": self.how, "refuses": self._refuses}
             case _:
                 return {"how": self.how}
 

@@ -33,8 +33,8 @@ def evidence(how: str, counts: Counts) -> str:
         case How.DELAY | How.THROTTLE:
             return f"{counts['held']:,.0f} bytes were held back, for {counts['longest_hold']:.3f} s at most"
         case How.CUT:
-            cut = f"{counts['reset']:,.0f} connections were reset, {counts['refused']:,.0f} new ones refused"
-            return f"{cut}, {_passed(counts)}"
+            refused = f", {counts['refused']:,.0f} new ones refused" if counts["refused"] else ""
+            return f"{counts['reset']:,.0f} connections were reset{refused}, {_passed(counts)}"
         case How.HALF_OPEN:
             return f"{counts['swallowed']:,.0f} bytes were swallowed, {_passed(counts)}"
         case _:

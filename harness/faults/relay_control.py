@@ -57,4 +57,4 @@ class RelayControl:
                 counted: Mapping[str, float] = await answer.json()
                 return counted
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NoEvidence(f"the relay {name} does not answer: {error or type(error).__name__}") from None
+            raise NoEvidence(f"the relay {name} does not answer: {str(error) or type(error).__name__}") from None

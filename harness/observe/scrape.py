@@ -37,7 +37,7 @@ async def scrape(
     try:
         exposition = await _exposition(session, server)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        cause = redact_text(f"GET {server.url}/metrics: {error or type(error).__name__}")
+        cause = redact_text(f"GET {server.url}/metrics: {str(error) or type(error).__name__}")
         return ScrapeFailed(clock.now(), *where, cause)
     return Scraped(clock.now(), *where, exposition.samples, declared=exposition.declared)
 
