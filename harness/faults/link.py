@@ -99,8 +99,11 @@ class Link:
 
     @property
     def _refuses(self) -> bool:
-        """Whether a cut link does not even listen. Handshakes on the side channel are short: hardly one is there to be
-        reset, and only a relay that listens counts the attempts."""
+        """Whether a cut link does not even listen.
+
+        Handshakes on the side channel are short: hardly one is there to be reset, and only a relay that listens counts
+        the attempts.
+        """
         return self.how == How.CUT and self.link != SIDE_CHANNEL
 
     def _relays(self, site: Site) -> Relays:

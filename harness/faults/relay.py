@@ -45,7 +45,9 @@ class Counts:
     came: int = 0
     """Bytes that came from either side."""
     passed: int = 0
-    """Bytes that were passed on to the other side."""
+    """Bytes that were passed on: ``to_server`` and ``to_client`` together."""
+    to_server: int = 0
+    to_client: int = 0
     held: int = 0
     """Bytes that were passed on later than they came, by as much as they were to be."""
     swallowed: int = 0

@@ -22,6 +22,8 @@ class Counting(Protocol):
 
     came: int
     passed: int
+    to_server: int
+    to_client: int
     held: int
     swallowed: int
     longest_hold: float
@@ -118,6 +120,10 @@ class Way:
     def _count(self, came: float, due: float, size: int) -> None:
         counts, waited = self._connection.relay.counts, self._connection.relay.clock.now() - came
         counts.passed += size
+        if self._to_server:
+            counts.to_server += size
+        else:
+            counts.to_client += size
         # A piece that the end of a fault let go early was not held as long as it had to.
         if due > came and waited >= due - came - _ROUNDING:
             counts.held += size

@@ -43,6 +43,7 @@ async def test_bytes_and_ends_are_passed_both_ways() -> None:
         await wire.counted("open", 0)
         counts = wire.relay.counted()
         assert (counts["came"], counts["passed"], counts["held"], counts["swallowed"]) == (14, 14, 0, 0)
+        assert (counts["to_server"], counts["to_client"]) == (8, 6)
 
 
 async def test_a_server_that_cannot_be_reached_resets_the_client() -> None:
