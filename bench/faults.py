@@ -17,7 +17,7 @@ from pathlib import Path
 import harness
 from bench.fault_row import COLUMNS, Row, row
 from harness.errors import ExitCode
-from harness.faults import USUAL
+from harness.faults import USUAL, parse_fault, relays_for
 from harness.verdict import Verdict, worst
 
 _EXITS = {Verdict.VALID: ExitCode.VALID, Verdict.INVALID: ExitCode.INVALID, Verdict.UNKNOWN: ExitCode.UNKNOWN}
@@ -28,7 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    opening = harness.simulate() if options.engine == "sim" else harness.launch(log_dir=options.out / "servers")
+    relays = relays_for(map(parse_fault, options.fault or USUAL))
+    opening = (
+        harness.simulate(relays=relays)
+        if options.engine == "sim"
+        else harness.launch(relays=relays, log_dir=options.out / "servers")
+    )
     with opening as deployment:
         for number, fault in enumerate(options.fault or USUAL):
             load = harness.RandomLoad(

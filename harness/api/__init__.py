@@ -72,6 +72,7 @@ def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
     kv_cache_dtype: str | None = None,
     headers: Mapping[str, str] | None = None,
     num_warmups: int | None = None,
+    relays: Sequence[str] = (),
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
@@ -86,6 +87,7 @@ def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
         kv_cache_dtype: the type of the servers' KV cache, if they were started with one and do not report it.
         headers: HTTP headers sent with every request.
         num_warmups: requests before the first run; default: 8.
+        relays: where a relay stands, for faults that need one: ``harness.faults.relays_for`` names them.
         log_dir: directory for the log of the harness's own proxy.
         observer: is informed of progress.
 
@@ -108,6 +110,7 @@ def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
         kv_cache_dtype=kv_cache_dtype,
         headers=dict(headers or {}),
         num_warmups=num_warmups,
+        relays=tuple(relays),
     )
     return Opening(target, log_dir=log_dir, observer=observer)
 
@@ -130,6 +133,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
     decode_python: str | None = None,
     device: str = "auto",
     num_warmups: int | None = None,
+    relays: Sequence[str] = (),
     ready_timeout: float = 600.0,
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
@@ -153,6 +157,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
         decode_python: another interpreter for decode servers.
         device: ``auto``, ``cpu`` or ``cuda``.
         num_warmups: requests before the first run; default: 8.
+        relays: where a relay stands, for faults that need one: ``harness.faults.relays_for`` names them.
         ready_timeout: seconds that the servers may take to start.
         log_dir: directory for the servers' logs; default: a temporary directory, kept only after a failure.
         observer: is informed of progress.
@@ -172,6 +177,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
         engine_pythons={Role.PREFILL: prefill_python or engine_python, Role.DECODE: decode_python or engine_python},
         device=device,
         num_warmups=num_warmups,
+        relays=tuple(relays),
         ready_timeout=ready_timeout,
     )
     return Opening(target, log_dir=log_dir, observer=observer)
@@ -186,6 +192,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
     num_gpu_blocks: int | None = None,
     engine_args: Sequence[str] = (),
     num_warmups: int | None = None,
+    relays: Sequence[str] = (),
     sim_noise: str = USUAL,
     separate_processes: bool = False,
     log_dir: str | Path | None = None,
@@ -210,6 +217,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
         num_gpu_blocks=num_gpu_blocks,
         engine_args=tuple(engine_args),
         num_warmups=num_warmups,
+        relays=tuple(relays),
         sim_noise=check_kind(sim_noise),
         separate_processes=separate_processes,
     )

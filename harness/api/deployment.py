@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -14,9 +14,10 @@ from harness.api.words import load_words, target_words
 from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
+from harness.deploy.relaying import Relaying
 from harness.deploy.target import Target
 from harness.facts import Deployment
-from harness.faults import FaultPlan, Nemesis, Processes, Site, parse_fault, under_faults
+from harness.faults import FaultPlan, Nemesis, Processes, Site, control_of, parse_fault, under_faults
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
@@ -43,6 +44,7 @@ class AsyncRunningDeployment:
     _observer: RunObserver
     _died: Callable[[], tuple[DeadProcess, ...]]
     _processes: Processes
+    _relaying: Relaying = field(default_factory=Relaying)
 
     async def run(  # noqa: PLR0913 - all have defaults
         self,
@@ -163,15 +165,16 @@ class AsyncRunningDeployment:
         faults: Sequence[FaultPlan] = (),
     ) -> Carried:
         record, clock = Recorder(keep), MonotonicClock()
+        relays = control_of(self._relaying.control, self._relaying.urls, sending.headers)
         values = partial(values_now, self.facts, clock=clock, headers=self._target.headers)
-        site = Site(self.facts, clock, self._processes, values=values, headers=sending.headers)
+        site = Site(self.facts, clock, self._processes, relays, values=values, headers=sending.headers)
         nemesis = Nemesis(faults, site, record, self._observer)
         words = (*target_words(self._target), *argv)
         record(run_started_now(words, seed=seed, names=names))
         return await carry_out(
             scenarios,
             self.facts,
-            sending=sending,
+            sending=replace(sending, metrics_urls=self._relaying.metrics),
             verify=verify,
             record=record,
             clock=clock,
@@ -254,7 +257,7 @@ class Opening:
         around = Surroundings(directory, MonotonicClock(), self._observer)
         async with open_session(self._target, around) as session:
             yield AsyncRunningDeployment(
-                session.deployment, self._target, self._observer, session.died, session.nursery
+                session.deployment, self._target, self._observer, session.died, session.nursery, session.relaying
             )
             died = session.died()
         # After a failure the directory is kept, since messages name a log in it.

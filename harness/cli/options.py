@@ -11,7 +11,8 @@ from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
-from harness.faults import FaultPlan, parse_fault
+from harness.faults import FaultPlan, parse_fault, relays_for
+from harness.faults.link import SIDE_CHANNEL
 from harness.fleet import Workers
 from harness.load.extra_body import checked
 from harness.loads import Load
@@ -103,6 +104,8 @@ class Options:
             concurrency=None if everything else self.load.concurrency,
             reference=self.sending.reference_url is not None,
             probe_tiers=deployment.launched or self.verification.probe_tiers,
+            # The servers' first handshake must find the fault at work.
+            salt_on_the_way=SIDE_CHANNEL not in relays_for(self.faults),
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from harness.deploy.launch import start_proxy
 from harness.deploy.nursery import Nursery
 from harness.deploy.ports import free_ports
+from harness.deploy.relaying import Relaying, start_relays
 from harness.deploy.simulated_args import CannotSimulate, simulated_fields
 from harness.deploy.target import Target
 from harness.errors import UsageError
@@ -22,8 +23,8 @@ _AS_JSON = (
 """Fields of SimConfig that have no flag of their own on its command line."""
 
 
-async def simulated(target: Target, nursery: Nursery) -> Deployment:
-    """Start the servers, in one process or in one each, and the proxy if KV is transferred.
+async def simulated(target: Target, nursery: Nursery) -> tuple[Deployment, Relaying]:
+    """Start the servers, in one process or in one each, the proxy if KV is transferred, and the wanted relays.
 
     Raises UsageError if the target needs a real engine, and DeployError if a process does not start.
     """
@@ -32,8 +33,9 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     config = sim_config(target)
     ports = _ports(target)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    if target.separate_processes:
-        for name, channel in _side_channels(ports).items():
+    channels = _side_channels(ports) if target.separate_processes else {}
+    if channels:
+        for name, channel in channels.items():
             nursery.start(name, separate_argv(config, name, ports[name], channel), os.environ)
         await nursery.all_answer(urls)
     else:
@@ -42,8 +44,12 @@ async def simulated(target: Target, nursery: Nursery) -> Deployment:
     # This pair only provides the facts; it serves no request.
     pair = SimPair(config, lambda: 0.0)
     prefill, decode = ([urls[server.name] for server in pair.of(role)] for role in Role)
-    proxy_url = await start_proxy(nursery, prefill, decode, target.ports) if target.transfers else None
-    return pair.facts(urls, proxy_url)
+    side_channel = f"127.0.0.1:{channels['prefill-0']}" if channels else None
+    relaying = await start_relays(nursery, target.relays, urls, side_channel)
+    if not target.transfers:
+        return pair.facts(urls, None), relaying
+    proxy_url = await start_proxy(nursery, prefill, decode, target.ports, relaying.detours)
+    return pair.facts(urls, proxy_url), relaying
 
 
 def sim_config(target: Target) -> SimConfig:

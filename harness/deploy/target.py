@@ -59,6 +59,9 @@ class Target:
     """The NIXL connector's ``kv_connector_extra_config``."""
     engine: str = "vllm"
     """The engine to launch: ``vllm``, or ``sim`` for the simulated pair."""
+    relays: tuple[str, ...] = ()
+    """Where a relay of the harness stands, for faults that need one: ``decode-0`` for the link from the proxy to that
+    server, ``side-channel`` for that from decode servers to NIXL on prefill-0, ``metrics-decode-0`` for readings."""
     sim_noise: str = "usual"
     """The kind of noise that a simulated pair has."""
     separate_processes: bool = False

@@ -8,7 +8,8 @@ from harness.faults.fault import Fault, NoEvidence
 from harness.faults.final_reads import under_faults
 from harness.faults.kinds import KINDS, USUAL
 from harness.faults.nemesis import Nemesis
-from harness.faults.plan import FaultPlan, parse_fault
+from harness.faults.plan import FaultPlan, parse_fault, relays_for
+from harness.faults.relay_control import control_of
 from harness.faults.site import Processes, Site
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "NoEvidence",
     "Processes",
     "Site",
+    "control_of",
     "parse_fault",
+    "relays_for",
     "under_faults",
 ]

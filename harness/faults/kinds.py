@@ -4,9 +4,11 @@ from harness.faults.cancel import Cancel
 from harness.faults.drain import Drain
 from harness.faults.fault import Fault
 from harness.faults.kill import Kill
+from harness.faults.link import Link
+from harness.faults.metrics import Metrics
 from harness.faults.pause import Pause
 
-_ALL: tuple[type[Fault], ...] = (Pause, Kill, Drain, Cancel)
+_ALL: tuple[type[Fault], ...] = (Pause, Kill, Drain, Link, Metrics, Cancel)
 KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in _ALL}
 
 USUAL: tuple[str, ...] = (
@@ -17,6 +19,12 @@ USUAL: tuple[str, ...] = (
     "kill:server=decode-0,for=1",
     "kill:server=proxy,for=1",
     "drain:server=decode-0,for=1",
+    "link:link=prefill-0,how=delay",
+    "link:link=decode-0,how=throttle",
+    "link:link=decode-0,how=cut",
+    "link:link=prefill-0,how=half-open",
+    "link:link=prefill-0,how=idle,idle=0.5",
+    "metrics:server=decode-0,how=500",
     "cancel:share=0.1,moment=first-token",
     "cancel:share=0.5,moment=transfer",
     "cancel:share=0.5,moment=stream",

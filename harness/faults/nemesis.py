@@ -43,11 +43,14 @@ class Nemesis:
         self._observer = observer
         self._spacing = Spacing(site.clock)
         self._plans = dict(zip(_names(plans), plans, strict=True))
+        self._lasting: list[asyncio.Task[None]] = []
+        """The faults that stay at work when the load has ended."""
 
     def beside(self, load: Loading) -> Loading:
         """The same loading; the faults are carried out while it sends, in each phase with requests of the load."""
 
         async def loading(run: PhaseRun) -> None:
+            await self.end()
             if not (run.phase.faulted and self._plans):
                 await load(run)
                 return
@@ -59,22 +62,26 @@ class Nemesis:
                 if isinstance(plan.fault, OfLoad):
                     await plan.fault.before(site)
             run.after_failure = partial(self._spacing.after_failure, partial(_left, run))
-            begun = (self._carry_out(name, plan, site, run) for name, plan in self._plans.items())
-            tasks = [asyncio.create_task(one) for one in begun]
+            carried = {name: self._carry_out(name, plan, site, run) for name, plan in self._plans.items()}
+            tasks = {name: asyncio.create_task(one) for name, one in carried.items()}
+            self._lasting = [tasks[name] for name, plan in self._plans.items() if plan.outlasts_load]
             try:
                 await load(run)
                 watch.over.set()
-                await asyncio.gather(*self._of_load(tasks), return_exceptions=True)
+                await asyncio.gather(*self._of_load([*tasks.values()]), return_exceptions=True)
+            except BaseException:
+                await self.end()
+                raise
             finally:
-                for task in tasks:
-                    task.cancel()
-                # Healing goes on in tasks that were cancelled, and must have ended before anything else is sent.
-                results = await asyncio.gather(*tasks, return_exceptions=True)
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
+                # Healing must have ended before anything else is sent.
+                await _ended([task for task in tasks.values() if task not in self._lasting])
 
         return loading
+
+    async def end(self) -> None:
+        """Heal the faults that are still at work."""
+        lasting, self._lasting = self._lasting, []
+        await _ended(lasting)
 
     def _plan(self, run: PhaseRun) -> None:
         now, where = self._site.clock.now(), (run.scenario, run.phase.name)
@@ -120,6 +127,15 @@ class Nemesis:
             self._spacing.healed()
         self._record(FaultHealed(self._site.clock.now(), name, healed, text))
         self._observer.note(f"fault {name}: {text}")
+
+
+async def _ended(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancel the tasks, in which healing goes on, and wait for their ends. Raises the first error of one of them."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
 
 
 async def _unbroken(healing: Coroutine[Any, Any, None]) -> None:

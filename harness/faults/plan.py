@@ -5,7 +5,7 @@ undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (
 With ``ended`` or ``when``, ``after`` is 0 unless it is given.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,22 @@ class FaultPlan:
     def text(self) -> str:
         """What the fault does, and when."""
         return ", ".join(filter(None, (self.fault.text, self.moment.text)))
+
+    @property
+    def outlasts_load(self) -> bool:
+        """Whether the fault stays at work when the load has ended, until other requests are to be sent."""
+        return bool(getattr(self.fault, "outlasts_load", False))
+
+    @property
+    def relayed(self) -> str | None:
+        """The relay of the harness that must stand before a server for the fault; None: it needs none."""
+        relayed: str | None = getattr(self.fault, "relayed", None)
+        return relayed
+
+
+def relays_for(plans: Iterable[FaultPlan]) -> tuple[str, ...]:
+    """The relays that must stand before servers for these faults, each once."""
+    return tuple(dict.fromkeys(plan.relayed for plan in plans if plan.relayed is not None))
 
 
 def parse_fault(text: str) -> FaultPlan:

@@ -36,6 +36,27 @@ class Processes(Protocol):
         ...
 
 
+class Relays(Protocol):
+    """The relays of the harness that stand before servers, by the name of the link."""
+
+    @property
+    def urls(self) -> Mapping[str, str]:
+        """The address of each relay, by its name."""
+        ...
+
+    async def tell(self, name: str, **order: object) -> Mapping[str, float]:
+        """Tell a relay what to do; returns what it counted until then. Raises NoEvidence if it does not answer."""
+        ...
+
+    async def counted(self, name: str) -> Mapping[str, float]:
+        """What a relay counted since it was told last. Raises NoEvidence if it does not answer."""
+        ...
+
+    async def reads_metrics(self, name: str) -> bool:
+        """Whether ``/metrics`` can be read through a relay."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A running deployment, as far as faults may touch it."""
@@ -44,6 +65,8 @@ class Site:
     clock: Clock
     processes: Processes | None = None
     """None: the harness started no process (it attached to a running deployment)."""
+    relays: Relays | None = None
+    """None: no fault of the run needs one."""
     table: ProcessTable = field(default_factory=ProcessTable)
     patience: float = 10.0
     """Seconds within which a fault must be observed to have taken hold, and its healing."""

@@ -14,6 +14,8 @@ from harness.redact import redact_text
 TIMEOUT = 10.0
 """Seconds for one reading. A server whose cores are all busy with a load answers in one or two."""
 
+_END = "# EOF\n"
+"""The last line of an exposition in OpenMetrics."""
 LARGEST_BODY = 2**26
 """Largest answer in bytes. A server with eight engines exposes less than 2 MB."""
 
@@ -35,7 +37,7 @@ async def scrape(
     try:
         exposition = await _exposition(session, server)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        cause = redact_text(f"GET {server.url}/metrics: {error or type(error).__name__}")
+        cause = redact_text(f"GET {server.url}/metrics: {str(error) or type(error).__name__}")
         return ScrapeFailed(clock.now(), *where, cause)
     return Scraped(clock.now(), *where, exposition.samples, declared=exposition.declared)
 
@@ -44,7 +46,15 @@ async def _exposition(session: aiohttp.ClientSession, server: Server) -> Exposit
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     async with session.get(f"{server.url}/metrics", timeout=timeout) as response:
         response.raise_for_status()
-        return parse(await _text(response), SAMPLE_NAMES)
+        text = await _text(response)
+        if not (_has_an_end(response) or text.endswith(_END)):
+            raise ValueError("the answer says neither its length nor its end, so nobody knows whether it is whole")
+        return parse(text, SAMPLE_NAMES)
+
+
+def _has_an_end(response: aiohttp.ClientResponse) -> bool:
+    """Whether an answer that breaks off differs from a whole one; aiohttp then raises an error."""
+    return response.content_length is not None or "chunked" in response.headers.get("Transfer-Encoding", "").lower()
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:

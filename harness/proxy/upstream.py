@@ -3,6 +3,7 @@
 from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from httptools import HttpParserError, HttpParserUpgrade
 from yarl import URL
@@ -10,6 +11,7 @@ from yarl import URL
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.answer import Answer, Broken
+from harness.proxy.detours import Address, Detours
 from harness.proxy.errors import one_line
 from harness.proxy.headers import Header, without, written
 from harness.proxy.pool import Pool, ServerConnection
@@ -64,7 +66,7 @@ class Upstream:
             self.counts.http_errors += 1
 
 
-def parse_upstream(role: Role, text: str) -> Upstream:
+def parse_upstream(role: Role, text: str, detours: Detours = MappingProxyType({})) -> Upstream:
     """An upstream from a URL or from ``host:port``. Raises UsageError if the text is not an HTTP URL."""
     try:
         url = URL(text if "://" in text else f"http://{text}")
@@ -74,7 +76,8 @@ def parse_upstream(role: Role, text: str) -> Upstream:
         shown = redact_url(text)
         raise UsageError(f"{shown!r} is not the URL of a {role} server. Give a URL like http://127.0.0.1:8100.")
     name = _shown(url)
-    pool = Pool(str(url.raw_host), url.port or 0, tls=url.scheme == "https")
+    meant = Address(str(url.raw_host), url.port or 0)
+    pool = Pool(*detours.get(meant, meant), tls=url.scheme == "https")
     base, query = url.raw_path.rstrip("/").encode(), url.raw_query_string.encode()
     return Upstream(role, name, UpstreamCounts(name), base, _host(url), query, _basic(url), pool)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.clock import Clock
@@ -32,6 +32,8 @@ class Sending:
     """Fields added to every request's body."""
     reference_url: str | None = None
     """Another server for teacher forcing; None: the prefill servers."""
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)
+    """Where the metrics of a server are read, by its name; those of all others at their own URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ async def over_http(
 ) -> AsyncIterator[Transport]:
     """Connections to the deployment's proxy and servers, closed at the end."""
     client = client_of(deployment, sending, clock)
-    reading = observing(deployment.servers, sending.headers, clock, record, deadline=sending.settle_timeout)
+    servers = [replace(one, url=sending.metrics_urls.get(one.name, one.url)) for one in deployment.servers]
+    reading = observing(servers, sending.headers, clock, record, deadline=sending.settle_timeout)
     lag = LoopLag(clock)
     async with client, reading as counters:
         yield Transport(client.send, counters, lag.health, lambda: lag)

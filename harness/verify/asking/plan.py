@@ -76,7 +76,7 @@ def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
     budget's seconds are counted; None: only the time of requests counts. ``tell`` is called once, after the load, with
     what is planned, and may put it into the history.
     """
-    yield from salt_test(deployment, history, salt=how.salt, reference=how.reference)
+    yield from salt_test(deployment, history, salt=how.salt, reference=how.reference, on_the_way=how.salt_on_the_way)
     yield from scenarios
     verification, past = Verification(deployment, how, now), history()
     if planned := plan(verification, past):
