@@ -16,7 +16,7 @@ from shrink_pairs import Pair, Ran, bash, harness, served
 
 from harness.cli.shrink import _scheduled
 
-PAUSE = 0.3
+PAUSE = 0.7
 """Seconds without a request after which the gateway answers the next one as if it were another one."""
 
 
@@ -70,12 +70,12 @@ async def beside(*arguments: str | Path) -> Ran:
 
 @pytest.mark.slow
 async def test_requests_keep_the_times_that_the_fault_needs(tmp_path: Path) -> None:
-    load = ("--stages", "20:0.1s,0:0.6s,20:0.1s", "--burstiness", "inf", "--output-len", "4", "--verify", "all")
+    load = ("--stages", "20:0.1s,0:1.2s,20:0.1s", "--burstiness", "inf", "--output-len", "4", "--verify", "all")
     async with gateway() as pair:
         ran = await beside("run", *pair.flags, *load, "--input-len", "20:60", "--plain", "--result-dir", tmp_path)
         assert (ran.code, "invalid" in ran.out.lower()) == (1, True), ran.out + ran.err
         assert ran.directory is not None
-        limits = ("--tries", "1", "--confirm", "1", "--max-tries", "20")
+        limits = ("--tries", "1", "--confirm", "1", "--max-tries", "7")
         found = await beside("shrink", ran.directory, "--plain", "--result-dir", tmp_path, *limits)
         assert found.code == 1, found.out + found.err
         assert "keep their distances in time" in found.out
@@ -98,7 +98,7 @@ async def test_times_that_the_fault_does_not_need_are_not_kept(tmp_path: Path) -
         ran = harness("run", *pair.flags, *load, "--verify", "all", "--plain", "--result-dir", tmp_path)
         assert ran.code == 1, ran.out + ran.err
         assert ran.directory is not None
-        limits = ("--tries", "2", "--confirm", "1", "--max-tries", "12")
+        limits = ("--tries", "2", "--confirm", "1", "--max-tries", "7")
         found = harness("shrink", ran.directory, "--plain", "--result-dir", tmp_path, *limits)
         assert found.code == 1, found.out + found.err
         assert "the original times of sending are not needed" in found.out
