@@ -1,9 +1,24 @@
-"""Which cores the processes of a benchmark run on, so that clients and servers do not take each other's time. Linux."""
+"""Which cores the processes of a benchmark run on, so that clients and servers do not take each other's time. Linux.
+
+The system counts hardware threads as cores. Two threads of one core take each other's time, too (about a third of it),
+so each client has a core by itself where there are enough.
+"""
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+Threads = Callable[[int], frozenset[int]]
+"""The hardware threads of a core, by the number of one of them."""
+
+
+def threads_of(core: int) -> frozenset[int]:
+    """As the system reports them; the core alone if it does not."""
+    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    return frozenset({core, *_numbers(path.read_text())}) if path.exists() else frozenset({core})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +30,22 @@ class Cores:
     main: int | None
     """The main process's own; None: it shares the cores of the workers."""
     servers: tuple[int, ...]
-    """All others; if there are none, the same as the clients'."""
+    """All others, as far as possible without the clients' other threads; if there are none, those of the clients."""
+    halves: bool = False
+    """Whether two clients, or a client and servers, are threads of one core."""
 
     @classmethod
-    def of(cls, clients: Sequence[int], main: int | None, available: frozenset[int]) -> "Cores":
+    def of(
+        cls, clients: Sequence[int], main: int | None, available: frozenset[int], threads: Threads = threads_of
+    ) -> "Cores":
         """The cores, of those that this process may use."""
-        taken = {*clients, *(() if main is None else (main,))}
-        return cls(tuple(clients), main, tuple(sorted(available - taken or available)))
+        taken = [*clients, *(() if main is None else (main,))]
+        beside = frozenset[int]().union(*map(threads, taken))
+        servers = available - beside or available - {*taken} or available
+        halves = bool((servers - {*taken}) & beside) or any(
+            one in threads(other) for one, other in combinations(taken, 2)
+        )
+        return cls(tuple(clients), main, tuple(sorted(servers)), halves)
 
     @property
     def shared(self) -> bool:
@@ -41,6 +65,8 @@ class Cores:
         servers = f"servers on {spelled(self.servers)}"
         if self.shared:
             servers += ": this machine has TOO FEW CORES, so that servers and clients take each other's time"
+        if self.halves:
+            servers += "; some of them are TWO THREADS OF ONE CORE, which is slower than two cores"
         return f"clients on {spelled(self.clients)}, one for each worker, {main}; {servers}"
 
 
@@ -55,11 +81,21 @@ def spelled(cores: Sequence[int]) -> str:
     return "cores " + ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
+def apart(cores: Iterable[int], threads: Threads = threads_of) -> list[int]:
+    """The same cores, with the first thread of each core first."""
+    return sorted(cores, key=lambda core: (core != min(threads(core)), core))
+
+
+def _numbers(text: str) -> list[int]:
+    """Of ``0-3,8``. Raises ValueError."""
+    spans = [part.partition("-") for part in text.split(",")]
+    return [core for first, dash, last in spans for core in range(int(first), int(last if dash else first) + 1)]
+
+
 def core_list(text: str) -> tuple[int, ...]:
     """Cores as ``taskset --cpu-list`` writes them: ``0-3,8``. Raises ArgumentTypeError."""
-    spans = [part.partition("-") for part in text.split(",")]
     try:
-        cores = [core for first, dash, last in spans for core in range(int(first), int(last if dash else first) + 1)]
+        cores = _numbers(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of cores, such as 0-3,8") from None
     available = os.sched_getaffinity(0)

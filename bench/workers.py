@@ -32,7 +32,7 @@ from typing import cast
 
 import uvloop
 
-from bench.cores import Cores, core_list
+from bench.cores import Cores, apart, core_list, spelled
 from harness.clock import MonotonicClock
 from harness.facts import Deployment, Role, Server
 from harness.fleet.fleet import Fleet
@@ -82,9 +82,11 @@ def main() -> None:
 
 def _cores(options: argparse.Namespace) -> Cores:
     available = frozenset(os.sched_getaffinity(0))
-    clients = options.client_cores or sorted(available)[: max(options.workers)]
+    clients = options.client_cores or apart(available)[: max(options.workers)]
     if len(clients) < max(options.workers):
         raise SystemExit(f"{max(options.workers)} workers need as many --client-cores: there are {len(clients)}.")
+    if options.main_core is not None and options.main_core not in available:
+        raise SystemExit(f"--main-core {options.main_core}: this process may use {spelled(sorted(available))}.")
     return Cores.of(clients, options.main_core, available)
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from bench.cores import Cores, core_list, spelled
+from bench.cores import Cores, apart, core_list, spelled
 from bench.workers import ALONE, Measured, table
 
 
@@ -20,6 +20,20 @@ def test_too_few_cores_are_shared_and_it_is_said() -> None:
     cores = Cores.of((0, 1), None, frozenset({0, 1}))
     assert (cores.servers, cores.shared) == ((0, 1), True)
     assert "TOO FEW CORES" in str(cores)
+
+
+def test_two_threads_of_one_core_are_not_two_cores() -> None:
+    def threads(core: int) -> frozenset[int]:
+        return frozenset({core % 4, core % 4 + 4})
+
+    eight = frozenset(range(8))
+    assert apart([5, 1, 0, 4], lambda core: frozenset({core & ~1, core | 1})) == [0, 4, 1, 5]
+    cores = Cores.of((0, 1), None, eight, threads)
+    assert (cores.servers, cores.halves) == ((2, 3, 6, 7), False)
+    for clients, main in (((0, 4), None), ((0, 1), 5), ((0, 1, 2, 3), None)):
+        found = Cores.of(clients, main, eight, threads)
+        assert not found.shared
+        assert "TWO THREADS OF ONE CORE" in str(found)
 
 
 def test_main_and_workers_together_have_as_many_cores_as_there_are_workers() -> None:
