@@ -37,7 +37,8 @@ ROOMS: dict[str, set[str]] = {
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
-    "fleet": VOCABULARY | {"load", "run"},
+    # Of store only the lines of a journal, which workers write.
+    "fleet": VOCABULARY | {"load", "run", "store.written"},
     "store": VOCABULARY,
     "reports": VOCABULARY
     | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},

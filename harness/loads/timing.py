@@ -15,6 +15,8 @@ from harness.errors import UsageError
 from harness.loads.arrival import Arrival
 from harness.scenario import Phase, Request
 
+CLOSED = 32
+"""Requests that a closed loop keeps in flight if nothing else is asked for."""
 _SCHEDULE, _THINKING = 1, 2
 """The streams of random numbers beside that of the prompts: another rate sends the same prompts."""
 
@@ -23,8 +25,9 @@ _SCHEDULE, _THINKING = 1, 2
 class TimedLoad:
     """The fields of every load."""
 
-    concurrency: int | None = 32
-    """Requests in flight, or sessions; None, only with an ``arrival``: no limit."""
+    concurrency: int | None = None
+    """Requests in flight, or sessions, at most. None: ``CLOSED`` in a closed loop, which is then its value; no limit in
+    an open loop, whose requests must not wait for answers."""
     seed: int = 0
     """The same seed sends the same prompts at the same times. It decides what is verified, too."""
     arrival: Arrival | None = None
@@ -33,6 +36,15 @@ class TimedLoad:
     """Requests of a session, at most; 1: no sessions."""
     think_time: tuple[float, float] = (0.0, 0.0)
     """Seconds between the end of a turn and the next one, least and most; drawn anew for each turn."""
+
+    def __post_init__(self) -> None:
+        if self.concurrency is None and not self.is_open:
+            object.__setattr__(self, "concurrency", CLOSED)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are sent at times that are fixed beforehand."""
+        return self.arrival is not None
 
     def texts(self) -> Sequence[str]:
         """Texts that a server must turn into token ids before the load is sent; most loads have none."""
