@@ -13,6 +13,7 @@ from typing import TypeVar, TypeVarTuple
 
 A = TypeVarTuple("A")
 R = TypeVar("R")
+_forgetting: list[Callable[[], None]] = []
 
 
 def once(function: Callable[[*A], R]) -> Callable[[*A], R]:
@@ -30,7 +31,18 @@ def once(function: Callable[[*A], R]) -> Callable[[*A], R]:
             last = given, last[1]
         return last[1]
 
+    def forget_last() -> None:
+        nonlocal last
+        last = None
+
+    _forgetting.append(forget_last)
     return remembered
+
+
+def forget() -> None:
+    """Forget the last results of all functions: those of a large run take memory that what comes next can use."""
+    for one in _forgetting:
+        one()
 
 
 def _same(one: object, other: object) -> bool:
