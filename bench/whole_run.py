@@ -67,14 +67,15 @@ class Run:
 
     def read(self, line: str) -> None:
         """Follow the run by what it prints."""
-        phase, _, rest = line.partition(": ")
-        if phase == "random_load/load" and rest.endswith(" requests\n"):
+        where, _, rest = line.partition(": ")
+        scenario = where.partition("/")[0]
+        if scenario == "random_load" and rest.endswith(" requests\n"):
             self.ends["starting"] = self.sample()
-        elif phase == "random_load/load" and rest.startswith("ended"):
+        elif scenario == "random_load" and rest.startswith("ended"):
             self.ends["load"] = self.ends["verification"] = self.sample()
-        elif phase.startswith("verification/") and rest.startswith("ended") and "load" in self.ends:
+        elif scenario == "verification" and rest.startswith("ended") and "load" in self.ends:
             self.ends["verification"] = self.sample()
-        elif phase in _VERDICTS:
+        elif where in _VERDICTS:
             self.ends["judging, report"], self.verdict = self.sample(), line.strip()
 
     def rows(self) -> Iterator[tuple[str, float, float, float, int]]:
