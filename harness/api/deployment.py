@@ -22,7 +22,7 @@ from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
 from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now, with_tokens
 from harness.run.transport import REQUEST_TIMEOUT
 from harness.scenario import Scenario
-from harness.store import RunStore
+from harness.store import RunStore, temporary_journal
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 from harness.verify.asking.policy import DEFAULT
 
@@ -202,9 +202,10 @@ def _workers(number: int | None, ray: str | None) -> Workers:
 def _storing(
     result_dir: str | Path | None, label: str, seed: int, facts: Deployment
 ) -> Iterator[tuple[Callable[[Entry], None], RunStore | None]]:
-    """A function that stores a run's entries, and the run's directory; without ``result_dir`` nothing is stored."""
+    """A function that keeps a run's entries, and the run's directory; without ``result_dir`` nothing stays on disk."""
     if result_dir is None:
-        yield lambda _entry: None, None
+        with temporary_journal() as journal:
+            yield (lambda _entry: None) if journal is None else journal.record, None
         return
     with RunStore.create(result_dir, label=label, seed=seed) as store:
         store.save_deployment(facts)

@@ -48,7 +48,10 @@ def judge(
             applying.insert(0, salts)
         if history.died:
             applying.insert(0, processes)
-        checks = tuple(excused(_checked(checker, deployment, history), history) for checker in applying)
+        # Predicting counters takes most memory: it comes first, before the results of other checks take some.
+        by_memory = sorted(applying, key=lambda checker: checker is not token_sources)
+        found = {checker: excused(_checked(checker, deployment, history), history) for checker in by_memory}
+        checks = tuple(found[checker] for checker in applying)
         return Judgement(advised(deployment, history, checks), _counted(history))
 
 

@@ -5,7 +5,7 @@ is sent a *think time* after that one's end. Sessions arrive as single requests 
 closed loop ``concurrency`` of them at a time, in an open loop at the given rate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.loads.arrival import Arrival
+from harness.loads.packed import packed
 from harness.scenario import Phase, Request
 
 CLOSED = 32
@@ -54,19 +55,20 @@ class TimedLoad:
         """The load with the token ids of its texts; None: no server tokenizes. Raises UsageError if they are needed."""
         return self
 
-    def phase(self, name: str, requests: Sequence[Request], *, due: Sequence[float] = ()) -> Phase:
-        """The phase in which the requests are sent.
+    def phase(self, name: str, requests: Iterable[Request], *, due: Sequence[float] = ()) -> Phase:
+        """The phase in which the requests are sent. Their prompts are packed (:mod:`harness.loads.packed`).
 
         A request that continues another one of the phase becomes its session's next turn. ``due``: times of the
         dataset's own, one for each session; ``arrival`` replaces them. Raises UsageError if there are fewer requests
         than the stages ask for.
         """
+        requests = tuple(packed(requests))
         within = {request.request_id for request in requests}
         turns = [request.request_id for request in requests if request.continues in within]
         times = self._due(len(requests) - len(turns)) or tuple(due)
         return Phase(
             name,
-            tuple(requests),
+            requests,
             max(1, len(requests)) if self.concurrency is None else self.concurrency,
             due=times,
             think_times=dict(zip(turns, self._thinking(len(turns)), strict=True)),
@@ -88,11 +90,13 @@ class TimedLoad:
         thinking: list[float] = rng.uniform(*self.think_time, size=number).tolist()
         return thinking
 
-    def in_sessions(self, requests: Sequence[Request]) -> Iterator[Request]:
+    def in_sessions(self, requests: Iterable[Request]) -> Iterator[Request]:
         """The requests, in groups of ``turns``, each of a group continuing the one before."""
+        before = ""
         for number, request in enumerate(requests):
             first = number % self.turns == 0
-            yield request if first else replace(request, continues=requests[number - 1].request_id)
+            yield request if first else replace(request, continues=before)
+            before = request.request_id
 
     def timing_words(self) -> Iterator[str]:
         """The flags of the command line that ask for the same timing."""

@@ -10,6 +10,7 @@ from harness.clock import Clock
 from harness.facts import Deployment
 from harness.history import DeadProcess, Decoding, History, RunEnded, VerificationPlanned
 from harness.load.extra_body import shifts
+from harness.memo import forget
 from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
 from harness.run.runner import Loading, PhaseRun, load_here, run_scenario
@@ -89,6 +90,8 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
         known = set(record.history.died)
         dead = tuple(one for one in died() if one not in known)
         record(RunEnded(clock.now(), interrupted=not ended_by_itself, died=dead))
+    # What planning remembered would otherwise take memory beside what judging needs.
+    forget()
     return Carried(deployment, record.history)
 
 

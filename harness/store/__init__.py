@@ -3,6 +3,7 @@
 from harness.store.journal import JournalWriter, decode_entry, encode_entry, read_journal
 from harness.store.redact import redact_argv
 from harness.store.rundir import RunStore, load_run, run_name, save_result, save_text
+from harness.store.temporary import temporary_journal
 
 __all__ = [
     "JournalWriter",
@@ -15,4 +16,5 @@ __all__ = [
     "run_name",
     "save_result",
     "save_text",
+    "temporary_journal",
 ]
