@@ -327,6 +327,8 @@ def test_columns_are_the_rows(found: tuple[list[int], wire.Json]) -> None:
     token_ids, written = found
     tops = [top or {} for top in written["top_logprobs"] or [None] * len(token_ids)]
     names, values = [name for top in tops for name in top], [value for top in tops for value in top.values()]
-    flat = Rows(written["tokens"], written["token_logprobs"], [len(top) for top in tops], names, values)
+    flat = Rows(
+        written["tokens"], written["token_logprobs"], [len(top) for top in tops], names, values, may_repeat=False
+    )
     made = token_logprobs(token_ids, flat)
     assert repr(made) == repr([row.of(token) for row, token in zip(read_rows(written), token_ids, strict=True)])

@@ -32,6 +32,8 @@ class Rows:
     """The alternatives of all rows, one after the other, the tokens themselves usually among them."""
     name_values: list[int | float]
     """Their log-probabilities."""
+    may_repeat: bool
+    """Whether a row may name one alternative twice."""
 
 
 class _Ids(dict[str, int | None]):
@@ -76,16 +78,18 @@ def _sorted_columns(rows: Rows) -> tuple[_Column, ...] | None:
     widths = {*rows.widths}
     if len(widths) != 1 or (width := widths.pop()) < 2:
         return None
-    values = list(map(float, rows.name_values))
-    by_rank = [values[rank::width] for rank in range(1, width)]
-    names = [rows.names[rank::width] for rank in range(width)]
+    by_rank = [list(map(float, rows.name_values[rank::width])) for rank in range(1, width)]
     in_order = all(all(map(operator.gt, better, worse)) for better, worse in pairwise(by_rank))
-    # Of a chat, nothing but the server's word says that the token is not among the others once more.
-    if names[0] != rows.tokens or not in_order or any(any(map(operator.eq, rows.tokens, one)) for one in names[1:]):
+    if rows.names[::width] != rows.tokens or not in_order or (rows.may_repeat and _repeats_token(rows, width)):
         return None
     none = [None] * len(rows.tokens)
-    third = (by_rank[1], list(map(_id_of, names[2]))) if width > 2 else (none, none)
-    return by_rank[0], list(map(_id_of, names[1])), *third
+    third = (by_rank[1], list(map(_id_of, rows.names[2::width]))) if width > 2 else (none, none)
+    return by_rank[0], list(map(_id_of, rows.names[1::width])), *third
+
+
+def _repeats_token(rows: Rows, width: int) -> bool:
+    """Whether a row of this width names its token again, after the first place."""
+    return any(any(map(operator.eq, rows.tokens, rows.names[rank::width])) for rank in range(1, width))
 
 
 def _others(rows: Rows) -> Iterator[list[tuple[str, float]]]:

@@ -59,15 +59,17 @@ _NO_CHAT_ROWS = ChatLogprobs(None)
 
 def _rows_of_completion(choices: Sequence[Choice | Plain], counts: list[int]) -> Rows:
     written = [choice.logprobs or _NO_ROWS for choice in choices]
+    tokens, values = [one.tokens for one in written], [one.token_logprobs for one in written]
     of_all = [one.top_logprobs or [None] * len(one.tokens) for one in written]
-    _check(counts, [one.tokens for one in written], [one.token_logprobs for one in written], of_all)
+    _check(counts, tokens, values, of_all)
     tops = [top or {} for top in chain.from_iterable(of_all)]
     return Rows(
-        [token for one in written for token in one.tokens],
-        [value for one in written for value in one.token_logprobs],
+        list(chain.from_iterable(tokens)),
+        list(chain.from_iterable(values)),
         list(map(len, tops)),
         list(chain.from_iterable(tops)),
         list(chain.from_iterable(map(dict.values, tops))),
+        may_repeat=False,
     )
 
 
@@ -83,6 +85,7 @@ def _rows_of_chat(choices: Sequence[ChatChoice | PlainChat | WholeChat], counts:
         list(map(len, tops)),
         [top.token for top in flat],
         [top.logprob for top in flat],
+        may_repeat=True,
     )
 
 
