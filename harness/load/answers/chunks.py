@@ -34,7 +34,7 @@ _DONE = b"data: [DONE]\n\n"
 _LONGEST_INTEGER = 4300
 """Digits; Python's default limit (sys.int_info.default_max_str_digits), and no user lowers it."""
 
-_read_anything = msgspec.json.Decoder().decode
+_DIGITS = b"0123456789"
 
 
 @dataclass(slots=True)
@@ -181,11 +181,18 @@ def _refuse_broken_text(data: bytes) -> None:
 
 
 def _refuse_long_integers(payloads: list[bytes]) -> None:
-    """Raises an error of msgspec's or ValueError if an integer has too many digits for Python."""
-    if max(map(len, payloads), default=0) > _LONGEST_INTEGER:
-        for payload in payloads:
-            if len(payload) > _LONGEST_INTEGER:
-                _read_anything(payload)
+    """Raises ValueError if an integer may have too many digits for Python.
+
+    So many digits in a row cover one of the places that are looked at.
+    """
+    if max(map(len, payloads), default=0) <= _LONGEST_INTEGER:
+        return
+    for payload in payloads:
+        for at in range(0, len(payload), _LONGEST_INTEGER):
+            before, after = payload[max(at - _LONGEST_INTEGER, 0) : at], payload[at : at + _LONGEST_INTEGER + 1]
+            digits = len(before) - len(before.rstrip(_DIGITS)) + len(after) - len(after.lstrip(_DIGITS))
+            if digits > _LONGEST_INTEGER:
+                raise ValueError("an integer has too many digits")
 
 
 def _last_usage(messages: Sequence[Chunk[Any] | Body[Any]]) -> Usage | None:
