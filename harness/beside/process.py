@@ -44,13 +44,14 @@ class Beside:
 
         Returns what was decided, in words; empty for a small scenario.
         """
-        self._requests = sum(len(phase.requests) for phase in scenario.phases)
-        if self._requests < FEWEST or self._process is not None:
+        requests = sum(len(phase.requests) for phase in scenario.phases)
+        if requests < FEWEST or self._process is not None:
             return ""
         if (usable := _usable_cpus()) <= self._senders:
             return (
                 f"counters will be predicted at the end: the load needs all of the {usable} processors (CPUs) at hand"
             )
+        self._requests = requests
         try:
             self._start(deployment)
         except OSError as error:
