@@ -16,6 +16,7 @@ import time  # noqa: E402 - see above
 from pathlib import Path  # noqa: E402 - see above
 
 from harness.beside.predicting import predictions_along  # noqa: E402 - see above
+from harness.collector import collector_paused  # noqa: E402 - see above
 from harness.store import follow_journal  # noqa: E402 - see above
 
 _LOOK_AGAIN_S = 0.2
@@ -27,9 +28,10 @@ def main() -> None:
     deployment = pickle.load(sys.stdin.buffer)  # noqa: S301 - the main process wrote it
     threading.Thread(target=_end_with_the_main_process, daemon=True).start()
     entries = follow_journal(Path(sys.argv[1]), lambda: time.sleep(_LOOK_AGAIN_S))
-    for made in predictions_along(deployment, entries):
-        pickle.dump(made, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+    with collector_paused():
+        for made in predictions_along(deployment, entries):
+            pickle.dump(made, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
 
 def _end_with_the_main_process() -> None:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from harness.checkers import Predictions, digest_of, predictable, predictions_of
-from harness.collector import collector_paused
+from harness.checkers import Along, Predictions, digest_of, predictable
 from harness.facts import Deployment
 from harness.history import Entry, History, RunEnded, VerificationPlanned
 
@@ -13,16 +12,15 @@ def predictions_along(deployment: Deployment, entries: Iterable[Entry]) -> Itera
 
     ``deployment``: without credentials. Ends with the run.
     """
-    seen: list[Entry] = []
+    along, seen = Along(deployment), list[Entry]()
     made: Predictions | None = None
     for entry in entries:
         seen.append(entry)
-        if not isinstance(entry, VerificationPlanned | RunEnded):
-            continue
-        with collector_paused():
+        along.see(entry)
+        if isinstance(entry, VerificationPlanned | RunEnded):
             history = History(tuple(seen))
             if made is None or made.operations != digest_of(predictable(history)):
-                made = predictions_of(deployment, history)
+                made = along.predictions(history)
                 yield made
         if isinstance(entry, RunEnded):
             return

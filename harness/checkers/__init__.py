@@ -2,10 +2,11 @@
 
 from harness.checkers.by_scenario import judge_rest, judge_scenario, seconds_of
 from harness.checkers.compose import CHECKERS, Checker, judge
-from harness.checkers.predictions import Predictions, Source, digest_of, predictable, predictions_of
+from harness.checkers.predictions import Along, Predictions, Source, digest_of, predictable
 
 __all__ = [
     "CHECKERS",
+    "Along",
     "Checker",
     "Predictions",
     "Source",
@@ -14,6 +15,5 @@ __all__ = [
     "judge_rest",
     "judge_scenario",
     "predictable",
-    "predictions_of",
     "seconds_of",
 ]

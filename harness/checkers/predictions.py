@@ -5,6 +5,7 @@ the answers are still being verified, by a process that reads the run's journal 
 come from elsewhere are used only if they were made from the very operations and facts that are judged.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from harness.facts import Deployment
-from harness.history import History, Operation, Scraped, ScrapeFailed
+from harness.history import Ended, Entry, History, Operation, Scraped, ScrapeFailed, Sent
 from harness.memo import once
-from harness.oracle import PhaseKey, ServerExpectation, predict
+from harness.oracle import PhaseKey, Prediction, ServerExpectation, predict
 from harness.redact import redact_deployment
 from harness.scenario import Purpose
 
@@ -64,10 +65,54 @@ def predicted(deployment: Deployment, history: History, disturbed: Collection[st
     return predict(deployment, operations, disturbed)
 
 
-def predictions_of(deployment: Deployment, history: History) -> Predictions:
-    """The predictions for a history that may still grow; ``deployment``: without credentials."""
-    operations = predictable(history)
-    return Predictions(deployment, digest_of(operations), predict(deployment, operations))
+class Along:
+    """Makes predictions while a run goes on: each operation is added as soon as it and all before it have ended.
+
+    ``deployment``: without credentials.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._begun: deque[Sent] = deque()
+        """Requests from the first one on that has not ended."""
+        self._ends: dict[str, Ended] = {}
+        self._added: list[Operation] = []
+        self._prediction: Prediction | None = Prediction(deployment)
+
+    def see(self, entry: Entry) -> None:
+        """The history's next entry."""
+        if isinstance(entry, Sent):
+            self._begun.append(entry)
+        elif isinstance(entry, Ended):
+            self._ends[entry.request_id] = entry
+        while self._begun and (ended := self._ends.pop(self._begun[0].request.request_id, None)) is not None:
+            self._add(Operation(self._begun.popleft(), ended))
+
+    def _add(self, operation: Operation) -> None:
+        if self._prediction is not None and operation.request.purpose is not Purpose.SALT_TEST:
+            self._prediction.add(operation)
+            self._added.append(operation)
+
+    def predictions(self, history: History) -> Predictions:
+        """Predictions for the history so far; from the second time on, all is done anew."""
+        operations = predictable(history)
+        begun, self._prediction = self._prediction, None
+        if not _begin(operations, self._added):
+            begun = None
+        if begun is None:
+            expected = predict(self._deployment, operations)
+        else:
+            for operation in operations[len(self._added) :]:
+                begun.add(operation)
+            expected = begun.expected()
+        self._added = []
+        return Predictions(self._deployment, digest_of(operations), expected)
+
+
+def _begin(operations: Sequence[Operation], first: Sequence[Operation]) -> bool:
+    """Whether the operations begin with the first ones."""
+    same = (one.sent is other.sent and one.ended is other.ended for one, other in zip(operations, first, strict=False))
+    return len(first) <= len(operations) and all(same)
 
 
 def predictable(history: History) -> Sequence[Operation]:

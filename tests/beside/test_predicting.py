@@ -11,11 +11,12 @@ from harness.beside.predicting import predictions_along
 from harness.checkers import Predictions, judge, predictions
 from harness.errors import UsageError
 from harness.facts import Deployment
-from harness.history import Entry, History, PhaseStarted, RunEnded, Scraped, Sent, VerificationPlanned
+from harness.history import Ended, Entry, History, PhaseStarted, RunEnded, Scraped, Sent, VerificationPlanned
+from harness.oracle import predict
 from harness.store import encode_entry, follow_journal
 from harness.store.codec import MalformedError
 
-SETTINGS = Settings(120, concurrency=8, phase=60, blocks=160, chunks=120)
+SETTINGS = Settings(60, concurrency=8, phase=30, blocks=160, chunks=120)
 DEPLOYMENT = deployment_of(SETTINGS)
 ENTRIES = tuple(entries_of(SETTINGS))
 HEADER = b'{"kind": "journal", "format": 1}\n'
@@ -94,6 +95,52 @@ def test_predictions_are_made_again_if_a_counted_phase_followed(made: Prediction
     first, last = predictions_along(DEPLOYMENT, early)
     assert first.operations != last.operations
     assert (last.operations, last.expected) == (made.operations, made.expected)
+
+
+def predicted_at_once(*_: object) -> None:
+    raise AssertionError("operations were not added as they ended")
+
+
+def test_each_operation_is_added_when_it_has_ended(made: Predictions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "predict", predicted_at_once)
+    (along,) = predictions_along(DEPLOYMENT, planned_after_the_load())
+    assert along == made
+
+
+def without_ends(*wanted: str) -> tuple[Entry, ...]:
+    """The entries without the ends of some requests."""
+    return tuple(one for one in planned_after_the_load() if not (isinstance(one, Ended) and one.request_id in wanted))
+
+
+def backwards() -> tuple[Entry, ...]:
+    """The entries with the requests of the first phase in another order than that in which they were sent."""
+    entries = list(planned_after_the_load())
+    places = [n for n, one in enumerate(entries) if isinstance(one, Sent)][: SETTINGS.phase]
+    for place, entry in zip(places, [entries[place] for place in reversed(places)], strict=True):
+        entries[place] = entry
+    return tuple(entries)
+
+
+def not_counted_at_last() -> tuple[Entry, ...]:
+    """The entries without the readings of the last phase."""
+    last = [one.phase for one in ENTRIES if isinstance(one, Scraped)][-1]
+    return tuple(one for one in planned_after_the_load() if not (isinstance(one, Scraped) and one.phase == last))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        without_ends("load-0000000"),
+        without_ends("load-0000007", "load-0000030", "load-0000059"),
+        backwards(),
+        not_counted_at_last(),
+    ],
+)
+def test_predictions_are_those_of_the_whole_history(entries: tuple[Entry, ...]) -> None:
+    (made,) = predictions_along(DEPLOYMENT, entries)
+    operations = predictions.predictable(History(entries))
+    assert made.operations == predictions.digest_of(operations)
+    assert made.expected == predict(DEPLOYMENT, operations)
 
 
 def test_a_run_without_verification_is_predicted_at_its_end() -> None:

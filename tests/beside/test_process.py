@@ -19,7 +19,7 @@ from harness.redact import redact_deployment
 from harness.scenario import Phase, Request, Scenario
 from harness.store import RunStore
 
-SETTINGS = Settings(120, concurrency=8, phase=60, blocks=160, chunks=120)
+SETTINGS = Settings(60, concurrency=8, phase=30, blocks=160, chunks=120)
 DEPLOYMENT = deployment_of(SETTINGS)
 SCENARIO = Scenario("load", "", (Phase("load", (Request("r-0", (1, 2)), Request("r-1", (1, 2))), 1),))
 
