@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from harness.api.loop import LoopThread
 from harness.api.words import load_words, target_words
+from harness.beside import Beside
 from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
@@ -85,9 +86,9 @@ class AsyncRunningDeployment:
         argv = (*load_words(load), "--verify", verify, *(["--probe-tiers"] if probe_tiers else []))
         argv += tuple(["--goodput", *(f"{name}:{ms:.15g}" for name, ms in goodput.items())] if goodput else [])
         scenario = load.scenario(self.facts, salt)
-        with _storing(result_dir, label, load.seed, self.facts) as (keep, store):
+        with _storing(result_dir, label, load.seed, self.facts) as (keep, store), _predicting(store) as beside:
             carried = await self._carry_out(
-                [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed
+                [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed, beside=beside
             )
             settings = LoadSettings(
                 len(scenario.phases[0].requests),
@@ -149,6 +150,7 @@ class AsyncRunningDeployment:
         names: tuple[str, ...],
         argv: Sequence[str],
         seed: int,
+        beside: Beside | None = None,
     ) -> Carried:
         record = Recorder(keep)
         words = (*target_words(self._target), *argv)
@@ -162,6 +164,7 @@ class AsyncRunningDeployment:
             clock=MonotonicClock(),
             observer=self._observer,
             died=self._died,
+            beside=beside,
         )
 
 
@@ -255,6 +258,11 @@ def _storing(
     with RunStore.create(result_dir, label=label, seed=seed) as store:
         store.save_deployment(facts)
         yield store.record, store
+
+
+def _predicting(store: RunStore | None) -> AbstractContextManager[Beside | None]:
+    """A second process for a large load, which reads the stored journal; none if nothing is stored."""
+    return nullcontext() if store is None else Beside(store.journal, store.logs / "beside.log")
 
 
 def _reported(carried: Carried, store: RunStore | None, settings: LoadSettings | None, **more: Any) -> Report:
