@@ -17,22 +17,23 @@ from harness.scenario import Scenario
 FEWEST = 5000
 """Requests of a load from which on a process is started. Predictions for fewer take less than two seconds, and a
 process takes half a second to start."""
-_LEAST_S, _PER_REQUEST_S = 10.0, 1e-3
-"""How long the result is waited for: at least, and per request, for which predictions take a third of that."""
+_LEAST_S, _PER_REQUEST_S = 3.0, 4e-4
+"""How long the result is waited for, at least and per request: about as long as the judge takes to predict. So judging
+takes no more than twice as long where the process gets no processor at all."""
 
 
 class Beside:
     """A run's second process, if there is one. Use it as a context manager: at its end, the process has ended.
 
     ``journal``: the file in which the run is recorded. ``log``: takes what the process reports if it fails.
-    ``senders``: processes that send the load.
+    ``senders``: processes that send the load. ``seconds``: how long the result is waited for; None: by the load's size.
     """
 
-    def __init__(self, journal: Path, log: Path, *, senders: int = 1) -> None:
-        self._journal, self._log, self._senders = journal, log, senders
+    def __init__(self, journal: Path, log: Path, *, senders: int = 1, seconds: float | None = None) -> None:
+        self._journal, self._log, self._senders, self._seconds = journal, log, senders, seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._result: IO[bytes] | None = None
-        self._requests = 0
+        self._limit = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -51,7 +52,7 @@ class Beside:
             return (
                 f"counters will be predicted at the end: the load needs all of the {usable} processors (CPUs) at hand"
             )
-        self._requests = requests
+        self._limit = _LEAST_S + _PER_REQUEST_S * requests if self._seconds is None else self._seconds
         try:
             self._start(deployment)
         except OSError as error:
@@ -63,7 +64,7 @@ class Beside:
         if self._process is None or self._result is None:
             return None
         try:
-            status = self._process.wait(_LEAST_S + _PER_REQUEST_S * self._requests)
+            status = self._process.wait(self._limit)
         except subprocess.TimeoutExpired:
             self._end()
             return None

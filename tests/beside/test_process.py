@@ -49,8 +49,8 @@ def small_runs_and_two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_usable_cpus", lambda: 2)
 
 
-def beside(store: RunStore, senders: int = 1) -> Beside:
-    return Beside(store.journal, store.logs / "beside.log", senders=senders)
+def beside(store: RunStore, senders: int = 1, seconds: float = 60.0) -> Beside:
+    return Beside(store.journal, store.logs / "beside.log", senders=senders, seconds=seconds)
 
 
 def judged(entries: tuple[Entry, ...], by: Beside) -> str:
@@ -97,11 +97,8 @@ def test_a_process_that_was_killed_changes_nothing(store: RunStore, entries: tup
         assert judged(entries, by) == alone
 
 
-def test_a_process_that_is_too_slow_is_ended(
-    store: RunStore, entries: tuple[Entry, ...], alone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "_LEAST_S", 0.0)
-    with beside(store) as by:
+def test_a_process_that_is_too_slow_is_ended(store: RunStore, entries: tuple[Entry, ...], alone: str) -> None:
+    with beside(store, seconds=0.0) as by:
         by.begin(SCENARIO, DEPLOYMENT)
         os.kill(pid_of(by), signal.SIGSTOP)
         for entry in entries:
@@ -112,15 +109,14 @@ def test_a_process_that_is_too_slow_is_ended(
 
 
 def test_a_journal_without_the_end_of_the_run_is_not_waited_for_without_end(
-    store: RunStore, entries: tuple[Entry, ...], alone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: RunStore, entries: tuple[Entry, ...], alone: str, tmp_path: Path
 ) -> None:
     for entry in entries:
         store.record(entry)
     store.close()
     cut = tmp_path / "cut"
     cut.write_bytes(store.journal.read_bytes()[:-10])
-    monkeypatch.setattr(process, "_LEAST_S", 0.2)
-    with Beside(cut, tmp_path / "log") as by:
+    with Beside(cut, tmp_path / "log", seconds=0.2) as by:
         by.begin(SCENARIO, DEPLOYMENT)
         assert by.predictions() is None
         assert judged(entries, by) == alone
