@@ -42,6 +42,8 @@ ROOMS: dict[str, set[str]] = {
     "store": VOCABULARY,
     "reports": VOCABULARY
     | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
+    # A process of its own, which reads the journal of a run that goes on.
+    "beside": VOCABULARY | {"store", "checkers"},
     "sweep": VOCABULARY | {"reports"},
     # Of load only the bodies of requests: curl must send the same body as the client.
     "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},

@@ -1,12 +1,13 @@
 """Runs on a deployment that was launched or attached to."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.api.words import load_words, target_words, workers_words
+from harness.beside import Beside
 from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
 from harness.deploy.target import Target
@@ -88,7 +89,7 @@ class AsyncRunningDeployment:
         argv += tuple(workers_words(fleet))
         argv += tuple(["--goodput", *(f"{name}:{ms:.15g}" for name, ms in goodput.items())] if goodput else [])
         scenario = load.scenario(self.facts, salt)
-        with _storing(result_dir, label, load.seed, self.facts) as (keep, store):
+        with _storing(result_dir, label, load.seed, self.facts) as (keep, store), _predicting(store) as beside:
             carried = await self._carry_out(
                 [scenario],
                 sending,
@@ -99,6 +100,7 @@ class AsyncRunningDeployment:
                 names=(load.name,),
                 argv=argv,
                 seed=load.seed,
+                beside=beside,
             )
             settings = LoadSettings(
                 len(scenario.phases[0].requests),
@@ -170,6 +172,7 @@ class AsyncRunningDeployment:
         names: tuple[str, ...],
         argv: Sequence[str],
         seed: int,
+        beside: Beside | None = None,
     ) -> Carried:
         record, clock = Recorder(keep), MonotonicClock()
         words = (*target_words(self._target), *argv)
@@ -187,6 +190,7 @@ class AsyncRunningDeployment:
                 observer=self._observer,
                 died=self._died if fleet is None else lambda: (*self._died(), *fleet.died()),
                 load=None if fleet is None else fleet.load,
+                beside=beside,
             )
 
 
@@ -210,6 +214,11 @@ def _storing(
     with RunStore.create(result_dir, label=label, seed=seed) as store:
         store.save_deployment(facts)
         yield store.record, store
+
+
+def _predicting(store: RunStore | None) -> AbstractContextManager[Beside | None]:
+    """A second process for a large load, which reads the stored journal; none if nothing is stored."""
+    return nullcontext() if store is None else Beside(store.journal, store.logs / "beside.log")
 
 
 def _reported(carried: Carried, store: RunStore | None, settings: LoadSettings | None, **more: Any) -> Report:

@@ -157,7 +157,7 @@ _WANTED = "Name a run's directory, which contains history.jsonl."
 
 
 def _entries(path: Path, file: IO[bytes]) -> Iterator[Entry]:
-    _check_header(path, header := file.readline())
+    check_header(path, header := file.readline())
     on_disk, start = LinesOnDisk(path), len(header)
     for number, line in enumerate(file, start=2):
         if not line.endswith(b"\n"):
@@ -178,7 +178,8 @@ def _damaged(path: Path, number: int, error: MalformedError) -> str:
     )
 
 
-def _check_header(path: Path, line: bytes) -> None:
+def check_header(path: Path, line: bytes) -> None:
+    """Raise UsageError if this is not the first line of a journal that this version reads."""
     if not line.endswith(b"\n"):
         raise UsageError(f"{path} has no entry: the run was killed when it began. Run again.")
     try:

@@ -50,7 +50,9 @@ class RunStore:
         self.logs = path / LOGS
         """The directory for the servers' logs; exists."""
         self.logs.mkdir()
-        self._journal = JournalWriter(path / HISTORY, redacted=_redacted)
+        self.journal = path / HISTORY
+        """The file of the history, which is being written."""
+        self._journal = JournalWriter(self.journal, redacted=_redacted)
 
     @classmethod
     def create(
