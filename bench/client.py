@@ -2,6 +2,7 @@
 
     python -m bench.client
     python -m bench.client --beside ../an-older-checkout --rounds 5
+    python -m bench.client --chat
 
 ``vllm bench serve`` takes part where vLLM is installed beside this Python.
 
@@ -71,6 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128, help="tokens per stream (128)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the median is shown (5)")
     parser.add_argument("--beside", type=Path, help="another checkout, whose client is measured too")
+    parser.add_argument("--chat", action="store_true", help="chats, and not completions")
     parser.add_argument("--no-vllm", action="store_true", help="leave out `vllm bench serve`, which starts slowly")
     shape = "PIECES,LOGPROBS: only this shape of stream; may be repeated"
     parser.add_argument("--shape", type=_shape, action="append", help=shape)
@@ -90,7 +92,8 @@ def _cores() -> tuple[int, int]:
 
 @contextmanager
 def _stub(options: argparse.Namespace, pieces: int, logprobs: int) -> Iterator[str]:
-    arguments = ("--tokens", str(options.tokens), "--pieces", str(pieces), "--logprobs", str(logprobs))
+    arguments = ["--tokens", str(options.tokens), "--pieces", str(pieces), "--logprobs", str(logprobs)]
+    arguments += ["--chat"] * options.chat
     with subprocess.Popen(
         [sys.executable, "-m", "bench.stub", *arguments], cwd=_ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -116,6 +119,7 @@ def _rounds(
 def _read(one: Contender, url: str, logprobs: int, options: argparse.Namespace) -> Rate:
     settings = {"streams": options.streams, "concurrency": options.concurrency, "tokens": options.tokens}
     flags = [f"--{name}={value}" for name, value in {**settings, "logprobs": logprobs}.items()]
+    flags += ["--chat"] * options.chat
     command = [sys.executable, str(_ROOT / "bench" / "reading.py"), one.reader, url, *flags]
     return Rate(**json.loads(_run(command, {"PYTHONPATH": str(one.checkout)}).stdout))
 
@@ -123,12 +127,14 @@ def _read(one: Contender, url: str, logprobs: int, options: argparse.Namespace) 
 def _vllm(url: str, logprobs: int, options: argparse.Namespace) -> Rate:
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(Path(folder), max_model_len=4096)
+        backend = "openai-chat" if options.chat else "openai"
         command = [
-            *(sys.executable, str(_ROOT / "bench" / "vllm_serve.py"), "--backend", "openai", "--base-url", url),
+            *(sys.executable, str(_ROOT / "bench" / "vllm_serve.py"), "--backend", backend, "--base-url", url),
             *("--model", "m", "--tokenizer", folder, "--dataset-name", "random", "--random-input-len", "200"),
             *("--random-output-len", str(options.tokens), "--num-prompts", str(options.streams), "--disable-tqdm"),
             *("--max-concurrency", str(options.concurrency), "--ready-check-timeout-sec", "0"),
             *(("--logprobs", str(logprobs)) if logprobs else ()),
+            *(("--endpoint", "/v1/chat/completions") if options.chat else ()),
         ]
         return Rate(**json.loads(_run(command, {"PYTHONPATH": str(_ROOT)}).stdout.splitlines()[-1]))
 

@@ -6,7 +6,9 @@ For each size, one process makes a run (:mod:`bench.made_run`) and records it as
 prompts have 200 tokens on average, its answers 16 with log-probabilities.
 Another one does what ``python -m harness check`` does: it reads the run's directory, judges every check and makes the
 report. Printed are CPU seconds, how much more each size takes than the one before, and the largest resident set of
-both processes, Python and its modules included. With ``--keep DIRECTORY`` the stored runs stay there, and runs that
+both processes, Python and its modules included. With ``--beside``, the counters of runs that are large enough were
+predicted before by a process of its own, as while the answers of a run are verified: printed are also its CPU seconds
+and its largest resident set. With ``--keep DIRECTORY`` the stored runs stay there, and runs that
 are there already are judged without being made again.
 """
 
@@ -23,17 +25,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.made_run import Settings, deployment_of, entries_of
+from harness.beside import Beside
 from harness.checkers import judge, judge_rest, judge_scenario
 from harness.facts import Deployment
 from harness.history import History
 from harness.reports import make_report
 from harness.run.recorder import Recorder
+from harness.scenario import Phase, Request, Scenario
 from harness.store import RunStore, load_run
+from harness.store.rundir import HISTORY
 from harness.verdict import Judgement
 
 _MIB = 1 << 20
 _USUAL = Settings(0, prompt=368)
 """What kind of run is made if no option says otherwise: prompts of 32 to 368 tokens."""
+_PATIENCE_S = 3600.0
 T = TypeVar("T")
 
 
@@ -47,6 +53,8 @@ class Measured:
     peak: int
     """Bytes: the process's largest resident set."""
     judgement: Judgement
+    beside: tuple[float, int] | None = None
+    """CPU seconds and largest resident set of the process that predicted counters."""
 
     @property
     def cpu(self) -> float:
@@ -66,13 +74,19 @@ def record(settings: Settings, directory: Path) -> int:
     return _peak()
 
 
-def measure(settings: Settings, directory: Path) -> Measured:
+def measure(settings: Settings, directory: Path, *, beside: bool = False) -> Measured:
     """Read the run in the directory, judge it and make its report."""
     seconds: dict[str, float] = {}
     deployment, history = _timed(seconds, "read", lambda: load_run(directory))
-    judgement = _timed(seconds, "judge", lambda: judge(deployment, history))
+    with Beside(directory / HISTORY, directory / "beside.log", seconds=_PATIENCE_S) as by:
+        if beside:
+            by.begin(Scenario("load", "", (Phase("load", (Request("r", ()),) * settings.requests),)), deployment)
+            by.predictions()
+        judgement = _timed(seconds, "judge", lambda: judge(deployment, history, predictions=by.predictions))
     _timed(seconds, "report", lambda: make_report(deployment, history, judgement, directory))
-    return Measured(settings.requests, seconds, _peak(), judgement)
+    theirs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = theirs.ru_utime + theirs.ru_stime, theirs.ru_maxrss * 1024
+    return Measured(settings.requests, seconds, _peak(), judgement, used if beside and by.pid is not None else None)
 
 
 def _timed(seconds: dict[str, float], name: str, step: Callable[[], T]) -> T:
@@ -100,7 +114,7 @@ def _own_process() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def _in_own_processes(settings: Settings, directory: Path) -> tuple[int, Measured]:
+def _in_own_processes(settings: Settings, directory: Path, *, beside: bool) -> tuple[int, Measured]:
     """The largest resident set while the run was recorded (0: it was stored already), and what judging it cost."""
     recording = 0
     if not directory.exists():
@@ -108,7 +122,7 @@ def _in_own_processes(settings: Settings, directory: Path) -> tuple[int, Measure
         with _own_process() as pool:
             recording = pool.submit(record, settings, directory).result()
     with _own_process() as pool:
-        return recording, pool.submit(measure, settings, directory).result()
+        return recording, pool.submit(measure, settings, directory, beside=beside).result()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -121,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for requests in options.requests:
             settings = Settings(requests, **{name: getattr(options, name) for name in _OPTIONS})
             directory = (options.keep or Path(temporary)) / str(requests)
-            recording, one = _in_own_processes(settings, directory)
+            recording, one = _in_own_processes(settings, directory, beside=options.beside)
             print(_row(recording, one, before), flush=True)
             for check in one.judgement.checks if options.checks else ():
                 print(f"    {check.name}: {check.verdict}: {check.summary}")
@@ -131,6 +145,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _row(recording: int, one: Measured, before: Measured | None) -> str:
     steps = "".join(f" {value:>9.2f}" for value in (*one.seconds.values(), one.cpu))
     row = f"{one.requests:>10,}{steps}    {recording / _MIB:>9,.0f} {one.peak / _MIB:>9,.0f}"
+    if one.beside:
+        row += f"   beside: {one.beside[0]:.2f} CPU s, {one.beside[1] / _MIB:,.0f} MiB"
     if before is None:
         return row
     return f"{row}   {one.cpu / before.cpu:.1f} times for {one.requests / before.requests:g} times"
@@ -143,6 +159,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.judging", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--requests", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--checks", action="store_true", help="show each check's verdict")
+    parser.add_argument("--beside", action="store_true", help="counters were predicted by a process of its own")
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="keep the stored runs here")
     for item in fields(Settings):
         if item.name != "requests":

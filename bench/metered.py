@@ -106,7 +106,7 @@ def _run(command: Sequence[str], timeout: float, samples: list[tuple[float, floa
 def _used() -> float:
     """CPU seconds of all processes below this one, also of those that have ended and were waited for."""
     ticks = 0
-    for pid in (*_descendants(os.getpid()), os.getpid()):
+    for pid in (*descendants(os.getpid()), os.getpid()):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             # User and system time of the process, unless it is this one, and of its children that were waited for.
@@ -133,15 +133,16 @@ def _children_left() -> bool:
 
 
 def _kill_all() -> None:
-    for pid in tuple(_descendants(os.getpid())):
+    for pid in tuple(descendants(os.getpid())):
         os.kill(pid, signal.SIGKILL)
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and those that they have started."""
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in task.read_text().split():
-                yield from _descendants(int(child))
+                yield from descendants(int(child))
                 yield int(child)
 
 

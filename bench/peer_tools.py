@@ -133,9 +133,10 @@ def aiperf(program: Path) -> Callable[[Load], Sequence[str]]:
 
 
 def inference_perf(program: Path) -> Callable[[Load], Sequence[str]]:
-    """``inference-perf --config_file``, closed loop only. Written after its documentation (0.7) and not tried yet."""
+    """``inference-perf --config_file``, closed loop only. Tried with 0.7."""
 
     def command(load: Load) -> Sequence[str]:
+        corpus = load.folder / "inference-perf.txt"
         config = {
             "load": {
                 "type": "concurrent",
@@ -147,12 +148,15 @@ def inference_perf(program: Path) -> Callable[[Load], Sequence[str]]:
             "server": {"type": "vllm", "model_name": "m", "base_url": load.url, "ignore_eos": True},
             "tokenizer": {"pretrained_model_name_or_path": str(load.model)},
             "data": {
-                "type": "random",
+                "type": "synthetic",
+                "corpus_file_path": str(corpus),
                 "input_distribution": _lengths(load.shape.prompt, load.streams),
                 "output_distribution": _lengths(load.shape.tokens, load.streams),
             },
             "storage": {"local_storage": {"path": str(load.folder / "inference-perf")}},
         }
+        # Its own corpus of five megabytes takes a minute to encode before the load begins.
+        corpus.write_text("the of and to in is it you that he was for on are with as " * 100)
         path = load.folder / "inference-perf.json"
         # JSON is YAML.
         path.write_text(json.dumps(config))
@@ -161,9 +165,9 @@ def inference_perf(program: Path) -> Callable[[Load], Sequence[str]]:
     return command
 
 
-def _lengths(tokens: int, count: int) -> dict[str, int]:
+def _lengths(tokens: int, count: int) -> dict[str, int | str]:
     """Always the same length."""
-    return {"min": tokens, "max": tokens, "mean": tokens, "std": 0, "total_count": count}
+    return {"type": "fixed", "min": tokens, "max": tokens, "mean": tokens, "std_dev": 0, "total_count": count}
 
 
 def wrk(program: Path) -> Callable[[Load], Sequence[str]]:

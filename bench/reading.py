@@ -16,7 +16,7 @@ import uvloop
 from harness.clock import MonotonicClock
 from harness.history import Outcome
 from harness.load.client import Client
-from harness.scenario import Request, Route, Sampling
+from harness.scenario import Endpoint, Request, Route, Sampling
 
 Send = Callable[[Request], Awaitable[bool]]
 """Sends one request; whether the whole answer arrived."""
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--logprobs", type=int, required=True)
     parser.add_argument("--prompt", type=int, default=200)
+    parser.add_argument("--chat", action="store_true")
     options = parser.parse_args()
     print(json.dumps(uvloop.run(_measure(options))))
 
@@ -55,9 +56,11 @@ async def _measure(options: argparse.Namespace) -> dict[str, float]:
 
 async def _timed(send: Send, options: argparse.Namespace, *, warm_up: bool = False) -> dict[str, float]:
     sampling = Sampling(options.tokens, logprobs=options.logprobs or None)
-    prompt = tuple(range(options.prompt))
+    asked: dict[str, Any] = {"prompt": tuple(range(options.prompt))}
+    if options.chat:
+        asked = {"prompt": "word " * options.prompt, "endpoint": Endpoint.CHAT}
     count = options.concurrency if warm_up else options.streams
-    requests = iter([Request(f"bench-{n}", prompt, sampling) for n in range(count)])
+    requests = iter([Request(f"bench-{n}", sampling=sampling, **asked) for n in range(count)])
 
     async def work() -> int:
         return sum([await send(request) for request in requests])

@@ -1,6 +1,7 @@
 """A server for benchmarks of clients: streams prepared answers in vLLM's form, and does nothing else.
 
     python -m bench.stub --tokens 128 --pieces 16 --logprobs 2
+    python -m bench.stub --chat
 
 One process, one core. Every POST is answered by the same stream, in so many pieces: one write to the socket each, with
 the pieces of all other open streams in between, as from a server that computes one step for all of them. The first line
@@ -9,15 +10,12 @@ says so in a second line, and goes on when it reads a line.
 """
 
 import argparse
-import json
 import select
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-_WORD = " word"
+from bench.stub_answers import stream
 
 
 def main() -> None:
@@ -30,61 +28,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any free one (0)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--hold", type=int, default=0, help="streams that stop until all of them are open (0)")
+    parser.add_argument("--chat", action="store_true", help="stream chats, and not completions")
     options = parser.parse_args()
     with socket.create_server((options.host, options.port), backlog=4096) as listening:
         print(f"http://{options.host}:{listening.getsockname()[1]}", flush=True)
-        server = _Server(listening, stream(options.tokens, options.pieces, options.logprobs, options.prompt))
+        writes = stream(options.tokens, options.pieces, options.logprobs, options.prompt, chat=options.chat)
+        server = _Server(listening, writes)
         server.serve(server.hold(options.hold) if options.hold else ())
-
-
-def stream(tokens: int, pieces: int, logprobs: int, prompt: int) -> list[bytes]:
-    """The bytes of each write: the status line with the first piece, the end with the last one."""
-    events = [_http(b"data: %b\n\n" % _json(_chunk(n, tokens, logprobs, prompt))) for n in range(tokens)]
-    counts = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
-    end = _http(b"data: %b\n\n" % _json({"id": "cmpl-1", "choices": [], "usage": counts}))
-    end += _http(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-    bounds = [tokens * piece // pieces for piece in range(pieces + 1)]
-    writes = [b"".join(events[start:stop]) for start, stop in pairwise(bounds)]
-    return [
-        _HEAD + writes[0] + (end if pieces == 1 else b""),
-        *writes[1:-1],
-        *([writes[-1] + end] if pieces > 1 else []),
-    ]
-
-
-def _chunk(number: int, tokens: int, logprobs: int, prompt: int) -> dict[str, object]:
-    """One event, as vLLM 0.32 writes it."""
-    token = 1000 + number
-    choice = {
-        "index": 0,
-        "text": _WORD,
-        "logprobs": _rows(number, token, logprobs) if logprobs else None,
-        "finish_reason": "length" if number == tokens - 1 else None,
-        "stop_reason": None,
-        "prompt_token_ids": None if number else list(range(prompt)),
-        "token_ids": [token],
-    }
-    name = "cmpl-00000000-0000-0000-0000-000000000001"
-    return {"id": name, "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
-
-
-def _rows(number: int, token: int, logprobs: int) -> dict[str, object]:
-    tops = {f"token_id:{token + rank}": -0.123456789 - 1.7 * rank for rank in range(logprobs)}
-    return {
-        "text_offset": [number * len(_WORD)],
-        "token_logprobs": [-0.123456789],
-        "tokens": [f"token_id:{token}"],
-        "top_logprobs": [tops],
-    }
-
-
-def _json(message: dict[str, object]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode()
-
-
-def _http(data: bytes) -> bytes:
-    """One chunk of HTTP's chunked coding."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class _Server:

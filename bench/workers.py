@@ -1,17 +1,23 @@
 """Compares the throughput of a load that one process sends with that of the same load sent by several workers.
 
-    python -m bench.workers --streams 4000 --workers 1 2 --repeats 3
+    python -m bench.workers --client-cores 0,1 --workers 1 2 --rounds 5
 
 Each way is a whole phase, as in a run: every token parsed and timed, every operation recorded in memory and in a
 journal. ``alone`` is the main process without workers. The servers (``bench.stub``) are other processes and write
-prepared answers. The ways take turns, and medians are printed: streams per second of wall time, and the milliseconds of
-CPU time per stream of the servers, of the main process, and of the workers together.
+prepared answers. The ways take turns, round by round; rates and ratios are medians of the rounds.
 
-Wall time depends on how many cores are free: N workers need N, and the servers and the main process some. The last
-column does not: it is the rate at which the busiest process would use a whole core, if each had one. Linux only.
+``streams/s`` is over the time of the load: from the first request's sending to the last answer's end. What comes
+before (the workers' start, the requests' way to them, the setting of their clocks) is not in it. ``stored after`` says
+how long after the load's end everything was in the journal: a main process that does not keep up shows there.
+
+N workers have a core each, the first N of ``--client-cores``, and the main process runs on the same cores, unless
+``--main-core`` gives it one. So N workers are compared with one on as many cores as they use in all. The servers have
+the machine's other cores; if there are none, they share, which the first line says, and rates mean little. The last
+column does not depend on it: it is the rate at which the busiest process would use a whole core. Linux only.
 """
 
 import argparse
+import gc
 import os
 import statistics
 import subprocess
@@ -26,6 +32,7 @@ from typing import cast
 
 import uvloop
 
+from bench.cores import Cores, apart, core_list, spelled
 from harness.clock import MonotonicClock
 from harness.facts import Deployment, Role, Server
 from harness.fleet.fleet import Fleet
@@ -45,8 +52,10 @@ ALONE = 0
 class Measured:
     """One way of sending, measured once."""
 
-    wall: float
-    """Seconds."""
+    seconds: float
+    """From the first sending to the last end."""
+    stored_after: float
+    """Seconds from the last end until the journal had everything."""
     servers: tuple[float, ...]
     """CPU seconds of each server."""
     main: float
@@ -64,9 +73,21 @@ class Measured:
 def main() -> None:
     """Measure each way in front of the same servers."""
     options = _options()
-    with _serving(options) as (urls, pids):
-        found = uvloop.run(_measure(urls, pids, options))
-    print("\n".join(_table(found, options.streams)))
+    cores = _cores(options)
+    print(cores, flush=True)
+    with _serving(options, cores.servers) as (urls, pids):
+        found = uvloop.run(_measure(urls, pids, options, cores))
+    print("\n".join(table(found, options.streams)))
+
+
+def _cores(options: argparse.Namespace) -> Cores:
+    available = frozenset(os.sched_getaffinity(0))
+    clients = options.client_cores or apart(available)[: max(options.workers)]
+    if len(clients) < max(options.workers):
+        raise SystemExit(f"{max(options.workers)} workers need as many --client-cores: there are {len(clients)}.")
+    if options.main_core is not None and options.main_core not in available:
+        raise SystemExit(f"--main-core {options.main_core}: this process may use {spelled(sorted(available))}.")
+    return Cores.of(clients, options.main_core, available)
 
 
 def _options() -> argparse.Namespace:
@@ -78,16 +99,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=200, help="prompt tokens (200)")
     parser.add_argument("--servers", type=int, default=1, help="server processes (1)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers (1 2)")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each way (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each way (3)")
+    cores = "cores of the workers, such as 0-3 (the first ones, as many as workers)"
+    parser.add_argument("--client-cores", type=core_list, help=cores)
+    parser.add_argument("--main-core", type=int, help="a core for the main process alone (it shares the workers')")
     return parser.parse_args()
 
 
 @contextmanager
-def _serving(options: argparse.Namespace) -> Iterator[tuple[list[str], list[int]]]:
+def _serving(options: argparse.Namespace, cores: Sequence[int]) -> Iterator[tuple[list[str], list[int]]]:
     """URLs and process ids of servers, which are ended at the end."""
     shape = [f"--{name}={getattr(options, name)}" for name in ("tokens", "pieces", "prompt")]
     command = [sys.executable, "-m", "bench.stub", "--logprobs=2", *shape]
     servers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(options.servers)]
+    for number, one in enumerate(servers):
+        # A core each if there are as many: they never wait, and would be moved from one to the other.
+        os.sched_setaffinity(one.pid, {cores[number]} if len(servers) <= len(cores) else {*cores})
     try:
         yield [_first_line(one) for one in servers], [one.pid for one in servers]
     finally:
@@ -101,36 +128,56 @@ def _first_line(server: "subprocess.Popen[str]") -> str:
     return server.stdout.readline().strip()
 
 
-async def _measure(urls: list[str], servers: list[int], options: argparse.Namespace) -> dict[int, list[Measured]]:
+async def _measure(
+    urls: list[str], servers: list[int], options: argparse.Namespace, cores: Cores
+) -> dict[int, list[Measured]]:
     found: dict[int, list[Measured]] = {number: [] for number in (ALONE, *options.workers)}
-    for _ in range(options.repeats):
+    for _ in range(options.rounds):
         for number, measured in found.items():
-            measured.append(await _once(number, urls, servers, options))
+            os.sched_setaffinity(0, cores.of_main(number))
+            gc.collect()
+            measured.append(await _once(number, urls, servers, options, cores))
     return found
 
 
-async def _once(number: int, urls: list[str], servers: list[int], options: argparse.Namespace) -> Measured:
+async def _once(
+    number: int, urls: list[str], servers: list[int], options: argparse.Namespace, cores: Cores
+) -> Measured:
     """Send the load from so many workers."""
     clock, sending, deployment = MonotonicClock(), Sending(), _deployment(urls)
     async with AsyncExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        record = Recorder(opened.enter_context(JournalWriter(directory / "journal")).record)
+        journal = opened.enter_context(JournalWriter(directory / "journal"))
+        record = Recorder(journal.record)
         loading: Loading = load_here
-        workers = await opened.enter_async_context(local_workers(number))
-        if workers:
+        pids: list[int] = []
+        if number:
+            workers = await opened.enter_async_context(local_workers(number))
+            pids = [cast("ProcessWorker", worker).pid for worker in workers]
+            for pid, core in zip(pids, cores.of_workers(number), strict=True):
+                os.sched_setaffinity(pid, {core})
             fleet = Fleet(workers, clock)
             await fleet.set_up(deployment, sending)
             loading = fleet.load
         client = await opened.enter_async_context(client_of(deployment, sending, clock))
-        pids = [cast("ProcessWorker", worker).pid for worker in workers]
-        before = _cpu(servers), time.process_time(), _cpu(pids), time.perf_counter()
+        before = _cpu(servers), time.process_time(), _cpu(pids)
         await run_scenario(
             _load(options), send=client.send, counters=_NoCounters(), record=record, clock=clock, load=loading
         )
-        wall, own = time.perf_counter() - before[3], time.process_time() - before[1]
+        journal.flush()
+        stored, own = clock.now(), time.process_time() - before[1]
         used = _grown(before[0], _cpu(servers)), _grown(before[2], _cpu(pids))
-    _refuse_incomplete(record, options.streams)
-    return Measured(wall, used[0], own, used[1])
+    began, ended = _span(record, options.streams)
+    return Measured(ended - began, stored - ended, used[0], own, used[1])
+
+
+def _span(record: Recorder, streams: int) -> tuple[float, float]:
+    """When the first request was sent and the last answer ended."""
+    operations = record.history.operations()
+    whole = sum(operation.outcome is Outcome.OK for operation in operations)
+    if whole < streams:
+        raise SystemExit(f"Only {whole} of {streams} streams are complete, so the figures mean nothing.")
+    return min(one.sent.at for one in operations), max(one.ended.at for one in operations)
 
 
 def _deployment(urls: list[str]) -> Deployment:
@@ -164,23 +211,34 @@ def _grown(before: Sequence[float], after: Sequence[float]) -> tuple[float, ...]
     return tuple(now - was for was, now in zip(before, after, strict=True))
 
 
-def _refuse_incomplete(record: Recorder, streams: int) -> None:
-    whole = sum(operation.outcome is Outcome.OK for operation in record.history.operations())
-    if whole < streams:
-        raise SystemExit(f"Only {whole} of {streams} streams are complete, so the figures mean nothing.")
-
-
-def _table(found: dict[int, list[Measured]], streams: int) -> Iterator[str]:
-    middle = {number: sorted(all_, key=lambda one: one.wall)[len(all_) // 2] for number, all_ in found.items()}
-    first = streams / middle[ALONE].wall
-    yield "sent by     streams/s  ratio  CPU ms/stream: servers   main  workers  streams/s with a core for each process"
-    for number, one in middle.items():
+def table(found: dict[int, list[Measured]], streams: int) -> Iterator[str]:
+    """The measurements for a reader: a line for each way of sending."""
+    yield (
+        "sent by     streams/s  : alone  : 1 worker  stored after  servers busy  "
+        "CPU ms/stream: servers   main  workers  streams/s with a core for each process"
+    )
+    for number, rounds in found.items():
         name = "alone" if number == ALONE else f"{number} worker{'s' * (number > 1)}"
-        rate = streams / one.wall
-        each = [1000 * cpu / streams for cpu in (sum(one.servers), one.main, sum(one.workers))]
-        limit = statistics.median(streams / measured.busiest[0] for measured in found[number])
-        parts = f"{each[0]:22.2f} {each[1]:6.2f} {each[2]:8.2f}"
-        yield f"{name:10} {rate:10,.0f} {rate / first:6.2f}  {parts}  {limit:,.0f} (the {one.busiest[1]} limits)"
+        rate = statistics.median(streams / one.seconds for one in rounds)
+        ratios = [_ratio(rounds, found.get(other, ())) for other in (ALONE, 1)]
+        stored = statistics.median(one.stored_after for one in rounds)
+        busy = statistics.median(max(one.servers) / one.seconds for one in rounds)
+        beside = f"{ratios[0]:>8} {ratios[1]:>11} {stored:10.2f} s {busy:13.0%}"
+        yield f"{name:10} {rate:10,.0f} {beside}  {_costs(rounds, streams)}"
+
+
+def _ratio(rounds: Sequence[Measured], others: Sequence[Measured]) -> str:
+    """How many times as much was sent as in the other way; each round is compared with itself."""
+    if not others:
+        return "-"
+    return f"{statistics.median(other.seconds / one.seconds for one, other in zip(rounds, others, strict=True)):.2f}"
+
+
+def _costs(rounds: Sequence[Measured], streams: int) -> str:
+    one = sorted(rounds, key=lambda one: one.seconds)[len(rounds) // 2]
+    each = [1000 * cpu / streams for cpu in (sum(one.servers), one.main, sum(one.workers))]
+    limit = statistics.median(streams / measured.busiest[0] for measured in rounds)
+    return f"{each[0]:22.2f} {each[1]:6.2f} {each[2]:8.2f}  {limit:,.0f} (the {one.busiest[1]} limits)"
 
 
 if __name__ == "__main__":

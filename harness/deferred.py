@@ -45,13 +45,27 @@ def put_away(value: Deferred, names: Iterable[str], source: Source) -> None:
             continue
 
 
-def tokens_put_away(value: Deferred) -> int | None:
-    """How many tokens the value has, known without reading its fields; None if they were not put away."""
+def source_of(value: Deferred) -> Source | None:
+    """Where the value's fields that were put away are read; None if none were."""
     try:
         source: Source = object.__getattribute__(value, "_source")
     except AttributeError:
         return None
-    return source.tokens
+    return source
+
+
+def read_from(value: Deferred, source: Source) -> bool:
+    """From now on, read the fields that were put away from another source; False if none were."""
+    if source_of(value) is None:
+        return False
+    object.__setattr__(value, "_source", source)
+    return True
+
+
+def tokens_put_away(value: Deferred) -> int | None:
+    """How many tokens the value has, known without reading its fields; None if they were not put away."""
+    source = source_of(value)
+    return None if source is None else source.tokens
 
 
 V = TypeVar("V", bound=Deferred)

@@ -503,9 +503,28 @@ class History:
     """The entries that are no part of an operation: a small part of them all."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_operations", tuple(_pair(self.entries)))
-        others = tuple(entry for entry in self.entries if not isinstance(entry, Sent | Ended))
+        self._set(tuple(_pair(self.entries)), tuple(_others(self.entries)))
+
+    def _set(self, operations: tuple[Operation, ...], others: tuple[Entry, ...]) -> None:
+        object.__setattr__(self, "_operations", operations)
         object.__setattr__(self, "_others", others)
+
+    def followed_by(self, later: Iterable[Entry]) -> "History":
+        """The history of these and of later entries, equal to one that is made from all of them at once.
+
+        Operations that have ended stay the same objects, and are not looked at again: a load of 100,000 requests is
+        followed by dozens of small steps of verification.
+        """
+        further = History(tuple(later))
+        ended = {entry.request_id for entry in further.entries if isinstance(entry, Ended)}
+        ended.difference_update(operation.request.request_id for operation in further._operations)
+        if ended:
+            # Requests of the earlier part have ended.
+            return History(self.entries + further.entries)
+        made = object.__new__(History)
+        object.__setattr__(made, "entries", self.entries + further.entries)
+        made._set(self._operations + further._operations, self._others + further._others)
+        return made
 
     def operations(
         self, *, scenario: str | None = None, phase: str | None = None, route: Route | None = None
@@ -555,6 +574,10 @@ def _pair(entries: Iterable[Entry]) -> Iterator[Operation]:
     for entry in entries:
         if isinstance(entry, Sent):
             yield Operation(entry, ends.get(entry.request.request_id) or _no_end(entry))
+
+
+def _others(entries: Iterable[Entry]) -> Iterator[Entry]:
+    return (entry for entry in entries if not isinstance(entry, Sent | Ended))
 
 
 def _no_end(sent: Sent) -> Ended:

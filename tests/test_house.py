@@ -37,12 +37,15 @@ ROOMS: dict[str, set[str]] = {
     "verify": VOCABULARY | {"observe.counters", "observe.watched"},
     "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
-    "fleet": VOCABULARY | {"load", "run"},
+    # Of store only the lines of a journal, which workers write.
+    "fleet": VOCABULARY | {"load", "run", "store.written"},
     # Of run only how a phase's requests are sent, beside which faults are caused.
     "faults": VOCABULARY | {"run.runner"},
     "store": VOCABULARY,
     "reports": VOCABULARY
     | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
+    # A process of its own, which reads the journal of a run that goes on.
+    "beside": VOCABULARY | {"store", "checkers"},
     "sweep": VOCABULARY | {"reports"},
     # Of load only the bodies of requests: curl must send the same body as the client.
     "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},

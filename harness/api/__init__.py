@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.api.deployment import AsyncRunningDeployment, Opening, RunningDeployment
+from harness.api.deployment import AsyncRunningDeployment
+from harness.api.opening import Opening, RunningDeployment
 from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, Attachment, Target
 from harness.errors import DeployError, HarnessError, UsageError

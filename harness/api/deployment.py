@@ -1,23 +1,22 @@
-"""A deployment that was launched or attached to, and runs on it. The classes exist with and without ``await``."""
+"""Runs on a deployment that was launched or attached to."""
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
-from harness.api.loop import LoopThread
-from harness.api.words import load_words, target_words
+from harness.api.words import load_words, target_words, workers_words
+from harness.beside import Beside
 from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
-from harness.deploy import Surroundings, open_session
 from harness.deploy.relaying import Relaying
 from harness.deploy.target import Target
+from harness.errors import UsageError
 from harness.facts import Deployment
 from harness.faults import FaultPlan, Nemesis, Processes, Site, control_of, parse_fault, under_faults
+from harness.fleet import Workers, open_fleet
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
@@ -29,14 +28,14 @@ from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, 
 from harness.run.runner import load_here
 from harness.run.transport import REQUEST_TIMEOUT
 from harness.scenario import Scenario
-from harness.store import RunStore
+from harness.store import RunStore, temporary_journal
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 from harness.verify.asking.policy import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class AsyncRunningDeployment:
-    """A deployment that is ready. :class:`RunningDeployment` has the same methods without ``await``."""
+    """A deployment that is ready. :class:`harness.RunningDeployment` has the same methods without ``await``."""
 
     facts: Deployment
     """The known facts of the deployment: servers, URLs, block sizes, connectors, model."""
@@ -56,6 +55,8 @@ class AsyncRunningDeployment:
         request_timeout: float = REQUEST_TIMEOUT,
         goodput: Mapping[str, float] | None = None,
         faults: Sequence[str] = (),
+        workers: int | None = None,
+        ray: str | None = None,
         result_dir: str | Path | None = None,
         label: str = "",
     ) -> Report:
@@ -74,13 +75,16 @@ class AsyncRunningDeployment:
             request_timeout: seconds from sending a request to the end of its answer.
             faults: what is done to the deployment during the load, as for ``--fault``: ``pause:server=decode-0,for=3``.
                 Afterwards every prompt is asked again, through each cache.
+            workers: processes that send the load; default: this process, or a worker on each node with ``ray``.
+            ray: the address of a Ray cluster on which the workers run: ``HOST:PORT``, or ``auto`` on one of its nodes.
             result_dir: store the run in a new directory inside this one, as the command line does; None: do not store.
             label: part of the new directory's name.
 
         Raises:
-            UsageError: the load does not fit the deployment, or the dataset cannot be read.
+            UsageError: the load does not fit the deployment, the dataset cannot be read, or there are no such workers.
 
         """
+        fleet = _workers(workers, ray)
         load = await with_tokens(load or RandomLoad(), self.facts, self._target.headers)
         salt = fresh_salt()
         sending = Sending(self._target.headers, request_timeout, extra_body=checked(extra_body or {}))
@@ -93,14 +97,25 @@ class AsyncRunningDeployment:
         )
         plans = tuple(map(parse_fault, faults))
         argv = (*load_words(load), "--verify", verify, *(["--probe-tiers"] if probe_tiers else []))
+        argv += tuple(workers_words(fleet))
         argv += tuple(["--goodput", *(f"{name}:{ms:.15g}" for name, ms in goodput.items())] if goodput else [])
         argv += tuple(word for fault in faults for word in ("--fault", fault))
         scenario = load.scenario(self.facts, salt)
         if plans:
             scenario = under_faults(scenario, self.facts, plans)
-        with _storing(result_dir, label, load.seed, self.facts) as (keep, store):
+        with _storing(result_dir, label, load.seed, self.facts) as (keep, store), _predicting(store) as beside:
             carried = await self._carry_out(
-                [scenario], sending, how, keep, names=(load.name,), argv=argv, seed=load.seed, faults=plans
+                [scenario],
+                sending,
+                how,
+                keep,
+                workers=fleet,
+                store=store,
+                names=(load.name,),
+                argv=argv,
+                seed=load.seed,
+                faults=plans,
+                beside=beside,
             )
             settings = LoadSettings(
                 len(scenario.phases[0].requests),
@@ -111,11 +126,13 @@ class AsyncRunningDeployment:
             )
             return _reported(carried, store, settings)
 
-    async def run_workloads(
+    async def run_workloads(  # noqa: PLR0913 - all have defaults
         self,
         *names: str,
         seed: int = 0,
         background_load: int = 0,
+        workers: int | None = None,
+        ray: str | None = None,
         result_dir: str | Path | None = None,
         label: str = "",
     ) -> Report:
@@ -127,13 +144,16 @@ class AsyncRunningDeployment:
             names: names, families or globs, as ``python -m harness list`` shows them.
             seed: seed of the prompts.
             background_load: requests kept in flight beside each workload.
+            workers: as for :meth:`run`.
+            ray: as for :meth:`run`.
             result_dir: as for :meth:`run`.
             label: as for :meth:`run`.
 
         Raises:
-            UsageError: no workload has this name.
+            UsageError: no workload has this name, or there are no such workers.
 
         """
+        fleet = _workers(workers, ray)
         entries = choose(names or ("*",))
         salt = fresh_salt()
         fitting = fit(entries, self.facts, seed=seed, salt=salt, background=background_load)
@@ -142,11 +162,14 @@ class AsyncRunningDeployment:
         )
         argv = tuple(word for name in names or ("*",) for word in ("--workload", name))
         argv += ("--seed", str(seed), *(["--background-load", str(background_load)] if background_load else []))
+        argv += tuple(workers_words(fleet))
         sending = Sending(self._target.headers)
         with _storing(result_dir, label, seed, self.facts) as (keep, store):
             begun = tuple(entry.name for entry in entries)
             verify = how if fitting.scenarios else None
-            carried = await self._carry_out(fitting.scenarios, sending, verify, keep, names=begun, argv=argv, seed=seed)
+            carried = await self._carry_out(
+                fitting.scenarios, sending, verify, keep, workers=fleet, store=store, names=begun, argv=argv, seed=seed
+            )
             left = {entry: skipped_row(entry, AS_GIVEN, why) for entry, why in fitting.skipped.items()}
             history, whole = carried.history, carried.judgement
             rows = rows_of(entries, AS_GIVEN, left=left, deployment=self.facts, history=history, whole=whole)
@@ -159,10 +182,13 @@ class AsyncRunningDeployment:
         verify: VerifyOptions | None,
         keep: Callable[[Entry], None],
         *,
+        workers: Workers,
+        store: RunStore | None,
         names: tuple[str, ...],
         argv: Sequence[str],
         seed: int,
         faults: Sequence[FaultPlan] = (),
+        beside: Beside | None = None,
     ) -> Carried:
         record, clock = Recorder(keep), MonotonicClock()
         relays = control_of(self._relaying.control, self._relaying.urls, sending.headers)
@@ -171,111 +197,48 @@ class AsyncRunningDeployment:
         nemesis = Nemesis(faults, site, record, self._observer)
         words = (*target_words(self._target), *argv)
         record(run_started_now(words, seed=seed, names=names))
-        return await carry_out(
-            scenarios,
-            self.facts,
-            sending=replace(sending, metrics_urls=self._relaying.metrics),
-            verify=verify,
-            record=record,
-            clock=clock,
-            observer=self._observer,
-            died=self._died,
-            load=nemesis.beside(load_here),
-        )
-
-
-P = ParamSpec("P")
-
-
-def _awaiting(
-    method: Callable[Concatenate[AsyncRunningDeployment, P], Coroutine[Any, Any, Report]],
-) -> Callable[Concatenate["RunningDeployment", P], Report]:
-    """The method without ``await``."""
-
-    @wraps(method)
-    def call(self: "RunningDeployment", /, *args: P.args, **kwargs: P.kwargs) -> Report:
-        return self._loop.call(method(self._deployment, *args, **kwargs))
-
-    return call
-
-
-class RunningDeployment:
-    """A deployment that is ready, opened by ``launch``, ``attach`` or ``simulate``. ``close`` ends it."""
-
-    def __init__(self, loop: LoopThread, deployment: AsyncRunningDeployment, stack: ExitStack) -> None:
-        self._loop, self._deployment, self._stack = loop, deployment, stack
-        self.facts = deployment.facts
-        """The known facts of the deployment: servers, URLs, block sizes, connectors, model."""
-
-    run = _awaiting(AsyncRunningDeployment.run)
-    run_workloads = _awaiting(AsyncRunningDeployment.run_workloads)
-
-    def close(self) -> None:
-        """End everything that was launched. A second call does nothing."""
-        self._stack.close()
-
-
-class Opening:
-    """A deployment that is not open yet: use it in ``with`` or ``async with``, or call ``open``."""
-
-    def __init__(self, target: Target, *, log_dir: str | Path | None, observer: RunObserver) -> None:
-        self._target, self._log_dir, self._observer = target, log_dir, observer
-        self._opened: Any = None
-
-    def open(self) -> RunningDeployment:
-        """Launch or attach, and warm up. ``close`` of the returned deployment ends it.
-
-        Raises:
-            UsageError: the user must change something: a URL, a model, a port, a missing engine.
-            DeployError: a server did not start.
-
-        """
-        with ExitStack() as stack:
-            loop = LoopThread()
-            stack.callback(loop.close)
-            deployment = stack.enter_context(loop.inside(self._open()))
-            return RunningDeployment(loop, deployment, stack.pop_all())
-
-    def __enter__(self) -> RunningDeployment:
-        self._opened = deployment = self.open()
-        return deployment
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
-
-    async def __aenter__(self) -> AsyncRunningDeployment:
-        self._opened = self._open()
-        deployment: AsyncRunningDeployment = await self._opened.__aenter__()
-        return deployment
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._opened.__aexit__(*error)
-
-    @asynccontextmanager
-    async def _open(self) -> AsyncIterator[AsyncRunningDeployment]:
-        directory = Path(tempfile.mkdtemp(prefix="pd-harness-") if self._log_dir is None else self._log_dir)
-        around = Surroundings(directory, MonotonicClock(), self._observer)
-        async with open_session(self._target, around) as session:
-            yield AsyncRunningDeployment(
-                session.deployment, self._target, self._observer, session.died, session.nursery, session.relaying
+        async with open_fleet(workers, clock, None if store is None else store.logs) as fleet:
+            if fleet is not None:
+                await fleet.set_up(self.facts, sending)
+            return await carry_out(
+                scenarios,
+                self.facts,
+                sending=replace(sending, metrics_urls=self._relaying.metrics),
+                verify=verify,
+                record=record,
+                clock=clock,
+                observer=self._observer,
+                died=self._died if fleet is None else lambda: (*self._died(), *fleet.died()),
+                load=nemesis.beside(load_here if fleet is None else fleet.load),
+                beside=None if faults else beside,
             )
-            died = session.died()
-        # After a failure the directory is kept, since messages name a log in it.
-        if self._log_dir is None and not died:
-            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _workers(number: int | None, ray: str | None) -> Workers:
+    if number is not None and number < 1:
+        raise UsageError(f"workers={number}: give the number of processes that send the load, 1 or more.")
+    workers = Workers(number, ray)
+    workers.require()
+    return workers
 
 
 @contextmanager
 def _storing(
     result_dir: str | Path | None, label: str, seed: int, facts: Deployment
 ) -> Iterator[tuple[Callable[[Entry], None], RunStore | None]]:
-    """A function that stores a run's entries, and the run's directory; without ``result_dir`` nothing is stored."""
+    """A function that keeps a run's entries, and the run's directory; without ``result_dir`` nothing stays on disk."""
     if result_dir is None:
-        yield lambda _entry: None, None
+        with temporary_journal() as journal:
+            yield (lambda _entry: None) if journal is None else journal.record, None
         return
     with RunStore.create(result_dir, label=label, seed=seed) as store:
         store.save_deployment(facts)
         yield store.record, store
+
+
+def _predicting(store: RunStore | None) -> AbstractContextManager[Beside | None]:
+    """A second process for a large load, which reads the stored journal; none if nothing is stored."""
+    return nullcontext() if store is None else Beside(store.journal, store.logs / "beside.log")
 
 
 def _reported(carried: Carried, store: RunStore | None, settings: LoadSettings | None, **more: Any) -> Report:

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from harness.deploy.target import Target
 from harness.facts import Role
+from harness.fleet import Workers
 from harness.loads import Load
 
 _FLAGS = {
@@ -51,3 +52,11 @@ def target_words(target: Target) -> Iterator[str]:
 def load_words(load: Load) -> Iterator[str]:
     """Flags that describe the load."""
     return load.words()
+
+
+def workers_words(workers: Workers) -> Iterator[str]:
+    """Flags that say from where the load is sent."""
+    if workers.number is not None:
+        yield from ("--workers", str(workers.number))
+    if workers.ray is not None:
+        yield from ("--ray", workers.ray)

@@ -2,5 +2,18 @@
 
 from harness.checkers.by_scenario import judge_rest, judge_scenario, seconds_of
 from harness.checkers.compose import CHECKERS, Checker, judge
+from harness.checkers.predictions import Along, Predictions, Source, digest_of, predictable
 
-__all__ = ["CHECKERS", "Checker", "judge", "judge_rest", "judge_scenario", "seconds_of"]
+__all__ = [
+    "CHECKERS",
+    "Along",
+    "Checker",
+    "Predictions",
+    "Source",
+    "digest_of",
+    "judge",
+    "judge_rest",
+    "judge_scenario",
+    "predictable",
+    "seconds_of",
+]

@@ -9,6 +9,7 @@ from harness.checkers.failed_transfers import failed_transfers
 from harness.checkers.faults import faults
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
+from harness.checkers.predictions import Source, predictions_from
 from harness.checkers.processes import excused, processes
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming
@@ -41,18 +42,28 @@ _OWN_FAULT = Advice("a fault of the harness, not of the deployment", "report it 
 
 
 def judge(
-    deployment: Deployment, history: History, checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS
+    deployment: Deployment,
+    history: History,
+    checkers: Iterable[tuple[Checker, Connector | None]] = CHECKERS,
+    *,
+    predictions: Source | None = None,
 ) -> Judgement:
-    """The results of the checkers that apply to the deployment, in order, with advice where a check is not valid."""
+    """The results of the checkers that apply to the deployment, in order, with advice where a check is not valid.
+
+    ``predictions``: is asked for the predictions of counters before they are made here; the result is the same.
+    """
     applying = [checker for checker, needs in checkers if needs is None or deployment.has(needs) is not False]
-    with collector_paused():
+    with collector_paused(), predictions_from(predictions):
         if tested(deployment, history):
             applying.insert(0, salts)
         if windows(history):
             applying.insert(0, faults)
         if history.died:
             applying.insert(0, processes)
-        checks = tuple(excused(_checked(checker, deployment, history), history) for checker in applying)
+        # Predicting counters takes most memory: it comes first, before the results of other checks take some.
+        by_memory = sorted(applying, key=lambda checker: checker is not token_sources)
+        found = {checker: excused(_checked(checker, deployment, history), history) for checker in by_memory}
+        checks = tuple(found[checker] for checker in applying)
         return Judgement(advised(deployment, history, checks), _counted(history))
 
 

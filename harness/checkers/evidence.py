@@ -1,22 +1,20 @@
 """The evidence of the checkers of counters: expected and observed growth, for each counted phase and server."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.checkers import elsewhere, leftovers
 from harness.checkers.by_phase import by_phase
 from harness.checkers.incarnations import restarted, since_restarts
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
+from harness.checkers.predictions import AFTER, BEFORE, Expected, counted_phases, predicted
 from harness.checkers.under_faults import Allowance, allowance, faulted_servers
 from harness.facts import Deployment, Role, Server
-from harness.history import History, Operation, Outcome, Scraped, ScrapeFailed
+from harness.history import History, Outcome, Scraped, ScrapeFailed
 from harness.memo import once
 from harness.observe.counters import Counters, Delta, delta, read_counters, since_start, total, unknown_delta
-from harness.oracle import PREDICTED, PhaseKey, ServerExpectation, predict
-from harness.scenario import Purpose
+from harness.oracle import PREDICTED, PhaseKey, ServerExpectation
 from harness.verdict import Bounds, Check, Comparison, Verdict, worst
-
-BEFORE, AFTER = "before", "after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +75,11 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """The evidence of every counted phase, in order. Phases without readings are left out."""
     disturbed = faulted_servers(deployment, history)
     expected = since_restarts(
-        _predicted(deployment, history, disturbed),
+        predicted(deployment, history, disturbed),
         history,
-        lambda since: _predicted(deployment, history, disturbed, since),
+        lambda since: predicted(deployment, history, disturbed, since),
     )
-    counted = _counted(history)
+    counted = counted_phases(history)
     idle = {server.name: ServerExpectation() for server in deployment.servers}
     evidence = tuple(
         Evidence(
@@ -138,34 +136,16 @@ def _widened(explained: Mapping[str, Bounds], added: Mapping[str, Bounds]) -> Ma
     return {**explained, **{name: hull(bounds, explained.get(name, bounds)) for name, bounds in added.items()}}
 
 
-def _predicted(
-    deployment: Deployment,
-    history: History,
-    disturbed: Collection[str] = (),
-    since: Callable[[Sequence[Operation]], Iterable[Operation]] = iter,
-) -> Mapping[PhaseKey, Mapping[str, ServerExpectation]]:
-    """Predictions of the counted phases, made without requests that do not change them.
-
-    These are requests after the last counted phase, and the salt test: no later request hits its blocks, which are
-    evicted first because they are the oldest. ``since``: leaves out operations, or changes how they ended.
-    """
-    counted = set(_counted(history))
-    asked = (operation for operation in history.operations() if operation.request.purpose is not Purpose.SALT_TEST)
-    operations = sorted(asked, key=lambda operation: operation.sent.at)
-    ends = [n for n, one in enumerate(operations, 1) if (one.sent.scenario, one.sent.phase) in counted]
-    return predict(deployment, list(since(operations[: max(ends, default=0)])), disturbed)
-
-
 def _with_others(
     deployment: Deployment,
     history: History,
     evidence: tuple[Evidence, ...],
-    expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
+    expected: Expected,
 ) -> Iterator[Evidence]:
     """The evidence with the values that other people's requests may explain, from the first phase that shows any."""
     shown = _shown(deployment, history, evidence, expected)
     names = sorted({server.name for key in shown.values() for one in key for server in deployment.named(one)})
-    disturbed = _predicted(deployment, history, names) if names else {}
+    disturbed = predicted(deployment, history, names) if names else {}
     since: dict[str, str] = {}
     for one in evidence:
         phase, servers = (one.scenario, one.phase), deployment.named(one.server)
@@ -185,7 +165,7 @@ def _shown(
     deployment: Deployment,
     history: History,
     evidence: tuple[Evidence, ...],
-    expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
+    expected: Expected,
 ) -> dict[PhaseKey, dict[str, str]]:
     """How the counters show other people's requests, by phase and server."""
     found: dict[PhaseKey, dict[str, str]] = {}
@@ -202,13 +182,13 @@ def _asked_before(
     deployment: Deployment,
     history: History,
     evidence: Evidence,
-    expected: Mapping[PhaseKey, Mapping[str, ServerExpectation]],
+    expected: Expected,
 ) -> bool:
     """Whether the counters show other people's requests between the last counted phase and this one.
 
     This run's own requests in between, in phases that are not counted, are subtracted.
     """
-    counted, phase = _counted(history), (evidence.scenario, evidence.phase)
+    counted, phase = counted_phases(history), (evidence.scenario, evidence.phase)
     place = counted.index(phase)
     if not place:
         return False
@@ -270,12 +250,6 @@ def first_problem(comparisons: tuple[Comparison, ...]) -> str:
             if comparison.verdict is verdict:
                 return _in_words(comparison)
     return ""
-
-
-@once
-def _counted(history: History) -> tuple[PhaseKey, ...]:
-    readings = (entry for entry in history.entries if isinstance(entry, Scraped | ScrapeFailed))
-    return tuple(dict.fromkeys((one.scenario, one.phase) for one in readings if one.label in (BEFORE, AFTER)))
 
 
 def _before(history: History, phase: PhaseKey, servers: tuple[Server, ...]) -> Iterator[Counters]:

@@ -22,8 +22,6 @@ from harness.loads import (
 
 _FROM_FILE = ("sharegpt", "custom", "trace")
 _IN_SESSIONS = ("random", "natural", "prefix_repetition", "sharegpt")
-_CLOSED = 32
-"""Requests in flight if no flag says otherwise."""
 _USUAL_INPUT, _USUAL_OUTPUT = RandomLoad.input_len, 20
 
 
@@ -49,9 +47,8 @@ def load_of(flags: argparse.Namespace) -> Load:
     arrival = _arrival(flags)
     _refuse_lengths(flags, name)
     _refuse_sessions(flags, name)
-    limit = None if arrival is not None or name == "trace" else _CLOSED
     timing = {
-        "concurrency": flags.concurrency or limit,
+        "concurrency": flags.concurrency,
         "seed": flags.seed,
         "arrival": arrival,
         "turns": flags.session_turns,

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
+from harness.beside import Beside
 from harness.cli.crash import ungrouped
 from harness.cli.options import Options
 from harness.clock import Clock, MonotonicClock
@@ -35,12 +36,16 @@ class Measuring:
 
 @asynccontextmanager
 async def measuring(
-    options: Options, store: RunStore, names: tuple[str, ...], demands: Sequence[Demand] = ()
+    options: Options,
+    store: RunStore,
+    names: tuple[str, ...],
+    demands: Sequence[Demand] = (),
+    beside: Beside | None = None,
 ) -> AsyncIterator[Measuring]:
     """Launch or attach; at the end, end everything that was launched.
 
     ``names``: the scenarios that the run is about to send. ``demands``: their known requirements on the servers. Raises
-    NotReady if the servers do not meet them.
+    NotReady if the servers do not meet them. ``beside``: predicts counters during the run, and outlives it.
     """
     clock = MonotonicClock()
     record = Recorder(store.record)
@@ -75,6 +80,7 @@ async def measuring(
                 observer=progress,
                 died=session.died if fleet is None else lambda: (*session.died(), *fleet.died()),
                 load=nemesis.beside(load) if options.faults else load,
+                beside=None if options.faults else beside,
             )
             try:
                 yield Measuring(session.deployment, record, clock, carrying)

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from harness.beside import Beside
 from harness.cli.ending import end_interrupted, show, store_report
 from harness.cli.measure import measuring
 from harness.cli.options import Options
@@ -22,9 +23,12 @@ async def run(options: Options) -> ExitCode:
     load, noise_floor = options.load, options.verification.noise_floor
     # Read a dataset before anything is started, so that a bad line is reported at once.
     demands = load.demands()
-    with stored_run(options, label=options.report.label or "", seed=load.seed) as store:
+    with (
+        stored_run(options, label=options.report.label or "", seed=load.seed) as store,
+        Beside(store.journal, store.logs / "beside.log", senders=_senders(options)) as beside,
+    ):
         try:
-            async with measuring(options, store, (load.name,), demands) as on:
+            async with measuring(options, store, (load.name,), demands, beside) as on:
                 if noise_floor is not None:
                     key = noise_key(on.deployment, _together(options))
                     if noise := read_noise(noise_floor, key, on.clock.now()):
@@ -45,6 +49,12 @@ async def run(options: Options) -> ExitCode:
         _keep_noise(options, carried)
         show(report, plain=options.report.plain)
         return report.exit_code
+
+
+def _senders(options: Options) -> int:
+    """How many processes of this machine have a part in sending the load."""
+    workers = options.workers
+    return 1 + (workers.number or 0) if workers.needed and workers.ray is None else 1
 
 
 def _together(options: Options) -> int | str:

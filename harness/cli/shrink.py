@@ -6,11 +6,13 @@ The stored run is judged again. A smaller load must make the same checks ``inval
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr
 from dataclasses import fields, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from harness.cli.options import Options
+from harness.cli.options import Options, parse
 from harness.cli.rejudged import rejudge
 from harness.cli.shrink_target import Chosen, choose_target
 from harness.cli.stored import stored_run
@@ -20,6 +22,7 @@ from harness.errors import ExitCode, UsageError
 from harness.facts import Deployment
 from harness.history import History
 from harness.loads.dataset import NAME as DATASET
+from harness.loads.dataset import DatasetLoad
 from harness.reports import Report, make_progress, make_report
 from harness.reports.measured import run_started
 from harness.run import run_started_now
@@ -31,6 +34,10 @@ from harness.store import RunStore
 from harness.verify.judging import tier_suspected
 
 _PROBE_TIERS = "--probe-tiers"
+_TIMES_UNKNOWN = (
+    "whether the run sent its requests at fixed times cannot be told from its command line any more: they are sent as "
+    "a closed loop, so a fault that needs those times will not be found"
+)
 _PRINTED = 6000
 """Characters. A longer script, with prompts of thousands of tokens, is stored and not printed."""
 
@@ -40,13 +47,16 @@ async def shrink(options: Options) -> ExitCode:
     if options.run_dir is None or options.shrink is None:
         raise UsageError("shrink needs the directory of a run: python -m harness shrink runs/latest.")
     run = rejudge(options.run_dir)
-    case = failing_load_of(run.deployment, run.history, run.judgement)
     started = run_started(run.history)
+    scheduled = _scheduled(started.argv)
+    case = failing_load_of(run.deployment, run.history, run.judgement, scheduled=scheduled or False)
     chosen = await choose_target(options, run.deployment, started.argv)
     clock = MonotonicClock()
     with stored_run(options, label="shrink", latest=False) as store:
         with make_progress(plain=options.report.plain, clock=clock) as progress:
             progress.note(f"{options.run_dir}: {case.scenario}: {', '.join(case.checks)} invalid; {case.whole}")
+            if scheduled is None:
+                progress.note(_TIMES_UNKNOWN)
             progress.note(chosen.why)
             async with open_session(chosen.target, Surroundings(store.path, clock, progress)) as session:
                 deployment = _known(session.deployment, run.deployment) if chosen.same else session.deployment
@@ -71,6 +81,21 @@ async def shrink(options: Options) -> ExitCode:
                 shrinking = Shrinking(options.shrink, attempts)
                 await shrinking.run(started.seed)
         return _end(run, chosen, store, shrinking)
+
+
+def _scheduled(argv: tuple[str, ...]) -> bool | None:
+    """Whether the run sent requests at fixed times: at a rate, by a trace, as turns of sessions with think times.
+
+    None: not known any more, because words of the command line were redacted, or the dataset is gone.
+    """
+    try:
+        # The parser prints what is wrong with the words, which are not those of this command.
+        with redirect_stderr(StringIO()):
+            load = parse(argv).load
+        of_file = isinstance(load, DatasetLoad) and any(line.at is not None for line in load.lines)
+    except (UsageError, SystemExit):
+        return None
+    return of_file or load.is_open or load.turns > 1 or load.think_time != (0.0, 0.0)
 
 
 def _known(learned: Deployment, stored: Deployment) -> Deployment:

@@ -8,6 +8,7 @@ from harness.facts import Deployment
 from harness.history import ClientHealth, Ended, Sent
 from harness.run import Sending
 from harness.scenario import Phase, Request
+from harness.store.written import put_together, taken_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Batch:
 def pack(entry: Sent | Ended, known: dict[str, Request]) -> Report:
     """An entry to report. A request that the main process knows (``known``, by id) is only named."""
     if isinstance(entry, Ended):
-        content: Any = entry
+        content: Any = taken_apart(entry)
     else:
         request = entry.request
         named = request.request_id if known.get(request.request_id) is request else request
@@ -66,7 +67,7 @@ def pack(entry: Sent | Ended, known: dict[str, Request]) -> Report:
 def unpack(packed: bytes, known: dict[str, Request]) -> Sent | Ended:
     """The entry of a report."""
     content: Any = pickle.loads(packed)  # noqa: S301 - our own worker packed it
-    if isinstance(content, Ended):
-        return content
+    if isinstance(content[0], tuple):
+        return put_together(content)
     at, request, *rest = content
     return Sent(at, known[request] if isinstance(request, str) else request, *rest)

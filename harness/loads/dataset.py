@@ -8,8 +8,10 @@
 ``temperature``, ``seed``, ``n`` and ``stream``, as in the API; ``cache_salt``: prompts with different salts share no
 cached prefix; ``phase``: the lines of one phase are sent together, the next phase when they have ended; ``route``
 (``prefill``, ``decode``): sends the request to such a server directly instead of to the proxy; ``continues``: the
-request_id of an earlier line, whose prompt and answer are put before this prompt when that one has ended (a session).
-Other keys are ignored.
+request_id of an earlier line, whose prompt and answer are put before this prompt when that one has ended (a session);
+``at``: seconds after the beginning of the phase at which the request is sent, for all lines of the phase but the later
+turns of sessions, never falling. Such a phase is an open loop: no limit of requests in flight holds it up. Other keys
+are ignored.
 
 Missing keys have their defaults. A written file reads back as the same requests.
 """
@@ -74,8 +76,13 @@ class DatasetLoad(TimedLoad):
                 f"{self.path} has {len(scenario.phases)} phases, each of which begins when the one before has ended, "
                 "so its requests cannot be sent at a rate: remove the key phase, or send them in a closed loop."
             )
-        phases = tuple(self.phase(phase.name, phase.requests) for phase in scenario.phases)
-        return replace(scenario, phases=phases)
+        return replace(scenario, phases=tuple(map(self._timed, scenario.phases)))
+
+    def _timed(self, phase: Phase) -> Phase:
+        """The phase with the load's timing, or with its own times."""
+        timed = self.phase(phase.name, phase.requests, due=phase.due)
+        own = phase.due and self.arrival is None
+        return replace(timed, concurrency=phase.concurrency) if own else timed
 
     def words(self) -> Iterator[str]:
         """The flags of the command line that ask for this load."""
@@ -115,6 +122,11 @@ def read_lines(text: str, name: str, *, output_len: int | None = None) -> tuple[
             why = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise UsageError(f"{name}, line {number}: {why}. Each line is one request: {_FORM}.") from None
         lines.append(line)
+    try:
+        for _, group in groupby(lines, key=lambda line: line.phase):
+            _refuse_untimely(list(group))
+    except ValueError as error:
+        raise UsageError(f"{name}, {error}.") from None
     if not lines:
         raise UsageError(f"{name} holds no request. Write one request per line: {_FORM}.")
     return tuple(lines)
@@ -128,10 +140,13 @@ def write_lines(lines: Iterable[Line]) -> str:
 def dataset_load(lines: Sequence[Line], *, concurrency: int, salt: str) -> Scenario:
     """The scenario of these lines. ``salt``: new for each run; a line's own salt is appended to it."""
     phases: list[Phase] = []
-    for index, (name, group) in enumerate(groupby(lines, key=lambda line: line.phase)):
+    for index, (name, grouped) in enumerate(groupby(lines, key=lambda line: line.phase)):
+        group = tuple(grouped)
         requests = tuple(replace(line.request, cache_salt=salted(line.request, salt)) for line in group)
         again = name in [phase.name for phase in phases]
-        phases.append(Phase(f"{name}#{index}" if again else name, requests, concurrency))
+        due = tuple(at for line in group if (at := line.at) is not None)
+        limit = len(requests) if due else concurrency
+        phases.append(Phase(f"{name}#{index}" if again else name, requests, limit, due=due))
     return Scenario(NAME, _PURPOSE, tuple(phases))
 
 
@@ -153,3 +168,18 @@ def _refuse_no_session(request: Request, seen: Mapping[str, int], continued: dic
         raise ValueError(f"it continues {before!r}, but no line before has this request_id")
     if (first := continued.setdefault(before, number)) != number:
         raise ValueError(f"it continues {before!r}, but so does line {first}: a turn has one next turn")
+
+
+def _refuse_untimely(lines: Sequence[Line]) -> None:
+    """Raise ValueError if only some of the lines of a phase have a time, or one is earlier than the one before."""
+    within = {line.request.request_id for line in lines}
+    latest = 0.0
+    for line in lines:
+        turn = line.request.continues in within
+        if line.at is None and not turn and any(other.at is not None for other in lines):
+            raise ValueError(f"line {line.number}: other lines of its phase have the key at, and it has none")
+        if line.at is not None and turn:
+            raise ValueError(f"line {line.number}: it continues a line of its phase, so it cannot have the key at")
+        if line.at is not None and line.at < latest:
+            raise ValueError(f"line {line.number}: its at is earlier than that of the line before: sort the lines")
+        latest = latest if line.at is None else line.at

@@ -1,5 +1,6 @@
 """One line of a dataset file: from JSON to a request, and back. :mod:`harness.loads.dataset` describes its keys."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,6 +17,8 @@ class Line:
 
     request: Request
     phase: str = _PHASE
+    at: float | None = None
+    """Seconds after the phase's beginning at which the request is sent; None: as soon as the load allows."""
     number: int = field(default=0, compare=False)
     """Line number in the file, from 1; 0 if the line does not come from a file."""
 
@@ -36,7 +39,16 @@ def read_line(content: object, request_id: str, output_len: int) -> Line:
         cache_salt=_text(content, "cache_salt", "") or None,
         continues=_text(content, "continues", "") or None,
     )
-    return Line(request, _text(content, "phase", _PHASE))
+    return Line(request, _text(content, "phase", _PHASE), _time(content))
+
+
+def _time(content: Mapping[str, Any]) -> float | None:
+    at = content.get("at")
+    if at is None:
+        return None
+    if type(at) not in (int, float) or not 0 <= at < math.inf:
+        raise ValueError(f"its at is {at!r}, and must be a number of seconds, 0 or more")
+    return float(at)
 
 
 def _prompt(content: Mapping[str, Any]) -> Prompt:
@@ -128,6 +140,7 @@ def line_as_json(line: Line) -> dict[str, Any]:
         "route": (request.route, Route.PROXY),
         "continues": (request.continues, None),
         "phase": (line.phase, _PHASE),
+        "at": (line.at, None),
     }
     return content | {name: value for name, (value, usual) in optional.items() if value != usual}
 

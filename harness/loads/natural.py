@@ -78,11 +78,11 @@ class NaturalLoad(TimedLoad):
         """The load; ``salt``: new for each run. Its texts must have been turned into tokens before."""
         sampling = Sampling(max_tokens=self.output_len, logprobs=LOAD_LOGPROBS, ignore_eos=self.ignore_eos)
         bodies, questions = self.tokens[::2], self.tokens[1::2]
-        requests = [
+        requests = (
             Request(f"load-{number:05d}", _prompt(body, ask, length), sampling, cache_salt=salt)
             for number, (body, ask, length) in enumerate(zip(bodies, questions, self._lengths, strict=True))
-        ]
-        return Scenario(_NAME, _PURPOSE, (self.phase("load", tuple(self.in_sessions(requests))),))
+        )
+        return Scenario(_NAME, _PURPOSE, (self.phase("load", self.in_sessions(requests)),))
 
     def words(self) -> Iterator[str]:
         """The flags of the command line that ask for this load."""

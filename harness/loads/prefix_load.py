@@ -49,11 +49,11 @@ class PrefixRepetitionLoad(TimedLoad):
     def scenario(self, deployment: Deployment, salt: str) -> Scenario:
         """The load; ``salt``: new for each run. Raises UsageError if the prompts cannot be made."""
         sampling = Sampling(max_tokens=self.output_len, logprobs=LOAD_LOGPROBS, ignore_eos=self.ignore_eos)
-        requests = [
+        requests = (
             Request(f"load-{number:05d}", prompt, sampling, cache_salt=salt)
             for number, prompt in enumerate(self._prompts(deployment))
-        ]
-        return Scenario(_NAME, _PURPOSE, (self.phase("load", tuple(self.in_sessions(requests))),))
+        )
+        return Scenario(_NAME, _PURPOSE, (self.phase("load", self.in_sessions(requests)),))
 
     def _prompts(self, deployment: Deployment) -> Iterator[tuple[int, ...]]:
         ids = ordinary_of(deployment)

@@ -5,7 +5,7 @@ is sent a *think time* after that one's end. Sessions arrive as single requests 
 closed loop ``concurrency`` of them at a time, in an open loop at the given rate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -13,8 +13,11 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.loads.arrival import Arrival
+from harness.loads.packed import packed
 from harness.scenario import Phase, Request
 
+CLOSED = 32
+"""Requests that a closed loop keeps in flight if nothing else is asked for."""
 _SCHEDULE, _THINKING = 1, 2
 """The streams of random numbers beside that of the prompts: another rate sends the same prompts."""
 
@@ -23,8 +26,9 @@ _SCHEDULE, _THINKING = 1, 2
 class TimedLoad:
     """The fields of every load."""
 
-    concurrency: int | None = 32
-    """Requests in flight, or sessions; None, only with an ``arrival``: no limit."""
+    concurrency: int | None = None
+    """Requests in flight, or sessions, at most. None: ``CLOSED`` in a closed loop, which is then its value; no limit in
+    an open loop, whose requests must not wait for answers."""
     seed: int = 0
     """The same seed sends the same prompts at the same times. It decides what is verified, too."""
     arrival: Arrival | None = None
@@ -34,6 +38,15 @@ class TimedLoad:
     think_time: tuple[float, float] = (0.0, 0.0)
     """Seconds between the end of a turn and the next one, least and most; drawn anew for each turn."""
 
+    def __post_init__(self) -> None:
+        if self.concurrency is None and not self.is_open:
+            object.__setattr__(self, "concurrency", CLOSED)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are sent at times that are fixed beforehand."""
+        return self.arrival is not None
+
     def texts(self) -> Sequence[str]:
         """Texts that a server must turn into token ids before the load is sent; most loads have none."""
         return ()
@@ -42,19 +55,20 @@ class TimedLoad:
         """The load with the token ids of its texts; None: no server tokenizes. Raises UsageError if they are needed."""
         return self
 
-    def phase(self, name: str, requests: Sequence[Request], *, due: Sequence[float] = ()) -> Phase:
-        """The phase in which the requests are sent.
+    def phase(self, name: str, requests: Iterable[Request], *, due: Sequence[float] = ()) -> Phase:
+        """The phase in which the requests are sent. Their prompts are packed (:mod:`harness.loads.packed`).
 
         A request that continues another one of the phase becomes its session's next turn. ``due``: times of the
         dataset's own, one for each session; ``arrival`` replaces them. Raises UsageError if there are fewer requests
         than the stages ask for.
         """
+        requests = tuple(packed(requests))
         within = {request.request_id for request in requests}
         turns = [request.request_id for request in requests if request.continues in within]
         times = self._due(len(requests) - len(turns)) or tuple(due)
         return Phase(
             name,
-            tuple(requests),
+            requests,
             max(1, len(requests)) if self.concurrency is None else self.concurrency,
             due=times,
             think_times=dict(zip(turns, self._thinking(len(turns)), strict=True)),
@@ -76,11 +90,13 @@ class TimedLoad:
         thinking: list[float] = rng.uniform(*self.think_time, size=number).tolist()
         return thinking
 
-    def in_sessions(self, requests: Sequence[Request]) -> Iterator[Request]:
+    def in_sessions(self, requests: Iterable[Request]) -> Iterator[Request]:
         """The requests, in groups of ``turns``, each of a group continuing the one before."""
+        before = ""
         for number, request in enumerate(requests):
             first = number % self.turns == 0
-            yield request if first else replace(request, continues=requests[number - 1].request_id)
+            yield request if first else replace(request, continues=before)
+            before = request.request_id
 
     def timing_words(self) -> Iterator[str]:
         """The flags of the command line that ask for the same timing."""

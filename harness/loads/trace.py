@@ -53,8 +53,6 @@ class TraceLoad(TimedLoad):
     """The requests of a trace file (:mod:`harness.loads.trace`), which is read at its first use."""
 
     path: Path
-    concurrency: int | None = None
-    """Requests in flight, at most; None: no limit."""
     num_prompts: int | None = None
     """Lines taken from the beginning of the file; None: all."""
     block_size: int = 512
@@ -68,6 +66,11 @@ class TraceLoad(TimedLoad):
     def name(self) -> str:
         """The scenario's name."""
         return _NAME
+
+    @property
+    def is_open(self) -> bool:
+        """True: a trace has times of its own."""
+        return True
 
     @cached_property
     def lines(self) -> tuple[TraceLine, ...]:

@@ -54,24 +54,40 @@ def predict(
     if the history shows which server served each operation, else within the sum of its role. ``disturbed``: names of
     servers that other clients asked, too.
     """
-    names = {server.block_size: Names(server.block_size or 1) for server in deployment.servers}
-    logs = {server.name: _ServerLog(server, names[server.block_size]) for server in deployment.servers}
-    phases: dict[PhaseKey, None] = {}
+    prediction = Prediction(deployment)
     for operation in sorted(operations, key=lambda one: one.sent.at):
-        phases.setdefault((operation.sent.scenario, operation.sent.phase))
-        _add_operation(deployment, operation, logs)
-    for one in names.values():
-        one.forget()
-    grown: dict[str, Mapping[PhaseKey, ServerExpectation]] = {}
-    models: dict[str, ServerModel] = {}
-    for name, log in logs.items():
-        # One server after the other: a model takes much memory, and most are not needed any more.
-        model = ServerModel(deployment, log.server, log.requests, disturbed=name in disturbed)
-        grown[name] = {phase: _on_server(phase, log, model) for phase in phases}
-        models |= {name: model} if log.unassigned else {}
-        if not log.unassigned:
-            log.requests.clear()
-    return {phase: _of_phase(deployment, phase, logs, grown, models) for phase in phases}
+        prediction.add(operation)
+    return prediction.expected(disturbed)
+
+
+class Prediction:
+    """A prediction to which operations are added one after another, while a run goes on."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._names = {server.block_size: Names(server.block_size or 1) for server in deployment.servers}
+        self._logs = {one.name: _ServerLog(one, self._names[one.block_size]) for one in deployment.servers}
+        self._phases: dict[PhaseKey, None] = {}
+
+    def add(self, operation: Operation) -> None:
+        """Add an operation that has ended. They are added in the order in which they were sent."""
+        self._phases.setdefault((operation.sent.scenario, operation.sent.phase))
+        _add_operation(self._deployment, operation, self._logs)
+
+    def expected(self, disturbed: Collection[str] = ()) -> Mapping[PhaseKey, Mapping[ServerKey, ServerExpectation]]:
+        """As :func:`predict` returns it. Nothing can be added or asked any more."""
+        for one in self._names.values():
+            one.forget()
+        grown: dict[str, Mapping[PhaseKey, ServerExpectation]] = {}
+        models: dict[str, ServerModel] = {}
+        for name, log in self._logs.items():
+            # One server after the other: a model takes much memory, and most are not needed any more.
+            model = ServerModel(self._deployment, log.server, log.requests, disturbed=name in disturbed)
+            grown[name] = {phase: _on_server(phase, log, model) for phase in self._phases}
+            models |= {name: model} if log.unassigned else {}
+            if not log.unassigned:
+                log.requests.clear()
+        return {phase: _of_phase(self._deployment, phase, self._logs, grown, models) for phase in self._phases}
 
 
 @dataclass(slots=True)

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
-from harness.checkers import judge
+from harness.checkers import Predictions, Source, judge
 from harness.clock import Clock
 from harness.facts import Deployment
-from harness.history import DeadProcess, Decoding, History, RunEnded, VerificationPlanned
+from harness.history import DeadProcess, Decoding, History, Noted, RunEnded, VerificationPlanned
 from harness.load.extra_body import shifts
+from harness.memo import forget
 from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
 from harness.run.runner import Loading, PhaseRun, load_here, run_scenario
@@ -25,11 +27,23 @@ class Carried:
 
     deployment: Deployment
     history: History
+    predictions: Source | None = None
+    """Where the predictions of counters may come from, so that judging takes less time."""
 
     @cached_property
     def judgement(self) -> Judgement:
         """All checks of the run. Made at first use, so that a launched deployment can be ended before."""
-        return judge(self.deployment, self.history)
+        return judge(self.deployment, self.history, predictions=self.predictions)
+
+
+class Predicting(Protocol):
+    """Predicts counters while a run goes on: ``harness.beside.Beside``."""
+
+    def begin(self, scenario: Scenario, deployment: Deployment) -> str:
+        """The scenario is about to begin; returns what was decided, in words, or nothing."""
+
+    def predictions(self) -> Predictions | None:
+        """The predictions for the run, which has ended; None if there are none."""
 
 
 async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have defaults
@@ -44,12 +58,14 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     transport: Transport | None = None,
     died: Callable[[], Iterable[DeadProcess]] = tuple,
     load: Loading | None = None,
+    beside: Predicting | None = None,
 ) -> Carried:
     """Run the scenarios one after another, verify their answers, and record everything.
 
     ``verify``: how the answers are verified; None: not at all.
     ``transport``: how requests are sent and counters are read; None: over HTTP.
     ``load``: how a phase's requests are sent; None: from this process.
+    ``beside``: predicts counters while the run goes on; None: they are predicted when the run is judged.
     ``died``: called at the end; returns the processes that the harness started and that ended by themselves.
     A cancelled run is recorded as interrupted before the cancellation is passed on.
     """
@@ -72,6 +88,8 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
         async with opened as using:
             try:
                 for scenario in scenarios:
+                    if beside is not None and (decided := beside.begin(scenario, deployment)):
+                        record(Noted(clock.now(), decided))
                     await run_scenario(
                         scenario,
                         send=using.send,
@@ -89,7 +107,9 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
         known = set(record.history.died)
         dead = tuple(one for one in died() if one not in known)
         record(RunEnded(clock.now(), interrupted=not ended_by_itself, died=dead))
-    return Carried(deployment, record.history)
+    # What planning remembered would otherwise take memory beside what judging needs.
+    forget()
+    return Carried(deployment, record.history, None if beside is None else beside.predictions)
 
 
 def _watched(load: Loading, using: Transport) -> Loading:

@@ -14,7 +14,7 @@ class Recorder:
     def __init__(self, keep: Callable[[Entry], None] = lambda _entry: None, entries: Iterable[Entry] = ()) -> None:
         self._keep = keep
         self._entries = list(entries)
-        self._history: History | None = None
+        self._history = History(())
 
     def __call__(self, entry: Entry) -> None:
         """Add the next entry."""
@@ -24,6 +24,6 @@ class Recorder:
     @property
     def history(self) -> History:
         """All entries so far; the same object until the next entry, so that what was derived from it still holds."""
-        if self._history is None or len(self._history.entries) != len(self._entries):
-            self._history = History(tuple(self._entries))
+        if later := self._entries[len(self._history.entries) :]:
+            self._history = self._history.followed_by(later)
         return self._history

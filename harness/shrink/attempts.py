@@ -62,6 +62,7 @@ class Tried:
             "prompt_tokens": [piece.prompt for piece in pieces],
             "output_tokens": [piece.output for piece in pieces],
             "concurrency": self.candidate.concurrency,
+            "timed": self.candidate.timed,
             "seed": self.seed,
             "failed": self.failed,
             "invalid": list(invalid(self.judgement)),

@@ -1,4 +1,4 @@
-"""A part of a load: some of its requests, possibly shortened, and a concurrency."""
+"""A part of a load: some of its requests, possibly shortened, and when they are sent."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,24 +22,31 @@ class Candidate:
 
     pieces: tuple[Piece, ...]
     concurrency: int
+    timed: bool = False
+    """Whether requests are sent as far apart as in the load, whatever is in flight. If not, they are a closed loop."""
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece], concurrency: int) -> "Candidate":
+    def of(cls, pieces: Iterable[Piece], concurrency: int, *, timed: bool = False) -> "Candidate":
         """A candidate of these pieces, its concurrency limited to their number."""
         kept = tuple(pieces)
-        return cls(kept, max(1, min(concurrency, len(kept))))
+        return cls(kept, max(1, min(concurrency, len(kept))), timed)
+
+    def of_pieces(self, pieces: Iterable[Piece]) -> "Candidate":
+        """The candidate with these pieces only."""
+        return Candidate.of(pieces, self.concurrency, timed=self.timed)
 
     def only(self, numbers: Iterable[int]) -> "Candidate":
         """The candidate with these requests only."""
         wanted = set(numbers)
-        return Candidate.of((piece for piece in self.pieces if piece.number in wanted), self.concurrency)
+        return self.of_pieces(piece for piece in self.pieces if piece.number in wanted)
 
     def __str__(self) -> str:
         count = len(self.pieces)
         prompts = _span([piece.prompt for piece in self.pieces])
         outputs = _span([piece.output for piece in self.pieces])
         requests = "1 request" if count == 1 else f"{count} requests"
-        return f"{requests}, concurrency {self.concurrency}, prompts of {prompts} and outputs of {outputs} tokens"
+        sent = "at their original times" if self.timed else f"concurrency {self.concurrency}"
+        return f"{requests}, {sent}, prompts of {prompts} and outputs of {outputs} tokens"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from harness.verdict import Judgement, Verdict
 
 @dataclass(frozen=True, slots=True)
 class FailingLoad:
-    """A load that failed. Requests are numbered in the order in which they were sent."""
+    """A load that failed. Requests are numbered in the order in which they were due."""
 
     scenario: str
     checks: tuple[str, ...]
@@ -35,12 +35,14 @@ class FailingLoad:
     """Other requests whose KV was leaked, according to these findings."""
     overlapping: frozenset[int]
     """Requests that were in flight together with an accused one."""
+    scheduled: bool = False
+    """Whether the requests were sent at fixed times: an open loop, or turns of sessions after their think times."""
 
     @property
     def whole(self) -> Candidate:
         """The whole load."""
         pieces = (Piece(n, self.lengths[n], line.request.sampling.max_tokens) for n, line in enumerate(self.lines))
-        return Candidate.of(pieces, self.concurrency)
+        return Candidate.of(pieces, self.concurrency, timed=self.scheduled)
 
     def hints(self) -> Iterator[Candidate]:
         """Parts that are likely to fail by themselves, the smallest first. They are tried before the search."""
@@ -55,8 +57,11 @@ class FailingLoad:
         return PrefixLengths(block_size, frozenset(n for n, line in enumerate(self.lines) if not _is_ids(line.request)))
 
     def left(self, candidate: Candidate) -> tuple[Line, ...]:
-        """The candidate as lines of a dataset."""
-        return tuple(_shortened(self.lines[piece.number], piece) for piece in candidate.pieces)
+        """The candidate as lines of a dataset. Times count from the first request that is left of a phase."""
+        lines = [_shortened(self.lines[piece.number], piece) for piece in candidate.pieces]
+        began = {line.phase: line.at or 0.0 for line in reversed(lines)}
+        times = [None if line.at is None or not candidate.timed else line.at - began[line.phase] for line in lines]
+        return tuple(replace(line, at=at) for line, at in zip(lines, times, strict=True))
 
     def load(self, candidate: Candidate, salt: str) -> Scenario:
         """The scenario that tries the candidate. ``salt`` must be new, since caches hold blocks of earlier tries."""
@@ -85,8 +90,10 @@ def invalid(judgement: Judgement) -> tuple[str, ...]:
     return tuple(check.name for check in judgement.checks if check.verdict is Verdict.INVALID)
 
 
-def failing_load_of(deployment: Deployment, history: History, judgement: Judgement) -> FailingLoad:
-    """The load to shrink.
+def failing_load_of(
+    deployment: Deployment, history: History, judgement: Judgement, *, scheduled: bool = False
+) -> FailingLoad:
+    """The load to shrink. ``scheduled``: its requests were sent at fixed times, which may matter.
 
     Raises:
         UsageError: no check is invalid, or no invalid check belongs to a part of the load.
@@ -99,7 +106,8 @@ def failing_load_of(deployment: Deployment, history: History, judgement: Judgeme
         checks = tuple(check for check in invalid(part) if check in of_run)
         operations = [operation for operation in history.operations(scenario=name) if _is_load(operation)]
         if checks:
-            return _failing_load(name, checks, part, operations, history)
+            load = _failing_load(name, checks, part, sorted(operations, key=_due_at), history)
+            return replace(load, scheduled=scheduled)
     raise UsageError(
         f"The run is {judgement.verdict}, and only an invalid run can be shrunk. `python -m harness check RUN_DIR` "
         "shows the reasons for the verdict."
@@ -124,6 +132,10 @@ def _failing_load(
     )
     accused, owners = load.named(judgement)
     return replace(load, accused=accused, owners=owners, overlapping=frozenset(_overlapping(operations, accused)))
+
+
+def _due_at(operation: Operation) -> float:
+    return operation.sent.intended_at
 
 
 def _is_load(operation: Operation) -> bool:
@@ -154,6 +166,7 @@ def _most_in_flight(history: History, numbers: dict[str, int]) -> int:
 def _lines(operations: Sequence[Operation]) -> Iterator[Line]:
     """The requests, with short names instead of the run's salts, which must not be used again."""
     salts = list(dict.fromkeys(operation.request.cache_salt for operation in operations))
+    began = {operation.sent.phase: _due_at(operation) for operation in reversed(operations)}
     names = {salt: None if len(salts) == 1 or salt is None else f"salt-{n}" for n, salt in enumerate(salts)}
     for operation in operations:
         request, sampling = operation.request, operation.request.sampling
@@ -168,7 +181,7 @@ def _lines(operations: Sequence[Operation]) -> Iterator[Line]:
             logprobs=LOAD_LOGPROBS,
         )
         plain = replace(request, sampling=asked, server=None, cache_salt=names[request.cache_salt])
-        yield Line(plain, operation.sent.phase)
+        yield Line(plain, operation.sent.phase, _due_at(operation) - began[operation.sent.phase])
 
 
 def _shortened(line: Line, piece: Piece) -> Line:

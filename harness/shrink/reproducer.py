@@ -50,11 +50,12 @@ class Reproducer:
 
     def command(self, directory: Path) -> tuple[str, ...]:
         """Arguments of the harness that send this load again; ``directory`` holds the dataset."""
-        sending = self.sending
+        sending, candidate = self.sending, self.tried.candidate
         return (
             *self.where,
             *("--dataset-name", "custom", "--dataset-path", str(directory / FILE)),
-            *("--concurrency", str(self.tried.candidate.concurrency), "--verify", "all"),
+            *(() if candidate.timed else ("--concurrency", str(candidate.concurrency))),
+            *("--verify", "all"),
             *("--seed", str(self.tried.seed)),
             *(("--extra-body", json.dumps(dict(sending.extra_body))) if sending.extra_body else ()),
             *(("--reference-url", sending.reference_url) if sending.reference_url else ()),
@@ -92,6 +93,7 @@ class Reproducer:
             "failed": failed,
             "runs": runs,
             "concurrency": self.tried.candidate.concurrency,
+            "timed": self.tried.candidate.timed,
             "checks": list(self.case.checks),
             "story": list(self.story),
         }
@@ -105,6 +107,7 @@ class Reproducer:
             ScriptContent(
                 batches=tuple(tuple(line.request for line in group) for _, group in phases),
                 concurrency=self.tried.candidate.concurrency,
+                times={line.request.request_id: line.at for line in lines if line.at is not None},
                 probes=probes,
                 reset=any(probe.condition is Condition.OFFLOAD_TIER for probe in probes),
                 model=deployment.model,
@@ -127,7 +130,10 @@ class Reproducer:
         if not self.attached:
             serve = _shell_line("serve", *self.where)
             yield f"The servers were launched for this and have ended. To launch such servers again: {serve}"
-        if self.tried.candidate.concurrency > 1:
+        if self.tried.candidate.timed:
+            yield "The fault needs the times at which the requests are sent, which this script keeps to some hundredths"
+            yield "of a second."
+        elif self.tried.candidate.concurrency > 1:
             yield "The fault needs several requests at once, and may need several runs of this script."
 
     def _probes(self, lines: Mapping[str, Request]) -> Iterator[Request]:

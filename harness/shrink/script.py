@@ -28,6 +28,7 @@ class ScriptContent:
     batches: tuple[tuple[Request, ...], ...]
     """The load. The requests of a batch are sent together, the batches one after another."""
     concurrency: int
+    """Requests of a batch that are in flight at a time, unless they have times."""
     probes: tuple[Request, ...]
     """Prefixes that had a wrong answer from a cache. After the load, they are sent to the server with this cache."""
     model: str
@@ -42,6 +43,8 @@ class ScriptContent:
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     reset: bool = False
     """Whether to empty the prefix caches before the probes, because the fault was in an offload tier."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """When requests are sent, in seconds after the first of their batch, by their ids; empty: at once."""
     counters: bool = False
     """Whether to show the servers' counters before and after the load, because the fault is in them."""
 
@@ -70,7 +73,7 @@ def _opening(content: ScriptContent) -> Iterator[str]:
     yield "set -uo pipefail"
     yield 'stop() { echo "$1" >&2; exit 2; }'
     yield 'for tool in curl python3; do command -v "$tool" > /dev/null || stop "$tool is missing: install it."; done'
-    if content.concurrency > 1:
+    if content.concurrency > 1 and not content.times:
         yield "(( BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 403 )) ||"
         yield '  stop "bash $BASH_VERSION is too old: sending several requests at once needs 4.3 or later."'
     yield from _address("P", content.prefill_url, "a prefill server")
@@ -214,12 +217,14 @@ def _asking(content: ScriptContent) -> Iterator[str]:
     for number, request in enumerate(requests):
         yield f"clean {_arguments(number, request)}"
     yield ""
-    yield f"# --- the requests as served, {content.concurrency} at a time ---"
+    how = "each at its time" if content.times else f"{content.concurrency} at a time"
+    yield f"# --- the requests as served, {how} ---"
     if content.counters:
         yield "counters before"
     first = 0
     for batch in content.batches:
-        yield from _batch(content, list(enumerate(batch, first)))
+        numbered = list(enumerate(batch, first))
+        yield from _at_their_times(content, numbered) if content.times else _batch(content, numbered)
         first += len(batch)
     if content.counters:
         yield "# The last notifications are counted some steps later."
@@ -232,6 +237,17 @@ def _asking(content: ScriptContent) -> Iterator[str]:
             yield "# To read the offload tier, empty the prefix caches first (needs VLLM_SERVER_DEV_MODE=1)."
             yield 'for url in "$P" "$D"; do empty "$url"; done'
         yield from (_served(number, request) for number, request in enumerate(content.probes, first))
+
+
+def _at_their_times(content: ScriptContent, numbered: Sequence[tuple[int, Request]]) -> Iterator[str]:
+    before = 0.0
+    for number, request in numbered:
+        at = content.times[request.request_id]
+        if at > before:
+            yield f"sleep {at - before:.3f}"
+        yield f"{_served(number, request)} &"
+        before = at
+    yield "wait"
 
 
 def _batch(content: ScriptContent, numbered: Sequence[tuple[int, Request]]) -> Iterator[str]:

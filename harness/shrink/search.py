@@ -7,6 +7,9 @@ If each candidate always fails or never fails, the result is *1-minimal*. It doe
 change: one request fewer, the concurrency halved or set to 1, one prompt (or all) shortened to the next length of
 ``PrefixLengths``, or one output (or all) to the next lower power of two. The passes are repeated until none finds a
 smaller candidate.
+
+Requests that were sent at fixed times are first tried as a closed loop, which needs no waiting and is easier to report.
+Only if that does not fail, all candidates keep the times; the limit of requests in flight has no meaning then.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -21,7 +24,9 @@ Asking = Generator[Candidate, bool, Candidate]
 
 def search(whole: Candidate, hints: Iterable[Candidate], prefixes: PrefixLengths) -> Asking:
     """Search, starting from the first of ``hints`` that fails, else from ``whole``, which is known to fail."""
-    best = yield from _first(whole, hints)
+    if whole.timed and (yield replace(whole, timed=False)):
+        whole = replace(whole, timed=False)
+    best = yield from _first(whole, (replace(hint, timed=whole.timed) for hint in hints))
     while True:
         before = best
         best = yield from _fewer(best)
@@ -46,7 +51,7 @@ def _fewer(best: Candidate) -> Asking:
         start = 0
         while start < len(best.pieces):
             rest = best.pieces[:start] + best.pieces[start + size :]
-            fewer = Candidate.of(rest, best.concurrency)
+            fewer = best.of_pieces(rest)
             if rest and (yield fewer):
                 best = fewer
             else:
@@ -56,7 +61,7 @@ def _fewer(best: Candidate) -> Asking:
 
 def _lower_concurrency(best: Candidate) -> Asking:
     """Try a concurrency of 1; if that does not fail, halve it as often as possible."""
-    while best.concurrency > 1:
+    while best.concurrency > 1 and not best.timed:
         for concurrency in dict.fromkeys((1, best.concurrency // 2)):
             if (yield replace(best, concurrency=concurrency)):
                 best = replace(best, concurrency=concurrency)

@@ -163,6 +163,13 @@ class Shrinking:
     def story(self) -> Iterator[str]:
         """How the result was found, for result.json and the user."""
         yield f"from {self.case.whole}, which failed again in run {self.runs}"
+        if self.case.scheduled and self.best is not None:
+            kept = self.best.candidate.timed
+            yield (
+                "requests keep their distances in time: as a closed loop, the load did not fail"
+                if kept
+                else "it fails as a closed loop too: the original times of sending are not needed, and not kept"
+            )
         shrinker = self.shrinker
         if shrinker is not None:
             yield f"{shrinker.tries} tries, up to {self.effort.tries or tries_for(self.runs)} of each candidate"

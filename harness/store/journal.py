@@ -20,6 +20,7 @@ from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
 from harness.store.codec import MalformedError, parse_json
 from harness.store.entries import decode_entry, decode_stored, encode_entry, encode_line
 from harness.store.lines_on_disk import LinesOnDisk
+from harness.store.written import written_line
 
 __all__ = ["JournalWriter", "decode_entry", "encode_entry", "read_journal"]
 
@@ -114,7 +115,8 @@ class JournalWriter:
         written, lines, size = [], [], 0
         while self._pending and size < _BATCH:
             written.append(self._pending.popleft())
-            lines.append(encode_line(self._redacted(written[-1])) + b"\n")
+            entry = self._redacted(written[-1])
+            lines.append((written_line(entry) or encode_line(entry)) + b"\n")
             size += len(lines[-1])
             # Other threads may run between two entries: the event loop must not wait for all of them.
             time.sleep(0)
@@ -155,7 +157,7 @@ _WANTED = "Name a run's directory, which contains history.jsonl."
 
 
 def _entries(path: Path, file: IO[bytes]) -> Iterator[Entry]:
-    _check_header(path, header := file.readline())
+    check_header(path, header := file.readline())
     on_disk, start = LinesOnDisk(path), len(header)
     for number, line in enumerate(file, start=2):
         if not line.endswith(b"\n"):
@@ -176,7 +178,8 @@ def _damaged(path: Path, number: int, error: MalformedError) -> str:
     )
 
 
-def _check_header(path: Path, line: bytes) -> None:
+def check_header(path: Path, line: bytes) -> None:
+    """Raise UsageError if this is not the first line of a journal that this version reads."""
     if not line.endswith(b"\n"):
         raise UsageError(f"{path} has no entry: the run was killed when it began. Run again.")
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from harness.deferred import put_away
+from harness.deferred import put_away, read_from
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Sent
 from harness.scenario import Prompt
@@ -25,7 +25,7 @@ HELD = 2 << 20
 LATELY = 1 << 18
 """Bytes of lines of which a field was read and is kept: who asks for one often asks for it again at once."""
 
-_LARGE = (
+LARGE = (
     "choices",
     "prompt_token_ids",
     "prompt_logprobs",
@@ -66,7 +66,9 @@ class LinesOnDisk:
             put_away(entry.request, ("prompt",), _Line(self, _placed(offset, length, _ids(entry.request.prompt))))
         elif isinstance(entry, Ended):
             source = _Line(self, _placed(offset, length, entry.output_tokens))
-            put_away(entry, [name for name in _LARGE if getattr(entry, name)], source)
+            # To look at fields that lie elsewhere would be to read them.
+            if not read_from(entry, source):
+                put_away(entry, [name for name in LARGE if getattr(entry, name)], source)
 
     def field(self, offset: int, length: int, name: str) -> Any:
         """A field of the entry whose line is there. Raises HarnessError if the file was changed meanwhile."""

@@ -50,7 +50,9 @@ class RunStore:
         self.logs = path / LOGS
         """The directory for the servers' logs; exists."""
         self.logs.mkdir()
-        self._journal = JournalWriter(path / HISTORY, redacted=_redacted)
+        self.journal = path / HISTORY
+        """The file of the history, which is being written."""
+        self._journal = JournalWriter(self.journal, redacted=_redacted)
 
     @classmethod
     def create(
@@ -194,7 +196,8 @@ def _redacted(entry: Entry) -> Entry:
             changes = {"died": tuple(replace(one, text=redact_text(one.text)) for one in died)}
         case Noted(text=text):
             changes = {"text": redact_text(text)}
-    return replace(entry, **changes) if changes else entry
+    # What has no credential stays the same object: large fields, which may lie elsewhere, need not be read to copy it.
+    return replace(entry, **changes) if any(getattr(entry, name) != new for name, new in changes.items()) else entry
 
 
 def _load_deployment(path: Path) -> Deployment:

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_fixtures import DEPLOYMENT
 
 import harness
+from harness.api import AsyncRunningDeployment
 from harness.api.loop import LoopThread
-from harness.api.words import load_words, target_words
+from harness.api.words import load_words, target_words, workers_words
 from harness.cli import main
 from harness.cli.options import parse
 from harness.deploy.target import Attachment, Target
 from harness.facts import Connector, Role
+from harness.fleet import Workers
+from harness.history import ClockCompared
 
 ROOT = Path(__file__).parents[2]
 FEW = harness.RandomLoad(num_prompts=12, concurrency=4, output_len=6, seed=3)
@@ -141,6 +145,45 @@ def test_a_running_deployment_is_attached_to() -> None:
         with harness.attach(prefill_urls=prefill.url, decode_urls=[decode.url], num_warmups=1) as deployment:
             assert (deployment.facts.launched, deployment.facts.own_proxy) == (False, True)
             assert deployment.run(FEW).latencies.e2e.size == 12
+
+
+def judged(report: harness.Report) -> dict[str, object]:
+    """What a run concluded, without what noise and time decide."""
+    counts = {key: report.result[key] for key in ("completed", "failed", "total_input_tokens", "kv_transfer")}
+    return {"checks": {check.name: check.verdict for check in report.checks}, "verdict": report.verdict, **counts}
+
+
+def senders(report: harness.Report) -> set[str]:
+    return {entry.worker for entry in report.history.entries if isinstance(entry, ClockCompared)}
+
+
+@pytest.mark.slow
+def test_a_load_is_sent_by_workers_and_judged_like_one_from_here(tmp_path: Path) -> None:
+    with harness.simulate(connector="nixl", num_warmups=1) as deployment:
+        alone = deployment.run(FEW, verify="all")
+        spread = deployment.run(FEW, verify="all", workers=2, result_dir=tmp_path)
+        catalogue = deployment.run_workloads("many_identical", workers=2)
+    assert judged(spread) == judged(alone)
+    assert (senders(alone), senders(spread)) == (set(), {"worker-0", "worker-1"})
+    assert (catalogue.verdict, senders(catalogue)) == (harness.Verdict.VALID, {"worker-0", "worker-1"})
+    assert spread.path is not None
+    assert {path.name for path in (spread.path / "logs").iterdir()} == {"worker-0.log", "worker-1.log"}
+    assert parse(spread.result["argv"]).workers == Workers(2)
+
+
+def test_workers_that_cannot_be_had_are_refused_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = AsyncRunningDeployment(DEPLOYMENT, Target(engine="sim"), harness.SilentObserver(), tuple)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for run in (deployment.run, deployment.run_workloads):
+        with pytest.raises(harness.UsageError, match="workers=0: give the number"):
+            asyncio.run(run(workers=0))
+        with pytest.raises(harness.UsageError, match=r"pip install 'pd-harness\[ray\]'"):
+            asyncio.run(run(ray="auto"))
+
+
+def test_workers_are_the_flags_of_the_command_line() -> None:
+    for workers in (Workers(), Workers(3), Workers(None, "auto"), Workers(4, "head:6379")):
+        assert parse(tuple(workers_words(workers))).workers == workers
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from typing import Any, cast
 import pytest
 from command_line import run_harness
 
+import harness
 from harness.cli import main
 from harness.errors import HarnessError, UsageError
 from harness.fleet import Workers
 from harness.fleet.on_ray import RayWorker, ray_workers
 from harness.fleet.remote import WorkerLost
+from harness.history import ClockCompared
 
 
 def test_without_ray_it_is_said_how_to_install_it(
@@ -56,6 +58,15 @@ def test_a_load_from_a_ray_cluster_is_judged_like_one_from_here(cluster: Any, tm
     for key in ("verdict", "kv_transfer", "completed", "total_input_tokens"):
         assert spread.result[key] == alone.result[key]
     assert "the clocks of 4 workers agreed" in spread.output
+
+
+@pytest.mark.slow
+def test_a_load_from_python_is_sent_by_a_ray_cluster(cluster: Any) -> None:
+    with harness.simulate(num_warmups=1) as deployment:
+        report = deployment.run(harness.RandomLoad(num_prompts=12, output_len=4), ray=cluster.address, workers=2)
+    assert report.verdict is harness.Verdict.VALID
+    senders = {entry.worker for entry in report.history.entries if isinstance(entry, ClockCompared)}
+    assert senders == {"worker-0", "worker-1"}
 
 
 @pytest.mark.slow

@@ -1,11 +1,14 @@
-"""One suite for both transports: every oddity that a server can send ends in the same way, over either."""
+"""One suite for both transports: every oddity that a server can send ends in the same way, over either.
+
+What depends on the content of answers runs with those of both endpoints.
+"""
 
 import asyncio
 import contextlib
 import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import load_wire as wire
@@ -28,15 +31,39 @@ WAYS: dict[str, dict[str, Any]] = {
     "aiohttp, event by event": {"direct": False, "typed": False},
 }
 """Settings of the client: each way in which it can be asked."""
-EVENTS = [event + b"\n\n" for event in wire.whole_stream().split(b"\n\n")[:-1]]
-WHOLE = b"".join(EVENTS)
-ANSWER = CHUNKED + chunked(*EVENTS)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A request to one of the endpoints, and the answer to it: three tokens."""
+
+    request: Request
+    stream: bytes
+
+    @property
+    def events(self) -> list[bytes]:
+        """The last two are the usage and the end marker."""
+        return [event + b"\n\n" for event in self.stream.split(b"\n\n")[:-1]]
+
+    @property
+    def answer(self) -> bytes:
+        return CHUNKED + chunked(*self.events)
+
+
+COMPLETION = Spoken(REQUEST, wire.whole_stream())
+SPOKEN = {"completions": COMPLETION, "chat": Spoken(wire.CHAT_REQUEST, wire.whole_chat())}
+EVENTS, WHOLE, ANSWER = COMPLETION.events, COMPLETION.stream, COMPLETION.answer
 OK, CUT = (Outcome.OK, Ending.COMPLETED), (Outcome.INFO, Ending.CUT)
 
 
 def _cases() -> Iterator[Any]:
     for name, settings in WAYS.items():
         yield pytest.param(settings, id=name, marks=[pytest.mark.slow] if "event by event" in name else [])
+
+
+@pytest.fixture(params=SPOKEN)
+def spoken(request: pytest.FixtureRequest) -> Spoken:
+    return SPOKEN[request.param]
 
 
 @pytest.fixture(params=_cases())
@@ -89,57 +116,65 @@ def framed(body: bytes) -> dict[str, tuple[bytes, bool]]:
     }
 
 
-FRAMED = framed(WHOLE)
-
-
-@pytest.mark.parametrize("framing", FRAMED)
-async def test_an_answer_ends_where_its_framing_says(framing: str, way: dict[str, Any]) -> None:
-    answer, close = FRAMED[framing]
-    ended = await ask(sends(answer, close=close), way)
+@pytest.mark.parametrize("framing", framed(b""))
+async def test_an_answer_ends_where_its_framing_says(framing: str, spoken: Spoken, way: dict[str, Any]) -> None:
+    answer, close = framed(spoken.stream)[framing]
+    ended = await ask(sends(answer, close=close), way, spoken.request)
     assert (*ended_as(ended), ended.cause) == (*OK, "")
-    assert known(ended) == known(await ask(sends(ANSWER), WAYS["aiohttp, event by event"]))
+    assert known(ended) == known(await ask(sends(spoken.answer), WAYS["aiohttp, event by event"], spoken.request))
 
 
-async def test_an_answer_is_the_same_wherever_it_is_split(way: dict[str, Any]) -> None:
-    cuts = iter([*range(1, len(ANSWER)), len(ANSWER)])
+async def test_both_endpoints_answers_are_read_as_the_same_tokens(way: dict[str, Any]) -> None:
+    ends = [known(await ask(sends(one.answer), way, one.request)) for one in SPOKEN.values()]
+    assert ends[0] == ends[1]
+    assert len(ends[0].choices[0].logprobs) == 3
+
+
+async def test_an_answer_is_the_same_wherever_it_is_split(spoken: Spoken, way: dict[str, Any]) -> None:
+    answer = spoken.answer
+    cuts = iter([*range(1, len(answer)), len(answer)])
 
     async def script(asked: Asked) -> None:
         at = next(cuts)
-        await asked.send(ANSWER[:at], ANSWER[at:])
+        await asked.send(answer[:at], answer[at:])
 
     async with raw.answering(script) as served, client(served.url, way) as asking:
-        ends = [known(await asking.send(REQUEST)) for _ in range(len(ANSWER))]
+        ends = [known(await asking.send(spoken.request)) for _ in range(len(answer))]
         assert served.connections == 1
     assert set(ends) == {ends[0]}
     assert ended_as(ends[0]) == OK
 
 
-async def test_an_answer_byte_by_byte(way: dict[str, Any]) -> None:
-    ended = await ask(sends(*(ANSWER[at : at + 1] for at in range(len(ANSWER)))), way)
+async def test_an_answer_byte_by_byte(spoken: Spoken, way: dict[str, Any]) -> None:
+    answer = spoken.answer
+    ended = await ask(sends(*(answer[at : at + 1] for at in range(len(answer)))), way, spoken.request)
     assert ended_as(ended) == OK
     assert ended.choices[0].token_ids == (11, 12, 13)
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-async def test_an_answer_cut_anywhere_is_cut_unless_its_end_marker_came(reset: bool, way: dict[str, Any]) -> None:
+async def test_an_answer_cut_anywhere_is_cut_unless_its_end_marker_came(
+    reset: bool, spoken: Spoken, way: dict[str, Any]
+) -> None:
+    answer = spoken.answer
     # Every 13th byte, and each of the last ones: the end marker, its empty line, the end of the chunked coding.
-    cuts = [*range(0, len(ANSWER) - 30, 13), *range(len(ANSWER) - 30, len(ANSWER))]
+    cuts = [*range(0, len(answer) - 30, 13), *range(len(answer) - 30, len(answer))]
     waiting = iter(cuts)
 
     async def script(asked: Asked) -> None:
-        await sends(ANSWER[: next(waiting)], close=not reset, reset=reset)(asked)
+        await sends(answer[: next(waiting)], close=not reset, reset=reset)(asked)
 
     async with raw.answering(script) as served, client(served.url, way) as asking:
         for at in cuts:
-            ended = await asking.send(REQUEST)
-            whole = b"[DONE]\n\n" in ANSWER[:at]
+            ended = await asking.send(spoken.request)
+            whole = b"[DONE]\n\n" in answer[:at]
             if not reset:
                 assert ended_as(ended) == (OK if whole else CUT), at
             elif not whole:
                 # A reset may overtake what was sent before, so that the end marker is lost.
                 assert ended_as(ended) == CUT, at
             if not reset:
-                assert ended.status == (200 if b"\r\n\r\n" in ANSWER[:at] else None), at
+                assert ended.status == (200 if b"\r\n\r\n" in answer[:at] else None), at
 
 
 async def test_without_a_length_a_closed_connection_is_the_end(way: dict[str, Any]) -> None:
@@ -149,41 +184,46 @@ async def test_without_a_length_a_closed_connection_is_the_end(way: dict[str, An
 
 
 LATE = wire.sse(wire.completion_chunk([14]))
-STREAMS: dict[str, tuple[bytes, Ending]] = {
-    "an error event": (EVENTS[0] + wire.sse(wire.ERROR) + wire.DONE, Ending.ERROR_INSIDE),
-    "an error event alone": (wire.sse(wire.ERROR), Ending.ERROR_INSIDE),
-    "an error after the end marker": (WHOLE + wire.sse(wire.ERROR), Ending.ERROR_INSIDE),
-    "an event after the end marker": (WHOLE + LATE, Ending.UNFINISHED),
-    "the usage after the end marker": (b"".join(EVENTS[:3]) + wire.DONE + EVENTS[3], Ending.COMPLETED),
-    "two end markers": (WHOLE + wire.DONE, Ending.COMPLETED),
-    "no end marker, but the usage": (b"".join(EVENTS[:-1]), Ending.COMPLETED),
-    "no end marker and no usage": (b"".join(EVENTS[:2]), Ending.UNFINISHED),
-    "text that is no event": (b"upstream is gone\n\n", Ending.UNFINISHED),
-    "text between events": (EVENTS[0] + b"oops\n\n" + b"".join(EVENTS[1:]), Ending.COMPLETED),
-    "bytes that are not UTF-8": (EVENTS[0].replace(b'"a"', b'"\xff"') + b"".join(EVENTS[1:]), Ending.UNFINISHED),
-    "bytes that are not UTF-8 in the name": (WHOLE.replace(b"cmpl-1", b"cmpl-\xff"), Ending.UNFINISHED),
-    "text in UTF-8": (WHOLE.replace(b'"a"', '"ä日"'.encode()), Ending.COMPLETED),
-    "CRLF": (WHOLE.replace(b"\n", b"\r\n"), Ending.COMPLETED),
-    "CR": (WHOLE.replace(b"\n", b"\r"), Ending.COMPLETED),
-    "a byte order mark": (b"\xef\xbb\xbf" + WHOLE, Ending.COMPLETED),
-    "keep-alive comments": (wire.KEEP_ALIVE.join(EVENTS), Ending.COMPLETED),
-    "a line end within an event": (WHOLE.replace(b'"index": 0,', b'"index":\n0,'), Ending.UNFINISHED),
-    "an event of several lines": (WHOLE.replace(b'"index": 0,', b'"index":\ndata: 0,'), Ending.COMPLETED),
-    "damaged JSON": (WHOLE.replace(b'"index": 0', b'"index": 0 0'), Ending.UNFINISHED),
-    "the last event without an empty line": (WHOLE.removesuffix(b"\n\n"), Ending.COMPLETED),
-    "another count of tokens": (b"".join(EVENTS[:2]) + EVENTS[2].replace(b"[13]", b"[13, 14]"), Ending.UNFINISHED),
-    "nothing": (b"", Ending.UNFINISHED),
-}
 
 
-@pytest.mark.parametrize("name", STREAMS)
+def odd_streams(spoken: Spoken) -> dict[str, tuple[bytes, Ending]]:
+    """Streams with one oddity each, and how a request with such an answer ends."""
+    events, whole = spoken.events, spoken.stream
+    return {
+        "an error event": (events[0] + wire.sse(wire.ERROR) + wire.DONE, Ending.ERROR_INSIDE),
+        "an error event alone": (wire.sse(wire.ERROR), Ending.ERROR_INSIDE),
+        "an error after the end marker": (whole + wire.sse(wire.ERROR), Ending.ERROR_INSIDE),
+        "an event after the end marker": (whole + LATE, Ending.UNFINISHED),
+        "the usage after the end marker": (b"".join(events[:-2]) + wire.DONE + events[-2], Ending.COMPLETED),
+        "two end markers": (whole + wire.DONE, Ending.COMPLETED),
+        "no end marker, but the usage": (b"".join(events[:-1]), Ending.COMPLETED),
+        "no end marker and no usage": (b"".join(events[:2]), Ending.UNFINISHED),
+        "text that is no event": (b"upstream is gone\n\n", Ending.UNFINISHED),
+        "text between events": (events[0] + b"oops\n\n" + b"".join(events[1:]), Ending.COMPLETED),
+        "bytes that are not UTF-8": (whole.replace(b'"a"', b'"\xff"'), Ending.UNFINISHED),
+        "bytes that are not UTF-8 in the name": (whole.replace(b"cmpl-1", b"cmpl-\xff"), Ending.UNFINISHED),
+        "text in UTF-8": (whole.replace(b'"a"', '"ä日"'.encode()), Ending.COMPLETED),
+        "CRLF": (whole.replace(b"\n", b"\r\n"), Ending.COMPLETED),
+        "CR": (whole.replace(b"\n", b"\r"), Ending.COMPLETED),
+        "a byte order mark": (b"\xef\xbb\xbf" + whole, Ending.COMPLETED),
+        "keep-alive comments": (wire.KEEP_ALIVE.join(events), Ending.COMPLETED),
+        "a line end within an event": (whole.replace(b'"index": 0,', b'"index":\n0,'), Ending.UNFINISHED),
+        "an event of several lines": (whole.replace(b'"index": 0,', b'"index":\ndata: 0,'), Ending.COMPLETED),
+        "damaged JSON": (whole.replace(b'"index": 0', b'"index": 0 0'), Ending.UNFINISHED),
+        "the last event without an empty line": (whole.removesuffix(b"\n\n"), Ending.COMPLETED),
+        "another count of tokens": (whole.replace(b"[13]", b"[13, 14]"), Ending.UNFINISHED),
+        "nothing": (b"", Ending.UNFINISHED),
+    }
+
+
+@pytest.mark.parametrize("name", odd_streams(COMPLETION))
 @pytest.mark.parametrize("size", [None, 1, 64], ids=["whole", "byte by byte", "split"])
-async def test_every_stream_ends_as_it_should(name: str, size: int | None, way: dict[str, Any]) -> None:
-    stream, ending = STREAMS[name]
+async def test_every_stream_ends_as_it_should(name: str, size: int | None, spoken: Spoken, way: dict[str, Any]) -> None:
+    stream, ending = odd_streams(spoken)[name]
     pieces = [stream[at : at + (size or 1 << 20)] for at in range(0, len(stream), size or 1 << 20)]
-    ended = await ask(sends(CHUNKED, chunked(*pieces)), way)
+    ended = await ask(sends(CHUNKED, chunked(*pieces)), way, spoken.request)
     assert ended.ending is ending
-    assert known(ended) == known(await ask(sends(sized(stream)), WAYS["aiohttp, event by event"]))
+    assert known(ended) == known(await ask(sends(sized(stream)), WAYS["aiohttp, event by event"], spoken.request))
 
 
 async def test_an_idle_connection_that_the_server_closes_is_not_used_again(way: dict[str, Any]) -> None:
@@ -476,33 +516,42 @@ async def test_an_answer_without_end_is_cut_off(
     assert "more than 100000 bytes" in ended.cause
 
 
-def whole_json(kind: bytes) -> dict[str, Callable[[], bytes]]:
+def whole_json(kind: bytes, spoken: Spoken) -> dict[str, Callable[[], bytes]]:
+    text: wire.Json = {"text": "abc"} if spoken is COMPLETION else {"message": {"role": "assistant", "content": "abc"}}
     body = json.dumps(
         wire.completion_body(
-            [{"index": 0, "text": "abc", "finish_reason": "length", "token_ids": [11, 12, 13]}],
+            [{"index": 0, **text, "finish_reason": "length", "token_ids": [11, 12, 13]}],
             {"usage": {"prompt_tokens": 3, "completion_tokens": 3}},
         )
     ).encode()
     return {
         "a whole answer": lambda: sized(body, kind=kind),
         "after white space": lambda: sized(b" \r\n \n" + body, kind=kind),
-        "a stream": lambda: sized(WHOLE, kind=kind),
-        "a stream after white space": lambda: sized(b"\n\n" + WHOLE, kind=kind),
+        "a stream": lambda: sized(spoken.stream, kind=kind),
+        "a stream after white space": lambda: sized(b"\n\n" + spoken.stream, kind=kind),
         "white space": lambda: sized(b" \n\n ", kind=kind),
         "nothing": lambda: sized(b"", kind=kind),
         "an error": lambda: sized(json.dumps(wire.ERROR).encode(), kind=kind),
     }
 
 
-@pytest.mark.parametrize("name", whole_json(b""))
+@pytest.mark.parametrize("name", whole_json(b"", COMPLETION))
 @pytest.mark.parametrize("kind", [b"application/json", b"Application/JSON; charset=utf-8", b"application/problem+json"])
-async def test_json_instead_of_a_stream(name: str, kind: bytes, way: dict[str, Any]) -> None:
-    answer = whole_json(kind)[name]()
+async def test_json_instead_of_a_stream(name: str, kind: bytes, spoken: Spoken, way: dict[str, Any]) -> None:
+    answer = whole_json(kind, spoken)[name]()
     start = answer.index(b"\r\n\r\n") + 4
     ends = [
-        await ask(sends(answer[:start], *(answer[at : at + size] for at in range(start, len(answer), size))), way)
+        await ask(
+            sends(answer[:start], *(answer[at : at + size] for at in range(start, len(answer), size))),
+            way,
+            spoken.request,
+        )
         for size in (1, 1 << 20)
     ]
     expected = Outcome.OK if "answer" in name or "stream" in name or name == "after white space" else Outcome.INFO
     assert {ended.outcome for ended in ends} == {expected}
-    assert known(ends[0]) == known(ends[1]) == known(await ask(sends(answer), WAYS["aiohttp, event by event"]))
+    assert (
+        known(ends[0])
+        == known(ends[1])
+        == known(await ask(sends(answer), WAYS["aiohttp, event by event"], spoken.request))
+    )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from harness.cli.options import parse
 from harness.errors import UsageError
 from harness.loads import Ramp, RandomLoad, Stages, Steady
 from harness.loads.arrival import Arrival
@@ -98,6 +99,21 @@ def test_an_open_loop_without_a_limit_never_waits_for_an_answer() -> None:
     assert load.phase("load", requests(77)).concurrency == 77
     assert RandomLoad(concurrency=4, arrival=Steady(3.0)).phase("load", requests(77)).concurrency == 4
     assert RandomLoad(concurrency=4).phase("load", requests(77)).due == ()
+
+
+@pytest.mark.parametrize(
+    ("load", "flags", "limit"),
+    [
+        (RandomLoad(), "", 32),
+        (RandomLoad(arrival=Steady(3.0)), "--request-rate 3", 77),
+        (RandomLoad(arrival=Steady(3.0), concurrency=4), "--request-rate 3 --concurrency 4", 4),
+    ],
+)
+def test_requests_in_flight_have_the_same_limit_as_on_the_command_line(
+    load: RandomLoad, flags: str, limit: int
+) -> None:
+    assert load == parse(flags.split()).load
+    assert load.phase("load", requests(77)).concurrency == limit
 
 
 def test_too_few_requests_for_the_stages_are_refused() -> None:

@@ -254,3 +254,30 @@ def test_phases_cannot_be_sent_at_a_rate(write: Write) -> None:
     assert len(DatasetLoad(path=path).scenario(DEPLOYMENT, "s").phases) == 2
     with pytest.raises(UsageError, match="has 2 phases"):
         DatasetLoad(path=path, arrival=Steady(1.0)).scenario(DEPLOYMENT, "s")
+
+
+def test_lines_with_times_are_an_open_loop(write: Write) -> None:
+    lines: list[dict[str, Any]] = [{"prompt": [n, 2], "request_id": f"r{n}", "at": n / 4} for n in range(40)]
+    lines.append({"prompt": [7], "continues": "r3"})
+    path = write(lines)
+    found = phase(DatasetLoad(path=path))
+    assert found.due == tuple(n / 4 for n in range(40))
+    assert found.concurrency == 41, "nothing holds a request up"
+    assert phase(DatasetLoad(path=path, arrival=Steady(80.0))).due[-1] == pytest.approx(0.5)
+    read = DatasetLoad(path=path).lines
+    assert read_lines(write_lines(read), "x") == read
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ({"at": 0.5}, "line 2: its at is earlier"),
+        ({}, "line 2: other lines of its phase have the key at"),
+        ({"at": "1"}, "line 2: its at is '1', and must be a number"),
+        ({"at": -1}, "line 2: its at is -1"),
+        ({"at": 2, "continues": "r0"}, "line 2: it continues a line of its phase"),
+    ],
+)
+def test_times_that_make_no_schedule_are_refused(write: Write, second: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        DatasetLoad(path=write([{"prompt": [1], "request_id": "r0", "at": 1}, {"prompt": [2], **second}])).demands()

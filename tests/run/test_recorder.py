@@ -1,5 +1,6 @@
 """The recorder keeps entries in order, passes each on once, and gives one history for the same entries."""
 
+import pytest
 from run_fixtures import entries
 
 from harness.history import Ended, Entry, History, Noted, Outcome, Scraped, Sent
@@ -38,3 +39,24 @@ def test_entries_of_one_kind_come_in_order_whether_or_not_they_belong_to_operati
     history = History(entries())
     for kind in (Sent, Ended, Scraped, Noted):
         assert list(history.of(kind)) == [entry for entry in entries() if isinstance(entry, kind)]
+
+
+@pytest.mark.parametrize("cut", range(len(entries()) + 1))
+def test_a_history_that_is_followed_by_later_entries_is_the_history_of_all_of_them(cut: int) -> None:
+    every = entries()
+    history, whole = History(every[:cut]).followed_by(every[cut:]), History(every)
+    assert history == whole
+    assert history.operations() == whole.operations()
+    assert list(history.of(Scraped)) == list(whole.of(Scraped))
+
+
+def test_operations_that_have_ended_stay_the_same_objects_and_others_get_their_ends() -> None:
+    first = [Sent(1.0, Request("a", (1,)), "s", "p", 1.0), Ended(2.0, "a", Outcome.OK)]
+    later = [Sent(3.0, Request("b", (1,)), "s", "p", 3.0)]
+    record = Recorder(entries=first)
+    (before,) = record.history.operations()
+    record(later[0])
+    assert record.history.operations()[0] is before
+    assert record.history.operations()[1].outcome is Outcome.INFO
+    record(Ended(4.0, "b", Outcome.OK))
+    assert [one.outcome for one in record.history.operations()] == [Outcome.OK, Outcome.OK]

@@ -140,3 +140,47 @@ def test_requests_keep_their_routes_and_concurrency() -> None:
         "# --- prefixes of the prompts, sent to the server that has them in a cache ---",
         'alone 5 load-9 /v1/completions "$P"',
     ]
+
+
+def scheduled() -> History:
+    """Requests 0 to 3, due at 10, 11, 12.5 and 14 s; the third is sent before the second."""
+    due = {0: 10.0, 2: 12.5, 1: 11.0, 3: 14.0}
+    entries: list[Entry] = [STARTED, PhaseStarted(9.0, "random_load", "load")]
+    for at, (number, intended) in enumerate(due.items()):
+        one = request(number)
+        entries += [Sent(15.0 + at, one, "random_load", "load", intended), ended(one.request_id, 15.0 + at)]
+    return History((*entries, RunEnded(99.0)))
+
+
+def test_requests_at_fixed_times_keep_their_distances() -> None:
+    load = failing_load_of(DEPLOYMENT, scheduled(), judgement(LEAK), scheduled=True)
+    assert (load.whole.timed, str(load.whole)) == (
+        True,
+        "4 requests, at their original times, prompts of 50 and outputs of 20 tokens",
+    )
+    assert [(line.request.request_id, line.at) for line in load.left(load.whole)] == [
+        ("load-0", 0.0),
+        ("load-1", 1.0),
+        ("load-2", 2.5),
+        ("load-3", 4.0),
+    ]
+    phase = load.load(load.whole.only([1, 3]), "try-1").phases[0]
+    assert ([one.request_id for one in phase.requests], phase.due) == (["load-1", "load-3"], (0.0, 3.0))
+    assert phase.concurrency == 2, "nothing waits for an answer"
+
+
+def test_as_a_closed_loop_they_have_no_times() -> None:
+    load = failing_load_of(DEPLOYMENT, scheduled(), judgement(LEAK), scheduled=True)
+    closed = load.load(replace(load.whole, timed=False), "try-1").phases[0]
+    assert (closed.due, closed.concurrency) == ((), 1)
+    assert not failing_load_of(DEPLOYMENT, scheduled(), judgement(LEAK)).whole.timed
+
+
+def test_a_script_sends_at_the_same_distances_in_time(tmp_path: Path) -> None:
+    times = {"load-0": 0.0, "load-1": 0.25, "load-2": 0.25, "load-3": 2.0}
+    text = script(content(*(request(number) for number in range(4)), times=times, concurrency=4))
+    assert syntax_error(text, tmp_path / "script.sh") == ""
+    sent = text.split("# --- the requests as served, each at its time ---")[1].split("# ---")[0].split("\n")
+    steps = [line.split()[1 if line.startswith("sleep") else 2] for line in sent if line.startswith(("sleep", "trans"))]
+    assert steps == ["load-0", "0.250", "load-1", "load-2", "1.750", "load-3"]
+    assert [line for line in sent if line][-1] == "wait"

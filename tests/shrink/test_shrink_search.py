@@ -185,3 +185,19 @@ def test_the_number_of_tries_depends_on_the_whole_loads_failure_rate(runs: int, 
     assert tries_for(runs) == tries
     if tries < 20:
         assert (1 - 1 / (2 * runs)) ** tries <= MISSED < (1 - 1 / (2 * runs)) ** (tries - 1)
+
+
+def test_times_of_sending_are_kept_only_if_the_fault_needs_them() -> None:
+    whole = replace(load(16), timed=True)
+    needed = shrunk(whole, lambda one: one.timed and {3, 9} <= numbers(one), Limits(1, 1000), (whole.only([3]),))
+    assert (needed.best.timed, numbers(needed.best)) == (True, {3, 9})
+    asked: list[Candidate] = []
+    free = shrunk(whole, lambda one: not asked.append(one) and 3 in numbers(one), Limits(1, 1000), (whole.only([3]),))
+    assert free.best == Candidate((Piece(3, 1, 1),), 1, timed=False)
+    assert not any(one.timed for one in asked), "no try has to wait"
+
+
+def test_the_limit_of_requests_in_flight_is_not_searched_where_times_are_kept() -> None:
+    asked: list[Candidate] = []
+    shrunk(replace(load(6), timed=True), lambda one: not asked.append(one) and one.timed, Limits(1, 1000))
+    assert all(one.concurrency == len(one.pieces) for one in asked if one.timed)

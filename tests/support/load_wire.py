@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from harness.clock import MonotonicClock
 from harness.history import Ended
 from harness.load.client import Client
-from harness.scenario import Request, Route, Sampling
+from harness.scenario import Endpoint, Message, Request, Route, Sampling
 
 Json = dict[str, Any]
 Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -24,6 +24,8 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 REQUEST = Request("r-1", (1, 2, 3), Sampling(3, logprobs=2))
 """The request that ``whole_stream`` answers."""
+CHAT_REQUEST = Request("r-1", (Message("user", "x"),), Sampling(3, logprobs=2), endpoint=Endpoint.CHAT)
+"""The request that ``whole_chat`` answers."""
 ERROR: Json = {"error": {"message": "Internal server error", "type": "InternalServerError", "param": None, "code": 500}}
 
 
@@ -111,6 +113,26 @@ def whole_stream() -> bytes:
             completion_chunk([12], text="b", logprobs=completion_logprobs((12, -0.25, {12: -0.25, 41: -2.5}))),
             completion_chunk(
                 [13], text="c", finish="length", logprobs=completion_logprobs((13, -0.125, {13: -0.125, 42: -3.0}))
+            ),
+            usage(3, 3),
+        )
+        + DONE
+    )
+
+
+def whole_chat() -> bytes:
+    """The answer to ``CHAT_REQUEST``: the same tokens."""
+    return (
+        sse(
+            {**chat_role_chunk([1, 2, 3]), "prompt_text": None},
+            chat_chunk([11], text="a", logprobs=chat_logprobs((11, -0.5, {11: -0.5, 40: -1.25}))),
+            chat_chunk([12], text="b", logprobs=chat_logprobs((12, -0.25, {12: -0.25, 41: -2.5}))),
+            chat_chunk(
+                [13],
+                text="c",
+                finish="length",
+                stop_reason=None,
+                logprobs=chat_logprobs((13, -0.125, {13: -0.125, 42: -3.0})),
             ),
             usage(3, 3),
         )

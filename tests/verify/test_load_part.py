@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from harness.history import Ended, History, Noted, Outcome, Sent
+from harness.memo import once
 from harness.scenario import Purpose, Request, Sampling
-from harness.verify.judging.load_part import load_of
+from harness.verify.judging.load_part import Load, asked_of, load_of
 
 
 def entries(count: int) -> list[Sent | Ended]:
@@ -12,13 +13,24 @@ def entries(count: int) -> list[Sent | Ended]:
     return [*sent, *(Ended(n + 0.5, f"r{n}", Outcome.OK) for n in range(count))]
 
 
-def test_the_load_is_the_same_object_while_only_other_requests_are_added() -> None:
-    load = entries(5)
-    before = load_of(History(tuple(load)))
+def test_what_follows_from_the_load_is_computed_once_while_only_other_requests_are_added() -> None:
+    counted: list[int] = []
+
+    @once
+    def count(load: Load) -> int:
+        counted.append(len(load))
+        return len(load)
+
+    history = History(tuple(entries(5)))
+    assert count(load_of(history)) == 5
     probe = Sent(9.0, Request("probe", (1,), Sampling(1), purpose=Purpose.PROBE), "v", "probe", 9.0)
-    after = load_of(History((*load, probe, Ended(9.5, "probe", Outcome.OK), Noted(9.6, "a note"))))
-    assert after is before
-    assert [one.request.request_id for one in after] == [f"r{n}" for n in range(5)]
+    history = history.followed_by([probe, Ended(9.5, "probe", Outcome.OK), Noted(9.6, "a note")])
+    assert count(load_of(history)) == 5
+    assert [one.request.request_id for one in asked_of(history)] == ["probe"]
+    assert counted == [5]
+    history = history.followed_by(replace(one, at=one.at + 20) for one in entries(7)[5:7])
+    assert count(load_of(history)) == 7
+    assert counted == [5, 7]
 
 
 def test_another_end_in_the_middle_is_another_load() -> None:
@@ -26,7 +38,7 @@ def test_another_end_in_the_middle_is_another_load() -> None:
     before = load_of(History(tuple(load)))
     load[7] = replace(load[7], outcome=Outcome.INFO)
     after = load_of(History(tuple(load)))
-    assert after is not before
+    assert after != before
     assert [one.outcome for one in after].count(Outcome.INFO) == 1
 
 

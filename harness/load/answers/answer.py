@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.history import END_SPELLED, Choice, Named, TokenLogprob, Usage
-from harness.load.answers import fields, logprobs
+from harness.load.answers import chunks, fields, logprobs
 from harness.load.answers.chunks import Batch
 from harness.load.answers.logprobs import UNREADABLE
 from harness.load.answers.partial import PartialChoice
@@ -65,6 +65,9 @@ class Answer:
                 self._extend_first(part)
         self.usage = batch.usage or self.usage
         self.done_at = batch.done_at
+        if batch.prompt_token_ids:
+            self.prompt_token_ids = tuple(batch.prompt_token_ids)
+        self._prompt_logprobs = self._prompt_logprobs if batch.prompt_logprobs is None else batch.prompt_logprobs
 
     def _extend_first(self, part: Part) -> None:
         if part.prompt_token_ids:
@@ -78,9 +81,12 @@ class Answer:
         if payload.strip() == _DONE or isinstance(_parsed(payload), dict):
             self.event(payload, at)
 
-    def body(self, payload: bytes, at: float) -> None:
-        """Read the whole body of an answer that is not streamed."""
-        self._read(payload, None)
+    def body(self, payload: bytes, at: float, *, typed: bool = True) -> None:
+        """Read the body of an answer that is not streamed. ``typed`` False: through ``json`` (for comparisons)."""
+        if typed and (batch := chunks.read_body(payload)) is not None:
+            self.extend(batch)
+        else:
+            self._read(payload, None)
         self.done_at = at
 
     def read_stray(self, payload: bytes) -> None:

@@ -6,6 +6,7 @@ and TooLarge.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from harness.load.answers import events
@@ -34,7 +35,7 @@ class _Content(Protocol):
 
 
 class Receiver:
-    """One answer on its way. ``typed`` False: events are read one by one (for comparisons)."""
+    """One answer on its way. ``typed`` False: ``json`` reads it, and events one by one (for comparisons)."""
 
     __slots__ = ("_answer", "_content", "_reply", "_request", "_typed")
 
@@ -76,11 +77,12 @@ class Receiver:
     def _content_of(self, status: int, content_type: str) -> _Content:
         if status != 200 or self._request.purpose is Purpose.RESET:
             return _Whole(self._read_text)
+        read_body = partial(self._answer.body, typed=self._typed)
         if not self._request.stream:
-            return _Whole(self._answer.body)
+            return _Whole(read_body)
         stream = EventStream(self._answer, self._typed)
         is_json = content_type.partition(";")[0].strip().lower().endswith("json")
-        return _JsonOrStream(self._answer, stream) if is_json else stream
+        return _JsonOrStream(read_body, stream) if is_json else stream
 
     def _read_text(self, body: bytes, _at: float) -> None:
         self._reply.body = body.decode("utf-8", "replace")
@@ -111,8 +113,8 @@ class _JsonOrStream:
     The first byte that is not white space tells.
     """
 
-    def __init__(self, answer: Answer, stream: EventStream) -> None:
-        self._answer = answer
+    def __init__(self, read_body: Callable[[bytes, float], None], stream: EventStream) -> None:
+        self._read_body = read_body
         self._stream = stream
         self._content: _Content | None = None
         self._blank: list[tuple[bytes, float]] = []
@@ -123,7 +125,7 @@ class _JsonOrStream:
             return
         data = b"".join(pieces)
         if start := data.lstrip():
-            self._begin(_Whole(self._answer.body) if start.startswith((b"{", b"[")) else self._stream)
+            self._begin(_Whole(self._read_body) if start.startswith((b"{", b"[")) else self._stream)
             self.feed(pieces, at)
         elif data:
             self._blank.append((data, at))
@@ -133,7 +135,7 @@ class _JsonOrStream:
 
     def end(self, at: float) -> None:
         # Nothing at all is an answer that is not JSON; white space alone is a stream without events.
-        self._begin(self._content or (self._stream if self._blank else _Whole(self._answer.body))).end(at)
+        self._begin(self._content or (self._stream if self._blank else _Whole(self._read_body))).end(at)
 
     def _begin(self, content: _Content) -> _Content:
         self._content = content

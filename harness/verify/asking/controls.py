@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from harness.history import History, NoiseMeasured, Operation
+from harness.memo import once
 from harness.scenario import Condition, Purpose, Request
 from harness.verify.asking.options import Phases, Verification
+from harness.verify.asking.outputs import operations_named
 from harness.verify.asking.policy import CONTROL_OUTPUT
 from harness.verify.asking.requests import Tokens, control
+from harness.verify.judging.load_part import asked_of
 from harness.verify.judging.witness import witnessed
 
 SUSPECTS = 8
@@ -30,7 +33,7 @@ def controls(verification: Verification, history: History) -> Phases:
     if any(history.of(NoiseMeasured)):
         return ()
     outputs = verification.outputs(history)
-    made = sum(o.request.purpose is Purpose.CONTROL for o in history.operations())
+    made = sum(o.request.purpose is Purpose.CONTROL for o in asked_of(history))
     missing = max(0, verification.sizes(history, outputs).controls - made)
     maker = _Maker.of(verification, history, outputs)
     return verification.phase("control", maker.any_prompts(missing), history)
@@ -46,10 +49,12 @@ def confirmation(verification: Verification, history: History, wrong: Sequence[s
     If a prompt is noisier than most, its own control outputs show that, and the noise limits rise. Controls of other
     prompts may show noise that occurs once in a hundred tokens. An output that is really wrong stays wrong.
     """
-    controls = [o for o in history.operations() if o.request.purpose is Purpose.CONTROL]
+    if not wrong:
+        return ()
+    controls = [o for o in asked_of(history) if o.request.purpose is Purpose.CONTROL]
     done = {o.request.about for o in controls if o.request.condition is Condition.SUSPECT}
     maker = _Maker.of(verification, history, verification.outputs(history))
-    every = {o.request.request_id: o for o in history.operations()}
+    every = operations_named(history, wrong)
     suspects = [every[name] for name in wrong if name not in done and maker.fits(every[name])][:SUSPECTS]
     if not suspects:
         return ()
@@ -60,6 +65,11 @@ def confirmation(verification: Verification, history: History, wrong: Sequence[s
         # The last ones, since the budget may not suffice for them.
         requests += maker.any_prompts(max(ENOUGH_CONTROLS - len(controls) - len(requests), 0))
     return verification.phase("confirmation", requests, history)
+
+
+@once
+def _prompt_tokens(outputs: list[Operation]) -> int:
+    return sum(o.prompt_tokens for o in outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +87,19 @@ class _Maker:
 
     @classmethod
     def of(cls, verification: Verification, history: History, outputs: list[Operation]) -> "_Maker":
-        prompts = sum(len(o.prompt_token_ids or ()) for o in outputs)
+        prompts = _prompt_tokens(outputs)
         return cls(
             verification,
             outputs,
             tokens=verification.sizes(history, outputs).control_tokens,
             longest=max(_SHORT_PROMPT, 2 * prompts // max(len(outputs), 1)),
-            turns=Counter(str(o.request.about) for o in history.operations() if o.request.purpose is Purpose.CONTROL),
+            turns=Counter(str(o.request.about) for o in asked_of(history) if o.request.purpose is Purpose.CONTROL),
         )
 
     def any_prompts(self, number: int) -> Iterator[Request]:
         """``number`` control requests, for prompts of all workloads in turn."""
-        fitting = [o for o in self.outputs if self.fits(o)]
-        for o in islice(cycle(fitting), number):
+        # One by one: to read the prompts of all outputs would take longer than the requests.
+        for o in islice(cycle(filter(self.fits, self.outputs)), number):
             yield self._control(o, (o.prompt_token_ids or ())[: self.longest], self.tokens)
 
     def whole(self, suspects: Iterable[Operation]) -> Iterator[Request]:

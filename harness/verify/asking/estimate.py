@@ -32,7 +32,7 @@ def plan(verification: Verification, history: History) -> VerificationPlanned | 
 def _probes(verification: Verification, history: History, ledger: Ledger) -> int:
     """About how many probes there will be. Prompts that begin alike have fewer prefixes than are counted here."""
     size = verification.block_size
-    prefixes = sum((len(o.prompt_token_ids or ()) - 1) // size for o in through_proxy(history))
+    prefixes = sum((o.prompt_tokens - 1) // size for o in through_proxy(history))
     if verification.how.policy.extent is Extent.ALL:
         return prefixes
     return min(2 * prefixes, ledger.probes_left(PROBES))

@@ -1,7 +1,7 @@
 """Which prompts of the load the servers' prefix caches may still hold. Pure."""
 
 import math
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from harness.facts import Deployment, Role
 from harness.history import History
@@ -34,5 +34,7 @@ def _kept(deployment: Deployment, history: History, role: Role, route: Route) ->
     there = (o for o in history.operations() if o.request.route in (Route.PROXY, route))
     latest = sorted(there, key=lambda o: o.ended.at, reverse=True)
     after = accumulate(map(computed, latest), initial=0)
-    ids = (o.request.request_id for o, later in zip(latest, after, strict=False) if later <= capacity)
+    # The sum never falls, so that no later one is looked at.
+    recent = takewhile(lambda pair: pair[1] <= capacity, zip(latest, after, strict=False))
+    ids = (o.request.request_id for o, _ in recent)
     return frozenset(ids).intersection(o.request.request_id for o in through_proxy(history))

@@ -19,6 +19,7 @@ from harness.history import History
 from harness.scenario import Phase, Purpose, Request
 from harness.verify.asking.policy import Budget
 from harness.verify.judging.cost import CACHED, Cost, computed, load_cost, share_computed, spans
+from harness.verify.judging.load_part import asked_of
 
 PROBE_TOKENS = 64
 """A probe computes two tokens, but takes an engine as long as so many tokens of a load: 58 on two CPU cores (100
@@ -64,8 +65,8 @@ class Rates:
         """Measured from the load, and from forcings and probes if there are any."""
         load = load_cost(history)
         token = load.seconds / load.tokens if load.tokens else 0.0
-        forcings = [o for o in history.operations() if o.request.purpose is Purpose.FORCING]
-        probes = [o for o in history.operations() if o.request.purpose is Purpose.PROBE]
+        forcings = [o for o in asked_of(history) if o.request.purpose is Purpose.FORCING]
+        probes = [o for o in asked_of(history) if o.request.purpose is Purpose.PROBE]
         forced = sum(map(computed, forcings))
         return cls(
             token=spans(forcings) / forced if forced else token,

@@ -24,6 +24,7 @@ from harness.verify.asking.requests import teacher_forcing
 from harness.verify.judging.cost import expected_cached, load_cost, prompt_lengths, verification_cost
 from harness.verify.judging.first_token import beyond_noise
 from harness.verify.judging.hits import largest_block_size
+from harness.verify.judging.load_part import load_of
 from harness.verify.judging.witness import witnessed
 
 _MOST_AT_ONCE = 32
@@ -97,9 +98,9 @@ class Verification:
     def suspects(self, history: History) -> list[Operation]:
         """The strangest outputs that were not drawn, as far as the policy takes them (judging/witness.py)."""
         outputs = self.outputs(history)
-        sizes, place = self.sizes(history, outputs), _places(witnessed(history).strangest)
-        strange = [o for o in outputs[sizes.drawn :] if o.request.request_id in place]
-        return sorted(strange, key=lambda o: place[o.request.request_id])[: sizes.suspects]
+        sizes, place = self.sizes(history, outputs), _places(outputs)
+        strange = (place[name] for name in witnessed(history).strangest if name in place)
+        return [outputs[at] for at in strange if at >= sizes.drawn][: sizes.suspects]
 
     def picked(self, history: History) -> list[Operation]:
         """All outputs that the policy takes, the strange ones first: a budget that runs out leaves ordinary ones."""
@@ -113,7 +114,7 @@ class Verification:
 
     def ledger(self, history: History) -> Ledger:
         """What may still be spent."""
-        load, operations = load_cost(history), history.operations()
+        load = load_cost(history)
         known = prompt_lengths(history)
 
         def tokens(asked: Request) -> int:
@@ -121,7 +122,7 @@ class Verification:
             return known.get(asked.about or "", 0) if _is_text(asked) else len(asked.prompt)
 
         return Ledger(
-            self.how.policy.budget(sum(o.request.of_load for o in operations), load.tokens, load.seconds),
+            self.how.policy.budget(len(load_of(history)), load.tokens, load.seconds),
             verification_cost(history, self.now and self.now()),
             Rates.of(history),
             tokens,
@@ -153,7 +154,7 @@ class Verification:
 
     def phase(self, name: str, requests: Iterable[Request], history: History, *, watched: bool = False) -> Phases:
         """The requests that were not sent before, as one phase whose counters are not judged."""
-        before = {o.request.request_id for o in history.operations()}
+        before = prompt_lengths(history)
         new = tuple(request for request in requests if request.request_id not in before)
         return (Phase(name, new, self.in_flight(history), counted=False, watched=watched),) if new else ()
 
@@ -206,8 +207,9 @@ def _beyond(served: list[Operation]) -> int:
     return len(beyond_noise(served))
 
 
-def _places(names: Sequence[str]) -> dict[str, int]:
-    return {name: place for place, name in enumerate(names)}
+@once
+def _places(outputs: Sequence[Operation]) -> dict[str, int]:
+    return {output.request.request_id: place for place, output in enumerate(outputs)}
 
 
 def _is_text(request: Request) -> bool:

@@ -1,14 +1,15 @@
 """Which operations of a history are outputs of the load, and how each can be verified."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import zip_longest
 
 import numpy as np
 
+from harness.deferred import tokens_put_away
 from harness.history import History, Operation, Outcome
 from harness.memo import once
-from harness.scenario import Purpose, Route
-from harness.verify.judging.load_part import Load, load_of
+from harness.scenario import Purpose, Request, Route
+from harness.verify.judging.load_part import Load, asked_of, load_of
 from harness.verify.judging.partial import is_partial
 
 VERIFICATION = "verification"
@@ -16,13 +17,19 @@ VERIFICATION = "verification"
 
 
 def completed(history: History, *purposes: Purpose) -> list[Operation]:
-    """Requests of these purposes that were answered, in the order sent."""
-    return [o for o in history.operations() if o.outcome is Outcome.OK and o.request.purpose in purposes]
+    """Requests of these purposes, none of them the load's, that were answered; in the order sent."""
+    return [o for o in asked_of(history) if o.outcome is Outcome.OK and o.request.purpose in purposes]
 
 
 def asked_about(history: History, purpose: Purpose) -> set[str | None]:
     """Ids of the requests about which a request of this purpose was sent."""
-    return {o.request.about for o in history.operations() if o.request.purpose is purpose}
+    return {o.request.about for o in asked_of(history) if o.request.purpose is purpose}
+
+
+def operations_named(history: History, names: Collection[str]) -> dict[str, Operation]:
+    """The operations with these request ids."""
+    wanted = frozenset(names)
+    return {name: o for o in history.operations() if (name := o.request.request_id) in wanted}
 
 
 def to_verify(history: History) -> list[Operation]:
@@ -46,7 +53,12 @@ def _to_verify(load: Load) -> list[Operation]:
 
 @once
 def _through_proxy(load: Load) -> list[Operation]:
-    return [o for o in load if _is_answered(o) and o.request.route is Route.PROXY and o.prompt_token_ids is not None]
+    # A prompt whose tokens are counted need not be read.
+    return [o for o in load if _is_answered(o) and o.request.route is Route.PROXY and (o.prompt_tokens or _has_ids(o))]
+
+
+def _has_ids(output: Operation) -> bool:
+    return output.prompt_token_ids is not None
 
 
 def sent_through_proxy(history: History) -> list[Operation]:
@@ -59,7 +71,7 @@ def sent_through_proxy(history: History) -> list[Operation]:
 
 @once
 def _sent_through_proxy(load: Load) -> list[Operation]:
-    return [o for o in load if _may_have_kv(o) and o.prompt_token_ids is not None]
+    return [o for o in load if _may_have_kv(o) and (o.prompt_tokens or _has_ids(o))]
 
 
 def _may_have_kv(o: Operation) -> bool:
@@ -72,8 +84,13 @@ def _is_answered(o: Operation) -> bool:
 
 def can_be_forced(output: Operation) -> bool:
     """Whether the tokens of its prompt and of its answer are known."""
+    if not _is_of_ids(output.request) and output.prompt_token_ids is None:
+        return False
+    if (output.request.sampling.n or 1) == 1 and tokens_put_away(output.ended):
+        # The one choice has tokens: it need not be read to know that.
+        return True
     choices = output.ended.choices
-    return output.prompt_token_ids is not None and bool(choices) and all(choice.token_ids for choice in choices)
+    return bool(choices) and all(choice.token_ids for choice in choices)
 
 
 def needs_reference(output: Operation) -> bool:
@@ -87,8 +104,14 @@ def needs_reference(output: Operation) -> bool:
     request = output.request
     if not can_be_forced(output):
         return request.route is not Route.PROXY
-    as_ids = not isinstance(request.prompt, str) and all(isinstance(token, int) for token in request.prompt[:1])
-    return not as_ids or bool(request.sampling.stop) or bool(request.sampling.echo)
+    return not _is_of_ids(request) or bool(request.sampling.stop) or bool(request.sampling.echo)
+
+
+def _is_of_ids(request: Request) -> bool:
+    """Whether the prompt was sent as token ids."""
+    if tokens_put_away(request):
+        return True
+    return not isinstance(request.prompt, str) and all(isinstance(token, int) for token in request.prompt[:1])
 
 
 def verifiable(output: Operation) -> bool:
@@ -112,7 +135,12 @@ def in_turn(outputs: Iterable[Operation], seed: int) -> list[Operation]:
 
 def most_in_flight(history: History) -> int:
     """The largest number of the load's requests that were in flight at once."""
-    load = [o for o in history.operations() if o.request.of_load]
-    moments = [(o.sent.at, 1) for o in load] + [(o.ended.at, -1) for o in load]
-    together = np.cumsum([change for _, change in sorted(moments)])
-    return int(together.max()) if len(together) else 0
+    return _most_in_flight(load_of(history))
+
+
+@once
+def _most_in_flight(load: Load) -> int:
+    moments = np.array([(o.sent.at, 1) for o in load] + [(o.ended.at, -1) for o in load]).reshape(-1, 2)
+    # Of what happens at one time, ends come first.
+    in_order = np.lexsort((moments[:, 1], moments[:, 0]))
+    return int(np.cumsum(moments[in_order, 1]).max(initial=0))

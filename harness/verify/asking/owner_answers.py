@@ -9,6 +9,7 @@ from harness.verify.asking.candidates import answer_of
 from harness.verify.asking.requests import Tokens
 from harness.verify.judging.continuations import is_continuation
 from harness.verify.judging.first_token import MIN_COMMON, Vector, distance, served_vector
+from harness.verify.judging.load_part import asked_of
 
 Key = tuple[str, Tokens]
 """The wrong output's request id and the candidate's prompt."""
@@ -40,7 +41,7 @@ class OwnerAnswers:
     def of(cls, history: History, wrong: Sequence[Operation], noise: float | None) -> "OwnerAnswers":
         """``wrong``: the subjects of the search."""
         lengths = {one.request.request_id: len(one.prompt_token_ids or ()) for one in wrong}
-        asked = [o for o in history.operations() if o.request.about is not None and o.request.owner is not None]
+        asked = [o for o in asked_of(history) if o.request.about is not None and o.request.owner is not None]
         tests, continued = dict[Key, Tested](), dict[Key, Operation]()
         forced, others = set[Key](), set[tuple[str, str]]()
         for one in asked:

@@ -24,6 +24,7 @@ from harness.verify.judging import near_regret
 from harness.verify.judging.block_questions import block_questions, blocks_are_wrong, is_block_question
 from harness.verify.judging.first_token import MIN_COMMON, beyond_noise, served_vector, vector_noise
 from harness.verify.judging.forcing import forced_tokens, forcings
+from harness.verify.judging.load_part import asked_of
 
 _TOKENS = 16
 """Output tokens: as many as an answer needs to be told from those of other prompts."""
@@ -55,7 +56,7 @@ class BlockQuestions:
     @classmethod
     def of(cls, verification: Verification, history: History, noise: float | None) -> "BlockQuestions":
         """From everything that was asked."""
-        sent = {o.request.request_id: o.request for o in history.operations() if is_block_question(o.request)}
+        sent = {o.request.request_id: o.request for o in asked_of(history) if is_block_question(o.request)}
         forced = {
             name: [one for one in found if one.request.owner is None]
             for name, found in forcings(history).items()
@@ -63,7 +64,7 @@ class BlockQuestions:
         }
         own = {
             str(o.request.about): o
-            for o in history.operations()
+            for o in asked_of(history)
             if o.request.purpose is Purpose.OWNER_TEST
             and (question := sent.get(str(o.request.about))) is not None
             and o.request.owner == question.about

@@ -48,6 +48,7 @@ from harness.verify.asking.retries import retries
 from harness.verify.asking.salt_test import salt_test
 from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
 from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects, unconfirmed
+from harness.verify.judging.load_part import asked_of
 from harness.verify.judging.unequal import traces
 
 ROUNDS_OF_CONFIRMATION = 3
@@ -96,7 +97,7 @@ def _affordable(verification: Verification, history: History, phases: Phases, ma
 
 def _newly_named(phases: Iterable[Phase], history: History) -> Iterator[Phase]:
     """The phases under names that the history does not have: ``teacher``, ``teacher-2``, ``teacher-3``."""
-    used = {o.sent.phase for o in history.operations(scenario=VERIFICATION)}
+    used = {o.sent.phase for o in asked_of(history) if o.sent.scenario == VERIFICATION}
     for phase in phases:
         turn, name = 1, phase.name
         while name in used:

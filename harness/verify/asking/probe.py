@@ -25,21 +25,19 @@ The counters of probes are not judged: which blocks are still cached depends on 
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
+from itertools import accumulate, islice
 
-import numpy as np
-
-from harness.facts import Deployment, Role, serving
-from harness.history import History, Operation, Scraped
-from harness.memo import once
+from harness.facts import Deployment, Role
+from harness.history import History, Scraped
 from harness.scenario import Condition, Endpoint, Purpose, Request, Route, Sampling
 from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import through_proxy, tokens_of
 from harness.verify.asking.policy import Extent
+from harness.verify.asking.prefixes import Prefix, drawn, holders, once_each, prefixes_of
 from harness.verify.judging import doubtful, suspects
-from harness.verify.judging.hits import ROLES, prefix_hashes
+from harness.verify.judging.load_part import asked_of
 from harness.verify.judging.witness import witnessed
 
 _ON_PREFILL = 64
@@ -58,35 +56,14 @@ _PREFIX_CACHE = {route: f"probe-{route}" for route in (Route.DECODE, Route.PREFI
 """Names of probes of prefix caches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """A prefix of a served prompt, to be sent to one server."""
-
-    source: Operation
-    tokens: int
-    """Tokens of its whole blocks; the probe has one more."""
-    server: int
-    """Index of the server among the servers of the route."""
-    blocks: int
-    """A hash of the salt and the blocks. (Their tokens would take memory that grows with the square of a prompt.)"""
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Equal for prefixes that read the same blocks."""
-        return self.server, self.blocks
-
-    def name(self, phase: str) -> str:
-        """The request id of its probe in a phase."""
-        where = f"@{self.server}" if self.server else ""
-        return f"{self.source.request.request_id}-{phase}-{self.tokens}{where}"
-
-
 def cache_probes(verification: Verification, history: History) -> Phases:
     """Probes of the decode servers' prefix caches, and some of prefill's, that were not sent yet.
 
     Prefixes of prompts whose outputs look strange or wrong come first.
     """
-    return _probes(verification, history, _new(verification, history)[: _most_probed(verification, history)])
+    first = {*witnessed(history).strangest, *suspects(history)}
+    new = _unsent(history, drawn(verification, history, Route.DECODE, first))
+    return _probes(verification, history, list(islice(new, _most_probed(verification, history))))
 
 
 def strange_probed(verification: Verification, history: History) -> Phases:
@@ -113,20 +90,14 @@ def _probed_whole(verification: Verification, history: History, doubted: Collect
     """``doubted``: ids of the requests that have the prompts."""
     names = set(doubted)
     theirs = [o for o in through_proxy(history) if o.request.request_id in names] if names else []
-    new = _unsent(history, _once(_prefixes(verification, theirs, Route.DECODE)))
-    return _probes(verification, history, new[:_SUSPECTED]) if new else ()
+    new = _unsent(history, once_each(prefixes_of(verification, theirs, Route.DECODE)))
+    chosen = list(islice(new, _SUSPECTED))
+    return _probes(verification, history, chosen) if chosen else ()
 
 
-def _new(verification: Verification, history: History) -> list[Prefix]:
-    """Prefixes that were not sent yet, those of strange and of wrong outputs first; the others in random order."""
-    new = _unsent(history, drawn(verification, history, Route.DECODE))
-    first = {*witnessed(history).strangest, *suspects(history)}
-    return sorted(new, key=lambda one: one.source.request.request_id not in first)
-
-
-def _unsent(history: History, prefixes: Iterable[Prefix]) -> list[Prefix]:
-    sent = {o.request.request_id for o in history.operations() if o.request.purpose is Purpose.PROBE}
-    return [one for one in prefixes if one.name(_PREFIX_CACHE[Route.DECODE]) not in sent]
+def _unsent(history: History, prefixes: Iterable[Prefix]) -> Iterator[Prefix]:
+    sent = {o.request.request_id for o in asked_of(history) if o.request.purpose is Purpose.PROBE}
+    return (one for one in prefixes if one.name(_PREFIX_CACHE[Route.DECODE]) not in sent)
 
 
 def _probes(verification: Verification, history: History, chosen: Sequence[Prefix]) -> Phases:
@@ -156,31 +127,10 @@ def _most_probed(verification: Verification, history: History) -> int | None:
     if policy.extent is Extent.SAMPLE:
         # A sample of no outputs probes no prefixes either.
         return min(1, int(policy.amount)) * _SAMPLED
-    timed = any(o.request.purpose is Purpose.PROBE for o in history.operations())
+    timed = any(o.request.purpose is Purpose.PROBE for o in asked_of(history))
     # Of most prefixes, both servers are asked.
     most = verification.ledger(history).probes_left(PROBES) // 2
     return most if timed else min(most, _TIMED)
-
-
-def drawn(verification: Verification, history: History, route: Route) -> list[Prefix]:
-    """Every prefix of every served prompt, once for each server that may hold it, in an order drawn from the seed."""
-    return _drawn(verification, through_proxy(history), route)
-
-
-@once
-def _drawn(verification: Verification, served: list[Operation], route: Route) -> list[Prefix]:
-    everything = _once(_prefixes(verification, served, route))
-    order = np.random.default_rng(verification.how.seed).permutation(len(everything))
-    return [everything[index] for index in order]
-
-
-def _prefixes(verification: Verification, served: Iterable[Operation], route: Route) -> Iterator[Prefix]:
-    """The prefixes of these operations' prompts, for each server that may hold them."""
-    size = verification.block_size
-    for o in served:
-        for server in _holders(verification.deployment, o, route):
-            for number, blocks in enumerate(prefix_hashes(o, size)):
-                yield Prefix(o, (number + 1) * size, server, blocks)
 
 
 def tier_phase(verification: Verification, history: History, route: Route, chosen: Sequence[Prefix]) -> Phases:
@@ -190,24 +140,10 @@ def tier_phase(verification: Verification, history: History, route: Route, chose
     return verification.phase(name, probes, history, watched=_settled(history))
 
 
-def _holders(deployment: Deployment, operation: Operation, route: Route) -> Iterable[int]:
-    """Indices of the route's servers that may have served the operation."""
-    servers, ended = deployment.of(ROLES[route]), operation.ended
-    index = serving(servers, ended.decode_server if route is Route.DECODE else ended.prefill_server)
-    return range(len(servers)) if index is None else (index,)
-
-
 def _on_prefill(chosen: Iterable[Prefix], deployment: Deployment) -> list[Prefix]:
     """The same prefixes for the prefill servers."""
-    servers = ((one, _holders(deployment, one.source, Route.PREFILL)) for one in chosen)
-    return _once(replace(one, server=server) for one, holders in servers for server in holders)
-
-
-def _once(found: Iterable[Prefix]) -> list[Prefix]:
-    by_key: dict[tuple[int, int], Prefix] = {}
-    for prefix in found:
-        by_key.setdefault(prefix.key, prefix)
-    return list(by_key.values())
+    servers = ((one, holders(deployment, one.source, Route.PREFILL)) for one in chosen)
+    return once_each(replace(one, server=server) for one, holders in servers for server in holders)
 
 
 def _settled(history: History) -> bool:

@@ -6,13 +6,15 @@ other prompts would evict the blocks from the tier as well, since these prompts 
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from harness.history import History
 from harness.scenario import Purpose, Request
 from harness.verify.asking.ledger import Mark
 from harness.verify.asking.options import Phases, Verification
 from harness.verify.asking.outputs import completed
-from harness.verify.asking.probe import drawn, tier_phase
+from harness.verify.asking.prefixes import drawn
+from harness.verify.asking.probe import tier_phase
 from harness.verify.judging.hits import ROLES
 from harness.verify.judging.tiers import may_have_tier
 
@@ -37,8 +39,8 @@ def tier_probes(verification: Verification, history: History) -> Phases:
     most = min(_MOST_PREFIXES, verification.ledger(history).probes_left(TIERS) // max(len(emptied), 1))
     phases: Phases = ()
     for route in ROLES if emptied else ():
-        held = [one for one in drawn(verification, history, route) if (route, one.server) in emptied]
-        chosen = sorted(held[:most], key=lambda prefix: -prefix.tokens)
+        held = (one for one in drawn(verification, history, route) if (route, one.server) in emptied)
+        chosen = sorted(islice(held, most), key=lambda prefix: -prefix.tokens)
         phases += tier_phase(verification, history, route, chosen)
     return phases
 

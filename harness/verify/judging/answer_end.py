@@ -14,12 +14,14 @@ reference with the same tokens confirms it (compare_both.py). The end tokens are
 forcing of an answer reports the text in which a stop string occurred (``Ended.prompt_end``).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.history import Choice, Decoding, History, Operation, Outcome
+from harness.memo import once
 from harness.scenario import Route
 from harness.verify.judging.compared import Compared, Match
+from harness.verify.judging.load_part import Load, asked_of, load_of
 from harness.verify.judging.partial import is_partial
 
 _STOPPED = ("stop", "tool_calls")
@@ -56,9 +58,9 @@ def _observed_end_tokens(history: History, *, complete: bool) -> Iterator[int]:
     """
     prompts = {token: len(found) for token, found in _prompts_ended_by(history).items()}
     inner = _inner_tokens(history) if prompts else set()
-    once = {token for token, count in prompts.items() if count == 1}
-    few = not complete and len(once) <= _MAX_SEEN_ONCE
-    return (token for token in prompts if token not in inner and (few or token not in once))
+    seldom = {token for token, count in prompts.items() if count == 1}
+    few = not complete and len(seldom) <= _MAX_SEEN_ONCE
+    return (token for token in prompts if token not in inner and (few or token not in seldom))
 
 
 def _prompts_ended_by(history: History) -> dict[int, set[str]]:
@@ -76,9 +78,19 @@ def _prompts_ended_by(history: History) -> dict[int, set[str]]:
 
 def _inner_tokens(history: History) -> set[int]:
     """Tokens after which an answer went on although an end token would have stopped it."""
+    return {*_inner_tokens_of(load_of(history)), *_inside(asked_of(history))}
+
+
+# To read the answers of a large load takes longer than a step of verification should.
+@once
+def _inner_tokens_of(load: Load) -> frozenset[int]:
+    return frozenset(_inside(load))
+
+
+def _inside(operations: Iterable[Operation]) -> set[int]:
     return {
         token
-        for operation in history.operations()
+        for operation in operations
         if operation.outcome is Outcome.OK
         and not operation.request.sampling.ignore_eos
         and not operation.request.sampling.min_tokens

@@ -13,6 +13,7 @@ from harness.history import History, Operation, Outcome
 from harness.scenario import Purpose, Request
 from harness.verify.judging.first_token import FAR, MIN_COMMON, Vector, distance, served_vector
 from harness.verify.judging.forcing import ForcedTokens
+from harness.verify.judging.load_part import asked_of
 
 
 def is_block_question(request: Request) -> bool:
@@ -24,7 +25,7 @@ def block_questions(history: History) -> dict[str, Operation]:
     """The answered question about each wrong output's whole blocks, by the output's request id."""
     return {
         str(one.request.about): one
-        for one in history.operations()
+        for one in asked_of(history)
         if is_block_question(one.request) and one.outcome is Outcome.OK and one.ended.choices
     }
 

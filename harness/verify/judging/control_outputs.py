@@ -7,6 +7,7 @@ import numpy as np
 from harness.history import History, NoiseMeasured, NoisyOutput, Operation, Outcome
 from harness.scenario import Condition, Purpose, Route
 from harness.verify.judging.forcing import Forced, compare_with_forcing, forcings
+from harness.verify.judging.load_part import asked_of
 from harness.verify.judging.salts import untrusted
 
 Forcings = Mapping[str, Sequence[Operation]]
@@ -59,4 +60,4 @@ def earlier_controls(history: History) -> Iterator[Forced]:
 
 def controls(history: History) -> Iterator[Operation]:
     """The control requests, in the order sent."""
-    return (operation for operation in history.operations() if operation.request.purpose is Purpose.CONTROL)
+    return (operation for operation in asked_of(history) if operation.request.purpose is Purpose.CONTROL)

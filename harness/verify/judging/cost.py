@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.history import History, Operation, Outcome, VerificationPlanned
 from harness.memo import once
 from harness.scenario import Purpose, Route
-from harness.verify.judging.load_part import Load, load_of
+from harness.verify.judging.load_part import Load, asked_of, load_of
 
 CACHED = (Purpose.PROBE, Purpose.OWNER_TEST)
 """Purposes whose requests are meant to find their prompts in a cache."""
@@ -44,7 +44,7 @@ def verification_cost(history: History, now: float | None = None) -> Cost:
     Once the load has ended, time counts from the plan of the verification to ``now``, or to the last answer. So the
     time in which servers settle and the harness judges counts too. Requests before the load count by phase.
     """
-    verifying = [operation for operation in history.operations() if not operation.request.of_load]
+    verifying = asked_of(history)
     lengths = prompt_lengths(history)
     planned = max((entry.at for entry in history.of(VerificationPlanned)), default=None)
     if planned is None:
@@ -85,7 +85,16 @@ def expected_cached(purpose: Purpose, tokens: int, owner_tokens: int | None = No
 @once
 def prompt_lengths(history: History) -> dict[str, int]:
     """Tokens of all prompts, by request id; 0 if a prompt's tokens are not known."""
-    return {o.request.request_id: o.prompt_tokens for o in history.operations()}
+    return _lengths_of_load(load_of(history)) | _lengths_of(asked_of(history))
+
+
+@once
+def _lengths_of_load(load: Load) -> dict[str, int]:
+    return _lengths_of(load)
+
+
+def _lengths_of(operations: Iterable[Operation]) -> dict[str, int]:
+    return {o.request.request_id: o.prompt_tokens for o in operations}
 
 
 def share_computed(history: History, purpose: Purpose) -> float | None:
@@ -96,18 +105,18 @@ def share_computed(history: History, purpose: Purpose) -> float | None:
     found everything. Block questions, owner tests without an owner, do not count: the server that they ask has just
     used these blocks.
     """
-    asked = [o for o in history.operations() if o.request.purpose is purpose and o.outcome is Outcome.OK]
+    asked = [o for o in asked_of(history) if o.request.purpose is purpose and o.outcome is Outcome.OK]
     if purpose is Purpose.OWNER_TEST:
         return _share_of_owner_tests(history, [o for o in asked if o.request.owner is not None])
     tokens = sum(o.prompt_tokens for o in asked)
-    if not tokens or not _reported(history.operations()):
+    if not tokens or not _reported_in(history):
         return None
     answers = sum(o.ended.output_tokens for o in asked)
     return (sum(computed(o, reported=True) for o in asked) - answers) / tokens
 
 
 def _share_of_owner_tests(history: History, asked: Collection[Operation]) -> float | None:
-    lengths, reported = prompt_lengths(history), _reported(history.operations())
+    lengths, reported = prompt_lengths(history), _reported_in(history)
     expected = missed = 0
     for one in asked:
         owner, prompt = lengths.get(str(one.request.owner)), one.prompt_tokens
@@ -122,6 +131,15 @@ def _computed(operations: Collection[Operation], lengths: Mapping[str, int]) -> 
     """``lengths``: tokens of prompts, by request id."""
     reported = _reported(operations)
     return sum(computed(one, reported=reported, owner_tokens=lengths.get(str(one.request.owner))) for one in operations)
+
+
+def _reported_in(history: History) -> bool:
+    return _reported(asked_of(history)) or _reported_by(load_of(history))
+
+
+@once
+def _reported_by(load: Load) -> bool:
+    return _reported(load)
 
 
 def _reported(operations: Iterable[Operation]) -> bool:

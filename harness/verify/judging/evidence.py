@@ -23,6 +23,7 @@ from harness.verify.judging.control_outputs import (
 from harness.verify.judging.floor import NoiseFloor, measure_floor, own_noise, quiet_floor
 from harness.verify.judging.forcing import NO_IDS, Forced, ForcingResult, compare_with_forcing, forcings
 from harness.verify.judging.gross_mismatch import gross_mismatch
+from harness.verify.judging.load_part import Load, asked_of, load_of
 from harness.verify.judging.many_doubtful import Many, beyond_controls
 from harness.verify.judging.partial import beginning_of, how_far, is_partial
 from harness.verify.judging.probes import DamagedPrompt, Probe, compare_probe, damaged_prompts, read_probes
@@ -95,7 +96,14 @@ def look_at_outputs(history: History) -> OutputEvidence:
     own = [one for result in forced.values() if not isinstance(result, str) for one in result]
     probes = read_probes(history, trusted)
     basis = _basis(history, trusted, forced, [one.forced for one in probes if one.forced])
-    compared = tuple(_with_proof(history, _compare(history, operation, basis)) for operation in outputs)
+    asked = {*forced, *basis.references, *proven_unequal(history)}
+    # Most outputs of a large load have no request that verifies them.
+    others = _others(load_of(history))
+    compared = tuple(
+        _with_proof(history, _compare(history, one, basis)) if who in asked else others[who]
+        for one in outputs
+        for who in (one.request.request_id,)
+    )
     floor = basis.floor
     bounds = Bounds(floor.near, floor.far) if isinstance(floor, NoiseFloor) else floor
     return OutputEvidence(
@@ -105,6 +113,19 @@ def look_at_outputs(history: History) -> OutputEvidence:
         probed=tuple((probe, compare_probe(probe, bounds)) for probe in probes),
         retried=tuple(_retried(history, basis)),
     )
+
+
+@once
+def _others(load: Load) -> dict[str, Compared]:
+    return {one.request.request_id: _unasked(one) for one in load}
+
+
+def _unasked(operation: Operation) -> Compared:
+    """The result of an output that nothing was compared with."""
+    who = operation.request.request_id
+    if not operation.ended.output_tokens:
+        return Compared(who, Match.UNVERIFIED, NO_IDS)
+    return Compared(who, Match.LEFT_OUT, "it has no reference")
 
 
 def _force(history: History, operation: Operation, candidates: Sequence[Operation]) -> ForcingResult:
@@ -147,12 +168,12 @@ def _basis(
 
 def _suspects(history: History) -> set[str]:
     """Outputs that were forced because they looked strange."""
-    forcings_of = (o for o in history.operations() if o.request.purpose is Purpose.FORCING)
+    forcings_of = (o for o in asked_of(history) if o.request.purpose is Purpose.FORCING)
     return {str(o.request.about) for o in forcings_of if o.request.condition is Condition.SUSPECT}
 
 
 def _retried(history: History, basis: _Basis) -> Iterator[tuple[Request, Compared]]:
-    for operation in history.operations():
+    for operation in asked_of(history):
         if operation.request.purpose is Purpose.RETRY and operation.outcome is Outcome.OK:
             found = basis.forcings.get(operation.request.request_id, ())
             forced, bounds = compare_with_forcing(operation, found), basis.bounds(str(operation.request.about))
@@ -200,18 +221,17 @@ def _shifted(history: History) -> str:
 
 def _outputs_to_verify(history: History, every: Forcings) -> Iterator[Operation]:
     """Requests of the load that completed and went through the proxy, or that have requests that verify them."""
-    verified = {o.request.about for o in history.operations() if o.request.purpose in _VERIFYING} | set(every)
-    for operation in history.operations():
+    verified = {o.request.about for o in asked_of(history) if o.request.purpose in _VERIFYING} | set(every)
+    for operation in load_of(history):
         request = operation.request
-        wanted = request.route is Route.PROXY or request.request_id in verified
-        if (wanted and request.of_load and operation.outcome is Outcome.OK) or (
-            request.request_id in verified and is_partial(operation)
-        ):
+        asked = request.request_id in verified
+        whole = operation.outcome is Outcome.OK and (request.route is Route.PROXY or asked)
+        if whole or (asked and is_partial(operation)):
             yield operation
 
 
 def _references(history: History) -> dict[str | None, Operation]:
-    return {o.request.about: o for o in history.operations() if o.request.purpose is Purpose.REFERENCE}
+    return {o.request.about: o for o in asked_of(history) if o.request.purpose is Purpose.REFERENCE}
 
 
 def _compare(history: History, operation: Operation, basis: _Basis) -> Compared:
@@ -240,8 +260,4 @@ def _compare_trusted(operation: Operation, basis: _Basis, reference: Operation |
     if reference is not None:
         failed = forced if isinstance(forced, str) else ""
         return compare_unforced(operation, reference, bounds, failed)
-    if isinstance(forced, str):
-        return Compared(who, Match.UNVERIFIED, forced)
-    if not operation.ended.output_tokens:
-        return Compared(who, Match.UNVERIFIED, NO_IDS)
-    return Compared(who, Match.LEFT_OUT, "it has no reference")
+    return Compared(who, Match.UNVERIFIED, forced) if isinstance(forced, str) else _unasked(operation)

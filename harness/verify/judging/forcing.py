@@ -23,6 +23,7 @@ import numpy as np
 
 from harness.history import Choice, History, Operation, Outcome, TokenLogprob
 from harness.scenario import Purpose
+from harness.verify.judging.load_part import asked_of
 from harness.verify.judging.noise import Floats
 
 NO_IDS = "its answer has no token ids: does something between the harness and the servers drop return_token_ids?"
@@ -53,7 +54,7 @@ ForcingResult = tuple[Forced, ...] | str
 def forcings(history: History) -> dict[str, list[Operation]]:
     """All teacher forcings in the order sent, by the id of the request whose output they force."""
     found: dict[str, list[Operation]] = {}
-    for operation in history.operations():
+    for operation in asked_of(history):
         if operation.request.purpose is Purpose.FORCING:
             found.setdefault(str(operation.request.about), []).append(operation)
     return found

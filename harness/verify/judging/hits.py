@@ -28,6 +28,7 @@ from harness.observe.counters import Delta
 from harness.observe.watched import grown
 from harness.scenario import Condition, Purpose, Route
 from harness.verify.judging.cache_counts import counted_cached_tokens, reported_cached_tokens
+from harness.verify.judging.load_part import asked_of
 
 ROLES = {Route.DECODE: Role.DECODE, Route.PREFILL: Role.PREFILL}
 
@@ -91,7 +92,7 @@ def _both(one: Hits, other: Hits) -> Hits:
 
 def _hits_by_phase(deployment: Deployment, history: History) -> tuple[Hits, ...]:
     groups: dict[_Group, list[Operation]] = {}
-    for operation in history.operations():
+    for operation in asked_of(history):
         request = operation.request
         if request.purpose is Purpose.PROBE:
             sent = operation.sent

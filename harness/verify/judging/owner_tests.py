@@ -29,6 +29,7 @@ from harness.verify.judging.first_token import (
 )
 from harness.verify.judging.forcing import ForcedTokens, forcings
 from harness.verify.judging.later_tokens import LaterTokens
+from harness.verify.judging.load_part import asked_of
 from harness.verify.judging.noise import Floats
 from harness.verify.judging.under_prompts import UnderPrompt, answer_of, continued, parts, under_prompts
 
@@ -83,7 +84,7 @@ class OwnerTests:
             if who in operations
         }
         vectors, parted = _vectors(history), dict[str, list[Tokens]]()
-        for one in filter(lambda one: is_continuation(one.request), history.operations()):
+        for one in filter(lambda one: is_continuation(one.request), asked_of(history)):
             who, owner = str(one.request.about), operations.get(str(one.request.owner))
             if who in operations and owner is not None and is_kept(owner, _checks(owner, vectors.get(who, ())), noise):
                 forced.setdefault(who, []).extend(continued(operations[who], one))
@@ -198,7 +199,7 @@ def tested_owners(history: History) -> Counter[str]:
     about = {one.request.request_id: who for who, one in block_questions(history).items()}
     pairs = {
         (who, operation.request.owner)
-        for operation in history.operations()
+        for operation in asked_of(history)
         if operation.request.owner is not None
         for who in {str(operation.request.about), about.get(str(operation.request.about), "")} - {""}
         # An output's own prompt is no candidate.
@@ -209,7 +210,7 @@ def tested_owners(history: History) -> Counter[str]:
 
 def _vectors(history: History) -> dict[str, list[TestedPrompt]]:
     found: dict[str, list[TestedPrompt]] = {}
-    for one in history.operations():
+    for one in asked_of(history):
         request = one.request
         if request.purpose is not Purpose.OWNER_TEST or request.owner is None:
             continue

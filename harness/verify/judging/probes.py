@@ -14,7 +14,6 @@ one that is wrong by these log-probabilities, is *doubted*: it is unverified unt
 The prefix of c blocks reads the first c blocks of the prompt, so wrong prefixes show where the wrong blocks begin.
 """
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,9 @@ from harness.scenario import Condition, Purpose, Request, Route
 from harness.verify.judging.compare_forced import Bounds, compare_forced
 from harness.verify.judging.compared import Compared, Match
 from harness.verify.judging.forcing import Forced, compare_with_forcing, compare_with_known, is_finite
-from harness.verify.judging.hits import ROLES, largest_block_size, prefix_hashes
+from harness.verify.judging.hits import ROLES, largest_block_size
+from harness.verify.judging.load_part import asked_of, load_of
+from harness.verify.judging.prefixes import Numbers, hashes_of_load
 
 Tokens = tuple[int, ...]
 
@@ -52,7 +53,7 @@ class Probe:
 
 def read_probes(history: History, forcings: Mapping[str, Sequence[Operation]]) -> tuple[Probe, ...]:
     """Every completed probe, in the order sent. ``forcings``: teacher forcings by the id of the forced request."""
-    probes = [o for o in history.operations() if o.request.purpose is Purpose.PROBE and o.outcome is Outcome.OK]
+    probes = [o for o in asked_of(history) if o.request.purpose is Purpose.PROBE and o.outcome is Outcome.OK]
     by_place = {_place(probe): probe for probe in reversed(probes)}
     return tuple(_read(probe, forcings, by_place) for probe in probes)
 
@@ -167,20 +168,23 @@ def damaged_prompts(probed: Iterable[tuple[Probe, Compared]]) -> Iterator[Damage
 
 def possible_prefixes(deployment: Deployment, history: History) -> Counter[str]:
     """How many different prefixes of served prompts each server's cache may have, by the name of the server."""
-    size = largest_block_size(deployment)
-    # A run has millions of prefixes: their hashes are kept as plain numbers, and repeated ones left out at the end.
-    found: dict[tuple[str, ...], array[int]] = {}
-    for operation in history.operations(route=Route.PROXY) if size else ():
-        if operation.outcome is Outcome.OK and operation.request.of_load:
-            servers = tuple(_possible_servers(deployment, operation))
-            found.setdefault(servers, array("q")).extend(prefix_hashes(operation, size))
-    names = dict.fromkeys(name for servers in found for name in servers)
-    return +Counter({name: _different(own for servers, own in found.items() if name in servers) for name in names})
+    size, load = largest_block_size(deployment), load_of(history)
+    if not size:
+        return Counter()
+    found = hashes_of_load(load, size)
+    groups: dict[tuple[str, ...], int] = {}
+    servers = (
+        tuple(_possible_servers(deployment, o)) if count else () for o, count in zip(load, found.counts, strict=True)
+    )
+    group = np.repeat([groups.setdefault(names, len(groups)) for names in servers], found.counts)
+    names = dict.fromkeys(name for some in groups for name in some)
+    held = {name: [number for some, number in groups.items() if name in some] for name in names}
+    return +Counter({name: _different(found.hashes[np.isin(group, own)]) for name, own in held.items()})
 
 
-def _different(hashes: Iterable["array[int]"]) -> int:
+def _different(hashes: Numbers) -> int:
     """How many different numbers there are."""
-    every = np.sort(np.concatenate([np.array(each, np.int64) for each in hashes]))
+    every = np.sort(hashes)
     return int(np.count_nonzero(every[1:] != every[:-1])) + bool(len(every))
 
 

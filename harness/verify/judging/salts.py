@@ -23,6 +23,7 @@ from harness.observe.watched import grown
 from harness.scenario import Condition, Purpose, Route
 from harness.verdict import Check, Finding, Verdict
 from harness.verify.judging.cache_counts import counted_cached_tokens, reported_cached_tokens
+from harness.verify.judging.load_part import asked_of
 from harness.verify.judging.salted_path import dropped_on_the_way
 
 
@@ -74,7 +75,7 @@ class SaltRead:
 def read_salts(history: History) -> tuple[SaltRead, ...]:
     """The result of the salt test on each tested server."""
     tests: dict[tuple[Route, int], dict[Condition, Operation]] = {}
-    for operation in history.operations():
+    for operation in asked_of(history):
         request = operation.request
         if request.purpose is Purpose.SALT_TEST and request.condition and request.route is not Route.PROXY:
             tests.setdefault((request.route, request.server or 0), {})[request.condition] = operation

@@ -10,6 +10,7 @@ from harness.facts import Connector, Deployment, Server
 from harness.history import History, Outcome
 from harness.scenario import Purpose
 from harness.verify.judging.hits import server_name
+from harness.verify.judging.load_part import asked_of
 
 _FLAG = "--probe-tiers"
 """The flag that allows this on any deployment."""
@@ -22,8 +23,8 @@ def may_have_tier(server: Server) -> bool:
 
 def unprobed_tiers(deployment: Deployment, history: History) -> Iterator[str]:
     """A line for each tier that was not probed, with the reason."""
-    purposes = {operation.request.purpose for operation in history.operations()}
-    for operation in history.operations():
+    purposes = {operation.request.purpose for operation in asked_of(history)}
+    for operation in asked_of(history):
         if operation.request.purpose is Purpose.RESET and operation.outcome is not Outcome.OK:
             name = server_name(deployment, operation)
             why = f"its prefix cache could not be emptied: {operation.ended.cause}"

@@ -25,6 +25,7 @@ from harness.history import History, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Purpose
 from harness.verify.judging.limits import RESOLUTION
+from harness.verify.judging.load_part import Load, asked_of, load_of
 from harness.verify.judging.witness import Witnessed, witnessed
 
 _FEWEST_CONTROLS = 16
@@ -35,9 +36,12 @@ _BEGINNING = 16
 def unequal(history: History) -> tuple[str, ...]:
     """The outputs that may count, the largest difference first: those of rules 1 and 4."""
     first = witnessed(history)
-    if not first.exact:
-        return ()
-    load = [operation for operation in history.operations() if operation.request.of_load]
+    return _alone(load_of(history), first) if first.exact else ()
+
+
+@once
+def _alone(load: Load, first: Witnessed) -> tuple[str, ...]:
+    """The strangest outputs whose prompts begin as no others do."""
     alike = Counter(map(_beginning, load))
     alone = {o.request.request_id for o in load if o.prompt_token_ids and alike[_beginning(o)] == 1}
     return tuple(name for name in first.strangest if name in alone)
@@ -73,8 +77,8 @@ def _beginning(operation: Operation) -> tuple[str | None, tuple[int, ...]]:
 
 def _repeated(history: History) -> Iterator[tuple[str, bool]]:
     """For each control request: whose prompt it repeated, and whether its first token is what prefill had computed."""
-    subjects = {o.request.request_id: o for o in history.operations() if o.request.of_load}
-    for control in history.operations():
+    subjects = {o.request.request_id: o for o in load_of(history)}
+    for control in asked_of(history):
         subject = subjects.get(control.request.about or "")
         if control.request.purpose is not Purpose.CONTROL or control.outcome is not Outcome.OK or subject is None:
             continue

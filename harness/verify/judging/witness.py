@@ -31,6 +31,7 @@ from harness.history import History, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Route
 from harness.verify.judging.first_token import MIN_COMMON, own_first
+from harness.verify.judging.load_part import Load, load_of
 
 MOSTLY_EQUAL = 0.9
 """If this share of a run's requests is equal to the last bit, the others are strange."""
@@ -53,19 +54,20 @@ class Witnessed:
     """How many outputs of the load came through the proxy, compared or not."""
     equal: int = field(init=False)
     """How many are equal to the last bit."""
+    strangest: tuple[str, ...] = field(init=False)
+    """Ids of the strange requests, the largest gap first."""
 
     def __post_init__(self) -> None:
-        # Counted once: every output asks for it.
+        # Once: every output asks for the one, and every step of verification for the other.
         object.__setattr__(self, "equal", sum(gap == 0 for gap in self.gaps.values()))
+        object.__setattr__(self, "strangest", self._strangest())
 
     @property
     def exact(self) -> bool:
         """Whether prefill and decode are equal to the last bit for nearly all requests."""
         return len(self.gaps) >= _FEWEST and self.equal >= MOSTLY_EQUAL * len(self.gaps)
 
-    @property
-    def strangest(self) -> tuple[str, ...]:
-        """Ids of the strange requests, the largest gap first."""
+    def _strangest(self) -> tuple[str, ...]:
         if len(self.gaps) < _FEWEST:
             return ()
         falling = sorted((name for name, gap in self.gaps.items() if gap > 0), key=lambda name: -self.gaps[name])
@@ -106,10 +108,14 @@ class Witnessed:
         return f"its first token's log-probabilities differ from prefill's by {self.gaps[request_id]:.2g} nats"
 
 
-@once
 def witnessed(history: History) -> Witnessed:
     """The first tokens of all outputs of the load that came through the proxy."""
-    served = [o for o in history.operations(route=Route.PROXY) if o.request.of_load and o.outcome is Outcome.OK]
+    return _witnessed(load_of(history))
+
+
+@once
+def _witnessed(load: Load) -> Witnessed:
+    served = [o for o in load if o.request.route is Route.PROXY and o.outcome is Outcome.OK]
     return Witnessed({o.request.request_id: _gap(o) for o in served if _comparable(o)}, len(served))
 
 
