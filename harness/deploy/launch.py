@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from tempfile import TemporaryDirectory
 
+from harness.deploy.keeper import OWN_DIRECTORY
 from harness.deploy.nursery import Nursery
 from harness.deploy.plan import Engine, ServerPlan, Slot, plan_server
 from harness.deploy.ports import free_ports
@@ -55,7 +56,9 @@ async def launched(
     with TemporaryDirectory(prefix="pd-", ignore_cleanup_errors=True) as directory:
         try:
             for plan in plans:
-                sockets = dict.fromkeys(_SOCKET_VARIABLES[engines[plan.role].build.device], directory)
+                # Each has its own, which its keeper makes, and removes also if the harness was killed.
+                own = f"{directory}/{plan.name}"
+                sockets = dict.fromkeys((OWN_DIRECTORY, *_SOCKET_VARIABLES[engines[plan.role].build.device]), own)
                 nursery.start(plan.name, plan.argv, {**plan.environment, **sockets})
             await nursery.all_answer({plan.name: plan.url for plan in plans})
             side_channel = plans[0].side_channel if target.transfers else None

@@ -170,7 +170,7 @@ def _parts(source: _Source, samples: Iterable[Sample]) -> Mapping[Labels, float]
 
 def _why_unusable(name: str, source: _Source, samples: Iterable[Sample]) -> str:
     """Say what is wrong with a family's value; empty if the value can be used."""
-    total, seen = 0.0, list[Mapping[str, str]]()
+    total, seen = 0.0, set[Labels]()
     for sample in source.of(samples):
         if not math.isfinite(sample.value):
             value = "NaN" if math.isnan(sample.value) else "an infinite value"
@@ -179,9 +179,10 @@ def _why_unusable(name: str, source: _Source, samples: Iterable[Sample]) -> str:
             return f"the server exposes a negative value for {source.sample}: {sample.value:,}"
         if name in _GROWING and not float(sample.value).is_integer():
             return f"the server exposes {sample.value:,} for {source.sample}, which must be a whole number"
-        if sample.labels in seen:
+        labels = frozenset(sample.labels.items())
+        if labels in seen:
             return f"the server exposes {source.sample} twice with the same labels"
-        seen.append(sample.labels)
+        seen.add(labels)
         total += sample.value
     if total > LARGEST:
         return f"the server exposes {total:.3g} for {source.sample}, which is too large for an exact count"

@@ -1,5 +1,6 @@
 """The servers behind the proxy, and the connections to them."""
 
+import errno
 from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -127,7 +128,13 @@ async def _connected(upstream: Upstream, *, fresh: bool = False) -> ServerConnec
     # A name that cannot be a host name raises ValueError.
     except (OSError, ValueError) as error:
         upstream.counts.unreachable += 1
-        raise UpstreamFailed(_message(upstream, "cannot be reached", error), reached=False) from error
+        raise UpstreamFailed(_message(upstream, _unreached(error), error), reached=False) from error
+
+
+def _unreached(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "was not asked, since the proxy may open no more files: raise the proxy's limit (ulimit -n)"
+    return "cannot be reached"
 
 
 async def _head(answer: Answer) -> Answer:
