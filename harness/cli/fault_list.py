@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING
 
 from harness.faults import KINDS, Fault
 
@@ -22,8 +22,6 @@ def _summary(kind: type[Fault]) -> str:
 
 
 def _options(kind: type[Fault]) -> Iterator[str]:
-    if not is_dataclass(kind):
-        return
-    for one in fields(kind):
+    for one in getattr(kind, "__dataclass_fields__", {}).values():
         if one.init and one.default is not MISSING and isinstance(one.default, str | int | float):
             yield f"{one.name}={one.default:g}" if isinstance(one.default, float) else f"{one.name}={one.default}"

@@ -104,10 +104,13 @@ class Nemesis:
         return [task for task, plan in plans if isinstance(plan.fault, OfLoad)]
 
     async def _carry_out(self, name: str, plan: FaultPlan, site: Site, run: PhaseRun) -> None:
-        if isinstance(plan.fault, Prepared):
-            await plan.fault.prepare(site)
+        # A fault that takes turns may find another process than there is now.
+        if plan.alone is None:
+            await _prepare(plan, site)
         when = await plan.moment.come(site, plan.fault.target, run)
         async with self._turns.turn(plan.fault.target, plan.alone):
+            if plan.alone is not None:
+                await _prepare(plan, site)
             await self._strike(name, plan, site, when)
             if plan.alone is not None:
                 await self._until_served(site)
@@ -148,6 +151,11 @@ class Nemesis:
             self._spacing.healed()
         self._record(FaultHealed(self._site.clock.now(), name, healed, text))
         self._observer.note(f"fault {name}: {text}")
+
+
+async def _prepare(plan: FaultPlan, site: Site) -> None:
+    if isinstance(plan.fault, Prepared):
+        await plan.fault.prepare(site)
 
 
 async def _ended(tasks: Sequence["asyncio.Task[None]"]) -> None:

@@ -16,7 +16,7 @@ def faults_as_json(history: History) -> list[dict[str, Any]]:
 def _as_json(window: Window) -> dict[str, Any]:
     return {
         "name": window.name,
-        "kind": window.planned.kind,
+        "kind": window.planned.fault_kind,
         "target": window.planned.target,
         "what": window.planned.text,
         "from": window.began,
