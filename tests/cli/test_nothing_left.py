@@ -1,9 +1,9 @@
 """After a run with faults, nothing of the harness is left: neither in its own process nor outside, however it ended."""
 
+import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -23,13 +23,13 @@ FAULTS = (
     "kill:server=prefill-0,after=0.3,for=0.1",
     "link:link=decode-0,how=cut,after=1.5,for=0.2",
 )
-LONG = ("--num-prompts", "100000", "--concurrency", "4", "--random-output-len", "4")
+LONG = ("--num-prompts", "2000", "--concurrency", "4", "--random-output-len", "4")
 
 
 def run_once() -> None:
     relays = relays_for(map(parse_fault, FAULTS))
     with harness.simulate(relays=relays, separate_processes=True, num_warmups=1) as deployment:
-        load = harness.RandomLoad(num_prompts=60, concurrency=8, output_len=4)
+        load = harness.RandomLoad(num_prompts=40, concurrency=8, input_len=(20, 60), output_len=4)
         deployment.run(load, faults=FAULTS, verify="sample:4", request_timeout=20, settle_timeout=1)
 
 
@@ -56,11 +56,9 @@ async def test_nothing_outlives_a_harness_that_is_ended_while_a_fault_is_at_work
 ) -> None:
     mark, shared = uuid.uuid4().hex, shared_memory()
     words = ["--engine", "sim", *LONG, "--fault", fault, "--plain", "--result-dir", str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {MARK: mark},
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "harness", *words), stdout=quiet, stderr=quiet, env=os.environ | {MARK: mark}
     )
     try:
         await until(lambda: "fault_proved" in _history(tmp_path), "the fault was not caused", within=120)
@@ -69,10 +67,11 @@ async def test_nothing_outlives_a_harness_that_is_ended_while_a_fault_is_at_work
         assert len(marked(mark)) > len(ports)
     finally:
         process.send_signal(number)
-        process.wait(timeout=120)
+        await process.wait()
     await until(lambda: not marked(mark), f"still there: {marked(mark)}", within=60)
     assert all(map(is_free, ports))
-    assert shared_memory() <= shared
+    # Other programs of the machine have segments for a moment.
+    await until(lambda: shared_memory() <= shared, "shared memory is left", within=30)
 
 
 def _history(directory: Path) -> str:

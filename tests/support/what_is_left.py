@@ -35,8 +35,10 @@ def descriptors() -> dict[str, str]:
 
 def shared_memory() -> set[str]:
     """Segments of shared memory that no process maps: nobody will remove them."""
+    # Listed first: what another process creates during the look at all maps would seem to have no user.
+    segments = [one.name for one in _SHARED.iterdir()]
     mapped = b"".join(_read(pid / "maps") for pid in _pids()).decode(errors="replace")
-    return {one.name for one in _SHARED.iterdir() if f"{_SHARED}/{one.name}" not in mapped}
+    return {name for name in segments if f"{_SHARED}/{name}" not in mapped}
 
 
 def is_free(port: int) -> bool:
