@@ -214,7 +214,7 @@ class Phase:
     """Whether the run's faults are caused during this phase."""
     seconds: float | None = None
     """None of ``requests`` is sent later than so many seconds after the phase began; those in flight then are waited
-    for. The others are not recorded as sent. None: no limit."""
+    for. The others are not recorded as sent. None: no limit. Faults that take turns extend it until they are over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from harness.reports import LoadSettings, Report, make_report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
 from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now, with_tokens
 from harness.run.runner import load_here
-from harness.run.transport import REQUEST_TIMEOUT
+from harness.run.transport import REQUEST_TIMEOUT, SETTLE_TIMEOUT
 from harness.scenario import Scenario
 from harness.store import RunStore, temporary_journal
 from harness.verify.asking import VerifyOptions, VerifyPolicy
@@ -45,6 +45,11 @@ class AsyncRunningDeployment:
     _processes: Processes | None = None
     _relaying: Relaying = field(default_factory=Relaying)
 
+    @property
+    def processes(self) -> Processes:
+        """The processes that the harness started, by name: ``prefill-0``, ``decode-0``, ``proxy``."""
+        return self._processes
+
     async def run(  # noqa: PLR0913 - all have defaults
         self,
         load: Load | None = None,
@@ -53,6 +58,7 @@ class AsyncRunningDeployment:
         probe_tiers: bool = False,
         extra_body: Mapping[str, Any] | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
+        settle_timeout: float = SETTLE_TIMEOUT,
         goodput: Mapping[str, float] | None = None,
         faults: Sequence[str] = (),
         workers: int | None = None,
@@ -73,6 +79,7 @@ class AsyncRunningDeployment:
                 so that their offload tiers are verified too.
             extra_body: fields added to every request's body.
             request_timeout: seconds from sending a request to the end of its answer.
+            settle_timeout: seconds for which the servers may need to settle before and after the load.
             faults: what is done to the deployment during the load, as for ``--fault``: ``pause:server=decode-0,for=3``.
                 Afterwards every prompt is asked again, through each cache.
             workers: processes that send the load; default: this process, or a worker on each node with ``ray``.
@@ -87,7 +94,7 @@ class AsyncRunningDeployment:
         fleet = _workers(workers, ray)
         load = await with_tokens(load or RandomLoad(), self.facts, self._target.headers)
         salt = fresh_salt()
-        sending = Sending(self._target.headers, request_timeout, extra_body=checked(extra_body or {}))
+        sending = Sending(self._target.headers, request_timeout, settle_timeout, checked(extra_body or {}))
         how = VerifyOptions(
             policy=VerifyPolicy.parse(verify),
             salt=salt,

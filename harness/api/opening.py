@@ -38,6 +38,8 @@ class RunningDeployment:
         self._loop, self._deployment, self._stack = loop, deployment, stack
         self.facts = deployment.facts
         """The known facts of the deployment: servers, URLs, block sizes, connectors, model."""
+        self.processes = deployment.processes
+        """The processes that the harness started, by name."""
 
     run = _awaiting(AsyncRunningDeployment.run)
     run_workloads = _awaiting(AsyncRunningDeployment.run_workloads)

@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_selftest_flags(
         command("selftest", "plant each known bug in a simulated pair, and see which checker catches it")
     )
-    command("list", "list the workloads and deployments of the catalogue")
+    command("list", "list the workloads and deployments of the catalogue, and the faults")
     _add_fault_flags(run)
     for one in (run, doctor):
         add_load_flags(one)
@@ -144,6 +144,8 @@ def _add_fault_flags(parser: argparse.ArgumentParser) -> None:
         "describes each"
     )
     _values(group, "--fault", "NAME[:OPTION=VALUE,…]", text)
+    text = "N faults of several kinds at random moments (--seed) of a load of --duration-sec S"
+    _value(group, "--faults", "N", text, positive)
 
 
 def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from harness.faults.nemesis import Nemesis
 from harness.faults.plan import FaultPlan, parse_fault, relays_for
 from harness.faults.relay_control import control_of
 from harness.faults.site import Processes, Site
+from harness.faults.storm import random_faults
 
 __all__ = [
     "KINDS",
@@ -23,6 +24,7 @@ __all__ = [
     "Site",
     "control_of",
     "parse_fault",
+    "random_faults",
     "relays_for",
     "under_faults",
 ]

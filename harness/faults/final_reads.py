@@ -51,9 +51,19 @@ def _reads(load: Phase, deployment: Deployment) -> Iterator[Phase]:
 
 
 def _read(load: Phase, name: str, route: Route) -> Phase:
-    """Every request of the load again; those that continue another one need its answer, and are left out."""
+    """Every request of the load again; those that continue another one need its answer, and are left out.
+
+    ``about`` lets the runner leave out those whose request was not sent, because the load's time was over.
+    """
     again = tuple(
-        replace(one, request_id=f"{one.request_id}-{name}", route=route, server=None, expect_status=None)
+        replace(
+            one,
+            request_id=f"{one.request_id}-{name}",
+            about=one.request_id,
+            route=route,
+            server=None,
+            expect_status=None,
+        )
         for one in reversed(load.requests)
         if one.continues is None
     )

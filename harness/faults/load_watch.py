@@ -1,6 +1,7 @@
 """What is known of a load while it is sent, by all that is recorded of it, and when it is over."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,7 +21,9 @@ class LoadWatch:
     """Requests whose clients left as planned."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when every operation has ended."""
-    _in_flight: dict[str, Request] = field(default_factory=dict)
+    newest_served: float = -math.inf
+    """When the newest of the requests that completed was sent."""
+    _in_flight: dict[str, Sent] = field(default_factory=dict)
 
     def beside(self, record: Callable[[Entry], None]) -> Callable[[Entry], None]:
         """The same recording, of which this learns."""
@@ -29,17 +32,19 @@ class LoadWatch:
             record(entry)
             if isinstance(entry, Sent):
                 self.sent += 1
-                self._in_flight[entry.request.request_id] = entry.request
+                self._in_flight[entry.request.request_id] = entry
             elif isinstance(entry, Ended):
                 self._ended(entry)
 
         return recording
 
     def _ended(self, ended: Ended) -> None:
-        request = self._in_flight.pop(ended.request_id, None)
-        if request is None:
+        sent = self._in_flight.pop(ended.request_id, None)
+        if sent is None:
             return
+        request = sent.request
         if ended.ending is Ending.LEFT:
             self.left.append((request, ended))
         elif ended.outcome is Outcome.OK:
             self.answers += request.sampling.n or 1
+            self.newest_served = max(self.newest_served, sent.at)

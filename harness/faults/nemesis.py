@@ -6,7 +6,9 @@ Rule 2: a fault that could not be begun, because the load was over, leaves ``Fau
         the run is unknown.
 Rule 3: while a fault is at work, clients whose requests fail do not go on at once (spacing.py), so that the load
         outlasts the fault.
-Rule 4: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
+Rule 4: faults that take turns (turns.py) keep theirs until the load is served again, and the load lasts until they are
+        over.
+Rule 5: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
 """
 
 import asyncio
@@ -21,11 +23,15 @@ from harness.faults.load_watch import LoadWatch
 from harness.faults.plan import FaultPlan
 from harness.faults.site import Site
 from harness.faults.spacing import Spacing
+from harness.faults.turns import Turns
 from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultProved
 from harness.observer import SILENT, RunObserver
 from harness.run.runner import Loading, PhaseRun
 
 Task = asyncio.Task[None]
+_SERVED_WITHIN_S = 60.0
+"""Seconds after the healing for which a fault keeps its turn, at most, while no request is served."""
+_POLL_S = 0.05
 
 
 class Nemesis:
@@ -42,6 +48,7 @@ class Nemesis:
         self._record = record
         self._observer = observer
         self._spacing = Spacing(site.clock)
+        self._turns = Turns()
         self._plans = dict(zip(_names(plans), plans, strict=True))
         self._lasting: list[asyncio.Task[None]] = []
         """The faults that stay at work when the load has ended."""
@@ -65,6 +72,8 @@ class Nemesis:
             carried = {name: self._carry_out(name, plan, site, run) for name, plan in self._plans.items()}
             tasks = {name: asyncio.create_task(one) for name, one in carried.items()}
             self._lasting = [tasks[name] for name, plan in self._plans.items() if plan.outlasts_load]
+            waited_for = [tasks[name] for name, plan in self._plans.items() if plan.alone is not None]
+            run.goes_on = lambda: not all(task.done() for task in waited_for)
             try:
                 await load(run)
                 watch.over.set()
@@ -95,10 +104,25 @@ class Nemesis:
         return [task for task, plan in plans if isinstance(plan.fault, OfLoad)]
 
     async def _carry_out(self, name: str, plan: FaultPlan, site: Site, run: PhaseRun) -> None:
-        now = self._site.clock.now
-        if isinstance(plan.fault, Prepared):
-            await plan.fault.prepare(site)
+        # A fault that takes turns may find another process than there is now.
+        if plan.alone is None:
+            await _prepare(plan, site)
         when = await plan.moment.come(site, plan.fault.target, run)
+        async with self._turns.turn(plan.fault.target, plan.alone):
+            if plan.alone is not None:
+                await _prepare(plan, site)
+            await self._strike(name, plan, site, when)
+            if plan.alone is not None:
+                await self._until_served(site)
+
+    async def _until_served(self, site: Site) -> None:
+        """Wait until a request completes that is sent from now on."""
+        load, healed_at = site.load, site.clock.now()
+        while load and load.newest_served < healed_at and site.clock.now() < healed_at + _SERVED_WITHIN_S:
+            await site.clock.sleep(_POLL_S)
+
+    async def _strike(self, name: str, plan: FaultPlan, site: Site, when: str) -> None:
+        now = self._site.clock.now
         if not isinstance(plan.fault, OfLoad):
             self._spacing.began()
         self._record(FaultBegan(now(), name))
@@ -127,6 +151,11 @@ class Nemesis:
             self._spacing.healed()
         self._record(FaultHealed(self._site.clock.now(), name, healed, text))
         self._observer.note(f"fault {name}: {text}")
+
+
+async def _prepare(plan: FaultPlan, site: Site) -> None:
+    if isinstance(plan.fault, Prepared):
+        await plan.fault.prepare(site)
 
 
 async def _ended(tasks: Sequence["asyncio.Task[None]"]) -> None:

@@ -2,7 +2,8 @@
 
 Every fault has the options ``after=S`` (seconds from the beginning of the load), ``for=S`` (seconds until it is
 undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (admitted, transferring: see moments.py).
-With ``ended`` or ``when``, ``after`` is 0 unless it is given.
+With ``ended`` or ``when``, ``after`` is 0 unless it is given. Faults with ``alone=target`` or ``alone=all`` take turns
+(turns.py), and the load lasts until all of them are over, if it has requests left.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +14,11 @@ from harness.errors import UsageError
 from harness.faults.fault import Fault, OfLoad
 from harness.faults.kinds import KINDS
 from harness.faults.moments import Moment, State
+from harness.faults.turns import Alone
 
 _AFTER_S = 1.0
 _FOR_S = 3.0
-_TIMES = ("after", "for", "ended", "when")
+_TIMES = ("after", "for", "ended", "when", "alone")
 """Options of every fault."""
 
 
@@ -33,6 +35,8 @@ class FaultPlan:
     """Requests that must have ended before the fault."""
     state: State | None = None
     """The state in which the deployment must be observed before the fault."""
+    alone: Alone | None = None
+    """What the fault does not share with others that take turns; None: it takes none."""
 
     @property
     def moment(self) -> Moment:
@@ -74,7 +78,8 @@ def parse_fault(text: str) -> FaultPlan:
     state = _state(given["when"]) if "when" in given else None
     after = _seconds("after", given["after"]) if "after" in given else 0.0 if ended or state else _AFTER_S
     seconds = _seconds("for", given["for"]) if "for" in given else _FOR_S
-    return FaultPlan(_made(kind, options), after, seconds, ended, state)
+    alone = _alone(given["alone"]) if "alone" in given else None
+    return FaultPlan(_made(kind, options), after, seconds, ended, state, alone)
 
 
 def _option(one: str, text: str) -> tuple[str, str]:
@@ -105,6 +110,13 @@ def _state(value: str) -> State:
         return State(value)
     except ValueError:
         raise UsageError(f"--fault …when={value}: there is no such state; there are {', '.join(State)}.") from None
+
+
+def _alone(value: str) -> Alone:
+    try:
+        return Alone(value)
+    except ValueError:
+        raise UsageError(f"--fault …alone={value}: give one of {', '.join(Alone)}.") from None
 
 
 def _made(kind: str, options: Mapping[str, str]) -> Fault:

@@ -85,6 +85,10 @@ async def _at_once() -> None:
     """Do not wait."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class PhaseRun:
     """The sending of one phase: what it needs, and how far it is."""
@@ -106,6 +110,8 @@ class PhaseRun:
     and the phase's own requests for which its time did not suffice."""
     after_failure: Callable[[], Awaitable[None]] = _at_once
     """What a client waits for after a request that did not complete, before the next request takes its place."""
+    goes_on: Callable[[], bool] = _never
+    """Whether requests are sent although the phase's time is over."""
 
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait until they have ended."""
@@ -135,7 +141,8 @@ class PhaseRun:
                 group.create_task(self._foreground(session, intended_at, arrivals))
 
     def _too_late(self, began: float) -> bool:
-        return self.phase.seconds is not None and self.clock.now() - began >= self.phase.seconds
+        late = self.phase.seconds is not None and self.clock.now() - began >= self.phase.seconds
+        return late and not self.goes_on()
 
     async def _foreground(self, session: "_Session", intended_at: float, arrivals: Arrivals) -> None:
         """Send a request and, one after another, the requests that continue it."""

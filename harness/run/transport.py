@@ -17,6 +17,8 @@ from harness.scenario import Route
 
 REQUEST_TIMEOUT = 300.0
 """Seconds from sending a request to the end of its answer, unless the user says otherwise."""
+SETTLE_TIMEOUT = 60.0
+"""Seconds that the servers may take to settle, unless the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Sending:
     headers: Mapping[str, str] = field(default_factory=dict)
     """HTTP headers of every request, also of requests that read counters."""
     request_timeout: float = REQUEST_TIMEOUT
-    settle_timeout: float = 60.0
+    settle_timeout: float = SETTLE_TIMEOUT
     """Seconds that the servers may take to settle before and after a phase."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Fields added to every request's body."""

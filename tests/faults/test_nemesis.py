@@ -10,7 +10,18 @@ from counted_run import DEPLOYMENT
 from hand_clock import HandClock
 
 from harness.faults import FaultPlan, Nemesis, NoEvidence, Site
-from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultProved, Tolerated
+from harness.faults.turns import Alone
+from harness.history import (
+    Ended,
+    Entry,
+    FaultBegan,
+    FaultHealed,
+    FaultPlanned,
+    FaultProved,
+    Outcome,
+    Sent,
+    Tolerated,
+)
 from harness.observer import SILENT
 from harness.run.conversations import Conversations
 from harness.run.runner import PhaseRun
@@ -55,10 +66,15 @@ class Run:
         nemesis = Nemesis(plans, Site(DEPLOYMENT, self.clock), self.entries.append)
         phase = Phase("load", (Request("r", (1,)),), faulted=faulted)
         run = PhaseRun("s", phase, _never, self.entries.append, self.clock, SILENT, Conversations(()))
+        self.phase_run = run
         self.task = asyncio.create_task(_awaited(nemesis.beside(self._load), run))
 
     async def _load(self, _run: PhaseRun) -> None:
         await self.over
+
+    def serve(self, request_id: str, sent_at: float, ended_at: float) -> None:
+        self.phase_run.record(Sent(sent_at, Request(request_id, (1,)), "s", "load", sent_at))
+        self.phase_run.record(Ended(ended_at, request_id, Outcome.OK))
 
     def kinds(self) -> list[type[Entry]]:
         return [type(entry) for entry in self.entries]
@@ -189,3 +205,49 @@ async def test_only_the_load_is_sent_under_faults() -> None:
     await run.task
     assert not run.entries
     assert not toy.calls
+
+
+async def test_faults_that_take_turns_wait_until_the_load_is_served_again() -> None:
+    first, second = Preparing(), Preparing()
+    run = Run(*(FaultPlan(toy, after=1, seconds=2, alone=Alone.TARGET) for toy in (first, second)))
+    await run.clock.advance(5)
+    assert first.calls == ["prepare at 1", "strike at 1", "heal at 3"]
+    assert not second.calls
+    assert run.phase_run.goes_on()
+    run.serve("r-1", sent_at=5, ended_at=6)
+    await run.clock.advance(7)
+    assert [call.split(" at ")[0] for call in second.calls] == ["prepare", "strike"]
+    await run.clock.advance(10)
+    run.serve("r-2", sent_at=10, ended_at=10)
+    await run.clock.advance(11)
+    assert not run.phase_run.goes_on()
+    run.over.set_result(None)
+    await run.task
+
+
+async def test_a_request_that_was_sent_before_the_healing_does_not_show_that_the_load_is_served() -> None:
+    second = Toy()
+    run = Run(*(FaultPlan(toy, after=1, seconds=2, alone=Alone.TARGET) for toy in (Toy(), second)))
+    await run.clock.advance(4)
+    run.serve("r-1", sent_at=2, ended_at=4)
+    await run.clock.advance(10)
+    assert not second.calls
+    run.over.set_result(None)
+    await run.task
+
+
+async def test_a_deployment_that_serves_nothing_more_does_not_keep_the_turn_for_ever() -> None:
+    second = Toy()
+    run = Run(*(FaultPlan(toy, after=1, seconds=2, alone=Alone.TARGET) for toy in (Toy(), second)))
+    await run.clock.advance(70)
+    assert second.calls
+    run.over.set_result(None)
+    await run.task
+
+
+async def test_a_load_does_not_go_on_for_faults_that_take_no_turns() -> None:
+    run = Run(FaultPlan(Toy(), after=100))
+    await run.clock.advance(1)
+    assert not run.phase_run.goes_on()
+    run.over.set_result(None)
+    await run.task
