@@ -1,0 +1,137 @@
+"""References to KV on a prefill server (``kv_transfer_params``) that no proxy would hand to a decode server.
+
+What is right: the decode server answers with a clear error, or with the right output, which it has computed itself. It
+never answers with a wrong output, never leaves a request without an end, and never dies. Requests beside it, through the
+proxy, are served and right, and afterwards no block is held and every counter is as predicted.
+
+The references are sent in phases that are not counted, since a refused reference leaves blocks on prefill until the end
+of their lease. The last phase is counted: its first reading waits until these blocks were released.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from harness.catalogue.builder import Builder, together
+from harness.catalogue.needs import Needs
+from harness.catalogue.registry import workload
+from harness.scenario import Altered, Phase, Request, Route
+from workloads.offload import flood
+
+_HOME = "short_leases"
+_ANY = Needs(prefix_caching=True)
+_POOL = Needs(most_blocks=128, prefix_caching=True)
+_PROMPT = 3
+"""Whole blocks of a prompt; a few tokens more follow."""
+
+
+def _uncounted(name: str, requests: Iterable[Request], concurrency: int = 0) -> Phase:
+    asked = tuple(requests)
+    return Phase(name, asked, concurrency or len(asked), counted=False)
+
+
+def _length(build: Builder) -> int:
+    return _PROMPT * build.block + 5
+
+
+def _beside(build: Builder) -> list[Request]:
+    return [build.ask(_length(build) + number) for number in range(3)]
+
+
+def _afterwards(build: Builder) -> Iterator[Phase]:
+    """Plain requests: so prefill reads all notifications that are left, and then every counter must be as predicted."""
+    yield _uncounted("beside nothing", [build.ask(_length(build))])
+    yield together("afterwards", _beside(build))
+
+
+def _altered(build: Builder, ways: Iterable[Altered]) -> Iterator[Phase]:
+    held = {way: build.holding(_length(build)) for way in ways}
+    yield _uncounted("hold", held.values())
+    yield _uncounted("send", [*(build.handed(one, way) for way, one in held.items()), *_beside(build)])
+    yield from _afterwards(build)
+
+
+@workload(family="parameters", needs=_ANY, home=_HOME)
+def given_reference(build: Builder) -> Iterator[Phase]:
+    """Prompts held on prefill, whose references go to decode as they were given, as a proxy does it.
+
+    Hunts nothing by itself: it shows that references are handed over rightly in the other workloads of the family.
+    """
+    held = [build.holding(length) for length in (build.block - 1, 2 * build.block, _length(build))]
+    yield _uncounted("hold", held)
+    yield _uncounted("send", [build.handed(one) for one in held])
+    yield from _afterwards(build)
+
+
+@workload(family="parameters", needs=_ANY, home=_HOME)
+def unknown_names(build: Builder) -> Iterator[Phase]:
+    """References that name a request, an engine, a host, a port or ranks that do not exist, or that are all made up.
+
+    Hunts requests that wait for a server that is not there, or that are answered without the KV that never came.
+    """
+    ways = (Altered.UNKNOWN_REQUEST, Altered.UNKNOWN_ENGINE, Altered.OTHER_HOST, Altered.OTHER_PORT, Altered.SYNTHETIC)
+    yield from _altered(build, ways)
+
+
+@workload(family="parameters", needs=_ANY, home=_HOME)
+def malformed_references(build: Builder) -> Iterator[Phase]:
+    """A text in place of a reference.
+
+    Hunts references that are read before they are checked.
+    """
+    yield from _altered(build, (Altered.TEXT,))
+
+
+@workload(family="parameters", needs=_ANY, home=_HOME)
+def used_again(build: Builder) -> Iterator[Phase]:
+    """References that were used before, sent again for the same prompt while their blocks still hold its KV.
+
+    Hunts servers that give up on a notification for a request that they have forgotten.
+    """
+    held = [build.holding(_length(build)) for _ in range(2)]
+    yield _uncounted("hold", held)
+    yield _uncounted("first", [build.handed(one) for one in held])
+    yield _uncounted("send", [*(build.handed(one, again=True) for one in held), *_beside(build)])
+    yield from _afterwards(build)
+
+
+@workload(family="parameters", needs=_POOL, home=_HOME)
+def used_after_reuse(build: Builder) -> Iterator[Phase]:
+    """References that were used before, sent again when their blocks hold other prompts' KV.
+
+    Hunts answers to another prompt: a decode server reads whatever the blocks hold now.
+    """
+    held = [build.holding(_length(build)) for _ in range(2)]
+    yield _uncounted("hold", held)
+    yield _uncounted("first", [build.handed(one) for one in held])
+    yield _overwrite(build)
+    yield _uncounted("send", [*(build.handed(one, again=True) for one in held), *_beside(build)])
+    yield from _afterwards(build)
+
+
+@workload(family="parameters", needs=_POOL, home=_HOME)
+def kept_past_lease(build: Builder) -> Iterator[Phase]:
+    """References that were kept until their lease had ended and their blocks held other prompts' KV.
+
+    Hunts answers to another prompt, as ``used_after_reuse`` does, from a reference that was never used.
+    """
+    held = [build.holding(_length(build)) for _ in range(2)]
+    yield _uncounted("hold", held)
+    # Its first reading waits until prefill holds no block: the lease has ended.
+    yield Phase("lease ends", (build.ask(build.block),), counted=False, watched=True)
+    yield _overwrite(build)
+    yield _uncounted("send", [*(build.handed(one, again=True) for one in held), *_beside(build)])
+    yield from _afterwards(build)
+
+
+def _overwrite(build: Builder) -> Phase:
+    """As many new blocks on prefill as its pool has."""
+    whole = flood(build, Route.PREFILL)
+    return _uncounted("overwrite", whole.requests, whole.concurrency)
+
+
+@workload(family="parameters", needs=_ANY, home=_HOME)
+def other_blocks(build: Builder) -> Iterator[Phase]:
+    """References whose block ids are below zero, in another order, or one too many.
+
+    Hunts block ids that are taken as they come: the output answers whatever these blocks hold.
+    """
+    yield from _altered(build, (Altered.NEGATIVE, Altered.REORDERED, Altered.TOO_MANY))
