@@ -117,8 +117,10 @@ class Moment(StrEnum):
 
 
 class Altered(StrEnum):
-    """How a reference to KV on a prefill server (vLLM's ``kv_transfer_params``) is altered before a decode server gets
-    it. Whatever is not named stays as the prefill server gave it."""
+    """How a reference to KV on a prefill server is altered before a decode server gets it.
+
+    A reference is vLLM's ``kv_transfer_params``. What is not named here stays as the prefill server gave it.
+    """
 
     UNKNOWN_REQUEST = "unknown-request"
     """It names a request that the prefill server never had."""

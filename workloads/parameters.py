@@ -1,8 +1,8 @@
 """References to KV on a prefill server (``kv_transfer_params``) that no proxy would hand to a decode server.
 
 What is right: the decode server answers with a clear error, or with the right output, which it has computed itself. It
-never answers with a wrong output, never leaves a request without an end, and never dies. Requests beside it, through the
-proxy, are served and right, and afterwards no block is held and every counter is as predicted.
+never answers with a wrong output, never leaves a request without an end, and never dies. Requests beside it, through
+the proxy, are served and right, and afterwards no block is held and every counter is as predicted.
 
 The references are sent in phases that are not counted, since a refused reference leaves blocks on prefill until the end
 of their lease. The last phase is counted: its first reading waits until these blocks were released.

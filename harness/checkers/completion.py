@@ -17,8 +17,8 @@ Every request of a run's load is valid, so the deployment must serve it. The end
     not_connected, no_end                      unknown  there was no answer
     not_sent, client_crashed, interrupted      unknown  the harness or its user ended the request
 
-A request that ``may_be_refused`` may be served, or end as refused or error_inside. It may not time out: that is invalid,
-since the servers need only have refused it.
+A request that ``may_be_refused`` may be served, or end as refused or error_inside. It may not time out: that is
+invalid, since the servers need only have refused it.
 
 A request with an ``expect_status`` must be refused with that status. The run is invalid if the request is served, or
 refused with a status that is invalid in the table. A run without any completed request is unknown.

@@ -16,11 +16,11 @@ from harness.history import DeadProcess, History, Operation, Outcome
 from harness.scenario import Route
 from harness.verdict import Check, Finding, Verdict
 
-_OF_ANSWERS = ("outputs", "salts")
+_STAYING = ("outputs", "salts", "processes")
 """Checks that stay invalid: a wrong answer is not caused by the death of a process."""
 
 
-def processes(deployment: Deployment, history: History) -> Check:  # noqa: ARG001 - checkers share one signature
+def processes(deployment: Deployment, history: History) -> Check:
     """No process that the harness started died."""
     cause = _ended_by(deployment, history)
     findings = tuple(_finding(one, cause) for one in history.died)
@@ -47,7 +47,7 @@ def _ended_by(deployment: Deployment, history: History) -> Operation | None:
 
 def excused(check: Check, history: History) -> Check:
     """The check, made unknown if it is invalid and the death of a process may be the cause."""
-    if not history.died or check.name == "processes" or check.verdict is not Verdict.INVALID or check.name in _OF_ANSWERS:
+    if not history.died or check.verdict is not Verdict.INVALID or check.name in _STAYING:
         return check
     why = "this is no evidence against the deployment, because a process that the harness started died (see processes)"
     return replace(check, verdict=Verdict.UNKNOWN, summary=f"{check.summary}; {why}")

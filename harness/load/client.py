@@ -106,7 +106,8 @@ class Client:
         except UnknownCoding as error:
             reply.broken, reply.trouble = Ending.UNREADABLE, f"not read: {error}"
         except TimedOut:
-            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {request.deadline or self._timeout:g} s"
+            limit = request.deadline or self._timeout
+            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {limit:g} s"
         except (aiohttp.ClientError, OSError) as error:
             reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
         receiver.cut()
