@@ -14,6 +14,7 @@ from harness.catalogue.builder import Builder, together
 from harness.catalogue.needs import Needs
 from harness.catalogue.registry import workload
 from harness.scenario import Altered, Phase, Request, Route
+from harness.verdict import FaultSign, FindingKind, KnownFault
 from workloads.offload import flood
 
 _HOME = "short_leases"
@@ -21,6 +22,13 @@ _ANY = Needs(prefix_caching=True)
 _POOL = Needs(most_blocks=128, prefix_caching=True)
 _PROMPT = 3
 """Whole blocks of a prompt; a few tokens more follow."""
+_VERSIONS, _DEVICES = ("0.32.0",), ("cpu",)
+_SOON = 20.0
+"""Seconds in which a request must end that waits for nothing but an error."""
+
+
+def _wrong(evidence: str) -> KnownFault:
+    return KnownFault((FaultSign("outputs", findings=FindingKind.WRONG_OUTPUT),), _VERSIONS, _DEVICES, evidence)
 
 
 def _uncounted(name: str, requests: Iterable[Request], concurrency: int = 0) -> Phase:
@@ -63,21 +71,22 @@ def given_reference(build: Builder) -> Iterator[Phase]:
 
 @workload(family="parameters", needs=_ANY, home=_HOME)
 def unknown_names(build: Builder) -> Iterator[Phase]:
-    """References that name a request, an engine, a host, a port or ranks that do not exist, or that are all made up.
+    """References that name a request, an engine, a host or a port that does not exist, or that are all made up.
 
     Hunts requests that wait for a server that is not there, or that are answered without the KV that never came.
     """
-    ways = (Altered.UNKNOWN_REQUEST, Altered.UNKNOWN_ENGINE, Altered.OTHER_HOST, Altered.OTHER_PORT, Altered.SYNTHETIC)
-    yield from _altered(build, ways)
+    servers = (Altered.UNKNOWN_ENGINE, Altered.OTHER_HOST, Altered.OTHER_PORT, Altered.TEXT_PORT)
+    yield from _altered(build, (Altered.UNKNOWN_REQUEST, *servers, Altered.SYNTHETIC))
 
 
 @workload(family="parameters", needs=_ANY, home=_HOME)
 def malformed_references(build: Builder) -> Iterator[Phase]:
-    """A text in place of a reference.
+    """References with impossible block ids, sizes and types, or that are no object at all.
 
-    Hunts references that are read before they are checked.
+    Hunts references that are used before they are checked.
     """
-    yield from _altered(build, (Altered.TEXT,))
+    ways = (Altered.OUT_OF_RANGE, Altered.NEGATIVE, Altered.HUGE, Altered.OTHER_TP, Altered.TEXT_IDS, Altered.TEXT)
+    yield from _altered(build, ways)
 
 
 @workload(family="parameters", needs=_ANY, home=_HOME)
@@ -93,7 +102,15 @@ def used_again(build: Builder) -> Iterator[Phase]:
     yield from _afterwards(build)
 
 
-@workload(family="parameters", needs=_POOL, home=_HOME)
+@workload(
+    family="parameters",
+    needs=_POOL,
+    home=_HOME,
+    known_fault=_wrong(
+        "a reference that was used and whose blocks hold another prompt's KV since is served with HTTP "
+        "200 and a wrong output: nobody compares the blocks with the request that they were given for"
+    ),
+)
 def used_after_reuse(build: Builder) -> Iterator[Phase]:
     """References that were used before, sent again when their blocks hold other prompts' KV.
 
@@ -107,7 +124,15 @@ def used_after_reuse(build: Builder) -> Iterator[Phase]:
     yield from _afterwards(build)
 
 
-@workload(family="parameters", needs=_POOL, home=_HOME)
+@workload(
+    family="parameters",
+    needs=_POOL,
+    home=_HOME,
+    known_fault=_wrong(
+        "a reference whose lease has ended and whose blocks hold another prompt's KV since is served "
+        "with HTTP 200 and a wrong output: decode does not look at the lease"
+    ),
+)
 def kept_past_lease(build: Builder) -> Iterator[Phase]:
     """References that were kept until their lease had ended and their blocks held other prompts' KV.
 
@@ -128,10 +153,81 @@ def _overwrite(build: Builder) -> Phase:
     return _uncounted("overwrite", whole.requests, whole.concurrency)
 
 
-@workload(family="parameters", needs=_ANY, home=_HOME)
+@workload(
+    family="parameters",
+    needs=_ANY,
+    home=_HOME,
+    known_fault=_wrong(
+        "block ids in another order and a block too many are served with HTTP 200 and a wrong output: "
+        "the last blocks of the list are read as they come"
+    ),
+)
 def other_blocks(build: Builder) -> Iterator[Phase]:
-    """References whose block ids are below zero, in another order, or one too many.
+    """References whose blocks are in another order, or one too many.
 
     Hunts block ids that are taken as they come: the output answers whatever these blocks hold.
     """
-    yield from _altered(build, (Altered.NEGATIVE, Altered.REORDERED, Altered.TOO_MANY))
+    yield from _altered(build, (Altered.REORDERED, Altered.TOO_MANY))
+
+
+def _fatal(altered: Altered, evidence: str) -> KnownFault:
+    signs = FaultSign("processes", findings=FindingKind.OTHER), FaultSign("completion", findings=FindingKind.OTHER)
+    return KnownFault(signs, _VERSIONS, _DEVICES, f"a reference altered as {altered}: {evidence}", ends_server=True)
+
+
+def _last_reference(build: Builder, altered: Altered) -> Iterator[Phase]:
+    """Nothing can be asked after this reference, if it ends the decode server."""
+    yield together("before", _beside(build))
+    held = build.holding(_length(build))
+    yield _uncounted("hold", [held])
+    yield _uncounted("send", [build.handed(held, altered, deadline=_SOON)])
+    yield _uncounted("served again", _beside(build))
+
+
+@workload(
+    family="parameters",
+    needs=_ANY,
+    home=_HOME,
+    alone=True,
+    known_fault=_fatal(
+        Altered.LACKS_REQUEST,
+        "decode waits for a transfer that never begins (Got invalid KVTransferParams), and as soon as the client leaves, "
+        "the engine ends with KeyError: 'remote_request_id' (NixlConnectorMetadata.add_new_req_to_recv)",
+    ),
+)
+def nameless_reference(build: Builder) -> Iterator[Phase]:
+    """A reference that lacks the name of the request on prefill.
+
+    Hunts requests that wait for ever for a transfer that never begins, and their end.
+    """
+    yield from _last_reference(build, Altered.LACKS_REQUEST)
+
+
+@workload(
+    family="parameters",
+    needs=_ANY,
+    home=_HOME,
+    alone=True,
+    known_fault=_fatal(Altered.TOO_FEW, "an assertion ends the engine (num_decode_blocks <= len(prefill_group))"),
+)
+def truncated_reference(build: Builder) -> Iterator[Phase]:
+    """A reference from which the last block is missing.
+
+    Hunts assertions about what a client sent, which end the whole engine.
+    """
+    yield from _last_reference(build, Altered.TOO_FEW)
+
+
+@workload(
+    family="parameters",
+    needs=_ANY,
+    home=_HOME,
+    alone=True,
+    known_fault=_fatal(Altered.NO_GROUPS, "an assertion ends the engine (num_external_tokens == 0)"),
+)
+def empty_reference(build: Builder) -> Iterator[Phase]:
+    """A reference without any block.
+
+    Hunts the bug of truncated_reference in the scheduler, where the list is looked at first.
+    """
+    yield from _last_reference(build, Altered.NO_GROUPS)
