@@ -191,8 +191,8 @@ def _last_reference(build: Builder, altered: Altered) -> Iterator[Phase]:
     alone=True,
     known_fault=_fatal(
         Altered.LACKS_REQUEST,
-        "decode waits for a transfer that never begins (Got invalid KVTransferParams), and as soon as the client leaves, "
-        "the engine ends with KeyError: 'remote_request_id' (NixlConnectorMetadata.add_new_req_to_recv)",
+        "decode waits for a transfer that never begins (Got invalid KVTransferParams), and when the client leaves, the "
+        "engine ends with KeyError: 'remote_request_id' (NixlConnectorMetadata.add_new_req_to_recv)",
     ),
 )
 def nameless_reference(build: Builder) -> Iterator[Phase]:

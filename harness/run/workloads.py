@@ -42,6 +42,4 @@ def _not_alone(entry: Workload, entries: Sequence[Workload], deployment: Deploym
     """Why a workload that may end a server cannot run here; None if it can."""
     if not entry.alone or (deployment.launched and len(entries) == 1):
         return None
-    return (
-        "it may end a server: launch a deployment for it alone, by naming no other workload, or with --all-deployments"
-    )
+    return "it may end a server: name no other workload, and let the harness launch a deployment for it"

@@ -8,9 +8,9 @@ list is longer than the prompt needs.
 
 Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blocks have been allocated.
 
-Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. When its client
-leaves, the engine dies of a KeyError (seen with MultiConnector alone). If ``remote_block_ids`` is empty or has too few
-blocks for D, an assertion fails, and the engine is dead.
+Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. When its
+client leaves, the engine dies of a KeyError (seen with MultiConnector alone). If ``remote_block_ids`` is empty or has
+too few blocks for D, an assertion fails, and the engine is dead.
 
 Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """

@@ -15,9 +15,7 @@ from harness.verdict import Check, FaultSign, Finding, FindingKind, Judgement, K
 
 DIED = DeadProcess("decode-0", "decode-0 ended with status 1: AssertionError")
 REFUSED = {"outcome": Outcome.INFO, "status": 500, "ending": Ending.REFUSED, "choices": ()}
-LAST = [
-    entry.request.request_id for entry in run.history().entries if isinstance(entry, Sent) and entry.request.of_load
-][-1]
+LAST = "r1"
 
 
 def changed(died: tuple[DeadProcess, ...] = (), altered: str = LAST, **end: Any) -> History:
@@ -26,13 +24,8 @@ def changed(died: tuple[DeadProcess, ...] = (), altered: str = LAST, **end: Any)
     def of(entry: Entry) -> Entry:
         match entry:
             case Sent() if entry.request.request_id == altered:
-                fields = {
-                    "route": Route.DECODE,
-                    "altered": Altered.NO_GROUPS,
-                    "reference": "{}",
-                    "may_be_refused": True,
-                }
-                return replace(entry, request=replace(entry.request, **fields))
+                fields = {"altered": Altered.NO_GROUPS, "reference": "{}", "may_be_refused": True}
+                return replace(entry, request=replace(entry.request, route=Route.DECODE, **fields))
             case Ended() if entry.request_id == altered and end:
                 return replace(entry, **end)
             case RunEnded():
