@@ -4,6 +4,23 @@ What is right: the decode server answers with a clear error, or with the right o
 never answers with a wrong output, never leaves a request without an end, and never dies. Requests beside it, through
 the proxy, are served and right, and afterwards no block is held and every counter is as predicted.
 
+What vLLM 0.32.0 does with MultiConnector[nixl, offloading] on a CPU, one request at a time:
+
+    reference                                            answer
+    as given; another request's name; used again or      200, the right output: decode reads the blocks that it names
+    kept past its lease, while its blocks still hold
+    the prompt's KV; more ranks; digits as texts;
+    fractions; the same blocks ten thousand times
+    another engine at the same address, a port that is   500 at once
+    no number, blocks out of range or below zero
+    a host or port where nothing listens, all made up    500 after five to ten seconds
+    a text or a list in place of the object              400
+    used again, or kept past its lease, when its blocks  200 and a WRONG OUTPUT
+    hold another prompt's KV
+    blocks in another order, or one too many             200 and a WRONG OUTPUT
+    the name of the request is missing                   NO END, and the ENGINE ENDS when the client leaves
+    a block too few; no blocks                           500, and the ENGINE ENDS
+
 The references are sent in phases that are not counted, since a refused reference leaves blocks on prefill until the end
 of their lease. The last phase is counted: its first reading waits until these blocks were released.
 """
@@ -50,6 +67,16 @@ def _afterwards(build: Builder) -> Iterator[Phase]:
     yield together("afterwards", _beside(build))
 
 
+def _lease_ended(build: Builder, name: str) -> Phase:
+    """The first reading of this phase waits until prefill holds no block: all leases have ended."""
+    return Phase(name, (build.ask(build.block),), counted=False, watched=True)
+
+
+def _lease_ends(build: Builder, name: str) -> Iterator[Phase]:
+    yield _uncounted(f"hold {name}", [build.holding(build.block)])
+    yield _lease_ended(build, f"lease ends {name}")
+
+
 def _altered(build: Builder, ways: Iterable[Altered]) -> Iterator[Phase]:
     held = {way: build.holding(_length(build)) for way in ways}
     yield _uncounted("hold", held.values())
@@ -76,7 +103,14 @@ def unknown_names(build: Builder) -> Iterator[Phase]:
     Hunts requests that wait for a server that is not there, or that are answered without the KV that never came.
     """
     servers = (Altered.UNKNOWN_ENGINE, Altered.OTHER_HOST, Altered.OTHER_PORT, Altered.TEXT_PORT)
-    yield from _altered(build, (Altered.UNKNOWN_REQUEST, *servers, Altered.SYNTHETIC))
+    sending, *after = _altered(build, (Altered.UNKNOWN_REQUEST, *servers, Altered.SYNTHETIC))
+    yield sending
+    yield after[0]
+    # A handshake that nobody answers ends after five seconds, one after another, and decode counts it as failed even
+    # if its request has ended: counters are read when two more leases have ended.
+    yield from _lease_ends(build, "once")
+    yield from _lease_ends(build, "twice")
+    yield from after[1:]
 
 
 @workload(family="parameters", needs=_ANY, home=_HOME)
@@ -140,8 +174,7 @@ def kept_past_lease(build: Builder) -> Iterator[Phase]:
     """
     held = [build.holding(_length(build)) for _ in range(2)]
     yield _uncounted("hold", held)
-    # Its first reading waits until prefill holds no block: the lease has ended.
-    yield Phase("lease ends", (build.ask(build.block),), counted=False, watched=True)
+    yield _lease_ended(build, "lease ends")
     yield _overwrite(build)
     yield _uncounted("send", [*(build.handed(one, again=True) for one in held), *_beside(build)])
     yield from _afterwards(build)
