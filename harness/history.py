@@ -206,6 +206,8 @@ class Ended(Deferred):
     """Seconds that the proxy itself took before it asked the decode server, if it reports them."""
     prefill_seconds: float | None = None
     """Seconds in which the prefill server answered the proxy, if the proxy reports them."""
+    reference: str | None = None
+    """For a request that ``holds``: the reference (``kv_transfer_params``) that the prefill server gave, as JSON."""
 
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:

@@ -61,6 +61,13 @@ PRESETS = {
             prefill_args=("--block-size 32",),
             decode_args=("--block-size 64",),
         ),
+        Preset(
+            name="short_leases",
+            summary="leases of five seconds and small block pools: blocks are soon released and reused",
+            num_gpu_blocks=48,
+            engine_args=("--max-model-len 1024",),
+            nixl_config={"kv_lease_duration": 5},
+        ),
         Preset(name="two_by_two", summary="two prefill and two decode servers", prefill=2, decode=2),
         Preset(
             name="unlike_versions",

@@ -17,6 +17,9 @@ Every request of a run's load is valid, so the deployment must serve it. The end
     not_connected, no_end                      unknown  there was no answer
     not_sent, client_crashed, interrupted      unknown  the harness or its user ended the request
 
+A request that ``may_be_refused`` may be served, or end as refused or error_inside. It may not time out: that is
+invalid, since the servers need only have refused it.
+
 A request with an ``expect_status`` must be refused with that status. The run is invalid if the request is served, or
 refused with a status that is invalid in the table. A run without any completed request is unknown.
 
@@ -63,6 +66,7 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)
     left = sum(operation.ended.ending is Ending.LEFT for operation in tested)
+    clearly = sum(map(refused_clearly, load))
     unserved = [(o, _under_faults(o, history)) for o in load if not as_expected(o)]
     excused = sum(verdict is Verdict.VALID for _, verdict in unserved)
     failed = [o for o, verdict in unserved if verdict is not Verdict.VALID]
@@ -77,6 +81,7 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
         f"{completed:,} of {len(tested) - left:,} requests completed"
         + (f", the clients of {left:,} others left as planned" if left else "")
         + (f", {refusals:,} were to be refused" if refusals else ""),
+        *([f"{clearly:,} were refused clearly, as they may be"] if clearly else []),
         *([f"{excused:,} failed clearly while a fault was at work"] if excused else []),
         *_first_of(failed, "did not"),
         *_first_of(verifying, "that verify other requests failed, so that what they verify is unknown"),
@@ -87,10 +92,16 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
 
 def as_expected(operation: Operation) -> bool:
     """Whether the request completed, its client left as planned, or it was refused with the status that it must be."""
-    if operation.ended.ending is Ending.LEFT:
+    if operation.ended.ending is Ending.LEFT or refused_clearly(operation):
         return True
     wanted = operation.request.expect_status
     return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
+
+
+def refused_clearly(operation: Operation) -> bool:
+    """Whether a request that the servers may refuse was refused, with an error as answer."""
+    clear = operation.ended.ending in (Ending.REFUSED, Ending.ERROR_INSIDE)
+    return operation.request.may_be_refused and clear
 
 
 def _under_faults(operation: Operation, history: History) -> Verdict:
@@ -109,6 +120,8 @@ def _verdict(operation: Operation) -> Verdict:
     """INVALID or UNKNOWN, by the table above, for a request of the load that did not end as expected."""
     ended = operation.ended
     if operation.request.expect_status is not None and ended.status == 200:
+        return Verdict.INVALID
+    if operation.request.may_be_refused and ended.ending is Ending.TIMED_OUT:
         return Verdict.INVALID
     if ended.ending is Ending.REFUSED:
         return Verdict.UNKNOWN if ended.status in _REMEDIES else Verdict.INVALID

@@ -82,8 +82,11 @@ def _grouped(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Pre
         return
     for preset in PRESETS.values():
         entries = [entry for entry in chosen if entry.home == preset.name]
-        if entries:
-            yield preset, entries
+        if together := [entry for entry in entries if not entry.alone]:
+            yield preset, together
+        for entry in entries:
+            if entry.alone:
+                yield preset, [entry]
 
 
 @dataclass(frozen=True, slots=True)

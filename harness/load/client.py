@@ -8,7 +8,7 @@ when the stream has ended.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +27,7 @@ from harness.load.leaving import Leaving, Left, UsualTimes, left_in_time
 from harness.load.targets import Targets
 from harness.load.transport.coding import UnknownCoding
 from harness.load.transport.direct import REQUEST_ID, Direct
-from harness.load.transport.limits import TimedOut
+from harness.load.transport.limits import TimedOut, time_limit
 from harness.load.transport.over_aiohttp import OverAiohttp
 from harness.load.transport.pool import NotConnected
 from harness.redact import redact_secrets, secrets_of
@@ -91,7 +91,8 @@ class Client:
         try:
             # What verifies a request of the load is like it, but its client stays.
             if request.leaves is None or not request.of_load:
-                await self._exchange(request, receiver)
+                async with nullcontext() if request.deadline is None else time_limit(request.deadline):
+                    await self._exchange(request, receiver)
             else:
                 async with left_in_time(self._usual.wait(request)):
                     await self._exchange(request, Leaving(request, receiver))
@@ -105,7 +106,8 @@ class Client:
         except UnknownCoding as error:
             reply.broken, reply.trouble = Ending.UNREADABLE, f"not read: {error}"
         except TimedOut:
-            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
+            limit = request.deadline or self._timeout
+            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {limit:g} s"
         except (aiohttp.ClientError, OSError) as error:
             reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
         receiver.cut()

@@ -17,6 +17,7 @@ from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
 from harness.observer import SILENT, RunObserver
 from harness.run.arrivals import Arrivals, arrivals_of, arriving
 from harness.run.conversations import Conversations, Unanswered, next_turns
+from harness.run.references import References
 from harness.scenario import Phase, Request, Scenario
 
 Sender = Callable[[Request], Awaitable[Ended]]
@@ -51,10 +52,10 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
     ``load``: how each phase's requests are sent; None: :func:`load_here`.
     """
     _refuse_equal_ids(scenario)
-    conversations = Conversations(_requests(scenario))
+    conversations, references = Conversations(_requests(scenario)), References(_requests(scenario))
     unsent: set[str] = set()
     for phase in scenario.phases:
-        run = PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, observer, conversations)
+        run = PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, observer, conversations, references)
         record(PhaseStarted(clock.now(), scenario.name, phase.name))
         if phase.counted or phase.watched:
             await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
@@ -100,6 +101,7 @@ class PhaseRun:
     clock: Clock
     observer: RunObserver
     conversations: Conversations
+    references: References = field(default_factory=lambda: References(()))
     ended: int = 0
     over: bool = False
     """Whether all of the phase's own requests that were sent have ended."""
@@ -170,7 +172,7 @@ class PhaseRun:
     async def _operate(self, request: Request, intended_at: float, allowed_at: float | None = None) -> bool:
         """Send one request; whether it completed."""
         try:
-            request = self.conversations.whole(request)
+            request = self.references.whole(self.conversations.whole(request))
         except Unanswered as why:
             self._sent(request, intended_at, allowed_at)
             self._ended(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
@@ -179,6 +181,7 @@ class PhaseRun:
         ended = await self._outcome(request)
         self._ended(ended)
         self.conversations.remember(request, ended)
+        self.references.remember(request, ended)
         return ended.outcome is Outcome.OK
 
     def _sent(self, request: Request, intended_at: float, allowed_at: float | None) -> None:

@@ -60,9 +60,12 @@ def read(pull: Pull, remote: Peer, block_size: int) -> None:
 def remote_blocks(sequence: Sequence) -> list[int]:
     """P's block ids of the first KV cache group, from a flat list or a list per group; empty without parameters."""
     ids: Any = (sequence.params or {}).get("remote_block_ids")
-    if isinstance(ids, list) and ids and isinstance(ids[0], list):
-        return list(ids[0])
-    return list(ids or ())
+    first = ids[0] if isinstance(ids, list) and ids and isinstance(ids[0], list) else ids
+    try:
+        # vLLM makes an array of integers of them: digits in a text are a number, and a fraction is cut off.
+        return [int(block) for block in first or ()]
+    except (TypeError, ValueError) as error:
+        raise EngineDead(f"{type(error).__name__}: {error}") from None
 
 
 def _joined(pages: list[Page], ratio: int, block_size: int) -> Iterable[Page]:

@@ -8,8 +8,9 @@ list is longer than the prompt needs.
 
 Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blocks have been allocated.
 
-Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. If
-``remote_block_ids`` is empty or has too few blocks for D, an assertion fails, and the engine is dead.
+Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. When its
+client leaves, the engine dies of a KeyError (seen with MultiConnector alone). If ``remote_block_ids`` is empty or has
+too few blocks for D, an assertion fails, and the engine is dead.
 
 Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """
@@ -79,6 +80,8 @@ class Nixl:
         """Number of pulls that P has not answered."""
         self._answered: list[tuple[Planned, Reached]] = []
         self._inbox: list[str] = []
+        self._lacking: str | None = None
+        """The key that the parameters of a request lack whose client has left (rule 4)."""
         self._renewed: dict[str, tuple[Address, str]] = {}
         self._last_beat = -1e9
         self.lapsed: list[Sequence] = []
@@ -129,12 +132,19 @@ class Nixl:
             params["do_remote_prefill"] = False
             return False, None
         if not params.get("do_remote_decode"):
+            self._notice_lack(sequence, params)
             return False, None
         if sequence.finish not in (Finish.STOP, Finish.LENGTH):
             self.batched.pop(sequence.id, None)
             return False, None
         self.leases[sequence.id] = self.now() + self.config.lease_seconds
         return True, self.faults.on_handover(sequence, self._answer(sequence))
+
+    def _notice_lack(self, sequence: Sequence, params: Mapping[str, Any]) -> None:
+        several = len(self.config.connectors) > 1
+        if several and sequence.finish is Finish.ABORT and "remote_block_ids" in params:
+            self._lacking = next((key for key in REMOTE_KEYS if key not in params), None)
+            self.wake()
 
     def _answer(self, sequence: Sequence) -> dict[str, Any]:
         used = -(-sequence.computed // self.config.block_size)
@@ -158,6 +168,8 @@ class Nixl:
 
     def run(self) -> list[tuple[Sequence, bool]]:
         """Start the planned pulls; return each request whose pull ended, and whether the pull failed."""
+        if self._lacking:
+            raise EngineDead(f"KeyError: {self._lacking!r}")
         pulls, self._pulls = self._pulls, []
         for planned in pulls:
             self._start(planned)
@@ -294,6 +306,8 @@ class Nixl:
     def has_work(self) -> bool:
         """Whether a step would do something now."""
         beat = self._beats_idle and self.now() >= self._next_beat
+        if self._lacking:
+            return True
         return bool(self._pulls or self._answered or self._inbox or self.lapsed or beat or self._overdue())
 
     @property

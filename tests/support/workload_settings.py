@@ -54,6 +54,7 @@ def facts_of(preset: Preset) -> Deployment:
     """The facts of a deployment launched from the preset, written by hand."""
     changes: dict[str, dict[str, object]] = {
         "small_pool": {"num_blocks": 48, "max_model_len": 1024},
+        "short_leases": {"num_blocks": 48, "max_model_len": 1024},
         "small_steps": {"max_num_batched_tokens": 64},
         "no_prefix_caching": {"prefix_caching": False},
     }

@@ -93,6 +93,7 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         prefill_first=logprobs.of_header(reply.prefill_first),
         proxy_seconds=proxy_seconds,
         prefill_seconds=prefill_seconds,
+        reference=answer.reference if request.holds else None,
     )
 
 
