@@ -19,11 +19,13 @@ class Preset:
     prefill: int = 1
     decode: int = 1
     num_gpu_blocks: int | None = None
+    offload_bytes: int | None = None
     engine_args: tuple[str, ...] = ()
     prefill_args: tuple[str, ...] = ()
     decode_args: tuple[str, ...] = ()
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
     """The NIXL connector's ``kv_connector_extra_config``."""
+    kv_load_failure_policy: str | None = None
     other_engine: bool = False
     """Whether prefill and decode need different engines, which only the user can name."""
 

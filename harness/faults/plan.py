@@ -2,7 +2,8 @@
 
 Every fault has the options ``after=S`` (seconds from the beginning of the load), ``for=S`` (seconds until it is
 undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (admitted, transferring: see moments.py).
-With ``ended`` or ``when``, ``after`` is 0 unless it is given.
+With ``ended`` or ``when``, ``after`` is 0 unless it is given. ``provokes=COUNTER`` says what must come of the fault: a run
+in which the counter did not grow has not tested what it was meant to test, and is unknown.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,12 @@ from harness.faults.moments import Moment, State
 _AFTER_S = 1.0
 _FOR_S = 3.0
 _TIMES = ("after", "for", "ended", "when")
-"""Options of every fault."""
+"""Options of every fault that has a moment."""
+PROVOKED = (
+    *("nixl_failed_transfers", "nixl_expired", "nixl_after_expiry"),
+    *("preemptions", "offload_refused", "offload_load_bytes"),
+)
+"""Counters that ``provokes`` may name, as in ``harness.observe.counters``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class FaultPlan:
     """Requests that must have ended before the fault."""
     state: State | None = None
     """The state in which the deployment must be observed before the fault."""
+    provokes: str = ""
+    """The counter that must have grown on a server by the end of the load; empty: none must."""
 
     @property
     def moment(self) -> Moment:
@@ -67,14 +75,15 @@ def parse_fault(text: str) -> FaultPlan:
     if kind not in KINDS:
         raise UsageError(f"--fault {kind}: there is no such fault; there are {', '.join(KINDS)}.")
     options = dict(_option(one, text) for one in rest.split(",") if one)
+    provokes = _counter(options.pop("provokes", ""))
     if issubclass(KINDS[kind], OfLoad):
-        return FaultPlan(_made(kind, options), after=0.0, seconds=0.0)
+        return FaultPlan(_made(kind, options), after=0.0, seconds=0.0, provokes=provokes)
     given = {name: options.pop(name) for name in _TIMES if name in options}
     ended = _number("ended", given["ended"]) if "ended" in given else 0
     state = _state(given["when"]) if "when" in given else None
     after = _seconds("after", given["after"]) if "after" in given else 0.0 if ended or state else _AFTER_S
     seconds = _seconds("for", given["for"]) if "for" in given else _FOR_S
-    return FaultPlan(_made(kind, options), after, seconds, ended, state)
+    return FaultPlan(_made(kind, options), after, seconds, ended, state, provokes)
 
 
 def _option(one: str, text: str) -> tuple[str, str]:
@@ -100,6 +109,12 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
+def _counter(value: str) -> str:
+    if value and value not in PROVOKED:
+        raise UsageError(f"--fault …provokes={value}: give one of the counters {', '.join(PROVOKED)}.")
+    return value
+
+
 def _state(value: str) -> State:
     try:
         return State(value)
@@ -111,7 +126,7 @@ def _made(kind: str, options: Mapping[str, str]) -> Fault:
     make = KINDS[kind]
     readers = _readers(make)
     if unknown := [name for name in options if name not in readers]:
-        known = ", ".join((*readers, *(() if issubclass(make, OfLoad) else _TIMES)))
+        known = ", ".join((*readers, *(() if issubclass(make, OfLoad) else _TIMES), "provokes"))
         raise UsageError(f"--fault {kind}:{unknown[0]}=…: {kind} has no such option; it has {known}.")
     try:
         return make(**{name: readers[name](value) for name, value in options.items()})
