@@ -21,7 +21,6 @@ def build_target(preset: Preset, target: Target) -> Target | None:
         prefill=preset.prefill,
         decode=preset.decode,
         nixl_config={**preset.nixl_config, **target.nixl_config},
-        kv_load_failure_policy=preset.kv_load_failure_policy or target.kv_load_failure_policy,
         num_gpu_blocks=preset.num_gpu_blocks or target.num_gpu_blocks,
         offload_bytes=preset.offload_bytes or target.offload_bytes,
         engine_args=(*preset.engine_args, *target.engine_args),

@@ -25,7 +25,6 @@ class Preset:
     decode_args: tuple[str, ...] = ()
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
     """The NIXL connector's ``kv_connector_extra_config``."""
-    kv_load_failure_policy: str | None = None
     other_engine: bool = False
     """Whether prefill and decode need different engines, which only the user can name."""
 
@@ -46,6 +45,17 @@ PRESETS = {
             summary="block pools smaller than the load: eviction and preemption",
             num_gpu_blocks=48,
             engine_args=("--max-model-len 1024",),
+        ),
+        Preset(
+            name="small_tier",
+            summary="offload tiers of 4 MiB, smaller than a prompt: refused stores and eviction",
+            offload_bytes=4 * 1024 * 1024,
+        ),
+        Preset(
+            name="short_lease",
+            summary="leases of 3 s and small pools: blocks are given away before a decode server that waits reads them",
+            num_gpu_blocks=128,
+            nixl_config={"kv_lease_duration": 3},
         ),
         Preset(
             name="small_steps",

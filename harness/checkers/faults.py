@@ -45,17 +45,17 @@ def _judged(deployment: Deployment, window: Window, history: History) -> tuple[V
         return Verdict.UNKNOWN, f"it was not undone: {window.text or 'the history ends before'}"
     if window.recovered_after is None:
         return _not_recovered(window, history)
-    if not _provoked(deployment, window.planned, history):
-        return Verdict.UNKNOWN, f"no server counted what the fault was to provoke ({window.planned.provokes})"
-    return Verdict.VALID, ""
+    return _provoked(deployment, window.planned, history)
 
 
-def _provoked(deployment: Deployment, planned: FaultPlanned, history: History) -> bool:
+def _provoked(deployment: Deployment, planned: FaultPlanned, history: History) -> tuple[Verdict, str]:
     if not planned.provokes:
-        return True
+        return Verdict.VALID, ""
     phase = planned.scenario, planned.phase
     found = (one for one in gather(deployment, history) if (one.scenario, one.phase) == phase)
-    return any((one.delta.of(planned.provokes) or 0) > 0 for one in found)
+    if any((one.delta.of(planned.provokes) or 0) > 0 for one in found):
+        return Verdict.VALID, ""
+    return Verdict.UNKNOWN, f"no server counted what the fault was to provoke ({planned.provokes})"
 
 
 def _hanging(window: Window, hung: list[Operation]) -> str:

@@ -2,8 +2,8 @@
 
 Every fault has the options ``after=S`` (seconds from the beginning of the load), ``for=S`` (seconds until it is
 undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (admitted, transferring: see moments.py).
-With ``ended`` or ``when``, ``after`` is 0 unless it is given. ``provokes=COUNTER`` says what must come of the fault: a run
-in which the counter did not grow has not tested what it was meant to test, and is unknown.
+With ``ended`` or ``when``, ``after`` is 0 unless it is given. ``provokes=COUNTER`` says what must come of the fault: a
+run in which the counter did not grow has not tested what it was meant to test, and is unknown.
 """
 
 from collections.abc import Callable, Iterable, Mapping
