@@ -55,6 +55,7 @@ PRESETS = {
             name="short_lease",
             summary="leases of 3 s and small pools: blocks are given away before a decode server that waits reads them",
             num_gpu_blocks=128,
+            engine_args=("--max-model-len 1024",),
             nixl_config={"kv_lease_duration": 3},
         ),
         Preset(
