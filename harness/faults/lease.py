@@ -16,17 +16,20 @@ _PATIENCE_S = 60.0
 
 @dataclass(slots=True)
 class Lease:
-    """Stop a decode server (SIGSTOP) until requests that wait for it expire on prefill, whose blocks others then take.
+    """Stop a decode server's engine until requests that wait for it expire on prefill, whose blocks others then take.
 
     Rule 1. A stopped server renews no lease. Evidence is that it is stopped, as for ``pause``, and that prefill counted
             expired requests (``vllm:nixl_num_kv_expired_reqs``) while it was.
     Rule 2. Prefill is kept busy beside the load (churn.py), so that it notices, and gives the blocks away.
-    Rule 3. A request whose blocks are gone may fail with an error or be computed again. An answer made from another
+    Rule 3. Decode must then read the blocks, or say that it has: prefill must have counted notifications after expiry,
+            unless another counter is named (``provokes``).
+    Rule 4. A request whose blocks are gone may fail with an error or be computed again. An answer made from another
             request's KV is as wrong as ever.
     """
 
     kind: ClassVar[str] = "lease"
     churns: ClassVar[bool] = True
+    provokes: ClassVar[str] = "nixl_after_expiry"
     server: str = "decode-0"
     tolerates: tuple[Tolerated, ...] = (
         Tolerated.ERRORS,
@@ -44,7 +47,7 @@ class Lease:
     @property
     def text(self) -> str:
         """What it does."""
-        return f"stop {self.server} with SIGSTOP until requests that wait for it have expired on prefill"
+        return f"stop the engine of {self.server} with SIGSTOP until requests that wait for it have expired on prefill"
 
     async def prepare(self, site: Site) -> None:
         """Read how many requests have expired so far."""
@@ -52,7 +55,7 @@ class Lease:
 
     async def strike(self, site: Site) -> str:
         """Stop the server, and wait until requests have expired."""
-        self._pause = Pause(self.server)
+        self._pause = Pause(self.server, part="engine")
         began = site.clock.now()
         stopped = await self._pause.strike(site)
         while not (grown := self._grown(await _expired(site))):

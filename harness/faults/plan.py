@@ -75,7 +75,7 @@ def parse_fault(text: str) -> FaultPlan:
     if kind not in KINDS:
         raise UsageError(f"--fault {kind}: there is no such fault; there are {', '.join(KINDS)}.")
     options = dict(_option(one, text) for one in rest.split(",") if one)
-    provokes = _counter(options.pop("provokes", ""))
+    provokes = _counter(options.pop("provokes", getattr(KINDS[kind], "provokes", "")))
     if issubclass(KINDS[kind], OfLoad):
         return FaultPlan(_made(kind, options), after=0.0, seconds=0.0, provokes=provokes)
     given = {name: options.pop(name) for name in _TIMES if name in options}

@@ -1,12 +1,15 @@
 """A decode server is stopped until requests that wait for it have expired on prefill, which is kept busy meanwhile."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from signal import SIGSTOP, Signals
 
 import counted_run as run
 import pytest
 import pytest_asyncio
-from fault_world import FaultWorld, fault_world
+from fault_world import FaultWorld, Table, fault_world
 
+from harness.errors import UsageError
 from harness.faults import NoEvidence, Site, parse_fault, under_faults
 from harness.faults.churn import churned
 from harness.faults.lease import Lease
@@ -88,3 +91,47 @@ def test_a_load_of_texts_has_no_tokens_to_turn_round() -> None:
 def test_other_faults_add_no_requests() -> None:
     scenario = Scenario("cold", "", (Phase("load", (run.request(0),)),))
     assert not under_faults(scenario, run.DEPLOYMENT, [parse_fault("pause")]).phases[0].background
+
+
+def test_decode_must_have_read_what_had_expired() -> None:
+    assert parse_fault("lease").provokes == "nixl_after_expiry"
+    assert parse_fault("lease:provokes=nixl_expired").provokes == "nixl_expired"
+
+
+class Stoppable(Table):
+    """Processes that stop and go on."""
+
+    def send(self, pid: int, number: Signals) -> bool:
+        self.sent.append((pid, number))
+        self.states[pid] = "T" if number == SIGSTOP else "S"
+        return True
+
+
+async def test_an_engine_is_stopped_and_the_process_that_speaks_http_goes_on() -> None:
+    async with fault_world() as world:
+        table = Stoppable(world.table.states)
+        site = replace(world.site, table=table)
+        fault = Pause("decode-0", part="engine")
+        evidence = await fault.strike(site)
+        assert evidence == "1 processes of decode-0 are stopped (state T), all but the one that speaks HTTP"
+        assert table.states == {10: "S", 11: "T"}
+        await fault.heal(site)
+        assert table.states == {10: "S", 11: "S"}
+
+
+async def test_an_engine_that_does_not_stop_is_no_evidence() -> None:
+    async with fault_world() as world:
+        with pytest.raises(NoEvidence, match="not all T"):
+            await Pause("decode-0", part="engine").strike(world.site)
+
+
+async def test_a_server_of_one_process_is_stopped_whole_and_must_not_answer() -> None:
+    async with fault_world() as world:
+        del world.table.states[11]
+        with pytest.raises(NoEvidence, match="still answers"):
+            await Pause("decode-0", part="engine").strike(replace(world.site, table=Stoppable(world.table.states)))
+
+
+def test_the_parts_of_a_server_are_named() -> None:
+    with pytest.raises(UsageError, match="give one of all, engine"):
+        parse_fault("pause:part=half")

@@ -10,7 +10,10 @@ from harness.verdict import Verdict
 
 LOAD = harness.RandomLoad(num_prompts=60, concurrency=10, output_len=8, seed=2)
 PAIR = {"separate_processes": True, "num_gpu_blocks": 128, "num_warmups": 1}
-FAILED = ("pause:server=decode-0,after=0.2,for=3", "kill:server=prefill-0,after=1,for=3,provokes=nixl_failed_transfers")
+FAILED = (
+    "pause:server=decode-0,part=engine,after=0.2,for=3",
+    "kill:server=prefill-0,after=1,for=3,provokes=nixl_failed_transfers",
+)
 
 
 def verdicts(report: "harness.Report") -> dict[str, Verdict]:
