@@ -389,6 +389,8 @@ class FaultPlanned:
     scenario: str = ""
     phase: str = ""
     """The phase during which the fault is caused."""
+    provokes: str = ""
+    """The counter that must have grown in the phase, or the situation that the run was to test did not occur."""
 
 
 @dataclass(frozen=True, slots=True)

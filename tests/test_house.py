@@ -290,10 +290,10 @@ def test_no_meaning_is_taken_from_parts_of_names_and_texts() -> None:
 
 
 def test_what_a_request_of_the_load_is_is_defined_once() -> None:
-    """``Request.of_load`` tells it. The catalogue's background load marks its own requests."""
+    """``Request.of_load`` tells it. What is sent beside a load marks its own requests."""
     named = ("Purpose.LOAD", "Purpose.BACKGROUND")
     using = {str(path.relative_to(ROOT)) for path in MODULES if any(name in path.read_text() for name in named)}
-    assert using == {"harness/scenario.py", "harness/catalogue/background.py"}
+    assert using == {"harness/scenario.py", "harness/catalogue/background.py", "harness/faults/churn.py"}
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from harness.scenario import Altered, Phase, Request, Route
 from harness.verdict import FaultSign, FindingKind, KnownFault
 from workloads.offload import flood
 
-_HOME = "short_leases"
+_HOME = "reused_blocks"
 _ANY = Needs(prefix_caching=True)
 _POOL = Needs(most_blocks=128, prefix_caching=True)
 _PROMPT = 3

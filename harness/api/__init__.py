@@ -126,6 +126,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
     num_gpu_blocks: int | None = None,
     offload_bytes: int = OFFLOAD_BYTES,
     nixl_config: Mapping[str, Any] | None = None,
+    kv_load_failure_policy: str | None = None,
     engine_args: Sequence[str] = (),
     prefill_args: Sequence[str] = (),
     decode_args: Sequence[str] = (),
@@ -150,6 +151,8 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
         num_gpu_blocks: blocks in each server's KV pool.
         offload_bytes: size of each server's offload tier, in bytes.
         nixl_config: the NIXL connector's ``kv_connector_extra_config``.
+        kv_load_failure_policy: what decode does with a request whose KV it could not load: ``fail`` or ``recompute``;
+            default: the engine's choice.
         engine_args: vLLM's own arguments, for every server.
         prefill_args: vLLM's own arguments, for prefill servers only.
         decode_args: vLLM's own arguments, for decode servers only.
@@ -173,6 +176,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
         num_gpu_blocks=num_gpu_blocks,
         offload_bytes=offload_bytes,
         nixl_config=dict(nixl_config or {}),
+        kv_load_failure_policy=kv_load_failure_policy,
         engine_args=tuple(engine_args),
         role_args={Role.PREFILL: tuple(prefill_args), Role.DECODE: tuple(decode_args)},
         engine_pythons={Role.PREFILL: prefill_python or engine_python, Role.DECODE: decode_python or engine_python},
@@ -192,6 +196,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
     block_size: int | None = None,
     num_gpu_blocks: int | None = None,
     nixl_config: Mapping[str, Any] | None = None,
+    kv_load_failure_policy: str | None = None,
     engine_args: Sequence[str] = (),
     num_warmups: int | None = None,
     relays: Sequence[str] = (),
@@ -218,6 +223,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
         block_size=block_size,
         num_gpu_blocks=num_gpu_blocks,
         nixl_config=dict(nixl_config or {}),
+        kv_load_failure_policy=kv_load_failure_policy,
         engine_args=tuple(engine_args),
         num_warmups=num_warmups,
         relays=tuple(relays),

@@ -3,12 +3,16 @@
 A fault that did nothing tests nothing: without evidence the check is unknown, whatever else is right. A deployment that
 serves no request within a minute after the fault was undone has not recovered, which is evidence against it; so are
 requests that a server left hanging when it was asked to end (drained.py).
+
+A fault may have been meant to provoke something, such as a failed transfer (``FaultPlanned.provokes``). If no server
+counted that in its phase, the run did not test it, and the check is unknown.
 """
 
 from harness.checkers.drained import SILENT_S, left_hanging
+from harness.checkers.evidence import gather
 from harness.checkers.windows import RECOVERY_S, Window, windows
 from harness.facts import Deployment
-from harness.history import History, Operation
+from harness.history import FaultPlanned, History, Operation
 from harness.verdict import Check, Finding, Verdict, worst
 
 
@@ -41,7 +45,17 @@ def _judged(deployment: Deployment, window: Window, history: History) -> tuple[V
         return Verdict.UNKNOWN, f"it was not undone: {window.text or 'the history ends before'}"
     if window.recovered_after is None:
         return _not_recovered(window, history)
-    return Verdict.VALID, ""
+    return _provoked(deployment, window.planned, history)
+
+
+def _provoked(deployment: Deployment, planned: FaultPlanned, history: History) -> tuple[Verdict, str]:
+    if not planned.provokes:
+        return Verdict.VALID, ""
+    phase = planned.scenario, planned.phase
+    found = (one for one in gather(deployment, history) if (one.scenario, one.phase) == phase)
+    if any((one.delta.of(planned.provokes) or 0) > 0 for one in found):
+        return Verdict.VALID, ""
+    return Verdict.UNKNOWN, f"no server counted what the fault was to provoke ({planned.provokes})"
 
 
 def _hanging(window: Window, hung: list[Operation]) -> str:

@@ -12,7 +12,7 @@ from harness.cli.flag import value as _value
 from harness.cli.flag import values as _values
 from harness.cli.load_flags import add_load_flags
 from harness.cli.numbers import natural, port, positive, rates, seconds
-from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES
+from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, POLICIES
 from harness.errors import ExitCode
 from harness.redact import redact_text
 from harness.selftest import SelftestOptions
@@ -105,6 +105,8 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     )
     text = "the NIXL connector's kv_connector_extra_config, as in '{\"kv_lease_duration\": 5}'"
     _value(group, "--nixl-config", "JSON", text, _json_object, {})
+    text = "what decode does with a request whose KV it could not load: fail or recompute (default: the engine's)"
+    group.add_argument("--kv-load-failure-policy", choices=POLICIES, metavar="POLICY", help=text)
     _values(group, "--engine-arg", "ARG", "an argument of vLLM, for every server; repeatable")
     _values(group, "--prefill-arg", "ARG", "an argument of vLLM, for prefill servers only; repeatable")
     _values(group, "--decode-arg", "ARG", "an argument of vLLM, for decode servers only; repeatable")

@@ -188,6 +188,7 @@ def _target(flags: argparse.Namespace) -> Target:
         num_gpu_blocks=flags.num_gpu_blocks,
         offload_bytes=flags.offload_bytes,
         nixl_config=flags.nixl_config,
+        kv_load_failure_policy=flags.kv_load_failure_policy,
         engine_args=tuple(flags.engine_arg),
         role_args={Role.PREFILL: tuple(flags.prefill_arg), Role.DECODE: tuple(flags.decode_arg)},
         engine_pythons={

@@ -90,9 +90,10 @@ def plan_server(role: Role, number: int, slot: Slot, target: Target, engine: Eng
 def kv_transfer_config(target: Target, engine: Engine) -> dict[str, Any]:
     """The value of ``--kv-transfer-config``: one connector, or MultiConnector with several in the given order."""
     parts = [_connector_config(each, target, engine) for each in target.connectors]
-    if len(parts) == 1:
-        return parts[0]
-    return {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": {"connectors": parts}}
+    multi = {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": {"connectors": parts}}
+    policy = target.kv_load_failure_policy
+    # vLLM's scheduler reads the policy from the whole, not from MultiConnector's parts.
+    return (parts[0] if len(parts) == 1 else multi) | ({"kv_load_failure_policy": policy} if policy else {})
 
 
 def _connector_config(connector: Connector, target: Target, engine: Engine) -> dict[str, Any]:

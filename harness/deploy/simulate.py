@@ -62,6 +62,7 @@ def sim_config(target: Target) -> SimConfig:
         "num_blocks": target.num_gpu_blocks or default.num_blocks,
         "connectors": target.connectors,
         "sim_noise": target.sim_noise,
+        "load_failure_policy": target.kv_load_failure_policy or default.load_failure_policy,
         "lease_seconds": target.nixl_config.get("kv_lease_duration", default.lease_seconds),
         **simulated_fields(target.engine_args),
     }

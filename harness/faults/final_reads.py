@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from harness.facts import Connector, Deployment
+from harness.faults.churn import churned
 from harness.faults.fault import OfLoad
 from harness.faults.plan import FaultPlan
 from harness.scenario import Phase, Purpose, Request, Route, Scenario
@@ -25,9 +26,12 @@ _CONCURRENCY = 16
 
 def under_faults(scenario: Scenario, deployment: Deployment, plans: Iterable[FaultPlan] = ()) -> Scenario:
     """The scenario, whose load is sent under the run's faults, and the final reads after it."""
+    plans = tuple(plans)
     of_load = [plan.fault for plan in plans if isinstance(plan.fault, OfLoad)]
+    churns = any(getattr(plan.fault, "churns", False) for plan in plans)
     loads = [phase for phase in scenario.phases if any(one.of_load for one in phase.requests)]
-    marked = tuple(_marked(phase, of_load) if phase in loads else phase for phase in scenario.phases)
+    sent = {id(phase): _marked(churned(phase) if churns else phase, of_load) for phase in loads}
+    marked = tuple(sent.get(id(phase), phase) for phase in scenario.phases)
     reads = tuple(read for phase in loads for read in _reads(phase, deployment))
     return replace(scenario, phases=(*marked, *reads))
 

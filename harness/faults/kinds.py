@@ -4,11 +4,12 @@ from harness.faults.cancel import Cancel
 from harness.faults.drain import Drain
 from harness.faults.fault import Fault
 from harness.faults.kill import Kill
+from harness.faults.lease import Lease
 from harness.faults.link import Link
 from harness.faults.metrics import Metrics
 from harness.faults.pause import Pause
 
-_ALL: tuple[type[Fault], ...] = (Pause, Kill, Drain, Link, Metrics, Cancel)
+_ALL: tuple[type[Fault], ...] = (Pause, Lease, Kill, Drain, Link, Metrics, Cancel)
 KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in _ALL}
 
 USUAL: tuple[str, ...] = (

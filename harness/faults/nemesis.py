@@ -96,7 +96,8 @@ class Nemesis:
         now, where = self._site.clock.now(), (run.scenario, run.phase.name)
         for name, plan in self._plans.items():
             fault = plan.fault
-            self._record(FaultPlanned(now, name, fault.kind, fault.target, plan.text, fault.tolerates, *where))
+            told = FaultPlanned(now, name, fault.kind, fault.target, plan.text, fault.tolerates, *where, plan.provokes)
+            self._record(told)
 
     def _of_load(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks of faults that look for their evidence when the load is over."""

@@ -11,6 +11,9 @@ from harness.faults.site import Site
 from harness.faults.targets import running_pids
 from harness.history import Tolerated
 
+_OF = {"all": "", "engine": "the engine of "}
+_PARTS = tuple(_OF)
+
 
 @dataclass(slots=True)
 class Pause:
@@ -19,16 +22,25 @@ class Pause:
     Rule 1: every process of the server is stopped. Evidence is that the kernel says so of each (state T), and that the
             server's address does not answer: a signal may hit processes that do not serve it.
     Rule 2: it is healed when none of them is stopped and the server answers again.
+    Rule 3: with ``part=engine``, the first process, which speaks HTTP, goes on: it takes requests that the others do
+            not serve. A server that speaks HTTP after a pause of its own first closes connections that seem idle
+            (uvicorn, after 5 s), with the requests that came meanwhile. A server of one process is stopped whole.
     """
 
     kind: ClassVar[str] = "pause"
     server: str = "decode-0"
+    part: str = "all"
+    """``all`` processes of the server, or its ``engine`` alone."""
     tolerates: tuple[Tolerated, ...] = (
         Tolerated.ERRORS,
         Tolerated.FAILED_TRANSFERS,
         Tolerated.UNREAD_METRICS,
     )
     _stopped: tuple[int, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        if self.part not in _PARTS:
+            raise ValueError(f"part={self.part}: give one of {', '.join(_PARTS)}.")
 
     @property
     def target(self) -> str:
@@ -38,19 +50,23 @@ class Pause:
     @property
     def text(self) -> str:
         """What it does."""
-        return f"stop {self.server} with SIGSTOP"
+        return f"stop {_OF[self.part]}{self.server} with SIGSTOP"
 
     async def strike(self, site: Site) -> str:
         """Stop all its processes; evidence: their states."""
-        self._stopped = running_pids(site, self.server)
+        pids = running_pids(site, self.server)
+        self._stopped = (pids[1:] or pids) if self.part == "engine" else pids
         for pid in self._stopped:
             site.table.send(pid, signal.SIGSTOP)
         if not await site.until(lambda: all(site.table.state(pid) == STOPPED for pid in self._stopped)):
             states = {pid: site.table.state(pid) for pid in self._stopped}
             raise NoEvidence(f"after SIGSTOP, the processes of {self.server} are in the states {states}, not all T")
+        stopped = f"{len(self._stopped)} processes of {self.server} are stopped (state T)"
+        if self._stopped and self._stopped != pids:
+            return f"{stopped}, all but the one that speaks HTTP"
         if not self._stopped or await answers(url_of(site, self.server)):
             raise NoEvidence(f"{self.server} still answers, although {len(self._stopped)} processes were stopped")
-        return f"{len(self._stopped)} processes of {self.server} are stopped (state T), and /health does not answer"
+        return f"{stopped}, and /health does not answer"
 
     async def heal(self, site: Site) -> str:
         """Let them go on."""

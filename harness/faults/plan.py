@@ -3,7 +3,8 @@
 Every fault has the options ``after=S`` (seconds from the beginning of the load), ``for=S`` (seconds until it is
 undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (admitted, transferring: see moments.py).
 With ``ended`` or ``when``, ``after`` is 0 unless it is given. Faults with ``alone=target`` or ``alone=all`` take turns
-(turns.py), and the load lasts until all of them are over, if it has requests left.
+(turns.py), and the load lasts until all of them are over, if it has requests left. ``provokes=COUNTER`` says what must
+come of the fault: a run in which the counter did not grow has not tested what it was meant to test, and is unknown.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,12 @@ from harness.faults.turns import Alone
 _AFTER_S = 1.0
 _FOR_S = 3.0
 _TIMES = ("after", "for", "ended", "when", "alone")
-"""Options of every fault."""
+"""Options of every fault that has a moment."""
+PROVOKED = (
+    *("nixl_failed_transfers", "nixl_expired", "nixl_after_expiry"),
+    *("preemptions", "offload_refused", "offload_load_bytes"),
+)
+"""Counters that ``provokes`` may name, as in ``harness.observe.counters``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class FaultPlan:
     """The state in which the deployment must be observed before the fault."""
     alone: Alone | None = None
     """What the fault does not share with others that take turns; None: it takes none."""
+    provokes: str = ""
+    """The counter that must have grown on a server by the end of the load; empty: none must."""
 
     @property
     def moment(self) -> Moment:
@@ -71,15 +79,16 @@ def parse_fault(text: str) -> FaultPlan:
     if kind not in KINDS:
         raise UsageError(f"--fault {kind}: there is no such fault; there are {', '.join(KINDS)}.")
     options = dict(_option(one, text) for one in rest.split(",") if one)
+    provokes = _counter(options.pop("provokes", getattr(KINDS[kind], "provokes", "")))
     if issubclass(KINDS[kind], OfLoad):
-        return FaultPlan(_made(kind, options), after=0.0, seconds=0.0)
+        return FaultPlan(_made(kind, options), after=0.0, seconds=0.0, provokes=provokes)
     given = {name: options.pop(name) for name in _TIMES if name in options}
     ended = _number("ended", given["ended"]) if "ended" in given else 0
     state = _state(given["when"]) if "when" in given else None
     after = _seconds("after", given["after"]) if "after" in given else 0.0 if ended or state else _AFTER_S
     seconds = _seconds("for", given["for"]) if "for" in given else _FOR_S
     alone = _alone(given["alone"]) if "alone" in given else None
-    return FaultPlan(_made(kind, options), after, seconds, ended, state, alone)
+    return FaultPlan(_made(kind, options), after, seconds, ended, state, alone, provokes)
 
 
 def _option(one: str, text: str) -> tuple[str, str]:
@@ -105,6 +114,12 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
+def _counter(value: str) -> str:
+    if value and value not in PROVOKED:
+        raise UsageError(f"--fault …provokes={value}: give one of the counters {', '.join(PROVOKED)}.")
+    return value
+
+
 def _state(value: str) -> State:
     try:
         return State(value)
@@ -123,7 +138,7 @@ def _made(kind: str, options: Mapping[str, str]) -> Fault:
     make = KINDS[kind]
     readers = _readers(make)
     if unknown := [name for name in options if name not in readers]:
-        known = ", ".join((*readers, *(() if issubclass(make, OfLoad) else _TIMES)))
+        known = ", ".join((*readers, *(() if issubclass(make, OfLoad) else _TIMES), "provokes"))
         raise UsageError(f"--fault {kind}:{unknown[0]}=…: {kind} has no such option; it has {known}.")
     try:
         return make(**{name: readers[name](value) for name, value in options.items()})

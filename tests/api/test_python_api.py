@@ -261,6 +261,7 @@ def test_ctrl_c_cancels_and_waits_for_the_cleanup() -> None:
             num_gpu_blocks=100,
             offload_bytes=5,
             nixl_config={"kv_lease_duration": 5},
+            kv_load_failure_policy="recompute",
             engine_args=("--max-num-seqs 4",),
             role_args={Role.PREFILL: ("--a",), Role.DECODE: ("--b 1", "--c")},
             engine_pythons={Role.PREFILL: "p", Role.DECODE: "d"},

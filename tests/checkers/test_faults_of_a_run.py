@@ -159,3 +159,15 @@ def test_the_operations_that_overlap_a_fault() -> None:
     [operation] = [one for one in history().operations() if one.request.request_id == sent.request.request_id]
     assert window.overlaps(operation)
     assert not window.overlaps(replace(operation, ended=replace(ended, at=1.1)))
+
+
+@pytest.mark.parametrize(
+    ("counted", "verdict"), [({"failed": 1}, Verdict.VALID), ({}, Verdict.UNKNOWN)], ids=["it came", "it did not"]
+)
+def test_a_fault_that_provoked_nothing_has_not_tested_it(counted: dict[str, float], verdict: Verdict) -> None:
+    planned, *rest = fault()
+    assert isinstance(planned, FaultPlanned)
+    entries = [replace(planned, provokes="nixl_failed_transfers"), *rest, *served_later()]
+    found = check(run.history(run.readings(decode=run.DECODE | counted), None, *entries), "faults")
+    assert found.verdict is verdict, found.summary
+    assert ("to provoke (nixl_failed_transfers)" in found.summary) is (verdict is Verdict.UNKNOWN)

@@ -39,6 +39,15 @@ def test_presets_become_configurations() -> None:
     assert (configs["small_pool"].num_blocks, configs["small_pool"].max_model_len) == (48, 47 * 16)
 
 
+def test_leases_tiers_and_the_policy_for_failed_loads_reach_the_simulator() -> None:
+    made = {name: build_target(PRESETS[name], TARGET) for name in ("short_lease", "small_tier")}
+    configs = {name: sim_config(target) for name, target in made.items() if target is not None}
+    assert configs["short_lease"].lease_seconds == 3
+    assert configs["short_lease"].num_blocks == 128
+    assert configs["small_tier"].offload_chunks == 4 * 1024 * 1024 // configs["small_tier"].block_bytes
+    assert sim_config(replace(TARGET, kv_load_failure_policy="recompute")).load_failure_policy == "recompute"
+
+
 def test_different_block_sizes_cannot_be_simulated() -> None:
     target = build_target(PRESETS["unlike_blocks"], TARGET)
     assert target is not None

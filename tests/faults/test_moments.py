@@ -132,3 +132,11 @@ def test_the_moment_is_an_option_of_every_fault() -> None:
 def test_moments_that_nobody_knows_are_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_fault(text)
+
+
+def test_a_fault_may_have_to_provoke_something() -> None:
+    for text in ("kill:server=prefill-0,provokes=nixl_failed_transfers", "cancel:provokes=nixl_failed_transfers"):
+        assert parse_fault(text).provokes == "nixl_failed_transfers"
+    assert not parse_fault("kill").provokes
+    with pytest.raises(UsageError, match="give one of the counters nixl_failed_transfers, "):
+        parse_fault("kill:provokes=nonsense")
