@@ -89,6 +89,8 @@ class SimServer:
 
     def abort(self, job: Job) -> None:
         """End a request whose client has gone."""
+        if self.engine.nixl and not job.request.stream and _hands_over(job.request.params):
+            self.engine.nixl.left(job.request.params or {})
         for output in job.outputs:
             self.engine.abort(output.sequence)
             self._jobs.pop(output.sequence.id, None)

@@ -9,8 +9,8 @@ list is longer than the prompt needs.
 Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blocks have been allocated.
 
 Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. When its
-client leaves, the engine dies of a KeyError (seen with MultiConnector alone). If ``remote_block_ids`` is empty or has
-too few blocks for D, an assertion fails, and the engine is dead.
+client leaves, its blocks stay held if it was streamed, and else the engine dies of a KeyError. If ``remote_block_ids``
+is empty or has too few blocks for D, an assertion fails, and the engine is dead.
 
 Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """
@@ -132,7 +132,6 @@ class Nixl:
             params["do_remote_prefill"] = False
             return False, None
         if not params.get("do_remote_decode"):
-            self._notice_lack(sequence, params)
             return False, None
         if sequence.finish not in (Finish.STOP, Finish.LENGTH):
             self.batched.pop(sequence.id, None)
@@ -140,9 +139,9 @@ class Nixl:
         self.leases[sequence.id] = self.now() + self.config.lease_seconds
         return True, self.faults.on_handover(sequence, self._answer(sequence))
 
-    def _notice_lack(self, sequence: Sequence, params: Mapping[str, Any]) -> None:
-        several = len(self.config.connectors) > 1
-        if several and sequence.finish is Finish.ABORT and "remote_block_ids" in params:
+    def left(self, params: Mapping[str, Any]) -> None:
+        """Note that a client left which had asked for a whole answer, not a stream (rule 4)."""
+        if params.get("remote_block_ids"):
             self._lacking = next((key for key in REMOTE_KEYS if key not in params), None)
             self.wake()
 

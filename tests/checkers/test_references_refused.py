@@ -6,11 +6,15 @@ from typing import Any
 import counted_run as run
 import pytest
 
+from harness.catalogue.needs import Needs
+from harness.catalogue.registry import Workload
 from harness.checkers import judge
 from harness.checkers.completion import completion
 from harness.checkers.processes import processes
 from harness.history import DeadProcess, Ended, Ending, Entry, History, Outcome, RunEnded, Sent
-from harness.scenario import Altered, Route
+from harness.reports import Row
+from harness.reports.rows import rows_of
+from harness.scenario import Altered, Purpose, Route
 from harness.verdict import Check, FaultSign, Finding, FindingKind, Judgement, KnownFault, Outputs, Verdict
 
 DIED = DeadProcess("decode-0", "decode-0 ended with status 1: AssertionError")
@@ -105,3 +109,25 @@ def test_a_known_fault_that_ends_a_server_excuses_what_is_unknown_because_of_it(
     assert not replace(known, ends_server=False).excuses(judged(unknown), deployment)
     assert not known.excuses(judged(Check("outputs", Verdict.INVALID, "wrong")), deployment)
     assert not known.excuses(Judgement((unknown,)), deployment)
+
+
+def rows(known: KnownFault | None) -> list[Row]:
+    """The table of a run in which a server died of a reference, and a verifying request found it gone."""
+    deployment = replace(run.DEPLOYMENT.with_servers(version="0.32.0"), device="cpu")
+    late = run.operation(
+        replace(run.request(0), request_id="probe", route=Route.DECODE, purpose=Purpose.PROBE, about="r0"),
+        "later",
+        **{**REFUSED, "status": None, "ending": Ending.NOT_CONNECTED, "outcome": Outcome.FAIL},
+    )
+    asked, ended = late
+    entries = changed((DIED,), **{**REFUSED, "at": 1e6}).entries
+    history = History((*entries[:-1], replace(asked, scenario="verification"), ended, entries[-1]))
+    entry = Workload("cold", "parameters", "", "", Needs(), "multi", None, known, lambda _: ())
+    whole = judge(deployment, history)
+    return rows_of([entry], "here", left={}, deployment=deployment, history=history, whole=whole)
+
+
+def test_what_is_unknown_because_a_known_fault_ended_a_server_has_no_row_of_its_own() -> None:
+    known = replace(fault(ends_server=True), versions=("0.32.0",), devices=("cpu",))
+    assert [row.word for row in rows(None)] == ["invalid", "unknown"]
+    assert [row.word for row in rows(known)] == ["known fault"]
