@@ -42,7 +42,7 @@ class AsyncRunningDeployment:
     _target: Target
     _observer: RunObserver
     _died: Callable[[], tuple[DeadProcess, ...]]
-    _processes: Processes
+    _processes: Processes | None = None
     _relaying: Relaying = field(default_factory=Relaying)
 
     @property

@@ -38,12 +38,13 @@ def failed_transfers(deployment: Deployment, history: History) -> Check:
 
 def _right(comparisons: tuple[Comparison, ...]) -> str:
     """The summary if nothing is wrong; a fault of the run may have caused some."""
-    failed, expired = (
-        int(sum(one.observed or 0 for one in comparisons if one.counter == name)) for name in _COUNTERS[:2]
+    failed, expired, late = (
+        int(sum(one.observed or 0 for one in comparisons if one.counter == name)) for name in _COUNTERS
     )
-    if not (failed or expired):
+    if not (failed or expired or late):
         return "no transfer failed and no request expired"
-    return f"{failed:,} transfers failed and {expired:,} requests expired, as the faults of the run explain"
+    late_too = f", {late:,} of them read afterwards" if late else ""
+    return f"{failed:,} transfers failed and {expired:,} requests expired{late_too}, as the faults of the run explain"
 
 
 def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison]:

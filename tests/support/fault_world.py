@@ -115,7 +115,7 @@ async def fault_world() -> AsyncIterator[FaultWorld]:
 
     servers = (run.DEPLOYMENT.servers[0], replace(run.DEPLOYMENT.servers[1], url=f"http://127.0.0.1:{server.port}"))
     deployment = replace(run.DEPLOYMENT, servers=servers)
-    site = Site(deployment, JumpingClock(), processes, table, patience=1.0, values=read)
+    site = Site(deployment, JumpingClock(), processes, table=table, patience=1.0, values=read)
     try:
         yield FaultWorld(site, table, processes, server, values)
     finally:
