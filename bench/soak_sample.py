@@ -31,7 +31,8 @@ class Sample:
 
 def sample(deployment: harness.RunningDeployment, requests: int) -> Sample:
     """Measure now. A command's descendants are counted with it."""
-    parts = {name: deployment.processes.pids(name) for name in deployment.processes.names()}
+    started = deployment.processes
+    parts = {} if started is None else {name: started.pids(name) for name in started.names()}
     values: dict[tuple[str, str], float] = {}
     for name, pids in {**parts, _HARNESS: (os.getpid(),)}.items():
         values[name, "memory"] = sum(map(_resident_kib, pids))

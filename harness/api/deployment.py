@@ -46,8 +46,8 @@ class AsyncRunningDeployment:
     _relaying: Relaying = field(default_factory=Relaying)
 
     @property
-    def processes(self) -> Processes:
-        """The processes that the harness started, by name: ``prefill-0``, ``decode-0``, ``proxy``."""
+    def processes(self) -> Processes | None:
+        """The processes that the harness started, by name (``prefill-0``, ``proxy``); None: it attached to others."""
         return self._processes
 
     async def run(  # noqa: PLR0913 - all have defaults

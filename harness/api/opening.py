@@ -39,7 +39,7 @@ class RunningDeployment:
         self.facts = deployment.facts
         """The known facts of the deployment: servers, URLs, block sizes, connectors, model."""
         self.processes = deployment.processes
-        """The processes that the harness started, by name."""
+        """The processes that the harness started, by name; None: it attached to a running deployment."""
 
     run = _awaiting(AsyncRunningDeployment.run)
     run_workloads = _awaiting(AsyncRunningDeployment.run_workloads)
