@@ -53,6 +53,8 @@ class Ending(StrEnum):
     """The answer has status 200 and a compression that the harness did not ask for and cannot undo."""
     CUT = "cut"
     """The connection broke after the request was sent."""
+    LEFT = "left"
+    """The harness's client closed the connection, as the run had planned (``Request.leaves``)."""
     TIMED_OUT = "timed_out"
     """The client's time limit passed."""
     NOT_CONNECTED = "not_connected"
@@ -204,6 +206,8 @@ class Ended(Deferred):
     """Seconds that the proxy itself took before it asked the decode server, if it reports them."""
     prefill_seconds: float | None = None
     """Seconds in which the prefill server answered the proxy, if the proxy reports them."""
+    reference: str | None = None
+    """For a request that ``holds``: the reference (``kv_transfer_params``) that the prefill server gave, as JSON."""
 
     def __post_init__(self) -> None:
         if self.ending is Ending.UNRECORDED:
@@ -352,6 +356,72 @@ class VerificationPlanned:
     """Engine tokens that it may compute; None: no limit."""
 
 
+class Tolerated(StrEnum):
+    """What a fault may do to a deployment that handles it well. It never includes wrong outputs or hung requests."""
+
+    ERRORS = "errors"
+    """Requests during the fault end with an error, or without an answer."""
+    RESTART = "restart"
+    """The target's counters begin again from zero, and its caches are empty."""
+    FAILED_TRANSFERS = "failed-transfers"
+    """KV transfers fail, or requests expire on a prefill server; a decode server may compute such prompts itself."""
+    EVICTION = "eviction"
+    """Blocks are evicted or requests preempted, so that fewer tokens are found in caches and more are computed."""
+    UNREAD_METRICS = "unread-metrics"
+    """Counters cannot be read during the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlanned:
+    """A fault that the run means to cause."""
+
+    at: float
+    fault: str
+    """The fault's name in this run: ``pause-1``."""
+    fault_kind: str
+    """The kind, as in ``--fault``: ``pause``. (``kind`` is the entry's own kind in the journal.)"""
+    target: str
+    """The server, link or load that the fault is about: ``decode-0``, ``proxy``."""
+    text: str
+    """What the fault does, in words."""
+    tolerates: tuple[Tolerated, ...] = ()
+    """What may happen to the requests that overlap the fault."""
+    scenario: str = ""
+    phase: str = ""
+    """The phase during which the fault is caused."""
+    provokes: str = ""
+    """The counter that must have grown in the phase, or the situation that the run was to test did not occur."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultBegan:
+    """The harness begins to do what the fault does."""
+
+    at: float
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaultProved:
+    """It was observed that the fault took hold: without this entry, nobody knows whether the run tested anything."""
+
+    at: float
+    fault: str
+    evidence: str
+    """What was observed, with figures: a process's state, its new id, bytes that a relay held back."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultHealed:
+    """The fault was undone, or could not be undone."""
+
+    at: float
+    fault: str
+    healed: bool
+    text: str
+    """What was observed of the healing, or why it failed; for a fault that was not proved, also why."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeadProcess:
     """A process that the harness had started and that ended by itself."""
@@ -386,6 +456,10 @@ Entry = (
     | NoiseMeasured
     | Decoding
     | VerificationPlanned
+    | FaultPlanned
+    | FaultBegan
+    | FaultProved
+    | FaultHealed
     | RunEnded
 )
 

@@ -105,6 +105,67 @@ class Condition(StrEnum):
     """As ``SALT_OTHER``, through the proxy."""
 
 
+class Moment(StrEnum):
+    """When a client leaves before the end of its answer: it closes the connection."""
+
+    FIRST_TOKEN = "first-token"  # noqa: S105 - the moment before a token of the output, not a secret
+    """While its request waits for its first token, at a moment between the sending and the usual time of that token."""
+    TRANSFER = "transfer"
+    """While decode fetches the KV: between the usual times of prefill's answer and of the first token."""
+    STREAM = "stream"
+    """When a number of tokens has arrived."""
+
+
+class Altered(StrEnum):
+    """How a reference to KV on a prefill server is altered before a decode server gets it.
+
+    A reference is vLLM's ``kv_transfer_params``. What is not named here stays as the prefill server gave it.
+    """
+
+    UNKNOWN_REQUEST = "unknown-request"
+    """It names a request that the prefill server never had."""
+    UNKNOWN_ENGINE = "unknown-engine"
+    """It names an engine that does not exist, at the address of the prefill server."""
+    OTHER_HOST = "other-host"
+    """It names an engine that does not exist, on another host, where nothing listens."""
+    OTHER_PORT = "other-port"
+    """It names an engine that does not exist, on a port where nothing listens."""
+    OUT_OF_RANGE = "out-of-range"
+    """Its block ids are larger than any that the prefill server has."""
+    NEGATIVE = "negative"
+    """Its block ids are below zero."""
+    TOO_FEW = "too-few"
+    """The last block is left out."""
+    TOO_MANY = "too-many"
+    """The first block follows the last one once more."""
+    REORDERED = "reordered"
+    """The blocks are in the opposite order."""
+    HUGE = "huge"
+    """The blocks are repeated ten thousand times, in front of themselves."""
+    NO_BLOCKS = "no-blocks"
+    """The list of block ids of each KV cache group is empty."""
+    NO_GROUPS = "no-groups"
+    """There is no KV cache group at all: an empty list."""
+    NULL_BLOCKS = "null-blocks"
+    """``null`` instead of block ids."""
+    TEXT_BLOCKS = "text-blocks"
+    """A text instead of lists of block ids."""
+    TEXT_IDS = "text-ids"
+    """Each block id is a text with its digits."""
+    FRACTIONS = "fractions"
+    """Each block id is larger by a half."""
+    OTHER_TP = "other-tp"
+    """It says that the prefill server has twice as many tensor-parallel ranks."""
+    TEXT_PORT = "text-port"
+    """A word instead of the port, and an engine that does not exist."""
+    LACKS_REQUEST = "lacks-request"
+    """The name of the request on the prefill server is left out."""
+    TEXT = "text"
+    """A text instead of an object."""
+    SYNTHETIC = "synthetic"
+    """All of it is made up: engine, request, address and blocks."""
+
+
 TOP_LOGPROBS = 2
 """Log-probabilities per token that verification asks for: those of the served token and of the runner-up."""
 LOAD_LOGPROBS = 5
@@ -163,6 +224,26 @@ class Request(Deferred):
     kind: token ids, text or messages."""
     expect_status: int | None = None
     """The HTTP status with which the request must be refused; None: it must be served."""
+    leaves: Moment | None = None
+    """When the client is to close the connection, although it has not the whole answer; None: it waits for the end."""
+    leaves_after: float = 0.0
+    """``STREAM``: after so many events of the stream, each of which has a token. Other moments: at this share of the
+    time that is meant, 0 to 1."""
+    holds: bool = False
+    """To a prefill server: whether it is to hold the prompt's KV for a decode server and to answer with a reference to
+    it, as a proxy asks it to. Not streamed."""
+    reference_of: str | None = None
+    """To a decode server: the request_id of a request that ``holds`` and has ended, whose reference the decode server
+    gets. The runner puts the reference into ``reference`` when it sends the request."""
+    altered: Altered | None = None
+    """How the reference is altered before it is sent; None: it is sent as it was given."""
+    reference: str | None = None
+    """The ``kv_transfer_params`` that the request is sent with, as JSON."""
+    may_be_refused: bool = False
+    """Whether a clear error is right too: a status other than 200, or an error inside the answer. A wrong output or no
+    end of the answer never is."""
+    deadline: float | None = None
+    """Seconds from sending the request to the end of its answer, if less than other requests may take."""
 
     @property
     def of_load(self) -> bool:
@@ -194,9 +275,11 @@ class Phase:
     """Sessions: seconds between the end of the turn before and the sending of the next turn, by the next turn's
     request_id. Such a request continues a request of this phase. A session counts as one towards ``concurrency`` from
     the sending of its first turn to the end of its last turn."""
+    faulted: bool = False
+    """Whether the run's faults are caused during this phase."""
     seconds: float | None = None
     """None of ``requests`` is sent later than so many seconds after the phase began; those in flight then are waited
-    for. The others are not recorded as sent. None: no limit."""
+    for. The others are not recorded as sent. None: no limit. Faults that take turns extend it until they are over."""
 
 
 @dataclass(frozen=True, slots=True)

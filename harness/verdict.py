@@ -226,6 +226,8 @@ class KnownFault:
     """Devices on which the fault was seen (``cpu``, ``cuda``)."""
     evidence: str
     """A description of what was seen."""
+    ends_server: bool = False
+    """Whether the fault ends a server's process. What is unknown because the server was gone is then excused too."""
 
     @property
     def text(self) -> str:
@@ -241,9 +243,12 @@ class KnownFault:
     def excuses(self, judgement: Judgement, deployment: Deployment) -> bool:
         """Whether the judgement is invalid, and the fault explains every check that is not valid."""
         bad = [check for check in judgement.checks if check.verdict is not Verdict.VALID]
+        gone = self.ends_server and any(check.name == "processes" for check in bad)
+        if gone:
+            bad = [check for check in bad if check.verdict is Verdict.INVALID]
         return (
             judgement.verdict is Verdict.INVALID
             and self.concerns(deployment)
-            and not judgement.outputs.unverified
+            and (gone or not judgement.outputs.unverified)
             and all(any(sign.explains(check, judgement, deployment) for sign in self.signs) for check in bad)
         )

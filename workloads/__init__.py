@@ -15,6 +15,7 @@ from workloads import (  # noqa: I001 - the order of the catalogue
     concurrency,
     pressure,
     topology,
+    parameters,
 )
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "hits",
     "lengths",
     "offload",
+    "parameters",
     "prefixes",
     "pressure",
     "sampling",

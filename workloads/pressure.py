@@ -77,3 +77,49 @@ def reload_under_load(build: Builder) -> Iterator[Phase]:
     prompts = [build.ids(3 * build.block + n % 40) for n in range(number)]
     yield Phase("store", tuple(build.ask(prompt) for prompt in prompts), concurrency=8)
     yield Phase("reload", tuple(build.ask(prompt) for prompt in prompts), concurrency=8)
+
+
+@workload(family="pressure", needs=_POOL, home="small_pool", provokes="preemptions")
+def burst_of_twenty(build: Builder) -> Iterator[Phase]:
+    """Four requests in flight, then eighty, then four again, on pools that hold a dozen.
+
+    Hunts what only a crowd provokes: blocks that change hands between requests that are preempted, requests that are
+    forgotten in a queue, and a pair that does not find back to its usual state.
+    """
+    prompt, answer = 2 * build.block - 5, 2 * build.block
+    few = [build.ask(prompt + n % 7) for n in range(12)]
+    many = [build.ask(prompt + n % 7, max_tokens=answer, ignore_eos=True) for n in range(80)]
+    later = [build.ask(prompt + n % 7) for n in range(12)]
+    yield Phase("before", tuple(few), concurrency=4)
+    yield together("burst", many)
+    yield Phase("after", tuple(later), concurrency=4)
+
+
+@workload(
+    family="pressure",
+    needs=Needs(offloads=True, prefix_caching=True, most_tier=256),
+    home="small_tier",
+    provokes="offload_refused",
+)
+def tier_overflow(build: Builder) -> Iterator[Phase]:
+    """A prompt longer than the offload tier, between others that fill the tier three times over, all asked twice.
+
+    Hunts a store that is refused or half done and counted as whole, and loads of chunks that were evicted meanwhile.
+    """
+    tier = build.setting.tier_blocks or 1
+    long = build.ids((tier + 2) * build.block + 5)
+    prompts = [build.ids(3 * build.block + n % 40) for n in range(tier)]
+    for name in ("store", "again"):
+        yield Phase(name, tuple(build.ask(prompt) for prompt in (*prompts, long)), concurrency=8)
+
+
+@workload(family="pressure", needs=_POOL, home="short_lease")
+def queue_past_lease(build: Builder) -> Iterator[Phase]:
+    """More long answers than decode's pool holds, so that requests wait there for longer than prefill's short lease.
+
+    Hunts leases that are not renewed while a request waits, and blocks that are given to prompts sent to prefill alone.
+    """
+    prompt, answer = 2 * build.block - 5, 6 * build.block
+    waiting = [build.ask(prompt + n % 7, max_tokens=answer, ignore_eos=True) for n in range(_pool(build) // 4)]
+    churn = [build.on_prefill(3 * build.block + n % 40) for n in range(_pool(build))]
+    yield Phase("at once", (*waiting, *churn), concurrency=len(waiting) + 2)

@@ -73,6 +73,7 @@ def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
     kv_cache_dtype: str | None = None,
     headers: Mapping[str, str] | None = None,
     num_warmups: int | None = None,
+    relays: Sequence[str] = (),
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
@@ -87,6 +88,7 @@ def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
         kv_cache_dtype: the type of the servers' KV cache, if they were started with one and do not report it.
         headers: HTTP headers sent with every request.
         num_warmups: requests before the first run; default: 8.
+        relays: where a relay stands, for faults that need one: ``harness.faults.relays_for`` names them.
         log_dir: directory for the log of the harness's own proxy.
         observer: is informed of progress.
 
@@ -109,6 +111,7 @@ def attach(  # noqa: PLR0913 - keyword-only: the flags of the command line
         kv_cache_dtype=kv_cache_dtype,
         headers=dict(headers or {}),
         num_warmups=num_warmups,
+        relays=tuple(relays),
     )
     return Opening(target, log_dir=log_dir, observer=observer)
 
@@ -123,6 +126,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
     num_gpu_blocks: int | None = None,
     offload_bytes: int = OFFLOAD_BYTES,
     nixl_config: Mapping[str, Any] | None = None,
+    kv_load_failure_policy: str | None = None,
     engine_args: Sequence[str] = (),
     prefill_args: Sequence[str] = (),
     decode_args: Sequence[str] = (),
@@ -131,6 +135,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
     decode_python: str | None = None,
     device: str = "auto",
     num_warmups: int | None = None,
+    relays: Sequence[str] = (),
     ready_timeout: float = 600.0,
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
@@ -146,6 +151,8 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
         num_gpu_blocks: blocks in each server's KV pool.
         offload_bytes: size of each server's offload tier, in bytes.
         nixl_config: the NIXL connector's ``kv_connector_extra_config``.
+        kv_load_failure_policy: what decode does with a request whose KV it could not load: ``fail`` or ``recompute``;
+            default: the engine's choice.
         engine_args: vLLM's own arguments, for every server.
         prefill_args: vLLM's own arguments, for prefill servers only.
         decode_args: vLLM's own arguments, for decode servers only.
@@ -154,6 +161,7 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
         decode_python: another interpreter for decode servers.
         device: ``auto``, ``cpu`` or ``cuda``.
         num_warmups: requests before the first run; default: 8.
+        relays: where a relay stands, for faults that need one: ``harness.faults.relays_for`` names them.
         ready_timeout: seconds that the servers may take to start.
         log_dir: directory for the servers' logs; default: a temporary directory, kept only after a failure.
         observer: is informed of progress.
@@ -168,11 +176,13 @@ def launch(  # noqa: PLR0913 - keyword-only: the flags of the command line
         num_gpu_blocks=num_gpu_blocks,
         offload_bytes=offload_bytes,
         nixl_config=dict(nixl_config or {}),
+        kv_load_failure_policy=kv_load_failure_policy,
         engine_args=tuple(engine_args),
         role_args={Role.PREFILL: tuple(prefill_args), Role.DECODE: tuple(decode_args)},
         engine_pythons={Role.PREFILL: prefill_python or engine_python, Role.DECODE: decode_python or engine_python},
         device=device,
         num_warmups=num_warmups,
+        relays=tuple(relays),
         ready_timeout=ready_timeout,
     )
     return Opening(target, log_dir=log_dir, observer=observer)
@@ -185,9 +195,13 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
     decode: int = 1,
     block_size: int | None = None,
     num_gpu_blocks: int | None = None,
+    nixl_config: Mapping[str, Any] | None = None,
+    kv_load_failure_policy: str | None = None,
     engine_args: Sequence[str] = (),
     num_warmups: int | None = None,
+    relays: Sequence[str] = (),
     sim_noise: str = USUAL,
+    separate_processes: bool = False,
     log_dir: str | Path | None = None,
     observer: RunObserver = SILENT,
 ) -> Opening:
@@ -195,6 +209,7 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
 
     ``sim_noise`` is the kind of noise by which correct answers differ: ``usual``, ``none``, ``student`` (heavy tails),
     ``mixture`` (some positions and some outputs are noisier) or ``quantised`` (logits are rounded to bfloat16).
+    ``separate_processes``: whether each server has a process of its own, as faults on a server's process need.
 
     Raises:
         UsageError: no kind of noise, or no connector, has this name.
@@ -207,9 +222,13 @@ def simulate(  # noqa: PLR0913 - keyword-only: the flags of the command line
         decode=decode,
         block_size=block_size,
         num_gpu_blocks=num_gpu_blocks,
+        nixl_config=dict(nixl_config or {}),
+        kv_load_failure_policy=kv_load_failure_policy,
         engine_args=tuple(engine_args),
         num_warmups=num_warmups,
+        relays=tuple(relays),
         sim_noise=check_kind(sim_noise),
+        separate_processes=separate_processes,
     )
     return Opening(target, log_dir=log_dir, observer=observer)
 

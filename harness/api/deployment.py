@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,22 @@ from harness.api.words import load_words, target_words, workers_words
 from harness.beside import Beside
 from harness.catalogue.choice import choose
 from harness.clock import MonotonicClock
+from harness.deploy.relaying import Relaying
 from harness.deploy.target import Target
 from harness.errors import UsageError
 from harness.facts import Deployment
+from harness.faults import FaultPlan, Nemesis, Processes, Site, control_of, parse_fault, under_faults
 from harness.fleet import Workers, open_fleet
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
+from harness.observe.values import values_now
 from harness.observer import RunObserver
 from harness.reports import LoadSettings, Report, make_report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
 from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now, with_tokens
-from harness.run.transport import REQUEST_TIMEOUT
+from harness.run.runner import load_here
+from harness.run.transport import REQUEST_TIMEOUT, SETTLE_TIMEOUT
 from harness.scenario import Scenario
 from harness.store import RunStore, temporary_journal
 from harness.verify.asking import VerifyOptions, VerifyPolicy
@@ -37,6 +42,13 @@ class AsyncRunningDeployment:
     _target: Target
     _observer: RunObserver
     _died: Callable[[], tuple[DeadProcess, ...]]
+    _processes: Processes
+    _relaying: Relaying = field(default_factory=Relaying)
+
+    @property
+    def processes(self) -> Processes | None:
+        """The processes that the harness started, by name (``prefill-0``, ``proxy``); None: it attached to others."""
+        return self._processes
 
     async def run(  # noqa: PLR0913 - all have defaults
         self,
@@ -46,7 +58,9 @@ class AsyncRunningDeployment:
         probe_tiers: bool = False,
         extra_body: Mapping[str, Any] | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
+        settle_timeout: float = SETTLE_TIMEOUT,
         goodput: Mapping[str, float] | None = None,
+        faults: Sequence[str] = (),
         workers: int | None = None,
         ray: str | None = None,
         result_dir: str | Path | None = None,
@@ -65,6 +79,9 @@ class AsyncRunningDeployment:
                 so that their offload tiers are verified too.
             extra_body: fields added to every request's body.
             request_timeout: seconds from sending a request to the end of its answer.
+            settle_timeout: seconds for which the servers may need to settle before and after the load.
+            faults: what is done to the deployment during the load, as for ``--fault``: ``pause:server=decode-0,for=3``.
+                Afterwards every prompt is asked again, through each cache.
             workers: processes that send the load; default: this process, or a worker on each node with ``ray``.
             ray: the address of a Ray cluster on which the workers run: ``HOST:PORT``, or ``auto`` on one of its nodes.
             result_dir: store the run in a new directory inside this one, as the command line does; None: do not store.
@@ -77,7 +94,7 @@ class AsyncRunningDeployment:
         fleet = _workers(workers, ray)
         load = await with_tokens(load or RandomLoad(), self.facts, self._target.headers)
         salt = fresh_salt()
-        sending = Sending(self._target.headers, request_timeout, extra_body=checked(extra_body or {}))
+        sending = Sending(self._target.headers, request_timeout, settle_timeout, checked(extra_body or {}))
         how = VerifyOptions(
             policy=VerifyPolicy.parse(verify),
             salt=salt,
@@ -85,10 +102,14 @@ class AsyncRunningDeployment:
             concurrency=load.concurrency,
             probe_tiers=self.facts.launched or probe_tiers,
         )
+        plans = tuple(map(parse_fault, faults))
         argv = (*load_words(load), "--verify", verify, *(["--probe-tiers"] if probe_tiers else []))
         argv += tuple(workers_words(fleet))
         argv += tuple(["--goodput", *(f"{name}:{ms:.15g}" for name, ms in goodput.items())] if goodput else [])
+        argv += tuple(word for fault in faults for word in ("--fault", fault))
         scenario = load.scenario(self.facts, salt)
+        if plans:
+            scenario = under_faults(scenario, self.facts, plans)
         with _storing(result_dir, label, load.seed, self.facts) as (keep, store), _predicting(store) as beside:
             carried = await self._carry_out(
                 [scenario],
@@ -100,6 +121,7 @@ class AsyncRunningDeployment:
                 names=(load.name,),
                 argv=argv,
                 seed=load.seed,
+                faults=plans,
                 beside=beside,
             )
             settings = LoadSettings(
@@ -172,9 +194,14 @@ class AsyncRunningDeployment:
         names: tuple[str, ...],
         argv: Sequence[str],
         seed: int,
+        faults: Sequence[FaultPlan] = (),
         beside: Beside | None = None,
     ) -> Carried:
         record, clock = Recorder(keep), MonotonicClock()
+        relays = control_of(self._relaying.control, self._relaying.urls, sending.headers)
+        values = partial(values_now, self.facts, clock=clock, headers=self._target.headers)
+        site = Site(self.facts, clock, self._processes, relays, values=values, headers=sending.headers)
+        nemesis = Nemesis(faults, site, record, self._observer)
         words = (*target_words(self._target), *argv)
         record(run_started_now(words, seed=seed, names=names))
         async with open_fleet(workers, clock, None if store is None else store.logs) as fleet:
@@ -183,14 +210,14 @@ class AsyncRunningDeployment:
             return await carry_out(
                 scenarios,
                 self.facts,
-                sending=sending,
+                sending=replace(sending, metrics_urls=self._relaying.metrics),
                 verify=verify,
                 record=record,
                 clock=clock,
                 observer=self._observer,
                 died=self._died if fleet is None else lambda: (*self._died(), *fleet.died()),
-                load=None if fleet is None else fleet.load,
-                beside=beside,
+                load=nemesis.beside(load_here if fleet is None else fleet.load),
+                beside=None if faults else beside,
             )
 
 

@@ -38,6 +38,8 @@ class RunningDeployment:
         self._loop, self._deployment, self._stack = loop, deployment, stack
         self.facts = deployment.facts
         """The known facts of the deployment: servers, URLs, block sizes, connectors, model."""
+        self.processes = deployment.processes
+        """The processes that the harness started, by name; None: it attached to a running deployment."""
 
     run = _awaiting(AsyncRunningDeployment.run)
     run_workloads = _awaiting(AsyncRunningDeployment.run_workloads)
@@ -88,7 +90,9 @@ class Opening:
         directory = Path(tempfile.mkdtemp(prefix="pd-harness-") if self._log_dir is None else self._log_dir)
         around = Surroundings(directory, MonotonicClock(), self._observer)
         async with open_session(self._target, around) as session:
-            yield AsyncRunningDeployment(session.deployment, self._target, self._observer, session.died)
+            yield AsyncRunningDeployment(
+                session.deployment, self._target, self._observer, session.died, session.nursery, session.relaying
+            )
             died = session.died()
         # After a failure the directory is kept, since messages name a log in it.
         if self._log_dir is None and not died:

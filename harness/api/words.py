@@ -19,6 +19,7 @@ _FLAGS = {
     "block_size": "--block-size",
     "num_gpu_blocks": "--num-gpu-blocks",
     "offload_bytes": "--offload-bytes",
+    "kv_load_failure_policy": "--kv-load-failure-policy",
     "device": "--device",
     "ready_timeout": "--ready-check-timeout-sec",
     "num_warmups": "--num-warmups",

@@ -1,16 +1,20 @@
 """Builds the prompts, requests and phases of workloads."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from harness.catalogue.prompts import Prompts
 from harness.catalogue.setting import Setting
-from harness.scenario import LOAD_LOGPROBS, Endpoint, Message, Phase, Prompt, Request, Route, Sampling
+from harness.scenario import LOAD_LOGPROBS, Altered, Endpoint, Message, Phase, Prompt, Request, Route, Sampling
 
 MAX_TOKENS = 8
 """Tokens of an answer. A wrong block shows within them: the canary's first token depends on every block of its prompt.
 """
+
+DEADLINE = 45.0
+"""Seconds in which a request with a reference must end: longer than the lease of 30 s, and than NIXL's handshake."""
 
 
 class Builder(Prompts):
@@ -73,6 +77,28 @@ class Builder(Prompts):
     def on_prefill(self, prompt: int | Prompt, **fields: Any) -> Request:
         """A request to a prefill server directly, for one token: puts the prompt's blocks into the server's caches."""
         return self.ask(prompt, route=Route.PREFILL, max_tokens=1, **fields)
+
+    def holding(self, prompt: int | Prompt) -> Request:
+        """A request to a prefill server directly, which is to hold the prompt's KV and to answer with a reference."""
+        return replace(self.on_prefill(prompt, stream=False, logprobs=None), holds=True)
+
+    def handed(
+        self, holding: Request, altered: Altered | None = None, *, again: bool = False, deadline: float = DEADLINE
+    ) -> Request:
+        """The same prompt to a decode server directly, with the reference that ``holding`` was given.
+
+        It may be refused unless the reference is good: unaltered, and not ``again``, after its first use or its lease.
+        ``again``: with another salt, so that decode does not find the prompt in its own caches. ``deadline``: seconds.
+        """
+        request = self.ask(holding.prompt, route=Route.DECODE)
+        return replace(
+            request,
+            cache_salt=f"{self.salt}-again" if again else self.salt,
+            reference_of=holding.request_id,
+            altered=altered,
+            may_be_refused=again or altered is not None,
+            deadline=deadline,
+        )
 
     def on_decode(self, prompt: int | Prompt, **fields: Any) -> Request:
         """A request to a decode server directly, for one token: puts the prompt's blocks into the server's caches."""

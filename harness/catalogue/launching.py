@@ -22,6 +22,7 @@ def build_target(preset: Preset, target: Target) -> Target | None:
         decode=preset.decode,
         nixl_config={**preset.nixl_config, **target.nixl_config},
         num_gpu_blocks=preset.num_gpu_blocks or target.num_gpu_blocks,
+        offload_bytes=preset.offload_bytes or target.offload_bytes,
         engine_args=(*preset.engine_args, *target.engine_args),
         role_args={role: (*ours[role], *target.role_args.get(role, ())) for role in Role},
     )

@@ -7,6 +7,7 @@ workload then runs, and is judged as far as possible.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.catalogue.setting import tier_blocks
 from harness.facts import Connector, Deployment, Role, Server, alike
 
 
@@ -34,6 +35,8 @@ class Needs:
     """Upper limit of the context length in tokens, because the workload fills the context."""
     most_blocks: int = 0
     """Upper limit of the pool size in blocks, because the workload fills or overflows a pool."""
+    most_tier: int = 0
+    """Upper limit of the offload tier's size in blocks, because a prompt of the workload is longer than the tier."""
     batch_tokens: int = 0
     """Upper limit of the tokens per engine step, because the workload's prompts must take several steps."""
 
@@ -103,6 +106,12 @@ def _sizes(needs: Needs, deployment: Deployment) -> Iterator[str]:
         blocks, context, step = server.num_blocks, server.max_model_len, server.max_num_batched_tokens
         if needs.most_blocks and (blocks is None or blocks > needs.most_blocks):
             yield f"it fills a pool of up to {needs.most_blocks:,} blocks, and {server.name} has {_number(blocks)}"
+        tier = tier_blocks(server)
+        if needs.most_tier and (tier is None or tier > needs.most_tier):
+            yield (
+                f"it overflows an offload tier of up to {needs.most_tier:,} blocks, and {server.name} has "
+                f"{_number(tier)}"
+            )
         if needs.most_context and (context is None or context > needs.most_context):
             yield f"it fills a context of up to {needs.most_context:,} tokens, and {server.name} has {_number(context)}"
         if needs.batch_tokens and (step is None or step > needs.batch_tokens):

@@ -19,6 +19,7 @@ class Preset:
     prefill: int = 1
     decode: int = 1
     num_gpu_blocks: int | None = None
+    offload_bytes: int | None = None
     engine_args: tuple[str, ...] = ()
     prefill_args: tuple[str, ...] = ()
     decode_args: tuple[str, ...] = ()
@@ -46,6 +47,18 @@ PRESETS = {
             engine_args=("--max-model-len 1024",),
         ),
         Preset(
+            name="small_tier",
+            summary="offload tiers of 4 MiB, smaller than a prompt: refused stores and eviction",
+            offload_bytes=4 * 1024 * 1024,
+        ),
+        Preset(
+            name="short_lease",
+            summary="leases of 3 s and small pools: blocks are given away before a decode server that waits reads them",
+            num_gpu_blocks=128,
+            engine_args=("--max-model-len 1024",),
+            nixl_config={"kv_lease_duration": 3},
+        ),
+        Preset(
             name="small_steps",
             summary="engine steps of 64 tokens: longer prompts are prefilled in chunks",
             engine_args=("--max-num-batched-tokens 64 --max-num-seqs 32",),
@@ -60,6 +73,13 @@ PRESETS = {
             summary="blocks of 32 tokens on prefill, of 64 on decode",
             prefill_args=("--block-size 32",),
             decode_args=("--block-size 64",),
+        ),
+        Preset(
+            name="reused_blocks",
+            summary="leases of five seconds and small block pools: blocks are soon released and reused",
+            num_gpu_blocks=48,
+            engine_args=("--max-model-len 1024",),
+            nixl_config={"kv_lease_duration": 5},
         ),
         Preset(name="two_by_two", summary="two prefill and two decode servers", prefill=2, decode=2),
         Preset(

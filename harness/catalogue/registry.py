@@ -32,6 +32,8 @@ class Workload:
     known_fault: KnownFault | None
     """A fault of the engine that the workload is known to find: which versions have it, and the evidence."""
     write: Writer
+    alone: bool = False
+    """Whether it may end a server: it runs on a deployment of its own, launched for it, and never beside others."""
 
     def __call__(self, setting: Setting) -> Scenario:
         """The scenario. `harness.verify.asking` verifies its answers."""
@@ -42,13 +44,14 @@ CATALOGUE: dict[str, Workload] = {}
 """All registered workloads by name, in the order of registration."""
 
 
-def workload(
+def workload(  # noqa: PLR0913 - what a workload is; keyword-only, and all but one have defaults
     *,
     family: str,
     needs: Needs | None = None,
     home: str = "multi",
     provokes: str | None = None,
     known_fault: KnownFault | None = None,
+    alone: bool = False,
 ) -> Callable[[Writer], Workload]:
     """Register a function as a workload. Its docstring's first line is the summary, the rest says what it hunts."""
 
@@ -58,7 +61,8 @@ def workload(
         if name in CATALOGUE or not summary or not hunts:
             needed = "a unique name, and a docstring with a summary line and what it hunts"
             raise HarnessError(f"The workload {name} needs {needed}.")
-        entry = Workload(name, family, summary, hunts.strip(), needs or Needs(), home, provokes, known_fault, write)
+        limits = needs or Needs()
+        entry = Workload(name, family, summary, hunts.strip(), limits, home, provokes, known_fault, write, alone)
         CATALOGUE[name] = entry
         return entry
 

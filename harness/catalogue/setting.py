@@ -23,6 +23,8 @@ class Setting:
     prefill_blocks: int | None = None
     """Blocks in the smallest pool of a prefill server."""
     decode_blocks: int | None = None
+    tier_blocks: int | None = None
+    """Blocks that the smallest offload tier holds."""
     batch_tokens: int | None = None
     """Tokens per engine step, of the server with the smallest steps."""
     prefill: int = 1
@@ -58,12 +60,19 @@ class Setting:
             max_model_len=_least(server.max_model_len for server in deployment.servers) or 2048,
             prefill_blocks=_least(server.num_blocks for server in prefill),
             decode_blocks=_least(server.num_blocks for server in decode),
+            tier_blocks=_least(tier_blocks(server) for server in deployment.servers),
             batch_tokens=_least(server.max_num_batched_tokens for server in deployment.servers),
             prefill=len(prefill),
             decode=len(decode),
             seed=seed,
             salt=salt,
         )
+
+
+def tier_blocks(server: Server) -> int | None:
+    """Blocks that the server's offload tier holds; None if that is not known."""
+    chunk, block, chunks = server.offload_block_size, server.block_size, server.offload_blocks
+    return None if chunk is None or block is None or chunks is None else chunks * chunk // block
 
 
 def _block_size(servers: tuple[Server, ...]) -> int:

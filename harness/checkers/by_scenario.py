@@ -24,6 +24,10 @@ from harness.history import (
     Decoding,
     Ended,
     Entry,
+    FaultBegan,
+    FaultHealed,
+    FaultPlanned,
+    FaultProved,
     History,
     NoiseMeasured,
     Noted,
@@ -40,7 +44,10 @@ FEWEST_STREAMS = 32
 arrive in one piece (18 of 18 in a workload of the catalogue on the simulated pair)."""
 _PER_SCENARIO = ("completion", "outputs", "settled")
 """Checks that are made for each scenario."""
-_OF_THE_RUN = (RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, VerificationPlanned, ClientHealth, ClockCompared)
+_OF_THE_RUN = (
+    *(RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, VerificationPlanned, ClientHealth, ClockCompared),
+    *(FaultPlanned, FaultBegan, FaultProved, FaultHealed),
+)
 """Entries that belong to every scenario."""
 
 

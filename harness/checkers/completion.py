@@ -12,9 +12,13 @@ Every request of a run's load is valid, so the deployment must serve it. The end
     cut after a status of 200                  invalid  the servers failed after they had begun to answer
     cut before any status                      unknown  the connection may have closed as the request was sent
     timed_out                                  unknown  the load may be too high, or the time limit too short
+    left                                       valid    the harness's client left, as the run had planned
     unreadable                                 unknown  the harness cannot undo the answer's compression
     not_connected, no_end                      unknown  there was no answer
     not_sent, client_crashed, interrupted      unknown  the harness or its user ended the request
+
+A request that ``may_be_refused`` may be served, or end as refused or error_inside. It may not time out: that is
+invalid, since the servers need only have refused it.
 
 A request with an ``expect_status`` must be refused with that status. The run is invalid if the request is served, or
 refused with a status that is invalid in the table. A run without any completed request is unknown.
@@ -22,12 +26,17 @@ refused with a status that is invalid in the table. A run without any completed 
 A failed request that verifies another request (``Request.purpose``) makes the run unknown at most. Failed references,
 controls, forcings, resets and salt tests are reported by the checks ``outputs`` and ``salts``, with the requests that
 could not be verified.
+
+A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
+It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
+answered, which is invalid.
 """
 
 from collections.abc import Sequence
 
+from harness.checkers.windows import at_work
 from harness.facts import Deployment
-from harness.history import Ending, History, Operation, Outcome
+from harness.history import Ending, History, Operation, Outcome, Tolerated
 from harness.scenario import Purpose, Route
 from harness.verdict import Check, Finding, Verdict, worst
 
@@ -56,15 +65,24 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
     served = [operation for operation in load if operation.request.expect_status is None]
     tested = [operation for operation in served if operation.request.route is Route.PROXY] or served
     completed = sum(operation.outcome is Outcome.OK for operation in tested)
-    failed = sorted((o for o in load if not as_expected(o)), key=lambda o: _verdict(o) is not Verdict.INVALID)
+    left = sum(operation.ended.ending is Ending.LEFT for operation in tested)
+    clearly = sum(map(refused_clearly, load))
+    unserved = [(o, _under_faults(o, history)) for o in load if not as_expected(o)]
+    excused = sum(verdict is Verdict.VALID for _, verdict in unserved)
+    failed = [o for o, verdict in unserved if verdict is not Verdict.VALID]
+    verdicts = {o.request.request_id: verdict for o, verdict in unserved}
+    failed.sort(key=lambda o: verdicts[o.request.request_id] is not Verdict.INVALID)
     verifying = [o for o in asked if not o.request.of_load and not as_expected(o)]
     whole = Verdict.VALID if completed and not history.ended_early else Verdict.UNKNOWN
-    verdict = worst((whole, *map(_verdict, failed), *(Verdict.UNKNOWN for _ in verifying)))
+    verdict = worst((whole, *verdicts.values(), *(Verdict.UNKNOWN for _ in verifying)))
     findings = tuple(_finding(operation) for operation in (*failed, *verifying)[:_LISTED])
     refusals = len(load) - len(served)
     parts = (
-        f"{completed:,} of {len(tested):,} requests completed"
+        f"{completed:,} of {len(tested) - left:,} requests completed"
+        + (f", the clients of {left:,} others left as planned" if left else "")
         + (f", {refusals:,} were to be refused" if refusals else ""),
+        *([f"{clearly:,} were refused clearly, as they may be"] if clearly else []),
+        *([f"{excused:,} failed clearly while a fault was at work"] if excused else []),
         *_first_of(failed, "did not"),
         *_first_of(verifying, "that verify other requests failed, so that what they verify is unknown"),
         *(["the run ended early"] if history.ended_early else []),
@@ -73,15 +91,37 @@ def completion(deployment: Deployment, history: History) -> Check:  # noqa: ARG0
 
 
 def as_expected(operation: Operation) -> bool:
-    """Whether the request completed, or was refused with the status that it must be refused with."""
+    """Whether the request completed, its client left as planned, or it was refused with the status that it must be."""
+    if operation.ended.ending is Ending.LEFT or refused_clearly(operation):
+        return True
     wanted = operation.request.expect_status
     return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
+
+
+def refused_clearly(operation: Operation) -> bool:
+    """Whether a request that the servers may refuse was refused, with an error as answer."""
+    clear = operation.ended.ending in (Ending.REFUSED, Ending.ERROR_INSIDE)
+    return operation.request.may_be_refused and clear
+
+
+def _under_faults(operation: Operation, history: History) -> Verdict:
+    """The verdict about a request that did not end as expected; VALID if a fault of the run explains it."""
+    tolerant = [one for one in at_work(history, operation, Tolerated.ERRORS) if one.evidence]
+    if not tolerant or operation.ended.ending is Ending.CLIENT_CRASHED:
+        return _verdict(operation)
+    if operation.ended.ending is not Ending.TIMED_OUT:
+        return Verdict.VALID
+    healed = max((one.healed_at or operation.ended.at for one in tolerant), default=operation.ended.at)
+    waited = operation.ended.at - max(healed, operation.sent.at)
+    return Verdict.INVALID if 2 * waited > operation.ended.at - operation.sent.at else Verdict.VALID
 
 
 def _verdict(operation: Operation) -> Verdict:
     """INVALID or UNKNOWN, by the table above, for a request of the load that did not end as expected."""
     ended = operation.ended
     if operation.request.expect_status is not None and ended.status == 200:
+        return Verdict.INVALID
+    if operation.request.may_be_refused and ended.ending is Ending.TIMED_OUT:
         return Verdict.INVALID
     if ended.ending is Ending.REFUSED:
         return Verdict.UNKNOWN if ended.status in _REMEDIES else Verdict.INVALID

@@ -6,6 +6,7 @@ from harness.checkers.advice import advised
 from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
 from harness.checkers.failed_transfers import failed_transfers
+from harness.checkers.faults import faults
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
 from harness.checkers.predictions import Source, predictions_from
@@ -13,6 +14,7 @@ from harness.checkers.processes import excused, processes
 from harness.checkers.settled import settled
 from harness.checkers.streaming import streaming
 from harness.checkers.token_sources import token_sources
+from harness.checkers.windows import windows
 from harness.collector import collector_paused
 from harness.facts import Connector, Deployment
 from harness.history import History
@@ -54,6 +56,8 @@ def judge(
     with collector_paused(), predictions_from(predictions):
         if tested(deployment, history):
             applying.insert(0, salts)
+        if windows(history):
+            applying.insert(0, faults)
         if history.died:
             applying.insert(0, processes)
         # Predicting counters takes most memory: it comes first, before the results of other checks take some.

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 
 from harness.checkers import elsewhere, leftovers
 from harness.checkers.by_phase import by_phase
+from harness.checkers.incarnations import restarted, since_restarts
 from harness.checkers.others import Growth, Others, earlier, others, own_tokens, surplus
 from harness.checkers.predictions import AFTER, BEFORE, Expected, counted_phases, predicted
+from harness.checkers.under_faults import Allowance, allowance, faulted_servers
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Outcome, Scraped, ScrapeFailed
 from harness.memo import once
-from harness.observe.counters import Counters, Delta, delta, read_counters, total, unknown_delta
+from harness.observe.counters import Counters, Delta, delta, read_counters, since_start, total, unknown_delta
 from harness.oracle import PREDICTED, PhaseKey, ServerExpectation
 from harness.verdict import Bounds, Check, Comparison, Verdict, worst
 
@@ -38,6 +40,8 @@ class Evidence:
     """Why the servers may have found blocks of an earlier run; empty if they cannot have."""
     elsewhere: str = ""
     """Why servers that are not listed may have served some requests; empty if they cannot have."""
+    allowed: Allowance = field(default_factory=Allowance)
+    """What faults of the run may have done to the servers in this phase; ``expectation`` allows for it already."""
 
     def compare(self, counter: str) -> Comparison:
         """Compare the counter's growth with its expectation."""
@@ -69,7 +73,12 @@ class Evidence:
 @once
 def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
     """The evidence of every counted phase, in order. Phases without readings are left out."""
-    expected = predicted(deployment, history)
+    disturbed = faulted_servers(deployment, history)
+    expected = since_restarts(
+        predicted(deployment, history, disturbed),
+        history,
+        lambda since: predicted(deployment, history, disturbed, since),
+    )
     counted = counted_phases(history)
     idle = {server.name: ServerExpectation() for server in deployment.servers}
     evidence = tuple(
@@ -77,10 +86,11 @@ def gather(deployment: Deployment, history: History) -> tuple[Evidence, ...]:
             *phase,
             key,
             servers[0].role,
-            expectation,
+            (allowed := allowance(deployment, history, phase, key)).widen(expectation, servers[0].role),
             total(_grown_on(history, phase, server.name) for server in servers),
             tuple(_before(history, phase, servers)),
             tuple(_before(history, counted[0], servers)),
+            allowed=allowed,
         )
         for phase in counted
         for key, expectation in expected.get(phase, idle).items()
@@ -253,6 +263,8 @@ def _grown_on(history: History, phase: PhaseKey, server: str) -> Delta:
         if isinstance(reason, str):
             return unknown_delta(reason)
     before, after = (read_counters(reading) for reading in readings if isinstance(reading, Scraped))
+    if restarted(history, phase, server) and before.process_start != after.process_start:
+        return since_start(after)
     return delta(before, after)
 
 

@@ -6,7 +6,7 @@ come from elsewhere are used only if they were made from the very operations and
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -55,9 +55,18 @@ def predictions_from(source: Source | None) -> Iterator[None]:
         _source.reset(token)
 
 
-def predicted(deployment: Deployment, history: History, disturbed: Collection[str] = ()) -> Expected:
-    """Predictions of the counted phases. ``disturbed``: names of servers that other clients asked, too."""
-    operations = predictable(history)
+def predicted(
+    deployment: Deployment,
+    history: History,
+    disturbed: Collection[str] = (),
+    since: Callable[[Sequence[Operation]], Iterable[Operation]] = iter,
+) -> Expected:
+    """Predictions of the counted phases.
+
+    ``disturbed``: names of servers that other clients asked, too, or whose caches a fault may have changed. ``since``:
+    leaves out operations, or changes how they ended.
+    """
+    operations = list(since(predictable(history)))
     source = None if disturbed else _source.get()
     made = source() if source is not None else None
     if made is not None and made.fit(deployment, operations):

@@ -3,8 +3,8 @@
 The reading after a phase is taken when every client has its answer. If a server then still holds more KV blocks than
 before the phase, and the lease after which NIXL gives up on a lost notification has passed, it has leaked them. If it
 still works on a request, the request hangs, provided that only this run uses the server and that no request of the
-phase had outcome ``INFO`` (such a request may still run). If other people use the server too, blocks and requests may
-belong to them.
+phase had outcome ``INFO`` (such a request may still run; one whose client left must have been aborted). If other people
+use the server too, blocks and requests may belong to them.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from harness.checkers.by_phase import by_phase
 from harness.checkers.evidence import NOT_COUNTED, gather
 from harness.checkers.predictions import AFTER, BEFORE
 from harness.facts import Deployment
-from harness.history import History, Outcome, Scraped, ScrapeFailed
+from harness.history import Ending, History, Outcome, Scraped, ScrapeFailed
 from harness.observe.counters import read_counters
 from harness.verdict import Check, Finding, Verdict, worst
 
@@ -96,4 +96,5 @@ def _is_busy(reading: Scraped) -> bool:
 
 def _must_be_idle(deployment: Deployment, history: History, reading: Scraped) -> bool:
     operations = by_phase(history).operations((reading.scenario, reading.phase))
-    return deployment.launched and all(o.outcome is not Outcome.INFO for o in operations)
+    ended = (o.outcome is not Outcome.INFO or o.ended.ending is Ending.LEFT for o in operations)
+    return deployment.launched and all(ended)

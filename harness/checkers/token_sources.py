@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from harness.checkers.by_phase import by_phase
 from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather
+from harness.checkers.incarnations import counted
 from harness.checkers.unknown_facts import excused_by_unlisted
 from harness.facts import Deployment, Role
 from harness.history import History, Operation, Outcome
@@ -78,15 +79,19 @@ def _against_usage(deployment: Deployment, evidence: tuple[Evidence, ...], histo
         asked = [
             operation
             for operation in by_phase(history).operations((scenario, phase))
-            if operation.request.route in _ROUTES[role]
+            if operation.request.route in _ROUTES[role] and counted(deployment, history, role, operation)
         ]
         yield _usage(members, asked, role, _left_to_decode(deployment, asked, role))
 
 
 def _left_to_decode(deployment: Deployment, asked: list[Operation], role: Role) -> int:
-    """Prompt tokens that prefill may leave to decode: for some kinds of model, the last one of each prompt."""
-    leaves = role is Role.PREFILL and bool(deployment.cache_rules_unknown)
-    return sum(one.request.route is Route.PROXY for one in asked) if leaves else 0
+    """Prompt tokens that prefill may leave to decode: for some kinds of model, the last one of each prompt.
+
+    Only answered requests count: prefill may leave out any part of the others' prompts.
+    """
+    if role is not Role.PREFILL or not deployment.cache_rules_unknown:
+        return 0
+    return sum(one.request.route is Route.PROXY and one.outcome is Outcome.OK for one in asked)
 
 
 def _usage(members: list[Evidence], asked: list[Operation], role: Role, left: int) -> Comparison:

@@ -9,6 +9,7 @@ from harness.catalogue.launching import build_target
 from harness.catalogue.presets import PRESETS, Preset
 from harness.catalogue.registry import Workload
 from harness.cli.ending import end_interrupted, store_report
+from harness.cli.fault_list import OF_ALL, fault_lines
 from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.rejudged import settings_of
@@ -29,7 +30,7 @@ _ONE_VERSION = "it needs two versions of an engine, and the simulated pair has o
 
 
 async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - all commands have the same parameter
-    """Print a line for each workload, under its family, and a line for each preset."""
+    """Print a line for each workload, under its family, for each preset, and for each fault."""
     entries = catalogue()
     width = max(len(entry.name) for entry in entries)
     for family in dict.fromkeys(entry.family for entry in entries):
@@ -40,6 +41,9 @@ async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - all command
     print("\ndeployments")
     for preset in PRESETS.values():
         print(f"  {preset.name:<{width}}  {preset.summary}")
+    print(f"\nfaults (--fault NAME:OPTION=VALUE,...); most have the options {OF_ALL}, too")
+    for line in fault_lines(width):
+        print(line)
     return ExitCode.VALID
 
 
@@ -78,8 +82,11 @@ def _grouped(options: Options, chosen: Sequence[Workload]) -> Iterator[tuple[Pre
         return
     for preset in PRESETS.values():
         entries = [entry for entry in chosen if entry.home == preset.name]
-        if entries:
-            yield preset, entries
+        if together := [entry for entry in entries if not entry.alone]:
+            yield preset, together
+        for entry in entries:
+            if entry.alone:
+                yield preset, [entry]
 
 
 @dataclass(frozen=True, slots=True)

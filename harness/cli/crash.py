@@ -5,6 +5,7 @@ first of them; any other group is a crash.
 """
 
 import asyncio
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,17 @@ from harness.store.rundir import DEPLOYMENT
 
 CRASH = "crash.txt"
 """The file with the traceback in a run's directory."""
+_FILES = "Allow more open files (ulimit -n), or use a lower --concurrency, and run again."
+_ROOM = "Make room on the disk, or choose another directory with --result-dir, and run again."
+_REMEDIES = {
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: _ROOM,
+    errno.ENOMEM: "The memory that this process may have is used up: send fewer requests, and run again.",
+}
+"""What the user can do, by the kind of error: these are no bugs of the harness."""
 _FRAMES = 3
 """Frames shown if no traceback could be stored, the innermost first."""
 
@@ -48,18 +60,32 @@ def known_error(error: BaseException) -> BaseException | None:
 def crashed(error: BaseException, directory: Path | None = None) -> CrashError:
     """The error to raise instead of ``error``. The traceback is stored in the run's ``directory``, if it has one."""
     what = _what(error)
+    remedy = _remedy(error)
     kept = None if directory is None else _kept(error, directory)
     lines = [f"the harness itself failed: {what}{'' if kept else f' ({_where(error)})'}."]
     lines.append("This says nothing about the deployment.")
+    if remedy:
+        lines.append(remedy)
     if directory is not None:
         lines.append(f"Everything recorded before the failure is stored in {directory}")
         lines[-1] += f", with the traceback in {CRASH}." if kept else "; the traceback could not be stored there."
-        lines.append(f"Please report this failure{f' with {CRASH}' if kept else ''}.")
+        if not remedy:
+            lines.append(f"Please report this failure{f' with {CRASH}' if kept else ''}.")
         if (directory / DEPLOYMENT).exists():
             lines.append(f"To judge what was recorded: python -m harness check {directory}")
     else:
-        lines.append("No run was stored. Please report this failure with the command line.")
+        report = "" if remedy else " Please report this failure with the command line."
+        lines.append(f"No run was stored.{report}")
     return CrashError(" ".join(lines))
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about a machine that has run out of something; empty if that is not the reason."""
+    leaves = list(_leaves(error))
+    if any(isinstance(leaf, MemoryError) for leaf in leaves):
+        return _REMEDIES[errno.ENOMEM]
+    numbers = (leaf.errno or 0 for leaf in leaves if isinstance(leaf, OSError))
+    return next((_REMEDIES[number] for number in numbers if number in _REMEDIES), "")
 
 
 def _what(error: BaseException) -> str:

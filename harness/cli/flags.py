@@ -12,7 +12,7 @@ from harness.cli.flag import value as _value
 from harness.cli.flag import values as _values
 from harness.cli.load_flags import add_load_flags
 from harness.cli.numbers import natural, port, positive, rates, seconds
-from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES
+from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, POLICIES
 from harness.errors import ExitCode
 from harness.redact import redact_text
 from harness.selftest import SelftestOptions
@@ -52,7 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_selftest_flags(
         command("selftest", "plant each known bug in a simulated pair, and see which checker catches it")
     )
-    command("list", "list the workloads and deployments of the catalogue")
+    command("list", "list the workloads and deployments of the catalogue, and the faults")
+    _add_fault_flags(run)
     for one in (run, doctor):
         add_load_flags(one)
         _add_sending_flags(one)
@@ -104,6 +105,8 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     )
     text = "the NIXL connector's kv_connector_extra_config, as in '{\"kv_lease_duration\": 5}'"
     _value(group, "--nixl-config", "JSON", text, _json_object, {})
+    text = "what decode does with a request whose KV it could not load: fail or recompute (default: the engine's)"
+    group.add_argument("--kv-load-failure-policy", choices=POLICIES, metavar="POLICY", help=text)
     _values(group, "--engine-arg", "ARG", "an argument of vLLM, for every server; repeatable")
     _values(group, "--prefill-arg", "ARG", "an argument of vLLM, for prefill servers only; repeatable")
     _values(group, "--decode-arg", "ARG", "an argument of vLLM, for decode servers only; repeatable")
@@ -134,6 +137,17 @@ def _add_sending_flags(parser: argparse.ArgumentParser) -> None:
         help="also verify the offload tiers of attached servers: this EMPTIES their prefix caches after the load "
         "(always done with servers that the harness launched)",
     )
+
+
+def _add_fault_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("faults")
+    text = (
+        "cause a fault during the load, as in pause:server=decode-0,after=2,for=3 (seconds); repeatable; `list` "
+        "describes each"
+    )
+    _values(group, "--fault", "NAME[:OPTION=VALUE,…]", text)
+    text = "N faults of several kinds at random moments (--seed) of a load of --duration-sec S"
+    _value(group, "--faults", "N", text, positive)
 
 
 def _add_catalogue_flags(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,10 @@ def _add_size_flags(group: Flags) -> None:
     text = "send the load from a Ray cluster: HOST:PORT, or auto on one of its nodes"
     _value(group, "--ray", "ADDRESS", text)
     _value(group, "--num-prompts", "N", "requests (default: 128, or all of a custom dataset or trace)", positive)
+    text = (
+        "send for so many seconds, and no longer; --num-prompts then limits the requests (default: 100 for each second)"
+    )
+    _value(group, "--duration-sec", "S", text, seconds)
     text = "seed of prompts and arrivals, and of the choice of outputs to verify (default: 0)"
     _value(group, "--seed", "N", text, natural, 0)
     text = "which latencies a request must keep, in ms: ttft:MS, tpot:MS, e2el:MS; result: requests per second that do"

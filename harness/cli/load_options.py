@@ -22,6 +22,8 @@ from harness.loads import (
 
 _FROM_FILE = ("sharegpt", "custom", "trace")
 _IN_SESSIONS = ("random", "natural", "prefix_repetition", "sharegpt")
+_PER_SECOND = 100
+"""Requests for each second of ``--duration-sec``: more than a small deployment serves."""
 _USUAL_INPUT, _USUAL_OUTPUT = RandomLoad.input_len, 20
 
 
@@ -53,8 +55,11 @@ def load_of(flags: argparse.Namespace) -> Load:
         "arrival": arrival,
         "turns": flags.session_turns,
         "think_time": flags.think_time,
+        "seconds": flags.duration_sec,
     }
     number = arrival.size if arrival is not None and arrival.size is not None else flags.num_prompts
+    if number is None and flags.duration_sec is not None and name not in _FROM_FILE:
+        number = math.ceil(_PER_SECOND * flags.duration_sec)
     return _MAKERS[name](flags, {"num_prompts": number, **timing})
 
 

@@ -11,6 +11,8 @@ from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
+from harness.faults import FaultPlan, parse_fault, random_faults, relays_for
+from harness.faults.link import SIDE_CHANNEL
 from harness.fleet import Workers
 from harness.load.extra_body import checked
 from harness.loads import Load
@@ -83,6 +85,8 @@ class Options:
     save: bool
     """Whether ``check`` replaces the stored result."""
     state_file: Path | None
+    faults: tuple[FaultPlan, ...]
+    """What is done to the deployment during the load."""
     workers: Workers
     """From where the load is sent."""
     argv: tuple[str, ...]
@@ -100,6 +104,8 @@ class Options:
             concurrency=None if everything else self.load.concurrency,
             reference=self.sending.reference_url is not None,
             probe_tiers=deployment.launched or self.verification.probe_tiers,
+            # The servers' first handshake must find the fault at work.
+            salt_on_the_way=SIDE_CHANNEL not in relays_for(self.faults),
         )
 
 
@@ -158,6 +164,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
         state_file=getattr(flags, "state_file", None),
+        faults=tuple(map(parse_fault, (*flags.fault, *_random_faults(flags)))),
         workers=Workers(flags.workers, flags.ray),
         argv=argv,
     )
@@ -181,6 +188,7 @@ def _target(flags: argparse.Namespace) -> Target:
         num_gpu_blocks=flags.num_gpu_blocks,
         offload_bytes=flags.offload_bytes,
         nixl_config=flags.nixl_config,
+        kv_load_failure_policy=flags.kv_load_failure_policy,
         engine_args=tuple(flags.engine_arg),
         role_args={Role.PREFILL: tuple(flags.prefill_arg), Role.DECODE: tuple(flags.decode_arg)},
         engine_pythons={
@@ -193,7 +201,19 @@ def _target(flags: argparse.Namespace) -> Target:
         num_warmups=flags.num_warmups,
         engine=_engine(flags),
         sim_noise=_sim_noise(flags),
+        separate_processes=bool(flags.fault or flags.faults),
     )
+
+
+def _random_faults(flags: argparse.Namespace) -> list[str]:
+    if flags.faults is None:
+        return []
+    if flags.duration_sec is None:
+        raise UsageError("--faults draws the moments of faults in a load of known length: add --duration-sec S.")
+    attached = _names_servers(flags)
+    numbers = {role: len(getattr(flags, f"{role}_url")) if attached else getattr(flags, role) for role in Role}
+    servers = [f"{role}-{index}" for role, number in numbers.items() for index in range(number)]
+    return random_faults(flags.faults, flags.duration_sec, flags.seed, servers, launched=not attached)
 
 
 def _names_servers(flags: argparse.Namespace) -> bool:

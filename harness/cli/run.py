@@ -10,6 +10,7 @@ from harness.cli.options import Options
 from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
+from harness.faults import under_faults
 from harness.reports import make_report
 from harness.run import Carried, fresh_salt, with_tokens
 from harness.store.noise_file import add_noise, noise_key, read_noise
@@ -35,7 +36,10 @@ async def run(options: Options) -> ExitCode:
                 load = await with_tokens(load, on.deployment, options.sending.headers)
                 salt = fresh_salt()
                 verify = options.verify(on.deployment, salt)
-                carried = await on.carry_out([load.scenario(on.deployment, salt)], verify=verify)
+                scenario = load.scenario(on.deployment, salt)
+                if options.faults:
+                    scenario = under_faults(scenario, on.deployment, options.faults)
+                carried = await on.carry_out([scenario], verify=verify)
         except asyncio.CancelledError:
             interrupted = end_interrupted(store, options)
             return interrupted.exit_code if interrupted else ExitCode.UNKNOWN

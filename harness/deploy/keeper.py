@@ -15,12 +15,17 @@ Rule 3: if the keeper itself is killed, the command gets SIGTERM from the kernel
 
 Rule 4: when the command ends by itself, the keeper ends the command's remaining descendants, and exits with the
 command's status (128 + N for a signal N).
+
+Rule 5: what a killed process cannot remove itself, the keeper removes: shared memory in /dev/shm that the command or a
+descendant had mapped or open, that is newer than the command, and that no process uses any more; and the directory that
+PD_HARNESS_OWN_DIRECTORY names, which is the command's alone, with the directory around it if that is empty.
 """
 
 import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +35,10 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL = 0.05
+OWN_DIRECTORY = "PD_HARNESS_OWN_DIRECTORY"
+_SHARED = "/dev/shm/"  # noqa: S108 - where Linux keeps shared memory
+_LOOKS = 10
+"""Polls between two looks at /dev/shm, and looks at what is mapped after a change there: a file is mapped later."""
 
 
 def _prctl(option: int, argument: int) -> None:
@@ -88,12 +97,83 @@ def _stop(process: "subprocess.Popen[bytes]", grace: float) -> None:
         process.wait()
 
 
+def _shared_of(pid: int) -> set[str]:
+    """Files in /dev/shm that a process has mapped or open; none if it has ended or belongs to another user."""
+    found: set[str] = set()
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+        found.update(line[line.index(_SHARED) :] for line in lines if _SHARED in line)
+    with contextlib.suppress(OSError):
+        for one in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(one.readlink()))
+    return {path for path in found if path.startswith(_SHARED) and not path.endswith(" (deleted)")}
+
+
+def _listed() -> set[str]:
+    try:
+        return {str(path) for path in Path(_SHARED).iterdir()}
+    except OSError:
+        return set()
+
+
+class _SharedMemory:
+    """The shared memory that the command and its descendants made."""
+
+    def __init__(self) -> None:
+        self._before = self._listed = _listed()
+        self._ours: set[str] = set()
+        self._polls = self._more = 0
+
+    def poll(self) -> None:
+        """Called at every poll: look now and then, and at the processes only after a change."""
+        self._polls += 1
+        if self._polls % _LOOKS:
+            return
+        listed = _listed()
+        self._more = _LOOKS if listed != self._listed else max(self._more - 1, 0)
+        self._listed = listed
+        if self._more:
+            self.look()
+
+    def look(self) -> None:
+        """Learn what the descendants use now."""
+        for pid in _descendants(os.getpid()):
+            self._ours |= _shared_of(pid) - self._before
+
+    def remove(self) -> None:
+        """Remove what is left and used by nobody."""
+        left = self._ours & _listed()
+        if not left:
+            return
+        used = set[str]().union(*(_shared_of(int(one.name)) for one in Path("/proc").iterdir() if one.name.isdigit()))
+        for path in left - used:
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+
+
+def _make_own_directory() -> None:
+    if path := os.environ.get(OWN_DIRECTORY):
+        # If it cannot be made, the command says so.
+        with contextlib.suppress(OSError):
+            Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def _remove_own_directory() -> None:
+    if path := os.environ.get(OWN_DIRECTORY):
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(path).parent.rmdir()
+
+
 def _harness_gone() -> bool:
     readable, _, _ = select.select([0], [], [], _POLL)
     return bool(readable) and os.read(0, 1) == b""
 
 
 def _run(command: list[str], grace: float) -> int:
+    _make_own_directory()
+    shared = _SharedMemory()
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -104,9 +184,13 @@ def _run(command: list[str], grace: float) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: stopping.append(received))
     while process.poll() is None and not stopping and not _harness_gone():
-        pass
+        shared.poll()
+    shared.look()
     _stop(process, grace)
+    shared.look()
     _kill_descendants()
+    shared.remove()
+    _remove_own_directory()
     status = process.returncode
     return 128 - status if status < 0 else status
 

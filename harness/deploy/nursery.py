@@ -25,6 +25,10 @@ class Nursery:
         self._ready_timeout = ready_timeout
         self._observer = observer
         self._processes: dict[str, ChildProcess] = {}
+        self._urls: dict[str, str] = {}
+        self._to_end: set[str] = set()
+        self._ended_before: dict[str, str] = {}
+        """Why commands ended by themselves that were started again since, by name."""
 
     def start(self, name: str, argv: Iterable[str], environment: Mapping[str, str]) -> None:
         """Start one process; returns at once."""
@@ -33,6 +37,7 @@ class Nursery:
 
     async def all_answer(self, urls: Mapping[str, str]) -> None:
         """Return when every process answers 200 at /health. Raises DeployError, with the log's end, if one fails."""
+        self._urls |= urls
         try:
             async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
                 for name, url in urls.items():
@@ -45,17 +50,52 @@ class Nursery:
         """End all processes. Shielded: a second Ctrl-C must not leave some of them running."""
         await asyncio.shield(asyncio.gather(*(process.stop() for process in self._processes.values())))
 
+    def names(self) -> tuple[str, ...]:
+        """The processes that were started, in order."""
+        return tuple(self._processes)
+
+    def pids(self, name: str) -> tuple[int, ...]:
+        """The ids of a command's process and its descendants, without its keeper; empty if it has ended."""
+        return self._processes[name].pids
+
+    def will_end(self, name: str) -> None:
+        """A fault is about to end this command: until it is started again, its end is no death by itself."""
+        self._to_end.add(name)
+
+    async def restart(self, name: str) -> None:
+        """End what is left of a command, start it again as it was, and return when it answers.
+
+        Raises DeployError, with the log's end, if it does not answer in time.
+        """
+        before = self._processes[name]
+        if (why := self._death(name)) is not None:
+            self._ended_before[name] = why
+        self._to_end.add(name)
+        await before.stop()
+        self._processes[name] = ChildProcess.start(before.command, append=True)
+        self._to_end.discard(name)
+        await self.all_answer({name: self._urls[name]})
+
     def pid(self, name: str) -> int:
         """The process id of a process's keeper."""
         return self._processes[name].pid
 
     def dead(self) -> dict[str, str]:
-        """The processes that have ended, with the reason of each, by name."""
-        return {name: _ended(process) for name, process in self._processes.items() if process.status is not None}
+        """The processes that ended by themselves, with the reason of each, by name.
+
+        One that was started again since is among them; one that a fault ended is not.
+        """
+        now = {name: why for name in self._processes if (why := self._death(name)) is not None}
+        return {**self._ended_before, **now}
+
+    def _death(self, name: str) -> str | None:
+        """Why a command has ended by itself; None if it runs, or if a fault ended it."""
+        process = self._processes[name]
+        return None if process.status is None or name in self._to_end else _ended(process)
 
     def logged_errors(self) -> dict[str, str]:
         """The first exception in each process's log, by name; processes without one in their log are left out."""
-        causes = {name: startup.cause(_log(process)) for name, process in self._processes.items()}
+        causes = {name: startup.cause(process.log()) for name, process in self._processes.items()}
         return {name: cause for name, cause in causes.items() if cause is not None}
 
     async def _answers(self, name: str, url: str, session: aiohttp.ClientSession) -> None:
@@ -67,7 +107,7 @@ class Nursery:
                 raise DeployError(_ended(process))
             if elapsed > self._ready_timeout:
                 raise DeployError(_timed_out(process, elapsed))
-            self._observer.deploy(name, startup.stage(_log(process)) or "starting", elapsed)
+            self._observer.deploy(name, startup.stage(process.log()) or "starting", elapsed)
             await self._clock.sleep(POLL)
         self._observer.deploy(name, "answering", self._clock.now() - started)
 
@@ -80,22 +120,14 @@ async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _log(process: ChildProcess) -> str:
-    try:
-        return process.command.log.read_text(errors="replace")
-    # The run's directory may have been removed.
-    except OSError:
-        return ""
-
-
 def _ended(process: ChildProcess) -> str:
-    log = _log(process)
+    log = process.log()
     why = startup.cause(log) or f"its log ends:\n{startup.last_lines(log)}"
     return f"{process.command.name} ended with status {process.status}: {why}\nIts whole log: {process.command.log}"
 
 
 def _timed_out(process: ChildProcess, seconds: float) -> str:
-    stage = startup.stage(_log(process)) or "starting"
+    stage = startup.stage(process.log()) or "starting"
     return (
         f"{process.command.name} did not answer within {seconds:.0f} s. The last stage in its log: {stage}. Give it "
         f"more time with --ready-check-timeout-sec, or look at its log: {process.command.log}"

@@ -21,6 +21,7 @@ NIXL_PROGRESS_DELAY_US = 500
 """Without the delay NIXL's busy progress threads starve the servers on two cores: 53 s instead of 0.3 s a request."""
 QUEUE_PAUSE_US = 200
 """A step of the canary takes milliseconds; busy waiting between steps starves it (engine_plugins/queue_pause)."""
+_SIDE_CHANNEL_HOST, _SIDE_CHANNEL_PORT = "VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"
 RESERVED_GPU_MEMORY = 0.1
 """The fraction of a GPU's memory left for allocations outside the servers' own accounting."""
 
@@ -42,6 +43,11 @@ class ServerPlan:
     port: int
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+
+    @property
+    def side_channel(self) -> str:
+        """Host and port on which NIXL answers handshakes."""
+        return f"{self.environment[_SIDE_CHANNEL_HOST]}:{self.environment[_SIDE_CHANNEL_PORT]}"
 
     @property
     def url(self) -> str:
@@ -84,9 +90,10 @@ def plan_server(role: Role, number: int, slot: Slot, target: Target, engine: Eng
 def kv_transfer_config(target: Target, engine: Engine) -> dict[str, Any]:
     """The value of ``--kv-transfer-config``: one connector, or MultiConnector with several in the given order."""
     parts = [_connector_config(each, target, engine) for each in target.connectors]
-    if len(parts) == 1:
-        return parts[0]
-    return {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": {"connectors": parts}}
+    multi = {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": {"connectors": parts}}
+    policy = target.kv_load_failure_policy
+    # vLLM's scheduler reads the policy from the whole, not from MultiConnector's parts.
+    return (parts[0] if len(parts) == 1 else multi) | ({"kv_load_failure_policy": policy} if policy else {})
 
 
 def _connector_config(connector: Connector, target: Target, engine: Engine) -> dict[str, Any]:
@@ -124,8 +131,8 @@ def _environment(slot: Slot, target: Target, engine: Engine) -> dict[str, str]:
     environment = dict(os.environ) | {
         "PYTHONUNBUFFERED": "1",
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1",
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(slot.side_channel_port),
+        _SIDE_CHANNEL_HOST: "127.0.0.1",
+        _SIDE_CHANNEL_PORT: str(slot.side_channel_port),
         # Enables /server_info, which reports the connectors' order, and /reset_prefix_cache, which empties caches.
         "VLLM_SERVER_DEV_MODE": "1",
     }

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from harness.deploy.nursery import Nursery
 from harness.deploy.plan import Engine
 from harness.deploy.plugin_path import write_plugin_path
 from harness.deploy.ports import require_free
+from harness.deploy.relaying import SIDE_CHANNEL, Relaying, start_relays
 from harness.deploy.simulate import simulated
 from harness.deploy.target import Attachment, Target
 from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_transfers
-from harness.errors import DeployError, ModelNotFound
+from harness.errors import DeployError, ModelNotFound, UsageError
 from harness.facts import Connector, Deployment, Role
 from harness.history import DeadProcess
 from harness.loads.demand import Demand
@@ -57,6 +58,8 @@ class Session:
     deployment: Deployment
     nursery: Nursery
     """The processes that the harness started for the deployment; there may be none."""
+    relaying: Relaying = field(default_factory=Relaying)
+    """The relays that stand before its servers."""
 
     def died(self) -> tuple[DeadProcess, ...]:
         """The processes started by the harness that ended by themselves, with the reason of each."""
@@ -139,7 +142,7 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     device = engines[Role.DECODE].build.device
     servers = tuple(replace(server, pid=nursery.pid(server.name)) for server in deployment.servers)
     deployment = replace(deployment, servers=servers, launched=True, end_tokens_complete=True, device=device)
-    return Session(_with_own_proxy(deployment), nursery)
+    return Session(_with_own_proxy(deployment), nursery, parts.relaying)
 
 
 def _with_own_proxy(deployment: Deployment) -> Deployment:
@@ -156,16 +159,20 @@ async def _attach(target: Target, to: Attachment, around: Surroundings, stack: A
     nursery = around.nursery(target)
     stack.push_async_callback(nursery.stop)
     deployment = await _learn(target, to.prefill_urls, to.decode_urls, to.base_url)
+    relaying = await start_relays(nursery, target.relays, {one.name: one.url for one in deployment.servers})
     if to.base_url is None:
-        url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports)
+        url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports, relaying.detours)
         deployment = _with_own_proxy(replace(deployment, proxy_url=url))
-    return Session(deployment, nursery)
+    elif relaying.detours:
+        raise UsageError("A fault on a link needs the harness's own proxy: leave --base-url out.")
+    return Session(deployment, nursery, relaying)
 
 
 async def _simulate(target: Target, around: Surroundings, stack: AsyncExitStack) -> Session:
     nursery = around.nursery(target)
     stack.push_async_callback(nursery.stop)
-    return Session(_with_own_proxy(await simulated(target, nursery)), nursery)
+    deployment, relaying = await simulated(target, nursery)
+    return Session(_with_own_proxy(deployment), nursery, relaying)
 
 
 async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
@@ -243,6 +250,9 @@ async def _warm_up(
     nixl = deployment.has(Connector.NIXL)
     may_transfer = nixl or (nixl is None and not deployment.unknown_connectors())
     started_proxy = deployment.own_proxy is True or deployment.proxy_url is None
+    if SIDE_CHANNEL in target.relays:
+        # Servers make a handshake once. A fault on it must find it still to be made.
+        return deployment
     if may_transfer and nixl_handover_expected(reports, started_proxy=started_proxy):
         deployment = await _first_transfers(deployment, target, how, around)
     around.observer.deploy("warm-up", "first load", around.clock.now() - started)

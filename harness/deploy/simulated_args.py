@@ -13,6 +13,7 @@ _FIELDS = {
     "--max-num-batched-tokens": "max_num_batched_tokens",
     "--max-num-seqs": "max_num_seqs",
     "--num-gpu-blocks-override": "num_blocks",
+    "--shutdown-timeout": "shutdown_timeout",
 }
 
 

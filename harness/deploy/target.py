@@ -9,6 +9,9 @@ from harness.facts import Connector, Role
 OFFLOAD_BYTES = 256 * 1024 * 1024
 """The offload tier of each server: 1,024 chunks of the canary's blocks. On a CPU, all of it is committed at start."""
 
+POLICIES = ("fail", "recompute")
+"""vLLM's ``kv_load_failure_policy``."""
+
 CONNECTORS = {
     "nixl": (Connector.NIXL,),
     "offloading": (Connector.OFFLOADING,),
@@ -57,10 +60,18 @@ class Target:
     num_warmups: int | None = None
     nixl_config: Mapping[str, Any] = field(default_factory=dict)
     """The NIXL connector's ``kv_connector_extra_config``."""
+    kv_load_failure_policy: str | None = None
+    """What decode does with a request whose KV it could not load: ``fail`` or ``recompute``; None: the engine's own
+    choice (vLLM 0.32: ``fail``)."""
     engine: str = "vllm"
     """The engine to launch: ``vllm``, or ``sim`` for the simulated pair."""
+    relays: tuple[str, ...] = ()
+    """Where a relay of the harness stands, for faults that need one: ``decode-0`` for the link from the proxy to that
+    server, ``side-channel`` for that from decode servers to NIXL on prefill-0, ``metrics-decode-0`` for readings."""
     sim_noise: str = "usual"
     """The kind of noise that a simulated pair has."""
+    separate_processes: bool = False
+    """Whether each simulated server has a process of its own, as faults on one of them need."""
 
     @property
     def transfers(self) -> bool:

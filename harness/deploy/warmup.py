@@ -30,6 +30,7 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.errors import DeployError, HarnessError, UsageError
+from harness.observe.bodies import body_of
 from harness.preflight.quoting import quoted
 from harness.proxy.contract import Endpoint, decode_body, prefill_body
 from harness.proxy.handover import IncompleteHandover, take_handover
@@ -345,7 +346,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, body: bytes, how: WarmU
     async with session.post(
         f"{url}{Endpoint.COMPLETIONS}", data=body, headers=headers, allow_redirects=False
     ) as response:
-        raw = await response.read()
+        raw = await body_of(response)
         if response.status != HTTPStatus.OK:
             location = response.headers.get("Location", "")
             raise _Refused(url, response.status, quoted(raw, how.headers), how.model, location)

@@ -76,7 +76,7 @@ class Operations:
             return
         sent = self._in_flight.pop(entry.request_id)
         self._run.conversations.remember(sent.request, entry)
-        self._run.failed += entry.outcome is not Outcome.OK
+        self._run.failed += entry.outcome is not Outcome.OK and entry.ending is not Ending.LEFT
         if entry.request_id in self._own:
             self._run.ended += 1
             self._run.observer.advance(self._run.ended, len(self._own), self._run.failed)

@@ -49,12 +49,31 @@ def _request_fields(request: Request, *, model: str) -> Json:
         **_sampling(request.sampling),
         **(_chat_limits(request.sampling) if chat else _completion_limits(request.sampling)),
         "cache_salt": request.cache_salt,
+        "kv_transfer_params": _transfer(request),
         "return_token_ids": True,
         "stream": request.stream,
         # vLLM refuses stream options for an answer that is not streamed.
         "stream_options": {"include_usage": True} if request.stream else None,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+_HOLD: Json = {
+    "do_remote_decode": True,
+    "do_remote_prefill": False,
+    "remote_engine_id": None,
+    "remote_request_id": None,
+    "remote_block_ids": None,
+    "remote_host": None,
+    "remote_port": None,
+}
+"""Asks a prefill server to hold a prompt's KV, as the proxy does (harness.proxy.contract)."""
+
+
+def _transfer(request: Request) -> Any:
+    if request.holds:
+        return _HOLD
+    return None if request.reference is None else json.loads(request.reference)
 
 
 def _sampling(sampling: Sampling) -> Json:

@@ -8,7 +8,7 @@ when the stream has ended.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +23,11 @@ from harness.load.answers.outcome import Reply, conclude
 from harness.load.answers.receiver import Receiver
 from harness.load.body import encode
 from harness.load.extra_body import checked
+from harness.load.leaving import Leaving, Left, UsualTimes, left_in_time
 from harness.load.targets import Targets
 from harness.load.transport.coding import UnknownCoding
 from harness.load.transport.direct import REQUEST_ID, Direct
-from harness.load.transport.limits import TimedOut
+from harness.load.transport.limits import TimedOut, time_limit
 from harness.load.transport.over_aiohttp import OverAiohttp
 from harness.load.transport.pool import NotConnected
 from harness.redact import redact_secrets, secrets_of
@@ -65,6 +66,7 @@ class Client:
         self._extra_body = checked(extra_body or {})
         self._uses_direct = direct
         self._typed = typed
+        self._usual = UsualTimes()
         self._aiohttp: OverAiohttp
         self._direct: Direct
         self._open: AsyncExitStack
@@ -85,9 +87,18 @@ class Client:
         """Send a request and wait until it ends in any way. Cancellation closes the connection."""
         reply, answer = Reply(), Answer()
         receiver = Receiver(request, reply, answer, typed=self._typed)
+        began = self._usual.began(request, self._clock.now)
         try:
-            await self._exchange(request, receiver)
+            # What verifies a request of the load is like it, but its client stays.
+            if request.leaves is None or not request.of_load:
+                async with nullcontext() if request.deadline is None else time_limit(request.deadline):
+                    await self._exchange(request, receiver)
+            else:
+                async with left_in_time(self._usual.wait(request)):
+                    await self._exchange(request, Leaving(request, receiver))
             receiver.end(self._clock.now())
+        except Left as left:
+            reply.broken, reply.trouble = Ending.LEFT, str(left)
         except (aiohttp.ClientConnectorError, NotConnected) as error:
             reply.broken, reply.trouble = Ending.NOT_CONNECTED, f"not sent: {error}"
         except UsageError as error:
@@ -95,15 +106,17 @@ class Client:
         except UnknownCoding as error:
             reply.broken, reply.trouble = Ending.UNREADABLE, f"not read: {error}"
         except TimedOut:
-            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {self._timeout:g} s"
+            limit = request.deadline or self._timeout
+            reply.broken, reply.trouble = Ending.TIMED_OUT, f"no end of the answer within {limit:g} s"
         except (aiohttp.ClientError, OSError) as error:
             reply.broken, reply.trouble = Ending.CUT, f"cut: {type(error).__name__}: {error}"
         receiver.cut()
         ended = conclude(request, reply, answer, self._clock.now())
+        self._usual.learn(ended, began)
         cause = redact_secrets(ended.cause, self._secrets) if ended.cause else ""
         return replace(ended, cause=cause) if cause != ended.cause else ended
 
-    async def _exchange(self, request: Request, receiver: Receiver) -> None:
+    async def _exchange(self, request: Request, receiver: Receiver | Leaving) -> None:
         url = self._targets.url(request)
         body = encode(request, model=self._model, extra=self._extra_body)
         if self._uses_direct and self._direct.takes(url, request.request_id):

@@ -37,6 +37,8 @@ class TimedLoad:
     """Requests of a session, at most; 1: no sessions."""
     think_time: tuple[float, float] = (0.0, 0.0)
     """Seconds between the end of a turn and the next one, least and most; drawn anew for each turn."""
+    seconds: float | None = None
+    """No request is sent later than so many seconds after the first; None: all are sent."""
 
     def __post_init__(self) -> None:
         if self.concurrency is None and not self.is_open:
@@ -72,6 +74,7 @@ class TimedLoad:
             max(1, len(requests)) if self.concurrency is None else self.concurrency,
             due=times,
             think_times=dict(zip(turns, self._thinking(len(turns)), strict=True)),
+            seconds=self.seconds,
         )
 
     def _due(self, number: int) -> tuple[float, ...]:
@@ -109,3 +112,5 @@ class TimedLoad:
             yield from ("--session-turns", str(self.turns))
         if self.think_time != (0.0, 0.0):
             yield from ("--think-time", ":".join(f"{seconds:.15g}" for seconds in self.think_time))
+        if self.seconds is not None:
+            yield from ("--duration-sec", f"{self.seconds:.15g}")

@@ -1,11 +1,15 @@
 """Whether servers that were known before still answer, and still serve the same model."""
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping
 
 import aiohttp
 
-_TIMEOUT = aiohttp.ClientTimeout(total=5)
+from harness.observe.bodies import get_ok
+
+_SECONDS = 5.0
+_TIMEOUT = aiohttp.ClientTimeout(total=_SECONDS)
 
 
 async def all_serve(urls: Iterable[str], model: str, headers: Mapping[str, str]) -> bool:
@@ -25,7 +29,7 @@ async def answers(url: str) -> bool:
 
 async def _serves(session: aiohttp.ClientSession, url: str, model: str) -> bool:
     try:
-        async with session.get(f"{url}/v1/models") as response:
-            return model in {entry["id"] for entry in (await response.json())["data"]}
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError):
+        text = await get_ok(session, f"{url}/v1/models", _SECONDS)
+        return model in {entry["id"] for entry in json.loads(text)["data"]}
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

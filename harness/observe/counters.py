@@ -16,7 +16,8 @@ Rules:
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from harness.history import Sample, Scraped
 
@@ -169,7 +170,7 @@ def _parts(source: _Source, samples: Iterable[Sample]) -> Mapping[Labels, float]
 
 def _why_unusable(name: str, source: _Source, samples: Iterable[Sample]) -> str:
     """Say what is wrong with a family's value; empty if the value can be used."""
-    total, seen = 0.0, list[Mapping[str, str]]()
+    total, seen = 0.0, set[Labels]()
     for sample in source.of(samples):
         if not math.isfinite(sample.value):
             value = "NaN" if math.isnan(sample.value) else "an infinite value"
@@ -178,9 +179,10 @@ def _why_unusable(name: str, source: _Source, samples: Iterable[Sample]) -> str:
             return f"the server exposes a negative value for {source.sample}: {sample.value:,}"
         if name in _GROWING and not float(sample.value).is_integer():
             return f"the server exposes {sample.value:,} for {source.sample}, which must be a whole number"
-        if sample.labels in seen:
+        labels = frozenset(sample.labels.items())
+        if labels in seen:
             return f"the server exposes {source.sample} twice with the same labels"
-        seen.append(sample.labels)
+        seen.add(labels)
         total += sample.value
     if total > LARGEST:
         return f"the server exposes {total:.3g} for {source.sample}, which is too large for an exact count"
@@ -220,6 +222,12 @@ def delta(before: Counters, after: Counters) -> Delta:
     reasons = {name: reason for name in _GROWING if (reason := _why_unknown(name, before, after))}
     grown = {name: _integral(getattr(after, name) - getattr(before, name)) for name in _GROWING if name not in reasons}
     return Delta(grown, reasons, frozenset(name for name in reasons if _absent(name, after)))
+
+
+def since_start(after: Counters) -> Delta:
+    """The growth of each counter since the server's process started: the reading itself."""
+    zeros: dict[str, Any] = {name: 0 for name in _GROWING if getattr(after, name) is not None}
+    return delta(replace(Counters(process_start=after.process_start), **zeros), after)
 
 
 def total(deltas: Iterable[Delta]) -> Delta:

@@ -26,6 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.history import Sample
 
 _PREFIX = "vllm:"
+_MOST_LINES = 50_000
+"""Wanted lines of one exposition. A server with 256 engines has fewer than 20,000."""
 _SHOWN = 80
 """Characters of a line that an error message quotes."""
 _NAME = re.compile(r"\s*([^\s{]+)")
@@ -47,7 +49,10 @@ def parse(text: str, wanted: Collection[str]) -> Exposition:
     *lines, rest = text.split("\n")
     if _may_matter(rest, wanted) and not rest.lstrip().startswith("#"):
         raise ValueError(f"the text is cut off: its last line has no line feed ({rest[-_SHOWN:]})")
-    kept = "".join(f"{_without_exemplar(line)}\n" for line in lines if _may_matter(line, wanted))
+    wanted_lines = [line for line in lines if _may_matter(line, wanted)]
+    if len(wanted_lines) > _MOST_LINES:
+        raise ValueError(f"the text has {len(wanted_lines):,} samples of the wanted families, more than any server has")
+    kept = "".join(f"{_without_exemplar(line)}\n" for line in wanted_lines)
     samples: list[Sample] = []
     declared: set[str] = set()
     for family in _families(kept):

@@ -7,15 +7,16 @@ import aiohttp
 from harness.clock import Clock
 from harness.facts import Server
 from harness.history import Scraped, ScrapeFailed
+from harness.observe.bodies import get_ok, why
 from harness.observe.counters import SAMPLE_NAMES
-from harness.observe.exposition import Exposition, parse
+from harness.observe.exposition import parse
 from harness.redact import redact_text
 
 TIMEOUT = 10.0
 """Seconds for one reading. A server whose cores are all busy with a load answers in one or two."""
 
-LARGEST_BODY = 2**26
-"""Largest answer in bytes. A server with eight engines exposes less than 2 MB."""
+_END = "# EOF\n"
+"""The last line of an exposition in OpenMetrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +34,8 @@ async def scrape(
     """Read the server's counters now. Errors of the network or the server are returned, not raised."""
     where = (server.name, occasion.label, occasion.scenario, occasion.phase)
     try:
-        exposition = await _exposition(session, server)
+        exposition = parse(await get_ok(session, f"{server.url}/metrics", TIMEOUT, end=_END), SAMPLE_NAMES)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        cause = redact_text(f"GET {server.url}/metrics: {error or type(error).__name__}")
+        cause = redact_text(f"GET {server.url}/metrics: {why(error)}")
         return ScrapeFailed(clock.now(), *where, cause)
     return Scraped(clock.now(), *where, exposition.samples, declared=exposition.declared)
-
-
-async def _exposition(session: aiohttp.ClientSession, server: Server) -> Exposition:
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    async with session.get(f"{server.url}/metrics", timeout=timeout) as response:
-        response.raise_for_status()
-        return parse(await _text(response), SAMPLE_NAMES)
-
-
-async def _text(response: aiohttp.ClientResponse) -> str:
-    """Read the body as UTF-8, regardless of its header, because every exposition is UTF-8."""
-    parts, size = list[bytes](), 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > LARGEST_BODY:
-            raise ValueError(f"the answer is longer than {LARGEST_BODY:,} bytes, so it is no exposition")
-    return b"".join(parts).decode("utf-8", errors="replace")

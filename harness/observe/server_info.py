@@ -24,6 +24,7 @@ import aiohttp
 
 from harness.errors import UsageError
 from harness.facts import Deployment, Role, Server
+from harness.observe.bodies import get_ok, why
 from harness.observe.connectors import Connected, connectors_in_metrics, read_connectors
 from harness.observe.counters import SAMPLE_NAMES
 from harness.observe.exposition import Exposition, parse
@@ -140,13 +141,10 @@ class _Asker:
 
     async def text(self, path: str) -> str:
         """GET a path and return the body; UsageError if that fails."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         try:
-            async with self.session.get(self.url + path, timeout=timeout) as response:
-                response.raise_for_status()
-                return await response.text(encoding="utf-8", errors="replace")
+            return await get_ok(self.session, self.url + path, TIMEOUT)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self.unusable(path, str(error) or type(error).__name__) from error
+            raise self.unusable(path, why(error)) from error
 
     async def json(self, path: str) -> Any:
         text = await self.text(path)
@@ -168,7 +166,7 @@ class _Asker:
         try:
             exposition = parse(text, _WANTED)
         except ValueError as error:
-            raise self.unusable("/metrics", f"the answer cannot be parsed: {error}") from error
+            raise self.unusable("/metrics", f"the answer cannot be parsed: {why(error)}") from error
         # Some frontends of vLLM do not expose the cache's configuration; then any other family of vLLM is accepted.
         if not _VLLM.search(text):
             raise self.unusable("/metrics", f"it exposes neither {_CACHE} nor any other family of vLLM")

@@ -11,10 +11,13 @@ from typing import Any
 import aiohttp
 
 from harness.facts import Deployment, Role
+from harness.observe.bodies import LARGEST, text_of
 from harness.observe.forms import mapping
 
 TIMEOUT = 15.0
 """Seconds for one request."""
+_BYTES_PER_CHARACTER = 256
+"""A generous bound for an answer: a character may be several tokens, each with an id and a text of its own."""
 _LEFT_OUT = 1000
 _LEAST = 64
 """Smallest usable vocabulary, in token ids; with fewer, prompts would be too similar."""
@@ -43,9 +46,10 @@ async def token_ids(session: aiohttp.ClientSession, url: str, model: str, text: 
     body = {"model": model, "prompt": text, "add_special_tokens": False}
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     try:
-        async with session.post(f"{url}/tokenize", json=body, timeout=timeout) as response:
+        async with session.post(f"{url}/tokenize", json=body, timeout=timeout, allow_redirects=False) as response:
             response.raise_for_status()
-            ids: Any = mapping(await response.text()).get("tokens")
+            most = LARGEST + len(text) * _BYTES_PER_CHARACTER
+            ids: Any = mapping(await text_of(response, most=most)).get("tokens")
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError):
         return []
     valid = isinstance(ids, list) and all(type(one) is int and 0 <= one < 2**31 for one in ids)

@@ -7,6 +7,7 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.facts import Server
+from harness.observe.bodies import body_of
 from harness.observe.counters import Delta
 from harness.preflight.counter_watch import CounterWatch
 
@@ -36,7 +37,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, model: str) -> bool:
     body = {"model": model, "prompt": _PROMPT, "max_tokens": 1, "temperature": 0, "cache_salt": uuid.uuid4().hex}
     try:
         async with session.post(f"{url}/v1/completions", json=body, allow_redirects=False) as response:
-            await response.read()
+            await body_of(response)
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return False

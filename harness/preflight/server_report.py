@@ -19,9 +19,10 @@ from typing import Any
 import aiohttp
 
 from harness.facts import Server
+from harness.observe.bodies import get_text
 from harness.observe.exposition import parse
 
-_TIMEOUT = aiohttp.ClientTimeout(total=15.0)
+_SECONDS = 15.0
 _START = "process_start_time_seconds"
 _NIXL = "vllm:nixl_bytes_transferred_sum"
 Json = Mapping[str, Any]
@@ -153,8 +154,7 @@ async def has_our_proxy(session: aiohttp.ClientSession, url: str) -> bool:
 async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int | None, str]:
     """Status and body; None and an empty body if the server does not answer."""
     try:
-        async with session.get(url, timeout=_TIMEOUT) as response:
-            return response.status, await response.text()
+        return await get_text(session, url, _SECONDS)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None, ""
 

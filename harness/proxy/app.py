@@ -14,11 +14,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from time import perf_counter
+from types import MappingProxyType
 
 from harness.proxy.answer import Answer
 from harness.proxy.body import Body
 from harness.proxy.client import ClientConnection, ClientGone
 from harness.proxy.contract import Endpoint, RejectedRequest
+from harness.proxy.detours import Detours, detoured
 from harness.proxy.errors import error_page
 from harness.proxy.exchange import Exchange
 from harness.proxy.handover import Handover, IncompleteHandover, take_handover
@@ -43,7 +45,10 @@ _PASSED_TO_DECODE = (("GET", "/v1/models"), ("GET", "/version"), ("POST", "/toke
 class Proxy:
     """One proxy's state and handlers."""
 
-    def __init__(self, prefill: Sequence[Upstream], decode: Sequence[Upstream]) -> None:
+    def __init__(
+        self, prefill: Sequence[Upstream], decode: Sequence[Upstream], detours: Detours = MappingProxyType({})
+    ) -> None:
+        self._detours = detours
         self._prefill = prefill
         self._decode = decode
         self.stopping = False
@@ -126,7 +131,7 @@ class Proxy:
             handed_over, answered = await read_whole(prefill, answer), perf_counter()
             handover = _take_handover(prefill, answer, handed_over)
         exchange.note_first_token(handover.first_token)
-        to_decode = body.for_decode(handover.params)
+        to_decode = body.for_decode(detoured(handover.params, self._detours))
         exchange.note_times(arrived=arrived, asked=asked, answered=answered, handed=perf_counter())
         exchange.stage = Stage.HANDOVER
         with closing(await _ask(exchange, decode, to_decode)) as answer:

@@ -17,6 +17,7 @@ from typing import NoReturn
 from harness.errors import ExitCode, UsageError
 from harness.facts import Role
 from harness.open_files import raise_file_limit
+from harness.proxy.detours import read_detours
 from harness.proxy.server import ProxyHandle, start_proxy
 from harness.redact import redact_text
 
@@ -45,7 +46,7 @@ async def _serve(args: argparse.Namespace) -> None:
     decode = args.decode + _urls("decoder", args.decoder_hosts, args.decoder_ports)
     prefill = prefill or os.environ.get(PREFILL_VARIABLE, "").split()
     decode = decode or os.environ.get(DECODE_VARIABLE, "").split()
-    handle = await start_proxy(prefill, decode, host=args.host, port=args.port)
+    handle = await start_proxy(prefill, decode, host=args.host, port=args.port, detours=read_detours(args.detour))
     try:
         _announce(handle, args.host)
         await stop.wait()
@@ -113,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port", type=int, default=8000, help="port to listen on; 0 chooses a free port (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--detour",
+        action="append",
+        default=[],
+        metavar="HOST:PORT=HOST:PORT",
+        help="for tests: use the second address where the first one is meant, also in what prefill hands to decode; "
+        "repeatable",
     )
     _add_toy_proxy_flags(parser, "prefiller")
     _add_toy_proxy_flags(parser, "decoder")

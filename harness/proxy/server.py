@@ -3,11 +3,13 @@
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.app import Proxy
+from harness.proxy.detours import Detours
 from harness.proxy.listener import Listener
 from harness.proxy.upstream import Upstream, parse_upstream
 
@@ -38,14 +40,19 @@ class ProxyHandle:
 
 
 async def start_proxy(
-    prefill: Sequence[str], decode: Sequence[str], *, host: str = "127.0.0.1", port: int = 0
+    prefill: Sequence[str],
+    decode: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    detours: Detours = MappingProxyType({}),
 ) -> ProxyHandle:
-    """Start a proxy in this event loop; port 0 chooses a free port.
+    """Start a proxy in this event loop; port 0 chooses a free port; ``detours``: see detours.py.
 
     Raises UsageError if a URL is invalid, a role has no server, or the proxy cannot listen on the address.
     """
-    prefills, decodes = _parse(Role.PREFILL, prefill), _parse(Role.DECODE, decode)
-    proxy = Proxy(prefills, decodes)
+    prefills, decodes = _parse(Role.PREFILL, prefill, detours), _parse(Role.DECODE, decode, detours)
+    proxy = Proxy(prefills, decodes, detours)
     listener = Listener(proxy.handle)
     try:
         address = await listener.start(host, port)
@@ -54,10 +61,10 @@ async def start_proxy(
     return ProxyHandle(_url(*address), proxy, listener)
 
 
-def _parse(role: Role, urls: Sequence[str]) -> list[Upstream]:
+def _parse(role: Role, urls: Sequence[str], detours: Detours) -> list[Upstream]:
     if not urls:
         raise UsageError(f"The proxy needs at least one {role} server: give --{role} URL.")
-    return [parse_upstream(role, url) for url in urls]
+    return [parse_upstream(role, url, detours) for url in urls]
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -1,8 +1,10 @@
 """The servers behind the proxy, and the connections to them."""
 
+import errno
 from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from httptools import HttpParserError, HttpParserUpgrade
 from yarl import URL
@@ -10,6 +12,7 @@ from yarl import URL
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.proxy.answer import Answer, Broken
+from harness.proxy.detours import Address, Detours
 from harness.proxy.errors import one_line
 from harness.proxy.headers import Header, without, written
 from harness.proxy.pool import Pool, ServerConnection
@@ -64,7 +67,7 @@ class Upstream:
             self.counts.http_errors += 1
 
 
-def parse_upstream(role: Role, text: str) -> Upstream:
+def parse_upstream(role: Role, text: str, detours: Detours = MappingProxyType({})) -> Upstream:
     """An upstream from a URL or from ``host:port``. Raises UsageError if the text is not an HTTP URL."""
     try:
         url = URL(text if "://" in text else f"http://{text}")
@@ -74,7 +77,8 @@ def parse_upstream(role: Role, text: str) -> Upstream:
         shown = redact_url(text)
         raise UsageError(f"{shown!r} is not the URL of a {role} server. Give a URL like http://127.0.0.1:8100.")
     name = _shown(url)
-    pool = Pool(str(url.raw_host), url.port or 0, tls=url.scheme == "https")
+    meant = Address(str(url.raw_host), url.port or 0)
+    pool = Pool(*detours.get(meant, meant), tls=url.scheme == "https")
     base, query = url.raw_path.rstrip("/").encode(), url.raw_query_string.encode()
     return Upstream(role, name, UpstreamCounts(name), base, _host(url), query, _basic(url), pool)
 
@@ -124,7 +128,13 @@ async def _connected(upstream: Upstream, *, fresh: bool = False) -> ServerConnec
     # A name that cannot be a host name raises ValueError.
     except (OSError, ValueError) as error:
         upstream.counts.unreachable += 1
-        raise UpstreamFailed(_message(upstream, "cannot be reached", error), reached=False) from error
+        raise UpstreamFailed(_message(upstream, _unreached(error), error), reached=False) from error
+
+
+def _unreached(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "was not asked, since the proxy may open no more files: raise the proxy's limit (ulimit -n)"
+    return "cannot be reached"
 
 
 async def _head(answer: Answer) -> Answer:

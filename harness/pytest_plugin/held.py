@@ -81,6 +81,8 @@ class HeldDeployment:
         entry = _the_one(what) if isinstance(what, str) else what
         if isinstance(entry, Workload) and (why := unmet(entry.needs, self.facts)):
             raise Lacking(f"{entry.name}: {why}")
+        if isinstance(entry, Workload) and entry.alone:
+            raise Lacking(f"{entry.name}: it may end a server, which later tests need")
         self._runs += 1
         seed, salt = self._options.load.seed, f"{self._salt}-{self._runs}"
         scenario = _numbered(entry(Setting.of(self.facts, seed=seed, salt=salt)), self._runs)
@@ -146,6 +148,7 @@ def _numbered_phase(phase: Phase, number: int) -> Phase:
             request_id=f"{request.request_id}#{number}",
             about=request.about and f"{request.about}#{number}",
             continues=request.continues and f"{request.continues}#{number}",
+            reference_of=request.reference_of and f"{request.reference_of}#{number}",
         )
 
     requests, background = (tuple(map(numbered, group)) for group in (phase.requests, phase.background))

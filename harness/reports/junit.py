@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 from harness.history import History, RunEnded, RunStarted
 from harness.reports.counters import comparison_line
+from harness.reports.faults import fault_lines
 from harness.reports.text import clean
 from harness.verdict import Check, Comparison, Judgement, Verdict
 
@@ -23,7 +24,9 @@ def junit_xml(history: History, judgement: Judgement, *, suite: str = "harness")
     scenario_of = {op.request.request_id: op.sent.scenario for op in history.operations() if op.request.of_load}
     for scenario in scenarios:
         for check in judgement.checks or (_NOTHING,):
-            _case(element, scenario, check, failed=scenario in (_failed_in(check, scenario_of) or scenarios))
+            case = _case(element, scenario, check, failed=scenario in (_failed_in(check, scenario_of) or scenarios))
+            if check.name == "faults":
+                ET.SubElement(case, "system-out").text = "\n".join(fault_lines(history))
     return document(element, max((entry.at for entry in history.of(RunEnded)), default=0.0))
 
 
@@ -35,15 +38,16 @@ def _scenarios(history: History) -> tuple[str, ...]:
     return (started and started.scenarios) or ("run",)
 
 
-def _case(suite: ET.Element, scenario: str, check: Check, *, failed: bool) -> None:
+def _case(suite: ET.Element, scenario: str, check: Check, *, failed: bool) -> ET.Element:
     case = ET.SubElement(suite, "testcase", classname=clean(scenario), name=clean(check.name))
     if check.verdict is Verdict.VALID or not failed:
-        return
+        return case
     tag = "failure" if check.verdict is Verdict.INVALID else "error"
     trouble = ET.SubElement(
         case, tag, message=f"{check.verdict}: {clean(check.summary, None)}", type=check.verdict.value
     )
     trouble.text = "\n".join(finding_lines(check, scenario))
+    return case
 
 
 def _failed_in(check: Check, scenario_of: dict[str, str]) -> set[str] | None:

@@ -17,6 +17,7 @@ from harness.load.latency import LatencyDetail, LatencyReport
 from harness.reports.catalogue import Row, overall, tally
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
+from harness.reports.faults import fault_lines
 from harness.reports.goodput import goodput_line
 from harness.reports.latency_rows import LatencyRow, latency_rows, shares_line, steady_line
 from harness.reports.measured import run_started
@@ -73,6 +74,8 @@ class Overview:
     outputs_wrong: bool
     notes: tuple[str, ...]
     """How much was checked, a line each."""
+    faults: tuple[str, ...]
+    """The faults of the run, a line each."""
     latencies: tuple[LatencyRow, ...]
     shares: str
     """Who took how much of the time to first token; empty if it is not known."""
@@ -120,6 +123,7 @@ def make_overview(  # noqa: PLR0913 - the last three have defaults
         outputs=_outputs(judgement.outputs),
         outputs_wrong=judgement.outputs.mismatch > 0,
         notes=_notes(judgement, history),
+        faults=tuple(fault_lines(history)),
         latencies=latency_rows(latency, detail),
         shares=shares_line(detail),
         steady=steady_line(detail),

@@ -20,6 +20,9 @@ def plain_lines(overview: Overview) -> Iterator[str]:
         yield from counter_lines(overview)
     yield f"outputs: {overview.outputs}"
     yield from (f"  {note}" for note in overview.notes)
+    if overview.faults:
+        yield "faults:"
+        yield from (f"  {line}" for line in overview.faults)
     yield from latency_lines(overview)
     yield f"throughput: {overview.throughput}"
     if overview.shares:

@@ -13,6 +13,7 @@ from typing import Any
 from harness.facts import Deployment, Server
 from harness.history import History, Operation, RunStarted
 from harness.load.latency import LatencyDetail, LatencyReport, inter_token_latencies
+from harness.reports.faults import faults_as_json
 from harness.reports.kv_transfer import json_bounds, json_number, kv_transfer
 from harness.reports.measured import run_started, under_test
 from harness.reports.verification_cost import verification_cost
@@ -68,6 +69,7 @@ def result(  # noqa: PLR0913, PLR0917 - the parts of a run's result
         "kv_transfer": kv_transfer(deployment, judgement),
         "outputs": asdict(judgement.outputs),
         "verification_cost": asdict(verification_cost(history)),
+        "faults": faults_as_json(history),
         "deployment": _deployment(deployment),
         "seed": started.seed,
         "argv": list(redact_argv(started.argv)),

@@ -8,7 +8,7 @@ from harness.checkers import judge_rest, judge_scenario, seconds_of
 from harness.facts import Deployment
 from harness.history import History
 from harness.reports.catalogue import WHOLE_RUN, Row
-from harness.verdict import Check, Judgement
+from harness.verdict import Check, Judgement, Verdict
 from harness.verify.judging import look_at_outputs
 
 AS_GIVEN = "as given"
@@ -38,7 +38,15 @@ def rows_of(  # noqa: PLR0913 - keyword-only: what was run, and how it was judge
     parts = {entry.name: judgement for entry in ran if (judgement := rows[entry].judgement)}
     rest = judge_rest(deployment, history, whole, parts) if ran else None
     table = [rows[entry] for entry in entries]
-    return table if rest is None else [*table, Row(WHOLE_RUN, "run", name, rest)]
+    if rest is None or (rest.verdict is Verdict.UNKNOWN and any(map(_ended_a_server, table))):
+        return table
+    return [*table, Row(WHOLE_RUN, "run", name, rest)]
+
+
+def _ended_a_server(row: Row) -> bool:
+    """Whether a known fault ended a server: what is unknown about the whole run is so because the server is gone."""
+    gone = row.judgement is not None and any(check.name == "processes" for check in row.judgement.checks)
+    return gone and row.excused
 
 
 def _row(entry: Workload, history: History, judgement: Judgement, name: str, deployment: Deployment) -> Row:

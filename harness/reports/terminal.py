@@ -42,6 +42,9 @@ def _parts(overview: Overview, console: Console) -> Iterator[RenderableType]:
     yield Text(f"outputs  {overview.outputs}", style="bold red" if overview.outputs_wrong else "")
     yield from (Text(f"         {note}", style="dim") for note in overview.notes)
     yield Text()
+    if overview.faults:
+        yield _faults(overview)
+        yield Text()
     latencies = _latencies(overview)
     yield latencies if fits(latencies, console) else Text("\n".join(latency_lines(overview)))
     yield Text()
@@ -127,6 +130,16 @@ def _latencies(overview: Overview) -> Table:
         if any(row.intervals):
             table.add_row("  95 %", *row.intervals, style="dim")
     return table
+
+
+def _faults(overview: Overview) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=8)
+    grid.add_column(overflow="fold")
+    for number, line in enumerate(overview.faults):
+        name, _, what = line.partition(": ")
+        grid.add_row("" if number else "faults", Text.assemble((name, "bold"), f"  {what}"))
+    return grid
 
 
 def _facts(overview: Overview) -> Table:

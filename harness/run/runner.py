@@ -17,6 +17,7 @@ from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
 from harness.observer import SILENT, RunObserver
 from harness.run.arrivals import Arrivals, arrivals_of, arriving
 from harness.run.conversations import Conversations, Unanswered, next_turns
+from harness.run.references import References
 from harness.scenario import Phase, Request, Scenario
 
 Sender = Callable[[Request], Awaitable[Ended]]
@@ -51,10 +52,10 @@ async def run_scenario(  # noqa: PLR0913 - the runner is where all parts meet; k
     ``load``: how each phase's requests are sent; None: :func:`load_here`.
     """
     _refuse_equal_ids(scenario)
-    conversations = Conversations(_requests(scenario))
+    conversations, references = Conversations(_requests(scenario)), References(_requests(scenario))
     unsent: set[str] = set()
     for phase in scenario.phases:
-        run = PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, observer, conversations)
+        run = PhaseRun(scenario.name, _without(phase, unsent), send, record, clock, observer, conversations, references)
         record(PhaseStarted(clock.now(), scenario.name, phase.name))
         if phase.counted or phase.watched:
             await counters.read(scenario=scenario.name, phase=phase.name, label=_label(phase, "before"))
@@ -81,6 +82,14 @@ class _Session:
     """When the phase began to send."""
 
 
+async def _at_once() -> None:
+    """Do not wait."""
+
+
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class PhaseRun:
     """The sending of one phase: what it needs, and how far it is."""
@@ -92,6 +101,7 @@ class PhaseRun:
     clock: Clock
     observer: RunObserver
     conversations: Conversations
+    references: References = field(default_factory=lambda: References(()))
     ended: int = 0
     over: bool = False
     """Whether all of the phase's own requests that were sent have ended."""
@@ -100,6 +110,10 @@ class PhaseRun:
     unsent: set[str] = field(default_factory=set)
     """Ids of requests that were never sent: background requests that were left when the phase's own requests had ended,
     and the phase's own requests for which its time did not suffice."""
+    after_failure: Callable[[], Awaitable[None]] = _at_once
+    """What a client waits for after a request that did not complete, before the next request takes its place."""
+    goes_on: Callable[[], bool] = _never
+    """Whether requests are sent although the phase's time is over."""
 
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait until they have ended."""
@@ -129,7 +143,8 @@ class PhaseRun:
                 group.create_task(self._foreground(session, intended_at, arrivals))
 
     def _too_late(self, began: float) -> bool:
-        return self.phase.seconds is not None and self.clock.now() - began >= self.phase.seconds
+        late = self.phase.seconds is not None and self.clock.now() - began >= self.phase.seconds
+        return late and not self.goes_on()
 
     async def _foreground(self, session: "_Session", intended_at: float, arrivals: Arrivals) -> None:
         """Send a request and, one after another, the requests that continue it."""
@@ -137,9 +152,11 @@ class PhaseRun:
         allowed_at = arrivals.allowed_at(session.first)
         while request is not None:
             self.unsent.discard(request.request_id)
-            await self._operate(request, intended_at, allowed_at)
+            completed = await self._operate(request, intended_at, allowed_at)
             self.ended += 1
             self.observer.advance(self.ended, len(self.phase.requests), self.failed)
+            if not completed:
+                await self.after_failure()
             request, allowed_at = session.turns.get(request.request_id), None
             if request is not None:
                 intended_at = self.clock.now() + self.phase.think_times[request.request_id]
@@ -152,23 +169,26 @@ class PhaseRun:
             self.unsent.discard(request.request_id)
             await self._operate(request, self.clock.now())
 
-    async def _operate(self, request: Request, intended_at: float, allowed_at: float | None = None) -> None:
+    async def _operate(self, request: Request, intended_at: float, allowed_at: float | None = None) -> bool:
+        """Send one request; whether it completed."""
         try:
-            request = self.conversations.whole(request)
+            request = self.references.whole(self.conversations.whole(request))
         except Unanswered as why:
             self._sent(request, intended_at, allowed_at)
             self._ended(self._end(request, Outcome.FAIL, Ending.NOT_SENT, str(why)))
-            return
+            return False
         self._sent(request, intended_at, allowed_at)
         ended = await self._outcome(request)
         self._ended(ended)
         self.conversations.remember(request, ended)
+        self.references.remember(request, ended)
+        return ended.outcome is Outcome.OK
 
     def _sent(self, request: Request, intended_at: float, allowed_at: float | None) -> None:
         self.record(Sent(self.clock.now(), request, self.scenario, self.phase.name, intended_at, allowed_at))
 
     def _ended(self, ended: Ended) -> None:
-        self.failed += ended.outcome is not Outcome.OK
+        self.failed += ended.outcome is not Outcome.OK and ended.ending is not Ending.LEFT
         self.record(ended)
 
     async def _outcome(self, request: Request) -> Ended:

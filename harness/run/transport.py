@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.clock import Clock
@@ -17,6 +17,8 @@ from harness.scenario import Route
 
 REQUEST_TIMEOUT = 300.0
 """Seconds from sending a request to the end of its answer, unless the user says otherwise."""
+SETTLE_TIMEOUT = 60.0
+"""Seconds that the servers may take to settle, unless the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,14 @@ class Sending:
     headers: Mapping[str, str] = field(default_factory=dict)
     """HTTP headers of every request, also of requests that read counters."""
     request_timeout: float = REQUEST_TIMEOUT
-    settle_timeout: float = 60.0
+    settle_timeout: float = SETTLE_TIMEOUT
     """Seconds that the servers may take to settle before and after a phase."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Fields added to every request's body."""
     reference_url: str | None = None
     """Another server for teacher forcing; None: the prefill servers."""
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)
+    """Where the metrics of a server are read, by its name; those of all others at their own URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ async def over_http(
 ) -> AsyncIterator[Transport]:
     """Connections to the deployment's proxy and servers, closed at the end."""
     client = client_of(deployment, sending, clock)
-    reading = observing(deployment.servers, sending.headers, clock, record, deadline=sending.settle_timeout)
+    servers = [replace(one, url=sending.metrics_urls.get(one.name, one.url)) for one in deployment.servers]
+    reading = observing(servers, sending.headers, clock, record, deadline=sending.settle_timeout)
     lag = LoopLag(clock)
     async with client, reading as counters:
         yield Transport(client.send, counters, lag.health, lambda: lag)

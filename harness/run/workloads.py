@@ -26,7 +26,8 @@ def fit(entries: Sequence[Workload], deployment: Deployment, *, seed: int, salt:
 
     Raises UsageError if the known facts of the deployment do not suffice to write a scenario.
     """
-    skipped = {entry: why for entry in entries if (why := unmet(entry.needs, deployment))}
+    reasons = {entry: unmet(entry.needs, deployment) or _not_alone(entry, entries, deployment) for entry in entries}
+    skipped = {entry: why for entry, why in reasons.items() if why}
     runnable = [entry for entry in entries if entry not in skipped]
     if not runnable:
         return Fitting((), skipped)
@@ -35,3 +36,10 @@ def fit(entries: Sequence[Workload], deployment: Deployment, *, seed: int, salt:
     if background:
         scenarios = tuple(beside_load(scenario, setting, background) for scenario in scenarios)
     return Fitting(scenarios, skipped)
+
+
+def _not_alone(entry: Workload, entries: Sequence[Workload], deployment: Deployment) -> str | None:
+    """Why a workload that may end a server cannot run here; None if it can."""
+    if not entry.alone or (deployment.launched and len(entries) == 1):
+        return None
+    return "it may end a server: name no other workload, and let the harness launch a deployment for it"

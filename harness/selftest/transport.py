@@ -79,6 +79,7 @@ class _Exchange:
     def __init__(self, world: World, request: Request, reply: Reply, answer: Answer) -> None:
         self.request, self.reply, self._answer, self._world = request, reply, answer, world
         self._changed = asyncio.Event()
+        self._timeout = TIMEOUT if request.deadline is None else request.deadline
 
     def refuse(self, status: int, body: Json) -> None:
         """Answer with an error."""
@@ -97,7 +98,7 @@ class _Exchange:
         job = self._submit(server, body)
         self.reply.status = 200
         stream = Stream(server, job)
-        async with _Watch(self._world, server, job, self._changed) as watch:
+        async with _Watch(self._world, server, job, self._changed, self._timeout) as watch:
             while not job.finished:
                 await watch.next()
                 self._pass_on(stream.ready())
@@ -106,7 +107,7 @@ class _Exchange:
     async def whole(self, server: SimServer, body: Json) -> tuple[int, Json]:
         """Send to the server, and wait for the whole answer."""
         job = self._submit(server, body)
-        async with _Watch(self._world, server, job, self._changed) as watch:
+        async with _Watch(self._world, server, job, self._changed, self._timeout) as watch:
             while not job.finished:
                 await watch.next()
         return server.reply(job)
@@ -123,9 +124,9 @@ class _Exchange:
 class _Watch:
     """Waits for a job's steps; aborts the job after the timeout."""
 
-    def __init__(self, world: World, server: SimServer, job: Job, changed: asyncio.Event) -> None:
+    def __init__(self, world: World, server: SimServer, job: Job, changed: asyncio.Event, timeout: float) -> None:
         self._world, self._server, self._job, self._changed = world, server, job, changed
-        self._deadline = world.now() + TIMEOUT
+        self._deadline = world.now() + timeout
         self._alarm = world.at(self._deadline, changed.set)
 
     async def next(self) -> None:

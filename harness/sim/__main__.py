@@ -1,6 +1,7 @@
 """``python -m harness.sim`` serves a simulated deployment from its own process until SIGINT or SIGTERM.
 
-All servers of the deployment run in this one process, because they read each other's memory as NIXL agents do.
+All servers of the deployment run in this one process, and read each other's memory. With ``--only NAME`` it serves one
+of them, which reads the memory of the others over their side channels.
 """
 
 import argparse
@@ -14,7 +15,9 @@ from dataclasses import replace
 
 import uvloop
 
+from harness.clock import MonotonicClock
 from harness.facts import Connector
+from harness.sim.alone import start_alone
 from harness.sim.bugs import BUGS
 from harness.sim.config import PlantedBug, SimConfig
 from harness.sim.deployment import start_sim
@@ -28,20 +31,38 @@ PLANT = "PD_HARNESS_SIM_PLANT"
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal comes, and return the exit code."""
     flags = _parser().parse_args(argv)
-    uvloop.run(_serve(config_of(flags), tuple(flags.prefill_port + flags.decode_port)))
+    uvloop.run(_serve_one(flags) if flags.only else _serve(flags))
     return 0
 
 
-async def _serve(config: SimConfig, ports: tuple[int, ...]) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    deployment = await start_sim(config, ports=ports)
+async def _serve(flags: argparse.Namespace) -> None:
+    stop = _on_signal()
+    deployment = await start_sim(config_of(flags), ports=flags.prefill_port + flags.decode_port)
     try:
         print(f"simulated: prefill {deployment.prefill_urls}, decode {deployment.decode_urls}", flush=True)
         await stop.wait()
     finally:
         await deployment.stop()
+
+
+async def _serve_one(flags: argparse.Namespace) -> None:
+    stop = _on_signal()
+    (port,) = flags.prefill_port + flags.decode_port
+    server = await start_alone(
+        config_of(flags), flags.only, MonotonicClock(), port=port, side_channel=flags.side_channel_port
+    )
+    try:
+        print(f"simulated: {flags.only} at {server.site.url}", flush=True)
+        await stop.wait()
+    finally:
+        await server.stop()
+
+
+def _on_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 def config_of(flags: argparse.Namespace) -> SimConfig:
@@ -70,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.sim", description=__doc__)
     parser.add_argument("--prefill-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
     parser.add_argument("--decode-port", metavar="PORT", type=int, action="append", default=[], help="repeatable")
+    parser.add_argument(
+        "--only", metavar="NAME", help="serve this one server, such as prefill-0, at the one port given"
+    )
+    parser.add_argument("--side-channel-port", metavar="PORT", type=int, default=0, help="of the server of --only")
     connector = parser.add_argument("--connector", choices=list(Connector), action="append", default=[])
     connector.help = "repeatable; MultiConnector asks them in this order"
     parser.add_argument("--block-size", type=int, default=_DEFAULT.block_size)

@@ -45,6 +45,11 @@ class SimConfig:
     offload_prompt_only: bool = True
     """Whether the tier stores only blocks of the prompt, which is vLLM 0.32.0's default."""
     load_failure_policy: str = "fail"
+    pull_seconds: float = 10.0
+    """Time limit of a pull, from the handshake on, between servers that have a process each. With a lease of 30 s it is
+    shorter than what is left of the lease when the pull begins, at least 15 s (renewed every 5 s to 20 s)."""
+    shutdown_timeout: float = 0.0
+    """Seconds for which requests in flight may go on after SIGTERM (vLLM's ``--shutdown-timeout``)."""
     geometry: KVGeometry = field(default_factory=lambda: KVGeometry(4, 2, 32, 32, 2))
     noise: Noise = field(default_factory=Noise)
     """How much noise there is, if it is of the usual kind; other kinds have their scale in logit_noise.py."""

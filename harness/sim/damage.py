@@ -15,11 +15,12 @@ from harness.sim.config import SimConfig
 from harness.sim.language import hash_text, mix, uniform
 from harness.sim.ledger import Ledger
 from harness.sim.offload import Chunk, Offload
+from harness.sim.pull import Pull
 from harness.sim.pulls import PULL_BUGS
 from harness.sim.scheduler import Scheduler
 from harness.sim.sequence import Sequence
 from harness.sim.stats import ServerStats
-from harness.sim.transfer import Nixl, Pull
+from harness.sim.transfer import Nixl
 
 _REMEMBERED = 64
 """Pulls whose KV is kept, to be given to other requests."""
@@ -129,12 +130,9 @@ class PlantedBugs:
     def _let_expire(self, pull: Pull, foreign: list[Page]) -> None:
         """End P's lease and give the blocks to another prompt before D reads them."""
         params, remote = pull.sequence.params or {}, pull.remote
-        if remote is None or str(params["remote_request_id"]) not in remote.leases:
+        pages = dict(zip(params["remote_block_ids"][0][-len(foreign) :], foreign, strict=True))
+        if remote is None or not remote.lapse(str(params["remote_request_id"]), pages):
             return
-        remote.lapsed.append(remote.expire(str(params["remote_request_id"])))
-        for block, page in zip(params["remote_block_ids"][0][-len(foreign) :], foreign, strict=True):
-            remote.pool.evict(block)
-            remote.memory.write(block, page)
         pull.pages = foreign
         self.ledger.strike("expired_read", pull.sequence.request_id)
 

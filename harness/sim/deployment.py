@@ -7,10 +7,10 @@ from itertools import repeat
 from harness.clock import MonotonicClock
 from harness.facts import Deployment, Role, Server
 from harness.sim.config import SimConfig
+from harness.sim.fabric import SharedMemory
 from harness.sim.http import HttpServer
 from harness.sim.ledger import Ledger
 from harness.sim.server import SimServer
-from harness.sim.transfer import Nixl
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class SimPair:
     servers: list[SimServer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        fabric: dict[str, Nixl] = {}
+        fabric = SharedMemory()
         for role, count in ((Role.PREFILL, self.config.prefills), (Role.DECODE, self.config.decodes)):
             for index in range(count):
                 name = f"{role}-{index}"

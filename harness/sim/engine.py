@@ -11,14 +11,16 @@ from harness.sim.blocks import BlockPool, KVMemory
 from harness.sim.config import SimConfig
 from harness.sim.connectors import Connectors, KVConnector
 from harness.sim.damage import PlantedBugs
+from harness.sim.fabric import Fabric
 from harness.sim.forward import Model
 from harness.sim.language import Language
 from harness.sim.ledger import Ledger
 from harness.sim.offload import Offload
+from harness.sim.pull import EngineDead
 from harness.sim.scheduler import Scheduler
 from harness.sim.sequence import Delta, Finish, Score, Sequence, Status
 from harness.sim.stats import ServerStats
-from harness.sim.transfer import EngineDead, Nixl
+from harness.sim.transfer import Nixl
 from harness.sim.words import EOS, FIRST_WORD, Tokenizer
 
 
@@ -26,7 +28,7 @@ class Engine:
     """A server's scheduler, KV cache, connectors and model."""
 
     def __init__(
-        self, engine_id: str, config: SimConfig, now: Callable[[], float], fabric: dict[str, Nixl], ledger: Ledger
+        self, engine_id: str, config: SimConfig, now: Callable[[], float], fabric: Fabric, ledger: Ledger
     ) -> None:
         self.engine_id, self.config, self.now, self._fabric = engine_id, config, now, fabric
         self.bugs = PlantedBugs(config, ledger, self)
@@ -98,7 +100,7 @@ class Engine:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the next lease ends, on the engine's clock."""
+        """When the next lease ends or must be renewed, on the engine's clock."""
         return self.nixl.next_deadline if self.nixl else None
 
     # --- a step ---
@@ -193,12 +195,12 @@ class Engine:
     def _take_in(self, received: list[tuple[Sequence, bool]]) -> list[Delta]:
         deltas = []
         for sequence, failed in received:
-            if failed and self.config.load_failure_policy == "fail" and not sequence.position_shift:
+            if sequence.status is Status.FINISHED:
+                self.scheduler.free(sequence)
+            elif failed and self.config.load_failure_policy == "fail" and not sequence.position_shift:
                 sequence.received = True
                 self._finish(sequence, Finish.ERROR)
                 deltas.append(Delta(sequence, None))
-            elif sequence.status is Status.FINISHED:
-                self.scheduler.free(sequence)
             else:
                 sequence.received = True
                 sequence.load_failed = failed

@@ -34,10 +34,12 @@ class HttpServer:
         self._work = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._stepper: asyncio.Task[None] | None = None
+        self._draining = False
 
     async def start(self, port: int) -> None:
         """Listen on loopback, at a free port if ``port`` is 0, and start stepping the engine."""
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
+        # vLLM too ends what it does for a client that has gone, streamed or not.
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
@@ -45,6 +47,13 @@ class HttpServer:
         if nixl := self.server.engine.nixl:
             nixl.wake = self._work.set
         self._stepper = asyncio.create_task(self._step_forever())
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new requests, and return when all others have ended, at the latest after this time."""
+        self._draining = True
+        deadline = self.clock.now() + seconds
+        while self.server.busy and self.clock.now() < deadline:
+            await self.clock.sleep(_IDLE_STEP)
 
     async def stop(self) -> None:
         """Stop stepping and close the sockets."""
@@ -80,9 +89,10 @@ class HttpServer:
             await self.clock.sleep(self.server.config.step_seconds if produced else self._pause())
 
     def _pause(self) -> float:
-        """Seconds until the next step after one that generated nothing: none while a request runs or loads."""
+        """Seconds until the next step after one that generated nothing: none while a request can go on."""
         scheduler = self.server.engine.scheduler
-        return 0.0 if scheduler.loading or scheduler.running else _IDLE_STEP
+        loaded = any(sequence.received for sequence in scheduler.loading)
+        return 0.0 if scheduler.running or loaded else _IDLE_STEP
 
     async def _wait_for_work(self) -> None:
         self._work.clear()
@@ -96,6 +106,8 @@ class HttpServer:
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         endpoint = Endpoint(request.path)
         changed = asyncio.Event()
+        if self._draining:
+            return _json(Refused("The server is shutting down.", 503).body(), 503)
         try:
             body = _object(await request.read())
             job = self.server.submit(endpoint, body, request.headers.get("X-Request-Id"), changed.set)

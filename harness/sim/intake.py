@@ -103,6 +103,9 @@ def parse_request(endpoint: Endpoint, body: Json, request_id: str, config: SimCo
     salt = body.get("cache_salt")
     if salt is not None and (not isinstance(salt, str) or not salt):
         raise Refused("`cache_salt` must be a non-empty string.", param="cache_salt")
+    params = body.get("kv_transfer_params")
+    if params is not None and not isinstance(params, dict):
+        raise Refused("Input should be a valid dictionary.", param="kv_transfer_params")
     return Parsed(
         endpoint,
         request_id,
@@ -115,7 +118,7 @@ def parse_request(endpoint: Endpoint, body: Json, request_id: str, config: SimCo
         bool(body.get("return_tokens_as_token_ids")),
         echo,
         salt,
-        body.get("kv_transfer_params"),
+        params,
     )
 
 

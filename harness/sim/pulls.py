@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from harness.sim.blocks import Page
 from harness.sim.language import mix
-from harness.sim.transfer import Nixl, Pull
+from harness.sim.pull import Pull
+from harness.sim.transfer import Nixl
 
 _BYTE = 0x7F << 48
 DRIFT = 0.15
@@ -76,7 +77,7 @@ def _misaligned_hit(pull: Pull, _decode: Nixl) -> bool:
     if pull.remote is None or len(ids) == len(pull.pages) or _rows(pull) < 1:
         return False
     for index, block in enumerate(ids[: len(pull.pages)]):
-        _set(pull, index, pull.remote.memory.read(block).rows)
+        _set(pull, index, pull.remote.page(block).rows)
     return True
 
 
@@ -185,7 +186,7 @@ def _swapped_tail(pull: Pull, decode: Nixl) -> bool:
 def _bytes_doubled(pull: Pull, decode: Nixl) -> bool:
     if pull.remote is None:
         return False
-    decode.stats.nixl_bytes.observe(pull.blocks_read * pull.remote.config.block_bytes)
+    decode.stats.nixl_bytes.observe(pull.blocks_read * pull.remote.layout.block_bytes)
     return True
 
 

@@ -11,11 +11,11 @@ from harness.scenario import Endpoint
 from harness.sim.answers import Job, Output
 from harness.sim.config import SimConfig
 from harness.sim.engine import Engine
+from harness.sim.fabric import Address, Fabric
 from harness.sim.intake import Parsed, Refused, parse_request
 from harness.sim.ledger import Ledger
 from harness.sim.metrics import Exposition
 from harness.sim.sequence import Finish, Status
-from harness.sim.transfer import Nixl
 
 Json = dict[str, Any]
 _DTYPE = "torch.bfloat16"
@@ -31,11 +31,12 @@ class SimServer:
         config: SimConfig,
         now: Callable[[], float],
         *,
-        fabric: dict[str, Nixl],
+        fabric: Fabric,
         ledger: Ledger,
+        engine_id: str | None = None,
     ) -> None:
         self.name, self.role, self.config = name, role, config.of(role)
-        self.engine = Engine(f"{name}-engine", self.config, now, fabric, ledger)
+        self.engine = Engine(engine_id or f"{name}-engine", self.config, now, fabric, ledger)
         self.exposition = Exposition(self.engine)
         self._jobs: dict[str, tuple[Job, Callable[[], None]]] = {}
         self._serial = 0
@@ -82,17 +83,22 @@ class SimServer:
 
     def _release_prefill(self, body: Mapping[str, Any]) -> None:
         """Notify P, as vLLM does, that D refuses a request which P has prefilled."""
-        nixl = self.engine.nixl
-        params: Any = body.get("kv_transfer_params")
-        remote = nixl.fabric.get(str(params.get("remote_engine_id"))) if nixl and _hands_over(params) else None
-        if remote:
-            remote.notify(str(params.get("remote_request_id")))
+        nixl, params = self.engine.nixl, body.get("kv_transfer_params")
+        if nixl and isinstance(params, Mapping) and _hands_over(params):
+            nixl.fabric.release(Address.of(params), str(params.get("remote_request_id")))
 
     def abort(self, job: Job) -> None:
         """End a request whose client has gone."""
+        if self.engine.nixl and not job.request.stream and _hands_over(job.request.params):
+            self.engine.nixl.left(job.request.params or {})
         for output in job.outputs:
             self.engine.abort(output.sequence)
             self._jobs.pop(output.sequence.id, None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight."""
+        return bool(self._jobs)
 
     def step(self) -> int:
         """Run one step of the engine; return how many sequences got a token or ended."""

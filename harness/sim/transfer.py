@@ -8,45 +8,35 @@ list is longer than the prompt needs.
 
 Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blocks have been allocated.
 
-Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. If
-``remote_block_ids`` is empty or has too few blocks for D, an assertion fails, and the engine is dead.
+Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. When its
+client leaves, its blocks stay held if it was streamed, and else the engine dies of a KeyError. If ``remote_block_ids``
+is empty or has too few blocks for D, an assertion fails, and the engine is dead.
 
 Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.config import SimConfig
+from harness.sim.fabric import Address, Fabric, Layout, Reached
+from harness.sim.pull import EngineDead, Pull, read, remote_blocks
 from harness.sim.sequence import Finish, Sequence
 from harness.sim.stats import ServerStats
 
 REMOTE_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_port")
 
 
-class EngineDead(Exception):  # noqa: N818 - reads as what happened
-    """An assertion of the engine failed, so that it serves no more requests."""
-
-
-@dataclass(slots=True)
-class Pull:
-    """One read by D; planted bugs may change it (pulls.py)."""
+class Planned(NamedTuple):
+    """A pull that the scheduler has planned."""
 
     sequence: Sequence
-    remote: "Nixl | None"
-    """P's connector; None if the handshake failed."""
     local: list[int]
-    """D's blocks to write."""
-    pages: list[Page] = field(default_factory=list)
-    """The pages to write, one for each local block that is written."""
-    blocks_read: int = 0
-    """Number of P's blocks that the byte counter shows."""
-    notify: bool = True
-    hangs: bool = False
-    """Whether D never learns that the pull has ended."""
-    fails: bool = False
+    """D's blocks to write; empty if P only has to be notified."""
+    awaited: bool
+    """Whether the request waits for the pull."""
 
 
 class PullFaults(Protocol):
@@ -63,7 +53,7 @@ class PullFaults(Protocol):
 
 
 class Nixl:
-    """One server's NIXL connector; ``fabric`` maps engine ids to the connectors of all servers."""
+    """One server's NIXL connector; ``fabric`` is its way to those of other servers."""
 
     label = "p2p"
 
@@ -75,25 +65,30 @@ class Nixl:
         pool: BlockPool,
         memory: KVMemory,
         stats: ServerStats,
-        fabric: dict[str, "Nixl"],
+        fabric: Fabric,
         faults: PullFaults,
         now: Callable[[], float],
     ) -> None:
         self.engine_id, self.config, self.pool, self.memory, self.stats = engine_id, config, pool, memory, stats
         self.fabric, self.faults, self.now = fabric, faults, now
-        self.host, self.port = "127.0.0.1", 5600 + len(fabric)
+        self.layout = Layout(config.block_size, config.num_blocks, config.block_bytes)
         self.leases: dict[str, float] = {}
         self.batched: dict[str, Sequence] = {}
         """Requests on P whose blocks a notification may release."""
-        self._pulls: list[tuple[Sequence, list[int], bool]] = []
+        self._pulls: list[Planned] = []
+        self._under_way = 0
+        """Number of pulls that P has not answered."""
+        self._answered: list[tuple[Planned, Reached]] = []
         self._inbox: list[str] = []
-        self._renewed: dict[str, tuple[str, str]] = {}
+        self._lacking: str | None = None
+        """The key that the parameters of a request lack whose client has left (rule 4)."""
+        self._renewed: dict[str, tuple[Address, str]] = {}
         self._last_beat = -1e9
         self.lapsed: list[Sequence] = []
         """Requests whose lease a planted bug ended."""
         self.wake: Callable[[], None] = lambda: None
-        """Called when a notification has arrived."""
-        fabric[engine_id] = self
+        """Called when a notification or the answer to a pull has arrived."""
+        self.address = fabric.join(engine_id, self)
 
     # --- scheduler side ---
 
@@ -101,7 +96,7 @@ class Nixl:
         """Remember the lease on P, to renew it while the request waits."""
         params = sequence.params or {}
         if params.get("do_remote_prefill") and all(params.get(key) is not None for key in REMOTE_KEYS):
-            self._renewed[sequence.id] = (str(params["remote_engine_id"]), str(params["remote_request_id"]))
+            self._renewed[sequence.id] = Address.of(params), str(params["remote_request_id"])
 
     def matched(self, sequence: Sequence, computed: int) -> int | None:
         """Return the prompt tokens that P can supply beyond those computed here."""
@@ -122,7 +117,7 @@ class Nixl:
                     raise EngineDead("assert num_external_tokens == 0: remote_block_ids are empty")
             elif all(key in params for key in REMOTE_KEYS):
                 local = [block for block in sequence.blocks if not self.pool.is_cached(block)] if external else []
-                self._pulls.append((sequence, local, external > 0))
+                self._pulls.append(Planned(sequence, local, external > 0))
             params["do_remote_prefill"] = False
 
     def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
@@ -133,7 +128,7 @@ class Nixl:
             return False, None
         if params.get("do_remote_prefill"):
             # The request was aborted before it was scheduled: P is notified, so that it releases the blocks.
-            self._pulls.append((sequence, [], False))
+            self._pulls.append(Planned(sequence, [], awaited=False))
             params["do_remote_prefill"] = False
             return False, None
         if not params.get("do_remote_decode"):
@@ -144,6 +139,12 @@ class Nixl:
         self.leases[sequence.id] = self.now() + self.config.lease_seconds
         return True, self.faults.on_handover(sequence, self._answer(sequence))
 
+    def left(self, params: Mapping[str, Any]) -> None:
+        """Note that a client left which had asked for a whole answer, not a stream (rule 4)."""
+        if params.get("remote_block_ids"):
+            self._lacking = next((key for key in REMOTE_KEYS if key not in params), None)
+            self.wake()
+
     def _answer(self, sequence: Sequence) -> dict[str, Any]:
         used = -(-sequence.computed // self.config.block_size)
         return {
@@ -152,8 +153,8 @@ class Nixl:
             "remote_block_ids": [sequence.blocks[:used]],
             "remote_engine_id": self.engine_id,
             "remote_request_id": sequence.id,
-            "remote_host": self.host,
-            "remote_port": self.port,
+            "remote_host": self.address.host,
+            "remote_port": self.address.port,
             "tp_size": 1,
             "dcp_size": 1,
             "pp_size": 1,
@@ -165,15 +166,36 @@ class Nixl:
     # --- worker side ---
 
     def run(self) -> list[tuple[Sequence, bool]]:
-        """Carry out the planned pulls; return each request whose pull ended, and whether the pull failed."""
+        """Start the planned pulls; return each request whose pull ended, and whether the pull failed."""
+        if self._lacking:
+            raise EngineDead(f"KeyError: {self._lacking!r}")
         pulls, self._pulls = self._pulls, []
-        results = [self._carry_out(*planned) for planned in pulls]
+        for planned in pulls:
+            self._start(planned)
+        answered, self._answered = self._answered, []
+        results = [self._carry_out(planned, reached) for planned, reached in answered]
         self._send_heartbeats()
         return [result for result in results if result]
 
-    def _carry_out(self, sequence: Sequence, local: list[int], awaited: bool) -> tuple[Sequence, bool] | None:
+    def _start(self, planned: Planned) -> None:
+        self._under_way += 1
+        params = planned.sequence.params or {}
+        blocks = remote_blocks(planned.sequence) if planned.local else []
+        done = partial(self._take, planned)
+        self.fabric.reach(Address.of(params), str(params.get("remote_request_id")), blocks, done)
+
+    def _take(self, planned: Planned, reached: Reached) -> None:
+        """Keep P's answer for the next step."""
+        self._under_way -= 1
+        self._answered.append((planned, reached))
+        self.wake()
+
+    def _carry_out(self, planned: Planned, reached: Reached) -> tuple[Sequence, bool] | None:
+        sequence, local, awaited = planned
         self._renewed.pop(sequence.id, None)
-        pull = self._plan(sequence, local)
+        pull = Pull(sequence, reached.peer, local, fails=reached.lost)
+        if pull.remote is not None and local and not pull.fails:
+            read(pull, pull.remote, self.config.block_size)
         if local:
             self.faults.on_pull(pull, self)
         if pull.hangs:
@@ -182,42 +204,14 @@ class Nixl:
             self.stats.failed_handshakes += pull.remote is None
             self.stats.failed_transfers += pull.remote is not None
             return (sequence, True) if awaited else None
-        self._write(pull, pull.remote)
-        if pull.notify:
-            pull.remote.notify(str((sequence.params or {})["remote_request_id"]))
+        self._write(pull, pull.remote.layout)
+        if pull.notify and not pull.remote.notify(str((sequence.params or {}).get("remote_request_id"))):
+            self.stats.failed_notifications += 1
         return (sequence, False) if awaited else None
 
-    def _plan(self, sequence: Sequence, local: list[int]) -> Pull:
-        params = sequence.params or {}
-        remote = self.fabric.get(str(params.get("remote_engine_id")))
-        if remote is not None and (params["remote_host"], params["remote_port"]) != (remote.host, remote.port):
-            remote = None
-        pull = Pull(sequence, remote, local)
-        if remote is not None and local:
-            self._read(pull, remote, _flat(params["remote_block_ids"]))
-        return pull
-
-    def _read(self, pull: Pull, remote: "Nixl", ids: list[int]) -> None:
-        ratio, odd = divmod(self.config.block_size, remote.config.block_size)
-        # D's block size must be a multiple of P's.
-        if odd:
-            pull.fails = True
-            return
-        wanted = len(pull.local) * ratio
-        if ratio == 1 and len(ids) < wanted:
-            raise EngineDead("assert num_decode_blocks <= len(prefill_group)")
-        if ratio > 1:
-            hit = len(pull.sequence.blocks) - len(pull.local)
-            wanted = min(wanted, len(ids) - hit * ratio)
-        ids = ids[-wanted:]
-        if not all(0 <= block < remote.config.num_blocks for block in ids):
-            pull.fails = True
-            return
-        pages = [remote.memory.read(block) for block in ids]
-        if not remote.still_holds(pull.sequence):
-            pages = [Page(page.rows, tainted=True, drift=page.drift) for page in pages]
-        pull.pages = list(_joined(pages, ratio, self.config.block_size))
-        pull.blocks_read = len(ids)
+    def page(self, block: int) -> Page:
+        """Copy the present contents of a block."""
+        return self.memory.read(block)
 
     def still_holds(self, sequence: Sequence) -> bool:
         """Ground truth: whether the parameters of a request on D name exactly the blocks that P holds for it."""
@@ -227,15 +221,15 @@ class Nixl:
             holder is not None
             and holder.prompt == sequence.prompt
             and holder.root == sequence.root
-            and holder.blocks == _flat(params.get("remote_block_ids"))
+            and holder.blocks == remote_blocks(sequence)
             and len(holder.blocks) == -(-len(sequence.prompt) // self.config.block_size)
         )
 
-    def _write(self, pull: Pull, remote: "Nixl") -> None:
+    def _write(self, pull: Pull, remote: Layout) -> None:
         for block, page in zip(pull.local, pull.pages, strict=False):
             self.memory.write(block, page)
         if pull.local:
-            size = pull.blocks_read * remote.config.block_bytes
+            size = pull.blocks_read * remote.block_bytes
             self.stats.nixl_bytes.observe(size)
             self.stats.nixl_descriptors.observe(pull.blocks_read * self.config.geometry.layers * 2)
             self.stats.nixl_time.observe(size / 1e10)
@@ -243,10 +237,22 @@ class Nixl:
 
     # --- notifications and leases ---
 
-    def notify(self, request_id: str) -> None:
+    def notify(self, request_id: str) -> bool:
         """Take D's notification that it has read a request's blocks."""
         self._inbox.append(request_id)
         self.wake()
+        return True
+
+    def lapse(self, request_id: str, pages: Mapping[int, Page]) -> bool:
+        """End a request's lease and overwrite blocks, for a planted bug; False if there is no such lease."""
+        if request_id not in self.leases:
+            return False
+        self.lapsed.append(self.expire(request_id))
+        for block, page in pages.items():
+            self.pool.evict(block)
+            self.memory.write(block, page)
+        self.wake()
+        return True
 
     def renew(self, request_id: str) -> None:
         """Renew the lease of a request that still waits on D (rule 5)."""
@@ -281,37 +287,30 @@ class Nixl:
         return self.batched.pop(request_id)
 
     def _send_heartbeats(self) -> None:
-        if self._renewed and self.now() - self._last_beat >= self.config.lease_seconds // 6:
+        if self._renewed and self.now() >= self._next_beat:
             self._last_beat = self.now()
-            for engine_id, request_id in self._renewed.values():
-                if remote := self.fabric.get(engine_id):
-                    remote.renew(request_id)
+            for address, request_id in self._renewed.values():
+                self.fabric.renew(address, request_id)
+
+    @property
+    def _next_beat(self) -> float:
+        return self._last_beat + self.config.lease_seconds // 6
+
+    @property
+    def _beats_idle(self) -> bool:
+        """Whether leases must be renewed even if the engine has nothing to compute: a pull is under way."""
+        return bool(self._renewed and self._under_way)
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do something now."""
-        return bool(self._pulls or self._inbox or self.lapsed or self._overdue())
+        beat = self._beats_idle and self.now() >= self._next_beat
+        if self._lacking:
+            return True
+        return bool(self._pulls or self._answered or self._inbox or self.lapsed or beat or self._overdue())
 
     @property
     def next_deadline(self) -> float | None:
-        """When the next lease ends, on the engine's clock."""
-        return min(self.leases.values(), default=None)
-
-
-def _flat(ids: Any) -> list[int]:
-    """Return the first KV cache group's block ids, from a flat list or a list per group."""
-    if isinstance(ids, list) and ids and isinstance(ids[0], list):
-        return list(ids[0])
-    return list(ids or ())
-
-
-def _joined(pages: list[Page], ratio: int, block_size: int) -> Iterable[Page]:
-    """Join P's pages to pages of D's block size; the last page is padded with zeros."""
-    if ratio == 1:
-        yield from pages
-        return
-    for start in range(0, len(pages), ratio):
-        group = pages[start : start + ratio]
-        rows = tuple(row for page in group for row in page.rows)
-        rows += (0,) * (block_size - len(rows))
-        yield Page(rows, any(page.tainted for page in group), max(page.drift for page in group))
+        """When the next lease ends or must be renewed, on the engine's clock."""
+        beat = (self._next_beat,) if self._beats_idle else ()
+        return min((*self.leases.values(), *beat), default=None)

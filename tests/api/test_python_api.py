@@ -20,6 +20,8 @@ from harness.api.loop import LoopThread
 from harness.api.words import load_words, target_words, workers_words
 from harness.cli import main
 from harness.cli.options import parse
+from harness.clock import MonotonicClock
+from harness.deploy.nursery import Nursery
 from harness.deploy.target import Attachment, Target
 from harness.facts import Connector, Role
 from harness.fleet import Workers
@@ -171,8 +173,11 @@ def test_a_load_is_sent_by_workers_and_judged_like_one_from_here(tmp_path: Path)
     assert parse(spread.result["argv"]).workers == Workers(2)
 
 
-def test_workers_that_cannot_be_had_are_refused_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    deployment = AsyncRunningDeployment(DEPLOYMENT, Target(engine="sim"), harness.SilentObserver(), tuple)
+def test_workers_that_cannot_be_had_are_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nursery = Nursery(tmp_path, MonotonicClock(), 1.0, harness.SilentObserver())
+    deployment = AsyncRunningDeployment(DEPLOYMENT, Target(engine="sim"), harness.SilentObserver(), tuple, nursery)
     monkeypatch.setitem(sys.modules, "ray", None)
     for run in (deployment.run, deployment.run_workloads):
         with pytest.raises(harness.UsageError, match="workers=0: give the number"):
@@ -256,6 +261,7 @@ def test_ctrl_c_cancels_and_waits_for_the_cleanup() -> None:
             num_gpu_blocks=100,
             offload_bytes=5,
             nixl_config={"kv_lease_duration": 5},
+            kv_load_failure_policy="recompute",
             engine_args=("--max-num-seqs 4",),
             role_args={Role.PREFILL: ("--a",), Role.DECODE: ("--b 1", "--c")},
             engine_pythons={Role.PREFILL: "p", Role.DECODE: "d"},

@@ -1,5 +1,6 @@
 """A failure inside the harness gives exit code 4 and one paragraph on stderr: no verdict and no traceback."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -173,3 +174,20 @@ def test_a_crash_after_the_deployment_was_up_says_how_to_judge_what_was_recorded
     monkeypatch.setattr(measure, "carry_out", failing(KeyError("surprise")))
     assert main(["--engine", "sim", "--plain", "--num-warmups", "1", "--result-dir", str(tmp_path)]) == 4
     assert f"python -m harness check {(tmp_path / 'latest').resolve()}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "--result-dir"),
+        (ExceptionGroup("several", [MemoryError()]), "memory"),
+    ],
+)
+def test_a_machine_that_has_run_out_of_something_is_exit_4_and_says_what_to_do(
+    run_that_fails: Fails, error: Exception, remedy: str
+) -> None:
+    code, shown = run_that_fails(error)
+    assert code == 4
+    assert remedy in shown
+    assert "report this failure" not in shown

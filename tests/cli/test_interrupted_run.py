@@ -83,3 +83,16 @@ def test_an_interrupted_sweep_shows_the_rates_that_were_tried_and_is_unknown(tmp
     assert "UNKNOWN: 1 rate; the knee is at 20 requests per second" in out
     found = json.loads((tmp_path / "latest" / "sweep.json").read_text())
     assert (found["verdict"], [point["rate"] for point in found["points"]]) == ("unknown", [20.0])
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_judged_as_far_as_it_went_and_is_never_valid(tmp_path: Path) -> None:
+    code, out, _ = interrupted(tmp_path, "random_load/load: ", "--num-prompts", "60", by=signal.SIGKILL)
+    where = (tmp_path / "latest").resolve()
+    assert (code, out) == (-signal.SIGKILL, "")
+    assert not (where / "result.json").exists()
+    judged = subprocess.run(
+        [sys.executable, "-m", "harness", "check", str(where), "--plain"], capture_output=True, text=True, check=False
+    )
+    assert judged.returncode == 3, judged.stdout + judged.stderr
+    assert "the run ended early" in judged.stdout.splitlines()[0]

@@ -111,3 +111,63 @@ async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
     await until(lambda: not _alive(server), "the server outlived its keeper")
     # Real workers have a parent-death signal of their own.
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+# A server with a segment of shared memory and a file in its own directory, which it never removes.
+_LEAVES = """
+import mmap, os, signal, sys
+name = "/dev/shm/" + sys.argv[2]
+with open(name, "wb+") as file:
+    file.truncate(4096)
+    segment = mmap.mmap(file.fileno(), 4096)
+open(os.environ["PD_HARNESS_OWN_DIRECTORY"] + "/socket", "w").close()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1] + ".new", "w").close()
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+signal.pause()
+"""
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
+_OWNER = """
+import asyncio, os, sys
+from pathlib import Path
+from harness.deploy.process import ChildProcess, Command
+async def main():
+    argv = (sys.executable, "-c", *sys.argv[1:4])
+    child = ChildProcess.start(Command("server", argv, dict(os.environ), Path(sys.argv[2] + ".log")), grace=0.1)
+    await child.wait()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not _SHARED_MEMORY.is_dir(), reason="shared memory is kept elsewhere on this system")
+@pytest.mark.parametrize("in_use", [False, True])
+async def test_a_killed_harness_leaves_no_shared_memory_and_no_directory_of_its_servers(
+    tmp_path: Path, in_use: bool
+) -> None:
+    segment, ready, own = (
+        _SHARED_MEMORY / f"pd-test-{os.getpid()}-{in_use}",
+        tmp_path / "ready",
+        tmp_path / "pd" / "server",
+    )
+    other = segment.with_name(f"{segment.name}-other")
+    other.touch()
+    try:
+        harness = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _OWNER, _LEAVES, str(ready), segment.name),
+            env={**os.environ, "PD_HARNESS_OWN_DIRECTORY": str(own)},
+        )
+        await until(ready.exists, "the server never started")
+        assert segment.exists()
+        assert (own / "socket").exists()
+        # Another process may read the segment too, such as the other server: then it is not removed.
+        user = os.open(segment, os.O_RDONLY) if in_use else None
+        harness.kill()
+        await harness.wait()
+        await until(lambda: not own.parent.exists(), "the directory was left")
+        assert segment.exists() is in_use
+        assert other.exists()
+        if user is not None:
+            os.close(user)
+    finally:
+        segment.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)

@@ -25,3 +25,10 @@ def test_each_connector_in_multi_connector_has_its_own_configuration_in_the_give
     offloading, nixl = kv_transfer_config(target, engine())["kv_connector_extra_config"]["connectors"]
     assert offloading["kv_connector_extra_config"]["cpu_bytes_to_use"] == 1
     assert nixl["kv_connector_extra_config"] == {"backends": ["UCX"]}
+
+
+def test_the_policy_for_failed_loads_stands_beside_the_connectors_where_the_scheduler_reads_it() -> None:
+    for connectors in ((Connector.NIXL,), (Connector.NIXL, Connector.OFFLOADING)):
+        target = Target(connectors=connectors, kv_load_failure_policy="recompute")
+        assert kv_transfer_config(target, engine())["kv_load_failure_policy"] == "recompute"
+        assert "kv_load_failure_policy" not in kv_transfer_config(Target(connectors=connectors), engine())

@@ -7,7 +7,7 @@ import pytest
 from harness.catalogue.launching import build_target
 from harness.catalogue.presets import PRESETS
 from harness.cli.options import parse
-from harness.deploy.simulate import sim_argv, sim_config
+from harness.deploy.simulate import separate_argv, sim_argv, sim_config
 from harness.deploy.simulated_args import CannotSimulate, simulated_fields
 from harness.facts import Role
 from harness.sim.__main__ import _parser, config_of
@@ -39,6 +39,15 @@ def test_presets_become_configurations() -> None:
     assert (configs["small_pool"].num_blocks, configs["small_pool"].max_model_len) == (48, 47 * 16)
 
 
+def test_leases_tiers_and_the_policy_for_failed_loads_reach_the_simulator() -> None:
+    made = {name: build_target(PRESETS[name], TARGET) for name in ("short_lease", "small_tier")}
+    configs = {name: sim_config(target) for name, target in made.items() if target is not None}
+    assert configs["short_lease"].lease_seconds == 3
+    assert configs["short_lease"].num_blocks == 128
+    assert configs["small_tier"].offload_chunks == 4 * 1024 * 1024 // configs["small_tier"].block_bytes
+    assert sim_config(replace(TARGET, kv_load_failure_policy="recompute")).load_failure_policy == "recompute"
+
+
 def test_different_block_sizes_cannot_be_simulated() -> None:
     target = build_target(PRESETS["unlike_blocks"], TARGET)
     assert target is not None
@@ -55,3 +64,18 @@ def test_the_process_gets_the_same_configuration() -> None:
     assert received == config
     assert received.sim_noise == "student"
     assert received.noise == Noise(), "by default near ties flip"
+
+
+def test_a_server_with_a_process_of_its_own_gets_the_same_configuration_and_its_ports() -> None:
+    target = replace(TARGET, engine_args=("--shutdown-timeout 7",), nixl_config={"kv_lease_duration": 2})
+    config = sim_config(target)
+    assert (config.shutdown_timeout, config.lease_seconds) == (7, 2)
+    argv = separate_argv(config, "decode-1", 81, 56)
+    flags = _parser().parse_args(argv[argv.index("harness.sim") + 1 :])
+    assert (flags.only, flags.prefill_port, flags.decode_port, flags.side_channel_port) == ("decode-1", [], [81], 56)
+    assert replace(config_of(flags), prefills=1) == config
+
+
+def test_a_run_with_faults_gives_each_server_a_process() -> None:
+    assert not TARGET.separate_processes
+    assert parse(["--engine", "sim", "--fault", "pause:server=decode-0"]).target.separate_processes

@@ -13,7 +13,7 @@ from load_wire import ask
 
 from harness.checkers.completion import completion
 from harness.history import Ending, Outcome, Usage
-from harness.load.transport.coding import Decoder, UnknownCoding
+from harness.load.transport.coding import MOST_AT_ONCE, Decoder, UnknownCoding
 from harness.scenario import Request, Sampling
 from harness.verdict import Verdict
 
@@ -126,10 +126,17 @@ async def test_an_unknown_or_broken_coding_makes_the_verdict_unknown(script: wir
 
 def test_an_empty_read_neither_begins_nor_breaks_a_compressed_body() -> None:
     decoder = Decoder("gzip")
-    assert decoder.feed(b"") == b""
-    assert decoder.feed(gzip.compress(b"a")) == b"a"
+    assert list(decoder.feed(b"")) == [b""]
+    assert list(decoder.feed(gzip.compress(b"a"))) == [b"a"]
     with pytest.raises(UnknownCoding):
         Decoder("br, gzip")
+
+
+@pytest.mark.parametrize("size", [MOST_AT_ONCE - 1, MOST_AT_ONCE, 5 * MOST_AT_ONCE, 5 * MOST_AT_ONCE + 1])
+def test_a_thousandfold_compressed_body_is_decoded_whole_and_in_bounded_parts(size: int) -> None:
+    parts = list(Decoder("gzip").feed(gzip.compress(b"a" * size)))
+    assert max(map(len, parts)) <= MOST_AT_ONCE
+    assert sum(map(len, parts)) == size
 
 
 @pytest.mark.parametrize("error", [[FAILED], [{"id": 1}, FAILED], {"errors": [FAILED]}])

@@ -19,9 +19,9 @@ from raw_server import CHUNKED, HEAD, Asked, chunked, sized
 
 from harness.clock import MonotonicClock
 from harness.history import Ended, Ending, Outcome
-from harness.load.answers import events
+from harness.load.answers import events, size
 from harness.load.client import Client
-from harness.load.transport import pool
+from harness.load.transport import connection, pool
 from harness.scenario import Request, Route, Sampling
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -498,12 +498,12 @@ async def test_a_large_answer_is_read_in_bounded_pieces(way: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
-@pytest.mark.parametrize("endless", [EVENTS[0], b"data: " + b"x" * 500, b"x" * 500])
+@pytest.mark.parametrize("endless", [EVENTS[0], b"data: " + b"x" * 500, b"x" * 500, b"{" + b" " * 500])
 async def test_an_answer_without_end_is_cut_off(
     endless: bytes, content_type: str, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "MOST_HELD", 1000)
-    monkeypatch.setattr(events, "LARGEST_ANSWER", 100_000)
+    monkeypatch.setattr(size, "LARGEST_ANSWER", 100_000)
 
     async def script(asked: Asked) -> None:
         await asked.send(CHUNKED.replace(b"text/event-stream", content_type.encode()))
@@ -514,6 +514,52 @@ async def test_an_answer_without_end_is_cut_off(
     ended = await ask(script, way)
     assert ended_as(ended) == CUT
     assert "more than 100000 bytes" in ended.cause
+
+
+async def test_of_a_refusal_without_end_the_beginning_is_quoted(
+    way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(size, "LARGEST_REFUSAL", 10_000)
+
+    async def script(asked: Asked) -> None:
+        await asked.send(b"HTTP/1.1 500 Oh\r\nContent-Length: 1000000000\r\n\r\nit says why ")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await asked.send(b"and why " * 1000)
+
+    ended = await ask(script, way)
+    assert (ended.ending, ended.status) == (Ending.REFUSED, 500)
+    assert ended.cause.startswith("HTTP 500: it says why and why ")
+
+
+_ENDLESS_FRAMING = {
+    "white space": (CHUNKED.replace(b"text/event-stream", b"application/json"), b"100\r\n" + b" " * 256 + b"\r\n"),
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" * 100),
+    "one header": (b"HTTP/1.1 200 OK\r\nX-Endless: ", b"a" * 4000),
+    "a trailer": (CHUNKED + b"0\r\nX-Endless: ", b"a" * 4000),
+    "a chunk extension": (CHUNKED + b"3;a=", b"a" * 4000),
+}
+
+
+@pytest.mark.parametrize("name", _ENDLESS_FRAMING)
+async def test_what_surrounds_a_body_may_not_be_without_end_either(
+    name: str, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LARGEST_HEAD", 100_000)
+    monkeypatch.setattr(size, "LARGEST_REFUSAL", 10_000)
+    if way.get("direct") is False and name in ("interim answers", "a trailer", "a chunk extension"):
+        pytest.skip("aiohttp keeps none of these, and the time limit ends them")
+    begin, endless = _ENDLESS_FRAMING[name]
+
+    async def script(asked: Asked) -> None:
+        await asked.send(begin)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await asked.send(endless)
+
+    ended = await ask(script, way)
+    assert ended_as(ended) == CUT
+    assert "too large" in ended.cause or "more than" in ended.cause or "Got more" in ended.cause
 
 
 def whole_json(kind: bytes, spoken: Spoken) -> dict[str, Callable[[], bytes]]:

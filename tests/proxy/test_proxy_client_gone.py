@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from aiohttp import web
 from polling import until
-from proxy_fakes import DEADLINE_S, Pair, Script, answering, closed_port, pair, proxying
+from proxy_fakes import DEADLINE_S, Pair, Script, answering, closed_port, decoded, pair, prefilled, proxying
 
 from harness.proxy import start_proxy
 from harness.proxy.client import ClientConnection
@@ -298,3 +298,39 @@ async def test_a_refused_connection_to_a_server_is_not_counted_as_a_lost_client(
     (record,) = caplog.records
     assert "cannot be reached" in record.getMessage()
     caplog.clear()
+
+
+async def test_a_storm_of_clients_that_leave_at_every_stage_leaves_nothing_behind() -> None:
+    """Each third leaves at another stage; the servers are let go at once, and other clients are served."""
+    stages = (Stage.PREFILL, Stage.HANDOVER, Stage.DECODE)
+    gates = {b"%d" % number: Gate(first=b"data: {}\n\n" if number % 3 == 2 else None) for number in range(30)}
+
+    def gated(role_stages: tuple[Stage, ...], otherwise: Script) -> Script:
+        async def script(request: web.Request) -> web.StreamResponse:
+            number = request.headers["X-Number"].encode()
+            gate = gates.get(number)
+            wanted = gate is not None and stages[int(number) % 3] in role_stages
+            return await gate(request) if gate is not None and wanted else await otherwise(request)
+
+        return script
+
+    p_script, d_script = gated((Stage.PREFILL,), prefilled), gated((Stage.HANDOVER, Stage.DECODE), decoded)
+    async with pair(p_script=p_script, d_script=d_script) as servers:
+        clients = []
+        for number, gate in gates.items():
+            client = await Client.connect(servers.proxy.url)
+            client.writer.write(REQUEST.replace(b"Host: x", b"Host: x\r\nX-Number: " + number))
+            clients.append(client)
+            async with asyncio.timeout(DEADLINE_S):
+                await gate.reached.wait()
+        for number, client in enumerate(clients):
+            if number % 3 == 2:
+                await client.read_until(b"data: {}\n\n")
+            client.leave(HOW[number // 3 % 3])
+        status = servers.proxy.status
+        await until(lambda: sum(status()["client_gone"].values()) == 30 and not status()["in_flight"])
+        assert {stage: status()["client_gone"][stage] for stage in stages} == dict.fromkeys(stages, 10)
+        await until(lambda: all(gate.left.is_set() for gate in gates.values()))
+        await until(lambda: not running_handlers())
+        async with servers.post({}, headers={"X-Number": "none"}) as answer:
+            assert answer.status == 200

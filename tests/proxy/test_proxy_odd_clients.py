@@ -1,6 +1,7 @@
 """Clients that send odd bytes, in odd pieces, or too many of them."""
 
 import asyncio
+import errno
 import gzip
 import zlib
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from turns import turn
 
 from harness.proxy import incoming
 from harness.proxy.incoming import MAX_HEAD_BYTES, Incoming
+from harness.proxy.pool import Pool, ServerConnection
 from harness.proxy.request import Request
 
 DONE = b'{"done": true}'
@@ -173,6 +175,27 @@ async def test_a_target_may_have_other_forms(served: Rig, target: bytes) -> None
         assert b"odels?x=1 HTTP/1.1\r\n" in served.d.requests[0]
 
 
+@pytest.mark.parametrize(
+    "target", [b"/v1/models", b"http://%b/v1/models", b"http://u:p@%b/v1/models", b"//%b/v1/models"]
+)
+async def test_no_client_makes_the_proxy_ask_another_host(served: Rig, target: bytes) -> None:
+    """The servers are those of the command line, whatever target, Host and forwarding headers name."""
+    asked: list[bool] = []
+    async with await asyncio.start_server(lambda *_: asked.append(True), "127.0.0.1", 0) as elsewhere:
+        place = b"127.0.0.1:%d" % elsewhere.sockets[0].getsockname()[1]
+        async with raw_client(served.proxy.url) as client:
+            named = (b"Host", b"X-Forwarded-Host", b"X-Forwarded-For", b"Forwarded", b"X-Original-URL")
+            headers = b"".join(b"%b: %b\r\n" % (name, place) for name in named)
+            client.send(b"GET " + target.replace(b"%b", place) + b" HTTP/1.1\r\n" + headers + b"\r\n")
+            status, _ = await client.counted()
+    assert asked == []
+    # A path of two slashes is no address, and no path that the proxy knows.
+    assert status == (404 if target.startswith(b"//") else 200)
+    for sent in served.d.requests:
+        assert sent.partition(b"\r\n")[0] == b"GET /v1/models HTTP/1.1"
+        assert b"\r\nhost: " + place not in sent.lower()
+
+
 # --- bodies ---
 
 
@@ -321,3 +344,17 @@ async def test_idle_connections_are_closed_late_and_half_a_request_early() -> No
         assert not connection._transport.is_closing()
         connection.close_if_idle(connection.since + 61.0)
         assert await client.rest() == b""
+
+
+async def test_a_proxy_without_files_says_that_it_is_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(_: Pool, *, fresh: bool = False) -> ServerConnection:  # noqa: ARG001 - as in Pool
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with rig(answers(answer(DONE))) as served:
+        monkeypatch.setattr(Pool, "take", full)
+        async with raw_client(served.proxy.url) as client:
+            client.send(post(b'{"prompt": "x"}'))
+            status, body = await client.counted()
+    assert status == 502
+    assert b"was not asked, since the proxy may open no more files" in body
+    assert b"ulimit -n" in body

@@ -43,7 +43,7 @@ OURS = {
     "latency_intervals_ms",
     "steady_state",
     *("verdict", "checks", "kv_transfer", "outputs", "verification_cost", "deployment", "seed", "argv", "commit"),
-    *("harness_version", "scenarios", "interrupted"),
+    *("harness_version", "scenarios", "interrupted", "faults"),
     *(f"{statistic}_{metric}_ms" for statistic in ("p50", "p90") for metric in ("ttft", "tpot", "itl", "e2el")),
     *(
         f"{statistic}_{metric}_from_send_ms"

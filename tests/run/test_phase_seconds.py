@@ -7,7 +7,9 @@ from jumping_clock import JumpingClock
 from observed_journal import Journal
 
 from harness.history import Ended, Ending, Outcome, Sent
-from harness.run.runner import run_scenario
+from harness.observer import SILENT
+from harness.run.conversations import Conversations
+from harness.run.runner import PhaseRun, load_here, run_scenario
 from harness.scenario import Phase, Request, Scenario
 
 
@@ -62,3 +64,25 @@ async def test_requests_about_one_that_was_not_sent_are_left_out() -> None:
     about = replace(Request("about", (1,)), about="p-9")
     sent, _, _ = await carried_out(phase("p", 10, seconds=4.0), Phase("q", (about,), counted=False), each=2.0)
     assert sent == ["p-0", "p-1"]
+
+
+async def test_what_verifies_or_repeats_an_unsent_request_is_not_sent() -> None:
+    again = phase("again", 100)
+    again = replace(again, requests=tuple(replace(one, about=f"p-{n}") for n, one in enumerate(again.requests)))
+    sent, _, _ = await carried_out(phase("p", 100, seconds=4.0), again, each=2.0)
+    assert sent == ["p-0", "p-1", "again-0", "again-1"]
+
+
+async def test_the_time_is_extended_for_as_long_as_something_needs_the_load() -> None:
+    clock, sent = JumpingClock(), []
+
+    async def send(request: Request) -> Ended:
+        sent.append(request.request_id)
+        await clock.sleep(2.0)
+        return Ended(clock.now(), request.request_id, Outcome.OK)
+
+    asked = phase("p", 100, seconds=4.0)
+    run = PhaseRun("s", asked, send, Journal().record, clock, SILENT, Conversations(asked.requests))
+    run.goes_on = lambda: clock.now() < 10
+    await load_here(run)
+    assert sent == [f"p-{n}" for n in range(5)]

@@ -22,12 +22,15 @@ from harness.proxy import start_proxy
 from harness.reports.assertion import explain
 from harness.run import Recorder, Sending, carry_out
 from harness.sim import SimConfig, start_sim
-from harness.verdict import Judgement, Verdict
+from harness.verdict import FindingKind, Judgement, Verdict
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024, "step_seconds": 0.001}
 BY_PRESET: Mapping[str, Mapping[str, Any]] = {
     "small_pool": {"num_blocks": 48, "max_model_len": 512},
+    "reused_blocks": {"num_blocks": 48, "max_model_len": 512, "lease_seconds": 1.0},
+    "small_tier": {"offload_chunks": 16},
+    "short_lease": {"num_blocks": 128, "lease_seconds": 3},
     "small_steps": {"max_num_batched_tokens": 64, "max_num_seqs": 32},
     "no_prefix_caching": {"prefix_caching": False},
     "unlike_blocks": {"decode": {"block_size": 32}},
@@ -38,6 +41,9 @@ NOT_VALID = {
     "several_choices": "failed_transfers",
 }
 """Checks that fail for a workload because of a fault of the engine."""
+WRONG = ("used_after_reuse", "kept_past_lease", "other_blocks")
+"""Workloads that find wrong outputs, since the engine takes a reference as it comes."""
+FATAL = ("truncated_reference", "empty_reference")
 QUICK = {
     *("short_prompt", "partial_decode_hit", "direct_decode", "offload_recovery", "stop_strings", "several_choices"),
 }
@@ -45,7 +51,7 @@ QUICK = {
 HERE = [
     pytest.param(entry, marks=() if entry.name in QUICK else pytest.mark.slow, id=entry.name)
     for entry in catalogue()
-    if entry.home != "unlike_blocks"
+    if entry.home != "unlike_blocks" and not entry.alone and entry.name not in WRONG
 ]
 
 
@@ -75,8 +81,9 @@ async def simulated(preset: str) -> AsyncIterator[Deployment]:
         await sim.stop()
 
 
-async def run(entry: Workload, background: int = 0) -> tuple[Judgement, History]:
+async def run(entry: Workload, background: int = 0, *, verify: bool = True) -> tuple[Judgement, History]:
     record, clock = Recorder(), Brisk()
+    how = VerifyOptions(policy=VerifyPolicy.parse("all"), salt="verification", probe_tiers=True)
     record(RunStarted(0.0, (), 0, "test", None, (entry.name,)))
     async with simulated(entry.home) as deployment:
         assert unmet(entry.needs, deployment) is None
@@ -87,7 +94,7 @@ async def run(entry: Workload, background: int = 0) -> tuple[Judgement, History]
             [scenario],
             deployment,
             sending=Sending(settle_timeout=5.0),
-            verify=VerifyOptions(policy=VerifyPolicy.parse("all"), salt="verification", probe_tiers=True),
+            verify=how if verify else None,
             record=record,
             clock=clock,
         )
@@ -108,6 +115,22 @@ async def test_every_answer_is_verified_and_every_counter_as_predicted(entry: Wo
     wrong = {check.name for check in judgement.checks if check.verdict is not Verdict.VALID}
     assert wrong <= {NOT_VALID.get(entry.name)}, explain(entry.name, judgement)
     assert entry.provokes is None or check(judgement, "provoked") == "valid"
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in WRONG[1:]] + list(WRONG[:1]))
+async def test_outputs_made_from_other_blocks_are_found_and_nothing_else_is(name: str) -> None:
+    judgement, history = await run(CATALOGUE[name])
+    found = next(check for check in judgement.checks if check.name == "outputs")
+    sent = {one.request.request_id for one in history.operations(phase="send") if one.request.reference}
+    assert {finding.request for finding in found.findings if finding.kind is FindingKind.WRONG_OUTPUT} == sent
+    assert {check.name for check in judgement.checks if check.verdict is not Verdict.VALID} == {"outputs"}
+
+
+@pytest.mark.parametrize("name", FATAL)
+async def test_a_reference_that_ends_the_engine_is_found(name: str) -> None:
+    judgement, _ = await run(CATALOGUE[name], verify=False)
+    assert check(judgement, "completion").startswith("invalid")
+    assert "EngineDead" in check(judgement, "completion")
 
 
 @pytest.mark.slow

@@ -234,3 +234,16 @@ async def test_bugs_of_the_stream(session: aiohttp.ClientSession) -> None:
     assert len(await streamed_with(session, "burst")) == 2
     error = [event for event in await streamed_with(session, "error_in_200") if "error" in event]
     assert error[0]["error"]["code"] == 500
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_client_left_is_aborted(sim: SimDeployment, session: aiohttp.ClientSession, stream: bool) -> None:
+    """As in vLLM, which counts no finished request for it, and frees its blocks."""
+    server = next(one for one in sim.pair.servers if one.role is Role.PREFILL)
+    body = {"model": "sim", "prompt": PROMPT, "max_tokens": 3000, "ignore_eos": True, "stream": stream}
+    asking = asyncio.create_task(post(session, sim.prefill_urls[0] + COMPLETIONS, body))
+    await until(lambda: server.engine.scheduler.running)
+    asking.cancel()
+    await until(lambda: not server.engine.scheduler.running)
+    assert server.engine.pool.usage == 0
+    assert sum(server.engine.stats.success.values()) == 0

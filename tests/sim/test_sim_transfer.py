@@ -1,11 +1,13 @@
 """Leases, stale references and malformed parameters, with a clock that jumps."""
 
+import json
 from typing import Any
 
 import pytest
 
 from harness.facts import Connector
-from harness.scenario import Endpoint
+from harness.run.references import altered
+from harness.scenario import Altered, Endpoint
 from harness.sim import QUIET, SimConfig, SimPair
 from harness.sim.transit import prefill_body
 
@@ -192,3 +194,34 @@ def test_two_prefill_and_two_decode_servers_find_each_other() -> None:
     pair.settle()
     assert not pair.ledger.wrong
     assert all(server.engine.pool.usage == 0 for server in pair.servers)
+
+
+@pytest.mark.parametrize(("stream", "dead"), [(True, None), (False, "KeyError: 'remote_request_id'")])
+def test_the_client_of_a_request_that_lacks_a_name_leaves_a_dead_engine_or_held_blocks(
+    stream: bool, dead: str | None
+) -> None:
+    pair = make_pair(Clock())
+    params = {key: value for key, value in prefill(pair, PROMPT, "x").items() if key != "remote_request_id"}
+    job = pair.decode.submit(C, {"prompt": PROMPT, "kv_transfer_params": params, "stream": stream}, "x")
+    pair.decode.step()
+    pair.decode.abort(job)
+    pair.settle()
+    assert pair.decode.engine.dead == dead
+    assert pair.decode.engine.pool.usage > 0
+
+
+RIGHT = ("unknown-request", "huge", "text-ids", "fractions", "other-tp")
+WRONG = ("reordered", "too-many")
+ENDS = ("too-few", "no-blocks", "no-groups", "null-blocks", "text-blocks")
+
+
+@pytest.mark.parametrize("how", [one for one in Altered if one is not Altered.LACKS_REQUEST])
+def test_each_altered_reference_has_vllms_result(how: Altered) -> None:
+    pair = make_pair(Clock())
+    _, right = pair.prefill.handle(C, {"prompt": PROMPT, "max_tokens": 4, "cache_salt": "right"}, "right")
+    params = json.loads(altered(json.dumps(prefill(pair, PROMPT, "x")), how))
+    status, answer = decode(pair, PROMPT, params, "x")
+    assert status == (200 if how in RIGHT + WRONG else 400 if how is Altered.TEXT else 500)
+    assert bool(pair.decode.engine.dead) == (how in ENDS)
+    if status == 200:
+        assert (answer["choices"][0]["text"] == right["choices"][0]["text"]) == (how in RIGHT)

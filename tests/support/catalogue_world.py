@@ -65,7 +65,7 @@ async def run_catalogue(
     pair = world.pair = SimPair(config, world.now)
     urls = {server.name: f"sim://{server.name}" for server in pair.servers}
     run = CatalogueRun(pair.facts(urls, "sim://proxy"), pair.ledger)
-    run.ran = [entry for entry in entries if unmet(entry.needs, run.deployment) is None]
+    run.ran = [entry for entry in entries if not entry.alone and unmet(entry.needs, run.deployment) is None]
     setting = Setting.of(run.deployment, seed=seed, salt="salt")
     scenarios = [entry(setting) for entry in run.ran]
     run.entries.append(RunStarted(0.0, (), seed, "test", None, tuple(entry.name for entry in run.ran)))

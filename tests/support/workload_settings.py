@@ -14,6 +14,7 @@ SETTING = Setting(
     max_model_len=1024,
     prefill_blocks=48,
     decode_blocks=48,
+    tier_blocks=16,
     batch_tokens=64,
     prefill=1,
     decode=1,
@@ -54,6 +55,9 @@ def facts_of(preset: Preset) -> Deployment:
     """The facts of a deployment launched from the preset, written by hand."""
     changes: dict[str, dict[str, object]] = {
         "small_pool": {"num_blocks": 48, "max_model_len": 1024},
+        "reused_blocks": {"num_blocks": 48, "max_model_len": 1024},
+        "small_tier": {"offload_blocks": 16},
+        "short_lease": {"num_blocks": 128},
         "small_steps": {"max_num_batched_tokens": 64},
         "no_prefix_caching": {"prefix_caching": False},
     }

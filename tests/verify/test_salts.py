@@ -233,6 +233,15 @@ def test_the_salt_test_sends_few_requests_to_each_server() -> None:
     assert (len(asked[by_counters]), len(asked[by_usage])) == (5, 4)
 
 
+def test_nothing_need_be_transferred_before_the_load() -> None:
+    """So that a server's first handshake can be made under a fault."""
+    run = pair()
+    for scenario in salt_test(DEPLOYMENT, lambda: run.history, salt="test", on_the_way=False):
+        run.run(scenario)
+    assert all(operation.request.route is not Route.PROXY for operation in run.history.operations())
+    assert judged(run.history).verdict is Verdict.VALID
+
+
 def test_several_engines_behind_one_url_have_no_check_of_salts() -> None:
     """The second request may have gone to another engine, which had nothing cached. A hit still counts."""
     history = ask_under_two_salts(pair()).history

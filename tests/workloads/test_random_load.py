@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from harness.deferred import tokens_put_away
 from harness.errors import UsageError
 from harness.loads.random_load import random_load
 from harness.scenario import Request, Route, Sampling, Scenario
@@ -104,8 +105,9 @@ def test_a_load_whose_prompts_cannot_be_unique_is_refused(changes: dict[str, Any
         load(**changes)
 
 
-def test_equal_token_ids_are_one_object() -> None:
+def test_prompts_are_packed_until_they_are_read() -> None:
     """A load of 100,000 prompts would need gigabytes otherwise."""
-    tokens = [token for prompt in prompts(load()) for token in prompt]
-    assert len({*map(id, tokens)}) == len({*tokens})
-    assert all(type(token) is int for token in tokens)
+    [phase] = load().phases
+    packed = [tokens_put_away(request) for request in phase.requests]
+    assert packed == [len(request.prompt) for request in phase.requests]
+    assert all(type(token) is int for request in phase.requests for token in request.prompt)

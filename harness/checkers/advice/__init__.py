@@ -10,6 +10,7 @@ from dataclasses import replace
 from harness.checkers.advice.answers import SALTS, of_outputs
 from harness.checkers.advice.context import Context
 from harness.checkers.advice.counters import of_failed_transfers, of_nixl_bytes, of_offload_bytes, of_token_sources
+from harness.checkers.advice.faults import of_faults
 from harness.checkers.advice.requests import CLIENT_HEALTH, of_completion, of_streaming
 from harness.checkers.advice.rest import AFTER_A_DEATH, PROCESSES, PROVOKED, of_settled
 from harness.facts import Deployment
@@ -25,6 +26,7 @@ _ADVISERS: Mapping[str, Callable[[Context], Advice | None]] = {
     "failed_transfers": of_failed_transfers,
     "settled": of_settled,
     "streaming": of_streaming,
+    "faults": of_faults,
 }
 _ALWAYS: Mapping[str, Advice] = {
     "salts": SALTS,

@@ -9,6 +9,7 @@ without the empty line that should end it.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ from harness.load.answers.parts import Part
 from harness.load.answers.quoting import quoted
 
 _DONE = b"[DONE]"
+_HAS_REFERENCE = re.compile(rb'"kv_transfer_params":\s*\{')
+"""A whole answer with this is read through ``json``: few answers have a reference."""
 _ERROR_KEYS = ("error", "errors", "detail", "message")
 """The fields in which servers and gateways report an error instead of an answer."""
 
@@ -43,6 +46,8 @@ class Answer:
     """A description of the answer's first fault: an error event, an unreadable chunk."""
     error_reported: bool = False
     """Whether ``fault`` is an error that the server reported instead of an answer."""
+    reference: str | None = None
+    """The object ``kv_transfer_params`` of a whole answer, as JSON; None if there is none."""
     stray_text: str = ""
     """The beginning of text in the stream or body that is not part of an answer."""
 
@@ -83,7 +88,7 @@ class Answer:
 
     def body(self, payload: bytes, at: float, *, typed: bool = True) -> None:
         """Read the body of an answer that is not streamed. ``typed`` False: through ``json`` (for comparisons)."""
-        if typed and (batch := chunks.read_body(payload)) is not None:
+        if typed and not _HAS_REFERENCE.search(payload) and (batch := chunks.read_body(payload)) is not None:
             self.extend(batch)
         else:
             self._read(payload, None)
@@ -161,6 +166,8 @@ class Answer:
             self._read_choice(choice, at)
         if usage := message.get("usage"):
             self.usage = fields.usage(usage) or self.usage
+        if params := message.get("kv_transfer_params"):
+            self.reference = json.dumps(params)
         # Chat writes the prompt's fields here, completions in the choice.
         self._read_prompt(message)
 

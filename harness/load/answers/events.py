@@ -4,7 +4,7 @@ A client that reads each event as it arrives spends its time between two reads o
 arrivals late. Here, a read costs its time stamp; what the events hold is found out afterwards.
 
 Rule 1: not more than about ``MOST_HELD`` bytes wait for being read. A stream without end, or with an event without end,
-        is cut off at the client's time limit, or at ``LARGEST_ANSWER`` bytes if that comes first.
+        is cut off at ``most`` bytes, or at the client's time limit if that comes first.
 Rule 2: whatever ``harness.load.answers.chunks`` does not recognise is read event by event, with the same time stamps.
 """
 
@@ -14,27 +14,30 @@ from dataclasses import dataclass, field
 
 from harness.load.answers import chunks
 from harness.load.answers.answer import Answer
+from harness.load.answers.size import LARGEST_ANSWER
 from harness.load.answers.sse import EventParser
 
 MOST_HELD = 1 << 17
 """Bytes. Reading so many takes about a millisecond, during which no other arrival is recorded."""
-LARGEST_ANSWER = 1 << 30
-"""Bytes. The log-probabilities of a prompt of 500,000 tokens are not larger."""
 
 
 class TooLarge(ConnectionError):  # noqa: N818 - reads as what happened
-    """The answer is larger than any that a request of the harness may have."""
+    """The answer is larger than any that its request can have (``size.py``)."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the answer has more than {LARGEST_ANSWER} bytes")
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the answer has more than {most} bytes, which is more than this request can be answered with")
 
 
 @dataclass(slots=True)
 class EventStream:
-    """The events of one stream. ``typed`` False: all events are read one by one (for comparisons)."""
+    """The events of one stream of at most ``most`` bytes.
+
+    ``typed`` False: all events are read one by one (for comparisons).
+    """
 
     answer: Answer
     typed: bool = True
+    most: int = LARGEST_ANSWER
     _parser: EventParser = field(default_factory=EventParser)
     _pieces: list[bytes] = field(default_factory=list)
     _times: list[float] = field(default_factory=list)
@@ -53,8 +56,8 @@ class EventStream:
             self._times += [at] * len(pieces)
             self._held += sum(map(len, pieces))
         if self._held > MOST_HELD:
-            if self._taken + self._held > LARGEST_ANSWER:
-                raise TooLarge
+            if self._taken + self._held > self.most:
+                raise TooLarge(self.most)
             self._read(self._last_whole() or len(self._pieces))
 
     def cut(self) -> None:

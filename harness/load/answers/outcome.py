@@ -9,6 +9,7 @@
     408: the server gave up waiting, and may have done some of the work  INFO     refused
     any other status but 200                                             INFO     refused
     200, but the prefix cache was not emptied as requested               INFO     refused
+    the client left before the end marker, as planned                    INFO     left
     200, but an error as an event or as the body                         INFO     error_inside
     200, but an unreadable chunk                                         INFO     unfinished
     the client's timeout expired before the end marker                   INFO     timed_out
@@ -61,7 +62,7 @@ class Reply:
     body: str = ""
     """The body of an answer that is not a 200, or of a reset."""
     broken: Ending | None = None
-    """Why the exchange ended early: TIMED_OUT, CUT, UNREADABLE, NOT_CONNECTED or NOT_SENT; else None."""
+    """Why the exchange ended early: LEFT, TIMED_OUT, CUT, UNREADABLE, NOT_CONNECTED or NOT_SENT; else None."""
     trouble: str = ""
     """A description of ``broken``."""
 
@@ -92,6 +93,7 @@ def conclude(request: Request, reply: Reply, answer: Answer, at: float) -> Ended
         prefill_first=logprobs.of_header(reply.prefill_first),
         proxy_seconds=proxy_seconds,
         prefill_seconds=prefill_seconds,
+        reference=answer.reference if request.holds else None,
     )
 
 

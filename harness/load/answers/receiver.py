@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from harness.load.answers import events
+from harness.load.answers import size
 from harness.load.answers.answer import Answer
-from harness.load.answers.events import EventStream
+from harness.load.answers.events import EventStream, TooLarge
 from harness.load.answers.outcome import Reply
 from harness.load.transport.coding import Decoder
 from harness.load.transport.connection import Feed
@@ -62,7 +62,12 @@ class Receiver:
         if "content-encoding" not in headers:
             return feed
         decoder = Decoder(headers["content-encoding"])
-        return lambda pieces, at: feed([decoder.feed(b"".join(pieces))], at)
+
+        def feed_decoded(pieces: Sequence[bytes], at: float) -> None:
+            for part in decoder.feed(b"".join(pieces)):
+                feed([part], at)
+
+        return feed_decoded
 
     def end(self, at: float) -> None:
         """The body has ended; ``at``: now, in seconds."""
@@ -76,29 +81,38 @@ class Receiver:
 
     def _content_of(self, status: int, content_type: str) -> _Content:
         if status != 200 or self._request.purpose is Purpose.RESET:
-            return _Whole(self._read_text)
-        read_body = partial(self._answer.body, typed=self._typed)
+            return _Whole(self._read_text, size.LARGEST_REFUSAL, reads_beginning=True)
+        most = size.most_bytes(self._request)
+        whole = _Whole(partial(self._answer.body, typed=self._typed), most)
         if not self._request.stream:
-            return _Whole(read_body)
-        stream = EventStream(self._answer, self._typed)
+            return whole
+        stream = EventStream(self._answer, self._typed, most)
         is_json = content_type.partition(";")[0].strip().lower().endswith("json")
-        return _JsonOrStream(read_body, stream) if is_json else stream
+        return _JsonOrStream(whole, stream) if is_json else stream
 
     def _read_text(self, body: bytes, _at: float) -> None:
         self._reply.body = body.decode("utf-8", "replace")
 
 
 class _Whole:
-    """A body that is read when all of it has arrived, and not at all if it was cut."""
+    """A body that is read when all of it has arrived, and not at all if it was cut.
 
-    def __init__(self, read: Callable[[bytes, float], None]) -> None:
+    A body of more than ``most`` bytes is given up; ``reads_beginning``: what has arrived of it is read then.
+    """
+
+    def __init__(self, read: Callable[[bytes, float], None], most: int, *, reads_beginning: bool = False) -> None:
         self._read = read
+        self._most = most
+        self._reads_beginning = reads_beginning
         self._body = bytearray()
 
-    def feed(self, pieces: Sequence[bytes], at: float) -> None:  # noqa: ARG002 - as for streams
+    def feed(self, pieces: Sequence[bytes], at: float) -> None:
         self._body += b"".join(pieces)
-        if len(self._body) > events.LARGEST_ANSWER:
-            raise events.TooLarge
+        if len(self._body) > self._most:
+            if self._reads_beginning:
+                self._read(bytes(self._body), at)
+            self._body.clear()
+            raise TooLarge(self._most)
 
     def cut(self) -> None:
         pass
@@ -113,11 +127,12 @@ class _JsonOrStream:
     The first byte that is not white space tells.
     """
 
-    def __init__(self, read_body: Callable[[bytes, float], None], stream: EventStream) -> None:
-        self._read_body = read_body
+    def __init__(self, whole: _Whole, stream: EventStream) -> None:
+        self._whole = whole
         self._stream = stream
         self._content: _Content | None = None
         self._blank: list[tuple[bytes, float]] = []
+        self._blank_bytes = 0
 
     def feed(self, pieces: Sequence[bytes], at: float) -> None:
         if self._content is not None:
@@ -125,17 +140,20 @@ class _JsonOrStream:
             return
         data = b"".join(pieces)
         if start := data.lstrip():
-            self._begin(_Whole(self._read_body) if start.startswith((b"{", b"[")) else self._stream)
+            self._begin(self._whole if start.startswith((b"{", b"[")) else self._stream)
             self.feed(pieces, at)
         elif data:
             self._blank.append((data, at))
+            self._blank_bytes += len(data)
+            if self._blank_bytes > size.LARGEST_REFUSAL:
+                raise TooLarge(size.LARGEST_REFUSAL)
 
     def cut(self) -> None:
         self._begin(self._content or self._stream).cut()
 
     def end(self, at: float) -> None:
         # Nothing at all is an answer that is not JSON; white space alone is a stream without events.
-        self._begin(self._content or (self._stream if self._blank else _Whole(self._read_body))).end(at)
+        self._begin(self._content or (self._stream if self._blank else self._whole)).end(at)
 
     def _begin(self, content: _Content) -> _Content:
         self._content = content

@@ -2,7 +2,8 @@
 
 Rule 1: times count from when a request was *due*; the times from its sending have the suffix ``_from_send``. Times
         from the sending alone would hide the delays of a late client.
-Rule 2: only OK operations are measured. ``failed`` counts all others, FAIL and INFO.
+Rule 2: only OK operations are measured. ``failed`` counts all others, FAIL and INFO, but for clients that left as
+        planned.
 Rule 3: n tokens have n - 1 inter-token latencies, and these sum to the time from first to last token, however
         the server grouped tokens into chunks. A chunk of k tokens that arrives d after the previous chunk gives k
         latencies of d/k (as in SGLang's benchmark; vLLM's counts one of d, which is the latency of a chunk and
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from harness.history import Operation, Outcome
+from harness.history import Ending, Operation, Outcome
 from harness.load.latency.arrivals import Arrivals, Seconds, arrivals_of
 
 
@@ -113,7 +114,7 @@ def report_of(operations: Sequence[Operation], arrived: Arrivals) -> LatencyRepo
     return LatencyReport(
         duration=duration,
         completed=len(done),
-        failed=len(operations) - len(done),
+        failed=sum(one.outcome is not Outcome.OK and one.ended.ending is not Ending.LEFT for one in operations),
         total_input_tokens=tokens_in,
         total_output_tokens=tokens_out,
         request_throughput=per_second(len(done)),

@@ -5,10 +5,14 @@ Every request has ``Accept-Encoding: identity``, but some gateways compress all 
 Rule 1: gzip and deflate are decoded read by read, so that no byte is seen later than it arrived.
 Rule 2: a body that is labelled gzip and is not gzip is used as it is.
 Rule 3: an answer in any other coding cannot be read, and counts as unknown, not as faulty.
+Rule 4: a few bytes may decode to a thousand times as many; they are decoded in parts of at most ``MOST_AT_ONCE``.
 """
 
 import zlib
+from collections.abc import Iterator
 
+MOST_AT_ONCE = 1 << 20
+"""Bytes."""
 _GZIP = ("gzip", "x-gzip")
 _GZIP_MARK = b"\x1f\x8b"
 _ZLIB_METHOD = 0x78
@@ -30,18 +34,24 @@ class Decoder:
             raise UnknownCoding(f"the answer has the content coding {self._coding}, which the request did not ask for")
         self._inflate: zlib._Decompress | None = None
 
-    def feed(self, data: bytes) -> bytes:
-        """The decoded bytes; may be empty until more data arrives."""
-        if not data or self._coding in ("", "identity"):
-            return data
-        self._inflate = self._inflate or self._start(data)
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The decoded bytes, in parts; there may be none until more data arrives."""
+        if self._coding not in ("", "identity") and data:
+            self._inflate = self._inflate or self._start(data)
+            if self._inflate is None:
+                self._coding = ""
         if self._inflate is None:
-            self._coding = ""
-            return data
-        try:
-            return self._inflate.decompress(data)
-        except zlib.error as error:
-            raise UnknownCoding(f"the answer is not valid in its content coding {self._coding}: {error}") from error
+            yield data
+            return
+        part = b""
+        # A full part: zlib may hold more of it, although it has taken all the data.
+        while data or len(part) == MOST_AT_ONCE:
+            try:
+                part = self._inflate.decompress(data, MOST_AT_ONCE)
+            except zlib.error as error:
+                raise UnknownCoding(f"the answer is not valid in its content coding {self._coding}: {error}") from error
+            data = self._inflate.unconsumed_tail
+            yield part
 
     def _start(self, data: bytes) -> "zlib._Decompress | None":
         """The decompressor for a body with these first bytes; None if the body is not compressed."""

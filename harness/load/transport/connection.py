@@ -22,6 +22,7 @@ LARGEST_HEADER = 1 << 16
 """Bytes. Gateways add tokens and traces that exceed the usual 8 KiB."""
 _MOST_HEADERS = 128
 _LARGEST_HEAD = LARGEST_HEADER * _MOST_HEADERS
+"""Bytes that may come one after another without any of a body: headers, interim answers, chunk extensions, trailers."""
 _SWITCHING = 101
 
 
@@ -64,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._feed: Feed | None = None
         self._headers: dict[str, str] = {}
-        self._header_count = self._head_size = 0
+        self._header_count = self._without_body = 0
         self._status = 0
         self._in_body = self._interim = self._complete = self._surplus = self._keep_alive = False
         self._piece_count = 0
@@ -102,21 +103,23 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         at = self._now()
-        trouble = ""
+        self._without_body += len(data)
+        trouble = "its headers or trailers are too large" if self._without_body > _LARGEST_HEAD else ""
         try:
-            if self._parser is not None:
+            if self._parser is not None and not trouble:
                 self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             trouble = self._trouble(error)
         try:
             if self._feed is None:
-                trouble = self._take_head(len(data)) or trouble
+                self._take_head()
             if self._complete:
                 del self._pieces[self._piece_count :]
             if self._pieces and self._feed is not None:
                 self._feed(self._pieces, at)
                 self._gathering.count(len(self._pieces))
                 self._pieces.clear()
+                self._without_body = 0
         except Exception as error:  # noqa: BLE001 - the caller of exchange gets it
             self._fail(error)
             return
@@ -177,13 +180,11 @@ class Connection(asyncio.Protocol):
             return "" if self._complete else "the server left HTTP"
         return str(error.__context__ or error) or type(error).__name__
 
-    def _take_head(self, size: int) -> str:
-        """Give the receiver the head, if it has arrived; why there will be none, or nothing. ``size``: of this read."""
-        self._head_size += size
+    def _take_head(self) -> None:
+        """Give the receiver the head, if it has arrived."""
         if self._status and self._receiver is not None:
             self._in_body = True
             self._feed = self._receiver.head(self._status, self._headers)
-        return "" if self._status or self._head_size <= _LARGEST_HEAD else "the head of the answer is too large"
 
     def _is_reusable(self) -> bool:
         idle = not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0

@@ -11,7 +11,7 @@ from typing import Self
 
 from yarl import URL
 
-from harness.load.answers.receiver import Receiver
+from harness.load.transport.connection import Receiver
 from harness.load.transport.pool import Pool, Server
 
 REQUEST_ID = "X-Request-Id"

@@ -7,8 +7,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from harness.load.answers.receiver import Receiver
-from harness.load.transport.connection import LARGEST_HEADER
+from harness.load.transport.connection import LARGEST_HEADER, Receiver
 from harness.load.transport.limits import time_limit
 from harness.load.transport.pool import KEEPALIVE_S
 

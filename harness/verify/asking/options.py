@@ -55,6 +55,9 @@ class VerifyOptions:
     probe_tiers: bool = False
     """Whether prefix caches may be emptied, to probe the offload tiers behind them. They must not be emptied before
     further workloads, whose counters are predicted from the contents of the caches."""
+    salt_on_the_way: bool = True
+    """Whether it is tested before the load that the proxy passes ``cache_salt`` on. If not, the load's requests are the
+    first that transfer KV."""
     investigate: bool = True
     """Whether the owners of wrong outputs' KV are searched for, and wrong outputs are asked for again."""
 

@@ -1,6 +1,6 @@
 """Which operations of a history are outputs of the load, and how each can be verified."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from itertools import zip_longest
 
 import numpy as np
@@ -10,6 +10,7 @@ from harness.history import History, Operation, Outcome
 from harness.memo import once
 from harness.scenario import Purpose, Request, Route
 from harness.verify.judging.load_part import Load, asked_of, load_of
+from harness.verify.judging.partial import is_partial
 
 VERIFICATION = "verification"
 """The name of the scenarios whose requests verify outputs."""
@@ -32,7 +33,10 @@ def operations_named(history: History, names: Collection[str]) -> dict[str, Oper
 
 
 def to_verify(history: History) -> list[Operation]:
-    """The load's answers without those of cache-filling requests: one token from a server that is asked directly."""
+    """The load's answers, whole or begun, without those of cache-filling requests.
+
+    A cache-filling request is one for one token from a server that is asked directly.
+    """
     return _to_verify(load_of(history))
 
 
@@ -43,23 +47,39 @@ def through_proxy(history: History) -> list[Operation]:
 
 @once
 def _to_verify(load: Load) -> list[Operation]:
-    return [o for o in _answered(load) if o.request.route is Route.PROXY or o.request.sampling.max_tokens > 1]
+    answered = (o for o in load if _is_answered(o) or is_partial(o))
+    return [o for o in answered if o.request.route is Route.PROXY or o.request.sampling.max_tokens > 1]
 
 
 @once
 def _through_proxy(load: Load) -> list[Operation]:
     # A prompt whose tokens are counted need not be read.
-    return [o for o in _answered(load) if o.request.route is Route.PROXY and (o.prompt_tokens or _has_ids(o))]
+    return [o for o in load if _is_answered(o) and o.request.route is Route.PROXY and (o.prompt_tokens or _has_ids(o))]
 
 
 def _has_ids(output: Operation) -> bool:
     return output.prompt_token_ids is not None
 
 
-def _answered(load: Load) -> Iterator[Operation]:
-    for o in load:
-        if o.outcome is Outcome.OK and o.request.expect_status is None:
-            yield o
+def sent_through_proxy(history: History) -> list[Operation]:
+    """The load's requests through the proxy that may have had KV on decode, whichever way they ended.
+
+    A wrong output may have been made from the KV of a request whose client left, or whose stream was cut.
+    """
+    return _sent_through_proxy(load_of(history))
+
+
+@once
+def _sent_through_proxy(load: Load) -> list[Operation]:
+    return [o for o in load if _may_have_kv(o) and (o.prompt_tokens or _has_ids(o))]
+
+
+def _may_have_kv(o: Operation) -> bool:
+    return o.request.route is Route.PROXY and (_is_answered(o) or o.outcome is Outcome.INFO)
+
+
+def _is_answered(o: Operation) -> bool:
+    return o.outcome is Outcome.OK and o.request.expect_status is None
 
 
 def can_be_forced(output: Operation) -> bool:

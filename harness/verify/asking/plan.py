@@ -40,7 +40,7 @@ from harness.verify.asking.estimate import plan
 from harness.verify.asking.forcing import answers_forced, doubts_forced, first_forced, forced
 from harness.verify.asking.ledger import EVERYTHING, Mark
 from harness.verify.asking.options import Phases, Verification, VerifyOptions
-from harness.verify.asking.outputs import VERIFICATION, through_proxy
+from harness.verify.asking.outputs import VERIFICATION, sent_through_proxy
 from harness.verify.asking.owner_blocks import doubted_blocks
 from harness.verify.asking.owners import ROUNDS, next_round
 from harness.verify.asking.probe import PROBES, cache_probes, strange_probed, suspects_probed
@@ -77,7 +77,7 @@ def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
     budget's seconds are counted; None: only the time of requests counts. ``tell`` is called once, after the load, with
     what is planned, and may put it into the history.
     """
-    yield from salt_test(deployment, history, salt=how.salt, reference=how.reference)
+    yield from salt_test(deployment, history, salt=how.salt, reference=how.reference, on_the_way=how.salt_on_the_way)
     yield from scenarios
     verification, past = Verification(deployment, how, now), history()
     if planned := plan(verification, past):
@@ -132,7 +132,7 @@ def _confirmation(verification: Verification, history: History) -> Phases:
 @once
 def _owners(verification: Verification, history: History) -> Phases:
     ownerless = _ownerless(history) if verification.how.investigate else ()
-    served = through_proxy(history)
+    served = sent_through_proxy(history)
     searched = [o for o in served if o.request.request_id in ownerless]
     ledger = verification.ledger(history)
     # Most of the time is for what shows that a candidate is the owner, and for the steps in between.

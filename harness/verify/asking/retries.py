@@ -11,7 +11,7 @@ from dataclasses import replace
 from harness.history import History, Operation
 from harness.scenario import Condition, Phase, Purpose, Request
 from harness.verify.asking.options import Phases, Verification
-from harness.verify.asking.outputs import asked_about, through_proxy
+from harness.verify.asking.outputs import asked_about, sent_through_proxy
 
 RETRIED = 3
 """How many wrong outputs are retried (the first ones)."""
@@ -22,7 +22,7 @@ ALONE = 4
 def retries(verification: Verification, history: History, wrong: Collection[str]) -> Phases:
     """Retries of the first wrong outputs that were not retried yet; ``wrong``: request ids."""
     new = set(wrong) - asked_about(history, Purpose.RETRY)
-    chosen = [o for o in through_proxy(history) if o.request.request_id in new][:RETRIED]
+    chosen = [o for o in sent_through_proxy(history) if o.request.request_id in new][:RETRIED]
     if not chosen:
         return ()
     in_flight, salt = verification.in_flight(history), verification.how.salt

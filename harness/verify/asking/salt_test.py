@@ -52,11 +52,17 @@ class _Subject:
 
 
 def salt_test(
-    deployment: Deployment, history: Callable[[], History], *, salt: str, reference: bool = False
+    deployment: Deployment,
+    history: Callable[[], History],
+    *,
+    salt: str,
+    reference: bool = False,
+    on_the_way: bool = True,
 ) -> Iterator[Scenario]:
     """The scenarios of the test, to be run one by one; none if the history has a test already.
 
-    ``reference``: whether a server outside the deployment is tested, too.
+    ``reference``: whether a server outside the deployment is tested, too. ``on_the_way``: whether the path through the
+    proxy is.
     """
     subjects = tuple(_subjects(deployment, reference=reference))
     if not subjects or any(operation.request.purpose is Purpose.SALT_TEST for operation in history().operations()):
@@ -75,7 +81,7 @@ def salt_test(
         yield Scenario(VERIFICATION, _PURPOSE, (_phase(subjects, which, salt, watched=watched),))
         if watched and not _settled(history(), which):
             return
-    if deployment.proxy_url is not None:
+    if deployment.proxy_url is not None and on_the_way:
         tokens = max(subject.tokens for subject in subjects)
         phases = tuple(
             _path_phase(deployment, which, tokens, salt) for which in (Condition.SALT_PROXY, Condition.SALT_PROXY_OTHER)

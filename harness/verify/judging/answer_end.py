@@ -22,6 +22,7 @@ from harness.memo import once
 from harness.scenario import Route
 from harness.verify.judging.compared import Compared, Match
 from harness.verify.judging.load_part import Load, asked_of, load_of
+from harness.verify.judging.partial import is_partial
 
 _STOPPED = ("stop", "tool_calls")
 """vLLM's chat endpoint reports a stop with a tool call under another name."""
@@ -100,7 +101,7 @@ def _inside(operations: Iterable[Operation]) -> set[int]:
 
 def check_end(operation: Operation, compared: Compared, ends: EndTokens, forcings: Sequence[Operation]) -> Compared:
     """The result including the output's end. ``compared``: the result so far; ``forcings``: of the output."""
-    if compared.match is Match.MISMATCH:
+    if compared.match is Match.MISMATCH or is_partial(operation):
         return compared
     faults = [fault for choice in operation.ended.choices if (fault := _fault(operation, choice, ends, forcings))]
     faults.sort(key=lambda fault: fault[0] is not Match.MISMATCH)

@@ -2,16 +2,32 @@
 
 from harness.history import Choice, Operation
 from harness.scenario import Sampling
+from harness.verify.judging.partial import is_partial
 
 
 def wrong_shape(operation: Operation) -> str:
     """What is wrong with the shape of an answer, in words; empty if nothing is."""
     sampling, ended = operation.request.sampling, operation.ended
+    if is_partial(operation):
+        return _too_long(operation) or _wrong_prompt(operation)
     if wrong := next(filter(None, (_wrong_length(choice, sampling) for choice in ended.choices)), ""):
         return wrong
     if len(ended.choices) != (sampling.n or 1):
         return f"it has {len(ended.choices)} choices, and {sampling.n or 1} were requested"
-    sent, reported = operation.prompt_token_ids, ended.prompt_token_ids
+    return _wrong_prompt(operation)
+
+
+def _too_long(operation: Operation) -> str:
+    longest, most = max(map(_tokens, operation.ended.choices), default=0), operation.request.sampling.max_tokens
+    return f"it has {longest} tokens, and at most {most} were requested" if longest > most else ""
+
+
+def _tokens(choice: Choice) -> int:
+    return len(choice.token_ids)
+
+
+def _wrong_prompt(operation: Operation) -> str:
+    sent, reported = operation.prompt_token_ids, operation.ended.prompt_token_ids
     if reported is not None and reported != sent:
         return f"the server received another prompt than was sent: {len(reported)} tokens, not {len(sent or ())}"
     return ""

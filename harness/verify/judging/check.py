@@ -4,7 +4,8 @@ Outputs are compared with their teacher forcing, within the noise that control o
 (forcing.py, floor.py, compare_forced.py). Doubtful outputs are listed in a note and do not affect the verdict. If a run
 has only references, tokens must be equal (compare_reference.py). The verdict is unknown if the verification of an
 output failed, or if no output was verified. Outputs that a policy left out (``--verify sample:N``, ``budget:10%``) are
-counted as unverified and reported, but do not affect the verdict.
+counted as unverified and reported, but do not affect the verdict. Answers that ended early are verified as far as they
+came (partial.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -25,6 +25,7 @@ from harness.verify.judging.forcing import NO_IDS, Forced, ForcingResult, compar
 from harness.verify.judging.gross_mismatch import gross_mismatch
 from harness.verify.judging.load_part import Load, asked_of, load_of
 from harness.verify.judging.many_doubtful import Many, beyond_controls
+from harness.verify.judging.partial import beginning_of, how_far, is_partial
 from harness.verify.judging.probes import DamagedPrompt, Probe, compare_probe, damaged_prompts, read_probes
 from harness.verify.judging.salts import untrusted, untrusted_forcing
 from harness.verify.judging.sample import Outputs
@@ -219,12 +220,13 @@ def _shifted(history: History) -> str:
 
 
 def _outputs_to_verify(history: History, every: Forcings) -> Iterator[Operation]:
-    """Completed requests of the load that went through the proxy or have requests that verify them."""
+    """Requests of the load that completed and went through the proxy, or that have requests that verify them."""
     verified = {o.request.about for o in asked_of(history) if o.request.purpose in _VERIFYING} | set(every)
     for operation in load_of(history):
         request = operation.request
-        wanted = request.route is Route.PROXY or request.request_id in verified
-        if wanted and operation.outcome is Outcome.OK:
+        asked = request.request_id in verified
+        whole = operation.outcome is Outcome.OK and (request.route is Route.PROXY or asked)
+        if whole or (asked and is_partial(operation)):
             yield operation
 
 
@@ -236,7 +238,11 @@ def _compare(history: History, operation: Operation, basis: _Basis) -> Compared:
     who = operation.request.request_id
     reference = basis.references.get(who)
     why = "" if reference is None else untrusted(history, reference.request.route)
+    if reference is not None and is_partial(operation):
+        reference = beginning_of(reference, operation)
     compared = _compare_trusted(operation, basis, None if why else reference)
+    if compared.match is Match.MISMATCH and is_partial(operation):
+        compared = replace(compared, text=f"{compared.text}; {how_far(operation)}")
     if not why or compared.match is Match.MISMATCH:
         return compared
     return Compared(who, Match.UNVERIFIED, f"its reference may have been answered from a cache: {why}")

@@ -1,0 +1,27 @@
+"""The faults of ``python -m harness list``: a line each, and its options with their defaults."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import MISSING
+
+from harness.faults import KINDS, Fault
+
+OF_ALL = "after=1, for=3, ended=0, when=…, alone=…"
+"""Options that all faults have but those of the whole load."""
+
+
+def fault_lines(width: int) -> Iterator[str]:
+    """A line for each kind, and one for its options. ``width``: of the names."""
+    for name, kind in KINDS.items():
+        yield f"  {name:<{width}}  {_summary(kind)}"
+        yield f"  {'':<{width}}  options: {', '.join(_options(kind))}"
+
+
+def _summary(kind: type[Fault]) -> str:
+    return (inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+def _options(kind: type[Fault]) -> Iterator[str]:
+    for one in getattr(kind, "__dataclass_fields__", {}).values():
+        if one.init and one.default is not MISSING and isinstance(one.default, str | int | float):
+            yield f"{one.name}={one.default:g}" if isinstance(one.default, float) else f"{one.name}={one.default}"

@@ -1,0 +1,30 @@
+"""What can be done to a deployment while it serves a load, each kind with its evidence and its healer.
+
+As in Jepsen: a fault is struck at a chosen moment, the evidence that it took hold is *observed*, it is healed on every
+way out, and the history has an entry of each step, so that checkers know which operations overlapped it.
+"""
+
+from harness.faults.fault import Fault, NoEvidence
+from harness.faults.final_reads import under_faults
+from harness.faults.kinds import KINDS, USUAL
+from harness.faults.nemesis import Nemesis
+from harness.faults.plan import FaultPlan, parse_fault, relays_for
+from harness.faults.relay_control import control_of
+from harness.faults.site import Processes, Site
+from harness.faults.storm import random_faults
+
+__all__ = [
+    "KINDS",
+    "USUAL",
+    "Fault",
+    "FaultPlan",
+    "Nemesis",
+    "NoEvidence",
+    "Processes",
+    "Site",
+    "control_of",
+    "parse_fault",
+    "random_faults",
+    "relays_for",
+    "under_faults",
+]

@@ -1,0 +1,46 @@
+"""Whether a relay's counts show that a fault on a link took hold. Pure."""
+
+from collections.abc import Mapping
+
+from harness.faults.relay_manner import How
+
+Counts = Mapping[str, float]
+"""The fields of :class:`harness.faults.relay.Counts`."""
+
+
+def missing(how: str, counts: Counts) -> str:
+    """What the counts lack to be evidence, in words; empty if they lack nothing."""
+    match How(how):
+        case How.DELAY | How.THROTTLE:
+            return "" if counts["held"] else f"it held no byte back; {counts['came']:,.0f} came by"
+        case How.CUT:
+            broken = counts["reset"] or counts["refused"]
+            return "" if broken and not counts["passed"] else f"it cut no connection; {_passed(counts)}"
+        case How.HALF_OPEN:
+            quiet = counts["swallowed"] and not counts["passed"]
+            return "" if quiet else f"it swallowed {counts['swallowed']:,.0f} bytes; {_passed(counts)}"
+        case How.IDLE:
+            if not counts["dropped"]:
+                return "no connection was silent for so long"
+            return "" if counts["swallowed"] else "no byte came on a connection that it had forgotten"
+        case _:
+            return "it was told to pass everything"
+
+
+def evidence(how: str, counts: Counts) -> str:
+    """What the relay counted, in words."""
+    match How(how):
+        case How.DELAY | How.THROTTLE:
+            return f"{counts['held']:,.0f} bytes were held back, for {counts['longest_hold']:.3f} s at most"
+        case How.CUT:
+            refused = f", {counts['refused']:,.0f} new ones refused" if counts["refused"] else ""
+            return f"{counts['reset']:,.0f} connections were reset{refused}, {_passed(counts)}"
+        case How.HALF_OPEN:
+            return f"{counts['swallowed']:,.0f} bytes were swallowed, {_passed(counts)}"
+        case _:
+            dropped = f"{counts['dropped']:,.0f} silent connections were forgotten"
+            return f"{dropped}, {counts['swallowed']:,.0f} bytes on them swallowed"
+
+
+def _passed(counts: Counts) -> str:
+    return f"{counts['passed']:,.0f} bytes passed"
