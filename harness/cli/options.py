@@ -164,7 +164,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
         state_file=getattr(flags, "state_file", None),
-        faults=tuple(map(parse_fault, (*flags.fault, *_random_faults(flags)))),
+        faults=_faults(flags),
         workers=Workers(flags.workers, flags.ray),
         argv=argv,
     )
@@ -203,6 +203,16 @@ def _target(flags: argparse.Namespace) -> Target:
         sim_noise=_sim_noise(flags),
         separate_processes=bool(flags.fault or flags.faults),
     )
+
+
+def _faults(flags: argparse.Namespace) -> tuple[FaultPlan, ...]:
+    """The faults of the load. Raises UsageError where they would not be carried out."""
+    if not (flags.fault or flags.faults):
+        return ()
+    for flag, given in (("--workload", bool(flags.workload)), ("--sweep", flags.sweep is not None)):
+        if given:
+            raise UsageError(f"--fault and --faults act on a plain load: leave them out, or {flag}.")
+    return tuple(map(parse_fault, (*flags.fault, *_random_faults(flags))))
 
 
 def _random_faults(flags: argparse.Namespace) -> list[str]:
