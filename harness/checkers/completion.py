@@ -6,6 +6,7 @@ Every request of a run's load is valid, so the deployment must serve it. The end
     refused with 401, 402, 403, 407 or 511     unknown  the user's credentials are missing or wrong
     refused with 429                           unknown  a rate limit refused it, not the servers
     refused with 408                           unknown  the request did not arrive in time
+    refused with 507                           unknown  the proxy ran out of files of its own, or the like
     refused with 3xx                           unknown  the URL is not that of the deployment
     refused with any other status              invalid  the servers refused a request that they should serve
     error_inside, unfinished                   invalid  the servers failed after they had begun to answer
@@ -49,6 +50,7 @@ _REMEDIES = {
     **dict.fromkeys((401, 402, 403, 407, 511), _CREDENTIALS),
     408: "the request did not arrive in time: check the client's machine and the network",
     429: "something limits the rate of requests: raise its limit, or use a lower --concurrency",
+    507: "a proxy ran out of something of its own, such as open files: raise its limits (ulimit -n)",
     **dict.fromkeys(range(300, 400), _REDIRECT),
 }
 """Statuses that are no evidence against the deployment, and what to do about each."""

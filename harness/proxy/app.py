@@ -146,7 +146,7 @@ class Proxy:
         if exchange.stage is Stage.HANDOVER and not error.reached:
             self.status.stranded_prefills += 1
         log.warning("Request %s: %s", exchange.request_id, error)
-        return error_page(502, str(error))
+        return error_page(error.status, str(error))
 
     async def pass_to_decode(self, request: Request, client: ClientConnection) -> None:
         """Let the first D answer, since P and D serve the same model."""
@@ -157,7 +157,7 @@ class Proxy:
             with closing(answer):
                 await relay(request, client, self._other, answer, {})
         except UpstreamFailed as error:
-            await client.show(request, error_page(502, str(error)))
+            await client.show(request, error_page(error.status, str(error)))
 
     async def health(self) -> Page:
         """200 if every P and D answers its own ``/health`` with 200, else 503 with the unhealthy servers' names."""

@@ -4,6 +4,7 @@ import errno
 from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import MappingProxyType
 
 from httptools import HttpParserError, HttpParserUpgrade
@@ -24,11 +25,16 @@ FAILURES = (Broken, OSError, HttpParserError, HttpParserUpgrade)
 
 
 class UpstreamFailed(Exception):  # noqa: N818 - reads as what happened
-    """No whole answer came (502). ``reached`` is false only if certainly no byte of the request arrived."""
+    """No whole answer came. ``reached`` is false only if certainly no byte of the request arrived.
 
-    def __init__(self, message: str, *, reached: bool) -> None:
+    ``status``: what the client is answered. 507 if the proxy itself has run out of something, so that nobody takes it
+    for a failure of the server; else 502.
+    """
+
+    def __init__(self, message: str, *, reached: bool, status: int = HTTPStatus.BAD_GATEWAY) -> None:
         super().__init__(message)
         self.reached = reached
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +134,16 @@ async def _connected(upstream: Upstream, *, fresh: bool = False) -> ServerConnec
     # A name that cannot be a host name raises ValueError.
     except (OSError, ValueError) as error:
         upstream.counts.unreachable += 1
-        raise UpstreamFailed(_message(upstream, _unreached(error), error), reached=False) from error
+        status = HTTPStatus.INSUFFICIENT_STORAGE if _out_of_files(error) else HTTPStatus.BAD_GATEWAY
+        raise UpstreamFailed(_message(upstream, _unreached(error), error), reached=False, status=status) from error
+
+
+def _out_of_files(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _unreached(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    if _out_of_files(error):
         return "was not asked, since the proxy may open no more files: raise the proxy's limit (ulimit -n)"
     return "cannot be reached"
 

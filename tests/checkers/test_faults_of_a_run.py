@@ -171,3 +171,10 @@ def test_a_fault_that_provoked_nothing_has_not_tested_it(counted: dict[str, floa
     found = check(run.history(run.readings(decode=run.DECODE | counted), None, *entries), "faults")
     assert found.verdict is verdict, found.summary
     assert ("to provoke (nixl_failed_transfers)" in found.summary) is (verdict is Verdict.UNKNOWN)
+
+
+def test_a_proxy_that_ran_out_of_files_is_no_evidence_against_the_deployment() -> None:
+    refused = {"outcome": Outcome.INFO, "status": 507, "ending": Ending.REFUSED, "cause": "507: no more files"}
+    found = check(failing(history(), **refused), "completion")
+    assert found.verdict is Verdict.UNKNOWN
+    assert "ulimit -n" in found.summary

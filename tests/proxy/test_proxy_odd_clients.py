@@ -355,6 +355,6 @@ async def test_a_proxy_without_files_says_that_it_is_the_proxy(monkeypatch: pyte
         async with raw_client(served.proxy.url) as client:
             client.send(post(b'{"prompt": "x"}'))
             status, body = await client.counted()
-    assert status == 502
+    assert status == 507
     assert b"was not asked, since the proxy may open no more files" in body
     assert b"ulimit -n" in body
