@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import MISSING
 
 from harness.faults import KINDS, Fault
+from harness.faults.plan import options_of
 
-OF_ALL = "after=1, for=3, ended=0, when=…, alone=…"
+OF_ALL = "after=1, for=3, ended=0, when=…, alone=…, provokes=…"
 """Options that all faults have but those of the whole load."""
 
 
@@ -22,6 +22,5 @@ def _summary(kind: type[Fault]) -> str:
 
 
 def _options(kind: type[Fault]) -> Iterator[str]:
-    for one in getattr(kind, "__dataclass_fields__", {}).values():
-        if one.init and one.default is not MISSING and isinstance(one.default, str | int | float):
-            yield f"{one.name}={one.default:g}" if isinstance(one.default, float) else f"{one.name}={one.default}"
+    for name, default in options_of(kind).items():
+        yield f"{name}={default:g}" if isinstance(default, float) else f"{name}={default}"

@@ -9,9 +9,9 @@ from harness.faults.final_reads import under_faults
 from harness.faults.kinds import KINDS, USUAL
 from harness.faults.nemesis import Nemesis
 from harness.faults.plan import FaultPlan, parse_fault, relays_for
+from harness.faults.random_plans import random_faults
 from harness.faults.relay_control import control_of
 from harness.faults.site import Processes, Site
-from harness.faults.storm import random_faults
 
 __all__ = [
     "KINDS",

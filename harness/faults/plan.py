@@ -8,8 +8,8 @@ come of the fault: a run in which the counter did not grow has not tested what i
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from harness.errors import UsageError
 from harness.faults.fault import Fault, OfLoad
@@ -147,7 +147,12 @@ def _made(kind: str, options: Mapping[str, str]) -> Fault:
 
 
 def _readers(make: type[Fault]) -> dict[str, Callable[[str], Any]]:
-    """How the text of each option becomes its value: by the type of the field's default."""
-    fields = getattr(make, "__dataclass_fields__", {})
-    plain = (field for field in fields.values() if field.init and isinstance(field.default, str | int | float))
-    return {field.name: type(field.default) for field in plain}
+    """How the text of each option becomes its value: by the type of its default."""
+    return {name: type(default) for name, default in options_of(make).items()}
+
+
+def options_of(kind: type[Fault]) -> dict[str, str | int | float]:
+    """The options of one kind of fault, with their defaults; without those of every fault."""
+    # A class variable is no field.
+    own = fields(cast("Any", kind))
+    return {one.name: one.default for one in own if one.init and isinstance(one.default, str | int | float)}
