@@ -134,7 +134,8 @@ def used_again(build: Builder) -> Iterator[Phase]:
     held = [build.holding(_length(build)) for _ in range(2)]
     yield _uncounted("hold", held)
     yield _uncounted("first", [build.handed(one) for one in held])
-    yield _uncounted("send", [*(build.handed(one, again=True) for one in held), *_beside(build)])
+    # Nothing beside them: prefill may give their blocks to any other prompt.
+    yield _uncounted("send", [build.handed(one, again=True) for one in held])
     yield from _afterwards(build)
 
 

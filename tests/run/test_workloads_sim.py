@@ -28,7 +28,7 @@ from harness.verify.asking import VerifyOptions, VerifyPolicy
 SMALL: dict[str, Any] = {"num_blocks": 512, "max_model_len": 1024, "step_seconds": 0.001}
 BY_PRESET: Mapping[str, Mapping[str, Any]] = {
     "small_pool": {"num_blocks": 48, "max_model_len": 512},
-    "reused_blocks": {"num_blocks": 48, "max_model_len": 512, "lease_seconds": 1.0},
+    "reused_blocks": {"num_blocks": 48, "max_model_len": 512, "lease_seconds": 3.0},
     "small_tier": {"offload_chunks": 16},
     "short_lease": {"num_blocks": 128, "lease_seconds": 3},
     "small_steps": {"max_num_batched_tokens": 64, "max_num_seqs": 32},
