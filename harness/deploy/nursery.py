@@ -42,9 +42,12 @@ class Nursery:
             async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
                 for name, url in urls.items():
                     group.create_task(self._answers(name, url, session))
-        except* DeployError as failures:
-            # The first failure cancelled the other tasks.
-            raise failures.exceptions[0] from None
+        except BaseExceptionGroup as failures:
+            # The first failure cancelled the other tasks. (What is raised within ``except*`` may come out in a group.)
+            first = next((one for one in failures.exceptions if isinstance(one, DeployError)), None)
+            if first is None:
+                raise
+            raise first from None
 
     async def stop(self) -> None:
         """End all processes. Shielded: a second Ctrl-C must not leave some of them running."""

@@ -53,6 +53,10 @@ def test_requests_whose_prefill_server_died_before_the_transfer(policy: str) -> 
     """With recompute all are answered, rightly; with fail each ends with a clear error."""
     with harness.simulate(**PAIR, kv_load_failure_policy=policy) as deployment:
         report = deployment.run(LOAD, verify="all", faults=FAILED)
+        # On a quick machine no transfer may be waiting when prefill dies: such a run is unknown, and is made again.
+        for _ in range(4):
+            if verdicts(report)["faults"] is Verdict.UNKNOWN:
+                report = deployment.run(LOAD, verify="all", faults=FAILED)
     assert report.verdict is Verdict.VALID, [(one.name, one.summary) for one in report.judgement.checks]
     failed = [one for one in report.history.operations() if one.request.of_load and one.outcome is not Outcome.OK]
     by_decode = [one for one in failed if one.ended.decode_server]

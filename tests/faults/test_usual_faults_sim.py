@@ -24,8 +24,12 @@ def deployment() -> Iterator[harness.RunningDeployment]:
 
 @pytest.mark.parametrize("fault", USUAL)
 def test_a_usual_fault_is_observed_healed_and_harms_nobody(deployment: harness.RunningDeployment, fault: str) -> None:
-    times = "" if fault.startswith("cancel") else ",after=0.2" + ("" if "for=" in fault else ",for=0.5")
-    load = harness.RandomLoad(num_prompts=60, concurrency=16)
+    # An idle gap is one only if the load goes on long enough for connections to fall silent and be used again.
+    idle = "how=idle" in fault
+    times = (
+        "" if fault.startswith("cancel") else ",after=0.2" + ("" if "for=" in fault else f",for={4 if idle else 0.5}")
+    )
+    load = harness.RandomLoad(num_prompts=600 if idle else 60, concurrency=16)
     report = deployment.run(load, faults=[fault + times], verify="sample:4")
     checks = {check.name: check for check in report.checks}
     assert checks["faults"].verdict is harness.Verdict.VALID, checks["faults"].summary

@@ -50,7 +50,9 @@ async def test_flips_of_near_ties_are_no_alarm_in_the_whole_catalogue(seed: int)
     bad = {name for name, row in rows.items() if row.verdict is not Verdict.VALID}
     assert bad == {entry.name for entry in run.ran if entry.known_fault}
     assert len(rows) > 40
-    assert whole.outputs.requests == whole.outputs.exact + whole.outputs.tie == len(to_verify(run.history))
+    assert whole.outputs.requests == len(to_verify(run.history))
+    right = [row.outputs for name, row in rows.items() if name not in bad]
+    assert all(outputs.requests == outputs.exact + outputs.tie for outputs in right)
     assert whole.outputs.tie > 10, "nothing flipped: the test shows nothing"
     assert sum(row.outputs.requests for row in rows.values()) == whole.outputs.requests
 
