@@ -53,6 +53,9 @@ async def test_flips_of_near_ties_are_no_alarm_in_the_whole_catalogue(seed: int)
     assert whole.outputs.requests == len(to_verify(run.history))
     right = [row.outputs for name, row in rows.items() if name not in bad]
     assert all(outputs.requests == outputs.exact + outputs.tie for outputs in right)
+    known = [row.outputs for name, row in rows.items() if name in bad]
+    assert whole.outputs.mismatch == sum(outputs.mismatch for outputs in known)
+    assert whole.outputs.unverified == 0
     assert whole.outputs.tie > 10, "nothing flipped: the test shows nothing"
     assert sum(row.outputs.requests for row in rows.values()) == whole.outputs.requests
 
