@@ -7,7 +7,7 @@ from sim_history import SimRun, load
 
 from harness.facts import Connector, Deployment
 from harness.faults import under_faults
-from harness.faults.kill import RESTARTING
+from harness.faults.restarting import RESTARTING
 from harness.history import Ended, Ending, FaultBegan, FaultHealed, FaultPlanned, FaultProved, History, Outcome, Sent
 from harness.observe.scrape import Occasion
 from harness.scenario import Phase, Request
