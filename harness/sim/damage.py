@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from harness.errors import UsageError
-from harness.sim.blocks import Page
+from harness.sim.blocks import BlockPool, Page
 from harness.sim.bugs import BUGS
 from harness.sim.config import SimConfig
 from harness.sim.language import hash_text, mix, uniform
@@ -181,6 +181,11 @@ class PlantedBugs:
         if not self._rates:
             return False
         return self.strike("leaked_blocks", request_id) or self._leaks_exact(request_id)
+
+    def on_release(self, sequence: Sequence, pool: BlockPool) -> None:
+        """Hold the last block of a request once more, so that the release that follows does not free it."""
+        if sequence.blocks and self.strike("leaked_block", sequence.request_id):
+            pool.touch(sequence.blocks[-1:])
 
     def _leaks_exact(self, request_id: str) -> bool:
         held = self.engine.nixl.batched.values() if self.engine.nixl else ()

@@ -51,6 +51,9 @@ class PullFaults(Protocol):
     def ignores_notification(self, request_id: str) -> bool:
         """Whether P forgets to release a request's blocks."""
 
+    def on_release(self, sequence: Sequence, pool: BlockPool) -> None:
+        """Change what is released of a request that D has read."""
+
 
 class Nixl:
     """One server's NIXL connector; ``fabric`` is its way to those of other servers."""
@@ -270,6 +273,7 @@ class Nixl:
             elif not self.faults.ignores_notification(self.batched[request_id].request_id):
                 self.leases.pop(request_id, None)
                 done.append(self.batched.pop(request_id))
+                self.faults.on_release(done[-1], self.pool)
             else:
                 self.leases[request_id] = float("inf")
         done += self.lapsed

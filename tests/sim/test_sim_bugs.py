@@ -212,6 +212,15 @@ def test_leaked_blocks_are_never_released() -> None:
     assert pair.prefill.engine.pool.num_blocks - 1 - pair.prefill.engine.pool.num_free == 4
 
 
+def test_one_leaked_block_is_held_and_the_others_are_free() -> None:
+    pair = struck_once("leaked_block")
+    pool = pair.prefill.engine.pool
+    pair.prefill.engine.now = lambda: 1e9
+    pair.settle()
+    assert pool.num_blocks - 1 - pool.num_free == 1
+    assert pair.decode.engine.pool.usage == 0
+
+
 @pytest.mark.parametrize(("length", "leaks"), [(47, False), (48, True), (49, False)])
 def test_exact_block_leak_needs_whole_blocks(length: int, leaks: bool) -> None:
     pair = struck_once("exact_block_leak", length=length)
