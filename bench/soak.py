@@ -17,7 +17,8 @@ output was judged. ``--pairs`` loads several deployments at once, each from a pr
 that of all of them together.
 
 Exit code 0: nothing grows, all parts are valid, all transfers verified. 1: something surely grows, or a part is
-invalid. 3: a part is unknown, fewer transfers were verified than asked, or there are too few parts for an interval. Linux only.
+invalid. 3: a part is unknown, fewer transfers were verified than asked, or there are too few parts for an interval.
+Linux only.
 """
 
 import argparse

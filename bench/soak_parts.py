@@ -53,8 +53,8 @@ class Part:
 
     @property
     def verified(self) -> int:
-        """Transfers that were counted as predicted and whose outputs were judged."""
-        return min(self.requests, self.judged, self.transfers)
+        """Transfers that were counted as predicted, as were their tokens, and whose outputs were judged."""
+        return min(self.requests, self.judged, self.transfers) if self.external_tokens else 0
 
 
 @dataclass(frozen=True, slots=True)

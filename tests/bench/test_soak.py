@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from bench.soak import main
 from bench.soak_growth import exit_code, growths, missing, verified
-from bench.soak_parts import Part, Soaked
+from bench.soak_parts import Part, Soaked, part_of
 from bench.soak_sample import Sample, blocks_held
 from harness.errors import ExitCode
 from harness.facts import Role, Server
@@ -83,6 +84,11 @@ def test_a_soak_is_valid_if_as_many_transfers_as_asked_were_verified(
     assert exit_code(runs, list(growths(runs, _BOUNDS)), asked=200) == expected
 
 
+def test_transfers_whose_tokens_are_not_as_predicted_are_not_verified() -> None:
+    uncounted = Part(100, judged=100, transfers=100, external_tokens=0, verdict=Verdict.VALID)
+    assert verified([soaked((), part(), uncounted)]) == 100
+
+
 def test_more_transfers_than_requests_verify_no_more_than_these() -> None:
     assert verified([soaked((), part(transfers=900))]) == 100
 
@@ -99,6 +105,17 @@ def _soak(tmp_path: Path, *more: str, seed: int = 0) -> int:
     """2,000 transfers: memory still fills caches, and is not what this is about."""
     words = ["--engine", "sim", "--transfers", "2000", "--parts", "12", "--most-kib", "100000", "--seed", str(seed)]
     return main([*words, "--out", str(tmp_path), *more])
+
+
+@pytest.mark.slow
+def test_only_what_was_judged_and_counted_is_verified() -> None:
+    load = harness.RandomLoad(num_prompts=24, concurrency=8, input_len=(40, 60), output_len=8)
+    with harness.simulate() as deployment:
+        all_judged = part_of(deployment.run(load, verify="sample:24"))
+        some_judged = part_of(deployment.run(load, verify="sample:5"))
+    assert (all_judged.requests, all_judged.verified, all_judged.transfers) == (24, 24, 24)
+    assert some_judged.requests == some_judged.transfers == 24
+    assert 5 <= some_judged.verified < 24
 
 
 @pytest.mark.slow
