@@ -20,6 +20,7 @@ from harness.fleet import Workers, open_fleet
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
+from harness.memo import forget
 from harness.observe.values import values_now
 from harness.observer import RunObserver
 from harness.reports import LoadSettings, Report, make_report
@@ -253,4 +254,6 @@ def _reported(carried: Carried, store: RunStore | None, settings: LoadSettings |
     report = make_report(carried.deployment, carried.history, carried.judgement, path, settings, **more)
     if store is not None:
         store.save_result(report.result)
+    # The process goes on, and what judging remembered holds the whole history, even if the caller drops the report.
+    forget()
     return report
