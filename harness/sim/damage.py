@@ -183,8 +183,14 @@ class PlantedBugs:
         return self.strike("leaked_blocks", request_id) or self._leaks_exact(request_id)
 
     def on_release(self, sequence: Sequence, pool: BlockPool) -> None:
-        """Hold the last block of a request once more, so that the release that follows does not free it."""
-        if sequence.blocks and self.strike("leaked_block", sequence.request_id):
+        """Hold the last block of a request once more, so that the release that follows does not free it.
+
+        Drawn from the prompt too: in repeated loads, whose requests have the same ids, other requests leak.
+        """
+        if not self._rates or not sequence.blocks:
+            return
+        if self.strikes("leaked_block", f"{sequence.request_id} {sequence.prompt}"):
+            self.ledger.strike("leaked_block", sequence.request_id)
             pool.touch(sequence.blocks[-1:])
 
     def _leaks_exact(self, request_id: str) -> bool:
