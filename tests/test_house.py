@@ -241,9 +241,9 @@ EXCEPTIONS = {
     ("harness/verify/judging/partial.py", "choice.text[:len(partial.text)]"),
     # A sentence that is on the screen already is not printed again; nothing is concluded from it.
     ("harness/reports/assertion.py", "f'{one.subject}: {one.text}' not in check.summary"),
-    ("harness/reports/overview.py", "summary.replace(why, f'for the same reason as {shown_by[why]}')"),
-    ("harness/reports/overview.py", "text not in summary"),
-    ("harness/reports/overview.py", "subject not in summary"),
+    ("harness/reports/reasons.py", "summary.replace(why, f'for the same reason as {shown_by[why]}')"),
+    ("harness/reports/reasons.py", "text not in summary"),
+    ("harness/reports/reasons.py", "subject not in summary"),
 }
 
 
