@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from harness.checkers.advice.context import ENDED_EARLY, Context, plural
 from harness.checkers.advice.readings import unsettled, unusable
-from harness.checkers.evidence import gather
+from harness.checkers.gathering import gather
 from harness.facts import Connector, Role
 from harness.history import Outcome
 from harness.verdict import Advice, Comparison, Verdict
