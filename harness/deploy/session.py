@@ -19,7 +19,9 @@ from harness.deploy.ports import require_free
 from harness.deploy.relaying import SIDE_CHANNEL, Relaying, start_relays
 from harness.deploy.simulate import simulated
 from harness.deploy.target import Attachment, Target
-from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_transfers
+from harness.deploy.warmup_load import warm_up_load
+from harness.deploy.warmup_request import PROMPT_TOKENS, WarmUp
+from harness.deploy.warmup_transfers import warm_up_transfers
 from harness.errors import DeployError, UsageError
 from harness.facts import Connector, Deployment, Role
 from harness.history import DeadProcess
