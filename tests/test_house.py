@@ -34,8 +34,8 @@ ROOMS: dict[str, set[str]] = {
     "catalogue": VOCABULARY | {"deploy.target"},
     "oracle": VOCABULARY,
     # Of observe only the pure modules, which turn samples into counters.
-    "verify": VOCABULARY | {"observe.counters", "observe.watched"},
-    "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
+    "verify": VOCABULARY | {"observe.growth", "observe.watched"},
+    "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.growth", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
     # Of store only the lines of a journal, which workers write.
     "fleet": VOCABULARY | {"load", "run", "store.written"},

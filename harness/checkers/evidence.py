@@ -7,7 +7,8 @@ from harness.checkers.others import Others
 from harness.checkers.under_faults import Allowance
 from harness.facts import Role
 from harness.history import History, Outcome
-from harness.observe.counters import Counters, Delta
+from harness.observe.counters import Counters
+from harness.observe.growth import Delta
 from harness.oracle import ServerExpectation
 from harness.verdict import Bounds, Check, Comparison, Verdict, worst
 

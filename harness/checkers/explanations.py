@@ -10,7 +10,8 @@ from harness.checkers.others import Growth, earlier, others, own_tokens, surplus
 from harness.checkers.predictions import AFTER, BEFORE, Expected, counted_phases, predicted
 from harness.facts import Deployment, Role, Server
 from harness.history import History, Scraped
-from harness.observe.counters import Delta, delta, read_counters, total
+from harness.observe.counters import read_counters
+from harness.observe.growth import Delta, delta, total
 from harness.oracle import PREDICTED, PhaseKey
 from harness.verdict import Bounds
 

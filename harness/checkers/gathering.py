@@ -11,7 +11,8 @@ from harness.checkers.under_faults import allowance, faulted_servers
 from harness.facts import Deployment, Server
 from harness.history import History, Scraped, ScrapeFailed
 from harness.memo import once
-from harness.observe.counters import Counters, Delta, delta, read_counters, since_start, total, unknown_delta
+from harness.observe.counters import Counters, read_counters
+from harness.observe.growth import Delta, delta, since_start, total, unknown_delta
 from harness.oracle import PhaseKey, ServerExpectation
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.facts import Deployment, KVGeometry, Role, Server
 from harness.loads.demand import Demand
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 from harness.preflight import (
     Item,
     Level,
