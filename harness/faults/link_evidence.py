@@ -14,8 +14,9 @@ def missing(how: str, counts: Counts) -> str:
         case How.DELAY | How.THROTTLE:
             return "" if counts["held"] else f"it held no byte back; {counts['came']:,.0f} came by"
         case How.CUT:
-            broken = counts["reset"] or counts["refused"]
-            return "" if broken and not counts["passed"] else f"it cut no connection; {_passed(counts)}"
+            if not counts["reset"] + counts["refused"]:
+                return f"it cut no connection; {_passed(counts)}"
+            return f"it cut connections, but {_passed(counts)} nevertheless" if counts["passed"] else ""
         case How.HALF_OPEN:
             quiet = counts["swallowed"] and not counts["passed"]
             return "" if quiet else f"it swallowed {counts['swallowed']:,.0f} bytes; {_passed(counts)}"
