@@ -14,9 +14,9 @@ def missing(how: str, counts: Counts) -> str:
         case How.DELAY | How.THROTTLE:
             return "" if counts["held"] else f"it held no byte back; {counts['came']:,.0f} came by"
         case How.CUT:
-            if not counts["reset"] + counts["refused"]:
-                return f"it cut no connection; {_passed(counts)}"
-            return f"it cut connections, but {_passed(counts)} nevertheless" if counts["passed"] else ""
+            broken = counts["reset"] or counts["refused"]
+            what = f"it cut {'' if broken else 'no '}connections; {_passed(counts)}"
+            return "" if broken and not counts["passed"] else what
         case How.HALF_OPEN:
             quiet = counts["swallowed"] and not counts["passed"]
             return "" if quiet else f"it swallowed {counts['swallowed']:,.0f} bytes; {_passed(counts)}"
