@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from harness.errors import UsageError
-from harness.sim.blocks import BlockPool, Page
+from harness.sim.blocks import Page
 from harness.sim.bugs import BUGS
 from harness.sim.config import SimConfig
 from harness.sim.language import hash_text, mix, uniform
@@ -182,7 +182,7 @@ class PlantedBugs:
             return False
         return self.strike("leaked_blocks", request_id) or self._leaks_exact(request_id)
 
-    def on_release(self, sequence: Sequence, pool: BlockPool) -> None:
+    def on_release(self, sequence: Sequence) -> None:
         """Hold the last block of a request once more, so that the release that follows does not free it.
 
         Drawn from the prompt too: in repeated loads, whose requests have the same ids, other requests leak.
@@ -191,10 +191,10 @@ class PlantedBugs:
             return
         if self.strikes("leaked_block", f"{sequence.request_id} {sequence.prompt}"):
             self.ledger.strike("leaked_block", sequence.request_id)
-            pool.touch(sequence.blocks[-1:])
+            self.engine.scheduler.pool.touch(sequence.blocks[-1:])
 
     def _leaks_exact(self, request_id: str) -> bool:
-        held = self.engine.nixl.batched.values() if self.engine.nixl else ()
+        held = self.engine.nixl.leases.held.values() if self.engine.nixl else ()
         exact = any(
             other.request_id == request_id and len(other.prompt) % self.config.block_size == 0 for other in held
         )
