@@ -115,7 +115,12 @@ def _flat(one: Sample) -> dict[str, float]:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transfers", type=int, default=10_000, help="requests in all, each with a transfer (10000)")
-    parser.add_argument("--parts", type=int, default=20, help="parts of each pair, with a measurement after each (20)")
+    parser.add_argument(
+        "--parts",
+        type=int,
+        default=20,
+        help="parts of each pair, with a measurement after each; 16 or more for an interval of one pair (20)",
+    )
     parser.add_argument("--pairs", type=int, default=1, help="deployments loaded at once (1)")
     parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
     parser.add_argument("--concurrency", type=int, default=32, help="requests in flight at each pair (32)")
