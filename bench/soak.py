@@ -119,7 +119,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--parts",
         type=int,
         default=20,
-        help="parts of each pair, with a measurement after each; 16 or more for an interval of one pair (20)",
+        help="parts of each pair, with a measurement after each; one pair needs about 30 for an interval (40)",
     )
     parser.add_argument("--pairs", type=int, default=1, help="deployments loaded at once (1)")
     parser.add_argument("--engine", choices=("vllm", "sim"), default="vllm")
