@@ -19,7 +19,8 @@ class Lease:
     """Stop a decode server's engine until requests that wait for it expire on prefill, whose blocks others then take.
 
     Rule 1. A stopped server renews no lease. Evidence is that it is stopped, as for ``pause``, and that prefill counted
-            expired requests (``vllm:nixl_num_kv_expired_reqs``) while it was.
+            expired requests (``vllm:nixl_num_kv_expired_reqs``) since it was: those that another fault, or clients that
+            left, let expire before are none.
     Rule 2. Prefill is kept busy beside the load (churn.py), so that it notices, and gives the blocks away.
     Rule 3. Decode must then read the blocks, or say that it has: prefill must have counted notifications after expiry,
             unless another counter is named (``provokes``).
@@ -49,15 +50,12 @@ class Lease:
         """What it does."""
         return f"stop the engine of {self.server} with SIGSTOP until requests that wait for it have expired on prefill"
 
-    async def prepare(self, site: Site) -> None:
-        """Read how many requests have expired so far."""
-        self._before = await _expired(site)
-
     async def strike(self, site: Site) -> str:
         """Stop the server, and wait until requests have expired."""
         self._pause = Pause(self.server, part="engine")
         began = site.clock.now()
         stopped = await self._pause.strike(site)
+        self._before = await _expired(site)
         while not (grown := self._grown(await _expired(site))):
             if site.clock.now() - began >= _PATIENCE_S:
                 raise NoEvidence(
@@ -73,7 +71,9 @@ class Lease:
         return f"nothing was done to {self.server}" if self._pause is None else await self._pause.heal(site)
 
     def _grown(self, now: Mapping[str, float]) -> Mapping[str, float]:
-        grown = {name: count - self._before.get(name, count) for name, count in now.items()}
+        # A server that could not be read when decode stopped counts from its first reading.
+        self._before = {**now, **self._before}
+        grown = {name: count - self._before[name] for name, count in now.items()}
         return {name: count for name, count in grown.items() if count > 0}
 
 

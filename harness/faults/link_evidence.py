@@ -7,12 +7,18 @@ from harness.faults.relay_manner import How
 Counts = Mapping[str, float]
 """The fields of :class:`harness.faults.relay.Counts`."""
 
+_FELT_S = 0.01
+"""Seconds that a byte must have waited on a throttled link. Each byte of such a link waits, however little it is."""
+
 
 def missing(how: str, counts: Counts) -> str:
     """What the counts lack to be evidence, in words; empty if they lack nothing."""
     match How(how):
         case How.DELAY | How.THROTTLE:
-            return "" if counts["held"] else f"it held no byte back; {counts['came']:,.0f} came by"
+            if not counts["held"]:
+                return f"it held no byte back; {counts['came']:,.0f} came by"
+            felt = how == How.DELAY or counts["longest_hold"] >= _FELT_S
+            return "" if felt else f"no byte waited for {_FELT_S * 1000:.0f} ms: so few bytes came that it limited none"
         case How.CUT:
             broken = counts["reset"] or counts["refused"]
             return "" if broken and not counts["passed"] else f"it cut no connection; {_passed(counts)}"

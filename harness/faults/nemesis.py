@@ -131,6 +131,9 @@ class Nemesis:
         missing = ""
         try:
             observed = await plan.fault.strike(site)
+            if not observed:
+                # That the moment had come is no evidence of what was done in it.
+                raise NoEvidence("nothing was observed")
             evidence = "; ".join(filter(None, (when, observed)))
             self._record(FaultProved(now(), name, evidence))
             self._observer.note(f"fault {name}: {evidence}")
