@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.faults.fault import NoEvidence
-from harness.faults.health import accepts, url_of
+from harness.faults.health import answers, url_of
 from harness.faults.restarting import Restarting
 from harness.faults.site import Site
 
@@ -16,8 +16,8 @@ class Drain(Restarting):
 
     Rule 1: the server's first process gets SIGTERM, and has ``grace`` seconds to end by itself; all that is left of the
             server then gets SIGKILL. The evidence says how far it came by itself.
-    Rule 2: evidence is that SIGTERM had an effect: one of the server's processes ended by itself, or its address refused
-            connections. A server that was killed as if nothing had been asked of it was not drained.
+    Rule 2: evidence is that SIGTERM had an effect: one of the server's processes ended by itself, or its address answered
+            no more. A server that went on as before until it was killed was not drained.
     Rule 3: it is healed as after ``kill``.
     """
 
@@ -39,7 +39,7 @@ class Drain(Restarting):
         by_itself = await site.until(lambda: not found.left(site), self.grace)
         took = site.clock.now() - began
         left = found.left(site)
-        heard = set(left) != set(found.pids) or not await accepts(url_of(site, self.server))
+        heard = set(left) != set(found.pids) or not await answers(url_of(site, self.server))
         for pid in left:
             site.table.send(pid, signal.SIGKILL)
         await found.require_end(site, site.patience)

@@ -21,7 +21,8 @@ class Lease:
     Rule 1. A stopped server renews no lease. Evidence is that it is stopped, as for ``pause``, and that prefill counted
             expired requests (``vllm:nixl_num_kv_expired_reqs``) since it was: those that another fault, or clients that
             left, let expire before are none.
-    Rule 2. Prefill is kept busy beside the load (churn.py), so that it notices, and gives the blocks away.
+    Rule 2. Prefill is kept busy beside the load (churn.py), so that it notices, and gives the blocks away. Evidence is
+            that it computes other prompts after it counted the expired ones.
     Rule 3. Decode must then read the blocks, or say that it has: prefill must have counted notifications after expiry,
             unless another counter is named (``provokes``).
     Rule 4. A request whose blocks are gone may fail with an error or be computed again. An answer made from another
@@ -64,7 +65,8 @@ class Lease:
                 )
             await site.clock.sleep(POLL_S)
         waited = site.clock.now() - began
-        return f"{stopped}; {waited:.1f} s later {_listed(grown)}"
+        taken = await _taken(site, next(iter(grown)))
+        return f"{stopped}; {waited:.1f} s later {_listed(grown)}, and computed {taken:,.0f} tokens of other prompts since"
 
     async def heal(self, site: Site) -> str:
         """Let the server go on."""
@@ -82,6 +84,19 @@ async def _expired(site: Site) -> Mapping[str, float]:
     servers = [server.name for server in site.deployment.of(Role.PREFILL)]
     found = {name: await site.value(name, "nixl_expired") for name in servers}
     return {name: count for name, count in found.items() if count is not None}
+
+
+async def _taken(site: Site, server: str) -> float:
+    """Wait until a prefill server computes prompts, whose blocks may be the expired ones; how many tokens it computed.
+
+    Raises NoEvidence if it computes none within the patience.
+    """
+    began, before = site.clock.now(), await site.value(server, "prompt_tokens")
+    while not (grown := (await site.value(server, "prompt_tokens") or 0.0) - (before or 0.0)) > 0:
+        if before is None or site.clock.now() - began >= site.patience:
+            raise NoEvidence(f"{server} has computed no prompt since requests expired: nobody has taken their blocks")
+        await site.clock.sleep(POLL_S)
+    return grown
 
 
 def _listed(grown: Mapping[str, float]) -> str:

@@ -41,12 +41,31 @@ async def test_requests_that_expire_while_decode_is_stopped_are_the_evidence(
     async def expire(seconds: float) -> None:
         await sleep(seconds)
         if world.site.clock.now() >= 3.0:
-            world.values["prefill-0"] = {"nixl_expired": 12.0}
+            tokens = 900.0 + (world.site.clock.now() > 3.1) * 64
+            world.values["prefill-0"] = {"nixl_expired": 12.0, "prompt_tokens": tokens}
 
     monkeypatch.setattr(world.site.clock, "sleep", expire)
     evidence = await fault.strike(world.site)
-    assert evidence == "decode-0 is stopped; 3.0 s later prefill-0 had counted 7 expired requests"
+    assert evidence == (
+        "decode-0 is stopped; 3.0 s later prefill-0 had counted 7 expired requests, "
+        "and computed 64 tokens of other prompts since"
+    )
     assert await fault.heal(world.site) == "decode-0 goes on"
+
+
+async def test_blocks_that_nobody_takes_after_the_lease_test_nothing(
+    world: FaultWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing keeps prefill busy: the expired blocks still hold what they held."""
+    sleep = world.site.clock.sleep
+
+    async def expire(seconds: float) -> None:
+        await sleep(seconds)
+        world.values["prefill-0"] = {"nixl_expired": 12.0, "prompt_tokens": 900.0}
+
+    monkeypatch.setattr(world.site.clock, "sleep", expire)
+    with pytest.raises(NoEvidence, match="prefill-0 has computed no prompt since requests expired"):
+        await Lease().strike(world.site)
 
 
 async def test_a_pause_in_which_nothing_expires_is_no_such_fault(world: FaultWorld) -> None:
