@@ -21,7 +21,8 @@ def missing(how: str, counts: Counts) -> str:
             return "" if felt else f"no byte waited for {_FELT_S * 1000:.0f} ms: so few bytes came that it limited none"
         case How.CUT:
             broken = counts["reset"] or counts["refused"]
-            return "" if broken and not counts["passed"] else f"it cut no connection; {_passed(counts)}"
+            what = f"it cut {'' if broken else 'no '}connections; {_passed(counts)}"
+            return "" if broken and not counts["passed"] else what
         case How.HALF_OPEN:
             quiet = counts["swallowed"] and not counts["passed"]
             return "" if quiet else f"it swallowed {counts['swallowed']:,.0f} bytes; {_passed(counts)}"
