@@ -116,8 +116,8 @@ def malformed_references(build: Builder) -> Iterator[Phase]:
 
     Hunts references that are used before they are checked.
     """
-    ways = (Altered.OUT_OF_RANGE, Altered.NEGATIVE, Altered.HUGE, Altered.OTHER_TP, Altered.TEXT_IDS, Altered.TEXT)
-    yield from _altered(build, ways)
+    ids = (Altered.OUT_OF_RANGE, Altered.NEGATIVE, Altered.HUGE, Altered.TEXT_IDS, Altered.FRACTIONS)
+    yield from _altered(build, (*ids, Altered.OTHER_TP, Altered.TEXT))
 
 
 @workload(family="parameters", needs=_ANY, home=_HOME)

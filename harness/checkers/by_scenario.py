@@ -172,4 +172,3 @@ def _left_counters(check: Check, parts: Mapping[str, Judgement]) -> Check | None
     if verdict is Verdict.VALID:
         return None
     return Check(check.name, verdict, first_problem(left), left, advice=check.advice)
-

@@ -16,8 +16,8 @@ class Drain(Restarting):
 
     Rule 1: the server's first process gets SIGTERM, and has ``grace`` seconds to end by itself; all that is left of the
             server then gets SIGKILL. The evidence says how far it came by itself.
-    Rule 2: evidence is that SIGTERM had an effect: one of the server's processes ended by itself, or its address answered
-            no more. A server that went on as before until it was killed was not drained.
+    Rule 2: evidence is that SIGTERM had an effect: one of the server's processes ended by itself, or its address
+            answered no more. A server that went on as before until it was killed was not drained.
     Rule 3: it is healed as after ``kill``.
     """
 
@@ -44,7 +44,9 @@ class Drain(Restarting):
             site.table.send(pid, signal.SIGKILL)
         await found.require_end(site, site.patience)
         if not heard:
-            raise NoEvidence(f"{self.server} went on for {self.grace:g} s after SIGTERM as before it, until it was killed")
+            raise NoEvidence(
+                f"{self.server} went on for {self.grace:g} s after SIGTERM as before it, until it was killed"
+            )
         how = f"ended by itself {took:.1f} s after SIGTERM" if by_itself else _killed(len(left), self.grace)
         return f"{self.server} {how}, and its address refuses connections"
 

@@ -52,7 +52,9 @@ class Incarnation:
         if not await site.until(lambda: not self.left(site), patience):
             raise NoEvidence(f"processes of {self.server} still run after {patience:g} s: {_listed(self.left(site))}")
         if await accepts(url_of(site, self.server)):
-            raise NoEvidence(f"{self.server} still accepts connections, although its processes {_listed(self.pids)} have ended")
+            raise NoEvidence(
+                f"{self.server} still accepts connections, although its processes {_listed(self.pids)} have ended"
+            )
 
     async def restarted(self, site: Site) -> str:
         """Start the server again; returns what shows that others run in its place. Raises NoEvidence."""

@@ -66,7 +66,9 @@ class Lease:
             await site.clock.sleep(POLL_S)
         waited = site.clock.now() - began
         taken = await _taken(site, next(iter(grown)))
-        return f"{stopped}; {waited:.1f} s later {_listed(grown)}, and computed {taken:,.0f} tokens of other prompts since"
+        return (
+            f"{stopped}; {waited:.1f} s later {_listed(grown)}, and computed {taken:,.0f} tokens of other prompts since"
+        )
 
     async def heal(self, site: Site) -> str:
         """Let the server go on."""

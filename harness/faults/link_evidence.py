@@ -15,10 +15,7 @@ def missing(how: str, counts: Counts) -> str:
     """What the counts lack to be evidence, in words; empty if they lack nothing."""
     match How(how):
         case How.DELAY | How.THROTTLE:
-            if not counts["held"]:
-                return f"it held no byte back; {counts['came']:,.0f} came by"
-            felt = how == How.DELAY or counts["longest_hold"] >= _FELT_S
-            return "" if felt else f"no byte waited for {_FELT_S * 1000:.0f} ms: so few bytes came that it limited none"
+            return _not_held(counts, 0.0 if how == How.DELAY else _FELT_S)
         case How.CUT:
             broken = counts["reset"] or counts["refused"]
             what = f"it cut {'' if broken else 'no '}connections; {_passed(counts)}"
@@ -32,6 +29,14 @@ def missing(how: str, counts: Counts) -> str:
             return "" if counts["swallowed"] else "no byte came on a connection that it had forgotten"
         case _:
             return "it was told to pass everything"
+
+
+def _not_held(counts: Counts, least: float) -> str:
+    """What is missing if no byte waited, or none for so long, in seconds."""
+    if not counts["held"]:
+        return f"it held no byte back; {counts['came']:,.0f} came by"
+    felt = counts["longest_hold"] >= least
+    return "" if felt else f"no byte waited for {least * 1000:.0f} ms: so few bytes came that it limited none"
 
 
 def evidence(how: str, counts: Counts) -> str:

@@ -26,9 +26,11 @@ class Pause:
             server's address does not answer: a signal may hit processes that do not serve it.
     Rule 2: it is healed when none of them is stopped and the server answers again.
     Rule 3: with ``part=engine``, the first process, which speaks HTTP, goes on: it takes requests that the others do
-            not serve. Evidence is, in place of the address, that the stopped processes have done a part of the server's
-            computing so far: an idle child that is stopped stops nothing. A server that speaks HTTP after a pause of its own first closes connections that seem idle
-            (uvicorn, after 5 s), with the requests that came meanwhile. A server of one process is stopped whole.
+            not serve. Evidence is, in place of the address, that the stopped processes have done a part of the
+            server's computing so far: an idle child that is stopped stops nothing. A server of one process is stopped
+            whole.
+    Rule 4: a server that speaks HTTP after a pause of its own first closes connections that seem idle (uvicorn, after
+            5 s), with the requests that came meanwhile; with ``part=engine`` it does not.
     """
 
     kind: ClassVar[str] = "pause"
@@ -88,7 +90,7 @@ class Pause:
         share = sum(ticks[pid] for pid in self._stopped) / max(1, sum(ticks.values()))
         if share < _LEAST_SHARE:
             raise NoEvidence(
-                f"the stopped processes have used {share:.1%} of the processor time of {self.server}: its engine is not "
-                "among them"
+                f"the stopped processes have used {share:.1%} of the processor time of {self.server}: its engine is "
+                "not among them"
             )
         return f"and have used {share:.0%} of its processor time"

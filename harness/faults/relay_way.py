@@ -124,8 +124,8 @@ class Way:
             counts.to_server += size
         else:
             counts.to_client += size
-        # A piece that the end of a fault let go early was not held as long as it had to; one that was held to its end, but
-        # under the manner before this one, is no evidence of this one.
+        # A piece that the end of a fault let go early was not held as long as it had to; one that was held to its end,
+        # but under the manner before this one, is no evidence of this one.
         if told and due > came and waited >= due - came - _ROUNDING:
             counts.held += size
         counts.longest_hold = max(counts.longest_hold, waited)

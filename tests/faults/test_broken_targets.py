@@ -52,9 +52,7 @@ LINKS = tuple(
     for how in How
     if how is not How.PASS
 )
-METRICS = tuple(
-    f"metrics:server={one},how={how}" for one in SERVERS for how in Spoiling if how is not Spoiling.NOTHING
-)
+METRICS = tuple(f"metrics:server={one},how={how}" for one in SERVERS for how in Spoiling if how is not Spoiling.NOTHING)
 CLIENTS = tuple(f"cancel:share=0.3,moment={moment}" for moment in Moment)
 LEASE = "lease:server=decode-0"
 SLOWED = tuple(f"link:link=decode-0,how=delay,ms=20,alone=target,provokes={counter}" for counter in PROVOKED)
@@ -79,7 +77,7 @@ def lost(patch: Patch) -> Iterator[None]:
 
 @contextmanager
 def asleep(patch: Patch, *, beside: bool = False) -> Iterator[None]:
-    """Signals go to a child that sleeps, one for each fault. ``beside``: the server's own first process is told of too."""
+    """Signals go to a child that sleeps, one for each fault. ``beside``: beside the server's first process."""
     children: list[subprocess.Popen[bytes]] = []
     mine: ContextVar[subprocess.Popen[bytes]] = ContextVar("mine")
     pids = Nursery.pids
@@ -152,9 +150,7 @@ class Runs:
             self._made[world] = self._run(*WORLDS[world])
         return self._made[world]
 
-    def _run(
-        self, breaks: Callable[[Patch], AbstractContextManager[None]], forms: tuple[str, ...]
-    ) -> harness.Report:
+    def _run(self, breaks: Callable[[Patch], AbstractContextManager[None]], forms: tuple[str, ...]) -> harness.Report:
         # It lasts until the faults that take turns are over.
         load = harness.RandomLoad(num_prompts=400, seconds=0.7, concurrency=8, input_len=(20, 30), output_len=8)
         with Patch.context() as patch, breaks(patch):

@@ -195,7 +195,9 @@ async def test_servers_that_finish_everything_are_no_evidence() -> None:
 
 
 @pytest.mark.parametrize("restarted", [{"started": 200.5}, {"finished": {"stop": 1}}])
-async def test_a_decode_server_that_counts_from_zero_has_not_left_requests_unfinished(restarted: dict[str, Any]) -> None:
+async def test_a_decode_server_that_counts_from_zero_has_not_left_requests_unfinished(
+    restarted: dict[str, Any],
+) -> None:
     """What it has finished since a restart says nothing of the requests before."""
     async with serving(own_proxy=False) as servers:
         fault, site = Cancel(0.5, "stream"), servers.site(STORM)

@@ -86,7 +86,9 @@ async def test_a_signal_that_does_nothing_is_no_fault(world: FaultWorld, fault: 
 @pytest.mark.parametrize("fault", both(), ids=["kill", "drain"])
 async def test_a_server_that_still_listens_was_not_hit(world: FaultWorld, fault: Fault) -> None:
     world.table.ended = lambda: None
-    with pytest.raises(NoEvidence, match="decode-0 still accepts connections, although its processes 10, 11 have ended"):
+    with pytest.raises(
+        NoEvidence, match="decode-0 still accepts connections, although its processes 10, 11 have ended"
+    ):
         await fault.strike(world.site)
 
 

@@ -168,7 +168,7 @@ async def test_an_idle_child_that_is_stopped_is_no_engine() -> None:
     async with fault_world() as world:
         table = Stoppable(world.table.states, ticks={10: 1000, 11: 1})
         fault = Pause("decode-0", part="engine")
-        with pytest.raises(NoEvidence, match="used 0.1% of the processor time of decode-0: its engine is not among"):
+        with pytest.raises(NoEvidence, match=r"used 0\.1% of the processor time of decode-0: its engine is not among"):
             await fault.strike(replace(world.site, table=table))
         await fault.heal(replace(world.site, table=table))
         assert table.states == {10: "S", 11: "S"}
