@@ -14,8 +14,8 @@ from harness.history import Tolerated
 _OF = {"all": "", "engine": "the engine of "}
 _PARTS = tuple(_OF)
 _LEAST_SHARE = 0.1
-"""The least part of a server's processor time that its engine has used. An idle process beside it, such as Python's
-resource tracker, has used less than a hundredth; engines that have served a load, more than half."""
+"""The least part of a server's processor time that its engine has used. On a CPU pair of vLLM 0.32 that had just
+started, the engines had used half, and the idle process beside each (Python's resource tracker) 0.2 %."""
 
 
 @dataclass(slots=True)
