@@ -75,6 +75,17 @@ def test_a_fault_without_one_of_its_entries_is_unknown(missing: type[Entry]) -> 
     assert check(history(*entries, *served_later()), "faults").verdict is Verdict.UNKNOWN
 
 
+def test_evidence_of_an_earlier_phase_is_none_of_a_later_fault_of_the_same_name() -> None:
+    proved = fault()
+    later = [replace(one, at=one.at + 10) for one in fault() if not isinstance(one, FaultProved)]
+    judged = history(*proved, *served_later(), *later, *served_later(13.0))
+    first, second = windows(judged)
+    assert first.evidence
+    assert not second.evidence
+    assert second.began == 10.9
+    assert check(judged, "faults").verdict is Verdict.UNKNOWN
+
+
 def test_a_fault_that_could_not_be_undone_is_unknown() -> None:
     entries = [replace(one, healed=False) if isinstance(one, FaultHealed) else one for one in fault()]
     assert check(history(*entries, *served_later()), "faults").verdict is Verdict.UNKNOWN
