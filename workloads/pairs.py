@@ -52,7 +52,7 @@ def tier_left_by_clients(build: Builder) -> Iterator[Phase]:
     family="pairs",
     needs=Needs(batch_tokens=512),
     home="small_steps",
-    faults=("drain:server=decode-0,ended=4,when=admitted,for=1",),
+    faults=("drain:server=decode-0,ended=2,when=admitted,for=1",),
 )
 def prefill_drained_decode(build: Builder) -> Iterator[Phase]:
     """Prompts of a dozen engine steps each; the decode server is ended with SIGTERM meanwhile, and started again.
@@ -62,5 +62,5 @@ def prefill_drained_decode(build: Builder) -> Iterator[Phase]:
     """
     step = build.setting.batch_tokens or 1
     length = min(12 * step, build.setting.max_model_len - 64)
-    yield Phase("long", tuple(build.ask(length + n % 7 - 7, max_tokens=32) for n in range(48)), concurrency=8)
+    yield Phase("long", tuple(build.ask(length + n % 7 - 7, max_tokens=32) for n in range(24)), concurrency=8)
     yield together("after", [build.ask(step + n) for n in range(4)])

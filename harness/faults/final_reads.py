@@ -82,18 +82,27 @@ def _reads(scenario: str, loads: Sequence[Phase], deployment: Deployment) -> Ite
 
 
 def _read(loads: Sequence[Phase], name: str, route: Route) -> Phase:
-    """Every request of the load again, without what was special about its sending.
+    """Every prompt of the load again, without what was special about its sending.
 
-    Those that continue another one need its answer, and those that must be refused have none: they are left out.
     ``about`` lets the runner leave out those whose request was not sent, because the load's time was over.
     """
-    again = tuple(
-        _plainly(one, f"{one.request_id}-{name}", route)
-        for load in reversed(loads)
-        for one in reversed(load.requests)
-        if one.of_load and one.continues is None and one.expect_status is None
-    )
+    again = tuple(_plainly(one, f"{one.request_id}-{name}", route) for one in _newest_first(loads))
     return Phase(f"final read, {name}", again, min(_CONCURRENCY, max(load.concurrency for load in loads)))
+
+
+def _newest_first(loads: Sequence[Phase]) -> Iterator[Request]:
+    """The requests that are asked again: of those with the same prompt, the newest.
+
+    Those that continue another one need its answer, and those that must be refused have none: they are left out.
+    """
+    seen: set[tuple[object, ...]] = set()
+    for load in reversed(loads):
+        for one in reversed(load.requests):
+            same = one.prompt, one.cache_salt, one.endpoint
+            # If the load's time is limited, the newest may never be sent.
+            if one.continues is None and one.expect_status is None and (same not in seen or load.seconds is not None):
+                seen.add(same)
+                yield one
 
 
 def _plainly(request: Request, name: str, route: Route) -> Request:
