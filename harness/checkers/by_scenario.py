@@ -55,25 +55,27 @@ _OF_THE_RUN = (
 _OF_A_FAULT = (FaultPlanned, FaultBegan, FaultProved, FaultHealed)
 
 
-def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-only
+def judge_scenario(  # noqa: PLR0913 - the last three are optional and keyword-only
     deployment: Deployment,
     history: History,
     judgement: Judgement,
     scenario: str,
     *,
     provokes: str | None = None,
+    faulted: bool = False,
     compared: OutputEvidence | None = None,
 ) -> Judgement:
     """The checks of one scenario; ``judgement``: that of the whole run.
 
     ``provokes``: a counter that must have grown on a server, or the situation that the scenario tests did not occur.
-    ``compared``: the evidence about the whole run's outputs, if it was collected already.
+    ``faulted``: whether the scenario tests nothing without faults. ``compared``: the evidence about the whole run's
+    outputs, if it was collected already.
     """
     own = History(tuple(_entries(history, scenario)))
     asked = {operation.request.request_id for operation in own.operations()}
     part = part_of(deployment, history, compared or look_at_outputs(history), asked)
     checks = (
-        *([faults(deployment, own)] if windows(own) else ()),
+        *([faults(deployment, own)] if faulted or windows(own) else ()),
         completion(deployment, own),
         *([part.check] if part.check else ()),
         *_counters(judgement, scenario),

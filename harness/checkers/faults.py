@@ -24,6 +24,8 @@ _NOT_BEGUN = (
 def faults(deployment: Deployment, history: History) -> Check:
     """Every fault took hold, was healed, and the deployment recovered."""
     judged = [(window, *_judged(deployment, window, history)) for window in windows(history)]
+    if not judged:
+        return Check("faults", Verdict.UNKNOWN, "no fault was caused, and without one this tests nothing")
     bad = [(window, verdict, text) for window, verdict, text in judged if verdict is not Verdict.VALID]
     findings = tuple(Finding(window.name, text, server=_server(deployment, window)) for window, _, text in bad)
     verdict = worst(verdict for _, verdict, _ in judged)

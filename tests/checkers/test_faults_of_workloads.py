@@ -138,3 +138,11 @@ def test_a_turn_that_could_not_be_sent_is_judged_as_the_one_before(first_at: flo
         fault("a", 1), served("a", 3), served("a", first_at, first, **CUT), served("a", 8, second, **unsent)
     )
     assert completion(run.DEPLOYMENT, judged).verdict is verdict
+
+
+def test_a_pair_that_was_sent_without_its_faults_is_unknown() -> None:
+    judged = history(served("a", 1), served("b", 11))
+    whole = judge(run.DEPLOYMENT, judged)
+    checks = {one.name: one for one in judge_scenario(run.DEPLOYMENT, judged, whole, "a", faulted=True).checks}
+    assert checks["faults"].verdict is Verdict.UNKNOWN
+    assert "faults" not in [one.name for one in judge_scenario(run.DEPLOYMENT, judged, whole, "a").checks]
