@@ -21,7 +21,7 @@ def _of(window: Window) -> Advice:
     if window.began is None:
         return Advice(
             "the load was over before the fault was due",
-            "give the fault an earlier moment (after=0, when=admitted); a load that is no workload of the catalogue may "
+            "give the fault an earlier moment (after=0, when=admitted); a load that is no workload may "
             "also have more requests (--num-prompts), or more time (--duration-sec)",
         )
     if not window.evidence:
