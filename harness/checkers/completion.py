@@ -30,8 +30,9 @@ could not be verified.
 
 A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
 It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
-answered, which is invalid. Nor may a request be served that was to be refused. A request that could not be sent,
-because it needed the answer of another one, is judged as that one.
+answered, which is invalid. If it is not known whether the fault took hold, nothing is known of the failure either. A
+request that was to be refused may not be served. One that could not be sent, because it needed the answer of another, is
+judged as that one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -111,13 +112,19 @@ def refused_clearly(operation: Operation) -> bool:
 
 
 def _under_faults(operation: Operation, history: History) -> Verdict:
-    """The verdict about a request that did not end as expected; VALID if a fault of the run explains it."""
+    """The verdict about a request that did not end as expected; VALID if a fault of the run explains it.
+
+    A fault that was begun, and not observed to have taken hold, may explain it: then the verdict is UNKNOWN.
+    """
     if operation.ended.ending is Ending.NOT_SENT and (before := _not_answered(operation, history)):
         return _under_faults(before, history)
-    tolerant = [one for one in at_work(history, operation, Tolerated.ERRORS) if one.evidence]
+    begun = list(at_work(history, operation, Tolerated.ERRORS))
     served = operation.request.expect_status is not None and operation.ended.status == _SERVED
-    if not tolerant or served or operation.ended.ending is Ending.CLIENT_CRASHED:
+    if not begun or served or operation.ended.ending is Ending.CLIENT_CRASHED:
         return _verdict(operation)
+    tolerant = [one for one in begun if one.evidence]
+    if not tolerant:
+        return Verdict.UNKNOWN
     if operation.ended.ending is not Ending.TIMED_OUT:
         return Verdict.VALID
     healed = max((one.healed_at if one.healed else None) or operation.ended.at for one in tolerant)

@@ -23,10 +23,13 @@ from harness.facts import Connector, Deployment
 from harness.faults.churn import churned
 from harness.faults.fault import OfLoad
 from harness.faults.plan import FaultPlan
-from harness.scenario import Phase, Purpose, Request, Route, Scenario
+from harness.scenario import Phase, Purpose, Request, Route, Sampling, Scenario
 
 _CONCURRENCY = 16
 """Requests in flight, at most: the load's own concurrency may be more than servers with small pools carry at once."""
+_TOKENS = 16
+"""Tokens of each answer, at most: wrong KV of a prompt shows in the tokens right behind it, and whole answers of a long
+load would take several times as long as the load."""
 
 
 def under_faults(scenario: Scenario, deployment: Deployment, plans: Iterable[FaultPlan] = ()) -> Scenario:
@@ -119,7 +122,15 @@ def _plainly(request: Request, name: str, route: Route) -> Request:
         altered=None,
         may_be_refused=False,
         deadline=None,
+        sampling=_shortened(request.sampling),
     )
+
+
+def _shortened(sampling: Sampling) -> Sampling:
+    if sampling.max_tokens <= _TOKENS:
+        return sampling
+    fewest = sampling.min_tokens
+    return replace(sampling, max_tokens=_TOKENS, min_tokens=None if fewest is None else min(_TOKENS, fewest))
 
 
 def _emptied(scenario: str, deployment: Deployment) -> Phase:
