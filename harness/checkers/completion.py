@@ -31,8 +31,8 @@ could not be verified.
 A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
 It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
 answered, which is invalid. If it is not known whether the fault took hold, nothing is known of the failure either. A
-request that was to be refused may not be served. One that could not be sent, because it needed the answer of another, is
-judged as that one.
+request that was to be refused may not be served. One that could not be sent, because it needed the answer of another,
+is judged as that one.
 """
 
 from collections.abc import Mapping, Sequence
