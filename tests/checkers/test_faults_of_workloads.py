@@ -146,3 +146,15 @@ def test_a_pair_that_was_sent_without_its_faults_is_unknown() -> None:
     checks = {one.name: one for one in judge_scenario(run.DEPLOYMENT, judged, whole, "a", faulted=True).checks}
     assert checks["faults"].verdict is Verdict.UNKNOWN
     assert "faults" not in [one.name for one in judge_scenario(run.DEPLOYMENT, judged, whole, "a").checks]
+
+
+def test_a_restart_that_a_fault_was_to_cause_is_no_reason_to_look_for_a_crash() -> None:
+    readings = [*run.readings()[:3], run.reading("decode-0", "after", run.DECODE | {"started": 1.8e9})]
+    planned, *rest = fault("cold", 0.9, evidence=False)
+    assert isinstance(planned, FaultPlanned)
+    restart = [replace(planned, tolerates=(Tolerated.RESTART,)), *rest]
+    for entries, named in (((), True), (restart, False)):
+        checks = {one.name: one for one in judge(run.DEPLOYMENT, run.history(readings, None, *entries)).checks}
+        advice = checks["token_sources"].advice
+        assert checks["token_sources"].verdict is Verdict.UNKNOWN
+        assert ("was restarted" in str(advice)) is named
