@@ -66,7 +66,7 @@ def predicted(
     ``disturbed``: names of servers that other clients asked, too, or whose caches a fault may have changed. ``since``:
     leaves out operations, or changes how they ended.
     """
-    operations = list(since(predictable(history)))
+    operations: Sequence[Operation] = list(since(predictable(history)))
     if disturbed:
         operations = tokenized(operations, history)
     source = None if disturbed else _source.get()

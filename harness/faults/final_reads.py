@@ -94,14 +94,14 @@ def _read(loads: Sequence[Phase], name: str, route: Route) -> Phase:
 
 
 def _newest_first(loads: Sequence[Phase]) -> Iterator[Request]:
-    """The requests that are asked again: of those with the same prompt, the newest.
+    """The requests that are asked again: of those with the same prompt and parameters, the newest.
 
     Those that continue another one need its answer, and those that must be refused have none: they are left out.
     """
     seen: set[tuple[object, ...]] = set()
     for load in reversed(loads):
         for one in reversed(load.requests):
-            same = one.prompt, one.cache_salt, one.endpoint
+            same = one.prompt, one.cache_salt, one.endpoint, one.sampling
             # If the load's time is limited, the newest may never be sent.
             if one.continues is None and one.expect_status is None and (same not in seen or load.seconds is not None):
                 seen.add(same)

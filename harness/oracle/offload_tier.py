@@ -193,7 +193,11 @@ class OffloadTier:
 
     def _may_have_been_left(self, index: int) -> bool:
         """Whether the tier may hold the request's chunks because of a request of whose prompt no token is known."""
-        return self._unknown.reach(index) == inf
+        return self._any_untold and self._unknown.reach(index) == inf
+
+    @cached_property
+    def _any_untold(self) -> bool:
+        return any(request.prompt_unknown for request in self.requests)
 
     def _chunks_of(self, blocks: Chain) -> Chain:
         return chunks_of(blocks, self.blocks_per_chunk)
