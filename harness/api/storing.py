@@ -8,6 +8,7 @@ from typing import Any
 from harness.beside import Beside
 from harness.facts import Deployment
 from harness.history import Entry
+from harness.memo import forget
 from harness.reports import LoadSettings, Report, make_report
 from harness.run import Carried
 from harness.store import RunStore, temporary_journal
@@ -38,4 +39,6 @@ def reported(carried: Carried, store: RunStore | None, settings: LoadSettings | 
     report = make_report(carried.deployment, carried.history, carried.judgement, path, settings, **more)
     if store is not None:
         store.save_result(report.result)
+    # The process goes on, and what judging remembered holds the whole history, even if the caller drops the report.
+    forget()
     return report

@@ -4,6 +4,7 @@ While a request waits on D, heartbeats renew its lease on P, one every sixth of 
 """
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.config import SimConfig
@@ -13,14 +14,21 @@ from harness.sim.sequence import Sequence
 from harness.sim.stats import ServerStats
 
 
+class ReleaseFaults(Protocol):
+    """The hooks through which planted bugs change what P does when D has read a request's blocks."""
+
+    def ignores_notification(self, request_id: str) -> bool:
+        """Whether P forgets to release the blocks."""
+
+    def on_release(self, sequence: Sequence) -> None:
+        """Change what is released."""
+
+
 class Leases:
     """The requests whose blocks P holds until D has notified it, or until their lease has ended."""
 
-    def __init__(
-        self, config: SimConfig, stats: ServerStats, now: Callable[[], float], ignored: Callable[[str], bool]
-    ) -> None:
-        """``ignored``: whether a planted bug makes P ignore the notification for a request."""
-        self.config, self.stats, self.now, self._ignored = config, stats, now, ignored
+    def __init__(self, config: SimConfig, stats: ServerStats, now: Callable[[], float], faults: ReleaseFaults) -> None:
+        self.config, self.stats, self.now, self._faults = config, stats, now, faults
         self.ends: dict[str, float] = {}
         """When each lease ends, on the engine's clock."""
         self.held: dict[str, Sequence] = {}
@@ -60,9 +68,10 @@ class Leases:
         for request_id in inbox:
             if request_id not in self.held:
                 self.stats.notifications_after_expiry += 1
-            elif not self._ignored(self.held[request_id].request_id):
+            elif not self._faults.ignores_notification(self.held[request_id].request_id):
                 self.ends.pop(request_id, None)
                 done.append(self.held.pop(request_id))
+                self._faults.on_release(done[-1])
             else:
                 self.ends[request_id] = float("inf")
         done += self.lapsed

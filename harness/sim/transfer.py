@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.config import SimConfig
 from harness.sim.fabric import Address, Fabric, Layout, Reached
-from harness.sim.leases import Heartbeats, Leases
+from harness.sim.leases import Heartbeats, Leases, ReleaseFaults
 from harness.sim.pull import EngineDead, Planned, Pull, read, remote_blocks
 from harness.sim.sequence import Finish, Sequence
 from harness.sim.stats import ServerStats
@@ -28,7 +28,7 @@ from harness.sim.stats import ServerStats
 REMOTE_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_port")
 
 
-class PullFaults(Protocol):
+class PullFaults(ReleaseFaults, Protocol):
     """The hooks through which planted bugs change a transfer."""
 
     def on_pull(self, pull: Pull, decode: "Nixl") -> None:
@@ -36,9 +36,6 @@ class PullFaults(Protocol):
 
     def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return the ``kv_transfer_params`` that P answers with."""
-
-    def ignores_notification(self, request_id: str) -> bool:
-        """Whether P forgets to release a request's blocks."""
 
 
 class Nixl:
@@ -61,7 +58,7 @@ class Nixl:
         self.engine_id, self.config, self.pool, self.memory, self.stats = engine_id, config, pool, memory, stats
         self.fabric, self.faults, self.now = fabric, faults, now
         self.layout = Layout(config.block_size, config.num_blocks, config.block_bytes)
-        self.leases = Leases(config, stats, now, faults.ignores_notification)
+        self.leases = Leases(config, stats, now, faults)
         self._heartbeats = Heartbeats(config, fabric, now)
         self._pulls: list[Planned] = []
         self._under_way = 0
