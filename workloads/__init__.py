@@ -16,6 +16,7 @@ from workloads import (  # noqa: I001 - the order of the catalogue
     pressure,
     topology,
     parameters,
+    pairs,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "hits",
     "lengths",
     "offload",
+    "pairs",
     "parameters",
     "prefixes",
     "pressure",

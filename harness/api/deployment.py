@@ -15,7 +15,17 @@ from harness.deploy.relaying import Relaying
 from harness.deploy.target import Target
 from harness.errors import UsageError
 from harness.facts import Deployment
-from harness.faults import FaultPlan, Nemesis, Processes, Site, control_of, parse_fault, under_faults
+from harness.faults import (
+    FaultPlan,
+    Nemesis,
+    Processes,
+    Site,
+    control_of,
+    faults_of_workloads,
+    joined,
+    parse_fault,
+    under_faults,
+)
 from harness.fleet import Workers, open_fleet
 from harness.history import DeadProcess, Entry
 from harness.load.extra_body import checked
@@ -138,6 +148,7 @@ class AsyncRunningDeployment:
         *names: str,
         seed: int = 0,
         background_load: int = 0,
+        faults: Sequence[str] = (),
         workers: int | None = None,
         ray: str | None = None,
         result_dir: str | Path | None = None,
@@ -151,17 +162,19 @@ class AsyncRunningDeployment:
             names: names, families or globs, as ``python -m harness list`` shows them.
             seed: seed of the prompts.
             background_load: requests kept in flight beside each workload.
+            faults: as for :meth:`run`; each is struck once in each workload, in its largest phase.
             workers: as for :meth:`run`.
             ray: as for :meth:`run`.
             result_dir: as for :meth:`run`.
             label: as for :meth:`run`.
 
         Raises:
-            UsageError: no workload has this name, or there are no such workers.
+            UsageError: no workload has this name, a fault cannot be read, or there are no such workers.
 
         """
         fleet = _workers(workers, ray)
         entries = choose(names or ("*",))
+        plans = faults_of_workloads({entry.name: entry.faults for entry in entries}, map(parse_fault, faults))
         salt = fresh_salt()
         fitting = fit(entries, self.facts, seed=seed, salt=salt, background=background_load)
         how = VerifyOptions(
@@ -169,13 +182,23 @@ class AsyncRunningDeployment:
         )
         argv = tuple(word for name in names or ("*",) for word in ("--workload", name))
         argv += ("--seed", str(seed), *(["--background-load", str(background_load)] if background_load else []))
+        argv += tuple(word for fault in faults for word in ("--fault", fault))
         argv += tuple(workers_words(fleet))
         sending = Sending(self._target.headers)
         with storing(result_dir, label, seed, self.facts) as (keep, store):
             begun = tuple(entry.name for entry in entries)
             verify = how if fitting.scenarios else None
             carried = await self._carry_out(
-                fitting.scenarios, sending, verify, keep, workers=fleet, store=store, names=begun, argv=argv, seed=seed
+                joined(fitting.scenarios, self.facts, plans),
+                sending,
+                verify,
+                keep,
+                workers=fleet,
+                store=store,
+                names=begun,
+                argv=argv,
+                seed=seed,
+                faults=plans,
             )
             left = {entry: skipped_row(entry, AS_GIVEN, why) for entry, why in fitting.skipped.items()}
             history, whole = carried.history, carried.judgement

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from harness.catalogue.registry import CATALOGUE, Workload
+from harness.catalogue.registry import CATALOGUE, PAIRS, Workload
 from harness.errors import UsageError
 
 OURS = "workloads"
@@ -16,10 +16,22 @@ its workloads (:func:`harness.catalogue.registry.workload`)."""
 
 
 def catalogue() -> tuple[Workload, ...]:
-    """Every workload, family by family, in the order in which they were registered.
+    """Every workload without faults, family by family, in the order in which they were registered.
 
     Raises UsageError if another project's package of workloads cannot be imported.
     """
+    _import_all()
+    families = list(dict.fromkeys(entry.family for entry in CATALOGUE.values()))
+    return tuple(sorted(CATALOGUE.values(), key=lambda entry: families.index(entry.family)))
+
+
+def ready_pairs() -> tuple[Workload, ...]:
+    """Every workload that comes with faults, in the order in which they were registered. Raises as `catalogue`."""
+    _import_all()
+    return tuple(PAIRS.values())
+
+
+def _import_all() -> None:
     # Imported by name: workloads depend on the harness, and the harness must not depend on workloads.
     import_module(OURS)
     for entry_point in entry_points(group=ENTRY_POINTS):
@@ -30,16 +42,15 @@ def catalogue() -> tuple[Workload, ...]:
                 f"The workloads of the installed package {entry_point.value!r} cannot be imported: "
                 f"{type(error).__name__}: {error}. Repair that package, or uninstall it."
             ) from error
-    families = list(dict.fromkeys(entry.family for entry in CATALOGUE.values()))
-    return tuple(sorted(CATALOGUE.values(), key=lambda entry: families.index(entry.family)))
 
 
 def choose(patterns: Sequence[str]) -> tuple[Workload, ...]:
     """The workloads whose name or family matches a pattern (``*``, ``?`` as in file names), in the catalogue's order.
 
-    Raises UsageError if a pattern matches no workload.
+    Ready pairs of a workload and faults come last. They match their whole name or family alone: whoever runs all
+    workloads means to break nothing. Raises UsageError if a pattern matches no workload.
     """
-    everything = catalogue()
+    everything = (*catalogue(), *ready_pairs())
     for pattern in patterns:
         if not any(_matches(entry, [pattern]) for entry in everything):
             families = ", ".join(dict.fromkeys(entry.family for entry in everything))
@@ -51,4 +62,7 @@ def choose(patterns: Sequence[str]) -> tuple[Workload, ...]:
 
 
 def _matches(entry: Workload, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (entry.name, entry.family))
+    names = (entry.name, entry.family)
+    if entry.faults:
+        return any(pattern in names for pattern in patterns)
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)

@@ -34,6 +34,8 @@ class Workload:
     write: Writer
     alone: bool = False
     """Whether it may end a server: it runs on a deployment of its own, launched for it, and never beside others."""
+    faults: tuple[str, ...] = ()
+    """What is done to the deployment meanwhile, as for ``--fault``; with some, it is a ready pair."""
 
     def __call__(self, setting: Setting) -> Scenario:
         """The scenario. `harness.verify.asking` verifies its answers."""
@@ -41,7 +43,9 @@ class Workload:
 
 
 CATALOGUE: dict[str, Workload] = {}
-"""All registered workloads by name, in the order of registration."""
+"""All registered workloads without faults by name, in the order of registration."""
+PAIRS: dict[str, Workload] = {}
+"""All ready pairs of a workload and faults, likewise."""
 
 
 def workload(  # noqa: PLR0913 - what a workload is; keyword-only, and all but one have defaults
@@ -53,6 +57,7 @@ def workload(  # noqa: PLR0913 - what a workload is; keyword-only, and all but o
     waits: float = 0.0,
     known_fault: KnownFault | None = None,
     alone: bool = False,
+    faults: tuple[str, ...] = (),
 ) -> Callable[[Writer], Workload]:
     """Register a function as a workload. Its docstring's first line is the summary, the rest says what it hunts.
 
@@ -64,12 +69,14 @@ def workload(  # noqa: PLR0913 - what a workload is; keyword-only, and all but o
     def register(write: Writer) -> Workload:
         name = write.__name__
         summary, _, hunts = cleandoc(write.__doc__ or "").partition("\n")
-        if name in CATALOGUE or not summary or not hunts:
+        if name in CATALOGUE or name in PAIRS or not summary or not hunts:
             needed = "a unique name, and a docstring with a summary line and what it hunts"
             raise HarnessError(f"The workload {name} needs {needed}.")
         limits = needs or Needs()
-        entry = Workload(name, family, summary, hunts.strip(), limits, home, situation, known_fault, write, alone)
-        CATALOGUE[name] = entry
+        entry = Workload(
+            name, family, summary, hunts.strip(), limits, home, situation, known_fault, write, alone, faults
+        )
+        (PAIRS if faults else CATALOGUE)[name] = entry
         return entry
 
     return register

@@ -6,6 +6,7 @@ own outputs, wherever in the run they were verified. ``completion`` and ``settle
 entries.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
@@ -14,10 +15,12 @@ from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
 from harness.checkers.compose import Checker, judge
 from harness.checkers.evidence import first_problem
+from harness.checkers.faults import faults
 from harness.checkers.processes import excused
 from harness.checkers.provoked import provoked
 from harness.checkers.settled import settled
 from harness.checkers.streaming import conclusive_streams, streaming
+from harness.checkers.windows import windows
 from harness.facts import Deployment
 from harness.history import (
     ClientHealth,
@@ -32,6 +35,7 @@ from harness.history import (
     History,
     NoiseMeasured,
     Noted,
+    PhaseStarted,
     RunEnded,
     RunStarted,
     Sent,
@@ -48,29 +52,32 @@ _PER_SCENARIO = ("completion", "outputs", "settled")
 """Checks that are made for each scenario."""
 _OF_THE_RUN = (
     *(RunStarted, RunEnded, Noted, NoiseMeasured, Decoding, VerificationPlanned, ClientHealth, ClockCompared),
-    *(FaultPlanned, FaultBegan, FaultProved, FaultHealed),
 )
 """Entries that belong to every scenario."""
+_OF_A_FAULT = (FaultPlanned, FaultBegan, FaultProved, FaultHealed)
 
 
-def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-only
+def judge_scenario(  # noqa: PLR0913 - the last three are optional and keyword-only
     deployment: Deployment,
     history: History,
     judgement: Judgement,
     scenario: str,
     *,
     provokes: Situation | None = None,
+    faulted: bool = False,
     compared: OutputEvidence | None = None,
 ) -> Judgement:
     """The checks of one scenario; ``judgement``: that of the whole run.
 
     ``provokes``: the situation that the scenario is to bring about.
-    ``compared``: the evidence about the whole run's outputs, if it was collected already.
+    ``faulted``: whether the scenario tests nothing without faults. ``compared``: the evidence about the whole run's
+    outputs, if it was collected already.
     """
     own = History(tuple(_entries(history, scenario)))
     asked = {operation.request.request_id for operation in own.operations()}
     part = part_of(deployment, history, compared or look_at_outputs(history), asked)
     checks = (
+        *([faults(deployment, own)] if faulted or windows(own) else ()),
         completion(deployment, own),
         *([part.check] if part.check else ()),
         *_counters(judgement, scenario),
@@ -84,16 +91,21 @@ def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-onl
 
 def seconds_of(history: History, scenario: str) -> float:
     """Seconds from the scenario's first entry to its last."""
-    times = [entry.at for entry in _entries(history, scenario) if not isinstance(entry, _OF_THE_RUN)]
+    not_own = (*_OF_THE_RUN, *_OF_A_FAULT)
+    times = [entry.at for entry in _entries(history, scenario) if not isinstance(entry, not_own)]
     return max(times) - min(times) if times else 0.0
 
 
 def _entries(history: History, scenario: str) -> Iterator[Entry]:
-    """The scenario's entries and those of the run as a whole."""
+    """The scenario's entries, those of its faults, and those of the run as a whole."""
     own: set[str] = set()
+    at_work = _faults_of(history, scenario)
     for entry in history.entries:
         if isinstance(entry, _OF_THE_RUN):
             yield entry
+        elif isinstance(entry, _OF_A_FAULT):
+            if entry.fault in at_work:
+                yield entry
         elif isinstance(entry, Ended):
             if entry.request_id in own:
                 yield entry
@@ -101,6 +113,15 @@ def _entries(history: History, scenario: str) -> Iterator[Entry]:
             if isinstance(entry, Sent):
                 own.add(entry.request.request_id)
             yield entry
+
+
+def _faults_of(history: History, scenario: str) -> set[str]:
+    """The names of the scenario's own faults, and of earlier ones that were still at work when it began."""
+    found = windows(history)
+    begins = [one.at for one in history.of(PhaseStarted) if one.scenario == scenario] if found else []
+    began = min(begins, default=math.inf)
+    earlier = (one for one in found if one.began is not None and one.began < began <= one.end)
+    return {one.name for one in (*earlier, *(one for one in found if one.planned.scenario == scenario))}
 
 
 def _counters(judgement: Judgement, scenario: str) -> Iterator[Check]:

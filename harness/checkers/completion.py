@@ -30,17 +30,22 @@ could not be verified.
 
 A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
 It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
-answered, which is invalid. If it is not known whether the fault took hold, nothing is known of the failure either.
+answered, which is invalid. If it is not known whether the fault took hold, nothing is known of the failure either. A
+request that was to be refused may not be served. One that could not be sent, because it needed the answer of another,
+is judged as that one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from harness.checkers.windows import at_work
+from harness.checkers.windows import at_work, windows
 from harness.facts import Deployment
 from harness.history import Ending, History, Operation, Outcome, Tolerated
+from harness.memo import once
 from harness.scenario import Purpose, Route
 from harness.verdict import Check, Finding, Verdict, worst
 
+_SERVED = 200
+"""The status of an answer."""
 _LISTED = 50
 """Findings kept: the first ones are enough to see the cause."""
 
@@ -111,23 +116,39 @@ def _under_faults(operation: Operation, history: History) -> Verdict:
 
     A fault that was begun, and not observed to have taken hold, may explain it: then the verdict is UNKNOWN.
     """
+    if operation.ended.ending is Ending.NOT_SENT and (before := _not_answered(operation, history)):
+        return _under_faults(before, history)
     begun = list(at_work(history, operation, Tolerated.ERRORS))
-    if not begun or operation.ended.ending is Ending.CLIENT_CRASHED:
+    served = operation.request.expect_status is not None and operation.ended.status == _SERVED
+    if not begun or served or operation.ended.ending is Ending.CLIENT_CRASHED:
         return _verdict(operation)
     tolerant = [one for one in begun if one.evidence]
     if not tolerant:
         return Verdict.UNKNOWN
     if operation.ended.ending is not Ending.TIMED_OUT:
         return Verdict.VALID
-    healed = max((one.healed_at or operation.ended.at for one in tolerant), default=operation.ended.at)
+    healed = max((one.healed_at if one.healed else None) or operation.ended.at for one in tolerant)
     waited = operation.ended.at - max(healed, operation.sent.at)
     return Verdict.INVALID if 2 * waited > operation.ended.at - operation.sent.at else Verdict.VALID
+
+
+def _not_answered(operation: Operation, history: History) -> Operation | None:
+    """The request without whose answer this one could not be sent, if that did not complete."""
+    before = operation.request.continues or operation.request.reference_of
+    found = _incomplete(history) if windows(history) and before is not None else {}
+    return found.get(before or "")
+
+
+@once
+def _incomplete(history: History) -> Mapping[str, Operation]:
+    """The requests that did not complete, by their ids."""
+    return {one.request.request_id: one for one in history.operations() if one.outcome is not Outcome.OK}
 
 
 def _verdict(operation: Operation) -> Verdict:
     """INVALID or UNKNOWN, by the table above, for a request of the load that did not end as expected."""
     ended = operation.ended
-    if operation.request.expect_status is not None and ended.status == 200:
+    if operation.request.expect_status is not None and ended.status == _SERVED:
         return Verdict.INVALID
     if operation.request.may_be_refused and ended.ending is Ending.TIMED_OUT:
         return Verdict.INVALID

@@ -10,15 +10,22 @@ counted that in its phase, the run did not test it, and the check is unknown.
 
 from harness.checkers.drained import SILENT_S, left_hanging
 from harness.checkers.gathering import gather
-from harness.checkers.windows import RECOVERY_S, Window, windows
+from harness.checkers.windows import RECOVERY_S, Window, shows_recovery, windows
 from harness.facts import Deployment
 from harness.history import FaultPlanned, History, Operation
 from harness.verdict import Check, Finding, Verdict, worst
+
+_NOT_BEGUN = (
+    "the load ended before the fault was to begin: let it begin earlier (after=0, or when=admitted), or send more "
+    "requests"
+)
 
 
 def faults(deployment: Deployment, history: History) -> Check:
     """Every fault took hold, was healed, and the deployment recovered."""
     judged = [(window, *_judged(deployment, window, history)) for window in windows(history)]
+    if not judged:
+        return Check("faults", Verdict.UNKNOWN, "no fault was caused, and without one this tests nothing")
     bad = [(window, verdict, text) for window, verdict, text in judged if verdict is not Verdict.VALID]
     findings = tuple(Finding(window.name, text, server=_server(deployment, window)) for window, _, text in bad)
     verdict = worst(verdict for _, verdict, _ in judged)
@@ -36,7 +43,7 @@ def _server(deployment: Deployment, window: Window) -> str | None:
 
 def _judged(deployment: Deployment, window: Window, history: History) -> tuple[Verdict, str]:
     if window.began is None:
-        return Verdict.UNKNOWN, "the load ended before the fault was to begin: send more requests, or begin it earlier"
+        return Verdict.UNKNOWN, _NOT_BEGUN
     if not window.evidence:
         return Verdict.UNKNOWN, window.text or "the history does not say that the fault took hold"
     if hung := left_hanging(deployment, history, window):
@@ -68,7 +75,7 @@ def _hanging(window: Window, hung: list[Operation]) -> str:
 
 def _not_recovered(window: Window, history: History) -> tuple[Verdict, str]:
     healed_at = window.healed_at or 0.0
-    later = [one for one in history.operations() if one.request.of_load and one.sent.at >= healed_at]
+    later = [one for one in history.operations() if shows_recovery(one) and one.sent.at >= healed_at]
     if not later:
         return Verdict.UNKNOWN, "no request was sent after the fault was undone, so that nobody knows if it recovered"
     text = f"none of {len(later):,} requests that were sent after the fault was undone completed"

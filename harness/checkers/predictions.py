@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from harness.facts import Deployment
@@ -17,7 +17,7 @@ from harness.history import Ended, Entry, History, Operation, Scraped, ScrapeFai
 from harness.memo import once
 from harness.oracle import PhaseKey, Prediction, ServerExpectation, predict
 from harness.redact import redact_deployment
-from harness.scenario import Purpose
+from harness.scenario import Prompt, Purpose
 
 BEFORE, AFTER = "before", "after"
 Expected = Mapping[PhaseKey, Mapping[str, ServerExpectation]]
@@ -66,12 +66,35 @@ def predicted(
     ``disturbed``: names of servers that other clients asked, too, or whose caches a fault may have changed. ``since``:
     leaves out operations, or changes how they ended.
     """
-    operations = list(since(predictable(history)))
+    operations: Sequence[Operation] = list(since(predictable(history)))
+    if disturbed:
+        operations = tokenized(operations, history)
     source = None if disturbed else _source.get()
     made = source() if source is not None else None
     if made is not None and made.fit(deployment, operations):
         return made.expected
     return predict(deployment, operations, disturbed)
+
+
+def tokenized(operations: Sequence[Operation], history: History) -> Sequence[Operation]:
+    """The operations; those that were not answered have the tokens that an equal prompt of the history has.
+
+    A fault cuts requests whose prompts are texts or messages, and only an answer says how these are tokenized.
+    """
+    untold = {_asked(one) for one in operations if not one.prompt_tokens}
+    if not untold:
+        return operations
+    answers = (one for one in history.operations() if one.ended.prompt_token_ids is not None)
+    told = {_asked(one): one.ended.prompt_token_ids for one in answers if _asked(one) in untold}
+    return [one if one.prompt_tokens else _with_tokens(one, told.get(_asked(one))) for one in operations]
+
+
+def _asked(operation: Operation) -> tuple[str, Prompt]:
+    return operation.request.endpoint, operation.request.prompt
+
+
+def _with_tokens(operation: Operation, tokens: tuple[int, ...] | None) -> Operation:
+    return replace(operation, ended=replace(operation.ended, prompt_token_ids=tokens))
 
 
 class Along:

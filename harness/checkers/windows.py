@@ -1,8 +1,9 @@
 """When faults were at work, and which operations overlapped them.
 
 A fault's window begins when the harness begins to cause it, and ends when the deployment has recovered: when the first
-operation that was sent after the healing completes, to which the fault's target was necessary. What the deployment
-does wrong later than ``RECOVERY_S`` after the healing is no effect of the fault any more.
+operation of the path under test completes that was sent after the healing. A request that a prefill or decode server
+serves alone shows nothing of the others. What the deployment does wrong later than ``RECOVERY_S`` after the healing is
+no effect of the fault any more; a fault that could not be undone is at work until the end.
 """
 
 import math
@@ -22,6 +23,7 @@ from harness.history import (
     Tolerated,
 )
 from harness.memo import once
+from harness.scenario import Route
 
 RECOVERY_S = 60.0
 """Seconds after the healing within which a deployment must serve requests again: two of NIXL's leases (30 s)."""
@@ -62,7 +64,7 @@ class Window:
         """The end of the window, in seconds on the run's clock."""
         if self.recovered_at is not None:
             return self.recovered_at
-        return math.inf if self.healed_at is None else self.healed_at + RECOVERY_S
+        return self.healed_at + RECOVERY_S if self.healed and self.healed_at is not None else math.inf
 
     def overlaps(self, operation: Operation) -> bool:
         """Whether the operation was in flight while the fault was at work."""
@@ -146,6 +148,11 @@ def during(history: History, phase: Collection[Operation]) -> tuple[Window, ...]
     return tuple(one for one in found if one.began is not None and one.began <= last and one.end >= first)
 
 
+def shows_recovery(operation: Operation) -> bool:
+    """Whether the request needs the whole path under test, so that its completion shows that all of it serves again."""
+    return operation.request.of_load and operation.request.route is Route.PROXY
+
+
 @dataclass(frozen=True, slots=True)
 class _Served:
     """Completed operations, by when they were sent."""
@@ -155,7 +162,7 @@ class _Served:
 
     @classmethod
     def of(cls, history: History) -> "_Served":
-        completed = [one for one in history.operations() if one.outcome is Outcome.OK and one.request.of_load]
+        completed = [one for one in history.operations() if one.outcome is Outcome.OK and shows_recovery(one)]
         ordered = sorted(completed, key=lambda one: one.sent.at)
         return cls(array("d", [one.sent.at for one in ordered]), array("d", [one.ended.at for one in ordered]))
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.catalogue.choice import catalogue, choose
+from harness.catalogue.choice import catalogue, choose, ready_pairs
 from harness.catalogue.launching import build_target
 from harness.catalogue.presets import PRESETS, Preset
 from harness.catalogue.registry import Workload
@@ -18,6 +18,7 @@ from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
 from harness.errors import CrashError, ExitCode, HarnessError
 from harness.facts import Role
+from harness.faults import faults_of_workloads, joined
 from harness.reports import Row, exit_code, make_report, overall, print_catalogue, print_report
 from harness.reports.catalogue_junit import catalogue_junit
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row, unknown_row
@@ -30,14 +31,18 @@ _ONE_VERSION = "it needs two versions of an engine, and the simulated pair has o
 
 
 async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - all commands have the same parameter
-    """Print a line for each workload, under its family, for each preset, and for each fault."""
-    entries = catalogue()
-    width = max(len(entry.name) for entry in entries)
+    """Print a line for each workload, under its family, for each ready pair, for each preset, and for each fault."""
+    entries, pairs = catalogue(), ready_pairs()
+    width = max(len(entry.name) for entry in (*entries, *pairs))
     for family in dict.fromkeys(entry.family for entry in entries):
         print(f"{family}")
         for entry in (entry for entry in entries if entry.family == family):
-            home = "" if entry.home == "multi" else f" [{entry.home}]"
-            print(f"  {entry.name:<{width}}  {entry.summary}{home}")
+            print(_line(entry, width))
+    for family in dict.fromkeys(entry.family for entry in pairs):
+        print(f"\n{family}: workloads with faults, named by --workload like the others; --workload {family} runs all")
+        for entry in (entry for entry in pairs if entry.family == family):
+            print(_line(entry, width))
+            print(f"  {'':<{width}}  --fault {' --fault '.join(entry.faults)}")
     print("\ndeployments")
     for preset in PRESETS.values():
         print(f"  {preset.name:<{width}}  {preset.summary}")
@@ -45,6 +50,11 @@ async def show_list(options: Options) -> ExitCode:  # noqa: ARG001 - all command
     for line in fault_lines(width):
         print(line)
     return ExitCode.VALID
+
+
+def _line(entry: Workload, width: int) -> str:
+    home = "" if entry.home == "multi" else f" [{entry.home}]"
+    return f"  {entry.name:<{width}}  {entry.summary}{home}"
 
 
 async def run_catalogue(options: Options) -> ExitCode:
@@ -109,7 +119,9 @@ async def _on(preset: Preset | None, entries: list[Workload], options: Options) 
         why = _ONE_VERSION if options.target.engine == "sim" else _ONE_ENGINE
         return _Done([skipped_row(entry, name, why) for entry in entries])
     # The JUnit file has the workloads of all deployments: it is written at the end.
-    here = replace(options, target=target, report=replace(options.report, junit=None))
+    plans = faults_of_workloads({entry.name: entry.faults for entry in entries}, options.faults)
+    target = replace(target, separate_processes=target.separate_processes or bool(plans))
+    here = replace(options, target=target, faults=plans, report=replace(options.report, junit=None))
     label = "-".join(filter(None, (options.report.label, preset.name if preset else "catalogue")))
     try:
         with stored_run(here, label=label, seed=options.load.seed) as store:
@@ -130,7 +142,8 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
             seed, salt = options.load.seed, fresh_salt()
             fitting = fit(entries, on.deployment, seed=seed, salt=salt, background=options.catalogue.background)
             verify = options.verify(on.deployment, f"{salt}-verification", everything=True)
-            carried = await on.carry_out(fitting.scenarios, verify=verify if fitting.scenarios else None)
+            scenarios = joined(fitting.scenarios, on.deployment, options.faults)
+            carried = await on.carry_out(scenarios, verify=verify if scenarios else None)
     except asyncio.CancelledError:
         interrupted = end_interrupted(store, options, table=False)
         return _Done(interrupted.rows if interrupted else _not_begun(name, entries), interrupted=True)

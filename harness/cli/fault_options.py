@@ -12,9 +12,16 @@ def faults_of(flags: argparse.Namespace) -> tuple[FaultPlan, ...]:
     """The faults of the load. Raises UsageError where they would not be carried out."""
     if not (flags.fault or flags.faults):
         return ()
-    for flag, given in (("--workload", bool(flags.workload)), ("--sweep", flags.sweep is not None)):
-        if given:
-            raise UsageError(f"--fault and --faults act on a plain load: leave them out, or {flag}.")
+    if flags.sweep is not None:
+        raise UsageError(
+            "--sweep finds the rate that keeps the objectives, and a fault in each rate's run would decide that "
+            "instead: give one rate with --request-rate in place of --sweep, or leave out --fault and --faults."
+        )
+    if flags.faults is not None and flags.workload:
+        raise UsageError(
+            "--faults draws moments in a load of known length, and a workload lasts as long as its requests: name "
+            "faults with --fault, or leave out --workload."
+        )
     return tuple(map(parse_fault, (*flags.fault, *_random_faults(flags))))
 
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 from pathlib import Path
 
-from harness.catalogue.choice import catalogue
+from harness.catalogue.choice import catalogue, ready_pairs
 from harness.catalogue.needs import unmet
 from harness.catalogue.registry import Workload
 from harness.checkers import judge
@@ -59,7 +59,7 @@ def _options(history: History) -> Options | None:
 
 def _rows(deployment: Deployment, history: History, judgement: Judgement, options: Options | None) -> list[Row]:
     """A row for each planned workload, in their order; then a row for results that belong to no workload."""
-    known = {entry.name: entry for entry in catalogue()}
+    known = {entry.name: entry for entry in (*catalogue(), *ready_pairs())}
     planned = [known[name] for name in run_started(history).scenarios if name in known]
     if not planned:
         return []

@@ -5,10 +5,10 @@ way out, and the history has an entry of each step, so that checkers know which 
 """
 
 from harness.faults.fault import Fault, NoEvidence
-from harness.faults.final_reads import under_faults
+from harness.faults.final_reads import joined, under_faults
 from harness.faults.kinds import KINDS, USUAL
 from harness.faults.nemesis import Nemesis
-from harness.faults.plan import FaultPlan, parse_fault, relays_for
+from harness.faults.plan import FaultPlan, faults_of_workloads, parse_fault, relays_for
 from harness.faults.random_plans import random_faults
 from harness.faults.relay_control import control_of
 from harness.faults.site import Processes, Site
@@ -23,6 +23,8 @@ __all__ = [
     "Processes",
     "Site",
     "control_of",
+    "faults_of_workloads",
+    "joined",
     "parse_fault",
     "random_faults",
     "relays_for",

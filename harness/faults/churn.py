@@ -16,23 +16,24 @@ _SUPPLY = 4_000
 """Requests that are ready to be sent, at most: a simulated pair serves some hundreds a second."""
 
 
-def churned(load: Phase) -> Phase:
+def churned(load: Phase, scenario: str) -> Phase:
     """The phase with such requests beside it, as long as requests of its own are in flight.
 
     Their prompts are the load's own, which are turned round by one more token each time, so that no cache has them.
-    Only prompts of token ids can be turned; without any, nothing is added.
+    Only prompts of token ids can be turned; without any, nothing is added. ``scenario``: its name, which the requests'
+    ids begin with.
     """
-    requests = tuple(islice(_requests(load), _SUPPLY))
+    requests = tuple(islice(_requests(load, scenario), _SUPPLY))
     return replace(load, background=(*load.background, *requests), background_concurrency=IN_FLIGHT)
 
 
-def _requests(load: Phase) -> Iterator[Request]:
+def _requests(load: Phase, scenario: str) -> Iterator[Request]:
     asked = [one for one in load.requests if one.continues is None and _turned(one, 0)]
     numbers = count()
     for turn, one in zip(numbers, cycle(asked), strict=False):
         yield replace(
             one,
-            request_id=f"{load.name}-churn-{turn:04d}",
+            request_id=f"{scenario}-churn-{turn:04d}",
             prompt=_turned(one, 1 + turn // len(asked)),
             sampling=replace(one.sampling, max_tokens=1, min_tokens=0, n=None),
             route=Route.PREFILL,

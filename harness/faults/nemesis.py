@@ -9,11 +9,14 @@ Rule 3: while a fault is at work, clients whose requests fail do not go on at on
 Rule 4: faults that take turns (turns.py) keep theirs until the load is served again, and the load lasts until they are
         over.
 Rule 5: what a fault does wrong itself (an unforeseen error in its code) is recorded as missing evidence, and raised.
+Rule 6: a run of several workloads has a fault of its own in each: under a name that begins with the workload's, so that
+        windows and evidence are kept apart, and without what an earlier one remembers.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,7 +31,6 @@ from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultP
 from harness.observer import SILENT, RunObserver
 from harness.run.runner import Loading, PhaseRun
 
-Task = asyncio.Task[None]
 _SERVED_WITHIN_S = 60.0
 """Seconds after the healing for which a fault keeps its turn, at most, while no request is served."""
 _POLL_S = 0.05
@@ -49,7 +51,7 @@ class Nemesis:
         self._observer = observer
         self._spacing = Spacing(site.clock)
         self._turns = Turns()
-        self._plans = dict(zip(_names(plans), plans, strict=True))
+        self._plans = tuple(plans)
         self._lasting: list[asyncio.Task[None]] = []
         """The faults that stay at work when the load has ended."""
 
@@ -58,26 +60,28 @@ class Nemesis:
 
         async def loading(run: PhaseRun) -> None:
             await self.end()
-            if not (run.phase.faulted and self._plans):
+            plans = self._plans_of(run)
+            if not plans:
                 await load(run)
                 return
-            self._plan(run)
+            self._plan(run, plans)
             watch = LoadWatch()
             site = replace(self._site, load=watch)
             run.record = watch.beside(run.record)
-            for plan in self._plans.values():
+            for plan in plans.values():
                 if isinstance(plan.fault, OfLoad):
                     await plan.fault.before(site)
             run.after_failure = partial(self._spacing.after_failure, partial(_left, run))
-            carried = {name: self._carry_out(name, plan, site, run) for name, plan in self._plans.items()}
+            carried = {name: self._carry_out(name, plan, site, run) for name, plan in plans.items()}
             tasks = {name: asyncio.create_task(one) for name, one in carried.items()}
-            self._lasting = [tasks[name] for name, plan in self._plans.items() if plan.outlasts_load]
-            waited_for = [tasks[name] for name, plan in self._plans.items() if plan.alone is not None]
+            self._lasting = [tasks[name] for name, plan in plans.items() if plan.outlasts_load]
+            waited_for = [tasks[name] for name, plan in plans.items() if plan.alone is not None]
             run.goes_on = lambda: not all(task.done() for task in waited_for)
             try:
                 await load(run)
                 watch.over.set()
-                await asyncio.gather(*self._of_load([*tasks.values()]), return_exceptions=True)
+                of_load = [tasks[name] for name, plan in plans.items() if isinstance(plan.fault, OfLoad)]
+                await asyncio.gather(*of_load, return_exceptions=True)
             except BaseException:
                 await self.end()
                 raise
@@ -92,17 +96,18 @@ class Nemesis:
         lasting, self._lasting = self._lasting, []
         await _ended(lasting)
 
-    def _plan(self, run: PhaseRun) -> None:
+    def _plans_of(self, run: PhaseRun) -> Mapping[str, FaultPlan]:
+        """The faults under which the phase is sent, as if none had been struck before, by their names."""
+        mine = [plan for plan in self._plans if plan.workload in ("", run.scenario)] if run.phase.faulted else []
+        fresh = [replace(plan, fault=copy(plan.fault)) for plan in mine]
+        return dict(zip(_names(fresh), fresh, strict=True))
+
+    def _plan(self, run: PhaseRun, plans: Mapping[str, FaultPlan]) -> None:
         now, where = self._site.clock.now(), (run.scenario, run.phase.name)
-        for name, plan in self._plans.items():
+        for name, plan in plans.items():
             fault = plan.fault
             told = FaultPlanned(now, name, fault.kind, fault.target, plan.text, fault.tolerates, *where, plan.provokes)
             self._record(told)
-
-    def _of_load(self, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks of faults that look for their evidence when the load is over."""
-        plans = zip(tasks, self._plans.values(), strict=True)
-        return [task for task, plan in plans if isinstance(plan.fault, OfLoad)]
 
     async def _carry_out(self, name: str, plan: FaultPlan, site: Site, run: PhaseRun) -> None:
         # A fault that takes turns may find another process than there is now.
@@ -195,10 +200,11 @@ def _left(run: PhaseRun) -> float:
 
 
 def _names(plans: Sequence[FaultPlan]) -> list[str]:
-    """A name for each fault: its kind and a number."""
+    """A name for each fault of a phase: its workload, if it has one, its kind and a number."""
     seen = Counter[str]()
     names = []
     for plan in plans:
         seen[plan.fault.kind] += 1
-        names.append(f"{plan.fault.kind}-{seen[plan.fault.kind]}")
+        workload = f"{plan.workload}/" if plan.workload else ""
+        names.append(f"{workload}{plan.fault.kind}-{seen[plan.fault.kind]}")
     return names

@@ -8,7 +8,7 @@ come of the fault: a run in which the counter did not grow has not tested what i
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from harness.errors import UsageError
@@ -45,6 +45,8 @@ class FaultPlan:
     """What the fault does not share with others that take turns; None: it takes none."""
     provokes: str = ""
     """The counter that must have grown on a server by the end of the load; empty: none must."""
+    workload: str = ""
+    """The name of the workload that is sent under the fault; empty: the run's load, whatever it is."""
 
     @property
     def moment(self) -> Moment:
@@ -71,6 +73,17 @@ class FaultPlan:
 def relays_for(plans: Iterable[FaultPlan]) -> tuple[str, ...]:
     """The relays that must stand before servers for these faults, each once."""
     return tuple(dict.fromkeys(plan.relayed for plan in plans if plan.relayed is not None))
+
+
+def faults_of_workloads(own: Mapping[str, Iterable[str]], given: Iterable[FaultPlan]) -> tuple[FaultPlan, ...]:
+    """The faults of a run of workloads: those that each has itself, and those that all are sent under.
+
+    ``own``: texts as for ``--fault``, by the workload's name. ``given``: the faults of all of them. Raises UsageError.
+    """
+    given = tuple(given)
+    return tuple(
+        replace(plan, workload=name) for name, texts in own.items() for plan in (*map(parse_fault, texts), *given)
+    )
 
 
 def parse_fault(text: str) -> FaultPlan:

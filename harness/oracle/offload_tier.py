@@ -163,7 +163,7 @@ class OffloadTier:
         They are the last ones of its chain.
         """
         use = self.offers.uses[index]
-        certain = use.certain[len(use.possible) - own :]
+        certain = () if self._may_have_been_left(index) else use.certain[len(use.possible) - own :]
         return sum(not self.offers.possibly_initial(name) for name in certain), own
 
     def _stores_of(self, name: Block, users: Sequence[int]) -> Iterator[tuple[PhaseKey, int, int]]:
@@ -173,6 +173,7 @@ class OffloadTier:
         phases = {self.requests[i].phase for i in first}
         # Rule 1: one of the first requests stores the chunk, unless the tier held it before.
         certain = first_end < inf and len(phases) == 1 and not self.residency.possibly_initial(name)
+        certain = certain and not any(map(self._may_have_been_left, first))
         for phase in phases:
             yield phase, int(certain), 1
         if self.residency.may_evict:
@@ -188,7 +189,15 @@ class OffloadTier:
             return 0, 0
         offered = depth < len(use.certain)
         evicted = offered and not self.residency.possibly(index, chain, depth)
-        return int(evicted), 1
+        return int(evicted and not self._may_have_been_left(index)), 1
+
+    def _may_have_been_left(self, index: int) -> bool:
+        """Whether the tier may hold the request's chunks because of a request of whose prompt no token is known."""
+        return self._any_untold and self._unknown.reach(index) == inf
+
+    @cached_property
+    def _any_untold(self) -> bool:
+        return any(request.prompt_unknown for request in self.requests)
 
     def _chunks_of(self, blocks: Chain) -> Chain:
         return chunks_of(blocks, self.blocks_per_chunk)

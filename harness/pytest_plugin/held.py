@@ -132,6 +132,8 @@ def _the_one(name: str) -> Workload:
     found = choose([name])
     if len(found) != 1:
         raise UsageError(f"{name!r} names {len(found)} workloads: run them one by one.")
+    if found[0].faults:
+        raise UsageError(f"{name} comes with faults: run it with python -m harness --workload {name}.")
     return found[0]
 
 

@@ -34,7 +34,9 @@ def rows_of(  # noqa: PLR0913 - keyword-only: what was run, and how it was judge
     judge = partial(judge_scenario, deployment, history, whole, compared=compared)
     rows = dict(left)
     for entry in ran:
-        rows[entry] = _row(entry, history, judge(entry.name, provokes=entry.provokes), name, deployment)
+        rows[entry] = _row(
+            entry, history, judge(entry.name, provokes=entry.provokes, faulted=bool(entry.faults)), name, deployment
+        )
     parts = {entry.name: judgement for entry in ran if (judgement := rows[entry].judgement)}
     rest = judge_rest(deployment, history, whole, parts) if ran else None
     table = [rows[entry] for entry in entries]

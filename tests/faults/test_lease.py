@@ -125,7 +125,7 @@ def test_prefill_is_kept_busy_by_prompts_that_no_cache_has() -> None:
 
 def test_a_load_of_texts_has_no_tokens_to_turn_round() -> None:
     text = run.request(0)
-    load = churned(Phase("load", (type(text)("r", "some words"),)))
+    load = churned(Phase("load", (type(text)("r", "some words"),)), "s")
     assert load.background == ()
 
 

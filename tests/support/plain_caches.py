@@ -152,6 +152,7 @@ def _stores_of(tier: OffloadTier, name: Block) -> Iterator[tuple[PhaseKey, int, 
     first = [i for i in users if tier.requests[i].start <= tier.offers.first_end(name)]
     phases = {tier.requests[i].phase for i in first}
     certain = tier.offers.first_end(name) < inf and len(phases) == 1 and not tier.residency.possibly_initial(name)
+    certain = certain and not any(_left_by_untold(tier, i) for i in first)
     yield from ((phase, int(certain), 1) for phase in phases)
     for i in [i for i in users if i not in first] + first[1:] if tier.residency.may_evict else ():
         use = tier.offers.uses[i]
@@ -160,7 +161,14 @@ def _stores_of(tier: OffloadTier, name: Block) -> Iterator[tuple[PhaseKey, int, 
             yield tier.requests[i].phase, 0, 0
         else:
             evicted = name in use.certain and not tier.residency.possibly(i, use.possible, depth)
-            yield tier.requests[i].phase, int(evicted), 1
+            yield tier.requests[i].phase, int(evicted and not _left_by_untold(tier, i)), 1
+
+
+def _left_by_untold(tier: OffloadTier, index: int) -> bool:
+    """Whether a request of whose prompt no token is known may have left chunks for this one."""
+    mine = tier.requests[index]
+    others = [one for i, one in enumerate(tier.requests) if i != index and one.prompt_unknown]
+    return any(one.salt == mine.salt and one.start <= mine.end for one in others)
 
 
 def new_if_missed(cache: PrefixCache, index: int, depth: int) -> bool:

@@ -21,8 +21,8 @@ def _of(window: Window) -> Advice:
     if window.began is None:
         return Advice(
             "the load was over before the fault was due",
-            "send more requests (--num-prompts), or a load of a longer time (--duration-sec), or give the fault an "
-            "earlier moment (after=S)",
+            "give the fault an earlier moment (after=0, when=admitted); a load that is no workload may "
+            "also have more requests (--num-prompts), or more time (--duration-sec)",
         )
     if not window.evidence:
         return Advice(

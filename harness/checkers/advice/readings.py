@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from harness.checkers.advice.context import Context
-from harness.history import Scraped, ScrapeFailed
+from harness.checkers.windows import windows
+from harness.history import Scraped, ScrapeFailed, Tolerated
 from harness.observe.counters import SOURCES, Counters, read_counters
 from harness.verdict import Advice
 
@@ -19,7 +20,8 @@ def unusable(context: Context) -> Iterator[Advice]:
             f"/metrics of {failures[0].server} could not be read",
             f"make sure that the server is up, try curl {_metrics(context, failures[0].server)}, and run again",
         )
-    if name := next(_restarted(readings), ""):
+    meant = {one.planned.target for one in windows(context.history) if one.tolerates(Tolerated.RESTART)}
+    if name := next((one for one in _restarted(readings) if one not in meant), ""):
         yield Advice(
             f"{name} was restarted during the run, and its counters began at 0 again",
             "look for a crash in its log, and run again",
