@@ -30,12 +30,13 @@ could not be verified.
 
 A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
 It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
-answered, which is invalid.
+answered, which is invalid. If prefill's blocks may then still have been held under leases (windows.py), it may have
+waited for these: unknown.
 """
 
 from collections.abc import Sequence
 
-from harness.checkers.windows import at_work
+from harness.checkers.windows import LATE_S, Window, at_work
 from harness.facts import Deployment
 from harness.history import Ending, History, Operation, Outcome, Tolerated
 from harness.scenario import Purpose, Route
@@ -113,9 +114,16 @@ def _under_faults(operation: Operation, history: History) -> Verdict:
         return _verdict(operation)
     if operation.ended.ending is not Ending.TIMED_OUT:
         return Verdict.VALID
-    healed = max((one.healed_at or operation.ended.at for one in tolerant), default=operation.ended.at)
-    waited = operation.ended.at - max(healed, operation.sent.at)
-    return Verdict.INVALID if 2 * waited > operation.ended.at - operation.sent.at else Verdict.VALID
+    return _timed_out(operation, tolerant)
+
+
+def _timed_out(operation: Operation, tolerant: Sequence[Window]) -> Verdict:
+    ended = operation.ended.at
+    healed = max(one.healed_at or ended for one in tolerant)
+    if 2 * (ended - max(healed, operation.sent.at)) <= ended - operation.sent.at:
+        return Verdict.VALID
+    leases = max((one.healed_at or ended) + one.lease_s + LATE_S for one in tolerant)
+    return Verdict.INVALID if ended > leases else Verdict.UNKNOWN
 
 
 def _verdict(operation: Operation) -> Verdict:

@@ -2,7 +2,11 @@
 
 A fault's window begins when the harness begins to cause it, and ends when the deployment has recovered: when the first
 operation that was sent after the healing completes, to which the fault's target was necessary. What the deployment
-does wrong later than ``RECOVERY_S`` after the healing is no effect of the fault any more.
+does wrong later than ``Window.recovery_s`` after the healing is no effect of the fault any more.
+
+A fault may leave blocks on prefill to their lease: nobody fetches them any more, and prefill frees them only when it
+ends. If they are its whole pool, other requests wait for that. So a deployment has its lease and ``BEYOND_LEASE_S``
+to recover.
 """
 
 import math
@@ -23,8 +27,11 @@ from harness.history import (
 )
 from harness.memo import once
 
-RECOVERY_S = 60.0
-"""Seconds after the healing within which a deployment must serve requests again: two of NIXL's leases (30 s)."""
+BEYOND_LEASE_S = 30.0
+"""Seconds that the deployment has to serve requests again, besides the lease (NIXL's is 30 s if none is given)."""
+LATE_S = 15.0
+"""Seconds after a request's end, or a fault's, in which its lease may begin, and end later by as much: prefill may still
+compute a request whose client is gone, and looks for leases that have ended when it works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +65,21 @@ class Window:
         return self.recovered_at - self.healed_at
 
     @property
+    def recovery_s(self) -> float:
+        """Seconds after the healing within which the deployment must serve requests again."""
+        return self.planned.recovery_s
+
+    @property
+    def lease_s(self) -> float:
+        """The longest lease under which the fault may have left blocks on prefill, in seconds."""
+        return max(0.0, self.recovery_s - BEYOND_LEASE_S)
+
+    @property
     def end(self) -> float:
         """The end of the window, in seconds on the run's clock."""
         if self.recovered_at is not None:
             return self.recovered_at
-        return math.inf if self.healed_at is None else self.healed_at + RECOVERY_S
+        return math.inf if self.healed_at is None else self.healed_at + self.recovery_s
 
     def overlaps(self, operation: Operation) -> bool:
         """Whether the operation was in flight while the fault was at work."""
@@ -91,7 +108,7 @@ def windows(history: History) -> tuple[Window, ...]:
             end.at if (end := healed.get(one.fault)) else None,
             end is not None and end.healed,
             end.text if end else "",
-            served.first_after(end.at) if end else None,
+            served.first_after(end.at, one.recovery_s) if end else None,
             seen.at if seen else None,
         )
         for one in planned
@@ -127,7 +144,7 @@ class _Served:
         ordered = sorted(completed, key=lambda one: one.sent.at)
         return cls(array("d", [one.sent.at for one in ordered]), array("d", [one.ended.at for one in ordered]))
 
-    def first_after(self, at: float) -> float | None:
-        """When the first of the operations ended that were sent at or after this time, within ``RECOVERY_S``."""
-        start, stop = bisect_left(self.sent, at), bisect_left(self.sent, at + RECOVERY_S)
+    def first_after(self, at: float, within: float) -> float | None:
+        """When the first of the operations ended that were sent at or after this time, within so many seconds."""
+        start, stop = bisect_left(self.sent, at), bisect_left(self.sent, at + within)
         return min(self.ended[start:stop], default=None)
