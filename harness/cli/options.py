@@ -11,7 +11,7 @@ from harness.deploy.addresses import address, refuse_two_credentials
 from harness.deploy.target import CONNECTORS, Attachment, Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role
-from harness.faults import FaultPlan, parse_fault, random_faults, relays_for
+from harness.faults import FaultPlan, Reach, parse_fault, random_faults, relays_for
 from harness.faults.link import SIDE_CHANNEL
 from harness.fleet import Workers
 from harness.load.extra_body import checked
@@ -212,7 +212,10 @@ def _faults(flags: argparse.Namespace) -> tuple[FaultPlan, ...]:
     for flag, given in (("--workload", bool(flags.workload)), ("--sweep", flags.sweep is not None)):
         if given:
             raise UsageError(f"--fault and --faults act on a plain load: leave them out, or {flag}.")
-    return tuple(map(parse_fault, (*flags.fault, *_random_faults(flags))))
+    plans = tuple(map(parse_fault, (*flags.fault, *_random_faults(flags))))
+    attached = _names_servers(flags)
+    Reach(_servers(flags), launched=not attached, own_proxy=flags.base_url is None).require(plans)
+    return plans
 
 
 def _random_faults(flags: argparse.Namespace) -> list[str]:
@@ -220,10 +223,15 @@ def _random_faults(flags: argparse.Namespace) -> list[str]:
         return []
     if flags.duration_sec is None:
         raise UsageError("--faults draws the moments of faults in a load of known length: add --duration-sec S.")
+    launched = not _names_servers(flags)
+    return random_faults(flags.faults, flags.duration_sec, flags.seed, _servers(flags), launched=launched)
+
+
+def _servers(flags: argparse.Namespace) -> list[str]:
+    """The names of the servers to attach to or to launch."""
     attached = _names_servers(flags)
     numbers = {role: len(getattr(flags, f"{role}_url")) if attached else getattr(flags, role) for role in Role}
-    servers = [f"{role}-{index}" for role, number in numbers.items() for index in range(number)]
-    return random_faults(flags.faults, flags.duration_sec, flags.seed, servers, launched=not attached)
+    return [f"{role}-{index}" for role, number in numbers.items() for index in range(number)]
 
 
 def _names_servers(flags: argparse.Namespace) -> bool:
