@@ -101,6 +101,13 @@ def as_expected(operation: Operation) -> bool:
     return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
 
 
+def given_up(operation: Operation) -> bool:
+    """Whether the client or the harness ended the request, or something between client and servers refused it."""
+    if operation.ended.ending is Ending.REFUSED:
+        return not as_expected(operation) and operation.ended.status in _REMEDIES
+    return operation.ended.ending in (Ending.TIMED_OUT, Ending.INTERRUPTED, Ending.CLIENT_CRASHED)
+
+
 def refused_clearly(operation: Operation) -> bool:
     """Whether a request that the servers may refuse was refused, with an error as answer."""
     clear = operation.ended.ending in (Ending.REFUSED, Ending.ERROR_INSIDE)
