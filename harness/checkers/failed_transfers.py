@@ -19,7 +19,8 @@ proxy without files: decode may never have been asked for it.
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import Evidence, counter_check, gather
+from harness.checkers.evidence import Evidence, counter_check
+from harness.checkers.gathering import gather
 from harness.facts import Deployment
 from harness.history import History
 from harness.observe.counters import Counters

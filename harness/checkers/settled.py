@@ -2,15 +2,17 @@
 
 The reading after a phase is taken when every client has its answer. If a server then still holds more KV blocks than
 before the phase, and the lease has passed after which NIXL gives up on a lost notification, it has leaked them. If the
-lease is longer than the wait, or not known, nobody knows whether it will. If it still works on a request, the request hangs, provided that only this run uses the server and that no request of the
-phase had outcome ``INFO`` (such a request may still run; one whose client left must have been aborted). If other people
-use the server too, blocks and requests may belong to them.
+lease is longer than the wait, or not known, nobody knows whether it will. If the server still works on a request, the
+request hangs, provided that only this run uses the server and that no request of the phase had outcome ``INFO`` (such
+a request may still run; one whose client left must have been aborted). If other people use the server too, blocks and
+requests may belong to them.
 """
 
 from collections.abc import Iterator
 
 from harness.checkers.by_phase import by_phase
-from harness.checkers.evidence import NOT_COUNTED, gather
+from harness.checkers.evidence import NOT_COUNTED
+from harness.checkers.gathering import gather
 from harness.checkers.predictions import AFTER, BEFORE
 from harness.checkers.windows import LATE_S, windows
 from harness.facts import Deployment

@@ -30,8 +30,8 @@ from harness.memo import once
 BEYOND_LEASE_S = 30.0
 """Seconds that the deployment has to serve requests again, besides the lease (NIXL's is 30 s if none is given)."""
 LATE_S = 15.0
-"""Seconds after a request's end, or a fault's, in which its lease may begin, and end later by as much: prefill may still
-compute a request whose client is gone, and looks for leases that have ended when it works."""
+"""Seconds after a request's end, or a fault's, in which its lease may begin, and end later by as much: prefill may
+still compute a request whose client is gone, and looks for leases that have ended when it works."""
 
 
 @dataclass(frozen=True, slots=True)

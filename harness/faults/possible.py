@@ -1,8 +1,8 @@
 """Refuses faults that the deployment of a command line does not allow, before anything is started or sent.
 
 The harness ends, stops and restarts only processes that it started. Of a deployment to which it attached, that is the
-proxy at most. It relays a link only if the one who connects is told of the relay: its own proxy, or, on the side channel,
-decode servers that it launched.
+proxy at most. It relays a link only if the one who connects is told of the relay: its own proxy, or, on the side
+channel, decode servers that it launched.
 """
 
 from collections.abc import Collection, Iterable
@@ -52,8 +52,8 @@ class Reach:
             return f"there is no link before {link}; there are {', '.join(known)}"
         if link == SIDE_CHANNEL and not self.launched:
             return (
-                "attached decode servers cannot be told of a relay before the side channel: leave out --prefill-url and "
-                "--decode-url, so that the harness launches the servers"
+                "attached decode servers cannot be told of a relay before the side channel: leave out --prefill-url "
+                "and --decode-url, so that the harness launches the servers"
             )
         if link != SIDE_CHANNEL and not self.own_proxy:
             return "another proxy cannot be told of a relay: leave out --base-url, so that the harness starts its own"

@@ -1,8 +1,8 @@
 """What faults of a run decide while workers send: when a client goes on after a failure, and how long the load lasts.
 
-A worker knows nothing of faults. A client whose request did not complete waits there for a permit; here, one waits in its
-place, as a client of this process would, and then sends the permit. A load that lasts longer than its time, because faults
-are not over, does so in all workers, until they are told that time counts.
+A worker knows nothing of faults. A client whose request did not complete waits there for a permit; here, one waits in
+its place, as a client of this process would, and then sends the permit. A load that lasts longer than its time, because
+faults are not over, does so in all workers, until they are told that time counts.
 """
 
 import asyncio

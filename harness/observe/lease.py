@@ -2,10 +2,10 @@
 
 Rule 1. ``kv_lease_duration`` of the connector's configuration, where it was given.
 Rule 2. Else 30 s, which is the default of the releases that have leases.
-Rule 3. Releases before them report ``VLLM_NIXL_ABORT_REQUEST_TIMEOUT`` among their environment variables (480 s if it was
-        not set), and keep blocks for so long.
-Rule 4. A server that reports no environment variables may be of such a release: without ``kv_lease_duration``, the lease is
-        not known.
+Rule 3. Releases before them report ``VLLM_NIXL_ABORT_REQUEST_TIMEOUT`` among their environment variables (480 s if it
+        was not set), and keep blocks for so long.
+Rule 4. A server that reports no environment variables may be of such a release: without ``kv_lease_duration``, the
+        lease is not known.
 """
 
 from collections.abc import Mapping

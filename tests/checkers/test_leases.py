@@ -39,7 +39,7 @@ def leased(lease: float | None) -> Deployment:
 def held(server: str, after: float, *more: Entry) -> History:
     """A run after which this server holds 2 % of its blocks, seen so many seconds after the last request's end."""
     values = {"prefill": run.PREFILL, "decode": run.DECODE}
-    role = server.split("-")[0]
+    role = server.split("-", maxsplit=1)[0]
     values[role] = values[role] | {"kv_usage": 0.02}
     readings = [
         replace(one, at=LAST_END + after) if one.label == "after" else one

@@ -50,9 +50,11 @@ def test_links_of_another_proxy_cannot_be_relayed() -> None:
     assert parse([*FOREIGN, "--fault", "metrics:server=decode-0", "--fault", "cancel"]).faults
 
 
-@pytest.mark.parametrize("fault", ["pause:server=decode-1", "link:link=decode-1", "metrics:server=decode-1", "kill:server=x"])
+@pytest.mark.parametrize(
+    "fault", ["pause:server=decode-1", "link:link=decode-1", "metrics:server=decode-1", "kill:server=x"]
+)
 def test_what_does_not_exist_is_refused_before_anything_is_started(fault: str) -> None:
-    with pytest.raises(UsageError, match="there is no .*; there are prefill-0, decode-0"):
+    with pytest.raises(UsageError, match=r"there is no .*; there are prefill-0, decode-0"):
         parse(["--engine", "sim", "--fault", fault])
 
 
