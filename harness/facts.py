@@ -96,9 +96,21 @@ class Server:
     """Host memory of its offload tier, bytes (``cpu_bytes_to_use``)."""
     offload_prompt_only: bool | None = None
     """Whether the tier stores prompt tokens only, never generated ones (vLLM's ``offload_prompt_only``)."""
+    lease: float | None = None
+    """Seconds for which it keeps a prompt's blocks for decode servers to fetch, unless they ask for more."""
     engines: int = 1
     """Data-parallel engines behind the URL, each with its own caches and its own pool of ``num_blocks`` (counted by the
     ``engine`` labels in ``/metrics``)."""
+
+    @property
+    def lease_of_blocks(self) -> float | None:
+        """Seconds for which blocks may be held when nobody fetches them: 0 if it holds none for others; None: unknown.
+
+        Decode servers hold none: their requests end with the client's answer.
+        """
+        if self.role is Role.DECODE or self.has(Connector.NIXL) is False:
+            return 0.0
+        return self.lease
 
     @property
     def connector_names(self) -> tuple[str, ...] | None:

@@ -30,14 +30,15 @@ could not be verified.
 
 A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
 It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
-answered, which is invalid. If it is not known whether the fault took hold, nothing is known of the failure either. A
+answered, which is invalid. If prefill's blocks may then still have been held under leases (windows.py), it may have
+waited for these: unknown. If it is not known whether the fault took hold, nothing is known of the failure either. A
 request that was to be refused may not be served. One that could not be sent, because it needed the answer of another,
 is judged as that one.
 """
 
 from collections.abc import Mapping, Sequence
 
-from harness.checkers.windows import at_work, windows
+from harness.checkers.windows import LATE_S, Window, at_work, windows
 from harness.facts import Deployment
 from harness.history import Ending, History, Operation, Outcome, Tolerated
 from harness.memo import once
@@ -105,6 +106,13 @@ def as_expected(operation: Operation) -> bool:
     return operation.outcome is Outcome.OK if wanted is None else operation.ended.status == wanted
 
 
+def given_up(operation: Operation) -> bool:
+    """Whether the client or the harness ended the request, or something between client and servers refused it."""
+    if operation.ended.ending is Ending.REFUSED:
+        return not as_expected(operation) and operation.ended.status in _REMEDIES
+    return operation.ended.ending in (Ending.TIMED_OUT, Ending.INTERRUPTED, Ending.CLIENT_CRASHED)
+
+
 def refused_clearly(operation: Operation) -> bool:
     """Whether a request that the servers may refuse was refused, with an error as answer."""
     clear = operation.ended.ending in (Ending.REFUSED, Ending.ERROR_INSIDE)
@@ -127,9 +135,16 @@ def _under_faults(operation: Operation, history: History) -> Verdict:
         return Verdict.UNKNOWN
     if operation.ended.ending is not Ending.TIMED_OUT:
         return Verdict.VALID
-    healed = max((one.healed_at if one.healed else None) or operation.ended.at for one in tolerant)
-    waited = operation.ended.at - max(healed, operation.sent.at)
-    return Verdict.INVALID if 2 * waited > operation.ended.at - operation.sent.at else Verdict.VALID
+    return _timed_out(operation, tolerant)
+
+
+def _timed_out(operation: Operation, tolerant: Sequence[Window]) -> Verdict:
+    ended = operation.ended.at
+    healed = max((one.healed_at if one.healed else None) or ended for one in tolerant)
+    if 2 * (ended - max(healed, operation.sent.at)) <= ended - operation.sent.at:
+        return Verdict.VALID
+    leases = max((one.healed_at or ended) + one.lease_s + LATE_S for one in tolerant)
+    return Verdict.INVALID if ended > leases else Verdict.UNKNOWN
 
 
 def _not_answered(operation: Operation, history: History) -> Operation | None:

@@ -5,14 +5,16 @@ until somebody kills it: an orchestrator does so after its grace period, and wit
 
 A request was left hanging if the server did not end by itself, and the request was sent before SIGTERM, did not
 complete, and got neither a token nor an end for ``SILENT_S`` after SIGTERM. So a server that goes on serving long
-answers, and is killed over these, is not accused; nor is one whose clients were cut early.
+answers, and is killed over these, is not accused; nor is one whose clients were cut early. If blocks may have been held
+under leases, of an earlier fault or of clients that had left, a request may have waited for these: then it was left
+hanging only if the leases had ended for ``SILENT_S``.
 """
 
 from collections.abc import Iterator
 
-from harness.checkers.windows import Window
+from harness.checkers.windows import LATE_S, Window, windows
 from harness.facts import Deployment, Role, Server, serving
-from harness.history import Ended, History, Operation, Outcome
+from harness.history import Ended, Ending, History, Operation, Outcome
 
 SILENT_S = 15.0
 """Seconds. An engine that still works gives each running request a token in each step, which takes far less."""
@@ -23,15 +25,25 @@ def left_hanging(deployment: Deployment, history: History, window: Window) -> li
     """The requests that the drained server left hanging; empty for faults of other kinds."""
     if window.planned.fault_kind != _KIND or window.began is None or not window.evidence:
         return []
-    return [one for one in history.operations() if _hung(one, window.began) and _on_target(deployment, window, one)]
+    free = max(window.began, _leases_end(history, window, window.began))
+    hung = (one for one in history.operations() if _hung(one, window.began, free))
+    return [one for one in hung if _on_target(deployment, window, one)]
 
 
-def _hung(operation: Operation, began: float) -> bool:
+def _leases_end(history: History, window: Window, began: float) -> float:
+    """When the last lease ended under which blocks may have been held when the server was asked to end."""
+    faults = (one.healed_at for one in windows(history) if one is not window and one.healed_at is not None)
+    left = (one.ended.at for one in history.operations() if one.ended.ending is Ending.LEFT)
+    return max((at + window.lease_s + LATE_S for at in (*faults, *left) if at <= began), default=0.0)
+
+
+def _hung(operation: Operation, began: float, free: float) -> bool:
+    """``free``: when the server had all blocks again that were held for others."""
     sent, ended = operation.sent, operation.ended
     if ended.outcome is Outcome.OK or not sent.at <= began <= ended.at:
         return False
     last = max((at for at in ended.token_times), default=sent.at)
-    return ended.at - max(last, began) >= SILENT_S
+    return ended.at - max(last, free) >= SILENT_S
 
 
 def _on_target(deployment: Deployment, window: Window, operation: Operation) -> bool:

@@ -12,7 +12,9 @@ expired before the run excuse nothing: the run's warm-up ends with a request tha
 During a fault of the run that may make transfers fail, as many of them may fail as requests overlapped the fault. A
 request whose client left may fail or expire, in any run.
 
-If other people use the server too, the failed transfer may belong to their requests, so the check is unknown.
+If other people use the server too, the failed transfer may belong to their requests, so the check is unknown. So it is
+if it may belong to a request that its client gave up, or that something between client and servers refused, such as a
+proxy without files: decode may never have been asked for it.
 """
 
 from collections.abc import Iterator
@@ -58,15 +60,27 @@ def _compared(deployment: Deployment, evidence: Evidence) -> Iterator[Comparison
         expected += Bounds(0, _tolerated(evidence, counter))
         why = evidence.delta.why(counter)
         # The engine does not report which request failed, and does not count the prompt tokens of failed requests.
-        explained = Bounds(0, int(grown)) if evidence.others is not None and grown is not None else None
+        explained = _explained(evidence, counter, expected, grown)
         why = f"{why}{_uncounted(deployment)}" if grown is None else why
         yield evidence.comparison(counter, expected, grown, why, explained)
 
 
 def _tolerated(evidence: Evidence, counter: str) -> int:
     """The most that the run's faults, and clients that left, may have added to a counter."""
-    each = _COUNTED_EACH if counter == "nixl_failed_transfers" else 1
-    return evidence.allowed.transfers_failed * _COUNTED_EACH + evidence.allowed.left * each
+    return evidence.allowed.transfers_failed * _COUNTED_EACH + evidence.allowed.left * _counted(counter)
+
+
+def _explained(evidence: Evidence, counter: str, expected: Bounds, grown: float | None) -> Bounds | None:
+    """What a counter may show that is no evidence against the servers; None: nothing else than is expected."""
+    if evidence.others is not None and grown is not None:
+        return Bounds(0, int(grown))
+    given_up = evidence.allowed.given_up * _counted(counter)
+    return expected + Bounds(0, given_up) if given_up else None
+
+
+def _counted(counter: str) -> int:
+    """How often one request may be counted."""
+    return _COUNTED_EACH if counter == "nixl_failed_transfers" else 1
 
 
 def _uncounted(deployment: Deployment) -> str:

@@ -1,8 +1,8 @@
 """Whether each planned fault was caused, was observed to have taken hold, was healed, and was recovered from.
 
 A fault that did nothing tests nothing: without evidence the check is unknown, whatever else is right. A deployment that
-serves no request within a minute after the fault was undone has not recovered, which is evidence against it; so are
-requests that a server left hanging when it was asked to end (drained.py).
+serves no request within its time for that (windows.py) after the fault was undone has not recovered, which is evidence
+against it; so are requests that a server left hanging when it was asked to end (drained.py).
 
 A fault may have been meant to provoke something, such as a failed transfer (``FaultPlanned.provokes``). If no server
 counted that in its phase, the run did not test it, and the check is unknown.
@@ -10,7 +10,7 @@ counted that in its phase, the run did not test it, and the check is unknown.
 
 from harness.checkers.drained import SILENT_S, left_hanging
 from harness.checkers.gathering import gather
-from harness.checkers.windows import RECOVERY_S, Window, shows_recovery, windows
+from harness.checkers.windows import Window, shows_recovery, windows
 from harness.facts import Deployment
 from harness.history import FaultPlanned, History, Operation
 from harness.verdict import Check, Finding, Verdict, worst
@@ -79,14 +79,14 @@ def _not_recovered(window: Window, history: History) -> tuple[Verdict, str]:
     if not later:
         return Verdict.UNKNOWN, "no request was sent after the fault was undone, so that nobody knows if it recovered"
     text = f"none of {len(later):,} requests that were sent after the fault was undone completed"
-    if any(_had_its_time(one, healed_at) for one in later):
-        return Verdict.INVALID, f"{text}: the deployment did not recover within {RECOVERY_S:.0f} s"
+    if any(_had_its_time(one, window, healed_at) for one in later):
+        return Verdict.INVALID, f"{text}: the deployment did not recover within {window.recovery_s:.0f} s"
     return Verdict.UNKNOWN, f"{text}, and none was sent later than the deployment may take to recover"
 
 
-def _had_its_time(operation: Operation, healed_at: float) -> bool:
+def _had_its_time(operation: Operation, window: Window, healed_at: float) -> bool:
     """Whether the request was sent when the deployment must have recovered, and failed by the deployment's fault."""
-    return operation.sent.at >= healed_at + RECOVERY_S / 2 and operation.ended.status is not None
+    return operation.sent.at >= healed_at + window.lease_s and operation.ended.status is not None
 
 
 def _all_well(found: list[Window]) -> str:

@@ -1,10 +1,11 @@
 """Whether the deployment settled after each phase, and released its KV blocks and requests.
 
 The reading after a phase is taken when every client has its answer. If a server then still holds more KV blocks than
-before the phase, and the lease after which NIXL gives up on a lost notification has passed, it has leaked them. If it
-still works on a request, the request hangs, provided that only this run uses the server and that no request of the
-phase had outcome ``INFO`` (such a request may still run; one whose client left must have been aborted). If other people
-use the server too, blocks and requests may belong to them.
+before the phase, and the lease has passed after which NIXL gives up on a lost notification, it has leaked them. If the
+lease is longer than the wait, or not known, nobody knows whether it will. If the server still works on a request, the
+request hangs, provided that only this run uses the server and that no request of the phase had outcome ``INFO`` (such
+a request may still run; one whose client left must have been aborted). If other people use the server too, blocks and
+requests may belong to them.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from harness.checkers.by_phase import by_phase
 from harness.checkers.evidence import NOT_COUNTED
 from harness.checkers.gathering import gather
 from harness.checkers.predictions import AFTER, BEFORE
+from harness.checkers.windows import LATE_S, windows
 from harness.facts import Deployment
 from harness.history import Ending, History, Outcome, Scraped, ScrapeFailed
 from harness.observe.counters import read_counters
@@ -55,6 +57,8 @@ def _judged(deployment: Deployment, history: History, reading: Scraped) -> Judge
     leak = _leak(history, reading) if reading.label == AFTER else ""
     theirs = _asked_by_others(deployment, history, reading) if leak else ""
     if leak:
+        if waiting := _within_lease(deployment, history, reading):
+            return Verdict.UNKNOWN, Finding(reading.server, f"{leak}: {waiting}", server=reading.server)
         text = f"{leak}: they were leaked" + (f", or belong to other people's requests: {theirs}" if theirs else "")
         return (Verdict.UNKNOWN if theirs else Verdict.INVALID), Finding(reading.server, text, server=reading.server)
     if reading.settled:
@@ -73,6 +77,26 @@ def _leak(history: History, after: Scraped) -> str:
     if held is None or then is None or held <= then + 1e-9:
         return ""
     return f"{held:.2%} of its KV blocks are still held after {after.phase}, {then:.2%} before"
+
+
+def _within_lease(deployment: Deployment, history: History, after: Scraped) -> str:
+    """Why the blocks may still be held under a lease, in words; empty if they cannot."""
+    [lease] = [one.lease_of_blocks for one in deployment.servers if one.name == after.server] or [None]
+    if lease is None:
+        return (
+            "leaked, or held until their lease ends, which is not known: set VLLM_SERVER_DEV_MODE=1 for the server, "
+            "which then reports it"
+        )
+    if not lease or after.at > _last_at_work(history, after) + lease + LATE_S:
+        return ""
+    return f"leaked, or held under their lease of {lease:.0f} s: give --settle-timeout-sec {lease + LATE_S:.0f} or more"
+
+
+def _last_at_work(history: History, after: Scraped) -> float:
+    """When the phase's last request had ended, and the last fault before the reading was undone."""
+    ended = (one.ended.at for one in by_phase(history).operations((after.scenario, after.phase)))
+    healed = (one.healed_at for one in windows(history) if one.healed_at is not None and one.healed_at <= after.at)
+    return max((*ended, *healed), default=0.0)
 
 
 def _asked_by_others(deployment: Deployment, history: History, after: Scraped) -> str:

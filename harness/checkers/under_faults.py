@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from harness.checkers.by_phase import by_phase
+from harness.checkers.completion import given_up
 from harness.checkers.incarnations import restarted
 from harness.checkers.windows import during, windows
 from harness.facts import Deployment, Role
@@ -41,6 +42,9 @@ class Allowance:
     left: int = 0
     """Requests whose clients left as planned: their transfers may fail, and prefill frees their blocks at the lease's
     end. The oracle's bounds allow for all else that such a request does or leaves undone."""
+    given_up: int = 0
+    """Other requests that the client or the harness ended, or that something between client and servers refused: their
+    blocks may be left to the lease as well."""
 
     def widen(self, expectation: ServerExpectation, role: Role) -> ServerExpectation:
         """The expectation with the bounds that hold under these faults."""
@@ -64,9 +68,9 @@ def faulted_servers(deployment: Deployment, history: History) -> Collection[str]
 def allowance(deployment: Deployment, history: History, phase: PhaseKey, key: str) -> Allowance:
     """What faults may have done in a phase to a server, or to all servers of a role."""
     operations = by_phase(history).operations(phase)
-    found, left = during(history, operations), _left(operations)
+    found, left, ended_here = during(history, operations), _left(operations), sum(map(given_up, operations))
     if not found:
-        return Allowance(left=left)
+        return Allowance(left=left, given_up=ended_here)
     failing = [one for one in found if one.tolerates(Tolerated.FAILED_TRANSFERS)]
     hit = [one for one in operations if any(window.overlaps(one) for window in failing)] if failing else []
     may_compute = [one for one in hit if _may_have_reached_decode(deployment, one)]
@@ -74,7 +78,7 @@ def allowance(deployment: Deployment, history: History, phase: PhaseKey, key: st
     # A server that is judged by itself has bounds for what it counted since its restart.
     summed = key not in names and any(restarted(history, phase, name) for name in names)
     why = f"faults were at work: {', '.join(one.name for one in found)}"
-    return Allowance(summed, len(hit), sum(map(_prompt_tokens, may_compute)), why, left)
+    return Allowance(summed, len(hit), sum(map(_prompt_tokens, may_compute)), why, left, ended_here)
 
 
 def _left(operations: Collection[Operation]) -> int:

@@ -2,8 +2,12 @@
 
 A fault's window begins when the harness begins to cause it, and ends when the deployment has recovered: when the first
 operation of the path under test completes that was sent after the healing. A request that a prefill or decode server
-serves alone shows nothing of the others. What the deployment does wrong later than ``RECOVERY_S`` after the healing is
-no effect of the fault any more; a fault that could not be undone is at work until the end.
+serves alone shows nothing of the others. What the deployment does wrong later than ``Window.recovery_s`` after the
+healing is no effect of the fault any more; a fault that could not be undone is at work until the end.
+
+A fault may leave blocks on prefill to their lease: nobody fetches them any more, and prefill frees them only when it
+ends. If they are its whole pool, other requests wait for that. So a deployment has its lease and ``BEYOND_LEASE_S``
+to recover.
 """
 
 import math
@@ -25,8 +29,11 @@ from harness.history import (
 from harness.memo import once
 from harness.scenario import Route
 
-RECOVERY_S = 60.0
-"""Seconds after the healing within which a deployment must serve requests again: two of NIXL's leases (30 s)."""
+BEYOND_LEASE_S = 30.0
+"""Seconds that the deployment has to serve requests again, besides the lease (NIXL's is 30 s if none is given)."""
+LATE_S = 15.0
+"""Seconds after a request's end, or a fault's, in which its lease may begin, and end later by as much: prefill may
+still compute a request whose client is gone, and looks for leases that have ended when it works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +67,21 @@ class Window:
         return self.recovered_at - self.healed_at
 
     @property
+    def recovery_s(self) -> float:
+        """Seconds after the healing within which the deployment must serve requests again."""
+        return self.planned.recovery_s
+
+    @property
+    def lease_s(self) -> float:
+        """The longest lease under which the fault may have left blocks on prefill, in seconds."""
+        return max(0.0, self.recovery_s - BEYOND_LEASE_S)
+
+    @property
     def end(self) -> float:
         """The end of the window, in seconds on the run's clock."""
         if self.recovered_at is not None:
             return self.recovered_at
-        return self.healed_at + RECOVERY_S if self.healed and self.healed_at is not None else math.inf
+        return self.healed_at + self.recovery_s if self.healed and self.healed_at is not None else math.inf
 
     def overlaps(self, operation: Operation) -> bool:
         """Whether the operation was in flight while the fault was at work."""
@@ -127,7 +144,7 @@ def _window(steps: _Steps, served: "_Served") -> Window:
         end.at if end else None,
         end is not None and end.healed,
         end.text if end else "",
-        served.first_after(end.at) if end else None,
+        served.first_after(end.at, steps.planned.recovery_s) if end else None,
         seen.at if seen else None,
     )
 
@@ -166,7 +183,7 @@ class _Served:
         ordered = sorted(completed, key=lambda one: one.sent.at)
         return cls(array("d", [one.sent.at for one in ordered]), array("d", [one.ended.at for one in ordered]))
 
-    def first_after(self, at: float) -> float | None:
-        """When the first of the operations ended that were sent at or after this time, within ``RECOVERY_S``."""
-        start, stop = bisect_left(self.sent, at), bisect_left(self.sent, at + RECOVERY_S)
+    def first_after(self, at: float, within: float) -> float | None:
+        """When the first of the operations ended that were sent at or after this time, within so many seconds."""
+        start, stop = bisect_left(self.sent, at), bisect_left(self.sent, at + within)
         return min(self.ended[start:stop], default=None)

@@ -11,10 +11,12 @@ OF_ALL = "after=1, for=3, ended=0, when=…, alone=…, provokes=…"
 
 
 def fault_lines(width: int) -> Iterator[str]:
-    """A line for each kind, and one for its options. ``width``: of the names."""
+    """A line for each kind, one for its options, and one for what is to be known of it. ``width``: of the names."""
     for name, kind in KINDS.items():
         yield f"  {name:<{width}}  {_summary(kind)}"
         yield f"  {'':<{width}}  options: {', '.join(_options(kind))}"
+        if note := getattr(kind, "note", ""):
+            yield f"  {'':<{width}}  note: {note}"
 
 
 def _summary(kind: type[Fault]) -> str:

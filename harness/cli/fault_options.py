@@ -5,7 +5,7 @@ import argparse
 from harness.cli.target_options import names_servers
 from harness.errors import UsageError
 from harness.facts import Role
-from harness.faults import FaultPlan, parse_fault, random_faults
+from harness.faults import FaultPlan, Reach, parse_fault, random_faults
 
 
 def faults_of(flags: argparse.Namespace) -> tuple[FaultPlan, ...]:
@@ -22,7 +22,10 @@ def faults_of(flags: argparse.Namespace) -> tuple[FaultPlan, ...]:
             "--faults draws moments in a load of known length, and a workload lasts as long as its requests: name "
             "faults with --fault, or leave out --workload."
         )
-    return tuple(map(parse_fault, (*flags.fault, *_random_faults(flags))))
+    plans = tuple(map(parse_fault, (*flags.fault, *_random_faults(flags))))
+    launched = not names_servers(flags)
+    Reach(_servers(flags), launched=launched, own_proxy=flags.base_url is None).require(plans)
+    return plans
 
 
 def _random_faults(flags: argparse.Namespace) -> list[str]:
@@ -30,7 +33,12 @@ def _random_faults(flags: argparse.Namespace) -> list[str]:
         return []
     if flags.duration_sec is None:
         raise UsageError("--faults draws the moments of faults in a load of known length: add --duration-sec S.")
+    launched = not names_servers(flags)
+    return random_faults(flags.faults, flags.duration_sec, flags.seed, _servers(flags), launched=launched)
+
+
+def _servers(flags: argparse.Namespace) -> list[str]:
+    """The names of the servers to attach to or to launch."""
     attached = names_servers(flags)
     numbers = {role: len(getattr(flags, f"{role}_url")) if attached else getattr(flags, role) for role in Role}
-    servers = [f"{role}-{index}" for role, number in numbers.items() for index in range(number)]
-    return random_faults(flags.faults, flags.duration_sec, flags.seed, servers, launched=not attached)
+    return [f"{role}-{index}" for role, number in numbers.items() for index in range(number)]

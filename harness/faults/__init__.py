@@ -9,6 +9,7 @@ from harness.faults.final_reads import joined, under_faults
 from harness.faults.kinds import KINDS, USUAL
 from harness.faults.nemesis import Nemesis
 from harness.faults.plan import FaultPlan, faults_of_workloads, parse_fault, relays_for
+from harness.faults.possible import Reach
 from harness.faults.random_plans import random_faults
 from harness.faults.relay_control import control_of
 from harness.faults.site import Processes, Site
@@ -21,6 +22,7 @@ __all__ = [
     "Nemesis",
     "NoEvidence",
     "Processes",
+    "Reach",
     "Site",
     "control_of",
     "faults_of_workloads",

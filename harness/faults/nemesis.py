@@ -24,6 +24,7 @@ from typing import Any
 from harness.faults.fault import Fault, NoEvidence, OfLoad, Prepared
 from harness.faults.load_watch import LoadWatch
 from harness.faults.plan import FaultPlan
+from harness.faults.recovery import recovery_s
 from harness.faults.site import Site
 from harness.faults.spacing import Spacing
 from harness.faults.turns import Turns
@@ -31,8 +32,7 @@ from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultP
 from harness.observer import SILENT, RunObserver
 from harness.run.runner import Loading, PhaseRun
 
-_SERVED_WITHIN_S = 60.0
-"""Seconds after the healing for which a fault keeps its turn, at most, while no request is served."""
+Task = asyncio.Task[None]
 _POLL_S = 0.05
 
 
@@ -49,7 +49,9 @@ class Nemesis:
         self._site = site
         self._record = record
         self._observer = observer
-        self._spacing = Spacing(site.clock)
+        self._recovery_s = recovery_s(site.deployment)
+        """Seconds after the healing for which a fault keeps its turn, at most, while no request is served."""
+        self._spacing = Spacing(site.clock, self._recovery_s)
         self._turns = Turns()
         self._plans = tuple(plans)
         self._lasting: list[asyncio.Task[None]] = []
@@ -106,8 +108,8 @@ class Nemesis:
         now, where = self._site.clock.now(), (run.scenario, run.phase.name)
         for name, plan in plans.items():
             fault = plan.fault
-            told = FaultPlanned(now, name, fault.kind, fault.target, plan.text, fault.tolerates, *where, plan.provokes)
-            self._record(told)
+            what = (name, fault.kind, fault.target, plan.text, fault.tolerates)
+            self._record(FaultPlanned(now, *what, *where, plan.provokes, self._recovery_s))
 
     async def _carry_out(self, name: str, plan: FaultPlan, site: Site, run: PhaseRun) -> None:
         # A fault that takes turns may find another process than there is now.
@@ -124,7 +126,7 @@ class Nemesis:
     async def _until_served(self, site: Site) -> None:
         """Wait until a request completes that is sent from now on."""
         load, healed_at = site.load, site.clock.now()
-        while load and load.newest_served < healed_at and site.clock.now() < healed_at + _SERVED_WITHIN_S:
+        while load and load.newest_served < healed_at and site.clock.now() < healed_at + self._recovery_s:
             await site.clock.sleep(_POLL_S)
 
     async def _strike(self, name: str, plan: FaultPlan, site: Site, when: str) -> None:

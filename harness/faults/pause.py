@@ -16,6 +16,8 @@ _PARTS = tuple(_OF)
 _LEAST_SHARE = 0.1
 """The least part of a server's processor time that its engine has used. On a CPU pair of vLLM 0.32 that had just
 started, the engines had used half, and the idle process beside each (Python's resource tracker) 0.2 %."""
+IDLE_S = 5.0
+"""Seconds of silence after which vLLM closes a connection (``VLLM_HTTP_TIMEOUT_KEEP_ALIVE``)."""
 
 
 @dataclass(slots=True)
@@ -25,15 +27,20 @@ class Pause:
     Rule 1: every process of the server is stopped. Evidence is that the kernel says so of each (state T), and that the
             server's address does not answer: a signal may hit processes that do not serve it.
     Rule 2: it is healed when none of them is stopped and the server answers again.
-    Rule 3: with ``part=engine``, the first process, which speaks HTTP, goes on: it takes requests that the others do
-            not serve. Evidence is, in place of the address, that the stopped processes have done a part of the
-            server's computing so far: an idle child that is stopped stops nothing. A server of one process is stopped
-            whole.
-    Rule 4: a server that speaks HTTP after a pause of its own first closes connections that seem idle (uvicorn, after
-            5 s), with the requests that came meanwhile; with ``part=engine`` it does not.
+    Rule 3: a server that was stopped whole for more than ``IDLE_S`` first closes connections that seem idle when it
+            goes on, with the requests that came meanwhile. These fail clearly, or are sent again, and their transfers
+            are never begun: such a pause does not test what becomes of a transfer that waits for so long.
+    Rule 4: with ``part=engine``, the first process, which speaks HTTP, goes on: it takes requests that the others do
+            not serve, and no connection is closed. Evidence is, in place of the address, that the stopped processes
+            have done a part of the server's computing so far: an idle child that is stopped stops nothing. A server of
+            one process is stopped whole.
     """
 
     kind: ClassVar[str] = "pause"
+    note: ClassVar[str] = (
+        f"a whole server that was stopped for more than {IDLE_S:g} s closes idle connections when it goes on, with the "
+        "requests on them: use part=engine to test transfers that wait for so long"
+    )
     server: str = "decode-0"
     part: str = "all"
     """``all`` processes of the server, or its ``engine`` alone."""

@@ -12,8 +12,6 @@ from harness.clock import Clock
 
 FAILURES_PER_S = 1.0
 """A real engine needs 50 to 100 s to start on two busy cores: about as many failed requests."""
-AFTERWARDS_S = 60.0
-"""Seconds after the healing in which failed requests still hold their clients back: as long as recovery may take."""
 KEPT = 0.25
 """Share of the load that is kept for the time after the fault, however long a server takes to start."""
 _POLL_S = 0.1
@@ -22,8 +20,10 @@ _POLL_S = 0.1
 class Spacing:
     """How long a client waits after a failed request."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, recovery_s: float) -> None:
         self._clock = clock
+        self._recovery_s = recovery_s
+        """Seconds after the healing in which failed requests still hold their clients back."""
         self._at_work = 0
         self._until = 0.0
         self._next = 0.0
@@ -35,7 +35,7 @@ class Spacing:
     def healed(self) -> None:
         """A fault is no longer at work."""
         self._at_work -= 1
-        self._until = self._clock.now() + AFTERWARDS_S
+        self._until = self._clock.now() + self._recovery_s
         # Whoever waits tries at once.
         self._next = self._clock.now()
 

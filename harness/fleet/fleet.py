@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from harness.clock import Clock
 from harness.errors import HarnessError
 from harness.facts import Deployment
+from harness.fleet.beside_faults import BesideFaults
 from harness.fleet.clocks import Clocks
 from harness.fleet.messages import Batch, Part, Setup
 from harness.fleet.operations import Operations
@@ -89,7 +90,10 @@ class _Phase:
         self._parts = parts
         self._clocks = clocks
         self._tell_lost = tell_lost
-        self._operations = Operations(run, {worker.name: part for worker, part in parts.items()})
+        self._beside = BesideFaults(run, [*parts])
+        self._operations = Operations(
+            run, {worker.name: part for worker, part in parts.items()}, failed=self._beside.failed
+        )
 
     async def send(self) -> None:
         """Send all parts, and wait until all of their operations are recorded."""
@@ -105,8 +109,9 @@ class _Phase:
 
     async def _prepare(self, worker: Remote) -> None:
         part = self._parts[worker]
-        turns = tuple(self._run.conversations.before(part.requests))
-        await worker.call("prepare", Part(self._run.scenario, part, turns))
+        run, requests = self._run, (*part.requests, *part.background)
+        turns = (*run.conversations.before(requests), *run.references.before(requests))
+        await worker.call("prepare", Part(run.scenario, part, turns, run.holds_back, self._beside.lasts))
         await self._clocks.set(worker)
 
     async def _record_clock(self, worker: Remote) -> None:
@@ -118,10 +123,12 @@ class _Phase:
 
         workers = [*self._parts]
         tasks = [asyncio.create_task(self._unless_lost(worker, follow)) for worker in workers]
+        self._beside.begin()
         try:
             if tasks:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
+            await self._beside.end()
             if not all(task.done() for task in tasks):
                 await _interrupt(workers, tasks)
             self._operations.end_all()

@@ -28,7 +28,11 @@ class Part:
     scenario: str
     phase: Phase
     turns: tuple[tuple[Request, Ended], ...] = ()
-    """Requests of earlier phases that requests of this part continue, with their ends."""
+    """Earlier phases' requests that requests of this part continue, or whose references they send, with their ends."""
+    holds_back: bool = False
+    """Whether a client whose request did not complete waits until it is told to go on."""
+    lasts: bool = False
+    """Whether the part goes on although the phase's time is over, until it is told that time counts."""
 
 
 Report = tuple[float, bytes]

@@ -1,6 +1,6 @@
 """The operations of one phase that is sent from several workers: recorded in order, each with an end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from harness.fleet.merging import InOrder
@@ -13,8 +13,12 @@ from harness.scenario import Phase
 class Operations:
     """Records what workers report, and knows which operations are in flight and which requests were never sent."""
 
-    def __init__(self, run: PhaseRun, parts: Mapping[str, Phase]) -> None:
-        """``parts``: each worker's part of the phase, by the worker's name."""
+    def __init__(self, run: PhaseRun, parts: Mapping[str, Phase], failed: Callable[[str], None]) -> None:
+        """``parts``: each worker's part of the phase, by the worker's name, with which ``failed`` is called.
+
+        It is called for each request of the phase's own that did not complete.
+        """
+        self._failed = failed
         self._run = run
         self._in_order: InOrder[bytes] = InOrder(parts)
         self._known = {one.request_id: one for one in (*run.phase.requests, *run.phase.background)}
@@ -76,7 +80,10 @@ class Operations:
             return
         sent = self._in_flight.pop(entry.request_id)
         self._run.conversations.remember(sent.request, entry)
+        self._run.references.remember(sent.request, entry)
         self._run.failed += entry.outcome is not Outcome.OK and entry.ending is not Ending.LEFT
         if entry.request_id in self._own:
             self._run.ended += 1
             self._run.observer.advance(self._run.ended, len(self._own), self._run.failed)
+            if entry.outcome is not Outcome.OK:
+                self._failed(self._worker[entry.request_id])

@@ -1,8 +1,8 @@
 """Splits a phase between workers. Pure.
 
 Rule 1: every request is in exactly one part, in the order of the phase.
-Rule 2: requests that continue each other stay together, since a later turn needs the earlier turn's answer. Without
-conversations, request k is in part k mod N.
+Rule 2: requests that continue each other stay together, since a later turn needs the earlier turn's answer; so do those
+that send another one's reference to KV. Without any of these, request k is in part k mod N.
 Rule 3: the parts' limits of requests in flight add up to the phase's. No part has a limit of 0, so there are at most as
 many parts as the limit. The same holds for background requests, which may be in fewer parts.
 Rule 4: times of a schedule count from the phase's beginning, and stay with their requests.
@@ -57,7 +57,8 @@ def _conversations(requests: Sequence[Request]) -> dict[str, int]:
 
 def _first_turns(requests: Iterable[Request]) -> dict[str, str]:
     """For each request, the first turn of its conversation, as far as that is among the requests."""
-    before = {one.request_id: one.continues for one in requests}
+    own = {one.request_id for one in requests}
+    before = {one.request_id: one.continues if one.continues in own else one.reference_of for one in requests}
     first: dict[str, str] = {}
     for request_id in before:
         path = [request_id]

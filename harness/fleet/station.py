@@ -22,6 +22,7 @@ from harness.load.health import LoopLag
 from harness.observer import SILENT
 from harness.run.arrivals import arrivals_of
 from harness.run.conversations import Conversations
+from harness.run.references import References
 from harness.run.runner import PhaseRun, Sender
 from harness.run.started import installed_version
 from harness.run.transport import client_of, routes
@@ -78,6 +79,8 @@ class Station:
         self._clock: WorkerClock
         self._send: Sender
         self._part: Part
+        self._permits: asyncio.Semaphore
+        self._lasts = False
         self._known: dict[str, Request] = {}
         self._reports: list[Report] = []
         self._sent: list[Sent] = []
@@ -109,6 +112,16 @@ class Station:
         self._part = part
         self._known = {one.request_id: one for one in (*part.phase.requests, *part.phase.background)}
         self._reports, self._sent = [], []
+        self._permits = asyncio.Semaphore(0)
+        self._lasts = part.lasts
+
+    async def go_on(self) -> None:
+        """Let one of the clients go on that are held back because their requests failed."""
+        self._permits.release()
+
+    async def time_counts(self) -> None:
+        """Let the part end when the phase's time is over."""
+        self._lasts = False
 
     async def begin(self, at: float) -> None:
         """Send the part. It begins at a time on the run's clock, at which all workers begin; returns at once."""
@@ -159,20 +172,28 @@ class Station:
 
     async def _load(self, at: float) -> ClientHealth:
         part = self._part
-        run = PhaseRun(
-            part.scenario, part.phase, self._send, self._report, self._clock, SILENT, self._conversations(part)
-        )
+        run = self._run_of(part)
         await self._clock.sleep(max(0.0, at - self._clock.now()))
         async with LoopLag(self._clock) as lag:
             # The schedule counts from the common beginning, also if this worker woke up late.
             await run.load(arrivals_of(part.phase, self._clock, began=at))
             return lag.health(self._sent)
 
-    def _conversations(self, part: Part) -> Conversations:
-        conversations = Conversations(self._known.values())
+    def _run_of(self, part: Part) -> PhaseRun:
+        earlier = conversations, references = Conversations(self._known.values()), References(self._known.values())
         for request, ended in part.turns:
-            conversations.remember(request, ended)
-        return conversations
+            for one in earlier:
+                one.remember(request, ended)
+        run = PhaseRun(
+            part.scenario, part.phase, self._send, self._report, self._clock, SILENT, conversations, references
+        )
+        run.goes_on = lambda: self._lasts
+        if part.holds_back:
+            run.after_failure = self._permitted
+        return run
+
+    async def _permitted(self) -> None:
+        await self._permits.acquire()
 
     def _report(self, entry: Entry) -> None:
         if isinstance(entry, Sent):

@@ -39,6 +39,8 @@ class FaultPlanned:
     """The phase during which the fault is caused."""
     provokes: str = ""
     """The counter that must have grown in the phase, or the situation that the run was to test did not occur."""
+    recovery_s: float = 60.0
+    """Seconds after the healing within which the deployment must serve requests again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class Connected:
     """How many known connectors come before the first unknown one."""
     tier: Mapping[str, Any] | None = None
     """The offload tier's configuration, if the server reported it."""
+    nixl: Mapping[str, Any] | None = None
+    """NIXL's configuration, if the server reported it."""
 
     def chunk_size(self, block_size: int | None) -> int | None:
         """Tokens per chunk of the offload tier; by default one block."""
@@ -92,6 +94,7 @@ def read_connectors(transfer: object) -> Connected | None:
         unknown=tuple(kind for kind in kinds if not isinstance(kind, Connector)),
         before_unknown=first_unknown if first_unknown < len(kinds) else 0,
         tier=next((extra for kind, extra in every if kind is Connector.OFFLOADING), None),
+        nixl=next((extra for kind, extra in every if kind is Connector.NIXL), None),
     )
 
 

@@ -6,8 +6,8 @@ Where each setting comes from:
   ``vllm:cache_config_info``; the kinds of connectors, since each declares its families from the start;
 - ``/version``: the engine's version;
 - ``/v1/models``: the served name, the path or hub name of the model, and the longest context;
-- ``/server_info``: the block size if no label has it, the connectors in order, the offload tier's configuration, and
-  the model's own configuration. Servers have this endpoint only with ``VLLM_SERVER_DEV_MODE=1``.
+- ``/server_info``: the block size if no label has it, the connectors in order, NIXL's lease, the offload tier's
+  configuration, and the model's own configuration. Servers have this endpoint only with ``VLLM_SERVER_DEV_MODE=1``.
 
 A server that does not answer raises UsageError. A setting that a server does not report, or reports in another form
 than vLLM's, is None.
@@ -29,6 +29,7 @@ from harness.observe.connectors import Connected, connectors_in_metrics, read_co
 from harness.observe.counters import SAMPLE_NAMES
 from harness.observe.exposition import Exposition, parse
 from harness.observe.forms import mapping, name_of, whole
+from harness.observe.lease import lease_of
 
 TIMEOUT = 15.0
 """Seconds for one request: a server under load answers late, a wrong address not at all."""
@@ -129,6 +130,7 @@ def _server(
         offload_block_size=found.chunk_size(block_size),
         offload_bytes=found.tier_bytes,
         offload_prompt_only=found.prompt_only,
+        lease=lease_of(info, found.nixl),
         engines=_engines(metrics),
     )
 
@@ -173,9 +175,10 @@ class _Asker:
         return exposition
 
     async def server_info(self) -> Mapping[str, Any] | None:
-        answer = await self.json_or_none("/server_info?config_format=json")
-        config = (answer or {}).get("vllm_config")
-        return config if isinstance(config, dict) else None
+        """Its configuration, and the environment variables that it reports (``vllm_env``)."""
+        answer = await self.json_or_none("/server_info?config_format=json") or {}
+        config = answer.get("vllm_config")
+        return {**config, "vllm_env": answer.get("vllm_env")} if isinstance(config, dict) else None
 
     def unusable(self, path: str, cause: str) -> UsageError:
         flag = f"--{self.role}-url"

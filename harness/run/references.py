@@ -5,7 +5,7 @@ or altered, so that a run can show what a decode server makes of it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,18 +29,24 @@ class References:
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self._wanted = {request.reference_of for request in requests}
-        self._given: dict[str, Ended] = {}
+        self._given: dict[str, tuple[Request, Ended]] = {}
 
     def remember(self, request: Request, ended: Ended) -> None:
         """Remember how ``request`` ended, if another request is to send its reference."""
         if request.request_id in self._wanted:
-            self._given[request.request_id] = ended
+            self._given[request.request_id] = request, ended
+
+    def before(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Ended]]:
+        """The requests whose references these send, with their ends, as far as they have ended."""
+        for one in requests:
+            if one.reference_of in self._given:
+                yield self._given[one.reference_of]
 
     def whole(self, request: Request) -> Request:
         """The request with its reference. Raises Unanswered if the other request has not ended or was given none."""
         if request.reference_of is None:
             return request
-        ended = self._given.get(request.reference_of)
+        _, ended = self._given.get(request.reference_of, (None, None))
         if ended is None or ended.reference is None:
             why = "which has not ended" if ended is None else f"which was given no reference ({ended.cause})"
             raise Unanswered(f"not sent: it sends the reference of {request.reference_of}, {why}")

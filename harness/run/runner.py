@@ -115,6 +115,11 @@ class PhaseRun:
     goes_on: Callable[[], bool] = _never
     """Whether requests are sent although the phase's time is over."""
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether a client waits for anything after a request that did not complete."""
+        return self.after_failure is not _at_once
+
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait until they have ended."""
         self.observer.phase(self.scenario, self.phase.name, len(self.phase.requests))

@@ -117,6 +117,7 @@ def _facts_of(server: SimServer, url: str) -> Server:
         offload_block_size=config.block_size * config.blocks_per_chunk,
         offload_blocks=config.offload_chunks,
         offload_prompt_only=config.offload_prompt_only,
+        lease=config.lease_seconds,
     )
 
 

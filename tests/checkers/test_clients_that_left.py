@@ -101,3 +101,28 @@ def test_latencies_count_no_client_that_left_as_failed() -> None:
     operations = seen(LEFT).operations()[:2]
     assert latency_report(operations).failed == 0
     assert latency_report(seen(CUT).operations()[:2]).failed == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param({"ending": Ending.TIMED_OUT}, id="the client gave up"),
+        pytest.param({"ending": Ending.INTERRUPTED}, id="the run was interrupted"),
+        pytest.param({"ending": Ending.CLIENT_CRASHED}, id="a worker was lost"),
+        pytest.param({"ending": Ending.REFUSED, "status": 507}, id="the proxy had no more files"),
+        pytest.param({"ending": Ending.REFUSED, "status": 429}, id="a rate limit"),
+    ],
+)
+@pytest.mark.parametrize(("counter", "most"), [("expired", 1), ("late", 1), ("failed", 3)])
+def test_what_ended_by_nobodys_fault_may_leave_blocks_to_their_lease(
+    end: dict[str, Any], counter: str, most: int
+) -> None:
+    check = failed_transfers(run.DEPLOYMENT, seen(LEFT | end, {counter: most}))
+    assert check.verdict is Verdict.UNKNOWN, check.summary
+    assert failed_transfers(run.DEPLOYMENT, seen(LEFT | end, {counter: most + 1})).verdict is Verdict.INVALID
+    assert failed_transfers(run.DEPLOYMENT, seen(LEFT | end)).verdict is Verdict.VALID
+
+
+def test_what_a_server_refused_explains_no_expiry() -> None:
+    refused = LEFT | {"ending": Ending.REFUSED, "status": 500}
+    assert failed_transfers(run.DEPLOYMENT, seen(refused, {"expired": 1})).verdict is Verdict.INVALID

@@ -7,7 +7,7 @@ import counted_run as run
 import pytest
 
 from harness.checkers import judge
-from harness.checkers.windows import RECOVERY_S, windows
+from harness.checkers.windows import windows
 from harness.history import (
     Ended,
     Ending,
@@ -98,7 +98,7 @@ def test_a_run_without_a_request_after_the_healing_is_unknown() -> None:
 
 
 def test_a_deployment_that_never_serves_again_is_invalid() -> None:
-    late = 2.0 + RECOVERY_S
+    late = 2.0 + 60.0
     sent, ended = served_later(late)
     assert isinstance(ended, Ended)
     refused = replace(ended, choices=(), outcome=Outcome.INFO, status=502, ending=Ending.REFUSED)

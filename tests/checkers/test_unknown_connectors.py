@@ -103,7 +103,7 @@ def test_a_list_that_cannot_be_read_is_ignored(transfer: object) -> None:
 def test_a_configuration_that_is_a_string_of_json_is_read() -> None:
     extra = '{"connectors": [{"kv_connector": "NixlConnector"}, {"kv_connector": "Other"}]}'
     assert read_connectors(of("MultiConnector", extra)) == Connected(
-        (NIXL,), listed=True, unknown=("Other",), before_unknown=1
+        (NIXL,), listed=True, unknown=("Other",), before_unknown=1, nixl={}
     )
 
 

@@ -4,7 +4,9 @@ import asyncio
 
 from hand_clock import HandClock
 
-from harness.faults.spacing import AFTERWARDS_S, FAILURES_PER_S, KEPT, Spacing
+from harness.faults.spacing import FAILURES_PER_S, KEPT, Spacing
+
+AFTERWARDS_S = 60.0
 
 
 class Clients:
@@ -12,7 +14,7 @@ class Clients:
 
     def __init__(self, count: int) -> None:
         self.clock = HandClock()
-        self.spacing = Spacing(self.clock)
+        self.spacing = Spacing(self.clock, AFTERWARDS_S)
         self.count = count
         self.left = 1.0
         self.tasks: list[asyncio.Task[None]] = []

@@ -16,7 +16,7 @@ from harness.fleet.split import split
 from harness.history import ClientHealth, ClockCompared, Ended, Ending, Entry, Outcome, Sent
 from harness.load.latency.histogram import Histogram
 from harness.observer import SilentObserver
-from harness.run.runner import Loading, run_scenario
+from harness.run.runner import Loading, PhaseRun, run_scenario
 from harness.scenario import Phase, Purpose, Request, Scenario
 
 
@@ -284,3 +284,90 @@ async def test_a_worker_that_is_lost_before_it_knows_where_to_send_ends_the_run(
 
 def test_a_fleet_needs_no_event_loop_to_say_who_died() -> None:
     assert Fleet([], MonotonicClock()).died() == ()
+
+
+async def test_references_are_handed_on_to_later_phases_and_in_workers() -> None:
+    async def answer(request: Request, clock: Clock) -> Ended:
+        ended = await at_once(request, clock)
+        return replace(ended, reference=f'{{"of": "{request.request_id}"}}') if request.holds else ended
+
+    def holding(name: str) -> Request:
+        return Request(name, (1,), holds=True)
+
+    clock = MonotonicClock()
+    later = tuple(Request(f"later-{n}", (1,), reference_of=f"hold-{n}") for n in range(4))
+    lost = Request("lost", (1,), reference_of="never-sent")
+    first = Phase("hold", tuple(holding(f"hold-{n}") for n in range(4)), 4)
+    # With one request in flight in each worker, the reference has come when it is to be sent.
+    pairs = [(holding(f"pair-{n}"), Request(f"sends-{n}", (1,), reference_of=f"pair-{n}")) for n in range(2)]
+    beside = Phase("beside", tuple(one for n in range(2) for one in (pairs[0][n], pairs[1][n])), 2)
+    async with fleet_of(workers(2, answer), clock) as fleet:
+        journal = await carried(scenario(first, Phase("later", (*later, lost), 4), beside), clock, fleet.load)
+    sent = {one.request.request_id: one.request.reference for one in journal.sents()}
+    assert [sent[f"later-{n}"] for n in range(4)] == [f'{{"of": "hold-{n}"}}' for n in range(4)]
+    assert [sent[f"sends-{n}"] for n in range(2)] == [f'{{"of": "pair-{n}"}}' for n in range(2)]
+    assert journal.ends()["lost"].ending is Ending.NOT_SENT
+
+
+async def refused(request: Request, clock: Clock) -> Ended:
+    await clock.sleep(0)
+    return Ended(clock.now(), request.request_id, Outcome.FAIL, "503", 503, ending=Ending.REFUSED)
+
+
+async def test_clients_of_workers_whose_requests_failed_are_held_back_as_those_of_one_client() -> None:
+    clock, journal, permits = MonotonicClock(), Journal(), asyncio.Semaphore(0)
+    waiting: list[int] = []
+
+    async with fleet_of(workers(2, refused), clock) as fleet:
+
+        async def loading(run: PhaseRun) -> None:
+            async def after_failure() -> None:
+                waiting.append(run.ended)
+                await permits.acquire()
+
+            run.after_failure = after_failure
+            await fleet.load(run)
+
+        run = asyncio.create_task(carried(scenario(load(12, 4)), clock, loading, journal=journal))
+        await until(lambda: len(waiting) == 4)
+        assert len(journal.sents()) == 4
+        permits.release()
+        await until(lambda: len(waiting) == 5)
+        assert len(journal.sents()) == 5
+        for _ in range(12):
+            permits.release()
+        await run
+    assert len(journal.ends()) == len(waiting) == 12
+
+
+async def test_an_interrupted_load_waits_for_no_client_that_is_held_back() -> None:
+    clock, journal = MonotonicClock(), Journal()
+    async with fleet_of(workers(2, refused), clock) as fleet:
+
+        async def loading(run: PhaseRun) -> None:
+            run.after_failure = asyncio.Event().wait  # type: ignore[assignment] # what it returns is not looked at
+            await fleet.load(run)
+
+        run = asyncio.create_task(carried(scenario(load(12, 4)), clock, loading, journal=journal))
+        await until(lambda: len(journal.ends()) == 4)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert len(journal.ends()) == 4
+
+
+async def test_a_load_whose_time_is_over_goes_on_for_faults_in_all_workers() -> None:
+    clock, journal, lasting = MonotonicClock(), Journal(), [True]
+    sending = workers(2)
+    async with fleet_of(sending, clock) as fleet:
+
+        async def loading(run: PhaseRun) -> None:
+            run.goes_on = lambda: lasting[0]
+            await fleet.load(run)
+
+        phase = replace(load(100_000, 4), seconds=0.0)
+        run = asyncio.create_task(carried(scenario(phase), clock, loading, journal=journal))
+        await until(lambda: all(len(one.sent) > 20 for one in sending))
+        lasting[0] = False
+        await run
+    assert len(journal.ends()) == len(journal.sents()) < 100_000

@@ -39,7 +39,9 @@ DEPLOYMENT = Deployment(
     model="canary",
     geometry=GEOMETRY,
     launched=True,
-).with_servers(connectors=(Connector.NIXL, Connector.OFFLOADING), offload_block_size=64, offload_prompt_only=True)
+).with_servers(
+    connectors=(Connector.NIXL, Connector.OFFLOADING), offload_block_size=64, offload_prompt_only=True, lease=30.0
+)
 ENGINE = 'engine="0",model_name="canary"'
 NAMES = {
     "running": f"vllm:num_requests_running{{{ENGINE}}}",
@@ -92,6 +94,8 @@ DECODE = ZERO | {
 }
 PROMPTS = (tuple(range(1000, 1100)), tuple(range(2000, 2128)))
 OUTPUT = (7, 8, 9, 10, 11)
+AFTER = 100.0
+"""When the readings after the phase were taken, in seconds: later than any lease of the run's blocks."""
 
 
 def text(values: Mapping[str, float], prefix: str = "") -> str:
@@ -102,7 +106,8 @@ def text(values: Mapping[str, float], prefix: str = "") -> str:
 def reading(server: str, label: str, values: Mapping[str, float], **fields: Any) -> Scraped:
     """One server's reading around the phase ``load``."""
     exposition = parse(text(values), SAMPLE_NAMES)
-    return Scraped(0.0, server, label, "cold", "load", exposition.samples, **fields)
+    at = 0.0 if label == "before" else AFTER
+    return Scraped(at, server, label, "cold", "load", exposition.samples, **fields)
 
 
 def operation(request: Request, phase: str = "load", **ended: Any) -> tuple[Sent, Ended]:
