@@ -32,7 +32,6 @@ from harness.history import Entry, FaultBegan, FaultHealed, FaultPlanned, FaultP
 from harness.observer import SILENT, RunObserver
 from harness.run.runner import Loading, PhaseRun
 
-Task = asyncio.Task[None]
 _POLL_S = 0.05
 
 
