@@ -13,7 +13,8 @@ from harness.checkers.advice import advised
 from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
 from harness.checkers.compose import Checker, judge
-from harness.checkers.evidence import first_problem, gather
+from harness.checkers.evidence import first_problem
+from harness.checkers.gathering import gather
 from harness.checkers.processes import excused
 from harness.checkers.settled import settled
 from harness.checkers.streaming import conclusive_streams, streaming

@@ -15,7 +15,8 @@ def missing(how: str, counts: Counts) -> str:
             return "" if counts["held"] else f"it held no byte back; {counts['came']:,.0f} came by"
         case How.CUT:
             broken = counts["reset"] or counts["refused"]
-            return "" if broken and not counts["passed"] else f"it cut no connection; {_passed(counts)}"
+            what = f"it cut {'' if broken else 'no '}connections; {_passed(counts)}"
+            return "" if broken and not counts["passed"] else what
         case How.HALF_OPEN:
             quiet = counts["swallowed"] and not counts["passed"]
             return "" if quiet else f"it swallowed {counts['swallowed']:,.0f} bytes; {_passed(counts)}"

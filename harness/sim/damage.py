@@ -183,7 +183,7 @@ class PlantedBugs:
         return self.strike("leaked_blocks", request_id) or self._leaks_exact(request_id)
 
     def _leaks_exact(self, request_id: str) -> bool:
-        held = self.engine.nixl.batched.values() if self.engine.nixl else ()
+        held = self.engine.nixl.leases.held.values() if self.engine.nixl else ()
         exact = any(
             other.request_id == request_id and len(other.prompt) % self.config.block_size == 0 for other in held
         )

@@ -72,6 +72,15 @@ def test_the_load_leaves_and_the_final_reads_do_not() -> None:
     assert {one.leaves for phase in reads for one in phase.requests} == {None}
 
 
+def test_final_reads_ask_for_the_beginning_of_long_answers_alone() -> None:
+    turns = (replace(MANY[0], sampling=Sampling(100, min_tokens=50)), replace(MANY[1], sampling=Sampling(8)))
+    load, *reads = under_faults(Scenario("s", "", (Phase("load", turns),)), DEPLOYMENT).phases
+    assert [one.sampling.max_tokens for one in load.requests] == [100, 8]
+    asked = [one.sampling for phase in reads for one in phase.requests if one.about]
+    assert len(asked) >= 4
+    assert {(one.max_tokens, one.min_tokens) for one in asked} == {(8, None), (16, 16)}
+
+
 # --- the flag ---
 
 

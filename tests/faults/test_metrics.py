@@ -19,7 +19,8 @@ from harness.faults.metrics_spoiled import Spoiling, first_half, from_zero, with
 from harness.faults.relay_metrics import MetricsRelay
 from harness.history import Entry, FaultHealed, FaultProved, History, Scraped, ScrapeFailed
 from harness.observe import scrape as reading
-from harness.observe.counters import delta, read_counters
+from harness.observe.counters import read_counters
+from harness.observe.growth import delta
 from harness.observe.scrape import Occasion
 from harness.observer import SILENT
 from harness.run.conversations import Conversations
