@@ -1,0 +1,38 @@
+"""Faults on the shared real pair: each is observed and undone, the pair recovers, and nobody is harmed.
+
+Every kind of fault runs on the simulated pair; here are those that real processes, sockets and transfers handle in ways
+of their own. References that vLLM must refuse are among the workloads of the catalogue (test_catalogue.py).
+"""
+
+import pytest
+from live_faults import KILLED, SHORT
+
+import harness
+from harness.checkers.windows import during
+from harness.history import FaultHealed, FaultProved, Outcome
+
+pytestmark = pytest.mark.live
+
+LOAD = harness.RandomLoad(num_prompts=60, concurrency=8, input_len=(20, 100), output_len=8)
+
+
+def _requires_no_harm(report: harness.Report) -> None:
+    (proved,), (healed,) = (list(report.history.of(kind)) for kind in (FaultProved, FaultHealed))
+    assert proved.evidence
+    assert healed.healed, healed.text
+    checks = {check.name: check for check in report.checks}
+    assert checks["faults"].verdict is harness.Verdict.VALID, checks["faults"].summary
+    assert report.verdict is harness.Verdict.VALID, [str(check) for check in report.checks]
+    failed = [one for one in report.history.operations() if one.outcome is not Outcome.OK]
+    bystanders = [one.request.request_id for one in failed if not during(report.history, [one])]
+    assert not bystanders
+
+
+@pytest.mark.parametrize("fault", SHORT)
+def test_the_pair_gets_over_a_fault(pair: harness.RunningDeployment, fault: str) -> None:
+    _requires_no_harm(pair.run(LOAD, faults=[fault], verify="sample:4"))
+
+
+def test_the_pair_gets_over_the_death_of_its_prefill_server(pair: harness.RunningDeployment) -> None:
+    """The tests after this one find another prefill server than those before it."""
+    _requires_no_harm(pair.run(LOAD, faults=[KILLED], verify="sample:4"))
