@@ -1,4 +1,4 @@
-"""Every kind of fault in all its forms, on a simulated pair with a process for each server.
+"""Every kind of fault in all its forms, the end of leases apart, on a simulated pair with a process for each server.
 
 Each is observed and healed, and harms nobody. Prompts are short: verification asks every block of every prompt again,
 through four caches, which makes most of a run.
@@ -20,15 +20,11 @@ from harness.verdict import FindingKind
 
 _LEASE = {"kv_lease_duration": 2}
 """Seconds. With vLLM's 30, each fault that leaves blocks to their lease would take half a minute."""
-_BLOCKS = 32_768
-"""So many that nobody takes the blocks of expired requests before decode reads them, whatever is sent to prefill beside
-the load: 4,000 requests, each of which needs seven at most."""
 _WRONG = (FindingKind.WRONG_OUTPUT, FindingKind.LEAK, FindingKind.CACHE)
 _FURTHER = (
     "pause:server=decode-0,part=engine",
     "drain:server=prefill-0",
     "drain:server=proxy",
-    "lease:server=decode-0",
     "metrics:server=prefill-0,how=slow",
     "metrics:server=decode-0,how=cut",
     "metrics:server=prefill-0,how=short",
@@ -37,11 +33,13 @@ _FURTHER = (
 )
 CATALOGUE = (*USUAL, *_FURTHER)
 """NIXL's side channel is the one link that is not here: the simulated pair moves its KV over it, as vLLM does not."""
+_ELSEWHERE = {"lease"}
+"""A lease that ends does harm, since simulated servers read expired blocks as vLLM 0.32.0 does: test_lease_sim.py."""
 
 
 def test_every_kind_is_here_in_all_its_forms() -> None:
     faults = [parse_fault(text).fault for text in CATALOGUE]
-    assert {fault.kind for fault in faults} == set(KINDS)
+    assert {fault.kind for fault in faults} | _ELSEWHERE == set(KINDS)
     assert {fault.how for fault in faults if isinstance(fault, Link)} == set(How) - {How.PASS}
     assert {fault.how for fault in faults if isinstance(fault, Metrics)} == set(Spoiling) - {Spoiling.NOTHING}
     assert {fault.moment for fault in faults if isinstance(fault, Cancel)} == set(Moment)
@@ -53,8 +51,7 @@ def test_every_kind_is_here_in_all_its_forms() -> None:
 @pytest.fixture(scope="module")
 def deployment() -> Iterator[harness.RunningDeployment]:
     relays = relays_for(parse_fault(text) for text in CATALOGUE)
-    how = {"relays": relays, "nixl_config": _LEASE, "num_gpu_blocks": _BLOCKS, "num_warmups": 1}
-    with harness.simulate(separate_processes=True, **how) as running:
+    with harness.simulate(separate_processes=True, relays=relays, nixl_config=_LEASE, num_warmups=1) as running:
         yield running
 
 
