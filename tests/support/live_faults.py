@@ -4,8 +4,8 @@ from harness.faults import parse_fault, relays_for
 
 SHORT = (
     "pause:server=decode-0,part=engine,ended=10,for=1",
-    "link:link=decode-0,how=cut,after=0.2,for=0.5",
-    "metrics:server=decode-0,how=500,for=0.5",
+    "link:link=decode-0,how=cut,after=0,for=0.5",
+    "metrics:server=decode-0,how=500,after=0,for=0.5",
     "cancel:share=0.3,moment=transfer",
     "kill:server=proxy,ended=10,for=0.5",
 )
