@@ -30,7 +30,7 @@ def verdicts(report: "harness.Report") -> dict[str, Verdict]:
 @pytest.mark.slow
 def test_answers_from_blocks_that_were_given_away_are_found() -> None:
     with harness.simulate(**PAIR, nixl_config={"kv_lease_duration": 1}) as deployment:
-        report = deployment.run(LOAD, verify="all", faults=["lease:after=0.2,for=1"])
+        report = deployment.run(LOAD, verify="all", faults=["lease:after=0,for=1"])
     found = verdicts(report)
     (proved,) = report.history.of(FaultProved)
     assert "expired requests" in proved.evidence
@@ -46,7 +46,7 @@ def test_a_decode_server_that_is_not_stopped_lets_nothing_expire(monkeypatch: py
     monkeypatch.setattr(Pause, "strike", nothing)
     monkeypatch.setattr(lease_fault, "_PATIENCE_S", 1.0)
     with harness.simulate(**PAIR, nixl_config={"kv_lease_duration": 6}) as deployment:
-        report = deployment.run(LOAD, verify="sample:4", faults=["lease:after=0.2,for=1"])
+        report = deployment.run(LOAD, verify="sample:4", faults=["lease:after=0,for=1"])
     assert report.verdict is Verdict.UNKNOWN
     assert [name for name, verdict in verdicts(report).items() if verdict is not Verdict.VALID] == ["faults"]
 
