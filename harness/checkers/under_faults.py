@@ -5,7 +5,8 @@ For a request that failed, the oracle already has bounds between nothing and all
 - Blocks that the oracle thinks cached may be gone, or may have been kept by a request that was cut. So predictions hold
   for whichever blocks were evicted, on every server, in every run with faults.
 - A transfer may fail, and decode compute the prompt itself (``kv_load_failure_policy`` recompute): what was to be
-  received may be computed instead.
+  received may be computed instead. vLLM (0.32) then forgets all that it had computed for the request, looks it up once
+  more, and counts that: prefix and external queries, and what they hit.
 - A process that was restarted counts from zero: see incarnations.py.
 """
 
@@ -24,6 +25,8 @@ from harness.verdict import Bounds
 
 _RECEIVED = ("external_kv_transfer", "external_hits", "nixl_bytes", "nixl_transfers", "local_cache_hit", "prefix_hits")
 """What a decode server counts less of if a transfer fails."""
+_LOOKED_UP = ("prefix_queries", "prefix_hits", "external_queries", "external_hits")
+"""What a decode server counts once more for a prompt whose transfer failed, and that it computes itself."""
 _UNKNOWN = 2**31
 """More tokens than any prompt has."""
 
@@ -53,6 +56,7 @@ class Allowance:
             computed, received = bounds["local_compute"], bounds["external_kv_transfer"]
             bounds["local_compute"] = Bounds(computed.low, computed.high + min(received.high, self.tokens))
             bounds |= {name: Bounds(0, bounds[name].high) for name in _RECEIVED}
+            bounds |= {name: Bounds(bounds[name].low, bounds[name].high + self.tokens) for name in _LOOKED_UP}
         if self.restarted:
             bounds = {name: Bounds(0, one.high) for name, one in bounds.items()}
         widened = replace(expectation, **bounds)

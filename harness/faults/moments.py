@@ -4,7 +4,7 @@ The state is polled, never waited for with a sleep: a fault that is meant to hit
 the machine is. Between the reading and the fault lie some milliseconds, in which a request may have gone on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,6 +23,9 @@ class State(StrEnum):
     """A request runs on the target, or holds KV blocks there; on any server, if the target is none."""
     TRANSFERRING = "transferring"
     """A request waits on a decode server for its KV, or for its turn, while a prefill server holds blocks."""
+    PREFILLED = "prefilled"
+    """A prefill server holds blocks that decode has not read, and has no request to work on: while decode is stopped,
+    all requests come to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,12 @@ class Moment:
 _WORDS = {
     State.ADMITTED: "when a server has admitted a request",
     State.TRANSFERRING: "when a KV transfer is under way",
+    State.PREFILLED: "when prefill waits for decode to read blocks",
 }
 
 
 async def _until(state: State, site: Site, target: str) -> str:
-    look = _admitted if state is State.ADMITTED else _transferring
-    while not (seen := await look(site, target)):
+    while not (seen := await _LOOKS[state](site, target)):
         await site.clock.sleep(POLL_S)
     return seen
 
@@ -84,6 +87,23 @@ async def _transferring(site: Site, target: str) -> str:
             if held := await site.value(prefill.name, "kv_usage"):
                 return f"{decode.name} had {waiting:g} waiting requests, and {prefill.name} held {held:.1%} of its KV"
     return ""
+
+
+async def _prefilled(site: Site, target: str) -> str:
+    for prefill in _meant(site, target, (Role.PREFILL,)):
+        # One reading, since a request may be admitted between two.
+        gauges = {} if site.values is None else await site.values(prefill.name)
+        held = gauges.get("kv_usage")
+        if held and gauges.get("running") == gauges.get("waiting") == 0:
+            return f"{prefill.name} held {held:.1%} of its KV for decode, and no request ran or waited there"
+    return ""
+
+
+_LOOKS: Mapping[State, Callable[[Site, str], Awaitable[str]]] = {
+    State.ADMITTED: _admitted,
+    State.TRANSFERRING: _transferring,
+    State.PREFILLED: _prefilled,
+}
 
 
 def _meant(site: Site, target: str, roles: tuple[Role, ...]) -> Iterator[Server]:

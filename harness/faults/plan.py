@@ -1,7 +1,8 @@
 """``--fault NAME[:OPTION=VALUE,...]``: which fault, when, and for how long.
 
 Every fault has the options ``after=S`` (seconds from the beginning of the load), ``for=S`` (seconds until it is
-undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (admitted, transferring: see moments.py).
+undone), ``ended=N`` (requests that must have ended before) and ``when=STATE`` (admitted, transferring, prefilled: see
+moments.py).
 With ``ended`` or ``when``, ``after`` is 0 unless it is given. Faults with ``alone=target`` or ``alone=all`` take turns
 (turns.py), and the load lasts until all of them are over, if it has requests left. ``provokes=COUNTER`` says what must
 come of the fault: a run in which the counter did not grow has not tested what it was meant to test, and is unknown.

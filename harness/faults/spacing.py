@@ -3,7 +3,7 @@
 A server that is down refuses at once. Clients that went on at once, too, would have spent thousands of requests before
 the server is up again, and there would be none left to show whether it recovered. So they go on one after another,
 ``FAILURES_PER_S`` a second, and the last ``KEPT`` of the load's requests wait until the fault is undone. Requests that
-complete hold nobody back.
+complete hold nobody back, and when all requests have ended, nobody waits any more.
 """
 
 from collections.abc import Callable
@@ -48,6 +48,8 @@ class Spacing:
             await self._clock.sleep(_POLL_S)
 
     def _holds(self, turn: float, left: float) -> bool:
+        if left <= 0:
+            return False
         if self._at_work and left <= KEPT:
             return True
         # ``_next`` is less only after a healing.

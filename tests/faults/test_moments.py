@@ -99,6 +99,20 @@ async def test_a_prefill_server_that_holds_blocks_has_admitted_a_request() -> No
     assert await waiting.came(1) == "prefill-0 held 50.0% of its KV for requests"
 
 
+@pytest.mark.parametrize("target", ["decode-0", "prefill-0", "proxy"])
+async def test_prefill_waits_for_decode_when_it_holds_blocks_and_has_nothing_to_do(target: str) -> None:
+    waiting = Waiting(Moment(state=State.PREFILLED), target)
+    at_work = {"running": 1.0, "waiting": 0.0, "kv_usage": 0.25}
+    for at, gauges in enumerate((at_work, at_work | {"running": 0.0, "waiting": 1.0}, {"kv_usage": 0.25}), start=1):
+        waiting.gauges = {"prefill-0": gauges}
+        assert await waiting.came(at) is None
+    waiting.gauges = {"prefill-0": {"running": 0.0, "waiting": 0.0, "kv_usage": 0.0}}
+    assert await waiting.came(4) is None
+    waiting.gauges = {"prefill-0": {"running": 0.0, "waiting": 0.0, "kv_usage": 0.25}}
+    seen = await waiting.came(5)
+    assert seen == "prefill-0 held 25.0% of its KV for decode, and no request ran or waited there"
+
+
 async def test_a_server_that_cannot_be_read_is_in_no_state() -> None:
     waiting = Waiting(Moment(state=State.TRANSFERRING))
     assert await waiting.came(100) is None
@@ -124,7 +138,7 @@ def test_the_moment_is_an_option_of_every_fault() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pause:when=soon", "there are admitted, transferring"),
+        ("pause:when=soon", "there are admitted, transferring, prefilled"),
         ("pause:ended=many", "number of requests"),
         ("pause:ended=-1", "number of requests"),
     ],

@@ -76,3 +76,13 @@ async def test_while_the_deployment_recovers_they_still_wait() -> None:
     await clients.gone_on(AFTERWARDS_S + 1)
     clients.fail()
     assert await clients.gone_on(AFTERWARDS_S + 1) == 20
+
+
+async def test_when_all_requests_have_ended_nobody_waits_any_more() -> None:
+    clients = Clients(20)
+    clients.spacing.began()
+    clients.spacing.healed()
+    clients.fail()
+    await clients.gone_on(0)
+    clients.left = 0.0
+    assert await clients.gone_on(0.2) == 20

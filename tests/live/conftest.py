@@ -1,13 +1,23 @@
-"""One real pair, launched once, for all live tests: ``python -m harness serve``, as a user would."""
+"""One real pair, launched once, for all live tests."""
 
 from collections.abc import Iterator
 
 import pytest
-from command_line import Served, serving
+from command_line import Served
+from live_faults import RELAYS
+
+import harness
+from harness.cli.serve import facts
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The shared pair; ended, with everything it started, when the session ends."""
-    with serving(tmp_path_factory.mktemp("serve")) as facts:
-        yield facts
+def pair() -> Iterator[harness.RunningDeployment]:
+    """The shared pair, with the relays that faults need; ended, with everything it started, when the session ends."""
+    with harness.launch(relays=RELAYS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def served(pair: harness.RunningDeployment) -> Served:
+    """The shared pair as ``python -m harness serve`` describes one: other processes attach to it by its addresses."""
+    return Served(facts(pair.facts))

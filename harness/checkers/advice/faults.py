@@ -28,7 +28,7 @@ def _of(window: Window) -> Advice:
         return Advice(
             "the fault hit a process or a link that this load did not use at that moment, or none at all",
             "let it last longer (for=S), send more requests at a time, or choose the moment by what is observed "
-            "(when=admitted, when=transferring)",
+            "(when=admitted, when=transferring, when=prefilled)",
         )
     if not window.healed:
         return Advice(
