@@ -10,8 +10,7 @@ from bench.fault_row import COLUMNS, Row
 
 Key = tuple[str, str]
 """A row's group and text."""
-_SHORTFALLS = {(group.name, case.text): case.shortfall for group in GROUPS.values() for case in group.cases}
-_MEANT = {(group.name, case.text): case.meant for group in GROUPS.values() for case in group.cases}
+_CASES = {(group.name, case.text): case for group in GROUPS.values() for case in group.cases}
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ def markdown(rows: Mapping[Key, Row]) -> Iterator[str]:
 
 
 def _place(key: Key) -> int:
-    places = list(_SHORTFALLS)
+    places = list(_CASES)
     return places.index(key) if key in places else len(places)
 
 
@@ -67,10 +66,14 @@ def _cause(row: Row) -> str:
 
 def _note(key: Key, row: Row) -> str:
     """What a row's mark says; empty: it has none."""
-    shortfall = _SHORTFALLS.get(key)
-    if row.engine and shortfall is not None:
-        return f"{shortfall.what[0].upper()}{shortfall.what[1:]}. To see it: {shortfall.reproducer}."
-    return f"{_MEANT[key][0].upper()}{_MEANT[key][1:]}, and the harness says so." if row.meant else ""
+    case = _CASES.get(key, Case())
+    if row.engine and case.shortfall is not None:
+        return f"{_sentence(case.shortfall.what)} To see it: {case.shortfall.reproducer}."
+    return _sentence(f"{case.meant}, and the harness says so") if row.meant and case.meant else ""
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _line(cells: "tuple[str, ...] | list[str]") -> str:
