@@ -116,7 +116,7 @@ _FAILED_LOAD = (
     "kill:server=prefill-0,after=2,for=3,provokes=nixl_failed_transfers",
 )
 """Requests wait on decode, whose engine is stopped, until the prefill server that has their KV is gone."""
-_COLD = ("link:link=side-channel,how=cut,after=0,for=2",)
+_COLD = ("link:link=side-channel,how=cut,after=0,for=8",)
 _ANEW = ("kill:server=prefill-0,after=1,for=1", "link:link=side-channel,how=delay,ms=100,after=2,for=1")
 """A restarted prefill server is another engine to NIXL; the relay's count shows that decode makes a new handshake."""
 _LEASE_OPTIONS = "--nixl-config '{\"kv_lease_duration\": 3}' --num-gpu-blocks 128 --engine-arg '--max-model-len 1024'"

@@ -9,8 +9,10 @@ from bench.fault_cases import Case, Pair
 from bench.fault_row import Row, row
 from harness.api.opening import Opening
 from harness.catalogue.launching import build_target
+from harness.catalogue.registry import CATALOGUE
 from harness.deploy.target import Target
 from harness.errors import DeployError, HarnessError, UsageError
+from harness.faults import Processes
 from harness.history import Outcome
 from harness.observer import SILENT
 from harness.reports import Report
@@ -23,7 +25,7 @@ _READY_TRIES = 5
 async def run_on_pair(
     pair: Pair, left: list[tuple[str, Case]], options: argparse.Namespace, add: Callable[[Row], None]
 ) -> list[str]:
-    """Run the cases that are left, taking each from ``left``, until all were run or one could not be run; returns why.
+    """Run the cases that are left, taking each from ``left``, as far as the pair goes; returns why one did not run.
 
     What a case left behind that could not be run is not known, so that the next one needs another pair. Raises
     HarnessError if the pair cannot be launched.
@@ -32,12 +34,13 @@ async def run_on_pair(
         while left:
             group, case = left.pop(0)
             try:
-                await _restart_ended(deployment)
                 report = await _tried(deployment, case, options)
             except HarnessError as error:
                 return [f"{case.text}: {error}"]
             known = bool(report.rows) and all(one.excused for one in report.rows)
             add(row(group, case, report.history, report.judgement, known=known))
+            if left and not await _serves_again(deployment, case):
+                break
     return []
 
 
@@ -71,17 +74,26 @@ async def _run(
     return await deployment.run(load, faults=case.faults, verify=verify, result_dir=options.out, label=label)
 
 
-async def _restart_ended(deployment: harness.AsyncRunningDeployment) -> None:
-    """Start the processes again that have ended, and return when requests are served. Raises DeployError."""
+async def _serves_again(deployment: harness.AsyncRunningDeployment, case: Case) -> bool:
+    """Start the processes again that the case ended; False if the pair serves nothing then: the others need another."""
     processes = deployment.processes
-    if processes is None or not (ended := [name for name in processes.names() if not processes.pids(name)]):
-        return
-    for name in ended:
-        # That it ended belongs to the case before, which said so.
-        processes.will_end(name)
-        await processes.restart(name)
+    ended = [] if processes is None else [name for name in processes.names() if _has_ended(processes, name, case)]
+    if processes is None or not ended:
+        return True
+    try:
+        for name in ended:
+            # That it ended belongs to the case before, which said so.
+            processes.will_end(name)
+            await processes.restart(name)
+    except DeployError:
+        return False
     for _ in range(_READY_TRIES):
         report = await deployment.run(harness.RandomLoad(num_prompts=4, concurrency=4), verify="sample:0")
         if all(one.outcome is Outcome.OK for one in report.history.operations() if one.request.of_load):
-            return
-    raise DeployError(f"after the restart of {', '.join(ended)}, the pair did not serve {_READY_TRIES} small loads")
+            return True
+    return False
+
+
+def _has_ended(processes: Processes, name: str, case: Case) -> bool:
+    """Whether a process has ended, or may have lost its engine and be of no use."""
+    return not processes.pids(name) or (name == "decode-0" and bool(case.workload) and CATALOGUE[case.workload].alone)
