@@ -5,7 +5,7 @@ For a request that failed, the oracle already has bounds between nothing and all
 - Blocks that the oracle thinks cached may be gone, or may have been kept by a request that was cut. So predictions hold
   for whichever blocks were evicted, on every server, in every run with faults.
 - A transfer may fail, and decode compute the prompt itself (``kv_load_failure_policy`` recompute): what was to be
-  received may be computed instead.
+  received may be computed instead. Such a request is looked up in the caches once more (vLLM 0.32).
 - A process that was restarted counts from zero: see incarnations.py.
 """
 
@@ -23,6 +23,8 @@ from harness.verdict import Bounds
 
 _RECEIVED = ("external_kv_transfer", "external_hits", "nixl_bytes", "nixl_transfers", "local_cache_hit", "prefix_hits")
 """What a decode server counts less of if a transfer fails."""
+_LOOKED_UP = ("prefix_queries", "external_queries")
+"""What it counts more of if it then computes the prompt itself: the request is scheduled anew, from its first token."""
 _UNKNOWN = 2**31
 """More tokens than any prompt has."""
 
@@ -49,6 +51,8 @@ class Allowance:
             computed, received = bounds["local_compute"], bounds["external_kv_transfer"]
             bounds["local_compute"] = Bounds(computed.low, computed.high + min(received.high, self.tokens))
             bounds |= {name: Bounds(0, bounds[name].high) for name in _RECEIVED}
+            looked_up = {name: bounds[name] for name in _LOOKED_UP}
+            bounds |= {name: Bounds(one.low, one.high + min(one.high, self.tokens)) for name, one in looked_up.items()}
         if self.restarted:
             bounds = {name: Bounds(0, one.high) for name, one in bounds.items()}
         widened = replace(expectation, **bounds)
