@@ -7,6 +7,7 @@ from typing import Any
 from bench.fault_cases import Case, Shortfall
 from harness.checkers.windows import Window, windows
 from harness.history import Ending, History, Operation, Outcome
+from harness.scenario import Purpose
 from harness.verdict import Finding, FindingKind, Judgement, Verdict
 
 _WRONG = (FindingKind.WRONG_OUTPUT, FindingKind.LEAK, FindingKind.CACHE)
@@ -99,8 +100,8 @@ def _load(history: History, found: Sequence[Window]) -> Iterator[Operation]:
     """The requests of the load: those of the phases with faults, if there are any."""
     faulted = {(one.planned.scenario, one.planned.phase) for one in found}
     for one in history.operations():
-        # The harness's own clients left: nothing failed.
-        if one.ended.ending is Ending.LEFT or not one.request.of_load:
+        # If the harness's own client left, nothing failed. What is sent beside a load, to keep prefill busy, is not of it.
+        if one.ended.ending is Ending.LEFT or one.request.purpose is not Purpose.LOAD:
             continue
         if not faulted or (one.sent.scenario, one.sent.phase) in faulted:
             yield one
