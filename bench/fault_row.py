@@ -100,7 +100,7 @@ def _load(history: History, found: Sequence[Window]) -> Iterator[Operation]:
     """The requests of the load: those of the phases with faults, if there are any."""
     faulted = {(one.planned.scenario, one.planned.phase) for one in found}
     for one in history.operations():
-        # If the harness's own client left, nothing failed. What is sent beside a load, to keep prefill busy, is not of it.
+        # If the harness's own client left, nothing failed. What keeps prefill busy beside a load is not of it.
         if one.ended.ending is Ending.LEFT or one.request.purpose is not Purpose.LOAD:
             continue
         if not faulted or (one.sent.scenario, one.sent.phase) in faulted:
