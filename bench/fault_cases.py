@@ -116,9 +116,6 @@ _FAILED_LOAD = (
     "kill:server=prefill-0,after=2,for=3,provokes=nixl_failed_transfers",
 )
 """Requests wait on decode, whose engine is stopped, until the prefill server that has their KV is gone."""
-_COLD = ("link:link=side-channel,how=cut,after=0,for=8",)
-_ANEW = ("kill:server=prefill-0,after=1,for=1", "link:link=side-channel,how=delay,ms=100,after=2,for=1")
-"""A restarted prefill server is another engine to NIXL; the relay's count shows that decode makes a new handshake."""
 _LEASE_OPTIONS = "--nixl-config '{\"kv_lease_duration\": 3}' --num-gpu-blocks 128 --engine-arg '--max-model-len 1024'"
 _LEASE = Shortfall(
     "blocks whose lease has ended while a request waited in the decode server are read although others own them: "
@@ -193,13 +190,6 @@ _ALL = (
         cases=(Case(faults=_FAILED_LOAD, on="policy recompute", tries=3),),
         preset=_PAIR,
         policy="recompute",
-    ),
-    Group(
-        name="handshakes",
-        summary="the first handshake cut, and made anew with a prefill server that was restarted at its address",
-        cases=(Case(faults=_COLD, on="before the first handshake"), Case(faults=_ANEW, on="handshake anew")),
-        preset=_PAIR,
-        cold=True,
     ),
     Group(
         name="peer-refused",

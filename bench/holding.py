@@ -15,16 +15,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import uvloop
 
+from bench.pipes import there
 from harness.clock import MonotonicClock
 from harness.history import Ended, Outcome
 from harness.load.client import Client
 from harness.scenario import Request, Route, Sampling
 
-T = TypeVar("T")
 _ROOT = Path(__file__).parent.parent
 _WAVE, _BETWEEN_WAVES_S = 256, 0.05
 """Streams that are begun together, and the seconds until the next: a server's queue of new connections is short."""
@@ -50,7 +49,7 @@ async def _hold(options: argparse.Namespace) -> None:
             _tell(before=before, memory=_memory(), descriptors=_descriptors())
             await asyncio.to_thread(sys.stdin.readline)
             for stub in stubs:
-                _pipe(stub.stdin).write(b"go on\n")
+                there(stub.stdin).write(b"go on\n")
             ends = await asyncio.gather(*sending)
     lost = [one for one in ends if one.outcome is not Outcome.OK or len(one.token_times) != options.tokens]
     _tell(whole=len(ends) - len(lost), cpu=time.process_time(), causes=Counter(one.cause for one in lost))
@@ -75,7 +74,7 @@ async def _stubs(options: argparse.Namespace) -> AsyncIterator[tuple[list[Proces
         for number, host in enumerate(options.hosts)
     ]
     try:
-        yield stubs, [(await _pipe(stub.stdout).readline()).decode().strip() for stub in stubs]
+        yield stubs, [(await there(stub.stdout).readline()).decode().strip() for stub in stubs]
     finally:
         for stub in stubs:
             stub.kill()
@@ -105,7 +104,7 @@ async def _all_open(stubs: Sequence[Process], sending: "Sequence[asyncio.Task[En
 
 
 async def _say_open(stubs: Sequence[Process]) -> None:
-    await asyncio.gather(*(_pipe(stub.stdout).readline() for stub in stubs))
+    await asyncio.gather(*(there(stub.stdout).readline() for stub in stubs))
 
 
 async def _one_ends(sending: "Sequence[asyncio.Task[Ended]]") -> None:
@@ -119,12 +118,6 @@ def _descriptors() -> int:
 def _memory() -> int:
     """Bytes of this process in physical memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def _pipe(pipe: T | None) -> T:
-    if pipe is None:
-        raise ValueError("the process has no such pipe")
-    return pipe
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from bench.pipes import there
+
 _ROOT = Path(__file__).parent.parent
 _OTHER_FILES = 100
 """Descriptors that a client needs beside its streams: libraries, pipes, the event loop."""
@@ -63,8 +65,8 @@ def _measure(options: argparse.Namespace, clients: int) -> int:
         for number, found in enumerate(opened):
             _show(number, _share(options, number, clients), found)
         for one in running:
-            _pipe(one.stdin).write("go on\n")
-            _pipe(one.stdin).flush()
+            there(one.stdin).write("go on\n")
+            there(one.stdin).flush()
         return _judged([_told(one.stdout) for one in running], options.streams)
 
 
@@ -91,7 +93,7 @@ def _client(options: argparse.Namespace, number: int, clients: int) -> Iterator[
 
 
 def _told(output: IO[str] | None) -> dict[str, Any]:
-    line = _pipe(output).readline()
+    line = there(output).readline()
     if not line:
         raise SystemExit("A client ended early; its message stands above.")
     found: dict[str, Any] = json.loads(line)
@@ -106,12 +108,6 @@ def _judged(ended: Sequence[dict[str, Any]], streams: int) -> int:
     for cause, count in causes.most_common(5):
         print(f"  {count}: {cause}")
     return 0 if whole == streams else 1
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    if pipe is None:
-        raise ValueError("the process has no such pipe")
-    return pipe
 
 
 if __name__ == "__main__":

@@ -289,3 +289,13 @@ class Scenario:
     name: str
     purpose: str
     phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a scenario is to bring about in a deployment. If it did not occur, the scenario has tested nothing."""
+
+    counters: tuple[str, ...] = ()
+    """Counters, such as ``preemptions``, each of which must have grown on some server."""
+    waits: float = 0.0
+    """Seconds for which a request must have waited for its first token after prefill had answered; 0: none must."""

@@ -34,8 +34,8 @@ ROOMS: dict[str, set[str]] = {
     "catalogue": VOCABULARY | {"deploy.target"},
     "oracle": VOCABULARY,
     # Of observe only the pure modules, which turn samples into counters.
-    "verify": VOCABULARY | {"observe.counters", "observe.watched"},
-    "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.watched"},
+    "verify": VOCABULARY | {"observe.growth", "observe.watched"},
+    "checkers": VOCABULARY | {"oracle", "verify.judging", "observe.counters", "observe.growth", "observe.watched"},
     "run": VOCABULARY | {"load", "catalogue", "observe", "verify", "checkers"},
     # Of store only the lines of a journal, which workers write.
     "fleet": VOCABULARY | {"load", "run", "store.written"},
@@ -241,9 +241,9 @@ EXCEPTIONS = {
     ("harness/verify/judging/partial.py", "choice.text[:len(partial.text)]"),
     # A sentence that is on the screen already is not printed again; nothing is concluded from it.
     ("harness/reports/assertion.py", "f'{one.subject}: {one.text}' not in check.summary"),
-    ("harness/reports/overview.py", "summary.replace(why, f'for the same reason as {shown_by[why]}')"),
-    ("harness/reports/overview.py", "text not in summary"),
-    ("harness/reports/overview.py", "subject not in summary"),
+    ("harness/reports/reasons.py", "summary.replace(why, f'for the same reason as {shown_by[why]}')"),
+    ("harness/reports/reasons.py", "text not in summary"),
+    ("harness/reports/reasons.py", "subject not in summary"),
 }
 
 

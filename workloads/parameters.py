@@ -69,14 +69,9 @@ def _afterwards(build: Builder) -> Iterator[Phase]:
     yield together("afterwards", _beside(build))
 
 
-def _lease_ended(build: Builder, name: str) -> Phase:
-    """The first reading of this phase waits until prefill holds no block: all leases have ended."""
-    return Phase(name, (build.ask(build.block),), counted=False, watched=True)
-
-
-def _lease_ends(build: Builder, name: str) -> Iterator[Phase]:
-    yield _uncounted(f"hold {name}", [build.holding(build.block)])
-    yield _lease_ended(build, f"lease ends {name}")
+def _until_lease_ends(name: str, held: Iterable[Request]) -> Phase:
+    """Prompts that are held on prefill. The reading after this phase waits until prefill holds no block any more."""
+    return replace(_uncounted(name, held), watched=True)
 
 
 def _altered(build: Builder, ways: Iterable[Altered]) -> Iterator[Phase]:
@@ -110,8 +105,8 @@ def unknown_names(build: Builder) -> Iterator[Phase]:
     yield after[0]
     # A handshake that nobody answers ends after five seconds, one after another, and decode counts it as failed even
     # if its request has ended: counters are read when two more leases have ended.
-    yield from _lease_ends(build, "once")
-    yield from _lease_ends(build, "twice")
+    yield _until_lease_ends("hold once", [build.holding(build.block)])
+    yield _until_lease_ends("hold twice", [build.holding(build.block)])
     yield from after[1:]
 
 
@@ -121,8 +116,8 @@ def malformed_references(build: Builder) -> Iterator[Phase]:
 
     Hunts references that are used before they are checked.
     """
-    ways = (Altered.OUT_OF_RANGE, Altered.NEGATIVE, Altered.HUGE, Altered.OTHER_TP, Altered.TEXT_IDS, Altered.TEXT)
-    yield from _altered(build, ways)
+    ids = (Altered.OUT_OF_RANGE, Altered.NEGATIVE, Altered.HUGE, Altered.TEXT_IDS, Altered.FRACTIONS)
+    yield from _altered(build, (*ids, Altered.OTHER_TP, Altered.TEXT))
 
 
 @workload(family="parameters", needs=_ANY, home=_HOME)
@@ -131,7 +126,7 @@ def used_again(build: Builder) -> Iterator[Phase]:
 
     Hunts servers that give up on a notification for a request that they have forgotten.
     """
-    held = [build.holding(_length(build)) for _ in range(2)]
+    held = _two_held(build)
     yield _uncounted("hold", held)
     yield _uncounted("first", [build.handed(one) for one in held])
     # Nothing beside them: prefill may give their blocks to any other prompt.
@@ -153,18 +148,17 @@ def used_after_reuse(build: Builder) -> Iterator[Phase]:
 
     Hunts answers to another prompt: a decode server reads whatever the blocks hold now.
     """
-    held = [build.holding(_length(build)) for _ in range(2)]
+    held = _two_held(build)
     yield _uncounted("hold", held)
     yield _uncounted("first", [build.handed(one) for one in held])
-    yield _overwrite(build)
-    yield _uncounted("send", [*(build.handed(one, again=True) for one in held), *_beside(build)])
-    yield from _afterwards(build)
+    yield from _after_reuse(build, held)
 
 
 @workload(
     family="parameters",
     needs=_POOL,
     home=_HOME,
+    provokes="nixl_expired",
     known_fault=_wrong(
         "a reference whose lease has ended and whose blocks hold another prompt's KV since is served "
         "with HTTP 200 and a wrong output: decode does not look at the lease"
@@ -175,18 +169,21 @@ def kept_past_lease(build: Builder) -> Iterator[Phase]:
 
     Hunts answers to another prompt, as ``used_after_reuse`` does, from a reference that was never used.
     """
-    held = [build.holding(_length(build)) for _ in range(2)]
-    yield _uncounted("hold", held)
-    yield _lease_ended(build, "lease ends")
-    yield _overwrite(build)
+    held = _two_held(build)
+    yield _until_lease_ends("hold", held)
+    yield from _after_reuse(build, held)
+
+
+def _two_held(build: Builder) -> list[Request]:
+    return [build.holding(_length(build)) for _ in range(2)]
+
+
+def _after_reuse(build: Builder, held: Iterable[Request]) -> Iterator[Phase]:
+    """The references are sent when as many new blocks were made on prefill as its pool has."""
+    whole = flood(build, Route.PREFILL)
+    yield _uncounted("overwrite", whole.requests, whole.concurrency)
     yield _uncounted("send", [*(build.handed(one, again=True) for one in held), *_beside(build)])
     yield from _afterwards(build)
-
-
-def _overwrite(build: Builder) -> Phase:
-    """As many new blocks on prefill as its pool has."""
-    whole = flood(build, Route.PREFILL)
-    return _uncounted("overwrite", whole.requests, whole.concurrency)
 
 
 @workload(

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 from harness.catalogue.builder import Builder, together
 from harness.catalogue.needs import Needs
+from harness.catalogue.presets import PRESETS
 from harness.catalogue.registry import workload
-from harness.scenario import Phase
+from harness.scenario import Phase, Route
 
 _STEPS = Needs(batch_tokens=512)
 _POOL = Needs(most_blocks=128)
+_SHORT_LEASE_S = PRESETS["short_lease"].nixl_config["kv_lease_duration"]
 
 
 def _pool(build: Builder) -> int:
@@ -113,13 +115,24 @@ def tier_overflow(build: Builder) -> Iterator[Phase]:
         yield Phase(name, tuple(build.ask(prompt) for prompt in (*prompts, long)), concurrency=8)
 
 
-@workload(family="pressure", needs=_POOL, home="short_lease")
+@workload(family="pressure", needs=_POOL, home="short_lease", waits=_SHORT_LEASE_S)
 def queue_past_lease(build: Builder) -> Iterator[Phase]:
-    """More long answers than decode's pool holds, so that requests wait there for longer than prefill's short lease.
+    """Requests that wait for a full decode pool for longer than prefill's short lease, beside prompts on prefill alone.
 
     Hunts leases that are not renewed while a request waits, and blocks that are given to prompts sent to prefill alone.
     """
-    prompt, answer = 2 * build.block - 5, 6 * build.block
-    waiting = [build.ask(prompt + n % 7, max_tokens=answer, ignore_eos=True) for n in range(_pool(build) // 4)]
-    churn = [build.on_prefill(3 * build.block + n % 40) for n in range(_pool(build))]
-    yield Phase("at once", (*waiting, *churn), concurrency=len(waiting) + 2)
+    whole = min(_pool(build) // 2, build.setting.max_model_len // build.block)
+    grown = whole // 4
+    # Two fill the pool, and two more wait for their place, before all others: a server admits in order.
+    filling = [
+        build.ask(
+            (whole - grown) * build.block - 5 + n,
+            route=Route.DECODE,
+            max_tokens=grown * build.block,
+            ignore_eos=True,
+        )
+        for n in range(4)
+    ]
+    waiting = [build.ask(2 * build.block - 5 + n % 7) for n in range(_pool(build) // 4)]
+    churn = [build.on_prefill(3 * build.block + n % 40) for n in range(2 * _pool(build))]
+    yield Phase("at once", (*filling, *waiting, *churn), concurrency=len(filling) + len(waiting) + 2)

@@ -1,12 +1,12 @@
 """Runs on a deployment that was launched or attached to."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.api.storing import predicting, reported, storing
 from harness.api.words import load_words, target_words, workers_words
 from harness.beside import Beside
 from harness.catalogue.choice import choose
@@ -22,13 +22,13 @@ from harness.load.extra_body import checked
 from harness.loads import Load, RandomLoad
 from harness.observe.values import values_now
 from harness.observer import RunObserver
-from harness.reports import LoadSettings, Report, make_report
+from harness.reports import LoadSettings, Report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
 from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now, with_tokens
 from harness.run.runner import load_here
 from harness.run.transport import REQUEST_TIMEOUT, SETTLE_TIMEOUT
 from harness.scenario import Scenario
-from harness.store import RunStore, temporary_journal
+from harness.store import RunStore
 from harness.verify.asking import VerifyOptions, VerifyPolicy
 from harness.verify.asking.policy import DEFAULT
 
@@ -110,7 +110,7 @@ class AsyncRunningDeployment:
         scenario = load.scenario(self.facts, salt)
         if plans:
             scenario = under_faults(scenario, self.facts, plans)
-        with _storing(result_dir, label, load.seed, self.facts) as (keep, store), _predicting(store) as beside:
+        with storing(result_dir, label, load.seed, self.facts) as (keep, store), predicting(store) as beside:
             carried = await self._carry_out(
                 [scenario],
                 sending,
@@ -131,7 +131,7 @@ class AsyncRunningDeployment:
                 label=label or None,
                 goodput=goodput or {},
             )
-            return _reported(carried, store, settings)
+            return reported(carried, store, settings)
 
     async def run_workloads(  # noqa: PLR0913 - all have defaults
         self,
@@ -171,7 +171,7 @@ class AsyncRunningDeployment:
         argv += ("--seed", str(seed), *(["--background-load", str(background_load)] if background_load else []))
         argv += tuple(workers_words(fleet))
         sending = Sending(self._target.headers)
-        with _storing(result_dir, label, seed, self.facts) as (keep, store):
+        with storing(result_dir, label, seed, self.facts) as (keep, store):
             begun = tuple(entry.name for entry in entries)
             verify = how if fitting.scenarios else None
             carried = await self._carry_out(
@@ -180,7 +180,7 @@ class AsyncRunningDeployment:
             left = {entry: skipped_row(entry, AS_GIVEN, why) for entry, why in fitting.skipped.items()}
             history, whole = carried.history, carried.judgement
             rows = rows_of(entries, AS_GIVEN, left=left, deployment=self.facts, history=history, whole=whole)
-            return _reported(carried, store, None, rows=rows)
+            return reported(carried, store, None, rows=rows)
 
     async def _carry_out(  # noqa: PLR0913 - private; callers name most
         self,
@@ -227,30 +227,3 @@ def _workers(number: int | None, ray: str | None) -> Workers:
     workers = Workers(number, ray)
     workers.require()
     return workers
-
-
-@contextmanager
-def _storing(
-    result_dir: str | Path | None, label: str, seed: int, facts: Deployment
-) -> Iterator[tuple[Callable[[Entry], None], RunStore | None]]:
-    """A function that keeps a run's entries, and the run's directory; without ``result_dir`` nothing stays on disk."""
-    if result_dir is None:
-        with temporary_journal() as journal:
-            yield (lambda _entry: None) if journal is None else journal.record, None
-        return
-    with RunStore.create(result_dir, label=label, seed=seed) as store:
-        store.save_deployment(facts)
-        yield store.record, store
-
-
-def _predicting(store: RunStore | None) -> AbstractContextManager[Beside | None]:
-    """A second process for a large load, which reads the stored journal; none if nothing is stored."""
-    return nullcontext() if store is None else Beside(store.journal, store.logs / "beside.log")
-
-
-def _reported(carried: Carried, store: RunStore | None, settings: LoadSettings | None, **more: Any) -> Report:
-    path = None if store is None else store.path
-    report = make_report(carried.deployment, carried.history, carried.judgement, path, settings, **more)
-    if store is not None:
-        store.save_result(report.result)
-    return report

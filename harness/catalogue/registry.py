@@ -8,7 +8,7 @@ from harness.catalogue.builder import Builder
 from harness.catalogue.needs import Needs
 from harness.catalogue.setting import Setting
 from harness.errors import HarnessError
-from harness.scenario import Phase, Scenario
+from harness.scenario import Phase, Scenario, Situation
 from harness.verdict import KnownFault
 
 Writer = Callable[[Builder], Iterable[Phase]]
@@ -27,8 +27,8 @@ class Workload:
     needs: Needs
     home: str
     """The preset (`harness.catalogue.presets`) of the deployment that the workload is made for."""
-    provokes: str | None
-    """A counter, such as ``preemptions``, that must grow on some server; else the tested case did not occur."""
+    provokes: Situation | None
+    """What must occur, or the workload has tested nothing; None: what it sends is enough."""
     known_fault: KnownFault | None
     """A fault of the engine that the workload is known to find: which versions have it, and the evidence."""
     write: Writer
@@ -49,11 +49,17 @@ def workload(  # noqa: PLR0913 - what a workload is; keyword-only, and all but o
     family: str,
     needs: Needs | None = None,
     home: str = "multi",
-    provokes: str | None = None,
+    provokes: str | tuple[str, ...] = (),
+    waits: float = 0.0,
     known_fault: KnownFault | None = None,
     alone: bool = False,
 ) -> Callable[[Writer], Workload]:
-    """Register a function as a workload. Its docstring's first line is the summary, the rest says what it hunts."""
+    """Register a function as a workload. Its docstring's first line is the summary, the rest says what it hunts.
+
+    ``provokes``: one or several counters, and ``waits``: see :class:`harness.scenario.Situation`.
+    """
+    counters = (provokes,) if isinstance(provokes, str) else provokes
+    situation = Situation(counters, waits) if counters or waits else None
 
     def register(write: Writer) -> Workload:
         name = write.__name__
@@ -62,7 +68,7 @@ def workload(  # noqa: PLR0913 - what a workload is; keyword-only, and all but o
             needed = "a unique name, and a docstring with a summary line and what it hunts"
             raise HarnessError(f"The workload {name} needs {needed}.")
         limits = needs or Needs()
-        entry = Workload(name, family, summary, hunts.strip(), limits, home, provokes, known_fault, write, alone)
+        entry = Workload(name, family, summary, hunts.strip(), limits, home, situation, known_fault, write, alone)
         CATALOGUE[name] = entry
         return entry
 

@@ -13,8 +13,9 @@ from harness.checkers.advice import advised
 from harness.checkers.client_health import client_health
 from harness.checkers.completion import completion
 from harness.checkers.compose import Checker, judge
-from harness.checkers.evidence import first_problem, gather
+from harness.checkers.evidence import first_problem
 from harness.checkers.processes import excused
+from harness.checkers.provoked import provoked
 from harness.checkers.settled import settled
 from harness.checkers.streaming import conclusive_streams, streaming
 from harness.facts import Deployment
@@ -36,7 +37,8 @@ from harness.history import (
     Sent,
     VerificationPlanned,
 )
-from harness.verdict import Check, Finding, Judgement, Verdict, worst
+from harness.scenario import Situation
+from harness.verdict import Check, Judgement, Verdict, worst
 from harness.verify.judging import OutputEvidence, look_at_outputs, part_of
 
 FEWEST_STREAMS = 32
@@ -57,12 +59,12 @@ def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-onl
     judgement: Judgement,
     scenario: str,
     *,
-    provokes: str | None = None,
+    provokes: Situation | None = None,
     compared: OutputEvidence | None = None,
 ) -> Judgement:
     """The checks of one scenario; ``judgement``: that of the whole run.
 
-    ``provokes``: a counter that must have grown on a server, or the situation that the scenario tests did not occur.
+    ``provokes``: the situation that the scenario is to bring about.
     ``compared``: the evidence about the whole run's outputs, if it was collected already.
     """
     own = History(tuple(_entries(history, scenario)))
@@ -74,7 +76,7 @@ def judge_scenario(  # noqa: PLR0913 - the last two are optional and keyword-onl
         *_counters(judgement, scenario),
         *_about_requests(judgement, asked),
         settled(deployment, own),
-        *([_provoked(deployment, own, provokes)] if provokes else ()),
+        *([provoked(deployment, own, provokes)] if provokes else ()),
     )
     checks = tuple(excused(check, history) for check in checks)
     return Judgement(advised(deployment, own, checks, asked=asked), part.counts)
@@ -170,11 +172,3 @@ def _left_counters(check: Check, parts: Mapping[str, Judgement]) -> Check | None
     if verdict is Verdict.VALID:
         return None
     return Check(check.name, verdict, first_problem(left), left, advice=check.advice)
-
-
-def _provoked(deployment: Deployment, own: History, counter: str) -> Check:
-    grown = [one.delta.of(counter) for one in gather(deployment, own)]
-    if any(grown):
-        return Check("provoked", Verdict.VALID, f"{counter} grew by {sum(value or 0 for value in grown):,}")
-    text = f"{counter} did not grow on any server: the situation that this workload tests did not occur"
-    return Check("provoked", Verdict.UNKNOWN, text, findings=(Finding("deployment", text),))

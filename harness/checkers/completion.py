@@ -30,7 +30,7 @@ could not be verified.
 
 A request that overlapped a fault of the run which may cause errors (``Tolerated.ERRORS``) may fail, in any clear way.
 It may not hang: one that timed out, although the fault had been undone for most of its time, was never going to be
-answered, which is invalid.
+answered, which is invalid. If it is not known whether the fault took hold, nothing is known of the failure either.
 """
 
 from collections.abc import Sequence
@@ -107,10 +107,16 @@ def refused_clearly(operation: Operation) -> bool:
 
 
 def _under_faults(operation: Operation, history: History) -> Verdict:
-    """The verdict about a request that did not end as expected; VALID if a fault of the run explains it."""
-    tolerant = [one for one in at_work(history, operation, Tolerated.ERRORS) if one.evidence]
-    if not tolerant or operation.ended.ending is Ending.CLIENT_CRASHED:
+    """The verdict about a request that did not end as expected; VALID if a fault of the run explains it.
+
+    A fault that was begun, and not observed to have taken hold, may explain it: then the verdict is UNKNOWN.
+    """
+    begun = list(at_work(history, operation, Tolerated.ERRORS))
+    if not begun or operation.ended.ending is Ending.CLIENT_CRASHED:
         return _verdict(operation)
+    tolerant = [one for one in begun if one.evidence]
+    if not tolerant:
+        return Verdict.UNKNOWN
     if operation.ended.ending is not Ending.TIMED_OUT:
         return Verdict.VALID
     healed = max((one.healed_at or operation.ended.at for one in tolerant), default=operation.ended.at)

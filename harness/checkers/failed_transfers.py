@@ -17,7 +17,8 @@ If other people use the server too, the failed transfer may belong to their requ
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import Evidence, counter_check, gather
+from harness.checkers.evidence import Evidence, counter_check
+from harness.checkers.gathering import gather
 from harness.facts import Deployment
 from harness.history import History
 from harness.observe.counters import Counters

@@ -9,7 +9,7 @@ counted that in its phase, the run did not test it, and the check is unknown.
 """
 
 from harness.checkers.drained import SILENT_S, left_hanging
-from harness.checkers.evidence import gather
+from harness.checkers.gathering import gather
 from harness.checkers.windows import RECOVERY_S, Window, windows
 from harness.facts import Deployment
 from harness.history import FaultPlanned, History, Operation

@@ -11,17 +11,15 @@ So the growth since the start is predicted from the requests of the third kind, 
 those of the second kind, on a server without any cached block. Later phases find only what these requests left.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from harness.checkers.predictions import Expected
 from harness.checkers.windows import Window, windows
 from harness.facts import Deployment, Role, serving
 from harness.history import History, Operation, Outcome, Tolerated
 from harness.memo import once
 from harness.oracle import PhaseKey, ServerExpectation
-
-Predicted = Mapping[PhaseKey, Mapping[str, ServerExpectation]]
-"""Expectations by phase and by server or role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,10 @@ def restarted(history: History, phase: PhaseKey, server: str) -> bool:
 
 
 def since_restarts(
-    expected: Predicted,
+    expected: Expected,
     history: History,
-    again: Callable[[Callable[[Sequence[Operation]], Iterator[Operation]]], Predicted],
-) -> Predicted:
+    again: Callable[[Callable[[Sequence[Operation]], Iterator[Operation]]], Expected],
+) -> Expected:
     """The expectations, with those of restarted servers from the phase of their restart on.
 
     ``again``: predicts from the run's operations after they went through a function. What is summed over the servers of

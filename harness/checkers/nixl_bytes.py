@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from harness.checkers.evidence import Evidence, counter_check, gather, nothing_moved
+from harness.checkers.evidence import Evidence, counter_check, nothing_moved
+from harness.checkers.gathering import gather
 from harness.checkers.unknown_facts import excused_by_unknown_kv_dtype
 from harness.facts import Deployment
 from harness.history import History

@@ -13,7 +13,8 @@ much as the event can explain:
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.checkers.evidence import Evidence, counter_check, gather, nothing_moved
+from harness.checkers.evidence import Evidence, counter_check, nothing_moved
+from harness.checkers.gathering import gather
 from harness.checkers.unknown_facts import excused_by_unknown_kv_dtype
 from harness.facts import Deployment
 from harness.history import History

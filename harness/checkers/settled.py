@@ -10,7 +10,8 @@ use the server too, blocks and requests may belong to them.
 from collections.abc import Iterator
 
 from harness.checkers.by_phase import by_phase
-from harness.checkers.evidence import NOT_COUNTED, gather
+from harness.checkers.evidence import NOT_COUNTED
+from harness.checkers.gathering import gather
 from harness.checkers.predictions import AFTER, BEFORE
 from harness.facts import Deployment
 from harness.history import Ending, History, Outcome, Scraped, ScrapeFailed

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.checkers.by_phase import by_phase
-from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, gather
+from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem
+from harness.checkers.gathering import gather
 from harness.checkers.incarnations import counted
 from harness.checkers.unknown_facts import excused_by_unlisted
 from harness.facts import Deployment, Role

@@ -8,7 +8,7 @@ does wrong later than ``RECOVERY_S`` after the healing is no effect of the fault
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.history import (
@@ -79,22 +79,54 @@ def windows(history: History) -> tuple[Window, ...]:
     planned = tuple(history.of(FaultPlanned))
     if not planned:
         return ()
-    began: dict[str, float] = {one.fault: one.at for one in history.of(FaultBegan)}
-    proved = {one.fault: one for one in history.of(FaultProved)}
-    healed = {one.fault: one for one in history.of(FaultHealed)}
     served = _Served.of(history)
-    return tuple(
-        Window(
-            one,
-            began.get(one.fault),
-            seen.evidence if (seen := proved.get(one.fault)) else "",
-            end.at if (end := healed.get(one.fault)) else None,
-            end is not None and end.healed,
-            end.text if end else "",
-            served.first_after(end.at) if end else None,
-            seen.at if seen else None,
-        )
-        for one in planned
+    return tuple(_window(steps, served) for steps in _steps(history))
+
+
+@dataclass(slots=True)
+class _Steps:
+    """What the history says of one planned fault."""
+
+    planned: FaultPlanned
+    began: FaultBegan | None = None
+    proved: FaultProved | None = None
+    healed: FaultHealed | None = None
+
+
+def _steps(history: History) -> Iterable[_Steps]:
+    """The steps of each planned fault. Evidence of an earlier fault of the same name is none of a later one."""
+    found: list[_Steps] = []
+    newest: dict[str, _Steps] = {}
+    for entry in history.entries:
+        if isinstance(entry, FaultPlanned):
+            newest[entry.fault] = steps = _Steps(entry)
+            found.append(steps)
+        elif isinstance(entry, FaultBegan | FaultProved | FaultHealed) and entry.fault in newest:
+            _note(newest[entry.fault], entry)
+    return found
+
+
+def _note(steps: _Steps, entry: FaultBegan | FaultProved | FaultHealed) -> None:
+    match entry:
+        case FaultBegan():
+            steps.began = entry
+        case FaultProved():
+            steps.proved = entry
+        case FaultHealed():
+            steps.healed = entry
+
+
+def _window(steps: _Steps, served: "_Served") -> Window:
+    began, seen, end = steps.began, steps.proved, steps.healed
+    return Window(
+        steps.planned,
+        began.at if began else None,
+        seen.evidence if seen else "",
+        end.at if end else None,
+        end is not None and end.healed,
+        end.text if end else "",
+        served.first_after(end.at) if end else None,
+        seen.at if seen else None,
     )
 
 

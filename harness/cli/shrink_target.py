@@ -8,7 +8,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.cli.options import Options, parse, target_words
+from harness.cli.options import Options, parse
+from harness.cli.target_options import target_words
 from harness.deploy.target import Target
 from harness.errors import UsageError
 from harness.facts import Deployment, Role

@@ -1,17 +1,17 @@
 """Opens a deployment: launches or attaches to it, checks it, warms it up, and learns its facts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
 from harness.clock import Clock
 from harness.deploy.engine import find_engine
 from harness.deploy.launch import launched, start_proxy
+from harness.deploy.learning import learned_facts, looks_like_a_path
 from harness.deploy.nursery import Nursery
 from harness.deploy.plan import Engine
 from harness.deploy.plugin_path import write_plugin_path
@@ -19,14 +19,14 @@ from harness.deploy.ports import require_free
 from harness.deploy.relaying import SIDE_CHANNEL, Relaying, start_relays
 from harness.deploy.simulate import simulated
 from harness.deploy.target import Attachment, Target
-from harness.deploy.warmup import PROMPT_TOKENS, WarmUp, warm_up_load, warm_up_transfers
-from harness.errors import DeployError, ModelNotFound, UsageError
+from harness.deploy.warmup_load import warm_up_load
+from harness.deploy.warmup_request import PROMPT_TOKENS, WarmUp
+from harness.deploy.warmup_transfers import warm_up_transfers
+from harness.errors import DeployError, UsageError
 from harness.facts import Connector, Deployment, Role
 from harness.history import DeadProcess
 from harness.loads.demand import Demand
-from harness.models import ModelFacts, make_canary, read_config, read_model
-from harness.observe.server_info import learn
-from harness.observe.vocabulary import tokens_that_are_safe
+from harness.models import make_canary, read_model
 from harness.observer import SILENT, RunObserver
 from harness.preflight import (
     CounterWatch,
@@ -131,14 +131,14 @@ async def _launch(target: Target, around: Surroundings, stack: AsyncExitStack) -
     ports = {name: require_free(port, _PORT_FLAGS[name.partition("-")[0]]) for name, port in target.ports.items()}
     # The model is read first, so that a wrong path is reported before the engines start.
     model = str(make_canary()) if target.model is None else target.model
-    if target.model is None or _looks_like_a_path(target.model):
+    if target.model is None or looks_like_a_path(target.model):
         read_model(model)
     engines = {role: await _engine(role, target, around) for role in Role}
     name = target.served_model_name or ("canary" if target.model is None else None)
     nursery = around.nursery(target)
     planned = replace(target, model=model, served_model_name=name)
     parts = await stack.enter_async_context(launched(planned, engines, ports, nursery))
-    deployment = await _learn(target, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), parts.proxy_url)
+    deployment = await learned_facts(target, parts.urls(Role.PREFILL), parts.urls(Role.DECODE), parts.proxy_url)
     device = engines[Role.DECODE].build.device
     servers = tuple(replace(server, pid=nursery.pid(server.name)) for server in deployment.servers)
     deployment = replace(deployment, servers=servers, launched=True, end_tokens_complete=True, device=device)
@@ -150,15 +150,10 @@ def _with_own_proxy(deployment: Deployment) -> Deployment:
     return replace(deployment, own_proxy=None if deployment.proxy_url is None else True)
 
 
-def _looks_like_a_path(model: str) -> bool:
-    """Whether this is a path. A hub name is at most ``owner/name``, and the engine itself fetches the model."""
-    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") > 1
-
-
 async def _attach(target: Target, to: Attachment, around: Surroundings, stack: AsyncExitStack) -> Session:
     nursery = around.nursery(target)
     stack.push_async_callback(nursery.stop)
-    deployment = await _learn(target, to.prefill_urls, to.decode_urls, to.base_url)
+    deployment = await learned_facts(target, to.prefill_urls, to.decode_urls, to.base_url)
     relaying = await start_relays(nursery, target.relays, {one.name: one.url for one in deployment.servers})
     if to.base_url is None:
         url = await start_proxy(nursery, to.prefill_urls, to.decode_urls, target.ports, relaying.detours)
@@ -179,64 +174,6 @@ async def _engine(role: Role, target: Target, around: Surroundings) -> Engine:
     build = await find_engine(target.engine_pythons[role], target.device, target.connectors)
     plugin_path = write_plugin_path(around.directory / "engine_path") if build.device == "cpu" else None
     return Engine(build, plugin_path)
-
-
-async def _learn(
-    target: Target, prefill: tuple[str, ...], decode: tuple[str, ...], proxy_url: str | None
-) -> Deployment:
-    async with aiohttp.ClientSession(headers=target.headers) as session:
-        learned = await learn(session, prefill_urls=prefill, decode_urls=decode, proxy_url=proxy_url)
-        deployment = learned.deployment
-        named = replace(
-            deployment,
-            model=target.served_model_name or deployment.model,
-            model_path=target.model or deployment.model_path,
-        )
-        if target.kv_cache_dtype is not None:
-            named = named.with_servers(kv_dtype=target.kv_cache_dtype)
-        known = with_model(named, known_model(named, target.model, learned.config))
-        if known.vocab_size is not None:
-            return known
-        return replace(known, **await tokens_that_are_safe(session, named))
-
-
-def known_model(deployment: Deployment, wanted: str | None, reported: Mapping[str, Any] | None) -> ModelFacts | None:
-    """The model's facts, from its files, else from the configuration that a server ``reported``; None without either.
-
-    ``wanted``: the user's ``--model``.
-
-    Raises ModelNotFound if ``wanted`` is a path without a model.
-    """
-    dtypes = [server.kv_dtype for server in deployment.servers]
-    kv_dtype = None if None in dtypes else dtypes[0]
-    try:
-        return read_model(deployment.model_path or "", kv_dtype=kv_dtype)
-    except ModelNotFound:
-        # The servers may know a hub name that is unknown here.
-        if wanted is not None and _looks_like_a_path(wanted):
-            raise
-    return None if reported is None else read_config(reported, kv_dtype=kv_dtype)
-
-
-def with_model(deployment: Deployment, model: ModelFacts | None) -> Deployment:
-    """The deployment with the model's facts; without a model, they stay unknown."""
-    if model is None:
-        name = deployment.model_path or deployment.model
-        why = f"the configuration of the model {name} cannot be read here (--model can give its directory)"
-        return replace(deployment, geometry=None, geometry_unknown=why, cache_rules_unknown=why)
-    # vLLM serves a 16-bit checkpoint as it is, and casts a float32 checkpoint to a dtype that suits the device: the
-    # dtype of its KV cache is certain only if the servers report it.
-    reported = all(server.kv_dtype is not None for server in deployment.servers)
-    certain = reported or model.dtype in ("bfloat16", "float16")
-    return replace(
-        deployment,
-        geometry=model.geometry if certain else None,
-        geometry_unknown=model.geometry_unknown or ("" if certain else "the servers do not report their KV dtype"),
-        cache_rules_unknown=model.cache_rules_unknown,
-        vocab_size=model.vocab_size,
-        special_token_ids=model.special_token_ids,
-        end_tokens_complete=model.generation_defaults,
-    )
 
 
 async def _warm_up(

@@ -16,6 +16,7 @@ from harness.faults.site import POLL_S, Site
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 _SAMPLE = re.compile(r"^(?:\w*vllm:)?(\w+)(?:\{(.*)\})? (\S+)", re.MULTILINE)
 _FINISHED, _GONE = "request_success_total", "pd_proxy_client_gone_total"
+_STARTED = "process_start_time_seconds"
 _IN_FLIGHT = ("num_requests_running", "num_requests_waiting")
 _REASON = re.compile(r'(?:finished_reason|phase)="([^"]*)"')
 _WITHOUT_ANSWER = ("abort", "error")
@@ -34,11 +35,15 @@ class Served:
     """Requests that the decode servers count as aborted."""
     gone: Mapping[str, int] = field(default_factory=dict)
     """Clients that left, by the stage at which the harness's own proxy was; empty: another proxy, or none."""
+    started: tuple[float, ...] = ()
+    """When each decode server started, in seconds since 1970, as far as they say so."""
 
-    def since(self, earlier: "Served") -> "Served":
-        """The growth since an earlier reading."""
+    def since(self, earlier: "Served") -> "Served | None":
+        """The growth since an earlier reading; None if a decode server was restarted, and so counts from zero."""
+        if self.started != earlier.started or self.finished < earlier.finished:
+            return None
         gone = {stage: count - earlier.gone.get(stage, 0) for stage, count in self.gone.items()}
-        return Served(self.finished - earlier.finished, self.aborted - earlier.aborted, gone)
+        return Served(self.finished - earlier.finished, self.aborted - earlier.aborted, gone, self.started)
 
 
 async def read_served(site: Site) -> Served | None:
@@ -51,7 +56,8 @@ async def read_served(site: Site) -> Served | None:
         return None
     reasons = _by_label(counted, _FINISHED)
     whole = sum(count for reason, count in reasons.items() if reason not in _WITHOUT_ANSWER)
-    return Served(whole, reasons.get("abort", 0), _by_label(counted, _GONE))
+    started = tuple(value for name, _, value in counted if name == _STARTED)[: len(urls)]
+    return Served(whole, reasons.get("abort", 0), _by_label(counted, _GONE), started)
 
 
 async def until_idle(site: Site) -> float | None:

@@ -88,7 +88,10 @@ class Cancel:
         after = await read_served(site)
         if self._before is None or after is None or idle_after is None:
             raise NoEvidence(f"{closed}; whether the servers noticed is not known: their metrics could not be read")
-        return f"{closed}; {self._noticed(load, after.since(self._before))}; all were idle {idle_after:.1f} s later"
+        grown = after.since(self._before)
+        if grown is None:
+            raise NoEvidence(f"{closed}; what decode finished is not known: it was restarted, and counts from zero")
+        return f"{closed}; {self._noticed(load, grown)}; all were idle {idle_after:.1f} s later"
 
     async def heal(self, site: Site) -> str:  # noqa: ARG002 - as for all faults
         """Nothing is to be undone: no client leaves when the load is over."""

@@ -18,10 +18,13 @@ from harness.facts import Connector, Deployment
 from harness.faults.churn import churned
 from harness.faults.fault import OfLoad
 from harness.faults.plan import FaultPlan
-from harness.scenario import Phase, Purpose, Request, Route, Scenario
+from harness.scenario import Phase, Purpose, Request, Route, Sampling, Scenario
 
 _CONCURRENCY = 16
 """Requests in flight, at most: the load's own concurrency may be more than servers with small pools carry at once."""
+_TOKENS = 16
+"""Tokens of each answer, at most: wrong KV of a prompt shows in the tokens right behind it, and whole answers of a long
+load would take several times as long as the load."""
 
 
 def under_faults(scenario: Scenario, deployment: Deployment, plans: Iterable[FaultPlan] = ()) -> Scenario:
@@ -67,11 +70,19 @@ def _read(load: Phase, name: str, route: Route) -> Phase:
             route=route,
             server=None,
             expect_status=None,
+            sampling=_shortened(one.sampling),
         )
         for one in reversed(load.requests)
         if one.continues is None
     )
     return Phase(f"{load.name}: final read, {name}", again, min(load.concurrency, _CONCURRENCY))
+
+
+def _shortened(sampling: Sampling) -> Sampling:
+    if sampling.max_tokens <= _TOKENS:
+        return sampling
+    fewest = sampling.min_tokens
+    return replace(sampling, max_tokens=_TOKENS, min_tokens=None if fewest is None else min(_TOKENS, fewest))
 
 
 def _emptied(load: Phase, deployment: Deployment) -> Phase:

@@ -30,6 +30,22 @@ async def answers(url: str, within: float = ANSWERS_WITHIN_S) -> bool:
         return False
 
 
+async def accepts(url: str, within: float = ANSWERS_WITHIN_S) -> bool:
+    """Whether a connection to the address can be made in time.
+
+    When nobody listens, the kernel refuses at once; a server that is merely busy, or stopped, still has its connections
+    accepted by the kernel.
+    """
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(within):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
 async def until_answers(site: Site, url: str, patience: float) -> bool:
     """Whether the server answers within the patience, in seconds."""
     deadline = site.clock.now() + patience

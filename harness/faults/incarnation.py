@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from harness.errors import DeployError
 from harness.faults.fault import NoEvidence
-from harness.faults.health import answers, url_of
+from harness.faults.health import accepts, answers, url_of
 from harness.faults.site import Site
 from harness.faults.targets import running_pids
 
@@ -43,13 +43,18 @@ class Incarnation:
         return tuple(dict.fromkeys((*old, *(pid for pid in running_pids(site, self.server) if pid not in self.pids))))
 
     async def require_end(self, site: Site, patience: float) -> None:
-        """Wait until all its processes have ended and its address does not answer. Raises NoEvidence."""
+        """Wait until all its processes have ended and nobody listens at its address. Raises NoEvidence.
+
+        A server that does not answer in time may be busy, or stopped by another fault: that would be no evidence.
+        """
         if not self.pids:
             raise NoEvidence(f"{self.server} had ended before")
         if not await site.until(lambda: not self.left(site), patience):
             raise NoEvidence(f"processes of {self.server} still run after {patience:g} s: {_listed(self.left(site))}")
-        if await answers(url_of(site, self.server)):
-            raise NoEvidence(f"{self.server} still answers, although its processes {_listed(self.pids)} have ended")
+        if await accepts(url_of(site, self.server)):
+            raise NoEvidence(
+                f"{self.server} still accepts connections, although its processes {_listed(self.pids)} have ended"
+            )
 
     async def restarted(self, site: Site) -> str:
         """Start the server again; returns what shows that others run in its place. Raises NoEvidence."""

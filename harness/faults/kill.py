@@ -13,7 +13,7 @@ class Kill(Restarting):
     """Kill a server or the proxy (SIGKILL), as a crash or a lack of memory does, and start it again.
 
     Rule 1: every process of the server gets SIGKILL. Evidence is that all of them have ended, and that the server's
-            address does not answer.
+            address refuses connections.
     Rule 2: it is healed when other processes run in their place, which say that they started at another time, and the
             server answers.
     """
@@ -27,9 +27,9 @@ class Kill(Restarting):
         return f"kill {self.server} with SIGKILL, and start it again"
 
     async def strike(self, site: Site) -> str:
-        """Kill all its processes; evidence: they have ended, and the address does not answer."""
+        """Kill all its processes; evidence: they have ended, and the address refuses connections."""
         found = self._found(site)
         for pid in found.pids:
             site.table.send(pid, signal.SIGKILL)
         await found.require_end(site, site.patience)
-        return f"all processes of {self.server} ({len(found.pids)}) have ended, and its address does not answer"
+        return f"all processes of {self.server} ({len(found.pids)}) have ended, and its address refuses connections"

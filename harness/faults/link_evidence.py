@@ -7,15 +7,19 @@ from harness.faults.relay_manner import How
 Counts = Mapping[str, float]
 """The fields of :class:`harness.faults.relay.Counts`."""
 
+_FELT_S = 0.01
+"""Seconds that a byte must have waited on a throttled link. Each byte of such a link waits, however little it is."""
+
 
 def missing(how: str, counts: Counts) -> str:
     """What the counts lack to be evidence, in words; empty if they lack nothing."""
     match How(how):
         case How.DELAY | How.THROTTLE:
-            return "" if counts["held"] else f"it held no byte back; {counts['came']:,.0f} came by"
+            return _not_held(counts, 0.0 if how == How.DELAY else _FELT_S)
         case How.CUT:
             broken = counts["reset"] or counts["refused"]
-            return "" if broken and not counts["passed"] else f"it cut no connection; {_passed(counts)}"
+            what = f"it cut {'' if broken else 'no '}connections; {_passed(counts)}"
+            return "" if broken and not counts["passed"] else what
         case How.HALF_OPEN:
             quiet = counts["swallowed"] and not counts["passed"]
             return "" if quiet else f"it swallowed {counts['swallowed']:,.0f} bytes; {_passed(counts)}"
@@ -25,6 +29,14 @@ def missing(how: str, counts: Counts) -> str:
             return "" if counts["swallowed"] else "no byte came on a connection that it had forgotten"
         case _:
             return "it was told to pass everything"
+
+
+def _not_held(counts: Counts, least: float) -> str:
+    """What is missing if no byte waited, or none for so long, in seconds."""
+    if not counts["held"]:
+        return f"it held no byte back; {counts['came']:,.0f} came by"
+    felt = counts["longest_hold"] >= least
+    return "" if felt else f"no byte waited for {least * 1000:.0f} ms: so few bytes came that it limited none"
 
 
 def evidence(how: str, counts: Counts) -> str:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from harness.faults.fault import NoEvidence, OfLoad, Prepared
+from harness.faults.fault import Fault, NoEvidence, OfLoad, Prepared
 from harness.faults.load_watch import LoadWatch
 from harness.faults.plan import FaultPlan
 from harness.faults.site import Site
@@ -130,7 +130,7 @@ class Nemesis:
         self._observer.note(f"fault {name}: {plan.fault.text}")
         missing = ""
         try:
-            observed = await plan.fault.strike(site)
+            observed = await _observed(plan.fault, site)
             evidence = "; ".join(filter(None, (when, observed)))
             self._record(FaultProved(now(), name, evidence))
             self._observer.note(f"fault {name}: {evidence}")
@@ -152,6 +152,13 @@ class Nemesis:
             self._spacing.healed()
         self._record(FaultHealed(self._site.clock.now(), name, healed, text))
         self._observer.note(f"fault {name}: {text}")
+
+
+async def _observed(fault: Fault, site: Site) -> str:
+    """Strike; returns what was observed. Raises NoEvidence if nothing was: that its moment had come is no evidence."""
+    if observed := await fault.strike(site):
+        return observed
+    raise NoEvidence("nothing was observed")
 
 
 async def _prepare(plan: FaultPlan, site: Site) -> None:

@@ -192,7 +192,8 @@ class _Connection:
         await first_of(*ways, all_of_them=True)
 
     def reset(self) -> None:
-        """Reset both sides."""
+        """Reset both sides. What was read before is lost: it neither passes nor counts as passed."""
+        self.lost = True
         for writer in self._writers:
             _reset(writer)
 

@@ -88,12 +88,16 @@ class MetricsRelay:
         if spoiling is Spoiling.NOTHING or status != 200:
             self.counts.passed += 1
             return web.Response(status=status, text=text)
-        self.counts.spoiled += 1
-        if spoiling is Spoiling.SHORT:
-            return await _until_closed(request, first_half(text).encode())
         if spoiling in (Spoiling.SLOW, Spoiling.CUT):
+            self.counts.spoiled += 1
             return await self._part_by_part(request, text.encode(), cut=spoiling is Spoiling.CUT)
-        return web.Response(text=self._spoiled(text, spoiling))
+        spoiled = first_half(text) if spoiling is Spoiling.SHORT else self._spoiled(text, spoiling)
+        # What came out as it went in is no evidence, whatever was meant to be done to it.
+        self.counts.spoiled += spoiled != text
+        self.counts.passed += spoiled == text
+        if spoiling is Spoiling.SHORT:
+            return await _until_closed(request, spoiled.encode())
+        return web.Response(text=spoiled)
 
     async def _ask(self, request: web.Request) -> tuple[int, str]:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED}

@@ -109,7 +109,7 @@ class Way:
             if self._writer is None or self._connection.lost:
                 relay.counts.swallowed += len(piece)
             elif piece:
-                self._count(came, due, len(piece))
+                self._count(came, due, len(piece), told=manner is relay.manner)
                 self._writer.write(piece)
                 await self._writer.drain()
             elif self._writer.can_write_eof():
@@ -117,15 +117,16 @@ class Way:
             if not piece:
                 return
 
-    def _count(self, came: float, due: float, size: int) -> None:
+    def _count(self, came: float, due: float, size: int, *, told: bool) -> None:
         counts, waited = self._connection.relay.counts, self._connection.relay.clock.now() - came
         counts.passed += size
         if self._to_server:
             counts.to_server += size
         else:
             counts.to_client += size
-        # A piece that the end of a fault let go early was not held as long as it had to.
-        if due > came and waited >= due - came - _ROUNDING:
+        # A piece that the end of a fault let go early was not held as long as it had to; one that was held to its end,
+        # but under the manner before this one, is no evidence of this one.
+        if told and due > came and waited >= due - came - _ROUNDING:
             counts.held += size
         counts.longest_hold = max(counts.longest_hold, waited)
 

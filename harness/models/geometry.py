@@ -11,15 +11,13 @@ Rule 4. Prefix cache hits are predictable if all layers have full attention, lat
 Rule 5. Vocabulary and special tokens are read for every model.
 """
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import ModelNotFound
 from harness.facts import ELEMENT_BYTES, KVGeometry
+from harness.models.files import GENERATION, locate, read_json, special_ids
 
 _OWN_HEAD_SIZE: Final = frozenset({"gemma", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text"})
 """Families whose default head size is not hidden size / heads, so that config.json must state it."""
@@ -45,8 +43,6 @@ _UNLIKE_LAYERS: Final = {
     "mamba_d_state": "it has state-space layers",
     "index_topk": "it keeps an index beside its KV",
 }
-
-_GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +76,8 @@ def read_model(model: str | Path, *, kv_dtype: str | None = None) -> ModelFacts:
     is "auto". None or "auto" means the checkpoint's own type, which is right only if the engine uses it too: vLLM's
     ``--dtype auto`` computes a float32 checkpoint in 16 bits. Raises `ModelNotFound`.
     """
-    path = _locate(model)
-    return _facts(str(model), path, _read_json(path / "config.json"), kv_dtype)
+    path = locate(model)
+    return _facts(str(model), path, read_json(path / "config.json"), kv_dtype)
 
 
 def read_config(config: Mapping[str, Any], *, kv_dtype: str | None = None) -> ModelFacts:
@@ -98,10 +94,10 @@ def _facts(name: str, path: Path, config: Mapping[str, Any], kv_dtype: str | Non
         vocab_size=_positive(text.get("vocab_size")),
         max_model_len=_positive(text.get("max_position_embeddings")),
         geometry=geometry,
-        special_token_ids=tuple(sorted(set(_special_token_ids(path if name else None, config, text)))),
+        special_token_ids=tuple(sorted(set(special_ids(path if name else None, config, text)))),
         dtype=_dtype(config, text),
         geometry_unknown=why,
-        generation_defaults=bool(name) and (path / _GENERATION).is_file(),
+        generation_defaults=bool(name) and (path / GENERATION).is_file(),
         cache_rules_unknown=next(_unlike(text, _UNLIKE_LAYERS), "") or _other_family(text, _PLAIN | _LATENT),
     )
 
@@ -204,68 +200,3 @@ def _dtype_bytes(config: Mapping[str, Any], text: Mapping[str, Any], kv_dtype: s
     if name is None or name not in ELEMENT_BYTES:
         raise _UnpredictableError(f"the size of a cached element of type {name!r} is not known; set the engine's dtype")
     return ELEMENT_BYTES[name]
-
-
-def _locate(model: str | Path) -> Path:
-    for path in (Path(model).expanduser(), *_snapshots(str(model))):
-        # An empty name must not stand for the working directory.
-        if str(model) and (path / "config.json").is_file():
-            return path.resolve()
-    raise ModelNotFound(
-        f"There is no model at {model}: no directory of that name has a config.json, and no download of that name is "
-        f"in {_hub_cache()}. Give the path of a checkpoint, download the model first (hf download {model}), or leave "
-        "--model out to use the canary."
-    )
-
-
-def _hub_cache() -> Path:
-    """Find the hub cache as huggingface_hub does, from HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME or ~/.cache."""
-    named = os.environ.get("HF_HUB_CACHE")
-    if named:
-        return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser() / "hub"
-
-
-def _snapshots(name: str) -> Iterator[Path]:
-    """Yield the downloaded snapshots of a hub name: the one of ``main`` first, then the others, newest first."""
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        return
-    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
-    main = repository / "refs" / "main"
-    if main.is_file():
-        yield repository / "snapshots" / main.read_text(encoding="utf-8").strip()
-    snapshots = repository.glob("snapshots/*")
-    yield from sorted(snapshots, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    # RecursionError is raised for deeply nested arrays.
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelNotFound(f"{path} cannot be read as JSON ({error}). Download or make the model again.") from error
-    if not isinstance(content, dict):
-        raise ModelNotFound(f"{path} does not hold a JSON object. Download or make the model again.")
-    return content
-
-
-def _special_token_ids(path: Path | None, *configs: Mapping[str, Any]) -> Iterator[int]:
-    """Yield special tokens' ids from the configurations and, if ``path`` is given, from files in that directory."""
-    for config in (*configs, *([_read_if_there(path / _GENERATION)] if path else [])):
-        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            yield from _ids(config.get(key))
-    added = _read_if_there(path / "tokenizer.json").get("added_tokens") if path else None
-    for token in added if isinstance(added, list) else ():
-        if isinstance(token, Mapping) and token.get("special"):
-            yield from _ids(token.get("id"))
-
-
-def _read_if_there(path: Path) -> Mapping[str, Any]:
-    return _read_json(path) if path.is_file() else {}
-
-
-def _ids(value: Any) -> Iterator[int]:
-    """Yield the ids in a value, which may be one id, a list of ids or None."""
-    many = value if isinstance(value, list) else [value]
-    yield from (one for one in many if isinstance(one, int) and not isinstance(one, bool) and one >= 0)

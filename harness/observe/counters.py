@@ -1,4 +1,4 @@
-"""Turns samples into typed counters, and compares two readings. Does no I/O.
+"""Turns samples into typed counters. Does no I/O.
 
 Rules:
 
@@ -7,17 +7,13 @@ Rules:
 3. The offload tier's newer families get a sample with their first event. Until then they count as 0 if they are
    declared. If they do not exist at all, the older ``kv_offload_total_bytes_total`` is read instead, which counts the
    same bytes and has samples from the start.
-4. A process that restarted counts from 0 again. Its growth is then unknown.
-5. An impossible value is not read, and :attr:`Counters.unusable` says why. Impossible are NaN, infinity, a negative
+4. An impossible value is not read, and :attr:`Counters.unusable` says why. Impossible are NaN, infinity, a negative
    value, a value too large for a float to count by one, a count that is not whole, and a label set that occurs twice.
-6. Each label set is compared by itself. If one of several engines restarts from 0 or is no longer exposed, the sum may
-   still grow, but the growth is unknown. A new label set counts from 0, since some appear with their first event.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 from harness.history import Sample, Scraped
 
@@ -85,7 +81,7 @@ class _Source:
     def read(self, samples: Iterable[Sample], declared: Iterable[str]) -> float | None:
         values = [sample.value for sample in self.of(samples)]
         if values:
-            return _integral(sum(values))
+            return integral(sum(values))
         return 0 if self.sample in declared else None
 
     def of(self, samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -135,7 +131,7 @@ GAUGES = frozenset({"process_start", "running", "waiting", "kv_usage", "offload_
 _OLDER = frozenset({"recomputed"})
 COUNTED = tuple(name for name in SOURCES if name not in GAUGES | _OLDER)
 """Fields that only grow while the process lives, and that vLLM 0.32 exposes."""
-_GROWING = (*COUNTED, *sorted(_OLDER))
+GROWING = (*COUNTED, *sorted(_OLDER))
 LARGEST = 2**53
 """Up to this value, a float can count by one; expositions hold floats."""
 
@@ -148,7 +144,7 @@ def read_counters(scraped: Scraped) -> Counters:
         name: None if name in unusable else source.read(samples[name], scraped.declared)
         for name, source in SOURCES.items()
     }
-    parts = {name: _parts(SOURCES[name], samples[name]) for name in _GROWING if values[name] is not None}
+    parts = {name: _parts(SOURCES[name], samples[name]) for name in GROWING if values[name] is not None}
     for name, legacy in (("offload_load_bytes", _LEGACY_LOAD), ("offload_store_bytes", _LEGACY_STORE)):
         if values[name] is None and name not in unusable:
             values[name] = values[legacy]
@@ -177,7 +173,7 @@ def _why_unusable(name: str, source: _Source, samples: Iterable[Sample]) -> str:
             return f"the server exposes {value} for {source.sample}"
         if sample.value < 0:
             return f"the server exposes a negative value for {source.sample}: {sample.value:,}"
-        if name in _GROWING and not float(sample.value).is_integer():
+        if name in GROWING and not float(sample.value).is_integer():
             return f"the server exposes {sample.value:,} for {source.sample}, which must be a whole number"
         labels = frozenset(sample.labels.items())
         if labels in seen:
@@ -189,86 +185,7 @@ def _why_unusable(name: str, source: _Source, samples: Iterable[Sample]) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The growth of each counter; every field that only grows is in either ``grown`` or ``reasons``."""
-
-    grown: Mapping[str, float]
-    reasons: Mapping[str, str]
-    """Why the growth of a counter is not known."""
-    absent: frozenset[str] = frozenset()
-    """Counters whose family the server does not have at all."""
-
-    def of(self, name: str) -> float | None:
-        """Return the growth of a counter, or None for a reason that :meth:`why` gives."""
-        return self.grown.get(name)
-
-    def why(self, name: str) -> str:
-        """Return why the growth of a counter is not known; empty if it is known."""
-        return self.reasons.get(name, "")
-
-
-def unknown_delta(reason: str) -> Delta:
-    """Return a delta in which every counter is unknown for the same reason."""
-    return Delta({}, dict.fromkeys(_GROWING, reason))
-
-
-def delta(before: Counters, after: Counters) -> Delta:
-    """Compute the growth of each counter between two readings of one server."""
-    if (before.process_start is None) != (after.process_start is None):
-        return unknown_delta("the start time of the server's process was read only once, so it may have restarted")
-    if before.process_start != after.process_start:
-        return unknown_delta("the server's process restarted between the readings, and its counters with it")
-    reasons = {name: reason for name in _GROWING if (reason := _why_unknown(name, before, after))}
-    grown = {name: _integral(getattr(after, name) - getattr(before, name)) for name in _GROWING if name not in reasons}
-    return Delta(grown, reasons, frozenset(name for name in reasons if _absent(name, after)))
-
-
-def since_start(after: Counters) -> Delta:
-    """The growth of each counter since the server's process started: the reading itself."""
-    zeros: dict[str, Any] = {name: 0 for name in _GROWING if getattr(after, name) is not None}
-    return delta(replace(Counters(process_start=after.process_start), **zeros), after)
-
-
-def total(deltas: Iterable[Delta]) -> Delta:
-    """Sum the growth over several servers; a counter is unknown if one server's growth is unknown."""
-    deltas = tuple(deltas)
-    reasons = {name: reason for one in reversed(deltas) for name, reason in one.reasons.items()}
-    grown = {name: _integral(sum(one.grown[name] for one in deltas)) for name in _GROWING if name not in reasons}
-    return Delta(grown, reasons, frozenset().union(*(one.absent for one in deltas)))
-
-
-def _absent(name: str, counters: Counters) -> bool:
-    return getattr(counters, name) is None and name not in counters.unusable
-
-
-def _why_unknown(name: str, before: Counters, after: Counters) -> str:
-    family = SOURCES[name].sample
-    first, last = getattr(before, name), getattr(after, name)
-    unusable = after.unusable.get(name) or before.unusable.get(name)
-    if unusable:
-        return unusable
-    if last is None:
-        return f"the server exposes no {family}"
-    if first is None:
-        return f"{family} was not exposed in the reading before, so its growth is not known"
-    if last < first:
-        return f"{family} went backwards, from {first:,} to {last:,}"
-    return _why_parts_unknown(family, before.parts.get(name, {}), after.parts.get(name, {}))
-
-
-def _why_parts_unknown(family: str, before: Mapping[Labels, float], after: Mapping[Labels, float]) -> str:
-    """Say which label set went backwards or disappeared although the sum did not shrink (rule 6); empty if none did."""
-    for labels, first in before.items():
-        # A label set that was at 0 and has disappeared takes nothing from the sum.
-        last = after.get(labels, 0.0)
-        if last < first:
-            which = ", ".join(f'{name}="{value}"' for name, value in sorted(labels)) or "no label"
-            gone = "is no longer exposed" if labels not in after else f"went backwards, from {first:,} to {last:,}"
-            return f"{family} of the sample with {which} {gone}"
-    return ""
-
-
-def _integral(value: float) -> float:
+def integral(value: float) -> float:
+    """The value, as an integer if it is whole."""
     # An exposition writes whole tokens and bytes as floats, which are exact below 2**53.
     return int(value) if float(value).is_integer() else value

@@ -1,7 +1,8 @@
 """The growth of counters around phases that a verification step watches; such phases get no verdict of their own."""
 
 from harness.history import History, Scraped
-from harness.observe.counters import Delta, delta, read_counters, unknown_delta
+from harness.observe.counters import read_counters
+from harness.observe.growth import Delta, delta, unknown_delta
 
 
 def grown(history: History, scenario: str, phase: str, server: str) -> Delta:

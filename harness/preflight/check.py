@@ -13,17 +13,9 @@ import aiohttp
 from harness.clock import Clock
 from harness.facts import Deployment
 from harness.loads.demand import Demand
-from harness.preflight.compatibility import (
-    Addresses,
-    check_connectors,
-    check_distinct,
-    check_kv_format,
-    check_model,
-    hosts,
-    indistinguishable,
-    same_server_item,
-)
+from harness.preflight.compatibility import check_connectors, check_kv_format, check_model
 from harness.preflight.demand import check_demands
+from harness.preflight.distinct import Addresses, check_distinct, hosts, indistinguishable, same_server_item
 from harness.preflight.generation_defaults import check_generation_defaults
 from harness.preflight.item import Item, Level
 from harness.preflight.same_server import share_counters

@@ -8,7 +8,8 @@ import aiohttp
 from harness.clock import Clock
 from harness.facts import Server
 from harness.history import Scraped
-from harness.observe.counters import Counters, Delta, delta, read_counters
+from harness.observe.counters import Counters, read_counters
+from harness.observe.growth import Delta, delta
 from harness.observe.scrape import Occasion, scrape
 
 _OCCASION = Occasion("preflight", "preflight", "preflight")

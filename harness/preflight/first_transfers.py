@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from harness.facts import Server
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 from harness.preflight.item import Item, Level
 from harness.redact import redact_url
 

@@ -13,7 +13,7 @@ nothing and decode servers compute the prompts themselves, the addresses are not
 from collections.abc import Iterator, Sequence
 
 from harness.facts import Role, Server
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 from harness.preflight.item import Item, Level
 from harness.redact import redact_url
 

@@ -8,7 +8,7 @@ import aiohttp
 from harness.clock import Clock
 from harness.facts import Server
 from harness.observe.bodies import body_of
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 from harness.preflight.counter_watch import CounterWatch
 
 _COUNTED_WITHIN = 5.0

@@ -6,7 +6,8 @@ import aiohttp
 
 from harness.clock import Clock
 from harness.facts import Server
-from harness.observe.counters import Counters, Delta
+from harness.observe.counters import Counters
+from harness.observe.growth import Delta
 from harness.preflight.counter_watch import CounterWatch
 from harness.preflight.item import Item, Level
 

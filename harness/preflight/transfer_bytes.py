@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from harness.facts import Deployment, Role
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 from harness.preflight.item import Item, Level
 
 _OTHER_DTYPES = {Fraction(1, 2), Fraction(1, 4)}

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from harness.reports.counters import CounterRow
-from harness.reports.overview import Overview, Reason
+from harness.reports.overview import Overview
+from harness.reports.reasons import Reason
 from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
 

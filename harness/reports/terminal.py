@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.reports.counters import CounterRow
-from harness.reports.overview import Overview, Reason
+from harness.reports.overview import Overview
 from harness.reports.plain import MARK, counter_lines, latency_lines, plain_lines
+from harness.reports.reasons import Reason
 from harness.reports.style import STYLE, bare_table, fits
 from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict

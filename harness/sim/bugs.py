@@ -56,6 +56,7 @@ _TABLE = (
     _bug("foreign_blocks", _EXPIRY, "D gets another request's KV, and every counter is right", "outputs"),
     _bug("bystander_write", _REUSED, "a pull also overwrites a running request's block", "outputs"),
     _bug("leaked_blocks", _LEAK, "P forgets to release blocks that D has read", "leaks"),
+    _bug("leaked_block", _LEAK, "P forgets to release one block of those that D has read", "leaks"),
     _bug("hung_request", _LEAK, "D never learns that its load has ended", "client leaks failures"),
     _bug("misaligned_hit", _MISALIGNED, "after a local hit D pulls P's first blocks instead of its last", "outputs"),
     _bug("stale_tail", _PARTIAL, "the partial last block is not transferred", "outputs bytes"),

@@ -182,8 +182,19 @@ class PlantedBugs:
             return False
         return self.strike("leaked_blocks", request_id) or self._leaks_exact(request_id)
 
+    def on_release(self, sequence: Sequence) -> None:
+        """Hold the last block of a request once more, so that the release that follows does not free it.
+
+        Drawn from the prompt too: in repeated loads, whose requests have the same ids, other requests leak.
+        """
+        if not self._rates or not sequence.blocks:
+            return
+        if self.strikes("leaked_block", f"{sequence.request_id} {sequence.prompt}"):
+            self.ledger.strike("leaked_block", sequence.request_id)
+            self.engine.scheduler.pool.touch(sequence.blocks[-1:])
+
     def _leaks_exact(self, request_id: str) -> bool:
-        held = self.engine.nixl.batched.values() if self.engine.nixl else ()
+        held = self.engine.nixl.leases.held.values() if self.engine.nixl else ()
         exact = any(
             other.request_id == request_id and len(other.prompt) % self.config.block_size == 0 for other in held
         )

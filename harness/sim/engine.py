@@ -210,7 +210,7 @@ class Engine:
 
     def _release(self) -> None:
         if self.nixl:
-            for sequence in self.nixl.released():
+            for sequence in self.nixl.leases.released():
                 self.scheduler.free(sequence)
 
     def reset_prefix_cache(self, *, external: bool = False) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.sim.blocks import Page
 from harness.sim.fabric import Peer
@@ -11,6 +11,16 @@ from harness.sim.sequence import Sequence
 
 class EngineDead(Exception):  # noqa: N818 - reads as what happened
     """An assertion of the engine failed, so that it serves no more requests."""
+
+
+class Planned(NamedTuple):
+    """A pull that the scheduler has planned."""
+
+    sequence: Sequence
+    local: list[int]
+    """D's blocks to write; empty if P only has to be notified."""
+    awaited: bool
+    """Whether the request waits for the pull."""
 
 
 @dataclass(slots=True)

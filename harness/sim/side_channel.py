@@ -70,13 +70,13 @@ class SideChannel:
         }
 
     def _pages(self, header: Header) -> bytes:
-        held = self._nixl.batched.get(str(header["request"]))
+        held = self._nixl.leases.held.get(str(header["request"]))
         pages = {block: self._nixl.page(block) for block in header["blocks"] if self._has(block)}
         fields, body = packed(pages)
         facts = {
             "id": header["id"],
             "held": held.blocks if held else None,
-            "leased": str(header["request"]) in self._nixl.leases,
+            "leased": str(header["request"]) in self._nixl.leases.ends,
         }
         return message(fields | facts, body)
 

@@ -11,35 +11,24 @@ Rule 3. Parameters are used once: ``do_remote_prefill`` is set to False when blo
 Rule 4. If a ``remote_*`` key is missing, D waits for tokens that no pull fetches, and the request hangs. When its
 client leaves, its blocks stay held if it was streamed, and else the engine dies of a KeyError. If ``remote_block_ids``
 is empty or has too few blocks for D, an assertion fails, and the engine is dead.
-
-Rule 5. While a request waits on D, heartbeats renew its lease on P, one every sixth of the lease.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from harness.sim.blocks import BlockPool, KVMemory, Page
 from harness.sim.config import SimConfig
 from harness.sim.fabric import Address, Fabric, Layout, Reached
-from harness.sim.pull import EngineDead, Pull, read, remote_blocks
+from harness.sim.leases import Heartbeats, Leases, ReleaseFaults
+from harness.sim.pull import EngineDead, Planned, Pull, read, remote_blocks
 from harness.sim.sequence import Finish, Sequence
 from harness.sim.stats import ServerStats
 
 REMOTE_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_port")
 
 
-class Planned(NamedTuple):
-    """A pull that the scheduler has planned."""
-
-    sequence: Sequence
-    local: list[int]
-    """D's blocks to write; empty if P only has to be notified."""
-    awaited: bool
-    """Whether the request waits for the pull."""
-
-
-class PullFaults(Protocol):
+class PullFaults(ReleaseFaults, Protocol):
     """The hooks through which planted bugs change a transfer."""
 
     def on_pull(self, pull: Pull, decode: "Nixl") -> None:
@@ -47,9 +36,6 @@ class PullFaults(Protocol):
 
     def on_handover(self, sequence: Sequence, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return the ``kv_transfer_params`` that P answers with."""
-
-    def ignores_notification(self, request_id: str) -> bool:
-        """Whether P forgets to release a request's blocks."""
 
 
 class Nixl:
@@ -72,20 +58,14 @@ class Nixl:
         self.engine_id, self.config, self.pool, self.memory, self.stats = engine_id, config, pool, memory, stats
         self.fabric, self.faults, self.now = fabric, faults, now
         self.layout = Layout(config.block_size, config.num_blocks, config.block_bytes)
-        self.leases: dict[str, float] = {}
-        self.batched: dict[str, Sequence] = {}
-        """Requests on P whose blocks a notification may release."""
+        self.leases = Leases(config, stats, now, faults)
+        self._heartbeats = Heartbeats(config, fabric, now)
         self._pulls: list[Planned] = []
         self._under_way = 0
         """Number of pulls that P has not answered."""
         self._answered: list[tuple[Planned, Reached]] = []
-        self._inbox: list[str] = []
         self._lacking: str | None = None
         """The key that the parameters of a request lack whose client has left (rule 4)."""
-        self._renewed: dict[str, tuple[Address, str]] = {}
-        self._last_beat = -1e9
-        self.lapsed: list[Sequence] = []
-        """Requests whose lease a planted bug ended."""
         self.wake: Callable[[], None] = lambda: None
         """Called when a notification or the answer to a pull has arrived."""
         self.address = fabric.join(engine_id, self)
@@ -96,7 +76,7 @@ class Nixl:
         """Remember the lease on P, to renew it while the request waits."""
         params = sequence.params or {}
         if params.get("do_remote_prefill") and all(params.get(key) is not None for key in REMOTE_KEYS):
-            self._renewed[sequence.id] = Address.of(params), str(params["remote_request_id"])
+            self._heartbeats.begin(sequence, Address.of(params), str(params["remote_request_id"]))
 
     def matched(self, sequence: Sequence, computed: int) -> int | None:
         """Return the prompt tokens that P can supply beyond those computed here."""
@@ -110,7 +90,7 @@ class Nixl:
         if not params:
             return
         if params.get("do_remote_decode"):
-            self.batched[sequence.id] = sequence
+            self.leases.held[sequence.id] = sequence
         elif params.get("do_remote_prefill"):
             if not params.get("remote_block_ids"):
                 if external:
@@ -123,7 +103,7 @@ class Nixl:
     def finished(self, sequence: Sequence) -> tuple[bool, dict[str, Any] | None]:
         """Return whether to hold the blocks, and the ``kv_transfer_params`` of the answer."""
         params = sequence.params
-        self._renewed.pop(sequence.id, None)
+        self._heartbeats.end(sequence)
         if not params:
             return False, None
         if params.get("do_remote_prefill"):
@@ -134,9 +114,9 @@ class Nixl:
         if not params.get("do_remote_decode"):
             return False, None
         if sequence.finish not in (Finish.STOP, Finish.LENGTH):
-            self.batched.pop(sequence.id, None)
+            self.leases.held.pop(sequence.id, None)
             return False, None
-        self.leases[sequence.id] = self.now() + self.config.lease_seconds
+        self.leases.begin(sequence)
         return True, self.faults.on_handover(sequence, self._answer(sequence))
 
     def left(self, params: Mapping[str, Any]) -> None:
@@ -174,7 +154,7 @@ class Nixl:
             self._start(planned)
         answered, self._answered = self._answered, []
         results = [self._carry_out(planned, reached) for planned, reached in answered]
-        self._send_heartbeats()
+        self._heartbeats.send()
         return [result for result in results if result]
 
     def _start(self, planned: Planned) -> None:
@@ -192,7 +172,7 @@ class Nixl:
 
     def _carry_out(self, planned: Planned, reached: Reached) -> tuple[Sequence, bool] | None:
         sequence, local, awaited = planned
-        self._renewed.pop(sequence.id, None)
+        self._heartbeats.end(sequence)
         pull = Pull(sequence, reached.peer, local, fails=reached.lost)
         if pull.remote is not None and local and not pull.fails:
             read(pull, pull.remote, self.config.block_size)
@@ -215,15 +195,7 @@ class Nixl:
 
     def still_holds(self, sequence: Sequence) -> bool:
         """Ground truth: whether the parameters of a request on D name exactly the blocks that P holds for it."""
-        params = sequence.params or {}
-        holder = self.batched.get(str(params.get("remote_request_id")))
-        return (
-            holder is not None
-            and holder.prompt == sequence.prompt
-            and holder.root == sequence.root
-            and holder.blocks == remote_blocks(sequence)
-            and len(holder.blocks) == -(-len(sequence.prompt) // self.config.block_size)
-        )
+        return self.leases.still_holds(sequence)
 
     def _write(self, pull: Pull, remote: Layout) -> None:
         for block, page in zip(pull.local, pull.pages, strict=False):
@@ -239,78 +211,36 @@ class Nixl:
 
     def notify(self, request_id: str) -> bool:
         """Take D's notification that it has read a request's blocks."""
-        self._inbox.append(request_id)
+        self.leases.notify(request_id)
         self.wake()
         return True
 
     def lapse(self, request_id: str, pages: Mapping[int, Page]) -> bool:
         """End a request's lease and overwrite blocks, for a planted bug; False if there is no such lease."""
-        if request_id not in self.leases:
+        if not self.leases.lapse(request_id, pages, self.pool, self.memory):
             return False
-        self.lapsed.append(self.expire(request_id))
-        for block, page in pages.items():
-            self.pool.evict(block)
-            self.memory.write(block, page)
         self.wake()
         return True
 
     def renew(self, request_id: str) -> None:
-        """Renew the lease of a request that still waits on D (rule 5)."""
-        if request_id in self.leases:
-            renewed = self.now() + self.config.lease_seconds * 2 / 3
-            self.leases[request_id] = max(self.leases[request_id], renewed)
-
-    def released(self) -> list[Sequence]:
-        """Return the requests whose blocks can be freed: D has notified P, or the lease has ended."""
-        inbox, self._inbox = self._inbox, []
-        done = []
-        for request_id in inbox:
-            if request_id not in self.batched:
-                self.stats.notifications_after_expiry += 1
-            elif not self.faults.ignores_notification(self.batched[request_id].request_id):
-                self.leases.pop(request_id, None)
-                done.append(self.batched.pop(request_id))
-            else:
-                self.leases[request_id] = float("inf")
-        done += self.lapsed
-        self.lapsed = []
-        return done + [self.expire(request_id) for request_id in self._overdue()]
-
-    def _overdue(self) -> list[str]:
-        now = self.now()
-        return [request_id for request_id, end in self.leases.items() if now >= end]
-
-    def expire(self, request_id: str) -> Sequence:
-        """End the lease of a request whose blocks D has not read."""
-        self.stats.expired_requests += 1
-        del self.leases[request_id]
-        return self.batched.pop(request_id)
-
-    def _send_heartbeats(self) -> None:
-        if self._renewed and self.now() >= self._next_beat:
-            self._last_beat = self.now()
-            for address, request_id in self._renewed.values():
-                self.fabric.renew(address, request_id)
-
-    @property
-    def _next_beat(self) -> float:
-        return self._last_beat + self.config.lease_seconds // 6
+        """Renew the lease of a request that still waits on D."""
+        self.leases.renew(request_id)
 
     @property
     def _beats_idle(self) -> bool:
         """Whether leases must be renewed even if the engine has nothing to compute: a pull is under way."""
-        return bool(self._renewed and self._under_way)
+        return bool(self._heartbeats and self._under_way)
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do something now."""
-        beat = self._beats_idle and self.now() >= self._next_beat
+        beat = self._beats_idle and self.now() >= self._heartbeats.next_beat
         if self._lacking:
             return True
-        return bool(self._pulls or self._answered or self._inbox or self.lapsed or beat or self._overdue())
+        return bool(self._pulls or self._answered or self.leases.has_work or beat)
 
     @property
     def next_deadline(self) -> float | None:
         """When the next lease ends or must be renewed, on the engine's clock."""
-        beat = (self._next_beat,) if self._beats_idle else ()
-        return min((*self.leases.values(), *beat), default=None)
+        beat = (self._heartbeats.next_beat,) if self._beats_idle else ()
+        return min((*self.leases.ends.values(), *beat), default=None)

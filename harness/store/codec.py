@@ -15,27 +15,16 @@ where a float is declared.
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from enum import StrEnum
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
-from harness.history import Sample, TokenLogprob
-
-ROWS: frozenset[type] = frozenset({TokenLogprob, Sample})
-"""Classes written as arrays."""
+from harness.store.readers import ROWS, MalformedError, reader_of
 
 T = TypeVar("T")
-
-_NON_FINITE = frozenset({"nan", "inf", "-inf"})
-
-
-class MalformedError(ValueError):
-    """JSON that does not have the expected form: it is damaged, or a later version wrote it."""
 
 
 def dumps(value: Any, tag: Mapping[str, str] | None = None) -> str:
@@ -52,7 +41,7 @@ def decode(kind: type[T], content: object) -> T:
     """The dataclass that parsed JSON represents. Raises MalformedError."""
     annotation: Any = kind
     try:
-        decoded: T = _reader(annotation).read(content)
+        decoded: T = reader_of(annotation).read(content)
     except RecursionError:
         raise MalformedError("it is nested too deeply") from None
     return decoded
@@ -139,174 +128,3 @@ def _without_non_finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _without_non_finite(item) for name, item in value.items()}
     return _without_non_finite(_plain(value))
-
-
-class _Reader(NamedTuple):
-    """How to read one type: whether a JSON value fits, and the conversion."""
-
-    fits: Callable[[Any], bool]
-    read: Callable[[Any], Any]
-
-
-@cache
-def _reader(kind: Any) -> _Reader:
-    """The reader for a type annotation."""
-    origin = get_origin(kind)
-    if origin in (Union, UnionType):
-        return _union(tuple(_reader(member) for member in get_args(kind)))
-    if origin is tuple:
-        return _tuple_of(get_args(kind))
-    if origin is not None and issubclass(origin, Mapping):
-        return _mapping(_reader(get_args(kind)[1]))
-    if kind in ROWS or is_dataclass(kind):
-        return (_from_row if kind in ROWS else _from_object)(kind)
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return _enum(kind)
-    return _SCALARS[kind]
-
-
-def _mapping(item: _Reader) -> _Reader:
-    def read(content: Any) -> Any:
-        return {name: item.read(value) for name, value in content.items()}
-
-    return _checked(lambda content: type(content) is dict, read, "an object")
-
-
-def _checked(fits: Callable[[Any], bool], read: Callable[[Any], Any], expected: str) -> _Reader:
-    def checked(content: Any) -> Any:
-        if not fits(content):
-            raise _unexpected(content, expected)
-        return read(content)
-
-    return _Reader(fits, checked)
-
-
-def _exactly(kind: type) -> _Reader:
-    def read(content: Any) -> Any:
-        if type(content) is not kind:
-            raise _unexpected(content, kind.__name__)
-        return content
-
-    return _Reader(lambda content: type(content) is kind, read)
-
-
-def _unexpected(content: Any, expected: str) -> MalformedError:
-    return MalformedError(f"{_beginning(content)} where {expected} was expected")
-
-
-def _beginning(content: Any) -> str:
-    try:
-        return repr(str(content)[:60])
-    except ValueError:
-        # Python refuses to format integers of several thousand digits.
-        return f"a huge {type(content).__name__}"
-
-
-def _is_float(content: Any) -> bool:
-    return type(content) in (int, float) or (type(content) is str and content in _NON_FINITE)
-
-
-def _float(content: Any) -> float:
-    if not _is_float(content):
-        raise _unexpected(content, "a number")
-    try:
-        number = float(content)
-    except OverflowError:
-        raise _unexpected(content, "a number of ordinary size") from None
-    # A non-finite number is written as a string (rule 4).
-    if type(content) is float and not math.isfinite(number):
-        raise _unexpected(content, "a number of ordinary size")
-    return number
-
-
-_SCALARS: dict[Any, _Reader] = {
-    **{kind: _exactly(kind) for kind in (int, str, bool, NoneType)},
-    float: _Reader(_is_float, _float),
-}
-
-
-def _enum(kind: type[StrEnum]) -> _Reader:
-    members = {str(member): member for member in kind}
-    return _checked(
-        lambda content: type(content) is str and content in members, members.__getitem__, f"one of {', '.join(members)}"
-    )
-
-
-def _tuple(item: _Reader) -> _Reader:
-    def fits(content: Any) -> bool:
-        return type(content) is list and (not content or item.fits(content[0]))
-
-    def read(content: Any) -> Any:
-        if type(content) is not list:
-            raise _unexpected(content, "an array")
-        return tuple(map(item.read, content))
-
-    return _Reader(fits, read)
-
-
-def _tuple_of(kinds: tuple[Any, ...]) -> _Reader:
-    if kinds[-1] is Ellipsis:
-        return _tuple(_reader(kinds[0]))
-    return _fixed(tuple(_reader(kind) for kind in kinds))
-
-
-def _fixed(items: tuple[_Reader, ...]) -> _Reader:
-    """The reader of a tuple of a fixed length, whose items have types of their own."""
-
-    def read(content: Any) -> Any:
-        return tuple(item.read(value) for item, value in zip(items, content, strict=True))
-
-    return _checked(lambda content: type(content) is list and len(content) == len(items), read, f"{len(items)} values")
-
-
-def _union(members: tuple[_Reader, ...]) -> _Reader:
-    def read(content: Any) -> Any:
-        for member in members:
-            if member.fits(content):
-                return member.read(content)
-        raise MalformedError(f"{_beginning(content)} has none of the forms that are allowed here")
-
-    return _Reader(lambda content: any(member.fits(content) for member in members), read)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """Reads a dataclass's fields by name."""
-
-    kind: type
-    readers: Mapping[str, _Reader]
-
-    @classmethod
-    def of(cls, kind: type) -> "_Fields":
-        return cls(kind, {name: _reader(hint) for name, hint in get_type_hints(kind).items()})
-
-    def make(self, content: Mapping[str, Any]) -> Any:
-        if unknown := [name for name in content if name not in self.readers]:
-            raise MalformedError(f"{self.kind.__name__} has no field {unknown[0]!r} in this version of the harness")
-        try:
-            return self.kind(**{name: self.readers[name].read(item) for name, item in content.items()})
-        except TypeError as error:
-            raise MalformedError(f"{self.kind.__name__} is incomplete: {error}") from None
-        except MalformedError:
-            raise
-        except ValueError as error:
-            raise MalformedError(f"{self.kind.__name__} has an impossible value: {error}") from None
-
-
-def _from_object(kind: type) -> _Reader:
-    return _checked(lambda content: type(content) is dict, _Fields.of(kind).make, "an object")
-
-
-def _from_row(kind: type) -> _Reader:
-    known = _Fields.of(kind)
-    reads = tuple(reader.read for reader in known.readers.values())
-
-    def read(content: list[Any]) -> Any:
-        try:
-            if len(content) <= len(reads):
-                return kind(*[read(item) for read, item in zip(reads, content, strict=False)])
-        except TypeError:
-            pass
-        raise MalformedError(f"{kind.__name__} has no {len(content)} fields in this version of the harness")
-
-    return _checked(lambda content: type(content) is list, read, "an array")

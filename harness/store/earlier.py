@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.history import Ending, Outcome
 from harness.scenario import Condition, Purpose, Route
-from harness.store.codec import MalformedError
+from harness.store.readers import MalformedError
 
 # --- the deployment, before each server had its own facts ---
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from harness.history import Ended, Entry, RunStarted, Sent
-from harness.store.codec import MalformedError, decode, dumps, parse_json
+from harness.store.codec import decode, dumps, parse_json
 from harness.store.earlier import convert_entry
 from harness.store.lines import read_line, write_line
+from harness.store.readers import MalformedError
 
 
 def _kind(entry_type: type) -> str:

@@ -17,9 +17,10 @@ from typing import IO, Self
 
 from harness.errors import HarnessError, UsageError
 from harness.history import Entry, PhaseStarted, RunEnded, RunStarted, Scraped
-from harness.store.codec import MalformedError, parse_json
+from harness.store.codec import parse_json
 from harness.store.entries import decode_entry, decode_stored, encode_entry, encode_line
 from harness.store.lines_on_disk import LinesOnDisk
+from harness.store.readers import MalformedError
 from harness.store.written import written_line
 
 __all__ = ["JournalWriter", "decode_entry", "encode_entry", "read_journal"]

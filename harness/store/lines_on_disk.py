@@ -16,9 +16,9 @@ from harness.deferred import put_away, read_from
 from harness.errors import HarnessError
 from harness.history import Ended, Entry, Sent
 from harness.scenario import Prompt
-from harness.store.codec import MalformedError
 from harness.store.entries import decode_entry
 from harness.store.lines import UNREADABLE, read_fields
+from harness.store.readers import MalformedError
 
 HELD = 2 << 20
 """Bytes. As Python objects, the fields of a line need about eight times as much."""

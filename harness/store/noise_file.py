@@ -17,7 +17,8 @@ from harness.errors import UsageError
 from harness.facts import Deployment, Server, alike
 from harness.history import NoiseMeasured, NoisyOutput
 from harness.store.atomic import write_atomically
-from harness.store.codec import MalformedError, decode, dumps
+from harness.store.codec import decode, dumps
+from harness.store.readers import MalformedError
 
 _DAY = 86_400.0
 FRESH = _DAY

@@ -30,9 +30,10 @@ from harness.facts import Deployment
 from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
-from harness.store.codec import MalformedError, decode, dumps, parse_json
+from harness.store.codec import decode, dumps, parse_json
 from harness.store.earlier import convert_deployment
 from harness.store.journal import JournalWriter, read_journal
+from harness.store.readers import MalformedError
 from harness.store.redact import redact_argv
 
 HISTORY = "history.jsonl"

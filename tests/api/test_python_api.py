@@ -1,6 +1,7 @@
 """The Python API: the code in the README, the example, reports, stored runs, errors."""
 
 import asyncio
+import gc
 import json
 import re
 import signal
@@ -25,7 +26,8 @@ from harness.deploy.nursery import Nursery
 from harness.deploy.target import Attachment, Target
 from harness.facts import Connector, Role
 from harness.fleet import Workers
-from harness.history import ClockCompared
+from harness.history import ClockCompared, History
+from harness.memo import forget
 
 ROOT = Path(__file__).parents[2]
 FEW = harness.RandomLoad(num_prompts=12, concurrency=4, output_len=6, seed=3)
@@ -138,6 +140,22 @@ def test_a_deployment_may_be_kept_open_as_in_a_notebook(tmp_path: Path) -> None:
         deployment.close()
     assert report.outputs.requests == 1
     assert [path.name for path in (tmp_path / "logs").iterdir()]
+
+
+@pytest.mark.slow
+def test_a_run_whose_report_is_dropped_takes_no_memory() -> None:
+    with harness.simulate() as deployment:
+        forget()
+        before = _histories()
+        report = deployment.run(FEW)
+        assert _histories() > before
+        del report
+        assert _histories() == before
+
+
+def _histories() -> int:
+    gc.collect()
+    return sum(isinstance(one, History) for one in gc.get_objects())
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_groups_with_one_deployment_share_a_pair_with_the_relays_of_all() -> Non
     assert [name for name, _ in pair.cases] == ["usual"] * 16 + ["metrics"] * 5 + ["failed-loads"]
 
 
-@pytest.mark.parametrize("other", ["recomputed-loads", "leases", "handshakes"])
+@pytest.mark.parametrize("other", ["recomputed-loads", "leases", "peer-refused"])
 def test_another_policy_preset_or_a_first_handshake_needs_a_pair_of_its_own(other: str) -> None:
     assert len(pairs([GROUPS["usual"], GROUPS[other]])) == 2
 

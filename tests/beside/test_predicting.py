@@ -14,7 +14,7 @@ from harness.facts import Deployment
 from harness.history import Ended, Entry, History, PhaseStarted, RunEnded, Scraped, Sent, VerificationPlanned
 from harness.oracle import predict
 from harness.store import encode_entry, follow_journal
-from harness.store.codec import MalformedError
+from harness.store.readers import MalformedError
 
 SETTINGS = Settings(60, concurrency=8, phase=30, blocks=160, chunks=120)
 DEPLOYMENT = deployment_of(SETTINGS)

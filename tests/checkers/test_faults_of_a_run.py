@@ -75,6 +75,17 @@ def test_a_fault_without_one_of_its_entries_is_unknown(missing: type[Entry]) -> 
     assert check(history(*entries, *served_later()), "faults").verdict is Verdict.UNKNOWN
 
 
+def test_evidence_of_an_earlier_phase_is_none_of_a_later_fault_of_the_same_name() -> None:
+    proved = fault()
+    later = [replace(one, at=one.at + 10) for one in fault() if not isinstance(one, FaultProved)]
+    judged = history(*proved, *served_later(), *later, *served_later(13.0))
+    first, second = windows(judged)
+    assert first.evidence
+    assert not second.evidence
+    assert second.began == 10.9
+    assert check(judged, "faults").verdict is Verdict.UNKNOWN
+
+
 def test_a_fault_that_could_not_be_undone_is_unknown() -> None:
     entries = [replace(one, healed=False) if isinstance(one, FaultHealed) else one for one in fault()]
     assert check(history(*entries, *served_later()), "faults").verdict is Verdict.UNKNOWN
@@ -112,13 +123,22 @@ def test_a_request_may_not_be_cut_without_a_fault() -> None:
         pytest.param(fault(began=5.0, healed_at=6.0), id="the fault began later"),
         pytest.param(fault(began=0.2, healed_at=0.3), id="the deployment had recovered before"),
         pytest.param(fault(tolerates=(Tolerated.EVICTION,)), id="the fault may not do this"),
-        pytest.param([one for one in fault() if not isinstance(one, FaultProved)], id="the fault did nothing"),
     ],
 )
 def test_a_fault_that_is_no_cause_excuses_nothing(entries: list[Entry]) -> None:
     early = served_later(0.4) if entries[1] == FaultBegan(0.2, "pause-1") else ()
     cut = failing(history(*early, *entries, *served_later(6.5)), **CUT)
     assert check(cut, "completion").verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize("ending", [Ending.CUT, Ending.TIMED_OUT])
+def test_a_failure_during_a_fault_that_was_not_observed_is_unknown(ending: Ending) -> None:
+    """The harness may have caused it: a link that was cut, although the relay's counts do not show it."""
+    unproved = [one for one in fault() if not isinstance(one, FaultProved)]
+    cut = failing(history(*unproved, *served_later(6.5)), **{**CUT, "ending": ending})
+    found = check(cut, "completion")
+    assert found.verdict is Verdict.UNKNOWN
+    assert "1 did not" in found.summary
 
 
 def test_a_request_that_waited_for_the_fault_alone_may_time_out() -> None:

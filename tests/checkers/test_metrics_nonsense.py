@@ -18,8 +18,9 @@ from harness.checkers.token_sources import token_sources
 from harness.errors import UsageError
 from harness.facts import Role, Server
 from harness.history import Sample, Scraped, ScrapeFailed
-from harness.observe.counters import COUNTED, SAMPLE_NAMES, SOURCES, Counters, delta, read_counters
+from harness.observe.counters import COUNTED, SAMPLE_NAMES, SOURCES, Counters, read_counters
 from harness.observe.exposition import parse
+from harness.observe.growth import delta
 from harness.observe.scrape import Occasion, scrape
 from harness.observe.server_info import learn
 from harness.observe.settle import AGREEING, Settled, settle

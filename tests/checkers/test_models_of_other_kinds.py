@@ -14,7 +14,7 @@ from oracle_runs import Script, deployed, exactly, prompt
 
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.token_sources import token_sources
-from harness.deploy.session import known_model, with_model
+from harness.deploy.learning import known_model, with_model
 from harness.errors import ModelNotFound
 from harness.facts import Deployment, Role, Server
 from harness.models import read_config, read_model

@@ -8,8 +8,9 @@ import pytest
 from harness.checkers import judge
 from harness.facts import Role, Server
 from harness.history import Sample, Scraped
-from harness.observe.counters import SAMPLE_NAMES, Counters, delta, read_counters
+from harness.observe.counters import SAMPLE_NAMES, Counters, read_counters
 from harness.observe.exposition import parse
+from harness.observe.growth import delta
 from harness.observe.server_info import _WANTED, _server
 from harness.verdict import Verdict
 

@@ -289,7 +289,7 @@ def test_the_cost_of_the_check_grows_with_the_tokens(monkeypatch: pytest.MonkeyP
         asked += 1
         return between(instants, start, end)
 
-    monkeypatch.setattr("harness.checkers.streaming.any_between", counted)
+    monkeypatch.setattr("harness.checkers.held_back.any_between", counted)
     judged(2000, only(lambda number: number % 2 == 0, BUFFERED["two reads"]))
     assert 0 < asked < 2000 * 30
 

@@ -23,7 +23,7 @@ from harness.history import Ended, History, Outcome, RunEnded, RunStarted, Sent
 from harness.reports.assertion import explain
 from harness.reports.catalogue import Row, catalogue_lines, overall, print_catalogue, tally
 from harness.reports.catalogue_junit import catalogue_junit
-from harness.scenario import Request
+from harness.scenario import Request, Situation
 from harness.verdict import Bounds, Check, Comparison, FaultSign, Finding, Judgement, KnownFault, Outputs, Verdict
 
 
@@ -198,7 +198,7 @@ def test_the_condition_that_a_scenario_provokes_must_occur() -> None:
     whole = judge(DEPLOYMENT, run)
 
     def provoked(counter: str) -> Verdict:
-        checks = judge_scenario(DEPLOYMENT, run, whole, name, provokes=counter).checks
+        checks = judge_scenario(DEPLOYMENT, run, whole, name, provokes=Situation((counter,))).checks
         return next(check.verdict for check in checks if check.name == "provoked")
 
     assert provoked("external_kv_transfer") is Verdict.VALID

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from shrink_pairs import Ran, harness
 
-from harness.cli.options import parse, target_words
+from harness.cli.options import parse
 from harness.cli.rejudged import rejudge
+from harness.cli.target_options import target_words
 from harness.errors import UsageError
 from harness.loads import DatasetLoad, RandomLoad
 from harness.verdict import Verdict

@@ -17,7 +17,9 @@ from proxy_fakes import PARAMS
 from harness.cli.options import parse
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
-from harness.deploy.warmup import REFUSALS_LAST, WarmUp, warm_up_load, warm_up_transfers
+from harness.deploy.warmup_load import warm_up_load
+from harness.deploy.warmup_request import WarmUp
+from harness.deploy.warmup_transfers import REFUSALS_LAST, warm_up_transfers
 from harness.errors import DeployError, HarnessError, UsageError
 from harness.preflight.quoting import quoted
 from harness.redact import redact_url

@@ -72,6 +72,15 @@ def test_the_load_leaves_and_the_final_reads_do_not() -> None:
     assert {one.leaves for phase in reads for one in phase.requests} == {None}
 
 
+def test_final_reads_ask_for_the_beginning_of_long_answers_alone() -> None:
+    turns = (replace(MANY[0], sampling=Sampling(100, min_tokens=50)), replace(MANY[1], sampling=Sampling(8)))
+    load, *reads = under_faults(Scenario("s", "", (Phase("load", turns),)), DEPLOYMENT).phases
+    assert [one.sampling.max_tokens for one in load.requests] == [100, 8]
+    asked = [one.sampling for phase in reads for one in phase.requests if one.about]
+    assert len(asked) >= 4
+    assert {(one.max_tokens, one.min_tokens) for one in asked} == {(8, None), (16, 16)}
+
+
 # --- the flag ---
 
 
@@ -93,6 +102,7 @@ class Servers:
         self.finished: dict[str, int] = {"stop": 5, "length": 0}
         self.gone: dict[str, int] = {"prefill": 0, "handover": 0, "decode": 0}
         self.running = 0
+        self.started = 100.5
         self.status = 200
         self.deployment = DEPLOYMENT
 
@@ -102,6 +112,7 @@ class Servers:
         if request.path.startswith("/d"):
             labels = 'engine="0",finished_reason="{}",model_name="m"'
             lines = [f"vllm:request_success_total{{{labels.format(why)}}} {n}" for why, n in self.finished.items()]
+        lines += [f"process_start_time_seconds {self.started}"] if not own else []
         lines += [f'vllm:num_requests_running{{engine="0"}} {self.running}.0'] if not own else []
         return web.Response(text="\n".join(["# HELP x", *lines, ""]), status=self.status)
 
@@ -181,6 +192,20 @@ async def test_servers_that_finish_everything_are_no_evidence() -> None:
     async with serving(own_proxy=False) as servers:
         with pytest.raises(NoEvidence, match="decode finished all 3 requests whose clients had left"):
             await struck(servers, STORM, length=5)
+
+
+@pytest.mark.parametrize("restarted", [{"started": 200.5}, {"finished": {"stop": 1}}])
+async def test_a_decode_server_that_counts_from_zero_has_not_left_requests_unfinished(
+    restarted: dict[str, Any],
+) -> None:
+    """What it has finished since a restart says nothing of the requests before."""
+    async with serving(own_proxy=False) as servers:
+        fault, site = Cancel(0.5, "stream"), servers.site(STORM)
+        await fault.before(site)
+        for name, value in restarted.items():
+            setattr(servers, name, value)
+        with pytest.raises(NoEvidence, match="it was restarted, and counts from zero"):
+            await fault.strike(site)
 
 
 async def test_a_fault_under_which_nobody_left_is_no_evidence() -> None:

@@ -28,7 +28,7 @@ def both() -> list[Kill | Drain]:
 async def test_a_server_ends_and_others_run_in_its_place(world: FaultWorld, fault: Kill | Drain) -> None:
     await fault.prepare(world.site)
     evidence = await fault.strike(world.site)
-    assert "does not answer" in evidence
+    assert "refuses connections" in evidence
     assert not world.table.states
     assert world.processes.expected == ["decode-0"]
     healing = await fault.heal(world.site)
@@ -47,6 +47,28 @@ async def test_draining_asks_the_first_process_only_and_kills_what_is_left(world
     assert "1 of its processes were killed 5 s after SIGTERM" in evidence
 
 
+async def test_a_server_that_goes_on_after_sigterm_was_killed_and_not_drained(world: FaultWorld) -> None:
+    """As if SIGTERM had never been sent: that run tests a kill."""
+    world.table.obeys = frozenset({SIGKILL})
+    with pytest.raises(NoEvidence, match="decode-0 went on for 5 s after SIGTERM as before it, until it was killed"):
+        await Drain("decode-0", grace=5).strike(world.site)
+    assert not world.table.states
+
+
+async def test_a_server_that_only_stops_to_listen_has_heard_sigterm(world: FaultWorld) -> None:
+    world.table.obeys = frozenset({SIGKILL})
+    world.server.close()
+    assert "2 of its processes were killed" in await Drain("decode-0", grace=5).strike(world.site)
+
+
+async def test_a_server_that_is_merely_too_busy_to_answer_was_not_killed(world: FaultWorld) -> None:
+    """The signal hit other processes, and another fault, or the load, keeps the server from answering."""
+    world.table.ended = lambda: None
+    world.server.silent = True
+    with pytest.raises(NoEvidence, match="still accepts connections"):
+        await Kill("decode-0").strike(world.site)
+
+
 async def test_draining_says_how_long_a_server_took_by_itself(world: FaultWorld) -> None:
     del world.table.states[11]
     evidence = await Drain("decode-0").strike(world.site)
@@ -62,9 +84,11 @@ async def test_a_signal_that_does_nothing_is_no_fault(world: FaultWorld, fault: 
 
 
 @pytest.mark.parametrize("fault", both(), ids=["kill", "drain"])
-async def test_a_server_that_still_answers_was_not_hit(world: FaultWorld, fault: Fault) -> None:
+async def test_a_server_that_still_listens_was_not_hit(world: FaultWorld, fault: Fault) -> None:
     world.table.ended = lambda: None
-    with pytest.raises(NoEvidence, match="decode-0 still answers, although its processes 10, 11 have ended"):
+    with pytest.raises(
+        NoEvidence, match="decode-0 still accepts connections, although its processes 10, 11 have ended"
+    ):
         await fault.strike(world.site)
 
 

@@ -36,29 +36,70 @@ async def test_requests_that_expire_while_decode_is_stopped_are_the_evidence(
     world: FaultWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = Lease()
-    await fault.prepare(world.site)
     sleep = world.site.clock.sleep
 
     async def expire(seconds: float) -> None:
         await sleep(seconds)
         if world.site.clock.now() >= 3.0:
-            world.values["prefill-0"] = {"nixl_expired": 12.0}
+            tokens = 900.0 + (world.site.clock.now() > 3.1) * 64
+            world.values["prefill-0"] = {"nixl_expired": 12.0, "prompt_tokens": tokens}
 
     monkeypatch.setattr(world.site.clock, "sleep", expire)
     evidence = await fault.strike(world.site)
-    assert evidence == "decode-0 is stopped; 3.0 s later prefill-0 had counted 7 expired requests"
+    assert evidence == (
+        "decode-0 is stopped; 3.0 s later prefill-0 had counted 7 expired requests, "
+        "and computed 64 tokens of other prompts since"
+    )
     assert await fault.heal(world.site) == "decode-0 goes on"
+
+
+async def test_blocks_that_nobody_takes_after_the_lease_test_nothing(
+    world: FaultWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing keeps prefill busy: the expired blocks still hold what they held."""
+    sleep = world.site.clock.sleep
+
+    async def expire(seconds: float) -> None:
+        await sleep(seconds)
+        world.values["prefill-0"] = {"nixl_expired": 12.0, "prompt_tokens": 900.0}
+
+    monkeypatch.setattr(world.site.clock, "sleep", expire)
+    with pytest.raises(NoEvidence, match="prefill-0 has computed no prompt since requests expired"):
+        await Lease().strike(world.site)
 
 
 async def test_a_pause_in_which_nothing_expires_is_no_such_fault(world: FaultWorld) -> None:
     fault = Lease()
-    await fault.prepare(world.site)
     with pytest.raises(NoEvidence, match="no prefill server counted an expired request within 60 s"):
         await fault.strike(world.site)
     assert await fault.heal(world.site) == "decode-0 goes on"
 
 
-async def test_requests_that_expired_before_are_no_evidence(world: FaultWorld) -> None:
+async def test_requests_that_expire_before_decode_is_stopped_are_no_evidence(
+    world: FaultWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another fault, or clients that left, may let some expire while this one waits for its moment."""
+
+    async def stopped(_pause: Pause, _site: Site) -> str:
+        world.values["prefill-0"] = {"nixl_expired": 12.0}
+        return "decode-0 is stopped"
+
+    monkeypatch.setattr(Pause, "strike", stopped)
+    with pytest.raises(NoEvidence):
+        await Lease().strike(world.site)
+
+
+async def test_a_server_that_cannot_be_read_at_first_counts_from_its_first_reading(
+    world: FaultWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.values["prefill-0"]
+    sleep = world.site.clock.sleep
+
+    async def answer(seconds: float) -> None:
+        await sleep(seconds)
+        world.values["prefill-0"] = {"nixl_expired": 12.0}
+
+    monkeypatch.setattr(world.site.clock, "sleep", answer)
     with pytest.raises(NoEvidence):
         await Lease().strike(world.site)
 
@@ -113,9 +154,23 @@ async def test_an_engine_is_stopped_and_the_process_that_speaks_http_goes_on() -
         site = replace(world.site, table=table)
         fault = Pause("decode-0", part="engine")
         evidence = await fault.strike(site)
-        assert evidence == "1 processes of decode-0 are stopped (state T), all but the one that speaks HTTP"
+        assert evidence == (
+            "1 processes of decode-0 are stopped (state T), all but the one that speaks HTTP, "
+            "and have used 80% of its processor time"
+        )
         assert table.states == {10: "S", 11: "T"}
         await fault.heal(site)
+        assert table.states == {10: "S", 11: "S"}
+
+
+async def test_an_idle_child_that_is_stopped_is_no_engine() -> None:
+    """The server goes on, and the process that speaks HTTP would answer either way."""
+    async with fault_world() as world:
+        table = Stoppable(world.table.states, ticks={10: 1000, 11: 1})
+        fault = Pause("decode-0", part="engine")
+        with pytest.raises(NoEvidence, match=r"used 0\.1% of the processor time of decode-0: its engine is not among"):
+            await fault.strike(replace(world.site, table=table))
+        await fault.heal(replace(world.site, table=table))
         assert table.states == {10: "S", 11: "S"}
 
 

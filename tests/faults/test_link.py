@@ -1,7 +1,7 @@
 """A fault on a link is proved by what its relay counted, and a relay that relays proves nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -153,6 +153,33 @@ async def test_a_relay_that_relays_leaves_the_run_unknown(how: str) -> None:
     check = faults(DEPLOYMENT, history)
     assert check.verdict is Verdict.UNKNOWN
     assert "relay" in check.summary
+
+
+class Once(Relay):
+    """A relay that does what it is told, and so again when it passes bytes, but obeys no later order."""
+
+    told = 0
+
+    async def tell(self, order: Mapping[str, object]) -> dict[str, float]:
+        self.told += 1
+        return await super().tell(order) if self.told <= 2 else self.counted()
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_what_a_relay_counted_of_an_earlier_fault_is_no_evidence_of_a_later_one(how: str) -> None:
+    async with _relayed(Once) as (relay, clock):
+        first = await Faulted(relay, clock, Link(how=how, **SHORT)).ended()
+        second = await Faulted(relay, clock, Link(how=how, **SHORT)).ended()
+    assert _proofs(first)
+    assert _proofs(second) == []
+    assert faults(DEPLOYMENT, second).verdict is Verdict.UNKNOWN
+
+
+async def test_a_throttled_link_on_which_no_byte_had_to_wait_is_no_evidence() -> None:
+    async with _relayed(Relay) as (relay, clock):
+        history = await Faulted(relay, clock, Link(how="throttle", rate=1e6)).ended()
+    assert _proofs(history) == []
+    assert "no byte waited for 10 ms" in faults(DEPLOYMENT, history).summary
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -13,13 +13,14 @@ from polling import until
 from simulated import simulated
 
 from harness.checkers.faults import faults
-from harness.faults import FaultPlan, Nemesis, Site, parse_fault
+from harness.faults import FaultPlan, Nemesis, Site, parse_fault, relay_metrics
 from harness.faults.metrics import Metrics
 from harness.faults.metrics_spoiled import Spoiling, first_half, from_zero, with_nan
 from harness.faults.relay_metrics import MetricsRelay
 from harness.history import Entry, FaultHealed, FaultProved, History, Scraped, ScrapeFailed
 from harness.observe import scrape as reading
-from harness.observe.counters import delta, read_counters
+from harness.observe.counters import read_counters
+from harness.observe.growth import delta
 from harness.observe.scrape import Occasion
 from harness.observer import SILENT
 from harness.run.conversations import Conversations
@@ -92,6 +93,18 @@ async def test_what_is_spoiled_is_not_taken_for_counters(how: str, monkeypatch: 
         assert delta(read_counters(before), read_counters(after)).of("prompt_tokens") is None
     else:
         assert isinstance(after, ScrapeFailed)
+
+
+@pytest.mark.parametrize("how", [Spoiling.NAN, Spoiling.RESTARTED])
+async def test_a_page_that_came_out_as_it_went_in_was_not_spoiled(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the servers write their metrics in a form that the relay does not know."""
+    monkeypatch.setattr(relay_metrics, "with_nan", lambda text: text)
+    monkeypatch.setattr(relay_metrics, "from_zero", lambda text, *_: text)
+    async with simulated() as sim, _relayed(sim.facts().servers[1].url) as relay:
+        await relay.tell({"how": how})
+        assert await _status(relay) == 200
+        counts = relay.counted()
+    assert (counts["spoiled"], counts["passed"]) == (0, 1)
 
 
 class Near:

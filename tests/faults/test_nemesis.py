@@ -154,6 +154,17 @@ async def test_a_fault_without_evidence_is_healed_and_says_why() -> None:
     await run.task
 
 
+async def test_the_moment_alone_is_no_evidence() -> None:
+    """Of a fault that was struck after a request had ended, and did nothing, only the moment can be told."""
+    run = Run(FaultPlan(Toy(evidence=""), after=0, seconds=1, ended=1))
+    run.phase_run.ended = 1
+    await run.clock.advance(0.1)
+    assert run.kinds() == [FaultPlanned, FaultBegan, FaultHealed]
+    assert "it was not observed that the fault took hold: nothing was observed" in run.last().text
+    run.over.set_result(None)
+    await run.task
+
+
 async def test_a_healing_that_fails_is_recorded_as_such() -> None:
     run = Run(FaultPlan(Toy(healing=NoEvidence("still stopped")), after=0, seconds=0))
     await run.clock.advance(0.1)

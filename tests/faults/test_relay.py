@@ -8,6 +8,7 @@ from relayed import Streams, wired
 from turns import turn
 
 from harness.faults.relay_manner import Manner
+from harness.faults.relay_way import Way
 
 
 async def _says(streams: Streams, data: bytes) -> None:
@@ -144,6 +145,19 @@ async def test_a_cut_that_listens_counts_whom_it_refuses() -> None:
         await _was_reset(await wire.connect())
         assert wire.relay.counted()["refused"] == 1
         assert not wire.servers
+
+
+async def test_bytes_that_were_read_before_a_cut_do_not_pass_after_it() -> None:
+    """The reader of a connection may have handed a piece over when the connection is reset."""
+    async with wired() as wire:
+        client, _ = await wire.pair()
+        (connection,) = wire.relay._connections
+        connection.reset()
+        piece = asyncio.StreamReader()
+        piece.feed_data(b"question")
+        piece.feed_eof()
+        await Way(connection, piece, client[1], to_server=False).run()
+        assert wire.relay.counted()["passed"] == 0
 
 
 async def test_a_half_open_link_swallows_everything_and_answers_nothing() -> None:

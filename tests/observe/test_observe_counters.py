@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.history import Sample, Scraped
-from harness.observe.counters import COUNTED, SAMPLE_NAMES, Counters, delta, read_counters, total
+from harness.observe.counters import COUNTED, SAMPLE_NAMES, Counters, read_counters
 from harness.observe.exposition import parse
+from harness.observe.growth import delta, total
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.facts import Deployment, KVGeometry, Role, Server
 from harness.loads.demand import Demand
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 from harness.preflight import (
     Item,
     Level,
@@ -20,8 +20,9 @@ from harness.preflight import (
     check_transfer_bytes,
     refuse,
 )
-from harness.preflight.compatibility import check_connectors, check_distinct, check_kv_format, check_model, same_address
+from harness.preflight.compatibility import check_connectors, check_kv_format, check_model
 from harness.preflight.demand import check_demands
+from harness.preflight.distinct import check_distinct, same_address
 from harness.preflight.generation_defaults import check_generation_defaults
 from harness.preflight.server_report import Answers, report_of
 

@@ -30,7 +30,8 @@ BY_PRESET: Mapping[str, Mapping[str, Any]] = {
     "small_pool": {"num_blocks": 48, "max_model_len": 512},
     "reused_blocks": {"num_blocks": 48, "max_model_len": 512, "lease_seconds": 3.0},
     "small_tier": {"offload_chunks": 16},
-    "short_lease": {"num_blocks": 128, "lease_seconds": 3},
+    # Steps so slow that the last requests wait for longer than the lease.
+    "short_lease": {"num_blocks": 128, "lease_seconds": 3, "step_seconds": 0.012},
     "small_steps": {"max_num_batched_tokens": 64, "max_num_seqs": 32},
     "no_prefix_caching": {"prefix_caching": False},
     "unlike_blocks": {"decode": {"block_size": 32}},

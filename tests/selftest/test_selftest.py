@@ -33,6 +33,7 @@ SEEN_BY = {
     "dropped_params": "token_sources",
     "bytes_lost": "nixl_bytes",
     "ignores_offload": "offload_bytes",
+    "leaked_block": "settled",
     "leaked_blocks": "settled",
     "burst": "streaming",
     "spurious_400": "completion",

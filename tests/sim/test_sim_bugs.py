@@ -1,5 +1,6 @@
 """Every planted bug has exactly the effects that its table entry lists, and runs without bugs read no wrong KV."""
 
+import itertools
 import random
 from typing import Any
 
@@ -210,6 +211,24 @@ def test_leaked_blocks_are_never_released() -> None:
     pair.prefill.engine.now = lambda: 1e9
     pair.settle()
     assert pair.prefill.engine.pool.num_blocks - 1 - pair.prefill.engine.pool.num_free == 4
+
+
+def test_one_leaked_block_is_held_and_the_others_are_free() -> None:
+    pair = struck_once("leaked_block")
+    pool = pair.prefill.engine.pool
+    pair.prefill.engine.now = lambda: 1e9
+    pair.settle()
+    assert pool.num_blocks - 1 - pool.num_free == 1
+    assert pair.decode.engine.pool.usage == 0
+
+
+def test_of_requests_that_have_the_same_id_others_leak_a_block_in_each_load() -> None:
+    pair = make_pair("leaked_block", rate=0.5)
+    held = [0]
+    for seed in range(16):
+        run(pair, seed, "x")
+        held.append(pair.prefill.engine.pool.num_blocks - 1 - pair.prefill.engine.pool.num_free)
+    assert {later - earlier for earlier, later in itertools.pairwise(held)} == {0, 1}
 
 
 @pytest.mark.parametrize(("length", "leaks"), [(47, False), (48, True), (49, False)])

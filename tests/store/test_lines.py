@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from harness.history import Choice, Ended, Ending, Outcome, Sent, TokenLogprob, Usage
 from harness.scenario import Message, Purpose, Request, Sampling
-from harness.store.codec import MalformedError, decode, dumps, parse_json
+from harness.store.codec import decode, dumps, parse_json
 from harness.store.lines import read_fields, read_line, write_line
+from harness.store.readers import MalformedError
 
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ENTRIES = st.from_type(Sent) | st.from_type(Ended)

@@ -19,7 +19,8 @@ from harness.facts import Deployment
 from harness.history import Ended, Entry, Noted, Outcome, Sample, Scraped, Sent, TokenLogprob
 from harness.scenario import Message, Request
 from harness.store import JournalWriter, decode_entry, encode_entry, read_journal
-from harness.store.codec import MalformedError, decode, dumps
+from harness.store.codec import decode, dumps
+from harness.store.readers import MalformedError
 
 st.register_type_strategy(Sample, st.builds(Sample, st.text(), st.dictionaries(st.text(), st.text()), st.floats()))
 

@@ -10,8 +10,8 @@ from run_fixtures import entries
 from harness.facts import Connector, Deployment, Server
 from harness.history import DeadProcess, RunEnded, Sent
 from harness.scenario import Condition, Purpose, Request
-from harness.store.codec import MalformedError
 from harness.store.journal import decode_entry
+from harness.store.readers import MalformedError
 from harness.store.rundir import DEPLOYMENT, HISTORY, RunStore, load_run
 
 EARLIER: dict[str, Any] = {

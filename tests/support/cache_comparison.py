@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 from cache_sequences import Author
 
-from harness.checkers.evidence import gather
+from harness.checkers.gathering import gather
 from harness.clock import MonotonicClock
 from harness.facts import Deployment, Role
 from harness.history import Entry, History, RunEnded

@@ -20,6 +20,8 @@ class Server:
     def __init__(self) -> None:
         self._server: asyncio.Server | None = None
         self.port = 0
+        self.silent = False
+        """Whether it accepts connections and never answers."""
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", self.port)
@@ -31,6 +33,9 @@ class Server:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        if self.silent:
+            writer.close()
+            return
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -41,12 +46,17 @@ class Table(ProcessTable):
     """Processes by id, with their states. ``obeys``: the signals that end a process."""
 
     states: dict[int, str] = field(default_factory=dict)
+    ticks: dict[int, int] = field(default_factory=lambda: {10: 200, 11: 800})
+    """Clock ticks that processes have computed for."""
     obeys: frozenset[Signals] = frozenset({SIGKILL, SIGTERM})
     sent: list[tuple[int, Signals]] = field(default_factory=list)
     ended: Callable[[], None] = lambda: None
 
     def state(self, pid: int) -> str | None:
         return self.states.get(pid)
+
+    def cpu_ticks(self, pid: int) -> int | None:
+        return self.ticks.get(pid)
 
     def send(self, pid: int, number: Signals) -> bool:
         self.sent.append((pid, number))

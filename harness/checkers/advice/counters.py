@@ -1,11 +1,9 @@
-"""Advice on counters that are not as expected, or unknown."""
+"""Advice on counters that are not as expected."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 
-from harness.checkers.advice.context import ENDED_EARLY, Context, plural
-from harness.checkers.advice.readings import unsettled, unusable
-from harness.checkers.evidence import gather
+from harness.checkers.advice.context import Context, plural
+from harness.checkers.advice.unknown_counters import UNLISTED, of_unknown_counters
 from harness.facts import Connector, Role
 from harness.history import Outcome
 from harness.verdict import Advice, Comparison, Verdict
@@ -20,7 +18,7 @@ def of_token_sources(context: Context) -> Advice | None:
     if rewritten := _rewritten(context):
         return rewritten
     if not context.invalid:
-        return _never_came(context) or _of_unknown(context)
+        return _never_came(context) or of_unknown_counters(context)
     return (
         _swapped(context)
         or _never_came(context)
@@ -37,7 +35,7 @@ def of_token_sources(context: Context) -> Advice | None:
 def of_nixl_bytes(context: Context) -> Advice | None:
     """Advice on bytes moved by NIXL."""
     if not context.invalid:
-        return _of_unknown(context)
+        return of_unknown_counters(context)
     if context.is_bad("token_sources"):
         return _AS_TOKEN_SOURCES
     ratio = _ratio(context)
@@ -60,7 +58,7 @@ def of_nixl_bytes(context: Context) -> Advice | None:
 def of_offload_bytes(context: Context) -> Advice | None:
     """Advice on bytes stored in and loaded from the offload tier."""
     if not context.invalid:
-        return _of_unknown(context)
+        return of_unknown_counters(context)
     if context.is_bad("token_sources"):
         return _AS_TOKEN_SOURCES
     return Advice(
@@ -76,7 +74,7 @@ _AS_TOKEN_SOURCES = Advice("the same as for token_sources", "see token_sources")
 def of_failed_transfers(context: Context) -> Advice | None:
     """Advice on transfers that the engine counts as failed or late."""
     if not context.invalid:
-        return _of_unknown(context)
+        return of_unknown_counters(context)
     counters = {one.counter for one in context.problems()}
     if "nixl_after_expiry" in counters:
         return Advice(
@@ -148,15 +146,7 @@ def _never_came(context: Context) -> Advice | None:
             "find what bypasses the proxy or its prefill step (a gateway's own routes, retries or fallbacks, or a "
             "proxy that sends short prompts directly to decode)",
         )
-    return Advice(
-        f"{plural(missing, 'prompt token')}{count} never reached {roles}: {_UNLISTED.cause}", _UNLISTED.remedy
-    )
-
-
-_UNLISTED = Advice(
-    "the proxy also uses servers that are not listed",
-    "name every server behind the proxy with --prefill-url and --decode-url",
-)
+    return Advice(f"{plural(missing, 'prompt token')}{count} never reached {roles}: {UNLISTED.cause}", UNLISTED.remedy)
 
 
 def _computed_by_decode(context: Context) -> int:
@@ -234,54 +224,3 @@ def _ratio(context: Context) -> Fraction | None:
         return None
     (ratio,) = ratios
     return ratio if max(ratio.numerator, ratio.denominator) <= _LARGEST_RATIO and ratio != 1 else None
-
-
-def _of_unknown(context: Context) -> Advice:
-    missing = Advice("the servers do not report a fact or a counter that this check needs", "see the reason above")
-    return next(_reasons(context), missing)
-
-
-def _reasons(context: Context) -> Iterator[Advice]:
-    evidence = gather(context.deployment, context.history)
-    if any(one.leftover and not one.others for one in evidence) and any(one.explained for one in context.problems()):
-        yield Advice(
-            "an earlier run had the same prompts, and cache salts, which keep runs apart, are dropped or ignored",
-            "use a --seed that no earlier run on this deployment had",
-        )
-    if any(one.elsewhere for one in evidence) and any(one.explained for one in context.problems()):
-        yield _UNLISTED
-    if any(one.explained is not None for one in context.problems()):
-        yield Advice(
-            "other people's requests reach the same servers (a health probe, another client, a second harness), or a "
-            "gateway sends some requests twice",
-            "turn off retries and mirroring in the gateway, and run when nobody else uses the servers, or on a "
-            "deployment that the harness launches",
-        )
-    yield from unusable(context)
-    if context.history.ended_early:
-        yield ENDED_EARLY
-    yield from unsettled(context)
-    if unknown := context.deployment.unknown_connectors():
-        names = " and ".join(dict.fromkeys(name for each in unknown.values() for name in each))
-        yield Advice(f"the harness does not know the connector {names}", "rely on the check `outputs` for it")
-    if silent := [server.name for server in context.deployment.servers if server.block_size is None]:
-        yield Advice(
-            f"{silent[0]} does not report its block size",
-            "start it with VLLM_SERVER_DEV_MODE=1, or with a frontend whose /metrics has vllm:cache_config_info",
-        )
-    if absent := [one for one in context.problems() if one.observed is None]:
-        yield Advice(
-            f"/metrics of {absent[0].server} lacks a counter that this check needs, or has an impossible value for it",
-            "see the reason above, and whether something between the client and the server drops lines of /metrics",
-        )
-    if any(server.engines > 1 for server in context.deployment.servers):
-        yield Advice(
-            "there are several data-parallel engines behind one URL, each with its own caches",
-            "give each engine its own URL, so that cache hits can be predicted exactly",
-        )
-    if context.deployment.geometry is None:
-        yield Advice(
-            "the bytes of the model's KV cache cannot be predicted",
-            "give the served model with --model, if its KV cache is of one kind in all layers, and the type of its KV "
-            "with --kv-cache-dtype",
-        )

@@ -1,7 +1,7 @@
 """How many prompt tokens a server took from its caches, by its counters or by the usage in its answers."""
 
 from harness.history import Operation
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 
 _COUNTERS = (
     ("prompt_tokens", "local_cache_hit", "external_kv_transfer"),

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from harness.facts import Connector, Deployment, Role, Server
 from harness.history import History, Operation, Outcome
-from harness.observe.counters import Delta
+from harness.observe.growth import Delta
 from harness.observe.watched import grown
 from harness.scenario import Condition, Purpose, Route
 from harness.verify.judging.cache_counts import counted_cached_tokens, reported_cached_tokens
