@@ -7,7 +7,7 @@ from typing import Any
 from bench.fault_cases import Case, Shortfall
 from harness.checkers.windows import Window, windows
 from harness.history import Ending, History, Operation, Outcome
-from harness.scenario import Purpose
+from harness.scenario import Route
 from harness.verdict import Finding, FindingKind, Judgement, Verdict
 
 _WRONG = (FindingKind.WRONG_OUTPUT, FindingKind.LEAK, FindingKind.CACHE)
@@ -97,13 +97,14 @@ def row(group: str, case: Case, history: History, judgement: Judgement, *, known
 
 
 def _load(history: History, found: Sequence[Window]) -> Iterator[Operation]:
-    """The requests of the load: those of the phases with faults, if there are any."""
+    """The requests of the load: those through the proxy in the phases with faults, if there are any."""
     faulted = {(one.planned.scenario, one.planned.phase) for one in found}
     for one in history.operations():
-        # If the harness's own client left, nothing failed. What keeps prefill busy beside a load is not of it.
-        if one.ended.ending is Ending.LEFT or one.request.purpose is not Purpose.LOAD:
+        # If the harness's own client left, nothing failed.
+        if one.ended.ending is Ending.LEFT or not one.request.of_load:
             continue
-        if not faulted or (one.sent.scenario, one.sent.phase) in faulted:
+        # What keeps prefill busy beside a load is sent straight to it.
+        if not faulted or ((one.sent.scenario, one.sent.phase) in faulted and one.request.route is Route.PROXY):
             yield one
 
 

@@ -15,7 +15,7 @@ from bench.fault_row import COLUMNS, Row, row
 from bench.fault_table import Table, markdown
 from harness.errors import DeployError, ExitCode
 from harness.history import Ended, Ending, FaultBegan, FaultHealed, FaultPlanned, FaultProved, History, Outcome, Sent
-from harness.scenario import Purpose
+from harness.scenario import Route
 from harness.verdict import Check, Finding, FindingKind, Judgement, Verdict
 
 CASE = Case(faults=("pause:server=decode-0",))
@@ -61,7 +61,8 @@ def test_a_load_without_a_fault_is_counted_whole() -> None:
 
 
 def test_what_keeps_prefill_busy_beside_a_load_is_not_counted() -> None:
-    assert made(history=ended("r1", {}, purpose=Purpose.BACKGROUND)).completed == 1
+    churned = ended("r1", {}, route=Route.PREFILL)
+    assert made(history=History((*FAULT, *churned.entries))).completed == 1
 
 
 def test_beside_spoiled_references_requests_without_one_are_bystanders() -> None:
