@@ -34,11 +34,11 @@ async def run_on_pair(
         while left:
             group, case = left.pop(0)
             try:
-                report = await _tried(deployment, case, options)
+                report, tries = await _tried(deployment, case, options)
             except HarnessError as error:
                 return [f"{case.text}: {error}"]
             known = bool(report.rows) and all(one.excused for one in report.rows)
-            add(row(group, case, report.history, report.judgement, known=known))
+            add(row(group, case, report.history, report.judgement, known=known, tries=tries))
             if left and not await _serves_again(deployment, case):
                 break
     return []
@@ -52,14 +52,16 @@ def _target(pair: Pair, options: argparse.Namespace) -> Target:
     return built
 
 
-async def _tried(deployment: harness.AsyncRunningDeployment, case: Case, options: argparse.Namespace) -> Report:
-    """The report of the case; it is run again while its verdict is unknown."""
+async def _tried(
+    deployment: harness.AsyncRunningDeployment, case: Case, options: argparse.Namespace
+) -> tuple[Report, int]:
+    """The report of the case, which is run again while its verdict is unknown; and how often it was run."""
+    tries = 1
     report = await _run(deployment, case, options, 0)
-    for number in range(1, case.tries):
-        if report.verdict is not Verdict.UNKNOWN:
-            break
-        report = await _run(deployment, case, options, number)
-    return report
+    while report.verdict is Verdict.UNKNOWN and tries < case.tries:
+        report = await _run(deployment, case, options, tries)
+        tries += 1
+    return report, tries
 
 
 async def _run(

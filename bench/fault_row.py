@@ -47,6 +47,8 @@ class Row:
     """Whether what is wrong is the engine's known shortfall, and nothing else."""
     meant: bool = False
     """Whether the run had to be invalid; see :attr:`Case.meant`."""
+    tries: int = 1
+    """How often the case was run; the runs before the last one were unknown."""
 
     @property
     def counts(self) -> Verdict:
@@ -57,7 +59,8 @@ class Row:
         """The row's texts, one for each of ``COLUMNS``; ``mark`` is added to the verdict."""
         recovered = "—" if self.recovered is None else f"{self.recovered:.1f}"
         counts = (self.completed, self.failed, self.wrong, self.hung, self.bystanders, self.leaked)
-        return (self.fault, f"{self.verdict}{mark}", *(f"{count:,}" for count in counts), recovered)
+        tries = f" (run {self.tries}; those before were unknown)" if self.tries > 1 else ""
+        return (f"{self.fault}{tries}", f"{self.verdict}{mark}", *(f"{count:,}" for count in counts), recovered)
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -71,7 +74,7 @@ class Row:
         return cls(**{**stored, "remarks": remarks, "verdict": verdict})
 
 
-def row(group: str, case: Case, history: History, judgement: Judgement, *, known: bool = False) -> Row:
+def row(group: str, case: Case, history: History, judgement: Judgement, *, known: bool = False, tries: int = 1) -> Row:
     """The row of a run of the case. ``known``: whether a workload's known fault explains all that is wrong."""
     found = windows(history)
     load = list(_load(history, found))
@@ -92,6 +95,7 @@ def row(group: str, case: Case, history: History, judgement: Judgement, *, known
         evidence="; ".join(one.evidence or one.text or "the fault was not begun" for one in found),
         remarks=tuple(f"{one.name}: {one.summary}" for one in judgement.checks if one.verdict is not Verdict.VALID),
         engine=known or _is_of_engine(case.shortfall, judgement),
+        tries=tries,
         meant=bool(case.meant) and judgement.verdict is Verdict.INVALID and not wrong and not hung,
     )
 
