@@ -74,7 +74,7 @@ class Row:
         return cls(**{**stored, "remarks": remarks, "verdict": verdict})
 
 
-def row(group: str, case: Case, history: History, judgement: Judgement, *, known: bool = False, tries: int = 1) -> Row:
+def row(group: str, case: Case, history: History, judgement: Judgement, *, known: bool = False) -> Row:
     """The row of a run of the case. ``known``: whether a workload's known fault explains all that is wrong."""
     found = windows(history)
     load = list(_load(history, found))
@@ -95,7 +95,6 @@ def row(group: str, case: Case, history: History, judgement: Judgement, *, known
         evidence="; ".join(one.evidence or one.text or "the fault was not begun" for one in found),
         remarks=tuple(f"{one.name}: {one.summary}" for one in judgement.checks if one.verdict is not Verdict.VALID),
         engine=known or _is_of_engine(case.shortfall, judgement),
-        tries=tries,
         meant=bool(case.meant) and judgement.verdict is Verdict.INVALID and not wrong and not hung,
     )
 

@@ -98,7 +98,7 @@ def test_a_run_that_must_be_invalid_may_not_have_wrong_outputs_or_hang() -> None
 
 def test_a_row_says_how_often_its_case_was_run() -> None:
     assert made().cells()[0] == CASE.text
-    assert made(tries=2).cells()[0] == f"{CASE.text} (run 2; those before were unknown)"
+    assert replace(made(), tries=2).cells()[0] == f"{CASE.text} (run 2; those before were unknown)"
 
 
 def test_a_row_is_read_as_it_was_written(tmp_path: Path) -> None:
