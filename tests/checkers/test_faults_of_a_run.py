@@ -198,3 +198,13 @@ def test_a_proxy_that_ran_out_of_files_is_no_evidence_against_the_deployment() -
     found = check(failing(history(), **refused), "completion")
     assert found.verdict is Verdict.UNKNOWN
     assert "ulimit -n" in found.summary
+
+
+def test_a_request_whose_transfer_failed_may_be_looked_up_in_the_caches_once_more() -> None:
+    """Under ``kv_load_failure_policy`` recompute, decode schedules such a request anew, from its first token on."""
+    again = run.DECODE | {"failed": 1, "external": 100, "compute": 128, "external_hits": 228, "nixl": 2 * run.BLOCK}
+    again |= {"reads": 1, "prefix_queries": 228 + 128, "external_queries": 228 + 128}
+    judged = run.history(run.readings(decode=again), None, *fault(), *served_later())
+    assert check(judged, "token_sources").verdict is Verdict.VALID
+    more = run.readings(decode=again | {"prefix_queries": 3 * 228})
+    assert check(run.history(more, None, *fault(), *served_later()), "token_sources").verdict is Verdict.INVALID
