@@ -12,6 +12,8 @@ stall delays all answers, a buffer one. So an answer was held back if all of the
    of its server. (An engine steps several times faster with three requests than with fifty.)
 4. During all of that time, tokens of other streams from the same server kept arriving, step by step. (A few arrivals
    are not enough: after a stall, the connections are read one after another. Another server's streams show nothing.)
+5. At least a quarter of the answers of its server arrived in pieces. (Where nearly all arrive at once, the engine may
+   be that quick, and those in pieces are the exceptions: the first ones, sent together, beside others sent one by one.)
 
 The server of an answer is known if there is only one, or if the proxy reports it. The rules find no answer of an
 unknown server.
@@ -33,6 +35,8 @@ FEWEST_HELD = 8
 cores, 11 answers whose four steps took 20 ms arrived at once, because the client itself was 17 ms late."""
 _QUICKEST = 0.05
 """The share of a server's answers in pieces that may be quicker than its quickest pace (rule 3)."""
+_FEWEST_FLOWING = 0.25
+"""The share of a server's answers in pieces by which the pace of all of them can be told."""
 ABOVE_LAG = 4
 """An answer must take this many times the event loop's longest delay, which may make a shorter one arrive at once. The
 event loops of proxy and server may be as busy as the client's."""
@@ -47,6 +51,8 @@ class Neighbours:
     """Seconds per token at the server's quickest pace; 0 if no stream arrived in pieces."""
     largest_chunk: int
     """Tokens in the largest chunk of a stream that arrived in pieces."""
+    flowing: float
+    """The share of the streams that arrived in pieces."""
 
     @cached_property
     def instants(self) -> Sequence[float]:
@@ -82,7 +88,9 @@ def pace_of(streams: Sequence[TokenArrivals], lag: float) -> Pace:
 def _neighbours(streams: Sequence[TokenArrivals]) -> Neighbours:
     pieces = [one for one in streams if one.in_pieces]
     largest = max((one.largest_event for one in pieces), default=1)
-    return Neighbours(streams, _quickest([one.seconds_per_token for one in pieces]), largest)
+    return Neighbours(
+        streams, _quickest([one.seconds_per_token for one in pieces]), largest, len(pieces) / len(streams)
+    )
 
 
 def _quickest(per_token: Iterable[float]) -> float:
@@ -91,9 +99,9 @@ def _quickest(per_token: Iterable[float]) -> float:
 
 
 def is_held_back(stream: TokenArrivals, pace: Pace) -> bool:
-    """Whether rules 1 to 4 hold for an answer."""
+    """Whether rules 1 to 5 hold for an answer."""
     neighbours = pace.by_server.get(stream.server)
-    if neighbours is None or not stream.ends_in_burst(pace.seconds_per_token):
+    if neighbours is None or neighbours.flowing < _FEWEST_FLOWING or not stream.ends_in_burst(pace.seconds_per_token):
         return False
     burst = stream.last_burst(pace.seconds_per_token)
     takes, at = pace.seconds_per_token * (burst - 1), stream.times[-burst]

@@ -353,3 +353,14 @@ def test_without_answers_in_pieces_there_is_no_pace(count: int) -> None:
     """If every stream arrived at once, or there was none, the check is unknown."""
     answers = [answer(f"a{index}", 0.0, at_once=True) for index in range(count)]
     assert streaming(run.DEPLOYMENT, history(*answers)).verdict is UNKNOWN
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_few_slow_answers_beside_many_quick_ones_show_no_buffer(seed: int) -> None:
+    """An engine that steps in no time when it has one request, and in 4 ms when it has eight."""
+
+    def step(number: int) -> float:
+        return 0.004 if number % 12 == 0 else 1e-5
+
+    found = judged(240, seed=seed, tokens=(8, 8), step=step, prefill=0.05, lag=0.0005)
+    assert found.verdict is not INVALID, found.summary
