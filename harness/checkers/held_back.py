@@ -10,8 +10,9 @@ stall delays all answers, a buffer one. So an answer was held back if all of the
    slower than its engine.)
 3. Generating the burst takes much longer than the longest delay of the client's event loop, even at the quickest pace
    of its server. (An engine steps several times faster with three requests than with fifty.)
-4. During all of that time, tokens of other streams from the same server kept arriving, step by step. (A few arrivals
-   are not enough: after a stall, the connections are read one after another. Another server's streams show nothing.)
+4. During all of that time, tokens of other answers from the same server kept arriving, step by step, and these answers
+   arrived in pieces. (A few arrivals are not enough: after a stall, the connections are read one after another. Another
+   server's streams show nothing.)
 5. At least a quarter of the answers of its server arrived in pieces. (Where nearly all arrive at once, the engine may
    be that quick, and those in pieces are the exceptions: the first ones, sent together, beside others sent one by one.)
 
@@ -56,8 +57,12 @@ class Neighbours:
 
     @cached_property
     def instants(self) -> Sequence[float]:
-        """Arrivals of all tokens; distinct, sorted. Rarely needed, and many: collected at first use."""
-        return array("d", np.unique(np.concatenate([np.array(one.times) for one in self.streams])))
+        """Arrivals of the tokens of answers in pieces; distinct, sorted. Rarely needed, many: collected at first use.
+
+        Bursts, one after another, would look like the steps of an engine.
+        """
+        times = [np.array(one.times) for one in self.streams if one.in_pieces]
+        return array("d", np.unique(np.concatenate(times)) if times else ())
 
 
 @dataclass(frozen=True, slots=True)
