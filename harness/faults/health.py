@@ -46,6 +46,19 @@ async def accepts(url: str, within: float = ANSWERS_WITHIN_S) -> bool:
     return True
 
 
+async def until_refuses(site: Site, url: str, patience: float) -> bool:
+    """Whether nobody listens at the address within the patience, in seconds.
+
+    A kernel may close a process's sockets some time after it has said that the process has ended.
+    """
+    deadline = site.clock.now() + patience
+    while await accepts(url):
+        if site.clock.now() >= deadline:
+            return False
+        await site.clock.sleep(POLL_S)
+    return True
+
+
 async def until_answers(site: Site, url: str, patience: float) -> bool:
     """Whether the server answers within the patience, in seconds."""
     deadline = site.clock.now() + patience

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from harness.errors import DeployError
 from harness.faults.fault import NoEvidence
-from harness.faults.health import accepts, answers, url_of
+from harness.faults.health import answers, until_refuses, url_of
 from harness.faults.site import Site
 from harness.faults.targets import running_pids
 
@@ -51,7 +51,7 @@ class Incarnation:
             raise NoEvidence(f"{self.server} had ended before")
         if not await site.until(lambda: not self.left(site), patience):
             raise NoEvidence(f"processes of {self.server} still run after {patience:g} s: {_listed(self.left(site))}")
-        if await accepts(url_of(site, self.server)):
+        if not await until_refuses(site, url_of(site, self.server), patience):
             raise NoEvidence(
                 f"{self.server} still accepts connections, although its processes {_listed(self.pids)} have ended"
             )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import UsageError
 from harness.faults.fault import NoEvidence
-from harness.faults.health import ANSWERS_WITHIN_S, accepts, until_answers
+from harness.faults.health import ANSWERS_WITHIN_S, until_answers, until_refuses
 from harness.faults.link_evidence import evidence, missing
 from harness.faults.relay_manner import How
 from harness.faults.site import POLL_S, Relays, Site
@@ -80,7 +80,7 @@ class Link:
             await self._until(site, lambda counts: bool(counts["open"]), "no connection was open that could be reset")
         await relays.tell(self.link, **self._order())
         counts = await self._until(site, lambda counts: not missing(self.how, counts), "")
-        if self._refuses and await accepts(relays.urls[self.link]):
+        if self._refuses and not await until_refuses(site, relays.urls[self.link], site.patience):
             raise NoEvidence(f"the relay before {self.link} still accepts connections")
         return evidence(self.how, counts) + ("; a new one is refused" if self._refuses else "")
 

@@ -69,6 +69,20 @@ async def test_a_server_that_is_merely_too_busy_to_answer_was_not_killed(world: 
         await Kill("decode-0").strike(world.site)
 
 
+async def test_a_port_that_closes_a_little_after_its_process_has_ended_counts(
+    world: FaultWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.table.ended = lambda: None
+    sleep = world.site.clock.sleep
+
+    async def closed_meanwhile(seconds: float) -> None:
+        world.server.close()
+        await sleep(seconds)
+
+    monkeypatch.setattr(world.site.clock, "sleep", closed_meanwhile)
+    assert "refuses connections" in await Kill("decode-0").strike(world.site)
+
+
 async def test_draining_says_how_long_a_server_took_by_itself(world: FaultWorld) -> None:
     del world.table.states[11]
     evidence = await Drain("decode-0").strike(world.site)
