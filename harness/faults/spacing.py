@@ -4,6 +4,10 @@ A server that is down refuses at once. Clients that went on at once, too, would 
 the server is up again, and there would be none left to show whether it recovered. So they go on one after another,
 ``FAILURES_PER_S`` a second, and the last ``KEPT`` of the load's requests wait until the fault is undone. Requests that
 complete hold nobody back, and when all requests have ended, nobody waits any more.
+
+Of several faults, one may need requests to be observed, such as a link that is used at a server's first request after
+its restart. So when one of them is undone and others are still at work, a few of the last requests go on, too, one
+every ``TRIES_S`` seconds.
 """
 
 from collections.abc import Callable
@@ -14,6 +18,8 @@ FAILURES_PER_S = 1.0
 """A real engine needs 50 to 100 s to start on two busy cores: about as many failed requests."""
 KEPT = 0.25
 """Share of the load that is kept for the time after the fault, however long a server takes to start."""
+TRIES_S = 4.0
+"""Seconds between requests of the last ``KEPT``, after one of several faults was undone."""
 _POLL_S = 0.1
 
 
@@ -27,6 +33,8 @@ class Spacing:
         self._at_work = 0
         self._until = 0.0
         self._next = 0.0
+        self._next_try = 0.0
+        """When one of the last requests may go on, although a fault is at work."""
 
     def began(self) -> None:
         """A fault is at work."""
@@ -51,6 +59,13 @@ class Spacing:
         if left <= 0:
             return False
         if self._at_work and left <= KEPT:
-            return True
+            return not self._may_try()
         # ``_next`` is less only after a healing.
         return self._clock.now() < turn <= self._next
+
+    def _may_try(self) -> bool:
+        now = self._clock.now()
+        if now >= self._until or now < self._next_try:
+            return False
+        self._next_try = now + TRIES_S
+        return True

@@ -4,7 +4,7 @@ import asyncio
 
 from hand_clock import HandClock
 
-from harness.faults.spacing import FAILURES_PER_S, KEPT, Spacing
+from harness.faults.spacing import FAILURES_PER_S, KEPT, TRIES_S, Spacing
 
 AFTERWARDS_S = 60.0
 
@@ -64,6 +64,21 @@ async def test_the_end_of_the_load_waits_until_the_fault_is_undone() -> None:
     assert await clients.gone_on(1000) == 0
     clients.spacing.healed()
     assert await clients.gone_on(1001) == 4
+
+
+async def test_when_one_of_two_faults_is_undone_a_few_of_the_last_go_on() -> None:
+    """The other may be observed by them alone: a link that is used at the first request after a restart."""
+    clients = Clients(20)
+    clients.spacing.began()
+    clients.spacing.began()
+    clients.left = KEPT
+    clients.fail()
+    assert await clients.gone_on(10) == 0
+    clients.spacing.healed()
+    assert await clients.gone_on(10.2) == 1
+    assert 2 <= await clients.gone_on(10.2 + 2 * TRIES_S) <= 3
+    clients.spacing.healed()
+    assert await clients.gone_on(20) == 20
 
 
 async def test_while_the_deployment_recovers_they_still_wait() -> None:
