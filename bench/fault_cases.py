@@ -116,6 +116,8 @@ _FAILED_LOAD = (
     "kill:server=prefill-0,after=2,for=3,provokes=nixl_failed_transfers",
 )
 """Requests wait on decode, whose engine is stopped, until the prefill server that has their KV is gone."""
+_RESTART = "kill:server=prefill-0,ended=5,for=1"
+_HANDSHAKES = ("how=cut", "how=half-open", "how=delay")
 _LEASE_OPTIONS = "--nixl-config '{\"kv_lease_duration\": 3}' --num-gpu-blocks 128 --engine-arg '--max-model-len 1024'"
 _LEASE = Shortfall(
     "blocks whose lease has ended while a request waited in the decode server are read although others own them: "
@@ -204,6 +206,13 @@ _ALL = (
         cases=(Case(on="a peer that refuses the handshake, policy recompute", meant="no KV was transferred"),),
         preset=_UNLIKE_PEERS,
         policy="recompute",
+        cold=True,
+    ),
+    Group(
+        name="handshakes",
+        summary="prefill killed and started again on its port, and the handshake anew over a disturbed side channel",
+        cases=tuple(Case(faults=(_RESTART, f"link:link=side-channel,{how},ended=5,for=2")) for how in _HANDSHAKES),
+        preset=_PAIR,
         cold=True,
     ),
     Group(
