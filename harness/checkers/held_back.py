@@ -8,8 +8,9 @@ stall delays all answers, a buffer one. So an answer was held back if all of the
 2. The burst has more tokens than its server puts into one chunk: at least twice the largest chunk of any answer that
    arrived in pieces. (A busy server writes the tokens of several steps as one chunk; vLLM does if its event loop is
    slower than its engine.)
-3. Generating the burst takes much longer than the longest delay of the client's event loop, even at the quickest pace
-   of its server. (An engine steps several times faster with three requests than with fifty.)
+3. Generating the burst takes much longer than the longest delay of the client's event loop, and longer than TCP may
+   hold a connection's bytes, even at the quickest pace of its server. (An engine steps several times faster with three
+   requests than with fifty.)
 4. During all of that time, tokens of other answers from the same server kept arriving, step by step, and these answers
    arrived in pieces. (A few arrivals are not enough: after a stall, the connections are read one after another. Another
    server's streams show nothing.)
@@ -38,6 +39,9 @@ _QUICKEST = 0.05
 """The share of a server's answers in pieces that may be quicker than its quickest pace (rule 3)."""
 _FEWEST_FLOWING = 0.25
 """The share of a server's answers in pieces by which the pace of all of them can be told."""
+_TCP_S = 0.25
+"""Seconds. A small piece may wait for the acknowledgement of the one before (Nagle), which may be delayed by 40 ms on
+Linux and 200 ms elsewhere (RFC 1122 allows 500); a lost segment is sent again after 200 ms (Linux)."""
 ABOVE_LAG = 4
 """An answer must take this many times the event loop's longest delay, which may make a shorter one arrive at once. The
 event loops of proxy and server may be as busy as the client's."""
@@ -112,7 +116,7 @@ def is_held_back(stream: TokenArrivals, pace: Pace) -> bool:
     takes, at = pace.seconds_per_token * (burst - 1), stream.times[-burst]
     if burst < max(FEWEST_HELD, 2 * neighbours.largest_chunk):
         return False
-    if neighbours.quickest * (burst - 1) <= ABOVE_LAG * pace.lag or takes > at - stream.sent_at:
+    if neighbours.quickest * (burst - 1) <= max(ABOVE_LAG * pace.lag, _TCP_S) or takes > at - stream.sent_at:
         return False
     # Each interval is the time of two tokens: tokens of neighbours may arrive just on the borders.
     steps = max(int((burst - 1) // (2 * neighbours.largest_chunk)), 1)

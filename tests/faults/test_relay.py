@@ -1,6 +1,7 @@
 """A relay passes bytes, and does with them what it was told, as counted by both ends."""
 
 import asyncio
+import socket
 
 import pytest
 from polling import until
@@ -45,6 +46,16 @@ async def test_bytes_and_ends_are_passed_both_ways() -> None:
         counts = wire.relay.counted()
         assert (counts["came"], counts["passed"], counts["held"], counts["swallowed"]) == (14, 14, 0, 0)
         assert (counts["to_server"], counts["to_client"]) == (8, 6)
+
+
+async def test_small_pieces_do_not_wait_for_each_other() -> None:
+    """Or answers would seem to be held back for 40 ms now and then (Nagle and delayed acknowledgements)."""
+    async with wired() as wire:
+        await wire.pair()
+        (connection,) = wire.relay._connections
+        sockets = [writer.get_extra_info("socket") for writer in connection._writers]
+        assert len(sockets) == 2
+        assert all(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in sockets)
 
 
 async def test_a_server_that_cannot_be_reached_resets_the_client() -> None:
