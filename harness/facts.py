@@ -3,6 +3,7 @@
 A fact that could not be learned is None, never a guess. Every check that needs it is ``unknown``.
 """
 
+import mmap
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -187,6 +188,15 @@ class Deployment:
             return self.geometry
         size = ELEMENT_BYTES.get(server.kv_dtype)
         return None if size is None else replace(self.geometry, dtype_bytes=size)
+
+    def offload_blocks_of(self, server: Server) -> int | None:
+        """Chunks of ``offload_block_size`` tokens that the server's offload tier holds; None if that is not known."""
+        geometry, memory, chunk = self.geometry_of(server), server.offload_bytes, server.offload_block_size
+        if server.offload_blocks is not None or geometry is None or memory is None or chunk is None:
+            return server.offload_blocks
+        # vLLM aligns chunks to memory pages.
+        size = -(-geometry.block_bytes(chunk) // mmap.PAGESIZE) * mmap.PAGESIZE
+        return memory // size if size else None
 
     def unknown_connectors(self) -> dict[str, tuple[str, ...]]:
         """The connectors that the harness does not know, by the server's name."""

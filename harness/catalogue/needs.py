@@ -106,7 +106,7 @@ def _sizes(needs: Needs, deployment: Deployment) -> Iterator[str]:
         blocks, context, step = server.num_blocks, server.max_model_len, server.max_num_batched_tokens
         if needs.most_blocks and (blocks is None or blocks > needs.most_blocks):
             yield f"it fills a pool of up to {needs.most_blocks:,} blocks, and {server.name} has {_number(blocks)}"
-        tier = tier_blocks(server)
+        tier = tier_blocks(deployment, server)
         if needs.most_tier and (tier is None or tier > needs.most_tier):
             yield (
                 f"it overflows an offload tier of up to {needs.most_tier:,} blocks, and {server.name} has "

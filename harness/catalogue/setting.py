@@ -60,7 +60,7 @@ class Setting:
             max_model_len=_least(server.max_model_len for server in deployment.servers) or 2048,
             prefill_blocks=_least(server.num_blocks for server in prefill),
             decode_blocks=_least(server.num_blocks for server in decode),
-            tier_blocks=_least(tier_blocks(server) for server in deployment.servers),
+            tier_blocks=_least(tier_blocks(deployment, server) for server in deployment.servers),
             batch_tokens=_least(server.max_num_batched_tokens for server in deployment.servers),
             prefill=len(prefill),
             decode=len(decode),
@@ -69,9 +69,9 @@ class Setting:
         )
 
 
-def tier_blocks(server: Server) -> int | None:
+def tier_blocks(deployment: Deployment, server: Server) -> int | None:
     """Blocks that the server's offload tier holds; None if that is not known."""
-    chunk, block, chunks = server.offload_block_size, server.block_size, server.offload_blocks
+    chunk, block, chunks = server.offload_block_size, server.block_size, deployment.offload_blocks_of(server)
     return None if chunk is None or block is None or chunks is None else chunks * chunk // block
 
 

@@ -1,6 +1,5 @@
 """One server's caches over a whole run: from its requests to the growth of its counters in each phase."""
 
-import mmap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -198,12 +197,7 @@ class ServerModel:
         """The tier's capacity in chunks; None if not known."""
         if not self._single_cache or self.deployment.cache_rules_unknown:
             return None
-        chunks, memory = self.server.offload_blocks, self.server.offload_bytes
-        if chunks is not None or memory is None or not self.formulas.block_bytes or self._blocks_per_chunk is None:
-            return chunks
-        # vLLM aligns chunks to memory pages.
-        size = self.formulas.block_bytes * self._blocks_per_chunk
-        return memory // (-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        return self.formulas.deployment.offload_blocks_of(self.server)
 
     def _stored(self) -> Iterator[tuple[PhaseKey, ServerExpectation]]:
         if self.formulas.offloads is False or self.server.block_size is None:
