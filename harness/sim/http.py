@@ -98,8 +98,10 @@ class HttpServer:
         self._work.clear()
         deadline = self.server.engine.next_deadline
         patience = None if deadline in (None, float("inf")) else max(deadline - self.clock.now(), 0.0)
+        # Not ``asyncio.wait_for``: in Python 3.11 it loses a cancellation that comes together with the work.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._work.wait(), patience)
+            async with asyncio.timeout(patience):
+                await self._work.wait()
 
     # --- completions ---
 

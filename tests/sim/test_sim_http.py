@@ -10,6 +10,7 @@ from polling import until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from simulated import simulated
+from turns import turn
 
 from harness.facts import Role
 from harness.sim import PlantedBug, SimDeployment
@@ -247,3 +248,24 @@ async def test_what_a_client_left_is_aborted(sim: SimDeployment, session: aiohtt
     await until(lambda: not server.engine.scheduler.running)
     assert server.engine.pool.usage == 0
     assert sum(server.engine.stats.success.values()) == 0
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_server_that_gets_work_as_it_is_ended_ends(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for work until a lease ends, which is a wait of another kind than one without an end."""
+    async with simulated() as deployment:
+        site = deployment.sites[0]
+        lease_ends = property(lambda _engine: site.clock.now() + 100)
+        monkeypatch.setattr(type(site.server.engine), "next_deadline", lease_ends)
+        site._work.set()
+        for _ in range(5):
+            await turn()
+        site._work.set()
+        for _ in range(turns):
+            await turn()
+        stopping = asyncio.create_task(site.stop())
+        for _ in range(20):
+            await turn()
+        assert site._stepper is not None
+        assert site._stepper.done()
+        await stopping
