@@ -46,7 +46,7 @@ class Row:
     engine: bool = False
     """Whether what is wrong is the engine's known shortfall, and nothing else."""
     meant: bool = False
-    """Whether the run had to be invalid; see :attr:`Case.meant`."""
+    """Whether the run could not be valid; see :attr:`Case.meant`."""
     tries: int = 1
     """How often the case was run; the runs before the last one were unknown."""
 
@@ -95,7 +95,7 @@ def row(group: str, case: Case, history: History, judgement: Judgement, *, known
         evidence="; ".join(one.evidence or one.text or "the fault was not begun" for one in found),
         remarks=tuple(f"{one.name}: {one.summary}" for one in judgement.checks if one.verdict is not Verdict.VALID),
         engine=known or _is_of_engine(case.shortfall, judgement),
-        meant=bool(case.meant) and judgement.verdict is Verdict.INVALID and not wrong and not hung,
+        meant=bool(case.meant) and judgement.verdict is not Verdict.VALID and not wrong and not hung,
     )
 
 
