@@ -87,8 +87,8 @@ class Pause:
             site.table.send(pid, signal.SIGCONT)
         if not await site.until(lambda: all(site.table.state(pid) != STOPPED for pid in self._stopped)):
             raise NoEvidence(f"after SIGCONT, processes of {self.server} are still stopped")
-        if self._stopped and not await until_answers(site, url_of(site, self.server), site.patience):
-            raise NoEvidence(f"after SIGCONT, {self.server} did not answer within {site.patience:.0f} s")
+        if self._stopped and not await until_answers(site, url_of(site, self.server), site.long_patience):
+            raise NoEvidence(f"after SIGCONT, {self.server} did not answer within {site.long_patience:.0f} s")
         return f"{len(self._stopped)} processes of {self.server} go on, and it answers"
 
     def _computed(self, site: Site, pids: tuple[int, ...]) -> str:

@@ -74,6 +74,11 @@ class Site:
     """Reads a server's counters and gauges, by their names in ``harness.observe.counters``; nothing if it does not
     answer."""
 
+    @property
+    def long_patience(self) -> float:
+        """Seconds within which a server must answer again, which may be swapped out, or have a backlog to serve."""
+        return 6 * self.patience
+
     async def value(self, server: str, name: str) -> float | None:
         """One counter or gauge of a server; None if it cannot be read."""
         return None if self.values is None else (await self.values(server)).get(name)
