@@ -13,7 +13,8 @@ from harness.cli.serve import facts
 @pytest.fixture(scope="session")
 def pair() -> Iterator[harness.RunningDeployment]:
     """The shared pair, with the relays that faults need; ended, with everything it started, when the session ends."""
-    with harness.launch(relays=RELAYS) as running:
+    # Some faults leave blocks to their leases, whose end is waited for: 30 s each with the engine's own.
+    with harness.launch(relays=RELAYS, nixl_config={"kv_lease_duration": 10}) as running:
         yield running
 
 
