@@ -38,7 +38,9 @@ async def run_on_pair(
             except HarnessError as error:
                 return [f"{case.text}: {error}"]
             known = bool(report.rows) and all(one.excused for one in report.rows)
-            add(replace(row(group, case, report.history, report.judgement, known=known), tries=tries))
+            add(
+                replace(row(group, case, report.deployment, report.history, report.judgement, known=known), tries=tries)
+            )
             if left and not await _serves_again(deployment, case):
                 break
     return []

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.fault_cases import Case, Shortfall
+from harness.checkers.drained import left_hanging
 from harness.checkers.windows import Window, windows
+from harness.facts import Deployment
 from harness.history import Ending, History, Operation, Outcome
 from harness.scenario import Route
 from harness.verdict import Finding, FindingKind, Judgement, Verdict
@@ -74,13 +76,16 @@ class Row:
         return cls(**{**stored, "remarks": remarks, "verdict": verdict})
 
 
-def row(group: str, case: Case, history: History, judgement: Judgement, *, known: bool = False) -> Row:
+def row(  # noqa: PLR0913 - a case, and all that is known of its run
+    group: str, case: Case, deployment: Deployment, history: History, judgement: Judgement, *, known: bool = False
+) -> Row:
     """The row of a run of the case. ``known``: whether a workload's known fault explains all that is wrong."""
     found = windows(history)
     load = list(_load(history, found))
     wrong = {finding.request for check in judgement.checks for finding in check.findings if finding.kind in _WRONG}
     bad = [one for one in load if one.outcome is not Outcome.OK or one.request.request_id in wrong]
-    hung = sum(one.ended.ending is Ending.TIMED_OUT for one in load)
+    left = {one.request.request_id for window in found for one in left_hanging(deployment, history, window)}
+    hung = sum(one.ended.ending is Ending.TIMED_OUT or one.request.request_id in left for one in load)
     return Row(
         group=group,
         fault=case.text,

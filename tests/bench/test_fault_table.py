@@ -45,7 +45,7 @@ def ended(request: str, end: dict[str, Any], **fields: Any) -> History:
 
 
 def made(case: Case = CASE, history: History | None = None, judgement: Judgement = VALID, **more: Any) -> Row:
-    return row("usual", case, run.history() if history is None else history, judgement, **more)
+    return row("usual", case, run.DEPLOYMENT, run.history() if history is None else history, judgement, **more)
 
 
 def test_requests_that_overlap_a_fault_are_no_bystanders() -> None:
@@ -140,7 +140,7 @@ def carried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_pair: Runnin
 def all_valid(_pair: Pair, left: Left, _options: argparse.Namespace, add: Callable[[Row], None]) -> list[str]:
     while left:
         group, case = left.pop(0)
-        add(row(group, case, run.history(), VALID))
+        add(row(group, case, run.DEPLOYMENT, run.history(), VALID))
     return []
 
 
@@ -196,7 +196,7 @@ def test_what_is_known_of_the_engine_does_not_count(
         if pair.preset.name != "small_tier":
             return all_valid(pair, left, options, add)
         group, case = left.pop(0)
-        add(replace(row(group, case, run.history(), WRONG), **change))
+        add(replace(row(group, case, run.DEPLOYMENT, run.history(), WRONG), **change))
         return []
 
     assert carried_out(tmp_path, monkeypatch, one_wrong) == code
