@@ -97,32 +97,40 @@ def _stop(process: "subprocess.Popen[bytes]", grace: float) -> None:
         process.wait()
 
 
-def _shared_of(pid: int) -> set[str]:
-    """Files in /dev/shm that a process has mapped or open; none if it has ended or belongs to another user."""
-    found: set[str] = set()
+def _shared_of(pid: int) -> set[int]:
+    """Inodes of files in /dev/shm that a process has mapped or open; none if it has ended or belongs to another user.
+
+    Not their names: whoever made a semaphore has it mapped by a name for the meantime, under which it is gone.
+    """
+    found: set[int] = set()
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-        found.update(line[line.index(_SHARED) :] for line in lines if _SHARED in line)
+        found.update(int(line.split()[4]) for line in lines if _SHARED in line)
     with contextlib.suppress(OSError):
         for one in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                found.add(str(one.readlink()))
-    return {path for path in found if path.startswith(_SHARED) and not path.endswith(" (deleted)")}
+                if str(one.readlink()).startswith(_SHARED):
+                    found.add(one.stat().st_ino)
+    return found
 
 
-def _listed() -> set[str]:
-    try:
-        return {str(path) for path in Path(_SHARED).iterdir()}
-    except OSError:
-        return set()
+def _listed() -> dict[int, Path]:
+    """The files in /dev/shm, by their inodes."""
+    found: dict[int, Path] = {}
+    with contextlib.suppress(OSError):
+        for path in Path(_SHARED).iterdir():
+            with contextlib.suppress(OSError):
+                found[path.lstat().st_ino] = path
+    return found
 
 
 class _SharedMemory:
     """The shared memory that the command and its descendants made."""
 
     def __init__(self) -> None:
-        self._before = self._listed = _listed()
-        self._ours: set[str] = set()
+        self._listed = _listed()
+        self._before = frozenset(self._listed)
+        self._ours: set[int] = set()
         self._polls = self._more = 0
 
     def poll(self) -> None:
@@ -143,13 +151,14 @@ class _SharedMemory:
 
     def remove(self) -> None:
         """Remove what is left and used by nobody."""
-        left = self._ours & _listed()
+        listed = _listed()
+        left = self._ours & listed.keys()
         if not left:
             return
-        used = set[str]().union(*(_shared_of(int(one.name)) for one in Path("/proc").iterdir() if one.name.isdigit()))
-        for path in left - used:
+        used = set[int]().union(*(_shared_of(int(one.name)) for one in Path("/proc").iterdir() if one.name.isdigit()))
+        for inode in left - used:
             with contextlib.suppress(OSError):
-                Path(path).unlink()
+                listed[inode].unlink()
 
 
 def _make_own_directory() -> None:

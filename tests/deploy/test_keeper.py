@@ -113,13 +113,16 @@ async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
-# A server with a segment of shared memory and a file in its own directory, which it never removes.
+# A server with a segment of shared memory and a file in its own directory, which it never removes. It makes the segment
+# as glibc makes a semaphore: mapped under one name, and then linked to another.
 _LEAVES = """
 import mmap, os, signal, sys
 name = "/dev/shm/" + sys.argv[2]
-with open(name, "wb+") as file:
+with open(name + "-meantime", "wb+") as file:
     file.truncate(4096)
     segment = mmap.mmap(file.fileno(), 4096)
+os.link(name + "-meantime", name)
+os.unlink(name + "-meantime")
 open(os.environ["PD_HARNESS_OWN_DIRECTORY"] + "/socket", "w").close()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(sys.argv[1] + ".new", "w").close()
