@@ -73,7 +73,8 @@ def add_attach_flags(parser: argparse.ArgumentParser) -> None:
     _value(group, "--base-url", "URL", "the proxy's URL; without it the harness starts its own proxy")
     _values(group, "--prefill-url", "URL", "a prefill server; repeatable")
     _values(group, "--decode-url", "URL", "a decode server; repeatable")
-    _values(group, "--header", "KEY=VALUE", "an HTTP header sent with every request; repeatable")
+    text = "an HTTP header sent with every request; ${NAME} in it stands for an environment variable; repeatable"
+    _values(group, "--header", "KEY=VALUE", text)
     _value(group, "--kv-cache-dtype", "DTYPE", "the servers' --kv-cache-dtype, if they have one and do not report it")
     _value(group, "--served-model-name", "NAME", "default: the first model that the decode server lists")
 

@@ -1,7 +1,10 @@
 """The deployment that a command line describes, to attach to or to launch."""
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
+from functools import partial
 
 from harness.cli.flags import add_attach_flags, add_launch_flags
 from harness.deploy.addresses import address, refuse_two_credentials
@@ -10,10 +13,12 @@ from harness.errors import UsageError
 from harness.facts import Role
 from harness.sim import USUAL
 
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
 
 def target_of(flags: argparse.Namespace) -> Target:
     """The deployment. Raises UsageError if flags contradict each other, or an address is none."""
-    attachment, headers = _attachment(flags), pairs_of(flags.header, "--header")
+    attachment, headers = _attachment(flags), _headers(flags.header)
     if attachment is not None:
         named = (*attachment.prefill_urls, *attachment.decode_urls, attachment.base_url or "")
         refuse_two_credentials(named, headers)
@@ -114,6 +119,22 @@ def _ports(flags: argparse.Namespace) -> dict[str, int]:
 def optional_address(text: str | None, flag: str) -> str | None:
     """The address; None if the flag was left out. An empty value (an unset shell variable) is a wrong address."""
     return None if text is None else address(text, flag)
+
+
+def _headers(texts: Sequence[str]) -> dict[str, str]:
+    """Headers, with ``${NAME}`` in a value replaced by the environment variable.
+
+    Every user of a machine can see the arguments of its processes, so that a key is better not among them.
+    """
+    pairs = pairs_of(texts, "--header")
+    return {key: _VARIABLE.sub(partial(_from_environment, key), value) for key, value in pairs.items()}
+
+
+def _from_environment(header: str, found: re.Match[str]) -> str:
+    value = os.environ.get(found[1])
+    if not value:
+        raise UsageError(f"--header {header}: the environment variable {found[1]} is not set.")
+    return value
 
 
 def pairs_of(texts: Sequence[str], flag: str) -> dict[str, str]:

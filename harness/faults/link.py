@@ -92,7 +92,9 @@ class Link:
         if self.how in (How.CUT, How.HALF_OPEN) and counts["passed"]:
             raise NoEvidence(f"{counts['passed']:,.0f} bytes passed the relay before {self.link} during the fault")
         url = site.relays.urls[self.link]
-        answers = await (_greets(site, url) if self.link == SIDE_CHANNEL else until_answers(site, url, site.long_patience))
+        answers = await (
+            _greets(site, url) if self.link == SIDE_CHANNEL else until_answers(site, url, site.long_patience)
+        )
         if not answers:
             raise NoEvidence(f"{self.link} did not answer through the relay within {site.long_patience:.0f} s")
         return f"{evidence(self.how, counts)} in all; now {self.link} answers through the relay"

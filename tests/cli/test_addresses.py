@@ -55,3 +55,13 @@ def test_a_user_in_the_address_and_a_header_are_two_credentials() -> None:
     assert "secret" not in str(refused.value)
     assert "other" not in str(refused.value)
     assert parse(attached("--base-url", "http://me:secret@h:1", "--header", "X-Tenant=a")).target.attachment
+
+
+def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments of a process can be seen by every user of the machine."""
+    monkeypatch.setenv("API_KEY", "s3cret")
+    target = parse(attached("--header", "Authorization=Bearer ${API_KEY}", "--header", "X-Price=$5")).target
+    assert target.headers == {"Authorization": "Bearer s3cret", "X-Price": "$5"}
+    monkeypatch.delenv("API_KEY")
+    with pytest.raises(UsageError, match="--header Authorization: the environment variable API_KEY is not set"):
+        parse(attached("--header", "Authorization=Bearer ${API_KEY}"))
