@@ -8,9 +8,9 @@ stall delays all answers, a buffer one. So an answer was held back if all of the
 2. The burst has more tokens than its server puts into one chunk: at least twice the largest chunk of any answer that
    arrived in pieces. (A busy server writes the tokens of several steps as one chunk; vLLM does if its event loop is
    slower than its engine.)
-3. Generating the burst takes much longer than the longest delay of the client's event loop, and longer than TCP may
-   hold a connection's bytes, even at the quickest pace of its server. (An engine steps several times faster with three
-   requests than with fifty.)
+3. Generating the burst takes much longer than the longest delay of the client's event loop, even at the quickest pace
+   of its server. (An engine steps several times faster with three requests than with fifty.) If some of the answer's
+   tokens arrived before, it also takes longer than TCP may hold what follows them.
 4. During all of that time, tokens of other answers from the same server kept arriving, step by step, and these answers
    arrived in pieces. (A few arrivals are not enough: after a stall, the connections are read one after another. Another
    server's streams show nothing.)
@@ -116,7 +116,8 @@ def is_held_back(stream: TokenArrivals, pace: Pace) -> bool:
     takes, at = pace.seconds_per_token * (burst - 1), stream.times[-burst]
     if burst < max(FEWEST_HELD, 2 * neighbours.largest_chunk):
         return False
-    if neighbours.quickest * (burst - 1) <= max(ABOVE_LAG * pace.lag, _TCP_S) or takes > at - stream.sent_at:
+    held_by_others = max(ABOVE_LAG * pace.lag, 0.0 if burst == stream.tokens else _TCP_S)
+    if neighbours.quickest * (burst - 1) <= held_by_others or takes > at - stream.sent_at:
         return False
     # Each interval is the time of two tokens: tokens of neighbours may arrive just on the borders.
     steps = max(int((burst - 1) // (2 * neighbours.largest_chunk)), 1)
