@@ -3,8 +3,8 @@
 #
 #   examples/sigterm.sh URL MODEL PID
 #
-# Sends three requests to the server, then SIGTERM to its first process, and shows what each client got within 30 s.
-# Expected: an end or an error for each. Seen, in most tries: no byte more, until somebody kills the server.
+# Sends three requests to the server, then SIGTERM to its first process (PID), and shows how each ended, within 30 s.
+# Expected: an end or an error for each. Seen, in about every other try: no byte more, until somebody kills the server.
 set -euo pipefail
 url=$1 model=$2 pid=$3
 
