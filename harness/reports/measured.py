@@ -12,5 +12,9 @@ def run_started(history: History) -> RunStarted:
 
 
 def under_test(history: History) -> tuple[Operation, ...]:
-    """The operations that are measured: requests of the load through the proxy."""
-    return tuple(op for op in history.operations(route=Route.PROXY) if op.request.of_load)
+    """The operations that are measured: requests of the load through the proxy.
+
+    Not those that ask its prompts again after faults, which are sent at another pace and for shorter answers.
+    """
+    sent = history.operations(route=Route.PROXY)
+    return tuple(op for op in sent if op.request.of_load and op.request.about is None)
