@@ -133,7 +133,7 @@ def _headers(texts: Sequence[str]) -> dict[str, str]:
 def _from_environment(header: str, found: re.Match[str]) -> str:
     value = os.environ.get(found[1])
     if not value:
-        raise UsageError(f"--header {header}: the environment variable {found[1]} is not set.")
+        raise UsageError(f"--header: the environment variable {found[1]} is not set, which the header {header} names.")
     return value
 
 

@@ -63,5 +63,7 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     target = parse(attached("--header", "Authorization=Bearer ${API_KEY}", "--header", "X-Price=$5")).target
     assert target.headers == {"Authorization": "Bearer s3cret", "X-Price": "$5"}
     monkeypatch.delenv("API_KEY")
-    with pytest.raises(UsageError, match="--header Authorization: the environment variable API_KEY is not set"):
+    with pytest.raises(
+        UsageError, match="the environment variable API_KEY is not set, which the header Authorization names"
+    ):
         parse(attached("--header", "Authorization=Bearer ${API_KEY}"))

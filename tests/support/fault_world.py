@@ -32,7 +32,12 @@ class Server:
             self._server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            # Somebody only looks whether connections are accepted.
+            writer.close()
+            return
         if self.silent:
             writer.close()
             return
