@@ -10,6 +10,7 @@ from harness.catalogue.presets import PRESETS, Preset
 from harness.errors import UsageError
 from harness.faults import USUAL, parse_fault, relays_for
 from harness.faults.link import SIDE_CHANNEL
+from harness.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Shortfall:
     """A command, or a script of at most three requests."""
     checks: frozenset[str] = frozenset()
     """The checks that it makes invalid, for a case of faults; a workload's known fault says more exactly what it is."""
+    hangs: bool = False
+    """Whether it leaves requests hanging: without any, the checks are invalid for another reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class Case:
     shortfall: Shortfall | None = None
     meant: str = ""
     """Why the run must not be valid although the engine does nothing wrong; empty: it may be."""
+    must_be: Verdict = Verdict.INVALID
+    """With ``meant``: the verdict that is right."""
 
     @property
     def text(self) -> str:
@@ -159,12 +164,16 @@ _SIGTERM = Shortfall(
     "it is killed: its engine is gone, and its HTTP server waits for their answers",
     "`examples/sigterm.sh URL MODEL PID`",
     frozenset({"faults"}),
+    hangs=True,
 )
 _UNTOLD = "such a page does not tell what was counted"
 
 
 def _faults(*texts: str) -> tuple[Case, ...]:
-    return tuple(Case(faults=(text,), shortfall=_of_engine(text), meant=_as_must_be(text)) for text in texts)
+    return tuple(
+        Case(faults=(text,), shortfall=_of_engine(text), meant=_as_must_be(text), must_be=Verdict.UNKNOWN)
+        for text in texts
+    )
 
 
 def _of_engine(fault: str) -> Shortfall | None:

@@ -48,13 +48,17 @@ class Row:
     engine: bool = False
     """Whether what is wrong is the engine's known shortfall, and nothing else."""
     meant: bool = False
-    """Whether the run could not be valid; see :attr:`Case.meant`."""
+    """Whether the verdict is the one that is right, though not valid; see :attr:`Case.meant`."""
+    missed: bool = False
+    """Whether the run is valid, which nobody could tell; see :attr:`Case.meant`."""
     tries: int = 1
     """How often the case was run; the runs before the last one were unknown."""
 
     @property
     def counts(self) -> Verdict:
         """The verdict that counts for the whole table: what is known of the engine, or meant, does not."""
+        if self.missed:
+            return Verdict.INVALID
         return Verdict.VALID if self.engine or self.meant else self.verdict
 
     def cells(self, mark: str = "") -> tuple[str, ...]:
@@ -99,8 +103,9 @@ def row(  # noqa: PLR0913 - a case, and all that is known of its run
         recovered=max((one.recovered_after for one in found if one.recovered_after is not None), default=None),
         evidence="; ".join(one.evidence or one.text or "the fault was not begun" for one in found),
         remarks=tuple(f"{one.name}: {one.summary}" for one in judgement.checks if one.verdict is not Verdict.VALID),
-        engine=known or _is_of_engine(case.shortfall, judgement),
-        meant=bool(case.meant) and judgement.verdict is not Verdict.VALID and not wrong and not hung,
+        engine=known or _is_of_engine(case.shortfall, judgement, hung),
+        meant=bool(case.meant) and judgement.verdict is case.must_be and not wrong and not hung,
+        missed=bool(case.meant) and judgement.verdict is Verdict.VALID,
     )
 
 
@@ -123,9 +128,11 @@ def _beside(bad: Operation, found: Sequence[Window], load: Iterable[Operation]) 
     return bad.request.reference_of is None and any(one.request.reference_of for one in load)
 
 
-def _is_of_engine(shortfall: Shortfall | None, judgement: Judgement) -> bool:
+def _is_of_engine(shortfall: Shortfall | None, judgement: Judgement, hung: int) -> bool:
     wrong = {check.name for check in judgement.checks if check.verdict is Verdict.INVALID}
-    return bool(wrong) and shortfall is not None and wrong <= shortfall.checks
+    if shortfall is None or (shortfall.hangs and not hung):
+        return False
+    return bool(wrong) and wrong <= shortfall.checks
 
 
 def _leaks(judgement: Judgement) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from harness.catalogue.presets import PRESETS, Preset
 from harness.catalogue.registry import Workload
 from harness.cli.ending import end_interrupted, store_report
 from harness.cli.fault_list import OF_ALL, fault_lines
+from harness.cli.fault_options import reach_of
 from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.rejudged import settings_of
@@ -120,6 +121,7 @@ async def _on(preset: Preset | None, entries: list[Workload], options: Options) 
         return _Done([skipped_row(entry, name, why) for entry in entries])
     # The JUnit file has the workloads of all deployments: it is written at the end.
     plans = faults_of_workloads({entry.name: entry.faults for entry in entries}, options.faults)
+    reach_of(target).require(plans)
     target = replace(target, separate_processes=target.separate_processes or bool(plans))
     here = replace(options, target=target, faults=plans, report=replace(options.report, junit=None))
     label = "-".join(filter(None, (options.report.label, preset.name if preset else "catalogue")))

@@ -3,6 +3,7 @@
 import argparse
 
 from harness.cli.target_options import names_servers
+from harness.deploy.target import Target
 from harness.errors import UsageError
 from harness.facts import Role
 from harness.faults import FaultPlan, Reach, parse_fault, random_faults
@@ -42,3 +43,14 @@ def _servers(flags: argparse.Namespace) -> list[str]:
     attached = names_servers(flags)
     numbers = {role: len(getattr(flags, f"{role}_url")) if attached else getattr(flags, role) for role in Role}
     return [f"{role}-{index}" for role, number in numbers.items() for index in range(number)]
+
+
+def reach_of(target: Target) -> Reach:
+    """What of a target's deployment faults may be about."""
+    attached = target.attachment
+    if attached is None:
+        numbers = {Role.PREFILL: target.prefill, Role.DECODE: target.decode}
+    else:
+        numbers = {Role.PREFILL: len(attached.prefill_urls), Role.DECODE: len(attached.decode_urls)}
+    names = [f"{role}-{index}" for role, number in numbers.items() for index in range(number)]
+    return Reach(names, launched=attached is None, own_proxy=attached is None or attached.base_url is None)

@@ -94,6 +94,27 @@ def test_a_run_that_must_be_invalid_may_not_have_wrong_outputs_or_hang() -> None
     assert not made(case, ended("r1", HUNG), unserved).meant
     assert not made(case, judgement=WRONG).meant
     assert not made(case).meant
+    assert made(case).counts is Verdict.INVALID
+
+
+def test_a_verdict_other_than_the_one_that_is_right_counts() -> None:
+    case = Case(faults=("metrics:how=nan",), meant="it cannot be told", must_be=Verdict.UNKNOWN)
+    judged = {one: Judgement((Check("token_sources", one, ""),)) for one in Verdict}
+    counted = {
+        one: made(case, judgement=judged[one]).counts for one in (Verdict.VALID, Verdict.UNKNOWN, Verdict.INVALID)
+    }
+    assert counted == {
+        Verdict.VALID: Verdict.INVALID,
+        Verdict.UNKNOWN: Verdict.VALID,
+        Verdict.INVALID: Verdict.INVALID,
+    }
+
+
+def test_a_shortfall_that_hangs_explains_nothing_if_nothing_hung() -> None:
+    shortfall = Shortfall("it hangs", "a script", frozenset({"faults"}), hangs=True)
+    judged = replace(WRONG, checks=(Check("faults", Verdict.INVALID, "it did not recover"),))
+    assert not made(Case(shortfall=shortfall), judgement=judged).engine
+    assert made(Case(shortfall=shortfall), ended("r1", HUNG), judged).engine
 
 
 def test_a_row_says_how_often_its_case_was_run() -> None:

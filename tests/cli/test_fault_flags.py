@@ -68,3 +68,10 @@ def test_what_does_not_exist_is_refused_before_anything_is_started(fault: str) -
 def test_a_deployment_of_several_servers_has_them_all() -> None:
     assert parse(["--engine", "sim", "--decode", "2", "--fault", "kill:server=decode-1"]).faults
     assert parse(["--engine", "sim", "--fault", "link:link=side-channel"]).faults
+
+
+def test_a_ready_pair_is_refused_as_its_fault_would_be(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody listens at these addresses: it is refused before they are asked."""
+    attached = ["--prefill-url", "http://127.0.0.1:9", "--decode-url", "http://127.0.0.1:9"]
+    assert main([*attached, "--workload", "prefix_killed_prefill", "--plain"]) == 2
+    assert "it needs a process that the harness started" in capsys.readouterr().err
