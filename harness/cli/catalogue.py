@@ -21,7 +21,7 @@ from harness.errors import CrashError, ExitCode, HarnessError
 from harness.facts import Role
 from harness.faults import faults_of_workloads, joined
 from harness.reports import Row, exit_code, make_report, overall, print_catalogue, print_report
-from harness.reports.catalogue_junit import catalogue_junit
+from harness.reports.files.catalogue_junit import catalogue_junit
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row, unknown_row
 from harness.run import fit, fresh_salt
 from harness.store import RunStore, save_text

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.facts import Deployment
-from harness.reports.style import STYLE, bare_table, fits
+from harness.reports.screen.style import STYLE, bare_table, fits
 from harness.reports.text import clean, duration, plural
 from harness.verdict import Check, Judgement, KnownFault, Verdict, worst
 

@@ -18,13 +18,13 @@ from harness.history import History
 from harness.load.goodput import Goodput, goodput
 from harness.load.latency import Latencies, latencies, latency_detail, latency_report
 from harness.reports.catalogue import Row, overall
-from harness.reports.catalogue_junit import catalogue_junit
-from harness.reports.junit import junit_xml
+from harness.reports.files.catalogue_junit import catalogue_junit
+from harness.reports.files.junit import junit_xml
+from harness.reports.files.result_json import LoadSettings, result
 from harness.reports.measured import under_test
 from harness.reports.overview import Overview, make_overview
-from harness.reports.plain import plain_lines
-from harness.reports.result_json import LoadSettings, result
-from harness.reports.terminal import print_overview
+from harness.reports.screen.plain import plain_lines
+from harness.reports.screen.terminal import print_overview
 from harness.verdict import Check, Finding, FindingKind, Judgement, Outputs, Verdict
 
 

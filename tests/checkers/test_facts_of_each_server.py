@@ -17,8 +17,8 @@ from harness.checkers.offload_bytes import offload_bytes
 from harness.facts import Connector, Deployment, KVGeometry, Role
 from harness.observe.server_info import _device, learn
 from harness.oracle import ServerExpectation
+from harness.reports.files.result_json import _deployment as of_result
 from harness.reports.overview import _deployment as summary_line
-from harness.reports.result_json import _deployment as of_result
 from harness.store.noise_file import noise_key
 from harness.verdict import Verdict
 

@@ -22,7 +22,7 @@ from harness.facts import Connector, Role
 from harness.history import Ended, History, Outcome, RunEnded, RunStarted, Sent
 from harness.reports.assertion import explain
 from harness.reports.catalogue import Row, catalogue_lines, overall, print_catalogue, tally
-from harness.reports.catalogue_junit import catalogue_junit
+from harness.reports.files.catalogue_junit import catalogue_junit
 from harness.scenario import Request, Situation
 from harness.verdict import Bounds, Check, Comparison, FaultSign, Finding, Judgement, KnownFault, Outputs, Verdict
 

@@ -14,7 +14,7 @@ from harness.checkers.offload_bytes import offload_bytes
 from harness.history import Ended, History, Outcome
 from harness.reports import WHOLE_RUN, Row, make_report
 from harness.reports.catalogue import tally
-from harness.reports.plain import plain_lines
+from harness.reports.screen.plain import plain_lines
 from harness.verdict import Check, FaultSign, Judgement, KnownFault, Verdict
 
 FAULT = KnownFault((FaultSign("failed_transfers"),), ("0.32.0",), ("cpu",), "counts two of three notifications as late")

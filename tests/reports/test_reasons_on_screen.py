@@ -14,8 +14,8 @@ from run_fixtures import DEPLOYMENT, HISTORY, compared
 from harness.clock import MonotonicClock
 from harness.reports import PlainProgress, Row, make_report, print_catalogue, print_report
 from harness.reports.assertion import explain
-from harness.reports.catalogue_junit import catalogue_junit
-from harness.reports.terminal import print_overview
+from harness.reports.files.catalogue_junit import catalogue_junit
+from harness.reports.screen.terminal import print_overview
 from harness.verdict import Check, Finding, Judgement, Verdict
 
 LONG = "the server sent " + "one more word, " * 60 + "and (penalties of the model's own: repetition_penalty 1.05)"

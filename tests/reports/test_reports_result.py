@@ -11,7 +11,7 @@ from run_fixtures import DEPLOYMENT, HISTORY, INVALID, STARTED, UNKNOWN, VALID, 
 from harness.facts import Role, Server
 from harness.history import History, Sent
 from harness.reports import LoadSettings, make_report
-from harness.reports.junit import junit_xml
+from harness.reports.files.junit import junit_xml
 from harness.scenario import Route
 from harness.verdict import Bounds, Check, Finding, Judgement, Outputs, Verdict
 

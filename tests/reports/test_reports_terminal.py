@@ -19,7 +19,7 @@ from harness.reports import (
 )
 from harness.reports.catalogue import catalogue_lines
 from harness.reports.counters import rows
-from harness.reports.terminal import print_overview
+from harness.reports.screen.terminal import print_overview
 from harness.reports.text import clean, count, duration, figure
 from harness.verdict import Check, Finding, Judgement, Verdict
 

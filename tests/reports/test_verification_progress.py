@@ -5,9 +5,9 @@ import io
 from jumping_clock import JumpingClock
 from rich.console import Console
 
-from harness.reports.live import LiveProgress
-from harness.reports.plain_progress import PlainProgress
-from harness.reports.verifying import estimate
+from harness.reports.progress.live import LiveProgress
+from harness.reports.progress.plain import PlainProgress
+from harness.reports.progress.verifying import estimate
 
 
 def test_the_estimate_names_the_limits_that_there_are() -> None:

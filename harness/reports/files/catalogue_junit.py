@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
 from harness.reports.catalogue import Row
-from harness.reports.junit import document, finding_lines
+from harness.reports.files.junit import document, finding_lines
 from harness.reports.text import clean
 from harness.verdict import Verdict
 

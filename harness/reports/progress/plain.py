@@ -7,9 +7,9 @@ tenths are at least a second apart, so that a quick phase has few.
 from typing import Self, TextIO
 
 from harness.clock import Clock
-from harness.reports.phase_count import PhaseCount
+from harness.reports.progress.phase_count import PhaseCount
+from harness.reports.progress.verifying import Verifying, estimate
 from harness.reports.text import clean, duration, plural
-from harness.reports.verifying import Verifying, estimate
 
 EVERY_SECONDS = 10.0
 AT_MOST_EVERY_SECONDS = 1.0

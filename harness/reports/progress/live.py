@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.clock import Clock
-from harness.reports.phase_count import PhaseCount
+from harness.reports.progress.phase_count import PhaseCount
+from harness.reports.progress.verifying import Verifying, estimate
 from harness.reports.text import clean, duration
-from harness.reports.verifying import Verifying, estimate
 
 REDRAWS_PER_SECOND = 4.0
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from harness.clock import Clock
 from harness.observer import RunObserver
-from harness.reports.live import LiveProgress
-from harness.reports.plain_progress import PlainProgress
+from harness.reports.progress.live import LiveProgress
+from harness.reports.progress.plain import PlainProgress
 
 __all__ = ["LiveProgress", "PlainProgress", "Progress", "make_progress"]
 

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from harness.reports.counters import CounterRow
 from harness.reports.overview import Overview
-from harness.reports.plain import MARK, counter_lines, latency_lines, plain_lines
 from harness.reports.reasons import Reason
-from harness.reports.style import STYLE, bare_table, fits
+from harness.reports.screen.plain import MARK, counter_lines, latency_lines, plain_lines
+from harness.reports.screen.style import STYLE, bare_table, fits
 from harness.reports.text import count, plural, signed
 from harness.verdict import Verdict
 

@@ -1,0 +1,1 @@
+"""A run on the screen: its overview on a terminal, or as plain lines."""
