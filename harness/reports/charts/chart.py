@@ -25,6 +25,6 @@ class Chart:
     """What the chart shows, in sentences with its main figures: a screen reader reads it instead of the picture. It
     says so if the data were sampled."""
     spec: Mapping[str, Any]
-    """A Vega-Lite specification with its data inside. Its ``width`` is "container"; fonts and colours are the page's."""
+    """A Vega-Lite specification with its data. Its ``width`` is "container"; fonts and colours are the page's."""
     table: Table | None = None
     """None: a table elsewhere on the page has the figures."""
