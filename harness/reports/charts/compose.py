@@ -1,0 +1,24 @@
+"""All charts of a run, in the order in which a reader needs them. A chart without data is left out."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from harness.reports.charts.chart import Chart
+from harness.reports.charts.in_flight import in_flight
+from harness.reports.charts.measured_run import MeasuredRun, measured_run
+from harness.reports.charts.percentiles import latency_distribution, latency_tail
+from harness.reports.charts.timeline import timeline
+from harness.reports.report import Report
+from harness.reports.requests import RequestRow
+
+_CHARTS: tuple[Callable[[MeasuredRun], Iterable[Chart]], ...] = (
+    in_flight,
+    timeline,
+    latency_distribution,
+    latency_tail,
+)
+
+
+def charts_of(report: Report, rows: Sequence[RequestRow] | None = None) -> tuple[Chart, ...]:
+    """The charts of a run. ``rows``: those of :func:`request_rows`, if they were already made."""
+    run = measured_run(report, rows)
+    return tuple(chart for make in _CHARTS for chart in make(run))
