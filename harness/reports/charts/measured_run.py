@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.checkers.windows import windows
-from harness.history import Ending, Outcome
+from harness.history import Ending, Operation, Outcome
 from harness.load.latency.arrivals import Arrivals, arrivals_of
 from harness.reports.charts.grid import Floats, Grid
 from harness.reports.measured import under_test
@@ -89,9 +89,14 @@ class MeasuredRun:
         return Grid.over(self.end)
 
     @cached_property
+    def operations(self) -> tuple[Operation, ...]:
+        """The requests as the history has them, in the order of sending."""
+        return under_test(self.report.history)
+
+    @cached_property
     def arrivals(self) -> Arrivals:
         """The token arrivals of the completed requests, on the run's clock."""
-        return arrivals_of(under_test(self.report.history))
+        return arrivals_of(self.operations)
 
     @cached_property
     def bands(self) -> tuple[Band, ...]:

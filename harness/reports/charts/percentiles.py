@@ -81,7 +81,7 @@ def _curves(rows: list[dict[str, object]], measured: dict[str, Floats]) -> Spec:
     scale, axis = _milliseconds(measured)
     return {
         "data": values(rows),
-        "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2},
         "encoding": {
             "x": {"field": "x", "type": "quantitative", "title": "milliseconds", "scale": scale, "axis": axis},
             "y": {
@@ -141,15 +141,15 @@ def latency_tail(run: MeasuredRun) -> Iterator[Chart]:
     yield Chart(
         "latency-tail",
         "Latencies: tail",
-        "Latency at each percentile. From each mark of the axis to the next, a tenth of the latencies is left. A curve "
-        f"ends at its single longest latency. {_told(measured, (0.99, 0.999))}",
+        "Latency at each percentile, from the median on. From each mark of the axis to the next, a tenth of the "
+        f"latencies is left. A curve ends at its single longest latency. {_told(measured, (0.99, 0.999))}",
         framed(260, [_tail_curves(rows, measured)]),
     )
 
 
 def _tail(ms: Floats) -> list[dict[str, float]]:
     """``x`` is one in how many latencies is longer, ``y`` the latency."""
-    beyond = np.geomspace(1, len(ms), 1 + _TAIL * max(1, round(np.log10(len(ms)) + 0.5)))
+    beyond = np.geomspace(min(2, len(ms)), len(ms), 1 + _TAIL * max(1, round(np.log10(len(ms)) + 0.5)))
     found = np.quantile(ms, 1 - 1 / beyond, method="inverted_cdf")
     found[-1] = ms.max()
     points = [(rounded(x), rounded(_positive(y))) for x, y in zip(beyond.tolist(), found.tolist(), strict=True)]
@@ -157,7 +157,7 @@ def _tail(ms: Floats) -> list[dict[str, float]]:
     return [{"x": x, "y": y} for x, y in kept]
 
 
-_PERCENTILE = "datum.value <= 1 ? '0' : format(100 - 100 / datum.value, '~r') + '%'"
+_PERCENTILE = "format(100 - 100 / datum.value, '~r') + '%'"
 
 
 def _tail_curves(rows: list[dict[str, object]], measured: dict[str, Floats]) -> Spec:
@@ -165,14 +165,14 @@ def _tail_curves(rows: list[dict[str, object]], measured: dict[str, Floats]) -> 
     return {
         "data": values(rows),
         "transform": [{"calculate": "100 - 100 / datum.x", "as": "p"}],
-        "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2},
         "encoding": {
             "x": {
                 "field": "x",
                 "type": "quantitative",
                 "title": "percentile",
                 "scale": {"type": "log", "nice": False},
-                "axis": {"values": [1, 2, 10, 100, 1000, 1e4, 1e5, 1e6, 1e7], "labelExpr": _PERCENTILE},
+                "axis": {"values": [2, 10, 100, 1000, 1e4, 1e5, 1e6, 1e7], "labelExpr": _PERCENTILE},
             },
             "y": {"field": "y", "type": "quantitative", "title": "milliseconds", "scale": scale, "axis": axis},
             **_named(),

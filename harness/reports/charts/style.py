@@ -60,6 +60,26 @@ def legend(**more: Any) -> Spec:
     }
 
 
+def line(*, points: bool = False) -> Spec:
+    """The mark of a curve; ``points``: with its measurements, if they are few."""
+    return {"type": "line", "strokeWidth": 2, **({"point": {"size": 18}} if points else {})}
+
+
+def dashed(named: Mapping[str, Sequence[int]], **more: Any) -> Spec:
+    """A scale and a legend of the names and their dashes."""
+    return {"scale": {"domain": list(named), "range": [list(one) for one in named.values()]}, "legend": legend(**more)}
+
+
+def shaped(named: Mapping[str, str]) -> Spec:
+    """A scale and a legend of the names and their shapes."""
+    return {"scale": {"domain": list(named), "range": list(named.values())}, "legend": legend()}
+
+
+def tip(field: str, title: str, kind: str = "quantitative", **more: Any) -> Spec:
+    """A line of a tooltip."""
+    return {"field": field, "type": kind, "title": title, **more}
+
+
 def coloured(named: Mapping[str, str], **more: Any) -> Spec:
     """A scale and a legend of the names and their colours."""
     return {"scale": {"domain": list(named), "range": list(named.values())}, "legend": legend(**more)}

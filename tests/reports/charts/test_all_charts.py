@@ -7,6 +7,7 @@ from run_fixtures import DEPLOYMENT, HISTORY, STARTED, VALID
 from harness.history import History
 from harness.reports import make_report
 from harness.reports.charts import Chart, charts_of
+from harness.verdict import Judgement
 
 
 @pytest.fixture(scope="module")
@@ -21,4 +22,4 @@ def test_every_chart_compiles_to_vega(charts: tuple[Chart, ...]) -> None:
 
 
 def test_a_run_without_requests_has_no_charts() -> None:
-    assert charts_of(make_report(DEPLOYMENT, History((STARTED,)), VALID)) == ()
+    assert charts_of(make_report(DEPLOYMENT, History((STARTED,)), Judgement(()))) == ()
