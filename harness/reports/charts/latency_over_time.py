@@ -84,7 +84,7 @@ def _curves(run: MeasuredRun, rows: list[dict[str, Any]], scale: Spec, axis: Spe
             "x": time_axis("t", run.end),
             "y": {"field": "y", "type": "quantitative", "title": "milliseconds", "scale": scale, "axis": axis},
             "color": {"field": "m", "type": "nominal", **coloured(_COLOURS)},
-            "strokeDash": {"field": "q", "type": "nominal", **dashed(_DASHES, symbolSize=400)},
+            "strokeDash": {"field": "q", "type": "nominal", **dashed(_DASHES)},
             "tooltip": [
                 tip("m", "latency", "nominal"),
                 tip("q", "quantile", "nominal"),

@@ -1,6 +1,6 @@
 """The servers' metrics over time: requests, KV blocks in use, and where prompt tokens came from. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.checkers.token_sources import SOURCES
@@ -97,7 +97,7 @@ def _lines(
     dashes: Mapping[str, Sequence[int]],
 ) -> Spec:
     share = title.startswith("KV")
-    dash = {"field": "k", "type": "nominal", **dashed(dashes, symbolSize=400)}
+    dash = {"field": "k", "type": "nominal", **dashed(dashes)}
     return {
         "data": values(rows),
         "mark": line(points=len(rows) < 200) | {"clip": True},
@@ -132,7 +132,8 @@ def _colours(readings: Sequence[ServerReadings]) -> dict[str, str]:
 def _sources(run: MeasuredRun, readings: Sequence[ServerReadings]) -> Iterator[Chart]:
     grown = {
         (role, source): list(_together([list(one.grown(source)) for one in readings if one.role == role]))
-        for role in Role
+        # Prefill last, so that its dotted line lies above decode's where both are the same.
+        for role in (Role.DECODE, Role.PREFILL)
         for source in SOURCES
     }
     grown = {key: points for key, points in grown.items() if points and points[-1][1] > 0}
@@ -166,18 +167,23 @@ def _together(each: Sequence[list[tuple[float, float]]]) -> Iterator[tuple[float
 _THOUSANDS: Spec = {"tickCount": 5, "format": "~s"}
 
 
-def _growth(end: float, rows: Iterable[dict[str, Any]]) -> Spec:
+def _present(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    there = {row["k"] for row in rows}
+    return {source: colour for source, colour in SOURCE_COLOURS.items() if source in there}
+
+
+def _growth(end: float, rows: Sequence[dict[str, Any]]) -> Spec:
     return {
-        "data": values(list(rows)),
+        "data": values(rows),
         "mark": line() | {"clip": True},
         "encoding": {
             "x": time_axis("t", end),
             "y": {"field": "y", "type": "quantitative", "title": "prompt tokens", "axis": _THOUSANDS},
-            "color": {"field": "k", "type": "nominal", **coloured(SOURCE_COLOURS)},
+            "color": {"field": "k", "type": "nominal", **coloured(_present(rows))},
             "strokeDash": {
                 "field": "s",
                 "type": "nominal",
-                **dashed({Role.DECODE: _SOLID, Role.PREFILL: _DOTTED}, symbolSize=400),
+                **dashed({Role.DECODE: _SOLID, Role.PREFILL: _DOTTED}),
             },
             "tooltip": [
                 tip("s", "servers", "nominal"),

@@ -67,7 +67,11 @@ def line(*, points: bool = False) -> Spec:
 
 def dashed(named: Mapping[str, Sequence[int]], **more: Any) -> Spec:
     """A scale and a legend of the names and their dashes."""
-    return {"scale": {"domain": list(named), "range": [list(one) for one in named.values()]}, "legend": legend(**more)}
+    lines = {"symbolType": "stroke", "symbolSize": 400, "symbolStrokeColor": GREY, "symbolStrokeWidth": 2}
+    return {
+        "scale": {"domain": list(named), "range": [list(one) for one in named.values()]},
+        "legend": legend(**lines, **more),
+    }
 
 
 def shaped(named: Mapping[str, str]) -> Spec:

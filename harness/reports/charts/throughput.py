@@ -105,7 +105,8 @@ def _ended(run: MeasuredRun, grid: Grid, which: Any) -> Whole:
 
 
 def _rates(grid: Grid, counts: Whole, **more: str) -> Iterator[dict[str, Any]]:
-    for t, n in zip(grid.begins.tolist(), counts.tolist(), strict=True):
+    every = counts.tolist()
+    for t, n in zip(grid.edges.tolist(), [*every, every[-1]], strict=True):
         yield {"t": at_second(t), "y": rounded(n / grid.step), **more}
 
 

@@ -111,7 +111,7 @@ def _marked(rows: Sequence[dict[str, Any]]) -> Iterator[Spec]:
     yield {
         "data": {"name": "requests"},
         "transform": [{"filter": "isValid(datum.m)"}, {"calculate": "datum.i + 0.4", "as": "c"}],
-        "mark": {"type": "point", "size": 60, "opacity": 1, "strokeWidth": 0.5, "clip": True, "xOffset": 5},
+        "mark": {"type": "point", "size": 60, "opacity": 1, "strokeWidth": 0, "clip": True, "xOffset": 5},
         "encoding": {
             "x": {"field": "e", "type": "quantitative"},
             "y": {"field": "c", "type": "quantitative"},

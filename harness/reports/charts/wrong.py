@@ -63,7 +63,7 @@ def _bars_over_time(run: MeasuredRun, rows: list[dict[str, Any]]) -> Spec:
         "data": values(rows),
         "mark": {"type": "bar"},
         "encoding": {
-            "x": time_axis("t", run.end),
+            "x": time_axis("t", run.end, bin="binned"),
             "x2": {"field": "u"},
             "y": _counted("outputs"),
             "color": {
@@ -104,6 +104,7 @@ def _histogram(name: str, title: str, axis: str, places: Sequence[int], every: i
         "encoding": {
             "x": {
                 "field": "a",
+                "bin": "binned",
                 "type": "quantitative",
                 "title": axis,
                 "scale": {"domain": [-0.5, max(*places, 7) + 0.5], "nice": False},
