@@ -81,7 +81,7 @@ def _curves(rows: list[dict[str, object]], measured: dict[str, Floats]) -> Spec:
     scale, axis = _milliseconds(measured)
     return {
         "data": values(rows),
-        "mark": {"type": "line", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
         "encoding": {
             "x": {"field": "x", "type": "quantitative", "title": "milliseconds", "scale": scale, "axis": axis},
             "y": {
@@ -165,7 +165,7 @@ def _tail_curves(rows: list[dict[str, object]], measured: dict[str, Floats]) -> 
     return {
         "data": values(rows),
         "transform": [{"calculate": "100 - 100 / datum.x", "as": "p"}],
-        "mark": {"type": "line", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
         "encoding": {
             "x": {
                 "field": "x",

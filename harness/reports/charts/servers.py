@@ -12,15 +12,17 @@ from harness.reports.charts.server_readings import ServerReadings, server_readin
 from harness.reports.charts.style import (
     BLUE,
     COLOURS,
+    LINE,
     ORANGE,
     PURPLE,
     TEAL,
+    TOKENS,
     Spec,
     at_second,
     coloured,
+    curve,
     dashed,
     framed,
-    line,
     rounded,
     time_axis,
     tip,
@@ -98,19 +100,14 @@ def _lines(
 ) -> Spec:
     share = title.startswith("KV")
     dash = {"field": "k", "type": "nominal", **dashed(dashes)}
-    return {
-        "data": values(rows),
-        "mark": line(points=len(rows) < 200) | {"clip": True},
-        "encoding": {
+    axis = {"tickCount": 5, **({"format": "~%"} if share else {})}
+    return curve(
+        rows,
+        {
             "x": time_axis("t", run.end),
-            "y": {
-                "field": "y",
-                "type": "quantitative",
-                "title": title,
-                "axis": {"tickCount": 5, **({"format": "~%"} if share else {})},
-            },
+            "y": {"field": "y", "type": "quantitative", "title": title, "axis": axis},
             "color": {"field": "s", "type": "nominal", **coloured(_colours(readings))},
-            **({"strokeDash": dash} if len(dashes) > 1 else {}),
+            "detail": {"field": "k", "type": "nominal"},
             "tooltip": [
                 tip("s", "server", "nominal"),
                 tip("k", "gauge", "nominal"),
@@ -118,7 +115,8 @@ def _lines(
                 tip("y", title, **({"format": ".2%"} if share else {})),
             ],
         },
-    }
+        dash if len(dashes) > 1 else {},
+    )
 
 
 def _colours(readings: Sequence[ServerReadings]) -> dict[str, str]:
@@ -156,30 +154,33 @@ def _sources(run: MeasuredRun, readings: Sequence[ServerReadings]) -> Iterator[C
 
 
 def _together(each: Sequence[list[tuple[float, float]]]) -> Iterator[tuple[float, float]]:
-    """The sum of several servers' values whenever one of them was read; the others have their last value."""
+    """The sum of several servers' values, whenever all of them were read again, and at last."""
     last = [0.0] * len(each)
+    unread = set(range(len(each)))
     moments = sorted((at, number, value) for number, points in enumerate(each) for at, value in points)
     for at, number, value in moments:
         last[number] = value
-        yield at, sum(last)
+        unread.discard(number)
+        # Between the readings of one round, some servers' values would be newer than others'.
+        if not unread or (at, number, value) == moments[-1]:
+            unread = set(range(len(each)))
+            yield at, sum(last)
 
 
-_THOUSANDS: Spec = {"tickCount": 5, "format": "~s"}
-
-
-def _present(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    there = {row["k"] for row in rows}
+def present_sources(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The colours of the sources in the rows."""
+    there = {row["k"] for row in rows if row.get("n", 1)}
     return {source: colour for source, colour in SOURCE_COLOURS.items() if source in there}
 
 
 def _growth(end: float, rows: Sequence[dict[str, Any]]) -> Spec:
     return {
         "data": values(rows),
-        "mark": line() | {"clip": True},
+        "mark": LINE,
         "encoding": {
             "x": time_axis("t", end),
-            "y": {"field": "y", "type": "quantitative", "title": "prompt tokens", "axis": _THOUSANDS},
-            "color": {"field": "k", "type": "nominal", **coloured(_present(rows))},
+            "y": {"field": "y", "type": "quantitative", "title": "prompt tokens", "axis": {"tickCount": 5, **TOKENS}},
+            "color": {"field": "k", "type": "nominal", **coloured(present_sources(rows))},
             "strokeDash": {
                 "field": "s",
                 "type": "nominal",

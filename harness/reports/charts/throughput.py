@@ -12,14 +12,14 @@ from harness.reports.charts.marks import faults_told, with_faults
 from harness.reports.charts.measured_run import MeasuredRun
 from harness.reports.charts.style import (
     BLUE,
+    LINE,
     PURPLE,
     TEAL,
     Spec,
     at_second,
     coloured,
-    dashed,
     framed,
-    line,
+    legend,
     rounded,
     time_axis,
     tip,
@@ -111,14 +111,15 @@ def _rates(grid: Grid, counts: Whole, **more: str) -> Iterator[dict[str, Any]]:
 
 
 def _steps(run: MeasuredRun, rows: list[dict[str, Any]], names: list[str]) -> Spec:
+    dashes = {"domain": names, "range": [_DASHES[name] for name in names]}
     return {
         "data": values(rows),
-        "mark": line() | {"interpolate": "step-after", "clip": True},
+        "mark": LINE | {"interpolate": "step-after"},
         "encoding": {
             "x": time_axis("t", run.end),
             "y": {"field": "y", "type": "quantitative", "title": "requests/s", "axis": {"tickCount": 5}},
             "color": {"field": "k", "type": "nominal", **coloured({name: _COLOURS[name] for name in names})},
-            "strokeDash": {"field": "k", "type": "nominal", **dashed({name: _DASHES[name] for name in names})},
+            "strokeDash": {"field": "k", "type": "nominal", "scale": dashes, "legend": legend()},
             "tooltip": [tip("k", "requests", "nominal"), tip("t", "from (s)"), tip("y", "a second")],
         },
     }
