@@ -93,7 +93,11 @@ def _differences(rows: list[dict[str, Any]]) -> list[Spec]:
         {
             "data": {"name": "counters", **values(rows)},
             "mark": {"type": "rule", "strokeWidth": 2, "color": GREY, "opacity": 0.6},
-            "encoding": {"y": y, "x": x | {"axis": {"format": "+.0%", "tickCount": 5}}, "x2": {"datum": 0}},
+            "encoding": {
+                "y": y,
+                "x": x | {"axis": {"format": "+.0%", "tickCount": {"expr": "width < 320 ? 2 : 4"}}},
+                "x2": {"datum": 0},
+            },
         },
         {
             "data": {"name": "counters"},

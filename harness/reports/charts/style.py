@@ -77,7 +77,7 @@ def curve(rows: Sequence[Mapping[str, Any]], encoding: Spec, dash: Spec, most_po
 def dashed(named: Mapping[str, Sequence[int]], **more: Any) -> Spec:
     """A scale and a legend of the names and their dashes."""
     # A second legend beside the first one would not fit on a narrow page.
-    below = {"orient": "bottom"}
+    below = {"orient": "bottom", "offset": 6}
     lines = {"symbolType": "stroke", "symbolSize": 400, "symbolStrokeColor": GREY, "symbolStrokeWidth": 2}
     return {
         "scale": {"domain": list(named), "range": [list(one) for one in named.values()]},

@@ -31,6 +31,8 @@ _COMPLETED, _FAILED = "completed", "failed"
 _COLOURS = {_COMPLETED: BLUE, _FAILED: PURPLE}
 _DASHES = {_COMPLETED: [1, 0], _FAILED: [4, 2]}
 _MOST = 100
+_EACH = 8
+"""Events in a slice, on average."""
 _AT_A_TIME = 1 << 20
 """Tokens whose times are computed at a time: a large load has hundreds of millions."""
 _TABLE_ROWS = 10
@@ -40,7 +42,7 @@ def requests_over_time(run: MeasuredRun) -> Iterator[Chart]:
     """Requests that completed, and that failed, in each slice of time."""
     if not run.rows:
         return
-    grid = Grid.over(run.end, _MOST)
+    grid = _slices(run, int(run.completed.sum()))
     counted = {_COMPLETED: _ended(run, grid, run.completed), _FAILED: _ended(run, grid, run.failed)}
     if not counted[_FAILED].any():
         del counted[_FAILED]
@@ -60,7 +62,7 @@ def tokens_over_time(run: MeasuredRun) -> Iterator[Chart]:
     """Output tokens of completed requests in each slice of time."""
     if not len(run.arrivals.due):
         return
-    grid = Grid.over(run.end, _MOST)
+    grid = _slices(run, int(run.arrivals.tokens.sum()))
     counts = arrived(run.arrivals, grid, run.origin)
     together = int(counts.sum())
     if not together:
@@ -98,6 +100,11 @@ def _portions(ends: Whole) -> Iterator[tuple[int, int]]:
         high = max(low + 1, int(np.searchsorted(ends, done + _AT_A_TIME, side="right")))
         yield low, high
         low = high
+
+
+def _slices(run: MeasuredRun, events: int) -> Grid:
+    """Slices of a few events each: rates of fewer would jump up and down."""
+    return Grid.over(run.end, int(np.clip(events // _EACH, 10, _MOST)))
 
 
 def _ended(run: MeasuredRun, grid: Grid, which: Any) -> Whole:

@@ -120,8 +120,18 @@ def _marked(rows: Sequence[dict[str, Any]]) -> Iterator[Spec]:
         "encoding": {
             "x": {"field": "e", "type": "quantitative"},
             "y": {"field": "c", "type": "quantitative"},
-            "shape": {"field": "m", "type": "nominal", "scale": shapes, "legend": legend(orient="bottom")},
-            "fill": {"field": "m", "type": "nominal", "scale": fills, "legend": legend(orient="bottom")},
+            "shape": {
+                "field": "m",
+                "type": "nominal",
+                "scale": shapes,
+                "legend": legend(orient="bottom", offset=6, symbolStrokeWidth=0),
+            },
+            "fill": {
+                "field": "m",
+                "type": "nominal",
+                "scale": fills,
+                "legend": legend(orient="bottom", offset=6, symbolStrokeWidth=0),
+            },
             "tooltip": [
                 *_TOOLTIP,
                 {"field": "m", "type": "nominal", "title": "what"},

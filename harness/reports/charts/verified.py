@@ -40,6 +40,7 @@ _KINDS = {
     OutputStatus.WRONG: "wrong output",
 }
 _RANKS = {OutputStatus.WRONG: 0, OutputStatus.DOUBTFUL: 1, OutputStatus.TIE: 2, OutputStatus.RIGHT: 3}
+_ORDER = [_KINDS[status] for status in sorted(_RANKS, key=_RANKS.__getitem__, reverse=True)]
 _COLOURS = {"right output": BLUE, "tie": BLUE, _CONTROL: GREY, "doubtful output": ORANGE, "wrong output": RED}
 _SHAPES = {
     "right output": "circle",
@@ -58,7 +59,8 @@ def verified_outputs(run: MeasuredRun) -> Iterator[Chart]:
     outputs = list(_outputs(run, chosen, every))
     if not outputs:
         return
-    rows = [*outputs, *_controls(run, every)]
+    # What is drawn last lies on top.
+    rows = [*_controls(run, every), *sorted(outputs, key=lambda row: _ORDER.index(row["k"]))]
     limits = run.report.judgement.outputs.noise_floor
     yield Chart(
         "verified-outputs",
