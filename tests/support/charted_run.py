@@ -116,7 +116,7 @@ def fault(name: str, begin: float, end: float) -> tuple[Entry, ...]:
         FaultPlanned(BEGIN, name, "pause", "proxy", "stops the proxy", scenario="load", phase="load"),
         FaultBegan(begin, name),
         FaultProved(begin, name, "it was stopped"),
-        FaultHealed(end, name, True, "it goes on"),
+        FaultHealed(end, name, healed=True, text="it goes on"),
     )
 
 

@@ -90,6 +90,7 @@ def test_odd_runs_have_charts(requests: list[One]) -> None:
         json.dumps(chart.spec, allow_nan=False)
 
 
+@pytest.mark.slow  # makes and judges a run of 10,000 requests
 def test_ten_thousand_requests_make_small_charts() -> None:
     charts = charts_with_wrong(large(drawn(10_000)), 10_000)
     assert {chart.name for chart in charts} == EVERY

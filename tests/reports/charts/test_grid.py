@@ -6,7 +6,7 @@ from bisect import bisect_right
 import numpy as np
 import pytest
 from charted_run import BEGIN, One, report_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.reports.charts.grid import Grid
@@ -64,6 +64,7 @@ def test_quantiles_are_those_of_the_slice_alone(each: list[tuple[float, float]])
         assert p99 == pytest.approx(quantile(slices[place], 0.99))
 
 
+@settings(max_examples=30)  # each makes a run
 @given(st.lists(st.lists(st.floats(0, 3), min_size=1, max_size=6), min_size=1, max_size=8))
 def test_tokens_are_counted_when_they_arrive(gaps: list[list[float]]) -> None:
     requests = [One(tokens=tuple(np.cumsum(each).tolist())) for each in gaps]
