@@ -8,6 +8,7 @@ from harness.facts import Role
 from harness.reports.charts.chart import Chart
 from harness.reports.charts.marks import faults_told, with_faults
 from harness.reports.charts.measured_run import MeasuredRun
+from harness.reports.charts.sampling import sample
 from harness.reports.charts.server_readings import ServerReadings, server_readings
 from harness.reports.charts.style import (
     BLUE,
@@ -37,7 +38,7 @@ _GAUGES = {"running": _SOLID, "waiting": _DASHED}
 _DURING = 3
 """Readings from which on a gauge is drawn: fewer are those before and after the load, when nothing runs."""
 _MOST_ROWS = 1500
-"""Readings in a chart; of more, every second, third, ... is drawn."""
+"""Readings in a chart; of more, some are drawn, evenly over time."""
 
 
 def servers_over_time(run: MeasuredRun) -> Iterator[Chart]:
@@ -85,9 +86,9 @@ def _read(readings: Sequence[ServerReadings]) -> str:
 
 
 def _rows(readings: Sequence[ServerReadings], name: str) -> Iterator[dict[str, Any]]:
-    step = 1 + sum(len(one.times) for one in readings) // _MOST_ROWS
+    most = _MOST_ROWS // len(readings)
     for one in readings:
-        for at, value in list(one.values(name))[::step]:
+        for at, value in _thinned(list(one.values(name)), most):
             yield {"t": at_second(at), "y": rounded(value), "k": name, "s": clean(one.server, 40)}
 
 
@@ -141,7 +142,7 @@ def _sources(run: MeasuredRun, readings: Sequence[ServerReadings]) -> Iterator[C
     rows = [
         {"t": at_second(max(at, 0.0)), "y": rounded(value, 6), "k": source, "s": str(role)}
         for (role, source), points in grown.items()
-        for at, value in points[:: 1 + len(points) // (_MOST_ROWS // 6)] + points[-1:]
+        for at, value in _thinned(points, _MOST_ROWS // 6)
     ]
     told = "; ".join(f"{role} {source} {count(round(points[-1][1]))}" for (role, source), points in grown.items())
     yield Chart(
@@ -171,6 +172,10 @@ def present_sources(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The colours of the sources in the rows."""
     there = {row["k"] for row in rows if row.get("n", 1)}
     return {source: colour for source, colour in SOURCE_COLOURS.items() if source in there}
+
+
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    return [points[place] for place in sample([0] * len(points), max(most, 2)).tolist()]
 
 
 def _growth(end: float, rows: Sequence[dict[str, Any]]) -> Spec:

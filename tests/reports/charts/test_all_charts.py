@@ -1,7 +1,7 @@
 """Charts of whole runs: each compiles, is small, and shows foreign text as data."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -56,6 +56,37 @@ def test_every_chart_compiles_to_vega(charts: tuple[Chart, ...]) -> None:
         assert chart.spec["width"] == "container"
         assert "config" not in chart.spec
         assert vl_convert.vegalite_to_vega(dict(chart.spec))["marks"]
+
+
+def layers_of(spec: Mapping[str, Any], data: Any = None, encoding: Any = None) -> Iterator[tuple[Any, Any, Any]]:
+    """Each layer without further ones: data, encoding, and what is computed from the data."""
+    data, encoding = spec.get("data", data), {**(encoding or {}), **spec.get("encoding", {})}
+    if "layer" in spec:
+        for layer in spec["layer"]:
+            yield from layers_of(layer, data, encoding)
+    else:
+        yield data, encoding, {one["as"] for one in spec.get("transform", []) if "as" in one}
+
+
+def fields(encoding: Any) -> Iterator[str]:
+    if isinstance(encoding, dict):
+        yield from [encoding["field"]] if "field" in encoding else []
+        for value in encoding.values():
+            yield from fields(value)
+    elif isinstance(encoding, list):
+        for value in encoding:
+            yield from fields(value)
+
+
+def test_all_that_is_drawn_is_in_the_data(charts: tuple[Chart, ...]) -> None:
+    """Vega draws nothing, and complains of nothing, if the name of a data set or of a field is wrong."""
+    for chart in charts:
+        named: dict[str, Any] = {}
+        for data, encoding, computed in layers_of(chart.spec):
+            if "name" in data:
+                named.setdefault(data["name"], data.get("values"))
+            rows = data["values"] if "values" in data else named[data["name"]]
+            assert set(fields(encoding)) <= {key for row in rows for key in row} | computed, chart.name
 
 
 def test_every_chart_is_told_in_words_and_figures(charts: tuple[Chart, ...]) -> None:
