@@ -105,7 +105,7 @@ class MeasuredRun:
         return tuple(
             Band(clean(one.name, 40), max(at, 0.0), min(one.end - self.origin, self.end))
             for one, at in began
-            if at < self.end
+            if at < self.end and one.end > self.origin
         )
 
     @cached_property

@@ -123,7 +123,7 @@ def _rules() -> Spec:
 def _rule_names() -> Spec:
     return {
         "data": _MARKED,
-        "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 3},
+        "mark": {"type": "text", "align": "left", "baseline": "top", "dx": 3, "dy": 2},
         "encoding": {
             "x": {"value": 0},
             "y": {"field": "y", "type": "quantitative"},
