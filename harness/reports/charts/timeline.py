@@ -43,7 +43,11 @@ def timeline(run: MeasuredRun) -> Iterator[Chart]:
 
 def _told(marks: Sequence[str]) -> str:
     counted = [f"{marks.count(name):,} {name}" for name in SHAPES if name in marks]
-    return f"Marked: {', '.join(counted)}." if counted else "None failed, and no output is wrong or doubtful."
+    return (
+        f"With marks, of all requests: {', '.join(counted)}."
+        if counted
+        else "None failed, and no output is wrong or doubtful."
+    )
 
 
 def _bars(run: MeasuredRun, rows: Sequence[dict[str, Any]]) -> Spec:
