@@ -37,8 +37,8 @@ _SOLID, _DASHED, _DOTTED = [1, 0], [6, 3], [2, 2]
 _GAUGES = {"running": _SOLID, "waiting": _DASHED}
 _DURING = 3
 """Readings from which on a gauge is drawn: fewer are those before and after the load, when nothing runs."""
-_MOST_ROWS = 1500
-"""Readings in a chart; of more, some are drawn, evenly over time."""
+_MOST_ROWS = 600
+"""Readings of a gauge, or of all counters, in a chart; of more, some are drawn, evenly over time."""
 
 
 def servers_over_time(run: MeasuredRun) -> Iterator[Chart]:
@@ -142,7 +142,7 @@ def _sources(run: MeasuredRun, readings: Sequence[ServerReadings]) -> Iterator[C
     rows = [
         {"t": at_second(max(at, 0.0)), "y": rounded(value, 6), "k": source, "s": str(role)}
         for (role, source), points in grown.items()
-        for at, value in _thinned(points, _MOST_ROWS // 6)
+        for at, value in _thinned(points, _MOST_ROWS // len(grown))
     ]
     told = "; ".join(f"{role} {source} {count(round(points[-1][1]))}" for (role, source), points in grown.items())
     yield Chart(

@@ -29,7 +29,7 @@ from harness.reports.text import clean, figure
 from harness.verify.judging.control_outputs import own_controls
 from harness.verify.judging.forcing import Forced, compare_with_forcing, forcings
 
-MOST, _MOST_CONTROLS = 1200, 300
+MOST, _MOST_CONTROLS = 800, 200
 _LEAST = 1e-6
 """Nats at the edge of the chart: less than the last bits of a log-probability."""
 _CONTROL = "control output"

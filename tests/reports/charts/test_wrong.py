@@ -1,5 +1,6 @@
 """Wrong outputs by servers, position, block and time, and verified outputs beside the limits of noise."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -94,6 +95,7 @@ def test_each_verified_output_stands_where_its_largest_errors_are() -> None:
             assert load[name]["x"] == pytest.approx(max(forced.margin_error.tolist()), rel=5e-3)
             assert load[name]["y"] == pytest.approx(max(forced.drift.tolist()), rel=5e-3)
     assert len(load) == 64
+    assert max(len(json.dumps(one, separators=(",", ":"))) for one in points) < 90
     assert {name for name, one in load.items() if one["k"] == "wrong output"} == {"load-3", "load-40"}
     assert sum(one["k"] == "control output" for one in points) == 32
     floor = look_at_outputs(history).floor
