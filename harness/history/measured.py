@@ -57,8 +57,8 @@ class ClientHealth:
     """Mean delay of the event loop, seconds: the average delay with which a token's arrival is recorded. None: not
     measured, as by the first version of the harness."""
     cpu_share: float | None
-    """CPU seconds of the harness's process per second; near 1, the client limits the load. None: not measured, as by the
-    first version of the harness."""
+    """CPU seconds of the harness's process per second; near 1, the client limits the load. None: not
+    measured, as by the first version of the harness."""
     worker: str = ""
     """The worker that sent a part of the load; empty: the harness's main process."""
     open_files: int | None = None

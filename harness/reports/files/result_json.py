@@ -115,6 +115,12 @@ def _arrays(operations: Sequence[Operation]) -> dict[str, list[Any]]:
     }
 
 
+def without_arrays(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as it is without ``LoadSettings.detailed``."""
+    arrays = _arrays(())
+    return {key: value for key, value in content.items() if key not in arrays}
+
+
 def _prompt_tokens(operation: Operation) -> int:
     if operation.ended.usage:
         return operation.ended.usage.prompt_tokens
