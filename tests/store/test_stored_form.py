@@ -8,8 +8,8 @@ from stored_samples import FORM, described, kinds_in, stored_form, then
 
 WHAT_TO_DO = (
     "The stored form has changed. Fields with defaults may be added, since a field at its default is not stored; what "
-    "is removed, renamed or needed needs a conversion in harness/store/earlier.py. Then store a run on the simulated "
-    "pair that has what is new, and make a sample of it: PYTHONPATH=tests/support python -m stored_samples RUN_DIR WHAT."
+    "is removed, renamed or needed is converted in harness/store/earlier.py. Then store a run on the simulated pair "
+    "that has what is new, and make a sample of it: PYTHONPATH=tests/support python -m stored_samples RUN_DIR WHAT."
 )
 _EARLIER_KINDS = {"end_tokens"}
 """Kinds of entries that this version does not write."""
