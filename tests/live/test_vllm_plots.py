@@ -130,7 +130,7 @@ def test_the_pareto_plot_of_a_sweep_has_the_rates_that_no_other_beats(swept: Dra
 
 
 def test_the_pareto_plot_divides_the_throughput_by_the_concurrency(several: Drawn) -> None:
-    assert (several.directory / "PARETO.png").stat().st_size
+    assert (several.directory / "pareto" / "PARETO.png").stat().st_size
     (frontier,) = several.pareto
     users = {2: several.results[0], 4: several.results[1]}
     points = [(output_throughput(result) / n, output_throughput(result)) for n, result in users.items()]
