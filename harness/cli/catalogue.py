@@ -1,6 +1,7 @@
 """``python -m harness list`` shows the catalogue, and ``run --workload`` runs workloads on their deployments."""
 
 import asyncio
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from harness.errors import CrashError, ExitCode, HarnessError
 from harness.facts import Role
 from harness.faults import faults_of_workloads, joined
 from harness.reports import Row, exit_code, make_report, overall, print_catalogue, print_report
+from harness.reports.ci import announce_rows
 from harness.reports.files.catalogue_junit import catalogues_junit
 from harness.reports.identity import RunIdentity
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row, unknown_row
@@ -73,6 +75,9 @@ async def run_catalogue(options: Options) -> ExitCode:
     print_catalogue(rows, plain=options.report.plain)
     if options.report.junit:
         save_text(options.report.junit.resolve(), catalogues_junit((one.rows, one.identity) for one in done))
+    for one in done:
+        if one.identity is None and options.report.files.announced:
+            announce_rows(one.rows, os.environ)
     if crash := next((one.crash for one in done if one.crash), None):
         raise crash
     return exit_code(overall(rows), died=any(one.died for one in done))

@@ -12,6 +12,9 @@ from harness.reports.measured import run_started
 from harness.reports.text import clean
 from harness.verdict import Verdict
 
+PROJECT = "pd-harness"
+"""The name under which runs appear beside those of other tools."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
 from harness.redact import redact_text
-from harness.reports.identity import RunIdentity
+from harness.reports.identity import PROJECT, RunIdentity
 from harness.reports.text import clean
 from harness.verdict import Verdict
 
@@ -19,7 +19,6 @@ _COUNTED = {
     "errors": "testcase/error",
     "skipped": "testcase/skipped",
 }
-PROJECT = "pd-harness"
 
 
 def new_suite(identity: RunIdentity | None, name: str = "") -> ET.Element:
