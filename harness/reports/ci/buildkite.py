@@ -23,8 +23,13 @@ def context_of(names: Sequence[str], environment: Mapping[str, str]) -> str:
     does replace its own.
     """
     step = next((environment[name] for name in _STEP if environment.get(name)), "")
-    parts = (PROJECT, *names, step, environment.get("BUILDKITE_PARALLEL_JOB", ""))
-    return "-".join(filter(None, map(_word, parts)))[:_LONGEST_CONTEXT]
+    which = _joined(step, environment.get("BUILDKITE_PARALLEL_JOB", ""))
+    room = _LONGEST_CONTEXT - len(which) - 1
+    return _joined(_joined(PROJECT, *names)[:room], which)
+
+
+def _joined(*parts: str) -> str:
+    return "-".join(filter(None, map(_word, parts)))
 
 
 def _word(text: str) -> str:
