@@ -55,7 +55,7 @@ def test_every_field_of_a_row_is_in_a_column() -> None:
     """Each field, changed, changes the file."""
     other = RequestRow(
         "x", "x", "x", 9.0, 9.0, 9.0, 9.0, Outcome.FAIL, Ending.CUT, 9, "x", 9, 9, "x", "x", 9.0, 9.0,
-        OutputStatus.TIE, "x", 9, 9, "x",
+        OutputStatus.TIE, "x", 9, 9, "x", 9.0,
     )  # fmt: skip
     same = [
         field.name

@@ -150,6 +150,14 @@ def test_one_token_has_no_time_per_token() -> None:
     assert simple(changed(choices=(one,), token_times=(1.2,)))[0].tpot is None
 
 
+def test_time_per_token_is_that_of_the_choice_whose_tokens_have_times() -> None:
+    """Six tokens of two choices; the three of the first came at 1.2, 1.3 and 1.5 s."""
+    ended = next(iter(HISTORY.of(Ended)))
+    row = simple(changed(choices=(*ended.choices, replace(ended.choices[0], token_ids=(8, 9, 10)))))[0]
+    assert row.output_tokens == 6
+    assert row.tpot == pytest.approx(0.15)
+
+
 def test_only_the_load_has_rows_in_the_order_of_sending() -> None:
     assert [row.request_id for row in simple()] == ["load-0", "load-1"]
     asked = [op for op in clean().operations() if op.request.purpose is not Purpose.LOAD]
