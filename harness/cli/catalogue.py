@@ -15,6 +15,7 @@ from harness.cli.fault_options import reach_of
 from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.rejudged import settings_of
+from harness.cli.report_files import publish
 from harness.cli.stored import stored_run
 from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
@@ -166,6 +167,7 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
     store_report(report, options.report, store.path, table=False)
     if fitting.scenarios:
         print_report(report, plain=options.report.plain)
+    publish(report, options.report)
     return _Done(rows, report.identity, died=bool(history.died))
 
 

@@ -24,7 +24,6 @@ def store_report(report: Report, options: ReportOptions, directory: Path, *, tab
     except HarnessError as error:
         show(report, plain=options.plain, table=table)
         raise HarnessError(f"{error} The report above is the only copy of this run's verdict.") from error
-    publish(report, options)
 
 
 def show(report: Report, *, plain: bool, table: bool = True) -> None:
@@ -48,6 +47,7 @@ def end_interrupted(store: RunStore, options: Options, *, table: bool = True) ->
         return None
     store_report(report, options.report, store.path, table=table)
     show(report, plain=options.report.plain, table=table)
+    publish(report, options.report)
     _note(f"everything recorded before the interruption is stored in {store.path} and judged in the report above")
     _note(f"to judge it again: python -m harness check {store.path}")
     return report

@@ -49,9 +49,10 @@ def _rows(report: Report) -> tuple[RequestRow, ...]:
 
 
 def publish(report: Report, options: ReportOptions) -> None:
-    """Push to the Pushgateway, and annotate the build. What fails is one line on stderr: the verdict is stored already.
+    """Push to the Pushgateway, and annotate the build. What fails is one line on stderr, and changes no exit code.
 
-    Not part of :func:`store_files`: a gateway that is away for a minute must not make a night's run fail.
+    A gateway that is away for a minute must not make a night's run fail. Call it when the report has been stored and
+    shown: it may wait for others.
     """
     if options.files.pushgateway and (why := push(report, _rows(report), options.files.pushgateway)):
         print(f"--pushgateway: the results were not pushed: {why}", file=sys.stderr)

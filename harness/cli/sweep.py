@@ -79,9 +79,7 @@ class _Sweep:
 
     async def _measured(self, load: Load, words: Sequence[str], rate: float) -> Report:
         """One run, in a directory of its own."""
-        # A build is not annotated once for each rate.
-        files = replace(self.options.report.files, announced=False)
-        report = replace(self.options.report, result_dir=self.store.path, files=files)
+        report = replace(self.options.report, result_dir=self.store.path)
         argv = (*_without_sweep(self.options.argv), *words)
         options = replace(self.options, load=load, report=report, argv=argv)
         deployment, clock = self.session.deployment, MonotonicClock()

@@ -192,7 +192,7 @@ def test_annotations_can_be_turned_off(
 ) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     report, options = stored(tmp_path, *more)
-    ending.store_report(report, options.report, tmp_path)
+    report_files.publish(report, options.report)
     assert ("::error title=" in capsys.readouterr().err) is told
 
 
@@ -205,3 +205,21 @@ async def test_check_annotates_too(
     out, err = capsys.readouterr()
     assert out.startswith("INVALID: ")
     assert err.startswith("::error title=pd-harness%3A INVALID::")
+
+
+@pytest.mark.slow
+def test_several_deployments_are_announced_one_by_one_and_have_a_suite_each(tmp_path: Path) -> None:
+    """Each workload runs on the deployment that it is made for."""
+    names = ("--workload", "short_prompt", "--workload", "two_by_two", "--all-deployments")
+    where = ("--result-dir", tmp_path, "--junit", tmp_path / "j.xml")
+    ran = harness("--engine", "sim", *names, *where, "--plain", environment={"GITHUB_ACTIONS": "true"})
+    assert ran.code == 0, ran.out + ran.err
+    commands = [line for line in ran.err.splitlines() if line.startswith("::")]
+    assert [line.partition(" title=")[0] for line in commands] == ["::notice", "::notice"]
+    suites = ET.parse(tmp_path / "j.xml").getroot()  # noqa: S314 - our own
+    assert [(suite.get("name"), suite.get("tests")) for suite in suites] == [
+        ("pd-harness multi", "1"),
+        ("pd-harness two_by_two", "1"),
+    ]
+    runs = [one.get("value") for one in suites.iter("property") if one.get("name") == "run"]
+    assert len(set(runs)) == 2
