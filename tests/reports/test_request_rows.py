@@ -199,7 +199,7 @@ def test_a_server_that_is_not_listed_is_shown_by_its_url() -> None:
 
 def test_without_a_bug_outputs_are_right_or_ties() -> None:
     """A pair without noise says which outputs the noise has changed."""
-    noisy, quiet = pair(flips=0.3), pair(flips=0.0)
+    noisy, quiet = pair(flips=0.3, count=32), pair(flips=0.0, count=32)
     rows = rows_of(noisy.verify("all"))
     changed_by_noise = {who for who, tokens in tokens_of(noisy).items() if tokens != tokens_of(quiet)[who]}
     assert changed_by_noise, "no output was changed: the test shows nothing"
@@ -260,11 +260,11 @@ def test_an_output_whose_verification_failed_is_unverified() -> None:
 
 
 def test_outputs_that_were_not_to_be_verified_are_not_called_right() -> None:
-    history = pair(count=48).verify("sample:12")
+    history = pair(count=24).verify("sample:12")
     forced = {op.request.about for op in history.operations() if op.request.purpose is Purpose.FORCING}
     rows = rows_of(history)
     assert {who for who, row in rows.items() if row.output is OutputStatus.NOT_SAMPLED} == rows.keys() - forced
-    assert len(rows.keys() - forced) == 36
+    assert len(rows.keys() - forced) == 12
 
 
 def test_a_finding_makes_an_output_wrong_that_no_comparison_shows_to_be_wrong() -> None:
