@@ -8,6 +8,7 @@ from harness.cli.ending import end_interrupted, show, store_report
 from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.rejudged import settings_of
+from harness.cli.report_files import publish
 from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
 from harness.faults import under_faults
@@ -48,6 +49,7 @@ async def run(options: Options) -> ExitCode:
         store_report(report, options.report, store.path)
         _keep_noise(options, carried)
         show(report, plain=options.report.plain)
+        publish(report, options.report)
         return report.exit_code
 
 
