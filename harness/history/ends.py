@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from harness.deferred import Deferred, tokens_put_away
+from harness.deferred import Deferred, source_of, tokens_put_away
 
 END_SPELLED = 32
 """Tokens at a prompt's end whose spelling is kept: a stop string is seldom longer."""
@@ -166,6 +166,14 @@ class Ended(Deferred):
         """Tokens of all choices together, known without reading them from the journal."""
         known = tokens_put_away(self)
         return sum(len(choice.token_ids) for choice in self.choices) if known is None else known
+
+    @property
+    def first_token_at(self) -> float | None:
+        """When the first token arrived; None if nothing was streamed, or if only the journal knows it by now."""
+        source = source_of(self)
+        if source is not None:
+            return getattr(source, "first_at", None)
+        return self.token_times[0] if self.token_times else None
 
 
 def _ending(outcome: Outcome, status: int | None) -> Ending:

@@ -18,6 +18,16 @@ class Verifying:
 
     began: float
     seconds: float | None
+    """Seconds that it may take; None: no limit."""
+    expected: float = 0.0
+    """Seconds that it will take by the estimate made when it began."""
+
+    def time_words(self, now: float) -> str:
+        """``3.1 s of about 12 s, at most 20 s``."""
+        passed, expected = max(now - self.began, 0.0), duration(self.expected)
+        late = " (longer than expected)" if passed > self.expected else ""
+        most = "" if self.seconds is None else f", at most {duration(self.seconds)}"
+        return f"{duration(passed)} of about {expected}{late}{most}"
 
     def words(self, now: float) -> str:
         """``, verification 3.1 s of 20 s``; empty if its time has no limit."""
