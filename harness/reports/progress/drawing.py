@@ -13,10 +13,12 @@ from rich.text import Text
 from harness.reports.progress.figures import ServerState
 from harness.reports.progress.sources import SOURCES
 from harness.reports.progress.words import SOURCE_WORDS, source_words, state_word
-from harness.reports.text import clean, count
+from harness.reports.text import clean, count, duration
 
 _GAP = 2
 _MOST_SERVERS = 12
+_SILENT_S = 1.5
+"""Seconds. Servers are read at the same times, and answer within a second."""
 _LONGEST_BAR = 40
 _SHORTEST_BAR = 8
 
@@ -60,25 +62,29 @@ _DROPPED = ("state", "cached", "computed", "waiting", "transferred", "KV", "runn
 """Columns that a narrow terminal has no room for, in the order in which they are left out."""
 
 
-def server_lines(servers: Iterable[tuple[str, ServerState]], width: int) -> Iterator[Text]:
+def server_lines(servers: Iterable[tuple[str, ServerState]], width: int, now: float) -> Iterator[Text]:
     """A table of the servers: a heading, and a line for each of the first few."""
     every = list(servers)
     if not every:
         return
-    rows = [_row(name, server) for name, server in every[:_MOST_SERVERS]]
+    newest = max(server.at for _, server in every)
+    rows = [_row(name, server, newest, now) for name, server in every[:_MOST_SERVERS]]
     for number, cells in enumerate(_in_columns(rows, width)):
-        style = "dim" if not number else "red" if every[number - 1][1].reading.cause else ""
-        yield Text(cells, style)
+        failed = number and rows[number - 1]["state"].startswith(("no answer", "silent"))
+        yield Text(cells, "red" if failed else "" if number else "dim")
     if len(every) > _MOST_SERVERS:
         yield Text(f"and {len(every) - _MOST_SERVERS} more servers", "dim")
 
 
-def _row(name: str, server: ServerState) -> dict[str, str]:
+def _row(name: str, server: ServerState, newest: float, now: float) -> dict[str, str]:
     reading, words = server.reading, source_words(server)
+    # A server that has not answered yet, while others did.
+    silent = newest - server.at > _SILENT_S
+    state = f"silent {duration(now - server.at)}" if silent else state_word(server)
     usage = "-" if reading.kv_usage is None else f"{reading.kv_usage:.0%}"
     figures = {"running": count(reading.running), "waiting": count(reading.waiting), "KV": usage}
     sources = {SOURCE_WORDS[source]: words[source] for source in SOURCES}
-    return {"server": clean(name, 24), "state": state_word(server), **figures, **sources}
+    return {"server": clean(name, 24), "state": state, **figures, **sources}
 
 
 def _in_columns(rows: Sequence[dict[str, str]], width: int) -> Iterator[str]:

@@ -103,6 +103,8 @@ class ServerState:
     reading: Sampled
     sources: Mapping[str, float]
     """Prompt tokens by source since the phase began."""
+    at: float = 0.0
+    """When it was read, on the clock of who shows it."""
 
 
 class Figures:
@@ -130,13 +132,21 @@ class Figures:
 
     def recorded(self, entry: Entry, now: Callable[[], float]) -> None:
         """The run's history has a new entry; ``now``: the clock of who shows it."""
+        traffic = self.traffic
+        # Nearly all entries are of these two kinds.
+        if isinstance(entry, Sent):
+            if traffic is not None:
+                traffic.sent(entry)
+        elif isinstance(entry, Ended):
+            if traffic is not None:
+                traffic.has_ended(entry)
+        else:
+            self._other(entry, now)
+
+    def _other(self, entry: Entry, now: Callable[[], float]) -> None:
         match entry:
-            case Sent() if self.traffic is not None:
-                self.traffic.sent(entry)
-            case Ended() if self.traffic is not None:
-                self.traffic.has_ended(entry)
             case Sampled():
-                self.servers = {**self.servers, entry.server: self._state(entry)}
+                self.servers = {**self.servers, entry.server: self._state(entry, now())}
             case Scraped(label="before"):
                 self._sources.scraped(entry)
             case FaultPlanned():
@@ -148,7 +158,7 @@ class Figures:
             case RunEnded():
                 self.died = tuple(one.name for one in entry.died)
 
-    def _state(self, reading: Sampled) -> ServerState:
+    def _state(self, reading: Sampled, now: float) -> ServerState:
         if reading.cause and (before := self.servers.get(reading.server)):
-            return ServerState(reading, before.sources)
-        return ServerState(reading, self._sources.since(reading))
+            return ServerState(reading, before.sources, now)
+        return ServerState(reading, self._sources.since(reading), now)

@@ -1,7 +1,7 @@
 """Progress on a terminal: a view of the run is redrawn in place, finished phases are lines above it.
 
-A thread of rich draws twice a second, from figures that the event loop keeps. While it draws, the loop waits, so the
-lines are made of plain text: a table of rich's own would take several times as long.
+A thread of rich draws four times a second, from figures that the event loop keeps. While it draws, the loop waits, so
+the lines are plain text: a drawing takes a third of a millisecond, and a table of rich's own several times as long.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from harness.reports.progress.words import (
 )
 from harness.reports.text import clean, duration
 
-REDRAWS_PER_SECOND = 2.0
+REDRAWS_PER_SECOND = 4.0
 
 _OVER = frozenset({"answering", "ready", "done"})
 """Texts of a server that has started: its time no longer grows."""
@@ -54,7 +54,9 @@ class LiveProgress:
         self._console = console
         self._clock = clock
         self._servers: dict[str, _Starting] = {}
-        self._phase: PhaseCount | None = None
+        self._began: PhaseCount | None = None
+        self._counts: tuple[int, int, int] | None = None
+        """Requests of the phase: done, in all, failed; None: the phase has just begun."""
         self._verifying: Verifying | None = None
         self._figures = Figures()
         self._live = Live(
@@ -81,12 +83,12 @@ class LiveProgress:
         self._leave_lines()
         now = self._clock.now()
         self._figures.phase(now)
-        self._phase = PhaseCount(clean(scenario), clean(phase), total, now)
+        self._counts = None
+        self._began = PhaseCount(clean(scenario), clean(phase), total, now)
 
     def advance(self, done: int, total: int, failed: int) -> None:
         """Update the counts; they are drawn at the next redraw."""
-        if self._phase is not None:
-            self._phase = self._phase.advanced(done, total, failed)
+        self._counts = (done, total, failed)
 
     def recorded(self, entry: Entry) -> None:
         """Update the figures."""
@@ -131,16 +133,22 @@ class LiveProgress:
     def _lines(self, now: float, width: int) -> Iterator[Line]:
         for name, starting in self._servers.items():
             yield Line(Text.assemble((name, "bold"), f"  {starting.text}  ", (starting.words(now), "dim")))
-        if self._phase is not None:
-            yield self._progress(self._phase, now, width)
-            yield from self._traffic(self._phase, now)
+        if (phase := self._phase) is not None:
+            yield self._progress(phase, now, width)
+            yield from self._traffic(phase, now)
         yield from (Line(Text(f"{name} has died", "bold red")) for name in self._figures.died)
         for name, (since, text) in self._figures.faults.items():
             yield Line(Text(fault_words(name, text, now - since), "yellow"))
         if self._verifying is not None:
             yield from self._verification(self._verifying, now)
-        for number, row in enumerate(server_lines(self._figures.servers.items(), width)):
+        for number, row in enumerate(server_lines(self._figures.servers.items(), width, now)):
             yield Line(row, 4 if number else 5)
+
+    @property
+    def _phase(self) -> PhaseCount | None:
+        """The phase as it is now."""
+        began, counts = self._began, self._counts
+        return began and (began.advanced(*counts) if counts else began)
 
     def _progress(self, phase: PhaseCount, now: float, width: int) -> Line:
         traffic, elapsed = self._figures.traffic, max(now - phase.began, 0.0)
@@ -164,19 +172,19 @@ class LiveProgress:
 
     def _verification(self, verifying: Verifying, now: float) -> Iterator[Line]:
         if (so_far := self._figures.so_far) is not None:
-            yield Line(Text(f"verification: {verified_words(so_far)}", "bold red" if so_far.wrong else ""), 1)
+            yield Line(Text(verified_words(so_far), "bold red" if so_far.wrong else ""), 1)
         yield Line(Text(f"verification: {verifying.time_words(now)}"), 2)
 
     def _leave_lines(self) -> None:
         for name, starting in self._servers.items():
             self._console.print(Text(f"{name}: {starting.text}, {duration(starting.seconds)}", "dim"))
-        if self._phase is not None:
-            words = self._phase.words(self._clock.now())
+        if (phase := self._phase) is not None:
+            words = phase.words(self._clock.now())
             traffic = self._figures.traffic
             latencies = latency_words(traffic) if traffic and traffic.plan and traffic.plan.of_load else ""
-            line = f"{self._phase.name}: {words}{f'; {latencies}' if latencies else ''}"
+            line = f"{phase.name}: {words}{f'; {latencies}' if latencies else ''}"
             self._console.print(Text(line, "dim"))
-        self._servers, self._phase = {}, None
+        self._servers, self._began = {}, None
 
 
 def _rates(traffic: Traffic, now: float) -> Iterator[Line]:

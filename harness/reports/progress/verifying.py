@@ -23,11 +23,12 @@ class Verifying:
     """Seconds that it will take by the estimate made when it began."""
 
     def time_words(self, now: float) -> str:
-        """``3.1 s of about 12 s, at most 20 s``."""
-        passed, expected = max(now - self.began, 0.0), duration(self.expected)
-        late = " (longer than expected)" if passed > self.expected else ""
-        most = "" if self.seconds is None else f", at most {duration(self.seconds)}"
-        return f"{duration(passed)} of about {expected}{late}{most}"
+        """``3.1 s, about 8.9 s left, at most 17 s``."""
+        passed = max(now - self.began, 0.0)
+        left = self.expected - passed
+        about = f"about {duration(left)} left" if left > 0 else "longer than expected"
+        most = "" if self.seconds is None else f", at most {duration(max(self.seconds - passed, 0.0))}"
+        return f"{duration(passed)}, {about}{most}"
 
     def words(self, now: float) -> str:
         """``, verification 3.1 s of 20 s``; empty if its time has no limit."""
