@@ -48,13 +48,17 @@ def told(progress: LiveProgress | PlainProgress, clock: JumpingClock, servers: i
             progress.recorded(reading)
 
 
-def view(width: int, height: int, servers: int = 2, **options: object) -> list[str]:
+def view(width: int, height: int, servers: int = 2, *, verifying: bool = False, **options: object) -> list[str]:
     clock = JumpingClock()
     console = Console(file=io.StringIO(), width=width, height=height, **options)  # type: ignore[arg-type]
     progress = LiveProgress(console, clock, redraw=False)
     told(progress, clock, servers)
-    progress.verified(VerifiedSoFar(20, 100, 12, 100, 2, 1))
-    progress.verifying(9.0, 20.0, None)
+    if verifying:
+        progress.verifying(9.0, 20.0, None)
+        progress.verified(VerifiedSoFar(20, 100, 12, 100, 2, 1))
+        progress.sending(PhasePlan("verification", "teacher", 8, of_load=False, concurrency=8))
+        progress.phase("verification", "teacher", 8)
+        progress.advance(2, 8, 1)
     clock.time = 5.0
     console.file = shown = io.StringIO()
     console.print(progress.render())
@@ -68,28 +72,38 @@ def test_the_view_in_a_usual_terminal() -> None:
         "8.00 requests/s (mean 8.00), 80.0 output tokens/s (mean 80.0)",
         "TTFT p50 100, p99 100 ms; E2E p50 397, p99 397 ms",
         "fault pause-1 at work for 5.0 s: stop decode-0 with SIGSTOP",
-        "12 of about 20 outputs verified, 1 wrong, 2 doubtful; 100 first tokens compared",
-        "verification: 1.0 s, about 8.0 s left, at most 19 s",
         "server    state  running  waiting   KV  computed  cached  transferred",
         "decode-0  busy         3       12  41%  100 (1%)  0 (0%)  9,900 (99%)",
         "decode-1  busy         3       12  41%  100 (1%)  0 (0%)  9,900 (99%)",
     ]
 
 
+def test_the_view_of_a_verification() -> None:
+    assert view(80, 24, verifying=True) == [
+        "verification/teacher  ━━━━━━────────────────────   25%  1.0 s, about 3.0 s left",
+        "2 of 8 requests done, 0 in flight, 1 failed",
+        "0.00 requests/s (mean 0.00), 0.00 output tokens/s (mean 0.00)",
+        "fault pause-1 at work for 5.0 s: stop decode-0 with SIGSTOP",
+        "12 of about 20 outputs verified, 1 wrong, 2 doubtful; 100 first tokens compared",
+        "verification: 1.0 s, about 8.0 s left, at most 19 s",
+    ]
+
+
+@pytest.mark.parametrize("verifying", [False, True])
 @pytest.mark.parametrize("servers", [0, 1, 2, 40])
 @pytest.mark.parametrize("height", [1, 2, 3, 6, 24])
 @pytest.mark.parametrize("width", [2, 10, 40, 60, 80, 200])
-def test_every_line_fits_and_what_matters_most_is_kept(width: int, height: int, servers: int) -> None:
-    lines = view(width, height, servers)
+def test_every_line_fits_and_what_matters_most_is_kept(width: int, height: int, servers: int, verifying: bool) -> None:
+    lines = view(width, height, servers, verifying=verifying)
     assert max(map(len, lines)) < max(width, 2)
     assert 1 <= len(lines) <= max(height - 1, 1)
-    assert lines[0].startswith("random_load/load"[: width - 2])
+    assert lines[0].startswith(("verification/teacher" if verifying else "random_load/load")[: width - 2])
     if width >= 60:
-        assert " 40%" in lines[0]
+        assert (" 25%" if verifying else " 40%") in lines[0]
     if height == 6 and width >= 60:
         assert any("1 failed" in line for line in lines)
         assert any("fault pause-1" in line for line in lines)
-        assert any("verified" in line for line in lines)
+        assert any("1 wrong" in line for line in lines) is verifying
 
 
 def test_a_narrow_terminal_keeps_a_server_s_requests_and_its_transfers() -> None:
@@ -140,6 +154,29 @@ def test_a_server_that_does_not_answer_while_others_do_is_silent() -> None:
     console.print(progress.render())
     assert re.search(r"^prefill-0 +busy", shown.getvalue(), re.MULTILINE)
     assert re.search(r"^decode-0 +silent 3.0 s", shown.getvalue(), re.MULTILINE)
+
+
+def test_the_next_load_of_a_sweep_begins_without_the_last_one_s_verification() -> None:
+    clock, console = JumpingClock(), Console(file=io.StringIO(), width=100, height=24)
+    progress = LiveProgress(console, clock, redraw=False)
+    progress.verifying(9.0, 20.0, None)
+    progress.verified(VerifiedSoFar(20, 100, 12, 100, 2, 1))
+    progress.sending(PhasePlan("verification", "teacher", 4, of_load=False, concurrency=8))
+    progress.phase("verification", "teacher", 4)
+    progress.advance(4, 4, 0)
+    assert "1 wrong" in _shown(progress, console)
+    assert "choosing what to ask next" in _shown(progress, console)
+    progress.sending(PhasePlan("random_load", "load", 4, of_load=True, concurrency=8))
+    progress.phase("random_load", "load", 4)
+    assert "wrong" not in _shown(progress, console)
+    progress.advance(4, 4, 0)
+    assert "waiting for the servers to settle" in _shown(progress, console)
+
+
+def _shown(progress: LiveProgress, console: Console) -> str:
+    console.file = shown = io.StringIO()
+    console.print(progress.render())
+    return shown.getvalue()
 
 
 def test_the_lines_that_are_left_have_the_load_s_latencies() -> None:

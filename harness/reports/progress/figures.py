@@ -122,8 +122,10 @@ class Figures:
         self._sources = TokenSources()
 
     def sending(self, plan: PhasePlan) -> None:
-        """A phase of a run begins; :meth:`phase` follows."""
+        """A phase of a run begins; :meth:`phase` follows. What was verified of an earlier load is forgotten."""
         self._plan = plan
+        if plan.of_load:
+            self.so_far = None
 
     def phase(self, now: float) -> None:
         """A phase begins; ``now``: on the clock of who shows it."""

@@ -75,8 +75,10 @@ class LiveProgress:
         self._servers = {**self._servers, clean(server): starting}
 
     def sending(self, plan: PhasePlan) -> None:
-        """Remember what the next phase sends."""
+        """Remember what the next phase sends. A load ends the verification of the load before."""
         self._figures.sending(plan)
+        if plan.of_load:
+            self._verifying = None
 
     def phase(self, scenario: str, phase: str, total: int) -> None:
         """Leave finished phases as lines, and draw this one."""
@@ -100,6 +102,7 @@ class LiveProgress:
 
     def verifying(self, expected: float, seconds: float | None, tokens: int | None) -> None:
         """Print the estimate above the drawing, and show the time that has passed from now on."""
+        self._leave_lines()
         self._verifying = Verifying(self._clock.now(), seconds, expected)
         self.note(estimate(expected, seconds, tokens))
 
@@ -156,8 +159,9 @@ class LiveProgress:
         share = share_done(plan, phase.done, phase.total, elapsed)
         left = seconds_left(plan, phase.done, elapsed, e2e)
         words = f"{share:4.0%}  {duration(elapsed)}" + (f", about {duration(left)} left" if left else "")
-        if phase.done >= phase.total and plan is not None and plan.of_load:
-            words = f"{share:4.0%}  {duration(elapsed)}, waiting for the servers to settle"
+        if phase.done >= phase.total and plan is not None:
+            next_step = "waiting for the servers to settle" if plan.of_load else "choosing what to ask next"
+            words = f"{share:4.0%}  {duration(elapsed)}, {next_step}"
         ascii_only = self._console.options.ascii_only
         return Line(progress_line(phase.name, share, words, width, ascii_only=ascii_only))
 
@@ -171,7 +175,7 @@ class LiveProgress:
         yield from _rates(traffic, now)
 
     def _verification(self, verifying: Verifying, now: float) -> Iterator[Line]:
-        if (so_far := self._figures.so_far) is not None:
+        if (so_far := self._figures.so_far) is not None and so_far.outputs:
             yield Line(Text(verified_words(so_far), "bold red" if so_far.wrong else ""), 1)
         yield Line(Text(f"verification: {verifying.time_words(now)}"), 2)
 

@@ -58,8 +58,10 @@ class PlainProgress:
                 self._print_phase(self._phase)
 
     def sending(self, plan: PhasePlan) -> None:
-        """Remember what the next phase sends."""
+        """Remember what the next phase sends. A load ends the verification of the load before."""
         self._figures.sending(plan)
+        if plan.of_load:
+            self._verifying = None
 
     def recorded(self, entry: Entry) -> None:
         """Update the figures."""
