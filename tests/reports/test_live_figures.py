@@ -145,6 +145,13 @@ def test_token_sources_count_from_the_reading_before_the_phase() -> None:
     assert run.figures.servers["decode-0"].sources == {"local_compute": 0, "external_kv_transfer": 6}
 
 
+def test_servers_keep_the_deployment_s_order_whichever_answers_first() -> None:
+    run = Run()
+    run.tell(*(Scraped(1.0, name, "before", "load", "load", ()) for name in ("prefill-0", "decode-0", "decode-1")))
+    run.tell(*(Sampled(2.0, name) for name in ("decode-1", "prefill-0", "decode-0")))
+    assert list(run.figures.servers) == ["prefill-0", "decode-0", "decode-1"]
+
+
 def test_without_a_reading_before_token_sources_count_from_the_first_one() -> None:
     run = Run()
     run.tell(sampled(2.0, 130, 900), sampled(3.0, 131, 950))

@@ -84,7 +84,7 @@ def test_the_view_of_a_verification() -> None:
         "2 of 8 requests done, 0 in flight, 1 failed",
         "0.00 requests/s (mean 0.00), 0.00 output tokens/s (mean 0.00)",
         "fault pause-1 at work for 5.0 s: stop decode-0 with SIGSTOP",
-        "12 of about 20 outputs verified, 1 wrong, 2 doubtful; 100 first tokens compared",
+        "verified 12 of about 20, 1 wrong, 2 doubtful; 100 first tokens compared",
         "verification: 1.0 s, about 8.0 s left, at most 19 s",
     ]
 
@@ -203,7 +203,7 @@ def test_plain_lines_have_the_same_figures() -> None:
         "decode-1: 3 running, 12 waiting, KV 41%, prompt tokens 100 (1%) computed, 9,900 (99%) transferred; "
         "fault pause-1 at work for 11 s: stop decode-0 with SIGSTOP; about 16 s left"
     )
-    assert lines[-2] == "verification: 12 of about 20 outputs verified, 1 wrong, 2 doubtful; 100 first tokens compared"
+    assert lines[-2] == "verification: verified 12 of about 20, 1 wrong, 2 doubtful; 100 first tokens compared"
 
 
 def on_a_terminal(tmp_path: Path, *, resize: bool, by: int | None) -> tuple[int, str]:

@@ -148,7 +148,8 @@ class Figures:
     def _other(self, entry: Entry, now: Callable[[], float]) -> None:
         match entry:
             case Sampled():
-                self.servers = {**self.servers, entry.server: self._state(entry, now())}
+                known = {**self.servers, entry.server: self._state(entry, now())}
+                self.servers = {name: known[name] for name in self._sources.in_order(known)}
             case Scraped(label="before"):
                 self._sources.scraped(entry)
             case FaultPlanned():

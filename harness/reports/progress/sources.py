@@ -1,5 +1,6 @@
 """Where the prompt tokens of a phase came from so far, by server."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.history import Sampled, Scraped
@@ -21,6 +22,11 @@ class TokenSources:
             if sample.name == _SAMPLE and (source := sample.labels.get("source", "")) in counts:
                 counts[source] += sample.value
         self._before[reading.server] = counts
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """The servers in the order of the readings before the phase, which is that of the deployment."""
+        order = {name: number for number, name in enumerate(self._before)}
+        return sorted(names, key=lambda name: order.get(name, len(order)))
 
     def since(self, reading: Sampled) -> dict[str, float]:
         """Prompt tokens by source since the phase began; without the sources that the server does not count."""

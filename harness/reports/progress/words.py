@@ -50,9 +50,9 @@ def share_done(plan: PhasePlan | None, done: int, total: int, elapsed: float) ->
 
 
 def verified_words(so_far: VerifiedSoFar) -> str:
-    """``12 of about 40 outputs verified, 0 wrong, 2 doubtful; 900 first tokens compared``: what matters most first."""
+    """``verified 12 of about 40, 0 wrong, 2 doubtful; 900 first tokens compared``: what matters most first."""
     return (
-        f"{so_far.verified:,} of about {so_far.planned:,} outputs verified, {so_far.wrong:,} wrong, "
+        f"verified {so_far.verified:,} of about {so_far.planned:,}, {so_far.wrong:,} wrong, "
         f"{so_far.doubtful:,} doubtful; {so_far.witnessed:,} first tokens compared"
     )
 
