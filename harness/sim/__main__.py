@@ -26,6 +26,8 @@ from harness.sim.noise import KINDS, Noise
 _DEFAULT = SimConfig()
 PLANT = "PD_HARNESS_SIM_PLANT"
 """Environment variable: the bugs of a simulated pair that another command starts (``--engine sim``)."""
+SLOW = "PD_HARNESS_SIM_SLOW"
+"""Environment variable: the slow prefills of such a pair, as in ``0.03:0.2`` (3 % of the prompts, 0.2 s late)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +80,7 @@ def config_of(flags: argparse.Namespace) -> SimConfig:
         sim_noise=flags.sim_noise,
         seed=flags.seed,
         bugs=tuple(map(_planted, flags.plant)),
+        **_slow(flags.slow_prefills),
         **flags.fields,
     )
 
@@ -85,6 +88,11 @@ def config_of(flags: argparse.Namespace) -> SimConfig:
 def _planted(text: str) -> PlantedBug:
     name, _, rate = text.partition("=")
     return PlantedBug(name, float(rate or 1))
+
+
+def _slow(text: str) -> dict[str, float]:
+    share, _, late = text.partition(":")
+    return {"slow_share": float(share), "slow_seconds": float(late)} if text else {}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flip-rate", type=float, default=flips, help="share of requests that may flip at a near tie")
     parser.add_argument("--sim-noise", choices=KINDS, default=_DEFAULT.sim_noise, help="the kind of noise")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--slow-prefills",
+        metavar="SHARE:SECONDS",
+        default=os.environ.get(SLOW, ""),
+        help=f"begin the prefill of this share of the prompts so many seconds late (default: {SLOW})",
+    )
     parser.add_argument("--fields", metavar="JSON", type=json.loads, default={}, help="more fields of SimConfig")
     parser.add_argument(
         "--plant",
