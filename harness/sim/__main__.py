@@ -69,6 +69,7 @@ def _on_signal() -> asyncio.Event:
 
 def config_of(flags: argparse.Namespace) -> SimConfig:
     """Turn the command line's flags into a configuration."""
+    share, late = _slow(flags.slow_prefills)
     return SimConfig(
         prefills=len(flags.prefill_port),
         decodes=len(flags.decode_port),
@@ -80,7 +81,8 @@ def config_of(flags: argparse.Namespace) -> SimConfig:
         sim_noise=flags.sim_noise,
         seed=flags.seed,
         bugs=tuple(map(_planted, flags.plant)),
-        **_slow(flags.slow_prefills),
+        slow_share=share,
+        slow_seconds=late,
         **flags.fields,
     )
 
@@ -90,9 +92,9 @@ def _planted(text: str) -> PlantedBug:
     return PlantedBug(name, float(rate or 1))
 
 
-def _slow(text: str) -> dict[str, float]:
+def _slow(text: str) -> tuple[float, float]:
     share, _, late = text.partition(":")
-    return {"slow_share": float(share), "slow_seconds": float(late)} if text else {}
+    return float(share or 0), float(late or 0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Which prefills a simulated server begins late: a share of the prompts that decode will fetch, drawn from the prompt."""
+"""Which prefills a simulated server begins late: a share of the prompts that decode fetches, drawn from the prompt."""
 
 import hashlib
 import json
