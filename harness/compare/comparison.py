@@ -6,6 +6,7 @@ without limits, if that holds for outputs or such a metric, or if there are too 
 that cannot fail must not pass. Otherwise it is NO WORSE.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,7 @@ from harness.compare.metrics import LATENCIES, RATES, THROUGHPUTS, Family, Metri
 from harness.compare.outputs import OutputsChange, compare_outputs
 from harness.compare.settings import differing
 from harness.compare.stored_run import Share, StoredRun
-from harness.compare.thresholds import Kept, Limit, Threshold, judge_limit
+from harness.compare.thresholds import OUTPUTS, Kept, Limit, Threshold, judge_limit, judge_outputs
 from harness.errors import ExitCode, UsageError
 from harness.reports.text import plural
 from harness.verdict import Verdict, worst
@@ -131,7 +132,7 @@ def compare(
         raise NotComparableError(refused)
     changes = tuple(_changes(baseline, run))
     outputs = compare_outputs([one.outputs for one in baseline], [one.outputs for one in run])
-    limits = tuple(_limits(thresholds, changes, baseline, run))
+    limits = tuple(_limits(thresholds, changes, outputs, baseline, run))
     verdicts = worst(one.verdict for one in baseline), worst(one.verdict for one in run)
     totals = {metric.name: (_total(baseline, metric), _total(run, metric)) for metric in RATES}
     findings = list(_of_limits(limits) if limits else _by_default(changes, outputs, verdicts, baseline, run))
@@ -158,7 +159,9 @@ def _changes(baseline: Sequence[StoredRun], run: Sequence[StoredRun]) -> Iterato
         metrics = list(_metrics(family, (*baseline, *run)))
         found = [(metric, _sides(metric, *(timed if metric.of_latency else (baseline, run)))) for metric in metrics]
         known = [(metric, sides) for metric, sides in found if sides is not None]
-        for (metric, sides), evidence in zip(known, judge_family([sides for _, sides in known]), strict=True):
+        for (metric, sides), evidence in zip(
+            known, judge_family([sides for _, sides in known], family.level), strict=True
+        ):
             yield Change(metric, sides, evidence)
 
 
@@ -177,7 +180,16 @@ def _sides(metric: Metric, baseline: Sequence[StoredRun], run: Sequence[StoredRu
     known = [error for error in errors if error is not None]
     within = sum(error**2 for error in known) ** 0.5 if len(known) == len(errors) else None
     times = tuple(one.began for one in baseline), tuple(one.began for one in run)
-    return Sides(tuple(old), tuple(new), within, times)
+    plain = metric.family is Family.RATES
+    if plain:
+        within = _scatter_of_share(_total(baseline, metric), _total(run, metric))
+    return Sides(tuple(old), tuple(new), within, times, plain=plain)
+
+
+def _scatter_of_share(baseline: Share, run: Share) -> float | None:
+    """The standard error of the difference of two shares that are the same in truth."""
+    both = (baseline.number + run.number) / (baseline.of + run.of)
+    return math.sqrt(both * (1 - both) * (1 / baseline.of + 1 / run.of)) or None
 
 
 def _value(metric: Metric, run: StoredRun) -> float | None:
@@ -196,11 +208,12 @@ def _total(runs: Sequence[StoredRun], metric: Metric) -> Share:
 def _limits(
     thresholds: Sequence[Threshold],
     changes: Sequence[Change],
+    outputs: OutputsChange,
     baseline: Sequence[StoredRun],
     run: Sequence[StoredRun],
 ) -> Iterator[Limit]:
     known = {one.metric.name: one for one in changes}
-    every = {metric.name for metric in (*LATENCIES, *THROUGHPUTS, *RATES)} | {*known}
+    every = {metric.name for metric in (*LATENCIES, *THROUGHPUTS, *RATES)} | {*known, OUTPUTS}
     for threshold in thresholds:
         if threshold.metric not in every:
             raise UsageError(
@@ -208,8 +221,11 @@ def _limits(
                 f"{', '.join(sorted(every))}."
             )
         change = known.get(threshold.metric)
-        if change is None:
-            yield Limit(threshold, Kept.UNKNOWN, "not all runs have measured it, or their latencies are not compared")
+        if threshold.metric == OUTPUTS:
+            yield judge_outputs(threshold, outputs)
+        elif change is None:
+            why = "some runs have not measured it, or their latencies are not compared"
+            yield Limit(threshold, Kept.UNKNOWN, why)
         elif change.metric.family is Family.RATES and not threshold.relative:
             yield judge_limit(threshold, _numbers(change.metric, baseline, run), Family.RATES)
         else:
