@@ -122,8 +122,10 @@ def one_repeat(seed: Sequence[int], setting: Setting) -> tuple[list[Evidence], l
     rng = np.random.default_rng(seed)
     shared = KINDS[setting.kind](rng, 2 * setting.runs)
     primary = judge_family(list(draw_family(rng, setting, shared, PRIMARY)), Family.PRIMARY.level)
-    even = Setting(setting.kind, setting.turns, setting.scatter, 0.0, setting.runs)
-    return primary, judge_family(list(draw_family(rng, even, shared, FURTHER)), Family.FURTHER.level)
+    if setting.slowdown:
+        # Another family's metrics change nothing in what is found in this one.
+        return primary, []
+    return primary, judge_family(list(draw_family(rng, setting, shared, FURTHER)), Family.FURTHER.level)
 
 
 def measure(setting: Setting, repeats: int, seed: int) -> Rates:

@@ -32,7 +32,7 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.01
 """Probability of a false alarm in one family of metrics, unless the family has a level of its own (metrics.py).
@@ -137,11 +137,7 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 def interval(sides: Sides, confidence: float = 0.95) -> tuple[float, float] | None:
     """The interval of the difference; None if it is not known."""
-    test = _test(sides)
-    if test.error is None:
-        return None
-    half = test.error * float(stats.t.ppf((1 + confidence) / 2, test.freedom))
-    return sides.difference - half, sides.difference + half
+    return _interval(sides.difference, _test(sides), confidence)
 
 
 def splits(sides: Sides) -> int:
@@ -150,7 +146,7 @@ def splits(sides: Sides) -> int:
 
 
 def enough_runs(sides: Sides) -> bool:
-    """Whether a permutation test of so many runs can reach PERMUTED. One run alone says nothing of its side's scatter."""
+    """Whether a permutation test of so many runs can reach PERMUTED. One run says nothing of its side's scatter."""
     return min(len(sides.baseline), len(sides.run)) > 1 and 2 / splits(sides) <= PERMUTED
 
 
@@ -161,6 +157,19 @@ class _Test:
     """Standard error of the difference."""
     freedom: float
     """Degrees of freedom."""
+
+
+def _interval(difference: float, test: _Test, confidence: float) -> tuple[float, float] | None:
+    if test.error is None:
+        return None
+    half = test.error * _t((1 + confidence) / 2, test.freedom)
+    return difference - half, difference + half
+
+
+def _t(probability: float, freedom: float) -> float:
+    """The quantile of Student's t."""
+    # The ufunc is twenty times as fast as scipy.stats.t, but knows no infinite freedom.
+    return float(special.stdtrit(min(freedom, 1e9), probability))
 
 
 def _test(sides: Sides) -> _Test:
@@ -188,7 +197,7 @@ def _within_runs(sides: Sides) -> _Test:
         return _Test(1.0, sides.within, math.inf)
     if not sides.within:
         return _Test(None, None, math.inf)
-    return _Test(float(2 * stats.norm.sf(abs(sides.difference) / sides.within)), sides.within, math.inf)
+    return _Test(math.erfc(abs(sides.difference) / sides.within / math.sqrt(2)), sides.within, math.inf)
 
 
 def _judged(sides: Sides, test: _Test, p_family: float | None, *, level: float, members: int) -> Evidence:
@@ -200,7 +209,7 @@ def _judged(sides: Sides, test: _Test, p_family: float | None, *, level: float, 
         answer, why = _answer(sides, candidate=candidate, p=p_family, permuted=permuted)
         if answer is Answer.REAL and drift is not None and (drift.p is None or drift.p * members > level):
             answer, why = Answer.UNKNOWN, "a drift of the machine from the older to the newer runs may explain it"
-    ends = interval(sides)
+    ends = _interval(sides.difference, test, 0.95)
     return Evidence(
         sides.difference,
         None if ends is None else ends[0],
@@ -259,11 +268,11 @@ def _beside_drift(sides: Sides) -> _Test:
     if solved[1] * sides.difference <= 0:
         # All of the difference is drift.
         return _Test(1.0, error, freedom)
-    return _Test(float(2 * stats.t.sf(abs(solved[1]) / error, freedom)) if error else 0.0, error, freedom)
+    return _Test(float(2 * special.stdtr(freedom, -abs(solved[1]) / error)) if error else 0.0, error, freedom)
 
 
 def _smallest(test: _Test, level: float) -> float | None:
     """The smallest difference that is found, from the scatter of these runs, under Bonferroni's correction."""
     if test.error is None:
         return None
-    return test.error * float(stats.t.isf(level / 2, test.freedom) + stats.t.ppf(POWER, test.freedom))
+    return test.error * (_t(1 - level / 2, test.freedom) + _t(POWER, test.freedom))

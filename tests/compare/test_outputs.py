@@ -1,10 +1,10 @@
 """Outputs of the same requests on both sides."""
 
 import pytest
+from made_stored_runs import output
 
 from harness.compare.evidence import Answer
 from harness.compare.outputs import compare_outputs
-from made_stored_runs import output
 
 RIGHT = output([1, 2, 3, 4], right=True, request="old", lead=0.25)
 

@@ -3,13 +3,13 @@
 import math
 
 import pytest
+from made_stored_runs import output
 
 from harness.compare.evidence import Sides, interval
 from harness.compare.metrics import Family
 from harness.compare.outputs import compare_outputs
 from harness.compare.thresholds import Kept, Threshold, judge_limit, judge_outputs
 from harness.errors import UsageError
-from made_stored_runs import output
 
 SCATTER = (0.99, 1.0, 1.01, 1.005, 0.995)
 
