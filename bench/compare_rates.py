@@ -152,6 +152,14 @@ def _row(rates: Rates) -> str:
     )
 
 
+_HEADERS = {
+    False: "| noise between runs | order | repeats with an alarm, of 1,000 | alarms in 1,000 repeats | more than one "
+    "alarm in twenty repeats | cannot be told |\n|---|---|---|---|---|---|",
+    True: "| scatter of runs | slowdown | order | found |\n|---|---|---|---|",
+}
+"""Of the tables without and with a slowdown."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print two Markdown tables. Exit code 1 if twenty repeats give more than one alarm too often."""
     flags = _parser().parse_args(argv)
@@ -161,17 +169,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for scatter, slowdown, turns in product((0.01, 0.02, 0.03), (0.03, 0.05, 0.1, 0.2), (True, False))
     ]
     settings = [*still, *slowed]
+    print(_HEADERS[False])
     with ProcessPoolExecutor(flags.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(measure, setting, flags.repeats, flags.seed) for setting in settings]
-        done = [job.result() for job in jobs]
-    names = ("noise between runs", "order", "repeats with an alarm, of 1,000", "alarms in 1,000 repeats")
-    names += ("more than one alarm in twenty repeats", "cannot be told")
-    print(f"| {' | '.join(names)} |\n|---|---|---|---|---|---|")
-    for rates in done[: len(still)]:
-        print(_row(rates))
-    print("\n| scatter of runs | slowdown | order | found |\n|---|---|---|---|")
-    for rates in done[len(still) :]:
-        print(_row(rates))
+        done = []
+        for setting, job in zip(settings, jobs, strict=True):
+            if setting == slowed[0]:
+                print(f"\n{_HEADERS[True]}")
+            done.append(job.result())
+            print(_row(done[-1]), flush=True)
     return int(any(one.more_than_one_in_twenty > flags.allowed for one in done[: len(still)]))
 
 

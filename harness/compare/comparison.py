@@ -43,14 +43,22 @@ class NotComparableError(UsageError):
     def __init__(self, differences: Mapping[str, Mapping[str, str]]) -> None:
         self.differences = differences
         """For each setting that differs, its value by run."""
-        lines = "; ".join(
-            f"{name}: " + ", ".join(f"{value} in {run}" for run, value in values.items())
-            for name, values in differences.items()
-        )
+        lines = "; ".join(f"{name}: {beside(values)}" for name, values in differences.items())
         super().__init__(
             f"The runs cannot be compared, because they differ in more than their versions. {lines}. Compare runs of "
             f"the same load on the same deployment, or allow a difference: --allow-different {next(iter(differences))}."
         )
+
+
+def beside(values: Mapping[str, str]) -> str:
+    """The values of one setting side by side, each with a run that has it: ``16 in a and 4 other runs, 32 in b``."""
+    by_value: dict[str, list[str]] = {}
+    for run, value in values.items():
+        by_value.setdefault(value, []).append(run)
+    return ", ".join(
+        f"{value} in {runs[0]}" + (f" and {plural(len(runs) - 1, 'other run')}" if len(runs) > 1 else "")
+        for value, runs in by_value.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +184,19 @@ def _sides(metric: Metric, baseline: Sequence[StoredRun], run: Sequence[StoredRu
     old, new = ([value for one in side if (value := _value(metric, one)) is not None] for side in (baseline, run))
     if not old or not new or len(old) < len(baseline) or len(new) < len(run):
         return None
-    errors = [one.within.get(metric.name) for one in (*baseline, *run)]
-    known = [error for error in errors if error is not None]
-    within = sum(error**2 for error in known) ** 0.5 if len(known) == len(errors) else None
+    within = _scatter_within(metric, baseline, run)
     times = tuple(one.began for one in baseline), tuple(one.began for one in run)
     plain = metric.family is Family.RATES
     if plain:
         within = _scatter_of_share(_total(baseline, metric), _total(run, metric))
     return Sides(tuple(old), tuple(new), within, times, plain=plain)
+
+
+def _scatter_within(metric: Metric, *sides: Sequence[StoredRun]) -> float | None:
+    """The standard error within runs of the difference of the sides' means; None if a run does not know its own."""
+    errors = [(one.within.get(metric.name), len(side)) for side in sides for one in side]
+    known = [(error / runs) ** 2 for error, runs in errors if error is not None]
+    return math.sqrt(sum(known)) if len(known) == len(errors) else None
 
 
 def _scatter_of_share(baseline: Share, run: Share) -> float | None:

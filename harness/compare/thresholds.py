@@ -1,7 +1,9 @@
 """Limits that a user sets to a change: ``p99_ttft:+10%``, ``output_throughput:-5%``, ``p99_itl:+2ms``, ``mismatch:+0``.
 
 A limit is BROKEN only if the whole interval of the change lies beyond it, and KEPT only if the whole interval lies
-within it. Anything else cannot be told. The intervals of several limits hold together with 95 %.
+within it. Anything else cannot be told. The intervals of several limits hold together with 95 %. They rest on the runs'
+values being roughly normally distributed, and need three runs on a side, or two on both. A single run is taken to
+scatter as the runs of the other side do.
 """
 
 import math

@@ -6,6 +6,7 @@ import pytest
 from made_stored_runs import SETTINGS, in_turns, output, stored_run
 
 from harness.compare import Conclusion, NotComparableError, StoredRun, compare, parse_thresholds
+from harness.compare.comparison import beside
 from harness.compare.stored_run import Share
 from harness.errors import ExitCode, UsageError
 from harness.verdict import Verdict
@@ -103,6 +104,23 @@ def test_a_fact_that_an_older_release_did_not_store_is_no_difference() -> None:
     baseline, run = in_turns(SCATTER, EVEN)
     newer = changed(run, settings={**SETTINGS, "kv_dtype": "float32"})
     assert compare(baseline, newer).conclusion is Conclusion.NO_WORSE
+
+
+def test_each_value_that_differs_stands_beside_a_run_that_has_it() -> None:
+    assert beside({"a": "16", "b": "32", "c": "16"}) == "16 in a and 1 other run, 32 in b"
+
+
+def test_the_noise_within_two_runs_is_that_of_their_mean() -> None:
+    """One run of each: sqrt(0.03^2 + 0.03^2). Two of the baseline: sqrt(0.03^2 / 2 + 0.03^2)."""
+    known = {"p99_ttft": 0.03}
+    baseline, run = (changed(side, within=known) for side in in_turns(SCATTER[:2], EVEN[:1]))
+    for runs, expected in ((1, 0.0018), (2, 0.00135)):
+        change = compare(baseline[:runs], run).change("p99_ttft")
+        assert change is not None
+        assert change.sides.within is not None
+        assert change.sides.within**2 == pytest.approx(expected)
+    lacking = [baseline[0], replace(baseline[1], within={})]
+    assert compare(lacking, run).change("p99_ttft").sides.within is None  # type: ignore[union-attr]
 
 
 def test_other_versions_are_compared() -> None:

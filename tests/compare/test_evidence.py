@@ -171,6 +171,30 @@ def test_an_outlier_makes_no_difference_real() -> None:
     assert judged(Sides(EVEN.baseline, (*EVEN.run[:4], 40.0))).answer is Answer.NOISE
 
 
+def test_two_runs_that_happen_to_be_among_the_fast_ones_are_no_evidence() -> None:
+    """The t test alone would be sure (p = 0.0005), but one run in seven of the other side is as fast."""
+    usual = (1.085, 1.086, 1.058, 1.02, 1.06, 1.025, 1.052, 1.051, 1.036, 1.079)
+    usual += (1.059, 1.074, 0.975, 1.066, 1.073, 1.052, 1.079, 1.023, 1.043, 1.123)
+    found = judged(Sides((1.013, 1.004), usual))
+    assert found.p is not None
+    assert found.p < 0.001
+    assert enough_runs(Sides((1.013, 1.004), usual))
+    assert found.answer is Answer.NOISE
+
+
+def test_of_twenty_metrics_one_must_differ_more_than_if_it_were_alone() -> None:
+    slower = Sides((0.98, 1.0, 1.02, 0.99, 1.01), (1.035, 1.055, 1.075, 1.045, 1.065))
+    assert judged(slower).answer is Answer.REAL
+    among = judge_family([slower, *([EVEN] * 19)])
+    assert among[0].answer is Answer.NOISE
+    assert among[0].p == judged(slower).p
+
+
+def test_the_noise_within_a_run_is_enough_for_nothing_if_three_runs_show_the_noise_between_them() -> None:
+    scattered = Sides((100.0, 80.0, 120.0), (130.0, 95.0, 150.0), within=1e-6)
+    assert judged(scattered).answer is Answer.NOISE
+
+
 DRIFTING = tuple(100.0 * 1.02**place for place in range(10))
 """A machine that grows slower by 2 % with each run, whichever build runs."""
 WOBBLE = (1.0, 1.004, 0.997, 1.002, 0.999, 1.003, 0.996, 1.001, 1.002, 0.998)
