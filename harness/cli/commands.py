@@ -23,10 +23,17 @@ def _run(options: Options) -> Command:
     return run if options.sweep is None else sweep
 
 
+def _compare(options: Options) -> Awaitable[ExitCode]:
+    from harness.cli.compare import compare  # noqa: PLC0415 - scipy takes most of a second to import
+
+    return compare(options)
+
+
 _COMMANDS: Mapping[str, Command] = {
     "run": lambda options: _run(options)(options),
     "serve": serve,
     "check": check,
+    "compare": _compare,
     "doctor": doctor,
     "shrink": shrink,
     "list": show_list,

@@ -1,0 +1,111 @@
+"""Compares stored runs by their directories: which runs a name means, and what is read of each."""
+
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UsageError
+from harness.memo import forget
+from harness.store import load_run
+
+if TYPE_CHECKING:
+    from harness.compare import Comparison, StoredRun
+
+_HISTORY, _RESULT = "history.jsonl", "result.json"
+
+
+def compare_runs(
+    baseline: str | Path | Sequence[str | Path],
+    run: str | Path | Sequence[str | Path],
+    *,
+    fail_on: Sequence[str] = (),
+    allow_different: Sequence[str] = (),
+) -> "Comparison":
+    """What changed between two sets of stored runs, and whether it is real. Give 5 runs of each, made in turns.
+
+    Args:
+        baseline: the baseline's runs: directories of runs, or directories that have runs in them.
+        run: the runs that are compared with them.
+        fail_on: limits, as in ``p99_ttft:+10%``; without them, any real worsening counts.
+        allow_different: settings that may differ, such as ``num_prompts``.
+
+    Raises:
+        UsageError: a run cannot be read, or a limit has no meaning.
+        NotComparableError: the runs differ in model, deployment, workload or faults.
+
+    """
+    from harness.compare import compare, parse_thresholds  # noqa: PLC0415 - scipy takes most of a second to import
+
+    thresholds = parse_thresholds(fail_on)
+    old, new = (run_dirs([str(one) for one in _several(side)]) for side in (baseline, run))
+    if both := {one.resolve() for one in old} & {one.resolve() for one in new}:
+        raise UsageError(f"{min(both)} is named on both sides. A run can be compared with other runs only.")
+    return compare(
+        [read_run(path) for path in old],
+        [read_run(path) for path in new],
+        thresholds,
+        allow_different=allow_different,
+    )
+
+
+def _several(side: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [side] if isinstance(side, str | Path) else side
+
+
+def run_dirs(words: Sequence[str]) -> list[Path]:
+    """The directories of runs, each once.
+
+    A word is a run's directory, a directory that has runs in it, a glob, or several of these with commas between.
+    Raises UsageError if a word names no run.
+    """
+    found = [path for word in words for part in _parts(word) for path in _named(part)]
+    return list({path.resolve(): path for path in found}.values())
+
+
+def _parts(word: str) -> list[str]:
+    return [word] if Path(word).exists() else [part for part in word.split(",") if part]
+
+
+def _named(word: str) -> Iterator[Path]:
+    places = [word] if Path(word).exists() else sorted(glob.glob(word))  # noqa: PTH207 - the glob may be absolute
+    found = [path for place in places for path in _runs(Path(place))]
+    if not found:
+        raise UsageError(
+            f"{word} names no stored run. Name a run's directory, which has {_HISTORY}, a directory of such "
+            "directories, a glob in quotes, or several with commas between."
+        )
+    yield from found
+
+
+def _runs(path: Path) -> list[Path]:
+    if (path / _HISTORY).is_file():
+        return [path]
+    # The link to the newest run is one of the others.
+    return sorted(one.parent for one in path.glob(f"*/{_HISTORY}") if not one.parent.is_symlink())
+
+
+def read_run(path: Path) -> "StoredRun":
+    """Read one run. Raises UsageError with what is missing or damaged."""
+    from harness.compare import StoredRun  # noqa: PLC0415 - see above
+
+    result = _result(path / _RESULT)
+    deployment, history = load_run(path)
+    run = StoredRun.of(str(path), deployment, history, result)
+    # What judging remembered holds the whole history.
+    forget()
+    return run
+
+
+def _result(path: Path) -> dict[str, Any]:
+    again = f"`python -m harness check --save {path.parent}` judges the run and writes it"
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist: the run was killed before its end. {again}.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}. {again}.") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no JSON object. {again}.")
+    return content
