@@ -8,6 +8,7 @@ checks that passed prove?
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.redact import redact_text
 from harness.reports.catalogue import tally
 from harness.reports.charts.chart import Chart
 from harness.reports.counters import CounterRow, comparison_line
@@ -18,7 +19,7 @@ from harness.reports.html.numbers import ms, nats, share
 from harness.reports.html.proves import PROVES
 from harness.reports.html.sampled import sampled
 from harness.reports.judged import Judged
-from harness.reports.requests import request_rows
+from harness.reports.requests import RequestRow, request_rows
 from harness.reports.text import clean, count, duration, figure, plural, signed
 from harness.verdict import Verdict
 
@@ -51,7 +52,9 @@ def run_page(run: Judged) -> str:
         servers=setup.servers(run.deployment),
         server_columns=setup.SERVER_COLUMNS,
         commands=list(setup.commands(run)),
-        counters=compared,
+        counters=list(zip(compared, _remarks(compared), strict=True)),
+        shown_ids={one.row.request_id for group in groups for one in group.shown},
+        remark=_remark,
         parts=_wrong_parts(compared),
         faults=run.result.get("faults", ()),
         charts=charts,
@@ -119,6 +122,20 @@ def _sections(run: Judged, charts: Sequence[Chart]) -> Iterator[tuple[str, str, 
 def _subtitle(run: Judged) -> str:
     where = "" if run.path is None else f" · {run.path.name}"
     return f"run of {dict(setup.facts(run))['Date']}{where}"
+
+
+def _remark(row: RequestRow) -> str:
+    """Why the request failed or its output is not known to be right, shortened."""
+    return clean(redact_text(row.cause) or row.why, 160)
+
+
+def _remarks(compared: Sequence[CounterRow]) -> Iterator[str]:
+    """Why each counter is not as expected. A long text that was shown before is not shown again."""
+    seen: set[str] = set()
+    for row in compared:
+        note = clean(row.note, None)
+        yield "as above" if note in seen else note
+        seen |= {note} if note else set()
 
 
 def _wrong_parts(compared: Sequence[CounterRow]) -> tuple[Sequence[str], int]:

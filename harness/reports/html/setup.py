@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.facts import Deployment, Server
-from harness.redact import redact_url
+from harness.redact import redact_deployment, redact_url
 from harness.reports.judged import Judged
 from harness.reports.measured import run_started
 from harness.reports.text import clean, count, duration, plural
@@ -26,7 +26,7 @@ class Command:
 
 def facts(run: Judged) -> Iterator[tuple[str, str]]:
     """Names and values of what was run, in the order in which they are shown."""
-    started, result, deployment = run_started(run.history), run.result, run.deployment
+    started, result, deployment = run_started(run.history), run.result, redact_deployment(run.deployment)
     yield "Date", f"{datetime.fromtimestamp(started.wall, UTC):%Y-%m-%d %H:%M:%S} UTC"
     if run.result.get("label"):
         yield "Label", str(result["label"])

@@ -93,8 +93,12 @@ def _whole_texts(one: Divergence) -> list[Words]:
 
 
 def _name(one: Divergence) -> str:
-    asked = "a reference" if one.right_from is Purpose.REFERENCE else "a control request"
-    return f"Without transfer ({asked})"
+    names: dict[Purpose | None, str] = {
+        Purpose.REFERENCE: "Without transfer (a reference)",
+        Purpose.CONTROL: "Without transfer (a control request)",
+        Purpose.RETRY: "Right when it was sent again",
+    }
+    return names.get(one.right_from, "Right")
 
 
 def _line(p: Position, at: int, spelled: Mapping[int, str]) -> TokenLine:

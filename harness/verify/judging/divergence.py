@@ -1,8 +1,9 @@
 """Where an output leaves what its prompt has without KV transfer, token by token, for people who look at it. Pure.
 
-Two things tell what a prompt has. Its teacher forcing names the best token at each position, after the tokens that were
-really served. An answer to the same prompt without transfer, a reference or a control request, goes on in its own way
-after the first difference. Nothing here decides whether an output is wrong: compare_forced.py and its neighbours do.
+Two things tell what a prompt has. Its teacher forcing names the best token at each position, after the tokens that
+were really served. A right answer to the same prompt goes on in its own way after the first difference: a reference or
+a control request, which were answered without transfer, or a retry whose answer was verified. Nothing here decides
+whether an output is wrong: compare_forced.py and its neighbours do.
 """
 
 import math
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from harness.history import Choice, History, Operation, Outcome, TokenLogprob
 from harness.scenario import Purpose
 from harness.verify.judging.compare_reference import first_difference
-from harness.verify.judging.compared import Compared
+from harness.verify.judging.compared import RIGHT, Compared
+from harness.verify.judging.evidence import look_at_outputs
 from harness.verify.judging.forcing import forced_rows, forcings
 from harness.verify.judging.load_part import asked_of
 
@@ -70,9 +72,9 @@ class Divergence:
     """The tokens around it."""
     served: Choice
     right: Choice | None
-    """The answer to the same prompt without transfer; None if nobody asked for it."""
+    """A right answer to the same prompt; None if nobody asked for it."""
     right_from: Purpose | None
-    """What the right answer was asked for: REFERENCE or CONTROL."""
+    """What the right answer was asked for: REFERENCE or CONTROL, without transfer; or RETRY, by the path under test."""
     right_differs_at: int | None
     """Index of the first token in which the two answers differ; None: in none, or there is one answer only."""
 
@@ -81,7 +83,7 @@ def divergences(history: History, compared: Iterable[Compared]) -> dict[str, Div
     """By request id, for each of ``compared`` whose answer has token ids."""
     wanted = {one.request_id: one for one in compared}
     operations = {o.request.request_id: o for o in history.operations() if o.request.request_id in wanted}
-    forced, right = forcings(history), _without_transfer(history, wanted)
+    forced, right = forcings(history), _right_answers(history, wanted)
     return {
         who: _divergence(operation, wanted[who], forced.get(who, ()), right.get(who))
         for who, operation in operations.items()
@@ -111,9 +113,13 @@ def _spelled(forcing: Operation) -> Mapping[int, str]:
     return dict(zip(ids, end, strict=False))
 
 
-def _without_transfer(history: History, wanted: Collection[str]) -> dict[str, Operation]:
-    """Answers to the same prompts without transfer. A reference comes before a control request."""
+def _right_answers(history: History, wanted: Collection[str]) -> dict[str, Operation]:
+    """Right answers to the same prompts. A reference comes before a control request, and that before a retry."""
     found: dict[str, Operation] = {}
+    right = {request.request_id for request, one in look_at_outputs(history).retried if one.match in RIGHT}
+    for operation in asked_of(history):
+        if operation.request.request_id in right and operation.request.about in wanted:
+            found[str(operation.request.about)] = operation
     for purpose in (Purpose.CONTROL, Purpose.REFERENCE):
         for operation in asked_of(history):
             about = str(operation.request.about)
