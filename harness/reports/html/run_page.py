@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.redact import redact_text
 from harness.reports.catalogue import tally
-from harness.reports.charts.chart import Chart
+from harness.reports.charts import Chart, charts_of
 from harness.reports.counters import CounterRow, comparison_line
 from harness.reports.counters import rows as counter_rows
 from harness.reports.html import outputs, setup
@@ -39,7 +39,7 @@ class Tile:
 def run_page(run: Judged) -> str:
     """The whole page, which needs no network."""
     rows = request_rows(run.deployment, run.history, run.judgement)
-    charts = charts_of_run(run)
+    charts = charts_of(run, rows)
     compared = sorted(counter_rows(run.judgement.comparisons), key=lambda row: _WORST_FIRST.index(row.verdict))
     groups = outputs.output_groups(run.history, rows)
     shown = sampled(rows)
@@ -84,12 +84,6 @@ def run_page(run: Judged) -> str:
     contents = [(name, text) for name, text, there in _sections(run, charts) if there]
     title = f"{run.verdict.upper()}: {run.deployment.model}, {setup.load(run.result)}"
     return document(title, body, charts, subtitle=_subtitle(run), contents=contents)
-
-
-def charts_of_run(run: Judged) -> Sequence[Chart]:
-    """The charts of a run."""
-    del run
-    return ()
 
 
 def tiles(run: Judged) -> Iterator[Tile]:
