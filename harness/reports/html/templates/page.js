@@ -47,7 +47,7 @@
       background: "transparent", font, padding: 4,
       view: { stroke: line },
       axis: { labelColor: muted, titleColor: text, gridColor: line, domainColor: colour("strong-line"), tickColor: colour("strong-line"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500 },
-      legend: { labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, orient: "top", direction: "horizontal", columns: innerWidth < 640 ? 2 : 0 },
+      legend: { symbolBaseFillColor: muted, symbolBaseStrokeColor: muted, labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, orient: "top", direction: "horizontal", columns: innerWidth < 640 ? 2 : 0 },
       header: { labelColor: text, titleColor: text },
       title: { color: text, subtitleColor: muted },
       text: { color: text }, rule: { color: muted },
