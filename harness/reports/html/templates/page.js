@@ -32,7 +32,8 @@
   const drawn = new Map();
   let vega = null;
   const unpack = async () => {
-    const packed = Uint8Array.from(atob(document.getElementById("vega").textContent), (c) => c.charCodeAt(0));
+    const text = atob(document.getElementById("vega").textContent), packed = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i += 1) packed[i] = text.charCodeAt(i);
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
     script.textContent = await new Response(stream).text();
@@ -90,9 +91,12 @@
       console.error(error);
     }
   };
-  const redraw = () => { for (const place of drawn.keys()) draw(place); };
+  // One after another: a chart that is seen is not to wait for those below it.
+  let queue = Promise.resolve();
+  const enqueue = (place) => { queue = queue.then(() => draw(place)).then(() => new Promise((resolve) => setTimeout(resolve))); };
+  const redraw = () => { for (const place of drawn.keys()) enqueue(place); };
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); drawn.set(entry.target, null); draw(entry.target); }
+    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); drawn.set(entry.target, null); enqueue(entry.target); }
   }, { rootMargin: "200px" });
   all("[data-draw]").forEach((place) => seen.observe(place));
   addEventListener("beforeprint", () => all("details").forEach((one) => { one.open = true; }));
