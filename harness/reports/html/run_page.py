@@ -6,7 +6,7 @@ checks that passed prove?
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.redact import redact_text
 from harness.reports.catalogue import tally
@@ -38,7 +38,7 @@ class Tile:
 
 def run_page(run: Judged) -> str:
     """The whole page, which needs no network."""
-    rows = request_rows(run.deployment, run.history, run.judgement)
+    rows = tuple(map(_without_credentials, request_rows(run.deployment, run.history, run.judgement)))
     charts = charts_of(run, rows)
     compared = sorted(counter_rows(run.judgement.comparisons), key=lambda row: _WORST_FIRST.index(row.verdict))
     groups = outputs.output_groups(run.history, rows)
@@ -118,9 +118,19 @@ def _subtitle(run: Judged) -> str:
     return f"run of {dict(setup.facts(run))['Date']}{where}"
 
 
+def _without_credentials(row: RequestRow) -> RequestRow:
+    """The store removes credentials from what it writes, but this run may not have been read from there."""
+    return replace(
+        row,
+        cause=redact_text(row.cause),
+        prefill_server=row.prefill_server and redact_text(row.prefill_server),
+        decode_server=row.decode_server and redact_text(row.decode_server),
+    )
+
+
 def _remark(row: RequestRow) -> str:
     """Why the request failed or its output is not known to be right, shortened."""
-    return clean(redact_text(row.cause) or row.why, 160)
+    return clean(row.cause or row.why, 160)
 
 
 def _remarks(compared: Sequence[CounterRow]) -> Iterator[str]:
