@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 from virtual_run import virtual_report
 
 from bench.browser import browser, chromium_path
@@ -89,14 +90,15 @@ def test_all_charts_are_drawn_and_nothing_is_wider_than_the_page(visit: Visit) -
 
 def test_charts_are_drawn_again_in_the_other_theme(visit: Visit) -> None:
     visit.draw_all()
-    text = "() => getComputedStyle(document.querySelector('[data-draw] svg text')).fill"
-    light, ground = visit.page.evaluate(text), visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    text = visit.page.locator("[data-draw] svg text").first
+    light = text.evaluate("one => getComputedStyle(one).fill")
+    ground = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
     theme = visit.page.get_by_role("button", name="Theme")
     theme.click()
     theme.click()
     assert theme.inner_text() == "Theme: dark"
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
-    visit.page.wait_for_function(f"({text})() !== '{light}'")
+    expect(text).not_to_have_css("fill", light)
 
 
 def test_a_table_is_sorted_by_its_buttons(visit: Visit) -> None:
@@ -146,7 +148,7 @@ def test_details_open_and_a_link_leads_to_a_closed_one(visit: Visit) -> None:
 def test_a_command_is_copied(visit: Visit) -> None:
     button = visit.page.get_by_role("button", name="Copy").first
     button.click()
-    visit.page.wait_for_function("document.getElementById('said').textContent !== ''")
+    expect(visit.page.locator("#said")).not_to_be_empty()
     assert button.inner_text() in ("Copied", "Copy")
 
 
@@ -179,12 +181,9 @@ NAME = """one => {
 
 def test_everything_has_a_name_that_a_screen_reader_can_say(visit: Visit) -> None:
     visit.draw_all()
-    unnamed = [
-        one.evaluate("one => one.outerHTML.slice(0, 200)")
-        for one in visit.page.locator(CONTROLS).all()[:600]
-        if not one.evaluate(NAME)
-    ]
-    assert unnamed == []
+    named = visit.page.locator(CONTROLS).evaluate_all(f"all => all.map((one) => [({NAME})(one), one.outerHTML])")
+    assert len(named) > 50
+    assert [element[:200] for name, element in named if not name] == []
     ids = visit.page.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
     repeated = {one for one in ids if ids.count(one) > 1}
     assert repeated == set()

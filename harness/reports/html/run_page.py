@@ -53,6 +53,7 @@ def run_page(run: Judged) -> str:
         server_columns=setup.SERVER_COLUMNS,
         commands=list(setup.commands(run)),
         counters=list(zip(compared, _remarks(compared), strict=True)),
+        counter_filters=list(_filters(compared)),
         shown_ids={one.row.request_id for group in groups for one in group.shown},
         remark=_remark,
         parts=_wrong_parts(compared),
@@ -131,6 +132,13 @@ def _without_credentials(row: RequestRow) -> RequestRow:
 def _remark(row: RequestRow) -> str:
     """Why the request failed or its output is not known to be right, shortened."""
     return clean(row.cause or row.why, 160)
+
+
+def _filters(compared: Sequence[CounterRow]) -> Iterator[tuple[str, str]]:
+    """The verdicts of counters that occur, and what the table calls them."""
+    found = {row.verdict for row in compared}
+    names = {Verdict.INVALID: "Differs", Verdict.UNKNOWN: "Unknown", Verdict.VALID: "As expected"}
+    yield from ((verdict.value, name) for verdict, name in names.items() if verdict in found)
 
 
 def _remarks(compared: Sequence[CounterRow]) -> Iterator[str]:

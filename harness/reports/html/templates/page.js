@@ -8,7 +8,7 @@
 
   // Theme: as the system, light, dark. What was chosen is kept where the browser allows it.
   const themes = ["", "light", "dark"];
-  const names = { "": "as the system", light: "light", dark: "dark" };
+  const names = { "": "auto", light: "light", dark: "dark" };
   const kept = { get: () => { try { return localStorage.getItem("pd-harness-theme") || ""; } catch { return ""; } },
     set: (value) => { try { localStorage.setItem("pd-harness-theme", value); } catch { /* a file of its own has none */ } } };
   const system = matchMedia("(prefers-color-scheme: dark)");
