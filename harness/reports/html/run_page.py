@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.redact import redact_text
+from harness.redact import redact_text, redact_url
 from harness.reports.catalogue import tally
 from harness.reports.charts import Chart, charts_of
 from harness.reports.html import outputs, setup, wrong_where
@@ -123,12 +123,18 @@ def _subtitle(run: Judged) -> str:
 
 
 def _without_credentials(row: RequestRow) -> RequestRow:
-    """The store removes credentials from what it writes, but this run may not have been read from there."""
+    """The store removes credentials from what it writes, but this run may not have been read from there.
+
+    Most rows have no text in which there could be one: they stay the same objects.
+    """
+    one, other = row.prefill_server, row.decode_server
+    if not row.cause and "/" not in f"{one}{other}":
+        return row
     return replace(
         row,
         cause=redact_text(row.cause),
-        prefill_server=row.prefill_server and redact_text(row.prefill_server),
-        decode_server=row.decode_server and redact_text(row.decode_server),
+        prefill_server=one and redact_url(one),
+        decode_server=other and redact_url(other),
     )
 
 
