@@ -14,6 +14,7 @@ from harness.cli.fault_list import OF_ALL, fault_lines
 from harness.cli.fault_options import reach_of
 from harness.cli.measure import measuring
 from harness.cli.options import Options
+from harness.cli.page import write_page
 from harness.cli.rejudged import settings_of
 from harness.cli.report_files import publish
 from harness.cli.stored import stored_run
@@ -168,6 +169,7 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
     if fitting.scenarios:
         print_report(report, plain=options.report.plain)
     publish(report, options.report)
+    write_page(report, options.report, store.path)
     return _Done(rows, report.identity, died=bool(history.died))
 
 

@@ -7,6 +7,7 @@ from harness.cli.check import check
 from harness.cli.doctor import doctor
 from harness.cli.options import Options
 from harness.cli.places import require_places
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.selftest import selftest
 from harness.cli.serve import serve
@@ -34,6 +35,7 @@ _COMMANDS: Mapping[str, Command] = {
     "serve": serve,
     "check": check,
     "compare": _compare,
+    "report": report,
     "doctor": doctor,
     "shrink": shrink,
     "list": show_list,

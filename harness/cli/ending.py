@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from harness.cli.options import Options, ReportOptions
+from harness.cli.page import write_page
 from harness.cli.rejudged import rejudge
 from harness.cli.report_files import publish, store_files
 from harness.errors import HarnessError, UsageError
@@ -50,6 +51,7 @@ def end_interrupted(store: RunStore, options: Options, *, table: bool = True) ->
     publish(report, options.report)
     _note(f"everything recorded before the interruption is stored in {store.path} and judged in the report above")
     _note(f"to judge it again: python -m harness check {store.path}")
+    write_page(report, options.report, store.path)
     return report
 
 

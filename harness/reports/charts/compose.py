@@ -13,7 +13,7 @@ from harness.reports.charts.throughput import requests_over_time, tokens_over_ti
 from harness.reports.charts.timeline import timeline
 from harness.reports.charts.verified import verified_outputs
 from harness.reports.charts.wrong import wrong_outputs
-from harness.reports.report import Report
+from harness.reports.judged import Judged
 from harness.reports.requests import RequestRow
 
 _CHARTS: tuple[Callable[[MeasuredRun], Iterable[Chart]], ...] = (
@@ -33,7 +33,7 @@ _CHARTS: tuple[Callable[[MeasuredRun], Iterable[Chart]], ...] = (
 )
 
 
-def charts_of(report: Report, rows: Sequence[RequestRow] | None = None) -> tuple[Chart, ...]:
+def charts_of(report: Judged, rows: Sequence[RequestRow] | None = None) -> tuple[Chart, ...]:
     """The charts of a run. ``rows``: those of :func:`request_rows`, if they were already made."""
     run = measured_run(report, rows)
     return tuple(chart for make in _CHARTS for chart in make(run))

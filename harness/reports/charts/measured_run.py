@@ -12,8 +12,8 @@ from harness.checkers.windows import windows
 from harness.history import Ending, Operation, Outcome, PhaseStarted, Sampled, Scraped, ScrapeFailed
 from harness.load.latency.arrivals import Arrivals, arrivals_of
 from harness.reports.charts.grid import Floats, Grid
+from harness.reports.judged import Judged
 from harness.reports.measured import under_test
-from harness.reports.report import Report
 from harness.reports.requests import OutputStatus, RequestRow, request_rows
 from harness.reports.text import clean
 
@@ -41,7 +41,7 @@ class Moment:
 class MeasuredRun:
     """The run, with one item per request in each column. Times are seconds since the load's first request was due."""
 
-    report: Report
+    report: Judged
     rows: tuple[RequestRow, ...]
     """In the order of sending."""
     origin: float
@@ -138,7 +138,7 @@ class MeasuredRun:
         return np.array(times, np.float64) - self.origin
 
 
-def measured_run(report: Report, rows: Sequence[RequestRow] | None = None) -> MeasuredRun:
+def measured_run(report: Judged, rows: Sequence[RequestRow] | None = None) -> MeasuredRun:
     """The run of a report. ``rows``: its requests, if they were already made."""
     if rows is None:
         rows = request_rows(report.deployment, report.history, report.judgement)
