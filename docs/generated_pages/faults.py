@@ -56,7 +56,7 @@ def _when(kind: type[Fault]) -> str:
         return "It lasts as long as the load, and has no times of its own."
     states = ", ".join(f"`{state}`" for state in State)
     return (
-        "Like all faults that have a moment, it also takes `after` (seconds from the beginning of the load; default 1), "
+        "Like all faults with a moment, it also takes `after` (seconds from the beginning of the load; default 1), "
         "`for` (seconds until it is undone; default 3), `ended` (requests that must have ended before), "
         f"`when` ({states}), `alone` (`target` or `all`) and `provokes` (a counter that must have grown): "
         "see [Faults](index.md#when)."
