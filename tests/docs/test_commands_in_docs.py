@@ -44,6 +44,7 @@ class Run:
 
 _SMALL = f"{HARNESS} --engine sim --num-prompts 400 --concurrency 16"
 _URLS = "--base-url http://proxy:8000 --prefill-url http://p:8100 --decode-url http://d:8200"
+_LENGTHS = "--duration-sec 600 --random-input-len 20:100 --random-output-len 200"
 _MODEL = "--model /path/to/the/model"
 RUN = {
     _SMALL: Run(),
@@ -105,7 +106,7 @@ NOT_RUN = {
     f"{HARNESS} --sweep --goodput ttft:500 tpot:50": "tests/sweep runs searches of rates",
     f"{HARNESS} --sweep 1,2,4,8 --goodput ttft:500": "tests/sweep runs lists of rates",
     f"{HARNESS} --concurrency 4096 --ray HOST:PORT --workers 16 {_URLS}": "needs a Ray cluster",
-    f"{HARNESS} --concurrency 32 --faults 24 --duration-sec 600 --random-input-len 20:100 --random-output-len 200": MINUTES,
+    f"{HARNESS} --concurrency 32 --faults 24 {_LENGTHS}": MINUTES,
     f"{HARNESS} --workload burst_paused_decode --deployment small_pool": FAULTS,
     f"{HARNESS} --workload lengths --workload chat": "tests/workloads runs each workload",
     f"{HARNESS} --workload '*' --all-deployments": MINUTES,
