@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -74,13 +75,13 @@ RUN = {
 }
 """Commands that are run by themselves."""
 ATTACHED = {
-    f"{HARNESS} doctor {_URLS}": Run(),
-    f"{HARNESS} doctor {_URLS} {_MODEL}": Run(),
-    f"{HARNESS} doctor --prefill-url http://p:8100 --decode-url http://d:8200": Run(),
-    f"{HARNESS} {_URLS} {_MODEL}": Run(("--num-prompts", "24", "--verify", "sample:4")),
+    f"{HARNESS} doctor {_URLS}": Run(ends=3),
+    f"{HARNESS} doctor {_URLS} {_MODEL}": Run(ends=3),
+    f"{HARNESS} doctor --prefill-url http://p:8100 --decode-url http://d:8200": Run(ends=3),
+    f"{HARNESS} {_URLS} {_MODEL}": Run(("--num-prompts", "24", "--verify", "sample:4"), ends=3),
 }
-"""Commands that are run against servers that are up, in place of those that they name. Bytes need a model's files,
-which the simulated pair has none of."""
+"""Commands that are run against servers that are up, in place of those that they name. The simulated pair has no files
+of a model, which bytes are predicted from: they are unknown (3), and all else is judged."""
 
 MINUTES = "takes many minutes"
 INSTALLS = "installs from a package index"
@@ -166,7 +167,7 @@ def test_make_knows_the_target(text: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("text", [text for text in TEXTS if text.startswith(BENCH)])
 def test_the_bench_has_these_flags(text: str) -> None:
-    words = shlex.split(text)
+    words = list(takewhile(lambda word: word != "--", shlex.split(text)))
     done = subprocess.run(
         [sys.executable, "-m", words[2], "--help"], capture_output=True, text=True, check=False, cwd=ROOT
     )
@@ -206,8 +207,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """URLs of a simulated pair that ``serve`` holds, by those that the pages name."""
     directory = tmp_path_factory.mktemp("pair")
     words = [sys.executable, "-m", "harness", "serve", "--state-file", "pair.json", "--engine", "sim"]
-    served = subprocess.Popen(words, cwd=directory, env=environment(""), stdout=subprocess.PIPE, text=True)
-    try:
+    with subprocess.Popen(words, cwd=directory, env=environment(""), stdout=subprocess.PIPE, text=True) as served:
         assert served.stdout is not None
         state = json.loads(served.stdout.readline())
         yield {
@@ -215,9 +215,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             "http://p:8100": state["prefill_urls"][0],
             "http://d:8200": state["decode_urls"][0],
         }
-    finally:
         served.send_signal(signal.SIGTERM)
-        served.wait(timeout=60)
+        assert served.wait(timeout=60) == 0
 
 
 @pytest.mark.slow
