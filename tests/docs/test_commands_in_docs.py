@@ -54,7 +54,11 @@ RUN = {
     f"{HARNESS} list": Run(),
     f"{HARNESS} --concurrency 32": Run(SIM),
     f"{HARNESS} --concurrency 512 --workers 4": Run(SIM),
-    f"{HARNESS} --engine sim --junit junit.xml --save-detailed --label nightly --metadata build=1234": Run(SIM),
+    f"{HARNESS} --engine sim --junit junit.xml --csv requests.csv --prometheus run.prom --metadata build=1234": Run(
+        SIM
+    ),
+    f"{HARNESS} check runs/latest --junit junit.xml --csv requests.csv": Run(after=f"{HARNESS} --engine sim"),
+    f"{HARNESS} report runs/latest": Run(after=f"{HARNESS} --engine sim"),
     f"{HARNESS} check runs/latest": Run(after=f"{HARNESS} --engine sim"),
     f"{HARNESS} --num-prompts 300 --concurrency 16 --fault pause:server=decode-0,after=1,for=3": Run(
         ("--engine", "sim", "--verify", "sample:4")
@@ -102,6 +106,11 @@ NOT_RUN = {
     'pytest --pd-args "--engine sim" test_transfers.py': "is run below, with the page's code as that file",
     f"{HARNESS} serve": "runs until it is ended",
     f"{HARNESS} serve --state-file pair.json": "runs until it is ended: the pair that others attach to is made by it",
+    f"{HARNESS} compare runs/a runs/b": "tests/compare compares stored runs",
+    f"{HARNESS} compare 'runs/old-*' 'runs/new-*' --fail-on p99_ttft:+10% --fail-on mismatch:+0": (
+        "tests/compare compares stored runs"
+    ),
+    "pip install 'pd-harness[parquet]'": INSTALLS,
     f"{HARNESS} shrink runs/latest": "tests/shrink runs it on loads that fail",
     f"{HARNESS} selftest": MINUTES,
     f"{HARNESS} --sweep --goodput ttft:500 tpot:50": "tests/sweep runs searches of rates",
@@ -185,7 +194,7 @@ def ran(text: str, how: Run, cwd: Path, words: list[str] | None = None) -> None:
         ran(how.after, RUN[how.after], cwd)
     argv = words if words is not None else harness_words(text)
     assert argv is not None
-    plain = () if {"list", "doctor"} & set(argv) else ("--plain",)
+    plain = () if {"list", "doctor", "report"} & set(argv) else ("--plain",)
     whole = [sys.executable, "-m", "harness", *argv, *how.more, *plain]
     done = subprocess.run(
         whole, capture_output=True, text=True, check=False, cwd=cwd, env=environment(text), timeout=300
