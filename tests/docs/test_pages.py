@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from harness.verdict import FindingKind
 PAGES = pages()
 CHECKS = PAGES["docs/checks.md"]
 PARTS = ("**Proves.**", "**Cannot show.**", "**Not valid when**")
+VALUES = r"…|^vLLM|prefill|decode-\d|GET /metrics|-0 and|401"
+"""What the messages under troubleshooting have in place of values."""
 INSIDE = {"", "any"}
 """Names of checks that no report shows: of nothing, and of a JUnit file without checks."""
 OF_VLLM = {
@@ -44,6 +47,19 @@ def named_checks() -> Iterator[str]:
                 yield str(first.value)
 
 
+@cache
+def said_by_the_harness() -> str:
+    """All texts of the harness's source, a line each; a value in a text is an ellipsis."""
+    return "\n".join(
+        "".join(one.value if isinstance(one, ast.Constant) else "…" for one in node.values)
+        if isinstance(node, ast.JoinedStr)
+        else node.value
+        for path in (ROOT / "harness").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    )
+
+
 def sections(text: str) -> dict[str, str]:
     return {one.partition("\n")[0]: one for one in text.split("\n## ")[1:]}
 
@@ -59,6 +75,20 @@ def test_each_check_says_what_it_proves_what_it_cannot_and_when_it_is_not_valid(
     places = [sections(CHECKS)[name].find(part) for part in PARTS]
     assert -1 not in places
     assert places == sorted(places)
+
+
+def quoted_messages() -> list[str]:
+    """The messages in the first column of the table of usage errors."""
+    table_rows = sections(PAGES["docs/troubleshooting.md"])["Exit code 2: something to correct"]
+    return [line.split("`")[1] for line in table_rows.splitlines() if line.startswith("| `")]
+
+
+@pytest.mark.parametrize("message", quoted_messages())
+def test_each_message_under_troubleshooting_is_one_of_the_harness(message: str) -> None:
+    said = said_by_the_harness()
+    parts = [part.strip(" :") for part in re.split(VALUES, message)]
+    assert any(parts)
+    assert [part for part in parts if part not in said] == []
 
 
 def test_every_kind_of_finding_is_explained() -> None:
