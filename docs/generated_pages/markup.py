@@ -12,9 +12,14 @@ _LITERAL = re.compile(r"``([^`]+)``")
 _RULE = re.compile(r"^Rule \d+[.:] +", re.MULTILINE)
 
 
+def without_roles(text: str) -> str:
+    """The text with roles as code."""
+    return _ROLE.sub(r"`\1`", text)
+
+
 def markdown(text: str) -> str:
     """The text with roles and literals as code, and numbered rules as a list."""
-    text = _LITERAL.sub(r"`\1`", _ROLE.sub(r"`\1`", text))
+    text = _LITERAL.sub(r"`\1`", without_roles(text))
     before, *rules = _RULE.split(text)
     listed = "\n".join(f"{number}. {_sentence(rule)}" for number, rule in enumerate(rules, 1))
     return "\n\n".join(filter(None, (before.strip(), listed)))
