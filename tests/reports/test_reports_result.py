@@ -32,12 +32,11 @@ VLLM = STATISTICS | {
 }
 VLLM_DETAILED = {"input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"}
 
-# Not written: arrays that vLLM writes without --save-detailed, the peak of a one-second window, speech,
+# Not written: arrays that vLLM writes without --save-detailed, speech,
 # and the client's queue, whose time is inside our latencies (they count from when a request was due).
-LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {
-    *("latencies", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx")
-}
+LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {*("latencies", "rtfx")}
 OURS = {
+    "format",
     "latency_histograms_us",
     "latency_shares_ms",
     "latency_intervals_ms",
