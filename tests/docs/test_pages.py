@@ -31,7 +31,7 @@ INSIDE = {"", "any"}
 """Names of checks that no report shows: of nothing, and of a JUnit file without checks."""
 OF_VLLM = {
     *("--kv-transfer-config", "--generation-config", "--enable-prompt-tokens-details", "--override-generation-config"),
-    *("--gpu-memory-utilization", "--max-model-len", "--kv-role"),
+    *("--gpu-memory-utilization", "--max-model-len", "--kv-role", "--var-x", "--var-y"),
 }
 """Flags of vLLM that the pages name."""
 
