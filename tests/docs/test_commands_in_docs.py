@@ -111,7 +111,9 @@ NOT_RUN = {
         "tests/compare compares stored runs"
     ),
     "pip install 'pd-harness[parquet]'": INSTALLS,
-    "vllm bench sweep plot RUN_DIR --var-x request_rate --var-y p99_ttft_ms": "needs vLLM: tests/live/test_vllm_plots.py reads the results",
+    "vllm bench sweep plot RUN_DIR --var-x request_rate --var-y p99_ttft_ms": (
+        "needs vLLM: tests/live/test_vllm_plots.py reads the results"
+    ),
     f"{HARNESS} shrink runs/latest": "tests/shrink runs it on loads that fail",
     f"{HARNESS} selftest": MINUTES,
     f"{HARNESS} --sweep --goodput ttft:500 tpot:50": "tests/sweep runs searches of rates",
