@@ -32,7 +32,11 @@ def _awaiting(
 
 
 class RunningDeployment:
-    """A deployment that is ready, opened by ``launch``, ``attach`` or ``simulate``. ``close`` ends it."""
+    """A deployment that is ready, opened by ``launch``, ``attach`` or ``simulate``. ``close`` ends it.
+
+    ``run`` and ``run_workloads`` take and return what those of :class:`harness.AsyncRunningDeployment` do, and need no
+    ``await``.
+    """
 
     def __init__(self, loop: LoopThread, deployment: AsyncRunningDeployment, stack: ExitStack) -> None:
         self._loop, self._deployment, self._stack = loop, deployment, stack
