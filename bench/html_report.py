@@ -5,8 +5,8 @@
 The runs are made, not measured (:mod:`bench.made_run`), since only their size counts. The cache has Vega already, as
 after a first run. Each page is opened by ``file:`` in headless Chromium, each time in a fresh context.
 
-``loaded``: until the load event. ``shown``: until a first chart, which was scrolled to, is drawn, too. ``cpu``: what the
-page's main thread computed until then, which tells more than the clock on a machine that others use. To be kept at
+``loaded``: until the load event. ``shown``: until a first chart, which was scrolled to, is drawn, too. ``cpu``: what
+the page's main thread computed until then, which tells more than the clock on a machine that others use. To be kept at
 10,000 requests: 1.5 MB, and shown in less than 2 s.
 """
 
