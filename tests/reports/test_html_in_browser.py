@@ -104,13 +104,14 @@ def test_charts_are_drawn_again_in_the_other_theme(visit: Visit) -> None:
 def test_a_table_is_sorted_by_its_buttons(visit: Visit) -> None:
     heading = visit.page.locator("#request-table thead th", has_text="E2E")
     column = heading.evaluate("one => one.cellIndex")
-    read = f"[...document.querySelectorAll('#request-table tbody tr')].map(row => row.cells[{column}].innerText)"
+    read = f"[...document.querySelectorAll('#request-table tbody tr')].map(row => row.cells[{column}].textContent)"
 
     def numbers() -> list[float]:
         shown = [text for text in visit.page.evaluate(read) if text]
         return [float(text.replace(",", "")) for text in shown]
 
     before = numbers()
+    assert len(before) > 100
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
     assert numbers() == sorted(before)
@@ -239,8 +240,14 @@ def test_without_scripts_the_page_is_read(visit: Visit) -> None:
 
 @pytest.mark.parametrize("visit", [{"reduced_motion": "reduce"}], indirect=True)
 def test_nothing_moves_for_those_who_want_no_motion(visit: Visit) -> None:
+    visit.draw_all()
+    picture = visit.page.locator("[data-draw] svg").first
+    picture.scroll_into_view_if_needed()
+    picture.hover()
     assert visit.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
     assert visit.page.evaluate("document.getAnimations().length") == 0
+    moving = "all => all.filter((one) => getComputedStyle(one).transitionDuration !== '0s').length"
+    assert visit.page.locator("body *").evaluate_all(moving) == 0
 
 
 def test_a_script_that_got_into_the_page_does_not_run(chromium: Any, file: Path, tmp_path: Path) -> None:
