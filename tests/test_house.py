@@ -43,7 +43,15 @@ ROOMS: dict[str, set[str]] = {
     "faults": VOCABULARY | {"run.runner"},
     "store": VOCABULARY,
     "reports": VOCABULARY
-    | {"load.goodput", "load.latency", "store.redact", "catalogue.registry", "checkers", "verify.judging"},
+    | {
+        "load.goodput",
+        "load.latency",
+        "store.redact",
+        "store.atomic",
+        "catalogue.registry",
+        "checkers",
+        "verify.judging",
+    },
     # A process of its own, which reads the journal of a run that goes on.
     "beside": VOCABULARY | {"store", "checkers"},
     "sweep": VOCABULARY | {"reports"},
