@@ -43,7 +43,8 @@ def deployment(words: Sequence[str], directory: Path) -> Iterator[Target]:
     directory.mkdir(parents=True, exist_ok=True)
     held = Started.start("serve", "--result-dir", str(directory), *words)
     try:
-        yield Target(_attach(_facts(held, directory), words), held)
+        # Its offload tiers may be probed: nobody else uses it.
+        yield Target((*_attach(_facts(held, directory), words), "--probe-tiers"), held)
     finally:
         held.end()
 

@@ -19,8 +19,9 @@ from bench.nightly.results import read_run
 from bench.nightly.room import Reserve, too_little
 from harness.errors import ExitCode, HarnessError
 from harness.redact import redact_text
-from harness.reports.files.result_json import commit, version
 from harness.reports.text import clean
+from harness.run.checkout import own_commit
+from harness.run.started import installed_version
 from harness.store.redact import redact_argv
 
 _WORST_FIRST = (ExitCode.HARNESS, ExitCode.USAGE, ExitCode.INVALID, ExitCode.UNKNOWN, ExitCode.VALID)
@@ -40,8 +41,8 @@ def begin(options: Options, directory: Path) -> Night:
             Planned(job.name, job.repeat, job.measured, list(redact_argv(job.flags))) for job in in_order(options.jobs)
         ],
         words=list(redact_argv(options.words)),
-        harness_version=version(),
-        commit=commit() or "",
+        harness_version=installed_version(),
+        commit=own_commit() or "",
     )
 
 
@@ -66,12 +67,12 @@ class Nightly:
         try:
             self._jobs()
         except KeyboardInterrupt as interrupt:
-            self._problem(f"it was interrupted by {interrupt or 'Ctrl-C'}")
+            self.problem(f"it was interrupted by {interrupt or 'Ctrl-C'}")
         except HarnessError as error:
-            self._problem(str(error))
+            self.problem(str(error))
         except Exception as error:  # noqa: BLE001 - no unforeseen error may look like a verdict, or be lost
             traceback.print_exc()
-            self._problem(f"the nightly job itself failed: {type(error).__name__}: {error}. This is no verdict")
+            self.problem(f"the nightly job itself failed: {type(error).__name__}: {error}. This is no verdict")
         left = sum(job.repeat for job in self.night.planned) - len(self.night.runs)
         if left:
             self.problems.append(f"{left} of {left + len(self.night.runs)} runs were not begun or did not end")
@@ -86,7 +87,7 @@ class Nightly:
                     self._all_of(jobs, target)
             except HarnessError as error:
                 # Jobs that launch their own deployment are still worth running.
-                self._problem(str(error))
+                self.problem(str(error))
 
     def _all_of(self, jobs: Iterator[Job], target: Target) -> None:
         for job in jobs:
@@ -95,7 +96,7 @@ class Nightly:
                     raise HarnessError(why)
                 self._once(job, repeat, target)
                 if target.died():
-                    self._problem(f"the deployment died, at {job.name} at the latest: no further job is run on it")
+                    self.problem(f"the deployment died, at {job.name} at the latest: no further job is run on it")
                     return
 
     def _once(self, job: Job, repeat: int, target: Target) -> None:
@@ -126,7 +127,7 @@ class Nightly:
     def save(self) -> None:
         """Write the record; a failure becomes a reason."""
         if error := self.reserve.write(lambda: archive.save(self.directory, self.night)):
-            self._problem(f"the night's record could not be written: {error.strerror}")
+            self.problem(f"the night's record could not be written: {error.strerror}")
 
     def conclude(self) -> None:
         """Draw the verdict, and close the record."""
@@ -141,7 +142,8 @@ class Nightly:
         night.reasons = [*self.problems, *_of_runs(night), *worse]
         night.state, night.ended = State.ENDED, _now()
 
-    def _problem(self, why: str) -> None:
+    def problem(self, why: str) -> None:
+        """Remember, and say, what failed that is no run."""
         text = clean(redact_text(why), 500).rstrip(".")
         if text not in self.problems:
             print(f"error: {text}.", file=sys.stderr)

@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -92,6 +92,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     which.add_argument("--plan", type=Path, metavar="FILE", help="a TOML file of jobs of your own (bench/nightly/plan.py)")
     parser.add_argument("--repeat", type=_positive, metavar="N", help="run each measured load N times (default: steady 3)")
+    parser.add_argument(
+        "--own-deployments",
+        action="store_true",
+        help="launch a deployment for each run instead of one for the night: slower, and more can be checked",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the prompts (default: the day's number)")
     parser.add_argument(
         "--job-timeout", type=_seconds, default=3600.0, metavar="S", help="end a run after so many seconds (default: 3600)"
@@ -110,7 +115,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _jobs(given: argparse.Namespace, *, attached: bool) -> tuple[Job, ...]:
     named = read_plan(given.plan) if given.plan else given.jobs
-    jobs = named or usual(attached=attached)
+    jobs: tuple[Job, ...] = named or usual(attached=attached)
+    if given.own_deployments:
+        jobs = tuple(replace(job, own_deployment=True) for job in jobs)
     if attached and (names := need_a_launch(jobs)):
         raise UsageError(
             f"{', '.join(names)}: such a job launches deployments of its own, and the words after -- attach to one. "
@@ -122,7 +129,7 @@ def _jobs(given: argparse.Namespace, *, attached: bool) -> tuple[Job, ...]:
 def _repeated(job: Job, times: int | None) -> Job:
     if times is None or not job.measured:
         return job
-    return Job(job.name, job.flags, times, job.own_deployment, job.timeout)
+    return replace(job, repeat=times)
 
 
 def _ready(text: str) -> tuple[Job, ...]:
