@@ -37,7 +37,7 @@ _FAULTS = ("pause:server=decode-0,after=0.5,for=1", "kill:server=prefill-0,ended
 READY: Mapping[str, Job] = {
     job.name: job
     for job in (
-        Job("steady", _load("256", "--concurrency", "16"), repeat=3),
+        Job("steady", _load("256", "--concurrency", "16"), repeat=5),
         Job("burst", _load("256", "--concurrency", "128")),
         Job("short_prompts", _load("256", "--concurrency", "32", "--random-input-len", "4:40")),
         Job("long_prompts", _load("48", "--concurrency", "8", "--random-input-len", "800:2000")),

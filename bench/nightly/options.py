@@ -91,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"some of {', '.join(READY)} (default: all that the deployment allows)",
     )
     which.add_argument("--plan", type=Path, metavar="FILE", help="a TOML file of jobs of your own (bench/nightly/plan.py)")
-    parser.add_argument("--repeat", type=_positive, metavar="N", help="run each measured load N times (default: steady 3)")
+    parser.add_argument("--repeat", type=_positive, metavar="N", help="run each measured load N times (default: steady 5 times)")
     parser.add_argument(
         "--own-deployments",
         action="store_true",
