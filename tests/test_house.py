@@ -54,6 +54,8 @@ ROOMS: dict[str, set[str]] = {
     },
     # A process of its own, which reads the journal of a run that goes on.
     "beside": VOCABULARY | {"store", "checkers"},
+    # Of reports the format of numbers and tables.
+    "compare": VOCABULARY | {"verify.judging", "reports.text", "reports.screen"},
     "sweep": VOCABULARY | {"reports"},
     # Of load only the bodies of requests: curl must send the same body as the client.
     "shrink": VOCABULARY | {"checkers", "loads", "load.body", "run", "verify", "reports.text", "store.redact"},
@@ -85,6 +87,7 @@ PURE = (
     "catalogue",
     "loads",
     "sweep",
+    "compare",
 )
 
 

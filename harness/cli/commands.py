@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from harness.cli.catalogue import run_catalogue, show_list
 from harness.cli.check import check
+from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.options import Options
 from harness.cli.places import require_places
@@ -27,6 +28,7 @@ _COMMANDS: Mapping[str, Command] = {
     "run": lambda options: _run(options)(options),
     "serve": serve,
     "check": check,
+    "compare": compare,
     "doctor": doctor,
     "shrink": shrink,
     "list": show_list,

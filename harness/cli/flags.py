@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     serve = command("serve", "launch a deployment, print its URLs as JSON, and keep it running")
     check = command("check", "judge a stored run again, offline")
     doctor = command("doctor", "check a deployment before a run; takes the flags of run")
+    compare = command("compare", "say what changed between two sets of stored runs, and whether it is real")
     shrink = command("shrink", "reduce a failing run to the smallest load that still fails")
     for one in (run, doctor, serve, shrink):
         add_attach_flags(one)
@@ -60,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_catalogue_flags(one)
         _add_report_flags(one)
     _add_check_flags(check)
+    _add_compare_flags(compare)
     _add_shrink_flags(shrink)
     _add_sending_flags(shrink)
     serve.add_argument("--state-file", type=Path, help="also write the JSON to this file when all servers are ready")
@@ -191,6 +193,22 @@ def _add_check_flags(parser: argparse.ArgumentParser) -> None:
     _add_run_dir(parser)
     parser.add_argument("--save", action="store_true", help="replace result.json there")
     _add_junit(parser)
+    parser.add_argument("--plain", action="store_true", help="plain lines")
+
+
+def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
+    text = "BASELINE RUN: a run's directory, a directory of runs, a glob in quotes, or several with commas between"
+    parser.add_argument("runs", metavar="BASELINE RUN", nargs="*", help=text)
+    _values(parser, "--baseline", "RUN_DIR", "runs of the baseline, in place of BASELINE; repeatable")
+    _values(parser, "--run", "RUN_DIR", "the runs to compare with them, in place of RUN; repeatable")
+    text = (
+        "fail if the change is larger, as in p99_ttft:+10%%, p99_itl:+2ms, output_throughput:-5%%, mismatch:+0; "
+        "repeatable"
+    )
+    _values(parser, "--fail-on", "METRIC:CHANGE", text)
+    text = "compare although this setting differs; repeatable"
+    _values(parser, "--allow-different", "SETTING", text)
+    _value(parser, "--output", "FILE", "also write the comparison as JSON", Path)
     parser.add_argument("--plain", action="store_true", help="plain lines")
 
 

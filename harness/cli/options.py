@@ -64,6 +64,19 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """Which stored runs are compared, and what makes the comparison fail."""
+
+    runs: tuple[str, ...]
+    """BASELINE and RUN; empty if the flags name the runs."""
+    baseline: tuple[str, ...]
+    run: tuple[str, ...]
+    fail_on: tuple[str, ...]
+    allow_different: tuple[str, ...]
+    output: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """All options of one command line."""
 
@@ -80,6 +93,8 @@ class Options:
     selftest: SelftestOptions | None
     """None for other commands."""
     shrink: Effort | None
+    """None for other commands."""
+    compare: CompareOptions | None
     """None for other commands."""
     run_dir: Path | None
     """The stored run that is checked or shrunk."""
@@ -147,6 +162,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         catalogue=_catalogue(flags),
         selftest=_selftest(flags) if flags.command == "selftest" else None,
         shrink=_shrink(flags) if flags.command == "shrink" else None,
+        compare=_compare(flags) if flags.command == "compare" else None,
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
         state_file=getattr(flags, "state_file", None),
@@ -172,6 +188,17 @@ def _selftest(flags: argparse.Namespace) -> SelftestOptions:
 
 def _shrink(flags: argparse.Namespace) -> Effort:
     return Effort(flags.tries, flags.max_tries, flags.time_budget_sec, flags.confirm)
+
+
+def _compare(flags: argparse.Namespace) -> CompareOptions:
+    return CompareOptions(
+        runs=tuple(flags.runs),
+        baseline=tuple(flags.baseline),
+        run=tuple(flags.run),
+        fail_on=tuple(flags.fail_on),
+        allow_different=tuple(flags.allow_different),
+        output=flags.output,
+    )
 
 
 def _catalogue(flags: argparse.Namespace) -> CatalogueOptions:

@@ -26,6 +26,8 @@ from harness.sim.noise import KINDS, Noise
 _DEFAULT = SimConfig()
 PLANT = "PD_HARNESS_SIM_PLANT"
 """Environment variable: the bugs of a simulated pair that another command starts (``--engine sim``)."""
+SLOW = "PD_HARNESS_SIM_SLOW"
+"""Environment variable: the slow prefills of such a pair, as in ``0.03:0.2`` (3 % of the prompts, 0.2 s late)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +69,7 @@ def _on_signal() -> asyncio.Event:
 
 def config_of(flags: argparse.Namespace) -> SimConfig:
     """Turn the command line's flags into a configuration."""
+    share, late = _slow(flags.slow_prefills)
     return SimConfig(
         prefills=len(flags.prefill_port),
         decodes=len(flags.decode_port),
@@ -78,6 +81,8 @@ def config_of(flags: argparse.Namespace) -> SimConfig:
         sim_noise=flags.sim_noise,
         seed=flags.seed,
         bugs=tuple(map(_planted, flags.plant)),
+        slow_share=share,
+        slow_seconds=late,
         **flags.fields,
     )
 
@@ -85,6 +90,11 @@ def config_of(flags: argparse.Namespace) -> SimConfig:
 def _planted(text: str) -> PlantedBug:
     name, _, rate = text.partition("=")
     return PlantedBug(name, float(rate or 1))
+
+
+def _slow(text: str) -> tuple[float, float]:
+    share, _, late = text.partition(":")
+    return float(share or 0), float(late or 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flip-rate", type=float, default=flips, help="share of requests that may flip at a near tie")
     parser.add_argument("--sim-noise", choices=KINDS, default=_DEFAULT.sim_noise, help="the kind of noise")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--slow-prefills",
+        metavar="SHARE:SECONDS",
+        default=os.environ.get(SLOW, ""),
+        help=f"begin the prefill of this share of the prompts so many seconds late (default: {SLOW})",
+    )
     parser.add_argument("--fields", metavar="JSON", type=json.loads, default={}, help="more fields of SimConfig")
     parser.add_argument(
         "--plant",

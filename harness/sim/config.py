@@ -76,6 +76,12 @@ class SimConfig:
     step_seconds: float = 0.003
     """Seconds per step when served over HTTP. Without a delay, an answer would be complete before its first chunk is
     written, and would arrive in one piece."""
+    slow_share: float = 0.0
+    """Share of the prompts that a prefill server begins late when served over HTTP; drawn from the prompt, so that the
+    same prompts are late in each run. Two deployments that differ in ``slow_seconds`` alone differ in their slowest
+    TTFTs alone."""
+    slow_seconds: float = 0.0
+    """By how many seconds it begins them late."""
     prefill: Mapping[str, Any] = field(default_factory=dict)
     decode: Mapping[str, Any] = field(default_factory=dict)
 

@@ -18,6 +18,7 @@ from harness.scenario import Endpoint
 from harness.sim.answers import Job
 from harness.sim.intake import Refused
 from harness.sim.server import SimServer
+from harness.sim.slow import is_slow
 from harness.sim.stream import Stream
 
 _IDLE_STEP = 0.001
@@ -112,6 +113,8 @@ class HttpServer:
             return _json(Refused("The server is shutting down.", 503).body(), 503)
         try:
             body = _object(await request.read())
+            if is_slow(body, self.server.config.slow_share):
+                await self.clock.sleep(self.server.config.slow_seconds)
             job = self.server.submit(endpoint, body, request.headers.get("X-Request-Id"), changed.set)
         except ValueError as error:
             return _json(Refused(f"JSON decode error: {error}").body(), 400)

@@ -1,0 +1,147 @@
+"""Limits that a user sets to a change: ``p99_ttft:+10%``, ``output_throughput:-5%``, ``p99_itl:+2ms``, ``mismatch:+0``.
+
+A limit is BROKEN only if the whole interval of the change lies beyond it, and KEPT only if the whole interval lies
+within it. Anything else cannot be told. The intervals of several limits hold together with 95 %.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from scipy import stats
+
+from harness.compare.evidence import Sides, interval
+from harness.compare.metrics import RATES, Family
+from harness.errors import UsageError
+
+CONFIDENCE = 0.95
+_MOST_RUNS = 200
+_FORM = re.compile(r"(?P<metric>[\w.]+):(?P<sign>[+-])(?P<amount>\d+(?:\.\d+)?)(?P<unit>%|ms|s|/s|us)?")
+_FACTOR = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+"""Times are compared in milliseconds."""
+
+
+class Kept(StrEnum):
+    """Whether a limit was kept."""
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    UNKNOWN = "cannot be told"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One limit."""
+
+    metric: str
+    up: bool
+    """Whether the change must not be larger than ``amount``; else not smaller than ``-amount``."""
+    amount: float
+    """A share if ``relative``, else in the metric's unit."""
+    relative: bool
+    text: str
+    """As the user wrote it."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Threshold":
+        """Raises UsageError."""
+        found = _FORM.fullmatch(text.strip())
+        if found is None:
+            raise UsageError(
+                f"--fail-on {text!r} cannot be read. Give a metric, a sign and an amount, as in p99_ttft:+10%, "
+                "p99_itl:+2ms, output_throughput:-5% or mismatch:+0."
+            )
+        unit, amount = found["unit"] or "", float(found["amount"])
+        factor = 0.01 if unit == "%" else _FACTOR.get(unit, 1.0)
+        return cls(found["metric"], found["sign"] == "+", amount * factor, unit == "%", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit beside the evidence."""
+
+    threshold: Threshold
+    kept: Kept
+    why: str
+    more_runs: int | None = None
+    """How many runs each side needs, if the scatter and the change stay as they are; None: not known, or more than
+    200."""
+
+
+def judge_limit(threshold: Threshold, sides: Sides, family: Family, limits: int = 1) -> Limit:
+    """Whether the limit was kept; ``limits``: how many there are, whose intervals are to hold together."""
+    if family is Family.RATES and not threshold.relative:
+        return _counted(threshold, sides)
+    if not sides.several:
+        if len({*sides.baseline, *sides.run}) == 1:
+            return Limit(threshold, Kept.KEPT, "it is the same in all runs")
+        why = "the noise between runs is not known from one run on each side: give at least 3 runs of each"
+        return Limit(threshold, Kept.UNKNOWN, why, 3)
+    scaled = sides if threshold.relative == sides.relative else _absolute(threshold, sides)
+    if scaled is None:
+        return Limit(threshold, Kept.UNKNOWN, "a value of 0 has no change in percent: give an amount")
+    ends = interval(scaled, 1 - (1 - CONFIDENCE) / limits)
+    assert ends is not None, "several runs have a scatter"  # noqa: S101 - for the type checker
+    low, high = (math.expm1(end) for end in ends) if threshold.relative else ends
+    kept = _kept(threshold, low, high)
+    shown = f"{low:+.1%} to {high:+.1%}" if threshold.relative else f"{low:+.3g} to {high:+.3g}"
+    needed = _needed(threshold, scaled, limits) if kept is Kept.UNKNOWN else None
+    return Limit(threshold, kept, f"the change is {shown}", needed)
+
+
+def _counted(threshold: Threshold, sides: Sides) -> Limit:
+    """A limit on a count: a wrong output is evidence by itself."""
+    difference = float(np.mean(sides.run) - np.mean(sides.baseline))
+    beyond = difference > threshold.amount if threshold.up else difference < -threshold.amount
+    return Limit(threshold, Kept.BROKEN if beyond else Kept.KEPT, f"{difference:+.3g} for each run")
+
+
+def _absolute(threshold: Threshold, sides: Sides) -> "Sides | None":
+    return None if threshold.relative else _Plain(sides.baseline, sides.run, sides.within, sides.times)
+
+
+class _Plain(Sides):
+    """Values whose difference is never one of logarithms."""
+
+    __slots__ = ()
+
+    @property
+    def relative(self) -> bool:
+        return False
+
+
+def _kept(threshold: Threshold, low: float, high: float) -> Kept:
+    if not threshold.up:
+        low, high = -high, -low
+    if low > threshold.amount:
+        return Kept.BROKEN
+    return Kept.KEPT if high <= threshold.amount else Kept.UNKNOWN
+
+
+def _needed(threshold: Threshold, sides: Sides, limits: int) -> int | None:
+    """The fewest runs on each side whose interval would not contain the limit."""
+    baseline, run = sides.scaled
+    spread = math.sqrt((_variance(baseline) + _variance(run)) or 0.0)
+    signed = threshold.amount if threshold.up else -threshold.amount
+    limit = math.log1p(signed) if threshold.relative else signed
+    room = abs(sides.difference - limit)
+    tail = (1 - CONFIDENCE) / limits / 2
+    for runs in range(2, _MOST_RUNS + 1):
+        if stats.t.isf(tail, 2 * runs - 2) * spread / math.sqrt(runs) < room:
+            return max(runs, len(baseline) + 1, len(run) + 1)
+    return None
+
+
+def _variance(values: "np.typing.NDArray[np.float64]") -> float:
+    return float(values.var(ddof=1)) if len(values) > 1 else 0.0
+
+
+COUNTED = {metric.name for metric in RATES}
+
+
+def parse_thresholds(texts: Sequence[str]) -> tuple[Threshold, ...]:
+    """Raises UsageError."""
+    return tuple(map(Threshold.parse, texts))
