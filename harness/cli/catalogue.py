@@ -13,6 +13,7 @@ from harness.cli.fault_list import OF_ALL, fault_lines
 from harness.cli.fault_options import reach_of
 from harness.cli.measure import measuring
 from harness.cli.options import Options
+from harness.cli.page import write_page
 from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.deploy.simulated_args import CannotSimulate
@@ -157,6 +158,7 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
     store_report(report, options.report, store.path, table=False)
     if fitting.scenarios:
         print_report(report, plain=options.report.plain)
+    write_page(report, options.report, store.path)
     return _Done(rows, died=bool(history.died))
 
 

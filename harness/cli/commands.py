@@ -8,6 +8,7 @@ from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.options import Options
 from harness.cli.places import require_places
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.selftest import selftest
 from harness.cli.serve import serve
@@ -29,6 +30,7 @@ _COMMANDS: Mapping[str, Command] = {
     "serve": serve,
     "check": check,
     "compare": compare,
+    "report": report,
     "doctor": doctor,
     "shrink": shrink,
     "list": show_list,

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from harness.cli.options import Options, ReportOptions
+from harness.cli.page import write_page
 from harness.cli.rejudged import rejudge
 from harness.errors import HarnessError, UsageError
 from harness.reports import Report, print_catalogue, print_report
@@ -54,6 +55,7 @@ def end_interrupted(store: RunStore, options: Options, *, table: bool = True) ->
     show(report, plain=options.report.plain, table=table)
     _note(f"everything recorded before the interruption is stored in {store.path} and judged in the report above")
     _note(f"to judge it again: python -m harness check {store.path}")
+    write_page(report, options.report, store.path, stream=sys.stderr)
     return report
 
 

@@ -44,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     run = command("run", "send a load, verify the answers, and judge (the default command)")
     serve = command("serve", "launch a deployment, print its URLs as JSON, and keep it running")
     check = command("check", "judge a stored run again, offline")
+    report = command("report", "write the HTML report of a stored run again")
     doctor = command("doctor", "check a deployment before a run; takes the flags of run")
     compare = command("compare", "say what changed between two sets of stored runs, and whether it is real")
     shrink = command("shrink", "reduce a failing run to the smallest load that still fails")
@@ -62,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_report_flags(one)
     _add_check_flags(check)
     _add_compare_flags(compare)
+    _add_page_flags(report)
     _add_shrink_flags(shrink)
     _add_sending_flags(shrink)
     serve.add_argument("--state-file", type=Path, help="also write the JSON to this file when all servers are ready")
@@ -172,6 +174,7 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
     _value(group, "--label", "LABEL", "part of the run's directory name, and of result.json")
     _values(group, "--metadata", "K=V", "a key of your own for result.json; repeatable")
     _add_junit(group)
+    group.add_argument("--no-html", action="store_true", help="do not write report.html to the run's directory")
     _add_result_dir(group)
 
 
@@ -210,6 +213,11 @@ def _add_compare_flags(parser: argparse.ArgumentParser) -> None:
     _values(parser, "--allow-different", "SETTING", text)
     _value(parser, "--output", "FILE", "also write the comparison as JSON", Path)
     parser.add_argument("--plain", action="store_true", help="plain lines")
+
+
+def _add_page_flags(parser: argparse.ArgumentParser) -> None:
+    _add_run_dir(parser)
+    _value(parser, "--output", "FILE", "the file to write (default: RUN_DIR/report.html)", Path)
 
 
 def _add_shrink_flags(parser: argparse.ArgumentParser) -> None:

@@ -61,6 +61,8 @@ class ReportOptions:
     metadata: dict[str, str]
     junit: Path | None
     plain: bool
+    html: bool = True
+    """Whether ``report.html`` is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,11 @@ class Options:
     compare: CompareOptions | None
     """None for other commands."""
     run_dir: Path | None
-    """The stored run that is checked or shrunk."""
+    """The stored run that is checked, shown or shrunk."""
     save: bool
     """Whether ``check`` replaces the stored result."""
+    output: Path | None
+    """The file that ``report`` writes; None: report.html in the run's directory."""
     state_file: Path | None
     faults: tuple[FaultPlan, ...]
     """What is done to the deployment during the load."""
@@ -165,6 +169,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
         compare=_compare(flags) if flags.command == "compare" else None,
         run_dir=getattr(flags, "run_dir", None),
         save=getattr(flags, "save", False),
+        output=getattr(flags, "output", None),
         state_file=getattr(flags, "state_file", None),
         faults=faults_of(flags),
         workers=Workers(flags.workers, flags.ray),
@@ -225,4 +230,5 @@ def _report(flags: argparse.Namespace) -> ReportOptions:
         metadata=pairs_of(flags.metadata, "--metadata"),
         junit=flags.junit,
         plain=flags.plain,
+        html=not flags.no_html,
     )

@@ -33,6 +33,8 @@ def _named(options: Options) -> Iterator[tuple[str, Path]]:
         yield "--noise-floor", options.verification.noise_floor
     if options.compare is not None and options.compare.output is not None:
         yield "--output", options.compare.output
+    if options.output is not None:
+        yield "--output", options.output
     if options.state_file is not None:
         yield "--state-file", options.state_file
 

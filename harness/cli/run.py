@@ -7,6 +7,7 @@ from harness.beside import Beside
 from harness.cli.ending import end_interrupted, show, store_report
 from harness.cli.measure import measuring
 from harness.cli.options import Options
+from harness.cli.page import write_page
 from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
@@ -48,6 +49,7 @@ async def run(options: Options) -> ExitCode:
         store_report(report, options.report, store.path)
         _keep_noise(options, carried)
         show(report, plain=options.report.plain)
+        write_page(report, options.report, store.path)
         return report.exit_code
 
 

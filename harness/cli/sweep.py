@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from io import StringIO
 
 from harness.cli.ending import store_report
 from harness.cli.load_options import SweepOptions, at_rate
 from harness.cli.options import Options
+from harness.cli.page import PAGE, write_page
 from harness.cli.rejudged import settings_of
 from harness.cli.stored import stored_run
 from harness.clock import MonotonicClock
@@ -101,6 +103,8 @@ class _Sweep:
             settings = settings_of(options, carried.history)
             made = make_report(deployment, carried.history, carried.judgement, store.path, settings)
             store_report(made, report, store.path)
+            # The table at the end of the sweep says where the pages are.
+            write_page(made, report, store.path, stream=StringIO())
         return made
 
 
@@ -140,8 +144,14 @@ def _end(  # noqa: PLR0913 - how a sweep ended
         print()
     print(f"{verdict.upper()}: {found}")
     if points:
-        print(f"stored: {store.path} (sweep.svg, sweep.csv, sweep.json, and a directory for each rate)")
+        print(
+            f"stored: {store.path} (sweep.svg, sweep.csv, sweep.json, and a directory for each rate{_pages(options)})"
+        )
     return exit_code(verdict, died=died)
+
+
+def _pages(options: Options) -> str:
+    return f", each with its {PAGE}" if options.report.html else ""
 
 
 def _save(  # noqa: PLR0913, PLR0917 - what the files hold

@@ -25,6 +25,7 @@ from harness.reports.measured import under_test
 from harness.reports.overview import Overview, make_overview
 from harness.reports.screen.plain import plain_lines
 from harness.reports.screen.terminal import print_overview
+from harness.store.atomic import write_atomically
 from harness.verdict import Check, Finding, FindingKind, Judgement, Outputs, Verdict
 
 
@@ -74,6 +75,18 @@ class Report:
     def latencies(self) -> Latencies:
         """The load's latencies as arrays, in seconds."""
         return latencies(under_test(self.history))
+
+    def html(self) -> str:
+        """A page about the run for a browser: one file that needs no network."""
+        # Most callers want no page, and its libraries take a while to import.
+        from harness.reports.html.run_page import run_page  # noqa: PLC0415
+
+        return run_page(self)
+
+    def save_html(self, path: str | Path) -> Path:
+        """Write the page to a file; returns its path. Raises OSError."""
+        write_atomically(Path(path), self.html())
+        return Path(path)
 
     def __str__(self) -> str:
         return "\n".join(plain_lines(self.overview))

@@ -5,6 +5,7 @@
         history.jsonl      the journal, written during the run
         deployment.json    the facts that oracle and checkers use
         result.json        the verdict, and the flat keys of a benchmark's result
+        report.html        the report to look at, for a browser
         crash.txt          the traceback, if the harness itself failed
         logs/              one file per launched server
       latest               a link to the newest run

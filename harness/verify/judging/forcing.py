@@ -129,6 +129,17 @@ def compare_with_known(served: TokenLogprob, known: Mapping[int, float]) -> Forc
 
 
 def _compare_choice(prompt: tuple[int, ...], choice: Choice, candidates: Iterable[Operation]) -> Forced | str:
+    rows = forced_rows(prompt, choice, candidates)
+    return rows if isinstance(rows, str) else _compare_tokens(choice, rows)
+
+
+def forced_rows(
+    prompt: tuple[int, ...], choice: Choice, candidates: Iterable[Operation]
+) -> Sequence[TokenLogprob] | str:
+    """The log-probabilities of the choice's tokens as forced, one for each; or why they are not known.
+
+    ``candidates``: teacher forcings, one of which may be that of this choice.
+    """
     why = "it was not teacher-forced"
     for forcing in candidates:
         sent, ended = forcing.request.prompt, forcing.ended
@@ -140,7 +151,7 @@ def _compare_choice(prompt: tuple[int, ...], choice: Choice, candidates: Iterabl
         elif len(rows) < len(sent) - len(prompt) or not all(one and is_finite(one) for one in rows):
             why = "its teacher forcing did not report the log-probability of every token"
         else:
-            return _compare_tokens(choice, [one for one in rows if one is not None])
+            return [one for one in rows if one is not None]
     return why
 
 
