@@ -15,15 +15,14 @@ started ends too, and the night is on the page with its reason.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from bench.nightly import archive
-from bench.nightly.beside import compare_night
 from bench.nightly.night import Nightly, begin
 from bench.nightly.options import Options, parse
-from bench.nightly.page import write_page
+from bench.nightly.page import write_index, write_night
 from bench.nightly.record import Night
 from bench.nightly.room import Reserve
 from bench.nightly.signals import signals_interrupt
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _index_only(options: Options) -> int:
     try:
         archive.close_abandoned(options.result_dir)
-        print(f"page: {write_page(options.result_dir)}")
+        print(f"page: {write_index(options.result_dir)}")
     except OSError as error:
         print(f"error: the page could not be written: {error}", file=sys.stderr)
         return int(ExitCode.HARNESS)
@@ -74,7 +73,7 @@ def _night(options: Options) -> int:
     with Reserve(directory) as reserve:
         nightly = Nightly(options, directory, night, reserve)
         nightly.run()
-        compare_night(nightly)
+        nightly.compare()
         nightly.conclude()
         nightly.save()
         _tell(nightly)
@@ -86,9 +85,10 @@ def _tell(nightly: Nightly) -> None:
     options, night = nightly.options, nightly.night
     told = [
         lambda: write_summary(nightly.directory, night),
+        lambda: _write(lambda: write_night(nightly.directory, night)),
         lambda: _append(options.result_dir / _LINES, night),
         lambda: _prune(options),
-        lambda: _page(options.result_dir),
+        lambda: _write(lambda: write_index(options.result_dir)),
     ]
     before = len(nightly.problems)
     for one in told:
@@ -102,8 +102,8 @@ def _tell(nightly: Nightly) -> None:
     print(*lines_of(night), f"page: {options.result_dir / 'index.html'}", sep="\n")
 
 
-def _page(result_dir: Path) -> None:
-    write_page(result_dir)
+def _write(page: Callable[[], Path]) -> None:
+    page()
 
 
 def _prune(options: Options) -> None:

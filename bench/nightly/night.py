@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from bench.nightly import archive
+from bench.nightly.beside import compare_with_last_good
 from bench.nightly.deployment import Target, deployment
 from bench.nightly.jobs import Job
 from bench.nightly.options import Options
@@ -129,17 +130,41 @@ class Nightly:
         if error := self.reserve.write(lambda: archive.save(self.directory, self.night)):
             self.problem(f"the night's record could not be written: {error.strerror}")
 
+    def compare(self) -> None:
+        """Compare the night with the last good one."""
+
+        def compare() -> None:
+            self.night.comparisons = compare_with_last_good(self.night, self.options.result_dir, self.options.fail_on)
+
+        if error := self.reserve.write(compare):
+            self.problem(f"it could not be compared with the last good night: {error}")
+
     def conclude(self) -> None:
-        """Draw the verdict, and close the record."""
-        night = self.night
-        worse = [line for one in night.comparisons if one.worse for line in one.lines]
+        """Draw the verdict, and close the record.
+
+        A comparison counts if ``--fail-on`` asked for it: without limits, it informs. Runs of one night differ less than
+        runs of two nights do, on a machine that others use, so that a change may be real and yet not the build's.
+        """
+        night, gates = self.night, bool(self.options.fail_on)
         codes = [ExitCode(run.exit_code) for run in night.runs] or [ExitCode.HARNESS]
-        codes += [ExitCode.HARNESS] * bool(self.problems) + [ExitCode.INVALID] * bool(worse)
+        codes += [ExitCode.HARNESS] * bool(self.problems)
+        found = worst(codes)
+        if gates and night.comparisons:
+            codes += [
+                ExitCode.INVALID if one.worse else ExitCode.UNKNOWN
+                for one in night.comparisons
+                if one.worse or one.unknown
+            ]
         night.exit_code = int(worst(codes))
         night.result = RESULT_OF[ExitCode(night.exit_code)]
-        if worse and all(run.result is Result.VALID for run in night.runs) and not self.problems:
+        if found is ExitCode.VALID and night.exit_code == ExitCode.INVALID:
             night.result = Result.WORSE
-        night.reasons = [*self.problems, *_of_runs(night), *worse]
+        compared = [
+            f"{one.job}: {one.lines[min(1, len(one.lines) - 1)]}"
+            for one in night.comparisons
+            if one.worse or one.unknown
+        ]
+        night.reasons = [*self.problems, *_of_runs(night), *(compared if gates else [])]
         night.state, night.ended = State.ENDED, _now()
 
     def problem(self, why: str) -> None:

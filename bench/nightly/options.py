@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.nightly.jobs import READY, Job, need_a_launch, usual
 from bench.nightly.plan import read_plan
+from harness.compare import Threshold, parse_thresholds
 from harness.errors import UsageError
 
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
@@ -31,7 +32,7 @@ class Options:
     """Bytes that must be free on the disk before a job begins."""
     keep: int | None
     """How many nights are kept; None: all."""
-    fail_on: tuple[str, ...]
+    fail_on: tuple[Threshold, ...]
     index_only: bool
 
     @property
@@ -67,7 +68,7 @@ def parse(argv: Sequence[str]) -> Options:
         job_timeout=given.job_timeout,
         min_free=given.min_free_mb * 1_000_000,
         keep=given.keep,
-        fail_on=tuple(given.fail_on),
+        fail_on=parse_thresholds(given.fail_on),
         index_only=given.index_only,
     )
 
@@ -90,8 +91,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help=f"some of {', '.join(READY)} (default: all that the deployment allows)",
     )
-    which.add_argument("--plan", type=Path, metavar="FILE", help="a TOML file of jobs of your own (bench/nightly/plan.py)")
-    parser.add_argument("--repeat", type=_positive, metavar="N", help="run each measured load N times (default: steady 5 times)")
+    which.add_argument(
+        "--plan", type=Path, metavar="FILE", help="a TOML file of jobs of your own (bench/nightly/plan.py)"
+    )
+    parser.add_argument(
+        "--repeat", type=_positive, metavar="N", help="run each measured load N times (default: steady 5 times)"
+    )
     parser.add_argument(
         "--own-deployments",
         action="store_true",
@@ -99,17 +104,34 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the prompts (default: the day's number)")
     parser.add_argument(
-        "--job-timeout", type=_seconds, default=3600.0, metavar="S", help="end a run after so many seconds (default: 3600)"
+        "--job-timeout",
+        type=_seconds,
+        default=3600.0,
+        metavar="S",
+        help="end a run after so many seconds (default: 3600)",
     )
     parser.add_argument(
-        "--fail-on", action="append", default=[], metavar="METRIC:CHANGE", help="as in p99_ttft:+10%%; repeatable"
+        "--fail-on",
+        action="append",
+        default=[],
+        metavar="METRIC:CHANGE",
+        help="fail the night if a job is worse than in the last good night by more, as in p99_ttft:+10%%; repeatable "
+        "(default: the comparison only informs)",
     )
-    parser.add_argument("--keep", type=_positive, metavar="N", help="remove the oldest nights beyond N (default: keep all)")
     parser.add_argument(
-        "--min-free-mb", type=_count, default=200, metavar="MB", help="begin no job with less room on the disk (default: 200)"
+        "--keep", type=_positive, metavar="N", help="remove the oldest nights beyond N (default: keep all)"
+    )
+    parser.add_argument(
+        "--min-free-mb",
+        type=_count,
+        default=200,
+        metavar="MB",
+        help="begin no job with less room on the disk (default: 200)",
     )
     parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="the night's date (default: today, in UTC)")
-    parser.add_argument("--index-only", action="store_true", help="run nothing: rebuild the page from the stored nights")
+    parser.add_argument(
+        "--index-only", action="store_true", help="run nothing: rebuild the page from the stored nights"
+    )
     return parser
 
 

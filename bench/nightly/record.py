@@ -83,7 +83,9 @@ class Compared:
 
     job: str
     worse: bool
-    """Whether a threshold of ``--fail-on`` was passed."""
+    """Whether it is worse: with ``--fail-on``, whether a limit was broken."""
+    unknown: bool
+    """Whether it cannot be told: too few runs, runs that cannot be compared, or limits within the noise."""
     lines: list[str]
     """What differs, or why nothing could be compared."""
     file: str = ""

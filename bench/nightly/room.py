@@ -29,7 +29,9 @@ class Reserve:
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
         self.give_up()
 
     def write(self, what: Callable[[], None]) -> OSError | None:

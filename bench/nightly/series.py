@@ -83,9 +83,7 @@ def all_series(nights: Sequence[Night]) -> tuple[Series, ...]:
     found = [series for job in measured_jobs(nights) for series in _of_job(nights, job)]
     alpha = PAGE_ALPHA / max(len(found), 1)
     return tuple(
-        Series(
-            one.job, one.figure, one.points, changes([point.value for point in one.points], alpha), one.left_out
-        )
+        Series(one.job, one.figure, one.points, changes([point.value for point in one.points], alpha), one.left_out)
         for one in found
     )
 
@@ -129,7 +127,9 @@ def bad_since(nights: Sequence[Night], job: str, key: str) -> Bad | None:
 
     Nights need not be bad one after another: a fault that shows in every other night counts from its first.
     """
-    ran = [(night, sum(run.metrics.get(key, 0.0) for run in runs)) for night in nights if (runs := _measured(night, job))]
+    ran = [
+        (night, sum(run.metrics.get(key, 0.0) for run in runs)) for night in nights if (runs := _measured(night, job))
+    ]
     places = [place for place, (_, amount) in enumerate(ran) if amount > 0]
     if not places or len(ran) - places[-1] > _CLEAN:
         return None

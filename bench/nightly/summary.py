@@ -24,7 +24,11 @@ def markdown(night: Night) -> str:
     """The night as Markdown."""
     parts = [f"## Night {night.name}: {night.result.upper()}", ""]
     parts += [f"- {_plain(reason)}" for reason in night.reasons] or ["Every run is valid."]
-    parts += ["", "| run | verdict | p99 TTFT ms | p50 ITL ms | requests/s | wrong | failed |", "|---|---|--:|--:|--:|--:|--:|"]
+    parts += [
+        "",
+        "| run | verdict | p99 TTFT ms | p50 ITL ms | requests/s | wrong | failed |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
     for run in night.runs:
         keys = ("p99_ttft_ms", "p50_itl_ms", "request_throughput", "wrong_outputs", "failed")
         figures = " | ".join(f"{run.metrics[key]:.4g}" if key in run.metrics else "–" for key in keys)
@@ -38,4 +42,10 @@ def markdown(night: Night) -> str:
 
 def _plain(text: str) -> str:
     """The text with everything escaped that Markdown or HTML could read as more than text."""
-    return re.sub(r"([\\`*_{}\[\]()<>#!|~&@])", r"\\\1", text).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;").replace("\\@", "@\u200b")
+    return (
+        re.sub(r"([\\`*_{}\[\]()<>#!|~&@])", r"\\\1", text)
+        .replace("\\<", "&lt;")
+        .replace("\\>", "&gt;")
+        .replace("\\&", "&amp;")
+        .replace("\\@", "@\u200b")
+    )
