@@ -1,10 +1,10 @@
 """How often the trends of the nightly page are wrong, and what they find.
 
-    python -m bench.trend                        the rates, on even, stepped and drifting series with several kinds of noise
-    python -m bench.trend --limits               the table in bench/nightly/limits.py, from a million orders of each length
+    python -m bench.trend               the rates, on even, stepped and drifting series with several kinds of noise
+    python -m bench.trend --limits      the table in bench/nightly/limits.py, from a million orders of each length
 
-An even page has ``--series`` even series; it is wrong if any change is named on it. A step is found if exactly one change is
-named, a step that is dated to the night or to one beside it.
+An even page has ``--series`` even series; it is wrong if any change is named on it. A step is found if exactly one
+change is named, a step that is dated to the night or to one beside it.
 """
 
 import argparse
@@ -140,7 +140,8 @@ def _rates(pages: int, seeds: int, series: int) -> Iterator[str]:
             cases = [Case(noise, nights, 0.04) for nights in (40, 120)]
             shares = pool.map(even_pages, cases, [pages] * 2, [series] * 2)
             yield f"| {noise} | {' | '.join(f'{share:.1%}' for share in shares)} |"
-        yield f"\nSteps, as named on a page of {series} series (of {seeds} series each): any change / one step, dated ± 1 night:\n"
+        yield f"\nSteps, as named on a page of {series} series (of {seeds} series each):"
+        yield "any change / exactly one step, dated to its night or one beside it:\n"
         yield from _steps(pool, seeds, series)
         yield "\nDrifts over all nights: any change / said to be a drift:\n"
         yield from _drifts(pool, seeds, series)

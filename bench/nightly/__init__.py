@@ -1,1 +1,1 @@
-"""The nightly job: chosen loads, workloads and faults against one deployment, night after night, and a page over all of them."""
+"""The nightly job: chosen loads, workloads and faults against a deployment, and a page over all nights."""

@@ -7,8 +7,8 @@
     python -m bench.nightly --result-dir nightly --index-only               rebuilds nightly/index.html
 
 Words after ``--`` go to the harness: flags that launch, or flags that attach. Each night has a directory in
-``nightly/nights``; ``bench/nightly/archive.py`` says what lies there. A run counts as a failure of the harness (4) if it
-was killed, if it ended with a status that is no exit code of the harness, if it ran into its time limit, or if the
+``nightly/nights``; ``bench/nightly/archive.py`` says what lies there. A run counts as a failure of the harness (4) if
+it was killed, if it ended with a status that is no exit code of the harness, if it ran into its time limit, or if the
 launched deployment died meanwhile. SIGTERM ends the night as Ctrl-C does. However the night ends, everything that it
 started ends too, and the night is on the page with its reason.
 """
@@ -67,8 +67,8 @@ def _night(options: Options) -> int:
         night = begin(options, directory)
         archive.save(directory, night)
     except OSError as error:
-        why = f"a night cannot be stored in {options.result_dir}: {error.strerror}. Make room, or name another --result-dir"
-        print(f"error: {why}.", file=sys.stderr)
+        why = f"no night can be stored in {options.result_dir}: {error.strerror}"
+        print(f"error: {why}. Make room, or name another --result-dir.", file=sys.stderr)
         return int(ExitCode.HARNESS)
     with Reserve(directory) as reserve:
         nightly = Nightly(options, directory, night, reserve)

@@ -9,8 +9,8 @@
         summary.md               the night in a few lines, for a CI system's page
         steady-1/                a run of a job: its output, its JUnit file, and the run's directory
 
-Nothing is removed or overwritten but by ``--keep``. A record that cannot be read stays as it is and becomes a night with
-that reason.
+Nothing is removed or overwritten but by ``--keep``. A record that cannot be read stays as it is and becomes a night
+with that reason.
 """
 
 import fcntl

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from bench.nightly.record import Night, Result, State
 
-_MOST_WEEKS = 60
+_MOST_WEEKS = 58
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class Calendar:
 
 
 def calendar(nights: Sequence[Night]) -> Calendar:
-    """The weeks up to the newest night, at most sixty."""
+    """The weeks up to the newest night, at most a year and six weeks."""
     dates = [date.fromisoformat(night.name.partition(".")[0]) for night in nights]
     if not dates:
         return Calendar((), (), 0)
     last = max(dates)
-    monday = max(min(dates), last - timedelta(weeks=_MOST_WEEKS)) - timedelta(days=0)
+    monday = max(min(dates), last - timedelta(weeks=_MOST_WEEKS))
     monday -= timedelta(days=monday.weekday())
     by_day: dict[date, list[Night]] = {}
     for day, night in zip(dates, nights, strict=True):

@@ -1,6 +1,7 @@
 """Charts of the page over all nights, as Vega-Lite specifications."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from bench.nightly.findings import Weight, chart_id, harness_of
@@ -14,6 +15,8 @@ from harness.reports.text import figure, plural
 _MOST_COMMITS = 6
 """More commits of the harness than these are not marked on charts: they would hide the nights."""
 _HEIGHT = 190
+_FEW = 120
+"""More nights are drawn smaller and fainter."""
 
 
 def trend_chart(series: Series) -> Chart:
@@ -54,7 +57,8 @@ def _description(series: Series) -> str:
     values = [point.value for point in series.points]
     unit = series.figure.unit
     text = f"{plural(len(values), 'night')}, {figure(min(values))} to {figure(max(values))} {unit}; "
-    text += f"the newest: {figure(values[-1])} {unit}. A dot is the median of a night's runs, the line through it their range. "
+    text += f"the newest: {figure(values[-1])} {unit}. A dot is the median of a night's runs, "
+    text += "the line through it their range. "
     if series.changes:
         text += f"{plural(len(series.changes), 'change')}: "
         text += ", ".join(f"{_arrow(c)} {c.kind} at {series.points[c.at].night.name}" for c in series.changes) + "."
@@ -81,17 +85,24 @@ def _axes(series: Series) -> dict[str, Any]:
 
 def _nights(series: Series) -> Iterator[Mapping[str, Any]]:
     values = [_row(point) for point in series.points]
+    few = len(values) <= _FEW
     axes = _axes(series)
     y = axes["y"] | {"field": "low"}
     yield {
         "data": {"values": values},
         "layer": [
             {
-                "mark": {"type": "rule", "color": "var(--strong-line)", "opacity": 0.5},
+                "mark": {"type": "rule", "color": "var(--strong-line)", "opacity": 0.5 if few else 0.25},
                 "encoding": axes | {"y": y, "y2": {"field": "high"}},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 28, "color": "var(--c1)", "opacity": 0.9},
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "size": 28 if few else 12,
+                    "color": "var(--c1)",
+                    "opacity": 0.9,
+                },
                 "encoding": axes
                 | {
                     "tooltip": [
@@ -201,9 +212,9 @@ def new_versions(nights: Sequence[Night]) -> list[tuple[Night, str]]:
 
     Commits of the harness count while they are few.
     """
-    commits = sum(a.commit != b.commit for a, b in zip(nights, nights[1:], strict=False))
+    commits = sum(a.commit != b.commit for a, b in pairwise(nights))
     found = []
-    for before, night in zip(nights, nights[1:], strict=False):
+    for before, night in pairwise(nights):
         new = [night.engine_version] if night.engine_version != before.engine_version else []
         if night.harness_version != before.harness_version or (
             commits <= _MOST_COMMITS and night.commit != before.commit
@@ -233,7 +244,7 @@ def bad_chart(nights: Sequence[Night], job: str) -> Chart | None:
         name=f"bad-{job}".lower().replace("_", "-"),
         title=f"Wrong outputs and failed requests of {job}",
         description=f"{plural(len({row['night'] for row in rows}), 'night')} of {len(nights)} had some: "
-        + ", ".join(f"{number:,} {what}" for what, number in totals.items())
+        + ", ".join(f"{number:,} {what}" for what, number in totals.items() if number)
         + ".",
         spec={
             "width": "container",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.nightly.record import Night, Result
+from bench.nightly.record import Night
 from bench.nightly.results import WRONG
 from bench.nightly.series import Bad, Series, every_bad
 from bench.nightly.trend import Change, Kind
@@ -86,6 +86,13 @@ def harness_of(night: Night) -> str:
     return f"harness {night.harness_version} ({night.commit[:9] or 'no commit'})" if night.harness_version else ""
 
 
+def first_bad(nights: Sequence[Night]) -> str:
+    """The first night of what is wrong now; empty if the newest night is good and no job is wrong of late."""
+    good = next((place for place in range(len(nights) - 1, -1, -1) if nights[place].good), -1)
+    names = [nights[good + 1].name] if good + 1 < len(nights) else []
+    return min([*names, *(one.first.name for one in every_bad(nights))], default="")
+
+
 def standing(nights: Sequence[Night]) -> str:
     """Since when nights are not good."""
     good = next((place for place in range(len(nights) - 1, -1, -1) if nights[place].good), None)
@@ -97,19 +104,10 @@ def standing(nights: Sequence[Night]) -> str:
     first = nights[good + 1]
     since = plural(len(nights) - good - 1, "night")
     return (
-        f"The first bad night is {first.name}{_new(nights, first)}; the last good one was {nights[good].name}. "
-        f"{since[0].upper()}{since[1:]} since then {'was' if since.startswith('1 ') else 'were'} not valid."
+        f"Not valid since the night of {first.name}{_new(nights, first)} ({since}). "
+        f"The last good night was {nights[good].name}."
     )
 
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}." if not text.startswith("p") else f"{text}."
-
-
-WORDS = {
-    Result.VALID: "valid",
-    Result.WORSE: "worse",
-    Result.INVALID: "invalid",
-    Result.UNKNOWN: "unknown",
-    Result.FAILED: "failed",
-}

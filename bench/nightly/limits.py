@@ -1,8 +1,8 @@
 """How far a part of a series lies from the rest by chance alone.
 
-The table has, for the largest of a series's statistics (``ranks.py``), what it exceeds with the given probability if all
-orders of the nights are equally likely. ``python -m bench.trend --limits`` computes it from a million orders of each length.
-Between lengths and between probabilities, limits are interpolated on their logarithms.
+The table has, for the largest of a series's statistics (``ranks.py``), what it exceeds with the given probability if
+all orders of the nights are equally likely. ``python -m bench.trend --limits`` computes it from a million orders of
+each length. Between lengths and between probabilities, limits are interpolated on their logarithms.
 """
 
 from collections.abc import Mapping

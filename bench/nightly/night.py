@@ -142,8 +142,8 @@ class Nightly:
     def conclude(self) -> None:
         """Draw the verdict, and close the record.
 
-        A comparison counts if ``--fail-on`` asked for it: without limits, it informs. Runs of one night differ less than
-        runs of two nights do, on a machine that others use, so that a change may be real and yet not the build's.
+        A comparison counts if ``--fail-on`` asked for it: without limits, it informs. Runs of one night differ less
+        than runs of two nights do, on a machine that others use, so that a change may be real and yet not the build's.
         """
         night, gates = self.night, bool(self.options.fail_on)
         codes = [ExitCode(run.exit_code) for run in night.runs] or [ExitCode.HARNESS]

@@ -1,4 +1,4 @@
-"""The page over all nights, ``index.html``, and a page for each night. Both need no network and no script to be read."""
+"""The page over all nights, ``index.html``, and a page for each night. They need neither a network nor a script."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from markupsafe import Markup
 from bench.nightly import archive
 from bench.nightly.calendar import calendar, kind_of
 from bench.nightly.charts import bad_chart, trend_chart
-from bench.nightly.findings import findings, harness_of, standing
+from bench.nightly.findings import findings, first_bad, harness_of, standing
 from bench.nightly.record import Night, Run
 from bench.nightly.results import WRONG
 from bench.nightly.series import all_series, measured_jobs
@@ -132,6 +132,7 @@ def _tiles(nights: Sequence[Night]) -> list[tuple[str, str]]:
         (f"{len(nights):,}", "night" if len(nights) == 1 else "nights"),
         (f"{good} of {len(recent)}", "valid, of the newest"),
         (last, "last good night"),
+        (first_bad(nights) or "none", "first bad night"),
         (engine, "engine"),
         (harness.removeprefix("harness "), "harness"),
     ]

@@ -1,8 +1,8 @@
 """How far a part of a series lies from the rest, by ranks.
 
-A series is replaced by the normal scores of its ranks (van der Waerden), so that an outlier counts no more than the next
-largest value. If the order of the values is chance, every order of the scores is equally likely, whatever the noise: that
-is what the limits are computed from (``limits.py``). Equal values are ordered at random, from a fixed seed.
+A series is replaced by the normal scores of its ranks (van der Waerden), so that an outlier counts no more than the
+next largest value. If the order of the values is chance, every order of the scores is equally likely, whatever the
+noise: that is what the limits are computed from (``limits.py``). Equal values are ordered at random, from a fixed seed.
 """
 
 import numpy as np

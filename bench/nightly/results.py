@@ -83,7 +83,7 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def deployment_of(result: Mapping[str, Any]) -> dict[str, str]:
-    """What two nights must have in common to be compared. The engine's version may differ: that is what is looked for."""
+    """What two nights must have in common to be compared. The engine's version may differ: changes of it are sought."""
     facts = result.get("deployment") or {}
     keys = ("engine", "connector", "block_size", "device", "num_blocks", "launched")
     found = {key: json.dumps(facts.get(key)) for key in keys}

@@ -31,7 +31,7 @@ def markdown(night: Night) -> str:
     ]
     for run in night.runs:
         keys = ("p99_ttft_ms", "p50_itl_ms", "request_throughput", "wrong_outputs", "failed")
-        figures = " | ".join(f"{run.metrics[key]:.4g}" if key in run.metrics else "–" for key in keys)
+        figures = " | ".join(f"{run.metrics[key]:.4g}" if key in run.metrics else "-" for key in keys)
         parts.append(f"| {_plain(run.job)} {run.repeat} | {run.result} | {figures} |")
     for one in night.comparisons:
         parts += ["", f"**{_plain(one.job)}** beside the night {_plain(night.compared_with)}:", ""]

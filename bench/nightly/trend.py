@@ -1,24 +1,26 @@
 """Where a series of nights changed: steps and drifts, with few false alarms. Pure.
 
-1. **Test.** Is the order of the nights chance? Two statistics of ranks (``ranks.py``): the largest difference between the
-   nights before and after a place, and between an interval and the rest. Limits come from all orders being equally likely
-   (``limits.py``), and hold for any noise, heavy tails and outliers included, if nights are independent.
-2. **Nights that resemble their neighbours.** Independent they are not if a machine is slow for some days. The correlation
-   of neighbours is estimated, a little too high on purpose, from what is left when the likeliest levels are taken away, and
-   is taken out before the test: each night less that share of the night before (Robbins, Gallagher, Lund and Aue 2011).
-3. **Several changes.** Where the test says that something changed, the series is divided there, and each part is looked at
-   in the same way (circular binary segmentation: Olshen, Venkatraman, Lucito and Wigler 2004). Then each change is dated
-   again between its neighbours.
+1. **Test.** Is the order of the nights chance? Two statistics of ranks (``ranks.py``): the largest difference between
+   the nights before and after a place, and between an interval and the rest. Limits come from all orders being equally
+   likely (``limits.py``), and hold for any noise, heavy tails and outliers included, if nights are independent.
+2. **Nights that resemble their neighbours.** Independent they are not if a machine is slow for some days. The
+   correlation of neighbours is estimated, a little too high on purpose, from what is left when the likeliest levels are
+   taken away, and is taken out before the test: each night less that share of the night before (Robbins, Gallagher,
+   Lund and Aue 2011).
+3. **Several changes.** Where the test says that something changed, the series is divided there, and each part is looked
+   at in the same way (circular binary segmentation: Olshen, Venkatraman, Lucito and Wigler 2004). Then each change is
+   dated again between its neighbours.
 4. **Step or drift.** ``ramp.py`` says which explains the nights better.
 
-What it cannot: by ranks, the newest nights differ from chance only when there are enough of them. With 40 nights a step is
-called after 6 or 7 at the strictest level of a page, with 200 after 4 or 5. The comparison with the last good night is what
-looks at one night. ``python -m bench.trend`` measures all this.
+What it cannot: by ranks, the newest nights differ from chance only when there are enough of them. With 40 nights a step
+is called after 6 or 7 at the strictest level of a page, with 200 after 4 or 5. The comparison with the last good night
+is what looks at one night. ``python -m bench.trend`` measures all this.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,8 +33,8 @@ PAGE_ALPHA = 0.005
 _LIKELY = 3.2
 """A split is taken for real, when levels are taken away to see the noise, from the limit of 1 % of even series on."""
 _TOO_HIGH = 0.75
-"""By how many standard errors (1 / sqrt(nights)) the correlation of neighbours is taken too high. Chosen by the false alarms
-of correlated series, in bench/RESULTS.md."""
+"""By how many standard errors (1 / sqrt(nights)) the correlation of neighbours is taken too high. Chosen by the false
+alarms of correlated series, in bench/results/trend.md."""
 _HIGHEST = 0.8
 _BIAS = 2.0
 """Levels that are taken away from a series before its correlation is estimated: each makes the estimate too low by
@@ -65,8 +67,8 @@ class Change:
 def changes(values: Sequence[float], alpha: float) -> tuple[Change, ...]:
     """The changes of a series, in order.
 
-    ``values``: finite numbers, one a night, missing nights left out; ``alpha``: the probability that a change is found in
-    a series that has none.
+    ``values``: finite numbers, one a night, missing nights left out; ``alpha``: the probability that a change is found
+    in a series that has none.
     """
     series = np.asarray(values, dtype=float)
     if len(series) < FEWEST or np.ptp(series) == 0:
@@ -146,7 +148,7 @@ def _found(series: Floats, alpha: float) -> tuple[int, ...]:
         return ()
     begin = int(np.argmax(by_length[longest]))
     inside = begin >= SHORTEST and begin + longest <= len(series) - SHORTEST
-    # An interval at an end of the series is a split. The better interval is taken only if it is better as a pair of places.
+    # An interval at an end of the series is a split.
     if inside and float(by_length[longest].max()) > float(splits.max()):
         return begin, begin + longest
     return (SHORTEST + int(np.argmax(splits)),)
@@ -169,7 +171,7 @@ def _dated(series: Floats, starts: Sequence[int]) -> list[int]:
 
 def _described(values: Floats, series: Floats, starts: Sequence[int]) -> Iterator[Change]:
     edges = [0, *starts, len(values)]
-    levels = [float(np.median(values[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
+    levels = [float(np.median(values[a:b])) for a, b in pairwise(edges)]
     for group in _same_way(levels):
         first, last = group[0], group[-1]
         begin, end = edges[first], edges[last + 2]
