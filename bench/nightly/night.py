@@ -62,15 +62,18 @@ class Nightly:
     reserve: Reserve
     problems: list[str] = field(default_factory=list)
     """What failed that is no run: the deployment, the disk, the night itself."""
+    codes: list[ExitCode] = field(default_factory=list)
+    """The exit codes that the problems lead to."""
 
     def run(self) -> None:
         """Run all jobs. Whatever happens is a reason in the record."""
         try:
             self._jobs()
         except KeyboardInterrupt as interrupt:
-            self.problem(f"it was interrupted by {interrupt or 'Ctrl-C'}")
+            # Nothing failed: what was not found out is unknown.
+            self.problem(f"it was interrupted by {interrupt or 'Ctrl-C'}", ExitCode.UNKNOWN)
         except HarnessError as error:
-            self.problem(str(error))
+            self.problem(str(error), error.exit_code)
         except Exception as error:  # noqa: BLE001 - no unforeseen error may look like a verdict, or be lost
             traceback.print_exc()
             self.problem(f"the nightly job itself failed: {type(error).__name__}: {error}. This is no verdict")
@@ -88,7 +91,7 @@ class Nightly:
                     self._all_of(jobs, target)
             except HarnessError as error:
                 # Jobs that launch their own deployment are still worth running.
-                self.problem(str(error))
+                self.problem(str(error), error.exit_code)
 
     def _all_of(self, jobs: Iterator[Job], target: Target) -> None:
         for job in jobs:
@@ -146,8 +149,8 @@ class Nightly:
         than runs of two nights do, on a machine that others use, so that a change may be real and yet not the build's.
         """
         night, gates = self.night, bool(self.options.fail_on)
-        codes = [ExitCode(run.exit_code) for run in night.runs] or [ExitCode.HARNESS]
-        codes += [ExitCode.HARNESS] * bool(self.problems)
+        codes = [ExitCode(run.exit_code) for run in night.runs] or ([] if self.codes else [ExitCode.HARNESS])
+        codes += self.codes
         found = worst(codes)
         if gates and night.comparisons:
             codes += [
@@ -167,12 +170,13 @@ class Nightly:
         night.reasons = [*self.problems, *_of_runs(night), *(compared if gates else [])]
         night.state, night.ended = State.ENDED, _now()
 
-    def problem(self, why: str) -> None:
+    def problem(self, why: str, code: ExitCode = ExitCode.HARNESS) -> None:
         """Remember, and say, what failed that is no run."""
         text = clean(redact_text(why), 500).rstrip(".")
         if text not in self.problems:
             print(f"error: {text}.", file=sys.stderr)
             self.problems.append(text)
+            self.codes.append(code)
 
 
 def worst(codes: Sequence[ExitCode]) -> ExitCode:

@@ -77,6 +77,8 @@ class Started:
         self.process.wait()
         if self._copying:
             self._copying.join()
+        if self.process.stdout:
+            self.process.stdout.close()
 
     def ended_within(self, seconds: float) -> bool:
         """Whether it has ended, or ends within ``seconds``."""

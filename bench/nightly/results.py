@@ -60,9 +60,13 @@ def _said(ended: Started) -> str:
 def _read_results(run: Run, stored: Sequence[Path]) -> None:
     try:
         results = [json.loads((path / RESULT).read_bytes()) for path in stored if (path / RESULT).exists()]
-    except (OSError, ValueError) as error:
-        _fail(run, f"its result cannot be read: {error}")
-        return
+        _fill_in(run, results)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        # A damaged file, or one of another program.
+        _fail(run, clean(f"its result cannot be read: {error}"))
+
+
+def _fill_in(run: Run, results: Sequence[Mapping[str, Any]]) -> None:
     if not results:
         _fail(run, "it ended with a verdict, and stored no result")
         return
