@@ -25,7 +25,7 @@ from bench.nightly.options import Options, parse
 from bench.nightly.page import write_index, write_night
 from bench.nightly.record import Night
 from bench.nightly.room import Reserve
-from bench.nightly.signals import signals_interrupt
+from bench.nightly.signals import ignore_signals, signals_interrupt
 from bench.nightly.summary import lines_of, write_summary
 from harness.cli.output import unfailing_output
 from harness.errors import ExitCode, UsageError
@@ -73,7 +73,7 @@ def _night(options: Options) -> int:
     with Reserve(directory) as reserve:
         nightly = Nightly(options, directory, night, reserve)
         nightly.run()
-        nightly.compare()
+        ignore_signals()
         nightly.conclude()
         nightly.save()
         _tell(nightly)

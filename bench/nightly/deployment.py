@@ -41,24 +41,26 @@ def deployment(words: Sequence[str], directory: Path) -> Iterator[Target]:
         yield Target(tuple(words))
         return
     directory.mkdir(parents=True, exist_ok=True)
-    held = Started.start("serve", "--result-dir", str(directory), *words)
+    held = Started.start(
+        "serve", "--result-dir", str(directory), *words, output=directory / "output.txt", keep_stdout=True
+    )
     try:
         # Its offload tiers may be probed: nobody else uses it.
-        yield Target((*_attach(_facts(held, directory), words), "--probe-tiers"), held)
+        yield Target((*_attach(_facts(held), words), "--probe-tiers"), held)
     finally:
         held.end()
 
 
-def _facts(held: Started, directory: Path) -> Mapping[str, Any]:
+def _facts(held: Started) -> Mapping[str, Any]:
     line = held.process.stdout.readline() if held.process.stdout else ""
     if line:
         facts: Mapping[str, Any] = json.loads(line)
         return facts
-    # serve has printed the reason on stderr. It must not end by itself, so that even status 0 is a failure.
+    # It must not end by itself, so that even status 0 is a failure.
     status = held.status()
-    why = f"status {status}" if status in set(ExitCode) else f"it {how_it_ended(status)}"
+    why = held.error() or (f"status {status}" if status in set(ExitCode) else f"it {how_it_ended(status)}")
     kind: type[HarnessError] = UsageError if exit_code(status) is ExitCode.USAGE else DeployError
-    raise kind(f"the deployment did not come up ({why}); its error is in the night's output, its logs in {directory}")
+    raise kind(f"the deployment did not come up: {why}")
 
 
 def _attach(facts: Mapping[str, Any], words: Sequence[str]) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ class Nightly:
         """Run all jobs. Whatever happens is a reason in the record."""
         try:
             self._jobs()
+            self._compare()
         except KeyboardInterrupt as interrupt:
             # Nothing failed: what was not found out is unknown.
             self.problem(f"it was interrupted by {interrupt or 'Ctrl-C'}", ExitCode.UNKNOWN)
@@ -100,7 +101,8 @@ class Nightly:
                     raise HarnessError(why)
                 self._once(job, repeat, target)
                 if target.died():
-                    self.problem(f"the deployment died, at {job.name} at the latest: no further job is run on it")
+                    why = target.held.error() if target.held else ""
+                    self.problem(f"the deployment died, at {job.name} at the latest{f': {why}' if why else ''}")
                     return
 
     def _once(self, job: Job, repeat: int, target: Target) -> None:
@@ -133,7 +135,7 @@ class Nightly:
         if error := self.reserve.write(lambda: archive.save(self.directory, self.night)):
             self.problem(f"the night's record could not be written: {error.strerror}")
 
-    def compare(self) -> None:
+    def _compare(self) -> None:
         """Compare the night with the last good one."""
 
         def compare() -> None:

@@ -9,10 +9,12 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import harness
 from harness.errors import ExitCode
+from harness.redact import redact_text
+from harness.reports.text import clean
 
 _HARNESS = (sys.executable, "-m", "harness")
 # Ends the command when this job ends, even by kill -9. The command has 60 seconds to end by itself.
@@ -32,25 +34,31 @@ class Started:
     _copying: threading.Thread | None = None
 
     @classmethod
-    def start(cls, *words: str, output: Path | None = None) -> Self:
-        """Start ``python -m harness WORDS``. ``output``: a file for what it prints on standard error and output.
+    def start(cls, *words: str, output: Path, keep_stdout: bool = False) -> Self:
+        """Start ``python -m harness WORDS``.
 
-        Without ``output``, standard output is left to the caller (``process.stdout``).
+        ``output``: a file for what it prints; ``keep_stdout``: standard output is left to the caller, and is not
+        printed (``process.stdout``).
         """
         process = subprocess.Popen(
             [*_KEPT, *_HARNESS, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None if output is None else subprocess.STDOUT,
+            stderr=subprocess.PIPE if keep_stdout else subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,
         )
         started = cls(process)
-        if output is not None:
-            started._copying = threading.Thread(target=started._copy, args=(output,), daemon=True)
-            started._copying.start()
+        stream = process.stderr if keep_stdout else process.stdout
+        started._copying = threading.Thread(target=started._copy, args=(stream, output), daemon=True)
+        started._copying.start()
         return started
+
+    def error(self) -> str:
+        """The last error that it printed, without ``error:``; empty if it printed none."""
+        errors = [line.partition("error: ")[2] for line in self.last_lines if line.startswith("error: ")]
+        return clean(redact_text(errors[-1]), 400).rstrip(".") if errors else ""
 
     def wait(self, seconds: float = math.inf) -> int:
         """Wait for its end, and end it after ``seconds``; returns its status (-N: killed by signal N)."""
@@ -77,8 +85,9 @@ class Started:
         self.process.wait()
         if self._copying:
             self._copying.join()
-        if self.process.stdout:
-            self.process.stdout.close()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
 
     def ended_within(self, seconds: float) -> bool:
         """Whether it has ended, or ends within ``seconds``."""
@@ -86,13 +95,12 @@ class Started:
             self.process.wait(seconds)
         return self.process.poll() is not None
 
-    def _copy(self, output: Path) -> None:
+    def _copy(self, stream: IO[str], output: Path) -> None:
         """Copy what it prints, until it and its descendants have ended. A full disk costs the file, not the run."""
-        assert self.process.stdout  # noqa: S101 - it is a pipe
         file = None
         with suppress(OSError):
             file = output.open("w", encoding="utf-8", errors="replace")
-        for line in self.process.stdout:
+        for line in stream:
             self.last_lines.append(line.rstrip())
             print(line, end="", flush=True)
             if file is not None:

@@ -43,18 +43,11 @@ def read_run(run: Run, ended: Started, directory: Path, night: Path) -> None:
     elif run.exit_code in _VERDICTS:
         _read_results(run, stored)
     else:
-        run.reasons = [_said(ended)]
+        run.reasons = [ended.error() or "the harness itself failed; its output is in output.txt"]
 
 
 def _fail(run: Run, why: str) -> None:
     run.exit_code, run.result, run.reasons = int(ExitCode.HARNESS), Result.FAILED, [why]
-
-
-def _said(ended: Started) -> str:
-    """The error that the harness printed last."""
-    errors = [line.partition("error: ")[2] for line in ended.last_lines if line.startswith("error: ")]
-    text = clean(redact_text(errors[-1]), 400) if errors else ""
-    return text or "the harness itself failed; its output is in output.txt"
 
 
 def _read_results(run: Run, stored: Sequence[Path]) -> None:

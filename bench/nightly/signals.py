@@ -10,9 +10,14 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     # What was started is given 60 s to end. A second signal would leave the night without its record.
+    ignore_signals()
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def ignore_signals() -> None:
+    """Let a night that is over write its record and its reports."""
     for one in _ENDING:
         signal.signal(one, signal.SIG_IGN)
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 @contextmanager

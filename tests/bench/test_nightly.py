@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +31,7 @@ class Ended:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.status = next(self.statuses)
-        self.timed_out, self.last_lines = False, deque(["error: --base-url: nobody answers."])
+        self.timed_out = False
         place = Path(words[words.index("--result-dir") + 1]) / "20260304T010203Z"
         if self.status in self.results:
             place.mkdir()
@@ -49,6 +48,9 @@ class Ended:
 
     def end(self) -> None:
         pass
+
+    def error(self) -> str:
+        return "--base-url: nobody answers"
 
 
 def checks(verdict: str) -> str:
@@ -126,7 +128,7 @@ def test_a_verdict_without_a_readable_result_is_a_failure(
 
 def test_a_usage_error_of_a_run_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, record = run(tmp_path, (2, 0, 0, 0), monkeypatch)
-    assert record.reasons == ["steady: --base-url: nobody answers."]
+    assert record.reasons == ["steady: --base-url: nobody answers"]
 
 
 def test_a_disk_that_fills_up_ends_the_night_with_that_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,10 +353,11 @@ def test_a_deployment_that_does_not_come_up_is_never_valid(
 ) -> None:
     """``serve`` ends with 0 only when it is stopped, so that an end before the loads is a failure."""
     ends = f"import os; os.kill(os.getpid(), {-status})" if status < 0 else f"raise SystemExit({status})"
+    ends = f"import sys; print('error: no room for the KV cache.', file=sys.stderr); {ends}"
     from bench.nightly import process  # noqa: PLC0415 - what is replaced
 
     monkeypatch.setattr(process, "_HARNESS", (sys.executable, "-S", "-c", ends))
     assert nightly.main(["--result-dir", str(tmp_path), "--jobs", "steady", "--min-free-mb", "0"]) == code
     record = the_record(tmp_path)
-    assert "the deployment did not come up" in record.reasons[0]
+    assert record.reasons[0] == "the deployment did not come up: no room for the KV cache"
     assert record.reasons[1] == "5 of 5 runs were not begun or did not end"

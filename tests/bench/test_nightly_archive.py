@@ -23,7 +23,8 @@ def test_a_record_is_read_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("boot", "why"), [("another", "the machine was restarted after 6 of 6 runs"), (None, "its process 1 was killed after")]
+    ("boot", "why"),
+    [("another", "the machine was restarted after 6 of 6 runs"), (None, "its process 1 was killed after")],
 )
 def test_a_night_that_never_ended_gets_its_reason_once(tmp_path: Path, boot: str | None, why: str) -> None:
     first, second = Nights(2).make()

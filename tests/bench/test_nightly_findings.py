@@ -1,4 +1,4 @@
-"""What the page says of the nights: first bad night, changes with what was new, and nothing that a server could inject."""
+"""What the page says of the nights: first bad night, changes with what was new, and no markup of a server's."""
 
 from pathlib import Path
 
@@ -47,10 +47,14 @@ def test_wrong_outputs_are_dated_to_their_first_night() -> None:
         "Outputs of burst are wrong since the night of 2026-02-04 (in 3 of 6 nights; 28 nights before that had none)."
     ]
     assert first_bad(nights) == "2026-02-04"
-    assert standing(nights).startswith("Not valid since the night of 2026-02-09 (1 night). The last good night was 2026-02-08")
+    assert standing(nights).startswith(
+        "Not valid since the night of 2026-02-09 (1 night). The last good night was 2026-02-08"
+    )
 
 
-@pytest.mark.parametrize(("wrong", "first"), [([], None), ([20], None), ([35], "2026-02-05"), (range(40), "2026-01-01")])
+@pytest.mark.parametrize(
+    ("wrong", "first"), [([], None), ([20], None), ([35], "2026-02-05"), (range(40), "2026-01-01")]
+)
 def test_wrong_outputs_are_over_after_five_clean_nights(wrong: list[int], first: str | None) -> None:
     bad = bad_since(Nights(40, wrong=list(wrong)).make(), "burst", "wrong_outputs")
     assert (bad and bad.first.name) == first

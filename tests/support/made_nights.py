@@ -59,7 +59,9 @@ class Nights:
         night.reasons = ["burst: outputs: 3 of 256 outputs differ from teacher forcing"] if bad else []
         return night
 
-    def _run(self, job: str, repeat: int, number: int, slow: float, rng: np.random.Generator, engine: str) -> Run:
+    def _run(  # noqa: PLR0917 - all are needed, and it is called once
+        self, job: str, repeat: int, number: int, slow: float, rng: np.random.Generator, engine: str
+    ) -> Run:
         wrong = 1.0 if job == "burst" and number in self.wrong else 0.0
         noise: Callable[[], float] = lambda: float(rng.normal(1, 0.01))  # noqa: E731 - one line, used thrice
         metrics = {
