@@ -122,13 +122,24 @@ class Nightly:
             run.exit_code, run.result = int(ExitCode.HARNESS), Result.FAILED
             run.reasons = ["the deployment that was launched for the loads died: nothing was found out", *run.reasons]
         self.night.runs.append(run)
-        self.save()
+        self._save_between()
 
     def _flags(self, job: Job, repeat: int, place: Path, target: Target) -> list[str]:
         # Repeats have prompts of their own, so that their differences contain what other prompts do, as nights' do.
         seed = str(self.options.seed * 100 + repeat - 1)
         own = ["--seed", seed, "--label", job.name, "--result-dir", str(place), "--junit", str(place / "junit.xml")]
         return ["run", *job.flags, *own, *target.flags]
+
+    def _save_between(self) -> None:
+        """Write the record after a run. On a full disk, no further run is begun.
+
+        The reserve is kept for the end: further runs would fill the room that it makes.
+        """
+        try:
+            archive.save(self.directory, self.night)
+        except OSError as error:
+            why = f"the night's record could not be written after run {len(self.night.runs)}: {error.strerror}"
+            raise HarnessError(why) from error
 
     def save(self) -> None:
         """Write the record; a failure becomes a reason."""

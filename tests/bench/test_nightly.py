@@ -131,7 +131,7 @@ def test_a_usage_error_of_a_run_is_quoted(tmp_path: Path, monkeypatch: pytest.Mo
     assert record.reasons == ["steady: --base-url: nobody answers"]
 
 
-def test_a_disk_that_fills_up_ends_the_night_with_that_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_run_is_begun_without_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The third run is not begun; what was found out before is kept."""
     free = iter([10**12, 10**12, 10**6])
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
@@ -142,10 +142,10 @@ def test_a_disk_that_fills_up_ends_the_night_with_that_reason(tmp_path: Path, mo
     assert "the disk is full" in (tmp_path / "index.html").read_text()
 
 
-def test_a_record_is_written_on_a_full_disk_by_giving_up_the_reserve(
+def test_a_full_disk_ends_the_night_and_the_reserve_makes_room_for_its_record_and_its_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the first run on, nothing can be written while the reserve is there."""
+    """From the first run on, nothing can be written while the reserve is there. Another run would fill its room."""
     write = archive.write_atomically
 
     def on_full_disk(path: Path, text: str) -> None:
@@ -154,8 +154,10 @@ def test_a_record_is_written_on_a_full_disk_by_giving_up_the_reserve(
         write(path, text)
 
     monkeypatch.setattr(archive, "write_atomically", on_full_disk)
-    code, record = run(tmp_path, (0, 0, 0, 0), monkeypatch)
-    assert (code, len(record.runs)) == (0, 4)
+    code, record = run(tmp_path, (0,), monkeypatch)
+    assert (code, len(record.runs), record.state) == (4, 1, "ended")
+    assert record.reasons[0] == "the night's record could not be written after run 1: No space left on device"
+    assert "No space left" in (tmp_path / "index.html").read_text()
 
 
 def test_a_page_that_cannot_be_written_is_a_failure_and_costs_no_result(
