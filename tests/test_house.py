@@ -51,7 +51,9 @@ ROOMS: dict[str, set[str]] = {
         "catalogue.registry",
         "checkers",
         "verify.judging",
-    },
+    }
+    # Of observe only how samples are turned into counters.
+    | {"observe.counters"},
     # A process of its own, which reads the journal of a run that goes on.
     "beside": VOCABULARY | {"store", "checkers"},
     # Of reports the format of numbers and tables.

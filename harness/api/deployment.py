@@ -1,5 +1,6 @@
 """Runs on a deployment that was launched or attached to."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,7 +37,7 @@ from harness.reports import LoadSettings, Report
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row
 from harness.run import Carried, Recorder, Sending, carry_out, fit, fresh_salt, run_started_now, with_tokens
 from harness.run.runner import load_here
-from harness.run.transport import REQUEST_TIMEOUT, SETTLE_TIMEOUT
+from harness.run.transport import METRICS_INTERVAL, REQUEST_TIMEOUT, SETTLE_TIMEOUT
 from harness.scenario import Scenario
 from harness.store import RunStore
 from harness.verify.asking import VerifyOptions, VerifyPolicy
@@ -69,6 +70,7 @@ class AsyncRunningDeployment:
         extra_body: Mapping[str, Any] | None = None,
         request_timeout: float = REQUEST_TIMEOUT,
         settle_timeout: float = SETTLE_TIMEOUT,
+        metrics_interval: float = METRICS_INTERVAL,
         goodput: Mapping[str, float] | None = None,
         faults: Sequence[str] = (),
         workers: int | None = None,
@@ -90,6 +92,7 @@ class AsyncRunningDeployment:
             extra_body: fields added to every request's body.
             request_timeout: seconds from sending a request to the end of its answer.
             settle_timeout: seconds for which the servers may need to settle before and after the load.
+            metrics_interval: seconds between readings of the servers' /metrics during the load; 0: none.
             faults: what is done to the deployment during the load, as for ``--fault``: ``pause:server=decode-0,for=3``.
                 Afterwards every prompt is asked again, through each cache.
             workers: processes that send the load; default: this process, or a worker on each node with ``ray``.
@@ -104,7 +107,13 @@ class AsyncRunningDeployment:
         fleet = _workers(workers, ray)
         load = await with_tokens(load or RandomLoad(), self.facts, self._target.headers)
         salt = fresh_salt()
-        sending = Sending(self._target.headers, request_timeout, settle_timeout, checked(extra_body or {}))
+        sending = Sending(
+            self._target.headers,
+            request_timeout,
+            settle_timeout,
+            checked(extra_body or {}),
+            metrics_interval=_interval(metrics_interval),
+        )
         how = VerifyOptions(
             policy=VerifyPolicy.parse(verify),
             salt=salt,
@@ -242,6 +251,12 @@ class AsyncRunningDeployment:
                 load=nemesis.beside(load_here if fleet is None else fleet.load),
                 beside=None if faults else beside,
             )
+
+
+def _interval(seconds: float) -> float:
+    if not 0 <= seconds < math.inf:
+        raise UsageError(f"metrics_interval={seconds}: give the seconds between two readings, or 0 for none.")
+    return seconds
 
 
 def _workers(number: int | None, ray: str | None) -> Workers:

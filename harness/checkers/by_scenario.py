@@ -38,6 +38,7 @@ from harness.history import (
     PhaseStarted,
     RunEnded,
     RunStarted,
+    Sampled,
     Sent,
     VerificationPlanned,
 )
@@ -97,12 +98,14 @@ def seconds_of(history: History, scenario: str) -> float:
 
 
 def _entries(history: History, scenario: str) -> Iterator[Entry]:
-    """The scenario's entries, those of its faults, and those of the run as a whole."""
+    """The scenario's entries, those of its faults, and those of the run as a whole; without what checkers ignore."""
     own: set[str] = set()
     at_work = _faults_of(history, scenario)
     for entry in history.entries:
         if isinstance(entry, _OF_THE_RUN):
             yield entry
+        elif isinstance(entry, Sampled):
+            continue
         elif isinstance(entry, _OF_A_FAULT):
             if entry.fault in at_work:
                 yield entry

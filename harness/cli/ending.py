@@ -55,7 +55,7 @@ def end_interrupted(store: RunStore, options: Options, *, table: bool = True) ->
     show(report, plain=options.report.plain, table=table)
     _note(f"everything recorded before the interruption is stored in {store.path} and judged in the report above")
     _note(f"to judge it again: python -m harness check {store.path}")
-    write_page(report, options.report, store.path, stream=sys.stderr)
+    write_page(report, options.report, store.path)
     return report
 
 

@@ -11,10 +11,11 @@ from harness.cli.flag import Flags
 from harness.cli.flag import value as _value
 from harness.cli.flag import values as _values
 from harness.cli.load_flags import add_load_flags
-from harness.cli.numbers import natural, port, positive, rates, seconds
+from harness.cli.numbers import interval, natural, port, positive, rates, seconds
 from harness.deploy.target import CONNECTORS, OFFLOAD_BYTES, POLICIES
 from harness.errors import ExitCode
 from harness.redact import redact_text
+from harness.run.transport import METRICS_INTERVAL
 from harness.selftest import SelftestOptions
 from harness.sim import KINDS, USUAL
 
@@ -134,6 +135,8 @@ def _add_sending_flags(parser: argparse.ArgumentParser) -> None:
     _value(group, "--request-timeout-sec", "S", text, seconds, 300.0)
     text = "time limit for the servers to settle before and after the load, in seconds (default: %(default)s)"
     _value(group, "--settle-timeout-sec", "S", text, seconds, 60.0)
+    text = "seconds between readings of the servers' /metrics during the load; 0: none (default: %(default)s)"
+    _value(group, "--metrics-interval-sec", "S", text, interval, METRICS_INTERVAL)
     _value(group, "--extra-body", "JSON", "fields added to every request", _json_object, {})
     _value(group, "--reference-url", "URL", "another server for teacher forcing (default: the prefill servers)")
     group.add_argument(

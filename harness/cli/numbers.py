@@ -4,6 +4,8 @@ import argparse
 import math
 
 _LAST_PORT = 65_535
+_SHORTEST_INTERVAL = 0.1
+_DAY = 86_400
 
 
 def natural(text: str) -> int:
@@ -38,6 +40,17 @@ def seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"{text}: give a number of seconds above 0")
+    return number
+
+
+def interval(text: str) -> float:
+    """Seconds between two readings of metrics: 0, or 0.1 to a day."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if number != 0 and not _SHORTEST_INTERVAL <= number <= _DAY:
+        raise argparse.ArgumentTypeError(f"{text}: give 0, or {_SHORTEST_INTERVAL} to {_DAY:,} seconds")
     return number
 
 

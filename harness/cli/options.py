@@ -159,6 +159,7 @@ def _options(flags: argparse.Namespace, argv: tuple[str, ...]) -> Options:
             request_timeout=flags.request_timeout_sec,
             settle_timeout=flags.settle_timeout_sec,
             extra_body=checked(flags.extra_body),
+            metrics_interval=flags.metrics_interval_sec,
             reference_url=optional_address(flags.reference_url, "--reference-url"),
         ),
         verification=VerificationOptions(VerifyPolicy.parse(flags.verify), flags.noise_floor, flags.probe_tiers),

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import TextIO
 
 from harness.cli.options import ReportOptions
 from harness.reports import Report
@@ -11,8 +10,10 @@ from harness.store import save_text
 PAGE = "report.html"
 
 
-def write_page(report: Report, options: ReportOptions, directory: Path, *, stream: TextIO | None = None) -> None:
-    """Write the page to the run's directory, and print to ``stream`` (default: stdout) where it is.
+def write_page(report: Report, options: ReportOptions, directory: Path, *, quiet: bool = False) -> None:
+    """Write the page to the run's directory, and print where it is unless ``quiet``.
+
+    The line goes to stderr: stdout holds exactly what ``check`` would print.
 
     A failure is one line on stderr: it changes neither the verdict nor the exit code. Without effect if ``--no-html``
     was given.
@@ -25,4 +26,5 @@ def write_page(report: Report, options: ReportOptions, directory: Path, *, strea
         text = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"warning: {directory / PAGE} was not written: {text}", file=sys.stderr)
         return
-    print(f"report: {path}", file=stream)
+    if not quiet:
+        print(f"report: {path}", file=sys.stderr)

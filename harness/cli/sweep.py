@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from io import StringIO
 
 from harness.cli.ending import store_report
 from harness.cli.load_options import SweepOptions, at_rate
@@ -104,7 +103,7 @@ class _Sweep:
             made = make_report(deployment, carried.history, carried.judgement, store.path, settings)
             store_report(made, report, store.path)
             # The table at the end of the sweep says where the pages are.
-            write_page(made, report, store.path, stream=StringIO())
+            write_page(made, report, store.path, quiet=True)
         return made
 
 

@@ -19,9 +19,9 @@ class Metrics:
 
     Rule 1. It says nothing about the deployment, whose counters are as they were: what the harness could not read is
             unknown, and never better or worse.
-    Rule 2. Counters are read before and after a load, not during it. So the fault stays at work when the load has
-            ended, and its time counts from the first reading that it spoiled. It is healed at the next load's
-            beginning at the latest.
+    Rule 2. Counters that are judged are read before and after a load, not during it. So the fault stays at work when
+            the load has ended, and its time counts from the first reading that it spoiled. It is healed at the next
+            load's beginning at the latest. Readings during the load are made of the server itself, and not spoiled.
     """
 
     kind: ClassVar[str] = "metrics"

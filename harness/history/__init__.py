@@ -48,6 +48,7 @@ from harness.history.measured import (
     NoiseMeasured,
     NoisyOutput,
     Sample,
+    Sampled,
     Scraped,
     ScrapeFailed,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "RunEnded",
     "RunStarted",
     "Sample",
+    "Sampled",
     "ScrapeFailed",
     "Scraped",
     "Sent",

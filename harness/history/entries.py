@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from harness.history.ends import Ended
 from harness.history.faults import FaultBegan, FaultHealed, FaultPlanned, FaultProved
-from harness.history.measured import ClientHealth, ClockCompared, NoiseMeasured, Scraped, ScrapeFailed
+from harness.history.measured import ClientHealth, ClockCompared, NoiseMeasured, Sampled, Scraped, ScrapeFailed
 from harness.scenario import Request
 
 
@@ -110,6 +110,7 @@ Entry = (
     | Ended
     | Scraped
     | ScrapeFailed
+    | Sampled
     | ClientHealth
     | ClockCompared
     | Noted

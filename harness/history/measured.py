@@ -45,6 +45,37 @@ class ScrapeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """One reading of a server's ``/metrics`` while a load is sent, for reports. Checkers ignore it.
+
+    Counts are those since the server started, summed over its engines. None: the server exposes no such number, or an
+    impossible one, or did not answer.
+    """
+
+    at: float
+    """When the answer had been read, or was given up."""
+    server: str
+    running: float | None = None
+    """Requests being computed."""
+    waiting: float | None = None
+    """Requests queued or waiting for their KV."""
+    kv_usage: float | None = None
+    """Share of the block pool that requests hold, 0 to 1; the mean of the server's engines."""
+    prompt_tokens: float | None = None
+    local_compute: float | None = None
+    """Prompt tokens by their source: this and the next two."""
+    local_cache_hit: float | None = None
+    external_kv_transfer: float | None = None
+    generation_tokens: float | None = None
+    preemptions: float | None = None
+    nixl_bytes: float | None = None
+    nixl_transfers: float | None = None
+    """Completed reads of KV, one per request and rank."""
+    cause: str = ""
+    """Why the server could not be read; empty: it answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClientHealth:
     """How well the client kept up while it sent the load: a slow client must not be taken for slow servers."""
 

@@ -10,6 +10,7 @@ from harness.facts import Deployment, Role
 from harness.history import ClientHealth, Entry, Sent
 from harness.load.client import Client
 from harness.load.health import LoopLag
+from harness.observe.monitor import monitoring
 from harness.observe.observer import observing
 from harness.open_files import raise_file_limit
 from harness.run.runner import CounterReader, Sender
@@ -19,6 +20,9 @@ REQUEST_TIMEOUT = 300.0
 """Seconds from sending a request to the end of its answer, unless the user says otherwise."""
 SETTLE_TIMEOUT = 60.0
 """Seconds that the servers may take to settle, unless the user says otherwise."""
+
+METRICS_INTERVAL = 1.0
+"""Seconds between two readings of a server's metrics during the load, unless the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Sending:
     """Fields added to every request's body."""
     reference_url: str | None = None
     """Another server for teacher forcing; None: the prefill servers."""
+    metrics_interval: float = METRICS_INTERVAL
+    """Seconds between two readings of a server's metrics while a load is sent; 0: they are not read then."""
     metrics_urls: Mapping[str, str] = field(default_factory=dict)
     """Where the metrics of a server are read, by its name; those of all others at their own URLs."""
 
@@ -59,8 +65,14 @@ async def over_http(
     servers = [replace(one, url=sending.metrics_urls.get(one.name, one.url)) for one in deployment.servers]
     reading = observing(servers, sending.headers, clock, record, deadline=sending.settle_timeout)
     lag = LoopLag(clock)
+
+    @asynccontextmanager
+    async def watching() -> AsyncIterator[None]:
+        async with lag, monitoring(deployment.servers, sending.headers, clock, record, sending.metrics_interval):
+            yield
+
     async with client, reading as counters:
-        yield Transport(client.send, counters, lag.health, lambda: lag)
+        yield Transport(client.send, counters, lag.health, watching)
 
 
 def client_of(deployment: Deployment, sending: Sending, clock: Clock) -> Client:

@@ -28,7 +28,7 @@ from typing import Any, Self
 from harness.collector import collector_paused
 from harness.errors import HarnessError, UsageError
 from harness.facts import Deployment
-from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Scraped, ScrapeFailed
+from harness.history import Decoding, Ended, Entry, History, Noted, RunEnded, RunStarted, Sampled, Scraped, ScrapeFailed
 from harness.redact import redact_deployment, redact_text, redact_url
 from harness.store.atomic import point_at, write_atomically
 from harness.store.codec import decode, dumps, parse_json
@@ -190,7 +190,7 @@ def _redacted(entry: Entry) -> Entry:
                 "prefill_server": prefill and redact_url(prefill),
                 "decode_server": decode and redact_url(decode),
             }
-        case ScrapeFailed(cause=cause):
+        case ScrapeFailed(cause=cause) | Sampled(cause=cause):
             changes = {"cause": redact_text(cause)}
         case Scraped(unsettled_because=reason) if reason:
             changes = {"unsettled_because": redact_text(reason)}

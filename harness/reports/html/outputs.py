@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.history import History
-from harness.redact import redact_text
 from harness.reports.html.words import TokenLine, Words, figures, lines_of
 from harness.reports.requests import OutputStatus, RequestRow
 from harness.reports.text import clean
@@ -85,8 +84,7 @@ def output_groups(history: History, rows: Iterable[RequestRow]) -> list[OutputGr
 
 def pair_of(row: RequestRow) -> str:
     """``prefill-0 → decode-1``; a server that is not known is a question mark."""
-    # A server that the deployment does not list is named by its URL.
-    return clean(redact_text(f"{row.prefill_server or '?'} → {row.decode_server or '?'}"), None)
+    return clean(f"{row.prefill_server or '?'} → {row.decode_server or '?'}", None)
 
 
 def _shown(row: RequestRow, one: Divergence | None, spelled: Mapping[int, str]) -> ShownOutput:

@@ -6,11 +6,11 @@ checks that passed prove?
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.redact import redact_text
 from harness.reports.catalogue import tally
-from harness.reports.charts.chart import Chart
+from harness.reports.charts import Chart, charts_of
 from harness.reports.counters import CounterRow, comparison_line
 from harness.reports.counters import rows as counter_rows
 from harness.reports.html import outputs, setup
@@ -38,8 +38,8 @@ class Tile:
 
 def run_page(run: Judged) -> str:
     """The whole page, which needs no network."""
-    rows = request_rows(run.deployment, run.history, run.judgement)
-    charts = charts_of_run(run)
+    rows = tuple(map(_without_credentials, request_rows(run.deployment, run.history, run.judgement)))
+    charts = charts_of(run, rows)
     compared = sorted(counter_rows(run.judgement.comparisons), key=lambda row: _WORST_FIRST.index(row.verdict))
     groups = outputs.output_groups(run.history, rows)
     shown = sampled(rows)
@@ -53,6 +53,7 @@ def run_page(run: Judged) -> str:
         server_columns=setup.SERVER_COLUMNS,
         commands=list(setup.commands(run)),
         counters=list(zip(compared, _remarks(compared), strict=True)),
+        counter_filters=list(_filters(compared)),
         shown_ids={one.row.request_id for group in groups for one in group.shown},
         remark=_remark,
         parts=_wrong_parts(compared),
@@ -84,12 +85,6 @@ def run_page(run: Judged) -> str:
     contents = [(name, text) for name, text, there in _sections(run, charts) if there]
     title = f"{run.verdict.upper()}: {run.deployment.model}, {setup.load(run.result)}"
     return document(title, body, charts, subtitle=_subtitle(run), contents=contents)
-
-
-def charts_of_run(run: Judged) -> Sequence[Chart]:
-    """The charts of a run."""
-    del run
-    return ()
 
 
 def tiles(run: Judged) -> Iterator[Tile]:
@@ -124,9 +119,26 @@ def _subtitle(run: Judged) -> str:
     return f"run of {dict(setup.facts(run))['Date']}{where}"
 
 
+def _without_credentials(row: RequestRow) -> RequestRow:
+    """The store removes credentials from what it writes, but this run may not have been read from there."""
+    return replace(
+        row,
+        cause=redact_text(row.cause),
+        prefill_server=row.prefill_server and redact_text(row.prefill_server),
+        decode_server=row.decode_server and redact_text(row.decode_server),
+    )
+
+
 def _remark(row: RequestRow) -> str:
     """Why the request failed or its output is not known to be right, shortened."""
-    return clean(redact_text(row.cause) or row.why, 160)
+    return clean(row.cause or row.why, 160)
+
+
+def _filters(compared: Sequence[CounterRow]) -> Iterator[tuple[str, str]]:
+    """The verdicts of counters that occur, and what the table calls them."""
+    found = {row.verdict for row in compared}
+    names = {Verdict.INVALID: "Differs", Verdict.UNKNOWN: "Unknown", Verdict.VALID: "As expected"}
+    yield from ((verdict.value, name) for verdict, name in names.items() if verdict in found)
 
 
 def _remarks(compared: Sequence[CounterRow]) -> Iterator[str]:

@@ -46,9 +46,11 @@ def _read(path: Path) -> VegaScript | None:
     """The script in the cache; None if there is none, or if it is damaged: gzip has a checksum."""
     try:
         packed = path.read_text("ascii")
-        return VegaScript(packed, digest_of(gzip.decompress(base64.b64decode(packed, validate=True)).decode()))
+        script = gzip.decompress(base64.b64decode(packed, validate=True)).decode()
     except (OSError, EOFError, UnicodeError, binascii.Error, zlib.error):
         return None
+    # An empty file unpacks to an empty script.
+    return VegaScript(packed, digest_of(script)) if script else None
 
 
 def _made(path: Path) -> VegaScript:

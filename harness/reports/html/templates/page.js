@@ -8,7 +8,7 @@
 
   // Theme: as the system, light, dark. What was chosen is kept where the browser allows it.
   const themes = ["", "light", "dark"];
-  const names = { "": "as the system", light: "light", dark: "dark" };
+  const names = { "": "auto", light: "light", dark: "dark" };
   const kept = { get: () => { try { return localStorage.getItem("pd-harness-theme") || ""; } catch { return ""; } },
     set: (value) => { try { localStorage.setItem("pd-harness-theme", value); } catch { /* a file of its own has none */ } } };
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -32,7 +32,8 @@
   const drawn = new Map();
   let vega = null;
   const unpack = async () => {
-    const packed = Uint8Array.from(atob(document.getElementById("vega").textContent), (c) => c.charCodeAt(0));
+    const text = atob(document.getElementById("vega").textContent), packed = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i += 1) packed[i] = text.charCodeAt(i);
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
     script.textContent = await new Response(stream).text();
@@ -47,7 +48,7 @@
       background: "transparent", font, padding: 4,
       view: { stroke: line },
       axis: { labelColor: muted, titleColor: text, gridColor: line, domainColor: colour("strong-line"), tickColor: colour("strong-line"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500 },
-      legend: { labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, orient: "top", direction: "horizontal", columns: innerWidth < 640 ? 2 : 0 },
+      legend: { symbolBaseFillColor: muted, symbolBaseStrokeColor: muted, labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, orient: "top", direction: "horizontal", columns: innerWidth < 640 ? 2 : 0 },
       header: { labelColor: text, titleColor: text },
       title: { color: text, subtitleColor: muted },
       text: { color: text }, rule: { color: muted },
@@ -90,9 +91,12 @@
       console.error(error);
     }
   };
-  const redraw = () => { for (const place of drawn.keys()) draw(place); };
+  // One after another: a chart that is seen is not to wait for those below it.
+  let queue = Promise.resolve();
+  const enqueue = (place) => { queue = queue.then(() => draw(place)).then(() => new Promise((resolve) => setTimeout(resolve))); };
+  const redraw = () => { for (const place of drawn.keys()) enqueue(place); };
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); drawn.set(entry.target, null); draw(entry.target); }
+    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); drawn.set(entry.target, null); enqueue(entry.target); }
   }, { rootMargin: "200px" });
   all("[data-draw]").forEach((place) => seen.observe(place));
   addEventListener("beforeprint", () => all("details").forEach((one) => { one.open = true; }));
