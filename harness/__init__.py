@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UsageError,
         Verdict,
         attach,
+        compare_runs,
         launch,
         simulate,
     )
@@ -55,6 +56,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "attach",
+    "compare_runs",
     "launch",
     "simulate",
 ]

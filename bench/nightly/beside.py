@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.nightly import archive
 from bench.nightly.record import Compared, Night, Result
-from harness.cli.compared_runs import read_run
+from harness.api.compared_runs import read_run
 from harness.compare import Comparison, Conclusion, Threshold, compare
 from harness.compare.text import around_lines, as_json, cells, headline, shown
 from harness.errors import UsageError

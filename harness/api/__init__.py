@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.api.compared_runs import compare_runs
 from harness.api.deployment import AsyncRunningDeployment
 from harness.api.opening import Opening, RunningDeployment
 from harness.deploy.addresses import address, refuse_two_credentials
@@ -58,6 +59,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "attach",
+    "compare_runs",
     "launch",
     "simulate",
 ]

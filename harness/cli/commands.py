@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from harness.cli.catalogue import run_catalogue, show_list
 from harness.cli.check import check
-from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.options import Options
 from harness.cli.places import require_places
@@ -25,12 +24,18 @@ def _run(options: Options) -> Command:
     return run if options.sweep is None else sweep
 
 
+def _compare(options: Options) -> Awaitable[ExitCode]:
+    from harness.cli.compare import compare  # noqa: PLC0415 - scipy takes most of a second to import
+
+    return compare(options)
+
+
 _COMMANDS: Mapping[str, Command] = {
     "run": lambda options: _run(options)(options),
     "serve": serve,
     "check": check,
-    "compare": compare,
     "report": report,
+    "compare": _compare,
     "doctor": doctor,
     "shrink": shrink,
     "list": show_list,

@@ -5,10 +5,9 @@ import sys
 
 from rich.console import Console
 
-from harness.cli.compared_runs import read_run, run_dirs
+from harness.api.compared_runs import compare_runs
 from harness.cli.options import CompareOptions, Options
-from harness.compare import Comparison, parse_thresholds
-from harness.compare import compare as compare_runs
+from harness.compare import Comparison
 from harness.compare.table import terminal_parts
 from harness.compare.text import as_json, plain_lines
 from harness.errors import ExitCode, UsageError
@@ -19,16 +18,7 @@ async def compare(options: Options) -> ExitCode:
     """Read the runs, compare them, show and store the comparison."""
     how = options.compare
     assert how is not None, "the command line names compare"  # noqa: S101 - for the type checker
-    thresholds = parse_thresholds(how.fail_on)
-    baseline, run = (run_dirs(side) for side in _sides(how))
-    if both := {one.resolve() for one in baseline} & {one.resolve() for one in run}:
-        raise UsageError(f"{min(both)} is named on both sides. A run can be compared with other runs only.")
-    comparison = compare_runs(
-        [read_run(path) for path in baseline],
-        [read_run(path) for path in run],
-        thresholds,
-        allow_different=how.allow_different,
-    )
+    comparison = compare_runs(*_sides(how), fail_on=how.fail_on, allow_different=how.allow_different)
     if how.output is not None:
         save_text(how.output.resolve(), json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n")
     _show(comparison, plain=options.report.plain)

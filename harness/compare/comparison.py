@@ -6,6 +6,7 @@ without limits, if that holds for outputs or such a metric, or if there are too 
 that cannot fail must not pass. Otherwise it is NO WORSE.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,7 @@ from harness.compare.metrics import LATENCIES, RATES, THROUGHPUTS, Family, Metri
 from harness.compare.outputs import OutputsChange, compare_outputs
 from harness.compare.settings import differing
 from harness.compare.stored_run import Share, StoredRun
-from harness.compare.thresholds import Kept, Limit, Threshold, judge_limit
+from harness.compare.thresholds import OUTPUTS, Kept, Limit, Threshold, judge_limit, judge_outputs
 from harness.errors import ExitCode, UsageError
 from harness.reports.text import plural
 from harness.verdict import Verdict, worst
@@ -42,14 +43,22 @@ class NotComparableError(UsageError):
     def __init__(self, differences: Mapping[str, Mapping[str, str]]) -> None:
         self.differences = differences
         """For each setting that differs, its value by run."""
-        lines = "; ".join(
-            f"{name}: " + ", ".join(f"{value} in {run}" for run, value in values.items())
-            for name, values in differences.items()
-        )
+        lines = "; ".join(f"{name}: {beside(values)}" for name, values in differences.items())
         super().__init__(
             f"The runs cannot be compared, because they differ in more than their versions. {lines}. Compare runs of "
             f"the same load on the same deployment, or allow a difference: --allow-different {next(iter(differences))}."
         )
+
+
+def beside(values: Mapping[str, str]) -> str:
+    """The values of one setting side by side, each with a run that has it: ``16 in a and 4 other runs, 32 in b``."""
+    by_value: dict[str, list[str]] = {}
+    for run, value in values.items():
+        by_value.setdefault(value, []).append(run)
+    return ", ".join(
+        f"{value} in {runs[0]}" + (f" and {plural(len(runs) - 1, 'other run')}" if len(runs) > 1 else "")
+        for value, runs in by_value.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,7 @@ def compare(
         raise NotComparableError(refused)
     changes = tuple(_changes(baseline, run))
     outputs = compare_outputs([one.outputs for one in baseline], [one.outputs for one in run])
-    limits = tuple(_limits(thresholds, changes, baseline, run))
+    limits = tuple(_limits(thresholds, changes, outputs, baseline, run))
     verdicts = worst(one.verdict for one in baseline), worst(one.verdict for one in run)
     totals = {metric.name: (_total(baseline, metric), _total(run, metric)) for metric in RATES}
     findings = list(_of_limits(limits) if limits else _by_default(changes, outputs, verdicts, baseline, run))
@@ -158,7 +167,9 @@ def _changes(baseline: Sequence[StoredRun], run: Sequence[StoredRun]) -> Iterato
         metrics = list(_metrics(family, (*baseline, *run)))
         found = [(metric, _sides(metric, *(timed if metric.of_latency else (baseline, run)))) for metric in metrics]
         known = [(metric, sides) for metric, sides in found if sides is not None]
-        for (metric, sides), evidence in zip(known, judge_family([sides for _, sides in known]), strict=True):
+        for (metric, sides), evidence in zip(
+            known, judge_family([sides for _, sides in known], family.level), strict=True
+        ):
             yield Change(metric, sides, evidence)
 
 
@@ -173,11 +184,25 @@ def _sides(metric: Metric, baseline: Sequence[StoredRun], run: Sequence[StoredRu
     old, new = ([value for one in side if (value := _value(metric, one)) is not None] for side in (baseline, run))
     if not old or not new or len(old) < len(baseline) or len(new) < len(run):
         return None
-    errors = [one.within.get(metric.name) for one in (*baseline, *run)]
-    known = [error for error in errors if error is not None]
-    within = sum(error**2 for error in known) ** 0.5 if len(known) == len(errors) else None
+    within = _scatter_within(metric, baseline, run)
     times = tuple(one.began for one in baseline), tuple(one.began for one in run)
-    return Sides(tuple(old), tuple(new), within, times)
+    plain = metric.family is Family.RATES
+    if plain:
+        within = _scatter_of_share(_total(baseline, metric), _total(run, metric))
+    return Sides(tuple(old), tuple(new), within, times, plain=plain)
+
+
+def _scatter_within(metric: Metric, *sides: Sequence[StoredRun]) -> float | None:
+    """The standard error within runs of the difference of the sides' means; None if a run does not know its own."""
+    errors = [(one.within.get(metric.name), len(side)) for side in sides for one in side]
+    known = [(error / runs) ** 2 for error, runs in errors if error is not None]
+    return math.sqrt(sum(known)) if len(known) == len(errors) else None
+
+
+def _scatter_of_share(baseline: Share, run: Share) -> float | None:
+    """The standard error of the difference of two shares that are the same in truth."""
+    both = (baseline.number + run.number) / (baseline.of + run.of)
+    return math.sqrt(both * (1 - both) * (1 / baseline.of + 1 / run.of)) or None
 
 
 def _value(metric: Metric, run: StoredRun) -> float | None:
@@ -196,11 +221,12 @@ def _total(runs: Sequence[StoredRun], metric: Metric) -> Share:
 def _limits(
     thresholds: Sequence[Threshold],
     changes: Sequence[Change],
+    outputs: OutputsChange,
     baseline: Sequence[StoredRun],
     run: Sequence[StoredRun],
 ) -> Iterator[Limit]:
     known = {one.metric.name: one for one in changes}
-    every = {metric.name for metric in (*LATENCIES, *THROUGHPUTS, *RATES)} | {*known}
+    every = {metric.name for metric in (*LATENCIES, *THROUGHPUTS, *RATES)} | {*known, OUTPUTS}
     for threshold in thresholds:
         if threshold.metric not in every:
             raise UsageError(
@@ -208,8 +234,11 @@ def _limits(
                 f"{', '.join(sorted(every))}."
             )
         change = known.get(threshold.metric)
-        if change is None:
-            yield Limit(threshold, Kept.UNKNOWN, "not all runs have measured it, or their latencies are not compared")
+        if threshold.metric == OUTPUTS:
+            yield judge_outputs(threshold, outputs)
+        elif change is None:
+            why = "some runs have not measured it, or their latencies are not compared"
+            yield Limit(threshold, Kept.UNKNOWN, why)
         elif change.metric.family is Family.RATES and not threshold.relative:
             yield judge_limit(threshold, _numbers(change.metric, baseline, run), Family.RATES)
         else:

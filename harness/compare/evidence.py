@@ -5,15 +5,16 @@ the unit: each run gives one value of each metric, and 400 requests of one run a
 
 A difference is REAL if all of these hold:
 
-1. Welch's t test of the runs' values (their logarithms, if all are above 0) is significant at LEVEL after Holm's
-   correction for all metrics of the family. It finds changes that are large beside the scatter of the runs, and rests
-   on the values being roughly normally distributed.
-2. A permutation test over the runs is significant at LEVEL for this metric. It rests on nothing but the runs being
+1. Welch's t test of the runs' values (their logarithms, if all are above 0) is significant at the family's level after
+   Holm's correction for all metrics of the family. It finds changes that are large beside the scatter of the runs, and
+   rests on the values being roughly normally distributed.
+2. A permutation test over the runs is significant at PERMUTED for this metric. It rests on nothing but the runs being
    exchangeable if nothing has changed, and holds for outliers and for machines with a slow and a fast mode. All
    divisions of the runs into two sides are looked at. With 5 and 5 runs there are 252, and only two of them separate
-   the sides as completely as the one found: p = 0.008. With fewer runs no p reaches LEVEL, and no difference is real.
-3. If all runs of one side are older than all of the other, the difference is also significant (DRIFT_LEVEL) when a
-   drift in time is allowed for: sides that differ in time differ by whatever the machine did in that time.
+   the sides as completely as the one found: p = 0.008. With fewer runs no p is as small, and no difference is real.
+3. If all runs of one side are older than all of the other, the difference is also significant at the family's level,
+   corrected for all its metrics, beside a straight drift in time: such sides differ by whatever the machine did in that
+   time. Without this, a random walk of the machine gives false alarms in 3 of 10 comparisons of 5 and 5 runs.
 
 It CANNOT BE TOLD if the first holds but the runs are too few for the second, or the third fails. It is WITHIN THE NOISE
 if the first fails or if the second fails with runs enough; ``smallest`` says which change would have been found.
@@ -31,11 +32,13 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.01
-"""Probability of a false alarm in one family of metrics. bench.compare_rates measures what it is in truth."""
-DRIFT_LEVEL = 0.05
+"""Probability of a false alarm in one family of metrics, unless the family has a level of its own (metrics.py).
+bench.compare_rates measures what it is in truth."""
+PERMUTED = 0.01
+"""The p value that a permutation test must reach: 2 / 252 with 5 and 5 runs."""
 POWER = 0.8
 """``smallest`` is found with this probability."""
 _MOST_SPLITS = 20_000
@@ -64,11 +67,13 @@ class Sides:
     runs are too few to show how much runs differ."""
     times: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     """When the runs began, seconds; empty: not known."""
+    plain: bool = False
+    """Whether the difference is never one of logarithms."""
 
     @property
     def relative(self) -> bool:
         """Whether the difference is one of logarithms."""
-        return min(*self.baseline, *self.run) > 0
+        return not self.plain and min(*self.baseline, *self.run) > 0
 
     @property
     def scaled(self) -> tuple[Floats, Floats]:
@@ -132,11 +137,7 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 def interval(sides: Sides, confidence: float = 0.95) -> tuple[float, float] | None:
     """The interval of the difference; None if it is not known."""
-    test = _test(sides)
-    if test.error is None:
-        return None
-    half = test.error * float(stats.t.ppf((1 + confidence) / 2, test.freedom))
-    return sides.difference - half, sides.difference + half
+    return _interval(sides.difference, _test(sides), confidence)
 
 
 def splits(sides: Sides) -> int:
@@ -144,9 +145,9 @@ def splits(sides: Sides) -> int:
     return math.comb(len(sides.baseline) + len(sides.run), len(sides.run))
 
 
-def enough_runs(sides: Sides, level: float = LEVEL) -> bool:
-    """Whether a permutation test of so many runs can reach the level."""
-    return 2 / splits(sides) <= level
+def enough_runs(sides: Sides) -> bool:
+    """Whether a permutation test of so many runs can reach PERMUTED. One run says nothing of its side's scatter."""
+    return min(len(sides.baseline), len(sides.run)) > 1 and 2 / splits(sides) <= PERMUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,19 @@ class _Test:
     """Standard error of the difference."""
     freedom: float
     """Degrees of freedom."""
+
+
+def _interval(difference: float, test: _Test, confidence: float) -> tuple[float, float] | None:
+    if test.error is None:
+        return None
+    half = test.error * _t((1 + confidence) / 2, test.freedom)
+    return difference - half, difference + half
+
+
+def _t(probability: float, freedom: float) -> float:
+    """The quantile of Student's t."""
+    # The ufunc is twenty times as fast as scipy.stats.t, but knows no infinite freedom.
+    return float(special.stdtrit(min(freedom, 1e9), probability))
 
 
 def _test(sides: Sides) -> _Test:
@@ -183,14 +197,19 @@ def _within_runs(sides: Sides) -> _Test:
         return _Test(1.0, sides.within, math.inf)
     if not sides.within:
         return _Test(None, None, math.inf)
-    return _Test(float(2 * stats.norm.sf(abs(sides.difference) / sides.within)), sides.within, math.inf)
+    return _Test(math.erfc(abs(sides.difference) / sides.within / math.sqrt(2)), sides.within, math.inf)
 
 
 def _judged(sides: Sides, test: _Test, p_family: float | None, *, level: float, members: int) -> Evidence:
     candidate = p_family is None or p_family <= level
-    permuted = permutation_p(sides) if candidate and sides.several else None
-    answer, why = _answer(sides, candidate=candidate, p=p_family, permuted=permuted, level=level)
-    ends = interval(sides)
+    permuted = permutation_p(sides) if candidate and enough_runs(sides) else None
+    drift = _beside_drift(sides) if apart(sides) and sides.several else None
+    answer, why = Answer.SAME, ""
+    if len({*sides.baseline, *sides.run}) > 1:
+        answer, why = _answer(sides, candidate=candidate, p=p_family, permuted=permuted)
+        if answer is Answer.REAL and drift is not None and (drift.p is None or drift.p * members > level):
+            answer, why = Answer.UNKNOWN, "a drift of the machine from the older to the newer runs may explain it"
+    ends = _interval(sides.difference, test, 0.95)
     return Evidence(
         sides.difference,
         None if ends is None else ends[0],
@@ -198,33 +217,21 @@ def _judged(sides: Sides, test: _Test, p_family: float | None, *, level: float, 
         test.p,
         p_family,
         permuted,
-        _smallest(sides, test, level / members) if enough_runs(sides, level) else None,
+        _smallest(drift or test, level / members) if enough_runs(sides) else None,
         answer,
         why,
     )
 
 
-def _answer(
-    sides: Sides, *, candidate: bool, p: float | None, permuted: float | None, level: float
-) -> tuple[Answer, str]:
-    if len({*sides.baseline, *sides.run}) == 1:
-        return Answer.SAME, ""
-    if not candidate or (permuted is not None and enough_runs(sides, level) and permuted > level):
+def _answer(sides: Sides, *, candidate: bool, p: float | None, permuted: float | None) -> tuple[Answer, str]:
+    if not candidate or (permuted is not None and permuted > PERMUTED):
         return Answer.NOISE, ""
-    why = _why_untold(sides, p, level)
-    return (Answer.UNKNOWN, why) if why else (Answer.REAL, "")
-
-
-def _why_untold(sides: Sides, p: float | None, level: float) -> str:
-    """Why a difference beyond the noise that is known need not be real; empty if it is."""
     if not sides.several:
         known = "it exceeds the noise within a run" if p is not None else "the noise within a run is not known"
-        return f"{known}, and the noise between runs is not known"
-    if not enough_runs(sides, level):
-        return "it exceeds the scatter of the runs, which are too few"
-    if apart(sides) and drift_p(sides) > DRIFT_LEVEL:
-        return "a drift of the machine from the older to the newer runs would explain it"
-    return ""
+        return Answer.UNKNOWN, f"{known}, and the noise between runs is not known"
+    if not enough_runs(sides):
+        return Answer.UNKNOWN, "it exceeds the scatter of the runs, which are too few"
+    return Answer.REAL, ""
 
 
 def permutation_p(sides: Sides) -> float:
@@ -246,25 +253,26 @@ def apart(sides: Sides) -> bool:
     return bool(first and second) and (max(first) < min(second) or max(second) < min(first))
 
 
-def drift_p(sides: Sides) -> float:
-    """The p value of the difference beside a straight drift in the order of time, which both sides share."""
-    baseline, run = sides.scaled
-    values = np.concatenate([baseline, run])
-    side = np.repeat((0.0, 1.0), (len(baseline), len(run)))
+def _beside_drift(sides: Sides) -> _Test:
+    """The test of the difference beside a straight drift in the order of time, which both sides share."""
+    values = np.concatenate(sides.scaled)
+    side = np.repeat((0.0, 1.0), (len(sides.baseline), len(sides.run)))
     order = stats.rankdata(np.concatenate(sides.times))
     design = np.column_stack([np.ones_like(values), side, order - order.mean()])
     freedom = len(values) - 3
+    if freedom < 1:
+        return _Test(None, None, 0)
     solved, *_ = np.linalg.lstsq(design, values, rcond=None)
-    left = float(((values - design @ solved) ** 2).sum())
-    if freedom < 1 or left == 0:
-        return 1.0 if freedom < 1 else 0.0
-    error = math.sqrt(left / freedom * np.linalg.inv(design.T @ design)[1, 1])
-    # A drift that goes the other way than the difference does not explain it.
-    return float(2 * stats.t.sf(abs(solved[1]) / error, freedom)) if solved[1] * sides.difference > 0 else 1.0
+    variance = float(((values - design @ solved) ** 2).sum()) / freedom
+    error = math.sqrt(variance * np.linalg.inv(design.T @ design)[1, 1])
+    if solved[1] * sides.difference <= 0:
+        # All of the difference is drift.
+        return _Test(1.0, error, freedom)
+    return _Test(float(2 * special.stdtr(freedom, -abs(solved[1]) / error)) if error else 0.0, error, freedom)
 
 
-def _smallest(sides: Sides, test: _Test, level: float) -> float | None:
+def _smallest(test: _Test, level: float) -> float | None:
     """The smallest difference that is found, from the scatter of these runs, under Bonferroni's correction."""
-    if test.error is None or not sides.several:
+    if test.error is None:
         return None
-    return test.error * float(stats.t.isf(level / 2, test.freedom) + stats.t.ppf(POWER, test.freedom))
+    return test.error * (_t(1 - level / 2, test.freedom) + _t(POWER, test.freedom))

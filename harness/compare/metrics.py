@@ -7,6 +7,8 @@ family with few members finds smaller changes: what most people gate on is in a 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.compare.evidence import LEVEL
+
 
 class Family(StrEnum):
     """Metrics that share one probability of a false alarm."""
@@ -19,6 +21,11 @@ class Family(StrEnum):
     """Shares of requests that failed, and of verified outputs that were wrong or doubtful."""
     COUNTERS = "counters"
     """The servers' counters for each completed request."""
+
+    @property
+    def level(self) -> float:
+        """The family's probability of a false alarm: most of it is spent on what decides."""
+        return LEVEL if self is Family.PRIMARY else LEVEL / 4
 
 
 @dataclass(frozen=True, slots=True)

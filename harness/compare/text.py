@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from harness.compare.comparison import Change, Comparison
+from harness.compare.comparison import Change, Comparison, beside
 from harness.compare.evidence import LEVEL, Answer
 from harness.compare.metrics import Family
 from harness.compare.outputs import OutputsChange
@@ -21,7 +21,7 @@ SHOWN = (Family.PRIMARY, Family.FURTHER)
 def cells(change: Change) -> tuple[str, ...]:
     """One row of the table: as many cells as ``HEADER``."""
     evidence, sides, unit = change.evidence, change.sides, change.metric.unit
-    name = f"{change.metric.name} {unit}".strip()
+    name = clean(f"{change.metric.name} {unit}".strip(), 60)
     interval = ""
     if evidence.low is not None and evidence.high is not None:
         interval = f"{_amount(change, evidence.low)} to {_amount(change, evidence.high)}"
@@ -120,7 +120,7 @@ def around_lines(comparison: Comparison) -> Iterator[str]:
     yield f"baseline: {_versions(comparison.baseline)}"
     yield f"run: {_versions(comparison.run)}"
     for name, values in comparison.allowed.items():
-        yield clean(f"differs, as allowed: {name}: " + ", ".join(f"{value} in {run}" for run, value in values.items()))
+        yield clean(f"differs, as allowed: {name}: {beside(values)}")
     yield from (clean(f"note: {note}") for note in comparison.notes)
 
 

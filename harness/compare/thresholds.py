@@ -1,24 +1,30 @@
 """Limits that a user sets to a change: ``p99_ttft:+10%``, ``output_throughput:-5%``, ``p99_itl:+2ms``, ``mismatch:+0``.
 
 A limit is BROKEN only if the whole interval of the change lies beyond it, and KEPT only if the whole interval lies
-within it. Anything else cannot be told. The intervals of several limits hold together with 95 %.
+within it. Anything else cannot be told. The intervals of several limits hold together with 95 %. They rest on the runs'
+values being roughly normally distributed, and need three runs on a side, or two on both. A single run is taken to
+scatter as the runs of the other side do.
 """
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from harness.compare.evidence import Sides, interval
-from harness.compare.metrics import RATES, Family
+from harness.compare.metrics import Family
+from harness.compare.outputs import OutputsChange
 from harness.errors import UsageError
 
 CONFIDENCE = 0.95
 _MOST_RUNS = 200
+OUTPUTS = "outputs"
+"""The name under which outputs that differ between the sides are limited."""
 _FORM = re.compile(r"(?P<metric>[\w.]+):(?P<sign>[+-])(?P<amount>\d+(?:\.\d+)?)(?P<unit>%|ms|s|/s|us)?")
 _FACTOR = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 """Times are compared in milliseconds."""
@@ -92,6 +98,18 @@ def judge_limit(threshold: Threshold, sides: Sides, family: Family, limits: int 
     return Limit(threshold, kept, f"the change is {shown}", needed)
 
 
+def judge_outputs(threshold: Threshold, outputs: OutputsChange) -> Limit:
+    """A limit on outputs that differ between the sides and are no near ties."""
+    if threshold.relative or not threshold.up:
+        raise UsageError(f"--fail-on {threshold.text}: outputs can only be limited by a number, as in outputs:+0.")
+    if not outputs.shared:
+        return Limit(threshold, Kept.UNKNOWN, "the runs have no request in common")
+    wrong, unexplained = outputs.wrong_in_run, outputs.unexplained
+    why = f"{wrong} are wrong in the run only, and {unexplained} differ and were not verified on both sides"
+    kept = Kept.BROKEN if wrong > threshold.amount else Kept.UNKNOWN
+    return Limit(threshold, Kept.KEPT if wrong + unexplained <= threshold.amount else kept, why)
+
+
 def _counted(threshold: Threshold, sides: Sides) -> Limit:
     """A limit on a count: a wrong output is evidence by itself."""
     difference = float(np.mean(sides.run) - np.mean(sides.baseline))
@@ -99,18 +117,8 @@ def _counted(threshold: Threshold, sides: Sides) -> Limit:
     return Limit(threshold, Kept.BROKEN if beyond else Kept.KEPT, f"{difference:+.3g} for each run")
 
 
-def _absolute(threshold: Threshold, sides: Sides) -> "Sides | None":
-    return None if threshold.relative else _Plain(sides.baseline, sides.run, sides.within, sides.times)
-
-
-class _Plain(Sides):
-    """Values whose difference is never one of logarithms."""
-
-    __slots__ = ()
-
-    @property
-    def relative(self) -> bool:
-        return False
+def _absolute(threshold: Threshold, sides: Sides) -> Sides | None:
+    return None if threshold.relative else replace(sides, plain=True)
 
 
 def _kept(threshold: Threshold, low: float, high: float) -> Kept:
@@ -135,11 +143,8 @@ def _needed(threshold: Threshold, sides: Sides, limits: int) -> int | None:
     return None
 
 
-def _variance(values: "np.typing.NDArray[np.float64]") -> float:
+def _variance(values: npt.NDArray[np.float64]) -> float:
     return float(values.var(ddof=1)) if len(values) > 1 else 0.0
-
-
-COUNTED = {metric.name for metric in RATES}
 
 
 def parse_thresholds(texts: Sequence[str]) -> tuple[Threshold, ...]:

@@ -1,17 +1,57 @@
-"""Which stored runs the command line names, and what compare needs of each."""
+"""Compares stored runs by their directories: which runs a name means, and what is read of each."""
 
 import glob
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.compare import StoredRun
 from harness.errors import UsageError
 from harness.memo import forget
 from harness.store import load_run
 
+if TYPE_CHECKING:
+    from harness.compare import Comparison, StoredRun
+
 _HISTORY, _RESULT = "history.jsonl", "result.json"
+
+
+def compare_runs(
+    baseline: str | Path | Sequence[str | Path],
+    run: str | Path | Sequence[str | Path],
+    *,
+    fail_on: Sequence[str] = (),
+    allow_different: Sequence[str] = (),
+) -> "Comparison":
+    """What changed between two sets of stored runs, and whether it is real. Give 5 runs of each, made in turns.
+
+    Args:
+        baseline: the baseline's runs: directories of runs, or directories that have runs in them.
+        run: the runs that are compared with them.
+        fail_on: limits, as in ``p99_ttft:+10%``; without them, any real worsening counts.
+        allow_different: settings that may differ, such as ``num_prompts``.
+
+    Raises:
+        UsageError: a run cannot be read, or a limit has no meaning.
+        NotComparableError: the runs differ in model, deployment, workload or faults.
+
+    """
+    from harness.compare import compare, parse_thresholds  # noqa: PLC0415 - scipy takes most of a second to import
+
+    thresholds = parse_thresholds(fail_on)
+    old, new = (run_dirs([str(one) for one in _several(side)]) for side in (baseline, run))
+    if both := {one.resolve() for one in old} & {one.resolve() for one in new}:
+        raise UsageError(f"{min(both)} is named on both sides. A run can be compared with other runs only.")
+    return compare(
+        [read_run(path) for path in old],
+        [read_run(path) for path in new],
+        thresholds,
+        allow_different=allow_different,
+    )
+
+
+def _several(side: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [side] if isinstance(side, str | Path) else side
 
 
 def run_dirs(words: Sequence[str]) -> list[Path]:
@@ -46,8 +86,10 @@ def _runs(path: Path) -> list[Path]:
     return sorted(one.parent for one in path.glob(f"*/{_HISTORY}") if not one.parent.is_symlink())
 
 
-def read_run(path: Path) -> StoredRun:
+def read_run(path: Path) -> "StoredRun":
     """Read one run. Raises UsageError with what is missing or damaged."""
+    from harness.compare import StoredRun  # noqa: PLC0415 - see above
+
     result = _result(path / _RESULT)
     deployment, history = load_run(path)
     run = StoredRun.of(str(path), deployment, history, result)
