@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.nightly import archive
 from bench.nightly.record import Compared, Night, Result
 from harness.api.compared_runs import read_run
-from harness.compare import Comparison, Conclusion, Threshold, compare
+from harness.compare import Comparison, Conclusion, Family, Threshold, compare
 from harness.compare.text import around_lines, as_json, cells, headline, shown
 from harness.errors import UsageError
 from harness.reports.text import clean
@@ -88,7 +88,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     """The conclusion with its reasons, then the metrics, shortly."""
     yield clean(headline(comparison))
     yield from (clean(reason, 300) for reason in comparison.reasons[:_MOST_LINES])
-    for change in shown(comparison)[:_MOST_LINES]:
+    told = [one for one in shown(comparison) if one.metric.family is Family.PRIMARY or one.real]
+    for change in told[:_MOST_LINES]:
         name, before, after, amount, interval, word = map(clean, cells(change))
         yield f"{name}: {before} → {after} ({amount}; 95 %: {interval or 'not known'}): {word}"
     yield from (clean(line, 300) for line in list(around_lines(comparison))[:4])

@@ -1,7 +1,6 @@
 """The nightly job's command line."""
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -13,7 +12,6 @@ from harness.compare import Threshold, parse_thresholds
 from harness.errors import UsageError
 
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
-_DAY = 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +56,14 @@ def parse(argv: Sequence[str]) -> Options:
     words = tuple(argv[at + 1 :])
     given = make_parser().parse_args(list(argv[:at]))
     jobs = _jobs(given, attached=attaches(words))
+    day = given.date or datetime.now(UTC).date()
     return Options(
         result_dir=given.result_dir,
         jobs=jobs,
         words=words,
-        date=given.date or datetime.now(UTC).date(),
+        date=day,
         # A new seed each night meets new prompts; the seed is in the record, so that a night can be repeated.
-        seed=int(time.time()) // _DAY if given.seed is None else given.seed,
+        seed=day.toordinal() if given.seed is None else given.seed,
         job_timeout=given.job_timeout,
         min_free=given.min_free_mb * 1_000_000,
         keep=given.keep,
