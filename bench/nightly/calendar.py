@@ -7,6 +7,8 @@ from datetime import date, timedelta
 from bench.nightly.record import Night, Result, State
 
 _MOST_WEEKS = 58
+_NAME_WIDTH = 3
+"""Columns that the name of a month takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ def _months(days: Sequence[date], monday: date) -> list[tuple[int, str]]:
     for day in days:
         column = (day - monday).days // 7 + 1
         text = f"{day:%b}" if day.month > 1 else f"{day:%Y}"
-        if (day.day == 1 or day == days[0]) and (not found or column - found[-1][0] > 2):
+        if day.day == 1 or day == days[0]:
+            # The rest of the first month may be too short for its name.
+            if found and column - found[-1][0] < _NAME_WIDTH:
+                found.pop()
             found.append((column, text))
     return found
 

@@ -15,6 +15,8 @@ from harness.reports.text import figure, plural
 _MOST_COMMITS = 6
 """More commits of the harness than these are not marked on charts: they would hide the nights."""
 _HEIGHT = 190
+_BAD = {"wrong outputs": "var(--invalid-mark)", "failed requests": "var(--unknown-mark)"}
+_LINES = 3
 _FEW = 120
 """More nights are drawn smaller and fainter."""
 
@@ -183,8 +185,10 @@ def _marks(series: Series) -> Iterator[Mapping[str, Any]]:
     rows = [
         {"t": moment(night), "text": text} for night, text in new_versions([point.night for point in series.points])
     ]
-    if rows:
-        yield _upright(rows, "var(--muted)", dash=[3, 3], text_y=_HEIGHT - 8, bold=False)
+    # Labels of versions that follow each other closely stand below each other.
+    for line in range(_LINES):
+        if some := rows[line::_LINES]:
+            yield _upright(some, "var(--muted)", dash=[3, 3], text_y=_HEIGHT - 8 - 13 * line, bold=False)
 
 
 def _upright(
@@ -235,16 +239,15 @@ def bad_chart(nights: Sequence[Night], job: str) -> Chart | None:
     ]
     if not rows:
         return None
-    totals = {
-        what: sum(int(row["number"]) for row in rows if row["what"] == what)
-        for what in ("wrong outputs", "failed requests")
-    }
+    totals = {what: sum(int(row["number"]) for row in rows if row["what"] == what) for what in _BAD}
     first, last = moment(nights[0]), moment(nights[-1])
+    totals = {what: number for what, number in totals.items() if number}
+    ticks = min(5, int(max(float(str(row["number"])) for row in rows)))
     return Chart(
         name=f"bad-{job}".lower().replace("_", "-"),
         title=f"Wrong outputs and failed requests of {job}",
         description=f"{plural(len({row['night'] for row in rows}), 'night')} of {len(nights)} had some: "
-        + ", ".join(f"{number:,} {what}" for what, number in totals.items() if number)
+        + ", ".join(f"{number:,} {what}" for what, number in totals.items())
         + ".",
         spec={
             "width": "container",
@@ -259,12 +262,17 @@ def bad_chart(nights: Sequence[Night], job: str) -> Chart | None:
                     "scale": {"domain": [first, last]},
                     "axis": {"grid": False},
                 },
-                "y": {"field": "number", "type": "quantitative", "title": "requests", "axis": {"tickMinStep": 1}},
+                "y": {
+                    "field": "number",
+                    "type": "quantitative",
+                    "title": "requests",
+                    "axis": {"tickCount": ticks, "format": "d"},
+                },
                 "color": {
                     "field": "what",
                     "type": "nominal",
                     "title": None,
-                    "scale": {"domain": list(totals), "range": ["var(--invalid-mark)", "var(--unknown-mark)"]},
+                    "scale": {"domain": list(totals), "range": [_BAD[what] for what in totals]},
                 },
             },
         },
