@@ -19,7 +19,7 @@ from bench.nightly.ranks import Floats, interval_lengths, interval_statistics, n
 from bench.nightly.trend import PAGE_ALPHA, Change, Kind, changes
 
 Noise = Callable[[np.random.Generator, int], Floats]
-LENGTHS = (20, 25, 30, 40, 50, 70, 100, 140, 200, 280, 400)
+LENGTHS = (12, 14, 17, 20, 25, 30, 40, 50, 70, 100, 140, 200, 280, 400)
 ALPHAS = (1e-2, 1e-3, 1e-4, 2e-5)
 
 
@@ -187,7 +187,8 @@ def _limits(orders: int = 1_000_000, at_once: int = 10_000) -> Iterator[str]:
 
 def _quantiles(parts: Sequence[Floats]) -> str:
     found = np.quantile(np.concatenate(parts), [1 - alpha for alpha in ALPHAS])
-    return f"({', '.join(f'{value:.3f}' for value in np.ceil(found * 1000) / 1000)})"
+    # Not rounded down: the strictest limits of few nights are the greatest possible value, which must not exceed them.
+    return f"({', '.join(f'{round(float(value), 3) + 0.001:.3f}' for value in found)})"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ import numpy as np
 
 _ALPHAS = (1e-2, 1e-3, 1e-4, 2e-5)
 _TABLE: Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    12: ((2.659, 2.772, 2.772, 2.772), (2.772, 2.772, 2.772, 2.772)),
+    14: ((2.793, 2.980, 3.002, 3.002), (2.914, 3.002, 3.002, 3.002)),
+    17: ((2.854, 3.157, 3.311, 3.311), (3.111, 3.280, 3.311, 3.311)),
     20: ((2.948, 3.286, 3.489, 3.588), (3.213, 3.480, 3.600, 3.600)),
     25: ((3.036, 3.439, 3.710, 3.844), (3.336, 3.640, 3.850, 3.942)),
     30: ((3.111, 3.539, 3.844, 3.993), (3.446, 3.784, 4.031, 4.184)),
@@ -24,8 +27,9 @@ _TABLE: Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
     400: ((3.654, 4.224, 4.689, 5.025), (4.436, 4.882, 5.293, 5.510)),
 }
 """By number of nights: the limits of splits, and those of intervals, for each of ``_ALPHAS``."""
-FEWEST = min(_TABLE)
-"""Fewer nights cannot be told from chance: too few orders of them are as extreme as the most extreme one."""
+FEWEST = 20
+"""Fewer nights cannot be told from chance on a page of many series: the most extreme order of them is not rare enough,
+so that the strictest limits of fewer nights are values that no order exceeds."""
 
 
 def split_limit(nights: int, alpha: float) -> float:
