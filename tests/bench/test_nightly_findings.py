@@ -53,7 +53,7 @@ def test_wrong_outputs_are_dated_to_their_first_night() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "first"), [([], None), ([20], None), ([35], "2026-02-05"), (range(40), "2026-01-01")]
+    ("wrong", "first"), [([], None), ([34], None), ([35], "2026-02-05"), (range(40), "2026-01-01")]
 )
 def test_wrong_outputs_are_over_after_five_clean_nights(wrong: list[int], first: str | None) -> None:
     bad = bad_since(Nights(40, wrong=list(wrong)).make(), "burst", "wrong_outputs")

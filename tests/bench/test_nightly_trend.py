@@ -128,6 +128,18 @@ def test_neighbours_that_resemble_each_other_are_noticed() -> None:
     assert 0.5 < correlation(related) < 0.75
 
 
+def test_nights_that_resemble_their_neighbours_seldom_look_like_a_change() -> None:
+    """A test that took them for independent would name changes in about one series of six."""
+
+    def related(seed: int) -> list[float]:
+        left = 100 + np.random.default_rng(seed).standard_normal(120)
+        for night in range(1, 120):
+            left[night] += 0.5 * (left[night - 1] - 100)
+        return [float(value) for value in left]
+
+    assert sum(bool(changes(related(seed), ALPHA)) for seed in range(60)) <= 1
+
+
 @pytest.mark.parametrize("step", [0.0, 50.0])
 def test_a_step_is_not_taken_for_neighbours_that_resemble_each_other(step: float) -> None:
     values = np.random.default_rng(9).standard_normal(400)
