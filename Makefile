@@ -17,7 +17,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 CORE := $(VENV)/.core-installed
 ENGINE := $(VENV)/.engine-installed
 
-.PHONY: run test test-quick lint env core compiled clean
+.PHONY: run test test-quick lint docs env core compiled clean
 
 run: $(ENGINE)
 	$(VENV)/bin/python -m harness --concurrency $(CONCURRENCY) $(ARGS)
@@ -28,11 +28,11 @@ run: $(ENGINE)
 SPREAD := --numprocesses auto --dist worksteal
 
 ifeq ($(strip $(PYTEST_ARGS)),)
-test: lint compiled $(ENGINE)
+test: lint docs compiled $(ENGINE)
 	$(VENV)/bin/python -m pytest $(SPREAD) -m "not live"
 	$(VENV)/bin/python -m pytest -m "live and not damage and not upstream"
 else
-test: lint compiled $(ENGINE)
+test: lint docs compiled $(ENGINE)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 endif
 
@@ -49,6 +49,11 @@ lint: $(CORE)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
+
+# The pages under docs/, as build/site. A broken link or a page that is nowhere in the navigation fails. Nothing is fetched.
+# Both variables silence notices of the tools about their own future versions.
+docs: $(CORE)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/python -m mkdocs build --strict --quiet
 
 env: $(ENGINE)
 core: $(CORE)

@@ -22,6 +22,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(threads, "1")
 
 
+# Runs that tests make are not those that a CI system wants to be told of.
+for detected in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "BUILDKITE"):
+    os.environ.pop(detected, None)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Thousands of collected tests live to the end: the garbage collector need not look through them each time."""
     del session

@@ -16,7 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "clock": set(),
     "collector": set(),
     "memo": set(),
-    "observer": set(),
+    "observer": {"history"},
     "deferred": set(),
     "open_files": set(),
     "scenario": {"deferred"},

@@ -13,7 +13,7 @@ from harness.api.loop import LoopThread
 from harness.clock import MonotonicClock
 from harness.deploy import Surroundings, open_session
 from harness.deploy.target import Target
-from harness.observer import RunObserver
+from harness.observer import RunObserver, complete
 from harness.reports import Report
 
 P = ParamSpec("P")
@@ -32,7 +32,11 @@ def _awaiting(
 
 
 class RunningDeployment:
-    """A deployment that is ready, opened by ``launch``, ``attach`` or ``simulate``. ``close`` ends it."""
+    """A deployment that is ready, opened by ``launch``, ``attach`` or ``simulate``. ``close`` ends it.
+
+    ``run`` and ``run_workloads`` take and return what those of :class:`harness.AsyncRunningDeployment` do, and need no
+    ``await``.
+    """
 
     def __init__(self, loop: LoopThread, deployment: AsyncRunningDeployment, stack: ExitStack) -> None:
         self._loop, self._deployment, self._stack = loop, deployment, stack
@@ -53,7 +57,7 @@ class Opening:
     """A deployment that is not open yet: use it in ``with`` or ``async with``, or call ``open``."""
 
     def __init__(self, target: Target, *, log_dir: str | Path | None, observer: RunObserver) -> None:
-        self._target, self._log_dir, self._observer = target, log_dir, observer
+        self._target, self._log_dir, self._observer = target, log_dir, complete(observer)
         self._opened: Any = None
 
     def open(self) -> RunningDeployment:

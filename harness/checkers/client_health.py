@@ -38,7 +38,7 @@ def client_health(deployment: Deployment, history: History) -> Check:  # noqa: A
     compared = tuple(history.of(ClockCompared))
     findings = (*strained, *(_vague(one) for one in compared if _may_be_wrong_by(one) > WORST_CLOCK))
     verdict = Verdict.UNKNOWN if findings else Verdict.VALID
-    notes = tuple(_note(one) for one in measured if NEAR_CPU < one.cpu_share <= MOST_CPU)
+    notes = tuple(_note(one) for one in measured if NEAR_CPU < (one.cpu_share or 0.0) <= MOST_CPU)
     return Check("client_health", verdict, _line(measured) + _clocks(compared), findings=findings, notes=notes)
 
 
@@ -50,12 +50,14 @@ def _note(one: ClientHealth) -> str:
 
 
 def _line(measured: tuple[ClientHealth, ...]) -> str:
-    cpu = max(one.cpu_share for one in measured)
-    mean = max(one.mean_loop_lag for one in measured) * 1000
+    shares = [one.cpu_share for one in measured if one.cpu_share is not None]
+    cpu = f"{max(shares):.0%}" if shares else "an unknown share"
+    means = [one.mean_loop_lag * 1000 for one in measured if one.mean_loop_lag is not None]
+    mean = f"{max(means):,.1f} ms" if means else "an unknown time"
     worst = max(one.worst_loop_lag for one in measured) * 1000
     delay = max(one.worst_send_delay for one in measured) * 1000
     return (
-        f"the client used {cpu:.0%} of a core; its event loop was {mean:,.1f} ms late on average and {worst:,.0f} ms "
+        f"the client used {cpu} of a core; its event loop was {mean} late on average and {worst:,.0f} ms "
         f"at most; requests were sent up to {delay:,.0f} ms late"
     )
 
@@ -82,11 +84,13 @@ def _vague(one: ClockCompared) -> Finding:
 
 
 def _strained(one: ClientHealth) -> Iterator[str]:
-    if one.cpu_share > MOST_CPU:
+    if one.cpu_share is None:
+        yield "the share of a core that it used was not recorded, so it may have limited the load"
+    elif one.cpu_share > MOST_CPU:
         yield f"the client's process was at its limit ({one.cpu_share:.0%} of a core), so it limited the load"
     if one.open_files is not None and one.file_limit is not None and one.open_files > one.file_limit - FEW_FILES:
         yield f"it had {one.open_files:,} files and sockets open of {one.file_limit:,} that it may have (ulimit -n)"
-    if one.mean_loop_lag > MOST_MEAN_LAG:
+    if one.mean_loop_lag is not None and one.mean_loop_lag > MOST_MEAN_LAG:
         yield f"arrivals were recorded {one.mean_loop_lag * 1000:,.0f} ms late on average"
     if one.worst_send_delay > MOST_SEND_DELAY:
         yield f"a request was sent {one.worst_send_delay:,.1f} s after it was due"

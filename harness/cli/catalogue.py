@@ -1,6 +1,7 @@
 """``python -m harness list`` shows the catalogue, and ``run --workload`` runs workloads on their deployments."""
 
 import asyncio
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.page import write_page
 from harness.cli.rejudged import settings_of
+from harness.cli.report_files import publish
 from harness.cli.stored import stored_run
 from harness.deploy.simulated_args import CannotSimulate
 from harness.deploy.target import Target
@@ -22,7 +24,9 @@ from harness.errors import CrashError, ExitCode, HarnessError
 from harness.facts import Role
 from harness.faults import faults_of_workloads, joined
 from harness.reports import Row, exit_code, make_report, overall, print_catalogue, print_report
-from harness.reports.files.catalogue_junit import catalogue_junit
+from harness.reports.ci import announce_rows
+from harness.reports.files.catalogue_junit import catalogues_junit
+from harness.reports.identity import RunIdentity
 from harness.reports.rows import AS_GIVEN, rows_of, skipped_row, unknown_row
 from harness.run import fit, fresh_salt
 from harness.store import RunStore, save_text
@@ -72,7 +76,10 @@ async def run_catalogue(options: Options) -> ExitCode:
     rows = [row for one in done for row in one.rows]
     print_catalogue(rows, plain=options.report.plain)
     if options.report.junit:
-        save_text(options.report.junit.resolve(), catalogue_junit(rows))
+        save_text(options.report.junit.resolve(), catalogues_junit((one.rows, one.identity) for one in done))
+    for one in done:
+        if one.identity is None and options.report.files.announced:
+            announce_rows(one.rows, os.environ)
     if crash := next((one.crash for one in done if one.crash), None):
         raise crash
     return exit_code(overall(rows), died=any(one.died for one in done))
@@ -106,6 +113,8 @@ class _Done:
     """The result of the workloads on one deployment."""
 
     rows: Sequence[Row]
+    identity: RunIdentity | None = None
+    """None: no run began."""
     crash: CrashError | None = None
     """A failure of the harness itself. The workloads on other deployments are still run."""
     interrupted: bool = False
@@ -136,7 +145,7 @@ async def _on(preset: Preset | None, entries: list[Workload], options: Options) 
             return _Done([skipped_row(entry, name, str(error)) for entry in entries])
         failed = Check("deployment", Verdict.UNKNOWN, str(error))
         rows = [unknown_row(entry, name, failed) for entry in entries]
-        return _Done(rows, error if isinstance(error, CrashError) else None)
+        return _Done(rows, crash=error if isinstance(error, CrashError) else None)
 
 
 async def _stored(entries: Sequence[Workload], options: Options, store: RunStore, name: str) -> _Done:
@@ -149,7 +158,8 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
             carried = await on.carry_out(scenarios, verify=verify if scenarios else None)
     except asyncio.CancelledError:
         interrupted = end_interrupted(store, options, table=False)
-        return _Done(interrupted.rows if interrupted else _not_begun(name, entries), interrupted=True)
+        rows = interrupted.rows if interrupted else _not_begun(name, entries)
+        return _Done(rows, interrupted.identity if interrupted else None, interrupted=True)
     deployment, history, judgement = carried.deployment, carried.history, carried.judgement
     left = {entry: skipped_row(entry, name, why) for entry, why in fitting.skipped.items()}
     rows = rows_of(entries, name, left=left, deployment=deployment, history=history, whole=judgement)
@@ -158,8 +168,9 @@ async def _stored(entries: Sequence[Workload], options: Options, store: RunStore
     store_report(report, options.report, store.path, table=False)
     if fitting.scenarios:
         print_report(report, plain=options.report.plain)
+    publish(report, options.report)
     write_page(report, options.report, store.path)
-    return _Done(rows, died=bool(history.died))
+    return _Done(rows, report.identity, died=bool(history.died))
 
 
 def target_of(preset: Preset | None, options: Options) -> Target | None:

@@ -4,9 +4,10 @@ All evidence is in the run's history and its deployment's facts. Nothing is sent
 ``--save``. The recorded part of a killed run is judged too; the verdict cannot be valid.
 """
 
-from harness.cli.ending import show, store_junit
+from harness.cli.ending import show
 from harness.cli.options import Options
 from harness.cli.rejudged import rejudge
+from harness.cli.report_files import publish, store_files
 from harness.errors import ExitCode, UsageError
 from harness.store import save_result
 
@@ -18,6 +19,7 @@ async def check(options: Options) -> ExitCode:
     report = rejudge(options.run_dir)
     if options.save:
         save_result(options.run_dir, report.result)
-    store_junit(report, options.report)
+    store_files(report, options.report)
     show(report, plain=options.report.plain)
+    publish(report, options.report)
     return report.exit_code

@@ -34,8 +34,8 @@ _COMMANDS: Mapping[str, Command] = {
     "run": lambda options: _run(options)(options),
     "serve": serve,
     "check": check,
-    "report": report,
     "compare": _compare,
+    "report": report,
     "doctor": doctor,
     "shrink": shrink,
     "list": show_list,
@@ -46,9 +46,10 @@ _COMMANDS: Mapping[str, Command] = {
 def perform(options: Options) -> Awaitable[ExitCode]:
     """Run the command that the options name; it returns its exit code.
 
-    Raises UsageError before anything is started if a file that a flag names cannot be written, or if Ray is needed and
-    not installed.
+    Raises UsageError before anything is started if a file that a flag names cannot be written, or if Ray or pyarrow is
+    needed and not installed.
     """
     require_places(options)
+    options.report.files.require()
     options.workers.require()
     return _COMMANDS[options.command](options)

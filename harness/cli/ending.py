@@ -6,9 +6,10 @@ from pathlib import Path
 from harness.cli.options import Options, ReportOptions
 from harness.cli.page import write_page
 from harness.cli.rejudged import rejudge
+from harness.cli.report_files import publish, store_files
 from harness.errors import HarnessError, UsageError
 from harness.reports import Report, print_catalogue, print_report
-from harness.store import RunStore, save_result, save_text
+from harness.store import RunStore, save_result
 
 
 def store_report(report: Report, options: ReportOptions, directory: Path, *, table: bool = True) -> None:
@@ -20,16 +21,10 @@ def store_report(report: Report, options: ReportOptions, directory: Path, *, tab
         save_result(directory, report.result)
         if options.result_filename:
             save_result(directory, report.result, str((options.result_dir / options.result_filename).resolve()))
-        store_junit(report, options)
+        store_files(report, options)
     except HarnessError as error:
         show(report, plain=options.plain, table=table)
         raise HarnessError(f"{error} The report above is the only copy of this run's verdict.") from error
-
-
-def store_junit(report: Report, options: ReportOptions) -> None:
-    """Write JUnit XML if ``--junit`` was given."""
-    if options.junit:
-        save_text(options.junit.resolve(), report.junit)
 
 
 def show(report: Report, *, plain: bool, table: bool = True) -> None:
@@ -53,6 +48,7 @@ def end_interrupted(store: RunStore, options: Options, *, table: bool = True) ->
         return None
     store_report(report, options.report, store.path, table=table)
     show(report, plain=options.report.plain, table=table)
+    publish(report, options.report)
     _note(f"everything recorded before the interruption is stored in {store.path} and judged in the report above")
     _note(f"to judge it again: python -m harness check {store.path}")
     write_page(report, options.report, store.path)

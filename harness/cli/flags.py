@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.catalogue.presets import PRESETS
+from harness.cli.file_flags import add_file_flags
 from harness.cli.flag import Flags
 from harness.cli.flag import value as _value
 from harness.cli.flag import values as _values
@@ -183,6 +184,7 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_junit(flags: Flags) -> None:
     _value(flags, "--junit", "FILE", "also write the checks as JUnit XML", Path)
+    add_file_flags(flags)
 
 
 def _add_result_dir(flags: Flags) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli.fault_options import faults_of
+from harness.cli.file_options import FileOptions, files_of
 from harness.cli.flags import make_parser
 from harness.cli.load_options import SweepOptions, load_of, sweep_of
 from harness.cli.target_options import names_servers, optional_address, pairs_of, target_of
@@ -60,6 +61,7 @@ class ReportOptions:
     label: str | None
     metadata: dict[str, str]
     junit: Path | None
+    files: FileOptions
     plain: bool
     html: bool = True
     """Whether ``report.html`` is written."""
@@ -230,6 +232,7 @@ def _report(flags: argparse.Namespace) -> ReportOptions:
         label=flags.label,
         metadata=pairs_of(flags.metadata, "--metadata"),
         junit=flags.junit,
+        files=files_of(flags),
         plain=flags.plain,
         html=not flags.no_html,
     )

@@ -27,6 +27,7 @@ def _named(options: Options) -> Iterator[tuple[str, Path]]:
     report = options.report
     if report.junit is not None:
         yield "--junit", report.junit
+    yield from report.files.named
     if report.result_filename:
         yield "--result-filename", report.result_dir / report.result_filename
     if options.verification.noise_floor is not None:

@@ -9,6 +9,7 @@ from harness.cli.measure import measuring
 from harness.cli.options import Options
 from harness.cli.page import write_page
 from harness.cli.rejudged import settings_of
+from harness.cli.report_files import publish
 from harness.cli.stored import stored_run
 from harness.errors import ExitCode, UsageError
 from harness.faults import under_faults
@@ -49,6 +50,7 @@ async def run(options: Options) -> ExitCode:
         store_report(report, options.report, store.path)
         _keep_noise(options, carried)
         show(report, plain=options.report.plain)
+        publish(report, options.report)
         write_page(report, options.report, store.path)
         return report.exit_code
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from harness.cli.ending import store_report
 from harness.cli.load_options import SweepOptions, at_rate
@@ -26,11 +27,14 @@ from harness.errors import ExitCode
 from harness.loads import Load, ShareGptLoad
 from harness.preflight import Item, Level
 from harness.reports import Progress, Report, exit_code, make_progress, make_report, reason_lines
+from harness.reports.files.result_json import without_arrays
 from harness.run import Recorder, carry_out, fresh_salt, run_started_now, with_tokens
 from harness.store import RunStore
 from harness.sweep import Point, Step, chart_lines, csv_text, headline, knee, point_line, search, svg, table_lines
 from harness.verdict import Verdict, worst
 
+SUMMARY = "summary.json"
+"""The results of all rates in one list, as ``vllm bench sweep plot`` and ``plot_pareto`` read them."""
 _FEWEST = 32
 """Requests at a low rate: fewer say little about the share that keeps the objectives."""
 
@@ -46,6 +50,8 @@ class _Sweep:
     """The sweep's own directory, in which each rate has one."""
     progress: Progress
     points: list[Point] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """The result of each rate, without arrays."""
     died: bool = False
 
     async def run(self) -> None:
@@ -71,6 +77,7 @@ class _Sweep:
         self.died = self.died or bool(report.history.died)
         point = Point.of(rate, report)
         self.points.append(point)
+        self.results.append(without_arrays(report.result))
         for line in (point_line(point), *reason_lines(report.overview)):
             # A line printed beside it would damage the live display.
             self.progress.note(line)
@@ -116,18 +123,21 @@ async def sweep(options: Options) -> ExitCode:
     clock = MonotonicClock()
     interrupted = False
     points: list[Point] = []
+    results: list[dict[str, Any]] = []
     died = False
     with stored_run(options, label=label, seed=options.load.seed) as store:
         try:
             with make_progress(plain=options.report.plain, clock=clock) as progress:
                 around = Surroundings(store.path, clock, progress, demands, partial(_warn, progress))
                 async with open_session(options.target, around) as session:
-                    running = _Sweep(options, how, session, store, progress, points)
+                    running = _Sweep(options, how, session, store, progress, points, results)
                     await running.run()
                     died = running.died
         except asyncio.CancelledError:
             interrupted = True
             print(f"interrupted: the rates tried so far are stored in {store.path}", file=sys.stderr)
+        if results:
+            store.save_text(SUMMARY, json.dumps(results, indent=2, allow_nan=False) + "\n")
         return _end(points, options, how, store, died=died, interrupted=interrupted)
 
 
@@ -143,9 +153,8 @@ def _end(  # noqa: PLR0913 - how a sweep ended
         print()
     print(f"{verdict.upper()}: {found}")
     if points:
-        print(
-            f"stored: {store.path} (sweep.svg, sweep.csv, sweep.json, and a directory for each rate{_pages(options)})"
-        )
+        files = f"sweep.svg, sweep.csv, sweep.json, {SUMMARY}, and a directory for each rate{_pages(options)}"
+        print(f"stored: {store.path} ({files})")
     return exit_code(verdict, died=died)
 
 

@@ -121,19 +121,27 @@ def optional_address(text: str | None, flag: str) -> str | None:
     return None if text is None else address(text, flag)
 
 
+def address_with_variables(text: str, flag: str) -> str:
+    """An address in which ``${NAME}`` stands for an environment variable, for its password. Raises UsageError."""
+    return address(_VARIABLE.sub(partial(_from_environment, flag, ""), text), flag)
+
+
 def _headers(texts: Sequence[str]) -> dict[str, str]:
     """Headers, with ``${NAME}`` in a value replaced by the environment variable.
 
     Every user of a machine can see the arguments of its processes, so that a key is better not among them.
     """
     pairs = pairs_of(texts, "--header")
-    return {key: _VARIABLE.sub(partial(_from_environment, key), value) for key, value in pairs.items()}
+    return {
+        key: _VARIABLE.sub(partial(_from_environment, "--header", f", which the header {key} names"), value)
+        for key, value in pairs.items()
+    }
 
 
-def _from_environment(header: str, found: re.Match[str]) -> str:
+def _from_environment(flag: str, where: str, found: re.Match[str]) -> str:
     value = os.environ.get(found[1])
     if not value:
-        raise UsageError(f"--header: the environment variable {found[1]} is not set, which the header {header} names.")
+        raise UsageError(f"{flag}: the environment variable {found[1]} is not set{where}.")
     return value
 
 

@@ -27,9 +27,9 @@ class Pause:
     Rule 1: every process of the server is stopped. Evidence is that the kernel says so of each (state T), and that the
             server's address does not answer: a signal may hit processes that do not serve it.
     Rule 2: it is healed when none of them is stopped and the server answers again.
-    Rule 3: a server that was stopped whole for more than ``IDLE_S`` first closes connections that seem idle when it
-            goes on, with the requests that came meanwhile. These fail clearly, or are sent again, and their transfers
-            are never begun: such a pause does not test what becomes of a transfer that waits for so long.
+    Rule 3: a server that was stopped whole for more than 5 s (``IDLE_S``) first closes connections that seem idle when
+            it goes on, with the requests that came meanwhile. These fail clearly, or are sent again, and their
+            transfers are never begun: such a pause does not test what becomes of a transfer that waits for so long.
     Rule 4: with ``part=engine``, the first process, which speaks HTTP, goes on: it takes requests that the others do
             not serve, and no connection is closed. Evidence is, in place of the address, that the stopped processes
             have done a part of the server's computing so far: an idle child that is stopped stops nothing. A server of

@@ -68,7 +68,7 @@ class Fleet:
         parts = split(run.phase, len(self._workers))
         if len(parts) < len(self._workers):
             run.observer.note(_fewer(run.phase, len(parts), len(self._workers)))
-        run.observer.phase(run.scenario, run.phase.name, len(run.phase.requests))
+        run.announce()
         await _Phase(run, dict(zip(self._workers, parts, strict=False)), self._clocks, self._lost).send()
 
     def _lost(self, worker: Remote, died: DeadProcess) -> None:

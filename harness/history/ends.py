@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from harness.deferred import Deferred, tokens_put_away
+from harness.deferred import Deferred, source_of, tokens_put_away
 
 END_SPELLED = 32
 """Tokens at a prompt's end whose spelling is kept: a stop string is seldom longer."""
@@ -164,8 +164,22 @@ class Ended(Deferred):
     @property
     def output_tokens(self) -> int:
         """Tokens of all choices together, known without reading them from the journal."""
-        known = tokens_put_away(self)
-        return sum(len(choice.token_ids) for choice in self.choices) if known is None else known
+        try:
+            # The field itself, so that it is not read from the journal if it lies there.
+            choices: tuple[Choice, ...] = object.__getattribute__(self, "choices")
+        except AttributeError:
+            return tokens_put_away(self) or 0
+        return len(choices[0].token_ids) if len(choices) == 1 else sum(len(one.token_ids) for one in choices)
+
+    @property
+    def first_token_at(self) -> float | None:
+        """When the first token arrived; None if nothing was streamed, or if only the journal knows it by now."""
+        try:
+            # The field itself, so that it is not read from the journal if it lies there.
+            times: tuple[float, ...] = object.__getattribute__(self, "token_times")
+        except AttributeError:
+            return getattr(source_of(self), "first_at", None)
+        return times[0] if times else None
 
 
 def _ending(outcome: Outcome, status: int | None) -> Ending:

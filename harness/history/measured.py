@@ -84,10 +84,12 @@ class ClientHealth:
     """Longest delay of the event loop, seconds."""
     worst_send_delay: float
     """Largest ``Sent.at - Sent.intended_at`` that the concurrency limit does not explain, seconds."""
-    mean_loop_lag: float
-    """Mean delay of the event loop, seconds: the average delay with which a token's arrival is recorded."""
-    cpu_share: float
-    """CPU seconds of the harness's process per second; near 1, the client limits the load."""
+    mean_loop_lag: float | None
+    """Mean delay of the event loop, seconds: the average delay with which a token's arrival is recorded. None: not
+    measured, as by the first version of the harness."""
+    cpu_share: float | None
+    """CPU seconds of the harness's process per second; near 1, the client limits the load. None: not
+    measured, as by the first version of the harness."""
     worker: str = ""
     """The worker that sent a part of the load; empty: the harness's main process."""
     open_files: int | None = None

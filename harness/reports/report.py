@@ -21,6 +21,7 @@ from harness.reports.catalogue import Row, overall
 from harness.reports.files.catalogue_junit import catalogue_junit
 from harness.reports.files.junit import junit_xml
 from harness.reports.files.result_json import LoadSettings, result
+from harness.reports.identity import RunIdentity, identity_of
 from harness.reports.measured import under_test
 from harness.reports.overview import Overview, make_overview
 from harness.reports.screen.plain import plain_lines
@@ -44,6 +45,8 @@ class Report:
     result: dict[str, Any]
     """The content of result.json."""
     overview: Overview
+    identity: RunIdentity
+    """Which run it is, of which versions, and how to repeat it."""
     junit: str
     """JUnit XML."""
     path: Path | None = None
@@ -124,6 +127,8 @@ def make_report(  # noqa: PLR0913 - all but three have defaults
         content |= good.as_keys()
     if rows:
         content["workloads"] = [row.as_json for row in rows]
+    overview = make_overview(deployment, history, judgement, latency, detail, run_dir=run_dir, rows=rows, good=good)
+    identity = identity_of(deployment, history, verdict, overview.again, load.label, run_dir)
     return Report(
         deployment,
         history,
@@ -131,8 +136,9 @@ def make_report(  # noqa: PLR0913 - all but three have defaults
         verdict,
         tuple(rows),
         content,
-        make_overview(deployment, history, judgement, latency, detail, run_dir=run_dir, rows=rows, good=good),
-        catalogue_junit(rows) if rows else junit_xml(history, judgement),
+        overview,
+        identity,
+        catalogue_junit(rows, identity) if rows else junit_xml(history, judgement, identity),
         run_dir,
         good,
     )

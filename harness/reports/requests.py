@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from harness.facts import Deployment, Role, Server, serving
 from harness.history import Ending, History, Operation, Outcome
+from harness.load.latency import time_per_output_token
 from harness.reports.measured import under_test
 from harness.verdict import FindingKind, Judgement
 from harness.verify.judging.compared import Compared, Match
@@ -77,6 +78,9 @@ class RequestRow:
     """Number of the first wrong KV block of the prompt, from 1; None if unknown."""
     owner: str | None
     """Id of the request whose KV the output was made from."""
+    tpot: float | None = None
+    """Time per output token after the first, of the first choice. None if the request did not complete or has fewer
+    than two streamed tokens."""
 
     @property
     def ttft(self) -> float | None:
@@ -87,13 +91,6 @@ class RequestRow:
     def e2e(self) -> float | None:
         """E2E latency, from when the request was due. None if it did not complete."""
         return self.ended - self.due if self.outcome is Outcome.OK else None
-
-    @property
-    def tpot(self) -> float | None:
-        """Time per output token after the first. None if it did not complete or has fewer than two streamed tokens."""
-        if self.first_token is None or self.outcome is not Outcome.OK or self.output_tokens < 2:
-            return None
-        return (self.ended - self.first_token) / (self.output_tokens - 1)
 
 
 def request_rows(deployment: Deployment, history: History, judgement: Judgement) -> tuple[RequestRow, ...]:
@@ -159,6 +156,7 @@ def _row(operation: Operation, one: Compared | None, found: _Found, servers: _Se
         token=None if one is None or one.match is not Match.MISMATCH else one.first,
         block=found.blocks.get(who),
         owner=found.owners.get(who),
+        tpot=time_per_output_token(ended) if operation.outcome is Outcome.OK else None,
     )
 
 

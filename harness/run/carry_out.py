@@ -1,7 +1,7 @@
 """The function that carries out scenarios on a deployment, and its result."""
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -77,6 +77,7 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
             verify,
             now=clock.now,
             tell=lambda planned: _tell(planned, record, observer),
+            tell_so_far=None if observer is SILENT else observer.verified,
         )
         if verify.policy.bound:
             observer.note(f"verification: {verify.policy.bound}")
@@ -84,6 +85,9 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     complete = deployment.end_tokens_complete
     record(Decoding(clock.now(), deployment.end_token_ids, shifts(sending.extra_body), ends_complete=complete))
     opened = over_http(deployment, sending, record, clock) if transport is None else nullcontext(transport)
+    told = ExitStack()
+    if observer is not SILENT:
+        told.enter_context(record.telling(observer.recorded))
     try:
         async with opened as using:
             try:
@@ -106,7 +110,8 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     finally:
         known = set(record.history.died)
         dead = tuple(one for one in died() if one not in known)
-        record(RunEnded(clock.now(), interrupted=not ended_by_itself, died=dead))
+        with told:
+            record(RunEnded(clock.now(), interrupted=not ended_by_itself, died=dead))
     # What planning remembered would otherwise take memory beside what judging needs.
     forget()
     return Carried(deployment, record.history, None if beside is None else beside.predictions)

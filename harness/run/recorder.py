@@ -1,6 +1,7 @@
 """Collects the history of a run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from harness.history import Entry, History
 
@@ -20,6 +21,21 @@ class Recorder:
         """Add the next entry."""
         self._entries.append(entry)
         self._keep(entry)
+
+    @contextmanager
+    def telling(self, listener: Callable[[Entry], None]) -> Iterator[None]:
+        """Until the context is left, tell ``listener`` of each new entry, before its large fields may lie on disk."""
+        keep = self._keep
+
+        def both(entry: Entry) -> None:
+            listener(entry)
+            keep(entry)
+
+        self._keep = both
+        try:
+            yield
+        finally:
+            self._keep = keep
 
     @property
     def history(self) -> History:

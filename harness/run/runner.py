@@ -14,7 +14,7 @@ from typing import Protocol
 from harness.clock import Clock
 from harness.errors import HarnessError
 from harness.history import Ended, Ending, Entry, Outcome, PhaseStarted, Sent
-from harness.observer import SILENT, RunObserver
+from harness.observer import SILENT, PhasePlan, RunObserver
 from harness.run.arrivals import Arrivals, arrivals_of, arriving
 from harness.run.conversations import Conversations, Unanswered, next_turns
 from harness.run.references import References
@@ -120,9 +120,18 @@ class PhaseRun:
         """Whether a client waits for anything after a request that did not complete."""
         return self.after_failure is not _at_once
 
+    def announce(self) -> None:
+        """Tell the observer that the phase begins."""
+        phase, every = self.phase, (*self.phase.requests, *self.phase.background)
+        of_load = bool(every) and all(request.of_load for request in every)
+        last_due = phase.due[-1] if phase.due else None
+        what = (self.scenario, phase.name, len(phase.requests))
+        self.observer.sending(PhasePlan(*what, of_load, phase.concurrency, last_due, phase.seconds))
+        self.observer.phase(*what)
+
     async def load(self, arrivals: Arrivals) -> None:
         """Send all of the phase's requests when they are due, and wait until they have ended."""
-        self.observer.phase(self.scenario, self.phase.name, len(self.phase.requests))
+        self.announce()
         self.unsent = {request.request_id for request in (*self.phase.requests, *self.phase.background)}
         supply = iter(self.phase.background)
         try:

@@ -23,6 +23,8 @@ def convert_deployment(content: object) -> object:
     """
     if not isinstance(content, dict) or not isinstance(content.get("servers"), list):
         return content
+    # Stored beside ``vocab_is_whole``, which says the same.
+    content = {name: value for name, value in content.items() if name != "special_tokens_guessed"}
     common = {name: content[name] for name in _OF_SERVERS if name in content}
     if not common:
         return content
@@ -48,6 +50,11 @@ def _size(value: object) -> int | None:
 # --- journal entries ---
 
 
+def convert_kind(kind: object) -> object:
+    """The name that this version has for a kind of journal entry."""
+    return "decoding" if kind == "end_tokens" else kind
+
+
 def convert_entry(kind: str, entry: dict[str, Any]) -> dict[str, Any]:
     """A journal entry's JSON in the form of this version; an entry that has it already is returned unchanged."""
     match kind:
@@ -57,6 +64,11 @@ def convert_entry(kind: str, entry: dict[str, Any]) -> dict[str, Any]:
             return entry | _ending(entry)
         case "run_ended" if isinstance(died := entry.get("died"), list):
             return entry | {"died": [_dead_process(one) for one in died]}
+        case "decoding" if "token_ids" in entry:
+            return _decoding(entry)
+        # The first version measured the longest delay alone.
+        case "client_health" if "worst_loop_lag" in entry and "mean_loop_lag" not in entry:
+            return entry | {"mean_loop_lag": None, "cpu_share": None}
         case _:
             return entry
 
@@ -64,6 +76,12 @@ def convert_entry(kind: str, entry: dict[str, Any]) -> dict[str, Any]:
 def _dead_process(died: object) -> object:
     """Earlier versions stored the text alone, which begins with the process's name."""
     return {"name": died.partition(" ")[0], "text": died} if isinstance(died, str) else died
+
+
+def _decoding(entry: dict[str, Any]) -> dict[str, Any]:
+    """An ``end_tokens`` entry. It does not say whether its tokens were all that end an answer."""
+    kept = {name: value for name, value in entry.items() if name != "token_ids"}
+    return kept | {"end_token_ids": entry["token_ids"], "ends_complete": False}
 
 
 _CAUSES = (

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from harness.history import Ended, Entry, RunStarted, Sent
 from harness.store.codec import decode, dumps, parse_json
-from harness.store.earlier import convert_entry
+from harness.store.earlier import convert_entry, convert_kind
 from harness.store.lines import read_line, write_line
 from harness.store.readers import MalformedError
 
@@ -47,7 +47,7 @@ def decode_stored(line: bytes) -> Entry:
 
 def _carefully(line: bytes, *, stored: bool) -> Entry:
     content = _an_object(parse_json(line, stored=stored))
-    kind = content.pop("kind", None)
+    kind = convert_kind(content.pop("kind", None))
     if not isinstance(kind, str) or kind not in _KINDS:
         raise MalformedError(f"entries of kind {kind!r:.60} are not known to this version of the harness")
     return decode(_KINDS[kind], convert_entry(kind, content))

@@ -125,8 +125,8 @@ _REMEDIES = {
 """What to do, by the kind of error; for other errors, another path is needed."""
 
 
-def save_text(path: Path, text: str) -> Path:
-    """Write a file atomically. Raises HarnessError."""
+def save_text(path: Path, text: str | bytes) -> Path:
+    """Write a file atomically, text as UTF-8. Raises HarnessError."""
     try:
         write_atomically(path, text)
     except OSError as error:

@@ -14,9 +14,9 @@ from harness.history import Ended, Ending, Entry, Outcome, Usage
 from harness.store.entries import decode_entry, encode_line
 from harness.store.lines_on_disk import LARGE
 
-Apart = tuple[tuple[Any, ...], tuple[str, ...], int, bytes]
+Apart = tuple[tuple[Any, ...], tuple[str, ...], int, bytes, float | None]
 """An end taken apart, of plain values: its small fields, the names of the large fields that are not empty, the number
-of its output tokens, and its line without the newline."""
+of its output tokens, its line without the newline, and when its first token arrived."""
 
 _SMALL = tuple(item.name for item in fields(Ended) if item.name not in LARGE)
 _small_of = attrgetter(*_SMALL)
@@ -31,19 +31,19 @@ def taken_apart(ended: Ended) -> Apart:
     if (usage := ended.usage) is not None:
         small[_USAGE] = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
     names = tuple([name for name in LARGE if getattr(ended, name)])
-    return tuple(small), names, ended.output_tokens, encode_line(ended)
+    return tuple(small), names, ended.output_tokens, encode_line(ended), ended.first_token_at
 
 
 def put_together(apart: Apart) -> Ended:
     """The end, equal to the one that was taken apart. Its large fields are read from its line when asked for."""
-    values, names, tokens, line = apart
+    values, names, tokens, line, first_at = apart
     small = [*values]
     small[_OUTCOME], small[_ENDING] = Outcome(small[_OUTCOME]), Ending(small[_ENDING])
     if small[_USAGE] is not None:
         small[_USAGE] = Usage(*small[_USAGE])
     ended = Ended(**dict(zip(_SMALL, small, strict=True)))
     if names:
-        put_away(ended, names, _Written(line, tokens))
+        put_away(ended, names, _Written(line, tokens, first_at))
     return ended
 
 
@@ -56,11 +56,11 @@ def written_line(entry: Entry) -> bytes | None:
 class _Written:
     """A line in memory, as the source of an end's large fields. It is read once. Use from any thread."""
 
-    __slots__ = ("_whole", "line", "tokens")
+    __slots__ = ("_whole", "first_at", "line", "tokens")
 
-    def __init__(self, line: bytes, tokens: int) -> None:
+    def __init__(self, line: bytes, tokens: int, first_at: float | None) -> None:
         self.line: bytes | None = line
-        self.tokens = tokens
+        self.tokens, self.first_at = tokens, first_at
         self._whole: Entry | None = None
 
     def read(self, name: str) -> Any:

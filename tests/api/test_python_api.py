@@ -26,8 +26,9 @@ from harness.deploy.nursery import Nursery
 from harness.deploy.target import Attachment, Target
 from harness.facts import Connector, Role
 from harness.fleet import Workers
-from harness.history import ClockCompared, History
+from harness.history import ClockCompared, History, Noted
 from harness.memo import forget
+from harness.observer import complete
 
 ROOT = Path(__file__).parents[2]
 FEW = harness.RandomLoad(num_prompts=12, concurrency=4, output_len=6, seed=3)
@@ -127,6 +128,26 @@ async def test_a_run_with_await() -> None:
         report = await deployment.run(FEW)
     assert report.verdict is harness.Verdict.VALID
     assert ("random_load", "load", 12) in phases
+
+
+def test_an_observer_that_knows_only_some_events_is_not_asked_for_the_others() -> None:
+    class Old:
+        """Written before there were other events."""
+
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    old = Old()
+    whole = complete(old)  # type: ignore[arg-type]
+    whole.note("hello")
+    whole.recorded(Noted(1.0, "x"))
+    whole.advance(1, 2, 0)
+    assert old.notes == ["hello"]
+    assert complete(whole) is whole
+    assert complete(harness.SilentObserver()) is not None
 
 
 def test_a_deployment_may_be_kept_open_as_in_a_notebook(tmp_path: Path) -> None:

@@ -261,11 +261,11 @@ def test_junit_has_one_case_for_each_workload() -> None:
     }
     cases = [(case.get("classname"), case.get("name"), [child.tag for child in case]) for case in suite]
     assert cases == [
-        ("multi.hits", "cold_decode", ["system-out"]),
-        ("multi.lengths", "short_prompt", ["failure", "system-out"]),
-        ("multi.topology", "two_by_two", ["skipped"]),
-        ("multi.lengths", "short_prompt", ["skipped", "system-out"]),
-        ("multi.hits", "cold", ["error", "system-out"]),
+        ("pd-harness.multi.hits", "cold_decode", ["system-out"]),
+        ("pd-harness.multi.lengths", "short_prompt", ["failure", "system-out"]),
+        ("pd-harness.multi.topology", "two_by_two", ["skipped"]),
+        ("pd-harness.multi.lengths", "short_prompt", ["skipped", "system-out"]),
+        ("pd-harness.multi.hits", "cold", ["error", "system-out"]),
     ]
     assert suite[0][0].text == "valid: 2/2 outputs, 0/0 counters"
     assert "invalid token_sources: a summary" in str(suite[1][0].get("message"))

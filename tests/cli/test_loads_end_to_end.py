@@ -79,9 +79,12 @@ def test_a_sweep_over_listed_rates(tmp_path: Path) -> None:
     assert (found["verdict"], found["knee"], [point["rate"] for point in found["points"]]) == ("valid", 30.0, [10, 30])
     assert set(found["points"][0]) == set(Point.__dataclass_fields__)
     assert (ran.directory / "sweep.svg").read_text().startswith("<svg")
+    summary = json.loads((ran.directory / "summary.json").read_text())
+    assert [each["request_rate"] for each in summary] == [10, 30]
     for point in found["points"]:
         result = json.loads((ran.directory / point["directory"] / "result.json").read_text())
         assert (result["request_rate"], result["num_prompts"], result["verdict"]) == (point["rate"], 12, "valid")
+        assert result in summary
         assert "--sweep" not in result["argv"]
 
 

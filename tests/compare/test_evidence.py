@@ -167,6 +167,11 @@ def test_one_new_run_against_many_of_the_baseline_is_never_real_but_shows() -> N
     assert judged(Sides(EVEN.baseline, (10.04,))).answer is Answer.NOISE
 
 
+def test_one_run_is_never_real_even_against_hundreds() -> None:
+    many = tuple(10 + 0.001 * (place % 7) for place in range(250))
+    assert judged(Sides(many, (20.0,))).answer is Answer.UNKNOWN
+
+
 def test_an_outlier_makes_no_difference_real() -> None:
     assert judged(Sides(EVEN.baseline, (*EVEN.run[:4], 40.0))).answer is Answer.NOISE
 

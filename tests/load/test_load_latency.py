@@ -20,6 +20,8 @@ VLLM_KEYS = {
     "request_throughput",
     "output_throughput",
     "total_token_throughput",
+    "max_output_tokens_per_s",
+    "max_concurrent_requests",
     *(
         f"{statistic}_{metric}_ms"
         for statistic in ("mean", "median", "std", "p50", "p90", "p99")

@@ -14,9 +14,9 @@ from virtual_run import virtual_report
 from harness.history import Choice, Ended, Ending, History, Outcome, Sent
 from harness.reports import Report, make_report
 from harness.reports.html import sampled as sampling
-from harness.reports.html.outputs import wrong_by_block, wrong_by_pair, wrong_by_token
 from harness.reports.html.proves import PROVES
 from harness.reports.html.sampled import kind_of, sampled
+from harness.reports.html.wrong_where import wrong_by_block, wrong_by_pair, wrong_by_token
 from harness.reports.requests import OutputStatus, RequestRow, request_rows
 from harness.sim import PlantedBug
 from harness.verdict import Verdict

@@ -32,12 +32,11 @@ VLLM = STATISTICS | {
 }
 VLLM_DETAILED = {"input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"}
 
-# Not written: arrays that vLLM writes without --save-detailed, the peak of a one-second window, speech,
+# Not written: arrays that vLLM writes without --save-detailed, speech,
 # and the client's queue, whose time is inside our latencies (they count from when a request was due).
-LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {
-    *("latencies", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx")
-}
+LEFT_OUT = {key for key in VLLM if "queue_time" in key} | {*("latencies", "rtfx")}
 OURS = {
+    "format",
     "latency_histograms_us",
     "latency_shares_ms",
     "latency_intervals_ms",
@@ -166,9 +165,9 @@ def _cases(judgement: Judgement, history: History = HISTORY) -> dict[tuple[str, 
 
 def test_invalid_is_a_junit_failure_and_unknown_an_error() -> None:
     assert _cases(INVALID) == {
-        ("random_load", "outputs"): [],
-        ("random_load", "offload_bytes"): ["error"],
-        ("random_load", "token_sources"): ["failure"],
+        ("pd-harness.random_load", "outputs"): [],
+        ("pd-harness.random_load", "offload_bytes"): ["error"],
+        ("pd-harness.random_load", "token_sources"): ["failure"],
     }
     xml = junit_xml(HISTORY, INVALID)
     assert 'tests="3" failures="1" errors="1"' in xml
@@ -178,7 +177,7 @@ def test_invalid_is_a_junit_failure_and_unknown_an_error() -> None:
 
 
 def test_junit_of_nothing_is_an_error() -> None:
-    assert _cases(Judgement((), UNKNOWN.outputs)) == {("random_load", "any"): ["error"]}
+    assert _cases(Judgement((), UNKNOWN.outputs)) == {("pd-harness.random_load", "any"): ["error"]}
 
 
 def test_a_check_counts_in_junit_for_the_scenarios_of_its_evidence_else_for_all() -> None:
@@ -186,13 +185,13 @@ def test_a_check_counts_in_junit_for_the_scenarios_of_its_evidence_else_for_all(
     named = Judgement(
         (Check("c", Verdict.INVALID, "!", findings=(Finding("load-0", "wrong", request="load-0"),)),), VALID.outputs
     )
-    assert _cases(named, two) == {("random_load", "c"): ["failure"], ("other", "c"): []}
-    assert _cases(INVALID, two)["random_load", "offload_bytes"] == ["error"]
-    assert _cases(INVALID, two)["other", "offload_bytes"] == []
+    assert _cases(named, two) == {("pd-harness.random_load", "c"): ["failure"], ("pd-harness.other", "c"): []}
+    assert _cases(INVALID, two)["pd-harness.random_load", "offload_bytes"] == ["error"]
+    assert _cases(INVALID, two)["pd-harness.other", "offload_bytes"] == []
     vague = Judgement((Check("health", Verdict.UNKNOWN, "?", findings=(Finding("client", "late"),)),), VALID.outputs)
     assert set(map(tuple, _cases(vague, two).values())) == {("error",)}
 
 
 def test_junit_survives_characters_that_xml_forbids() -> None:
     nasty = Judgement((Check("c", Verdict.INVALID, "a\x1b[31m\x00<b>&", (), ()),), VALID.outputs)
-    assert _cases(nasty) == {("random_load", "c"): ["failure"]}
+    assert _cases(nasty) == {("pd-harness.random_load", "c"): ["failure"]}

@@ -44,4 +44,4 @@ def test_the_drawing_on_a_terminal_has_it_too() -> None:
     clock.time = 7.0
     console.print(progress.render())
     assert "verification: about 12 s (budget 20 s)" in stream.getvalue()
-    assert "verification 7.0 s of 20 s" in stream.getvalue()
+    assert "verification: 7.0 s, about 5.0 s left, at most 13 s" in stream.getvalue()

@@ -11,8 +11,9 @@ from harness.checkers.by_scenario import judge_scenario
 from harness.clock import MonotonicClock
 from harness.facts import Deployment
 from harness.faults.relay_metrics import MetricsRelay
-from harness.history import History, RunStarted, Sampled
+from harness.history import Entry, History, RunStarted, Sampled
 from harness.loads import RandomLoad
+from harness.observer import SILENT, PhasePlan, RunObserver, SilentObserver, VerifiedSoFar
 from harness.proxy import start_proxy
 from harness.run import Recorder, Sending, carry_out
 from harness.run.transport import over_http
@@ -23,7 +24,25 @@ VERIFY = VerifyOptions(policy=VerifyPolicy.parse("sample:8"), salt="verification
 LOAD = RandomLoad(num_prompts=48, concurrency=8)
 
 
-async def run(sending: Sending) -> tuple[Deployment, History]:
+class Watcher(SilentObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.plans: list[PhasePlan] = []
+        self.entries: list[Entry] = []
+        self.so_far: list[VerifiedSoFar] = []
+
+    def sending(self, plan: PhasePlan) -> None:
+        self.plans.append(plan)
+
+    def recorded(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def verified(self, so_far: VerifiedSoFar) -> None:
+        self.so_far.append(so_far)
+
+
+async def run(sending: Sending, observer: RunObserver = SILENT) -> tuple[Deployment, History]:
     record = Recorder()
     record(RunStarted(0.0, (), 0, "test", None, ("load",)))
     async with simulated() as sim:
@@ -32,7 +51,13 @@ async def run(sending: Sending) -> tuple[Deployment, History]:
             deployment = sim.facts(proxy.url)
             scenario = LOAD.scenario(deployment, "salt")
             carried = await carry_out(
-                [scenario], deployment, sending=sending, verify=VERIFY, record=record, clock=MonotonicClock()
+                [scenario],
+                deployment,
+                sending=sending,
+                verify=VERIFY,
+                record=record,
+                clock=MonotonicClock(),
+                observer=observer,
             )
         finally:
             await proxy.stop()
@@ -74,3 +99,19 @@ async def test_the_relay_before_a_server_s_metrics_does_not_see_the_readings_dur
             await transport.counters.read(scenario="s", phase="p", label="before")
             assert relay.counted()["asked"] > 0
         await relay.stop()
+
+
+@pytest.mark.slow
+async def test_an_observer_is_told_of_each_entry_and_of_what_verification_finds() -> None:
+    watcher = Watcher()
+    deployment, history = await run(Sending(metrics_interval=0), watcher)
+    # The first two, the run's beginning and how its servers decode, were recorded before.
+    assert watcher.entries == list(history.entries[2:])
+    (load,) = (plan for plan in watcher.plans if plan.scenario == "random_load")
+    assert load == PhasePlan("random_load", "load", 48, of_load=True, concurrency=8)
+    assert not any(plan.of_load for plan in watcher.plans if plan is not load)
+    outputs = judge(deployment, history).outputs
+    first, last = watcher.so_far[0], watcher.so_far[-1]
+    assert (first.outputs, first.verified, first.witnessed) == (48, 0, 48)
+    assert (last.outputs, last.verified, last.wrong) == (48, outputs.exact + outputs.tie, outputs.mismatch)
+    assert last.verified >= first.planned == 8

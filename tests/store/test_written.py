@@ -101,3 +101,12 @@ def test_a_credential_in_a_line_that_is_written_already_is_not_stored(tmp_path: 
     line = (store.path / "history.jsonl").read_text().splitlines()[1]
     assert "hunter2" not in line
     assert json.loads(line)["choices"][0]["token_ids"] == [7, 8]
+
+
+def test_the_first_token_s_time_is_known_without_reading_the_line() -> None:
+    """Who watches a run asks for it with each request, and the line must go to the journal as it is."""
+    whole = Ended(2.0, "a", Outcome.OK, choices=(Choice((1, 2)),), token_times=(1.5, 1.9), tokens_per_chunk=(1, 1))
+    end = written.put_together(written.taken_apart(whole))
+    assert whole.first_token_at == end.first_token_at == 1.5
+    assert written.written_line(end) is not None
+    assert written.put_together(written.taken_apart(Ended(2.0, "a", Outcome.OK))).first_token_at is None

@@ -1,4 +1,4 @@
-"""The README's table of reported failures names workloads and faults that there are, and lacks none."""
+"""The table of reported failures in the docs names workloads and faults that there are, and lacks none."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from harness.faults import parse_fault
 from harness.scenario import Altered, Request
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/faults/reported.md").read_text()
 HEAD = "| reported | where | brought about by |\n"
 FAULT = "--fault "
 SENT_NOWHERE = {Altered.NO_BLOCKS, Altered.NULL_BLOCKS, Altered.TEXT_BLOCKS}
@@ -22,7 +22,7 @@ own if it ends the server."""
 
 
 def rows() -> Iterator[list[str]]:
-    table = README.partition(HEAD)[2].partition("\n\n")[0]
+    table = PAGE.partition(HEAD)[2].partition("\n\n")[0]
     for line in table.splitlines()[1:]:
         yield [cell.strip() for cell in line.strip("|").split(" | ")]
 

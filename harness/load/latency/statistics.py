@@ -22,6 +22,7 @@ import numpy as np
 
 from harness.history import Ending, Operation, Outcome
 from harness.load.latency.arrivals import Arrivals, Seconds, arrivals_of
+from harness.load.latency.peaks import peaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class LatencyReport:
     request_throughput: float
     output_throughput: float
     total_token_throughput: float
+    max_output_tokens_per_s: int
+    """Of the busiest second (peaks.py)."""
+    max_concurrent_requests: int
+    """Likewise."""
     ttft: Distribution | None
     tpot: Distribution | None
     itl: Distribution | None
@@ -110,7 +115,7 @@ def report_of(operations: Sequence[Operation], arrived: Arrivals) -> LatencyRepo
     duration = _duration(operations)
     tokens_in, tokens_out = sum(map(_input_tokens, done)), sum(map(_output_tokens, done))
     per_second = _rate(duration)
-    measured = _latencies(arrived)
+    measured, busiest = _latencies(arrived), peaks(arrived)
     return LatencyReport(
         duration=duration,
         completed=len(done),
@@ -120,6 +125,8 @@ def report_of(operations: Sequence[Operation], arrived: Arrivals) -> LatencyRepo
         request_throughput=per_second(len(done)),
         output_throughput=per_second(tokens_out),
         total_token_throughput=per_second(tokens_in + tokens_out),
+        max_output_tokens_per_s=busiest.tokens,
+        max_concurrent_requests=busiest.requests,
         ttft=_distribution(measured.ttft),
         tpot=_distribution(measured.tpot),
         itl=_distribution(measured.itl),

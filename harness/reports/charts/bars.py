@@ -97,5 +97,5 @@ def bar(run: MeasuredRun, number: int, place: int) -> dict[str, Any]:
     if servers:
         made["v"] = clean(" → ".join(servers), 80)
     if mark := mark_of(row):
-        made |= {"m": mark, "w": clean(row.why or row.cause, 120)}
+        made |= {"m": mark, "w": clean(row.why or row.cause, 90)}
     return made

@@ -6,8 +6,22 @@ from typing import Any
 from harness.checkers.token_sources import SOURCES
 from harness.reports.charts.chart import Chart
 from harness.reports.charts.measured_run import MeasuredRun
-from harness.reports.charts.servers import SOURCE_COLOURS
-from harness.reports.charts.style import GREY, ORANGE, RED, TEAL, Spec, coloured, framed, rounded, shaped, tip, values
+from harness.reports.charts.servers import present_sources
+from harness.reports.charts.style import (
+    GREY,
+    ORANGE,
+    RED,
+    TEAL,
+    TICKS,
+    TOKENS,
+    Spec,
+    coloured,
+    framed,
+    rounded,
+    shaped,
+    tip,
+    values,
+)
 from harness.reports.counters import CounterRow
 from harness.reports.counters import rows as counter_rows
 from harness.reports.text import clean, count, plural
@@ -79,7 +93,11 @@ def _differences(rows: list[dict[str, Any]]) -> list[Spec]:
         {
             "data": {"name": "counters", **values(rows)},
             "mark": {"type": "rule", "strokeWidth": 2, "color": GREY, "opacity": 0.6},
-            "encoding": {"y": y, "x": x | {"axis": {"format": "+.0%", "tickCount": 5}}, "x2": {"datum": 0}},
+            "encoding": {
+                "y": y,
+                "x": x | {"axis": {"format": "+.0%", "tickCount": {"expr": "width < 320 ? 2 : 4"}}},
+                "x2": {"datum": 0},
+            },
         },
         {
             "data": {"name": "counters"},
@@ -145,9 +163,9 @@ def _stacked(rows: list[dict[str, Any]], servers: Sequence[str]) -> Spec:
                 "field": "n",
                 "type": "quantitative",
                 "title": "prompt tokens",
-                "axis": {"format": "~s", "tickCount": {"expr": "max(3, min(10, floor(width / 80)))"}},
+                "axis": {**TICKS, **TOKENS, "grid": True},
             },
-            "color": {"field": "k", "type": "nominal", **coloured(SOURCE_COLOURS)},
+            "color": {"field": "k", "type": "nominal", **coloured(present_sources(rows))},
             "opacity": {
                 "field": "w",
                 "type": "nominal",

@@ -40,6 +40,11 @@ class Grid:
         begins: Floats = (np.arange(self.slices) * self.step).astype(np.float64)
         return begins
 
+    @property
+    def edges(self) -> Floats:
+        """When each slice begins, and the last one ends."""
+        return np.append(self.begins, self.slices * self.step)
+
     def places(self, times: Floats) -> Whole:
         """The slice of each time; times outside belong to the first or last one."""
         found: Whole = np.searchsorted(self.begins, times, side="right") - 1

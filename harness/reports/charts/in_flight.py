@@ -25,7 +25,7 @@ def in_flight(run: MeasuredRun) -> Iterator[Chart]:
     rows = [
         {"t": at_second(t), "n": n, "k": what}
         for what, counted in ((_WAITING, waiting), (_STREAMING, streaming))
-        for t, n in zip(run.grid.begins.tolist(), counted.tolist(), strict=True)
+        for t, n in zip([*run.grid.begins.tolist(), run.end], [*counted.tolist(), 0], strict=True)
     ]
     yield Chart(
         "in-flight",

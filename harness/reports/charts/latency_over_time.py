@@ -12,14 +12,16 @@ from harness.reports.charts.measured_run import MeasuredRun
 from harness.reports.charts.style import (
     BLUE,
     ORANGE,
+    TICKS,
     Spec,
     at_second,
     coloured,
+    curve,
     dashed,
     framed,
-    line,
     logarithmic,
     rounded,
+    shaped,
     time_axis,
     tip,
     values,
@@ -77,14 +79,13 @@ def _quantiles(grid: Grid, name: str, due: Floats, ms: Floats) -> Iterator[dict[
 
 
 def _curves(run: MeasuredRun, rows: list[dict[str, Any]], scale: Spec, axis: Spec) -> Spec:
-    return {
-        "data": values(rows),
-        "mark": line(points=True),
-        "encoding": {
+    return curve(
+        rows,
+        {
             "x": time_axis("t", run.end),
             "y": {"field": "y", "type": "quantitative", "title": "milliseconds", "scale": scale, "axis": axis},
             "color": {"field": "m", "type": "nominal", **coloured(_COLOURS)},
-            "strokeDash": {"field": "q", "type": "nominal", **dashed(_DASHES, symbolSize=400)},
+            "detail": {"field": "q", "type": "nominal"},
             "tooltip": [
                 tip("m", "latency", "nominal"),
                 tip("q", "quantile", "nominal"),
@@ -93,7 +94,8 @@ def _curves(run: MeasuredRun, rows: list[dict[str, Any]], scale: Spec, axis: Spe
                 tip("n", "requests", format=",d"),
             ],
         },
-    }
+        {"field": "q", "type": "nominal", **dashed(_DASHES)},
+    )
 
 
 def _told(rows: list[dict[str, Any]]) -> str:
@@ -159,9 +161,9 @@ def _pair_layers(rows: list[dict[str, Any]]) -> list[Spec]:
         tip("n", "requests", format=",d"),
         *(tip(at, f"TTFT {name} (ms)") for at, name in zip("xyz", ("p50", "p90", "p99"), strict=True)),
     ]
-    position: Spec = {"type": "quantitative", "title": "TTFT (ms)", "scale": {"zero": True}}
+    position: Spec = {"type": "quantitative", "title": "TTFT (ms)", "axis": TICKS}
     shapes = {"p50": ("x", "circle"), "p90": ("y", "diamond"), "p99": ("z", "triangle-left")}
-    ticks: Spec = {"domain": list(shapes), "range": [shape for _, shape in shapes.values()]}
+    kinds = shaped({name: shape for name, (_, shape) in shapes.items()})
     bars: Spec = {
         "data": {"name": "pairs", **values(rows)},
         "mark": {"type": "rule", "strokeWidth": 4, "opacity": 0.4, "color": BLUE},
@@ -174,7 +176,7 @@ def _pair_layers(rows: list[dict[str, Any]]) -> list[Spec]:
             "encoding": {
                 "y": names,
                 "x": position | {"field": field},
-                "shape": {"datum": name, "type": "nominal", "scale": ticks},
+                "shape": kinds | {"datum": name, "type": "nominal"},
                 "tooltip": tooltip,
             },
         }

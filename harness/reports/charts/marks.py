@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 
 from harness.reports.charts.measured_run import Band, MeasuredRun
-from harness.reports.charts.style import GREY, Spec, at_second, time_axis, values
+from harness.reports.charts.sampling import sample
+from harness.reports.charts.style import GREY, PURPLE, Spec, at_second, time_axis, values
 
 _LINES = 3
 """Lines on which names of faults stand, so that those of faults close to each other do not overlap."""
@@ -49,6 +50,47 @@ def _names(run: MeasuredRun) -> Iterator[Spec]:
                     "text": {"field": "name", "type": "nominal"},
                 },
             }
+
+
+def phase_layers(run: MeasuredRun) -> Iterator[Spec]:
+    """Dotted lines where the phases of the load begin, if there are several; with their names, if they are few."""
+    if not 1 < len(run.phases) <= _MOST_PHASES:
+        return
+    rows = [{"t": at_second(one.at), "name": one.name} for one in run.phases]
+    yield {
+        "data": values(rows),
+        "mark": {"type": "rule", "strokeDash": [1, 3], "color": GREY},
+        "encoding": {"x": time_axis("t", run.end), "tooltip": {"field": "name", "title": "phase"}},
+    }
+    for number in range(_LINES if len(rows) <= _MOST_NAMED else 0):
+        yield {
+            "data": values(rows[number::_LINES]),
+            "mark": _NAME | {"baseline": "bottom", "dy": -12 - 12 * number},
+            "encoding": {
+                "x": time_axis("t", run.end),
+                "y": {"value": "height"},
+                "text": {"field": "name", "type": "nominal"},
+            },
+        }
+
+
+def reading_ticks(run: MeasuredRun) -> Iterator[Spec]:
+    """Ticks at the lower edge where servers' metrics were read; those of readings that failed are longer."""
+    places = sample([one.name == "" for one in run.readings], _MOST_TICKS).tolist()
+    for failed in (False, True):
+        rows = [{"t": at_second(one.at), "w": one.name} for one in map(run.readings.__getitem__, places)]
+        rows = [row for row in rows if bool(row["w"]) is failed]
+        if rows:
+            tooltip = {"field": "w", "title": "metrics could not be read"} if failed else {"value": "metrics were read"}
+            yield {
+                "data": values(rows),
+                "mark": {"type": "tick", "orient": "vertical", "color": GREY, "yOffset": -4} | _TICKS[failed],
+                "encoding": {"x": time_axis("t", run.end), "y": {"value": "height"}, "tooltip": tooltip},
+            }
+
+
+_MOST_PHASES, _MOST_NAMED, _MOST_TICKS = 60, 9, 240
+_TICKS: dict[bool, Spec] = {False: {"size": 7, "thickness": 1}, True: {"size": 16, "thickness": 2, "color": PURPLE}}
 
 
 def faults_told(run: MeasuredRun) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.checkers.windows import windows
-from harness.history import Ending, Operation, Outcome
+from harness.history import Ending, Operation, Outcome, PhaseStarted, Sampled, Scraped, ScrapeFailed
 from harness.load.latency.arrivals import Arrivals, arrivals_of
 from harness.reports.charts.grid import Floats, Grid
 from harness.reports.judged import Judged
@@ -105,7 +105,29 @@ class MeasuredRun:
         return tuple(
             Band(clean(one.name, 40), max(at, 0.0), min(one.end - self.origin, self.end))
             for one, at in began
-            if at < self.end
+            if at < self.end and one.end > self.origin
+        )
+
+    @cached_property
+    def phases(self) -> tuple[Moment, ...]:
+        """When the phases of the load began."""
+        wanted = {(row.scenario, row.phase) for row in self.rows}
+        scenarios = {scenario for scenario, _ in wanted}
+        return tuple(
+            Moment(clean(one.phase if len(scenarios) == 1 else f"{one.scenario}: {one.phase}", 40), max(at, 0.0))
+            for one in self.report.history.of(PhaseStarted)
+            if (one.scenario, one.phase) in wanted and (at := one.at - self.origin) < self.end
+        )
+
+    @cached_property
+    def readings(self) -> tuple[Moment, ...]:
+        """When servers' metrics were read during the load; the name is empty, or says why a reading failed."""
+        history = self.report.history
+        found = [(one.at, "") for one in history.of(Scraped)]
+        found += [(one.at, one.cause and f"{one.server}: {one.cause}") for one in history.of(Sampled)]
+        found += [(one.at, f"{one.server}: {one.cause}") for one in history.of(ScrapeFailed)]
+        return tuple(
+            Moment(clean(why, 120), at - self.origin) for at, why in sorted(found) if 0 <= at - self.origin <= self.end
         )
 
     def with_output(self, *wanted: OutputStatus) -> Mask:

@@ -63,13 +63,13 @@ def _shares(ms: Floats) -> list[dict[str, float]]:
     return [{"x": rounded(_positive(x)), "y": rounded(y)} for x, y in zip(found.tolist(), shares.tolist(), strict=True)]
 
 
-def _milliseconds(measured: dict[str, Floats]) -> tuple[Spec, Spec]:
-    """The axis, without the smallest tenth of each kind, if they are much smaller than the others.
+def _milliseconds(measured: dict[str, Floats], below: float) -> tuple[Spec, Spec]:
+    """The axis, from the least latency on, but from no less than a median divided by ``below``.
 
     Tokens that arrive in one piece have latencies near 0, which would take most of a logarithmic axis.
     """
-    least = min(max(_positive(float(ms.min())), float(np.quantile(ms, 0.1)) / 2) for ms in measured.values())
-    return logarithmic(least, max(_positive(float(ms.max())) for ms in measured.values()) * 1.05)
+    least = min(max(float(ms.min()), float(np.median(ms)) / below) for ms in measured.values())
+    return logarithmic(_positive(least), max(_positive(float(ms.max())) for ms in measured.values()) * 1.05)
 
 
 def _positive(ms: float) -> float:
@@ -78,10 +78,10 @@ def _positive(ms: float) -> float:
 
 
 def _curves(rows: list[dict[str, object]], measured: dict[str, Floats]) -> Spec:
-    scale, axis = _milliseconds(measured)
+    scale, axis = _milliseconds(measured, below=20)
     return {
         "data": values(rows),
-        "mark": {"type": "line", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
         "encoding": {
             "x": {"field": "x", "type": "quantitative", "title": "milliseconds", "scale": scale, "axis": axis},
             "y": {
@@ -123,7 +123,7 @@ def _rules() -> Spec:
 def _rule_names() -> Spec:
     return {
         "data": _MARKED,
-        "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 3},
+        "mark": {"type": "text", "align": "left", "baseline": "top", "dx": 3, "dy": 2},
         "encoding": {
             "x": {"value": 0},
             "y": {"field": "y", "type": "quantitative"},
@@ -161,11 +161,11 @@ _PERCENTILE = "format(100 - 100 / datum.value, '~r') + '%'"
 
 
 def _tail_curves(rows: list[dict[str, object]], measured: dict[str, Floats]) -> Spec:
-    scale, axis = _milliseconds(measured)
+    scale, axis = _milliseconds(measured, below=1.2)
     return {
         "data": values(rows),
         "transform": [{"calculate": "100 - 100 / datum.x", "as": "p"}],
-        "mark": {"type": "line", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
         "encoding": {
             "x": {
                 "field": "x",

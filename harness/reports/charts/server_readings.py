@@ -43,8 +43,10 @@ class ServerReadings:
 def server_readings(run: MeasuredRun) -> tuple[ServerReadings, ...]:
     """The servers that were read at least twice, in the deployment's order."""
     phases = {(row.scenario, row.phase) for row in run.rows}
+    engines = {server.name: server.engines for server in run.report.deployment.servers}
+    scraped = [one for one in run.report.history.of(Scraped) if (one.scenario, one.phase) in phases]
     taken = list(run.report.history.of(Sampled))
-    taken += [_sampled(one) for one in run.report.history.of(Scraped) if (one.scenario, one.phase) in phases]
+    taken += [_sampled(one, engines.get(one.server, 1)) for one in scraped]
     taken.sort(key=lambda one: one.at)
     every = (
         _of_server(run, server.name, str(server.role), [one for one in taken if one.server == server.name])
@@ -60,6 +62,9 @@ def _of_server(run: MeasuredRun, server: str, role: str, taken: Sequence[Sampled
     return ServerReadings(server, role, tuple(times[first : last + 1]), tuple(taken[first : last + 1]))
 
 
-def _sampled(one: Scraped) -> Sampled:
+def _sampled(one: Scraped, engines: int) -> Sampled:
     counters = read_counters(one)
-    return Sampled(one.at, one.server, **{name: getattr(counters, name) for name in _NUMBERS})
+    found = {name: getattr(counters, name) for name in _NUMBERS}
+    # Here the shares of a server's engines are summed, there they are averaged.
+    usage = None if counters.kv_usage is None else counters.kv_usage / engines
+    return Sampled(one.at, one.server, **{**found, "kv_usage": usage})

@@ -1,6 +1,6 @@
 """The servers' metrics over time: requests, KV blocks in use, and where prompt tokens came from. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.checkers.token_sources import SOURCES
@@ -8,19 +8,22 @@ from harness.facts import Role
 from harness.reports.charts.chart import Chart
 from harness.reports.charts.marks import faults_told, with_faults
 from harness.reports.charts.measured_run import MeasuredRun
+from harness.reports.charts.sampling import sample
 from harness.reports.charts.server_readings import ServerReadings, server_readings
 from harness.reports.charts.style import (
     BLUE,
     COLOURS,
+    LINE,
     ORANGE,
     PURPLE,
     TEAL,
+    TOKENS,
     Spec,
     at_second,
     coloured,
+    curve,
     dashed,
     framed,
-    line,
     rounded,
     time_axis,
     tip,
@@ -34,8 +37,8 @@ _SOLID, _DASHED, _DOTTED = [1, 0], [6, 3], [2, 2]
 _GAUGES = {"running": _SOLID, "waiting": _DASHED}
 _DURING = 3
 """Readings from which on a gauge is drawn: fewer are those before and after the load, when nothing runs."""
-_MOST_ROWS = 1500
-"""Readings in a chart; of more, every second, third, ... is drawn."""
+_MOST_ROWS = 600
+"""Readings of a gauge, or of all counters, in a chart; of more, some are drawn, evenly over time."""
 
 
 def servers_over_time(run: MeasuredRun) -> Iterator[Chart]:
@@ -83,9 +86,9 @@ def _read(readings: Sequence[ServerReadings]) -> str:
 
 
 def _rows(readings: Sequence[ServerReadings], name: str) -> Iterator[dict[str, Any]]:
-    step = 1 + sum(len(one.times) for one in readings) // _MOST_ROWS
+    most = _MOST_ROWS // len(readings)
     for one in readings:
-        for at, value in list(one.values(name))[::step]:
+        for at, value in _thinned(list(one.values(name)), most):
             yield {"t": at_second(at), "y": rounded(value), "k": name, "s": clean(one.server, 40)}
 
 
@@ -97,20 +100,15 @@ def _lines(
     dashes: Mapping[str, Sequence[int]],
 ) -> Spec:
     share = title.startswith("KV")
-    dash = {"field": "k", "type": "nominal", **dashed(dashes, symbolSize=400)}
-    return {
-        "data": values(rows),
-        "mark": line(points=len(rows) < 200) | {"clip": True},
-        "encoding": {
+    dash = {"field": "k", "type": "nominal", **dashed(dashes)}
+    axis = {"tickCount": 5, **({"format": "~%"} if share else {})}
+    return curve(
+        rows,
+        {
             "x": time_axis("t", run.end),
-            "y": {
-                "field": "y",
-                "type": "quantitative",
-                "title": title,
-                "axis": {"tickCount": 5, **({"format": "~%"} if share else {})},
-            },
+            "y": {"field": "y", "type": "quantitative", "title": title, "axis": axis},
             "color": {"field": "s", "type": "nominal", **coloured(_colours(readings))},
-            **({"strokeDash": dash} if len(dashes) > 1 else {}),
+            "detail": {"field": "k", "type": "nominal"},
             "tooltip": [
                 tip("s", "server", "nominal"),
                 tip("k", "gauge", "nominal"),
@@ -118,7 +116,8 @@ def _lines(
                 tip("y", title, **({"format": ".2%"} if share else {})),
             ],
         },
-    }
+        dash if len(dashes) > 1 else {},
+    )
 
 
 def _colours(readings: Sequence[ServerReadings]) -> dict[str, str]:
@@ -132,7 +131,8 @@ def _colours(readings: Sequence[ServerReadings]) -> dict[str, str]:
 def _sources(run: MeasuredRun, readings: Sequence[ServerReadings]) -> Iterator[Chart]:
     grown = {
         (role, source): list(_together([list(one.grown(source)) for one in readings if one.role == role]))
-        for role in Role
+        # Prefill last, so that its dotted line lies above decode's where both are the same.
+        for role in (Role.DECODE, Role.PREFILL)
         for source in SOURCES
     }
     grown = {key: points for key, points in grown.items() if points and points[-1][1] > 0}
@@ -142,7 +142,7 @@ def _sources(run: MeasuredRun, readings: Sequence[ServerReadings]) -> Iterator[C
     rows = [
         {"t": at_second(max(at, 0.0)), "y": rounded(value, 6), "k": source, "s": str(role)}
         for (role, source), points in grown.items()
-        for at, value in points[:: 1 + len(points) // (_MOST_ROWS // 6)] + points[-1:]
+        for at, value in _thinned(points, _MOST_ROWS // len(grown))
     ]
     told = "; ".join(f"{role} {source} {count(round(points[-1][1]))}" for (role, source), points in grown.items())
     yield Chart(
@@ -155,29 +155,41 @@ def _sources(run: MeasuredRun, readings: Sequence[ServerReadings]) -> Iterator[C
 
 
 def _together(each: Sequence[list[tuple[float, float]]]) -> Iterator[tuple[float, float]]:
-    """The sum of several servers' values whenever one of them was read; the others have their last value."""
+    """The sum of several servers' values, whenever all of them were read again, and at last."""
     last = [0.0] * len(each)
+    unread = set(range(len(each)))
     moments = sorted((at, number, value) for number, points in enumerate(each) for at, value in points)
     for at, number, value in moments:
         last[number] = value
-        yield at, sum(last)
+        unread.discard(number)
+        # Between the readings of one round, some servers' values would be newer than others'.
+        if not unread or (at, number, value) == moments[-1]:
+            unread = set(range(len(each)))
+            yield at, sum(last)
 
 
-_THOUSANDS: Spec = {"tickCount": 5, "format": "~s"}
+def present_sources(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The colours of the sources in the rows."""
+    there = {row["k"] for row in rows if row.get("n", 1)}
+    return {source: colour for source, colour in SOURCE_COLOURS.items() if source in there}
 
 
-def _growth(end: float, rows: Iterable[dict[str, Any]]) -> Spec:
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    return [points[place] for place in sample([0] * len(points), max(most, 2)).tolist()]
+
+
+def _growth(end: float, rows: Sequence[dict[str, Any]]) -> Spec:
     return {
-        "data": values(list(rows)),
-        "mark": line() | {"clip": True},
+        "data": values(rows),
+        "mark": LINE,
         "encoding": {
             "x": time_axis("t", end),
-            "y": {"field": "y", "type": "quantitative", "title": "prompt tokens", "axis": _THOUSANDS},
-            "color": {"field": "k", "type": "nominal", **coloured(SOURCE_COLOURS)},
+            "y": {"field": "y", "type": "quantitative", "title": "prompt tokens", "axis": {"tickCount": 5, **TOKENS}},
+            "color": {"field": "k", "type": "nominal", **coloured(present_sources(rows))},
             "strokeDash": {
                 "field": "s",
                 "type": "nominal",
-                **dashed({Role.DECODE: _SOLID, Role.PREFILL: _DOTTED}, symbolSize=400),
+                **dashed({Role.DECODE: _SOLID, Role.PREFILL: _DOTTED}),
             },
             "tooltip": [
                 tip("s", "servers", "nominal"),

@@ -42,6 +42,9 @@ def time_axis(field: str, end: float, **more: Any) -> Spec:
     return {"field": field, "type": "quantitative", "title": SECONDS, "scale": scale, "axis": TICKS, **more}
 
 
+TOKENS: Spec = {"labelExpr": "datum.value < 10000 ? format(datum.value, ',') : format(datum.value, '~s')"}
+"""Labels of large numbers."""
+
 TICKS: Spec = {"tickCount": {"expr": "max(3, min(10, floor(width / 90)))"}, "labelFlush": True, "grid": False}
 """Few ticks on a narrow page."""
 
@@ -60,19 +63,31 @@ def legend(**more: Any) -> Spec:
     }
 
 
-def line(*, points: bool = False) -> Spec:
-    """The mark of a curve; ``points``: with its measurements, if they are few."""
-    return {"type": "line", "strokeWidth": 2, **({"point": {"size": 18}} if points else {})}
+LINE: Spec = {"type": "line", "strokeWidth": 2, "clip": True}
+
+
+def curve(rows: Sequence[Mapping[str, Any]], encoding: Spec, dash: Spec, most_points: int = 250) -> Spec:
+    """A layer of lines, told apart by their dash too, and of the measurements on them if those are few."""
+    points: Spec = {"mark": {"type": "point", "filled": True, "size": 18, "opacity": 1, "clip": True}}
+    few = len(rows) <= most_points
+    lines = {"mark": LINE, "encoding": {"strokeDash": dash} if dash else {}}
+    return {"data": values(rows), "encoding": encoding, "layer": [lines, points] if few else [lines]}
 
 
 def dashed(named: Mapping[str, Sequence[int]], **more: Any) -> Spec:
     """A scale and a legend of the names and their dashes."""
-    return {"scale": {"domain": list(named), "range": [list(one) for one in named.values()]}, "legend": legend(**more)}
+    # A second legend beside the first one would not fit on a narrow page.
+    below = {"orient": "bottom", "offset": 6}
+    lines = {"symbolType": "stroke", "symbolSize": 400, "symbolStrokeColor": GREY, "symbolStrokeWidth": 2}
+    return {
+        "scale": {"domain": list(named), "range": [list(one) for one in named.values()]},
+        "legend": legend(**lines, **below, **more),
+    }
 
 
-def shaped(named: Mapping[str, str]) -> Spec:
+def shaped(named: Mapping[str, str], **more: Any) -> Spec:
     """A scale and a legend of the names and their shapes."""
-    return {"scale": {"domain": list(named), "range": list(named.values())}, "legend": legend()}
+    return {"scale": {"domain": list(named), "range": list(named.values())}, "legend": legend(**more)}
 
 
 def tip(field: str, title: str, kind: str = "quantitative", **more: Any) -> Spec:

@@ -12,14 +12,14 @@ from harness.reports.charts.marks import faults_told, with_faults
 from harness.reports.charts.measured_run import MeasuredRun
 from harness.reports.charts.style import (
     BLUE,
+    LINE,
     PURPLE,
     TEAL,
     Spec,
     at_second,
     coloured,
-    dashed,
     framed,
-    line,
+    legend,
     rounded,
     time_axis,
     tip,
@@ -31,6 +31,8 @@ _COMPLETED, _FAILED = "completed", "failed"
 _COLOURS = {_COMPLETED: BLUE, _FAILED: PURPLE}
 _DASHES = {_COMPLETED: [1, 0], _FAILED: [4, 2]}
 _MOST = 100
+_EACH = 8
+"""Events in a slice, on average."""
 _AT_A_TIME = 1 << 20
 """Tokens whose times are computed at a time: a large load has hundreds of millions."""
 _TABLE_ROWS = 10
@@ -40,7 +42,7 @@ def requests_over_time(run: MeasuredRun) -> Iterator[Chart]:
     """Requests that completed, and that failed, in each slice of time."""
     if not run.rows:
         return
-    grid = Grid.over(run.end, _MOST)
+    grid = _slices(run, int(run.completed.sum()))
     counted = {_COMPLETED: _ended(run, grid, run.completed), _FAILED: _ended(run, grid, run.failed)}
     if not counted[_FAILED].any():
         del counted[_FAILED]
@@ -60,7 +62,7 @@ def tokens_over_time(run: MeasuredRun) -> Iterator[Chart]:
     """Output tokens of completed requests in each slice of time."""
     if not len(run.arrivals.due):
         return
-    grid = Grid.over(run.end, _MOST)
+    grid = _slices(run, int(run.arrivals.tokens.sum()))
     counts = arrived(run.arrivals, grid, run.origin)
     together = int(counts.sum())
     if not together:
@@ -100,24 +102,31 @@ def _portions(ends: Whole) -> Iterator[tuple[int, int]]:
         low = high
 
 
+def _slices(run: MeasuredRun, events: int) -> Grid:
+    """Slices of a few events each: rates of fewer would jump up and down."""
+    return Grid.over(run.end, int(np.clip(events // _EACH, 10, _MOST)))
+
+
 def _ended(run: MeasuredRun, grid: Grid, which: Any) -> Whole:
     return grid.count(run.ended[which])
 
 
 def _rates(grid: Grid, counts: Whole, **more: str) -> Iterator[dict[str, Any]]:
-    for t, n in zip(grid.begins.tolist(), counts.tolist(), strict=True):
+    every = counts.tolist()
+    for t, n in zip(grid.edges.tolist(), [*every, every[-1]], strict=True):
         yield {"t": at_second(t), "y": rounded(n / grid.step), **more}
 
 
 def _steps(run: MeasuredRun, rows: list[dict[str, Any]], names: list[str]) -> Spec:
+    dashes = {"domain": names, "range": [_DASHES[name] for name in names]}
     return {
         "data": values(rows),
-        "mark": line() | {"interpolate": "step-after", "clip": True},
+        "mark": LINE | {"interpolate": "step-after"},
         "encoding": {
             "x": time_axis("t", run.end),
             "y": {"field": "y", "type": "quantitative", "title": "requests/s", "axis": {"tickCount": 5}},
             "color": {"field": "k", "type": "nominal", **coloured({name: _COLOURS[name] for name in names})},
-            "strokeDash": {"field": "k", "type": "nominal", **dashed({name: _DASHES[name] for name in names})},
+            "strokeDash": {"field": "k", "type": "nominal", "scale": dashes, "legend": legend()},
             "tooltip": [tip("k", "requests", "nominal"), tip("t", "from (s)"), tip("y", "a second")],
         },
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.reports.charts.bars import COLOURS, SEGMENTS, SHAPES, bar, mark_of
 from harness.reports.charts.chart import Chart
-from harness.reports.charts.marks import faults_told, with_faults
+from harness.reports.charts.marks import faults_told, phase_layers, reading_ticks, with_faults
 from harness.reports.charts.measured_run import MeasuredRun
 from harness.reports.charts.sampling import sample, shown_of
 from harness.reports.charts.style import Spec, coloured, framed, legend, time_axis, values
@@ -27,18 +27,27 @@ def timeline(run: MeasuredRun) -> Iterator[Chart]:
     shown = shown_of(len(rows), len(run.rows), "requests")
     sampled = len(rows) < len(run.rows)
     how = ", first those that are wrong, doubtful or failed, the others evenly over time" if sampled else ""
+    layers = [*phase_layers(run), _bars(run, rows), *_marked(rows), *reading_ticks(run)]
     yield Chart(
         "timeline",
         f"Timeline of {shown}" if sampled else "Timeline of requests",
         f"A bar for each request, in the order of sending: {shown}{how}. {_told(marks)}{faults_told(run)} "
-        "Drag to move, turn the wheel with Ctrl to zoom, double-click to see all again.",
-        framed(int(np.clip(3 * len(rows), 160, 560)), with_faults(run, [_bars(run, rows), *_marked(rows)])),
+        "Ticks below are readings of the servers' metrics. Drag to move, turn the wheel with Ctrl to zoom, "
+        "double-click to see all again.",
+        framed(
+            int(np.clip(3 * len(rows), 160, 560)),
+            with_faults(run, layers),
+        ),
     )
 
 
 def _told(marks: Sequence[str]) -> str:
     counted = [f"{marks.count(name):,} {name}" for name in SHAPES if name in marks]
-    return f"Marked: {', '.join(counted)}." if counted else "None failed, and no output is wrong or doubtful."
+    return (
+        f"With marks, of all requests: {', '.join(counted)}."
+        if counted
+        else "None failed, and no output is wrong or doubtful."
+    )
 
 
 def _bars(run: MeasuredRun, rows: Sequence[dict[str, Any]]) -> Spec:
@@ -111,12 +120,22 @@ def _marked(rows: Sequence[dict[str, Any]]) -> Iterator[Spec]:
     yield {
         "data": {"name": "requests"},
         "transform": [{"filter": "isValid(datum.m)"}, {"calculate": "datum.i + 0.4", "as": "c"}],
-        "mark": {"type": "point", "size": 60, "opacity": 1, "strokeWidth": 0.5, "clip": True, "xOffset": 5},
+        "mark": {"type": "point", "size": 60, "opacity": 1, "strokeWidth": 0, "clip": True, "xOffset": 5},
         "encoding": {
             "x": {"field": "e", "type": "quantitative"},
             "y": {"field": "c", "type": "quantitative"},
-            "shape": {"field": "m", "type": "nominal", "scale": shapes, "legend": legend()},
-            "fill": {"field": "m", "type": "nominal", "scale": fills, "legend": legend()},
+            "shape": {
+                "field": "m",
+                "type": "nominal",
+                "scale": shapes,
+                "legend": legend(orient="bottom", offset=6, symbolStrokeWidth=0),
+            },
+            "fill": {
+                "field": "m",
+                "type": "nominal",
+                "scale": fills,
+                "legend": legend(orient="bottom", offset=6, symbolStrokeWidth=0),
+            },
             "tooltip": [
                 *_TOOLTIP,
                 {"field": "m", "type": "nominal", "title": "what"},

@@ -16,6 +16,7 @@ from harness.reports.charts.style import (
     RED,
     Spec,
     coloured,
+    dashed,
     framed,
     logarithmic,
     rounded,
@@ -28,7 +29,7 @@ from harness.reports.text import clean, figure
 from harness.verify.judging.control_outputs import own_controls
 from harness.verify.judging.forcing import Forced, compare_with_forcing, forcings
 
-MOST, _MOST_CONTROLS = 1200, 300
+MOST, _MOST_CONTROLS = 800, 200
 _LEAST = 1e-6
 """Nats at the edge of the chart: less than the last bits of a log-probability."""
 _CONTROL = "control output"
@@ -39,11 +40,12 @@ _KINDS = {
     OutputStatus.WRONG: "wrong output",
 }
 _RANKS = {OutputStatus.WRONG: 0, OutputStatus.DOUBTFUL: 1, OutputStatus.TIE: 2, OutputStatus.RIGHT: 3}
+_ORDER = [_KINDS[status] for status in sorted(_RANKS, key=_RANKS.__getitem__, reverse=True)]
 _COLOURS = {"right output": BLUE, "tie": BLUE, _CONTROL: GREY, "doubtful output": ORANGE, "wrong output": RED}
 _SHAPES = {
     "right output": "circle",
     "tie": "diamond",
-    _CONTROL: "stroke",
+    _CONTROL: "square",
     "doubtful output": "triangle-up",
     "wrong output": "cross",
 }
@@ -57,7 +59,8 @@ def verified_outputs(run: MeasuredRun) -> Iterator[Chart]:
     outputs = list(_outputs(run, chosen, every))
     if not outputs:
         return
-    rows = [*outputs, *_controls(run, every)]
+    # What is drawn last lies on top.
+    rows = [*_controls(run, every), *sorted(outputs, key=lambda row: _ORDER.index(row["k"]))]
     limits = run.report.judgement.outputs.noise_floor
     yield Chart(
         "verified-outputs",
@@ -116,15 +119,21 @@ def figure_nats(value: float) -> str:
     return f"{value:.2g} nats" if value < 0.1 else f"{figure(value)} nats"
 
 
+_LINES = {"doubtful beyond": [6, 4], "wrong beyond": [1, 0]}
+
+
 def _limits(limits: Any) -> Iterator[Spec]:
-    for far, dash in (("", [6, 4]), ("far_", [1, 0])):
-        for channel, name in (("x", "regret_nats"), ("y", "drift_nats")):
-            value = limits.get(far + name)
+    for far, name in zip(("", "far_"), _LINES, strict=True):
+        for channel, limit in (("x", "regret_nats"), ("y", "drift_nats")):
+            value = limits.get(far + limit)
             if value is not None:
                 yield {
                     "data": values([{"v": value}]),
-                    "mark": {"type": "rule", "strokeDash": dash, "opacity": 0.7, "color": RED if far else ORANGE},
-                    "encoding": {channel: {"field": "v", "type": "quantitative"}},
+                    "mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.8, "color": RED if far else ORANGE},
+                    "encoding": {
+                        channel: {"field": "v", "type": "quantitative"},
+                        "strokeDash": {"datum": name, "type": "nominal", **dashed(_LINES)},
+                    },
                 }
 
 

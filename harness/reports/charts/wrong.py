@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from harness.reports.charts.chart import Chart, Table
 from harness.reports.charts.grid import Grid
 from harness.reports.charts.marks import faults_told, with_faults
@@ -53,24 +55,25 @@ def _over_time(run: MeasuredRun) -> Iterator[Chart]:
         "Wrong and doubtful outputs over time",
         f"Outputs that are not right ({many}) by when their requests were sent, in slices of {grid.step:g} s. Only "
         f"verified outputs can be found wrong.{faults_told(run)}",
-        framed(150, with_faults(run, [_bars_over_time(run, rows)])),
+        framed(150, with_faults(run, [_bars_over_time(run, rows, int(np.sum(list(counted.values()), axis=0).max()))])),
     )
 
 
-def _bars_over_time(run: MeasuredRun, rows: list[dict[str, Any]]) -> Spec:
+def _bars_over_time(run: MeasuredRun, rows: list[dict[str, Any]], most: int) -> Spec:
     there = {row["k"] for row in rows}
     return {
         "data": values(rows),
         "mark": {"type": "bar"},
         "encoding": {
-            "x": time_axis("t", run.end),
+            "x": time_axis("t", run.end, bin="binned"),
             "x2": {"field": "u"},
-            "y": _counted("outputs"),
+            "y": _counted("outputs", most),
             "color": {
                 "field": "k",
                 "type": "nominal",
                 **coloured({name: colour for name, colour in _COLOURS.items() if name in there}),
             },
+            "order": {"field": "k", "sort": "descending"},
             # The lighter one is doubtful, for those who do not see its colour.
             "opacity": {
                 "field": "k",
@@ -83,9 +86,9 @@ def _bars_over_time(run: MeasuredRun, rows: list[dict[str, Any]]) -> Spec:
     }
 
 
-def _counted(title: str) -> Spec:
+def _counted(title: str, most: int) -> Spec:
     """An axis of small whole numbers."""
-    axis = {"tickMinStep": 1, "tickCount": 4, "format": ",d"}
+    axis = {"tickCount": min(4, most), "format": ",d"}
     return {"field": "n", "type": "quantitative", "title": title, "axis": axis}
 
 
@@ -104,13 +107,14 @@ def _histogram(name: str, title: str, axis: str, places: Sequence[int], every: i
         "encoding": {
             "x": {
                 "field": "a",
+                "bin": "binned",
                 "type": "quantitative",
                 "title": axis,
                 "scale": {"domain": [-0.5, max(*places, 7) + 0.5], "nice": False},
                 "axis": {"tickMinStep": 1, "format": ",d", "tickCount": 8, "grid": False},
             },
             "x2": {"field": "b"},
-            "y": _counted("wrong outputs"),
+            "y": _counted("wrong outputs", counts[most]),
             "tooltip": [tip("n", "outputs", format=",d")],
         },
     }

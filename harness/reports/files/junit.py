@@ -2,32 +2,39 @@
 
 An invalid check is a failure. An unknown check is an error, so that no CI system counts it as passed. Both count for
 the scenarios of their wrong comparisons and findings, or for all scenarios if one of these belongs to no scenario.
+A check takes no time of its own, so that its case has 0 s; the suite has the run's time.
 """
 
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from harness.history import History, RunEnded, RunStarted
+from harness.history import History, RunStarted
 from harness.reports.counters import comparison_line
 from harness.reports.faults import fault_lines
-from harness.reports.text import clean
+from harness.reports.files.junit_document import add_trouble, document, how_to_repeat, new_case, new_suite
+from harness.reports.finding_line import finding_line
+from harness.reports.identity import RunIdentity
 from harness.verdict import Check, Comparison, Judgement, Verdict
 
 MOST_EVIDENCE = 50
 """Lines of evidence in one test case."""
 
 
-def junit_xml(history: History, judgement: Judgement, *, suite: str = "harness") -> str:
+def junit_xml(history: History, judgement: Judgement, identity: RunIdentity | None = None) -> str:
     """The whole document, with its XML declaration."""
     scenarios = _scenarios(history)
-    element = ET.Element("testsuite", name=suite)
+    suite = new_suite(identity)
+    suite.set("time", f"{0.0 if identity is None else identity.seconds:.3f}")
     scenario_of = {op.request.request_id: op.sent.scenario for op in history.operations() if op.request.of_load}
     for scenario in scenarios:
         for check in judgement.checks or (_NOTHING,):
-            case = _case(element, scenario, check, failed=scenario in (_failed_in(check, scenario_of) or scenarios))
+            case = new_case(suite, identity, scenario, check.name)
+            if check.verdict is not Verdict.VALID and scenario in (_failed_in(check, scenario_of) or scenarios):
+                lines = [*finding_lines(check, scenario), *how_to_repeat(identity)]
+                add_trouble(case, check.verdict, f"{check.verdict}: {check.summary}", lines)
             if check.name == "faults":
                 ET.SubElement(case, "system-out").text = "\n".join(fault_lines(history))
-    return document(element, max((entry.at for entry in history.of(RunEnded)), default=0.0))
+    return document([suite])
 
 
 _NOTHING = Check("any", Verdict.UNKNOWN, "nothing was checked")
@@ -36,18 +43,6 @@ _NOTHING = Check("any", Verdict.UNKNOWN, "nothing was checked")
 def _scenarios(history: History) -> tuple[str, ...]:
     started = next(history.of(RunStarted), None)
     return (started and started.scenarios) or ("run",)
-
-
-def _case(suite: ET.Element, scenario: str, check: Check, *, failed: bool) -> ET.Element:
-    case = ET.SubElement(suite, "testcase", classname=clean(scenario), name=clean(check.name))
-    if check.verdict is Verdict.VALID or not failed:
-        return case
-    tag = "failure" if check.verdict is Verdict.INVALID else "error"
-    trouble = ET.SubElement(
-        case, tag, message=f"{check.verdict}: {clean(check.summary, None)}", type=check.verdict.value
-    )
-    trouble.text = "\n".join(finding_lines(check, scenario))
-    return case
 
 
 def _failed_in(check: Check, scenario_of: dict[str, str]) -> set[str] | None:
@@ -65,21 +60,9 @@ def _wrong(check: Check) -> list[Comparison]:
 def finding_lines(check: Check, scenario: str) -> Iterator[str]:
     """The check's wrong comparisons in a scenario, its findings and its advice, line by line."""
     lines = [comparison_line(part) for part in _wrong(check) if part.scenario == scenario]
-    lines += [f"{finding.subject}: {finding.text}" for finding in check.findings]
-    yield from (clean(line, None) for line in lines[:MOST_EVIDENCE])
+    lines += map(finding_line, check.findings)
+    yield from lines[:MOST_EVIDENCE]
     if len(lines) > MOST_EVIDENCE:
         yield f"and {len(lines) - MOST_EVIDENCE} more"
     if check.advice:
-        yield clean(str(check.advice), None)
-
-
-def document(suite: ET.Element, seconds: float) -> str:
-    """The document with one suite, whose attributes for times and numbers of cases are set here."""
-    paths = {"failures": "testcase/failure", "errors": "testcase/error", "skipped": "testcase/skipped"}
-    for attribute, path in {"tests": "testcase", **paths}.items():
-        suite.set(attribute, str(len(suite.findall(path))))
-    suite.set("time", f"{seconds:.3f}")
-    root = ET.Element("testsuites")
-    root.append(suite)
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+        yield str(check.advice)

@@ -20,6 +20,9 @@ from harness.reports.verification_cost import verification_cost
 from harness.store.redact import redact_argv
 from harness.verdict import Check, Comparison, Judgement
 
+FORMAT = 1
+"""Version of the harness's own keys, stored as ``format``. It is raised if a key's meaning or unit changes or a key is
+removed, not if one is added. Files without it are of earlier versions; tests/data/runs/README.md lists their keys."""
 MOST_FINDINGS = 1000
 """Findings stored per check; ``findings_total`` counts all of them."""
 
@@ -64,6 +67,7 @@ def result(  # noqa: PLR0913, PLR0917 - the parts of a run's result
         "request_goodput": None,
         **detail.as_keys(),
         **(_arrays(under_test(history)) if load.detailed else {}),
+        "format": FORMAT,
         "verdict": judgement.verdict.value,
         "checks": [_check(check) for check in judgement.checks],
         "kv_transfer": kv_transfer(deployment, judgement),
@@ -109,6 +113,12 @@ def _arrays(operations: Sequence[Operation]) -> dict[str, list[Any]]:
         "generated_texts": ["".join(c.text for c in operation.ended.choices[:1]) for operation in operations],
         "errors": [operation.ended.cause for operation in operations],
     }
+
+
+def without_arrays(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as it is without ``LoadSettings.detailed``."""
+    arrays = _arrays(())
+    return {key: value for key, value in content.items() if key not in arrays}
 
 
 def _prompt_tokens(operation: Operation) -> int:

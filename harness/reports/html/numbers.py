@@ -17,8 +17,3 @@ def nats(value: float | None) -> str:
     if math.isnan(value):
         return "NaN"
     return f"{value:.3g}" if math.isfinite(value) else str(value)
-
-
-def share(part: int, whole: int) -> str:
-    """``12 (3.4 %)``."""
-    return f"{part:,} ({part / whole:.1%})" if whole else f"{part:,}"

@@ -7,25 +7,21 @@ checks that passed prove?
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from harness.redact import redact_text
+from harness.redact import redact_text, redact_url
 from harness.reports.catalogue import tally
 from harness.reports.charts import Chart, charts_of
-from harness.reports.counters import CounterRow, comparison_line
-from harness.reports.counters import rows as counter_rows
-from harness.reports.html import outputs, setup
+from harness.reports.html import outputs, setup, wrong_where
+from harness.reports.html.counter_table import counters
 from harness.reports.html.document import document, render
-from harness.reports.html.numbers import ms, nats, share
+from harness.reports.html.numbers import ms, nats
 from harness.reports.html.proves import PROVES
 from harness.reports.html.sampled import sampled
 from harness.reports.judged import Judged
 from harness.reports.requests import RequestRow, request_rows
 from harness.reports.text import clean, count, duration, figure, plural, signed
 from harness.verdict import Verdict
-
-_MOST_PARTS = 50
-"""Comparisons of single phases that are listed below the table of counters."""
-_WORST_FIRST = (Verdict.INVALID, Verdict.UNKNOWN, Verdict.VALID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,55 +32,62 @@ class Tile:
     figure: str
 
 
+_WORDS = {
+    "clean": clean,
+    "count": count,
+    "duration": duration,
+    "ms": ms,
+    "nats": nats,
+    "pair_of": wrong_where.pair_of,
+    "plural": plural,
+    "proves": PROVES,
+    "signed": signed,
+    "tally": tally,
+}
+"""Functions and texts that the template uses."""
+
+
 def run_page(run: Judged) -> str:
     """The whole page, which needs no network."""
     rows = tuple(map(_without_credentials, request_rows(run.deployment, run.history, run.judgement)))
     charts = charts_of(run, rows)
-    compared = sorted(counter_rows(run.judgement.comparisons), key=lambda row: _WORST_FIRST.index(row.verdict))
-    groups = outputs.output_groups(run.history, rows)
-    shown = sampled(rows)
     body = render(
-        "run.html",
-        run=run,
-        overview=run.overview,
-        tiles=list(tiles(run)),
-        facts=list(setup.facts(run)),
-        servers=setup.servers(run.deployment),
-        server_columns=setup.SERVER_COLUMNS,
-        commands=list(setup.commands(run)),
-        counters=list(zip(compared, _remarks(compared), strict=True)),
-        counter_filters=list(_filters(compared)),
-        shown_ids={one.row.request_id for group in groups for one in group.shown},
-        remark=_remark,
-        parts=_wrong_parts(compared),
-        faults=run.result.get("faults", ()),
-        charts=charts,
-        groups=groups,
-        wrong_by=[
-            ("Server pair", outputs.wrong_by_pair(rows)),
-            ("First wrong token of the answer", outputs.wrong_by_token(rows)),
-            ("First wrong block of the prompt", outputs.wrong_by_block(rows)),
-        ],
-        requests=shown,
-        filters=[(kind, kind.capitalize()) for kind in shown.kinds],
-        origin=min((row.due for row in rows), default=0.0),
-        passed=[check for check in run.judgement.checks if check.verdict is Verdict.VALID],
-        proves=PROVES,
-        pair_of=outputs.pair_of,
-        clean=clean,
-        comparison_line=comparison_line,
-        count=count,
-        duration=duration,
-        ms=ms,
-        nats=nats,
-        plural=plural,
-        share=share,
-        signed=signed,
-        tally=tally,
+        "run.html", **_WORDS, **_about(run), **counters(run.judgement), **_of_requests(run, rows), charts=charts
     )
     contents = [(name, text) for name, text, there in _sections(run, charts) if there]
     title = f"{run.verdict.upper()}: {run.deployment.model}, {setup.load(run.result)}"
     return document(title, body, charts, subtitle=_subtitle(run), contents=contents)
+
+
+def _about(run: Judged) -> dict[str, Any]:
+    return {
+        "run": run,
+        "overview": run.overview,
+        "tiles": list(tiles(run)),
+        "facts": list(setup.facts(run)),
+        "servers": setup.servers(run.deployment),
+        "server_columns": setup.SERVER_COLUMNS,
+        "commands": list(setup.commands(run)),
+        "faults": run.result.get("faults", ()),
+        "passed": [check for check in run.judgement.checks if check.verdict is Verdict.VALID],
+    }
+
+
+def _of_requests(run: Judged, rows: Sequence[RequestRow]) -> dict[str, Any]:
+    groups, shown = outputs.output_groups(run.history, rows), sampled(rows)
+    return {
+        "groups": groups,
+        "wrong_by": [
+            ("Server pair", wrong_where.wrong_by_pair(rows)),
+            ("First wrong token of the answer", wrong_where.wrong_by_token(rows)),
+            ("First wrong block of the prompt", wrong_where.wrong_by_block(rows)),
+        ],
+        "requests": shown,
+        "shown_ids": {one.row.request_id for group in groups for one in group.shown},
+        "filters": [(kind, kind.capitalize()) for kind in shown.kinds],
+        "origin": min((row.due for row in rows), default=0.0),
+        "remark": _remark,
+    }
 
 
 def tiles(run: Judged) -> Iterator[Tile]:
@@ -120,37 +123,21 @@ def _subtitle(run: Judged) -> str:
 
 
 def _without_credentials(row: RequestRow) -> RequestRow:
-    """The store removes credentials from what it writes, but this run may not have been read from there."""
+    """The store removes credentials from what it writes, but this run may not have been read from there.
+
+    Most rows have no text in which there could be one: they stay the same objects.
+    """
+    one, other = row.prefill_server, row.decode_server
+    if not row.cause and "/" not in f"{one}{other}":
+        return row
     return replace(
         row,
         cause=redact_text(row.cause),
-        prefill_server=row.prefill_server and redact_text(row.prefill_server),
-        decode_server=row.decode_server and redact_text(row.decode_server),
+        prefill_server=one and redact_url(one),
+        decode_server=other and redact_url(other),
     )
 
 
 def _remark(row: RequestRow) -> str:
     """Why the request failed or its output is not known to be right, shortened."""
     return clean(row.cause or row.why, 160)
-
-
-def _filters(compared: Sequence[CounterRow]) -> Iterator[tuple[str, str]]:
-    """The verdicts of counters that occur, and what the table calls them."""
-    found = {row.verdict for row in compared}
-    names = {Verdict.INVALID: "Differs", Verdict.UNKNOWN: "Unknown", Verdict.VALID: "As expected"}
-    yield from ((verdict.value, name) for verdict, name in names.items() if verdict in found)
-
-
-def _remarks(compared: Sequence[CounterRow]) -> Iterator[str]:
-    """Why each counter is not as expected. A long text that was shown before is not shown again."""
-    seen: set[str] = set()
-    for row in compared:
-        note = clean(row.note, None)
-        yield "as above" if note in seen else note
-        seen |= {note} if note else set()
-
-
-def _wrong_parts(compared: Sequence[CounterRow]) -> tuple[Sequence[str], int]:
-    """The comparisons of single phases that are not valid, and how many more there are."""
-    parts = [part for row in compared if len(row.parts) > 1 for part in row.parts if part.verdict is not Verdict.VALID]
-    return [comparison_line(part) for part in parts[:_MOST_PARTS]], max(0, len(parts) - _MOST_PARTS)

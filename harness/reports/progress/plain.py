@@ -4,12 +4,17 @@ A phase has a line when it begins, one at each further tenth or every ten second
 tenths are at least a second apart, so that a quick phase has few.
 """
 
+from collections.abc import Iterator
 from typing import Self, TextIO
 
 from harness.clock import Clock
+from harness.history import Entry
+from harness.observer import PhasePlan, VerifiedSoFar
+from harness.reports.progress.figures import Figures
 from harness.reports.progress.phase_count import PhaseCount
 from harness.reports.progress.verifying import Verifying, estimate
-from harness.reports.text import clean, duration, plural
+from harness.reports.progress.words import fault_words, latency_words, seconds_left, server_words, verified_words
+from harness.reports.text import clean, duration, figure, plural
 
 EVERY_SECONDS = 10.0
 AT_MOST_EVERY_SECONDS = 1.0
@@ -27,6 +32,7 @@ class PlainProgress:
         """The last line about each server: its text and time."""
         self._tenth = 0
         self._line_at = 0.0
+        self._figures = Figures()
 
     def deploy(self, server: str, text: str, seconds: float) -> None:
         """A line when the text changes, and every ten seconds."""
@@ -40,6 +46,7 @@ class PlainProgress:
         """Print the end of the last phase and the beginning of this one."""
         self.close()
         self._phase = PhaseCount(scenario, phase, total, self._clock.now())
+        self._figures.phase(self._phase.began)
         self._tenth, self._line_at = 0, self._phase.began
         self._print(f"{self._phase.name}: {plural(total, 'request')}")
 
@@ -50,10 +57,26 @@ class PlainProgress:
             if self._is_due(self._phase):
                 self._print_phase(self._phase)
 
+    def sending(self, plan: PhasePlan) -> None:
+        """Remember what the next phase sends. A load ends the verification of the load before."""
+        self._figures.sending(plan)
+        if plan.of_load:
+            self._verifying = None
+
+    def recorded(self, entry: Entry) -> None:
+        """Update the figures."""
+        self._figures.recorded(entry, self._clock.now)
+
+    def verified(self, so_far: VerifiedSoFar) -> None:
+        """A line, if something changed."""
+        if so_far != self._figures.so_far:
+            self._figures.so_far = so_far
+            self._print(f"verification: {verified_words(so_far)}")
+
     def verifying(self, expected: float, seconds: float | None, tokens: int | None) -> None:
         """Print the estimate; lines of phases have the time that has passed from now on."""
         self.close()
-        self._verifying = Verifying(self._clock.now(), seconds)
+        self._verifying = Verifying(self._clock.now(), seconds, expected)
         self._print(estimate(expected, seconds, tokens))
 
     def note(self, text: str) -> None:
@@ -84,7 +107,23 @@ class PlainProgress:
 
     def _words(self, phase: PhaseCount) -> str:
         now = self._clock.now()
-        return phase.words(now) + ("" if self._verifying is None else self._verifying.words(now))
+        own = phase.words(now) + ("" if self._verifying is None else self._verifying.words(now))
+        return "; ".join((own, *self._more(phase, now)))
+
+    def _more(self, phase: PhaseCount, now: float) -> Iterator[str]:
+        """The figures of a load, for a log that is read afterwards."""
+        traffic = self._figures.traffic
+        if traffic is None or traffic.plan is None or not traffic.plan.of_load:
+            return
+        mean, left = traffic.mean(now), seconds_left(traffic.plan, phase.done, now - phase.began, traffic.e2e)
+        yield f"{traffic.in_flight:,} in flight"
+        yield f"{figure(mean.tokens if mean else None)} output tokens/s"
+        if latencies := latency_words(traffic):
+            yield latencies
+        yield from (server_words(name, server) for name, server in self._figures.servers.items())
+        yield from (fault_words(name, text, now - since) for name, (since, text) in self._figures.faults.items())
+        if left:
+            yield f"about {duration(left)} left"
 
     def _print(self, line: str) -> None:
         print(clean(line, None), file=self._stream, flush=True)

@@ -18,6 +18,17 @@ class Verifying:
 
     began: float
     seconds: float | None
+    """Seconds that it may take; None: no limit."""
+    expected: float = 0.0
+    """Seconds that it will take by the estimate made when it began."""
+
+    def time_words(self, now: float) -> str:
+        """``3.1 s, about 8.9 s left, at most 17 s``."""
+        passed = max(now - self.began, 0.0)
+        left = self.expected - passed
+        about = f"about {duration(left)} left" if left > 0 else "longer than expected"
+        most = "" if self.seconds is None else f", at most {duration(max(self.seconds - passed, 0.0))}"
+        return f"{duration(passed)}, {about}{most}"
 
     def words(self, now: float) -> str:
         """``, verification 3.1 s of 20 s``; empty if its time has no limit."""

@@ -34,6 +34,7 @@ from dataclasses import replace
 from harness.facts import Deployment
 from harness.history import History, VerificationPlanned
 from harness.memo import once
+from harness.observer import VerifiedSoFar
 from harness.scenario import Phase, Purpose, Scenario
 from harness.verify.asking.controls import confirmation, controls
 from harness.verify.asking.estimate import plan
@@ -49,6 +50,7 @@ from harness.verify.asking.salt_test import salt_test
 from harness.verify.asking.tiers import TIERS, tier_probes, tier_reset
 from harness.verify.judging import doubted_probes, noise_matters, owned_outputs, suspects, unconfirmed
 from harness.verify.judging.load_part import asked_of
+from harness.verify.judging.so_far import verified_so_far, witnessed_so_far
 from harness.verify.judging.unequal import traces
 
 ROUNDS_OF_CONFIRMATION = 3
@@ -62,7 +64,7 @@ further probes at random would show nothing."""
 _PURPOSE = "Whether every answer is the one that its prompt has without KV transfer, and how large noise is."
 
 
-def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
+def verified(  # noqa: PLR0913 - the last three are optional and keyword-only
     scenarios: Iterable[Scenario],
     deployment: Deployment,
     history: Callable[[], History],
@@ -70,12 +72,14 @@ def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
     *,
     now: Callable[[], float] | None = None,
     tell: Callable[[VerificationPlanned], None] = lambda _planned: None,
+    tell_so_far: Callable[[VerifiedSoFar], None] | None = None,
 ) -> Iterator[Scenario]:
     """A test of cache salts, the scenarios, and then the scenarios that verify their outputs.
 
     Run each before taking the next: the next one is made from ``history()``. ``now``: the run's clock, by which the
     budget's seconds are counted; None: only the time of requests counts. ``tell`` is called once, after the load, with
-    what is planned, and may put it into the history.
+    what is planned, and may put it into the history. ``tell_so_far`` is called then, and after each phase that may have
+    shown something about outputs.
     """
     yield from salt_test(deployment, history, salt=how.salt, reference=how.reference, on_the_way=how.salt_on_the_way)
     yield from scenarios
@@ -83,12 +87,21 @@ def verified(  # noqa: PLR0913 - the last two are optional and keyword-only
     if planned := plan(verification, past):
         tell(planned)
         past = history()
+        if tell_so_far:
+            tell_so_far(witnessed_so_far(past, planned.outputs))
     for step, mark in _STEPS:
         left = step(verification, past)
         # One phase after another, since any of them may take longer than expected.
         while phases := _affordable(verification, past, left, mark):
             yield Scenario(VERIFICATION, _PURPOSE, tuple(_newly_named(phases[:1], past)))
             past, left = history(), phases[1:]
+            if tell_so_far and planned and _shows_outputs(phases[0]):
+                tell_so_far(verified_so_far(past, planned.outputs))
+
+
+def _shows_outputs(phase: Phase) -> bool:
+    """Whether the phase may have shown something about outputs. Then the next step looks at all of them anyway."""
+    return any(request.purpose in (Purpose.FORCING, Purpose.CONTROL, Purpose.REFERENCE) for request in phase.requests)
 
 
 def _affordable(verification: Verification, history: History, phases: Phases, mark: Mark) -> Phases:
