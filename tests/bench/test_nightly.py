@@ -1,38 +1,74 @@
-"""The nightly job exits with the worst code of its loads; a load without a result is the worst of all."""
+"""A night exits with the worst code of its runs; whatever befalls it is a reason in its record and on the page."""
 
 import contextlib
-import io
+import errno
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from polling import until
 
-from bench import nightly
+from bench.nightly import __main__ as nightly
+from bench.nightly import archive, night, room
+from bench.nightly.record import Night, Result, from_json
 
 ATTACHED = ["--", "--prefill-url", "http://p", "--decode-url", "http://d"]
+JOBS = "steady,burst,short_prompts,long_prompts"
+VALID = {"verdict": "valid", "completed": 256, "failed": 0, "p99_ttft_ms": 41.5, "outputs": {"mismatch": 0}}
 
 
-def run(directory: Path, statuses: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[dict[str, Any]]]:
-    """The job's exit code and lines if its loads end with these statuses."""
-    ends = iter(statuses)
+class Ended:
+    """Takes the place of a run of the harness: ends with the next status, and leaves the result that was given."""
 
-    class Ended:
-        stdin = None
+    statuses: Iterator[int] = iter(())
+    results: Mapping[int, str] = {}
+    """What is in result.json, by status."""
 
-        def __init__(self, *_: object, **__: object) -> None:
-            self.status = next(ends)
+    def __init__(self, words: Sequence[str]) -> None:
+        self.status = next(self.statuses)
+        self.timed_out = False
+        place = Path(words[words.index("--result-dir") + 1]) / "20260304T010203Z"
+        if self.status in self.results:
+            place.mkdir()
+            (place / "history.jsonl").write_text("")
+            (place / "result.json").write_text(self.results[self.status])
 
-        def wait(self) -> int:
-            return self.status
+    @classmethod
+    def start(cls, *words: str, output: Path | None = None) -> Self:
+        assert output is not None
+        return cls(words)
 
-    monkeypatch.setattr(subprocess, "Popen", Ended)
-    code = nightly.main(["--result-dir", str(directory), *ATTACHED])
-    return code, [json.loads(line) for line in (directory / "nightly.jsonl").read_text().splitlines()]
+    def wait(self, _seconds: float) -> int:
+        return self.status
+
+    def end(self) -> None:
+        pass
+
+    def error(self) -> str:
+        return "--base-url: nobody answers"
+
+
+def checks(verdict: str) -> str:
+    found = [{"name": "outputs", "verdict": verdict, "summary": "3 of 256 outputs differ"}]
+    return json.dumps(VALID | {"verdict": verdict, "checks": found})
+
+
+def run(
+    directory: Path, statuses: Sequence[int], monkeypatch: pytest.MonkeyPatch, *flags: str, **changes: Any
+) -> tuple[int, Night]:
+    """A night whose runs end with these statuses: its exit code, and its record."""
+    results = {0: json.dumps(VALID), 1: checks("invalid"), 3: checks("unknown")}
+    monkeypatch.setattr(Ended, "statuses", iter(statuses))
+    monkeypatch.setattr(Ended, "results", results | changes.get("results", {}))
+    monkeypatch.setattr(night, "Started", Ended)
+    words = ["--result-dir", str(directory), "--jobs", JOBS, "--repeat", "1", "--min-free-mb", "0", *flags, *ATTACHED]
+    code = nightly.main(words)
+    return code, archive.read_all(directory)[-1]
 
 
 @pytest.mark.parametrize(
@@ -49,70 +85,150 @@ def run(directory: Path, statuses: Sequence[int], monkeypatch: pytest.MonkeyPatc
         ((1, 2, 4, 0), 4),
     ],
 )
-def test_the_job_exits_with_the_worst_status_of_its_loads(
+def test_the_night_exits_with_the_worst_status_of_its_runs(
     tmp_path: Path, statuses: Sequence[int], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(tmp_path, statuses, monkeypatch)[0] == code
+    found, record = run(tmp_path, statuses, monkeypatch)
+    assert (found, record.exit_code) == (code, code)
+    assert record.good == (code == 0)
+    assert bool(record.reasons) == (code != 0)
 
 
-def test_the_line_of_a_killed_load_names_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result of the run before it, which is still in the directory, is not taken for the load's."""
-    (tmp_path / "latest").mkdir()
-    (tmp_path / "latest" / "result.json").write_text('{"verdict": "valid"}')
-    _, lines = run(tmp_path, (0, -9, 120, 0), monkeypatch)
-    assert lines[0]["verdict"] == "valid"
-    assert [line["exit_code"] for line in lines] == [0, 4, 4, 0]
-    assert (lines[1]["status"], lines[1]["error"]) == (-9, "the harness was killed by SIGKILL: nothing was found out")
-    assert "verdict" not in lines[1]
-    assert "status 120" in lines[2]["error"]
+def test_every_report_of_a_night_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, (0, 1, 0, 0), monkeypatch, "--date", "2026-03-04")
+    place = tmp_path / "nights" / "2026-03-04"
+    for page in (tmp_path / "index.html", place / "index.html", place / "summary.md"):
+        assert "3 of 256 outputs differ" in page.read_text()
+    lines = [json.loads(line) for line in (tmp_path / "nightly.jsonl").read_text().splitlines()]
+    assert [(line["load"], line["verdict"], line["p99_ttft_ms"]) for line in lines][:2] == [
+        ("steady", "valid", 41.5),
+        ("burst", "invalid", 41.5),
+    ]
+    assert not list(place.glob(".reserve"))
 
 
-def test_an_unreadable_result_is_a_failure_of_the_job(
+def test_the_reason_of_a_killed_run_names_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that it left is not taken for a verdict."""
+    _, record = run(tmp_path, (0, -9, 120, 0), monkeypatch, results={-9: json.dumps(VALID)})
+    assert [str(one.result) for one in record.runs] == ["valid", "failed", "failed", "valid"]
+    assert record.runs[1].reasons == ["the harness was killed by SIGKILL: nothing was found out"]
+    assert "status 120" in record.runs[2].reasons[0]
+    assert record.runs[1].metrics == {}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"verdict": 3, "outputs": 7, "deployment": [], "checks": 1}'])
+def test_a_verdict_without_a_readable_result_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    code, record = run(tmp_path, (0, 0, 0, 0), monkeypatch, results={0: content})
+    assert code == 4
+    assert "result" in record.reasons[0]
+    assert len(record.runs) == 4
+
+
+def test_a_usage_error_of_a_run_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, record = run(tmp_path, (2, 0, 0, 0), monkeypatch)
+    assert record.reasons == ["steady: --base-url: nobody answers"]
+
+
+def test_no_run_is_begun_without_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third run is not begun; what was found out before is kept."""
+    free = iter([10**12, 10**12, 10**6])
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
+    code, record = run(tmp_path, (0, 0), monkeypatch, "--min-free-mb", "200")
+    assert (code, record.result, len(record.runs)) == (4, Result.FAILED, 2)
+    assert "the disk is full: 1 MB are free" in record.reasons[0]
+    assert record.reasons[1] == "2 of 4 runs were not begun or did not end"
+    assert "the disk is full" in (tmp_path / "index.html").read_text()
+
+
+def test_a_full_disk_ends_the_night_and_the_reserve_makes_room_for_its_record_and_its_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first run on, nothing can be written while the reserve is there. Another run would fill its room."""
+    write = archive.write_atomically
+
+    def on_full_disk(path: Path, text: str) -> None:
+        if '"job"' in text and (path.parent / ".reserve").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(archive, "write_atomically", on_full_disk)
+    code, record = run(tmp_path, (0,), monkeypatch)
+    assert (code, len(record.runs), record.state) == (4, 1, "ended")
+    assert record.reasons[0] == "the night's record could not be written after run 1: No space left on device"
+    assert "No space left" in (tmp_path / "index.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_is_a_failure_and_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index.html").mkdir()
+    code, record = run(tmp_path, (0, 0, 0, 0), monkeypatch)
+    assert code == 4
+    assert "its report could not be written" in record.reasons[0]
+    assert [str(one.result) for one in record.runs] == ["valid"] * 4
+
+
+def test_without_a_writable_directory_nothing_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "latest").mkdir()
-    (tmp_path / "latest" / "result.json").write_text("{")
-    (tmp_path / "nightly.jsonl").write_text("")
-    assert run(tmp_path, (0, 0, 0, 0), monkeypatch)[0] == 4
-    assert "says nothing about the deployment" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(night, "Started", None)
+    assert nightly.main(["--result-dir", str(tmp_path / "file" / "x"), *ATTACHED]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("status", "code"), [(0, 4), (-15, 4), (2, 2), (4, 4)])
-def test_a_deployment_that_did_not_come_up_is_never_valid(
-    tmp_path: Path, status: int, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``serve`` ends with 0 only when it is stopped, so that an end before the loads is a failure."""
-
-    class Ended:
-        stdout, stdin = io.StringIO(), None
-
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def wait(self) -> int:
-            return status
-
-    monkeypatch.setattr(subprocess, "Popen", Ended)
-    with pytest.raises(SystemExit) as ended:
-        nightly.main(["--result-dir", str(tmp_path)])
-    assert ended.value.code == code
-
-
-def test_an_unwritable_index_is_reported_before_the_first_load(
+def test_a_second_night_at_the_same_time_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "nightly.jsonl").mkdir()
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a load was begun"))
-    with pytest.raises(SystemExit) as ended:
-        nightly.main(["--result-dir", str(tmp_path), *ATTACHED])
-    assert ended.value.code == 2
-    assert "nightly.jsonl cannot be written" in capsys.readouterr().err
+    with archive.locked(tmp_path):
+        monkeypatch.setattr(night, "Started", None)
+        assert nightly.main(["--result-dir", str(tmp_path), *ATTACHED]) == 2
+    assert "another night runs" in capsys.readouterr().err
+    assert archive.read_all(tmp_path) == ()
+
+
+def test_a_second_night_of_a_date_has_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for status in (0, 1):
+        run(tmp_path, (status, 0, 0, 0), monkeypatch, "--date", "2026-03-04")
+    assert [(one.name, one.exit_code) for one in archive.read_all(tmp_path)] == [("2026-03-04", 0), ("2026-03-04.2", 1)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--jobs", "no_such"], "no job is called no_such"),
+        (["--jobs", "faults", *ATTACHED], "launches deployments of its own"),
+        (["--fail-on", "p99_ttft"], "cannot be read"),
+        (["--date", "yesterday"], "is no date"),
+        (["--repeat", "0"], "at least 1"),
+        (["--job-timeout", "inf"], "seconds"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_a_usage_error(
+    tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = nightly.main(["--result-dir", str(tmp_path), *flags])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "nights").exists()
+
+
+def test_credentials_in_the_words_are_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ATTACHED", [*ATTACHED, "--header", "Authorization=Bearer hush-hush"])
+    run(tmp_path, (0, 0, 0, 0), monkeypatch)
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or "hush-hush" not in file.read_text()
 
 
 # Takes the place of `python -m harness`: `serve` prints its state and waits; a load writes its pid, and then either
-# waits, or kills `serve` and ends as invalid.
+# waits, or kills `serve` and ends as invalid. It has a child that ignores SIGTERM.
 _STAND_IN = """
-import json, os, signal, sys
+import json, os, signal, subprocess, sys
 from pathlib import Path
 here = Path({here!r})
 def put(name, text):
@@ -123,10 +239,15 @@ def end(*_):
     sys.exit(3)
 name = "serve" if sys.argv[1] == "serve" else "load"
 signal.signal(signal.SIGTERM, end)
-put(name + ".pid", str(os.getpid()))
 if name == "serve":
     print(json.dumps(dict(base_url=None, prefill_urls=["http://p"], decode_urls=["http://d"])), flush=True)
-elif {kills!r}:
+else:
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
+    child = subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    put("child.pid", str(child.pid))
+put(name + ".pid", str(os.getpid()))
+if name == "load" and {kills!r}:
     os.kill(int((here / "serve.pid").read_text()), signal.SIGKILL)
     sys.exit(1)
 while True:
@@ -134,20 +255,20 @@ while True:
 """
 _JOB = """
 import sys
-from bench import nightly
-nightly._HARNESS = (sys.executable, "-c", {stand_in!r})
-sys.exit(nightly.main(["--result-dir", {here!r}]))
+from bench.nightly import __main__ as nightly, process
+process._HARNESS = (sys.executable, "-c", {stand_in!r})
+sys.exit(nightly.main(["--result-dir", {here!r}, "--jobs", "steady", *{flags!r}]))
 """
 
 
 @contextlib.contextmanager
-def job(here: Path, *, kills: bool) -> Iterator["subprocess.Popen[str]"]:
-    """The job as a process, with ``_STAND_IN`` as the harness; ``kills``: a load ends the deployment.
+def job(here: Path, *flags: str, kills: bool = False) -> Iterator["subprocess.Popen[str]"]:
+    """The night as a process, with ``_STAND_IN`` as the harness; ``kills``: a load ends the deployment.
 
-    If the test fails, the job gets SIGTERM and ends the processes that it started.
+    If the test fails, the night gets SIGTERM and ends the processes that it started.
     """
     stand_in = _STAND_IN.format(here=str(here), kills=kills)
-    code = _JOB.format(stand_in=stand_in, here=str(here))
+    code = _JOB.format(stand_in=stand_in, here=str(here), flags=list(flags))
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -159,25 +280,86 @@ def job(here: Path, *, kills: bool) -> Iterator["subprocess.Popen[str]"]:
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     while not path.exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
-            pytest.fail(f"the job ended with {process.wait(timeout=0.01)}: {process.communicate()}")
+            pytest.fail(f"the night ended with {process.wait(timeout=0.01)}: {process.communicate()}")
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_job_ends_its_load_and_its_deployment(tmp_path: Path, how: int) -> None:
-    with job(tmp_path, kills=False) as process:
+def the_record(here: Path) -> Night:
+    return from_json(next((here / "nights").glob("2*/night.json")).read_bytes())
+
+
+def gone(pid: Path) -> bool:
+    return not Path(f"/proc/{pid.read_text()}").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_run_and_the_deployment_and_is_the_reason(tmp_path: Path, how: signal.Signals) -> None:
+    with job(tmp_path) as process:
         wait_for(tmp_path / "load.pid", process)
+        assert the_record(tmp_path).state == "running"
         process.send_signal(how)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "Traceback" not in err
     assert (tmp_path / "load.ended").exists()
     assert (tmp_path / "serve.ended").exists()
+    assert gone(tmp_path / "child.pid")
+    record = the_record(tmp_path)
+    assert record.reasons[0] == f"it was interrupted by {how.name}"
+    assert "interrupted" in (tmp_path / "index.html").read_text()
 
 
-def test_a_dead_deployment_ends_the_job_as_a_failure_and_the_verdict_of_its_load_is_void(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_dead_deployment_fails_the_night_and_the_verdict_of_its_run_is_void(tmp_path: Path) -> None:
     with job(tmp_path, kills=True) as process:
         _, err = process.communicate(timeout=120)
     assert process.returncode == 4, err
-    lines = [json.loads(line) for line in (tmp_path / "nightly.jsonl").read_text().splitlines()]
-    assert [(line["status"], line["exit_code"]) for line in lines] == [(1, 4)]
-    assert "the deployment that was launched for the loads died" in err
+    record = the_record(tmp_path)
+    assert [(one.status, one.exit_code) for one in record.runs] == [(1, 4)]
+    assert "the deployment died" in record.reasons[0]
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_is_ended_with_all_its_processes(tmp_path: Path) -> None:
+    """SIGTERM reaches the run, which ends in order; its child, which ignores SIGTERM, is killed."""
+    with job(tmp_path, "--job-timeout", "1.5", "--repeat", "1") as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 4, err
+    assert "time limit" in the_record(tmp_path).runs[0].reasons[0]
+    assert gone(tmp_path / "child.pid")
+    assert gone(tmp_path / "serve.pid")
+
+
+@pytest.mark.slow
+async def test_a_night_that_is_killed_leaves_nothing_running_and_the_next_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with job(tmp_path) as process:
+        wait_for(tmp_path / "load.pid", process)
+        process.kill()
+        process.communicate(timeout=120)
+    await until(lambda: gone(tmp_path / "load.pid") and gone(tmp_path / "serve.pid") and gone(tmp_path / "child.pid"))
+    assert the_record(tmp_path).state == "running"
+    run(tmp_path, (0, 0, 0, 0), monkeypatch)
+    first, second = archive.read_all(tmp_path)
+    assert (first.state, first.result) == ("ended", Result.FAILED)
+    assert first.reasons[0].startswith("it never ended: its process")
+    assert second.good
+    assert "it never ended" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("status", "code"), [(0, 4), (-15, 4), (2, 2), (4, 4)])
+def test_a_deployment_that_does_not_come_up_is_never_valid(
+    tmp_path: Path, status: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``serve`` ends with 0 only when it is stopped, so that an end before the loads is a failure."""
+    ends = f"import os; os.kill(os.getpid(), {-status})" if status < 0 else f"raise SystemExit({status})"
+    ends = f"import sys; print('error: no room for the KV cache.', file=sys.stderr); {ends}"
+    from bench.nightly import process  # noqa: PLC0415 - what is replaced
+
+    monkeypatch.setattr(process, "_HARNESS", (sys.executable, "-S", "-c", ends))
+    assert nightly.main(["--result-dir", str(tmp_path), "--jobs", "steady", "--min-free-mb", "0"]) == code
+    record = the_record(tmp_path)
+    assert record.reasons[0] == "the deployment did not come up: no room for the KV cache"
+    assert record.reasons[1] == "5 of 5 runs were not begun or did not end"
