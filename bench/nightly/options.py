@@ -44,6 +44,11 @@ def attaches(words: Sequence[str]) -> bool:
     return any(word.partition("=")[0] in _ATTACHING for word in words)
 
 
+def simulates(words: Sequence[str]) -> bool:
+    """Whether flags of the harness launch simulated servers."""
+    return "--engine=sim" in words or ("--engine", "sim") in zip(words, words[1:], strict=False)
+
+
 def parse(argv: Sequence[str]) -> Options:
     """Read the command line; words after ``--`` go to the harness.
 
@@ -55,7 +60,7 @@ def parse(argv: Sequence[str]) -> Options:
     at = list(argv).index("--") if "--" in argv else len(argv)
     words = tuple(argv[at + 1 :])
     given = make_parser().parse_args(list(argv[:at]))
-    jobs = _jobs(given, attached=attaches(words))
+    jobs = _jobs(given, words)
     day = given.date or datetime.now(UTC).date()
     return Options(
         result_dir=given.result_dir,
@@ -99,7 +104,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--own-deployments",
         action="store_true",
-        help="launch a deployment for each run instead of one for the night: slower, and more can be checked",
+        help="launch a deployment for each run instead of one for the night: slower, and more can be checked (always so "
+        "with --engine sim)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the prompts (default: the day's number)")
     parser.add_argument(
@@ -134,10 +140,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _jobs(given: argparse.Namespace, *, attached: bool) -> tuple[Job, ...]:
+def _jobs(given: argparse.Namespace, words: Sequence[str]) -> tuple[Job, ...]:
+    attached = attaches(words)
     named = read_plan(given.plan) if given.plan else given.jobs
     jobs: tuple[Job, ...] = named or usual(attached=attached)
-    if given.own_deployments:
+    # Simulated servers start at once, and have no model files from which a run that attaches could predict bytes.
+    if given.own_deployments or simulates(words):
         jobs = tuple(replace(job, own_deployment=True) for job in jobs)
     if attached and (names := need_a_launch(jobs)):
         raise UsageError(

@@ -45,7 +45,7 @@ class Operations:
 
     def lost(self, worker: str, how: str) -> DeadProcess:
         """End the operations that a lost worker had in flight: nobody knows what became of them."""
-        self._in_order.close(worker)
+        self._record(self._in_order.lose(worker))
         self._record_ready()
         text = f"{worker}, which sent a part of the load, {how}"
         open_ = [request_id for request_id in self._in_flight if self._worker[request_id] == worker]
@@ -69,7 +69,10 @@ class Operations:
             self._keep(Ended(self._run.clock.now(), request_id, Outcome.INFO, cause, ending=ending))
 
     def _record_ready(self) -> None:
-        for packed in self._in_order.ready():
+        self._record(self._in_order.ready())
+
+    def _record(self, reports: Iterable[bytes]) -> None:
+        for packed in reports:
             self._keep(unpack(packed, self._known))
 
     def _keep(self, entry: Sent | Ended) -> None:

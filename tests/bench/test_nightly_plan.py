@@ -92,5 +92,12 @@ def test_repeat_is_about_loads_alone() -> None:
     }
 
 
-def test_each_run_can_have_a_deployment_of_its_own() -> None:
-    assert all(job.own_deployment for job in parse(["--result-dir", "x", "--own-deployments"]).jobs)
+@pytest.mark.parametrize("words", [["--own-deployments"], ["--", "--engine", "sim"], ["--", "--engine=sim"]])
+def test_each_run_can_have_a_deployment_of_its_own(words: list[str]) -> None:
+    """Simulated servers always are: a run that attaches to them could not predict bytes."""
+    assert all(job.own_deployment for job in parse(["--result-dir", "x", *words]).jobs)
+
+
+def test_the_runs_of_a_night_share_its_deployment() -> None:
+    jobs = parse(["--result-dir", "x", "--jobs", "steady", "--", "--engine", "vllm"]).jobs
+    assert not any(job.own_deployment for job in jobs)

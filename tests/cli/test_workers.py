@@ -73,7 +73,7 @@ async def test_a_killed_worker_makes_the_run_unknown_by_the_harnesss_own_fault(t
     os.kill(workers[0], signal.SIGKILL)
     out, err = await process.communicate()
     assert process.returncode == 4, out.decode() + err.decode()
-    assert out.startswith(b"UNKNOWN: ")
+    assert out.startswith(b"UNKNOWN: "), err.decode()
     assert b"was ended by signal 9 (SIGKILL)" in out
     assert b"Traceback" not in err
     history = (tmp_path / "latest" / "history.jsonl").read_text().splitlines()

@@ -70,7 +70,8 @@ def _requires_no_harm(report: harness.Report) -> None:
     checks = {check.name: check for check in report.checks}
     assert checks["faults"].verdict is harness.Verdict.VALID, checks["faults"].summary
     assert not [finding for finding in report.findings if finding.kind in _WRONG]
-    assert report.verdict is not harness.Verdict.INVALID, [str(check) for check in report.checks]
+    invalid = [f"{one.name}: {one.summary}" for one in report.checks if one.verdict is harness.Verdict.INVALID]
+    assert report.verdict is not harness.Verdict.INVALID, "\n".join(invalid)
 
 
 @pytest.mark.slow

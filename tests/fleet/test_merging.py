@@ -43,3 +43,20 @@ def test_equal_times_keep_their_order() -> None:
     merged: InOrder[str] = InOrder(["a"])
     merged.add("a", [(1.0, "sent"), (1.0, "ended")], 1.0)
     assert list(merged.ready()) == ["sent", "ended"]
+
+
+def test_what_a_lost_worker_reported_is_handed_on_at_once_with_what_was_before_it() -> None:
+    merged: InOrder[str] = InOrder(["lost", "other"])
+    merged.add("lost", [(1.0, "first"), (5.0, "last")], 6.0)
+    merged.add("other", [(4.0, "between"), (8.0, "after")], 0.5)
+    assert list(merged.lose("lost")) == ["first", "between", "last"]
+    assert list(merged.ready()) == []
+    merged.add("other", [(4.5, "late")], 9.0)
+    assert list(merged.ready()) == ["late", "after"]
+
+
+def test_a_worker_that_is_lost_without_a_report_holds_nobody_up() -> None:
+    merged: InOrder[str] = InOrder(["lost", "other"])
+    merged.add("other", [(4.0, "sent")], 5.0)
+    assert list(merged.lose("lost")) == []
+    assert list(merged.ready()) == ["sent"]

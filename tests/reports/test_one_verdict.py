@@ -48,7 +48,7 @@ def test_junit_of_a_checked_catalogue_has_a_case_for_each_workload(faulty: Ran, 
     assert faulty.directory is not None
     harness("check", faulty.directory, "--junit", tmp_path / "again.xml")
     suite = ET.parse(tmp_path / "again.xml").getroot()[0]  # noqa: S314 - our own
-    assert [case.get("name") for case in suite] == ["short_prompt", "several_choices", "two_by_two"]
+    assert [case.get("name") for case in suite.iter("testcase")] == ["short_prompt", "several_choices", "two_by_two"]
     assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "2")
 
 
