@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from bench.nightly.jobs import READY, Job, need_a_launch, usual
@@ -46,7 +47,7 @@ def attaches(words: Sequence[str]) -> bool:
 
 def simulates(words: Sequence[str]) -> bool:
     """Whether flags of the harness launch simulated servers."""
-    return "--engine=sim" in words or ("--engine", "sim") in zip(words, words[1:], strict=False)
+    return "--engine=sim" in words or ("--engine", "sim") in pairwise(words)
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -104,8 +105,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--own-deployments",
         action="store_true",
-        help="launch a deployment for each run instead of one for the night: slower, and more can be checked (always so "
-        "with --engine sim)",
+        help="launch a deployment for each run instead of one for the night: slower, and more can be checked (always "
+        "so with --engine sim)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the prompts (default: the day's number)")
     parser.add_argument(

@@ -78,13 +78,13 @@ def _last(row: RequestRow, *, reported: bool) -> str:
 _NUMBERS = {name: number for number, name in enumerate(SEGMENTS)}
 
 
-def bar(run: MeasuredRun, number: int, place: int) -> dict[str, Any]:
+def bar(run: MeasuredRun, lane: int, place: int) -> dict[str, Any]:
     """The request as a row of the chart's data; short names, since they are repeated in each row."""
     row = run.rows[place]
     parts = list(segments(row))
     servers = [name for name in (row.prefill_server, row.decode_server) if name]
     made: dict[str, Any] = {
-        "i": number,
+        "i": lane,
         "r": clean(row.request_id, 60),
         "k": [_NUMBERS[name] for name, _, _ in parts],
         "a": [at_second(begin - run.origin) for _, begin, _ in parts],

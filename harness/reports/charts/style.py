@@ -56,7 +56,7 @@ def legend(**more: Any) -> Spec:
         "direction": "horizontal",
         "title": None,
         # The chart's own width must not be asked for: it depends on the legend's size. Unknown counts as narrow.
-        "columns": {"expr": "containerSize()[0] > 640 ? 6 : 2"},
+        "columns": {"expr": "containerSize()[0] > 640 ? 6 : containerSize()[0] > 420 ? 2 : 1"},
         "labelLimit": 200,
         "columnPadding": 14,
         **more,

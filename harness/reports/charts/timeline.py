@@ -7,13 +7,16 @@ import numpy as np
 
 from harness.reports.charts.bars import COLOURS, SEGMENTS, SHAPES, bar, mark_of
 from harness.reports.charts.chart import Chart
+from harness.reports.charts.lanes import lanes
 from harness.reports.charts.marks import faults_told, phase_layers, reading_ticks, with_faults
 from harness.reports.charts.measured_run import MeasuredRun
 from harness.reports.charts.sampling import sample, shown_of
 from harness.reports.charts.style import Spec, coloured, framed, legend, time_axis, values
 
 MOST = 480
-"""Bars; more would be thinner than a pixel."""
+"""Bars; more would make the page large."""
+_ROW = 16
+"""Pixels."""
 _RANKS = {**{mark: rank for rank, mark in enumerate(SHAPES)}, "": len(SHAPES)}
 
 
@@ -23,7 +26,9 @@ def timeline(run: MeasuredRun) -> Iterator[Chart]:
         return
     marks = [mark_of(row) for row in run.rows]
     places = sample([_RANKS[mark] for mark in marks], MOST)
-    rows = [bar(run, number, place) for number, place in enumerate(places.tolist())]
+    chosen = places.tolist()
+    lane = lanes([(run.rows[place].due, run.rows[place].ended) for place in chosen])
+    rows = [bar(run, one, place) for one, place in zip(lane, chosen, strict=True)]
     shown = shown_of(len(rows), len(run.rows), "requests")
     sampled = len(rows) < len(run.rows)
     how = ", first those that are wrong, doubtful or failed, the others evenly over time" if sampled else ""
@@ -31,11 +36,12 @@ def timeline(run: MeasuredRun) -> Iterator[Chart]:
     yield Chart(
         "timeline",
         f"Timeline of {shown}" if sampled else "Timeline of requests",
-        f"A bar for each request, in the order of sending: {shown}{how}. {_told(marks)}{faults_told(run)} "
+        f"A bar for each request, in the first row that was free when it was due: {shown}{how}. "
+        f"{_told(marks)}{faults_told(run)} "
         "Ticks below are readings of the servers' metrics. Drag to move, turn the wheel with Ctrl to zoom, "
         "double-click to see all again.",
         framed(
-            int(np.clip(3 * len(rows), 160, 560)),
+            int(np.clip(_ROW * (1 + max(lane)), 90, 560)),
             with_faults(run, layers),
         ),
     )
@@ -97,7 +103,7 @@ _ZOOM: Spec = {
 _LINES: Spec = {
     "field": "i",
     "type": "quantitative",
-    "title": "requests, in the order of sending",
+    "title": "requests",
     "scale": {"reverse": True, "zero": False, "nice": False},
     "axis": {"labels": False, "ticks": False, "grid": False, "domain": False},
 }

@@ -178,13 +178,20 @@
 
   // The section that is read is marked among the contents.
   const links = new Map(all("nav.contents a").map((link) => [link.hash.slice(1), link]));
-  const reading = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) {
-      links.forEach((link) => link.removeAttribute("aria-current"));
-      links.get(entry.target.id)?.setAttribute("aria-current", "true");
-    }
-  }, { rootMargin: "-10% 0px -80%" });
-  links.forEach((_, id) => { const section = document.getElementById(id); if (section) reading.observe(section); });
+  let asked = false;
+  const mark = () => {
+    asked = false;
+    let read = null;
+    links.forEach((link, id) => {
+      const section = document.getElementById(id);
+      if (section && section.getBoundingClientRect().top <= innerHeight / 5) read = link;
+    });
+    links.forEach((link) => { if (link === read) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current"); });
+  };
+  const ask = () => { if (!asked) { asked = true; requestAnimationFrame(mark); } };
+  addEventListener("scroll", ask, { passive: true });
+  addEventListener("resize", ask);
+  mark();
   // A link to something inside a closed part opens that part.
   const open = () => { const at = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     for (let one = at && at.closest("details"); one; one = one.parentElement?.closest("details")) one.open = true; if (at) at.scrollIntoView(); };
