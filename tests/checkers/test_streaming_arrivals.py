@@ -10,7 +10,18 @@ import pytest
 from harness.checkers import token_arrivals
 from harness.checkers.streaming import streaming
 from harness.facts import Deployment
-from harness.history import Choice, ClientHealth, Ended, Entry, History, Outcome, Sent
+from harness.history import (
+    Choice,
+    ClientHealth,
+    Ended,
+    Entry,
+    FaultBegan,
+    FaultHealed,
+    FaultPlanned,
+    History,
+    Outcome,
+    Sent,
+)
 from harness.scenario import Request, Route
 from harness.verdict import Check, Verdict
 
@@ -303,7 +314,7 @@ def answer(name: str, start: float, tokens: int = 20, *, at_once: bool = False, 
     return [Sent(start, Request(name, (1, 2, 3)), "s", "load", start), replace(ended, tokens_per_chunk=chunks)]
 
 
-def history(*answers: list[Entry], lag: float = 0.01) -> History:
+def history(*answers: Sequence[Entry], lag: float = 0.01) -> History:
     entries = [entry for one in answers for entry in one]
     return History((*entries, ClientHealth(9.0, lag, 0.0, lag / 10, 0.1)))
 
@@ -322,6 +333,21 @@ def test_one_answer_held_back_among_six_is_named() -> None:
     check = streaming(run.DEPLOYMENT, history(*neighbours(), answer("held", 0.0, at_once=True)))
     assert check.verdict is INVALID
     assert [finding.subject for finding in check.findings] == ["held"]
+
+
+@pytest.mark.parametrize(("began", "healed", "verdict"), [(0.1, 0.2, VALID), (1.0, 1.1, INVALID)])
+def test_an_answer_that_a_fault_held_back_is_not_held_against_the_deployment(
+    began: float, healed: float, verdict: Verdict
+) -> None:
+    """A throttled link hands on afterwards what it held. A fault that began later held nothing."""
+    fault = [
+        FaultPlanned(0.0, "link-1", "link", "decode-0", "throttle the link"),
+        FaultBegan(began, "link-1"),
+        FaultHealed(healed, "link-1", healed=True, text="passes everything"),
+    ]
+    of_load = answer("after", 1.5)
+    check = streaming(run.DEPLOYMENT, history(fault, *neighbours(), answer("held", 0.0, at_once=True), of_load))
+    assert check.verdict is verdict, check.summary
 
 
 def test_a_stall_after_which_answers_arrive_one_connection_after_another_is_not_invalid() -> None:
