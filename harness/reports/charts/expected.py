@@ -168,7 +168,7 @@ def _stacked(rows: list[dict[str, Any]], servers: Sequence[str]) -> Spec:
             "color": {"field": "k", "type": "nominal", **coloured(present_sources(rows))},
             "opacity": {
                 "field": "w",
-                "type": "nominal",
+                "type": "ordinal",
                 "scale": {"domain": ["observed", "expected"], "range": [1, 0.45]},
                 "legend": None,
             },

@@ -77,7 +77,7 @@ def _bars_over_time(run: MeasuredRun, rows: list[dict[str, Any]], most: int) -> 
             # The lighter one is doubtful, for those who do not see its colour.
             "opacity": {
                 "field": "k",
-                "type": "nominal",
+                "type": "ordinal",
                 "scale": {"domain": list(_COLOURS), "range": [1, 0.6]},
                 "legend": None,
             },
