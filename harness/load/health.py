@@ -4,7 +4,6 @@ It is measured while the load is sent, and at no other time.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -100,8 +99,10 @@ class LoopLag:
             self._add_up()
             task, self._task = self._task, None
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            # Not `await task`: a cancellation of the run itself, which may come now, would look like the task's.
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()
 
 
 def worst_send_delay(sent: Iterable[Sent]) -> float:

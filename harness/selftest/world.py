@@ -7,7 +7,6 @@ Rule 3. Nothing depends on real time, so that a repeated run takes the same step
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -73,8 +72,10 @@ class World:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not `await`: a cancellation of this task itself would look like that one's.
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.result()
 
     async def _go_on(self) -> None:
         quiet = 0

@@ -4,6 +4,8 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 
+from turns import turn
+
 from harness.history import ClientHealth, Sent
 from harness.load.health import LoopLag, worst_send_delay
 from harness.scenario import Request
@@ -47,6 +49,28 @@ async def test_the_longest_delay_of_the_loop_is_reported() -> None:
     assert replace(health, open_files=None, file_limit=None) == ClientHealth(
         at=1.875, worst_loop_lag=0.25, worst_send_delay=0.5, mean_loop_lag=0.125, cpu_share=0.4
     )
+
+
+async def test_a_run_that_is_cancelled_while_the_watching_ends_stays_cancelled() -> None:
+    """Ctrl-C may come at any moment; one that came at this one was lost, and the run went on."""
+    running: list[asyncio.Task[None]] = []
+
+    class Interrupting(Oversleeper):
+        async def sleep(self, seconds: float) -> None:
+            try:
+                await super().sleep(seconds)
+            finally:
+                running[0].cancel()
+
+    async def run() -> None:
+        clock = Interrupting()
+        async with LoopLag(clock):
+            await clock.over.wait()
+        await turn()
+
+    running.append(asyncio.create_task(run()))
+    await asyncio.wait(running)
+    assert running[0].cancelled()
 
 
 async def test_what_happens_between_two_loads_does_not_count() -> None:
