@@ -141,7 +141,7 @@ async def test_a_server_that_cannot_be_read_is_recorded_with_the_cause(
 
     async def answer(_request: web.Request) -> web.StreamResponse:
         if kind == "silent":
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
         if kind == "redirect":
             raise web.HTTPFound("http://elsewhere.invalid/metrics?api_key=opensesame-1234")
         raise web.HTTPNotFound(text="no metrics here")
