@@ -8,12 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 VOCABULARY = {"errors", "clock", "deferred", "open_files", "scenario", "facts", "verdict", "history", "redact", "memo"}
-VOCABULARY |= {"collector", "observer"}
+VOCABULARY |= {"collector", "observer", "cancelled"}
 
 # The rooms, or single modules of rooms, that a room may import besides itself.
 ROOMS: dict[str, set[str]] = {
     "errors": {"redact"},
     "clock": set(),
+    "cancelled": set(),
     "collector": set(),
     "memo": set(),
     "observer": {"history"},
@@ -291,6 +292,36 @@ def _taken_apart(path: Path) -> Iterator[str]:
                 found = False
         if found:
             yield ast.unparse(node)
+
+
+def _sleeps(path: Path) -> Iterator[str]:
+    """Calls of ``asyncio.sleep`` and ``time.sleep`` in a module, also in the source of a process that it starts."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Attribute(value=ast.Name(id="asyncio" | "time"), attr="sleep"):
+                yield ast.unparse(node)
+            case ast.ImportFrom(module="asyncio" | "time", names=names):
+                yield from (name.name for name in names if name.name == "sleep")
+            case ast.Constant(value=str(text)) if "asyncio" + ".sleep(" in text or "time" + ".sleep(" in text:
+                yield text
+
+
+def test_no_test_sleeps() -> None:
+    """Tests poll for evidence (tests/support/polling.py), set a clock by hand, or wait for an event."""
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    assert [f"{path.relative_to(ROOT)}: {what}" for path in tests for what in _sleeps(path)] == []
+
+
+SLEEP = ".sleep(1)"
+
+
+@pytest.mark.parametrize(
+    "code", [f"await asyncio{SLEEP}", "from time import sleep", f"run([python, '-c', 'import time; time{SLEEP}'])"]
+)
+def test_a_sleep_is_found(code: str, tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(code)
+    assert list(_sleeps(module))
 
 
 MODULES = [path for room in ("harness", "workloads", "bench") for path in sorted((ROOT / room).rglob("*.py"))]

@@ -6,8 +6,8 @@ the client's event loop is not conclusive: these delays alone may make it arrive
 
 An answer that arrived at once may have been held in a buffer; ``held_back.py`` has the rules by which it was.
 
-An answer that overlapped a fault of the run, and arrived at once, shows nothing: a throttled link or a stopped process
-holds answers back, and hands on afterwards what it held.
+An answer that overlapped a fault of the run is never held against the deployment: a throttled link or a stopped process
+holds answers back, and hands on afterwards what it held. But if too few others arrived in pieces, the check is unknown.
 
 The check is unknown if every answer arrived at once (there is no pace to compare with), if no stream was asked for, or
 if all answers are too short. Only answers of the path under test are judged; the pace is that of all answers.
@@ -78,17 +78,14 @@ def _seen(deployment: Deployment, history: History) -> _Seen:
     def flows(stream: TokenArrivals) -> bool:
         return stream.in_pieces and not stream.hasty(pace.seconds_per_token)
 
-    def shows(stream: TokenArrivals) -> bool:
-        return not any(at_work(history, stream.operation))
-
     pieces = tuple(filter(flows, streams))
     return _Seen(
         asked=len(tested),
         whole=whole[True],
         streams=streams,
         pieces=pieces,
-        held=tuple(one for one in streams if is_held_back(one, pace) and shows(one)),
-        conclusive=len(pieces) + sum(_outlasts_lag(one, pace) and shows(one) for one in streams if not flows(one)),
+        held=tuple(one for one in streams if is_held_back(one, pace) and not any(at_work(history, one.operation))),
+        conclusive=len(pieces) + sum(_outlasts_lag(one, pace) for one in streams if not flows(one)),
     )
 
 

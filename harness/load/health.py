@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from harness.cancelled import cancelled
 from harness.clock import Clock
 from harness.history import ClientHealth, Sent
 from harness.open_files import file_limit, open_files
@@ -98,11 +99,7 @@ class LoopLag:
             self._count_files()
             self._add_up()
             task, self._task = self._task, None
-            task.cancel()
-            # Not `await task`: a cancellation of the run itself, which may come now, would look like the task's.
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()
+            await cancelled(task)
 
 
 def worst_send_delay(sent: Iterable[Sent]) -> float:

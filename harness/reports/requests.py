@@ -1,12 +1,14 @@
 """The requests of the load as rows, one each: for tables, for files that other programs read, and for charts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from harness.facts import Deployment, Role, Server, serving
 from harness.history import Ending, History, Operation, Outcome
 from harness.load.latency import time_per_output_token
+from harness.memo import once
 from harness.reports.measured import under_test
 from harness.verdict import FindingKind, Judgement
 from harness.verify.judging.compared import Compared, Match
@@ -93,11 +95,12 @@ class RequestRow:
         return self.ended - self.due if self.outcome is Outcome.OK else None
 
 
+@once
 def request_rows(deployment: Deployment, history: History, judgement: Judgement) -> tuple[RequestRow, ...]:
     """The requests that are measured, in the order in which they were sent."""
     compared = {one.request_id: one for one in look_at_outputs(history).compared}
     found = _Found.of(judgement)
-    servers = _Servers(deployment.of(Role.PREFILL), deployment.of(Role.DECODE))
+    servers = _Servers(_naming(deployment.of(Role.PREFILL)), _naming(deployment.of(Role.DECODE)))
     return tuple(
         _row(operation, compared.get(operation.request.request_id), found, servers) for operation in under_test(history)
     )
@@ -105,8 +108,22 @@ def request_rows(deployment: Deployment, history: History, judgement: Judgement)
 
 @dataclass(frozen=True, slots=True)
 class _Servers:
-    prefill: Sequence[Server]
-    decode: Sequence[Server]
+    """The name of the server at a URL, by role."""
+
+    prefill: "_Naming"
+    decode: "_Naming"
+
+
+_Naming = Callable[[str | None], str | None]
+
+
+def _naming(servers: Sequence[Server]) -> _Naming:
+    @cache
+    def named(url: str | None) -> str | None:
+        place = serving(servers, url)
+        return url if place is None else servers[place].name
+
+    return named
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +164,8 @@ def _row(operation: Operation, one: Compared | None, found: _Found, servers: _Se
         cause=ended.cause,
         prompt_tokens=ended.usage.prompt_tokens if ended.usage else operation.prompt_tokens,
         output_tokens=ended.output_tokens,
-        prefill_server=_named(ended.prefill_server, servers.prefill),
-        decode_server=_named(ended.decode_server, servers.decode),
+        prefill_server=servers.prefill(ended.prefill_server),
+        decode_server=servers.decode(ended.decode_server),
         proxy_seconds=ended.proxy_seconds,
         prefill_seconds=ended.prefill_seconds,
         output=status,
@@ -158,11 +175,6 @@ def _row(operation: Operation, one: Compared | None, found: _Found, servers: _Se
         owner=found.owners.get(who),
         tpot=time_per_output_token(ended) if operation.outcome is Outcome.OK else None,
     )
-
-
-def _named(url: str | None, servers: Sequence[Server]) -> str | None:
-    place = serving(servers, url)
-    return url if place is None else servers[place].name
 
 
 def _output(one: Compared | None, finding: str) -> tuple[OutputStatus, str]:

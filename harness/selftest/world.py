@@ -14,6 +14,7 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
+from harness.cancelled import cancelled
 from harness.sim import SimPair
 
 STEP = 0.01
@@ -71,11 +72,7 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            # Not `await`: a cancellation of this task itself would look like that one's.
-            await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                self._task.result()
+            await cancelled(self._task)
 
     async def _go_on(self) -> None:
         quiet = 0

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.cancelled import cancelled
 from harness.sim.blocks import Page
 from harness.sim.fabric import Address, Layout
 from harness.sim.pull import remote_blocks
@@ -57,9 +58,7 @@ class Connection:
 
     async def close(self) -> None:
         """End it; reads under way fail."""
-        self._receiver.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._receiver
+        await cancelled(self._receiver)
 
     def tell(self, kind: str, request_id: str, fields: Mapping[str, Any] | None = None, body: bytes = b"") -> bool:
         """Send a message that has no answer; False if the connection has ended."""

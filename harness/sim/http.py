@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from harness.cancelled import cancelled
 from harness.clock import Clock
 from harness.scenario import Endpoint
 from harness.sim.answers import Job
@@ -59,9 +60,7 @@ class HttpServer:
     async def stop(self) -> None:
         """Stop stepping and close the sockets."""
         if self._stepper:
-            self._stepper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._stepper
+            await cancelled(self._stepper)
         if self._runner:
             await self._runner.cleanup()
 

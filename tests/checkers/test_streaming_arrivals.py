@@ -350,6 +350,18 @@ def test_an_answer_that_a_fault_held_back_is_not_held_against_the_deployment(
     assert check.verdict is verdict, check.summary
 
 
+def test_a_fault_that_held_most_answers_back_leaves_nothing_to_conclude() -> None:
+    """What is not held against the deployment is no evidence for it either."""
+    fault = [
+        FaultPlanned(0.0, "link-1", "link", "decode-0", "throttle the link"),
+        FaultBegan(0.1, "link-1"),
+        FaultHealed(0.2, "link-1", healed=True, text="passes everything"),
+    ]
+    held = [answer(f"held{number}", 0.0, at_once=True) for number in range(9)]
+    check = streaming(run.DEPLOYMENT, history(fault, *neighbours(), *held, answer("after", 1.5)))
+    assert check.verdict is UNKNOWN, check.summary
+
+
 def test_a_stall_after_which_answers_arrive_one_connection_after_another_is_not_invalid() -> None:
     """Nothing arrives for a while, then everything does, connection by connection."""
 

@@ -20,6 +20,7 @@ from harness.checkers.compose import CHECKERS
 from harness.cli.flags import make_parser
 from harness.faults import KINDS
 from harness.history import Tolerated
+from harness.reports.html.proves import PROVES
 from harness.verdict import FindingKind
 
 PAGES = pages()
@@ -68,6 +69,8 @@ def test_every_check_that_a_report_may_show_is_explained_and_no_other() -> None:
     names = {*named_checks(), *(checker.__name__ for checker, _ in CHECKERS)} - INSIDE
     assert {"salts", "faults", "processes", "provoked"} <= names
     assert set(sections(CHECKS)) == names
+    # The check of a deployment that did not start never passes, so that it proves nothing on the page of a run.
+    assert set(PROVES) == names - {"deployment"}
 
 
 @pytest.mark.parametrize("name", sorted(sections(CHECKS)))

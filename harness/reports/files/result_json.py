@@ -16,6 +16,7 @@ from harness.load.latency import LatencyDetail, LatencyReport, inter_token_laten
 from harness.reports.faults import faults_as_json
 from harness.reports.kv_transfer import json_bounds, json_number, kv_transfer
 from harness.reports.measured import run_started, under_test
+from harness.reports.strict_json import strict
 from harness.reports.verification_cost import verification_cost
 from harness.store.redact import redact_argv
 from harness.verdict import Check, Comparison, Judgement
@@ -82,7 +83,7 @@ def result(  # noqa: PLR0913, PLR0917 - the parts of a run's result
         "scenarios": list(started.scenarios),
         "interrupted": history.ended_early,
     }
-    return {key: _strict(value) for key, value in content.items()}
+    return {key: strict(value) for key, value in content.items()}
 
 
 def _setup(started: RunStarted, deployment: Deployment, load: LoadSettings) -> dict[str, Any]:
@@ -181,12 +182,3 @@ def _common(deployment: Deployment, name: str) -> Any:
     """The value that all servers have, or ``{server: value}`` if they differ."""
     values = {server.name: getattr(server, name) for server in deployment.servers}
     return next(iter(values.values())) if len(set(values.values())) == 1 else values
-
-
-def _strict(value: Any) -> Any:
-    """The value with null in place of numbers that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value

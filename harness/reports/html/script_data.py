@@ -1,11 +1,11 @@
 """Data for scripts, inside an HTML page."""
 
 import json
-import math
-from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
+
+from harness.reports.strict_json import strict
 
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -15,15 +15,7 @@ def script_data(value: Any) -> Markup:
 
     Numbers that JSON does not have become null.
     """
-    text = json.dumps(_strict(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(strict(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for character, escape in _ESCAPED.items():
         text = text.replace(character, escape)
     return Markup(text)  # noqa: S704 - escaped just above
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
