@@ -66,6 +66,15 @@ def _timed(fault: str) -> str:
     return f"{fault},{moment},for=0.3"
 
 
+def _beside(fault: str) -> tuple[str, ...]:
+    """A slow link to decode, if clients leave before their first token.
+
+    A simulated transfer takes a few milliseconds, in which a client on a busy machine does not reliably leave.
+    """
+    waits = fault.startswith("cancel") and f"moment={Moment.STREAM}" not in fault
+    return ("link:link=decode-0,how=delay,ms=50,after=0,for=1",) if waits else ()
+
+
 def _requires_no_harm(report: harness.Report) -> None:
     checks = {check.name: check for check in report.checks}
     assert checks["faults"].verdict is harness.Verdict.VALID, checks["faults"].summary
@@ -78,6 +87,6 @@ def _requires_no_harm(report: harness.Report) -> None:
 @pytest.mark.parametrize("fault", CATALOGUE)
 def test_a_fault_is_observed_healed_and_harms_nobody(deployment: harness.RunningDeployment, fault: str) -> None:
     # A busy machine may notice late that five requests have ended.
-    prompts = 160 if "how=idle" in fault else 80 if fault.startswith(("pause", "kill", "drain")) else 40
+    prompts = 160 if "how=idle" in fault else 80 if fault.startswith(("pause", "kill", "drain", "cancel")) else 40
     load = harness.RandomLoad(num_prompts=prompts, concurrency=16, input_len=(20, 100), output_len=12)
-    _requires_no_harm(deployment.run(load, faults=[_timed(fault)], verify="sample:4"))
+    _requires_no_harm(deployment.run(load, faults=[_timed(fault), *_beside(fault)], verify="sample:4"))
