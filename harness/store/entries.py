@@ -8,7 +8,7 @@ from typing import Any, get_args
 from harness.history import Ended, Entry, RunStarted, Sent
 from harness.store.codec import decode, dumps, parse_json
 from harness.store.earlier import convert_entry, convert_kind
-from harness.store.lines import read_line, write_line
+from harness.store.lines import chunks_fit, read_line, write_line
 from harness.store.readers import MalformedError
 
 
@@ -63,6 +63,8 @@ def _checked(entry: Entry) -> Entry:
             raise MalformedError(f"{name} is {value}, and must be a number")
     if isinstance(entry, RunStarted) and not 0 <= entry.wall < _YEAR_9999:
         raise MalformedError(f"wall is {entry.wall}, which is not a calendar time")
+    if isinstance(entry, Ended) and not chunks_fit(entry.token_times, entry.tokens_per_chunk):
+        raise MalformedError("tokens_per_chunk does not add up to the times of the tokens")
     return entry
 
 

@@ -143,8 +143,13 @@ def _numbers() -> Sequence[int]:
     return list(range(_VOCABULARY))
 
 
+def chunks_fit(token_times: Sequence[float], tokens_per_chunk: Sequence[int]) -> bool:
+    """Whether each chunk has a token, and all together have those that arrived. Earlier versions recorded no chunks."""
+    return not tokens_per_chunk or (min(tokens_per_chunk) > 0 and sum(tokens_per_chunk) == len(token_times))
+
+
 def _ended(mirror: Any) -> Ended | None:
-    if mirror.ending is Ending.UNRECORDED:
+    if mirror.ending is Ending.UNRECORDED or not chunks_fit(mirror.token_times, mirror.tokens_per_chunk):
         return None
     content: list[Any] = [*map(_shared, astuple(mirror))]
     content[_CHOICES] = tuple(Choice(*astuple(choice)) for choice in mirror.choices)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from polling import until
+from process_state import alive
 
 from bench.metered import FailedError, Metered, metered
 
@@ -30,15 +31,7 @@ async def test_a_command_that_takes_too_long_is_ended_with_its_processes(tmp_pat
     with pytest.raises(FailedError, match="ended with 124"):
         metered([sys.executable, "-c", forever], _CORE, {}, 3)
     pid = int((tmp_path / "pid").read_text())
-    await until(lambda: not _runs(pid), "the command's process still runs")
-
-
-def _runs(pid: int) -> bool:
-    """Whether the process exists and has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    await until(lambda: not alive(pid), "the command's process still runs")
 
 
 def test_cpu_time_between_two_moments_is_read_from_the_samples() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pytest
 from polling import until
+from process_state import alive
 
 from bench.nightly import __main__ as nightly
 from bench.nightly import archive, night, room
@@ -288,7 +289,7 @@ def the_record(here: Path) -> Night:
 
 
 def gone(pid: Path) -> bool:
-    return not Path(f"/proc/{pid.read_text()}").exists()
+    return not alive(int(pid.read_text()))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from process_state import alive
 
 from bench.made_run import Settings, deployment_of, entries_of
 from harness.beside import process
@@ -60,14 +61,6 @@ def judged(entries: tuple[Entry, ...], by: Beside) -> str:
 def pid_of(by: Beside) -> int:
     assert by.pid is not None
     return by.pid
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_the_judgement_is_the_same_text_and_no_process_is_left(

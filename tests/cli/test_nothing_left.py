@@ -34,17 +34,19 @@ def run_once() -> None:
 
 
 _COUNTED = """
-import sys, time
+import gc, sys, time
 sys.path[:0] = sys.argv[1:]
 from test_nothing_left import run_once
 from what_is_left import descriptors, threads
 for _ in range(3):
     run_once()
+    # A run's objects refer to each other: the journal is closed when the garbage collector has found them.
+    gc.collect()
     # A thread that has ended may be listed for a moment: the fewest of two seconds count.
     fewest, until = len(threads()), time.monotonic() + 2
     while time.monotonic() < until:
         fewest = min(fewest, len(threads()))
-    print(fewest, len(descriptors()))
+    print(fewest, sorted(descriptors().values()), sep="\t")
 """
 
 
@@ -58,12 +60,13 @@ async def test_a_process_that_made_runs_has_the_threads_and_descriptors_of_befor
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _COUNTED, str(here), str(here.parent / "support")), stdout=asyncio.subprocess.PIPE
     )
-    counts = [tuple(map(int, line.split())) for line in (await process.communicate())[0].splitlines()]
+    held = (await process.communicate())[0].decode().splitlines()
     assert process.returncode == 0
-    assert len(counts) == 3
-    assert counts[2] == counts[1], "threads, descriptors"
-    assert shared_memory() <= shared
+    assert len(held) == 3
+    assert held[2] == held[1], "threads, descriptors"
     await until(lambda: not marked(mark), "processes are left", within=60)
+    # Other programs of the machine have segments for a moment.
+    await until(lambda: shared_memory() <= shared, "shared memory is left", within=30)
 
 
 @pytest.mark.parametrize(

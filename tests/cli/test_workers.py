@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from command_line import Ran, run_harness
 from polling import until
+from process_state import alive
 
 pytestmark = pytest.mark.slow
 
@@ -62,10 +63,6 @@ def workers_of(pid: int) -> list[int]:
     return [one for one in children if b"harness.fleet.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
-def running(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
 async def test_a_killed_worker_makes_the_run_unknown_by_the_harnesss_own_fault(tmp_path: Path) -> None:
     process = await begun(tmp_path, "--workers", "2", "--verify", "sample:4")
     workers = workers_of(process.pid)
@@ -83,7 +80,7 @@ async def test_a_killed_worker_makes_the_run_unknown_by_the_harnesss_own_fault(t
     assert sent == {entry["request_id"] for entry in entries if entry["kind"] == "ended"}
     assert crashed
     assert {entry["outcome"] for entry in crashed} == {"info"}
-    assert not any(map(running, workers))
+    assert not any(map(alive, workers))
 
 
 async def test_an_interrupted_run_ends_its_workers_and_is_judged(tmp_path: Path) -> None:
@@ -99,7 +96,7 @@ async def test_an_interrupted_run_ends_its_workers_and_is_judged(tmp_path: Path)
     interrupted = [entry for entry in entries if entry.get("ending") == "interrupted"]
     assert interrupted
     assert len([e for e in entries if e["kind"] == "sent"]) == len([e for e in entries if e["kind"] == "ended"])
-    assert not any(map(running, workers))
+    assert not any(map(alive, workers))
 
 
 async def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
@@ -108,4 +105,4 @@ async def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
     assert len(workers) == 2
     process.kill()
     await process.communicate()
-    await until(lambda: not any(map(running, workers)))
+    await until(lambda: not any(map(alive, workers)))

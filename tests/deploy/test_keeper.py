@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from polling import until
+from process_state import alive
 
 from harness.deploy.process import ChildProcess, Command
 
@@ -41,15 +42,6 @@ asyncio.run(main())
 """
 
 
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    # The second error: the process ended between opening and reading the file.
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
 def _start(then: str, pid_file: Path) -> ChildProcess:
     command = Command(
         "server",
@@ -68,16 +60,16 @@ async def _worker(pid_file: Path) -> int:
 async def test_stop_ends_descendants_that_ignore_sigterm_in_other_sessions(tmp_path: Path) -> None:
     child = _start(_STAYS, tmp_path / "pid")
     worker = await _worker(tmp_path / "pid")
-    assert _alive(worker)
+    assert alive(worker)
     await child.stop()
-    assert not _alive(worker)
+    assert not alive(worker)
 
 
 async def test_stop_ends_a_server_that_ignores_sigterm(tmp_path: Path) -> None:
     child = _start(_STUBBORN, tmp_path / "pid")
     worker = await _worker(tmp_path / "pid")
     await child.stop()
-    assert not _alive(worker)
+    assert not alive(worker)
     assert child.status == 128 + signal.SIGKILL
 
 
@@ -85,7 +77,7 @@ async def test_a_server_that_dies_takes_its_workers_along_and_its_status_is_retu
     child = _start(_DIES, tmp_path / "pid")
     worker = await _worker(tmp_path / "pid")
     assert await child.wait() == 7
-    assert not _alive(worker)
+    assert not alive(worker)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -95,11 +87,11 @@ async def test_the_harness_can_be_killed_in_any_way(tmp_path: Path, how: signal.
         sys.executable, "-c", _HARNESS, _SERVER.format(then=_STAYS), str(pid_file), stderr=asyncio.subprocess.DEVNULL
     )
     worker = await _worker(pid_file)
-    assert _alive(worker)
+    assert alive(worker)
     harness.send_signal(how)
     async with asyncio.timeout(20):
         await harness.wait()
-    await until(lambda: not _alive(worker), "the worker outlived the harness")
+    await until(lambda: not alive(worker), "the worker outlived the harness")
 
 
 async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
@@ -108,7 +100,7 @@ async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
     server = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[0])
     os.kill(child.pid, signal.SIGKILL)
     await child.wait()
-    await until(lambda: not _alive(server), "the server outlived its keeper")
+    await until(lambda: not alive(server), "the server outlived its keeper")
     # Real workers have a parent-death signal of their own.
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 

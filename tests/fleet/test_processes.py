@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,6 +15,7 @@ from aiohttp import web
 from load_wire import serving, streams, whole_stream
 from observed_journal import Journal
 from polling import until
+from process_state import alive
 
 from harness.clock import MonotonicClock
 from harness.errors import HarnessError, UsageError
@@ -37,14 +37,6 @@ def load(size: int) -> Scenario:
 def deployment(url: str) -> Deployment:
     servers = Server("prefill-0", Role.PREFILL, url), Server("decode-0", Role.DECODE, url)
     return Deployment(servers, url, "m")
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 class Running:
