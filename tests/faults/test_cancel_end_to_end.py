@@ -24,11 +24,14 @@ def test_half_of_the_clients_leave_and_every_output_is_verified(tmp_path: Path) 
     assert report.verdict is Verdict.VALID, [(one.name, one.summary) for one in report.judgement.checks]
     left = [one for one in report.history.operations() if one.ended.ending is Ending.LEFT]
     assert 12 <= len(left) <= 36
-    assert all(1 <= one.ended.output_tokens < 12 for one in left)
+    tokens = [one.ended.output_tokens for one in left]
+    assert 1 <= min(tokens) < max(tokens) <= 12
     forced = {one.request.about for one in report.history.operations() if one.request.purpose is Purpose.FORCING}
     assert {one.request.request_id for one in left} <= forced
     (proved,) = report.history.of(FaultProved)
-    assert f"{len(left)} of 48 clients closed their connections after 1 to 11 tokens" in proved.evidence
+    # A busy client reads several events at once, and may have more tokens than it was to leave after, even all of them.
+    words = f"{len(left)} of 48 clients closed their connections after {min(tokens)} to {max(tokens)} tokens"
+    assert words in proved.evidence
     (stored,) = tmp_path.glob("*storm*")
     facts, history = load_run(stored)
     assert judge(facts, history).verdict is Verdict.VALID
