@@ -53,7 +53,11 @@ async def passing_by(proxy: str, decode: str, *, after: int) -> AsyncIterator[st
 @pytest.fixture(scope="module")
 def ran(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return run_harness(
-        tmp_path_factory.mktemp("runs"), "--concurrency", "32", "--num-prompts", "128", "--seed", "7", *served.attach()
+        tmp_path_factory.mktemp("runs"),
+        *("--concurrency", "32", "--num-prompts", "128", "--seed", "7"),
+        # By default verification ends after 20 s, which do not suffice on a busy machine.
+        *("--verify", "all"),
+        *served.attach(),
     )
 
 
