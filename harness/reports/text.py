@@ -8,6 +8,11 @@ import re
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
+def printable(text: str) -> str:
+    """The text without unprintable characters, all its spaces kept: line breaks and tabs become spaces."""
+    return _UNPRINTABLE.sub(lambda found: " " if found[0].isspace() else "\N{REPLACEMENT CHARACTER}", text)
+
+
 def clean(text: str, limit: int | None = 240) -> str:
     """One line of printable text, at most ``limit`` characters."""
     line = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))

@@ -110,6 +110,15 @@ def test_other_peoples_requests_are_named_if_they_may_explain_the_counters() -> 
     assert "other people's requests" in advice(counters("token_sources", theirs, verdict=Verdict.UNKNOWN))
 
 
+def test_a_counter_that_was_not_read_is_explained_by_nobody() -> None:
+    """The check of failed transfers says what others may have caused before it knows whether there is a reading."""
+    unread = replace(compared("decode-0", "nixl_failed_transfers", 0, None), explained=Bounds(1, 9))
+    killed = History((STARTED,))
+    assert killed.ended_early
+    told = advice(counters("failed_transfers", unread, verdict=Verdict.UNKNOWN), history=killed)
+    assert "the run ended early" in told
+
+
 def test_an_unknown_connector_is_named() -> None:
     unread = replace(compared("decode-0", "local_compute", 0, 1), expected=None)
     check = counters("token_sources", unread, verdict=Verdict.UNKNOWN)

@@ -15,6 +15,7 @@ from harness.reports.html import vega_script as vega
 from harness.reports.html.document import document, render
 from harness.reports.html.script_data import script_data
 
+UNPRINTABLE = "\x00\x1b\x85\u200f\u202e\u2066\ufffe"
 HOSTILE = "</script><img src=x onerror=alert(1)><!--'\"&\u2028"
 
 
@@ -57,6 +58,15 @@ def test_hostile_texts_make_no_element() -> None:
     assert [tag for tag, _ in page.elements if tag == "img"] == []
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in _page("harmless").elements]
+
+
+def test_no_text_has_characters_that_turn_others_around_or_that_html_forbids() -> None:
+    """Whatever a caller puts into a template: not every caller cleans a model's name or a server's version."""
+    chart = Chart("one", UNPRINTABLE, UNPRINTABLE, {}, Table((UNPRINTABLE,), ((UNPRINTABLE,),)))
+    body = render("one_chart.html", chart=chart)
+    page = document(f"a{UNPRINTABLE} b", body, [chart], subtitle=UNPRINTABLE, contents=[(UNPRINTABLE, UNPRINTABLE)])
+    assert [character for character in UNPRINTABLE if character in page] == []
+    assert "<title>a\ufffd\ufffd \ufffd\ufffd\ufffd\ufffd b</title>" in page
 
 
 def test_nothing_is_fetched() -> None:

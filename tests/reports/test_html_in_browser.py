@@ -75,7 +75,8 @@ def test_the_file_is_as_small_as_promised(file: Path) -> None:
 
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
-THEMES = [{"color_scheme": "light"}, {"color_scheme": "dark"}]
+DARK = {"color_scheme": "dark"}
+THEMES = [{"color_scheme": "light"}, DARK]
 
 
 @pytest.mark.parametrize("visit", [*THEMES, *(theme | PHONE for theme in THEMES)], indirect=True)
@@ -86,6 +87,36 @@ def test_all_charts_are_drawn_and_nothing_is_wider_than_the_page(visit: Visit) -
     )
     wide, there = visit.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert wide <= there
+
+
+def _wait_for_charts(page: Any) -> None:
+    for place in page.locator("[data-draw]").all():
+        place.and_(page.locator("[data-drawn=yes]")).wait_for(state="attached")
+
+
+def test_charts_that_are_never_scrolled_to_are_drawn_for_whoever_prints_the_page(visit: Visit) -> None:
+    _wait_for_charts(visit.page)
+    assert visit.page.evaluate("scrollY") == 0
+
+
+@pytest.mark.parametrize("visit", THEMES, indirect=True)
+def test_on_paper_nothing_lies_on_other_rows_and_charts_are_dark_on_light(visit: Visit) -> None:
+    _wait_for_charts(visit.page)
+    dark = visit.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    visit.page.emulate_media(media="print")
+    position = "all => [...new Set(all.map((one) => getComputedStyle(one).position))]"
+    assert visit.page.locator("thead th, caption > span").evaluate_all(position) == ["static"]
+    assert not visit.page.locator(".controls, nav, th button").and_(visit.page.locator("visible=true")).count()
+    inverted = "all => all.map((one) => getComputedStyle(one).filter !== 'none')"
+    assert set(visit.page.locator("[data-draw]").evaluate_all(inverted)) == {dark}
+
+
+def test_what_printing_opened_is_closed_again(visit: Visit) -> None:
+    before = visit.page.locator("details[open]").count()
+    visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert visit.page.locator("details:not([open])").count() == 0
+    visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert visit.page.locator("details[open]").count() == before
 
 
 def test_charts_are_drawn_again_in_the_other_theme(visit: Visit) -> None:

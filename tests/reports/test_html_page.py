@@ -12,7 +12,8 @@ import run_fixtures as made
 from virtual_run import virtual_report
 
 from harness.history import Choice, Ended, Ending, History, Outcome, Sent
-from harness.reports import Report, make_report
+from harness.reports import LoadSettings, Report, make_report
+from harness.reports.catalogue import Row
 from harness.reports.html import sampled as sampling
 from harness.reports.html.proves import PROVES
 from harness.reports.html.sampled import kind_of, sampled
@@ -177,6 +178,17 @@ def test_a_sampled_page_says_so() -> None:
     ]
     report = make_report(made.DEPLOYMENT, History((made.STARTED, *many)), made.INVALID)
     assert "750 of 1,500 requests are shown" in Text(report.html()).text
+
+
+def test_the_load_is_what_was_sent_and_not_what_was_asked_for() -> None:
+    """A run that was interrupted, or has a limit of time, sends less; workloads do not look at the load's flags."""
+    asked = LoadSettings(3000, max_concurrency=32)
+    report = make_report(made.DEPLOYMENT, made.HISTORY, made.INVALID, None, asked)
+    assert "2 requests, at most 32 at a time" in Text(report.html()).text
+    assert "3,000" not in report.html()
+    row = Row("a_case", "cases", "as given", made.INVALID, requests=2)
+    report = make_report(made.DEPLOYMENT, made.HISTORY, made.INVALID, None, asked, rows=[row])
+    assert "2 requests, sent and answered in" in Text(report.html()).text
 
 
 def test_wrong_outputs_are_counted_by_pair_token_and_block() -> None:

@@ -28,7 +28,7 @@ def _reasons(context: Context) -> Iterator[Advice]:
         )
     if any(one.elsewhere for one in evidence) and any(one.explained for one in context.problems()):
         yield UNLISTED
-    if any(one.explained is not None for one in context.problems()):
+    if any(one.explained is not None and one.observed is not None for one in context.problems()):
         yield Advice(
             "other people's requests reach the same servers (a health probe, another client, a second harness), or a "
             "gateway sends some requests twice",

@@ -17,6 +17,8 @@ Whole = npt.NDArray[np.int64]
 
 MOST = 200
 """More slices would be narrower than a few pixels."""
+_LEAST_STEP = 1e-4
+"""Charts have times to a tenth of a millisecond: narrower slices would lie on each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Grid:
     @classmethod
     def over(cls, end: float, most: int = MOST) -> Self:
         """Slices up to and including ``end``, whose width is 1, 2 or 5 times a power of ten."""
-        step = _round_step(end / most)
+        step = _round_step(max(end / most, _LEAST_STEP))
         slices = math.floor(end / step) + 1
         # A width that is no binary fraction may leave the end outside of the last slice by a rounding error.
         return cls(step, slices)

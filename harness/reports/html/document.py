@@ -17,22 +17,29 @@ from markupsafe import Markup
 from harness.reports.charts.chart import Chart
 from harness.reports.html.script_data import script_data
 from harness.reports.html.vega_script import digest_of, vega_script
+from harness.reports.text import printable
 
 
 @cache
 def environment() -> Environment:
-    """The templates. What is put into a template is escaped, unless it is Markup."""
+    """The templates. What is put into a template is made printable and escaped, unless it is Markup."""
     loader = PackageLoader("harness.reports.html")
     # Styles and scripts are templates, too, but no text of a run is put into them.
     made = Environment(
         loader=loader,
         autoescape=select_autoescape(("html",), default_for_string=True),
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.globals["script_data"] = script_data
     return made
+
+
+def _shown(value: Any) -> Any:
+    """A value as a template writes it: no model name or version turns the text around it, or breaks the page."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render(template: str, **values: Any) -> Markup:

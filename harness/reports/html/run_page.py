@@ -55,7 +55,7 @@ def run_page(run: Judged) -> str:
         "run.html", **_WORDS, **_about(run), **counters(run.judgement), **_of_requests(run, rows), charts=charts
     )
     contents = [(name, text) for name, text, there in _sections(run, charts) if there]
-    title = f"{run.verdict.upper()}: {run.deployment.model}, {setup.load(run.result)}"
+    title = f"{run.verdict.upper()}: {run.deployment.model}, {setup.load(run)}"
     return document(title, body, charts, subtitle=_subtitle(run), contents=contents)
 
 

@@ -1,15 +1,14 @@
 """What was run: the deployment and its servers, the load, the versions, and how to repeat and judge the run."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from harness.facts import Deployment, Server
 from harness.redact import redact_deployment, redact_url
 from harness.reports.judged import Judged
-from harness.reports.measured import run_started
+from harness.reports.measured import run_started, under_test
 from harness.reports.text import clean, count, duration, plural
 from harness.verdict import Verdict
 
@@ -33,7 +32,7 @@ def facts(run: Judged) -> Iterator[tuple[str, str]]:
     yield "Deployment", run.overview.deployment
     yield "Model", deployment.model + (f" ({deployment.model_path})" if deployment.model_path else "")
     yield "Proxy", _proxy(deployment)
-    yield "Load", load(result)
+    yield "Load", load(run)
     yield "Seed", str(started.seed)
     if started.scenarios:
         yield "Scenarios", ", ".join(started.scenarios)
@@ -42,13 +41,15 @@ def facts(run: Judged) -> Iterator[tuple[str, str]]:
         yield "Stored in", str(run.path)
 
 
-def load(result: Mapping[str, Any]) -> str:
-    """``10,000 requests, at most 32 at a time``."""
-    parts = [plural(int(result["num_prompts"]), "request")]
-    if result.get("max_concurrency"):
+def load(run: Judged) -> str:
+    """``10,000 requests, at most 32 at a time``: what was sent, which may be less than was asked for."""
+    result = run.result
+    parts = [plural(len(under_test(run.history)), "request")]
+    # Workloads have their own, whatever the flags of the load say.
+    if result.get("max_concurrency") and not run.rows:
         parts.append(f"at most {result['max_concurrency']:,} at a time")
     rate = result.get("request_rate")
-    if isinstance(rate, int | float):
+    if isinstance(rate, int | float) and not run.rows:
         parts.append(f"{rate:g} requests per second")
     if result.get("duration"):
         parts.append(f"sent and answered in {duration(result['duration'])}")

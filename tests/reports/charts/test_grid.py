@@ -22,6 +22,7 @@ def test_slices_reach_the_end_and_are_as_many_as_there_is_room_for(end: float, m
     grid = Grid.over(end, most)
     assert grid.slices <= most + 1
     assert grid.slices * grid.step >= end * (1 - 1e-12)
+    assert grid.step >= 1e-4, "times on charts are rounded to that"
     digit = grid.step / 10 ** math.floor(math.log10(grid.step * (1 + 1e-9)))
     assert round(digit, 6) in (1, 2, 5)
 

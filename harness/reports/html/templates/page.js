@@ -79,10 +79,13 @@
       vega = vega || unpack();
       const embed = await vega;
       drawn.get(place)?.finalize?.();
+      // On paper, a picture that was drawn for a dark page is inverted: it cannot be drawn again in time.
+      const ground = getComputedStyle(root).colorScheme;
       // Vega compiles its expressions with eval unless it interprets them (ast), and this page's policy forbids eval.
       const result = await embed(place, coloured(given), { mode: "vega-lite", actions: false, ast: true, config: config(), renderer: points(given) > 1500 ? "canvas" : "svg" });
       all("svg, canvas", place).forEach((one) => { one.setAttribute("aria-hidden", "true"); one.removeAttribute("role"); });
       drawn.set(place, result);
+      place.dataset.ground = ground;
       place.dataset.drawn = "yes";
       performance.mark(`drawn-${name}`);
     } catch (error) {
@@ -93,13 +96,26 @@
   };
   // One after another: a chart that is seen is not to wait for those below it.
   let queue = Promise.resolve();
-  const enqueue = (place) => { queue = queue.then(() => draw(place)).then(() => new Promise((resolve) => setTimeout(resolve))); };
+  const enqueue = (place) => { queue = queue.then(() => draw(place)).then(() => new Promise((resolve) => setTimeout(resolve))).then(rest); };
   const redraw = () => { for (const place of drawn.keys()) enqueue(place); };
+  const begin = (place) => { seen.unobserve(place); drawn.set(place, null); enqueue(place); };
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); drawn.set(entry.target, null); enqueue(entry.target); }
+    for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target)) begin(entry.target);
   }, { rootMargin: "200px" });
   all("[data-draw]").forEach((place) => seen.observe(place));
-  addEventListener("beforeprint", () => all("details").forEach((one) => { one.open = true; }));
+  // The others are drawn when the browser has nothing else to do, one at a time: whoever prints the page wants them, too.
+  const idle = window.requestIdleCallback || ((then) => setTimeout(then, 200));
+  const rest = () => idle(() => {
+    if (all("[data-draw]").some((one) => drawn.has(one) && !one.dataset.drawn)) return;
+    const next = all("[data-draw]").find((one) => !drawn.has(one));
+    if (next) begin(next);
+  });
+  rest();
+
+  // On paper nothing can be opened. What was closed is closed again afterwards.
+  let opened = [];
+  addEventListener("beforeprint", () => { opened = all("details:not([open])"); opened.forEach((one) => { one.open = true; }); });
+  addEventListener("afterprint", () => { opened.forEach((one) => { one.open = false; }); opened = []; });
 
   // Tables that can be sorted: a button in each heading. Cells may carry a number to sort by in data-v.
   const value = (row, column) => {
