@@ -87,7 +87,7 @@ def _tell(nightly: Nightly) -> None:
         lambda: write_summary(nightly.directory, night),
         lambda: _write(lambda: write_night(nightly.directory, night)),
         lambda: _append(options.result_dir / _LINES, night),
-        lambda: _prune(options),
+        lambda: _prune(options, night.name),
         lambda: _write(lambda: write_index(options.result_dir)),
     ]
     before = len(nightly.problems)
@@ -106,9 +106,9 @@ def _write(page: Callable[[], Path]) -> None:
     page()
 
 
-def _prune(options: Options) -> None:
+def _prune(options: Options, own: str) -> None:
     if options.keep is not None:
-        for name in archive.prune(options.result_dir, options.keep):
+        for name in archive.prune(options.result_dir, options.keep, own):
             print(f"removed the night {name} (--keep {options.keep})")
 
 

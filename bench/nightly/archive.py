@@ -170,14 +170,16 @@ def _close(night: Night) -> None:
     night.reasons = [why, *night.reasons]
 
 
-def prune(result_dir: Path, keep: int) -> Sequence[str]:
+def prune(result_dir: Path, keep: int, own: str = "") -> Sequence[str]:
     """Remove the oldest nights, so that ``keep`` are left; returns the names of those removed.
 
-    The last good night is never removed: later nights are compared with it.
+    Never removed are the last good night and the last baseline, since later nights are compared with it, and ``own``, the night that has
+    just run: by its date it may be older than others, after the clock was wrong or with ``--date``.
     """
     nights = read_all(result_dir)
     good = next((night.name for night in reversed(nights) if night.good), "")
-    gone = [night.name for night in nights[:-keep] if night.name != good]
+    baseline = next((night.name for night in reversed(nights) if night.baseline), "")
+    gone = [night.name for night in nights[:-keep] if night.name not in {good, baseline, own}]
     for name in gone:
         shutil.rmtree(nights_dir(result_dir) / name, ignore_errors=True)
     return gone

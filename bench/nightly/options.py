@@ -121,8 +121,8 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="METRIC:CHANGE",
-        help="fail the night if a job is worse than in the last good night by more, as in p99_ttft:+10%%; repeatable "
-        "(default: the comparison only informs)",
+        help="fail the night if a job is worse than in the last good night by more, as in p99_ttft:+10%%; it needs "
+        "3 runs of each measured job a night, better 5 (--repeat); repeatable (default: the comparison only informs)",
     )
     parser.add_argument(
         "--keep", type=_positive, metavar="N", help="remove the oldest nights beyond N (default: keep all)"

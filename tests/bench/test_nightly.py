@@ -196,6 +196,22 @@ def test_a_second_night_of_a_date_has_a_directory_of_its_own(tmp_path: Path, mon
     assert [(one.name, one.exit_code) for one in archive.read_all(tmp_path)] == [("2026-03-04", 0), ("2026-03-04.2", 1)]
 
 
+def test_with_limits_from_the_first_night_on_the_second_is_compared_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day, beside in (("2026-03-04", ""), ("2026-03-05", "2026-03-04")):
+        flags = ("--fail-on", "p99_ttft:+15%", "--date", day)
+        code, record = run(tmp_path, (0, 0, 0, 0), monkeypatch, *flags)
+        assert (code, record.result, record.compared_with) == (3, Result.UNKNOWN, beside)
+
+
+def test_a_night_is_kept_even_if_others_have_later_dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in ("2026-03-04", "2026-01-01"):
+        run(tmp_path, (0, 0, 0, 0), monkeypatch, "--keep", "1", "--date", day)
+    assert (tmp_path / "nights" / "2026-01-01" / "night.json").exists()
+    assert (tmp_path / "nights" / "latest" / "night.json").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -77,6 +77,20 @@ def test_pruning_removes_the_oldest_and_never_the_last_good_night(tmp_path: Path
     assert [night.name for night in archive.read_all(tmp_path)] == ["2026-01-02", "2026-01-05", "2026-01-06"]
 
 
+def test_pruning_keeps_the_night_that_has_just_run_whatever_its_date(tmp_path: Path) -> None:
+    """The clock was ahead for three nights, and is right again."""
+    store(tmp_path, Nights(4, wrong=[0]).make())
+    assert archive.prune(tmp_path, 1, "2026-01-01") == ["2026-01-02", "2026-01-03"]
+    assert [night.name for night in archive.read_all(tmp_path)] == ["2026-01-01", "2026-01-04"]
+
+
+def test_pruning_keeps_a_baseline_that_is_not_valid(tmp_path: Path) -> None:
+    nights = Nights(4, wrong=[1, 2, 3]).make()
+    nights[0].result = Result.UNKNOWN
+    store(tmp_path, nights)
+    assert archive.prune(tmp_path, 1) == ["2026-01-02", "2026-01-03"]
+
+
 def test_pruning_more_nights_than_there_are_removes_none(tmp_path: Path) -> None:
     store(tmp_path, Nights(2).make())
     assert archive.prune(tmp_path, 2) == []
