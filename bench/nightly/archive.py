@@ -173,8 +173,8 @@ def _close(night: Night) -> None:
 def prune(result_dir: Path, keep: int, own: str = "") -> Sequence[str]:
     """Remove the oldest nights, so that ``keep`` are left; returns the names of those removed.
 
-    Never removed are the last good night and the last baseline, since later nights are compared with it, and ``own``, the night that has
-    just run: by its date it may be older than others, after the clock was wrong or with ``--date``.
+    Never removed are the last good night, the last baseline, with which later nights are compared, and ``own``, the
+    night that has just run: by its date it may be older than others, after the clock was wrong or with ``--date``.
     """
     nights = read_all(result_dir)
     good = next((night.name for night in reversed(nights) if night.good), "")
