@@ -95,10 +95,18 @@ def save(directory: Path, night: Night) -> None:
 def read_all(result_dir: Path) -> tuple[Night, ...]:
     """Every night, the oldest first; what cannot be read is a failed night that says so."""
     try:
-        found = [path for path in nights_dir(result_dir).iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+        found = [path for path in nights_dir(result_dir).iterdir() if _is_name(path.name) and path.is_dir()]
     except FileNotFoundError:
         return ()
     return tuple(_read(path) for path in sorted(found, key=lambda path: _order(path.name)))
+
+
+def _is_name(name: str) -> bool:
+    """Whether a night may be called so: other directories there, 2026-02-30 among them, are no nights."""
+    match = _NAME.fullmatch(name)
+    with suppress(ValueError):
+        return match is not None and bool(date.fromisoformat(match[1]))
+    return False
 
 
 def _order(name: str) -> tuple[str, int]:

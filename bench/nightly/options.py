@@ -13,6 +13,8 @@ from harness.compare import Threshold, parse_thresholds
 from harness.errors import UsageError
 
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
+_OURS = {"--result-dir", "--label", "--seed", "--junit"}
+"""Flags that the nightly job gives to the harness itself: after ``--`` they would take the place of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ def parse(argv: Sequence[str]) -> Options:
     at = list(argv).index("--") if "--" in argv else len(argv)
     words = tuple(argv[at + 1 :])
     given = make_parser().parse_args(list(argv[:at]))
+    if ours := [word for word in words if word.partition("=")[0] in _OURS]:
+        raise UsageError(f"{ours[0]} after -- is given by the nightly job: leave it out there.")
     jobs = _jobs(given, words)
     day = given.date or datetime.now(UTC).date()
     return Options(

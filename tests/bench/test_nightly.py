@@ -171,6 +171,17 @@ def test_a_page_that_cannot_be_written_is_a_failure_and_costs_no_result(
     assert [str(one.result) for one in record.runs] == ["valid"] * 4
 
 
+def test_a_page_that_crashes_is_a_failure_and_costs_no_other_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nightly, "write_night", lambda *_: 1 / 0)
+    code, record = run(tmp_path, (0, 0, 0, 0), monkeypatch)
+    assert (code, record.exit_code, record.state) == (4, 4, "ended")
+    assert "its report could not be written: division by zero" in record.reasons[0]
+    assert (tmp_path / "index.html").exists()
+    assert len((tmp_path / "nightly.jsonl").read_text().splitlines()) == 4
+
+
 def test_without_a_writable_directory_nothing_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +231,8 @@ def test_a_night_is_kept_even_if_others_have_later_dates(tmp_path: Path, monkeyp
         (["--fail-on", "p99_ttft"], "cannot be read"),
         (["--date", "yesterday"], "is no date"),
         (["--repeat", "0"], "at least 1"),
+        ([*ATTACHED, "--seed=3"], "--seed=3 after -- is given by the nightly job"),
+        ([*ATTACHED, "--result-dir", "elsewhere"], "--result-dir after --"),
         (["--job-timeout", "inf"], "seconds"),
     ],
 )

@@ -46,6 +46,7 @@ def test_a_plan_has_ready_jobs_and_jobs_of_its_own(tmp_path: Path) -> None:
         ("[[job]]\nname = 'steady'\nrepeat = true", "repeat = True is no int"),
         ("[[job]]\nname = 'steady'\nrepeat = 0", "at least 1"),
         ("[[job]]\nname = 'steady'\ntimeout_sec = -1", "more than 0"),
+        ("[[job]]\nname = 'steady'\ntimeout_sec = nan", "more than 0"),
         ("[[job]]\nname = '../x'\nflags = []", "lower-case letters"),
         ("[[job]]\nname = 'mine'", "no ready job has this name"),
         ("[[job]]\nname = 'mine'\nflags = [3]", "a list of texts"),
