@@ -16,6 +16,7 @@ from process_state import alive
 
 from bench.nightly import __main__ as nightly
 from bench.nightly import archive, night, room
+from bench.nightly import deployment as night_deployment
 from bench.nightly.record import Night, Result, from_json
 
 ATTACHED = ["--", "--prefill-url", "http://p", "--decode-url", "http://d"]
@@ -229,6 +230,8 @@ def test_a_night_is_kept_even_if_others_have_later_dates(tmp_path: Path, monkeyp
         (["--jobs", "no_such"], "no job is called no_such"),
         (["--jobs", "faults", *ATTACHED], "launches deployments of its own"),
         (["--fail-on", "p99_ttft"], "cannot be read"),
+        (["--fail-on", "p98_ttft:+10%"], "there is no metric 'p98_ttft'"),
+        (["--fail-on", "p99_ttft:+10/s"], "cannot be limited in /s"),
         (["--date", "yesterday"], "is no date"),
         (["--repeat", "0"], "at least 1"),
         ([*ATTACHED, "--seed=3"], "--seed=3 after -- is given by the nightly job"),
@@ -237,8 +240,11 @@ def test_a_night_is_kept_even_if_others_have_later_dates(tmp_path: Path, monkeyp
     ],
 )
 def test_a_mistake_on_the_command_line_is_a_usage_error(
-    tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A night that begins all the same starts nothing.
+    for module in (night, night_deployment):
+        monkeypatch.setattr(module, "Started", None)
     try:
         code: object = nightly.main(["--result-dir", str(tmp_path), *flags])
     except SystemExit as ended:

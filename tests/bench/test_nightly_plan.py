@@ -83,6 +83,11 @@ def test_an_attached_night_runs_what_needs_no_launch() -> None:
     assert options.jobs == attached
 
 
+@pytest.mark.parametrize("limit", ["p99_ttft:+10%", "outputs:+0", "mismatch:+0", "decode.local_compute:+1%"])
+def test_limits_of_metrics_and_of_counters_are_read(limit: str) -> None:
+    assert [one.text for one in parse(["--result-dir", "x", "--fail-on", limit]).fail_on] == [limit]
+
+
 def test_repeat_is_about_loads_alone() -> None:
     jobs = parse(["--result-dir", "x", "--repeat", "9"]).jobs
     assert {job.name: job.repeat for job in jobs if job.repeat == 9}.keys() == {
