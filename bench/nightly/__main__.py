@@ -15,6 +15,7 @@ started ends too, and the night is on the page with its reason.
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("interrupted: the page may be older than the nights", file=sys.stderr)
             return int(ExitCode.UNKNOWN)
+        except Exception as error:  # noqa: BLE001 - Python's own status of an unforeseen error is that of INVALID
+            traceback.print_exc()
+            print(f"error: the nightly job itself failed: {type(error).__name__}: {error}", file=sys.stderr)
+            return int(ExitCode.HARNESS)
 
 
 def _index_only(options: Options) -> int:
@@ -87,12 +92,12 @@ def _tell(nightly: Nightly) -> None:
         lambda: write_summary(nightly.directory, night),
         lambda: _write(lambda: write_night(nightly.directory, night)),
         lambda: _append(options.result_dir / _LINES, night),
-        lambda: _prune(options),
+        lambda: _prune(options, night.name),
         lambda: _write(lambda: write_index(options.result_dir)),
     ]
     before = len(nightly.problems)
     for one in told:
-        if error := nightly.reserve.write(one):
+        if error := _failure(nightly, one):
             nightly.problem(f"its report could not be written: {error}")
     if len(nightly.problems) > before:
         nightly.conclude()
@@ -102,13 +107,22 @@ def _tell(nightly: Nightly) -> None:
     print(*lines_of(night), f"page: {options.result_dir / 'index.html'}", sep="\n")
 
 
+def _failure(nightly: Nightly, report: Callable[[], None]) -> Exception | None:
+    """Write one report; returns the error if it fails, a foreseen one or not."""
+    try:
+        return nightly.reserve.write(report)
+    except Exception as error:  # noqa: BLE001 - a report that crashes must not cost the others, or the verdict
+        traceback.print_exc()
+        return error
+
+
 def _write(page: Callable[[], Path]) -> None:
     page()
 
 
-def _prune(options: Options) -> None:
+def _prune(options: Options, own: str) -> None:
     if options.keep is not None:
-        for name in archive.prune(options.result_dir, options.keep):
+        for name in archive.prune(options.result_dir, options.keep, own):
             print(f"removed the night {name} (--keep {options.keep})")
 
 

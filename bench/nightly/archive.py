@@ -95,10 +95,18 @@ def save(directory: Path, night: Night) -> None:
 def read_all(result_dir: Path) -> tuple[Night, ...]:
     """Every night, the oldest first; what cannot be read is a failed night that says so."""
     try:
-        found = [path for path in nights_dir(result_dir).iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+        found = [path for path in nights_dir(result_dir).iterdir() if _is_name(path.name) and path.is_dir()]
     except FileNotFoundError:
         return ()
     return tuple(_read(path) for path in sorted(found, key=lambda path: _order(path.name)))
+
+
+def _is_name(name: str) -> bool:
+    """Whether a night may be called so: other directories there, 2026-02-30 among them, are no nights."""
+    match = _NAME.fullmatch(name)
+    with suppress(ValueError):
+        return match is not None and bool(date.fromisoformat(match[1]))
+    return False
 
 
 def _order(name: str) -> tuple[str, int]:
@@ -170,14 +178,16 @@ def _close(night: Night) -> None:
     night.reasons = [why, *night.reasons]
 
 
-def prune(result_dir: Path, keep: int) -> Sequence[str]:
+def prune(result_dir: Path, keep: int, own: str = "") -> Sequence[str]:
     """Remove the oldest nights, so that ``keep`` are left; returns the names of those removed.
 
-    The last good night is never removed: later nights are compared with it.
+    Never removed are the last good night, the last baseline, with which later nights are compared, and ``own``, the
+    night that has just run: by its date it may be older than others, after the clock was wrong or with ``--date``.
     """
     nights = read_all(result_dir)
     good = next((night.name for night in reversed(nights) if night.good), "")
-    gone = [night.name for night in nights[:-keep] if night.name != good]
+    baseline = next((night.name for night in reversed(nights) if night.baseline), "")
+    gone = [night.name for night in nights[:-keep] if night.name not in {good, baseline, own}]
     for name in gone:
         shutil.rmtree(nights_dir(result_dir) / name, ignore_errors=True)
     return gone

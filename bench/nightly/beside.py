@@ -31,11 +31,10 @@ def compare_with_last_good(night: Night, result_dir: Path, thresholds: Sequence[
 
 
 def last_good(nights: Sequence[Night], night: Night) -> Night | None:
-    """The newest night before this one that was valid, on the same deployment; None: there is none."""
+    """The newest night before this one that is a baseline, on the same deployment; None: there is none."""
     wanted = _deployments(night)
-    return next(
-        (one for one in reversed(nights) if one.good and one.name != night.name and wanted <= _deployments(one)), None
-    )
+    others = (one for one in reversed(nights) if one.name != night.name)
+    return next((one for one in others if one.baseline and wanted <= _deployments(one)), None)
 
 
 def _deployments(night: Night) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
@@ -51,7 +50,8 @@ def _measured(night: Night) -> list[str]:
 
 
 def _alone(job: str) -> Compared:
-    return Compared(job, worse=False, unknown=True, lines=["there is no good night before it to compare with"])
+    why = "there is no good night before it that ran the same jobs on the same deployment"
+    return Compared(job, worse=False, unknown=True, lines=[why])
 
 
 def _compared(job: str, good: Night, night: Night, result_dir: Path, thresholds: Sequence[Threshold]) -> Compared:

@@ -1,6 +1,7 @@
 """The nightly job's command line."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -10,9 +11,15 @@ from pathlib import Path
 from bench.nightly.jobs import READY, Job, need_a_launch, usual
 from bench.nightly.plan import read_plan
 from harness.compare import Threshold, parse_thresholds
+from harness.compare.metrics import LATENCIES, RATES, THROUGHPUTS
+from harness.compare.thresholds import OUTPUTS
 from harness.errors import UsageError
 
 _ATTACHING = {"--base-url", "--prefill-url", "--decode-url"}
+_COUNTER = re.compile(r"(prefill|decode)\.\w+|\w+_bytes")
+"""Names of counters, which depend on the deployment (harness/compare/stored_run.py)."""
+_OURS = {"--result-dir", "--label", "--seed", "--junit"}
+"""Flags that the nightly job gives to the harness itself: after ``--`` they would take the place of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,8 @@ def parse(argv: Sequence[str]) -> Options:
     at = list(argv).index("--") if "--" in argv else len(argv)
     words = tuple(argv[at + 1 :])
     given = make_parser().parse_args(list(argv[:at]))
+    if ours := [word for word in words if word.partition("=")[0] in _OURS]:
+        raise UsageError(f"{ours[0]} after -- is given by the nightly job: leave it out there.")
     jobs = _jobs(given, words)
     day = given.date or datetime.now(UTC).date()
     return Options(
@@ -73,9 +82,24 @@ def parse(argv: Sequence[str]) -> Options:
         job_timeout=given.job_timeout,
         min_free=given.min_free_mb * 1_000_000,
         keep=given.keep,
-        fail_on=parse_thresholds(given.fail_on),
+        fail_on=_limits(given.fail_on),
         index_only=given.index_only,
     )
+
+
+def _limits(texts: Sequence[str]) -> tuple[Threshold, ...]:
+    """The limits. A mistake in one must not show only in the morning, as a comparison that could not be made."""
+    units = {metric.name: metric.unit for metric in (*LATENCIES, *THROUGHPUTS, *RATES)} | {OUTPUTS: ""}
+    found = parse_thresholds(texts)
+    for one in found:
+        if one.metric in units:
+            one.require_unit(units[one.metric])
+        elif not _COUNTER.fullmatch(one.metric):
+            raise UsageError(
+                f"--fail-on {one.text}: there is no metric {one.metric!r}. There are {', '.join(sorted(units))}, and "
+                "counters such as decode.local_compute and nixl_bytes."
+            )
+    return found
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -121,8 +145,8 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="METRIC:CHANGE",
-        help="fail the night if a job is worse than in the last good night by more, as in p99_ttft:+10%%; repeatable "
-        "(default: the comparison only informs)",
+        help="fail the night if a job is worse than in the last good night by more, as in p99_ttft:+10%%; it needs "
+        "3 runs of each measured job a night, better 5 (--repeat); repeatable (default: the comparison only informs)",
     )
     parser.add_argument(
         "--keep", type=_positive, metavar="N", help="remove the oldest nights beyond N (default: keep all)"

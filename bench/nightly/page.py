@@ -116,10 +116,12 @@ def _row(night: Night) -> Row:
 
 def _seconds(night: Night) -> float | None:
     try:
-        return (datetime.fromisoformat(night.ended) - datetime.fromisoformat(night.started)).total_seconds()
-    except ValueError:
-        # It never ended.
+        seconds = (datetime.fromisoformat(night.ended) - datetime.fromisoformat(night.started)).total_seconds()
+    except (ValueError, TypeError):
+        # It never ended, or only one of the two has a time zone.
         return None
+    # The clock was set back meanwhile: how long the night took is not known.
+    return seconds if seconds >= 0 else None
 
 
 def _tiles(nights: Sequence[Night]) -> list[tuple[str, str]]:

@@ -107,7 +107,7 @@ def _words(flags: Sequence[Any], name: str) -> tuple[str, ...]:
 def _checked(job: Job, where: str) -> Job:
     if job.repeat < 1:
         raise ValueError(f"{where}: repeat = {job.repeat}: it must be at least 1")
-    if job.timeout is not None and job.timeout <= 0:
+    if job.timeout is not None and not job.timeout > 0:
         raise ValueError(f"{where}: timeout_sec = {job.timeout}: it must be more than 0")
     if ours := [word for word in job.flags if word.partition("=")[0] in _OURS]:
         raise ValueError(f"{where}: {ours[0]} is given by the nightly job; leave it out")

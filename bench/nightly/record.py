@@ -128,8 +128,21 @@ class Night:
 
     @property
     def good(self) -> bool:
-        """Whether later nights may be compared with it."""
+        """Whether it ended, and everything in it is valid."""
         return self.state is State.ENDED and self.result is Result.VALID
+
+    @property
+    def baseline(self) -> bool:
+        """Whether later nights may be compared with it: it is good, or would be, had it had a night to compare with.
+
+        With ``--fail-on``, a night that nothing can be compared with is unknown. If it were no baseline either, all
+        later nights would be unknown in the same way.
+        """
+        told = any(one.unknown and one.file for one in self.comparisons)
+        whole = len(self.runs) == sum(job.repeat for job in self.planned)
+        runs_valid = whole and all(run.result is Result.VALID for run in self.runs)
+        alone = self.state is State.ENDED and self.result is Result.UNKNOWN and runs_valid and not told
+        return self.good or alone
 
 
 def to_json(night: Night) -> str:

@@ -1,7 +1,9 @@
 """Compares stored runs by their directories: which runs a name means, and what is read of each."""
 
+import filecmp
 import glob
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,8 @@ def compare_runs(
     old, new = (run_dirs([str(one) for one in _several(side)]) for side in (baseline, run))
     if both := {one.resolve() for one in old} & {one.resolve() for one in new}:
         raise UsageError(f"{min(both)} is named on both sides. A run can be compared with other runs only.")
+    if copy := next(((one, other) for one in old for other in new if _copies(one, other)), None):
+        raise UsageError(f"{copy[1]} is a copy of {copy[0]}. A run can be compared with other runs only.")
     return compare(
         [read_run(path) for path in old],
         [read_run(path) for path in new],
@@ -55,21 +59,38 @@ def _several(side: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
 
 
 def run_dirs(words: Sequence[str]) -> list[Path]:
-    """The directories of runs, each once.
+    """The directories of runs, each once. Copies count once, too: they say nothing of how much runs differ.
 
     A word is a run's directory, a directory that has runs in it, a glob, or several of these with commas between.
     Raises UsageError if a word names no run.
     """
-    found = [path for word in words for part in _parts(word) for path in _named(part)]
-    return list({path.resolve(): path for path in found}.values())
+    found: list[Path] = []
+    for path in (path for word in words for part in _parts(word) for path in _named(part)):
+        if not any(_copies(path, other) for other in found):
+            found.append(path)
+    return found
+
+
+def _copies(one: Path, other: Path) -> bool:
+    """Whether two directories have the same run, as where a link was replaced by what it leads to."""
+    try:
+        return filecmp.cmp(one / _HISTORY, other / _HISTORY, shallow=False)
+    except OSError:
+        # Whoever reads the run says what is wrong.
+        return False
 
 
 def _parts(word: str) -> list[str]:
-    return [word] if Path(word).exists() else [part for part in word.split(",") if part]
+    return [word] if _exists(word) else [part for part in word.split(",") if part]
+
+
+def _exists(word: str) -> bool:
+    # Path("") is the working directory, and Path.exists() fails if a list is too long for a file's name.
+    return os.path.exists(word)  # noqa: PTH110
 
 
 def _named(word: str) -> Iterator[Path]:
-    places = [word] if Path(word).exists() else sorted(glob.glob(word))  # noqa: PTH207 - the glob may be absolute
+    places = [word] if _exists(word) else sorted(glob.glob(word))  # noqa: PTH207 - the glob may be absolute
     found = [path for place in places for path in _runs(Path(place))]
     if not found:
         raise UsageError(

@@ -226,17 +226,20 @@ def _limits(
     run: Sequence[StoredRun],
 ) -> Iterator[Limit]:
     known = {one.metric.name: one for one in changes}
-    every = {metric.name for metric in (*LATENCIES, *THROUGHPUTS, *RATES)} | {*known, OUTPUTS}
+    every = {metric.name: metric for family in Family for metric in _metrics(family, (*baseline, *run))}
+    names = {*every, OUTPUTS}
     for threshold in thresholds:
-        if threshold.metric not in every:
+        if threshold.metric not in names:
             raise UsageError(
                 f"--fail-on {threshold.text}: there is no metric {threshold.metric!r}. The metrics of these runs are "
-                f"{', '.join(sorted(every))}."
+                f"{', '.join(sorted(names))}."
             )
-        change = known.get(threshold.metric)
         if threshold.metric == OUTPUTS:
             yield judge_outputs(threshold, outputs)
-        elif change is None:
+            continue
+        threshold.require_unit(every[threshold.metric].unit)
+        change = known.get(threshold.metric)
+        if change is None:
             why = "some runs have not measured it, or their latencies are not compared"
             yield Limit(threshold, Kept.UNKNOWN, why)
         elif change.metric.family is Family.RATES and not threshold.relative:
@@ -270,13 +273,18 @@ def _by_default(
     """Whether it is worse, and the text, for everything that makes a comparison without limits fail or unknown."""
     yield from _of_verdicts(*verdicts)
     yield from _of_outputs(outputs)
+    measured = [one for one in changes if one.metric.of_latency]
     for side, word in ((baseline, "baseline"), (run, "other side")):
         if all(one.why_no_latencies for one in side):
             yield False, f"no run of the {word} has latencies that can be compared"
     yield from (_of_change(one) for one in changes if one.worse and one.gates)
     # A test that cannot fail must not pass.
-    if any(one.metric.of_latency and not enough_runs(one.sides) for one in changes):
-        few = f"{len(baseline)} and {len(run)} runs are too few"
+    if not measured and not any(all(one.why_no_latencies for one in side) for side in (baseline, run)):
+        yield False, "no latency and no throughput was measured in all runs"
+    if few_runs := next((one.sides for one in measured if not enough_runs(one.sides)), None):
+        sizes = len(few_runs.baseline), len(few_runs.run)
+        which = "" if sizes == (len(baseline), len(run)) else " whose latencies can be compared"
+        few = f"{sizes[0]} and {sizes[1]} runs{which} are too few"
         yield False, f"{few} to call a change of latencies or rates real: give 5 of each, in turns (A B A B)"
 
 
@@ -309,6 +317,8 @@ def _notes(baseline: Sequence[StoredRun], run: Sequence[StoredRun], changes: Seq
             yield f"{one.name} is {one.verdict}"
         if one.why_no_latencies:
             yield f"{one.name} {one.why_no_latencies}: its latencies and rates are not compared"
+    if missing := _missing(baseline, run, changes):
+        yield f"not compared, because some runs have not measured it: {', '.join(missing)}"
     timed = next((one.sides for one in changes if one.metric.of_latency), None)
     if timed is None:
         return
@@ -319,3 +329,11 @@ def _notes(baseline: Sequence[StoredRun], run: Sequence[StoredRun], changes: Seq
             "all runs of one side are older than those of the other: a drift of the machine in that time looks like a "
             "change of the build. Runs in turns (A B A B) tell the two apart"
         )
+
+
+def _missing(baseline: Sequence[StoredRun], run: Sequence[StoredRun], changes: Sequence[Change]) -> list[str]:
+    """Primary metrics that some of the runs have, and that are not compared because others lack them."""
+    having = {name for one in (*baseline, *run) if not one.why_no_latencies for name in one.values}
+    compared = {one.metric.name for one in changes}
+    primary = (metric.name for metric in (*LATENCIES, *THROUGHPUTS) if metric.family is Family.PRIMARY)
+    return [name for name in primary if name in having and name not in compared]

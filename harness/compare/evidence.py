@@ -247,6 +247,14 @@ def permutation_p(sides: Sides) -> float:
     return float(found.pvalue)
 
 
+def as_share(difference: float) -> float:
+    """A difference of logarithms as a share of the baseline; infinite if no float is as large."""
+    try:
+        return math.expm1(difference)
+    except OverflowError:
+        return math.inf
+
+
 def apart(sides: Sides) -> bool:
     """Whether all runs of one side began before all runs of the other."""
     first, second = sides.times
@@ -260,9 +268,10 @@ def _beside_drift(sides: Sides) -> _Test:
     order = stats.rankdata(np.concatenate(sides.times))
     design = np.column_stack([np.ones_like(values), side, order - order.mean()])
     freedom = len(values) - 3
-    if freedom < 1:
+    solved, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    if freedom < 1 or rank < 3:
+        # All runs of a side that began at one time: a drift and a change of the build are the same.
         return _Test(None, None, 0)
-    solved, *_ = np.linalg.lstsq(design, values, rcond=None)
     variance = float(((values - design @ solved) ** 2).sum()) / freedom
     error = math.sqrt(variance * np.linalg.inv(design.T @ design)[1, 1])
     if solved[1] * sides.difference <= 0:

@@ -12,6 +12,8 @@ _OF_SERVERS = (
 )
 _OF_RESULT = ("num_prompts", "request_rate", "burstiness", "max_concurrency")
 
+_OBJECTIVES = "goodput_objectives_ms"
+
 _FREE = {
     *("result-dir", "result-filename", "label", "metadata", "junit", "plain", "disable-tqdm", "save-detailed", "seed"),
     *("noise-floor", "port", "prefill-port", "decode-port", "base-url", "prefill-url", "decode-url", "header"),
@@ -34,8 +36,16 @@ def settings_of(deployment: Deployment, history: History, result: Mapping[str, A
         **dict(_of_servers(deployment)),
         "workloads": ", ".join(started.scenarios),
         **{name: str(result[name]) for name in _OF_RESULT if name in result},
+        **dict(_objectives(result)),
         **dict(_flags(started.argv)),
     }
+
+
+def _objectives(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What goodput was counted by: the goodput of other objectives is another metric."""
+    objectives = result.get(_OBJECTIVES)
+    if isinstance(objectives, dict):
+        yield _OBJECTIVES, ", ".join(f"{name} {limit}" for name, limit in sorted(objectives.items()))
 
 
 def versions_of(deployment: Deployment, started: RunStarted) -> dict[str, str]:
@@ -77,16 +87,18 @@ def _flags(argv: Iterable[str]) -> Iterator[tuple[str, str]]:
 def differing(settings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     """For each setting that is not alike in all runs, its value by run; ``settings`` by run.
 
-    A fact that an earlier release did not store is not compared; a flag that was not given differs from one that was.
+    A run of an earlier release that did not store a fact is left out for that fact; a flag that was not given differs
+    from one that was.
     """
     names = dict.fromkeys(name for one in settings.values() for name in one)
     found = {}
     for name in names:
-        values = {run: one.get(name, "not given") for run, one in settings.items()}
-        if len(set(values.values())) > 1 and not (name in _STORED and "not given" in values.values()):
+        known = [one for one in settings if name in settings[one] or name not in _STORED]
+        values = {run: settings[run].get(name, "not given") for run in known}
+        if len(set(values.values())) > 1:
             found[name] = values
     return found
 
 
-_STORED = {"connector", *_OF_SERVERS, *_OF_RESULT}
-"""Settings that are facts: earlier releases may not have stored them."""
+_STORED = {"connector", *_OF_SERVERS, *_OF_RESULT, _OBJECTIVES}
+"""Settings that are facts: earlier releases may not have stored them, and a run without objectives has no goodput."""

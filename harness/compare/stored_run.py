@@ -83,7 +83,7 @@ class StoredRun:
             shares=_shares(result, outputs.values()),
             counters=_counters(result),
             outputs=outputs,
-            why_no_latencies=problem or _unhealthy(result),
+            why_no_latencies=problem or _unmeasured(result) or _unhealthy(result),
             problem=problem,
         )
 
@@ -97,6 +97,11 @@ def _problem(history: History) -> str:
     if history.died:
         return "ended by the death of " + ", ".join(one.name for one in history.died)
     return "was interrupted" if history.ended_early else ""
+
+
+def _unmeasured(result: Mapping[str, Any]) -> str:
+    """Whether no request completed: all latencies in result.json are 0 then, which is no good latency."""
+    return "completed no request" if _number(result.get("completed")) == 0 else ""
 
 
 def _unhealthy(result: Mapping[str, Any]) -> str:

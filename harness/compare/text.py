@@ -8,7 +8,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from harness.compare.comparison import Change, Comparison, beside
-from harness.compare.evidence import LEVEL, Answer
+from harness.compare.evidence import LEVEL, Answer, as_share
 from harness.compare.metrics import Family
 from harness.compare.outputs import OutputsChange
 from harness.compare.stored_run import Share, StoredRun
@@ -41,7 +41,7 @@ def _word(change: Change) -> str:
 
 def _amount(change: Change, difference: float) -> str:
     if change.sides.relative:
-        return f"{math.expm1(difference) * 100:+.1f} %"
+        return f"{as_share(difference) * 100:+.1f} %"
     return f"{difference:+.3g}"
 
 
@@ -191,7 +191,8 @@ def _metric(change: Change) -> dict[str, Any]:
     evidence, relative = change.evidence, change.sides.relative
 
     def amount(difference: float | None) -> float | None:
-        return math.expm1(difference) if difference is not None and relative else difference
+        found = as_share(difference) if difference is not None and relative else difference
+        return found if found is None or math.isfinite(found) else None
 
     return {
         "family": str(change.metric.family),

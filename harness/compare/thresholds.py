@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from harness.compare.evidence import Sides, interval
+from harness.compare.evidence import Sides, as_share, interval
 from harness.compare.metrics import Family
 from harness.compare.outputs import OutputsChange
 from harness.errors import UsageError
@@ -28,6 +28,8 @@ OUTPUTS = "outputs"
 _FORM = re.compile(r"(?P<metric>[\w.]+):(?P<sign>[+-])(?P<amount>\d+(?:\.\d+)?)(?P<unit>%|ms|s|/s|us)?")
 _FACTOR = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 """Times are compared in milliseconds."""
+_FITTING = {"ms": tuple(_FACTOR), "/s": ("/s",)}
+"""By a metric's unit, in which units it can be limited; all can without one, and in percent."""
 
 
 class Kept(StrEnum):
@@ -50,6 +52,8 @@ class Threshold:
     relative: bool
     text: str
     """As the user wrote it."""
+    unit: str = ""
+    """As the user wrote it; empty: the metric's own."""
 
     @classmethod
     def parse(cls, text: str) -> "Threshold":
@@ -61,8 +65,17 @@ class Threshold:
                 "p99_itl:+2ms, output_throughput:-5% or mismatch:+0."
             )
         unit, amount = found["unit"] or "", float(found["amount"])
+        if unit == "%" and found["sign"] == "-" and amount >= 100:
+            raise UsageError(f"--fail-on {text!r} can never be exceeded: nothing falls by more than 100 %.")
         factor = 0.01 if unit == "%" else _FACTOR.get(unit, 1.0)
-        return cls(found["metric"], found["sign"] == "+", amount * factor, unit == "%", text)
+        return cls(found["metric"], found["sign"] == "+", amount * factor, unit == "%", text, unit)
+
+    def require_unit(self, unit: str) -> None:
+        """Raises UsageError if the limit is in another unit than the metric's: it would limit something else."""
+        if self.unit in ("", "%", *_FITTING.get(unit, ())):
+            return
+        what = f"is in {unit}" if unit else "is a number"
+        raise UsageError(f"--fail-on {self.text}: {self.metric} {what}, and cannot be limited in {self.unit}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +99,12 @@ def judge_limit(threshold: Threshold, sides: Sides, family: Family, limits: int 
             return Limit(threshold, Kept.KEPT, "it is the same in all runs")
         why = "the noise between runs is not known from one run on each side: give at least 3 runs of each"
         return Limit(threshold, Kept.UNKNOWN, why, 3)
-    scaled = sides if threshold.relative == sides.relative else _absolute(threshold, sides)
+    scaled = _scaled(threshold, sides)
     if scaled is None:
         return Limit(threshold, Kept.UNKNOWN, "a value of 0 has no change in percent: give an amount")
     ends = interval(scaled, 1 - (1 - CONFIDENCE) / limits)
     assert ends is not None, "several runs have a scatter"  # noqa: S101 - for the type checker
-    low, high = (math.expm1(end) for end in ends) if threshold.relative else ends
+    low, high = (as_share(end) for end in ends) if threshold.relative else ends
     kept = _kept(threshold, low, high)
     shown = f"{low:+.1%} to {high:+.1%}" if threshold.relative else f"{low:+.3g} to {high:+.3g}"
     needed = _needed(threshold, scaled, limits) if kept is Kept.UNKNOWN else None
@@ -100,6 +113,7 @@ def judge_limit(threshold: Threshold, sides: Sides, family: Family, limits: int 
 
 def judge_outputs(threshold: Threshold, outputs: OutputsChange) -> Limit:
     """A limit on outputs that differ between the sides and are no near ties."""
+    threshold.require_unit("")
     if threshold.relative or not threshold.up:
         raise UsageError(f"--fail-on {threshold.text}: outputs can only be limited by a number, as in outputs:+0.")
     if not outputs.shared:
@@ -117,8 +131,10 @@ def _counted(threshold: Threshold, sides: Sides) -> Limit:
     return Limit(threshold, Kept.BROKEN if beyond else Kept.KEPT, f"{difference:+.3g} for each run")
 
 
-def _absolute(threshold: Threshold, sides: Sides) -> Sides | None:
-    return None if threshold.relative else replace(sides, plain=True)
+def _scaled(threshold: Threshold, sides: Sides) -> Sides | None:
+    """The values on the limit's scale: their logarithms for a limit in percent; None: a value has none."""
+    scaled = replace(sides, plain=not threshold.relative)
+    return scaled if scaled.relative == threshold.relative else None
 
 
 def _kept(threshold: Threshold, low: float, high: float) -> Kept:

@@ -16,6 +16,7 @@ from process_state import alive
 
 from bench.nightly import __main__ as nightly
 from bench.nightly import archive, night, room
+from bench.nightly import deployment as night_deployment
 from bench.nightly.record import Night, Result, from_json
 
 ATTACHED = ["--", "--prefill-url", "http://p", "--decode-url", "http://d"]
@@ -171,6 +172,17 @@ def test_a_page_that_cannot_be_written_is_a_failure_and_costs_no_result(
     assert [str(one.result) for one in record.runs] == ["valid"] * 4
 
 
+def test_a_page_that_crashes_is_a_failure_and_costs_no_other_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nightly, "write_night", lambda *_: 1 / 0)
+    code, record = run(tmp_path, (0, 0, 0, 0), monkeypatch)
+    assert (code, record.exit_code, record.state) == (4, 4, "ended")
+    assert "its report could not be written: division by zero" in record.reasons[0]
+    assert (tmp_path / "index.html").exists()
+    assert len((tmp_path / "nightly.jsonl").read_text().splitlines()) == 4
+
+
 def test_without_a_writable_directory_nothing_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,20 +208,43 @@ def test_a_second_night_of_a_date_has_a_directory_of_its_own(tmp_path: Path, mon
     assert [(one.name, one.exit_code) for one in archive.read_all(tmp_path)] == [("2026-03-04", 0), ("2026-03-04.2", 1)]
 
 
+def test_with_limits_from_the_first_night_on_the_second_is_compared_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day, beside in (("2026-03-04", ""), ("2026-03-05", "2026-03-04")):
+        flags = ("--fail-on", "p99_ttft:+15%", "--date", day)
+        code, record = run(tmp_path, (0, 0, 0, 0), monkeypatch, *flags)
+        assert (code, record.result, record.compared_with) == (3, Result.UNKNOWN, beside)
+
+
+def test_a_night_is_kept_even_if_others_have_later_dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in ("2026-03-04", "2026-01-01"):
+        run(tmp_path, (0, 0, 0, 0), monkeypatch, "--keep", "1", "--date", day)
+    assert (tmp_path / "nights" / "2026-01-01" / "night.json").exists()
+    assert (tmp_path / "nights" / "latest" / "night.json").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (["--jobs", "no_such"], "no job is called no_such"),
         (["--jobs", "faults", *ATTACHED], "launches deployments of its own"),
         (["--fail-on", "p99_ttft"], "cannot be read"),
+        (["--fail-on", "p98_ttft:+10%"], "there is no metric 'p98_ttft'"),
+        (["--fail-on", "p99_ttft:+10/s"], "cannot be limited in /s"),
         (["--date", "yesterday"], "is no date"),
         (["--repeat", "0"], "at least 1"),
+        ([*ATTACHED, "--seed=3"], "--seed=3 after -- is given by the nightly job"),
+        ([*ATTACHED, "--result-dir", "elsewhere"], "--result-dir after --"),
         (["--job-timeout", "inf"], "seconds"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_a_usage_error(
-    tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A night that begins all the same starts nothing.
+    for module in (night, night_deployment):
+        monkeypatch.setattr(module, "Started", None)
     try:
         code: object = nightly.main(["--result-dir", str(tmp_path), *flags])
     except SystemExit as ended:

@@ -1,5 +1,7 @@
 """Nothing that is stored is lost: abandoned nights get a reason, damaged records stay, and only --keep removes."""
 
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -67,7 +69,8 @@ def test_nights_of_a_date_are_in_the_order_in_which_they_ran(tmp_path: Path) -> 
     for number in (10, 2):
         (archive.nights_dir(tmp_path) / f"2026-01-02.{number}").mkdir(parents=True)
     (archive.nights_dir(tmp_path) / "2026-01-02").mkdir()
-    (archive.nights_dir(tmp_path) / "notes").mkdir()
+    for other in ("notes", "2026-02-30", "0000-01-01", "2026-99-99.2"):
+        (archive.nights_dir(tmp_path) / other).mkdir()
     assert [night.name for night in archive.read_all(tmp_path)] == ["2026-01-02", "2026-01-02.2", "2026-01-02.10"]
 
 
@@ -75,6 +78,39 @@ def test_pruning_removes_the_oldest_and_never_the_last_good_night(tmp_path: Path
     store(tmp_path, Nights(6, wrong=[2, 3, 4, 5]).make())
     assert archive.prune(tmp_path, 2) == ["2026-01-01", "2026-01-03", "2026-01-04"]
     assert [night.name for night in archive.read_all(tmp_path)] == ["2026-01-02", "2026-01-05", "2026-01-06"]
+
+
+def test_pruning_keeps_the_night_that_has_just_run_whatever_its_date(tmp_path: Path) -> None:
+    """The clock was ahead for three nights, and is right again."""
+    store(tmp_path, Nights(4, wrong=[0]).make())
+    assert archive.prune(tmp_path, 1, "2026-01-01") == ["2026-01-02", "2026-01-03"]
+    assert [night.name for night in archive.read_all(tmp_path)] == ["2026-01-01", "2026-01-04"]
+
+
+def test_pruning_keeps_a_baseline_that_is_not_valid(tmp_path: Path) -> None:
+    nights = Nights(4, wrong=[1, 2, 3]).make()
+    nights[0].result = Result.UNKNOWN
+    store(tmp_path, nights)
+    assert archive.prune(tmp_path, 1) == ["2026-01-02", "2026-01-03"]
+
+
+@pytest.mark.parametrize("started", ["2026-01-02T01:00:00", "2026-01-02T02:00:00+00:00", "yesterday"])
+def test_a_night_whose_length_is_not_known_has_none_on_the_page(tmp_path: Path, started: str) -> None:
+    """Without a time zone, or before a clock that was set back."""
+    (night,) = Nights(1, first=date(2026, 1, 2)).make()
+    night.started = started
+    store(tmp_path, (night,))
+    assert nightly.main(["--result-dir", str(tmp_path), "--index-only"]) == 0
+    assert not re.search(r">-?[\d.,]+ (s|min|h)<", (tmp_path / "index.html").read_text())
+
+
+def test_an_unforeseen_error_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own exit status would be that of INVALID."""
+    monkeypatch.setattr(nightly, "write_index", lambda _: 1 / 0)
+    assert nightly.main(["--result-dir", str(tmp_path), "--index-only"]) == 4
+    assert "the nightly job itself failed: ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_pruning_more_nights_than_there_are_removes_none(tmp_path: Path) -> None:

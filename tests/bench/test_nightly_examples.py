@@ -163,6 +163,8 @@ def test_our_parser_reads_the_commands(commands: Callable[[], Sequence[list[str]
     assert options.keep
     assert options.fail_on[0].metric == "p99_ttft"
     assert options.fail_on[0].amount == pytest.approx(0.15)
+    # With fewer repeats, a limit can neither be confirmed nor excluded, and every night would be unknown.
+    assert {job.name: job.repeat for job in options.jobs if job.measured and job.repeat < 3} == {}
 
 
 @pytest.mark.parametrize("name", ["plan.toml", "attached.toml"])

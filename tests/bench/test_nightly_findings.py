@@ -10,7 +10,7 @@ from bench.nightly.calendar import calendar
 from bench.nightly.charts import new_versions
 from bench.nightly.findings import findings, first_bad, standing
 from bench.nightly.page import index, night_page
-from bench.nightly.record import Night, State
+from bench.nightly.record import Compared, Night, Result, State
 from bench.nightly.series import all_series, bad_since
 from bench.nightly.summary import markdown
 
@@ -76,6 +76,33 @@ def test_the_last_good_night_is_valid_and_on_the_same_deployment() -> None:
     found = last_good(nights, nights[5])
     assert found is nights[1]
     assert last_good(nights[:1], nights[0]) is None
+
+
+def compared(*, unknown: bool, file: str) -> Compared:
+    return Compared("steady", worse=False, unknown=unknown, lines=["headline"], file=file)
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "baseline"),
+    [
+        ([compared(unknown=True, file="")], True),
+        ([compared(unknown=True, file=""), compared(unknown=False, file="compare-burst.json")], True),
+        ([compared(unknown=True, file="compare-steady.json")], False),
+    ],
+)
+def test_a_night_that_had_nothing_to_compare_with_is_a_baseline(comparisons: list[Compared], baseline: bool) -> None:
+    """It is unknown with --fail-on, and so would every later night be. One that was compared and may be worse is none.
+
+    Neither is one whose runs are not all there and valid.
+    """
+    first, second = Nights(2).make()
+    first.result, first.exit_code, first.comparisons = Result.UNKNOWN, 3, comparisons
+    assert not first.good
+    assert last_good((first, second), second) is (first if baseline else None)
+    first.runs[0].result = Result.UNKNOWN
+    assert last_good((first, second), second) is None
+    del first.runs[0]
+    assert last_good((first, second), second) is None
 
 
 def test_new_versions_are_marked_and_many_commits_are_not() -> None:

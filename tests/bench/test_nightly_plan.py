@@ -46,6 +46,7 @@ def test_a_plan_has_ready_jobs_and_jobs_of_its_own(tmp_path: Path) -> None:
         ("[[job]]\nname = 'steady'\nrepeat = true", "repeat = True is no int"),
         ("[[job]]\nname = 'steady'\nrepeat = 0", "at least 1"),
         ("[[job]]\nname = 'steady'\ntimeout_sec = -1", "more than 0"),
+        ("[[job]]\nname = 'steady'\ntimeout_sec = nan", "more than 0"),
         ("[[job]]\nname = '../x'\nflags = []", "lower-case letters"),
         ("[[job]]\nname = 'mine'", "no ready job has this name"),
         ("[[job]]\nname = 'mine'\nflags = [3]", "a list of texts"),
@@ -80,6 +81,11 @@ def test_an_attached_night_runs_what_needs_no_launch() -> None:
     options = parse(["--result-dir", "x", "--", "--prefill-url", "http://p", "--decode-url", "http://d"])
     assert options.attached
     assert options.jobs == attached
+
+
+@pytest.mark.parametrize("limit", ["p99_ttft:+10%", "outputs:+0", "mismatch:+0", "decode.local_compute:+1%"])
+def test_limits_of_metrics_and_of_counters_are_read(limit: str) -> None:
+    assert [one.text for one in parse(["--result-dir", "x", "--fail-on", limit]).fail_on] == [limit]
 
 
 def test_repeat_is_about_loads_alone() -> None:

@@ -1,6 +1,7 @@
 """The command compare: which runs a name means, what is read of them, and the exit codes."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,40 @@ def test_runs_are_named_by_directory_glob_list_and_flags(tmp_path: Path) -> None
     assert sorted(run_dirs([f"{parent}/*a?"])) == every
     assert run_dirs([f"{every[0]},{every[2]}"]) == [every[0], every[2]]
     assert run_dirs([str(every[1]), str(every[1])]) == [every[1]]
+
+
+def test_a_long_list_of_runs_is_no_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = five(tmp_path, "a", SCATTER)
+    monkeypatch.chdir(parent)
+    names = sorted(path.name for path in parent.iterdir())
+    assert sorted(map(str, run_dirs([",".join(names * 40)]))) == names
+
+
+def test_no_word_is_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As from a variable of the shell that is empty."""
+    monkeypatch.chdir(five(tmp_path, "a", SCATTER))
+    assert main(["compare", "", str(store(tmp_path, "b", 1.0))]) == 2
+    assert "at least one run on each side" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_run_is_no_further_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Copies would not scatter, and any difference would look real: `latest` is a copy where links were followed."""
+    runs = sorted(five(tmp_path, "a", SCATTER).iterdir())
+    shutil.copytree(runs[0], tmp_path / "a" / "latest")
+    assert sorted(run_dirs([str(tmp_path / "a")])) == runs
+    assert main(["compare", str(runs[0]), str(tmp_path / "a" / "latest")]) == 2
+    assert "is a copy of" in capsys.readouterr().err
+
+
+def test_latencies_of_a_run_that_completed_nothing_are_not_compared(tmp_path: Path) -> None:
+    """They are 0 in result.json, which would be an improvement."""
+    old, new = five(tmp_path, "a", SCATTER), five(tmp_path, "b", (0.0,) * 5, completed=0, failed=2)
+    assert {read_run(path).why_no_latencies for path in new.iterdir()} == {"completed no request"}
+    found = compare_runs(old, new)
+    assert found.change("p99_ttft") is None
+    assert found.exit_code == 1
 
 
 def test_several_flags_name_the_runs_of_each_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,6 +197,48 @@ def test_a_reader_is_warned_if_one_side_is_older() -> None:
     assert not any("drift" in note for note in compare(*in_turns(SCATTER, EVEN)).notes)
 
 
+def test_the_reason_counts_the_runs_whose_latencies_are_compared() -> None:
+    baseline, run = in_turns(SCATTER, SLOWER)
+    run[0] = replace(run[0], why_no_latencies="was interrupted", problem="was interrupted")
+    reasons = " ".join(compare(baseline, run).reasons)
+    assert "5 and 4 runs whose latencies can be compared are too few" in reasons
+    assert "5 and 5 runs" not in reasons
+
+
+def test_runs_without_any_latency_in_common_are_not_no_worse() -> None:
+    baseline, run = in_turns(SCATTER, EVEN)
+    found = compare(changed(baseline, values={"p99_ttft": 1.0}), changed(run, values={"p99_e2el": 1.0}))
+    assert found.conclusion is Conclusion.UNKNOWN
+    assert "no latency and no throughput was measured in all runs" in found.reasons
+    assert "not compared, because some runs have not measured it: p99_ttft, p99_e2el" in found.notes
+
+
+def test_a_limit_in_another_unit_than_the_metrics_is_refused() -> None:
+    sides = in_turns(SCATTER, SLOWER)
+    for limit in ("output_throughput:-5s", "p99_ttft:+10/s", "mismatch:+2ms", "outputs:+0ms", "failed:+1/s"):
+        with pytest.raises(UsageError, match="cannot be limited in"):
+            compare(*sides, parse_thresholds([limit]))
+    for limit in ("output_throughput:-50/s", "output_throughput:-50", "p99_ttft:+50000us", "p99_ttft:+50", "failed:+1"):
+        assert compare(*sides, parse_thresholds([limit])).exit_code is ExitCode.VALID
+
+
+def test_a_limit_of_a_counter_that_some_runs_lack_cannot_be_told() -> None:
+    baseline, run = in_turns(SCATTER, EVEN)
+    run[0] = replace(run[0], counters={})
+    limit = parse_thresholds(["decode.external_kv_transfer:+1%"])
+    assert compare(baseline, run, limit).exit_code is ExitCode.UNKNOWN
+
+
+def test_a_limit_in_percent_of_a_share_is_one_of_that_share() -> None:
+    """Failed requests rise from 10 to 12 of 100 in each run, by 20 %."""
+    baseline, run = in_turns(SCATTER, EVEN)
+    shares = [[replace(one, shares={**one.shares, "failed": Share(n, 100)}) for one in side]
+              for side, n in ((baseline, 10), (run, 12))]  # fmt: skip
+    assert [compare(*shares, parse_thresholds([f"failed:+{n}%"])).exit_code for n in (15, 25)] == [1, 0]
+    limit = compare(baseline, run, parse_thresholds(["failed:+15%"])).limits[0]
+    assert "a value of 0 has no change in percent" in limit.why
+
+
 def test_a_side_without_runs_is_refused() -> None:
     with pytest.raises(UsageError):
         compare([], [stored_run("b")])

@@ -24,6 +24,14 @@ values = st.lists(st.floats(1.0, 1e4), min_size=3, max_size=5, unique=True).map(
 EVEN = Sides((10.0, 10.1, 9.9, 10.05, 9.95), (10.02, 9.98, 10.08, 9.92, 10.0))
 
 
+def test_runs_that_all_began_at_one_time_show_no_drift_and_no_change() -> None:
+    """Times of coarse clocks: the order in time is the side, so that nothing tells a drift from a change."""
+    times = (0.0,) * 5, (1.0,) * 5
+    slower = Sides((1.0, 1.01, 0.99, 1.005, 0.995), (2.0, 2.02, 1.98, 2.01, 1.99), times=times)
+    assert judged(slower).answer is Answer.UNKNOWN
+    assert "drift" in judged(slower).why
+
+
 def judged(sides: Sides) -> Evidence:
     return judge_family([sides])[0]
 

@@ -58,6 +58,18 @@ def test_facts_of_the_deployment_are_compared() -> None:
     assert names(of(), of(num_prompts=5)) == ["num_prompts"]
 
 
+def test_goodput_of_other_objectives_is_another_metric() -> None:
+    one, other = ({"goodput_objectives_ms": {"ttft": limit, "tpot": 50}} for limit in (100, 500))
+    assert names(of(**one), of(**other)) == ["goodput_objectives_ms"]
+    assert names(of(**one), of(goodput_objectives_ms={"tpot": 50, "ttft": 100})) == []
+    assert names(of(**one), of()) == []
+
+
+def test_a_fact_that_one_run_lacks_is_compared_among_the_others() -> None:
+    runs = {"a": {"num_blocks": "16"}, "b": {}, "c": {"num_blocks": "32"}}
+    assert differing(runs) == {"num_blocks": {"a": "16", "c": "32"}}
+
+
 def test_a_fact_that_is_not_stored_is_not_compared() -> None:
     unknown = tuple(Server(one.name, one.role, one.url, connectors=(Connector.NIXL,)) for one in BOTH)
     assert names(of(), of(servers=unknown)) == []

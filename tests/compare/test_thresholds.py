@@ -35,15 +35,40 @@ def kept(text: str, one: Sides) -> Kept:
     ],
 )
 def test_a_limit_is_read(text: str, metric: str, up: bool, amount: float, relative: bool) -> None:
-    assert Threshold.parse(text) == Threshold(metric, up, pytest.approx(amount), relative, text)
+    unit = text.rpartition(":")[2].lstrip("+-.0123456789")
+    assert Threshold.parse(text) == Threshold(metric, up, pytest.approx(amount), relative, text, unit)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "p99_ttft", "p99_ttft:10%", "p99_ttft:+x", "p99_ttft:+10%%", "a b:+1", ":+1", "p:+nan"]
+    "text",
+    [
+        "",
+        "p99_ttft",
+        "p99_ttft:10%",
+        "p99_ttft:+x",
+        "p99_ttft:+10%%",
+        "a b:+1",
+        ":+1",
+        "p:+nan",
+        "p99_ttft:+10 %",
+        "p99_ttft: +1",
+    ],
 )
 def test_a_limit_that_cannot_be_read_says_how_to_write_one(text: str) -> None:
     with pytest.raises(UsageError, match=r"p99_ttft:\+10%"):
         Threshold.parse(text)
+
+
+@pytest.mark.parametrize("text", ["output_throughput:-100%", "output_throughput:-150%"])
+def test_a_limit_that_nothing_can_exceed_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="can never be exceeded"):
+        Threshold.parse(text)
+
+
+def test_an_interval_beyond_all_floats_tells_nothing() -> None:
+    wild = Sides((1.0, 1.0), (1e-9, 1e9))
+    limit = judge_limit(Threshold.parse("nixl_bytes:+10%"), wild, Family.COUNTERS, 5)
+    assert limit.kept is Kept.UNKNOWN
 
 
 def test_only_evidence_breaks_a_limit_and_only_evidence_keeps_it() -> None:
