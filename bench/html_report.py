@@ -1,6 +1,6 @@
 """How large the HTML report of a run is, how long writing it takes, and how soon a browser shows it.
 
-    python -m bench.html_report [--requests 1000,10000,100000] [--tries 5]
+    python -m bench.html_report [--requests 1000,10000,100000] [--wrong 8] [--output 16] [--tries 5]
 
 The runs are made, not measured (:mod:`bench.made_run`), since only their size counts. The cache has Vega already, as
 after a first run. Each page is opened by ``file:`` in headless Chromium, each time in a fresh context.
@@ -53,9 +53,9 @@ class Row:
         )
 
 
-def measure(requests: int, tries: int, chromium: Any, folder: Path) -> Row:
+def measure(settings: Settings, tries: int, chromium: Any, folder: Path) -> Row:
     """Write the page of such a run, and open it."""
-    settings = Settings(requests)
+    requests = settings.requests
     deployment, history = deployment_of(settings), history_of(settings)
     report = make_report(deployment, history, judge(deployment, history), None, LoadSettings(requests))
     took = []
@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure each size and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", default="1000,10000,100000")
+    parser.add_argument("--wrong", type=int, default=8, help="outputs that are wrong (default: %(default)s)")
+    parser.add_argument("--output", type=int, default=16, help="tokens of each answer (default: %(default)s)")
     parser.add_argument("--tries", type=int, default=5)
     flags = parser.parse_args(argv)
     print(f"processes that wait for {os.cpu_count()} cores before it begins: {os.getloadavg()[0]:.1f}")
@@ -96,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with tempfile.TemporaryDirectory() as folder, browser() as chromium:
         for requests in map(int, flags.requests.split(",")):
-            print(measure(requests, flags.tries, chromium, Path(folder)), flush=True)
+            settings = Settings(requests, output=flags.output, wrong=flags.wrong)
+            print(measure(settings, flags.tries, chromium, Path(folder)), flush=True)
 
 
 if __name__ == "__main__":

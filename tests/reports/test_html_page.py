@@ -14,6 +14,7 @@ from virtual_run import virtual_report
 from harness.history import Choice, Ended, Ending, History, Outcome, Sent
 from harness.reports import LoadSettings, Report, make_report
 from harness.reports.catalogue import Row
+from harness.reports.html import run_page
 from harness.reports.html import sampled as sampling
 from harness.reports.html.proves import PROVES
 from harness.reports.html.sampled import kind_of, sampled
@@ -178,6 +179,19 @@ def test_a_sampled_page_says_so() -> None:
     ]
     report = make_report(made.DEPLOYMENT, History((made.STARTED, *many)), made.INVALID)
     assert "750 of 1,500 requests are shown" in Text(report.html()).text
+
+
+def test_a_page_that_would_be_too_large_shows_fewer_outputs_and_requests_and_says_so(
+    wrong: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = wrong.html()
+    monkeypatch.setattr(run_page, "MOST_BYTES", len(whole.encode()) - 1)
+    smaller = wrong.html()
+    assert len(smaller.encode()) < len(whole.encode())
+    count = whole.count('<details class="card output"')
+    assert count >= 4
+    assert smaller.count('<details class="card output"') == count // 2
+    assert f"The first {count // 2} of {count} are shown." in Text(smaller).text
 
 
 def test_the_load_is_what_was_sent_and_not_what_was_asked_for() -> None:

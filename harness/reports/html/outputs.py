@@ -1,7 +1,7 @@
 """The outputs that a reader should look at: all that are wrong, then doubtful ones, then ties."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.history import History
 from harness.reports.html.words import TokenLine, Words, figures, lines_of
@@ -55,6 +55,10 @@ class OutputGroup:
     meaning: str
     shown: Sequence[ShownOutput]
     total: int
+
+    def shortened(self, share: float) -> "OutputGroup":
+        """The group with the first ones of those shown: this share of them, and at least one."""
+        return replace(self, shown=self.shown[: max(1, int(len(self.shown) * share))])
 
 
 def output_groups(history: History, rows: Iterable[RequestRow]) -> list[OutputGroup]:

@@ -47,16 +47,26 @@ _WORDS = {
 """Functions and texts that the template uses."""
 
 
+MOST_BYTES = 1_500_000
+"""A page of more, as of a run with thousands of wrong outputs, shows fewer requests and outputs, and says so."""
+_SHARES = (1.0, 0.5, 0.25, 0.1)
+"""Of the requests and outputs that a page shows at most. With the last, a page is as small as it gets."""
+
+
 def run_page(run: Judged) -> str:
     """The whole page, which needs no network."""
     rows = tuple(map(_without_credentials, request_rows(run.deployment, run.history, run.judgement)))
-    charts = charts_of(run, rows)
-    body = render(
-        "run.html", **_WORDS, **_about(run), **counters(run.judgement), **_of_requests(run, rows), charts=charts
-    )
+    charts, groups = charts_of(run, rows), outputs.output_groups(run.history, rows)
+    fixed = {**_WORDS, **_about(run), **counters(run.judgement), "charts": charts}
     contents = [(name, text) for name, text, there in _sections(run, charts) if there]
     title = f"{run.verdict.upper()}: {run.deployment.model}, {setup.load(run)}"
-    return document(title, body, charts, subtitle=_subtitle(run), contents=contents)
+    page = ""
+    for share in _SHARES:
+        body = render("run.html", **fixed, **_of_requests(rows, groups, share))
+        page = document(title, body, charts, subtitle=_subtitle(run), contents=contents)
+        if len(page.encode()) <= MOST_BYTES:
+            break
+    return page
 
 
 def _about(run: Judged) -> dict[str, Any]:
@@ -73,8 +83,8 @@ def _about(run: Judged) -> dict[str, Any]:
     }
 
 
-def _of_requests(run: Judged, rows: Sequence[RequestRow]) -> dict[str, Any]:
-    groups, shown = outputs.output_groups(run.history, rows), sampled(rows)
+def _of_requests(rows: Sequence[RequestRow], found: Sequence[outputs.OutputGroup], share: float) -> dict[str, Any]:
+    groups, shown = [group.shortened(share) for group in found], sampled(rows, share)
     return {
         "groups": groups,
         "wrong_by": [

@@ -47,11 +47,14 @@ def kind_of(row: RequestRow) -> str:
     return _OF_STATUS[row.output]
 
 
-def sampled(rows: Sequence[RequestRow]) -> SampledRequests:
-    """Notable requests first, the gravest in front; then others, evenly chosen in the order in which they were sent."""
+def sampled(rows: Sequence[RequestRow], share: float = 1.0) -> SampledRequests:
+    """Notable requests first, the gravest in front; then others, evenly chosen in the order in which they were sent.
+
+    ``share``: of the usual most, so many are shown.
+    """
     named = [(kind_of(row), row) for row in rows]
     notable = sorted((one for one in named if one[0] in _NOTABLE), key=lambda one: _NOTABLE.index(one[0]))
     others = [one for one in named if one[0] not in _NOTABLE]
-    step = max(1, -(-len(others) // MOST_OTHERS))
-    shown = notable[:MOST_NOTABLE]
+    step = max(1, -(-len(others) // int(MOST_OTHERS * share)))
+    shown = notable[: int(MOST_NOTABLE * share)]
     return SampledRequests([*shown, *others[::step]], len(rows), len(notable), len(shown))
