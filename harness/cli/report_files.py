@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.cli.options import ReportOptions
+from harness.cli.output import print_command
 from harness.errors import HarnessError
 from harness.reports import Report
 from harness.reports.ci import announce
@@ -57,4 +58,4 @@ def publish(report: Report, options: ReportOptions) -> None:
     if options.files.pushgateway and (why := push(report, _rows(report), options.files.pushgateway)):
         print(f"--pushgateway: the results were not pushed: {why}", file=sys.stderr)
     if options.files.announced:
-        announce(report, os.environ)
+        announce(report, os.environ, print_command)
