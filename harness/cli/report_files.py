@@ -16,6 +16,7 @@ from harness.reports.files.prometheus import results_text
 from harness.reports.files.pushgateway import push
 from harness.reports.requests import RequestRow, request_rows
 from harness.store import save_text
+from harness.store.atomic import is_special
 
 Content = Callable[[], str | bytes]
 
@@ -25,7 +26,7 @@ def store_files(report: Report, options: ReportOptions) -> None:
     failures = []
     for path, content in _files(report, options):
         try:
-            save_text(path.resolve(), content())
+            save_text(path if is_special(path) else path.resolve(), content())
         except HarnessError as error:
             failures.append(str(error))
     if failures:
