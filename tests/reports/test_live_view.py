@@ -19,6 +19,7 @@ from rich.console import Console
 
 from harness.history import Choice, Ended, FaultBegan, FaultPlanned, Outcome, Sampled, Sent
 from harness.observer import PhasePlan, VerifiedSoFar
+from harness.reports.progress import make_progress
 from harness.reports.progress.live import LiveProgress
 from harness.reports.progress.plain import PlainProgress
 from harness.scenario import Request
@@ -255,6 +256,12 @@ def test_plain_lines_have_the_same_figures() -> None:
         "fault pause-1 at work for 11 s: stop decode-0 with SIGSTOP; about 16 s left"
     )
     assert lines[-2] == "verification: verified 12 of about 20, 1 wrong, 2 doubtful; 100 first tokens compared"
+
+
+def test_a_log_gets_plain_lines_although_colours_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert isinstance(make_progress(clock=JumpingClock(), stream=io.StringIO()), PlainProgress)
 
 
 def on_a_terminal(tmp_path: Path, *, resize: bool, by: int | None) -> tuple[int, str]:
