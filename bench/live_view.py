@@ -5,10 +5,10 @@
 
 The same load is sent with them and without them, in turns, in one process, as in a run: recorded in memory and in a
 journal. The live view draws on a pseudo-terminal that another process reads; two servers' metrics, a real decode
-server's text, are read once a second from a third. ``bench.stub`` answers the load. In each round both ways are
-measured four times, in alternating order, and each pair gives a ratio of the client's CPU time per stream, drawing,
-journal and sampling included, and one of streams per second. Printed are the medians of the ratios with their 95 %
-intervals (order statistics). On a busy machine only the CPU time means something. Linux only.
+server's text, are read once a second from a third, and their states are followed. ``bench.stub`` answers the load. In
+each round both ways are measured four times, in alternating order, and each pair gives a ratio of the client's CPU
+time per stream, drawing, journal and sampling included, and one of streams per second. Printed are the medians of the
+ratios with their 95 % intervals (order statistics). On a busy machine only the CPU time means something. Linux only.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
@@ -34,10 +34,11 @@ from rich.console import Console
 from scipy.stats import quantile_test
 
 from bench.beside import _complete, _deployment, _NoCounters
-from harness.clock import MonotonicClock
+from harness.clock import Clock, MonotonicClock
 from harness.facts import Role, Server
 from harness.load.health import LoopLag
 from harness.observe.monitor import monitoring
+from harness.observe.states import ServerStates
 from harness.observer import SILENT
 from harness.reports import LiveProgress
 from harness.run import Recorder, Sending
@@ -143,6 +144,7 @@ async def _once(url: str, metrics: str, options: argparse.Namespace, *, shown: b
         async with (
             client_of(_deployment(url), Sending(), clock) as client,
             LoopLag(clock),
+            _followed(servers, clock, opened, record, view),
             monitoring(servers, {}, clock, record, 1.0 if shown else 0.0),
         ):
             began, cpu = time.perf_counter(), time.process_time()
@@ -152,6 +154,20 @@ async def _once(url: str, metrics: str, options: argparse.Namespace, *, shown: b
             wall, own = time.perf_counter() - began, time.process_time() - cpu
     _complete(record.history, options.streams)
     return Measured(1000 * own / options.streams, options.streams / wall)
+
+
+@asynccontextmanager
+async def _followed(
+    servers: Sequence[Server], clock: Clock, opened: ExitStack, record: Recorder, view: LiveProgress | None
+) -> AsyncIterator[None]:
+    """The states of the servers are followed while the context lasts, if there is a view."""
+    if view is None:
+        yield
+        return
+    states = ServerStates(servers, clock, view.server)
+    opened.enter_context(record.telling(states.recorded))
+    async with states.followed({}):
+        yield
 
 
 def _load(options: argparse.Namespace) -> Scenario:

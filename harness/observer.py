@@ -6,6 +6,9 @@ from typing import Protocol, cast
 
 from harness.history import Entry
 
+UP = "up"
+"""The state of a server that answers, or of another process that runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
@@ -62,6 +65,12 @@ class RunObserver(Protocol):
         Called twice for each request. What an entry has for each token should not be read.
         """
 
+    def server(self, name: str, state: str) -> None:
+        """The state of a server is known, or has changed: ``up``, ``not answering: ...``, ``ended with code 137``.
+
+        Told during the whole run, also of other processes that the harness started (``proxy``).
+        """
+
     def verified(self, so_far: VerifiedSoFar) -> None:
         """A step of verification has ended."""
 
@@ -93,6 +102,9 @@ class SilentObserver:
     def recorded(self, entry: Entry) -> None:
         """Do nothing."""
 
+    def server(self, name: str, state: str) -> None:
+        """Do nothing."""
+
     def verified(self, so_far: VerifiedSoFar) -> None:
         """Do nothing."""
 
@@ -106,7 +118,7 @@ class SilentObserver:
 SILENT: RunObserver = SilentObserver()
 """The default observer."""
 
-_EVENTS = ("deploy", "phase", "advance", "sending", "recorded", "verified", "verifying", "note")
+_EVENTS = ("deploy", "phase", "advance", "sending", "recorded", "server", "verified", "verifying", "note")
 
 
 def complete(observer: RunObserver) -> RunObserver:

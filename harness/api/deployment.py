@@ -248,6 +248,7 @@ class AsyncRunningDeployment:
                 clock=clock,
                 observer=self._observer,
                 died=self._died if fleet is None else lambda: (*self._died(), *fleet.died()),
+                ended=self._processes.ended,
                 load=nemesis.beside(load_here if fleet is None else fleet.load),
                 beside=None if faults else beside,
             )

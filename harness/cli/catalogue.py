@@ -14,6 +14,7 @@ from harness.cli.fault_list import OF_ALL, fault_lines
 from harness.cli.fault_options import reach_of
 from harness.cli.measure import measuring
 from harness.cli.options import Options
+from harness.cli.output import print_command
 from harness.cli.page import write_page
 from harness.cli.rejudged import settings_of
 from harness.cli.report_files import publish
@@ -79,7 +80,7 @@ async def run_catalogue(options: Options) -> ExitCode:
         save_text(options.report.junit.resolve(), catalogues_junit((one.rows, one.identity) for one in done))
     for one in done:
         if one.identity is None and options.report.files.announced:
-            announce_rows(one.rows, os.environ)
+            announce_rows(one.rows, os.environ, print_command)
     if crash := next((one.crash for one in done if one.crash), None):
         raise crash
     return exit_code(overall(rows), died=any(one.died for one in done))

@@ -79,6 +79,7 @@ async def measuring(
                 clock=clock,
                 observer=progress,
                 died=session.died if fleet is None else lambda: (*session.died(), *fleet.died()),
+                ended=session.nursery.ended,
                 load=nemesis.beside(load) if options.faults else load,
                 beside=None if options.faults else beside,
             )

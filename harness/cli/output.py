@@ -1,4 +1,4 @@
-"""Replaces standard output and standard error by streams that never raise.
+"""Replaces standard output and standard error by streams that never raise, and that a CI system reads no command from.
 
 The reader may go away (``| head -1``), the disk may be full (``> /dev/full``), a stream may be closed, or unable to
 encode a character. None of this is about the deployment, so it must not change the exit code or keep a file from being
@@ -12,24 +12,31 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from harness.cli.ci_log import CiLog
+
 _STDERR = 2
 
 
 class UnfailingStream:
     """A text stream that never raises: after the first write that fails, everything is dropped."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, log: CiLog | None = None) -> None:
         self._stream = stream
         """None: the process was started without this stream."""
+        self._log = log or CiLog({})
         self.lost = stream is None
         """Whether a write failed."""
 
     def write(self, text: str) -> int:
         """Like a file's; never fails."""
+        self.command(self._log.harmless(text))
+        return len(text)
+
+    def command(self, text: str) -> None:
+        """Write text as it is: the harness's own commands to a CI system. Never fails."""
         if self._stream is not None and not self.lost:
             with self._dropping():
                 self._stream.write(text)
-        return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Like a file's; never fails."""
@@ -75,7 +82,7 @@ def unfailing_output() -> Iterator[None]:
     """Guard both streams of this process while the context lasts."""
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
-    guards = [UnfailingStream(stream) for stream in before]
+    guards = [UnfailingStream(stream, CiLog(os.environ)) for stream in before]
     for stream in before:
         _escape_unencodable(stream)
     sys.stdout, sys.stderr = (cast("TextIO", guard) for guard in guards)
@@ -85,6 +92,14 @@ def unfailing_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
         for guard in guards:
             guard.leave()
+
+
+def print_command(line: str) -> None:
+    """Print a line on standard error that a CI system is to read as a command."""
+    if isinstance(stream := sys.stderr, UnfailingStream):
+        stream.command(f"{line}\n")
+    else:
+        print(line, file=stream)
 
 
 def _fill_closed_descriptors() -> None:

@@ -1,11 +1,13 @@
 """Checks before a run that the files that flags name can be written: a run may take an hour."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.cli.options import Options
 from harness.errors import UsageError
+from harness.store.atomic import is_special
 
 
 def require_places(options: Options) -> None:
@@ -43,6 +45,10 @@ def _named(options: Options) -> Iterator[tuple[str, Path]]:
 def _require(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(None, "it is a directory")
+    if is_special(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(None, "it may not be written to")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # A file is made, since permissions do not show that a file system is read-only or full.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.cli.options import ReportOptions
+from harness.cli.output import print_command
 from harness.errors import HarnessError
 from harness.reports import Report
 from harness.reports.ci import announce
@@ -15,6 +16,7 @@ from harness.reports.files.prometheus import results_text
 from harness.reports.files.pushgateway import push
 from harness.reports.requests import RequestRow, request_rows
 from harness.store import save_text
+from harness.store.atomic import is_special
 
 Content = Callable[[], str | bytes]
 
@@ -24,7 +26,7 @@ def store_files(report: Report, options: ReportOptions) -> None:
     failures = []
     for path, content in _files(report, options):
         try:
-            save_text(path.resolve(), content())
+            save_text(path if is_special(path) else path.resolve(), content())
         except HarnessError as error:
             failures.append(str(error))
     if failures:
@@ -57,4 +59,4 @@ def publish(report: Report, options: ReportOptions) -> None:
     if options.files.pushgateway and (why := push(report, _rows(report), options.files.pushgateway)):
         print(f"--pushgateway: the results were not pushed: {why}", file=sys.stderr)
     if options.files.announced:
-        announce(report, os.environ)
+        announce(report, os.environ, print_command)

@@ -105,6 +105,7 @@ class _Sweep:
                 clock=clock,
                 observer=self.progress,
                 died=self.session.died,
+                ended=self.session.nursery.ended,
             )
             settings = settings_of(options, carried.history)
             made = make_report(deployment, carried.history, carried.judgement, store.path, settings)

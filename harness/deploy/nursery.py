@@ -91,6 +91,11 @@ class Nursery:
         now = {name: why for name in self._processes if (why := self._death(name)) is not None}
         return {**self._ended_before, **now}
 
+    def ended(self) -> dict[str, int]:
+        """The exit statuses of the processes that have ended by now, for whatever reason, by name."""
+        found = ((name, process.status) for name, process in self._processes.items())
+        return {name: status for name, status in found if status is not None}
+
     def _death(self, name: str) -> str | None:
         """Why a command has ended by itself; None if it runs, or if a fault ended it."""
         process = self._processes[name]

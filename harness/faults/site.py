@@ -24,6 +24,10 @@ class Processes(Protocol):
         """The processes that were started, in order."""
         ...
 
+    def ended(self) -> Mapping[str, int]:
+        """The exit statuses of the commands that have ended by now, for whatever reason, by name."""
+        ...
+
     def will_end(self, name: str) -> None:
         """Note that a fault is about to end the command: until it is started again, it has not died by itself."""
         ...

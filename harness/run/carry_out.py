@@ -1,7 +1,7 @@
 """The function that carries out scenarios on a deployment, and its result."""
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -12,6 +12,7 @@ from harness.facts import Deployment
 from harness.history import DeadProcess, Decoding, History, Noted, RunEnded, VerificationPlanned
 from harness.load.extra_body import shifts
 from harness.memo import forget
+from harness.observe.states import ServerStates
 from harness.observer import SILENT, RunObserver
 from harness.run.recorder import Recorder
 from harness.run.runner import Loading, PhaseRun, load_here, run_scenario
@@ -57,6 +58,7 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     observer: RunObserver = SILENT,
     transport: Transport | None = None,
     died: Callable[[], Iterable[DeadProcess]] = tuple,
+    ended: Callable[[], Mapping[str, int]] = dict,
     load: Loading | None = None,
     beside: Predicting | None = None,
 ) -> Carried:
@@ -67,6 +69,7 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     ``load``: how a phase's requests are sent; None: from this process.
     ``beside``: predicts counters while the run goes on; None: they are predicted when the run is judged.
     ``died``: called at the end; returns the processes that the harness started and that ended by themselves.
+    ``ended``: called while the run goes on; returns the exit statuses of such processes that have ended for any reason.
     A cancelled run is recorded as interrupted before the cancellation is passed on.
     """
     if verify is not None:
@@ -85,11 +88,15 @@ async def carry_out(  # noqa: PLR0913 - keyword-only, and all but three have def
     complete = deployment.end_tokens_complete
     record(Decoding(clock.now(), deployment.end_token_ids, shifts(sending.extra_body), ends_complete=complete))
     opened = over_http(deployment, sending, record, clock) if transport is None else nullcontext(transport)
-    told = ExitStack()
+    told, followed = ExitStack(), AsyncExitStack()
     if observer is not SILENT:
         told.enter_context(record.telling(observer.recorded))
     try:
-        async with opened as using:
+        async with opened as using, followed:
+            if observer is not SILENT and transport is None:
+                states = ServerStates(deployment.servers, clock, observer.server, ended)
+                told.enter_context(record.telling(states.recorded))
+                await followed.enter_async_context(states.followed(sending.headers))
             try:
                 for scenario in scenarios:
                     if beside is not None and (decided := beside.begin(scenario, deployment)):

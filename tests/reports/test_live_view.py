@@ -19,6 +19,7 @@ from rich.console import Console
 
 from harness.history import Choice, Ended, FaultBegan, FaultPlanned, Outcome, Sampled, Sent
 from harness.observer import PhasePlan, VerifiedSoFar
+from harness.reports.progress import make_progress
 from harness.reports.progress.live import LiveProgress
 from harness.reports.progress.plain import PlainProgress
 from harness.scenario import Request
@@ -156,6 +157,57 @@ def test_a_server_that_does_not_answer_while_others_do_is_silent() -> None:
     assert re.search(r"^decode-0 +silent 3.0 s", shown.getvalue(), re.MULTILINE)
 
 
+def test_servers_are_shown_in_the_whole_run_and_one_that_is_not_up_stands_out() -> None:
+    clock, console = JumpingClock(), Console(file=io.StringIO(), width=100, height=24)
+    progress = LiveProgress(console, clock, redraw=False)
+    for name in ("prefill-0", "decode-0"):
+        progress.server(name, "up")
+    told(progress, clock, servers=1)
+    progress.verifying(9.0, 20.0, None)
+    progress.sending(PhasePlan("verification", "teacher", 8, of_load=False, concurrency=8))
+    progress.phase("verification", "teacher", 8)
+    assert _shown(progress, console).splitlines()[-3:] == ["server     state", "prefill-0  up", "decode-0   up"]
+    progress.server("decode-0", "not answering: Connection refused")
+    assert _shown(progress, console).splitlines()[-1] == "decode-0   not answering"
+    progress.server("decode-0", "ended with code 137")
+    progress.server("proxy", "ended with code 1")
+    assert _shown(progress, console).splitlines()[-3:] == [
+        "prefill-0  up",
+        "decode-0   ended with code 137",
+        "proxy      ended with code 1",
+    ]
+    # The next load of the same servers.
+    progress.sending(PhasePlan("random_load", "load", 4, of_load=True, concurrency=8))
+    progress.phase("random_load", "load", 4)
+    assert "decode-0   ended with code 137" in _shown(progress, console)
+
+
+@pytest.mark.parametrize("width", [40, 60, 200])
+@pytest.mark.parametrize("height", [8, 20])
+def test_the_state_of_a_server_that_is_not_up_is_kept_in_a_small_terminal(width: int, height: int) -> None:
+    clock, console = JumpingClock(), Console(file=io.StringIO(), width=width, height=height)
+    progress = LiveProgress(console, clock, redraw=False)
+    told(progress, clock, servers=40)
+    progress.server("decode-39", "ended with code 137")
+    (line,) = (line for line in _shown(progress, console).splitlines() if line.startswith("decode-39"))
+    assert "ended with code 137" in line
+
+
+def test_a_change_of_a_server_s_state_is_one_line_that_stays() -> None:
+    for live in (True, False):
+        clock, stream = JumpingClock(), io.StringIO()
+        console = Console(file=stream, width=100, height=24)
+        progress = LiveProgress(console, clock, redraw=False) if live else PlainProgress(stream, clock)
+        states = ("up", "up", f"not answering: {HOSTILE}", f"not answering: {HOSTILE}", "ended with code 1", "up", "up")
+        for state in states:
+            progress.server("decode-0", state)
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == 3
+        assert lines[0].startswith("decode-0: not answering: decode-")
+        assert lines[1:] == ["decode-0: ended with code 1", "decode-0: up"]
+        assert not set("\x1b\r\u202e") & set(stream.getvalue())
+
+
 def test_the_next_load_of_a_sweep_begins_without_the_last_one_s_verification() -> None:
     clock, console = JumpingClock(), Console(file=io.StringIO(), width=100, height=24)
     progress = LiveProgress(console, clock, redraw=False)
@@ -204,6 +256,12 @@ def test_plain_lines_have_the_same_figures() -> None:
         "fault pause-1 at work for 11 s: stop decode-0 with SIGSTOP; about 16 s left"
     )
     assert lines[-2] == "verification: verified 12 of about 20, 1 wrong, 2 doubtful; 100 first tokens compared"
+
+
+def test_a_log_gets_plain_lines_although_colours_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert isinstance(make_progress(clock=JumpingClock(), stream=io.StringIO()), PlainProgress)
 
 
 def on_a_terminal(tmp_path: Path, *, resize: bool, by: int | None) -> tuple[int, str]:

@@ -29,6 +29,7 @@ def make_progress(*, clock: Clock, plain: bool = False, stream: TextIO | None = 
     """Progress on ``stream`` (default: stderr): live on a terminal, otherwise plain lines."""
     stream = stream or sys.stderr
     console = Console(file=stream, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal and not plain:
+    # FORCE_COLOR makes rich take a log for a terminal, as CI systems set it, but nothing in a log can be redrawn.
+    if stream.isatty() and console.is_terminal and not console.is_dumb_terminal and not plain:
         return LiveProgress(console, clock)
     return PlainProgress(stream, clock)

@@ -5,11 +5,12 @@ there are too many lines, those that matter least are left out: a server's figur
 failures.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
 
+from harness.observer import UP
 from harness.reports.progress.figures import ServerState
 from harness.reports.progress.sources import SOURCES
 from harness.reports.progress.words import SOURCE_WORDS, source_words, state_word
@@ -57,43 +58,72 @@ def progress_line(name: str, share: float, words: str, width: int, *, ascii_only
     return Text.assemble((name, "bold"), gap, (f"{shown}{gap}" if shown else "", "green"), words)
 
 
-_COLUMNS = ("server", "state", "running", "waiting", "KV", *(SOURCE_WORDS[source] for source in SOURCES))
-_DROPPED = ("state", "cached", "computed", "waiting", "transferred", "KV", "running")
+_FIGURES = ("running", "waiting", "KV", *(SOURCE_WORDS[source] for source in SOURCES))
+_DROPPED = ("cached", "computed", "waiting", "transferred", "KV", "running")
 """Columns that a narrow terminal has no room for, in the order in which they are left out."""
+_FAILED, _ROW, _HEADING = 1, 4, 5
+"""Ranks of lines: a server that is not up matters as much as requests that failed."""
 
 
-def server_lines(servers: Iterable[tuple[str, ServerState]], width: int, now: float) -> Iterator[Text]:
-    """A table of the servers: a heading, and a line for each of the first few."""
-    every = list(servers)
-    if not every:
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A server's line of the table: texts by column, and whether the server is not up."""
+
+    cells: Mapping[str, str]
+    failed: bool
+
+
+def server_lines(read: Mapping[str, ServerState], states: Mapping[str, str], width: int, now: float) -> Iterator[Line]:
+    """A table of the servers: a heading, and a line for each of the first few; all that are not up come before others.
+
+    ``read``: their latest readings, which there are while a load is sent. ``states``: whether they are up.
+    """
+    names = list(dict.fromkeys((*read, *states)))
+    if not names:
         return
-    newest = max(server.at for _, server in every)
-    rows = [_row(name, server, newest, now) for name, server in every[:_MOST_SERVERS]]
-    for number, cells in enumerate(_in_columns(rows, width)):
-        failed = number and rows[number - 1]["state"].startswith(("no answer", "silent"))
-        yield Text(cells, "red" if failed else "" if number else "dim")
-    if len(every) > _MOST_SERVERS:
-        yield Text(f"and {len(every) - _MOST_SERVERS} more servers", "dim")
+    newest = max((server.at for server in read.values()), default=0.0)
+    rows = {name: _row(name, read.get(name), states.get(name, UP), newest, now) for name in names}
+    shown = sorted(names, key=lambda name: not rows[name].failed)[:_MOST_SERVERS]
+    shown_rows = [rows[name] for name in names if name in shown]
+    for number, text in enumerate(_in_columns(shown_rows, width, with_figures=bool(read))):
+        failed = number and shown_rows[number - 1].failed
+        yield Line(Text(text, "red" if failed else "" if number else "dim"),
+                   _FAILED if failed else _ROW if number else _HEADING)  # fmt: skip
+    if len(names) > _MOST_SERVERS:
+        yield Line(Text(f"and {len(names) - _MOST_SERVERS} more servers", "dim"), _ROW)
 
 
-def _row(name: str, server: ServerState, newest: float, now: float) -> dict[str, str]:
-    reading, words = server.reading, source_words(server)
+def _row(name: str, server: ServerState | None, state: str, newest: float, now: float) -> _Row:
     # A server that has not answered yet, while others did.
-    silent = newest - server.at > _SILENT_S
-    state = f"silent {duration(now - server.at)}" if silent else state_word(server)
+    silent = server is not None and newest - server.at > _SILENT_S
+    if state != UP:
+        word = clean(state.partition(":")[0], 24)
+    elif server is None:
+        word = UP
+    else:
+        word = f"silent {duration(now - server.at)}" if silent else state_word(server)
+    failed = state != UP or silent or bool(server and server.reading.cause)
+    return _Row({"server": clean(name, 24), "state": word, **_figures(server)}, failed)
+
+
+def _figures(server: ServerState | None) -> dict[str, str]:
+    if server is None:
+        return dict.fromkeys(_FIGURES, "-")
+    reading, words = server.reading, source_words(server)
     usage = "-" if reading.kv_usage is None else f"{reading.kv_usage:.0%}"
-    figures = {"running": count(reading.running), "waiting": count(reading.waiting), "KV": usage}
     sources = {SOURCE_WORDS[source]: words[source] for source in SOURCES}
-    return {"server": clean(name, 24), "state": state, **figures, **sources}
+    return {"running": count(reading.running), "waiting": count(reading.waiting), "KV": usage, **sources}
 
 
-def _in_columns(rows: Sequence[dict[str, str]], width: int) -> Iterator[str]:
-    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in _COLUMNS}
-    for column in _DROPPED:
+def _in_columns(rows: Sequence[_Row], width: int, *, with_figures: bool) -> Iterator[str]:
+    columns = ("server", "state", *(_FIGURES if with_figures else ()))
+    widths = {column: max(len(column), *(len(row.cells[column]) for row in rows)) for column in columns}
+    # Whether a server is busy or idle is seen from its requests, too; that it is not up is not.
+    for column in (*_DROPPED, "state") if any(row.failed for row in rows) else ("state", *_DROPPED):
         if sum(widths.values()) + _GAP * (len(widths) - 1) < width:
             break
-        del widths[column]
-    for row in ({column: column for column in _COLUMNS}, *rows):
-        cells = (row[column].ljust(size) if column in ("server", "state") else row[column].rjust(size)
+        widths.pop(column, None)
+    for cells in ({column: column for column in columns}, *(row.cells for row in rows)):
+        found = (cells[column].ljust(size) if column in ("server", "state") else cells[column].rjust(size)
                  for column, size in widths.items())  # fmt: skip
-        yield (" " * _GAP).join(cells).rstrip()
+        yield (" " * _GAP).join(found).rstrip()

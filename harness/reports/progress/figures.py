@@ -20,7 +20,7 @@ from harness.history import (
     Scraped,
     Sent,
 )
-from harness.observer import PhasePlan, VerifiedSoFar
+from harness.observer import UP, PhasePlan, VerifiedSoFar
 from harness.reports.progress.latency_bins import LatencyBins
 from harness.reports.progress.sources import TokenSources
 
@@ -113,6 +113,8 @@ class Figures:
     def __init__(self) -> None:
         self.traffic: Traffic | None = None
         self.servers: dict[str, ServerState] = {}
+        self.states: dict[str, str] = {}
+        """What was told of each server last, in the whole run: ``up``, or what is wrong with it."""
         self.faults: dict[str, tuple[float, str]] = {}
         """Faults at work: since when, on the clock of who shows them, and what they do."""
         self.died: tuple[str, ...] = ()
@@ -144,6 +146,13 @@ class Figures:
                 traffic.has_ended(entry)
         else:
             self._other(entry, now)
+
+    def server(self, name: str, state: str) -> bool:
+        """The state of a server; whether that is news. A server is taken to be up until it is known not to be."""
+        before = self.states.get(name, UP)
+        # A new mapping each time: another thread may be iterating over the old one.
+        self.states = {**self.states, name: state}
+        return state != before
 
     def _other(self, entry: Entry, now: Callable[[], float]) -> None:
         match entry:

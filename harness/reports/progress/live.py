@@ -96,6 +96,11 @@ class LiveProgress:
         """Update the figures."""
         self._figures.recorded(entry, self._clock.now)
 
+    def server(self, name: str, state: str) -> None:
+        """Show the state, and leave a line when it changes."""
+        if self._figures.server(name, state):
+            self.note(f"{name}: {clean(state)}")
+
     def verified(self, so_far: VerifiedSoFar) -> None:
         """Show what is known of the outputs."""
         self._figures.so_far = so_far
@@ -144,8 +149,7 @@ class LiveProgress:
             yield Line(Text(fault_words(name, text, now - since), "yellow"))
         if self._verifying is not None:
             yield from self._verification(self._verifying, now)
-        for number, row in enumerate(server_lines(self._figures.servers.items(), width, now)):
-            yield Line(row, 4 if number else 5)
+        yield from server_lines(self._figures.servers, self._figures.states, width, now)
 
     @property
     def _phase(self) -> PhaseCount | None:

@@ -67,6 +67,11 @@ class PlainProgress:
         """Update the figures."""
         self._figures.recorded(entry, self._clock.now)
 
+    def server(self, name: str, state: str) -> None:
+        """A line when the state changes."""
+        if self._figures.server(name, state):
+            self._print(f"{name}: {clean(state)}")
+
     def verified(self, so_far: VerifiedSoFar) -> None:
         """A line, if something changed."""
         if so_far != self._figures.so_far:
