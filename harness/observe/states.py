@@ -8,11 +8,12 @@ time to listen. Any answer but an error of the server itself is one: not every s
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 import aiohttp
 
+from harness.cancelled import cancelled
 from harness.clock import Clock
 from harness.facts import Server
 from harness.history import Entry, Sampled
@@ -64,8 +65,10 @@ class ServerStates:
             finally:
                 for task in tasks:
                     task.cancel()
-                # What went wrong here is no reason to end a run.
-                await asyncio.gather(*tasks, return_exceptions=True)
+                for task in tasks:
+                    # What went wrong here is no reason to end a run.
+                    with suppress(Exception):
+                        await cancelled(task)
 
     async def _follow_processes(self) -> None:
         while True:
