@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.checkers.by_phase import by_phase
-from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem
+from harness.checkers.evidence import NOT_COUNTED, Evidence, first_problem, was_served
 from harness.checkers.gathering import gather
 from harness.checkers.incarnations import counted
 from harness.checkers.unknown_facts import excused_by_unlisted
 from harness.facts import Deployment, Role
 from harness.history import History, Operation, Outcome
 from harness.scenario import Route
-from harness.verdict import Bounds, Check, Comparison, worst
+from harness.verdict import Bounds, Check, Comparison, Verdict, worst
 
 SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
 _COUNTERS = (
@@ -47,6 +47,9 @@ def token_sources(deployment: Deployment, history: History) -> Check:
     comparisons = tuple(comparison for one in ordered for comparison in _compared(deployment, one))
     comparisons += tuple(_against_usage(deployment, evidence, history))
     verdict = worst(comparison.verdict for comparison in comparisons)
+    if verdict is Verdict.VALID and not was_served(history):
+        why = "no request was served, so there were no prompt tokens to account for"
+        return Check("token_sources", Verdict.UNKNOWN, why, comparisons)
     return Check("token_sources", verdict, _summary(tuple(ordered), comparisons), comparisons)
 
 

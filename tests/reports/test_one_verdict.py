@@ -9,13 +9,15 @@ import pytest
 from run_fixtures import DEPLOYMENT, HISTORY
 from shrink_pairs import Ran, harness
 
+from harness.checkers import judge
 from harness.checkers.nixl_bytes import nixl_bytes
 from harness.checkers.offload_bytes import offload_bytes
+from harness.checkers.token_sources import token_sources
 from harness.history import Ended, History, Outcome
 from harness.reports import WHOLE_RUN, Row, make_report
 from harness.reports.catalogue import tally
 from harness.reports.screen.plain import plain_lines
-from harness.verdict import Check, FaultSign, Judgement, KnownFault, Verdict
+from harness.verdict import Advice, Check, FaultSign, Judgement, KnownFault, Verdict
 
 FAULT = KnownFault((FaultSign("failed_transfers"),), ("0.32.0",), ("cpu",), "counts two of three notifications as late")
 
@@ -111,6 +113,15 @@ def test_no_bytes_moved_is_unknown_if_nothing_was_served() -> None:
         check = checker(counted.DEPLOYMENT, unserved())
         assert check.verdict is Verdict.UNKNOWN
         assert check.summary == "no request was served, so there was nothing to move"
+
+
+def test_counters_that_did_not_grow_are_no_evidence_if_nothing_was_served() -> None:
+    check = token_sources(counted.DEPLOYMENT, unserved())
+    assert check.verdict is Verdict.UNKNOWN
+    assert check.summary == "no request was served, so there were no prompt tokens to account for"
+    judged = {one.name: one for one in judge(counted.DEPLOYMENT, unserved()).checks}
+    for name in ("token_sources", "nixl_bytes", "offload_bytes"):
+        assert judged[name].advice == Advice("no request completed", "see completion")
 
 
 @pytest.mark.slow

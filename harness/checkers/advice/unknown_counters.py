@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from harness.checkers.advice.context import ENDED_EARLY, Context
 from harness.checkers.advice.readings import unsettled, unusable
+from harness.checkers.evidence import was_served
 from harness.checkers.gathering import gather
 from harness.verdict import Advice
 
@@ -15,6 +16,8 @@ UNLISTED = Advice(
 
 def of_unknown_counters(context: Context) -> Advice:
     """Advice on the most likely reason why a check of counters is unknown."""
+    if not context.problems() and not was_served(context.history):
+        return ENDED_EARLY if context.history.ended_early else Advice("no request completed", "see completion")
     missing = Advice("the servers do not report a fact or a counter that this check needs", "see the reason above")
     return next(_reasons(context), missing)
 

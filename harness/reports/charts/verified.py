@@ -64,10 +64,11 @@ def verified_outputs(run: MeasuredRun) -> Iterator[Chart]:
     limits = run.report.judgement.outputs.noise_floor
     yield Chart(
         "verified-outputs",
-        "Verified outputs beside the limits of noise",
-        f"Each verified output by how far it differs from its teacher forcing: its largest margin error (which bounds "
+        "Teacher-forced outputs beside the limits of noise",
+        f"Each output that was teacher-forced, by how far it differs from that: its largest margin error (which bounds "
         f"how far a served token can be behind the best one) and its largest drift of a log-probability, in nats. "
-        f"{shown_of(len(outputs), len(places), 'verified outputs').capitalize()}, those with something wrong first. "
+        f"{shown_of(len(outputs), len(places), 'teacher-forced outputs').capitalize()}, those with something wrong "
+        f"first. "
         f"{_told(limits)}",
         framed(320, [*_limits(limits), _points(rows, limits)]),
     )

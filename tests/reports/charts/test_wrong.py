@@ -101,4 +101,4 @@ def test_each_verified_output_stands_where_its_largest_errors_are() -> None:
     floor = look_at_outputs(history).floor
     lines = [layer["data"]["values"][0]["v"] for layer in chart.spec["layer"][:-1]]
     assert lines == [floor.near.regret, floor.near.drift, floor.far.regret, floor.far.drift]
-    assert "All 64 verified outputs" in chart.description
+    assert "All 64 teacher-forced outputs" in chart.description
