@@ -1,6 +1,7 @@
 """Compares sets of stored runs: outputs, counters, latencies, throughput. Pure; statistics come from scipy."""
 
-from harness.compare.comparison import Change, Comparison, Conclusion, NotComparableError, compare
+from harness.compare.changes import Change
+from harness.compare.comparison import Comparison, Conclusion, NotComparableError, compare
 from harness.compare.evidence import Answer, Evidence, Sides
 from harness.compare.metrics import Family, Metric
 from harness.compare.stored_run import StoredRun

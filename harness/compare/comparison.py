@@ -6,14 +6,14 @@ without limits, if that holds for outputs or such a metric, or if there are too 
 that cannot fail must not pass. Otherwise it is NO WORSE.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.compare.evidence import Answer, Evidence, Sides, apart, enough_runs, judge_family
-from harness.compare.metrics import LATENCIES, RATES, THROUGHPUTS, Family, Metric, counter
+from harness.compare.changes import Change, changes_of, metrics_of, numbers, total
+from harness.compare.metrics import RATES, Family
 from harness.compare.outputs import OutputsChange, compare_outputs
+from harness.compare.reasons import by_default, notes_of, of_limits
 from harness.compare.settings import differing
 from harness.compare.stored_run import Share, StoredRun
 from harness.compare.thresholds import OUTPUTS, Kept, Limit, Threshold, judge_limit, judge_outputs
@@ -59,32 +59,6 @@ def beside(values: Mapping[str, str]) -> str:
         f"{value} in {runs[0]}" + (f" and {plural(len(runs) - 1, 'other run')}" if len(runs) > 1 else "")
         for value, runs in by_value.items()
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One metric on both sides."""
-
-    metric: Metric
-    sides: Sides
-    evidence: Evidence
-
-    @property
-    def worse(self) -> bool:
-        """Whether it changed for the worse, real or not."""
-        sign = self.metric.higher_is_worse
-        return sign is not None and self.evidence.difference != 0 and (self.evidence.difference > 0) == sign
-
-    @property
-    def gates(self) -> bool:
-        """Whether a comparison without limits depends on it, and it is more than noise."""
-        gating = self.metric.family in (Family.PRIMARY, Family.RATES)
-        return gating and self.evidence.answer in (Answer.REAL, Answer.UNKNOWN)
-
-    @property
-    def real(self) -> bool:
-        """Whether the change is real."""
-        return self.evidence.answer is Answer.REAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +112,12 @@ def compare(
     different = differing({one.name: one.settings for one in (*baseline, *run)})
     if refused := {name: values for name, values in different.items() if name not in allow_different}:
         raise NotComparableError(refused)
-    changes = tuple(_changes(baseline, run))
+    changes = tuple(changes_of(baseline, run))
     outputs = compare_outputs([one.outputs for one in baseline], [one.outputs for one in run])
     limits = tuple(_limits(thresholds, changes, outputs, baseline, run))
     verdicts = worst(one.verdict for one in baseline), worst(one.verdict for one in run)
-    totals = {metric.name: (_total(baseline, metric), _total(run, metric)) for metric in RATES}
-    findings = list(_of_limits(limits) if limits else _by_default(changes, outputs, verdicts, baseline, run))
+    totals = {metric.name: (total(baseline, metric), total(run, metric)) for metric in RATES}
+    findings = list(of_limits(limits) if limits else by_default(changes, outputs, verdicts, baseline, run))
     worse = [text for bad, text in findings if bad]
     unknown = [text for bad, text in findings if not bad]
     return Comparison(
@@ -155,67 +129,10 @@ def compare(
         verdicts,
         limits,
         different,
-        tuple(_notes(baseline, run, changes)),
+        tuple(notes_of(baseline, run, changes)),
         (*worse, *unknown),
         Conclusion.WORSE if worse else Conclusion.UNKNOWN if unknown else Conclusion.NO_WORSE,
     )
-
-
-def _changes(baseline: Sequence[StoredRun], run: Sequence[StoredRun]) -> Iterator[Change]:
-    timed = [one for one in baseline if not one.why_no_latencies], [one for one in run if not one.why_no_latencies]
-    for family in Family:
-        metrics = list(_metrics(family, (*baseline, *run)))
-        found = [(metric, _sides(metric, *(timed if metric.of_latency else (baseline, run)))) for metric in metrics]
-        known = [(metric, sides) for metric, sides in found if sides is not None]
-        for (metric, sides), evidence in zip(
-            known, judge_family([sides for _, sides in known], family.level), strict=True
-        ):
-            yield Change(metric, sides, evidence)
-
-
-def _metrics(family: Family, runs: Sequence[StoredRun]) -> Iterator[Metric]:
-    if family is Family.COUNTERS:
-        yield from map(counter, dict.fromkeys(name for one in runs for name in one.counters))
-    yield from (metric for metric in (*LATENCIES, *THROUGHPUTS, *RATES) if metric.family is family)
-
-
-def _sides(metric: Metric, baseline: Sequence[StoredRun], run: Sequence[StoredRun]) -> Sides | None:
-    """The metric's values; None if there is a run without it."""
-    old, new = ([value for one in side if (value := _value(metric, one)) is not None] for side in (baseline, run))
-    if not old or not new or len(old) < len(baseline) or len(new) < len(run):
-        return None
-    within = _scatter_within(metric, baseline, run)
-    times = tuple(one.began for one in baseline), tuple(one.began for one in run)
-    plain = metric.family is Family.RATES
-    if plain:
-        within = _scatter_of_share(_total(baseline, metric), _total(run, metric))
-    return Sides(tuple(old), tuple(new), within, times, plain=plain)
-
-
-def _scatter_within(metric: Metric, *sides: Sequence[StoredRun]) -> float | None:
-    """The standard error within runs of the difference of the sides' means; None if a run does not know its own."""
-    errors = [(one.within.get(metric.name), len(side)) for side in sides for one in side]
-    known = [(error / runs) ** 2 for error, runs in errors if error is not None]
-    return math.sqrt(sum(known)) if len(known) == len(errors) else None
-
-
-def _scatter_of_share(baseline: Share, run: Share) -> float | None:
-    """The standard error of the difference of two shares that are the same in truth."""
-    both = (baseline.number + run.number) / (baseline.of + run.of)
-    return math.sqrt(both * (1 - both) * (1 / baseline.of + 1 / run.of)) or None
-
-
-def _value(metric: Metric, run: StoredRun) -> float | None:
-    if metric.family is Family.COUNTERS:
-        return run.counters.get(metric.name)
-    if metric.family is Family.RATES:
-        return run.shares[metric.name].value
-    return run.values.get(metric.name)
-
-
-def _total(runs: Sequence[StoredRun], metric: Metric) -> Share:
-    shares = [one.shares[metric.name] for one in runs]
-    return Share(sum(one.number for one in shares), sum(one.of for one in shares))
 
 
 def _limits(
@@ -226,7 +143,7 @@ def _limits(
     run: Sequence[StoredRun],
 ) -> Iterator[Limit]:
     known = {one.metric.name: one for one in changes}
-    every = {metric.name: metric for family in Family for metric in _metrics(family, (*baseline, *run))}
+    every = {metric.name: metric for family in Family for metric in metrics_of(family, (*baseline, *run))}
     names = {*every, OUTPUTS}
     for threshold in thresholds:
         if threshold.metric not in names:
@@ -243,97 +160,6 @@ def _limits(
             why = "some runs have not measured it, or their latencies are not compared"
             yield Limit(threshold, Kept.UNKNOWN, why)
         elif change.metric.family is Family.RATES and not threshold.relative:
-            yield judge_limit(threshold, _numbers(change.metric, baseline, run), Family.RATES)
+            yield judge_limit(threshold, numbers(change.metric, baseline, run), Family.RATES)
         else:
             yield judge_limit(threshold, change.sides, change.metric.family, len(thresholds))
-
-
-def _numbers(metric: Metric, baseline: Sequence[StoredRun], run: Sequence[StoredRun]) -> Sides:
-    old, new = (tuple(float(one.shares[metric.name].number) for one in side) for side in (baseline, run))
-    return Sides(old, new)
-
-
-def _of_limits(limits: Sequence[Limit]) -> Iterator[tuple[bool, str]]:
-    """Whether it is worse, and the text, for each limit that was not kept."""
-    for one in limits:
-        if one.kept is Kept.BROKEN:
-            yield True, f"{one.threshold.text} is exceeded: {one.why}"
-        elif one.kept is Kept.UNKNOWN:
-            more = "" if one.more_runs is None else f"; about {one.more_runs} runs on each side would tell"
-            yield False, f"{one.threshold.text} can neither be confirmed nor excluded: {one.why}{more}"
-
-
-def _by_default(
-    changes: Sequence[Change],
-    outputs: OutputsChange,
-    verdicts: tuple[Verdict, Verdict],
-    baseline: Sequence[StoredRun],
-    run: Sequence[StoredRun],
-) -> Iterator[tuple[bool, str]]:
-    """Whether it is worse, and the text, for everything that makes a comparison without limits fail or unknown."""
-    yield from _of_verdicts(*verdicts)
-    yield from _of_outputs(outputs)
-    measured = [one for one in changes if one.metric.of_latency]
-    for side, word in ((baseline, "baseline"), (run, "other side")):
-        if all(one.why_no_latencies for one in side):
-            yield False, f"no run of the {word} has latencies that can be compared"
-    yield from (_of_change(one) for one in changes if one.worse and one.gates)
-    # A test that cannot fail must not pass.
-    if not measured and not any(all(one.why_no_latencies for one in side) for side in (baseline, run)):
-        yield False, "no latency and no throughput was measured in all runs"
-    if few_runs := next((one.sides for one in measured if not enough_runs(one.sides)), None):
-        sizes = len(few_runs.baseline), len(few_runs.run)
-        which = "" if sizes == (len(baseline), len(run)) else " whose latencies can be compared"
-        few = f"{sizes[0]} and {sizes[1]} runs{which} are too few"
-        yield False, f"{few} to call a change of latencies or rates real: give 5 of each, in turns (A B A B)"
-
-
-def _of_verdicts(baseline: Verdict, run: Verdict) -> Iterator[tuple[bool, str]]:
-    if run is Verdict.INVALID and baseline is not Verdict.INVALID:
-        yield True, f"the verdict is invalid, and that of the baseline is {baseline}"
-    elif run is Verdict.UNKNOWN and baseline is Verdict.VALID:
-        yield False, "the verdict is unknown, and that of the baseline is valid"
-
-
-def _of_outputs(outputs: OutputsChange) -> Iterator[tuple[bool, str]]:
-    if outputs.answer is Answer.REAL:
-        yield True, f"{plural(outputs.wrong_in_run, 'output')} wrong that the baseline has not wrong"
-    elif outputs.answer is Answer.UNKNOWN and outputs.shared:
-        yield (
-            False,
-            f"{plural(outputs.unexplained, 'output')} differ from the baseline and were not verified on both sides",
-        )
-
-
-def _of_change(change: Change) -> tuple[bool, str]:
-    if change.real:
-        return True, f"{change.metric.name} is worse, and the change is real"
-    return False, f"{change.metric.name} may be worse: {change.evidence.why}"
-
-
-def _notes(baseline: Sequence[StoredRun], run: Sequence[StoredRun], changes: Sequence[Change]) -> Iterator[str]:
-    for one in (*baseline, *run):
-        if one.verdict is not Verdict.VALID:
-            yield f"{one.name} is {one.verdict}"
-        if one.why_no_latencies:
-            yield f"{one.name} {one.why_no_latencies}: its latencies and rates are not compared"
-    if missing := _missing(baseline, run, changes):
-        yield f"not compared, because some runs have not measured it: {', '.join(missing)}"
-    timed = next((one.sides for one in changes if one.metric.of_latency), None)
-    if timed is None:
-        return
-    if not timed.several:
-        yield "so few runs do not show how much runs differ: the intervals are those of the noise within each run"
-    if apart(timed):
-        yield (
-            "all runs of one side are older than those of the other: a drift of the machine in that time looks like a "
-            "change of the build. Runs in turns (A B A B) tell the two apart"
-        )
-
-
-def _missing(baseline: Sequence[StoredRun], run: Sequence[StoredRun], changes: Sequence[Change]) -> list[str]:
-    """Primary metrics that some of the runs have, and that are not compared because others lack them."""
-    having = {name for one in (*baseline, *run) if not one.why_no_latencies for name in one.values}
-    compared = {one.metric.name for one in changes}
-    primary = (metric.name for metric in (*LATENCIES, *THROUGHPUTS) if metric.family is Family.PRIMARY)
-    return [name for name in primary if name in having and name not in compared]

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from harness.compare.comparison import Change, Comparison, Conclusion
+from harness.compare.changes import Change
+from harness.compare.comparison import Comparison, Conclusion
 from harness.compare.evidence import Answer
 from harness.compare.text import HEADER, around_lines, cells, headline, plain_lines, shown
 from harness.reports.screen.style import bare_table, fits

@@ -7,7 +7,8 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from harness.compare.comparison import Change, Comparison, beside
+from harness.compare.changes import Change
+from harness.compare.comparison import Comparison, beside
 from harness.compare.evidence import LEVEL, Answer, as_share
 from harness.compare.metrics import Family
 from harness.compare.outputs import OutputsChange
