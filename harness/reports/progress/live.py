@@ -29,7 +29,8 @@ from harness.reports.progress.words import (
 )
 from harness.reports.text import clean, duration
 
-REDRAWS_PER_SECOND = 4.0
+REDRAWS_PER_SECOND = 2.0
+"""Four cost more than 2 % of the client's CPU time (bench/RESULTS.md)."""
 
 _OVER = frozenset({"answering", "ready", "done"})
 """Texts of a server that has started: its time no longer grows."""
