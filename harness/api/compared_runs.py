@@ -44,8 +44,11 @@ def compare_runs(
     old, new = (run_dirs([str(one) for one in _several(side)]) for side in (baseline, run))
     if both := {one.resolve() for one in old} & {one.resolve() for one in new}:
         raise UsageError(f"{min(both)} is named on both sides. A run can be compared with other runs only.")
-    if copy := next(((one, other) for one in old for other in new if _copies(one, other)), None):
-        raise UsageError(f"{copy[1]} is a copy of {copy[0]}. A run can be compared with other runs only.")
+    of_baseline = _Distinct()
+    for path in old:
+        of_baseline.add(path)
+    if copy := next(((path, other) for path in new if (other := of_baseline.copied(path))), None):
+        raise UsageError(f"{copy[0]} is a copy of {copy[1]}. A run can be compared with other runs only.")
     return compare(
         [read_run(path) for path in old],
         [read_run(path) for path in new],
@@ -64,11 +67,35 @@ def run_dirs(words: Sequence[str]) -> list[Path]:
     A word is a run's directory, a directory that has runs in it, a glob, or several of these with commas between.
     Raises UsageError if a word names no run.
     """
-    found: list[Path] = []
-    for path in (path for word in words for part in _parts(word) for path in _named(part)):
-        if not any(_copies(path, other) for other in found):
-            found.append(path)
-    return found
+    found = _Distinct()
+    named = (path for word in words for part in _parts(word) for path in _named(part))
+    return [path for path in named if found.add(path)]
+
+
+class _Distinct:
+    """Runs of which none is a copy of another. Only those whose histories have as many bytes are read and compared."""
+
+    def __init__(self) -> None:
+        self._by_size: dict[int, list[Path]] = {}
+
+    def add(self, path: Path) -> bool:
+        """Add a run; returns whether it was new."""
+        if self.copied(path):
+            return False
+        self._by_size.setdefault(_size(path), []).append(path)
+        return True
+
+    def copied(self, path: Path) -> Path | None:
+        """The run of which this is a copy; None if there is none."""
+        return next((one for one in self._by_size.get(_size(path), ()) if _copies(one, path)), None)
+
+
+def _size(run: Path) -> int:
+    """The bytes of its history; -1 if there is none that can be read."""
+    try:
+        return (run / _HISTORY).stat().st_size
+    except OSError:
+        return -1
 
 
 def _copies(one: Path, other: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.api import compared_runs
 from harness.api.compared_runs import compare_runs, read_run, run_dirs
 from harness.cli.main import main
 from harness.errors import UsageError
@@ -116,6 +117,26 @@ def test_a_copy_of_a_run_is_no_further_run(tmp_path: Path, capsys: pytest.Captur
     assert sorted(run_dirs([str(tmp_path / "a")])) == runs
     assert main(["compare", str(runs[0]), str(tmp_path / "a" / "latest")]) == 2
     assert "is a copy of" in capsys.readouterr().err
+
+
+def test_histories_of_unequal_length_are_not_read_to_find_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading each run beside each other one would take minutes for some hundred runs."""
+    read = list[str]()
+
+    def reads(one: Path, _other: Path, *, shallow: bool) -> bool:
+        assert not shallow
+        read.append(one.parent.name)
+        return False
+
+    monkeypatch.setattr(compared_runs.filecmp, "cmp", reads)
+    for number in range(100):
+        directory = tmp_path / f"{number:03}"
+        directory.mkdir()
+        (directory / "history.jsonl").write_bytes(b"x" * max(number, 1))
+    assert len(run_dirs([str(tmp_path / "*")])) == 100
+    assert read == ["000"], "the first two are of equal length"
 
 
 def test_latencies_of_a_run_that_completed_nothing_are_not_compared(tmp_path: Path) -> None:
